@@ -1,0 +1,99 @@
+"""What can end a job, drawn as a tree; each leaf knows its exit status.
+
+::
+
+    JobError                     the job stops; never a row's own trouble
+    ├── UsageError         2     wrong use or configuration, or refused before any success: nothing paid
+    ├── BudgetStop         3     a budget or the brake
+    ├── InputError        65     the input, or the journal, cannot be read
+    ├── Unavailable       69     the endpoint is unavailable, or out of quota
+    ├── CannotWrite       73     output or journal cannot be created or there is no room
+    ├── StorageFailure    74     the disk reported an I/O error
+    ├── NotNow            75     another run has this job, or a batch is not ready
+    └── Interrupted   128 + n    a signal
+
+A row's failure is data (``records.Answer.error``), never one of these. 3, 69, 73, 74, 75 and the signals
+are resumable by the same command.
+"""
+
+from enum import IntEnum
+
+
+class ExitStatus(IntEnum):
+    """What the process tells its caller; the numbers follow ``sysexits.h`` where it has one."""
+
+    OK = 0
+    SOME_FAILED = 1
+    USAGE = 2
+    BUDGET = 3
+    BAD_INPUT = 65
+    UNAVAILABLE = 69
+    CANNOT_WRITE = 73
+    IO_ERROR = 74
+    NOT_NOW = 75
+    SIGHUP = 129
+    SIGINT = 130
+    SIGTERM = 143
+
+
+class JobError(Exception):
+    """A job cannot go on. The message is one sentence that says what happened, where, and what to do."""
+
+    exit_status = ExitStatus.SOME_FAILED
+
+
+class UsageError(JobError):
+    """Wrong use or configuration, found before anything was paid."""
+
+    exit_status = ExitStatus.USAGE
+
+
+class BudgetStop(JobError):
+    """A budget has no room for the next request, or the brake saw that the answers are no use."""
+
+    exit_status = ExitStatus.BUDGET
+
+
+class InputError(JobError):
+    """The input, or the journal, cannot be read as what it claims to be."""
+
+    exit_status = ExitStatus.BAD_INPUT
+
+    def __init__(self, path: object, reason: str, *, line: int | None = None) -> None:
+        self.path = str(path)
+        self.reason = reason
+        self.line = line
+        super().__init__(f"{self.path}, line {line}: {reason}" if line is not None else f"{self.path}: {reason}")
+
+
+class Unavailable(JobError):
+    """The endpoint cannot be reached, stays down, or has no quota left; the same command goes on later."""
+
+    exit_status = ExitStatus.UNAVAILABLE
+
+
+class CannotWrite(JobError):
+    """Output, journal or their folder cannot be created, or the disk is full."""
+
+    exit_status = ExitStatus.CANNOT_WRITE
+
+
+class StorageFailure(JobError):
+    """The disk reported an error; what was durable before it stays so."""
+
+    exit_status = ExitStatus.IO_ERROR
+
+
+class NotNow(JobError):
+    """Another run has this job, or a batch is not ready; try the same command later."""
+
+    exit_status = ExitStatus.NOT_NOW
+
+
+class Interrupted(JobError):
+    """A signal asked the run to stop; everything received was kept."""
+
+    def __init__(self, signal_number: int) -> None:
+        self.signal_number = signal_number
+        self.exit_status = ExitStatus(128 + signal_number)
+        super().__init__(f"stopped by signal {signal_number}; the same command goes on where this one stopped")

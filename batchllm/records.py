@@ -1,0 +1,199 @@
+"""What travels through a run: plain frozen values, in the order in which they appear on the way.
+
+``Row`` → ``ChatRequest`` → ``Response | Failure`` → ``Answer``. This module imports nothing of the package.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record of the input.
+
+    Attributes:
+        index: Position in the input, from 0, counting records (not lines).
+        line: Line of the file on which the record starts, from 1.
+        values: Column name to value. CSV values are ``str``, always; JSONL values are what JSON says,
+            with numbers that remember how they were written.
+        raw: What the sink copies: the cells of a CSV record, or the bytes of a JSONL line without its
+            newline.
+    """
+
+    index: int
+    line: int
+    values: Mapping[str, Any]
+    raw: list[str] | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One request, ready for the wire.
+
+    Attributes:
+        row_index: The row it answers.
+        key: 16 bytes that name the request: a hash of the preset's name and the body.
+        body: The exact bytes to send.
+        model: The model, which is also the lane of the limiter that it waits in.
+        prompt_tokens: Tokens of the messages, counted or estimated; 0 where nobody needs them.
+        max_tokens: The most the answer may have, ``None`` where the request does not bound it.
+    """
+
+    row_index: int
+    key: bytes
+    body: bytes
+    model: str
+    prompt_tokens: int
+    max_tokens: int | None
+
+
+class Paid(StrEnum):
+    """Whether an attempt that brought no answer may be on the bill."""
+
+    NO = "no"
+    MAYBE = "maybe"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An HTTP answer as it came, before anything reads it.
+
+    Attributes:
+        status: HTTP status.
+        headers: Header names in lower case to values.
+        body: Decoded content, as bytes.
+        latency_s: Seconds from the first byte sent to the last byte received.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    latency_s: float
+
+
+class FailureKind(StrEnum):
+    """Why no HTTP answer came."""
+
+    CONNECT = "connect"
+    DNS = "dns"
+    TLS = "tls"
+    TIMEOUT = "timeout"
+    RESET = "reset"
+    CUT = "cut"
+    TOO_LARGE = "too_large"
+    REDIRECT = "redirect"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An attempt that brought no whole HTTP answer.
+
+    Attributes:
+        kind: What happened.
+        message: One sentence for the row's ``error`` column.
+        paid: Whether the request may have been worked on, and billed, all the same.
+        latency_s: Seconds from the start of the attempt until it failed.
+        partial: What had arrived of the body.
+    """
+
+    kind: FailureKind
+    message: str
+    paid: Paid
+    latency_s: float
+    partial: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the endpoint counted them; ``None`` is unknown, never 0."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a row gets: read out of a response, or a reason why there is nothing to read.
+
+    Attributes:
+        columns: Answer columns to values: ``{"summary": …}``, ``{"label": …}``, the fields of a schema.
+        text: The visible text of the answer, reasoning blocks removed; ``""`` where there is none.
+        finish_reason: As the endpoint said it; ``None`` where it said nothing.
+        usage: Tokens as the endpoint counted them.
+        model: The model that the endpoint says answered.
+        response_id: The endpoint's id of the answer.
+        created: When, in seconds since the epoch, by the endpoint's clock.
+        tool_calls: The calls the model asks for, as the endpoint wrote them, or ``None``.
+        error: Why the row failed, in one sentence; ``None`` means that it did not.
+        reason: The same in one word, for counting (``no_label``, ``content_filter``, ``http_400``).
+    """
+
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    text: str = ""
+    finish_reason: str | None = None
+    usage: Usage = Usage()
+    model: str | None = None
+    response_id: str | None = None
+    created: int | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    error: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where requests go, and what that endpoint is like.
+
+    Attributes:
+        preset: Name of the preset; part of every request's key (the host is not).
+        base_url: Root of the API, ending in ``/v1`` or what the endpoint has instead.
+        model: The model that rows use unless they name another.
+        api_key: The key; ``None`` only where none is needed. Never shown.
+        key_source: Where the key came from, for messages (``OPENAI_API_KEY``).
+        organization, project: OpenAI's own headers, where set.
+        headers: Further headers, by ``--header``.
+        azure_api_version: Set for Azure: deployment in the path, ``api-key`` header.
+        charge: What the endpoint takes off the token limit when a request is admitted:
+            ``max_tokens`` (the larger of it and the prompt's estimate), ``sum`` (prompt + max_tokens),
+            ``usage`` (settled with actual usage), ``split`` (input and output apart, output settled).
+        allow_http: Plain http beyond loopback and private addresses is allowed.
+    """
+
+    preset: str
+    base_url: str
+    model: str
+    api_key: str | None = field(default=None, repr=False)
+    key_source: str | None = None
+    organization: str | None = None
+    project: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    azure_api_version: str | None = None
+    charge: str = "max_tokens"
+    allow_http: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How fast and how stubbornly: the settings of limiter, retry and deadlines.
+
+    Attributes:
+        requests_per_minute, tokens_per_minute: The grant where the user knows it.
+        concurrency: Requests in flight, exact from the first second; ``None`` finds it, at most 256.
+        max_attempts: Attempts of a row within one run, the first included; refusals do not count.
+        timeout_s: Total seconds of one attempt, headers and body and all.
+        max_wait_s: The longest pause that an endpoint may ask for.
+        max_outage_s: How long an endpoint may stay down before the run ends with status 69.
+    """
+
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    concurrency: int | None = None
+    max_attempts: int = 5
+    timeout_s: float = 600.0
+    max_wait_s: float = 3600.0
+    max_outage_s: float = 600.0

