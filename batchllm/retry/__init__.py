@@ -1,0 +1,18 @@
+"""What kind of event an attempt was, and whether to try again: pure, no clock, no I/O.
+
+``classify`` reads every dialect of error that OpenAI-compatible endpoints speak: OpenAI and Azure objects,
+Anthropic's ``type: error``, Gemini's list of one, Ollama's bare string, integer codes of OpenRouter, an error
+inside a 200, a web page instead of JSON. What it decides follows one question: has the answer been paid for?
+
+- Not paid (no connection, 408, 409, 5xx): try again, full jitter (M. Brooker, "Exponential Backoff
+  And Jitter").
+- Perhaps paid (timeout or reset after sending, a cut body): at most two more.
+- Paid (any answer): never again.
+"""
+
+from batchllm.retry.durations import seconds
+from batchllm.retry.policy import RetryPolicy, SameRejection
+from batchllm.retry.reading import classify, retry_after
+from batchllm.retry.verdict import Fate, Verdict
+
+__all__ = ["Fate", "RetryPolicy", "SameRejection", "Verdict", "classify", "retry_after", "seconds"]

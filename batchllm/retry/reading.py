@@ -1,0 +1,220 @@
+"""Outcome to verdict: every dialect of error that OpenAI-compatible endpoints speak."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from batchllm.errors import ExitStatus
+from batchllm.records import Failure, FailureKind, Paid, Response
+from batchllm.retry.durations import seconds
+from batchllm.retry.verdict import Fate, Verdict
+
+_ANSWERED = Verdict(Fate.ANSWERED, "answered")
+_TRY_AGAIN = re.compile(
+    r"(?:try again|retry)(?: in| after)\s+(\d[\d.]*\s*[a-zµ]*(?:\s?\d[\d.]*\s*[a-zµ]+)*)", re.I
+)
+_LIMIT_REQUESTED = re.compile(r"limit:?\s*(\d[\d,]*).{0,80}?requested:?\s*(\d[\d,]*)", re.I | re.S)
+_TOO_LARGE = re.compile(
+    r"request too large|exceeds? the maximum (?:number of )?(?:tokens|request size)", re.I
+)
+_CONTEXT = re.compile(
+    r"context[_ ](?:length|window)|maximum context|prompt is too long|string_above_max", re.I
+)
+_QUOTA = re.compile(
+    r"insufficient[_ ](?:quota|balance|credit|funds)|credit[_ ]balance"
+    r"|billing[_ ](?:hard[_ ]limit|not[_ ]active)|spend[_ ]limit|usage_limit_exceeded"
+    r"|exceeded your current quota, please check your plan|out of credits",
+    re.I,
+)
+_RATE = re.compile(r"rate[_ ]?limit|too[_ ]many[_ ]requests|resource[_ ]exhausted", re.I)
+_BUSY = re.compile(r"server busy|overloaded|maximum pending requests|at capacity|queue is full", re.I)
+_LOADING = re.compile(r"loading model|model is loading|currently loading|warming up", re.I)
+_CONTENT = re.compile(r"moderation|flagged|content[_ ](?:filter|policy|management)|safety|guardrail", re.I)
+_URL_OR_MODEL = re.compile(
+    r"model|deployment|engine|url|path|route|endpoint|page|resource|^\W*not found\W*$", re.I
+)
+
+
+def classify(outcome: Response | Failure) -> Verdict:
+    """Decides what an attempt was. Never raises, whatever the bytes are."""
+    if isinstance(outcome, Failure):
+        return _of_failure(outcome)
+    status = outcome.status
+    if 200 <= status < 300:
+        parsed = _parsed(outcome.body)
+        if type(parsed) is dict and "error" not in parsed and _finished(parsed):
+            return _ANSWERED
+        return _of_odd_success(outcome, parsed)
+    if 300 <= status < 400:
+        return _redirected(outcome.headers.get("location", ""), status)
+    return _of_error(status, _parsed(outcome.body), outcome)
+
+
+def _of_failure(failure: Failure) -> Verdict:
+    match failure.kind:
+        case FailureKind.TLS:
+            return Verdict(Fate.FATAL, "tls", failure.message, exit_status=ExitStatus.USAGE)
+        case FailureKind.REDIRECT:
+            return Verdict(Fate.FATAL, "redirect", failure.message, exit_status=ExitStatus.USAGE)
+        case FailureKind.TOO_LARGE:
+            return Verdict(Fate.REJECTED, "body_too_large", failure.message)
+    fate = Fate.UNKNOWN if failure.paid is Paid.MAYBE else Fate.TRANSIENT
+    return Verdict(fate, str(failure.kind), failure.message)
+
+
+def _parsed(body: bytes) -> Any:
+    """The body's JSON, ``None`` where it is none; a list of one error (Gemini) is that error."""
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        try:
+            parsed = json.loads(body)  # takes NaN and lone surrogates, which a paid answer may hold
+        except (ValueError, RecursionError):
+            return None
+    if type(parsed) is list and parsed and type(parsed[0]) is dict:
+        return parsed[0]
+    return parsed
+
+
+def _finished(parsed: dict[str, Any]) -> bool:
+    """Whether a body with choices ended as an answer does (OpenRouter ends a broken one with ``error``)."""
+    choices = parsed.get("choices")
+    if type(choices) is not list or not choices or type(choices[0]) is not dict:
+        return "choices" in parsed
+    return choices[0].get("finish_reason") != "error"
+
+
+def _of_odd_success(outcome: Response, parsed: Any) -> Verdict:
+    """A 2xx that is no plain answer: an error inside it, JSON without choices, or no JSON at all."""
+    if type(parsed) is not dict:
+        if parsed is None and outcome.body.lstrip()[:1] == b"{" and b'"choices"' in outcome.body:
+            return _ANSWERED  # an answer that no parser reads has been paid for all the same
+        message = f"the endpoint answered {outcome.status} with a body that is not a chat completion"
+        return Verdict(Fate.TRANSIENT, "bad_body", message, retry_after(outcome.headers, "", None))
+    choices = parsed.get("choices")
+    if type(choices) is list and choices and type(choices[0]) is dict:
+        if choices[0].get("finish_reason") != "error" and not parsed.get("error"):
+            return _ANSWERED
+        parsed = {"error": choices[0].get("error") or parsed.get("error") or "finish_reason is error"}
+    elif not parsed.get("error"):
+        return _ANSWERED
+    code, kind, message = _problem(parsed)
+    words = f"{code} {kind}"
+    if code.isdigit() and 400 <= int(code) < 600:
+        status = int(code)
+    elif _RATE.search(words):
+        status = 429
+    elif "invalid_request" in words or _CONTENT.search(words):
+        status = 400
+    else:
+        status = 500
+    return _of_error(status, parsed, outcome)
+
+
+def _redirected(location: str, status: int) -> Verdict:
+    try:
+        parts = urlsplit(location)
+        target = f"{parts.scheme}://{parts.netloc}" if parts.netloc else location[:200] or "nowhere"
+    except ValueError:
+        target = "an address that is none"
+    message = f"the endpoint redirects to {target} ({status}), which is never followed; correct --base-url"
+    return Verdict(Fate.FATAL, "redirect", message, exit_status=ExitStatus.USAGE)
+
+
+def _problem(parsed: Any) -> tuple[str, str, str]:
+    """Code, type and message of an error body in any dialect; empty strings where it has none."""
+    if type(parsed) is not dict:
+        return "", "", ""
+    error = parsed.get("error", parsed.get("errors", parsed.get("detail")))
+    if type(error) is list and error:
+        error = error[0]
+    if type(error) is str:
+        return "", str(parsed.get("type") or ""), error
+    if type(error) is not dict:
+        error = parsed
+    code = error.get("code", error.get("statusCode"))
+    kind = error.get("type") or error.get("status")
+    message = error.get("message") or error.get("msg") or ""
+    metadata = error.get("metadata")
+    if type(metadata) is dict and metadata.get("raw"):
+        message = f"{message}: {metadata['raw']}"
+    return "" if code is None else str(code), str(kind or ""), str(message)[:2000]
+
+
+def retry_after(headers: Mapping[str, str], message: str, parsed: Any) -> float | None:
+    """The pause that a response asks for, in seconds: from its headers, else from its body's words."""
+    date = headers.get("date")
+    if (text := headers.get("retry-after-ms")) and (pause := seconds(text)) is not None:
+        return pause / 1000.0
+    if text := headers.get("retry-after"):
+        pauses = [seconds(text, date), *(seconds(part, date) for part in text.split(","))]
+        if valid := [pause for pause in pauses if pause is not None]:
+            return max(valid)
+    error = parsed.get("error") if type(parsed) is dict else None
+    details = error.get("details") if type(error) is dict else None
+    for detail in details if type(details) is list else ():
+        if type(detail) is dict and (pause := seconds(str(detail.get("retryDelay", "")))) is not None:
+            return pause
+    found = _TRY_AGAIN.search(message)
+    return seconds(found[1].strip(" .")) if found else None
+
+
+def _of_error(status: int, parsed: Any, outcome: Response) -> Verdict:
+    headers = outcome.headers
+    code, kind, said = _problem(parsed)
+    words = f"{code} {kind} {said}"
+    text = said or outcome.body[:200].decode("utf-8", "replace").strip() or "no explanation"
+    message = f"the endpoint answered {status}: {text[:500]}"
+    pause = retry_after(headers, said, parsed)
+    should = {"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower())
+    limit, requested = _limit_and_requested(said)
+
+    def verdict(fate: Fate, reason: str, exit_status: ExitStatus | None = None) -> Verdict:
+        return Verdict(fate, reason, message, pause, exit_status, requested, limit, should)
+
+    if status == 402 or (status in (400, 403, 429) and _QUOTA.search(words)):
+        return verdict(Fate.FATAL, "quota", ExitStatus.UNAVAILABLE)
+    if _CONTEXT.search(words) and status in (400, 413, 422):
+        return verdict(Fate.REJECTED, "context_length")
+    if status in (400, 413, 422, 429) and (
+        _TOO_LARGE.search(said) or (requested is not None and limit is not None and requested > limit)
+    ):
+        return verdict(Fate.REJECTED, "request_too_large")
+    if code == "slow_down" or kind == "slow_down":
+        return verdict(Fate.REFUSED, "slow_down")
+    if status == 429:
+        return verdict(Fate.REFUSED, "rate_limit")
+    if status in (401, 405, 407) or (status == 403 and not _CONTENT.search(words)):
+        return verdict(Fate.FATAL, f"http_{status}", ExitStatus.USAGE)
+    if status == 404 and (not said or _URL_OR_MODEL.search(words)):
+        return verdict(Fate.FATAL, "http_404", ExitStatus.USAGE)
+    return _of_retryable(status, words, pause, should, verdict)
+
+
+def _of_retryable(status: int, words: str, pause: float | None, should: bool | None, verdict: Any) -> Verdict:
+    """What is left: overload, a server's own trouble, a row the endpoint will not take."""
+    found: Verdict
+    if status == 503 and _LOADING.search(words):
+        found = verdict(Fate.REFUSED, "loading")
+    elif status == 529 or (status == 503 and pause is not None):
+        found = verdict(Fate.REFUSED, "overloaded")
+    elif status in (503, 498) or (status >= 500 and _BUSY.search(words)):
+        found = verdict(Fate.OVERLOADED, "overloaded")
+    elif status >= 500 or status in (408, 409, 425) or should:
+        found = verdict(Fate.TRANSIENT, f"http_{status}")
+    else:
+        found = verdict(Fate.REJECTED, f"http_{status}")
+    return found
+
+
+def _limit_and_requested(message: str) -> tuple[int | None, int | None]:
+    """The numbers of "Limit 30000, … Requested 30601"."""
+    found = _LIMIT_REQUESTED.search(message)
+    if not found:
+        return None, None
+    limit, requested = (text.replace(",", "") for text in found.groups())
+    return (int(limit), int(requested)) if len(limit) < 16 and len(requested) < 16 else (None, None)

@@ -1,0 +1,44 @@
+"""The reading of one attempt, as data."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from batchllm.errors import ExitStatus
+
+
+class Fate(StrEnum):
+    """What became of an attempt, as far as the run is concerned."""
+
+    ANSWERED = "answered"  # paid for: final, whatever it says
+    REJECTED = "rejected"  # final for its row
+    REFUSED = "refused"  # the endpoint asks for a pause; the attempt is not used up
+    OVERLOADED = "overloaded"  # not paid, and too much was in flight
+    TRANSIENT = "transient"  # not paid
+    UNKNOWN = "unknown"  # perhaps paid
+    FATAL = "fatal"  # stops the job
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The reading of one outcome.
+
+    Attributes:
+        fate: What became of the attempt.
+        reason: One word for counting: ``http_500``, ``timeout``, ``rate_limit``, ``slow_down``, ``bad_body``…
+        message: One sentence for the row's ``error`` column or for the job's.
+        retry_after_s: The pause that the endpoint asked for, in seconds, at most a day.
+        exit_status: With which status the job ends, for ``FATAL``. The runner turns ``USAGE`` into
+            ``UNAVAILABLE`` once a request has succeeded.
+        requested_tokens, limit_tokens: What the endpoint charged this request and what it grants, where the
+            refusal says so ("Limit 30000, Requested 30601").
+        should_retry: ``x-should-retry``, where the endpoint sent it.
+    """
+
+    fate: Fate
+    reason: str
+    message: str = ""
+    retry_after_s: float | None = None
+    exit_status: ExitStatus | None = None
+    requested_tokens: int | None = None
+    limit_tokens: int | None = None
+    should_retry: bool | None = None
