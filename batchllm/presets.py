@@ -1,0 +1,210 @@
+"""Endpoints and models as data: where they are, what they need, and where they differ.
+
+The facts are in ``presets.toml``; nothing outside it branches on the name of a vendor.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any
+from urllib.parse import urlsplit
+
+from batchllm.errors import UsageError
+
+CUSTOM = "custom"
+SIMULATOR = "simulator"
+
+_REASONING_TABLES = ("reasoning", "reasoning_refused", "reasoning_room_tokens")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchFacts:
+    """What an endpoint's Batch API takes, and how it behaves.
+
+    Attributes:
+        max_requests: Lines of one input file.
+        max_bytes: Bytes of one input file.
+        windows: Completion windows that may be asked for, the usual one first.
+        discount: Share of the online price that is paid.
+        expires: Whether a batch that is not finished in its window expires.
+        upper_case: Whether statuses come in upper case.
+        endpoint: What a batch says as its endpoint, and each line as its URL.
+    """
+
+    max_requests: int
+    max_bytes: int
+    windows: tuple[str, ...]
+    discount: float = 0.5
+    expires: bool = True
+    upper_case: bool = False
+    endpoint: str = "/v1/chat/completions"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """One endpoint.
+
+    Attributes:
+        name: What ``--provider`` calls it; part of every request's key.
+        base_url: Root of the API; empty where the user, or the runner (simulator), supplies it.
+        base_url_variable: Environment variable with the vendor's own endpoint URL.
+        hosts: Host names, or suffixes that begin with a dot, by which a URL tells the preset.
+        key_variable: Environment variable of the key; ``None`` where there is no key.
+        needs_key: Whether requests without a key are refused.
+        default_model: Cheap and without reasoning; empty where only ``/models`` knows.
+        model_required: What the model is called where the user must name it, else ``None``.
+        default_parameters: Request parameters that go with the default model, below the template's.
+        docs: Where the vendor describes the API.
+        verified: Whether it was run against the real thing.
+        charge: What admission takes off the token limit, as ``records.Endpoint.charge``.
+        json_schema: Whether ``response_format`` ``json_schema`` works; ``None`` is unknown.
+        tools: Whether tool calls work; ``None`` is unknown.
+        free: Whether it is known to cost nothing.
+        azure_api_version: Set for Azure's own URL layout and ``api-key`` header.
+        batch: Its Batch API in OpenAI's shape, or ``None``.
+    """
+
+    name: str
+    base_url: str = ""
+    base_url_variable: str | None = None
+    hosts: tuple[str, ...] = ()
+    key_variable: str | None = None
+    needs_key: bool = True
+    default_model: str = ""
+    model_required: str | None = None
+    default_parameters: Mapping[str, Any] = field(default_factory=dict)
+    docs: str = ""
+    verified: bool = False
+    charge: str = "max_tokens"
+    json_schema: bool | None = None
+    tools: bool | None = None
+    free: bool = False
+    azure_api_version: str | None = None
+    batch: BatchFacts | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reasoning:
+    """How to ask a model that reasons for an answer of bounded length.
+
+    Attributes:
+        efforts: Values of ``reasoning_effort``, the lowest first; empty where there is no such parameter.
+        refused: Parameters that it refuses, or ignores, while it reasons.
+        max_tokens_parameter: The parameter that bounds reasoning and answer together.
+        default_room_tokens: Room for reasoning where no effort is chosen.
+        disabled_by: Request parameters that switch reasoning off, where there are such.
+        rooms: Effort to tokens of room.
+    """
+
+    efforts: tuple[str, ...]
+    refused: frozenset[str]
+    max_tokens_parameter: str
+    default_room_tokens: int
+    disabled_by: Mapping[str, Any] = field(default_factory=dict)
+    rooms: Mapping[str, int] = field(default_factory=dict, repr=False)
+
+    @property
+    def lowest_effort(self) -> str | None:
+        """The least that can be asked for, ``None`` where there is nothing to ask."""
+        return self.efforts[0] if self.efforts else None
+
+    def room_tokens(self, effort: str | None) -> int:
+        """Tokens to allow for reasoning beside the visible answer."""
+        return self.rooms.get(effort, self.default_room_tokens) if effort else self.default_room_tokens
+
+    def refused_at(self, effort: str | None) -> frozenset[str]:
+        """Parameters to leave out at this effort; a model that does not reason takes them all."""
+        return frozenset() if effort == "none" else self.refused
+
+
+def names() -> list[str]:
+    """The presets that ``--provider`` takes, in the order of the file."""
+    return [name for name in _data() if name not in _REASONING_TABLES]
+
+
+@cache
+def load(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        UsageError: There is none; the message names the nearest and all there are.
+    """
+    if name not in names():
+        near = difflib.get_close_matches(name.lower(), names(), n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise UsageError(
+            f"--provider {name}: there is no such preset{hint}; there are {', '.join(names())}, "
+            "and --base-url takes any other endpoint"
+        )
+    table = dict(_data()[name])
+    batch = table.pop("batch", None)
+    return Preset(
+        name=name,
+        hosts=tuple(table.pop("hosts", ())),
+        free=table.pop("price", None) == "free",
+        batch=BatchFacts(**{**batch, "windows": tuple(batch["windows"])}) if batch else None,
+        **table,
+    )
+
+
+def for_base_url(url: str) -> Preset | None:
+    """The preset whose vendor serves this URL, by its host; ``None`` for engines of one's own.
+
+    A loopback port tells nothing certain, and the preset's name is part of every request's key, so an
+    engine that is named by its URL alone stays ``custom`` wherever it moves.
+    """
+    host = (urlsplit(url).hostname or "").lower()
+    for name in names():
+        preset = load(name)
+        if any(host == known or (known.startswith(".") and host.endswith(known)) for known in preset.hosts):
+            return preset
+    return None
+
+
+def reasoning(model: str, parameters: Mapping[str, Any] | None = None) -> Reasoning | None:
+    """What is known about the model's reasoning; ``None`` where it is not known to reason.
+
+    Names are compared in lower case, without the vendor's prefix (``openai/gpt-5-mini``) or a tag behind
+    a colon (``deepseek-r1:8b``).
+
+    Args:
+        model: The model of a request.
+        parameters: The request's parameters; those that switch reasoning off are understood.
+    """
+    known = _reasoning(model)
+    if known and parameters and known.disabled_by:
+        disabled = all(parameters.get(name) == value for name, value in known.disabled_by.items())
+        return None if disabled else known
+    return known
+
+
+@cache
+def _reasoning(model: str) -> Reasoning | None:
+    base = model.lower().rsplit("/", 1)[-1].split(":", 1)[0]
+    table = next((table for pattern, table in _reasoning_table() if pattern.fullmatch(base)), None)
+    if table is None or not table.get("reasons", True):
+        return None
+    rooms: dict[str, int] = _data()["reasoning_room_tokens"]
+    efforts = tuple(table["efforts"])
+    return Reasoning(
+        efforts=efforts,
+        refused=frozenset(_data()["reasoning_refused"].get(table.get("refused"), ())),
+        max_tokens_parameter=table.get("max_tokens_parameter", "max_tokens"),
+        default_room_tokens=table["room_tokens"] if "room_tokens" in table else rooms[efforts[0]],
+        disabled_by=table.get("disabled_by", {}),
+        rooms=rooms,
+    )
+
+
+@cache
+def _reasoning_table() -> list[tuple[re.Pattern[str], dict[str, Any]]]:
+    return [(re.compile(table["match"]), table) for table in _data()["reasoning"]]
+
+
+@cache
+def _data() -> dict[str, Any]:
+    return tomllib.loads(resources.files("batchllm").joinpath("presets.toml").read_text("utf-8"))
