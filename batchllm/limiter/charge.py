@@ -1,0 +1,95 @@
+"""What a request takes of a token limit, by the way its endpoint counts, corrected by what the endpoint says.
+
+========== ===================================================== ==========================
+kind       taken when admitted                                   corrected when answered
+========== ===================================================== ==========================
+max_tokens the larger of ``max_tokens`` and the prompt           no
+sum        prompt + ``max_tokens``                               no
+usage      prompt + the usual answer (at most ``max_tokens``)    by ``usage``
+split      prompt and usual answer, each against its own limit   by ``usage``
+========== ===================================================== ==========================
+
+Giving tokens back where the endpoint does not is what produces refusals; not giving them back where it does
+wastes the grant.
+"""
+
+from batchllm.limiter.terms import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS, Cost
+from batchllm.records import Usage
+
+FIRST_GUESS_TOKENS = 256.0
+_QUANTILE = 0.9
+_BLEND = 0.1
+_REQUESTED_BLEND = 0.5
+
+
+class Charge:
+    """Estimates charges, and learns how the endpoint's differ from the estimates.
+
+    Args:
+        kind: ``max_tokens``, ``sum``, ``usage`` or ``split``.
+
+    Attributes:
+        settles: Whether the endpoint corrects the charge by actual usage.
+        prompt_factor: Prompt tokens by the endpoint's count, to ours.
+        factor: The endpoint's charge ("Requested N") to our estimate of it.
+        usual_answer: The 90 % quantile of answers' tokens.
+    """
+
+    __slots__ = ("_answers", "_kind", "factor", "prompt_factor", "settles", "usual_answer")
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self.settles = kind in ("usage", "split")
+        self.prompt_factor = 1.0
+        self.factor = 1.0
+        self.usual_answer = FIRST_GUESS_TOKENS
+        self._answers = 0
+
+    def amount(self, dimension: str, cost: Cost) -> float:
+        """What a request takes of a dimension."""
+        if dimension == REQUESTS:
+            return 1.0
+        prompt = cost.prompt_tokens * self.prompt_factor
+        if dimension == INPUT_TOKENS:
+            return prompt
+        bound = cost.max_tokens
+        answer = self.usual_answer if bound is None or (self.settles and bound > self.usual_answer) else bound
+        if dimension == OUTPUT_TOKENS:
+            return answer
+        if self._kind == "max_tokens":
+            return max(prompt, bound or 0) * self.factor
+        return (prompt + answer) * self.factor
+
+    def used(self, dimension: str, usage: Usage) -> float | None:
+        """What an answered request took in the end; ``None`` where that changes nothing."""
+        if not self.settles or dimension == REQUESTS:
+            return None
+        if dimension == INPUT_TOKENS:
+            return usage.prompt_tokens
+        if dimension == OUTPUT_TOKENS:
+            return usage.completion_tokens
+        if usage.total_tokens is not None or usage.prompt_tokens is None or usage.completion_tokens is None:
+            return usage.total_tokens
+        return usage.prompt_tokens + usage.completion_tokens
+
+    def learn(self, cost: Cost, usage: Usage) -> None:
+        """Takes note of what an answer used."""
+        if cost.prompt_tokens > 0 and usage.prompt_tokens:
+            ratio = min(10.0, max(0.1, usage.prompt_tokens / cost.prompt_tokens))
+            self.prompt_factor += _BLEND * (ratio - self.prompt_factor)
+        tokens = usage.completion_tokens
+        if tokens is None or tokens < 0:
+            return
+        self._answers += 1
+        if self._answers == 1:
+            self.usual_answer = float(tokens)
+            return
+        step = max(1.0, self.usual_answer) * max(0.02, 1.0 / self._answers)
+        self.usual_answer += step * (_QUANTILE if tokens > self.usual_answer else _QUANTILE - 1.0)
+
+    def correct(self, cost: Cost, requested: int) -> None:
+        """Takes note of "Requested N": the endpoint's own charge for a request."""
+        estimate = self.amount("tokens", cost) / self.factor
+        if estimate > 0:
+            ratio = min(10.0, max(0.1, requested / estimate))
+            self.factor += _REQUESTED_BLEND * (ratio - self.factor)

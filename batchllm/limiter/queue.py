@@ -1,0 +1,115 @@
+"""Who waits: rows that go again before rows that are new, each in order, with a bounded look-ahead."""
+
+from collections import deque
+from collections.abc import Iterator
+from heapq import heappop, heappush
+from itertools import islice
+from typing import Generic
+
+from batchllm.limiter.terms import Cost, T
+
+LOOK_AHEAD = 64
+
+
+class Ticket(Generic[T]):
+    """One offered item on its way through the limiter.
+
+    Attributes:
+        item, cost: As offered.
+        number: Order of arrival.
+        amounts: What it takes of each dimension of its lane, once granted.
+        entries: Where it stands in the logs of its lane's dimensions, once granted.
+        sent_at: When it was granted.
+        answered: Its outcome is known; only its release is missing.
+        probe: It is the one request that asks whether a pause is over.
+        blocked_since: Since when it has been the head that does not fit.
+    """
+
+    __slots__ = (
+        "amounts",
+        "answered",
+        "blocked_since",
+        "cost",
+        "entries",
+        "item",
+        "lane",
+        "number",
+        "probe",
+        "sent_at",
+    )
+
+    def __init__(self, item: T, cost: Cost, lane: str, number: int) -> None:
+        self.item = item
+        self.cost = cost
+        self.lane = lane
+        self.number = number
+        self.amounts: tuple[float, ...] = ()
+        self.entries: tuple[list[float] | None, ...] = ()
+        self.sent_at = 0.0
+        self.answered = False
+        self.probe = False
+        self.blocked_since: float | None = None
+
+    def __lt__(self, other: "Ticket[T]") -> bool:
+        return self.number < other.number
+
+
+class Queue(Generic[T]):
+    """The waiting tickets of one lane."""
+
+    __slots__ = ("_again", "_fresh", "_later")
+
+    def __init__(self) -> None:
+        self._fresh: deque[Ticket[T]] = deque()
+        self._again: list[Ticket[T]] = []  # due retries and refused rows, oldest first
+        self._later: list[tuple[float, Ticket[T]]] = []  # not before an instant
+
+    def __len__(self) -> int:
+        return len(self._fresh) + len(self._again) + len(self._later)
+
+    def push(self, ticket: Ticket[T], *, again: bool, not_before: float) -> None:
+        """Adds a ticket: behind the new rows, or among those that go again once their time has come."""
+        if not_before > 0.0:
+            heappush(self._later, (not_before, ticket))
+        elif again:
+            heappush(self._again, ticket)
+        else:
+            self._fresh.append(ticket)
+
+    def come_due(self, now: float) -> float | None:
+        """Moves rows whose time has come to the front; returns the next such instant."""
+        later = self._later
+        while later and later[0][0] <= now:
+            heappush(self._again, heappop(later)[1])
+        return later[0][0] if later else None
+
+    def head(self) -> Ticket[T] | None:
+        """The ticket whose turn it is."""
+        if self._again:
+            return self._again[0]
+        return self._fresh[0] if self._fresh else None
+
+    def ahead(self) -> Iterator[Ticket[T]]:
+        """The look-ahead: the head and those behind it."""
+        yield from islice(self._again, LOOK_AHEAD)
+        yield from islice(self._fresh, LOOK_AHEAD)
+
+    def pop(self) -> Ticket[T]:
+        """Takes the head out."""
+        return heappop(self._again) if self._again else self._fresh.popleft()
+
+    def remove(self, ticket: Ticket[T]) -> None:
+        """Takes out a ticket of the look-ahead."""
+        if self.head() is ticket:
+            self.pop()
+        elif ticket in self._again:
+            self._again.remove(ticket)
+            self._again.sort()
+        else:
+            self._fresh.remove(ticket)
+
+    def drain(self) -> list[Ticket[T]]:
+        """Takes everything out, in order."""
+        found = [*sorted(self._again), *(t for _, t in sorted(self._later)), *self._fresh]
+        self._again, self._later, self._fresh = [], [], deque()
+        return found
