@@ -110,7 +110,8 @@ def test_models_that_reason_are_known(model: str, efforts: tuple[str, ...], para
 @pytest.mark.parametrize(
     "model",
     ["gpt-4o-mini", "gpt-4.1", "gpt-5-chat-latest", "chatgpt-4o-latest", "olmo-2", "o200k",
-     "qwen3-30b-a3b-instruct-2507", "deepseek-chat", "llama-3.1-8b-instant", "mistral-small-latest", "simulator", ""],
+     "qwen3-30b-a3b-instruct-2507", "deepseek-chat", "llama-3.1-8b-instant",
+     "mistral-small-latest", "simulator", ""],
 )  # fmt: skip
 def test_models_that_answer_at_once_are_left_alone(model: str) -> None:
     assert presets.reasoning(model) is None
