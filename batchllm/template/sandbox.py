@@ -1,0 +1,131 @@
+"""The Jinja environment of templates: sandboxed, strict, without a loader, and bounded in what it makes.
+
+The author of a template is usually the user, but templates are passed around, so one must not reach files,
+attributes of Python objects, or gigabytes. The sandbox of Jinja covers attributes. Size is bounded here:
+operators, methods and filters that turn a small number into a large text are refused or limited, and the
+output ends at ``MAX_OUTPUT`` characters. Loops run over values of the row or of the template only.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+from jinja2 import StrictUndefined
+from jinja2.exceptions import SecurityError, TemplateError
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+MAX_OUTPUT = 10_000_000
+_MAX_BITS = 100_000
+_FILTERS = [
+    "abs", "capitalize", "count", "d", "default", "dictsort", "escape", "first", "float", "int", "items",
+    "join", "last", "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "replace",
+    "reverse", "round", "select", "selectattr", "sort", "string", "striptags", "sum", "title", "trim",
+    "truncate", "unique", "upper", "wordcount",
+]  # fmt: skip
+_GROWING_METHODS = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs", "format", "format_map"})
+_RENDER_ERRORS = (
+    TemplateError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, MemoryError,
+)  # fmt: skip
+
+
+class RenderError(ValueError):
+    """A row cannot be put into the template; the message is a sentence for the row's ``error``."""
+
+
+def to_json(value: Any) -> str:
+    """JSON as people write it; numbers that remember their spelling keep it."""
+    try:
+        return orjson.dumps(value, default=_spelled, option=orjson.OPT_PASSTHROUGH_SUBCLASS).decode()
+    except TypeError:  # integers beyond 64 bits, lone surrogates, keys that are no strings
+        return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _spelled(value: Any) -> Any:
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, list | tuple):
+        return list(value)
+    return orjson.Fragment(str(value)) if isinstance(value, int | float) else str(value)
+
+
+def text_of(value: Any) -> str:
+    """How a value reads in a prompt: text as it is, ``null`` as nothing, everything else as JSON writes it."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict | list | tuple):
+        return to_json(value)
+    return str(value)
+
+
+class Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja for prompts; see the module."""
+
+    intercepted_binops = frozenset({"*", "**", "%"})
+
+    def __init__(self) -> None:
+        super().__init__(
+            undefined=StrictUndefined,
+            autoescape=False,
+            finalize=text_of,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            cache_size=0,
+        )
+        self.filters = {name: self.filters[name] for name in _FILTERS} | {"tojson": to_json}
+        self.globals = {}
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """An operator that can make something large of something small."""
+        if operator == "%" and isinstance(left, str | bytes):
+            raise SecurityError("% does not format text here; use ~ to join")
+        if operator == "*":
+            for one, other in ((left, right), (right, left)):
+                if hasattr(one, "__len__") and isinstance(other, int) and len(one) * other > MAX_OUTPUT:
+                    raise SecurityError(f"* would make more than {MAX_OUTPUT} characters")
+        if operator == "**" and not _small_power(left, right):
+            raise SecurityError("** would make too large a number")
+        return super().call_binop(context, operator, left, right)
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Whether a template may read ``obj.attr``."""
+        if attr in _GROWING_METHODS and isinstance(obj, str | bytes):
+            return False
+        return super().is_safe_attribute(obj, attr, value)
+
+    def wrap_str_format(self, value: Any) -> None:
+        """``str.format`` is refused rather than wrapped: a width in it makes any length."""
+
+
+def _small_power(base: Any, exponent: Any) -> bool:
+    if not isinstance(base, int) or not isinstance(exponent, int):
+        return isinstance(base, int | float) and isinstance(exponent, int | float)
+    return base.bit_length() * abs(exponent) <= _MAX_BITS
+
+
+def bounded(chunks: Iterable[str]) -> str:
+    """The chunks as one text.
+
+    Raises:
+        RenderError: They are more than ``MAX_OUTPUT`` characters, or one of them cannot be made.
+    """
+    size = 0
+    kept: list[str] = []
+    try:
+        for chunk in chunks:
+            size += len(chunk)
+            if size > MAX_OUTPUT:
+                raise RenderError(f"the message would be longer than {MAX_OUTPUT} characters")
+            kept.append(chunk)
+    except RenderError:
+        raise
+    except _RENDER_ERRORS as error:
+        raise RenderError(f"the template cannot be filled: {error}") from error
+    return "".join(kept)
