@@ -1,0 +1,75 @@
+"""The command line: one file a command; each gathers arguments, calls the library, prints and exits.
+
+``main`` is the program with error handling: a ``JobError`` becomes one sentence and its exit status. Nothing
+heavy is imported here, so that ``batchllm --help`` is instant.
+"""
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from batchllm import __version__
+from batchllm.cli import clean, export, run, schedule, show, simulate, status, templates
+from batchllm.errors import JobError
+
+INTERNAL_ERROR = 70
+
+app = typer.Typer(
+    name="batchllm",
+    help="Send every row of a CSV or JSONL file through a language model, and get the file back with answers.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"batchllm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Nothing to do before a command."""
+
+
+for _command in (run, templates, status, show, export, clean, schedule, simulate):
+    _command.register(app)
+
+
+def main() -> None:
+    """Runs the command line and exits: an error is one sentence, its exit status, and never a traceback."""
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except JobError as error:
+        if debug:
+            logging.getLogger("batchllm").exception("the job stopped")
+        if not (getattr(error, "silent", False) and ("--quiet" in sys.argv or "-q" in sys.argv)):
+            _say(f"batchllm: {error}")
+        sys.exit(error.exit_status)
+    except BrokenPipeError:
+        # Whoever read standard output has gone; what was written to files is whole.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if debug:
+            raise
+        _say(f"batchllm: internal error: {type(error).__name__}: {error}; --debug shows where")
+        sys.exit(INTERNAL_ERROR)
+
+
+def _say(text: str) -> None:
+    try:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    except OSError:
+        return

@@ -1,0 +1,53 @@
+"""``batchllm simulate``: the simulator as a server of its own, to rehearse a job without paying."""
+
+from typing import Annotated
+
+import typer
+
+from batchllm.errors import UsageError
+
+
+def register(app: typer.Typer) -> None:
+    """Adds ``simulate``."""
+    app.command("simulate", rich_help_panel="Prepare a job")(simulate)
+
+
+def simulate(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 8080,
+    latency: Annotated[float, typer.Option(help="Median seconds of an answer; the tail is long.")] = 0.0,
+    rpm: Annotated[float | None, typer.Option(help="Requests per minute that it grants.")] = None,
+    tpm: Annotated[float | None, typer.Option(help="Tokens per minute that it grants.")] = None,
+    error_rate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Faults, as KIND=SHARE: 429=0.1, 500=…, timeout=…, reset=…, cut=…", metavar="KIND=SHARE"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of faults and latencies.")] = 0,
+    ledger: Annotated[str | None, typer.Option(help="Append each request to this JSONL file.")] = None,
+) -> None:
+    """Run an OpenAI-compatible server that answers without a model, until Ctrl-C."""
+    from batchllm.simulator import SimulatorSettings, serve
+
+    serve(
+        SimulatorSettings(
+            port=port,
+            latency_s=latency,
+            requests_per_minute=rpm,
+            tokens_per_minute=tpm,
+            error_rate=_rates(error_rate or []),
+            seed=seed,
+            ledger_path=ledger,
+        )
+    )
+
+
+def _rates(pairs: list[str]) -> dict[str, float]:
+    rates = {}
+    for pair in (part for text in pairs for part in text.split(",")):
+        kind, _, share = pair.partition("=")
+        try:
+            rates[kind.strip()] = float(share)
+        except ValueError:
+            raise UsageError(f"--error-rate {pair}: expected KIND=SHARE, such as 429=0.1") from None
+    return rates

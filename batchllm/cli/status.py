@@ -1,0 +1,24 @@
+"""``batchllm status``: how far a job is, also while it runs."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from batchllm.cli.arguments import OutputArgument
+
+
+def register(app: typer.Typer) -> None:
+    """Adds ``status``."""
+    app.command("status", rich_help_panel="Look at a job")(status)
+
+
+def status(
+    output: OutputArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Say how far a job is, also while it runs."""
+    from batchllm.runner import job_status
+
+    found = job_status(output)
+    typer.echo(json.dumps(found.figures(), ensure_ascii=False) if as_json else found.words())

@@ -1,0 +1,181 @@
+"""What the commands say on standard error: the line before a run, the question, the summary, the samples.
+
+Text that a model or a file wrote goes through ``visible`` before a terminal sees it.
+"""
+
+import re
+import sys
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from batchllm.errors import UsageError
+from batchllm.job import Job
+from batchllm.progress import Progress, compact, progress_for
+from batchllm.runner import Forecast, Result, Summary
+
+ASK_ABOVE = Decimal(5)
+"""A terminal is asked before a run that may cost more than this many dollars."""
+
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+)
+
+
+def visible(text: str) -> str:
+    """A text with control, escape and direction characters made visible, so that a terminal obeys none."""
+    return _CONTROL.sub(lambda match: repr(match.group())[1:-1], text)
+
+
+def say(line: str = "") -> None:
+    """Writes a line to standard error; a closed standard error is nobody's failure."""
+    try:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+    except OSError:
+        return
+
+
+def progress(job: Job, *, quiet: bool) -> Progress:
+    """The display for a job."""
+    return progress_for(job.template.name if job.template else job.task, quiet=quiet)
+
+
+class Confirm:
+    """Says what a run is about to do; on a terminal asks first when it may be expensive."""
+
+    def __init__(self, job: Job, *, quiet: bool, yes: bool) -> None:
+        self._job = job
+        self._quiet = quiet
+        self._yes = yes
+
+    def __call__(self, forecast: Forecast) -> None:
+        """Shows the line and, where it must, asks.
+
+        Raises:
+            UsageError: The answer was no.
+        """
+        if not self._quiet:
+            say(line_before(self._job, forecast))
+        high = forecast.cost_high
+        if self._yes or high is None or high <= ASK_ABOVE or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return
+        sys.stderr.write(f"This may cost up to {dollars(high)}. Go on? [y/N] ")
+        sys.stderr.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise UsageError("nothing was sent")
+
+
+def line_before(job: Job, forecast: Forecast) -> str:
+    """Rows, model, endpoint, tokens and price, in one line."""
+    endpoint = job.endpoint
+    parts = [f"{forecast.rows:,} rows"]
+    if forecast.answered:
+        parts.append(f"{forecast.answered:,} answered already")
+    parts.append(
+        f"{endpoint.model or 'no model'} at {endpoint.preset} ({endpoint.base_url or 'on this machine'})"
+    )
+    if forecast.prompt_tokens is not None:
+        about = "" if forecast.exact else "about "
+        answer = forecast.completion_tokens_worst
+        bound = f" + at most {compact(answer)}" if answer is not None else " + answers"
+        parts.append(f"{about}{compact(forecast.prompt_tokens)}{bound} tokens")
+    parts.append(price_words(forecast))
+    if forecast.seconds is not None:
+        parts.append(f"{duration(forecast.seconds)} at the limits given")
+    return ", ".join(parts)
+
+
+def price_words(forecast: Forecast) -> str:
+    """The price as a range, or that it is unknown."""
+    if forecast.cost_low is None or forecast.cost_high is None:
+        return "price unknown"
+    if forecast.cost_low == forecast.cost_high:
+        return dollars(forecast.cost_high)
+    return f"{dollars(forecast.cost_low)} to {dollars(forecast.cost_high)}"
+
+
+def show_result(job: Job, result: Result) -> None:
+    """The summary of a finished run."""
+    for sample in result.samples:
+        say("  " + " · ".join(f"{name}: {visible(str(value))}" for name, value in sample.items()))
+    for line in summary_lines(result.summary, result.pace):
+        say(line)
+    if result.maybe_paid_rows:
+        rows = ", ".join(map(str, result.maybe_paid_rows))
+        say(f"A run that died may have paid these rows without an answer: {rows}")
+    if result.output is not None:
+        say(f"Written: {result.output}")
+
+
+def summary_lines(summary: Summary, pace: str = "") -> list[str]:
+    """The figures in a few plain lines."""
+    head = f"{summary.answered:,} of {summary.rows:,} rows answered"
+    if summary.skipped:
+        head += f", {summary.skipped:,} empty"
+    if summary.found:
+        head += f", {summary.found:,} of them found in the journal"
+    lines = [f"{head}, in {duration(summary.seconds)}"]
+    if summary.failed:
+        lines.append(f"Failed: {summary.failed:,} ({counts(summary.failed_by_reason)})")
+    if summary.finish_reasons:
+        lines.append(f"Finish reasons: {counts(summary.finish_reasons)}")
+    if summary.attempts:
+        tokens = summary.total_tokens
+        said = (
+            "unknown"
+            if tokens is None
+            else f"{summary.prompt_tokens or 0:,} + {summary.completion_tokens or 0:,}"
+        )
+        lines.append(f"Paid in this run: {summary.attempts:,} requests, {said} tokens")
+    if summary.refusals or summary.retries:
+        retried = f"; tried again: {counts(summary.retries)}" if summary.retries else ""
+        lines.append(f"Refused for a limit: {summary.refusals:,}{retried}")
+    if summary.maybe_paid_twice:
+        lines.append(f"Perhaps paid without an answer: {summary.maybe_paid_twice:,} requests")
+    if pace:
+        lines.append(f"Pace: {pace}")
+    return lines
+
+
+def counts(values: Mapping[str, int]) -> str:
+    """``stop 98, length 2``, the most frequent first."""
+    return ", ".join(f"{visible(name)} {count:,}" for name, count in sorted(values.items(), key=_most_first))
+
+
+def _most_first(item: tuple[str, int]) -> tuple[int, str]:
+    return -item[1], item[0]
+
+
+def dollars(amount: Decimal) -> str:
+    """A sum of money, with cents, or with as many digits as a small sum needs."""
+    if amount == 0:
+        return "$0"
+    return (
+        f"${amount:,.2f}"
+        if amount >= Decimal("0.1")
+        else f"${amount:.2g}"
+        if amount > Decimal("0.0001")
+        else "<$0.0001"
+    )
+
+
+def duration(seconds: float) -> str:
+    """``0.8 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def show_forecast(job: Job, forecast: Forecast, *, as_json: bool, as_curl: bool) -> None:
+    """What ``--dry-run`` prints on standard output."""
+    raise NotImplementedError
+
+
+def _unused(value: Any) -> None:
+    del value

@@ -1,0 +1,284 @@
+"""The road of single requests: tickets wait in the limiter, go out, land, and are retried or settled.
+
+One coroutine feeds tickets from the plan into the limiter's bounded look-ahead, one dispatches what the limiter
+grants, and each request in flight is a task. The order of three steps is what the first promise rests on:
+the intent is durable before the request leaves; the raw answer is durable before anything reads it; only then
+is the slot free and the row counted. A row's trouble ends in its ticket; a job's trouble stops the road: no
+new request leaves, those in flight get a grace period, and everything that arrives is kept.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from batchllm.answer import Reader
+from batchllm.errors import ExitStatus, JobError, Unavailable, UsageError
+from batchllm.journal import Journal, State
+from batchllm.limiter import Cost, Limiter
+from batchllm.records import Answer, ChatRequest, Failure, FailureKind, Paid, Response
+from batchllm.retry import Fate, RetryPolicy, Verdict, classify
+from batchllm.runner.tally import Tally
+
+log = logging.getLogger("batchllm.runner")
+
+LOOK_AHEAD = 512
+"""Tickets that wait in the limiter; enough to hide the journal's latency, few enough to weigh nothing."""
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A row's request on its way to an end, within one run.
+
+    Attributes:
+        request: What is sent; replaced when an answer is asked for once more.
+        request_id: The journal's name for it.
+        earlier: Attempts of earlier runs, for the ``attempts`` column.
+        attempts: Attempts of this run that count against ``max_attempts``.
+        maybe_paid: How many of them may have been paid without an answer.
+        asked_again: How many times an answer that did not validate was asked for again.
+    """
+
+    request: ChatRequest
+    request_id: int
+    earlier: int = 0
+    attempts: int = 0
+    maybe_paid: int = 0
+    asked_again: int = 0
+
+
+class Sender(Protocol):
+    """What the road needs of a client."""
+
+    async def send(self, request: ChatRequest) -> Response | Failure:
+        """Sends one request; every outcome is data."""
+
+
+Settled = Callable[[Ticket, Answer], None]
+AskAgain = Callable[[Ticket, Answer], ChatRequest | None]
+
+
+class Online:
+    """One run over the road of single requests.
+
+    Args:
+        client: Sends a request, returns an outcome.
+        limiter: Decides what may go when.
+        journal: Makes intents and answers durable.
+        reader: Reads an answer out of a response.
+        retry: Decides whether and when a failed attempt is tried again.
+        tally: Counts.
+        grace_s: How long requests in flight may take to land once the run is asked to stop.
+        settled: Called with each ticket that has its end.
+        ask_again: Makes the request that asks once more for an answer that did not validate, or ``None``.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: Sender,
+        limiter: Limiter[Ticket],
+        journal: Journal,
+        reader: Reader,
+        retry: RetryPolicy,
+        tally: Tally,
+        grace_s: float = 30.0,
+        settled: Settled = lambda ticket, answer: None,
+        ask_again: AskAgain = lambda ticket, answer: None,
+    ) -> None:
+        self._client = client
+        self._limiter = limiter
+        self._journal = journal
+        self._reader = reader
+        self._retry = retry
+        self._tally = tally
+        self._grace_s = grace_s
+        self._settled = settled
+        self._ask_again = ask_again
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._flights: set[asyncio.Task[None]] = set()
+        self._stopped_by: BaseException | None = None
+        self._aborted = False
+
+    async def run(self, batches: AsyncIterator[Sequence[Ticket]]) -> None:
+        """Brings every ticket to its end.
+
+        Raises:
+            JobError: What stopped the job; everything received until then is in the journal.
+        """
+        feeder = asyncio.create_task(self._feed(batches))
+        feeder.add_done_callback(self._watch)
+        try:
+            await self._dispatch(feeder)
+        finally:
+            feeder.cancel()
+            await asyncio.gather(feeder, return_exceptions=True)
+            await self._land_all()
+        if self._stopped_by is not None:
+            raise self._stopped_by
+
+    def stop(self, error: BaseException) -> None:
+        """Ends the run in order: nothing new leaves, what is in flight may land. The first reason counts."""
+        if self._stopped_by is None:
+            self._stopped_by = error
+        self._wake.set()
+
+    def abort(self) -> None:
+        """Ends the grace period: what is in flight is given up, what was received is kept."""
+        self._aborted = True
+        for flight in self._flights:
+            flight.cancel()
+
+    async def _feed(self, batches: AsyncIterator[Sequence[Ticket]]) -> None:
+        async for tickets in batches:
+            for ticket in tickets:
+                request = ticket.request
+                self._limiter.offer(
+                    ticket, Cost(request.prompt_tokens, request.max_tokens), lane=request.model
+                )
+            self._wake.set()
+            while self._limiter.waiting >= LOOK_AHEAD:
+                self._room.clear()
+                await self._room.wait()
+
+    async def _dispatch(self, feeder: "asyncio.Task[None]") -> None:
+        loop = asyncio.get_running_loop()
+        while self._stopped_by is None:
+            self._wake.clear()
+            poll = self._limiter.poll(loop.time())
+            for ticket, message in poll.too_large:
+                self._give_up(ticket, Answer(error=message, reason="too_large"), State.FAILED)
+            if poll.grants:
+                self._launch(poll.grants)
+            if self._limiter.waiting < LOOK_AHEAD:
+                self._room.set()
+            if feeder.done() and not self._flights and not self._limiter.waiting:
+                return
+            timer = None if poll.wake_at is None else loop.call_at(poll.wake_at, self._wake.set)
+            await self._wake.wait()
+            if timer is not None:
+                timer.cancel()
+
+    async def _land_all(self) -> None:
+        """Waits for what is in flight, for the grace period at most, and gives up the rest."""
+        if self._flights and not self._aborted:
+            await asyncio.wait(self._flights, timeout=self._grace_s if self._stopped_by is not None else None)
+        for flight in self._flights:
+            flight.cancel()
+        if self._flights:
+            await asyncio.gather(*self._flights, return_exceptions=True)
+
+    def _launch(self, tickets: Sequence[Ticket]) -> None:
+        flight = asyncio.create_task(self._depart(tickets))
+        self._flights.add(flight)
+        flight.add_done_callback(self._watch)
+
+    def _watch(self, task: "asyncio.Task[None]") -> None:
+        self._flights.discard(task)
+        self._wake.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.stop(error)
+
+    async def _depart(self, tickets: Sequence[Ticket]) -> None:
+        """Makes the intents durable in one group, then sends: the first ticket here, each other in a task."""
+        intents = [(t.request_id, t.request.body if t.asked_again else None) for t in tickets]
+        attempt_ids = await self._journal.intend(intents)
+        for ticket, attempt_id in zip(tickets[1:], attempt_ids[1:], strict=True):
+            flight = asyncio.create_task(self._fly(ticket, attempt_id))
+            self._flights.add(flight)
+            flight.add_done_callback(self._watch)
+        await self._fly(tickets[0], attempt_ids[0])
+
+    async def _fly(self, ticket: Ticket, attempt_id: int) -> None:
+        if self._stopped_by is not None:
+            unsent = Failure(FailureKind.CONNECT, "not sent: the run was stopped", Paid.NO, 0.0)
+            await self._journal.save(attempt_id, unsent)
+            return
+        self._tally.attempts += 1
+        outcome = await self._client.send(ticket.request)
+        await self._journal.save(attempt_id, outcome)
+        self._land(ticket, attempt_id, outcome)
+
+    def _land(self, ticket: Ticket, attempt_id: int, outcome: Response | Failure) -> None:
+        """Decides what a durable outcome means for its ticket."""
+        now = asyncio.get_running_loop().time()
+        verdict = classify(outcome)
+        headers = outcome.headers if isinstance(outcome, Response) else {}
+        match verdict.fate:
+            case Fate.ANSWERED:
+                self._answered(ticket, attempt_id, outcome, now)
+                return
+            case Fate.REFUSED:
+                self._tally.refusals += 1
+                self._limiter.refused(now, ticket, verdict, headers)
+            case Fate.REJECTED:
+                self._limiter.failed(now, ticket, verdict, headers)
+                self._limiter.released(now, ticket)
+                answer = self._read(outcome) or Answer(error=verdict.message, reason=verdict.reason)
+                self._give_up(ticket, answer, State.FAILED, attempt_id)
+            case Fate.FATAL:
+                self._limiter.failed(now, ticket, verdict, headers)
+                self._limiter.released(now, ticket)
+                self.stop(self._fatal(verdict))
+            case _:
+                self._limiter.failed(now, ticket, verdict, headers)
+                self._limiter.released(now, ticket)
+                self._again(ticket, attempt_id, verdict, now)
+        self._wake.set()
+
+    def _answered(self, ticket: Ticket, attempt_id: int, outcome: Response | Failure, now: float) -> None:
+        assert isinstance(outcome, Response), "only a response can be an answer"
+        answer = self._reader.read(outcome.status, outcome.body)
+        ticket.attempts += 1
+        self._tally.paid(answer.usage)
+        self._tally.finish_reasons[answer.finish_reason or "none"] += 1
+        self._limiter.answered(now, ticket, outcome.headers, answer.usage)
+        self._limiter.released(now, ticket)
+        self._wake.set()
+        if answer.error is not None and (request := self._ask_again(ticket, answer)) is not None:
+            ticket.request = request
+            ticket.asked_again += 1
+            self._tally.retries[answer.reason or "invalid"] += 1
+            self._offer_again(ticket, now)
+            return
+        self._give_up(ticket, answer, State.ANSWERED if answer.error is None else State.FAILED, attempt_id)
+
+    def _again(self, ticket: Ticket, attempt_id: int, verdict: Verdict, now: float) -> None:
+        ticket.attempts += 1
+        if verdict.fate is Fate.UNKNOWN:
+            ticket.maybe_paid += 1
+            self._tally.maybe_paid += 1
+        delay_s = self._retry.delay_s(ticket.attempts, ticket.maybe_paid, verdict)
+        log.debug("row %d: %s, retry in %s s", ticket.request.row_index, verdict.reason, delay_s)
+        if delay_s is None:
+            answer = Answer(error=verdict.message, reason=verdict.reason)
+            self._give_up(ticket, answer, State.UNANSWERED, attempt_id)
+        else:
+            self._tally.retries[verdict.reason] += 1
+            self._offer_again(ticket, now + delay_s)
+
+    def _offer_again(self, ticket: Ticket, not_before: float) -> None:
+        request = ticket.request
+        cost = Cost(request.prompt_tokens, request.max_tokens)
+        self._limiter.offer(ticket, cost, lane=request.model, again=True, not_before=not_before)
+
+    def _give_up(self, ticket: Ticket, answer: Answer, state: State, attempt_id: int | None = None) -> None:
+        """Settles a ticket, for good or until the next run."""
+        self._journal.settle(ticket.request_id, state, attempt_id, ticket.earlier + ticket.attempts)
+        if state is State.UNANSWERED:
+            self._tally.unanswered += 1
+            self._tally.failed_by_reason[answer.reason or "unknown"] += 1
+        else:
+            self._tally.ended_with(answer)
+        self._settled(ticket, answer)
+
+    def _read(self, outcome: Response | Failure) -> Answer | None:
+        return self._reader.read(outcome.status, outcome.body) if isinstance(outcome, Response) else None
+
+    def _fatal(self, verdict: Verdict) -> JobError:
+        """Before any success a refusal of key, model or URL is wrong use; after one it is the endpoint's trouble."""
+        if verdict.exit_status is ExitStatus.USAGE and self._tally.answers + self._tally.before == 0:
+            return UsageError(verdict.message)
+        return Unavailable(verdict.message)

@@ -1,0 +1,79 @@
+"""Where a job's files lie, and whether they can be written: decided before anything is sent."""
+
+import hashlib
+import json
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from batchllm.errors import CannotWrite, UsageError
+from batchllm.job import Job
+from batchllm.journal import check_folder, state_path
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The files of a job.
+
+    Attributes:
+        output: The file to write; ``None`` is standard output.
+        journal: The truth that the output is a view of.
+        lock: Held for as long as a run lives.
+    """
+
+    output: Path | None
+    journal: Path
+    lock: Path
+
+
+def places_of(job: Job) -> Places:
+    """Names the files of a job; for standard output they lie in the user's state folder."""
+    if job.output is not None:
+        journal = job.journal or job.output.with_name(job.output.name + ".journal")
+        return Places(job.output, journal, job.output.with_name(job.output.name + ".lock"))
+    if job.journal is not None:
+        return Places(None, job.journal, job.journal.with_name(job.journal.name + ".lock"))
+    subject = json.dumps([job.fingerprint(), str(job.input and job.input.resolve())], sort_keys=True)
+    name = f"{job.task}-{hashlib.sha256(subject.encode()).hexdigest()[:16]}"
+    journal = state_path(f"{name}.journal")
+    return Places(None, journal, journal.with_name(f"{name}.lock"))
+
+
+def check_output(path: Path, *, known_sha256: str | None, force: bool) -> None:
+    """Refuses an output that cannot or should not be written.
+
+    Args:
+        path: The output.
+        known_sha256: Digest of what batchllm wrote there last, from the journal.
+        force: Overwrite whatever is there.
+
+    Raises:
+        UsageError: There is something that batchllm did not write, or that was edited since it did.
+        CannotWrite: It is no regular file, or its folder cannot be written.
+    """
+    check_folder(path.parent)
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116  follows links on purpose: what would be replaced counts
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise CannotWrite(f"{path}: {error.strerror}") from error
+    if not stat.S_ISREG(mode):
+        raise CannotWrite(f"{path} is not a regular file; name another with -o")
+    if force or path.stat().st_size == 0:
+        return
+    if known_sha256 is None:
+        raise UsageError(
+            f"{path} exists and is not this job's; name another with -o, or overwrite it with --force"
+        )
+    if digest_of(path) != known_sha256:
+        raise UsageError(
+            f"{path} was edited since batchllm wrote it; move it away, or overwrite it with --force"
+        )
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

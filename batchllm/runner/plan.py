@@ -1,0 +1,143 @@
+"""The pass over the input that turns rows into tickets and leaves out what already has its end.
+
+Each row is bound to a request by the hash of what would be sent, never by its number, so rows may be inserted,
+shuffled or deleted between runs. Where the file's bytes and the job are those of the journal's last pass, the
+rows that pass had reached are known and need no rendering: that is what makes resuming quick.
+"""
+
+import random
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from itertools import islice
+
+from batchllm.journal import Admitted, Journal, Known, State
+from batchllm.records import ChatRequest, Row
+from batchllm.request import RequestBuilder, Skipped, Unsendable
+from batchllm.runner.online import Ticket
+from batchllm.runner.tally import Tally
+
+FIRST_BATCH = 16
+BATCH = 256
+"""Rows that go to the journal together; the first batch is small so that the first request leaves early."""
+
+FINAL = (State.ANSWERED, State.FAILED)
+
+
+class Plan:
+    """One pass over the rows.
+
+    Args:
+        rows: The rows of the input.
+        builder: Makes a row's request.
+        journal: Knows which requests have their end.
+        known: What the journal's last pass found, row by row in input order; empty where that pass does not count.
+        tally: Counts rows that end here.
+        chosen: The only rows wanted (``-n``, ``--sample``), or ``None`` for all.
+        retry_failed: Rows whose answer was a failure are sent again.
+    """
+
+    def __init__(
+        self,
+        rows: Iterable[Row],
+        builder: RequestBuilder,
+        journal: Journal,
+        *,
+        known: Iterator[Known],
+        tally: Tally,
+        chosen: "range | frozenset[int] | None" = None,
+        retry_failed: bool = False,
+    ) -> None:
+        self._rows = rows
+        self._builder = builder
+        self._journal = journal
+        self._known = known
+        self._next_known = next(known, None)
+        self._tally = tally
+        self._chosen = chosen
+        self._final = (State.ANSWERED,) if retry_failed else FINAL
+
+    async def batches(self) -> AsyncIterator[Sequence[Ticket]]:
+        """Tickets in input order, in batches; rows that need no request are counted on the way."""
+        rows = iter(self._wanted())
+        size = FIRST_BATCH
+        while batch := list(islice(rows, size)):
+            size = BATCH
+            tickets = await self._tickets(batch)
+            if tickets:
+                yield tickets
+
+    def _wanted(self) -> Iterator[Row]:
+        if self._chosen is None:
+            yield from self._rows
+            return
+        last = max(self._chosen, default=-1)
+        for row in self._rows:
+            if row.index in self._chosen:
+                yield row
+            if row.index >= last:
+                return
+
+    async def _tickets(self, rows: Sequence[Row]) -> list[Ticket]:
+        tickets: list[Ticket] = []
+        new: list[tuple[int, bytes | None, str | None]] = []
+        requests: dict[int, ChatRequest] = {}
+        for row in rows:
+            known = self._look_up(row.index)
+            if known is not None:
+                if known.request_id is None or known.state in self._final:
+                    self._count_known(known)
+                    continue
+                request = self._builder.build(row)
+                assert isinstance(request, ChatRequest), "a row that had a request has one still"
+                tickets.append(Ticket(request, known.request_id, known.attempts))
+                continue
+            match built := self._builder.build(row):
+                case ChatRequest():
+                    new.append((row.index, built.key, None))
+                    requests[row.index] = built
+                case Skipped():
+                    new.append((row.index, None, "skipped"))
+                    self._tally.skipped += 1
+                case Unsendable(error=error, reason=reason):
+                    new.append((row.index, None, f"{reason}\n{error}"))
+                    self._tally.failed += 1
+                    self._tally.failed_by_reason[reason] += 1
+        if new:
+            tickets += self._admitted(await self._journal.admit(new), requests)
+        return tickets
+
+    def _look_up(self, row_index: int) -> Known | None:
+        while self._next_known is not None and self._next_known.row_index < row_index:
+            self._next_known = next(self._known, None)
+        if self._next_known is not None and self._next_known.row_index == row_index:
+            return self._next_known
+        return None
+
+    def _admitted(self, admitted: Iterable[Admitted], requests: dict[int, ChatRequest]) -> Iterator[Ticket]:
+        for entry in admitted:
+            if entry.request_id is None:
+                continue
+            if entry.state in self._final:
+                self._tally.before += 1
+            elif entry.shared:
+                self._tally.duplicates += 1
+            else:
+                yield Ticket(requests[entry.row_index], entry.request_id, entry.attempts)
+
+    def _count_known(self, known: Known) -> None:
+        if known.request_id is not None:
+            self._tally.before += 1
+        elif known.note == "skipped":
+            self._tally.skipped += 1
+        else:
+            self._tally.failed += 1
+            self._tally.failed_by_reason[(known.note or "unknown").partition("\n")[0]] += 1
+
+
+def chosen_rows(
+    rows: int, *, limit: int | None, sample: int | None, seed: int
+) -> "range | frozenset[int] | None":
+    """The rows that ``-n`` and ``--sample`` leave, or ``None`` for all of them."""
+    if sample is not None:
+        among = min(rows, limit) if limit is not None else rows
+        return frozenset(random.Random(seed).sample(range(among), min(sample, among)))
+    return None if limit is None or limit >= rows else range(limit)

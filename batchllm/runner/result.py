@@ -1,0 +1,110 @@
+"""What a run hands back: where the output lies and the figures of the summary."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchllm.errors import ExitStatus
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """A run in figures; ``None`` is unknown. This is also the JSON of ``--summary``.
+
+    Attributes:
+        rows: Rows of the job.
+        answered, skipped, failed: How many of them have an answer, an empty text, an ``error``.
+        failed_by_reason: The failed ones, by reason.
+        finish_reasons: The answered ones, by what the endpoint said.
+        requests: Requests that this run sent, each counted once.
+        attempts: Attempts that this run made.
+        found: Answers that earlier runs had paid.
+        maybe_paid_twice: Attempts that may be on the bill without an answer: of this run by a timeout or a
+            broken connection, of runs that died by what was in flight.
+        prompt_tokens, completion_tokens, total_tokens: What this run paid.
+        refusals: Attempts refused for a limit.
+        retries: Attempts that were tried again, by reason.
+        seconds: How long the run took.
+        exit_status: What the process ends with.
+    """
+
+    rows: int
+    answered: int
+    skipped: int
+    failed: int
+    failed_by_reason: Mapping[str, int] = field(default_factory=dict)
+    finish_reasons: Mapping[str, int] = field(default_factory=dict)
+    requests: int = 0
+    attempts: int = 0
+    found: int = 0
+    maybe_paid_twice: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    refusals: int = 0
+    retries: Mapping[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    exit_status: int = 0
+
+    def write(self, path: Path) -> None:
+        """Writes the figures as one JSON object; where ``path`` ends in ``.jsonl``, appends a line."""
+        figures = asdict(self)
+        if path.suffix == ".jsonl":
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(figures, ensure_ascii=False) + "\n")
+        else:
+            path.write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A finished run.
+
+    Attributes:
+        output: The file that was written; ``None`` where it went to standard output.
+        summary: The figures.
+        maybe_paid_rows: Rows (from 1) whose requests a dead run may have paid without an answer.
+        samples: Up to three answers, for a look with ``-n`` and ``--sample``.
+        pace: What limited the run, in words.
+    """
+
+    output: Path | None
+    summary: Summary
+    maybe_paid_rows: tuple[int, ...] = ()
+    samples: tuple[Mapping[str, Any], ...] = ()
+    pace: str = ""
+
+    @property
+    def exit_status(self) -> int:
+        """0 where every row that was sent has an answer, 1 where some have not."""
+        return self.summary.exit_status
+
+    def frame(self) -> "pd.DataFrame":
+        """The output as a DataFrame: cells as they stand in the file, nothing guessed but the figures' types.
+
+        Raises:
+            ValueError: The output went to standard output.
+        """
+        import pandas as pd
+
+        if self.output is None:
+            raise ValueError("the output went to standard output; name a file to get it as a frame")
+        if self.output.suffix in (".jsonl", ".ndjson"):
+            with self.output.open(encoding="utf-8") as file:
+                return pd.DataFrame([json.loads(line) for line in file])
+        separator = "\t" if self.output.suffix == ".tsv" else None
+        return pd.read_csv(
+            self.output, dtype=str, keep_default_na=False, sep=separator or ",", encoding="utf-8-sig"
+        )
+
+
+def exit_status_of(failed: int, sent: int, allow_failed: float) -> ExitStatus:
+    """0 where no row failed, or a smaller share than ``allow_failed`` of those that were sent."""
+    if failed == 0 or (allow_failed and failed <= allow_failed * sent):
+        return ExitStatus.OK
+    return ExitStatus.SOME_FAILED

@@ -1,0 +1,64 @@
+"""Counts of a run while it goes on; the bar reads them, the summary is made of them."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from batchllm.records import Answer, Usage
+
+
+@dataclass(slots=True)
+class Tally:
+    """What this run has done so far.
+
+    Attributes:
+        rows: Rows of the job, from the census or the bound of ``-n`` and ``--sample``.
+        before: Rows that an earlier run had ended for good.
+        answered, failed, skipped: Rows that this run ended, or found empty.
+        duplicates: Rows that share the request of another row (``--dedupe``).
+        attempts: Requests sent by this run, each try counted.
+        answers: Answers received by this run, useful or not: each is on the bill.
+        retries: Attempts that failed and were tried again, by reason.
+        refusals: Attempts that the endpoint refused for its limit.
+        maybe_paid: Attempts of this run that may be on the bill without an answer.
+    """
+
+    rows: int = 0
+    before: int = 0
+    answered: int = 0
+    failed: int = 0
+    skipped: int = 0
+    duplicates: int = 0
+    attempts: int = 0
+    answers: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    refusals: int = 0
+    maybe_paid: int = 0
+    unanswered: int = 0
+    retries: Counter[str] = field(default_factory=Counter)
+    failed_by_reason: Counter[str] = field(default_factory=Counter)
+    finish_reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def ended(self) -> int:
+        """Rows that have their end, whichever run ended them."""
+        return self.before + self.answered + self.failed + self.skipped + self.unanswered + self.duplicates
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that this run paid."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def paid(self, usage: Usage) -> None:
+        """Counts an answer and what the endpoint says it cost."""
+        self.answers += 1
+        self.prompt_tokens += usage.prompt_tokens or 0
+        self.completion_tokens += usage.completion_tokens or 0
+
+    def ended_with(self, answer: Answer) -> None:
+        """Counts a row that has its end."""
+        if answer.error is None:
+            self.answered += 1
+        else:
+            self.failed += 1
+            self.failed_by_reason[answer.reason or "unknown"] += 1

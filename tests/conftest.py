@@ -1,0 +1,20 @@
+"""A clean environment for every test: no key, no proxy, no settings, a home and a state folder of its own."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Removes every variable that batchllm or the SDK reads; gives a HOME that is empty."""
+    for name in list(os.environ):
+        upper = name.upper()
+        if upper.startswith(("OPENAI_", "AZURE_", "BATCHLLM_", "XDG_")) or upper.endswith(
+            ("_API_KEY", "_PROXY")
+        ):
+            monkeypatch.delenv(name)
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    return home
