@@ -188,8 +188,6 @@ def test_text_without_a_chosen_column_asks_for_one() -> None:
     ],
 )
 def test_what_cannot_be_filled_fails_its_row_only(source: str) -> None:
-        "row.update({}) if false else ", ""
-    )
     renderer = Renderer(from_prompt(source), None, "text")
     with pytest.raises(RenderError):
         renderer.messages(row({**VALUES, "text": "long enough"}))
