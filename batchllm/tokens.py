@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tiktoken import Encoding
 
 DEFAULT_ENCODING = "o200k_base"
+SIMULATOR = "simulator"  # counts its usage with this very module
 PIECE = 65_536
 THREADED_FROM = 1_000  # characters of the average text
 
@@ -154,6 +155,8 @@ def estimate(text: str) -> int:
 
 def _encoding_name(model: str) -> str | None:
     """The encoding that tiktoken names for the model, if its vocabulary comes with the package."""
+    if model == SIMULATOR:
+        return DEFAULT_ENCODING
     from tiktoken.model import encoding_name_for_model
 
     try:
@@ -230,7 +233,7 @@ def _extends(sign: str) -> bool:
 
 
 def _splits_flag(text: str, place: int) -> bool:
-    """Whether half a flag is before the place and half behind: an odd run of regional indicators, then one."""
+    """Whether half a flag is before the place and half behind: an odd run of regional signs, then one."""
     if not _is_regional(text[place]):
         return False
     before = 0

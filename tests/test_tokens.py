@@ -45,6 +45,7 @@ def test_vocabulary_and_pattern_are_the_ones_that_tiktoken_has(
         ("GPT-3.5-turbo-0125", "cl100k_base", True),
         ("gpt-oss-20b", "o200k_base", True),
         ("ft:gpt-4o:acme::abc", "o200k_base", True),
+        ("simulator", "o200k_base", True),
         ("llama-3.1-8b-instant", "o200k_base", False),
         ("someone/gpt-4o-clone", "o200k_base", False),
         ("text-davinci-003", "o200k_base", False),

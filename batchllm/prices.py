@@ -1,0 +1,256 @@
+"""What tokens cost: prices by endpoint and model, and the price of an answer.
+
+Prices come from the package ``genai-prices``, offline, by base URL and model; a table in LiteLLM's JSON format
+(``--prices``) goes before it. A price that is not known is ``None`` everywhere, never 0. The one known 0 is the
+simulator's, unless a table names its model: so a rehearsal costs nothing, and a budget can be rehearsed.
+
+All money is US dollars as ``Decimal``.
+"""
+
+import json
+import math
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from batchllm.errors import UsageError
+from batchllm.records import Usage
+
+MILLION = Decimal(1_000_000)
+HALF = Decimal("0.5")
+
+# Prices of what a chat answer's usage does not tell apart: a model that has one cannot be reckoned.
+_BEYOND_USAGE = ("output_reasoning_mtok", "output_citation_mtok")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """Dollars per million tokens, from a size of prompt on.
+
+    Attributes:
+        above: Prompts of more tokens than this have these rates.
+        input: Prompt tokens that are not cached.
+        output: Completion tokens, reasoning among them.
+        cached_input: Prompt tokens read from the endpoint's cache; ``None``: as ``input``.
+    """
+
+    above: int = 0
+    input: Decimal
+    output: Decimal
+    cached_input: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What a model costs at an endpoint.
+
+    Attributes:
+        rates: By size of the prompt, the smallest first; the last that the prompt exceeds holds for all of it.
+        per_request: Dollars for each request, beside its tokens.
+        batch_rates: Rates of the Batch API where the table has them.
+        batch_discount: Share of the online price that a batch pays where it has not.
+        source: Where the price is from, with its date (``genai-prices 0.2.3, for 2026-11-23``).
+    """
+
+    rates: tuple[Rates, ...]
+    per_request: Decimal = Decimal(0)
+    batch_rates: tuple[Rates, ...] | None = None
+    batch_discount: Decimal = HALF
+    source: str = ""
+
+    @property
+    def input_per_million(self) -> Decimal:
+        """Dollars per million prompt tokens, for the shortest prompts."""
+        return self.rates[0].input
+
+    @property
+    def output_per_million(self) -> Decimal:
+        """Dollars per million completion tokens, for the shortest prompts."""
+        return self.rates[0].output
+
+
+FREE = Price(rates=(Rates(input=Decimal(0), output=Decimal(0)),), source="the simulator costs nothing")
+
+Table = Mapping[str, Price]
+
+
+def cost(usage: Usage, price: Price | None, *, batch: bool = False) -> Decimal | None:
+    """What an answer cost, in dollars; ``None`` where the price or one of the two token counts is unknown.
+
+    Cached tokens are part of the prompt's and reasoning tokens of the completion's, as endpoints count them.
+    """
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    if price is None or prompt is None or completion is None:
+        return None
+    ready = price.batch_rates if batch and price.batch_rates else None
+    rates = next(
+        (rates for rates in reversed(ready or price.rates) if prompt > rates.above), (ready or price.rates)[0]
+    )
+    cached = min(usage.cached_tokens or 0, prompt)
+    cached_input = rates.input if rates.cached_input is None else rates.cached_input
+    tokens = (prompt - cached) * rates.input + cached * cached_input + completion * rates.output
+    dollars = tokens / MILLION + price.per_request
+    return dollars * price.batch_discount if batch and not ready else dollars
+
+
+def price(
+    base_url: str,
+    model: str,
+    *,
+    preset: str = "",
+    table: Table | None = None,
+    batch_discount: Decimal = HALF,
+    when: datetime | None = None,
+) -> Price | None:
+    """The price of a model at an endpoint, or ``None``.
+
+    Args:
+        base_url: The endpoint; who serves a model decides its price.
+        model: As the endpoint calls it.
+        preset: Name of the endpoint's preset; ``simulator`` is free.
+        table: A user's own prices, which go first.
+        batch_discount: Share of the online price that the endpoint's batches pay.
+        when: The time that prices with a date, or a time of day, are taken for; now by default.
+    """
+    found = _in_table(table, model, preset)
+    if found is None and preset == "simulator":
+        found = FREE
+    if found is None:
+        found = _published(base_url, model, when or datetime.now(UTC))
+    return replace(found, batch_discount=batch_discount) if found else None
+
+
+def context_window(base_url: str, model: str) -> int | None:
+    """Tokens that the model's context holds, where genai-prices knows it (often a rounded number), or ``None``."""
+    info = _model_info(base_url, model)
+    return info.context_window if info else None
+
+
+def load_table(path: Path) -> Table:
+    """Prices from a file in LiteLLM's format: model to ``input_cost_per_token``, ``output_cost_per_token``, ….
+
+    Understood beside them: ``cache_read_input_token_cost``, ``input_cost_per_request``, ``…_batches`` and
+    ``…_above_200k_tokens`` (any number of thousands). Entries without both token prices are passed over.
+
+    Raises:
+        UsageError: The file cannot be read or is not such a table; the message names file, model and field.
+    """
+    try:
+        data = json.loads(path.read_bytes(), parse_float=Decimal)
+        modified = time.strftime("%Y-%m-%d", time.gmtime(path.stat().st_mtime))
+    except OSError as error:
+        raise UsageError(f"--prices {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"--prices {path}: this is not JSON ({error})") from None
+    if not isinstance(data, dict) or not all(isinstance(entry, dict) for entry in data.values()):
+        raise UsageError(
+            f"--prices {path}: expected LiteLLM's format, an object of models with an object each"
+        )
+    source = f"{path.name}, {modified}"
+    prices = {model: _entry(path, model, entry, source) for model, entry in data.items()}
+    return {model: price for model, price in prices.items() if price is not None}
+
+
+def _in_table(table: Table | None, model: str, preset: str) -> Price | None:
+    """The user's price of a model; LiteLLM puts the provider before the name of most."""
+    if not table:
+        return None
+    return table.get(model) or table.get(f"{preset}/{model}")
+
+
+def _entry(path: Path, model: str, entry: Mapping[str, Any], source: str) -> Price | None:
+    """One model of a LiteLLM table."""
+
+    def dollars(field: str) -> Decimal | None:
+        value = entry.get(field)
+        if value is None:
+            return None
+        number = isinstance(value, (int, Decimal)) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or value < 0:
+            raise UsageError(f"--prices {path}: {model}: {field} must be a number of dollars, not {value!r}")
+        return Decimal(value)
+
+    def rates(suffix: str, above: int = 0) -> Rates | None:
+        input_cost, output_cost = (dollars(f"{side}_cost_per_token{suffix}") for side in ("input", "output"))
+        if input_cost is None or output_cost is None:
+            return None
+        cached = dollars(f"cache_read_input_token_cost{suffix}")
+        return Rates(
+            above=above,
+            input=input_cost * MILLION,
+            output=output_cost * MILLION,
+            cached_input=None if cached is None else cached * MILLION,
+        )
+
+    base, batches = rates(""), rates("_batches")
+    if base is None:
+        return None
+    tiers = (rates(f"_above_{size}k_tokens", size * 1000) for size in _tier_sizes(entry))
+    return Price(
+        rates=(base, *(tier for tier in tiers if tier)),
+        per_request=dollars("input_cost_per_request") or Decimal(0),
+        batch_rates=(batches,) if batches else None,
+        source=source,
+    )
+
+
+def _tier_sizes(fields: Iterable[str]) -> list[int]:
+    """Thousands of tokens at which an entry's tiers begin, from field names such as ``…_above_200k_tokens``."""
+    marks = (field.partition("_above_")[2].removesuffix("k_tokens") for field in fields)
+    return sorted({int(mark) for mark in marks if mark.isdigit()})
+
+
+def _published(base_url: str, model: str, when: datetime) -> Price | None:
+    """The price that genai-prices has."""
+    info = _model_info(base_url, model)
+    if info is None:
+        return None
+    import genai_prices
+
+    published = info.get_prices(when)
+    needed = (published.input_mtok, published.output_mtok)
+    if None in needed or any(getattr(published, name, None) is not None for name in _BEYOND_USAGE):
+        return None
+    cached = published.cache_read_mtok
+    sizes = sorted({tier.start for value in (*needed, cached) for tier in getattr(value, "tiers", ())})
+    rates = tuple(
+        Rates(
+            above=size,
+            input=_at(needed[0], size),
+            output=_at(needed[1], size),
+            cached_input=_at(cached, size),
+        )
+        for size in (0, *sizes)
+    )
+    per_thousand_requests = published.requests_kcount or Decimal(0)
+    return Price(
+        rates=rates,
+        per_request=per_thousand_requests / 1000,
+        source=f"genai-prices {genai_prices.__version__}, for {when:%Y-%m-%d}",
+    )
+
+
+def _at(value: Any, size: int) -> Any:
+    """A price of genai-prices for prompts of more than ``size`` tokens."""
+    if not hasattr(value, "tiers"):
+        return value
+    reached = [tier.price for tier in value.tiers if tier.start <= size]
+    return reached[-1] if reached else value.base
+
+
+@cache
+def _model_info(base_url: str, model: str) -> Any:
+    """genai-prices' entry for the model at this endpoint, or ``None``. Imports the package, 0.2 s, once."""
+    if not base_url or not model:
+        return None
+    from genai_prices.data_snapshot import get_snapshot
+
+    try:
+        return get_snapshot().find_provider_model(model, None, None, base_url)[1]
+    except LookupError:
+        return None
