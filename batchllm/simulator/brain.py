@@ -16,6 +16,7 @@ import orjson
 from batchllm.simulator import labels, schema, stubs
 
 _READ = 20_000  # characters of a text that are looked at
+_READ_OF_SYSTEM = 4_000  # characters
 _ASK = 400  # characters at either end of a message in which an instruction is looked for
 
 _SUMMARY = re.compile(r"summar|bullet|key points|tl;?dr|要点|总结|摘要|概括|概述", re.I)
@@ -45,8 +46,9 @@ _NUMBERS = {
 }
 _LEAD = re.compile(r"[^\n:：]{1,240}?[:：\n]\s*(?=\S)")
 _PARAGRAPH = re.compile(r".+?\n[ \t\r]*\n\s*(?=\S)", re.S)
-_WRAPPER = re.compile(r'\A\s*(?:<[\w-]+>|"""|```\w*)\s*|\s*(?:</[\w-]+>|"""|```)\s*\Z')
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。!?！？])|\s*\n\s*")
+_OPENING = re.compile(r'<[\w-]+>|"""|```\w*')
+_CLOSING = re.compile(r'(?:</[\w-]+>|"""|```)\Z')
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。!?！？])|\n+")
 _CLAUSE_END = re.compile(r"(?<=[,;:])\s+|(?<=[，；、：])")
 _CHINESE = re.compile(r"[\u3400-\u9fff]")
 
@@ -102,7 +104,10 @@ def material(text: str) -> str:
     lead = _PARAGRAPH.match(start) or _LEAD.match(start)
     if lead and any(kind.search(lead[0]) for kind in (_SUMMARY, _CLASSIFY, _CODE)):
         text = text[lead.end() :]
-    return _WRAPPER.sub("", _WRAPPER.sub("", text)).strip()
+    text = text.strip()
+    if (opening := _OPENING.match(text)) and (closing := _CLOSING.search(text[-_ASK:])):
+        text = text[opening.end() : len(text) - len(closing[0])].strip()
+    return text
 
 
 def bullets(text: str, count: int) -> str:
@@ -111,19 +116,23 @@ def bullets(text: str, count: int) -> str:
 
 
 def _answer(messages: list[dict[str, Any]], asked: str) -> str:
-    system = "\n".join(text_of(m.get("content")) for m in messages if m["role"] in ("system", "developer"))
+    told = (text_of(m.get("content")) for m in messages if m["role"] in ("system", "developer"))
+    system = "\n".join(told)[:_READ_OF_SYSTEM]
     instruction = asked if len(asked) <= 2 * _ASK else f"{asked[:_ASK]}\n{asked[-_ASK:]}"
     if images := images_of(messages):
         return _described(images, asked)
-    for told in (system, instruction):
-        if not told:
+    for said in (system, instruction):
+        if not said:
             continue
-        if _CLASSIFY.search(told) and (choices := labels.listed(told)):
+        if _CLASSIFY.search(said) and (choices := labels.listed(said)):
             return labels.choose(choices, material(asked)[:_READ])
-        if _SUMMARY.search(told):
+        if _SUMMARY.search(said):
             return bullets(material(asked)[:_READ], _wanted_bullets(system, instruction))
-        if (language := stubs.language_of(told)) or _CODE.search(told):
-            return stubs.code(language or stubs.language_of(instruction) or "Python", material(asked)[:_READ])
+        if (language := stubs.language_of(said)) or _CODE.search(said):
+            return stubs.code(
+                language or stubs.language_of(instruction) or stubs.other_language_of(said),
+                material(asked)[:_READ],
+            )
     return _echo(messages, asked)
 
 

@@ -15,6 +15,7 @@ _INTRODUCED = re.compile(
     """,
     re.I | re.X,
 )
+_SENTENCE_END = re.compile(r"\.(?=\s|$)|。")
 _QUOTED = re.compile(r"[\"“「『`']([^\"”」』`'\n]{1,60})[\"”」』`'](?!\w)")
 _SEPARATOR = re.compile(r"\s*(?:,\s*(?:or|and)\s+|[,，、|;；/\n]|\s+or\s+|\s+and\s+|或者|或|和)\s*", re.I)
 _TRIM = " \t\r\n\"'`“”「」『』[](){}<>*•-.。:："
@@ -69,7 +70,7 @@ _POLARITY = {
 def listed(instruction: str) -> list[str]:
     """The labels that an instruction lists, in its order; none when it lists fewer than two."""
     for match in _INTRODUCED.finditer(instruction):
-        text = match["list"] or match["english"] or match["chinese"] or ""
+        text = _SENTENCE_END.split(match["list"] or match["english"] or match["chinese"] or "", 1)[0]
         quoted = _QUOTED.findall(text)
         parts = quoted if len(quoted) > 1 else _SEPARATOR.split(text)
         found = [label for part in parts if (label := part.strip(_TRIM)) and len(label) <= _LONGEST_LABEL]

@@ -12,6 +12,7 @@ from math import ceil
 from typing import Protocol
 
 PERIOD_S = 60.0
+_TICK_S = 1e-6  # the same of times
 _SLACK = 1e-6  # of one request or token: rounding must not refuse who waited exactly as long as told
 
 
@@ -71,7 +72,7 @@ class FixedWindow:
 
     def used(self, now: float) -> float:
         """Units in use at ``now``."""
-        window = int((now - self._start) // PERIOD_S)
+        window = int((now - self._start + _TICK_S) // PERIOD_S)
         if window != self._window:
             self._window, self._count = window, 0.0
         return self._count
@@ -86,7 +87,7 @@ class FixedWindow:
 
     def reset_s(self, now: float) -> float:
         """Seconds until the counter is set back; 0 when it stands at 0."""
-        return PERIOD_S - (now - self._start) % PERIOD_S if self.used(now) else 0.0
+        return PERIOD_S - (now - self._start + _TICK_S) % PERIOD_S if self.used(now) else 0.0
 
 
 class SlidingLog:
@@ -99,7 +100,7 @@ class SlidingLog:
 
     def used(self, now: float) -> float:
         """Units in use at ``now``."""
-        while self._log and self._log[0][0] + PERIOD_S <= now:
+        while self._log and self._log[0][0] + PERIOD_S <= now + _TICK_S:
             self._sum -= self._log.popleft()[1]
         return self._sum
 

@@ -40,6 +40,7 @@ _EXPERT = re.compile(
     r"(?:expert|programmer|developer|engineer|function|code|script|class|专家|程序员|工程师|开发者|函数|代码)",
     re.I,
 )
+_OTHER_EXPERT = re.compile(r"(?:\ban?|一个)\s+([A-Za-z][\w+#-]*)\s*(?:expert|programmer|developer|专家)")
 _ASKED = re.compile(rf"(?:\b(?:in|using)|用|使用)\s*({_NAMES})(?![\w+#])", re.I)
 _IDLE = re.compile(
     r"""\b(?:an?|the|of|to|for|in|that|which|with|and|or|is|are|be|it|this|using|use|write|implement|create
@@ -54,9 +55,19 @@ def language_of(text: str) -> str | None:
     return _BY_NAME[found[1].lower()] if found else None
 
 
+def other_language_of(text: str) -> str:
+    """A language that has no stub of its own (``a Haskell expert``); Python where none is named."""
+    found = _OTHER_EXPERT.search(text)
+    return found[1] if found else "Python"
+
+
 def code(language: str, request: str) -> str:
-    """A fenced block with a function stub for ``request`` in one of the languages of ``language_of``."""
-    fence, comment, stub = _STUBS[language]
+    """A fenced block with a function stub for ``request``, in C's manner for languages that are not known."""
+    fence, comment, stub = _STUBS.get(language) or (
+        language.lower(),
+        "//",
+        "function {name}() {{\n  {text}\n}}",
+    )
     said = " ".join(request.replace("`", "'").split())[:160] or "nothing was asked"
     quoted = (
         '"'
