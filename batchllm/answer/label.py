@@ -1,0 +1,167 @@
+"""One label out of an answer, or none: a wrong label costs more than a missing one.
+
+Models answer ``Positive.``, ``**Positive**``, ``情感：积极``, ``{"label": "positive"}`` or a sentence. The
+readings go from the surest to the least sure, and the first that finds exactly one label counts:
+
+1. The whole answer is a label, but for quotes, emphasis and punctuation around it.
+2. The answer is JSON, and its ``label`` (or the only value that is a label) says it.
+3. A segment (a line, a sentence, what follows a colon) is a label and nothing else; one that is announced
+   (``Label: …``, ``情感：…``) goes before one that only stands alone.
+4. One label is emphasised where several are mentioned.
+5. One label is mentioned at all, as a whole word, and is not denied (``not positive``, ``不积极``).
+
+Two different labels in the first reading that finds any are no label. Upper and lower case, full and half
+width are alike. A label that is part of another (``neg``, ``A`` and ``A+``) never answers for it. The usual words for
+sentiments are read in English and Chinese, whichever of both the labels are in.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+
+from batchllm.answer.text import parse_json
+from batchllm.errors import UsageError
+
+_MAX_READ = 20_000
+_AROUND = " \t\r\n*_`~\"'“”‘’«»「」『』《》〈〉【】()[]{}<>.。,、;:!?•·–—→|\\"
+_BETWEEN = re.compile(r"([\n。;!?]+|:|\.(?=\s|$))")
+_ANNOUNCED = re.compile(
+    r"(?:\b(?:labels?|class|category|classification|sentiment|answer|result|verdict|prediction|output|topic|type|intent"
+    r"|conclusion|overall)\b|标签|情感|情绪|分类|类别|类型|答案|结论|结果|判断)(?:\s*\bis|为|是)?[\s\"'*_`]*$"
+)
+_KEYS = frozenset(
+    {"label", "class", "category", "classification", "sentiment", "answer", "标签", "情感", "分类"}
+)
+_EMPHASIS = re.compile(r"\*\*(.+?)\*\*|`([^`\n]+)`|\\boxed\{(.+?)\}")
+_CLAUSE = r"[^.,;:!?。、\n]"
+_DENIED = re.compile(
+    r"\b(?:not?|never|neither|nor|without|cannot|unable|hardly|isn't|aren't|wasn't|doesn't|don't|can't|won't)\b"
+    rf"{_CLAUSE}*$|(?:不(?!错|仅|但|过|断)|没(?!错)|非(?!常)|无(?!论|疑|比)){_CLAUSE}{{0,6}}$"
+)
+# A model asked in Chinese may answer in Chinese, whichever language the labels are in.
+_SENTIMENTS = (
+    ("positive", "积极", "正面", "正向"),
+    ("negative", "消极", "负面", "负向"),
+    ("neutral", "中性", "中立"),
+)
+# Scripts that put no space between words.
+_UNSPACED = "぀-ヿ㐀-鿿豈-﫿가-힯฀-໿က-႟ក-៿"
+
+
+def _full(text: str) -> str:
+    """Half and full width as one, case kept."""
+    return unicodedata.normalize("NFKC", text).replace("’", "'")
+
+
+class Labels:
+    """Finds one of some labels in an answer.
+
+    Args:
+        labels: As ``find`` shall spell them.
+
+    Raises:
+        UsageError: There are none, or two that only case or width tells apart.
+    """
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self._exact = {label: label for label in labels}
+        self._whole = {_full(label).casefold().strip(): label for label in labels}
+        if not labels or "" in self._whole:
+            raise UsageError("--labels needs labels that are not empty")
+        if len(self._whole) < len(labels):
+            raise UsageError(f"--labels: two of the labels {', '.join(labels)} differ in case or width only")
+        self._bare = {key.strip(_AROUND): label for key, label in self._whole.items()}
+        if len(self._bare) < len(labels) or "" in self._bare:
+            self._bare = {}
+        for words in _SENTIMENTS:
+            own = [word for word in words if word in self._whole]
+            if len(own) == 1:
+                self._whole |= dict.fromkeys(words, self._whole[own[0]])
+        longest_first = sorted(self._whole, key=len, reverse=True)
+        self._mention = re.compile("|".join(map(_word, longest_first)))
+        # A letter alone is a word of the language too (a, I): only its own case mentions it.
+        self._single = {_full(label).strip(): label for label in labels if len(_full(label).strip()) == 1}
+
+    def find(self, text: str) -> str | None:
+        """The label that the text says, spelled as it was given; ``None`` where it says none or several."""
+        found = self._exact.get(text)
+        if found is not None:
+            return found
+        full = _full(text[:_MAX_READ]).strip()
+        plain = full.casefold()
+        found = self._alone(plain)
+        if found is not None:
+            return found
+        for reading in (self._in_json, self._announced, self._standing, self._emphasised):
+            labels = set(reading(plain))
+            if labels:
+                return labels.pop() if len(labels) == 1 else None
+        labels = set(self._mentioned(full))
+        return labels.pop() if len(labels) == 1 else None
+
+    def _alone(self, plain: str) -> str | None:
+        """The label that a text is, apart from what stands around it."""
+        found = self._whole.get(plain)
+        if found is None:
+            stripped = plain.strip(_AROUND)
+            found = self._whole.get(stripped) or self._bare.get(stripped)
+        if found is None and plain.lstrip()[:1] in ("-", "+", "#"):  # the item of a list, a heading
+            found = self._whole.get(plain.lstrip(" -+#").strip(_AROUND))
+        return found
+
+    def _in_json(self, plain: str) -> Iterator[str]:
+        if plain[:1] not in ("{", "[", "`"):
+            return
+        try:
+            value = parse_json(plain.strip("`").removeprefix("json").strip())
+        except ValueError:
+            return
+        pairs = (
+            value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ())
+        )
+        found = [(key, self._alone(item)) for key, item in pairs if isinstance(item, str)]
+        named = [label for key, label in found if label and key in _KEYS]
+        yield from named or (label for _, label in found if label)
+
+    def _segments(self, plain: str) -> Iterator[tuple[bool, str]]:
+        """Each segment that is a label alone, and whether it is announced."""
+        before = ""
+        parts = _BETWEEN.split(plain)
+        for segment, end in zip(parts[::2], [*parts[1::2], ""], strict=True):
+            label = self._alone(segment)
+            if label is not None:
+                yield bool(_ANNOUNCED.search(before[-60:])), label
+            if segment.strip(_AROUND):
+                before = segment if end == ":" else ""
+
+    def _announced(self, plain: str) -> Iterable[str]:
+        return [label for announced, label in self._segments(plain) if announced]
+
+    def _standing(self, plain: str) -> Iterable[str]:
+        return [label for _, label in self._segments(plain)]
+
+    def _emphasised(self, plain: str) -> Iterator[str]:
+        for match in _EMPHASIS.finditer(plain):
+            label = self._alone(next(filter(None, match.groups())))
+            if label is not None:
+                yield label
+
+    def _mentioned(self, full: str) -> Iterator[str]:
+        plain = full.casefold()
+        for match in self._mention.finditer(plain):
+            label = self._whole[match.group()]
+            alone = self._single and len(match.group()) == 1 and len(plain) == len(full)
+            if alone and full[match.start()] not in self._single:
+                continue
+            if not _DENIED.search(plain, max(0, match.start() - 200), match.start()):
+                yield label
+
+
+def _word(label: str) -> str:
+    """A pattern for the label as a whole word, at whichever of its ends the script separates words."""
+    pattern = re.escape(label)
+    if re.match(rf"[\w+#](?<![{_UNSPACED}])", label):
+        pattern = rf"(?<!(?![{_UNSPACED}])\w)(?<!\w-)(?<!\d[.,]){pattern}"
+    if re.search(rf"[\w+#](?<![{_UNSPACED}])$", label):
+        pattern = rf"{pattern}(?!(?![{_UNSPACED}])\w|[+#]|-(?:\w|\s|$)|[.,]\d)"
+    return pattern

@@ -1,0 +1,261 @@
+"""Responses read into answers.
+
+A 2xx is an answer only if its body is a JSON object with a choice and without an error; what a choice says is
+then a text, a label, code or data. What an endpoint means to say in other ways (another type, a missing name)
+is an empty cell, never a failure, unless there is nothing to put into the row at all.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from batchllm.answer.code import code_block
+from batchllm.answer.label import Labels
+from batchllm.answer.problem import error_object, one_line, problem, reason_of
+from batchllm.answer.text import content_text, parse_json, visible
+from batchllm.errors import UsageError
+from batchllm.records import Answer, Usage
+
+if TYPE_CHECKING:
+    from batchllm.answer.schema import Schema
+
+# Reasons of answers that the model may get right when it is told what was wrong.
+ASK_AGAIN = frozenset({"not_json", "schema"})
+_MAX_COUNT = 2**53
+_NO_USAGE = Usage()
+
+Reading = tuple[Mapping[str, Any], str | None, str | None]  # columns, error, reason
+
+
+class Spec(Protocol):
+    """How an answer is read: what ``template.AnswerSpec`` says."""
+
+    @property
+    def column(self) -> str:
+        """Name of the answer column."""
+
+    @property
+    def read(self) -> str:
+        """``text``, ``label``, ``code`` or ``json``."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels, for ``label``."""
+
+    @property
+    def schema(self) -> Mapping[str, Any] | str | None:
+        """The schema, for ``json``."""
+
+
+def answer_columns(spec: Spec) -> tuple[str, ...]:
+    """The columns that an answer fills: one, or those of the schema's fields."""
+    return (_schema(spec).fields if spec.read == "json" and spec.schema else ()) or (spec.column,)
+
+
+class Reader:
+    """Reads responses as one kind of answer.
+
+    Args:
+        spec: How, and into which column.
+
+    Raises:
+        UsageError: The labels or the schema cannot be used, or there is no such way of reading.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        self._column = spec.column
+        self._plain = spec.read == "text"
+        self._read: Callable[[str, str | None], Reading]
+        if spec.read == "text":
+            self._read = self._as_text
+        elif spec.read == "code":
+            self._read = self._as_code
+        elif spec.read == "label":
+            self._labels = Labels(spec.labels)
+            self._read = self._as_label
+        elif spec.read == "json":
+            self._schema = _schema(spec) if spec.schema else None
+            self._read = self._as_json
+        else:
+            raise UsageError(
+                f"an answer cannot be read as {spec.read!r}; it may be text, label, code or json"
+            )
+
+    def read(self, status: int, body: bytes) -> Answer:
+        """The answer in a response; never raises, whatever the bytes are.
+
+        Args:
+            status: HTTP status.
+            body: The whole body.
+        """
+        if not 200 <= status < 300:
+            found = problem(status, body)
+            code = f" ({found.code})" if found.code and found.code not in found.message else ""
+            return Answer(error=f"HTTP {status}: {found.message}{code}", reason=reason_of(status, found))
+        try:
+            data = parse_json(body)
+        except ValueError:
+            start = one_line(body[:200].decode("utf-8", "replace"))[:80]
+            said = f"begins {start!r}" if start else "is empty"
+            return Answer(error=f"the response is not JSON: it {said}", reason="bad_json")
+        if not isinstance(data, dict):
+            return Answer(error="the response is JSON, but not an object", reason="bad_json")
+        return self._of_object(data)
+
+    def _of_object(self, data: dict[str, Any]) -> Answer:
+        usage = _usage(data.get("usage"))
+        model, identity, created = data.get("model"), data.get("id"), data.get("created")
+        model = model if isinstance(model, str) else None
+        identity = identity if isinstance(identity, str) else None
+        created = _count(int(created) if type(created) is float and abs(created) < _MAX_COUNT else created)
+        choices = data.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        fault = data.get("error")
+        if not fault and isinstance(choice, dict):
+            fault = choice.get("error")
+        text, finish, calls = "", None, None
+        columns: Mapping[str, Any] = {}
+        error: str | None
+        reason: str | None
+        if fault:
+            error, reason = _endpoint_error({"error": fault})
+        elif not isinstance(choice, dict):
+            error, reason = "the response has no choices", "no_choices"
+        else:
+            finish = choice.get("finish_reason")
+            finish = finish if isinstance(finish, str) else None
+            text, calls, (columns, error, reason) = self._of_choice(choice, finish, usage)
+        return Answer(columns, text, finish, usage, model, identity, created, calls, error, reason)
+
+    def _of_choice(
+        self, choice: dict[str, Any], finish: str | None, usage: Usage
+    ) -> tuple[str, list[dict[str, Any]] | None, Reading]:
+        message = choice.get("message")
+        if not isinstance(message, dict):
+            message = {"content": choice.get("text")}  # the older completions
+        content = content_text(message.get("content"))
+        text = visible(content)
+        calls = _calls(message)
+        if finish == "error":
+            return (
+                text,
+                calls,
+                ({}, "the endpoint says that it failed while answering (finish_reason error)", "error"),
+            )
+        if text:
+            return text, calls, self._read(text, finish)
+        refusal = _refusal(message)
+        if refusal is not None:
+            return text, calls, ({}, f"the model refused: {one_line(refusal)}", "refusal")
+        if finish == "content_filter":
+            return (
+                text,
+                calls,
+                ({}, "the content filter of the endpoint removed the answer", "content_filter"),
+            )
+        if calls:
+            return text, calls, ({self._column: ""} if self._plain else {}, None, None)
+        return text, calls, ({}, *_nothing(message, content, finish, usage))
+
+    def _as_text(self, text: str, finish: str | None) -> Reading:
+        return {self._column: text}, None, None
+
+    def _as_code(self, text: str, finish: str | None) -> Reading:
+        return {self._column: code_block(text)}, None, None
+
+    def _as_label(self, text: str, finish: str | None) -> Reading:
+        label = self._labels.find(text)
+        if label is None:
+            return {}, f"no label: {one_line(text)[:100]}", "no_label"
+        return {self._column: label}, None, None
+
+    def _as_json(self, text: str, finish: str | None) -> Reading:
+        from batchllm.answer.schema import NotJson, json_in
+
+        try:
+            value = json_in(text)
+        except NotJson as error:
+            if finish == "length":
+                return {}, "the answer was cut before its JSON ended; raise --max-tokens", "cut"
+            return {}, f"the answer is not JSON: {error}", "not_json"
+        fault = self._schema.fault(value) if self._schema else None
+        if fault is not None:
+            return {}, f"the answer does not fit the schema: {fault}", "schema"
+        if self._schema and self._schema.fields and isinstance(value, dict):
+            return {name: value.get(name) for name in self._schema.fields}, None, None
+        return {self._column: value}, None, None
+
+
+def _schema(spec: Spec) -> "Schema":
+    from batchllm.answer.schema import Schema  # jsonschema takes a tenth of a second to load
+
+    return Schema(spec.schema or {})
+
+
+def _endpoint_error(data: dict[str, Any]) -> tuple[str, str]:
+    found = error_object(data)
+    reason = reason_of(200, found)
+    code = f" ({found.code})" if found.code and found.code not in found.message else ""
+    return (
+        f"the endpoint answered with an error: {found.message}{code}",
+        "error" if reason == "http_200" else reason,
+    )
+
+
+def _refusal(message: dict[str, Any]) -> str | None:
+    refusal = message.get("refusal")
+    if isinstance(refusal, str) and refusal.strip():
+        return refusal
+    content = message.get("content")
+    for part in content if isinstance(content, list) else ():
+        if isinstance(part, dict) and part.get("type") == "refusal":
+            said = part.get("refusal")
+            return said if isinstance(said, str) else ""
+    return None
+
+
+def _nothing(message: dict[str, Any], content: str, finish: str | None, usage: Usage) -> tuple[str, str]:
+    """Why there is neither text nor a tool call."""
+    reasoned = (
+        usage.reasoning_tokens
+        or content.strip()
+        or message.get("reasoning_content")
+        or message.get("reasoning")
+    )
+    if finish == "length" and reasoned:
+        return (
+            "reasoning used up all tokens of the answer; raise --max-tokens, or lower --reasoning-effort",
+            "reasoning",
+        )
+    if finish == "length":
+        return "the answer has no text within its tokens; raise --max-tokens", "empty"
+    return (
+        f"the answer has neither text nor tool calls (finish_reason {one_line(finish or 'missing')[:40]})",
+        "empty",
+    )
+
+
+def _calls(message: dict[str, Any]) -> list[dict[str, Any]] | None:
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list):
+        return None
+    return [call for call in calls if isinstance(call, dict)] or None
+
+
+def _usage(usage: Any) -> Usage:
+    if not isinstance(usage, dict):
+        return _NO_USAGE
+    prompt = usage.get("prompt_tokens_details")
+    completion = usage.get("completion_tokens_details")
+    return Usage(
+        _count(usage.get("prompt_tokens")),
+        _count(usage.get("completion_tokens")),
+        _count(usage.get("total_tokens")),
+        _count(completion.get("reasoning_tokens")) if isinstance(completion, dict) else None,
+        _count(
+            prompt.get("cached_tokens") if isinstance(prompt, dict) else usage.get("prompt_cache_hit_tokens")
+        ),
+    )
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value < _MAX_COUNT else None

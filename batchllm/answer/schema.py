@@ -1,0 +1,89 @@
+"""Answers that are data: JSON found in a text and held against a JSON Schema (Draft 2020-12)."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError, best_match
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+from batchllm.answer.code import fenced_blocks
+from batchllm.answer.fields import schema_of
+from batchllm.answer.text import parse_json
+from batchllm.errors import UsageError
+
+_MAX_WORDS = 200
+
+
+class NotJson(ValueError):
+    """The answer holds no JSON."""
+
+
+def json_in(text: str) -> Any:
+    """The JSON value of an answer: the whole text, its fenced block, or the first object within it.
+
+    Raises:
+        NotJson: There is none.
+    """
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        reason = str(error)
+    for _, content in fenced_blocks(text):
+        try:
+            return parse_json(content)
+        except ValueError:
+            continue
+    start = text.find("{")
+    if start >= 0:
+        try:
+            _, end = json.JSONDecoder().raw_decode(text, start)
+            return parse_json(text[start:end])
+        except (ValueError, RecursionError):
+            pass
+    raise NotJson(reason)
+
+
+class Schema:
+    """Holds answers against a schema.
+
+    Args:
+        schema: A JSON Schema or the short form.
+
+    Attributes:
+        fields: The properties of the answer, which become columns; empty where it is no object.
+
+    Raises:
+        UsageError: The schema is not valid.
+    """
+
+    def __init__(self, schema: Mapping[str, Any] | str) -> None:
+        document = dict(schema_of(schema))
+        try:
+            Draft202012Validator.check_schema(document)
+        except SchemaError as error:
+            raise UsageError(
+                f"--schema is not a JSON Schema: {error.json_path}: {_short(error.message)}"
+            ) from error
+        except RecursionError as error:
+            raise UsageError("--schema is nested too deeply") from error
+        properties = document.get("properties")
+        self.fields: tuple[str, ...] = tuple(properties) if isinstance(properties, dict) else ()
+        # Without a registry of its own, jsonschema would fetch what a $ref names.
+        self._validator = Draft202012Validator(document, registry=Registry())
+
+    def fault(self, value: Any) -> str | None:
+        """What is wrong with a value, in the validator's words and short; ``None`` where it is valid."""
+        try:
+            error = best_match(self._validator.iter_errors(value))
+        except (Unresolvable, RecursionError, ArithmeticError, re.error) as failure:
+            return f"the schema cannot be applied: {_short(str(failure) or type(failure).__name__)}"
+        return None if error is None else f"{error.json_path}: {_short(error.message)}"
+
+
+def _short(message: str) -> str:
+    line = " ".join(message.split())
+    return line if len(line) <= _MAX_WORDS else line[: _MAX_WORDS // 2] + " … " + line[-_MAX_WORDS // 2 :]
