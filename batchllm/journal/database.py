@@ -1,0 +1,207 @@
+"""The database file: its schema, its settings, and how it is created, opened and put aside.
+
+The chain of an answer is row → request → attempt → reply. SQLite does not notice a flipped bit in a cell, and a
+flipped bit in a link would give a row another row's answer. So each link carries a check: a sum of its fields
+with odd multipliers, modulo 2^31. A change of one bit changes the sum, because an odd number times a power of two
+below 2^31 is not 0 modulo 2^31. SQLite computes it where it writes and compares it where it reads, which costs
+nothing that can be measured. Replies carry a CRC-32 (``replies``).
+
+A journal is built under another name and renamed, so at its own name there is never half a schema: an empty
+file there is not a journal that a crash interrupted, and says so.
+"""
+
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+from batchllm.errors import CannotWrite, InputError
+from batchllm.journal.faults import damaged, job_error
+from batchllm.journal.place import SIDECARS, create_private, is_there, sync_folder
+
+APPLICATION_ID = 0x424C4C4D
+VERSION = 1
+
+SCHEMA = """
+CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE run(
+  run_id INTEGER PRIMARY KEY, started_at REAL, ended_at REAL, exit_status INTEGER,
+  pid INTEGER, host TEXT, boot_id TEXT, version TEXT);
+CREATE TABLE request(
+  request_id INTEGER PRIMARY KEY, key BLOB NOT NULL, ordinal INTEGER NOT NULL, plan INTEGER NOT NULL,
+  state INTEGER NOT NULL, attempts INTEGER NOT NULL, attempt_id INTEGER, "check" INTEGER NOT NULL,
+  UNIQUE(key, ordinal));
+CREATE TABLE row(
+  row_index INTEGER PRIMARY KEY, request_id INTEGER, note TEXT, shared INTEGER NOT NULL, "check" INTEGER NOT NULL);
+CREATE TABLE attempt(
+  attempt_id INTEGER PRIMARY KEY, request_id INTEGER NOT NULL, run_id INTEGER NOT NULL, sent_at REAL,
+  body BLOB, "check" INTEGER NOT NULL);
+CREATE TABLE reply(
+  attempt_id INTEGER PRIMARY KEY, received_at REAL, latency_s REAL, status INTEGER, failure TEXT, message TEXT,
+  paid TEXT, crc INTEGER NOT NULL, headers TEXT, body BLOB);
+"""
+
+
+def request_check(of: str, state: str = "state") -> str:
+    """The SQL of a request's check; ``of`` is the prefix of its columns (``request.``)."""
+    return (
+        f"(({of}request_id * 1000003 + {of}ordinal * 8191 + {state} * 131071 + {of}attempts * 10007"
+        f" + ifnull({of}attempt_id, 0) * 524287) & 2147483647)"
+    )
+
+
+def row_sum(of: str) -> str:
+    """The SQL of a row's sum, to which the CRC of its note is added to make its check."""
+    return f"({of}row_index * 1000003 + ifnull({of}request_id, 0) * 524287 + {of}shared * 8191)"
+
+
+def attempt_check(of: str) -> str:
+    """The SQL of an attempt's check."""
+    return f"(({of}attempt_id * 1000003 + {of}request_id * 524287) & 2147483647)"
+
+
+def connect(path: Path, *, mode: str = "rw", immutable: bool = False) -> sqlite3.Connection:
+    """Connects without touching anything yet.
+
+    Args:
+        path: The database, which exists.
+        mode: ``rw`` or ``ro``.
+        immutable: Nobody writes it, so that no sidecar is needed or made.
+    """
+    uri = f"file:{quote(str(path.absolute()), errors='surrogateescape')}?mode={mode}"
+    return sqlite3.connect(
+        uri + ("&immutable=1" if immutable else ""),
+        uri=True,
+        isolation_level=None,
+        timeout=5.0,
+        check_same_thread=False,
+        cached_statements=256,
+    )
+
+
+def open_writer(path: Path) -> tuple[sqlite3.Connection, bool]:
+    """Opens the journal for writing, creating it where there is none; the caller holds the job's lock.
+
+    Returns:
+        The connection, and whether the journal is new.
+
+    Raises:
+        JobError: It cannot be created, is something else, is damaged, or is of another version.
+    """
+    new = not is_there(path)
+    if new:
+        _create(path)
+    connection = connect(path)
+    try:
+        check_kind(connection, path)
+        _set_up(connection)
+    except sqlite3.Error as error:
+        connection.close()
+        raise job_error(error, path) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection, new
+
+
+def check_kind(connection: sqlite3.Connection, path: Path) -> None:
+    """Makes sure that a database is a journal that this version can read.
+
+    Raises:
+        InputError: It is not.
+    """
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION_ID:
+        raise InputError(path, "not a journal of batchllm; name another with --journal PATH")
+    if version != VERSION:
+        raise InputError(
+            path,
+            f"the journal has version {version} and this batchllm knows version {VERSION}; "
+            "use the batchllm that wrote it, or start over with --restart, which keeps it aside",
+        )
+
+
+def quick_check(connection: sqlite3.Connection, path: Path) -> None:
+    """Looks at the structure of the whole database, about a second per gigabyte.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    (first,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if first != "ok":
+        raise damaged(path, str(first).splitlines()[-1])
+
+
+def set_aside(path: Path) -> Path | None:
+    """Renames a journal to ``path.<n>``, with its sidecars; the caller holds the job's lock.
+
+    Its log is written into it first. Where damage prevents that, the log goes first, because one left behind
+    would be replayed into the next journal of that name.
+
+    Returns:
+        Where it is now; ``None`` if there was none.
+
+    Raises:
+        CannotWrite: It cannot be renamed.
+    """
+    if not is_there(path):
+        return None
+    number = 1
+    while (aside := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    connection = connect(path)
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.Error:
+        pass  # damaged, which may be why it is put aside: it goes as it is
+    finally:
+        connection.close()
+    try:
+        for sidecar in SIDECARS:
+            old = Path(f"{path}{sidecar}")
+            if old.exists():
+                old.rename(f"{aside}{sidecar}")
+        path.rename(aside)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise CannotWrite(f"{path} cannot be renamed ({error.strerror}); check its folder") from None
+    return aside
+
+
+def _create(path: Path) -> None:
+    """Builds an empty journal under another name and renames it into place, durably."""
+    draft = path.with_name(f"{path.name}.new")
+    create_private(draft)
+    connection = connect(draft)
+    try:
+        connection.executescript(
+            f"PRAGMA synchronous=FULL; PRAGMA fullfsync=ON; BEGIN; {SCHEMA}"
+            f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={VERSION}; COMMIT;"
+        )
+    except sqlite3.Error as error:
+        raise job_error(error, draft) from error
+    finally:
+        connection.close()
+    try:
+        for sidecar in SIDECARS:
+            Path(f"{path}{sidecar}").unlink(missing_ok=True)
+        draft.rename(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise CannotWrite(f"{path} cannot be created ({error.strerror}); check its folder") from None
+
+
+def _set_up(connection: sqlite3.Connection) -> None:
+    """The settings that durability and speed rest on; the page cache holds the index of some 300,000 keys."""
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "fullfsync=ON",
+        "temp_store=MEMORY",
+        "mmap_size=0",
+        "cache_size=-16384",
+        "wal_autocheckpoint=1000",
+        "journal_size_limit=67108864",
+        "busy_timeout=5000",
+    ):
+        connection.execute(f"PRAGMA {pragma}").fetchall()

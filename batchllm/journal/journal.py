@@ -1,0 +1,252 @@
+"""The journal as a run sees it: cheap calls on the event loop's side, durable when awaited."""
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from batchllm.journal.admission import Item
+from batchllm.journal.database import connect, open_writer
+from batchllm.journal.entries import Admitted, Orphan, Plan, State, Stored, Unsettled
+from batchllm.journal.faults import job_error
+from batchllm.journal.reader import JournalReader
+from batchllm.journal.recovery import check_after_crash, recover
+from batchllm.journal.store import Group, Intent, Store
+from batchllm.journal.writer import Kind, Writer
+from batchllm.records import Failure, Response
+
+
+class Journal:
+    """The one writer of a job's journal. Open it with ``open``, under the job's lock; close it, or use ``with``.
+
+    ``admit``, ``intend``, ``save`` and ``adopt`` return futures of the running event loop. Every call raises, or
+    its future gets, ``CannotWrite`` (no room, no permission), ``StorageFailure`` (the disk reported an error) or
+    ``InputError`` (damaged) once the journal has failed; it stays failed.
+
+    Attributes:
+        path: Where it is.
+        new: Whether this run created it.
+        run_id: The number of this run.
+        orphans: Attempts of dead runs that may have been paid without an answer, found now for the first time.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        path: Path,
+        *,
+        new: bool,
+        threaded: bool,
+        clock: Callable[[], float],
+        version: str,
+    ) -> None:
+        self.path = path
+        self.new = new
+        self._connection = connection
+        self._clock = clock
+        self._threaded = threaded
+        self._closed = False
+        check_after_crash(connection, path)
+        store = self._store = Store(connection, path)
+        self._open_requests: list[tuple[int, int, int]] = []
+        self.orphans: tuple[Orphan, ...] = ()
+        self.run_id = 0
+        store.write(Group(calls=[lambda: self._begin(version)]))
+        self._meta: dict[str, str] = dict(connection.execute("SELECT key, value FROM meta"))
+        (last,) = connection.execute("SELECT max(attempt_id) FROM attempt").fetchone()
+        self._next_attempt: int = (last or 0) + 1
+        self._reader: JournalReader | None = None
+        self._writer = Writer(store, path, threaded=threaded)
+
+    @classmethod
+    def open(
+        cls, path: Path, *, threaded: bool = True, clock: Callable[[], float] = time.time, version: str = ""
+    ) -> "Journal":
+        """Opens a job's journal, or creates it, and takes stock of what dead runs left.
+
+        Args:
+            path: ``OUTPUT.journal``.
+            threaded: Whether commits happen in a thread of their own; without one, every call commits before it
+                returns its future, done (for tests in virtual time).
+            clock: Seconds since the epoch, for the times that are recorded; nothing is decided by it.
+            version: The version of the program, recorded with the run.
+
+        Raises:
+            CannotWrite: It cannot be created or written.
+            InputError: It is something else, damaged, or of another version.
+            StorageFailure: The disk reported an error.
+        """
+        connection, new = open_writer(path)
+        try:
+            return cls(connection, path, new=new, threaded=threaded, clock=clock, version=version)
+        except sqlite3.Error as error:
+            connection.close()
+            raise job_error(error, path) from error
+        except BaseException:
+            connection.close()
+            raise
+
+    def _begin(self, version: str) -> None:
+        now = self._clock()
+        orphans, self._open_requests = recover(self._connection, self.path, now)
+        self.orphans = tuple(orphans)
+        self.run_id = self._store.begin_run(now, version)
+
+    # -- what a run does for every row, in this order ---------------------------------------------------------
+
+    def begin_plan(self, identity: str, *, dedupe: bool = False) -> Plan:
+        """Starts a pass over the input, or goes on with the last one where it was the same.
+
+        Call it once, before ``admit`` and ``planned``; it waits for the disk.
+
+        Args:
+            identity: Names the bytes of the source and everything that makes requests of them: where it is equal
+                to the last pass's, the rows that one admitted keep their requests and need not be admitted again.
+            dedupe: Equal rows share one request.
+        """
+        plan: Plan = self._writer.call(lambda: self._store.begin_plan(identity, dedupe=dedupe))
+        return plan
+
+    def planned(self, start: int = 0) -> Iterator[Admitted]:
+        """The rows that the current plan has admitted, in input order; see ``JournalReader.planned``."""
+        return self.reader().planned(start)
+
+    def admit(self, items: Sequence[Item]) -> "asyncio.Future[list[Admitted]]":
+        """Gives rows their requests; rows come in input order, each once a plan.
+
+        Args:
+            items: ``(row_index, key, None)`` for a row with a request, ``(row_index, None, note)`` for one that
+                is never sent. Admitting a row again as a note takes its request away from it.
+        """
+        return self._submit(Kind.ADMIT, items)
+
+    def intend(self, intents: Sequence[tuple[int, bytes | None]]) -> "asyncio.Future[list[int]]":
+        """Records that requests are about to be sent; they may leave when the future has its result.
+
+        Args:
+            intents: The request's id, and the bytes to send where they differ from the row's own request.
+
+        Returns:
+            The ids of the attempts, in the same order.
+        """
+        rows = self._attempts(intents, self._clock())
+        return self._submit(Kind.WRITE, (rows, (), [row[0] for row in rows]))
+
+    def save(self, attempt_id: int, outcome: Response | Failure) -> "asyncio.Future[None]":
+        """Keeps what an attempt brought, once; it is durable when the future has its result."""
+        return self._submit(Kind.SAVE, (attempt_id, self._clock(), outcome))
+
+    def save_all(self, outcomes: Sequence[tuple[int, Response | Failure]]) -> "asyncio.Future[None]":
+        """Keeps what many attempts brought, all or none of it; the way for results that arrive as a file."""
+        now = self._clock()
+        saves = [(attempt_id, now, outcome) for attempt_id, outcome in outcomes]
+        return self._submit(Kind.WRITE, ((), saves, None))
+
+    def settle(self, request_id: int, state: State, attempt_id: int | None, attempts: int) -> None:
+        """Records how a request ended. It rides on the next commit: a crash before it settles again.
+
+        Args:
+            request_id: The request.
+            state: How it ended.
+            attempt_id: The attempt whose reply is its outcome; ``None`` where it was never sent.
+            attempts: Attempts so far, of all runs.
+        """
+        self._writer.settle((request_id, state, attempts, attempt_id))
+
+    def adopt(self, answers: Sequence[tuple[int, Stored]]) -> "asyncio.Future[list[int]]":
+        """Takes answers over from another job's journal, each as the reply to an attempt that was never sent.
+
+        Args:
+            answers: The request's id, and what ``JournalReader.answers_for`` found for it.
+
+        Returns:
+            The ids of the attempts, in the same order, to settle the requests with.
+        """
+        rows = self._attempts([(request_id, None) for request_id, _ in answers], None)
+        saves = [
+            (row[0], stored.received_at, stored.response)
+            for row, (_, stored) in zip(rows, answers, strict=True)
+        ]
+        return self._submit(Kind.WRITE, (rows, saves, [row[0] for row in rows]))
+
+    def _attempts(self, intents: Sequence[tuple[int, bytes | None]], sent_at: float | None) -> list[Intent]:
+        run_id, first = self.run_id, self._next_attempt
+        self._next_attempt = first + len(intents)
+        return [
+            (first + i, request_id, run_id, sent_at, body) for i, (request_id, body) in enumerate(intents)
+        ]
+
+    # -- beside the rows ---------------------------------------------------------------------------------------
+
+    def unsettled(self) -> Iterator[Unsettled]:
+        """Replies that dead runs saved and did not settle: read them, and settle or send again."""
+        reader = self.reader()
+        for request_id, attempt_id, attempts in self._open_requests:
+            yield Unsettled(request_id, attempt_id, attempts, reader.response_of(attempt_id))
+
+    def put(self, key: str, value: Any) -> None:
+        """Stores a JSON value under a name; it rides on the next commit."""
+        text = json.dumps(value)
+        self._meta[key] = text
+        self._writer.put(key, text)
+
+    def get(self, key: str) -> Any:
+        """What was stored under a name, by this run or an earlier one; ``None`` where nothing was."""
+        text = self._meta.get(key)
+        return None if text is None else json.loads(text)
+
+    def reader(self) -> JournalReader:
+        """A view of what is committed; it lives as long as the journal."""
+        if self._reader is None:
+            self._reader = JournalReader(connect(self.path, mode="ro"), self.path)
+        return self._reader
+
+    def count_answered(self) -> int:
+        """Requests of all plans that have an answer: what a changed job would pay again."""
+        return self.reader().count_answered()
+
+    async def flush(self) -> None:
+        """Returns when everything queued so far is durable."""
+        await self._submit(Kind.ADMIT, ())
+
+    def close(self, exit_status: int | None = None) -> None:
+        """Writes what waits, records how the run ended, moves the log into the database, and closes it.
+
+        Raises:
+            JobError: Not all of that could be done, and no call or future had said so before.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        known = self._writer.failure
+        self._writer.stop()
+        if self._reader is not None:
+            self._reader.close()
+        try:
+            if self._writer.failure is None:
+                ended = Group(calls=[lambda: self._store.end_run(self.run_id, self._clock(), exit_status)])
+                self._store.write(ended)
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            elif known is None:
+                raise self._writer.failure
+        except sqlite3.Error as error:
+            raise job_error(error, self.path) from error
+        finally:
+            self._connection.close()
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _submit(self, kind: Kind, payload: Any) -> "asyncio.Future[Any]":
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._writer.submit(kind, payload, future)
+        return future

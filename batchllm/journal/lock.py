@@ -1,0 +1,82 @@
+"""One run per job: a kernel lock on a file beside the output.
+
+The kernel drops the lock when its holder dies, however it dies, so there is no stale lock; what the file says
+(the holder's pid) serves the message only and decides nothing. The file stays: deleting it would let two runs
+lock two files of one name. This module imports nothing heavy, because it is tried before anything heavy loads.
+"""
+
+import os
+from pathlib import Path
+from types import TracebackType
+
+from filelock import FileLock, Timeout
+
+from batchllm.errors import CannotWrite, NotNow
+
+
+class JobLock:
+    """Holds a job for this process, from ``acquire`` or ``with`` until ``release`` or the end of the process.
+
+    Args:
+        path: The lock file, ``OUTPUT.lock``.
+        wait_s: How long to wait for another run to end; 0 does not wait.
+    """
+
+    def __init__(self, path: Path, *, wait_s: float = 0.0) -> None:
+        self.path = path
+        self._wait_s = wait_s
+        self._lock = FileLock(path, mode=0o600, fallback_to_soft=False)
+
+    def acquire(self) -> None:
+        """Takes the lock.
+
+        Raises:
+            NotNow: Another run has the job, and still had it after ``wait_s``.
+            CannotWrite: The file cannot be created, or is no ordinary file.
+        """
+        if self.path.is_symlink():
+            raise CannotWrite(f"{self.path} is a symbolic link; remove it and run the same command again")
+        try:
+            self._lock.acquire(timeout=self._wait_s, poll_interval=0.05)
+        except Timeout:
+            raise NotNow(self._held()) from None
+        except OSError as error:
+            raise CannotWrite(
+                f"{self.path}: the lock cannot be taken ({error.strerror}); check the output folder and its permissions"
+            ) from None
+        self._sign()
+
+    def release(self) -> None:
+        """Gives the lock back; the file stays."""
+        self._lock.release()
+
+    def __enter__(self) -> "JobLock":
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _sign(self) -> None:
+        """Writes the pid for others to read; a disk without room for it does not matter here."""
+        try:
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return
+        try:
+            os.write(descriptor, b"%d\n" % os.getpid())
+        except OSError:
+            pass
+        finally:
+            os.close(descriptor)
+
+    def _held(self) -> str:
+        try:
+            pid = int(self.path.read_bytes()[:20])
+        except (OSError, ValueError):
+            holder = "another run"
+        else:
+            holder = f"another run (pid {pid})"
+        return f"{self.path}: {holder} has this job; wait for it (--wait-lock SECONDS), or try again later"

@@ -1,0 +1,159 @@
+"""Where a journal may lie: its folder, its files, the room it needs.
+
+Files are created with mode 0600 from their first instant (SQLite gives ``-wal`` and ``-shm`` the mode of the
+database), never through a symbolic link, and never over somebody else's file.
+"""
+
+import os
+import stat
+from pathlib import Path
+
+from batchllm.errors import CannotWrite, InputError
+
+NETWORK_FILESYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "smb2", "9p", "afs", "ceph", "davfs", "ncpfs", "fuse"}
+)
+"""Types on which SQLite's locks and shared memory cannot be relied on; ``fuse`` stands for ``fuse.*`` too."""
+
+LOCAL_FUSE = frozenset({"fuse.fuse-overlayfs"})
+"""The root of containers without root: local, with working locks."""
+
+SIDECARS = ("-wal", "-shm")
+
+
+def check_folder(path: Path, *, mounts: Path = Path("/proc/self/mountinfo")) -> None:
+    """Makes sure that a file at ``path`` can be created and relied on, before anything is paid.
+
+    Args:
+        path: The file that will be created, or the journal that exists.
+        mounts: The kernel's list of mounts; where there is none (not Linux), the filesystem is not looked at.
+
+    Raises:
+        CannotWrite: The folder does not exist, cannot be written, or lies on a network.
+    """
+    folder = path.parent
+    if not folder.is_dir():
+        raise CannotWrite(f"{folder} is not a folder; create it, or name another place")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise CannotWrite(f"{folder} cannot be written; change its permissions, or name another place")
+    kind = filesystem_of(folder, mounts)
+    if kind is not None and kind not in LOCAL_FUSE and kind.partition(".")[0] in NETWORK_FILESYSTEMS:
+        raise CannotWrite(
+            f"{folder} lies on a network filesystem ({kind}), where a journal is not safe; "
+            "put it on a local disk with --journal PATH"
+        )
+
+
+def check_space(folder: Path, needed_bytes: int) -> None:
+    """Makes sure that a folder has room.
+
+    Raises:
+        CannotWrite: It has less than ``needed_bytes``.
+    """
+    try:
+        facts = os.statvfs(folder)
+    except OSError as error:
+        raise CannotWrite(f"{folder}: {error.strerror}; name another place") from None
+    free_bytes = facts.f_bavail * facts.f_frsize
+    if free_bytes < needed_bytes:
+        raise CannotWrite(
+            f"{folder} has {free_bytes / 1e6:,.0f} MB free and this job needs about {needed_bytes / 1e6:,.0f} MB; "
+            "free some space, or name another place"
+        )
+
+
+def filesystem_of(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
+    """The type of the filesystem a folder lies on (``ext4``), ``None`` where the kernel does not say."""
+    try:
+        lines = mounts.read_text("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return None
+    real = folder.resolve()
+    best, kind = -1, None
+    for line in lines:
+        fields, separator, facts = line.partition(" - ")
+        if not separator:
+            continue
+        point = Path(fields.split(" ")[4].encode().decode("unicode_escape"))
+        depth = len(point.parts)
+        if depth >= best and real.is_relative_to(point):  # a later mount hides an earlier one
+            best, kind = depth, facts.split(" ")[0]
+    return kind
+
+
+def is_there(path: Path) -> bool:
+    """Whether a journal exists at ``path``.
+
+    Raises:
+        InputError: Something else does: a folder, a symbolic link, an empty file.
+    """
+    try:
+        facts = path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise CannotWrite(f"{path}: {error.strerror}; name another place with --journal PATH") from None
+    if not stat.S_ISREG(facts.st_mode):
+        what = "a symbolic link" if stat.S_ISLNK(facts.st_mode) else "not an ordinary file"
+        raise InputError(
+            path, f"{what}; a journal must be a file of its own, name another with --journal PATH"
+        )
+    if facts.st_size == 0:
+        raise InputError(path, "not a journal (it is empty); remove it, or name another with --journal PATH")
+    return True
+
+
+def create_private(path: Path) -> None:
+    """Creates an empty file, mode 0600 whatever the umask, that nobody else made or planted.
+
+    Raises:
+        CannotWrite: It cannot be created.
+    """
+    try:
+        path.unlink(missing_ok=True)  # what a crash left of an earlier attempt; a link goes, not its target
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(path, flags, 0o600))
+    except OSError as error:
+        raise CannotWrite(f"{path} cannot be created ({error.strerror}); check its folder") from None
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Removes a journal with its sidecars; the caller holds the job's lock.
+
+    Raises:
+        CannotWrite: It cannot be removed.
+    """
+    try:
+        for (
+            sidecar
+        ) in SIDECARS:  # first: a log left behind would be replayed into the next journal of that name
+            Path(f"{path}{sidecar}").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise CannotWrite(f"{path} cannot be removed ({error.strerror}); check its folder") from None
+
+
+def state_path(name: str) -> Path:
+    """A file of that name in the user's state folder, for jobs whose output is standard output.
+
+    The folder is ``$XDG_STATE_HOME/batchllm``, else ``~/.local/state/batchllm``; it is created, mode 0700.
+
+    Raises:
+        CannotWrite: The folder cannot be created.
+    """
+    home = os.environ.get("XDG_STATE_HOME", "")
+    folder = (Path(home) if Path(home).is_absolute() else Path.home() / ".local" / "state") / "batchllm"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(f"{folder} cannot be created ({error.strerror}); use --journal PATH") from None
+    return folder / name

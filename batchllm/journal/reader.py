@@ -1,0 +1,183 @@
+"""Reading a journal, also while a run writes it: status, show, export, and the answers another job may reuse.
+
+A reader never writes and never moves the log into the database: only the job's own run does, which is what
+keeps two of them from ever doing so at once.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from batchllm.errors import CannotWrite, InputError, NotNow
+from batchllm.journal import verify
+from batchllm.journal.database import check_kind, connect
+from batchllm.journal.entries import SKIPPED, Admitted, AttemptRecord, Counts, Entry, State, Stored
+from batchllm.journal.faults import job_error
+from batchllm.journal.place import is_there
+from batchllm.records import Response
+
+_PAGE = 2048
+
+
+class JournalReader:
+    """A read-only view of a journal; close it, or use ``with``.
+
+    Every method raises ``InputError`` where the journal is damaged, and never returns anything wrong instead.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, *, immutable: bool = False) -> None:
+        self._connection = connection
+        self._immutable = immutable
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path) -> "JournalReader":
+        """Opens a journal.
+
+        Where no log lies beside it, no run is going on, and it is read without making one.
+
+        Raises:
+            InputError: There is none, or it is something else, damaged, or of another version.
+        """
+        if not is_there(path):
+            raise InputError(
+                path, "there is no journal; run the job first, or name its journal with --journal PATH"
+            )
+        immutable = not Path(f"{path}-wal").exists()
+        connection = connect(path, mode="ro", immutable=immutable)
+        try:
+            check_kind(connection, path)
+        except sqlite3.Error as error:
+            connection.close()
+            failure = job_error(error, path)
+            if isinstance(failure, CannotWrite):
+                failure = InputError(path, f"the journal cannot be read ({error}); check its permissions")
+            raise failure from error
+        except BaseException:
+            connection.close()
+            raise
+        return cls(connection, path, immutable=immutable)
+
+    def close(self) -> None:
+        """Closes the view."""
+        self._connection.close()
+
+    def __enter__(self) -> "JournalReader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def get(self, key: str) -> Any:
+        """What ``Journal.put`` stored under ``key``; ``None`` where it stored nothing."""
+        found = self._all("SELECT value FROM meta WHERE key = ?", key)
+        return json.loads(found[0][0]) if found else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last run ended with every row at its end (exit status 0 or 1)."""
+        return self._all("SELECT exit_status FROM run ORDER BY run_id DESC LIMIT 1") in ([(0,)], [(1,)])
+
+    def runs(self) -> list[dict[str, Any]]:
+        """The runs of the job, oldest first: ``run_id, started_at, ended_at, exit_status, pid, host, version``."""
+        names = ("run_id", "started_at", "ended_at", "exit_status", "pid", "host", "version")
+        rows = self._all(f"SELECT {', '.join(names)} FROM run ORDER BY run_id")  # noqa: S608 - names are ours
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def counts(self) -> Counts:
+        """Rows of the current plan by how far they are."""
+        rows = self._all(
+            "SELECT request.state, row.note = ?, count(*) FROM row"
+            " LEFT JOIN request ON request.request_id = row.request_id GROUP BY 1, 2",
+            SKIPPED,
+        )
+        by = {(state, skipped): count for state, skipped, count in rows}
+        return Counts(
+            rows=sum(by.values()),
+            answered=by.get((State.ANSWERED, None), 0),
+            failed=by.get((State.FAILED, None), 0),
+            unanswered=by.get((State.UNANSWERED, None), 0),
+            open=by.get((State.OPEN, None), 0),
+            skipped=by.get((None, 1), 0),
+            unsendable=by.get((None, 0), 0),
+        )
+
+    def count_answered(self) -> int:
+        """Requests of all plans that have an answer: what a changed job would pay again."""
+        ((count,),) = self._all("SELECT count(*) FROM request WHERE state = 1")
+        return int(count)
+
+    def count_attempts(self) -> tuple[int, int]:
+        """Requests sent by all runs, and how many of them may have been paid without an answer."""
+        ((sent,),) = self._all("SELECT count(*) FROM attempt WHERE sent_at IS NOT NULL")
+        ((maybe,),) = self._all("SELECT count(*) FROM reply WHERE paid = 'maybe'")
+        return int(sent), int(maybe)
+
+    def outcomes(self, start: int = 0) -> Iterator[Entry]:
+        """Every row of the current plan with what it got, in input order, from row ``start`` on."""
+        path, entry = self.path, verify.entry
+        try:
+            for fields in self._connection.execute(verify.ENTRIES, (start,)):
+                yield entry(path, fields)
+        except sqlite3.Error as error:
+            raise job_error(error, path) from error
+        self._check_still_immutable()
+
+    def planned(self, start: int = 0) -> Iterator[Admitted]:
+        """The rows that the current plan has admitted, in input order, from row ``start`` on.
+
+        It reads in pages, so that a slow caller does not hold back the log of a running job. A caller may admit
+        rows meanwhile, as long as they lie below the row it asks for next.
+        """
+        path, admitted = self.path, verify.admitted
+        while True:
+            page = self._all(verify.PLANNED, start, _PAGE)
+            for fields in page:
+                yield admitted(path, fields)
+            if len(page) < _PAGE:
+                return
+            start = page[-1][0] + 1
+
+    def attempts_of(self, row_index: int) -> list[AttemptRecord]:
+        """Every attempt of a row's request, of all runs, oldest first; none for a row that is never sent.
+
+        Raises:
+            InputError: The current plan has no such row.
+        """
+        row = next(self.planned(row_index), None)
+        if row is None or row.row_index != row_index:
+            raise InputError(self.path, f"row {row_index} is not in the journal (yet)")
+        if row.request_id is None:
+            return []
+        return [verify.attempt(self.path, fields) for fields in self._all(verify.ATTEMPTS, row.request_id)]
+
+    def response_of(self, attempt_id: int) -> Response:
+        """The HTTP answer of an attempt that has one, with its headers."""
+        found = self._all(verify.REPLY, attempt_id)
+        return verify.response(self.path, attempt_id, found[0] if found else None)
+
+    def answers_for(self, wanted: Sequence[tuple[bytes, int]]) -> dict[tuple[bytes, int], Stored]:
+        """The answers that this journal has to requests, by key and ordinal; what it has not is left out."""
+        try:
+            rows = list(verify.ANSWERS.fetch(self._connection, wanted))
+        except sqlite3.Error as error:
+            raise job_error(error, self.path) from error
+        self._check_still_immutable()
+        return dict(verify.stored(self.path, fields) for fields in rows)
+
+    def _all(self, query: str, *parameters: Any) -> list[Any]:
+        try:
+            rows = self._connection.execute(query, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise job_error(error, self.path) from error
+        self._check_still_immutable()
+        return rows
+
+    def _check_still_immutable(self) -> None:
+        if self._immutable and Path(f"{self.path}-wal").exists():
+            raise NotNow(f"{self.path}: a run has begun to write it meanwhile; run the same command again")

@@ -1,0 +1,127 @@
+"""How an outcome becomes a row of the journal, and back.
+
+Nothing here may fail on what a server sends: between the last byte of an answer and its commit, an exception
+would lose money. The body goes down as the bytes that came. Headers are kept by an allow-list: what names a
+request for a support case, and what says why the endpoint was slow; never cookies, never anything we sent.
+"""
+
+import json
+import struct
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from batchllm.records import Failure, FailureKind, Paid, Response
+
+UNKNOWN = "unknown"
+"""The failure of an attempt whose run died before it could save an outcome."""
+
+_KEPT = frozenset(
+    {
+        "date",
+        "content-type",
+        "retry-after",
+        "retry-after-ms",
+        "x-should-retry",
+        "x-request-id",
+        "request-id",
+        "apim-request-id",
+        "x-ms-request-id",
+        "x-ms-region",
+        "cf-ray",
+        "openai-processing-ms",
+        "openai-version",
+    }
+)
+_KEPT_PREFIXES = ("x-ratelimit", "ratelimit", "anthropic-ratelimit", "x-rate-limit")
+_FACTS = struct.Struct("<qqdd")
+
+_kept_of: dict[tuple[str, ...], tuple[str, ...]] = {}  # an endpoint sends few sets of names
+_MOST_SETS = 256
+
+ReplyRow = tuple[int, float, float, int | None, str | None, str | None, str | None, int, str | None, bytes]
+"""A row of ``reply``, in the order of ``statements.NEW_REPLY``."""
+
+
+def pack(attempt_id: int, received_at: float, outcome: Response | Failure) -> ReplyRow:
+    """The row that keeps an outcome."""
+    if isinstance(outcome, Response):
+        status, latency_s, body = outcome.status, outcome.latency_s, outcome.body
+        crc = seal(attempt_id, status, latency_s, received_at, None, None, None, body)
+        return (
+            attempt_id,
+            received_at,
+            latency_s,
+            status,
+            None,
+            None,
+            None,
+            crc,
+            kept_headers(outcome.headers),
+            body,
+        )
+    kind, message, paid = str(outcome.kind), printable(outcome.message), str(outcome.paid)
+    latency_s, body = outcome.latency_s, outcome.partial
+    crc = seal(attempt_id, None, latency_s, received_at, kind, message, paid, body)
+    return (attempt_id, received_at, latency_s, None, kind, message, paid, crc, None, body)
+
+
+def unpack(
+    status: int | None,
+    headers: str | None,
+    body: bytes,
+    latency_s: float | None,
+    failure: str | None,
+    message: str | None,
+    paid: str | None,
+) -> Response | Failure:
+    """The outcome that a row keeps; an attempt of a dead run reads as a reset that may have been paid."""
+    if status is not None:
+        return Response(status, json.loads(headers) if headers else {}, body, latency_s or 0.0)
+    kind = FailureKind.RESET if failure is None or failure == UNKNOWN else FailureKind(failure)
+    return Failure(kind, message or "", Paid(paid or Paid.MAYBE), latency_s or 0.0, body)
+
+
+def seal(
+    attempt_id: int,
+    status: int | None,
+    latency_s: float | None,
+    received_at: float | None,
+    failure: str | None,
+    message: str | None,
+    paid: str | None,
+    body: bytes,
+) -> int:
+    """CRC-32 over everything of a reply that a row's output is made of."""
+    facts = _FACTS.pack(attempt_id, status or 0, latency_s or 0.0, received_at or 0.0)
+    if failure is not None:
+        facts += f"{failure}\0{message}\0{paid}".encode("utf-8", "surrogatepass")
+    return zlib.crc32(body, zlib.crc32(facts))
+
+
+def kept_headers(headers: Mapping[str, str]) -> str | None:
+    """The headers worth keeping, as a JSON object; ``None`` where there are none."""
+    names = tuple(headers)
+    kept = _kept_of.get(names)
+    if kept is None:
+        kept = tuple(name for name in names if name in _KEPT or name.startswith(_KEPT_PREFIXES))
+        if len(_kept_of) < _MOST_SETS:
+            _kept_of[names] = kept
+    if not kept:
+        return None
+    chosen: dict[str, Any] = {name: headers[name] for name in kept}
+    try:
+        return orjson.dumps(chosen).decode()
+    except TypeError:  # bytes that are no UTF-8 arrive as lone surrogates, which only ASCII escapes can carry
+        return json.dumps(chosen, default=repr)
+
+
+def printable(text: str) -> str:
+    """Text that SQLite can take: lone surrogates are written as escapes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+    return text

@@ -1,0 +1,120 @@
+"""SQL for many rows at once.
+
+Each step of SQLite lets go of the interpreter's lock and takes it again, and with a busy event loop on the other
+side of that lock, a step a row costs more than the row. So rows go down in a few statements whose ``VALUES`` hold
+1, 2, 4, … 64 of them: few shapes, each compiled once by the connection's statement cache.
+"""
+
+# ruff: noqa: S608 - the SQL is put together from constants of this package
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+from batchllm.journal.database import attempt_check, request_check, row_sum
+
+MOST_ROWS = 64
+
+
+class Bulk:
+    """A statement with a list of rows in it.
+
+    Args:
+        head: SQL before the rows.
+        row: One row of parameters, ``(?, ?)``.
+        tail: SQL after the rows.
+    """
+
+    __slots__ = ("_texts",)
+
+    def __init__(self, head: str, row: str, tail: str = "") -> None:
+        sizes = [1 << power for power in range(MOST_ROWS.bit_length())]
+        self._texts = {size: f"{head} {','.join([row] * size)} {tail}" for size in sizes}
+
+    def run(self, connection: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> None:
+        """Executes it for all rows."""
+        for _ in self._steps(connection, rows):
+            pass
+
+    def fetch(
+        self, connection: sqlite3.Connection, rows: Sequence[Sequence[Any]]
+    ) -> Iterator[tuple[Any, ...]]:
+        """Executes it for all rows and yields what it finds."""
+        for cursor in self._steps(connection, rows):
+            yield from cursor
+
+    def _steps(
+        self, connection: sqlite3.Connection, rows: Sequence[Sequence[Any]]
+    ) -> Iterator[sqlite3.Cursor]:
+        start, left = 0, len(rows)
+        while left:
+            size = min(MOST_ROWS, 1 << (left.bit_length() - 1))
+            part = rows[start : start + size]
+            yield connection.execute(self._texts[size], tuple(chain.from_iterable(part)))
+            start += size
+            left -= size
+
+
+SET_META = Bulk("INSERT OR REPLACE INTO meta(key, value) VALUES", "(?,?)")
+
+LAST_OF_KEYS = Bulk(
+    "WITH wanted(key) AS (VALUES",
+    "(?)",
+    ") SELECT wanted.key, request.key, request.request_id, request.ordinal, request.state, request.attempts,"
+    f' request.attempt_id, request.plan, request."check" = {request_check("request.")}'
+    " FROM wanted CROSS JOIN request ON request.request_id ="
+    " (SELECT request_id FROM request WHERE key = wanted.key ORDER BY ordinal DESC LIMIT 1)",
+)
+"""(key) → the request of that key with the highest ordinal; the second key shows a damaged index."""
+
+NEW_REQUEST = Bulk(
+    'INSERT INTO request(request_id, key, ordinal, plan, state, attempts, attempt_id, "check")'
+    " SELECT request_id, key, ordinal, plan, 0, 0, NULL, (request_id * 1000003 + ordinal * 8191) & 2147483647"
+    " FROM (SELECT column1 AS request_id, column2 AS key, column3 AS ordinal, column4 AS plan FROM (VALUES",
+    "(?,?,?,?)",
+    "))",
+)
+
+CLAIM = Bulk(
+    "WITH claim(request_id, plan) AS (VALUES",
+    "(?,?)",
+    ") UPDATE request SET plan = claim.plan FROM claim WHERE request.request_id = claim.request_id",
+)
+
+SET_ROW = Bulk(
+    'INSERT OR REPLACE INTO row(row_index, request_id, note, shared, "check") SELECT row_index, request_id, note,'
+    f" shared, ({row_sum('')} + crc) & 2147483647 FROM (SELECT column1 AS row_index, column2 AS request_id,"
+    " column3 AS note, column4 AS shared, column5 AS crc FROM (VALUES",
+    "(?,?,?,?,?)",
+    "))",
+)
+
+NEW_ATTEMPT = Bulk(
+    'INSERT INTO attempt(attempt_id, request_id, run_id, sent_at, body, "check") SELECT attempt_id, request_id,'
+    f" run_id, sent_at, body, {attempt_check('')} FROM (SELECT column1 AS attempt_id, column2 AS request_id,"
+    " column3 AS run_id, column4 AS sent_at, column5 AS body FROM (VALUES",
+    "(?,?,?,?,?)",
+    "))",
+)
+
+REOPEN = Bulk(
+    "WITH again(request_id) AS (VALUES",
+    "(?)",
+    f') UPDATE request SET state = 0, "check" = {request_check("request.", "0")} FROM again'
+    " WHERE request.request_id = again.request_id AND request.state <> 0",
+)
+
+NEW_REPLY = Bulk(
+    "INSERT INTO reply(attempt_id, received_at, latency_s, status, failure, message, paid, crc, headers, body) VALUES",
+    "(?,?,?,?,?,?,?,?,?,?)",
+)
+
+SETTLE = Bulk(
+    "WITH ended(request_id, state, attempts, attempt_id) AS (VALUES",
+    "(?,?,?,?)",
+    ") UPDATE request SET state = ended.state, attempts = ended.attempts, attempt_id = ended.attempt_id,"
+    ' "check" = ((ended.request_id * 1000003 + request.ordinal * 8191 + ended.state * 131071'
+    " + ended.attempts * 10007 + ifnull(ended.attempt_id, 0) * 524287) & 2147483647)"
+    " FROM ended WHERE request.request_id = ended.request_id",
+)

@@ -1,0 +1,215 @@
+"""The journal's thread: it commits whatever waits as soon as the last commit returns.
+
+Callers put operations into a queue and get futures. The thread takes all that wait, writes them in one
+transaction, and resolves their futures with a single call into the event loop; while it waits for the disk, the
+next group gathers. So the disk's own latency decides how large a group is: one answer commits alone at once, and
+under load hundreds share one fsync.
+
+After an error of the disk nothing is tried again: what a failed fsync left behind is not known, and a second
+fsync may report success for data that is gone. The error goes to every waiter and every later caller. The one
+exception is a full disk, which is found before the commit and leaves the database sound: answers that were paid
+are then saved one by one as long as they fit, and everything else is refused.
+"""
+
+import asyncio
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from enum import IntEnum
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from batchllm.journal.faults import FULL, code_of, job_error
+from batchllm.journal.replies import pack
+from batchllm.journal.store import Group, Settlement, Store
+
+
+class Kind(IntEnum):
+    """What an operation's payload is."""
+
+    ADMIT = 0  # a sequence of items
+    WRITE = 1  # (intents, saves as of SAVE, the result)
+    SAVE = 2  # (attempt id, received_at, Response | Failure)
+    CALL = 3  # a function on the store's connection, within the transaction; its future is a concurrent one
+    STOP = 4
+
+
+Operation = tuple[Kind, Any, Any]
+"""Kind, payload, future."""
+
+
+class Writer:
+    """Owns the store, in a thread of its own or in the caller's.
+
+    Args:
+        store: Where operations go.
+        path: The journal, for messages.
+        threaded: Whether there is a thread; without one, ``submit`` commits before it returns.
+    """
+
+    def __init__(self, store: Store, path: Path, *, threaded: bool) -> None:
+        self._store = store
+        self._path = path
+        self._queue: SimpleQueue[Operation] = SimpleQueue()
+        self._settlements: deque[Settlement] = deque()
+        self._meta: deque[tuple[str, str]] = deque()
+        self._thread: threading.Thread | None = None
+        self.failure: Exception | None = None
+        self._full = False
+        if threaded:
+            self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
+            self._thread.start()
+
+    def submit(self, kind: Kind, payload: Any, future: Any) -> None:
+        """Queues an operation; its future is resolved when it is durable."""
+        if self._thread is not None:
+            self._queue.put((kind, payload, future))
+        else:
+            self._commit([(kind, payload, future)])
+
+    def settle(self, settlement: Settlement) -> None:
+        """Queues a settlement, which rides on the next commit."""
+        if self.failure is not None:
+            raise self.failure
+        self._settlements.append(settlement)
+
+    def put(self, key: str, value: str) -> None:
+        """Queues an entry of ``meta``, which rides on the next commit."""
+        if self.failure is not None:
+            raise self.failure
+        self._meta.append((key, value))
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        """Runs a function within a transaction of the journal, after all that waits, and returns its result."""
+        future: Future[Any] = Future()
+        self.submit(Kind.CALL, function, future)
+        return future.result()
+
+    def stop(self) -> None:
+        """Writes what waits and ends the thread."""
+        if self._thread is not None:
+            self._queue.put((Kind.STOP, None, None))
+            self._thread.join()
+            self._thread = None
+        elif self._settlements or self._meta:
+            self._commit([])
+
+    def _work(self) -> None:
+        queue = self._queue
+        stopping = False
+        while not stopping:
+            operations = [queue.get()]
+            operations += [queue.get_nowait() for _ in range(queue.qsize())]
+            stopping = any(kind is Kind.STOP for kind, _, _ in operations[-8:])
+            self._commit([operation for operation in operations if operation[0] is not Kind.STOP])
+
+    def _commit(self, operations: Sequence[Operation]) -> None:
+        """Writes one group and resolves its futures."""
+        if self.failure is None:
+            try:
+                self._resolve(self._write(operations))
+                return
+            except sqlite3.Error as error:
+                self._full = code_of(error) == FULL
+                self.failure = job_error(error, self._path)
+                self.failure.__cause__ = error
+            except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, or would wait for ever
+                self.failure = error
+        if self._full:
+            operations = self._salvage(operations)
+        self._refuse(operations)
+
+    def _write(self, operations: Sequence[Operation]) -> list[tuple[Any, Any]]:
+        """Writes one group; returns each future with its result."""
+        group = Group()
+        results: list[tuple[Any, Any]] = []
+        admits: list[Any] = []
+        calls: list[Any] = []
+        for kind, payload, future in operations:
+            if kind is Kind.SAVE:
+                group.replies.append(pack(*payload))
+                results.append((future, None))
+            elif kind is Kind.WRITE:
+                intents, saves, result = payload
+                group.intents += intents
+                group.replies += [pack(*save) for save in saves]
+                results.append((future, result))
+            elif kind is Kind.ADMIT:
+                group.admissions.append(payload)
+                admits.append(future)
+            else:
+                group.calls.append(payload)
+                calls.append(future)
+        for _ in range(len(self._settlements)):
+            settlement = self._settlements.popleft()
+            group.settlements[settlement[0]] = settlement
+        for _ in range(len(self._meta)):
+            key, value = self._meta.popleft()
+            group.meta[key] = value
+        written = self._store.write(group)
+        results += zip(admits, written.admitted, strict=True)
+        for future, result in zip(calls, written.called, strict=True):
+            future.set_result(result)
+        return results
+
+    def _salvage(self, operations: Sequence[Operation]) -> list[Operation]:
+        """Saves answers one by one while they fit; returns what could not be done."""
+        left: list[Operation] = []
+        for operation in operations:
+            kind, payload, future = operation
+            if kind is Kind.SAVE and self._full:
+                try:
+                    self._store.write(Group(replies=[pack(*payload)]))
+                except sqlite3.Error as error:
+                    self._full = code_of(error) == FULL
+                else:
+                    self._resolve([(future, None)])
+                    continue
+            left.append(operation)
+        return left
+
+    def _resolve(self, results: list[tuple[Any, Any]]) -> None:
+        if not results:
+            return
+        if self._thread is None:
+            _set_results(results)
+            return
+        self._in_loop(results[0][0], _set_results, results)
+
+    def _refuse(self, operations: Sequence[Operation]) -> None:
+        """Delivers the failure to whoever waits."""
+        assert self.failure is not None
+        waiting = []
+        for kind, _, future in operations:
+            if kind is Kind.CALL:
+                future.set_exception(self.failure)
+            else:
+                waiting.append(future)
+        if not waiting:
+            return
+        if self._thread is None:
+            _set_failure(waiting, self.failure)
+        else:
+            self._in_loop(waiting[0], _set_failure, waiting, self.failure)
+
+    @staticmethod
+    def _in_loop(future: "asyncio.Future[Any]", function: Callable[..., None], *arguments: Any) -> None:
+        try:
+            future.get_loop().call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            pass  # the loop is closed: nobody waits any more, and what was written stays written
+
+
+def _set_results(results: Sequence[tuple["asyncio.Future[Any]", Any]]) -> None:
+    for future, result in results:
+        if not future.done():
+            future.set_result(result)
+
+
+def _set_failure(futures: Sequence["asyncio.Future[Any]"], failure: Exception) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(failure)
