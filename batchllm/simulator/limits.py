@@ -87,7 +87,7 @@ class FixedWindow:
 
     def reset_s(self, now: float) -> float:
         """Seconds until the counter is set back; 0 when it stands at 0."""
-        return PERIOD_S - (now - self._start + _TICK_S) % PERIOD_S if self.used(now) else 0.0
+        return self._start + (self._window + 1) * PERIOD_S - now if self.used(now) else 0.0
 
 
 class SlidingLog:
