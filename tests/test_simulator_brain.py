@@ -389,3 +389,54 @@ def test_a_bad_request_is_refused_by_parameter_and_code(
 
 def test_unknown_parameters_pass() -> None:
     check({"model": "simulator", "messages": USER, "chat_template_kwargs": {"enable_thinking": False}})
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 5)
+    | st.sampled_from(["", "user", "a", "object", "#/x", "function"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["type", "properties", "items", "enum", "anyOf", "allOf", "$ref", "function", "name"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=10,
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["tools", "tool_choice", "response_format", "max_tokens", "n", "temperature", "stop"]
+        ),
+        JSON,
+        max_size=3,
+    ),
+    st.dictionaries(st.sampled_from(["role", "content", "tool_calls"]), JSON, max_size=3),
+)
+@settings(max_examples=300)
+def test_whatever_is_sent_is_answered_or_refused(parameters: dict[str, Any], message: dict[str, Any]) -> None:
+    for request in (
+        {"messages": USER, **parameters},
+        {"messages": [{"role": "user", "content": "x", **message}]},
+    ):
+        try:
+            check({"model": "m", **request})
+            completed("x", **request)
+        except ApiError as error:
+            assert error.status == 400
+
+
+@given(JSON)
+@settings(max_examples=300)
+def test_any_schema_gets_an_instance_or_a_reason(schema: Any) -> None:
+    try:
+        json.dumps(instance(schema, "text"))
+    except ApiError as error:
+        assert error.code == "invalid_json_schema"

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from pathlib import Path
 from random import Random
 from typing import Any, BinaryIO
 
@@ -38,6 +39,7 @@ class Batch:
     """A batch while it lives; ``state`` is the object that the API shows."""
 
     state: dict[str, Any]
+    source: Path
     intake: Intake = field(default_factory=Intake)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
@@ -71,9 +73,9 @@ class Batches:
             ApiError: The request itself is wrong, or its file does not exist.
         """
         check_creation(request)
-        self._files[request["input_file_id"]]
+        source = self._files[request["input_file_id"]].path
         self._ledger.batches += 1
-        batch = Batch(new_batch(request, f"batch_simulator{self._ledger.batches:06}"))
+        batch = Batch(new_batch(request, f"batch_simulator{self._ledger.batches:06}"), source)
         self._batches[batch.state["id"]] = batch
         batch.task = asyncio.create_task(self._live(batch))
         return self._shown(batch)
@@ -132,8 +134,7 @@ class Batches:
     async def _live(self, batch: Batch) -> None:
         seconds = self._behaviour.seconds
         await _rest(batch, seconds / 10)
-        source = self._files[batch.state["input_file_id"]]
-        await batch.intake.read(source.path, batch.state["endpoint"], self._behaviour.max_requests)
+        await batch.intake.read(batch.source, batch.state["endpoint"], self._behaviour.max_requests)
         batch.state["model"] = batch.intake.model
         errors = batch.intake.errors or self._enqueued_too_much(batch)
         if errors and not batch.cancelled.is_set():
@@ -175,7 +176,7 @@ class Batches:
         ended = "completed" if fraction is None else "expired"
         output_path, output = self._files.open()
         errors_path, errors = self._files.open()
-        source = self._files[batch.state["input_file_id"]].path.open("rb")
+        source = batch.source.open("rb")
         with source, output, errors:
             if self._behaviour.garbage_line and order:
                 output.write(b'{"id": "batch_req_cut", "custom_id"\n')

@@ -11,6 +11,7 @@ from typing import Any
 from zlib import crc32
 
 from batchllm.simulator import labels
+from batchllm.simulator.problem import ApiError
 
 _DEEPEST = 12  # below this a recursive schema gets only what it requires
 _FORMATS = {
@@ -46,8 +47,24 @@ _CANDIDATES = (
 
 
 def instance(schema: Any, text: str) -> Any:
-    """A value valid for ``schema``, the same for the same text."""
-    return _Builder(schema, text).value(schema, 0)
+    """A value valid for ``schema``, the same for the same text.
+
+    Raises:
+        ApiError: 400, the schema contradicts itself or refers to what is not there.
+    """
+    try:
+        return _Builder(schema, text).value(schema, 0)
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        AttributeError,
+        RecursionError,
+        re.error,
+    ) as error:
+        message = f"Invalid schema: {type(error).__name__}: {error}."
+        raise ApiError(400, message, "invalid_json_schema", param="response_format") from error
 
 
 class _Builder:

@@ -151,6 +151,8 @@ def _check_tools(tools: list[Any], choice: Any) -> None:
         function = tool.get("function") if isinstance(tool, dict) else None
         if not isinstance(function, dict):
             raise _missing(f"tools[{at}].function")
+        if tool.get("type") != "function":
+            raise _wrong_value(f"tools[{at}].type", tool.get("type"), ("function", "custom"))
         if not isinstance(function.get("name"), str):
             raise _missing(f"tools[{at}].function.name")
         if not isinstance(function.get("parameters", {}), dict):
@@ -165,7 +167,7 @@ def _check_tools(tools: list[Any], choice: Any) -> None:
     if isinstance(choice, Mapping):
         function = choice.get("function")
         name = function.get("name") if isinstance(function, dict) else None
-        if name not in names:
+        if not isinstance(name, str) or name not in names:
             raise ApiError(400, f"Tool choice '{name}' not found in 'tools' parameter.", param="tool_choice")
 
 
