@@ -1,0 +1,123 @@
+"""Which columns the output has, and what they are called: decided before the first request."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from batchllm.errors import UsageError
+
+STANDARD = (
+    "finish_reason",
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "model",
+    "attempts",
+    "error",
+)
+"""The columns beside the answer, unless the user chooses."""
+
+ADDABLE = (
+    "response_id",
+    "created",
+    "latency_s",
+    "cost",
+    "reasoning_tokens",
+    "cached_tokens",
+    "tool_calls",
+)
+"""The columns that ``--add`` knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The columns of an output.
+
+    Attributes:
+        input: Those of the input; for JSONL, what was known before the first request.
+        answer: Ours that come out of the answer: name in the output, name in ``Answer.columns``.
+        fields: Ours beside it: name in the output, name in ``outcome.FIELDS``.
+        order: All of ours by their names in the output, in their order.
+    """
+
+    input: tuple[str, ...]
+    answer: tuple[tuple[str, str], ...]
+    fields: tuple[tuple[str, str], ...]
+    order: tuple[str, ...]
+
+
+def plan_columns(
+    input_columns: Sequence[str],
+    answer_columns: Sequence[str],
+    add: Sequence[str] = (),
+    columns: Sequence[str] | None = None,
+    prefix: str = "",
+    parameter_columns: Collection[str] = frozenset(),
+) -> Columns:
+    """Decide the columns.
+
+    Args:
+        input_columns: Names the input has; all of them stay.
+        answer_columns: Names that the task writes: ``summary``, or the fields of a schema.
+        add: Names of ``--add``.
+        columns: Names of ``--columns``, which choose among the answer columns, ``STANDARD`` and
+            ``ADDABLE``, in this order; ``None`` is the answer columns, ``STANDARD`` and ``add``.
+        prefix: Put before each of ours.
+        parameter_columns: Input columns that are parameters of the request. Where one of ours has the
+            same name (``model``), or the name of a field of the answer, ours becomes ``response_model``.
+
+    Raises:
+        UsageError: A name that there is not, or that the input already has.
+    """
+    known = (*answer_columns, *STANDARD, *ADDABLE)
+    _refuse_unknown("--add", add, (*STANDARD, *ADDABLE), input_columns)
+    if columns is None:
+        chosen = (*answer_columns, *STANDARD, *add)
+    else:
+        _refuse_unknown("--columns", columns, known, input_columns)
+        chosen = (*columns, *add)
+    answer: list[tuple[str, str]] = []
+    fields: list[tuple[str, str]] = []
+    order: dict[str, None] = {}
+    for name in chosen:
+        written = prefix + name
+        if name in answer_columns and written not in order:
+            answer.append((written, name))
+        elif name in STANDARD or name in ADDABLE:
+            if name in answer_columns or written in parameter_columns:
+                written = f"{prefix}response_{name}"
+            if written not in order:
+                fields.append((written, name))
+        order[written] = None
+    _refuse_collisions(input_columns, tuple(order), prefix)
+    return Columns(tuple(input_columns), tuple(answer), tuple(fields), tuple(order))
+
+
+def _refuse_unknown(
+    option: str, names: Sequence[str], known: Sequence[str], input_columns: Sequence[str]
+) -> None:
+    for name in names:
+        if name in known:
+            continue
+        if name in input_columns:
+            raise UsageError(
+                f"{option}: {name!r} is a column of the input, and those are always kept; the option chooses among"
+                f" {', '.join(known)}"
+            )
+        near = get_close_matches(name, known, n=1)
+        suggestion = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        raise UsageError(f"{option}: there is no column {name!r}; {suggestion}")
+
+
+def _refuse_collisions(input_columns: Sequence[str], ours: Sequence[str], prefix: str) -> None:
+    taken = set(input_columns)
+    double = [name for name in ours if name in taken]
+    if not double:
+        return
+    bare = [name.removeprefix(prefix) for name in ours]
+    candidates = ["llm_", *(f"llm{number}_" for number in range(2, len(taken) + 3))]
+    free = next(found for found in candidates if not any(found + name in taken for name in bare))
+    raise UsageError(
+        f"the input already has {'the column' if len(double) == 1 else 'the columns'}"
+        f" {', '.join(map(repr, double))}, which the answer would get too; add --prefix {free}"
+    )

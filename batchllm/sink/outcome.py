@@ -1,0 +1,61 @@
+"""What became of a row, and the columns that can be made of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from batchllm.records import Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one row.
+
+    Attributes:
+        row_index: The row, by its position in the input from 0.
+        answer: What it got; ``None`` where it was skipped.
+        attempts: Requests sent for it, over all runs.
+        latency_s: Seconds of the attempt that brought the answer.
+        cost: What the answer cost, in US dollars; ``None`` is unknown.
+        extra: Values of further answer columns, over those of the answer.
+    """
+
+    row_index: int
+    answer: Answer | None
+    attempts: int = 0
+    latency_s: float | None = None
+    cost: Decimal | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+Reader = Callable[[Outcome, Answer], Any]
+"""Takes the value of one column out of an outcome and its answer (an empty one where there is none)."""
+
+FIELDS: Mapping[str, Reader] = {
+    "finish_reason": lambda outcome, answer: answer.finish_reason,
+    "prompt_tokens": lambda outcome, answer: answer.usage.prompt_tokens,
+    "completion_tokens": lambda outcome, answer: answer.usage.completion_tokens,
+    "total_tokens": lambda outcome, answer: answer.usage.total_tokens,
+    "model": lambda outcome, answer: answer.model,
+    "attempts": lambda outcome, answer: outcome.attempts,
+    "error": lambda outcome, answer: answer.error,
+    "response_id": lambda outcome, answer: answer.response_id,
+    "created": lambda outcome, answer: answer.created,
+    "latency_s": lambda outcome, answer: None if outcome.latency_s is None else round(outcome.latency_s, 3),
+    "cost": lambda outcome, answer: outcome.cost,
+    "reasoning_tokens": lambda outcome, answer: answer.usage.reasoning_tokens,
+    "cached_tokens": lambda outcome, answer: answer.usage.cached_tokens,
+    "tool_calls": lambda outcome, answer: answer.tool_calls,
+}
+"""Every column that does not come from the answer's text, by name."""
+
+
+def answer_reader(name: str) -> Reader:
+    """The reader of an answer column such as ``summary``."""
+
+    def read(outcome: Outcome, answer: Answer) -> Any:
+        value = answer.columns.get(name)
+        return outcome.extra.get(name, value) if outcome.extra else value
+
+    return read
