@@ -67,15 +67,11 @@ def test_a_variable_goes_before_a_column_of_its_name() -> None:
         (2**70, str(2**70)),
         (Spelled("1e5"), "1e5"),
         ({"a": [1, "ü"]}, '{"a":[1,"ü"]}'),
-        ([Spelled("1.50"), 2**70], f"[1.50, {2**70}]"),
+        ([Spelled("1.50"), 2**70], f"[1.50,{2**70}]"),
         ([Spelled("1.50")], "[1.50]"),
     ],
 )
 def test_a_value_reads_as_json_writes_it(value: Any, text: str) -> None:
-    if text.startswith("[1.50, "):
-        text = (
-            f"[1.5, {2**70}]"  # one number of these is beyond 64 bits: the standard library writes them all
-        )
     assert prompt("{{ n }}", {**VALUES, "n": value}) == text
     assert prompt("{{ n | string if false else n }}", {**VALUES, "n": value}) == text
 

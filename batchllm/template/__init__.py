@@ -14,7 +14,8 @@ from batchllm.template.model import AnswerSpec, Message, Template
 from batchllm.template.names import did_you_mean
 from batchllm.template.parameters import KNOWN_PARAMETERS, parameter_value
 from batchllm.template.render import Renderer
-from batchllm.template.sandbox import RenderError, text_of, to_json
+from batchllm.template.sandbox import RenderError, text_of
+from batchllm.template.spelling import dumps, to_json
 
 __all__ = [
     "KNOWN_PARAMETERS",
@@ -25,6 +26,7 @@ __all__ = [
     "Template",
     "builtin_names",
     "did_you_mean",
+    "dumps",
     "from_prompt",
     "load",
     "parameter_value",

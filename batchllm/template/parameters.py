@@ -44,7 +44,7 @@ def parameter_value(name: str, text: str) -> Any:
     if not stripped:
         return None
     if name in WORDS:
-        return stripped
+        return text if name == "stop" else stripped
     try:
         value = json.loads(stripped, parse_constant=_no_constant)
     except (ValueError, RecursionError):

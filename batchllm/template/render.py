@@ -38,6 +38,7 @@ class Renderer:
     Attributes:
         used_columns: The columns that messages and parameters read.
         reads_text: Whether ``{{ text }}`` is read.
+        has_fixed_parameters: Whether the parameters are the same for every row.
 
     Raises:
         UsageError: A placeholder names nothing there is, or the template is not Jinja.
@@ -71,6 +72,7 @@ class Renderer:
         for name, value in template.parameters.items():
             self._parameter(name, value)
         self.used_columns = frozenset(self._used)
+        self.has_fixed_parameters = not self._filled
 
     def messages(self, row: Row) -> list[dict[str, Any]]:
         """The messages of a row. Those that read no column are the same objects each time: do not change them.

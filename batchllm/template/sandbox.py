@@ -6,15 +6,15 @@ operators, methods and filters that turn a small number into a large text are re
 output ends at ``MAX_OUTPUT`` characters. Loops run over values of the row or of the template only.
 """
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-import orjson
 from jinja2 import StrictUndefined
 from jinja2.exceptions import SecurityError, TemplateError
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from batchllm.template.spelling import to_json
 
 MAX_OUTPUT = 10_000_000
 _MAX_BITS = 100_000
@@ -32,24 +32,6 @@ _RENDER_ERRORS = (
 
 class RenderError(ValueError):
     """A row cannot be put into the template; the message is a sentence for the row's ``error``."""
-
-
-def to_json(value: Any) -> str:
-    """JSON as people write it; numbers that remember their spelling keep it."""
-    try:
-        return orjson.dumps(value, default=_spelled, option=orjson.OPT_PASSTHROUGH_SUBCLASS).decode()
-    except TypeError:  # integers beyond 64 bits, lone surrogates, keys that are no strings
-        return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _spelled(value: Any) -> Any:
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, list | tuple):
-        return list(value)
-    return orjson.Fragment(str(value)) if isinstance(value, int | float) else str(value)
 
 
 def text_of(value: Any) -> str:

@@ -1,0 +1,136 @@
+"""Images: URLs as they are, local files from one folder only, everything else refused.
+
+A table is data from somewhere; a cell must not be able to send ``/etc/passwd`` to an endpoint. A local file is
+read only under ``--media-root``: its real path must lie in the folder's real path, it is opened from there name
+by name without following links (so a link that is put in between the check and the opening leads nowhere), it
+must be a regular file of at most ``MAX_BYTES``, and it must begin like an image.
+"""
+
+import base64
+import os
+import re
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from batchllm.request.outcome import Refused
+
+MAX_BYTES = 20_000_000
+DETAILS = ("auto", "low", "high")
+_AS_THEY_ARE = re.compile(r"(?:https?://|data:)", re.IGNORECASE)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_NO_FOLLOW = (
+    os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+)
+
+# What images count in the estimate, as OpenAI counts them: a low one has a fixed price, and a square of 1024
+# pixels at high detail stands for those whose size nobody knows before they are fetched.
+LOW_TOKENS = 85
+HIGH_TOKENS = 765
+
+
+class Media:
+    """Makes image URLs out of cells.
+
+    Args:
+        root: The folder that local files may come from; ``None`` allows none.
+    """
+
+    def __init__(self, root: Path | None) -> None:
+        self._root = None if root is None else os.path.realpath(root)
+
+    def url(self, cell: str) -> str:
+        """The URL to send for a cell: itself, or a data URI with the file's content.
+
+        Raises:
+            Refused: It is neither a web nor a data URL nor an image under the root.
+        """
+        text = cell.strip()
+        if _AS_THEY_ARE.match(text):
+            return text
+        scheme = _SCHEME.match(text)
+        if scheme or "://" in text:
+            name = scheme.group() if scheme else text[:20]
+            raise Refused(
+                "image",
+                f"the image {_short(text)} has the scheme {name}; only http(s) and data URLs are sent",
+            )
+        if self._root is None:
+            raise Refused(
+                "image", f"the image {_short(text)} is a local file; --media-root DIR says where they may be"
+            )
+        content = self._content(text)
+        kind = image_kind(content)
+        if kind is None:
+            raise Refused("image", f"the image {_short(text)} is not PNG, JPEG, GIF or WebP")
+        return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+    def part(self, cell: str, detail: str) -> dict[str, Any]:
+        """The content part for a cell."""
+        return {"type": "image_url", "image_url": {"url": self.url(cell), "detail": detail}}
+
+    def _content(self, text: str) -> bytes:
+        assert self._root is not None
+        try:
+            real = os.path.realpath(os.path.join(self._root, text))  # noqa: PTH118 - text may be anything
+            inside = os.path.relpath(real, self._root)
+            if os.path.commonpath((real, self._root)) != self._root or inside == ".":
+                raise Refused("image", f"the image {_short(text)} lies outside of --media-root {self._root}")
+            descriptor = _open_beneath(self._root, Path(inside).parts)
+        except (OSError, ValueError) as error:
+            if isinstance(error, Refused):
+                raise
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a path"
+            raise Refused("image", f"the image {_short(text)} cannot be read: {reason}") from error
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise Refused("image", f"the image {_short(text)} is not a regular file")
+            try:
+                content = file.read(MAX_BYTES + 1)
+            except OSError as error:
+                raise Refused(
+                    "image", f"the image {_short(text)} cannot be read: {error.strerror}"
+                ) from error
+        if len(content) > MAX_BYTES:
+            raise Refused("image", f"the image {_short(text)} is larger than {MAX_BYTES // 1_000_000} MB")
+        return content
+
+
+def image_kind(content: bytes) -> str | None:
+    """The subtype of ``image/…`` by the first bytes; ``None`` for what is no image that endpoints take."""
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if content.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if content.startswith((b"GIF87a", b"GIF89a")):
+        return "gif"
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "webp"
+    return None
+
+
+def _open_beneath(root: str, names: Sequence[str]) -> int:
+    """A descriptor of the file, opened from the root down, no name of the way being a link."""
+    if os.open not in os.supports_dir_fd:
+        return os.open(os.path.join(root, *names), _NO_FOLLOW | getattr(os, "O_BINARY", 0))  # noqa: PTH118
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for name in names[:-1]:
+            inner = os.open(name, _NO_FOLLOW | os.O_DIRECTORY, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        return os.open(names[-1], _NO_FOLLOW, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def image_tokens(part: dict[str, Any]) -> int:
+    """What an image part counts in the estimate."""
+    image = part.get("image_url")
+    return LOW_TOKENS if isinstance(image, dict) and image.get("detail") == "low" else HIGH_TOKENS
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:79] + "…")

@@ -1,0 +1,77 @@
+"""How the answers of a job are read."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from batchllm.answer import schema_of
+from batchllm.job import Job
+from batchllm.template import AnswerSpec, Template
+
+ROW_COLUMN = "response"  # where rows that bring their own task get their answer
+
+
+def answer_spec(job: Job) -> AnswerSpec:
+    """The kind of answer that a job asks for, with the labels and the schema of the job.
+
+    Raises:
+        UsageError: The schema is written wrong.
+    """
+    base = (
+        AnswerSpec(ROW_COLUMN)
+        if job.template is None
+        else _with_variables(job.template, job.variables).answer
+    )
+    if job.schema is not None:
+        return replace(base, read="json", labels=(), schema=schema_of(job.schema))
+    if base.schema is not None:
+        return replace(base, schema=schema_of(base.schema))
+    return base
+
+
+def _with_variables(template: Template, variables: Mapping[str, Any]) -> Template:
+    return template.with_variables({name: value for name, value in variables.items() if value is not None})
+
+
+def prepared(job: Job, template: Template) -> Template:
+    """The template with the job's variables and system message."""
+    ready = _with_variables(template, job.variables)
+    return ready if job.system is None else ready.with_system(job.system)
+
+
+def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameter that asks for an answer by a schema; strict where the schema allows it."""
+    title = schema.get("title")
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in str(title or "answer"))[
+        :64
+    ]
+    body = {"name": name, "schema": schema, "strict": _is_strict(schema)}
+    return {"type": "json_schema", "json_schema": body}
+
+
+def schema_in_words(schema: Mapping[str, Any], written: str) -> dict[str, Any]:
+    """A system message for endpoints that know JSON, but no schemas."""
+    fields = ", ".join(schema.get("properties", {})) or "as the schema says"
+    text = f"Answer with one JSON object and nothing else (fields: {fields}). It must fit this JSON Schema:\n{written}"
+    return {"role": "system", "content": text}
+
+
+def _is_strict(schema: Any) -> bool:
+    """Whether strict mode takes the schema: every object is closed and requires all its properties."""
+    if isinstance(schema, list):
+        return all(map(_is_strict, schema))
+    if not isinstance(schema, Mapping):
+        return True
+    kind = schema.get("type")
+    if "properties" in schema or kind == "object" or (isinstance(kind, list) and "object" in kind):
+        if schema.get("additionalProperties") is not False:
+            return False
+        if set(schema.get("properties", {})) != set(schema.get("required", ())):
+            return False
+    nested = [schema.get(key) for key in ("items", "anyOf")]
+    for key in ("properties", "$defs", "definitions"):
+        table = schema.get(key)
+        nested += table.values() if isinstance(table, Mapping) else []
+    return all(map(_is_strict, nested)) and not (
+        {"oneOf", "allOf", "not", "if", "patternProperties"} & schema.keys()
+    )
