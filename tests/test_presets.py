@@ -47,7 +47,7 @@ def test_only_what_was_run_is_called_verified_and_only_the_simulator_is_free() -
 
 def test_batch_quirks_are_data() -> None:
     facts = {preset.name: preset.batch for preset in EVERY if preset.batch}
-    assert set(facts) == {"openai", "azure", "groq", "together", "simulator"}
+    assert set(facts) == {"openai", "azure", "groq", "together", "simulator", "custom"}
     assert (facts["openai"].max_requests, facts["openai"].max_bytes) == (50_000, 200_000_000)
     assert facts["together"].upper_case
     assert facts["together"].max_bytes == facts["groq"].max_bytes == 100_000_000

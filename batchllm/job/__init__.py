@@ -1,5 +1,7 @@
 """A job: what one run does, decided and validated before anything is sent."""
 
+from batchllm.job.assemble import assemble
+from batchllm.job.jobfile import init_text
 from batchllm.job.record import Job
 
-__all__ = ["Job"]
+__all__ = ["Job", "assemble", "init_text"]

@@ -132,8 +132,8 @@ class Job:
         """What shapes every request of this job, as JSON-able values; compared when a job goes on.
 
         The effective values count: an option that repeats the template's own value changes nothing, and
-        neither do comments and descriptions of a template. Pace, paths, output columns and the host are
-        not in it, since they change no request.
+        neither do comments of a template or the way its answers are read. Pace, paths, columns and the host
+        are not in it, since they change no request.
         """
         template = self.template
         return {
@@ -141,7 +141,6 @@ class Job:
             "model": self.endpoint.model,
             "per_row": self.per_row,
             "messages": plain(template.messages) if template else None,
-            "answer": plain(template.answer) if template else None,
             "variables": plain({**(template.variables if template else {}), **self.variables}),
             "parameters": plain({**(template.parameters if template else {}), **self.parameters}),
             "system": self.system,

@@ -1,0 +1,90 @@
+"""What a job brings along in files: tool definitions and the schema of an answer."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from batchllm.errors import UsageError
+
+_TOOL_CHOICES = ("auto", "none", "required")
+
+
+def read_tools(path: Path, called: str) -> list[dict[str, Any]]:
+    """Tool definitions from a JSON file: a list of ``{"type": "function", "function": {"name": …}}``.
+
+    Raises:
+        UsageError: The file is something else; the message says which tool.
+    """
+    tools = _json_of(path, called)
+    if not isinstance(tools, list) or not tools:
+        raise UsageError(f"{called} {path}: expected a JSON list of tools")
+    names = [_tool_name(tool, f"{called} {path}, tool {number}") for number, tool in enumerate(tools, 1)]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"{called} {path}: there are two tools named {name!r}")
+    return tools
+
+
+def _tool_name(tool: Any, where: str) -> str:
+    function = tool.get("function") if isinstance(tool, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str) or not name or tool.get("type") != "function":
+        raise UsageError(f'{where} is not of the form {{"type": "function", "function": {{"name": …}}}}')
+    return name
+
+
+def tool_choice(value: str | None, tools: list[dict[str, Any]] | None, called: str) -> Any:
+    """``auto``, ``none``, ``required``, or the object that asks for the tool of that name.
+
+    Raises:
+        UsageError: There is no such tool, or there are no tools at all.
+    """
+    if value is None:
+        return None
+    if not tools:
+        raise UsageError(f"{called} needs --tools FILE")
+    if value in _TOOL_CHOICES:
+        return value
+    names = [tool["function"]["name"] for tool in tools]
+    if value not in names:
+        raise UsageError(
+            f"{called} must be {', '.join(_TOOL_CHOICES)} or one of {', '.join(names)}, not {value!r}"
+        )
+    return {"type": "function", "function": {"name": value}}
+
+
+def read_schema(text: str, called: str) -> Mapping[str, Any]:
+    """A JSON Schema from a file, from JSON, or from the short form of ``answer.schema_of``.
+
+    Raises:
+        UsageError: It is none of them.
+    """
+    from batchllm import answer
+
+    path = Path(text)
+    if path.suffix.lower() == ".json":
+        schema = _json_of(path, called)
+    elif text.lstrip().startswith("{"):
+        schema = _parsed(text, called)
+    else:
+        return answer.schema_of(text)
+    if not isinstance(schema, dict):
+        raise UsageError(f"{called} {text}: a JSON Schema is an object")
+    return answer.schema_of(schema)
+
+
+def _json_of(path: Path, called: str) -> Any:
+    try:
+        return _parsed(path.read_text("utf-8-sig"), f"{called} {path}")
+    except OSError as error:
+        raise UsageError(f"{called} {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{called} {path}: this is not UTF-8") from None
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where}: this is not JSON: {error}") from None

@@ -1,0 +1,244 @@
+"""The endpoint of a job: preset, URL, model, key.
+
+What belongs together stays together. A provider named in a stronger place (the command line) does not meet the
+URL, key file and headers of a weaker one (the job file): so ``--provider simulator`` rehearses any job, and no
+key goes to a host it was not meant for. ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY`` mean what they mean to the
+SDK where neither a provider nor a URL is named; a preset has its own key variable.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchllm import presets
+from batchllm.errors import UsageError
+from batchllm.job.layers import Given
+from batchllm.job.url import host_of, is_local, is_loopback, normalise
+from batchllm.presets import Preset
+from batchllm.records import Endpoint
+
+_MAX_KEY_FILE_BYTES = 65_536
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_KEY_HEADERS = frozenset({"authorization", "api-key", "x-api-key", "proxy-authorization"})
+_OWN_HEADERS = frozenset(
+    {"host", "content-type", "content-length", "accept-encoding", "transfer-encoding", "connection"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Preset and URL, and whether the URL alone told the preset."""
+
+    preset: Preset
+    base_url: str
+    by_url: bool
+
+
+def endpoint(given: Given, environ: Mapping[str, str], *, template_model: Any, needs_key: bool) -> Endpoint:
+    """The endpoint of a job.
+
+    Args:
+        given: Flags, environment, job file.
+        environ: The environment, for the variables of the SDK and of vendors.
+        template_model: The template's ``model`` parameter, where it is a plain name.
+        needs_key: Refuse to go on without a key that the endpoint needs.
+
+    Raises:
+        UsageError: Something is missing or cannot be; the message says what to do.
+    """
+    place = _place(given, environ, needs_key)
+    preset, url = place.preset, place.base_url
+    allow_http = given.get("allow_http", default=False)
+    _check_transport(url, given, allow_http)
+    given.sources.setdefault("provider", "its URL" if place.by_url else "default")
+    given.sources.setdefault("base_url", f"preset {preset.name}")
+    key, key_source = _key(given, environ, place, needs_key)
+    if key_source:
+        given.sources["api_key"] = key_source
+    openai_like = preset.name in ("openai", presets.CUSTOM)
+    return Endpoint(
+        preset=preset.name,
+        base_url=url,
+        model=_model(given, environ, preset, template_model),
+        api_key=key,
+        key_source=key_source,
+        organization=environ.get("OPENAI_ORG_ID") or None if openai_like else None,
+        project=environ.get("OPENAI_PROJECT_ID") or None if openai_like else None,
+        headers=_headers(given),
+        azure_api_version=_azure_api_version(preset, url, environ),
+        charge=preset.charge,
+        allow_http=allow_http,
+    )
+
+
+def _place(given: Given, environ: Mapping[str, str], needs_key: bool) -> Place:
+    """Which preset, at which URL."""
+    named = given.rank("provider") < len(given.layers)
+    provider = given.get("provider")
+    if given.rank("base_url") < len(given.layers) and (
+        not named or given.rank("base_url") <= given.rank("provider")
+    ):
+        called = given.called("base_url")
+        url = normalise(given.get("base_url"), called)
+        by_host = presets.for_base_url(url)
+        if not named:
+            return _at(by_host or presets.load(presets.CUSTOM), url, by_url=True)
+        preset = presets.load(provider)
+        if given.rank("base_url") < given.rank("provider"):
+            preset = by_host or (presets.load(presets.CUSTOM) if preset.free else preset)
+        if preset.free and not is_local(host_of(url)):
+            raise UsageError(f"{called} {url} is no simulator: take away --provider {provider}, or the URL")
+        return _at(preset, url)
+    if named:
+        preset = presets.load(provider)
+        return _at(preset, _own_url(preset, given, environ))
+    if url := environ.get("OPENAI_BASE_URL", "").strip():
+        given.sources["base_url"] = "OPENAI_BASE_URL"
+        url = normalise(url, "OPENAI_BASE_URL")
+        return _at(presets.for_base_url(url) or presets.load(presets.CUSTOM), url, by_url=True)
+    if needs_key and not environ.get("OPENAI_API_KEY", "").strip() and not given.get("api_key_file"):
+        raise UsageError(_nothing_named(environ))
+    return _at(presets.load("openai"), presets.load("openai").base_url)
+
+
+def _own_url(preset: Preset, given: Given, environ: Mapping[str, str]) -> str:
+    """The URL that a named preset brings itself."""
+    if preset.base_url_variable:
+        url = environ.get(preset.base_url_variable, "").strip()
+        if not url:
+            raise UsageError(
+                f"--provider {preset.name} needs its URL: set {preset.base_url_variable}, or give --base-url "
+                f"(see {preset.docs})"
+            )
+        given.sources["base_url"] = preset.base_url_variable
+        return normalise(url, preset.base_url_variable)
+    if preset.name == presets.CUSTOM:
+        raise UsageError(f"--provider {presets.CUSTOM} needs --base-url URL")
+    return preset.base_url
+
+
+def _at(preset: Preset, url: str, *, by_url: bool = False) -> Place:
+    """The place, with the path that Azure's deployments lie under."""
+    if preset.azure_api_version:
+        if "/deployments" in url:
+            raise UsageError(
+                f"{url} names a deployment: give the resource alone ({url.partition('/openai')[0]}), "
+                "and the deployment as --model"
+            )
+        url = url if "/openai" in url else f"{url}/openai"
+    return Place(preset, url, by_url)
+
+
+def _azure_api_version(preset: Preset, url: str, environ: Mapping[str, str]) -> str | None:
+    """The API version of Azure's older URL layout; the newer one, below ``/openai/v1``, has none."""
+    if preset.azure_api_version is None or url.endswith("/v1"):
+        return None
+    return environ.get("OPENAI_API_VERSION", "").strip() or preset.azure_api_version
+
+
+def _nothing_named(environ: Mapping[str, str]) -> str:
+    """What to say where there is neither a key nor an endpoint."""
+    loaded = [presets.load(name) for name in presets.names()]
+    found = next((one for one in loaded if one.key_variable and environ.get(one.key_variable)), None)
+    hint = f"; {found.key_variable} is set, so perhaps --provider {found.name}" if found else ""
+    return (
+        "there is no key and no endpoint: set OPENAI_API_KEY (export OPENAI_API_KEY=...), or name another endpoint "
+        f"with --provider or --base-url{hint}; to rehearse without any, add --provider simulator"
+    )
+
+
+def _check_transport(url: str, given: Given, allow_http: bool) -> None:
+    if url.startswith("http://") and not allow_http and not is_local(host_of(url)):
+        raise UsageError(
+            f"{given.sources['base_url']} {url} would send key and texts unencrypted: use https://, or add --allow-http"
+        )
+
+
+def _model(given: Given, environ: Mapping[str, str], preset: Preset, template_model: Any) -> str:
+    """Flag, environment, job file, template, ``OPENAI_MODEL``, preset; empty leaves it to ``/models``."""
+    if named := given.get("model"):
+        return str(named)
+    if isinstance(template_model, str):
+        given.sources["model"] = "template"
+        return template_model
+    if model := environ.get("OPENAI_MODEL", "").strip():
+        given.sources["model"] = "OPENAI_MODEL"
+        return model
+    if preset.model_required:
+        raise UsageError(f"--provider {preset.name} needs --model: {preset.model_required}")
+    given.sources["model"] = f"preset {preset.name}" if preset.default_model else "/models"
+    return preset.default_model
+
+
+def _key(
+    given: Given, environ: Mapping[str, str], place: Place, needs_key: bool
+) -> tuple[str | None, str | None]:
+    """The key and where it is from."""
+    preset = place.preset
+    if preset.free:
+        return None, None
+    if given.rank("api_key_file") < len(given.layers) and given.rank("api_key_file") <= given.rank(
+        "provider"
+    ):
+        path: Path = given.get("api_key_file")
+        return _checked_key(_key_in(path), str(path)), str(path)
+    own = ["OPENAI_API_KEY"] if place.by_url and preset.needs_key else []
+    for variable in filter(None, [preset.key_variable, *own]):
+        if key := environ.get(variable, "").strip():
+            return _checked_key(key, variable), variable
+    if needs_key and preset.needs_key and not is_loopback(host_of(place.base_url)):
+        raise UsageError(
+            f"there is no key for {place.base_url}: set {preset.key_variable}, or give --api-key-file FILE; "
+            "to rehearse without one, add --provider simulator"
+        )
+    return None, None
+
+
+def _key_in(path: Path) -> str:
+    """The contents of a key file that nobody else may read."""
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise UsageError(f"--api-key-file {path}: others may read it; run chmod 600 {path}")
+            content = file.read(_MAX_KEY_FILE_BYTES)
+        key = content.decode().strip()
+    except OSError as error:
+        raise UsageError(f"--api-key-file {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"--api-key-file {path}: this is not text") from None
+    if not key:
+        raise UsageError(f"--api-key-file {path}: the file is empty")
+    return key
+
+
+def _checked_key(key: str, source: str) -> str:
+    """A key that can be a header; the message never shows it."""
+    if not all("!" <= sign <= "~" for sign in key):
+        raise UsageError(
+            f"the key of {source} holds a space, line break or sign that no key has; set it anew"
+        )
+    return key
+
+
+def _headers(given: Given) -> dict[str, str]:
+    """Further headers; those of a weaker place than the provider's are not sent to it."""
+    reach = max(given.rank("provider") + 1, 1)
+    headers = Given(given.layers[:reach], given.sources).merged("header")
+    for name, value in headers.items():
+        called = given.called("header")
+        if name.lower() in _KEY_HEADERS:
+            raise UsageError(
+                f"{called} {name}: a key comes from the environment or --api-key-file, never from here"
+            )
+        if name.lower() in _OWN_HEADERS or not _TOKEN.fullmatch(name):
+            raise UsageError(f"{called} {name}: this cannot be set")
+        if not all(sign == "\t" or " " <= sign <= "~" for sign in value):
+            raise UsageError(
+                f"{called} {name}: its value holds a line break or a sign that no header may have"
+            )
+    return headers

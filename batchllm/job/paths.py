@@ -1,0 +1,88 @@
+"""Where a job reads, writes and remembers, and in which format."""
+
+import os
+import re
+from pathlib import Path
+
+from batchllm.errors import UsageError
+from batchllm.job.layers import STANDARD_STREAM
+
+FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_KINDS = {"csv": "csv", "tsv": "csv", "jsonl": "jsonl", "ndjson": "jsonl"}
+_UNUSUAL = re.compile(r"[^\w.-]+")
+
+
+def input_path(path: Path | None, input_format: str | None) -> tuple[Path | None, str | None]:
+    """The input (``None``: standard input) and its format (``None``: standard input that shows it itself).
+
+    Raises:
+        UsageError: There is none, or its suffix says no format.
+    """
+    if path is None:
+        raise UsageError(
+            "there is no INPUT: name a .csv, .tsv, .jsonl or .ndjson file, or - for standard input"
+        )
+    kind = _KINDS[input_format] if input_format else None
+    if str(path) == STANDARD_STREAM:
+        return None, kind
+    kind = kind or FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise UsageError(
+            f"{path}: the suffix {path.suffix!r} says no format; add --input-format csv or jsonl"
+        )
+    return path, kind
+
+
+def output_path(
+    path: Path | None, source: Path | None, kind: str | None, *, label: str, simulated: bool
+) -> tuple[Path | None, str | None]:
+    """The output (``None``: standard output) and its format.
+
+    Args:
+        path: As given; ``None`` makes ``INPUT-stem.LABEL.ext`` beside the input, or ``.LABEL.simulated``.
+        source: The input.
+        kind: The input's format, which standard output takes over.
+        label: The task's or template's name.
+        simulated: The simulator answers.
+
+    Raises:
+        UsageError: The suffix says no format, or it is the input itself.
+    """
+    if path is None and source is not None:
+        suffix = source.suffix if source.suffix.lower() in FORMATS else f".{kind}"
+        middle = _UNUSUAL.sub("-", label).strip("-.") or "run"
+        path = source.with_name(f"{source.stem}.{middle}{'.simulated' if simulated else ''}{suffix}")
+    if path is None or str(path) == STANDARD_STREAM:
+        return None, kind
+    if path.suffix.lower() not in FORMATS:
+        raise UsageError(f"{path}: the suffix of an output decides its format; use {', '.join(FORMATS)}")
+    return path, FORMATS[path.suffix.lower()]
+
+
+def journal_path(path: Path | None, output: Path | None) -> Path | None:
+    """The journal: as given, beside the output, or ``None`` for the runner to choose."""
+    if path is not None:
+        return path
+    return output.with_name(f"{output.name}.journal") if output else None
+
+
+def refuse_same_file(**paths: Path | None) -> None:
+    """Refuse a job that would write over what it reads, or two things into one file.
+
+    Raises:
+        UsageError: Two of the paths are the same file, also by a link or another spelling.
+    """
+    seen: dict[object, str] = {}
+    for called, path in paths.items():
+        if path is None:
+            continue
+        try:
+            status = path.stat()
+            identity: object = (status.st_dev, status.st_ino)
+        except OSError:
+            identity = os.path.realpath(path)
+        if identity in seen:
+            raise UsageError(
+                f"{path} is {seen[identity]} and {called} at once; give another path for the {called}"
+            )
+        seen[identity] = called

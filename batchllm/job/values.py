@@ -1,0 +1,198 @@
+"""What the value of a setting may be: parsers that take text (flags, environment) and TOML's own types.
+
+Each returns the value or raises ``ValueError`` with the end of a sentence, ``must be …``, whose beginning, the
+name of the flag, variable or key, is known to the caller only.
+"""
+
+import codecs
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+Parser = Callable[[Any], Any]
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|seconds?|m|min|minutes?|h|hours?|d|days?)?", re.IGNORECASE)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off", ""})
+
+
+def text(value: Any) -> str:
+    """Text that is not blank."""
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("must be text")
+    return value
+
+
+def any_text(value: Any) -> str:
+    """Text, the empty one too."""
+    if not isinstance(value, str):
+        raise ValueError("must be text")
+    return value
+
+
+def boolean(value: Any) -> bool:
+    """``true`` or ``false``, or what environment variables use for them."""
+    if isinstance(value, bool):
+        return value
+    word = value.strip().lower() if isinstance(value, str) else None
+    if word not in _TRUE | _FALSE:
+        raise ValueError(f"must be true or false, not {value!r}")
+    return word in _TRUE
+
+
+def number(
+    minimum: float, maximum: float = math.inf, *, above: bool = False, whole: bool = False
+) -> Callable[[Any], float]:
+    """A number from ``minimum`` (``above``: more than it) to ``maximum``; ``whole``: an integer."""
+    kind = "a whole number" if whole else "a number"
+    low = f"above {minimum:g}" if above else f"of at least {minimum:g}"
+    if math.isinf(maximum):
+        limits = f"{kind} {low}"
+    else:
+        limits = f"{kind} from {minimum:g} to {maximum:g}" + (f", above {minimum:g}" if above else "")
+
+    def parse(value: Any) -> float:
+        try:
+            found = value if isinstance(value, (int, float)) else float(value.replace("_", "").strip())
+        except (AttributeError, ValueError):
+            raise ValueError(f"must be {limits}, not {value!r}") from None
+        beyond = not minimum <= found <= maximum or (above and found == minimum) or math.isinf(found)
+        if isinstance(value, bool) or beyond or (whole and found != int(found)):
+            raise ValueError(f"must be {limits}, not {value!r}")
+        return int(found) if whole else found
+
+    return parse
+
+
+def integer(minimum: int, maximum: float = math.inf) -> Callable[[Any], float]:
+    """An integer in these limits."""
+    return number(minimum, maximum, whole=True)
+
+
+def choice(*words: str) -> Parser:
+    """One of these words, in any case."""
+
+    def parse(value: Any) -> str:
+        word = value.strip().lower() if isinstance(value, str) else value
+        if word not in words:
+            raise ValueError(f"must be one of {', '.join(words)}, not {value!r}")
+        return str(word)
+
+    return parse
+
+
+def duration_s(value: Any) -> float:
+    """Seconds, as a number or as ``90s``, ``10min``, ``1h``, ``2d``."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = str(value)
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if not match:
+        raise ValueError(f"must be a time such as 90s, 10min, 1h or 2d, not {value!r}")
+    return float(match[1]) * _SECONDS[(match[2] or "s")[0].lower()]
+
+
+def share(value: Any) -> float:
+    """A share from 0 to 1, as ``0.01`` or ``1%``."""
+    percent = isinstance(value, str) and value.strip().endswith("%")
+    try:
+        found = float(value.strip().removesuffix("%")) if isinstance(value, str) else float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    found = found / 100 if percent else found
+    if isinstance(value, bool) or not 0 <= found <= 1:
+        raise ValueError(f"must be a share such as 1% or 0.01, not {value!r}")
+    return found
+
+
+def dollars(value: Any) -> Decimal:
+    """An amount above 0, as ``5``, ``5.00`` or ``$5``."""
+    try:
+        found = Decimal(str(value).strip().removeprefix("$"))
+    except InvalidOperation:
+        found = Decimal(0)
+    if isinstance(value, bool) or not found.is_finite() or found <= 0:
+        raise ValueError(f"must be an amount of dollars above 0, such as 5.00, not {value!r}")
+    return found
+
+
+def words(value: Any) -> tuple[str, ...]:
+    """Names, as a list or separated by commas: stripped, not empty, each once."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
+        raise ValueError(f"must be names separated by commas, not {value!r}")
+    found = tuple(part.strip() for part in parts)
+    if not found or not all(found):
+        raise ValueError(f"must be names separated by commas, none of them empty, not {value!r}")
+    for name in found:
+        if found.count(name) > 1:
+            raise ValueError(f"names {name!r} twice")
+    return found
+
+
+def labels(value: Any) -> tuple[str, ...]:
+    """At least two labels that differ in more than case."""
+    found = words(value)
+    if len(found) < 2:
+        raise ValueError(f"must be at least two labels separated by commas, not {value!r}")
+    folded = [label.casefold() for label in found]
+    for label, fold in zip(found, folded, strict=True):
+        if folded.count(fold) > 1:
+            raise ValueError(f"names {label!r} twice, in another case")
+    return found
+
+
+def several(value: Any) -> tuple[str, ...]:
+    """One or more texts, such as column names or paths, which may hold commas."""
+    found = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else ()
+    if not found or not all(isinstance(part, str) and part.strip() for part in found):
+        raise ValueError(f"must be text, or a list of texts, not {value!r}")
+    return found
+
+
+def encoding(value: Any) -> str:
+    """A text encoding that Python knows."""
+    try:
+        return codecs.lookup(text(value)).name
+    except LookupError:
+        raise ValueError(f"must be an encoding such as utf-8, cp1252 or gb18030, not {value!r}") from None
+
+
+def pairs(value: Any) -> dict[str, str]:
+    """``NAME=VALUE`` once or in a list, or a table; values stay text."""
+    return {name: item if isinstance(item, str) else json.dumps(item) for name, item in _items(value)}
+
+
+def json_pairs(value: Any) -> dict[str, Any]:
+    """``NAME=JSON`` once or in a list, or a table; what is no JSON is text."""
+    return {
+        name: _json_or_text(item) if isinstance(value, (str, list, tuple)) else item
+        for name, item in _items(value)
+    }
+
+
+def _items(value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        return [(str(name), item) for name, item in value.items()]
+    parts = [value] if isinstance(value, str) else value
+    found = []
+    for part in parts if isinstance(parts, (list, tuple)) else [value]:
+        name, equals, item = part.partition("=") if isinstance(part, str) else ("", "", "")
+        if not equals or not name.strip():
+            raise ValueError(f"must be NAME=VALUE, not {part!r}")
+        found.append((name.strip(), item))
+    return found
+
+
+def _json_or_text(item: str) -> Any:
+    try:
+        return json.loads(item, parse_constant=_no_constant)
+    except ValueError:
+        return item
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"{word} is not JSON")
