@@ -32,6 +32,24 @@ def test_the_error_names_the_encoding_the_text_has(tmp_path: Path, encoding: str
     assert [row.values["text"] for row in open_source(path, encoding=encoding).rows()][-1] == TEXTS[encoding]
 
 
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("naïve,text", "cp1252"),
+        ("Grüße aus Köln", "cp1252"),
+        ("£20", "cp1252"),
+        ("Žluťoučký kůň úpěl", "cp1250"),
+        ("很好", "gb18030"),
+        ("很好吃，值得再来", "gb18030"),
+        ("テスト", "shift_jis"),
+        ("좋았습니다", "euc_kr"),
+        ("Привет", "cp1251"),
+    ],
+)
+def test_a_few_words_are_enough(text: str, encoding: str) -> None:
+    assert likely_encoding(f"id,{text}\n".encode(encoding)) == encoding
+
+
 def test_a_text_in_utf8_that_was_called_something_else_is_recognised(tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_text("id,text\n1,𠮷野家の牛丼はおいしい\n", "utf-8")
@@ -41,6 +59,7 @@ def test_a_text_in_utf8_that_was_called_something_else_is_recognised(tmp_path: P
 
 def test_where_nothing_fits_nothing_is_named() -> None:
     assert likely_encoding(b"") is None
+    assert likely_encoding(b"a\x81b\x9d") is None
 
 
 def test_a_region_may_end_inside_a_character() -> None:

@@ -2,11 +2,12 @@
 
 Nothing here decides how a file is decoded: that is UTF-8, a byte-order mark, or what the user said. What
 ``likely_encoding`` finds only goes into the error message, for the user to try. It looks at the script that
-each candidate would make of the text: kana make Japanese, a text all of Hangul is Korean, pairs of bytes
-inside GB 2312 are Chinese, single accented letters between ASCII ones are Western European.
+each candidate would make of the text: kana make Japanese, Hangul with the commonest syllables Korean, pairs
+of bytes inside GB 2312 Chinese, single accented letters between ASCII ones are Western European.
 """
 
 import codecs
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -125,13 +126,18 @@ def _is_japanese(text: str) -> bool:
 
 
 def _is_korean(text: str) -> bool:
-    return _share(text, _HANGUL) > 0.95
+    common = sum(text.count(syllable) for syllable in "이다는에의을가고하지도로은를")
+    foreign = sum(character > "\x7f" for character in text)
+    return (
+        _share(text, _HANGUL) > 0.95 and common > foreign / 10
+    )  # those bytes are rare characters in Chinese
 
 
 def _is_simplified_chinese(text: str) -> bool:
     foreign = [character for character in text if character > "\x7f"]
-    known = sum(len(character.encode("gb2312", "ignore")) == 2 for character in foreign)
-    return bool(foreign) and known > 0.85 * len(foreign) and _share(text, _IDEOGRAPHS) > 0.5
+    pairs = [character.encode("gb2312", "ignore") for character in foreign]
+    common = sum(pair <= b"\xd7\xff" for pair in pairs if pair)  # level 1 ends there, punctuation is below
+    return bool(foreign) and common > 0.8 * len(foreign) and _share(text, _IDEOGRAPHS) > 0.5
 
 
 def _is_traditional_chinese(text: str) -> bool:
@@ -145,7 +151,12 @@ def _is_cyrillic(text: str) -> bool:
 
 
 def _is_western(text: str) -> bool:
-    return bool(text)
+    return bool(text) and not any("\x80" <= character <= "\x9f" for character in text)
+
+
+def _is_accented(text: str) -> bool:
+    runs = [len(run) for run in re.findall(r"[^\x00-\x7f]+", text)]
+    return _is_western(text) and runs.count(1) >= 0.8 * len(runs)
 
 
 def _is_utf8(text: str) -> bool:
@@ -156,10 +167,12 @@ _CANDIDATES = (
     ("utf-8", _is_utf8),
     ("euc_jp", _is_japanese),
     ("shift_jis", _is_japanese),
+    ("cp1252", _is_accented),
+    ("cp1250", _is_accented),
     ("euc_kr", _is_korean),
     ("gb18030", _is_simplified_chinese),
-    ("big5", _is_traditional_chinese),
     ("cp1251", _is_cyrillic),
+    ("big5", _is_traditional_chinese),
     ("cp1252", _is_western),
     ("latin-1", _is_western),
 )

@@ -153,7 +153,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     try:
         values = (_EXACT if "-0" in text else _QUICK).decode(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
+        raise ValueError(f"not JSON: {error.msg.removesuffix(' at')} at character {error.pos + 1}") from None
     except _NotJsonError:
         raise
     except ValueError:  # more digits than int() takes
