@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from batchllm import __version__
-from batchllm.cli import clean, export, run, schedule, show, simulate, status, templates
+from batchllm.cli import clean, export, run, show, simulate, status, templates
+from batchllm.cli import schedule as schedule_command
 from batchllm.errors import JobError
 
 INTERNAL_ERROR = 70
@@ -41,7 +42,7 @@ def _root(
     """Nothing to do before a command."""
 
 
-for _command in (run, templates, status, show, export, clean, schedule, simulate):
+for _command in (run, templates, status, show, export, clean, schedule_command, simulate):
     _command.register(app)
 
 

@@ -88,7 +88,7 @@ def _parameter(option: Option) -> inspect.Parameter:
 def _execute(task: str, values: dict[str, Any], switches: dict[str, Any]) -> None:
     from batchllm.cli import terminal
     from batchllm.job import assemble
-    from batchllm.runner import forecast_job, run_job
+    from batchllm.runner import run_job
 
     _log_to_stderr(verbose=switches["verbose"], debug=switches["debug"])
     rows = values.pop("rows", None)
@@ -98,16 +98,11 @@ def _execute(task: str, values: dict[str, Any], switches: dict[str, Any]) -> Non
         values["job_file"], values["input"] = values.pop("input"), None
     flags = {name: value for name, value in values.items() if value not in (None, False, [])}
     job = assemble(task, flags, os.environ, needs_key=not switches["dry_run"])
-    if switches["dry_run"]:
-        forecast = forecast_job(job, whole=True)
-        terminal.show_forecast(job, forecast, as_json=switches["json"], as_curl=switches["curl"])
-        return
     quiet = switches["quiet"]
     result = run_job(
         job,
         progress=terminal.progress(job, quiet=quiet),
         confirm=terminal.Confirm(job, quiet=quiet, yes=switches["yes"]),
-        wait=switches["wait"],
     )
     if not quiet or result.exit_status:
         terminal.show_result(job, result)

@@ -1,5 +1,6 @@
 """``batchllm simulate``: the simulator as a server of its own, to rehearse a job without paying."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,7 +25,7 @@ def simulate(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of faults and latencies.")] = 0,
-    ledger: Annotated[str | None, typer.Option(help="Append each request to this JSONL file.")] = None,
+    ledger: Annotated[Path | None, typer.Option(help="Append each request to this JSONL file.")] = None,
 ) -> None:
     """Run an OpenAI-compatible server that answers without a model, until Ctrl-C."""
     from batchllm.simulator import SimulatorSettings, serve

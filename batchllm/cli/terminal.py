@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
 
 from batchllm.errors import UsageError
 from batchllm.job import Job
@@ -170,12 +169,3 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def show_forecast(job: Job, forecast: Forecast, *, as_json: bool, as_curl: bool) -> None:
-    """What ``--dry-run`` prints on standard output."""
-    raise NotImplementedError
-
-
-def _unused(value: Any) -> None:
-    del value

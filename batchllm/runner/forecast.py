@@ -4,15 +4,14 @@ The line before a run, ``--dry-run`` and ``status`` all come from here. A number
 everywhere; nothing is ever guessed to be 0.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
+from batchllm import prices, tokens
 from batchllm.prices import Price
-from batchllm.records import ChatRequest, Pace, Row, Usage
-from batchllm.request import RequestBuilder, Skipped
-
-PriceOf = Callable[[Usage], Decimal | None]
+from batchllm.records import ChatRequest, Pace, Usage
+from batchllm.runner.stage import Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,48 +45,47 @@ class Forecast:
     price: Price | None = None
 
 
-def forecast_from_sample(
-    sample: Iterable[Row],
-    rows: int,
-    builder: RequestBuilder,
-    estimate: Callable[[str], int],
-    pace: Pace,
-    price: Price | None,
-) -> Forecast:
-    """Estimates a job from the rows that the census kept.
+def forecast_job(stage: Stage, *, rows: int, left: int) -> Forecast:
+    """Estimates a job from the sample of rows that the census kept.
 
     Args:
-        sample: Rows, chosen evenly over the input.
-        rows: How many rows there are to send.
-        builder: Makes their requests.
-        estimate: Tokens of a text, roughly.
-        pace: Limits that the user named.
-        price: The price of the model, where it is known.
+        stage: The job and its input.
+        rows: Rows of the job.
+        left: How many of them are still to be sent.
     """
-    prompts: list[int] = []
-    limits: list[int | None] = []
-    seen = skipped = 0
-    for row in sample:
-        seen += 1
-        built = builder.build(row)
-        if isinstance(built, ChatRequest):
-            prompts.append(built.prompt_tokens or estimate(built.body.decode("utf-8", "replace")))
-            limits.append(built.max_tokens)
-        elif isinstance(built, Skipped):
-            skipped += 1
-    if not prompts:
-        return Forecast(rows=rows, skipped=skipped if seen == rows else None, prompt_tokens=0, price=price)
-    scale = rows / seen
-    prompt_tokens = round(sum(prompts) * scale)
-    worst = None if None in limits else round(sum(limit or 0 for limit in limits) * scale)
+    endpoint = stage.job.endpoint
+    price = prices.price(endpoint.base_url, endpoint.model, preset=endpoint.preset) if left else None
+    sampled = _sampled(stage, tokens.estimate)
+    if not sampled:
+        return Forecast(rows=rows, answered=rows - left, prompt_tokens=0, price=price)
+    scale = left / len(stage.census.sample)
+    prompt = round(sum(sent for sent, _ in sampled) * scale)
+    bounds = [bound for _, bound in sampled]
+    worst = None if None in bounds else round(sum(bound or 0 for bound in bounds) * scale)
+    expected = None if worst is None else worst // 2
     return Forecast(
         rows=rows,
-        prompt_tokens=prompt_tokens,
-        completion_tokens_expected=None if worst is None else worst // 2,
+        answered=rows - left,
+        prompt_tokens=prompt,
+        completion_tokens_expected=expected,
         completion_tokens_worst=worst,
-        seconds=seconds_under(pace, round(len(prompts) * scale), prompt_tokens, worst),
+        cost_low=prices.cost(Usage(prompt, expected), price),
+        cost_high=prices.cost(Usage(prompt, worst), price),
+        seconds=seconds_under(stage.job.pace, round(len(sampled) * scale), prompt, worst),
         price=price,
     )
+
+
+def _sampled(stage: Stage, count: Callable[[str], int]) -> list[tuple[int, int | None]]:
+    """Prompt tokens and the bound of the answer, for each row of the sample that would be sent."""
+    found = []
+    for row in stage.census.sample:
+        built = stage.builder.build(row)
+        if isinstance(built, ChatRequest):
+            found.append(
+                (built.prompt_tokens or count(built.body.decode("utf-8", "replace")), built.max_tokens)
+            )
+    return found
 
 
 def seconds_under(

@@ -18,7 +18,7 @@ from batchllm.errors import ExitStatus, JobError, Unavailable, UsageError
 from batchllm.journal import Journal, State
 from batchllm.limiter import Cost, Limiter
 from batchllm.records import Answer, ChatRequest, Failure, FailureKind, Paid, Response
-from batchllm.retry import Fate, RetryPolicy, Verdict, classify
+from batchllm.retry import Fate, RetryPolicy, SameRejection, Verdict, classify
 from batchllm.runner.tally import Tally
 
 log = logging.getLogger("batchllm.runner")
@@ -34,18 +34,22 @@ class Ticket:
     Attributes:
         request: What is sent; replaced when an answer is asked for once more.
         request_id: The journal's name for it.
+        reader: Reads its answer.
         earlier: Attempts of earlier runs, for the ``attempts`` column.
         attempts: Attempts of this run that count against ``max_attempts``.
         maybe_paid: How many of them may have been paid without an answer.
         asked_again: How many times an answer that did not validate was asked for again.
+        sent: Whether it has left at least once.
     """
 
     request: ChatRequest
     request_id: int
+    reader: Reader
     earlier: int = 0
     attempts: int = 0
     maybe_paid: int = 0
     asked_again: int = 0
+    sent: bool = False
 
 
 class Sender(Protocol):
@@ -55,7 +59,7 @@ class Sender(Protocol):
         """Sends one request; every outcome is data."""
 
 
-Settled = Callable[[Ticket, Answer], None]
+Settled = Callable[[Ticket, Answer, State], None]
 AskAgain = Callable[[Ticket, Answer], ChatRequest | None]
 
 
@@ -66,7 +70,6 @@ class Online:
         client: Sends a request, returns an outcome.
         limiter: Decides what may go when.
         journal: Makes intents and answers durable.
-        reader: Reads an answer out of a response.
         retry: Decides whether and when a failed attempt is tried again.
         tally: Counts.
         grace_s: How long requests in flight may take to land once the run is asked to stop.
@@ -80,17 +83,15 @@ class Online:
         client: Sender,
         limiter: Limiter[Ticket],
         journal: Journal,
-        reader: Reader,
         retry: RetryPolicy,
         tally: Tally,
         grace_s: float = 30.0,
-        settled: Settled = lambda ticket, answer: None,
+        settled: Settled = lambda ticket, answer, state: None,
         ask_again: AskAgain = lambda ticket, answer: None,
     ) -> None:
         self._client = client
         self._limiter = limiter
         self._journal = journal
-        self._reader = reader
         self._retry = retry
         self._tally = tally
         self._grace_s = grace_s
@@ -101,6 +102,7 @@ class Online:
         self._flights: set[asyncio.Task[None]] = set()
         self._stopped_by: BaseException | None = None
         self._aborted = False
+        self._same_rejection = SameRejection()
 
     async def run(self, batches: AsyncIterator[Sequence[Ticket]]) -> None:
         """Brings every ticket to its end.
@@ -196,6 +198,9 @@ class Online:
             unsent = Failure(FailureKind.CONNECT, "not sent: the run was stopped", Paid.NO, 0.0)
             await self._journal.save(attempt_id, unsent)
             return
+        if not ticket.sent:
+            ticket.sent = True
+            self._tally.requests += 1
         self._tally.attempts += 1
         outcome = await self._client.send(ticket.request)
         await self._journal.save(attempt_id, outcome)
@@ -206,6 +211,8 @@ class Online:
         now = asyncio.get_running_loop().time()
         verdict = classify(outcome)
         headers = outcome.headers if isinstance(outcome, Response) else {}
+        if self._tally.before == 0 and self._same_rejection.stops(verdict):
+            self.stop(UsageError(f"the first rows were all refused alike: {verdict.message}"))
         match verdict.fate:
             case Fate.ANSWERED:
                 self._answered(ticket, attempt_id, outcome, now)
@@ -216,7 +223,8 @@ class Online:
             case Fate.REJECTED:
                 self._limiter.failed(now, ticket, verdict, headers)
                 self._limiter.released(now, ticket)
-                answer = self._read(outcome) or Answer(error=verdict.message, reason=verdict.reason)
+                ticket.attempts += 1
+                answer = _rejection(ticket, outcome, verdict)
                 self._give_up(ticket, answer, State.FAILED, attempt_id)
             case Fate.FATAL:
                 self._limiter.failed(now, ticket, verdict, headers)
@@ -225,12 +233,15 @@ class Online:
             case _:
                 self._limiter.failed(now, ticket, verdict, headers)
                 self._limiter.released(now, ticket)
-                self._again(ticket, attempt_id, verdict, now)
+                if verdict.fate is not Fate.UNKNOWN and self._limiter.outage:
+                    self._offer_again(ticket, now)
+                else:
+                    self._again(ticket, attempt_id, verdict, now)
         self._wake.set()
 
     def _answered(self, ticket: Ticket, attempt_id: int, outcome: Response | Failure, now: float) -> None:
         assert isinstance(outcome, Response), "only a response can be an answer"
-        answer = self._reader.read(outcome.status, outcome.body)
+        answer = ticket.reader.read(outcome.status, outcome.body)
         ticket.attempts += 1
         self._tally.paid(answer.usage)
         self._tally.finish_reasons[answer.finish_reason or "none"] += 1
@@ -272,13 +283,17 @@ class Online:
             self._tally.failed_by_reason[answer.reason or "unknown"] += 1
         else:
             self._tally.ended_with(answer)
-        self._settled(ticket, answer)
-
-    def _read(self, outcome: Response | Failure) -> Answer | None:
-        return self._reader.read(outcome.status, outcome.body) if isinstance(outcome, Response) else None
+        self._settled(ticket, answer, state)
 
     def _fatal(self, verdict: Verdict) -> JobError:
         """Before any success a refusal of key, model or URL is wrong use; after one it is the endpoint's trouble."""
         if verdict.exit_status is ExitStatus.USAGE and self._tally.answers + self._tally.before == 0:
             return UsageError(verdict.message)
         return Unavailable(verdict.message)
+
+
+def _rejection(ticket: Ticket, outcome: Response | Failure, verdict: Verdict) -> Answer:
+    """What a row gets that the endpoint will not have."""
+    if isinstance(outcome, Response):
+        return ticket.reader.read(outcome.status, outcome.body)
+    return Answer(error=verdict.message, reason=verdict.reason)

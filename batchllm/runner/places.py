@@ -9,7 +9,7 @@ from pathlib import Path
 
 from batchllm.errors import CannotWrite, UsageError
 from batchllm.job import Job
-from batchllm.journal import check_folder, state_path
+from batchllm.journal import state_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,13 @@ def check_output(path: Path, *, known_sha256: str | None, force: bool) -> None:
         UsageError: There is something that batchllm did not write, or that was edited since it did.
         CannotWrite: It is no regular file, or its folder cannot be written.
     """
-    check_folder(path.parent)
+    folder = path.parent
+    if not folder.is_dir():
+        raise CannotWrite(f"{folder} is not a folder; create it, or name another output with -o")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise CannotWrite(
+            f"{folder} cannot be written; change its permissions, or name another output with -o"
+        )
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116  follows links on purpose: what would be replaced counts
     except FileNotFoundError:

@@ -9,7 +9,7 @@ import random
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import islice
 
-from batchllm.journal import Admitted, Journal, Known, State
+from batchllm.journal import Admitted, Journal, State
 from batchllm.records import ChatRequest, Row
 from batchllm.request import RequestBuilder, Skipped, Unsendable
 from batchllm.runner.online import Ticket
@@ -29,7 +29,7 @@ class Plan:
         rows: The rows of the input.
         builder: Makes a row's request.
         journal: Knows which requests have their end.
-        known: What the journal's last pass found, row by row in input order; empty where that pass does not count.
+        known: The rows that an earlier run admitted in this very pass, in input order.
         tally: Counts rows that end here.
         chosen: The only rows wanted (``-n``, ``--sample``), or ``None`` for all.
         retry_failed: Rows whose answer was a failure are sent again.
@@ -41,7 +41,7 @@ class Plan:
         builder: RequestBuilder,
         journal: Journal,
         *,
-        known: Iterator[Known],
+        known: Iterator[Admitted],
         tally: Tally,
         chosen: "range | frozenset[int] | None" = None,
         retry_failed: bool = False,
@@ -54,6 +54,7 @@ class Plan:
         self._tally = tally
         self._chosen = chosen
         self._final = (State.ANSWERED,) if retry_failed else FINAL
+        self._on_the_way: set[int] = set()
 
     async def batches(self) -> AsyncIterator[Sequence[Ticket]]:
         """Tickets in input order, in batches; rows that need no request are counted on the way."""
@@ -79,21 +80,22 @@ class Plan:
     async def _tickets(self, rows: Sequence[Row]) -> list[Ticket]:
         tickets: list[Ticket] = []
         new: list[tuple[int, bytes | None, str | None]] = []
-        requests: dict[int, ChatRequest] = {}
+        requests: dict[int, tuple[Row, ChatRequest]] = {}
         for row in rows:
             known = self._look_up(row.index)
             if known is not None:
                 if known.request_id is None or known.state in self._final:
                     self._count_known(known)
                     continue
-                request = self._builder.build(row)
-                assert isinstance(request, ChatRequest), "a row that had a request has one still"
-                tickets.append(Ticket(request, known.request_id, known.attempts))
+                if not self._is_shared(known.request_id):
+                    request = self._builder.build(row)
+                    assert isinstance(request, ChatRequest), "a row that had a request has one still"
+                    tickets.append(self._ticket(row, request, known))
                 continue
             match built := self._builder.build(row):
                 case ChatRequest():
                     new.append((row.index, built.key, None))
-                    requests[row.index] = built
+                    requests[row.index] = (row, built)
                 case Skipped():
                     new.append((row.index, None, "skipped"))
                     self._tally.skipped += 1
@@ -105,25 +107,42 @@ class Plan:
             tickets += self._admitted(await self._journal.admit(new), requests)
         return tickets
 
-    def _look_up(self, row_index: int) -> Known | None:
+    def _look_up(self, row_index: int) -> Admitted | None:
         while self._next_known is not None and self._next_known.row_index < row_index:
             self._next_known = next(self._known, None)
         if self._next_known is not None and self._next_known.row_index == row_index:
             return self._next_known
         return None
 
-    def _admitted(self, admitted: Iterable[Admitted], requests: dict[int, ChatRequest]) -> Iterator[Ticket]:
+    def _admitted(
+        self, admitted: Iterable[Admitted], requests: dict[int, tuple[Row, ChatRequest]]
+    ) -> Iterator[Ticket]:
         for entry in admitted:
             if entry.request_id is None:
                 continue
             if entry.state in self._final:
                 self._tally.before += 1
-            elif entry.shared:
-                self._tally.duplicates += 1
-            else:
-                yield Ticket(requests[entry.row_index], entry.request_id, entry.attempts)
+            elif not self._is_shared(entry.request_id):
+                yield self._ticket(*requests[entry.row_index], entry)
 
-    def _count_known(self, known: Known) -> None:
+    def _ticket(self, row: Row, request: ChatRequest, entry: Admitted) -> Ticket:
+        assert entry.request_id is not None, "a row with a request has its id"
+        return Ticket(request, entry.request_id, self._builder.reader(row), entry.attempts)
+
+    def _is_shared(self, request_id: int) -> bool:
+        """Whether another row's ticket brings the answer (``--dedupe``); if not, this row's will."""
+        if request_id in self._on_the_way:
+            self._tally.duplicates += 1
+            return True
+        self._on_the_way.add(request_id)
+        return False
+
+    def settled(self, ticket: Ticket, state: State) -> None:
+        """Forgets a ticket that has its end; one without an answer stays known, so that no other row repeats it."""
+        if state in FINAL:
+            self._on_the_way.discard(ticket.request_id)
+
+    def _count_known(self, known: Admitted) -> None:
         if known.request_id is not None:
             self._tally.before += 1
         elif known.note == "skipped":

@@ -71,6 +71,7 @@ class Result:
         maybe_paid_rows: Rows (from 1) whose requests a dead run may have paid without an answer.
         samples: Up to three answers, for a look with ``-n`` and ``--sample``.
         pace: What limited the run, in words.
+        delimiter: Between the cells of a CSV output.
     """
 
     output: Path | None
@@ -78,6 +79,7 @@ class Result:
     maybe_paid_rows: tuple[int, ...] = ()
     samples: tuple[Mapping[str, Any], ...] = ()
     pace: str = ""
+    delimiter: str = ","
 
     @property
     def exit_status(self) -> int:
@@ -97,10 +99,8 @@ class Result:
         if self.output.suffix in (".jsonl", ".ndjson"):
             with self.output.open(encoding="utf-8") as file:
                 return pd.DataFrame([json.loads(line) for line in file])
-        separator = "\t" if self.output.suffix == ".tsv" else None
-        return pd.read_csv(
-            self.output, dtype=str, keep_default_na=False, sep=separator or ",", encoding="utf-8-sig"
-        )
+        separator = "\t" if self.output.suffix == ".tsv" else self.delimiter
+        return pd.read_csv(self.output, dtype=str, keep_default_na=False, sep=separator, encoding="utf-8-sig")
 
 
 def exit_status_of(failed: int, sent: int, allow_failed: float) -> ExitStatus:

@@ -15,7 +15,8 @@ class Tally:
         before: Rows that an earlier run had ended for good.
         answered, failed, skipped: Rows that this run ended, or found empty.
         duplicates: Rows that share the request of another row (``--dedupe``).
-        attempts: Requests sent by this run, each try counted.
+        requests: Requests sent by this run, each counted once.
+        attempts: The same, each try counted.
         answers: Answers received by this run, useful or not: each is on the bill.
         retries: Attempts that failed and were tried again, by reason.
         refusals: Attempts that the endpoint refused for its limit.
@@ -28,6 +29,7 @@ class Tally:
     failed: int = 0
     skipped: int = 0
     duplicates: int = 0
+    requests: int = 0
     attempts: int = 0
     answers: int = 0
     prompt_tokens: int = 0

@@ -1,0 +1,117 @@
+"""Source and journal become the output: a view that can be made again at any time."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from batchllm.answer import Reader
+from batchllm.journal import Entry, JournalReader, State
+from batchllm.records import Answer
+from batchllm.runner.stage import Stage
+from batchllm.sink import Outcome, Written, write_output
+
+SAMPLES = 3
+
+
+@dataclass(slots=True)
+class Figures:
+    """What an export counted, row by row."""
+
+    rows: int = 0
+    answered: int = 0
+    skipped: int = 0
+    failed: int = 0
+    failed_by_reason: Counter[str] = field(default_factory=Counter)
+    finish_reasons: Counter[str] = field(default_factory=Counter)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+
+    def count(self, outcome: Outcome) -> None:
+        """Counts a row."""
+        self.rows += 1
+        answer = outcome.answer
+        if answer is None:
+            self.skipped += 1
+        elif answer.error is not None:
+            self.failed += 1
+            self.failed_by_reason[answer.reason or "unknown"] += 1
+        else:
+            self.answered += 1
+            self.finish_reasons[answer.finish_reason or "none"] += 1
+            if len(self.samples) < SAMPLES:
+                self.samples.append(dict(answer.columns))
+
+
+def export(
+    stage: Stage,
+    journal: JournalReader,
+    *,
+    path: Path | None,
+    chosen: "range | frozenset[int] | None" = None,
+    partial: bool = False,
+) -> tuple[Written, Figures]:
+    """Writes the rows that have their end beside what they got.
+
+    Args:
+        stage: The job and its input.
+        journal: What the rows got.
+        path: Where to; ``None`` is standard output.
+        chosen: The only rows to write, ``None`` for all.
+        partial: Rows without an end are left out; otherwise there are none.
+
+    Raises:
+        InputError: The input changed since the job planned it.
+        CannotWrite, StorageFailure: The output cannot be written.
+    """
+    figures = Figures()
+    written = write_output(
+        stage.source,
+        counted(outcomes(journal.outcomes(), readers(stage), chosen), figures),
+        path=path,
+        columns=stage.columns,
+        output_format=stage.output_format,
+        partial=partial or chosen is not None,
+        expected_sha256=stage.census.sha256,
+    )
+    return written, figures
+
+
+def counted(of: Iterable[Outcome], figures: Figures) -> Iterator[Outcome]:
+    """The same outcomes, counted on their way."""
+    for outcome in of:
+        figures.count(outcome)
+        yield outcome
+
+
+def readers(stage: Stage) -> Callable[[int], Reader]:
+    """What reads a row's answer, by the row's index; asked in growing order only."""
+    if not stage.job.per_row:
+        return lambda row_index: stage.reader
+    rows = stage.source.rows()
+    return lambda row_index: stage.builder.reader(next(row for row in rows if row.index == row_index))
+
+
+def outcomes(
+    entries: Iterable[Entry],
+    reader_of: Callable[[int], Reader],
+    chosen: "range | frozenset[int] | None" = None,
+) -> Iterator[Outcome]:
+    """What each row that has its end got; rows that are still on their way are left out."""
+    for entry in entries:
+        if entry.state is State.OPEN or (chosen is not None and entry.row_index not in chosen):
+            continue
+        answer = answer_of(entry, reader_of(entry.row_index))
+        yield Outcome(entry.row_index, answer, entry.attempts, entry.latency_s)
+
+
+def answer_of(entry: Entry, reader: Reader) -> Answer | None:
+    """What a row got, or ``None`` where its text was empty."""
+    if entry.note == "skipped":
+        return None
+    if entry.note is not None:
+        reason, _, error = entry.note.partition("\n")
+        return Answer(error=error, reason=reason)
+    if entry.status is not None:
+        return reader.read(entry.status, entry.body)
+    return Answer(error=entry.message or "never sent", reason=entry.failure or "too_large")

@@ -1,0 +1,94 @@
+"""Everything that is decided and checked before a run touches the network or the journal."""
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from batchllm.answer import Reader
+from batchllm.job import Job
+from batchllm.records import ChatRequest
+from batchllm.request import RequestBuilder, answer_spec
+from batchllm.runner.places import Places
+from batchllm.sink import Columns, plan_columns
+from batchllm.source import Census, Source, open_source
+from batchllm.template import KNOWN_PARAMETERS
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A job with its input read through once.
+
+    Attributes:
+        job: The job.
+        places: Where its files lie.
+        source: The input, open for further passes.
+        census: What the first pass found.
+        builder: Makes a row's request.
+        reader: Reads a row's answer.
+        columns: The columns of the output.
+        output_format: ``csv`` or ``jsonl``.
+    """
+
+    job: Job
+    places: Places
+    source: Source
+    census: Census
+    builder: RequestBuilder
+    reader: Reader
+    columns: Columns
+    output_format: str
+
+
+@contextmanager
+def set_up(job: Job, places: Places) -> Iterator[Stage]:
+    """Reads the input through and decides all that depends on it; standard input is put on disk first.
+
+    Raises:
+        InputError: The input cannot be read as what it claims to be.
+        UsageError: A column, a placeholder or an option does not fit the input.
+    """
+    with _input_of(job) as (path, name):
+        source = open_source(
+            path, format=job.input_format, delimiter=job.delimiter, encoding=job.encoding, name=name
+        )
+        yield stage_of(job, places, source, source.check())
+
+
+def stage_of(job: Job, places: Places, source: Source, census: Census) -> Stage:
+    """Decides everything that follows from the job and what the first pass over its input found."""
+    builder = RequestBuilder(job, census.columns, census.sample, None)
+    columns = plan_columns(
+        census.columns,
+        builder.answer_columns,
+        (*job.add, *(("tool_calls",) if job.tools and "tool_calls" not in job.add else ())),
+        job.columns,
+        job.prefix,
+        KNOWN_PARAMETERS if job.per_row else frozenset(),
+    )
+    output_format = job.output_format or source.format.kind
+    return Stage(job, places, source, census, builder, Reader(answer_spec(job)), columns, output_format)
+
+
+def first_request(stage: Stage) -> ChatRequest | None:
+    """The request of the first row that has one; shown by ``--dry-run``."""
+    for row in stage.source.rows():
+        if isinstance(built := stage.builder.build(row), ChatRequest):
+            return built
+    return None
+
+
+@contextmanager
+def _input_of(job: Job) -> Iterator[tuple[Path, str | None]]:
+    if job.input is not None:
+        yield job.input, None
+        return
+    from batchllm.source import spool
+
+    path = spool(sys.stdin.buffer, Path(tempfile.gettempdir()))
+    try:
+        yield path, "standard input"
+    finally:
+        path.unlink(missing_ok=True)

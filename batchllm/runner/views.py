@@ -1,0 +1,215 @@
+"""A look at a job through its journal alone: how far it is, one row in full, the output so far, the end."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from batchllm.errors import InputError, UsageError
+from batchllm.journal import AttemptRecord, Counts, JobLock, JournalReader, remove
+from batchllm.records import ChatRequest, Failure, Response
+from batchllm.runner.export import export
+from batchllm.runner.places import Places, check_output, places_of
+from batchllm.runner.saved import restored
+from batchllm.runner.stage import Stage, set_up
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far a job is.
+
+    Attributes:
+        output: Where its output is, or will be; ``None`` is standard output.
+        rows: Rows of the input; ``None`` where no run came that far.
+        counts: Rows by how far they are.
+        running: A run is at it now.
+        finished: The last run ended with every row at its end.
+        attempts: Requests sent by all runs.
+        maybe_paid: How many of them may have been paid without an answer.
+    """
+
+    output: str | None
+    rows: int | None
+    counts: Counts
+    running: bool
+    finished: bool
+    attempts: int
+    maybe_paid: int
+
+    def figures(self) -> dict[str, Any]:
+        """The same as JSON has it."""
+        counts = asdict(self.counts)
+        return {**asdict(self), "rows": self.rows, "counts": counts, "left": self.left}
+
+    @property
+    def left(self) -> int | None:
+        """Rows that have no end yet."""
+        counts = self.counts
+        ended = counts.answered + counts.failed + counts.skipped + counts.unsendable
+        return None if self.rows is None else max(0, self.rows - ended)
+
+    def words(self) -> str:
+        """The same in a few lines."""
+        state = "running now" if self.running else "finished" if self.finished else "not finished"
+        counts = self.counts
+        of = "" if self.rows is None else f" of {self.rows:,}"
+        lines = [
+            f"{self.output or 'standard output'}: {state}",
+            f"{counts.answered:,}{of} rows answered, {counts.failed + counts.unsendable:,} failed, "
+            f"{counts.skipped:,} empty, {self.left if self.left is not None else counts.open:,} to go",
+            f"{self.attempts:,} requests sent, {self.maybe_paid:,} of them perhaps paid without an answer",
+        ]
+        return "\n".join(lines)
+
+
+def job_status(output: Path) -> Status:
+    """How far a job is, also while it runs.
+
+    Raises:
+        InputError: There is no journal, or it is damaged.
+    """
+    with _journal(output) as (reader, places):
+        attempts, maybe_paid = reader.count_attempts()
+        running = _is_running(reader)
+        return Status(
+            str(places.output) if places.output else None,
+            reader.get("rows"),
+            reader.counts(),
+            running,
+            reader.finished and not running,
+            attempts,
+            maybe_paid,
+        )
+
+
+def show_row(output: Path, row_index: int) -> Iterator[str]:
+    """One row's exact request, every attempt, the raw answer and the times, line by line.
+
+    Raises:
+        InputError: There is no journal, no such row, or the journal is damaged.
+    """
+    with _journal(output) as (reader, places):
+        attempts = reader.attempts_of(row_index)
+        note = next(
+            (entry.note for entry in reader.outcomes(row_index) if entry.row_index == row_index), None
+        )
+        yield f"row {row_index + 1} of {places.output or 'standard output'}"
+        if note is not None:
+            yield "never sent: " + note.replace("\n", ": ")
+        try:
+            yield from _request_lines(restored(reader.get("job")), places, row_index)
+        except InputError as error:
+            yield f"the request cannot be shown: {error}"
+        for number, attempt in enumerate(attempts, 1):
+            yield from _attempt_lines(number, attempt)
+
+
+def export_job(output: Path, *, to: Path | None = None, force: bool = False) -> int:
+    """Writes the rows that have their end; returns how many.
+
+    Args:
+        output: The job's output, or its journal.
+        to: Where to write instead; ``-`` is standard output.
+        force: Overwrite a file that batchllm did not write.
+
+    Raises:
+        InputError: There is no journal, or the input changed.
+        UsageError: There is a file that batchllm did not write.
+    """
+    with _journal(output) as (reader, places):
+        job = restored(reader.get("job"))
+        path = places.output if to is None else None if str(to) == "-" else to
+        if path is not None:
+            known = reader.get("output") or {}
+            mine = known.get("sha256") if known.get("path") == str(path.absolute()) else None
+            check_output(path, known_sha256=mine, force=force)
+        with set_up(job, places) as stage:
+            _same_input(stage, reader)
+            written, _ = export(stage, reader, path=path, partial=True)
+        return written.rows
+
+
+def clean_job(output: Path, *, force: bool = False) -> list[Path]:
+    """Removes journal and lock of a finished job; returns what was removed.
+
+    Raises:
+        NotNow: A run is at it.
+        UsageError: The job is not finished.
+    """
+    with _journal(output) as (reader, places):
+        finished = reader.finished
+    with JobLock(places.lock):
+        if not finished and not force:
+            raise UsageError(
+                f"{output}: the job is not finished; finish it, or lose its answers with --force"
+            )
+        remove(places.journal)
+        places.lock.unlink(missing_ok=True)
+    return [places.journal, places.lock]
+
+
+@contextmanager
+def _journal(output: Path) -> Iterator[tuple[JournalReader, Places]]:
+    """The journal of an output, or of its own path."""
+    beside = output.with_name(output.name + ".journal")
+    path = output if output.name.endswith(".journal") and not beside.exists() else beside
+    with JournalReader.open(path) as reader:
+        kept = reader.get("job")
+        if kept is None:
+            raise InputError(path, "no run of this job has begun; run it first")
+        places = places_of(restored(kept))
+        yield reader, Places(places.output, path, places.lock)
+
+
+def _is_running(reader: JournalReader) -> bool:
+    """Whether the last run is alive, by its pid; only for people to read, since the lock alone decides."""
+    last = reader.runs()[-1:]
+    if not last or last[0]["ended_at"] is not None or last[0]["host"] != socket.gethostname():
+        return False
+    try:
+        os.kill(last[0]["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _same_input(stage: Stage, reader: JournalReader) -> None:
+    if stage.census.sha256 != reader.get("source"):
+        raise InputError(stage.source.name, "changed since the job's last run; run the job again first")
+
+
+def _request_lines(job: Any, places: Places, row_index: int) -> Iterator[str]:
+    with set_up(job, places) as stage:
+        for row in stage.source.rows():
+            if row.index == row_index:
+                built = stage.builder.build(row)
+                if isinstance(built, ChatRequest):
+                    yield f"request ({built.key.hex()}): {built.body.decode('utf-8', 'replace')}"
+                return
+    raise InputError(stage.source.name, f"has no row {row_index + 1} any more")
+
+
+def _attempt_lines(number: int, attempt: AttemptRecord) -> Iterator[str]:
+    sent = "taken from another job" if attempt.sent_at is None else f"sent {_clock(attempt.sent_at)}"
+    yield f"attempt {number} (run {attempt.run_id}): {sent}"
+    if attempt.body is not None:
+        yield f"  request: {attempt.body.decode('utf-8', 'replace')}"
+    match attempt.outcome:
+        case Response(status=status, headers=headers, body=body, latency_s=latency_s):
+            yield f"  HTTP {status} after {latency_s:.3f} s, {json.dumps(dict(headers))}"
+            yield f"  {body.decode('utf-8', 'replace')}"
+        case Failure(kind=kind, message=message, paid=paid, latency_s=latency_s):
+            yield f"  {kind}: {message}; after {latency_s:.3f} s; paid: {paid}"
+        case None:
+            yield "  nothing came back: in flight, or its run died; perhaps paid"
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
