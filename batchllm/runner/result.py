@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchllm.errors import ExitStatus
+from batchllm.runner.tally import Tally
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,3 +109,33 @@ def exit_status_of(failed: int, sent: int, allow_failed: float) -> ExitStatus:
     if failed == 0 or (allow_failed and failed <= allow_failed * sent):
         return ExitStatus.OK
     return ExitStatus.SOME_FAILED
+
+
+def summary_of(tally: Tally, *, orphans: int, seconds: float, status: int) -> Summary:
+    """The figures of a run as its tally has them: all there is where it is stopped on the way.
+
+    Args:
+        tally: What the run counted.
+        orphans: Attempts of dead runs that may be on the bill, found by this one.
+        seconds: How long it took.
+        status: What the process ends with.
+    """
+    return Summary(
+        rows=tally.rows,
+        answered=tally.answered + tally.before,
+        skipped=tally.skipped,
+        failed=tally.failed + tally.unanswered,
+        failed_by_reason=dict(tally.failed_by_reason),
+        finish_reasons=dict(tally.finish_reasons),
+        requests=tally.requests,
+        attempts=tally.attempts,
+        found=tally.before,
+        maybe_paid_twice=tally.maybe_paid + orphans,
+        prompt_tokens=tally.prompt_tokens,
+        completion_tokens=tally.completion_tokens,
+        total_tokens=tally.tokens,
+        refusals=tally.refusals,
+        retries=dict(tally.retries),
+        seconds=round(seconds, 3),
+        exit_status=status,
+    )

@@ -7,32 +7,31 @@ that brings the answers, then the output. Whatever happens on the road, what was
 import asyncio
 import hashlib
 import json
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from batchllm import __version__
 from batchllm.answer import ASK_AGAIN
-from batchllm.errors import Interrupted, JobError, UsageError
+from batchllm.errors import JobError
 from batchllm.job import Job
 from batchllm.journal import Admitted, JobLock, Journal, State, check_folder, check_space, set_aside
 from batchllm.limiter import Limiter
 from batchllm.progress import Progress, Quiet
-from batchllm.records import Answer, ChatRequest, Failure, Response
+from batchllm.records import Answer, ChatRequest
 from batchllm.request import ask_again
 from batchllm.retry import Fate, RetryPolicy, classify
+from batchllm.runner.endpoint import OnDemand
 from batchllm.runner.export import Figures, export
 from batchllm.runner.forecast import Forecast, forecast_job
 from batchllm.runner.guard import refuse_change
-from batchllm.runner.online import Online, Ticket
+from batchllm.runner.online import Online, Sender, Ticket
 from batchllm.runner.places import check_output, digest_of, places_of
 from batchllm.runner.plan import Plan, chosen_rows
-from batchllm.runner.result import Result, Summary, exit_status_of
+from batchllm.runner.result import Result, Summary, exit_status_of, summary_of
 from batchllm.runner.saved import saved
+from batchllm.runner.signals import signals_stop
 from batchllm.runner.stage import Stage, set_up
 from batchllm.runner.tally import Tally
 
@@ -43,7 +42,11 @@ BYTES_PER_ROW = 4_000
 
 
 def run_job(
-    job: Job, *, progress: Progress | None = None, confirm: Confirm = lambda forecast: None
+    job: Job,
+    *,
+    progress: Progress | None = None,
+    confirm: Confirm = lambda forecast: None,
+    client: Sender | None = None,
 ) -> Result:
     """Runs a job to its end, or as far as it goes; the same call again goes on where it stopped.
 
@@ -51,6 +54,7 @@ def run_job(
         job: What to do.
         progress: Shows how far it is; shows nothing by default.
         confirm: Told the forecast before the first request; raises to stop there.
+        client: Sends the requests, instead of a client of the job's endpoint.
 
     Returns:
         The finished run: its output is written.
@@ -62,21 +66,22 @@ def run_job(
     check_folder(places.journal)
     with (
         JobLock(places.lock, wait_s=job.wait_lock_s),
+        reachable(job) as job,
         set_up(job, places) as stage,
-        _endpoint(stage) as stage,
     ):
-        return asyncio.run(_Run(stage, progress or Quiet(), confirm).whole())
+        return asyncio.run(_Run(stage, progress or Quiet(), confirm, client).whole())
 
 
 class _Run:
     """One run, step by step."""
 
-    def __init__(self, stage: Stage, progress: Progress, confirm: Confirm) -> None:
+    def __init__(self, stage: Stage, progress: Progress, confirm: Confirm, client: Sender | None) -> None:
         self._stage = stage
         self._job = stage.job
         self._places = stage.places
         self._progress = progress
         self._confirm = confirm
+        self._client = client
         self._chosen = chosen_rows(
             stage.census.rows, limit=stage.job.limit, sample=stage.job.sample, seed=stage.job.seed
         )
@@ -108,7 +113,9 @@ class _Run:
         except JobError as error:
             status = int(error.exit_status)
             seconds = asyncio.get_running_loop().time() - started_s
-            self._write_summary(self._stopped(journal, seconds, status))
+            self._write_summary(
+                summary_of(self._tally, orphans=len(journal.orphans), seconds=seconds, status=status)
+            )
             raise
         finally:
             journal.close(status)
@@ -177,7 +184,7 @@ class _Run:
         )
         async with AsyncExitStack() as stack:
             road = Online(
-                client=_OnDemand(job, stack),
+                client=self._client or OnDemand(job, stack),
                 limiter=limiter,
                 journal=journal,
                 retry=RetryPolicy(job.pace.max_attempts),
@@ -189,7 +196,7 @@ class _Run:
             self._progress.start(tally.rows, 0)
             ticker = asyncio.create_task(self._tick(limiter))
             try:
-                with _signals(road):
+                with signals_stop(road):
                     await road.run(plan.batches())
             finally:
                 ticker.cancel()
@@ -233,36 +240,13 @@ class _Run:
     def _summary(self, journal: Journal, figures: Figures, seconds: float) -> Summary:
         status = exit_status_of(figures.failed, figures.answered + figures.failed, self._job.allow_failed)
         return replace(
-            self._stopped(journal, seconds, int(status)),
+            summary_of(self._tally, orphans=len(journal.orphans), seconds=seconds, status=int(status)),
             rows=figures.rows,
             answered=figures.answered,
             skipped=figures.skipped,
             failed=figures.failed,
             failed_by_reason=dict(figures.failed_by_reason),
             finish_reasons=dict(figures.finish_reasons),
-        )
-
-    def _stopped(self, journal: Journal, seconds: float, status: int) -> Summary:
-        """The figures of this run alone, which is all there is when it is stopped on the way."""
-        tally = self._tally
-        return Summary(
-            rows=tally.rows,
-            answered=tally.answered + tally.before,
-            skipped=tally.skipped,
-            failed=tally.failed + tally.unanswered,
-            failed_by_reason=dict(tally.failed_by_reason),
-            finish_reasons=dict(tally.finish_reasons),
-            requests=tally.requests,
-            attempts=tally.attempts,
-            found=tally.before,
-            maybe_paid_twice=tally.maybe_paid + len(journal.orphans),
-            prompt_tokens=tally.prompt_tokens,
-            completion_tokens=tally.completion_tokens,
-            total_tokens=tally.tokens,
-            refusals=tally.refusals,
-            retries=dict(tally.retries),
-            seconds=round(seconds, 3),
-            exit_status=status,
         )
 
     def _write_summary(self, summary: Summary) -> None:
@@ -279,68 +263,6 @@ class _Run:
         view = limiter.view(asyncio.get_running_loop().time())
         note = "" if view.limits == "nothing" else f"limit: {view.limits}"
         self._progress.show(tally.ended, tally.failed + tally.unanswered, tally.tokens, note)
-
-
-class _OnDemand:
-    """A client that is opened by the first request: a job with nothing to send needs none."""
-
-    def __init__(self, job: Job, stack: AsyncExitStack) -> None:
-        self._job = job
-        self._stack = stack
-        self._opening: asyncio.Task[Any] | None = None
-
-    async def send(self, request: ChatRequest) -> Response | Failure:
-        if self._opening is None:
-            self._opening = asyncio.create_task(self._open())
-        client = await asyncio.shield(self._opening)
-        outcome: Response | Failure = await client.send(request)
-        return outcome
-
-    async def _open(self) -> Any:
-        from batchllm.client import Client
-
-        return await self._stack.enter_async_context(
-            Client(self._job.endpoint, timeout_s=self._job.pace.timeout_s)
-        )
-
-
-@contextmanager
-def _endpoint(stage: Stage) -> Iterator[Stage]:
-    """The stage with an endpoint that can be reached: starts the simulator where it is asked for by name."""
-    job = stage.job
-    if job.endpoint.preset != "simulator" or job.endpoint.base_url:
-        yield stage
-        return
-    from batchllm.simulator import SimulatorSettings, start_in_thread
-
-    with start_in_thread(SimulatorSettings()) as simulator:
-        endpoint = replace(job.endpoint, base_url=simulator.base_url)
-        yield replace(stage, job=replace(job, endpoint=endpoint))
-
-
-@contextmanager
-def _signals(road: Online) -> Iterator[None]:
-    """The first signal stops the run in order, the second at once; only the main thread hears signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    seen: list[int] = []
-
-    def heard(number: int) -> None:
-        seen.append(number)
-        road.stop(Interrupted(seen[0]))
-        if len(seen) > 1:
-            road.abort()
-
-    for number in numbers:
-        loop.add_signal_handler(number, partial(heard, number))
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
 
 
 def maybe_paid_rows(journal: Journal) -> tuple[int, ...]:
@@ -365,13 +287,3 @@ def _pace_words(limiter: Limiter[Ticket], now: float) -> str:
     if view.tokens_per_minute:
         words.append(f"{view.tokens_per_minute:,.0f} tokens/min")
     return ", ".join(words)
-
-
-def need_model(job: Job) -> None:
-    """Refuses a job without a model.
-
-    Raises:
-        UsageError: No model is named and none can be chosen.
-    """
-    if not job.endpoint.model and not job.per_row:
-        raise UsageError("no model: name one with --model, or set OPENAI_MODEL")

@@ -1,0 +1,68 @@
+"""The endpoint of a run: opened when the first request needs it, started where it is the simulator."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+
+from batchllm.errors import UsageError
+from batchllm.job import Job
+from batchllm.records import ChatRequest, Failure, Response
+
+
+class OnDemand:
+    """A client that is opened by the first request: a job with nothing left to send needs none.
+
+    Args:
+        job: Whose endpoint.
+        stack: Closes the client at the end of the run.
+    """
+
+    def __init__(self, job: Job, stack: AsyncExitStack) -> None:
+        self._job = job
+        self._stack = stack
+        self._opening: asyncio.Task[Any] | None = None
+
+    async def send(self, request: ChatRequest) -> Response | Failure:
+        """Sends one request; every outcome is data."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open())
+        client = self._opening.result() if self._opening.done() else await asyncio.shield(self._opening)
+        outcome: Response | Failure = await client.send(request)
+        return outcome
+
+    async def _open(self) -> Any:
+        from batchllm.client import Client
+
+        client = Client(self._job.endpoint, timeout_s=self._job.pace.timeout_s)
+        return await self._stack.enter_async_context(client)
+
+
+@contextmanager
+def reachable(job: Job) -> Iterator[Job]:
+    """The job with an endpoint that can be reached: the simulator is started where it is asked for by name.
+
+    Raises:
+        UsageError: No model is named, and the endpoint has not exactly one.
+    """
+    if job.endpoint.preset == "simulator" and not job.endpoint.base_url:
+        from batchllm.simulator import SimulatorSettings, start_in_thread
+
+        with start_in_thread(SimulatorSettings()) as simulator:
+            yield replace(job, endpoint=replace(job.endpoint, base_url=simulator.base_url))
+    elif not job.endpoint.model and not job.per_row:
+        yield replace(job, endpoint=replace(job.endpoint, model=asyncio.run(_only_model(job))))
+    else:
+        yield job
+
+
+async def _only_model(job: Job) -> str:
+    from batchllm.client import Client
+
+    async with Client(job.endpoint) as client:
+        models = await client.models()
+    if len(models) == 1:
+        return models[0]
+    some = ", ".join(models[:8]) + (", …" if len(models) > 8 else "")
+    raise UsageError(f"{job.endpoint.base_url} has {len(models)} models; name one with --model: {some}")

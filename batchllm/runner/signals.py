@@ -1,0 +1,46 @@
+"""Signals: the first one stops a run in order, the second at once."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from batchllm.errors import Interrupted
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stoppable(Protocol):
+    """What a signal needs of a road."""
+
+    def stop(self, error: BaseException) -> None:
+        """Nothing new leaves; what is in flight may land."""
+
+    def abort(self) -> None:
+        """What is in flight is given up."""
+
+
+@contextmanager
+def signals_stop(road: Stoppable) -> Iterator[None]:
+    """Hears signals while a road is travelled; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    heard: list[int] = []
+
+    def hear(number: int) -> None:
+        heard.append(number)
+        road.stop(Interrupted(heard[0]))
+        if len(heard) > 1:
+            road.abort()
+
+    for number in STOPPING:
+        loop.add_signal_handler(number, hear, number)
+    try:
+        yield
+    finally:
+        for number in STOPPING:
+            loop.remove_signal_handler(number)
