@@ -22,7 +22,7 @@ from batchllm.progress import Progress, Quiet
 from batchllm.records import Answer, ChatRequest
 from batchllm.request import ask_again
 from batchllm.retry import Fate, RetryPolicy, classify
-from batchllm.runner.endpoint import OnDemand
+from batchllm.runner.endpoint import OnDemand, reachable
 from batchllm.runner.export import Figures, export
 from batchllm.runner.forecast import Forecast, forecast_job
 from batchllm.runner.guard import refuse_change
