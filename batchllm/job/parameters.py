@@ -1,5 +1,6 @@
 """Variables of the template and parameters of the request, merged over all places that give them."""
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,12 @@ def template_variables(given: Given, template: "Template | None", file: JobFile 
     variables: dict[str, Any] = dict(file.variables) if file else {}
     if file:
         given.sources.update({f"var.{name}": str(file.path) for name in variables})
-    variables |= given.merged("var")
+    places = dict.fromkeys(variables, str(file.path) if file else "")
+    variables |= (flagged := given.merged("var"))
+    if template is not None:
+        for name in variables:
+            called = f"{given.called('var')} {name}" if name in flagged else f"{name} in {places[name]}"
+            _refuse_unread(name, called, template)
     known = template.variables if template else {}
     for name in _VARIABLES:
         rank = given.rank(name)
@@ -57,6 +63,12 @@ def template_variables(given: Given, template: "Template | None", file: JobFile 
         value = given.get(name)
         variables[name] = list(value) if isinstance(value, tuple) else value
     return variables
+
+
+def _refuse_unread(name: str, called: str, template: "Template") -> None:
+    """A variable that the template neither declares nor mentions would be passed over in silence."""
+    if name not in template.variables and not re.search(rf"\b{re.escape(name)}\b", template.source):
+        raise UsageError(f"{called}: the template reads no such variable{_there_are(template.variables)}")
 
 
 def _there_are(known: Mapping[str, Any]) -> str:
