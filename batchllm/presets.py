@@ -58,6 +58,7 @@ class Preset:
         default_model: Cheap and without reasoning; empty where only ``/models`` knows.
         model_required: What the model is called where the user must name it, else ``None``.
         default_parameters: Request parameters that go with the default model, below the template's.
+        organizations: Whether it takes OpenAI's organisation and project headers.
         docs: Where the vendor describes the API.
         verified: Whether it was run against the real thing.
         charge: What admission takes off the token limit, as ``records.Endpoint.charge``.
@@ -77,6 +78,7 @@ class Preset:
     default_model: str = ""
     model_required: str | None = None
     default_parameters: Mapping[str, Any] = field(default_factory=dict)
+    organizations: bool = False
     docs: str = ""
     verified: bool = False
     charge: str = "max_tokens"

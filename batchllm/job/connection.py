@@ -59,15 +59,14 @@ def endpoint(given: Given, environ: Mapping[str, str], *, template_model: Any, n
     key, key_source = _key(given, environ, place, needs_key)
     if key_source:
         given.sources["api_key"] = key_source
-    openai_like = preset.name in ("openai", presets.CUSTOM)
     return Endpoint(
         preset=preset.name,
         base_url=url,
         model=_model(given, environ, preset, template_model),
         api_key=key,
         key_source=key_source,
-        organization=environ.get("OPENAI_ORG_ID") or None if openai_like else None,
-        project=environ.get("OPENAI_PROJECT_ID") or None if openai_like else None,
+        organization=environ.get("OPENAI_ORG_ID") or None if preset.organizations else None,
+        project=environ.get("OPENAI_PROJECT_ID") or None if preset.organizations else None,
         headers=_headers(given),
         azure_api_version=_azure_api_version(preset, url, environ),
         charge=preset.charge,
