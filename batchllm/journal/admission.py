@@ -24,7 +24,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from batchllm.journal.database import request_check
-from batchllm.journal.entries import STATES, Admitted, State
+from batchllm.journal.entries import STATES, Admitted
 from batchllm.journal.faults import damaged
 from batchllm.journal.replies import printable
 from batchllm.journal.statements import CLAIM, LAST_OF_KEYS, NEW_REQUEST, SET_ROW
@@ -48,7 +48,7 @@ class _Request(NamedTuple):
     attempts: int
     attempt_id: int | None
     plan: int
-    shared: bool
+    shared: int  # 0 or 1: SQLite takes plain integers without asking how
 
 
 class Admission:
@@ -72,17 +72,19 @@ class Admission:
         """Admits rows in input order; every row of the input once a plan."""
         requests = self._requests(Counter(item[1] for item in items if item[1] is not None))
         admitted: list[Admitted] = []
-        rows: list[tuple[int, int | None, str | None, bool, int]] = []
+        rows: list[tuple[int, int | None, str | None, int, int]] = []
         for row_index, key, note in items:
             if key is None:
                 text = printable(note or "")
-                rows.append((row_index, None, text, False, crc32(text.encode()) & 0x7FFFFFFF))
+                rows.append((row_index, None, text, 0, crc32(text.encode()) & 0x7FFFFFFF))
                 admitted.append(Admitted(row_index, None, None, None, 0, None, text, False))
                 continue
             request_id, ordinal, state, attempts, attempt_id, _, shared = requests[key].popleft()
             rows.append((row_index, request_id, None, shared, 0))
             admitted.append(
-                Admitted(row_index, request_id, ordinal, STATES[state], attempts, attempt_id, None, shared)
+                Admitted(
+                    row_index, request_id, ordinal, STATES[state], attempts, attempt_id, None, shared == 1
+                )
             )
         SET_ROW.run(self._connection, rows)
         return admitted
@@ -105,10 +107,10 @@ class Admission:
             first = 0 if last is None else last.ordinal + 1
             for ordinal in range(first, first + make - len(requests)):
                 new.append((self._next_id, key, ordinal, self.plan))
-                requests.append(_Request(self._next_id, ordinal, State.OPEN, 0, None, self.plan, False))
+                requests.append(_Request(self._next_id, ordinal, 0, 0, None, self.plan, 0))
                 self._next_id += 1
             if self.dedupe:
-                requests.extend([requests[0]._replace(shared=True)] * (count - 1))
+                requests.extend([requests[0]._replace(shared=1)] * (count - 1))
             found[key] = requests
         CLAIM.run(self._connection, claims)
         NEW_REQUEST.run(self._connection, new)
@@ -148,9 +150,9 @@ class Admission:
         if last.ordinal > 0:
             row = self._connection.execute(_ANSWERED, (key,)).fetchone()
             request = self._sound(row or self._connection.execute(_RANGE, (key, 0, 0)).fetchone())
-        return request._replace(shared=request.plan == self.plan)
+        return request._replace(shared=int(request.plan == self.plan))
 
     def _sound(self, fields: Sequence[int] | None) -> _Request:
         if fields is None or fields[-1] != 1:
             raise damaged(self._path, "a request does not match its check")
-        return _Request._make((*fields[:-1], False))
+        return _Request._make((*fields[:-1], 0))

@@ -14,9 +14,9 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
-from batchllm.errors import CannotWrite, InputError
-from batchllm.journal.faults import damaged, job_error
-from batchllm.journal.place import SIDECARS, create_private, is_there, sync_folder
+from batchllm.errors import InputError
+from batchllm.journal.faults import damaged, job_error, write_error
+from batchllm.journal.place import SIDECARS, create_private, is_there, sync
 
 APPLICATION_ID = 0x424C4C4D
 VERSION = 1
@@ -143,6 +143,7 @@ def set_aside(path: Path) -> Path | None:
 
     Raises:
         CannotWrite: It cannot be renamed.
+        StorageFailure: The disk reported an error.
     """
     if not is_there(path):
         return None
@@ -162,9 +163,9 @@ def set_aside(path: Path) -> Path | None:
             if old.exists():
                 old.rename(f"{aside}{sidecar}")
         path.rename(aside)
-        sync_folder(path.parent)
+        sync(path.parent)
     except OSError as error:
-        raise CannotWrite(f"{path} cannot be renamed ({error.strerror}); check its folder") from None
+        raise write_error(path, error) from error
     return aside
 
 
@@ -175,20 +176,22 @@ def _create(path: Path) -> None:
     connection = connect(draft)
     try:
         connection.executescript(
-            f"PRAGMA synchronous=FULL; PRAGMA fullfsync=ON; BEGIN; {SCHEMA}"
+            f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; BEGIN; {SCHEMA}"
             f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={VERSION}; COMMIT;"
+            "PRAGMA journal_mode=WAL;"
         )
     except sqlite3.Error as error:
         raise job_error(error, draft) from error
     finally:
         connection.close()
     try:
+        sync(draft)
         for sidecar in SIDECARS:
             Path(f"{path}{sidecar}").unlink(missing_ok=True)
         draft.rename(path)
-        sync_folder(path.parent)
+        sync(path.parent)
     except OSError as error:
-        raise CannotWrite(f"{path} cannot be created ({error.strerror}); check its folder") from None
+        raise write_error(path, error) from error
 
 
 def _set_up(connection: sqlite3.Connection) -> None:
@@ -200,7 +203,7 @@ def _set_up(connection: sqlite3.Connection) -> None:
         "temp_store=MEMORY",
         "mmap_size=0",
         "cache_size=-16384",
-        "wal_autocheckpoint=1000",
+        "wal_autocheckpoint=4000",
         "journal_size_limit=67108864",
         "busy_timeout=5000",
     ):

@@ -1,5 +1,6 @@
 """What an error of SQLite means for the job."""
 
+import errno
 import os
 import sqlite3
 from pathlib import Path
@@ -10,7 +11,7 @@ FULL = 13
 """SQLITE_FULL: the one error after which a smaller write may still succeed."""
 
 _READ_ONLY, _CANNOT_OPEN, _NO_PERMISSION = 8, 14, 3
-_CORRUPT, _NOT_A_DATABASE, _SCHEMA, _FORMAT = 11, 26, 17, 24
+_CORRUPT, _NOT_A_DATABASE, _FORMAT = 11, 26, 24
 _BUSY, _LOCKED = 5, 6
 _IO_ERROR = 10
 _NO_ROOM_BYTES = 1 << 20
@@ -39,7 +40,11 @@ def job_error(error: sqlite3.Error, path: Path) -> JobError:
         return CannotWrite(
             f"{path}: the journal cannot be written ({error}); check the permissions of its folder"
         )
-    if code in (_CORRUPT, _NOT_A_DATABASE, _FORMAT):
+    if code == _NOT_A_DATABASE:
+        return InputError(
+            path, "not a journal of batchllm, or its beginning is damaged; restore or remove it"
+        )
+    if code in (_CORRUPT, _FORMAT):
         return damaged(path, str(error))
     if code in (_BUSY, _LOCKED):
         return NotNow(
@@ -48,6 +53,13 @@ def job_error(error: sqlite3.Error, path: Path) -> JobError:
     return StorageFailure(
         f"{path}: the journal could not be written or read ({error}); check the disk, then run the same command again"
     )
+
+
+def write_error(path: Path, error: OSError) -> JobError:
+    """Turns an error of the operating system into one that says what happened, where, and what to do."""
+    if error.errno == errno.EIO:
+        return StorageFailure(f"{path}: {error.strerror}; check the disk, then run the same command again")
+    return CannotWrite(f"{path}: {error.strerror}; check its folder, then run the same command again")
 
 
 def _is_full(path: Path) -> bool:

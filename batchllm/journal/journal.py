@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,12 +9,11 @@ from types import TracebackType
 from typing import Any
 
 from batchllm.journal.admission import Item
-from batchllm.journal.database import connect, open_writer
-from batchllm.journal.entries import Admitted, Orphan, Plan, State, Stored, Unsettled
-from batchllm.journal.faults import job_error
+from batchllm.journal.database import connect
+from batchllm.journal.entries import Admitted, Plan, State, Stored, Unsettled
+from batchllm.journal.opening import Opened, close_store, open_store
 from batchllm.journal.reader import JournalReader
-from batchllm.journal.recovery import check_after_crash, recover
-from batchllm.journal.store import Group, Intent, Store
+from batchllm.journal.store import Intent
 from batchllm.journal.writer import Kind, Writer
 from batchllm.records import Failure, Response
 
@@ -34,33 +32,19 @@ class Journal:
         orphans: Attempts of dead runs that may have been paid without an answer, found now for the first time.
     """
 
-    def __init__(
-        self,
-        connection: sqlite3.Connection,
-        path: Path,
-        *,
-        new: bool,
-        threaded: bool,
-        clock: Callable[[], float],
-        version: str,
-    ) -> None:
+    def __init__(self, opened: Opened, writer: Writer, path: Path, clock: Callable[[], float]) -> None:
         self.path = path
-        self.new = new
-        self._connection = connection
+        self.new = opened.new
+        self.run_id = opened.run_id
+        self.orphans = opened.orphans
+        self._unsettled = opened.unsettled
+        self._meta = opened.meta
+        self._next_attempt = opened.next_attempt
+        self._store = opened.store
+        self._writer = writer
         self._clock = clock
-        self._threaded = threaded
-        self._closed = False
-        check_after_crash(connection, path)
-        store = self._store = Store(connection, path)
-        self._open_requests: list[tuple[int, int, int]] = []
-        self.orphans: tuple[Orphan, ...] = ()
-        self.run_id = 0
-        store.write(Group(calls=[lambda: self._begin(version)]))
-        self._meta: dict[str, str] = dict(connection.execute("SELECT key, value FROM meta"))
-        (last,) = connection.execute("SELECT max(attempt_id) FROM attempt").fetchone()
-        self._next_attempt: int = (last or 0) + 1
         self._reader: JournalReader | None = None
-        self._writer = Writer(store, path, threaded=threaded)
+        self._closed = False
 
     @classmethod
     def open(
@@ -80,21 +64,9 @@ class Journal:
             InputError: It is something else, damaged, or of another version.
             StorageFailure: The disk reported an error.
         """
-        connection, new = open_writer(path)
-        try:
-            return cls(connection, path, new=new, threaded=threaded, clock=clock, version=version)
-        except sqlite3.Error as error:
-            connection.close()
-            raise job_error(error, path) from error
-        except BaseException:
-            connection.close()
-            raise
-
-    def _begin(self, version: str) -> None:
-        now = self._clock()
-        orphans, self._open_requests = recover(self._connection, self.path, now)
-        self.orphans = tuple(orphans)
-        self.run_id = self._store.begin_run(now, version)
+        writer = Writer(path, threaded=threaded)
+        opened = writer.start(lambda: open_store(path, clock(), version))
+        return cls(opened, writer, path, clock)
 
     # -- what a run does for every row, in this order ---------------------------------------------------------
 
@@ -155,7 +127,7 @@ class Journal:
             attempt_id: The attempt whose reply is its outcome; ``None`` where it was never sent.
             attempts: Attempts so far, of all runs.
         """
-        self._writer.settle((request_id, state, attempts, attempt_id))
+        self._writer.settle((request_id, int(state), attempts, attempt_id))
 
     def adopt(self, answers: Sequence[tuple[int, Stored]]) -> "asyncio.Future[list[int]]":
         """Takes answers over from another job's journal, each as the reply to an attempt that was never sent.
@@ -185,7 +157,7 @@ class Journal:
     def unsettled(self) -> Iterator[Unsettled]:
         """Replies that dead runs saved and did not settle: read them, and settle or send again."""
         reader = self.reader()
-        for request_id, attempt_id, attempts in self._open_requests:
+        for request_id, attempt_id, attempts in self._unsettled:
             yield Unsettled(request_id, attempt_id, attempts, reader.response_of(attempt_id))
 
     def put(self, key: str, value: Any) -> None:
@@ -222,21 +194,9 @@ class Journal:
         if self._closed:
             return
         self._closed = True
-        known = self._writer.failure
-        self._writer.stop()
         if self._reader is not None:
             self._reader.close()
-        try:
-            if self._writer.failure is None:
-                ended = Group(calls=[lambda: self._store.end_run(self.run_id, self._clock(), exit_status)])
-                self._store.write(ended)
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            elif known is None:
-                raise self._writer.failure
-        except sqlite3.Error as error:
-            raise job_error(error, self.path) from error
-        finally:
-            self._connection.close()
+        self._writer.stop(lambda: close_store(self._store, self.run_id, self._clock(), exit_status))
 
     def __enter__(self) -> "Journal":
         return self

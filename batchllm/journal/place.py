@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 from batchllm.errors import CannotWrite, InputError
+from batchllm.journal.faults import write_error
 
 NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "smb2", "9p", "afs", "ceph", "davfs", "ncpfs", "fuse"}
@@ -106,20 +107,24 @@ def is_there(path: Path) -> bool:
 def create_private(path: Path) -> None:
     """Creates an empty file, mode 0600 whatever the umask, that nobody else made or planted.
 
+    What a crash left under that name goes first, sidecars too: SQLite would take them for its own.
+
     Raises:
         CannotWrite: It cannot be created.
+        StorageFailure: The disk reported an error.
     """
     try:
-        path.unlink(missing_ok=True)  # what a crash left of an earlier attempt; a link goes, not its target
+        for suffix in (*SIDECARS, "-journal", ""):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)  # of a link, the link; never its target
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         os.close(os.open(path, flags, 0o600))
     except OSError as error:
-        raise CannotWrite(f"{path} cannot be created ({error.strerror}); check its folder") from None
+        raise write_error(path, error) from error
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def sync(path: Path) -> None:
+    """Makes a file's bytes, or a folder's names, durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
@@ -139,7 +144,7 @@ def remove(path: Path) -> None:
             Path(f"{path}{sidecar}").unlink(missing_ok=True)
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise CannotWrite(f"{path} cannot be removed ({error.strerror}); check its folder") from None
+        raise write_error(path, error) from error
 
 
 def state_path(name: str) -> Path:

@@ -7,6 +7,7 @@ keeps two of them from ever doing so at once.
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -122,8 +123,9 @@ class JournalReader:
         """Every row of the current plan with what it got, in input order, from row ``start`` on."""
         path, entry = self.path, verify.entry
         try:
-            for fields in self._connection.execute(verify.ENTRIES, (start,)):
-                yield entry(path, fields)
+            with closing(self._connection.execute(verify.ENTRIES, (start,))) as rows:
+                for fields in rows:
+                    yield entry(path, fields)
         except sqlite3.Error as error:
             raise job_error(error, path) from error
         self._check_still_immutable()

@@ -48,7 +48,7 @@ ReplyRow = tuple[int, float, float, int | None, str | None, str | None, str | No
 def pack(attempt_id: int, received_at: float, outcome: Response | Failure) -> ReplyRow:
     """The row that keeps an outcome."""
     if isinstance(outcome, Response):
-        status, latency_s, body = outcome.status, outcome.latency_s, outcome.body
+        status, latency_s, body = outcome.status, _finite(outcome.latency_s), outcome.body
         crc = seal(attempt_id, status, latency_s, received_at, None, None, None, body)
         return (
             attempt_id,
@@ -63,7 +63,7 @@ def pack(attempt_id: int, received_at: float, outcome: Response | Failure) -> Re
             body,
         )
     kind, message, paid = str(outcome.kind), printable(outcome.message), str(outcome.paid)
-    latency_s, body = outcome.latency_s, outcome.partial
+    latency_s, body = _finite(outcome.latency_s), outcome.partial
     crc = seal(attempt_id, None, latency_s, received_at, kind, message, paid, body)
     return (attempt_id, received_at, latency_s, None, kind, message, paid, crc, None, body)
 
@@ -99,6 +99,11 @@ def seal(
     if failure is not None:
         facts += f"{failure}\0{message}\0{paid}".encode("utf-8", "surrogatepass")
     return zlib.crc32(body, zlib.crc32(facts))
+
+
+def _finite(seconds: float) -> float:
+    """SQLite keeps NaN as NULL, which would no longer match the seal."""
+    return seconds if seconds == seconds else 0.0
 
 
 def kept_headers(headers: Mapping[str, str]) -> str | None:

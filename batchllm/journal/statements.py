@@ -2,19 +2,21 @@
 
 Each step of SQLite lets go of the interpreter's lock and takes it again, and with a busy event loop on the other
 side of that lock, a step a row costs more than the row. So rows go down in a few statements whose ``VALUES`` hold
-1, 2, 4, … 64 of them: few shapes, each compiled once by the connection's statement cache.
+many of them, in few enough shapes that the connection's statement cache keeps each compiled.
 """
 
 # ruff: noqa: S608 - the SQL is put together from constants of this package
 
 import sqlite3
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
 from batchllm.journal.database import attempt_check, request_check, row_sum
 
-MOST_ROWS = 64
+SHAPES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+"""Rows in a statement: three statements at most for any number of rows up to 64."""
 
 
 class Bulk:
@@ -29,8 +31,7 @@ class Bulk:
     __slots__ = ("_texts",)
 
     def __init__(self, head: str, row: str, tail: str = "") -> None:
-        sizes = [1 << power for power in range(MOST_ROWS.bit_length())]
-        self._texts = {size: f"{head} {','.join([row] * size)} {tail}" for size in sizes}
+        self._texts = {rows: f"{head} {','.join([row] * rows)} {tail}" for rows in SHAPES}
 
     def run(self, connection: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> None:
         """Executes it for all rows."""
@@ -47,13 +48,12 @@ class Bulk:
     def _steps(
         self, connection: sqlite3.Connection, rows: Sequence[Sequence[Any]]
     ) -> Iterator[sqlite3.Cursor]:
-        start, left = 0, len(rows)
-        while left:
-            size = min(MOST_ROWS, 1 << (left.bit_length() - 1))
-            part = rows[start : start + size]
-            yield connection.execute(self._texts[size], tuple(chain.from_iterable(part)))
-            start += size
-            left -= size
+        start, end = 0, len(rows)
+        while start < end:
+            shape = SHAPES[bisect_right(SHAPES, end - start) - 1]
+            part = rows[start : start + shape]
+            yield connection.execute(self._texts[shape], tuple(chain.from_iterable(part)))
+            start += shape
 
 
 SET_META = Bulk("INSERT OR REPLACE INTO meta(key, value) VALUES", "(?,?)")

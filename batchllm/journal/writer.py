@@ -23,6 +23,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from batchllm.journal.faults import FULL, code_of, job_error
+from batchllm.journal.opening import Opened
 from batchllm.journal.replies import pack
 from batchllm.journal.store import Group, Settlement, Store
 
@@ -34,7 +35,7 @@ class Kind(IntEnum):
     WRITE = 1  # (intents, saves as of SAVE, the result)
     SAVE = 2  # (attempt id, received_at, Response | Failure)
     CALL = 3  # a function on the store's connection, within the transaction; its future is a concurrent one
-    STOP = 4
+    STOP = 4  # a function that ends the run, after all else; its future is a concurrent one
 
 
 Operation = tuple[Kind, Any, Any]
@@ -42,30 +43,49 @@ Operation = tuple[Kind, Any, Any]
 
 
 class Writer:
-    """Owns the store, in a thread of its own or in the caller's.
+    """Owns the store, from its opening to its closing, in a thread of its own or in the caller's.
 
     Args:
-        store: Where operations go.
         path: The journal, for messages.
         threaded: Whether there is a thread; without one, ``submit`` commits before it returns.
+
+    Attributes:
+        failure: Why nothing can be written any more.
     """
 
-    def __init__(self, store: Store, path: Path, *, threaded: bool) -> None:
-        self._store = store
+    def __init__(self, path: Path, *, threaded: bool) -> None:
         self._path = path
+        self._threaded = threaded
         self._queue: SimpleQueue[Operation] = SimpleQueue()
         self._settlements: deque[Settlement] = deque()
         self._meta: deque[tuple[str, str]] = deque()
         self._thread: threading.Thread | None = None
-        self.failure: Exception | None = None
+        self._store: Store
         self._full = False
-        if threaded:
-            self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
+        self._stopped = False
+        self.failure: Exception | None = None
+
+    def start(self, open_store: Callable[[], Opened]) -> Opened:
+        """Opens the store where it will be used, and returns what was found.
+
+        Raises:
+            JobError: It cannot be opened.
+        """
+        opening: Future[Opened] = Future()
+        if self._threaded:
+            self._thread = threading.Thread(
+                target=self._work, args=(open_store, opening), name="journal", daemon=True
+            )
             self._thread.start()
+        else:
+            self._open(open_store, opening)
+        return opening.result()
 
     def submit(self, kind: Kind, payload: Any, future: Any) -> None:
         """Queues an operation; its future is resolved when it is durable."""
-        if self._thread is not None:
+        if self._stopped:
+            raise RuntimeError("the journal is closed")
+        if self._threaded:
             self._queue.put((kind, payload, future))
         else:
             self._commit([(kind, payload, future)])
@@ -88,23 +108,69 @@ class Writer:
         self.submit(Kind.CALL, function, future)
         return future.result()
 
-    def stop(self) -> None:
-        """Writes what waits and ends the thread."""
-        if self._thread is not None:
-            self._queue.put((Kind.STOP, None, None))
-            self._thread.join()
-            self._thread = None
-        elif self._settlements or self._meta:
-            self._commit([])
+    def stop(self, finish: Callable[[], None]) -> None:
+        """Writes what waits, runs ``finish`` if nothing has failed, closes the store and ends the thread.
 
-    def _work(self) -> None:
+        Raises:
+            JobError: Something of that failed; not again if callers have been told of it before.
+        """
+        told = self.failure is not None
+        self._stopped = True
+        stopping: Future[None] = Future()
+        if self._thread is not None:
+            self._queue.put((Kind.STOP, finish, stopping))
+            self._thread.join()
+        else:
+            self._commit([])
+            self._stop(finish, stopping)
+        if not told:
+            stopping.result()
+
+    def _open(self, open_store: Callable[[], Opened], opening: "Future[Opened]") -> bool:
+        try:
+            opened = open_store()
+        except Exception as error:  # noqa: BLE001 - the caller waits for it
+            opening.set_exception(error)
+            return False
+        self._store = opened.store
+        opening.set_result(opened)
+        return True
+
+    def _work(self, open_store: Callable[[], Opened], opening: "Future[Opened]") -> None:
+        """The thread."""
+        if not self._open(open_store, opening):
+            return
         queue = self._queue
-        stopping = False
-        while not stopping:
+        while True:
             operations = [queue.get()]
             operations += [queue.get_nowait() for _ in range(queue.qsize())]
-            stopping = any(kind is Kind.STOP for kind, _, _ in operations[-8:])
-            self._commit([operation for operation in operations if operation[0] is not Kind.STOP])
+            if operations[-1][0] is Kind.STOP:
+                _, finish, stopping = operations.pop()
+                self._commit(operations)
+                self._stop(finish, stopping)
+                return
+            self._commit(operations)
+
+    def _stop(self, finish: Callable[[], None], stopping: "Future[None]") -> None:
+        try:
+            try:
+                if self.failure is None:
+                    finish()
+            finally:
+                self._store.connection.close()
+        except Exception as error:  # noqa: BLE001 - the caller waits for it
+            self._fail(error)
+        if self.failure is None:
+            stopping.set_result(None)
+        else:
+            stopping.set_exception(self.failure)
+
+    def _fail(self, error: Exception) -> None:
+        if self.failure is not None:
+            return
+        self.failure = job_error(error, self._path) if isinstance(error, sqlite3.Error) else error
+        if self.failure is not error:
+            self.failure.__cause__ = error
 
     def _commit(self, operations: Sequence[Operation]) -> None:
         """Writes one group and resolves its futures."""
@@ -112,12 +178,9 @@ class Writer:
             try:
                 self._resolve(self._write(operations))
                 return
-            except sqlite3.Error as error:
-                self._full = code_of(error) == FULL
-                self.failure = job_error(error, self._path)
-                self.failure.__cause__ = error
             except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, or would wait for ever
-                self.failure = error
+                self._full = isinstance(error, sqlite3.Error) and code_of(error) == FULL
+                self._fail(error)
         if self._full:
             operations = self._salvage(operations)
         self._refuse(operations)
@@ -174,10 +237,10 @@ class Writer:
     def _resolve(self, results: list[tuple[Any, Any]]) -> None:
         if not results:
             return
-        if self._thread is None:
+        if self._threaded:
+            self._in_loop(results[0][0], _set_results, results)
+        else:
             _set_results(results)
-            return
-        self._in_loop(results[0][0], _set_results, results)
 
     def _refuse(self, operations: Sequence[Operation]) -> None:
         """Delivers the failure to whoever waits."""
@@ -190,10 +253,10 @@ class Writer:
                 waiting.append(future)
         if not waiting:
             return
-        if self._thread is None:
-            _set_failure(waiting, self.failure)
-        else:
+        if self._threaded:
             self._in_loop(waiting[0], _set_failure, waiting, self.failure)
+        else:
+            _set_failure(waiting, self.failure)
 
     @staticmethod
     def _in_loop(future: "asyncio.Future[Any]", function: Callable[..., None], *arguments: Any) -> None:
