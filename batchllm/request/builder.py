@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
 import orjson
 
-from batchllm import presets, tokens
+from batchllm import presets, prices, tokens
 from batchllm.answer import Reader, answer_columns
 from batchllm.errors import UsageError
 from batchllm.job import Job
 from batchllm.records import ChatRequest, Row
 from batchllm.request.draft import Draft, Task, image_cells
 from batchllm.request.images import Media
+from batchllm.request.limits import Limits
 from batchllm.request.messages import Messages, TokenCount, own_start, with_images
 from batchllm.request.outcome import Refused, Skipped, Unsendable
 from batchllm.request.parameters import fitted, max_tokens, merged
@@ -34,14 +36,13 @@ class RequestBuilder:
         columns: The columns of the input.
         sample: Some rows, to find the text column.
         count: Counts the tokens of a text; ``None`` where nobody needs ``prompt_tokens``.
-        context_window: Tokens of the model's context, or a function of the model; checked where ``count`` is there.
+        context_window: Tokens of a model's context, ``None`` where nobody knows; by default what is published.
         truncate: Cuts a text to a number of tokens of a model.
 
     Attributes:
         column: The text column; ``None`` where none is read.
         used_columns: The columns that requests read.
         answer_columns: The columns that answers fill.
-        truncated: How many times a text was cut.
 
     Raises:
         UsageError: The job does not fit the columns, or cannot be asked at all.
@@ -54,7 +55,7 @@ class RequestBuilder:
         sample: Iterable[Row],
         count: Callable[[str], int] | None,
         *,
-        context_window: int | Callable[[str], int | None] | None = None,
+        context_window: Callable[[str], int | None] | None = None,
         truncate: Callable[[str, int, str], str] = tokens.truncate,
     ) -> None:
         self._job = job
@@ -62,9 +63,8 @@ class RequestBuilder:
         self._preset = presets.load(job.endpoint.preset)
         self._seed = job.endpoint.preset.encode() + b"\0"
         self._count = None if count is None else TokenCount(count)
-        self._window = context_window
-        self._truncate = truncate
-        self.truncated = 0
+        published = partial(prices.context_window, job.endpoint.base_url)
+        self._limits = Limits(job, context_window or published, truncate)
         spec = answer_spec(job)
         self._schema = spec.schema if spec.read == "json" and isinstance(spec.schema, Mapping) else None
         self._reader = Reader(spec)
@@ -92,6 +92,11 @@ class RequestBuilder:
         self._own_layer = self._job_parameters()
         self._static: _Fitted | None = None
         self._check_parameters()
+
+    @property
+    def truncated(self) -> int:
+        """How many times a text was cut to ``--max-input-tokens``."""
+        return self._limits.truncated
 
     def build(
         self, row: Row, earlier: Sequence[Mapping[str, Any]] = ()
@@ -152,9 +157,9 @@ class RequestBuilder:
         if task is not None:
             if not cells and task.is_empty(row):
                 return None
-            if self._job.max_input_tokens is not None and task.renderer.reads_text:
-                row = self._shortened(row, self.column or "text")
-        draft = task.draft(row) if self._rows is None and task else self._rows.draft(row, task)  # type: ignore[union-attr]
+            if task.renderer.reads_text and self._job.max_input_tokens is not None:
+                row = self._limits.text(row, self.column or "text")
+        draft = task.draft(row) if self._rows is None and task else self._row_draft(row, task)
         if cells:
             parts = [self._media.part(cell, self._job.detail) for cell in cells]
             draft = replace(draft, messages=with_images(draft.messages, parts))
@@ -164,6 +169,13 @@ class RequestBuilder:
             draft = replace(
                 draft, messages=[*draft.messages[:at], words, *draft.messages[at:]], own=draft.own + 1
             )
+        return draft
+
+    def _row_draft(self, row: Row, task: Task | None) -> Draft:
+        assert self._rows is not None
+        draft = self._rows.draft(row, task)
+        if task is None:
+            self._limits.own_messages(draft.messages)
         return draft
 
     def _request(self, row: Row, draft: Draft, earlier: Sequence[Mapping[str, Any]]) -> ChatRequest:
@@ -178,25 +190,17 @@ class RequestBuilder:
             body = dumps({"model": model, "messages": messages, **parameters})
         except ValueError as error:
             raise Refused("bad_text", f"the row cannot be written as JSON: {error}") from error
-        prompt_tokens = 0
-        if self._count is not None:
-            prompt_tokens = self._prompt_tokens(messages, parameters)
-            self._check_length(model, prompt_tokens, bound, whole=draft.row_parameters and self._task is None)
+        self._limits.context(model, len(body), messages, parameters, bound or 0)
+        prompt_tokens = 0 if self._count is None else self._count.prompt(messages, parameters)
         key = sha256(self._seed + body).digest()[:16]
         return ChatRequest(row.index, key, body, model, prompt_tokens, bound)
 
     def _fitted(self, draft: Draft) -> _Fitted:
         """The parameters that go out with a draft, those nearest to the row last."""
-        layers = [draft.template_parameters, self._own_layer, draft.row_parameters]
+        layers = (draft.template_parameters, self._own_layer, draft.row_parameters)
         named = [layer["model"] for layer in layers if isinstance(layer.get("model"), str)]
-        explicit = self._job.sources.get("model", "").startswith(("-", "BATCHLLM"))
-        model = (
-            self._model
-            if explicit and not draft.row_parameters.get("model")
-            else (named or [self._model])[-1]
-        )
-        defaults = self._preset.default_parameters if model == self._preset.default_model else {}
-        parameters = merged(defaults, *layers)
+        model = named[-1] if named else self._model
+        parameters = merged(*layers)
         parameters.pop("model", None)
         parameters.pop("messages", None)
         parameters = fitted(model, parameters)
@@ -236,41 +240,3 @@ class RequestBuilder:
             self._fitted(Draft([], 0, own, static=fixed))
         except Refused as error:
             raise UsageError(f"the parameters of the job: {error}") from error
-
-    def _shortened(self, row: Row, column: str) -> Row:
-        """The row with a text that keeps to ``--max-input-tokens``."""
-        limit, text = self._job.max_input_tokens, row.values.get(column)
-        if limit is None or not isinstance(text, str) or len(text.encode("utf-8", "replace")) <= limit:
-            return row  # no token is shorter than a byte
-        found = tokens.counter(self._model)(text)
-        if found <= limit:
-            return row
-        if self._job.on_long != "truncate":
-            raise Refused(
-                "too_long",
-                f"the text has {found} tokens, and --max-input-tokens is {limit}; --on-long truncate cuts it",
-            )
-        self.truncated += 1
-        return replace(row, values={**row.values, column: self._truncate(text, limit, self._model)})
-
-    def _prompt_tokens(self, messages: Messages, parameters: Mapping[str, Any]) -> int:
-        assert self._count is not None
-        total = self._count.messages(messages)
-        for name in ("tools", "response_format"):
-            if name in parameters:
-                total += self._count.text(to_json(parameters[name]))
-        return total
-
-    def _check_length(self, model: str, prompt_tokens: int, bound: int | None, *, whole: object) -> None:
-        limit = self._job.max_input_tokens
-        if whole and limit is not None and prompt_tokens > limit:
-            raise Refused(
-                "too_long", f"the messages have {prompt_tokens} tokens, and --max-input-tokens is {limit}"
-            )
-        window = self._window(model) if callable(self._window) else self._window
-        if window is not None and prompt_tokens + (bound or 0) > window:
-            raise Refused(
-                "context_length",
-                f"{prompt_tokens} tokens of prompt and {bound or 0} of answer do not fit into the {window} tokens of "
-                f"{model}; --max-input-tokens and --on-long truncate shorten the text",
-            )

@@ -77,22 +77,12 @@ class Media:
             inside = os.path.relpath(real, self._root)
             if os.path.commonpath((real, self._root)) != self._root or inside == ".":
                 raise Refused("image", f"the image {_short(text)} lies outside of --media-root {self._root}")
-            descriptor = _open_beneath(self._root, Path(inside).parts)
+            content = _read(_open_beneath(self._root, Path(inside).parts), text)
         except (OSError, ValueError) as error:
             if isinstance(error, Refused):
                 raise
             reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a path"
             raise Refused("image", f"the image {_short(text)} cannot be read: {reason}") from error
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise Refused("image", f"the image {_short(text)} is not a regular file")
-            try:
-                content = file.read(MAX_BYTES + 1)
-            except OSError as error:
-                raise Refused(
-                    "image", f"the image {_short(text)} cannot be read: {error.strerror}"
-                ) from error
         if len(content) > MAX_BYTES:
             raise Refused("image", f"the image {_short(text)} is larger than {MAX_BYTES // 1_000_000} MB")
         return content
@@ -124,6 +114,17 @@ def _open_beneath(root: str, names: Sequence[str]) -> int:
         return os.open(names[-1], _NO_FOLLOW, dir_fd=folder)
     finally:
         os.close(folder)
+
+
+def _read(descriptor: int, text: str) -> bytes:
+    """The content of a regular file, a byte more than allowed at most; closes the descriptor."""
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise Refused("image", f"the image {_short(text)} is not a regular file")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(MAX_BYTES + 1)
+    finally:
+        os.close(descriptor)
 
 
 def image_tokens(part: dict[str, Any]) -> int:

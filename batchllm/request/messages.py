@@ -5,7 +5,7 @@ from typing import Any
 
 from batchllm.request.images import Media, image_tokens
 from batchllm.request.outcome import Refused
-from batchllm.template import did_you_mean
+from batchllm.template import did_you_mean, to_json
 
 Messages = list[dict[str, Any]]
 
@@ -107,10 +107,9 @@ class TokenCount:
 
     def __init__(self, count: Callable[[str], int]) -> None:
         self._count = count
-        self._fixed: dict[str, int] = {}  # system messages, which are mostly the same
+        self._fixed: dict[str, int] = {}  # system messages, tools and schemas, mostly the same
 
-    def text(self, text: str) -> int:
-        """Tokens of a text that comes up often."""
+    def _often(self, text: str) -> int:
         known = self._fixed.get(text)
         if known is None:
             known = self._count(text)
@@ -118,14 +117,17 @@ class TokenCount:
                 self._fixed[text] = known
         return known
 
-    def messages(self, messages: Messages) -> int:
-        """Tokens of the prompt that the messages make."""
+    def prompt(self, messages: Messages, parameters: Mapping[str, Any]) -> int:
+        """Tokens of the prompt that messages, tools and schema make."""
         total = _PER_REQUEST
+        for name in ("tools", "response_format"):
+            if name in parameters:
+                total += self._often(to_json(parameters[name]))
         for message in messages:
             content = message.get("content")
             total += _PER_MESSAGE
             if isinstance(content, str):
-                total += self.text(content) if message["role"] in _LEADING else self._count(content)
+                total += self._often(content) if message["role"] in _LEADING else self._count(content)
             elif isinstance(content, list):
                 for part in content:
                     if part.get("type") == "image_url":

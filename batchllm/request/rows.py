@@ -3,7 +3,7 @@
 ====================  =================================================================================
 ``body``              a line of OpenAI's Batch API; the body is the request
 ``messages``          the messages as they are
-``task``              a built-in task or a template file, filled with the row
+``task``              a built-in task or a template file, filled with the row; a relative path is the input's
 ``text`` alone        one user message
 ====================  =================================================================================
 
@@ -14,6 +14,7 @@ into the body unchanged, and every other name is a column.
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from batchllm.answer import Reader
@@ -25,7 +26,15 @@ from batchllm.request.images import Media
 from batchllm.request.messages import checked, own_start
 from batchllm.request.outcome import Refused
 from batchllm.request.spec import ROW_COLUMN, prepared
-from batchllm.template import KNOWN_PARAMETERS, dumps, from_prompt, load, parameter_value
+from batchllm.template import (
+    KNOWN_PARAMETERS,
+    Template,
+    builtin_names,
+    dumps,
+    from_prompt,
+    load,
+    parameter_value,
+)
 
 _MAX_TASKS = 256
 _URL = "/chat/completions"
@@ -47,6 +56,7 @@ class RowTasks:
         self._reader = reader
         self._forced = forced
         self._column = job.column
+        self._folder = job.input.parent if job.input else Path()
         self._tasks: OrderedDict[str, Task] = OrderedDict()
 
     def task(self, row: Row) -> Task | None:
@@ -113,7 +123,7 @@ class RowTasks:
 
     def _compile(self, name: str, given: Mapping[str, Any]) -> Task:
         try:
-            template = prepared(self._job, load(name) if name else from_prompt("{{ text }}"))
+            template = prepared(self._job, self._load(name))
             own = {
                 key: value for key, value in given.items() if key in template.variables and value is not None
             }
@@ -124,6 +134,11 @@ class RowTasks:
             return Task(template, None, self._column, self._media, reader)
         except (UsageError, TypeError) as error:
             raise Refused("bad_task", str(error)) from error
+
+    def _load(self, name: str) -> Template:
+        if not name:
+            return from_prompt("{{ text }}")
+        return load(name if name in builtin_names() or "." not in name else self._folder / name)
 
 
 def is_batch_line(values: Mapping[str, Any]) -> bool:

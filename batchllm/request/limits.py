@@ -1,0 +1,104 @@
+"""How long a request may be: ``--max-input-tokens``, and the context of the model.
+
+Counting tokens costs more than everything else that is done for a row. No token is shorter than a byte, so only
+what has more bytes than it may have tokens is counted.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from batchllm import tokens
+from batchllm.job import Job
+from batchllm.records import Row
+from batchllm.request.messages import Messages, TokenCount
+from batchllm.request.outcome import Refused
+
+SMALLEST_WINDOW = 4096
+"""No model worth asking has a smaller context, so shorter requests need no look at the model."""
+
+ESTIMATE_SLACK = 0.7
+"""Of an estimated count, what is certain enough to refuse a row without asking the endpoint."""
+
+
+class Limits:
+    """Holds rows to the limits of a job.
+
+    Args:
+        job: Its ``max_input_tokens`` and ``on_long``.
+        context_window: Tokens of a model's context, ``None`` where nobody knows.
+        truncate: Cuts a text to a number of tokens of a model.
+
+    Attributes:
+        truncated: How many times a text was cut.
+    """
+
+    def __init__(
+        self, job: Job, context_window: Callable[[str], int | None], truncate: Callable[[str, int, str], str]
+    ) -> None:
+        self._limit = job.max_input_tokens
+        self._cut = job.on_long == "truncate"
+        self._model = job.endpoint.model
+        self._context_window = context_window
+        self._truncate = truncate
+        self._windows: dict[str, int | None] = {}
+        self.truncated = 0
+
+    def text(self, row: Row, column: str) -> Row:
+        """The row with a text that keeps to ``--max-input-tokens``.
+
+        Raises:
+            Refused: It has more, and is not to be cut.
+        """
+        limit, text = self._limit, row.values.get(column)
+        if limit is None or not isinstance(text, str) or len(text.encode("utf-8", "replace")) <= limit:
+            return row
+        found = tokens.counter(self._model)(text)
+        if found <= limit:
+            return row
+        if not self._cut:
+            raise Refused(
+                "too_long",
+                f"the text has {found} tokens, and --max-input-tokens is {limit}; --on-long truncate cuts it",
+            )
+        self.truncated += 1
+        return replace(row, values={**row.values, column: self._truncate(text, limit, self._model)})
+
+    def own_messages(self, messages: Messages) -> None:
+        """Hold the messages that a row brought to ``--max-input-tokens``; there is no text column to cut.
+
+        Raises:
+            Refused: They have more.
+        """
+        if self._limit is None:
+            return
+        found = TokenCount(tokens.counter(self._model)).prompt(messages, {})
+        if found > self._limit:
+            raise Refused(
+                "too_long", f"the messages have {found} tokens, and --max-input-tokens is {self._limit}"
+            )
+
+    def context(
+        self, model: str, size: int, messages: Messages, parameters: Mapping[str, Any], answer_tokens: int
+    ) -> None:
+        """Hold a request of ``size`` bytes to the context of its model.
+
+        Raises:
+            Refused: Prompt and answer together do not fit.
+        """
+        if size + answer_tokens <= SMALLEST_WINDOW:
+            return
+        if model not in self._windows:
+            self._windows[model] = self._context_window(model)
+        window = self._windows[model]
+        if window is None or size + answer_tokens <= window:
+            return
+        counter = tokens.counter(model)
+        found = TokenCount(counter).prompt(messages, parameters)
+        if (found if counter.exact else found * ESTIMATE_SLACK) + answer_tokens > window:
+            about = "" if counter.exact else "about "
+            raise Refused(
+                "context_length",
+                f"{about}{found} tokens of prompt and {answer_tokens} of answer do not fit into the {window} tokens "
+                f"of {model}; --max-input-tokens with --on-long truncate shortens the text",
+            )
