@@ -1,18 +1,25 @@
 """The one dispatcher of a run: it owns the pace, computes the next instant, and never polls."""
 
 import logging
+import math
+import random
 from collections.abc import Mapping
 from typing import Any, Generic
 
 from batchllm.errors import Unavailable
+from batchllm.limiter import headers as limit_headers
+from batchllm.limiter.breaker import Breaker
 from batchllm.limiter.concurrency import Concurrency
-from batchllm.limiter.lane import Lane, _sooner
+from batchllm.limiter.lane import Lane
 from batchllm.limiter.queue import Ticket
 from batchllm.limiter.terms import MINUTE_S, REQUESTS, TOKENS, Cost, Poll, T, View
 from batchllm.records import Pace, Usage
 from batchllm.retry import Fate, Verdict
 
 log = logging.getLogger("batchllm.limiter")
+
+_NO_CONNECTION = frozenset({"connect", "dns"})
+_FAULTS = frozenset({Fate.OVERLOADED, Fate.TRANSIENT, Fate.UNKNOWN})
 
 
 class Limiter(Generic[T]):
@@ -21,34 +28,48 @@ class Limiter(Generic[T]):
     One per run. Items wait in lanes, one a model; the number in flight is counted over all of them.
     The order of calls for an item: ``offer``, a ``poll`` that grants it, exactly one of ``answered``,
     ``refused`` and ``failed``, then ``released`` (not after ``refused``, which frees the slot and puts the
-    item back by itself).
+    item back by itself). An item that is cancelled in flight is just ``released``.
 
     Args:
         pace: The user's settings.
         charge: What the endpoint takes off a token limit: ``Endpoint.charge``.
         now: The present, on the clock of every later ``now``; a monotonic one.
         learned: What an earlier run of the job returned from ``learned()``.
+        rng: Source of jitter; give a seeded one to repeat a run.
+
+    Attributes:
+        dry: Set by the caller once nothing will be offered but retries. Only then can a job that fits into
+            what the endpoint shows as remaining be seen to fit, and go at once.
     """
 
     def __init__(
-        self, pace: Pace, *, charge: str, now: float, learned: Mapping[str, Any] | None = None
+        self,
+        pace: Pace,
+        *,
+        charge: str,
+        now: float,
+        learned: Mapping[str, Any] | None = None,
+        rng: random.Random | None = None,
     ) -> None:
+        self.dry = False
         self._pace = pace
         self._charge = charge
         self._now = now
         self._learned = dict(learned or {})
         self._lanes: dict[str, Lane[T]] = {}
         self._flights: dict[int, Ticket[T]] = {}
-        self._concurrency = Concurrency(pace.concurrency)
+        self._concurrency = Concurrency(pace.concurrency, now)
+        self._breaker = Breaker(rng or random.Random())
         self._offered = 0
         self._granted = 0
         self._refused = 0
         self._turn = 0
+        self._rate_at = -math.inf
 
     @property
     def waiting(self) -> int:
         """Items offered and not granted."""
-        return sum(len(lane.queue) for lane in self._lanes.values())
+        return sum([len(lane.queue) for lane in self._lanes.values()])
 
     @property
     def in_flight(self) -> int:
@@ -57,8 +78,8 @@ class Limiter(Generic[T]):
 
     @property
     def outage(self) -> bool:
-        """The endpoint is judged to be down: a failure now is no attempt of its row."""
-        return False
+        """The endpoint is judged to be down: what fails now is no attempt of its row."""
+        return self._breaker.opened_at is not None
 
     def offer(self, item: T, cost: Cost, *, lane: str, again: bool = False, not_before: float = 0.0) -> None:
         """Puts an item in line.
@@ -71,8 +92,8 @@ class Limiter(Generic[T]):
             not_before: When its backoff ends.
         """
         self._offered += 1
-        home = self._lane(lane)
-        home.queue.push(Ticket(item, cost, lane, self._offered), again=again, not_before=not_before)
+        ticket = Ticket(item, cost, lane, self._offered)
+        self._lane(lane).push(ticket, again=again, not_before=not_before)
 
     def withdraw_all(self) -> list[T]:
         """Takes out everything that waits; nothing was reserved for it, so nothing is left behind."""
@@ -82,37 +103,66 @@ class Limiter(Generic[T]):
         """What may go now, and when to ask again.
 
         Raises:
-            Unavailable: The endpoint asks for a longer pause than is allowed, or stays down for too long.
+            Unavailable: The endpoint asks for a longer pause than is allowed, a day's grant is spent, or the
+                endpoint stays down for too long.
         """
         self._now = now
         tickets: list[Ticket[T]] = []
         too_large: list[tuple[T, str]] = []
-        wake: float | None = None
-        lanes = list(self._lanes.values())
-        if len(lanes) > 1:
-            self._turn += 1
-            start = self._turn % len(lanes)
-            lanes = lanes[start:] + lanes[:start]
-        for lane in lanes:
-            if lane.gate.closed and lane.gate.until - now > self._pace.max_wait_s:
-                raise Unavailable(self._pause_sentence(lane, lane.gate.until - now))
-            room = self._concurrency.cap - len(self._flights) - len(tickets)
-            wake = _sooner(wake, lane.grant(now, room, tickets, too_large))
+        room, wake = self._room(now)
+        flying = len(self._flights)
+        for lane in self._in_turn():
+            wake = min(wake, lane.grant(now, room - len(tickets), self.dry, tickets, too_large))
+            if (
+                lane.binding == "concurrency"
+                and lane.answered
+                and flying + len(tickets) >= self._concurrency.cap
+            ):
+                self._concurrency.saturated()
         grants = []
         for ticket in tickets:
             self._flights[id(ticket.item)] = ticket
             grants.append(ticket.item)
         self._granted += len(grants)
-        return Poll(grants, wake, too_large)
+        if grants and self._breaker.opened_at is not None:
+            self._breaker.probing = True
+            tickets[0].probe = True
+        return Poll(grants, None if wake == math.inf else wake, too_large)
+
+    def _room(self, now: float) -> tuple[int, float]:
+        """How many may be granted now, and when that changes by itself."""
+        breaker = self._breaker
+        if breaker.opened_at is None:
+            return self._concurrency.cap - len(self._flights), math.inf
+        if breaker.down_for_too_long(now, self._pace.max_outage_s):
+            raise Unavailable(
+                f"the endpoint has been down for {now - breaker.opened_at:,.0f} s ({breaker.last_failure}); "
+                "no row was marked as failed because of it, and the same command goes on later"
+            )
+        if breaker.probing:
+            return 0, math.inf
+        return (1, math.inf) if breaker.probe_at <= now else (0, breaker.probe_at)
+
+    def _in_turn(self) -> list[Lane[T]]:
+        lanes = list(self._lanes.values())
+        if len(lanes) > 1:
+            self._turn = (self._turn + 1) % len(lanes)
+            return lanes[self._turn :] + lanes[: self._turn]
+        return lanes
 
     def answered(self, now: float, item: T, headers: Mapping[str, str], usage: Usage | None) -> None:
         """A 2xx came for an item."""
         ticket = self._flights[id(item)]
         lane = self._lanes[ticket.lane]
         ticket.answered = True
-        self._accepted(now, lane, ticket)
+        lane.observe(now, ticket, limit_headers.read(headers))
         if usage is not None:
-            self._settle(lane, ticket, usage)
+            lane.settle(ticket, usage)
+        lane.accepted(now, ticket)
+        tokens = 1.0 if usage is None or usage.completion_tokens is None else float(usage.completion_tokens)
+        self._worked(now, ticket)
+        self._concurrency.answered(now, now - ticket.sent_at, tokens)
+        self._retell_rate(now)
 
     def refused(self, now: float, item: T, verdict: Verdict, headers: Mapping[str, str]) -> None:
         """The endpoint asked for a pause: everybody waits, and the item is granted again first."""
@@ -120,26 +170,35 @@ class Limiter(Generic[T]):
         lane = self._lanes[ticket.lane]
         lane.in_flight -= 1
         self._refused += 1
-        if verdict.requested_tokens:
-            lane.charge.correct(ticket.cost, verdict.requested_tokens)
-        opened = lane.gate.refused(now, ticket.sent_at, verdict.retry_after_s, probe=ticket.probe)
-        lane.queue.push(ticket, again=True, not_before=0.0)
-        log.debug(
-            "%s: refused (%s) at %.3f, sent at %.3f, new epoch %s, closed until %.3f",
-            lane.name, verdict.reason, now, ticket.sent_at, opened, lane.gate.until,
-        )  # fmt: skip
+        levels = limit_headers.read(headers)
+        lane.observe(now, ticket, levels)
+        lane.refused(now, ticket, verdict, levels)
+        if verdict.reason == "overloaded":
+            self._concurrency.overloaded(now)
+        self._worked(now, ticket)
 
     def failed(self, now: float, item: T, verdict: Verdict, headers: Mapping[str, str]) -> None:
-        """An attempt brought no answer and was not refused; the caller decides what becomes of the item."""
+        """An attempt brought no answer and was not refused; the caller decides what becomes of the item.
+
+        Ask ``outage`` afterwards: while it is true, the attempt does not count against the row.
+        """
         ticket = self._flights[id(item)]
         lane = self._lanes[ticket.lane]
         ticket.answered = True
+        lane.correct(ticket, verdict)
         if verdict.fate is Fate.REJECTED:
-            self._accepted(now, lane, ticket)
-            if verdict.requested_tokens:
-                lane.charge.correct(ticket.cost, verdict.requested_tokens)
-        elif ticket.probe and lane.gate.closed:
+            lane.accepted(now, ticket)
+            self._worked(now, ticket)
+            return
+        if ticket.probe and lane.gate.closed:
             lane.gate.probe_gone()
+        if verdict.fate in _FAULTS:
+            if verdict.fate is Fate.OVERLOADED:
+                self._concurrency.overloaded(now)
+            connection = verdict.reason in _NO_CONNECTION
+            self._breaker.failed(
+                now, ticket.sent_at, verdict.message, connection=connection, probe=ticket.probe
+            )
 
     def released(self, now: float, item: T) -> None:
         """An item's slot is free: its answer is durable, or it will be offered again, or it was cancelled."""
@@ -148,54 +207,58 @@ class Limiter(Generic[T]):
             return
         lane = self._lanes[ticket.lane]
         lane.in_flight -= 1
-        if ticket.probe and not ticket.answered and lane.gate.closed:
-            lane.gate.probe_gone()
+        if ticket.probe and not ticket.answered:
+            if lane.gate.closed:
+                lane.gate.probe_gone()
+            if self._breaker.probing:
+                self._breaker.probe_gone(now)
 
     def view(self, now: float) -> View:
         """The limiter at this instant; of several lanes, the busiest speaks."""
         lane = max(self._lanes.values(), key=lambda lane: len(lane.queue) + lane.in_flight, default=None)
-        rates = {d.name: d.pacer.rate * MINUTE_S for d in lane.dimensions} if lane else {}
+        dimensions = lane.limits.dimensions if lane is not None else []
+        pace = {
+            name: min((d.pacer.rate * MINUTE_S for d in dimensions if d.name == name), default=None)
+            for name in (REQUESTS, TOKENS)
+        }
+        down = self._breaker.opened_at is not None
+        closed = lane is not None and lane.gate.closed
+        resumes_at = self._breaker.probe_at if down else lane.gate.until if lane and closed else None
         return View(
-            limits=lane.limits if lane else "nothing",
-            requests_per_minute=rates.get(REQUESTS),
-            tokens_per_minute=rates.get(TOKENS),
+            limits="endpoint" if down or closed else lane.binding if lane is not None else "nothing",
+            requests_per_minute=pace[REQUESTS],
+            tokens_per_minute=pace[TOKENS],
             concurrency=self._concurrency.cap,
             in_flight=self.in_flight,
             waiting=self.waiting,
             granted=self._granted,
             refused=self._refused,
-            resumes_at=lane.gate.until if lane and lane.gate.closed else None,
-            searching=False,
+            resumes_at=resumes_at,
+            searching=any(d.search is not None for d in dimensions),
         )
 
     def learned(self) -> dict[str, Any]:
         """What the job's next run should know, as JSON."""
-        return dict(self._learned)
+        lanes = {name: found for name, lane in self._lanes.items() if (found := lane.learned())}
+        return {**self._learned, "lanes": {**self._learned.get("lanes", {}), **lanes}}
 
     def _lane(self, name: str) -> Lane[T]:
         lane = self._lanes.get(name)
         if lane is None:
-            lane = self._lanes[name] = Lane(name, self._pace, self._charge, self._now)
+            learned = self._learned.get("lanes", {}).get(name, {})
+            lane = self._lanes[name] = Lane(name, self._pace, self._charge, self._now, learned)
         return lane
 
-    def _accepted(self, now: float, lane: Lane[T], ticket: Ticket[T]) -> None:
-        lane.answered = True
-        if ticket.probe and lane.gate.closed:
-            lane.resume(now)
+    def _worked(self, now: float, ticket: Ticket[T]) -> None:
+        """The endpoint answered, so it is not down."""
+        if self._breaker.succeeded(now, ticket.sent_at, probe=ticket.probe):
+            self._concurrency.recover(now)
 
-    def _settle(self, lane: Lane[T], ticket: Ticket[T], usage: Usage) -> None:
-        lane.charge.learn(ticket.cost, usage)
-        if not lane.charge.settles:
+    def _retell_rate(self, now: float) -> None:
+        """Tells the concurrency law what the limits allow."""
+        if now - self._rate_at < 0.5:
             return
-        for dimension, amount, entry in zip(lane.dimensions, ticket.amounts, ticket.entries, strict=False):
-            used = lane.charge.used(dimension.name, usage)
-            if used is not None:
-                dimension.pacer.give_back(amount - used)
-                if dimension.log is not None and entry is not None:
-                    dimension.log.settle(entry, amount - used)
-
-    def _pause_sentence(self, lane: Lane[T], pause_s: float) -> str:
-        return (
-            f"the endpoint asks for a pause of {pause_s:,.0f} s for {lane.name}, more than --max-wait "
-            f"{self._pace.max_wait_s:,.0f} s; the same command goes on later"
-        )
+        self._rate_at = now
+        rates = [lane.limits.requests_per_s() for lane in self._lanes.values() if lane.answered]
+        known = [rate for rate in rates if rate is not None]
+        self._concurrency.behind(sum(known) if known and len(known) == len(rates) else None)

@@ -1,5 +1,6 @@
 """Who waits: rows that go again before rows that are new, each in order, with a bounded look-ahead."""
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from heapq import heappop, heappush
@@ -20,6 +21,8 @@ class Ticket(Generic[T]):
         amounts: What it takes of each dimension of its lane, once granted.
         entries: Where it stands in the logs of its lane's dimensions, once granted.
         sent_at: When it was granted.
+        tokens: Tokens it was taken to cost.
+        marks: How much had left, in requests and tokens, when it was granted.
         answered: Its outcome is known; only its release is missing.
         probe: It is the one request that asks whether a pause is over.
         blocked_since: Since when it has been the head that does not fit.
@@ -33,9 +36,11 @@ class Ticket(Generic[T]):
         "entries",
         "item",
         "lane",
+        "marks",
         "number",
         "probe",
         "sent_at",
+        "tokens",
     )
 
     def __init__(self, item: T, cost: Cost, lane: str, number: int) -> None:
@@ -46,6 +51,8 @@ class Ticket(Generic[T]):
         self.amounts: tuple[float, ...] = ()
         self.entries: tuple[list[float] | None, ...] = ()
         self.sent_at = 0.0
+        self.tokens = 0.0
+        self.marks: dict[str, float] = {}
         self.answered = False
         self.probe = False
         self.blocked_since: float | None = None
@@ -76,12 +83,12 @@ class Queue(Generic[T]):
         else:
             self._fresh.append(ticket)
 
-    def come_due(self, now: float) -> float | None:
-        """Moves rows whose time has come to the front; returns the next such instant."""
+    def come_due(self, now: float) -> float:
+        """Moves rows whose time has come to the front; returns the next such instant, or infinity."""
         later = self._later
         while later and later[0][0] <= now:
             heappush(self._again, heappop(later)[1])
-        return later[0][0] if later else None
+        return later[0][0] if later else math.inf
 
     def head(self) -> Ticket[T] | None:
         """The ticket whose turn it is."""

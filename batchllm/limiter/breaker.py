@@ -1,0 +1,110 @@
+"""A circuit breaker for outages (M. Nygard, "Release It!"): not for refusals, which have a gate of their own.
+
+Half of at least 20 results within 30 s failed, or eight failures in a row, or no connection before any
+success: the endpoint is down. Then one probe goes at a time, after 1, 2, 4, … 60 s, and what fails meanwhile
+is no attempt of its row. After a success the run goes on with a quarter of what was in flight, and doubles.
+"""
+
+import logging
+import random
+
+log = logging.getLogger("batchllm.limiter")
+
+WINDOW_S = 30
+LEAST_RESULTS = 20
+IN_A_ROW = 8
+FIRST_PROBE_S = 1.0
+LONGEST_PROBE_S = 60.0
+NEVER_WORKED_S = 30.0
+
+
+class Breaker:
+    """Closed (all is well), or open with one probe at a time.
+
+    Args:
+        rng: Source of jitter.
+
+    Attributes:
+        opened_at: When the outage began; ``None``: there is none.
+        probe_at: When the next probe may go.
+        probing: A probe is out.
+        last_failure: What the last failure said.
+    """
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._seconds: dict[int, list[int]] = {}  # second: [good, bad]
+        self._in_a_row = 0
+        self._worked = False
+        self._gap_s = FIRST_PROBE_S
+        self.opened_at: float | None = None
+        self.closed_at = float("-inf")
+        self.probe_at = 0.0
+        self.probing = False
+        self.last_failure = ""
+
+    def succeeded(self, now: float, sent_at: float, *, probe: bool) -> bool:
+        """An answer came; ``True`` when it ends an outage."""
+        self._worked = True
+        self._in_a_row = 0
+        self._count(now, 0)
+        if self.opened_at is None or not (probe or sent_at > self.opened_at):
+            return False
+        log.debug("breaker: closed at %.3f after %.1f s", now, now - self.opened_at)
+        self.opened_at = None
+        self.closed_at = now
+        self.probing = False
+        self._seconds.clear()
+        return True
+
+    def failed(self, now: float, sent_at: float, message: str, *, connection: bool, probe: bool) -> bool:
+        """An attempt failed by the endpoint's fault; ``True`` when that starts an outage.
+
+        Args:
+            now: When.
+            sent_at: When it left; what left before the last outage ended says nothing about the present.
+            message: What it said.
+            connection: No connection came about at all.
+            probe: It was the probe.
+        """
+        self.last_failure = message
+        if self.opened_at is not None:
+            if probe:
+                self.probing = False
+                self._gap_s = min(LONGEST_PROBE_S, 2.0 * self._gap_s)
+                self.probe_at = now + self._gap_s * self._rng.uniform(0.8, 1.0)
+            return False
+        if sent_at < self.closed_at:
+            return False
+        self._in_a_row += 1
+        self._count(now, 1)
+        good, bad = (sum(counts[i] for counts in self._seconds.values()) for i in (0, 1))
+        many = good + bad >= LEAST_RESULTS and bad >= good
+        if not (many or self._in_a_row >= IN_A_ROW or (connection and not self._worked)):
+            return False
+        log.debug("breaker: open at %.3f, %d good and %d bad, %d in a row", now, good, bad, self._in_a_row)
+        self.opened_at = now
+        self._gap_s = FIRST_PROBE_S
+        self.probe_at = now + self._gap_s * self._rng.uniform(0.8, 1.0)
+        self.probing = False
+        return True
+
+    def down_for_too_long(self, now: float, max_outage_s: float) -> bool:
+        """Whether to give up: no probe is out, and the outage has lasted."""
+        if self.opened_at is None or self.probing:
+            return False
+        return now - self.opened_at > (max_outage_s if self._worked else min(max_outage_s, NEVER_WORKED_S))
+
+    def probe_gone(self, now: float) -> None:
+        """The probe was withdrawn: another may go."""
+        self.probing = False
+        self.probe_at = now
+
+    def _count(self, now: float, which: int) -> None:
+        second = int(now)
+        counts = self._seconds.get(second)
+        if counts is None:
+            counts = self._seconds[second] = [0, 0]
+            for old in [s for s in self._seconds if s <= second - WINDOW_S]:
+                del self._seconds[old]
+        counts[which] += 1

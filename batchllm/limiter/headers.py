@@ -1,0 +1,101 @@
+"""What the headers of an answer say about the limits, in every form in use; tolerant, never raises.
+
+Names differ (``x-ratelimit-limit-requests``, ``x-rate-limit-…``, ``ratelimit-limit``,
+``anthropic-ratelimit-input-tokens-remaining``, ``x-tokenlimit-…``, with or without ``-day``), values more so. A
+name is taken apart once and remembered, so reading an answer costs about a microsecond.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from batchllm.limiter.terms import DAY_S, INPUT_TOKENS, MINUTE_S, OUTPUT_TOKENS, REQUESTS, TOKENS
+from batchllm.retry import seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One limit as an answer shows it.
+
+    Attributes:
+        dimension: ``requests``, ``tokens``, ``input_tokens`` or ``output_tokens``.
+        limit: The grant per period.
+        remaining: What is left of it; ``None``: not said.
+        reset_s: Seconds until all of it is back (a leaky bucket) or the next window (a counter).
+        period_s: The period where the name says it, else ``None``.
+    """
+
+    dimension: str
+    limit: float
+    remaining: float | None
+    reset_s: float | None
+    period_s: float | None
+
+    @property
+    def used(self) -> float | None:
+        """How much is taken now."""
+        return None if self.remaining is None else self.limit - self.remaining
+
+
+_PREFIX = re.compile(r"^(?:x-rate-?limit|ratelimit|anthropic-ratelimit|x-tokenlimit)-")
+_PERIODS = {"minute": MINUTE_S, "day": DAY_S, "hour": 3600.0}
+_NUMBER = re.compile(r"\s*(\d{1,15}(?:\.\d{1,6})?)(?![\w.])")
+_MOST_NAMES = 1000
+_Place = tuple[tuple[str, float | None], str]
+_places: dict[str, _Place | None] = {}
+
+
+def _place(name: str) -> _Place | None:
+    """Takes a header's name apart: (dimension, period) and which of limit, remaining, reset it gives."""
+    prefix = _PREFIX.match(name)
+    if not prefix:
+        return None
+    words = set(name[prefix.end() :].split("-"))
+    field = words & {"limit", "remaining", "reset"}
+    if len(field) != 1 or words - field - _PERIODS.keys() - {
+        "requests", "tokens", "input", "output", "project", "req", "tok",
+    }:  # fmt: skip
+        return None
+    period = next((length for word, length in _PERIODS.items() if word in words), None)
+    if "tokens" in words or "tok" in words or "tokenlimit" in prefix[0]:
+        dimension = INPUT_TOKENS if "input" in words else OUTPUT_TOKENS if "output" in words else TOKENS
+    else:
+        dimension = REQUESTS
+    return (f"project-{dimension}" if "project" in words else dimension, period), field.pop()
+
+
+def read(headers: Mapping[str, str]) -> list[Level]:
+    """The limits that an answer shows; names in lower case. Insane values are as if they were not there."""
+    found: dict[tuple[str, float | None], dict[str, str]] = {}
+    for name, value in headers.items():
+        if name in _places:
+            place = _places[name]
+        else:
+            if len(_places) > _MOST_NAMES:
+                _places.clear()
+            place = _places[name] = _place(name)
+        if place:
+            found.setdefault(place[0], {})[place[1]] = value
+    return [level for key, values in found.items() if (level := _level(key, values, headers)) is not None]
+
+
+def _level(key: tuple[str, float | None], values: dict[str, str], headers: Mapping[str, str]) -> Level | None:
+    limit = _number(values.get("limit"))
+    if not limit:
+        return None
+    remaining = _number(values.get("remaining"))
+    if remaining is not None and remaining > limit:
+        remaining = None
+    reset = values.get("reset")
+    reset_s = seconds(reset, headers.get("date")) if reset else None
+    return Level(key[0].removeprefix("project-"), limit, remaining, reset_s, key[1])
+
+
+def _number(text: str | None) -> float | None:
+    """A number that is finite and not negative."""
+    found = _NUMBER.match(text) if text else None
+    if not found:
+        return None
+    value = float(found[1])
+    return value if math.isfinite(value) else None
