@@ -1,9 +1,12 @@
 """A clean environment for every test: no key, no proxy, no settings, a home and a state folder of its own."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+
+from tests.command import Command
 
 
 @pytest.fixture(autouse=True)
@@ -18,3 +21,15 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
     return home
+
+
+@pytest.fixture
+def batchllm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command line as a function."""
+    return Command(monkeypatch, capsys)
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    """A copy of the sample jobs, to write beside."""
+    return Path(shutil.copytree(Path(__file__).parent.parent / "sample_jobs", tmp_path / "sample_jobs"))

@@ -96,7 +96,7 @@ def _execute(task: str, values: dict[str, Any], switches: dict[str, Any]) -> Non
         values["job_file"], values["input"] = values["input"], rows
     elif task == "run" and values["input"].lower().endswith(".toml"):
         values["job_file"], values["input"] = values.pop("input"), None
-    flags = {name: value for name, value in values.items() if value not in (None, False, [])}
+    flags = {name: value for name, value in values.items() if value is not None and value is not False}
     job = assemble(task, flags, os.environ, needs_key=not switches["dry_run"])
     quiet = switches["quiet"]
     result = run_job(

@@ -116,7 +116,10 @@ class Simulator:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
             route = route_of(request.method, request.path, request.query_string)
-            self._check_key(request)
+            if not self._accepts_key(request):
+                self.ledger.requests += 1
+                self.ledger.rejected += 1
+                raise _wrong_key(request)
             if route.resource == "chat":
                 raw = await request.read()
                 if self.settings.keep_requests:
@@ -164,18 +167,20 @@ class Simulator:
     def _models(self) -> list[dict[str, Any]]:
         return [_model(name) for name in self.settings.models or (MODEL,)]
 
-    def _check_key(self, request: web.BaseRequest) -> None:
-        wanted = self.settings.api_key
-        if wanted is None:
-            return
-        given = request.headers.get("api-key") or request.headers.get("authorization", "").removeprefix(
-            "Bearer "
-        )
-        if not given:
-            raise ApiError(401, "You didn't provide an API key. Send it as a Bearer token.", None)
-        if given != wanted:
-            shown = f"{given[:3]}{'*' * 8}{given[-4:]}" if len(given) > 12 else "*" * len(given)
-            raise ApiError(401, f"Incorrect API key provided: {shown}.", "invalid_api_key")
+    def _accepts_key(self, request: web.BaseRequest) -> bool:
+        return self.settings.api_key is None or _key_of(request) == self.settings.api_key
+
+
+def _key_of(request: web.BaseRequest) -> str:
+    return request.headers.get("api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
+
+
+def _wrong_key(request: web.BaseRequest) -> ApiError:
+    given = _key_of(request)
+    if not given:
+        return ApiError(401, "You didn't provide an API key. Send it as a Bearer token.", None)
+    shown = f"{given[:3]}{'*' * 8}{given[-4:]}" if len(given) > 12 else "*" * len(given)
+    return ApiError(401, f"Incorrect API key provided: {shown}.", "invalid_api_key")
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -1,0 +1,372 @@
+"""The commands that run a job, from words to files, against the simulator."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from batchllm.simulator import Running, SimulatorSettings, start_in_thread
+from tests.command import Command
+
+SIMULATOR = ("--provider", "simulator")
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def server() -> "Running":  # type: ignore[misc]
+    with start_in_thread(SimulatorSettings(keep_requests=50)) as running:
+        yield running
+
+
+def at(server: Running) -> tuple[str, ...]:
+    return ("--base-url", server.base_url, "-m", "any")
+
+
+def test_classify_writes_a_label_beside_every_row(batchllm: Command, samples: Path) -> None:
+    said = batchllm("classify", samples / "reviews.csv", *SIMULATOR)
+    assert said.status == 0, said.err
+    rows = rows_of(samples / "reviews.classify.simulated.csv")
+    assert [row["id"] for row in rows] == [f"r-{number:03}" for number in range(1, 13)]
+    assert {row["label"] for row in rows if row["review"]} <= {"positive", "negative", "neutral"}
+    assert rows[0]["label"] == "positive"
+    assert list(rows[0]) == [
+        "id", "product", "review", "stars", "label", "finish_reason", "prompt_tokens", "completion_tokens",
+        "total_tokens", "model", "attempts", "error",
+    ]  # fmt: skip
+
+
+def test_an_empty_text_is_skipped_and_no_failure(batchllm: Command, samples: Path) -> None:
+    said = batchllm("classify", samples / "reviews.csv", *SIMULATOR)
+    empty = rows_of(samples / "reviews.classify.simulated.csv")[8]
+    assert (empty["review"], empty["label"], empty["error"], empty["attempts"]) == ("", "", "", "0")
+    assert "1 empty" in said.err
+
+
+def test_the_same_command_again_sends_nothing_and_leaves_the_same_bytes(
+    batchllm: Command, samples: Path, server: Running
+) -> None:
+    words = ("classify", samples / "reviews.csv", *at(server))
+    batchllm(*words)
+    output = samples / "reviews.classify.csv"
+    before, requests = output.read_bytes(), server.ledger.requests
+    said = batchllm(*words)
+    assert said.status == 0
+    assert server.ledger.requests == requests == 11
+    assert output.read_bytes() == before
+    assert "11 of them found in the journal" in said.err
+
+
+def test_summaries_have_as_many_bullets_as_asked(batchllm: Command, samples: Path) -> None:
+    batchllm("summarize", samples / "articles.csv", "--bullets", 2, *SIMULATOR)
+    for row in rows_of(samples / "articles.summarize.simulated.csv"):
+        assert row["summary"].count("\n- ") + row["summary"].startswith("- ") == 2
+
+
+def test_code_is_the_content_of_the_fenced_block(batchllm: Command, samples: Path) -> None:
+    batchllm("codegen", samples / "tasks.csv", *SIMULATOR)
+    for row in rows_of(samples / "tasks.codegen.simulated.csv"):
+        assert "\ndef " in row["code"]
+        assert "```" not in row["code"]
+
+
+def test_the_reference_defaults_are_what_is_sent(batchllm: Command, samples: Path, server: Running) -> None:
+    for task, file in (("summarize", "articles.csv"), ("classify", "reviews.csv"), ("codegen", "tasks.csv")):
+        batchllm(task, samples / file, "-n", 1, *at(server))
+    batchllm("run", "-p", "Say {{ text }}", samples / "articles.csv", "-n", 1, *at(server))
+    sent = [json.loads(received.body) for received in server.received if received.method == "POST"]
+    assert [(body["temperature"], body["max_tokens"]) for body in sent] == [
+        (0.3, 150),
+        (0.0, 10),
+        (0.2, 500),
+        (0.7, 150),
+    ]
+    assert "3 bullet points" in sent[0]["messages"][0]["content"]
+    assert "Python" in sent[2]["messages"][0]["content"]
+
+
+def test_own_labels_and_chinese_text(batchllm: Command, samples: Path) -> None:
+    said = batchllm(
+        "classify", samples / "reviews_zh.csv", "--labels", "积极,消极,中性", "--column", "评论", *SIMULATOR
+    )
+    assert said.status == 0, said.err
+    raw = (samples / "reviews_zh.classify.simulated.csv").read_bytes()
+    assert raw.startswith(b"\xef\xbb\xbf")
+    assert raw.count(b"\r\n") == 7
+    text = raw.decode("utf-8-sig")
+    assert text.splitlines()[0].startswith("编号;商品;评论;label;")
+    assert [row["label"] for row in csv.DictReader(text.splitlines(), delimiter=";")][:2] == ["积极", "消极"]
+
+
+def test_a_trial_writes_only_its_rows_and_the_full_run_reuses_them(
+    batchllm: Command, samples: Path, server: Running
+) -> None:
+    words = ("classify", samples / "reviews.csv", *at(server))
+    assert batchllm(*words, "-n", 3).status == 0
+    assert len(rows_of(samples / "reviews.classify.csv")) == 3
+    assert server.ledger.requests == 3
+    assert batchllm(*words).status == 0
+    assert len(rows_of(samples / "reviews.classify.csv")) == 12
+    assert server.ledger.requests == 11
+
+
+def test_a_sample_is_the_same_rows_every_time(batchllm: Command, samples: Path, server: Running) -> None:
+    words = ("classify", samples / "reviews.csv", "--sample", 4, "--seed", 3, *at(server))
+    batchllm(*words)
+    first = (samples / "reviews.classify.csv").read_bytes()
+    batchllm(*words)
+    assert (samples / "reviews.classify.csv").read_bytes() == first
+    assert len(rows_of(samples / "reviews.classify.csv")) == 4
+
+
+def test_csv_becomes_jsonl_by_the_suffix_of_the_output(
+    batchllm: Command, samples: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.jsonl"
+    batchllm("classify", samples / "reviews.csv", "-o", output, *SIMULATOR)
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    assert lines[0]["stars"] == "5"
+    assert isinstance(lines[0]["prompt_tokens"], int)
+    assert lines[8]["label"] is None
+
+
+def test_standard_input_and_output(batchllm: Command, samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+    import sys
+
+    raw = (samples / "reviews.jsonl").read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw)))
+    said = batchllm("classify", "-", "--input-format", "jsonl", "-o", "-", "--quiet", *SIMULATOR)
+    assert said.status == 0, said.err
+    assert said.err == ""
+    lines = said.out.splitlines()
+    assert len(lines) == 12
+    assert '"weight": 1.0' in lines[0]
+
+
+def test_quiet_prints_nothing_on_success(batchllm: Command, samples: Path) -> None:
+    said = batchllm("classify", samples / "reviews.csv", "--quiet", *SIMULATOR)
+    assert (said.status, said.out, said.err) == (0, "", "")
+
+
+def test_the_line_before_and_the_summary_go_to_standard_error(batchllm: Command, samples: Path) -> None:
+    said = batchllm("classify", samples / "reviews.csv", *SIMULATOR)
+    assert said.out == ""
+    first, *rest = said.err.splitlines()
+    assert first.startswith("12 rows, simulator")
+    assert rest[0].startswith("11 of 12 rows answered, 1 empty")
+    assert "\r" not in said.err
+    assert len(said.err.splitlines()) <= 12
+
+
+def test_the_summary_file_is_json_and_jsonl_grows_by_a_line_a_run(
+    batchllm: Command, samples: Path, tmp_path: Path
+) -> None:
+    words = ("classify", samples / "reviews.csv", *SIMULATOR, "--summary")
+    batchllm(*words, tmp_path / "run.json")
+    figures = json.loads((tmp_path / "run.json").read_text())
+    assert {
+        "rows": 12,
+        "answered": 11,
+        "skipped": 1,
+        "failed": 0,
+        "requests": 11,
+        "exit_status": 0,
+    }.items() <= figures.items()
+    assert figures["total_tokens"] == figures["prompt_tokens"] + figures["completion_tokens"]
+    for _ in range(2):
+        batchllm(*words, tmp_path / "runs.jsonl")
+    assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 2
+
+
+def test_failed_rows_stay_in_the_output_with_their_error(batchllm: Command, samples: Path) -> None:
+    with start_in_thread(SimulatorSettings(error_rate={"400": 0.4}, seed=5)) as server:
+        said = batchllm("classify", samples / "reviews.csv", *at(server))
+    assert said.status == 1
+    rows = rows_of(samples / "reviews.classify.csv")
+    failed = [row for row in rows if row["error"]]
+    assert len(rows) == 12
+    assert 0 < len(failed) < 11
+    assert all(row["error"].startswith("HTTP 400") and row["label"] == "" for row in failed)
+    assert f"Failed: {len(failed)} (http_400 {len(failed)})" in said.err
+
+
+def test_a_share_of_failures_may_be_allowed(batchllm: Command, samples: Path) -> None:
+    with start_in_thread(SimulatorSettings(error_rate={"400": 0.4}, seed=5)) as server:
+        said = batchllm("classify", samples / "reviews.csv", "--allow-failed", "90%", *at(server))
+    assert said.status == 0
+
+
+def test_failed_rows_are_sent_again_only_when_asked(batchllm: Command, samples: Path) -> None:
+    with start_in_thread(SimulatorSettings(error_rate={"filter": 1.0})) as server:
+        assert batchllm("classify", samples / "reviews.csv", *at(server), "--no-brake").status == 1
+        assert batchllm("classify", samples / "reviews.csv", *at(server), "--no-brake").status == 1
+        assert server.ledger.requests == 11
+    with start_in_thread(SimulatorSettings()) as server:
+        assert batchllm("classify", samples / "reviews.csv", *at(server), "--retry-failed").status == 0
+        assert server.ledger.requests == 11
+
+
+def test_a_changed_job_is_refused_until_the_change_is_accepted(
+    batchllm: Command, samples: Path, server: Running
+) -> None:
+    words = ("summarize", samples / "articles.csv", *at(server))
+    assert batchllm(*words).status == 0
+    said = batchllm(*words, "--temperature", 0.9)
+    assert said.status == 2
+    assert "parameters changed" in said.err
+    assert "4 rows" in said.err
+    assert server.ledger.requests == 4
+    assert batchllm(*words, "--temperature", 0.9, "--accept-change").status == 0
+    assert server.ledger.requests == 8
+    assert batchllm(*words, "--accept-change").status == 0
+    assert server.ledger.requests == 8, "the answers of the first job were kept"
+
+
+def test_restart_pays_again_and_keeps_the_old_journal_aside(
+    batchllm: Command, samples: Path, server: Running
+) -> None:
+    words = ("summarize", samples / "articles.csv", *at(server))
+    batchllm(*words)
+    assert batchllm(*words, "--restart", "--force").status == 0
+    assert server.ledger.requests == 8
+    assert len(list(samples.glob("articles.summarize.csv.journal*"))) == 2
+
+
+def test_a_foreign_or_edited_output_is_not_overwritten(
+    batchllm: Command, samples: Path, server: Running
+) -> None:
+    output = samples / "articles.summarize.csv"
+    output.write_text("mine\n")
+    words = ("summarize", samples / "articles.csv", *at(server))
+    said = batchllm(*words)
+    assert said.status == 2
+    assert "--force" in said.err
+    assert output.read_text() == "mine\n"
+    assert server.ledger.requests == 0
+    assert batchllm(*words, "--force").status == 0
+    with output.open("a") as file:
+        file.write("edited\n")
+    said = batchllm(*words)
+    assert said.status == 2
+    assert "edited" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        (("classify", "reviews.csv"), 2, "--provider simulator"),
+        (("classify", "missing.csv", *SIMULATOR), 65, "missing.csv"),
+        (("classify", "reviews.csv", "--provider", "opnai"), 2, "did you mean openai"),
+        (("run", "-p", "{{ txt }}", "reviews.csv", *SIMULATOR), 2, "id, product, review, stars"),
+        (("run", "reviews.csv", *SIMULATOR), 2, "-p"),
+        (("classify", "reviews.csv", "--labels", "one", *SIMULATOR), 2, "--labels"),
+        (("classify", "reviews.csv", "--temperature", "9", *SIMULATOR), 2, "--temperature"),
+        (("classify", "reviews.csv", "--rpm", "0", *SIMULATOR), 2, "--rpm"),
+        (("classify", "reviews.csv", "--base-url", "http://example.com/v1"), 2, "--allow-http"),
+        (("classify", "reviews.csv", "--add", "price", *SIMULATOR), 2, "--add"),
+        (("classify", "reviews.csv", "-o", "out.xlsx", *SIMULATOR), 2, ".xlsx"),
+        (("classify", "reviews.csv", "-o", "reviews.csv", *SIMULATOR), 2, "reviews.csv"),
+        (("classify", "reviews.csv", "-o", "no/such/folder/out.csv", *SIMULATOR), 73, "no/such/folder"),
+        (("classify", "reviews.csv", "--column", "text", *SIMULATOR), 2, "review"),
+        (("classify", "taken.csv", *SIMULATOR), 2, "--prefix"),
+        (("classify", "ragged.csv", *SIMULATOR), 65, "ragged.csv, line 3"),
+        (("classify", "quote.csv", *SIMULATOR), 65, "quote.csv, line 2"),
+        (("classify", "twice.csv", *SIMULATOR), 65, "twice"),
+        (("classify", "bad.jsonl", *SIMULATOR), 65, "bad.jsonl, line 2"),
+        (("classify", "latin.csv", *SIMULATOR), 65, "--encoding cp1252"),
+        (("templates", "show", "sumarize"), 2, "summarize"),
+        (("status", "nothing.csv"), 65, "no journal"),
+    ],
+)
+def test_wrong_use_is_one_sentence_with_its_status_and_sends_nothing(
+    batchllm: Command,
+    samples: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    status: int,
+    says: str,
+) -> None:
+    monkeypatch.chdir(samples)
+    Path("taken.csv").write_text("text,label\nfine,x\n")
+    Path("ragged.csv").write_text("a,b\n1,2\n3\n")
+    Path("quote.csv").write_text('a,b\n1,"2\n3,4\n')
+    Path("twice.csv").write_text("a,a\n1,2\n")
+    Path("bad.jsonl").write_text('{"text": "x"}\n{bad\n')
+    Path("latin.csv").write_bytes(b"text\ncaf\xe9 is good\n")
+    monkeypatch.setattr("batchllm.client.Client.send", None)
+    said = batchllm(*words)
+    assert said.status == status, said.err
+    assert says in said.err
+    assert len(said.err.strip().splitlines()) == 1
+    assert "Traceback" not in said.err
+    assert not list(samples.glob("*.journal")) or status == 2
+
+
+def test_a_wrong_key_costs_one_request(
+    batchllm: Command, samples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-wrong")
+    with start_in_thread(SimulatorSettings(api_key="sk-right")) as server:
+        said = batchllm("classify", samples / "reviews.csv", *at(server))
+        assert said.status == 2
+        assert "key" in said.err
+        assert "sk-wrong" not in said.err
+        assert server.ledger.requests == 1
+
+
+def test_header_only_is_done_at_once(batchllm: Command, tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").write_text("id,text\n")
+    said = batchllm("classify", tmp_path / "empty.csv", *SIMULATOR)
+    assert said.status == 0
+    assert (tmp_path / "empty.classify.simulated.csv").read_text().startswith("id,text,label,")
+
+
+def test_a_prefix_makes_room_beside_columns_of_the_same_name(batchllm: Command, tmp_path: Path) -> None:
+    (tmp_path / "taken.csv").write_text("text,label,error\nI love it,x,y\n")
+    assert batchllm("classify", tmp_path / "taken.csv", "--prefix", "llm_", *SIMULATOR).status == 0
+    (row,) = rows_of(tmp_path / "taken.classify.simulated.csv")
+    assert (row["label"], row["error"], row["llm_label"], row["llm_error"]) == ("x", "y", "positive", "")
+
+
+def test_templates_are_listed_and_shown_to_be_copied(
+    batchllm: Command, samples: Path, tmp_path: Path
+) -> None:
+    listed = batchllm("templates").out
+    assert [line.split()[0] for line in listed.splitlines()] == ["classify", "codegen", "summarize"]
+    copy = tmp_path / "mine.toml"
+    copy.write_text(batchllm("templates", "show", "summarize").out)
+    said = batchllm("run", "-t", copy, samples / "articles.csv", *SIMULATOR)
+    assert said.status == 0, said.err
+    assert rows_of(samples / "articles.mine.simulated.csv")[0]["summary"]
+
+
+def test_model_text_cannot_command_a_terminal() -> None:
+    from batchllm.cli.terminal import visible
+
+    hostile = "\x1b]52;c;cm0gLXJm\x07 \x1b[2J \x9b31m \u202e\u2066 \x7f\r plain é 中\n"
+    shown = visible(hostile)
+    assert shown.endswith("plain é 中\n")
+    assert not any(ord(c) < 32 and c not in "\n\t" or 0x7F <= ord(c) < 0xA0 for c in shown)
+    assert "\u202e" not in shown
+
+
+def test_export_status_show_and_clean(batchllm: Command, samples: Path, tmp_path: Path) -> None:
+    output = samples / "reviews.classify.simulated.csv"
+    batchllm("classify", samples / "reviews.csv", *SIMULATOR)
+    assert "finished" in batchllm("status", output).out
+    figures = json.loads(batchllm("status", output, "--json").out)
+    assert (figures["rows"], figures["counts"]["answered"], figures["left"]) == (12, 11, 0)
+    shown = batchllm("show", output, 2).out
+    assert "The left ear stopped working" in shown
+    assert "HTTP 200" in shown
+    assert batchllm("export", output, "-o", tmp_path / "copy.csv").status == 0
+    assert (tmp_path / "copy.csv").read_bytes() == output.read_bytes()
+    assert batchllm("export", output, "-o", "-").out.encode() == output.read_bytes()
+    assert batchllm("clean", output).status == 0
+    assert output.exists()
+    assert not list(samples.glob("*.journal*")) and not list(samples.glob("*.lock"))
