@@ -172,7 +172,8 @@ class Journal:
         return None if text is None else json.loads(text)
 
     def reader(self) -> JournalReader:
-        """A view of what is committed; it lives as long as the journal."""
+        """A view that shows all that was settled and put before this call; it lives as long as the journal."""
+        self._writer.catch_up()
         if self._reader is None:
             self._reader = JournalReader(connect(self.path, mode="ro"), self.path)
         return self._reader

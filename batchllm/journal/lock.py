@@ -34,6 +34,8 @@ class JobLock:
             NotNow: Another run has the job, and still had it after ``wait_s``.
             CannotWrite: The file cannot be created, or is no ordinary file.
         """
+        if not self.path.parent.is_dir():
+            raise CannotWrite(f"{self.path.parent} is not a folder; create it, or name another OUTPUT")
         if self.path.is_symlink():
             raise CannotWrite(f"{self.path} is a symbolic link; remove it and run the same command again")
         try:

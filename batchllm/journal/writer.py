@@ -102,6 +102,11 @@ class Writer:
             raise self.failure
         self._meta.append((key, value))
 
+    def catch_up(self) -> None:
+        """Commits settlements and entries that wait for a commit to ride on."""
+        if self._settlements or self._meta:
+            self.call(lambda: None)
+
     def call(self, function: Callable[[], Any]) -> Any:
         """Runs a function within a transaction of the journal, after all that waits, and returns its result."""
         future: Future[Any] = Future()

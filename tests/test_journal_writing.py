@@ -1,0 +1,405 @@
+"""What a run writes: durable when awaited, in groups, the same with and without a thread."""
+
+import asyncio
+import os
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from batchllm.errors import StorageFailure
+from batchllm.journal import Journal, JournalReader, State
+from batchllm.journal.store import Group, Store, Written
+from batchllm.records import Failure, FailureKind, Paid, Response
+from tests.journal_jobs import admit, answer_to, key_of, response, run, ticking
+
+
+def dump(path: Path) -> list[str]:
+    """All of a closed journal, as SQL."""
+    with sqlite3.connect(path) as connection:
+        lines = list(connection.iterdump())
+    connection.close()
+    return lines
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "out.csv.journal"
+
+
+NAMES = ["a", "b", "a", None, "c", "a", "b", "d", "e", "f", "a"]
+
+
+@pytest.mark.parametrize("dedupe", [False, True])
+def test_the_thread_and_the_inline_mode_write_the_same_database(tmp_path: Path, dedupe: bool) -> None:
+    paths = {threaded: tmp_path / f"{threaded}.journal" for threaded in (True, False)}
+
+    async def whole(threaded: bool) -> None:
+        with Journal.open(
+            paths[threaded], threaded=threaded, clock=ticking().__next__, version="1"
+        ) as journal:
+            journal.put("source", {"rows": 11})
+            await run(journal, NAMES, dedupe=dedupe)
+            again = await admit(journal, ["late"], 11)
+            (attempt_id,) = await journal.intend([(again[0].request_id or 0, b"asked again")])
+            await journal.save(attempt_id, Failure(FailureKind.TIMEOUT, "it hung", Paid.MAYBE, 9.0, b"{"))
+            journal.settle(again[0].request_id or 0, State.UNANSWERED, attempt_id, 1)
+            journal.close(69)
+
+    for threaded in paths:
+        asyncio.run(whole(threaded))
+    assert dump(paths[True]) == dump(paths[False])
+    assert any(b"asked again".hex().upper() in line for line in dump(paths[True]))
+
+
+def test_inline_futures_are_done_when_they_are_returned(path: Path) -> None:
+    async def whole() -> None:
+        with Journal.open(path, threaded=False) as journal:
+            journal.begin_plan("job")
+            admitting = journal.admit([(0, key_of("a"), None)])
+            assert admitting.done()
+            intending = journal.intend([(admitting.result()[0].request_id or 0, None)])
+            assert intending.done()
+            assert journal.save(intending.result()[0], response(b"x")).done()
+
+    asyncio.run(whole())
+
+
+def test_many_saves_share_one_commit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits while the disk is busy goes down together."""
+    groups: list[int] = []
+    busy, gathered = threading.Event(), threading.Event()
+    write = Store.write
+
+    def slow(self: Store, group: Group) -> Written:
+        if group.replies:
+            groups.append(len(group.replies))
+            busy.set()
+            assert gathered.wait(10)
+        return write(self, group)
+
+    async def whole() -> None:
+        with Journal.open(path) as journal:
+            journal.begin_plan("job")
+            rows = await admit(journal, range(100))
+            attempt_ids = await journal.intend([(row.request_id or 0, None) for row in rows])
+            monkeypatch.setattr(Store, "write", slow)
+            first = journal.save(attempt_ids[0], response(b"first"))
+            await asyncio.to_thread(busy.wait, 10)
+            rest = [journal.save(attempt_id, response(b"x")) for attempt_id in attempt_ids[1:]]
+            gathered.set()
+            await asyncio.gather(first, *rest)
+
+    asyncio.run(whole())
+    assert groups == [1, 99]
+
+
+def test_a_group_costs_one_transaction_and_few_statements(path: Path) -> None:
+    """Each statement is a hand-over of the interpreter's lock, so a row must not cost one."""
+    statements: list[str] = []
+
+    async def whole() -> None:
+        with Journal.open(path, threaded=False) as journal:
+            journal.begin_plan("job")
+            rows = await admit(journal, range(64))
+            attempt_ids = await journal.intend([(row.request_id or 0, None) for row in rows])
+            journal._store.connection.set_trace_callback(statements.append)
+            await journal.save_all([(attempt_id, response(b"x" * 500)) for attempt_id in attempt_ids])
+            journal._store.connection.set_trace_callback(None)
+
+    asyncio.run(whole())
+    assert [statement.split()[0] for statement in statements] == ["BEGIN", "INSERT", "COMMIT"]
+
+
+def test_a_save_is_on_the_disk_when_it_returns(path: Path) -> None:
+    """Every awaited save is visible to another process's connection, and was committed with FULL."""
+
+    async def whole() -> None:
+        with Journal.open(path) as journal:
+            assert journal._store.connection.execute("PRAGMA synchronous").fetchone() == (2,)
+            journal.begin_plan("job")
+            rows = await admit(journal, range(5))
+            attempt_ids = await journal.intend([(row.request_id or 0, None) for row in rows])
+            for attempt_id in attempt_ids:
+                await journal.save(attempt_id, response(b"%d" % attempt_id))
+                other = sqlite3.connect(path)
+                query = "SELECT body FROM reply WHERE attempt_id = ?"
+                assert other.execute(query, (attempt_id,)).fetchone() == (b"%d" % attempt_id,)
+                other.close()
+
+    asyncio.run(whole())
+
+
+def test_the_database_is_set_up_to_lose_nothing(path: Path) -> None:
+    journal = Journal.open(path, threaded=False)
+    found = {
+        name: journal._store.connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("journal_mode", "synchronous", "fullfsync", "temp_store", "mmap_size", "busy_timeout")
+    }
+    journal.close()
+    assert found == {
+        "journal_mode": "wal", "synchronous": 2, "fullfsync": 1, "temp_store": 2, "mmap_size": 0,
+        "busy_timeout": 5000,
+    }  # fmt: skip
+
+
+def test_attempt_ids_are_never_used_twice_whatever_the_run(path: Path) -> None:
+    seen: list[int] = []
+
+    async def whole() -> None:
+        with Journal.open(path) as journal:
+            journal.begin_plan("job")
+            (row,) = await admit(journal, ["a"])
+            for _ in range(3):
+                seen.extend(await journal.intend([(row.request_id or 0, None)] * 2))
+
+    for _ in range(3):
+        asyncio.run(whole())
+    assert seen == list(range(1, 19))
+
+
+def test_a_settlement_rides_on_the_next_commit_and_a_view_shows_it_at_once(path: Path) -> None:
+    async def whole() -> None:
+        with Journal.open(path) as journal:
+            journal.begin_plan("job")
+            (row,) = await admit(journal, ["a"])
+            (attempt_id,) = await journal.intend([(row.request_id or 0, None)])
+            await journal.save(attempt_id, response(b"x"))
+            journal.settle(row.request_id or 0, State.FAILED, attempt_id, 1)
+            journal.settle(row.request_id or 0, State.ANSWERED, attempt_id, 2)
+            (known,) = journal.planned()
+            assert (known.state, known.attempts, known.attempt_id) == (State.ANSWERED, 2, attempt_id)
+
+    asyncio.run(whole())
+
+
+def test_a_row_admitted_after_a_settlement_sees_it(path: Path) -> None:
+    """With deduplication, the twin of a row that has just ended must not be sent."""
+
+    async def whole() -> None:
+        with Journal.open(path) as journal:
+            journal.begin_plan("job", dedupe=True)
+            (row,) = await admit(journal, ["a"])
+            (attempt_id,) = await journal.intend([(row.request_id or 0, None)])
+            await journal.save(attempt_id, response(b"x"))
+            journal.settle(row.request_id or 0, State.ANSWERED, attempt_id, 1)
+            (twin,) = await admit(journal, ["a"], 1)
+            assert (twin.request_id, twin.state, twin.shared) == (row.request_id, State.ANSWERED, True)
+
+    asyncio.run(whole())
+
+
+def test_a_request_that_is_sent_again_is_open_again(path: Path) -> None:
+    """A crash during a second try must not leave the first one's end as if it were the last word."""
+
+    async def first() -> int:
+        with Journal.open(path) as journal:
+            journal.begin_plan("job")
+            (row,) = await admit(journal, ["a"])
+            (attempt_id,) = await journal.intend([(row.request_id or 0, None)])
+            await journal.save(attempt_id, response(b"no label"))
+            journal.settle(row.request_id or 0, State.FAILED, attempt_id, 1)
+            return row.request_id or 0
+
+    async def second(request_id: int) -> None:
+        with Journal.open(path) as journal:
+            journal.begin_plan("job")
+            (known,) = journal.planned()
+            assert known.state is State.FAILED
+            await journal.intend([(request_id, None)])
+
+    asyncio.run(second(asyncio.run(first())))
+    with Journal.open(path) as journal:
+        assert len(journal.orphans) == 1
+        (known,) = journal.planned()
+        assert (known.state, known.attempts) == (State.OPEN, 2)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-request-id": "r\udcff1", "set-cookie": "secret"},
+        {"x-request-id": "\x00\x1b[2J", "authorization": "secret"},
+        {"retry-after": "1", "x-ratelimit-remaining-requests": "7", "x-api-key": "secret"},
+    ],
+)
+def test_any_header_can_be_saved_and_only_listed_ones_are(path: Path, headers: dict[str, str]) -> None:
+    async def whole() -> None:
+        with Journal.open(path) as journal:
+            journal.begin_plan("job")
+            (row,) = await admit(journal, ["a"])
+            (attempt_id,) = await journal.intend([(row.request_id or 0, None)])
+            await journal.save(attempt_id, Response(200, headers, b"x", float("nan")))
+
+    asyncio.run(whole())
+    kept = {name: value for name, value in headers.items() if value != "secret"}
+    with JournalReader.open(path) as reader:
+        (attempt,) = reader.attempts_of(0)
+        assert attempt.outcome == Response(200, kept, b"x", 0.0)
+    assert b"secret" not in path.read_bytes()
+
+
+def test_a_failure_with_any_text_and_bytes_comes_back(path: Path) -> None:
+    async def whole() -> None:
+        with Journal.open(path) as journal:
+            journal.begin_plan("job")
+            (row,) = await admit(journal, ["a"])
+            (attempt_id,) = await journal.intend([(row.request_id or 0, b"other bytes")])
+            await journal.save(
+                attempt_id, Failure(FailureKind.CUT, "cut \udcff", Paid.MAYBE, 1.5, b"\x00\xff{")
+            )
+
+    asyncio.run(whole())
+    with JournalReader.open(path) as reader:
+        (attempt,) = reader.attempts_of(0)
+    assert attempt.outcome == Failure(FailureKind.CUT, "cut \\udcff", Paid.MAYBE, 1.5, b"\x00\xff{")
+    assert (attempt.body, attempt.paid) == (b"other bytes", "maybe")
+
+
+def test_an_abandoned_wait_does_not_lose_the_answer(path: Path) -> None:
+    async def whole() -> None:
+        with Journal.open(path) as journal:
+            journal.begin_plan("job")
+            rows = await admit(journal, range(20))
+            attempt_ids = await journal.intend([(row.request_id or 0, None) for row in rows])
+            waits = [journal.save(attempt_id, response(b"%d" % attempt_id)) for attempt_id in attempt_ids]
+            for wait in waits[::2]:
+                wait.cancel()
+            await asyncio.gather(*waits[1::2])
+
+    asyncio.run(whole())
+    connection = sqlite3.connect(path)
+    assert connection.execute("SELECT count(*) FROM reply").fetchone() == (20,)
+    connection.close()
+
+
+def test_what_was_not_awaited_is_written_at_the_close(path: Path) -> None:
+    async def whole() -> None:
+        with Journal.open(path) as journal:
+            journal.begin_plan("job")
+            (row,) = await admit(journal, ["a"])
+            (attempt_id,) = await journal.intend([(row.request_id or 0, None)])
+            journal.save(attempt_id, response(b"x"))
+            journal.settle(row.request_id or 0, State.ANSWERED, attempt_id, 1)
+            journal.put("learned", {"rpm": 600.5})
+            journal.close(0)
+
+    asyncio.run(whole())
+    with JournalReader.open(path) as reader:
+        assert [entry.body for entry in reader.outcomes()] == [b"x"]
+        assert reader.get("learned") == {"rpm": 600.5}
+        assert reader.finished
+        (last,) = reader.runs()
+        assert last["exit_status"] == 0
+        assert last["pid"] == os.getpid()
+
+
+def test_the_log_is_gone_after_a_clean_close(path: Path) -> None:
+    with Journal.open(path):
+        assert Path(f"{path}-wal").exists()
+    assert sorted(entry.name for entry in path.parent.iterdir()) == [path.name]
+
+
+def test_a_closed_journal_says_so(path: Path) -> None:
+    async def whole() -> None:
+        journal = Journal.open(path)
+        journal.close()
+        journal.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            journal.admit([])
+
+    asyncio.run(whole())
+
+
+def test_a_defect_in_the_thread_reaches_every_waiter(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody may wait for ever because the thread met something unforeseen."""
+
+    async def whole() -> None:
+        journal = Journal.open(path)
+        journal.begin_plan("job")
+        rows = await admit(journal, range(3))
+
+        def broken(self: Store, group: Group) -> Written:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(Store, "write", broken)
+        waits = [journal.intend([(row.request_id or 0, None)]) for row in rows]
+        for found in await asyncio.gather(*waits, return_exceptions=True):
+            assert isinstance(found, ZeroDivisionError)
+        with pytest.raises(ZeroDivisionError):
+            journal.settle(1, State.ANSWERED, 1, 1)
+        journal.close()
+
+    asyncio.run(whole())
+
+
+def test_an_error_of_the_disk_ends_all_writing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is tried again after an I/O error: what a failed fsync left is not known."""
+    tries: list[Group] = []
+
+    async def whole() -> None:
+        journal = Journal.open(path)
+        journal.begin_plan("job")
+        rows = await admit(journal, range(3))
+        attempt_ids = await journal.intend([(row.request_id or 0, None) for row in rows])
+        write = Store.write
+
+        def failing(self: Store, group: Group) -> Written:
+            tries.append(group)
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = 1034  # SQLITE_IOERR_FSYNC
+            raise error
+
+        monkeypatch.setattr(Store, "write", failing)
+        with pytest.raises(StorageFailure, match="disk"):
+            await journal.save(attempt_ids[0], response(b"x"))
+        monkeypatch.setattr(Store, "write", write)
+        for wait in (
+            journal.save(attempt_ids[1], response(b"x")),
+            journal.intend([(1, None)]),
+            journal.admit([(9, key_of("z"), None)]),
+        ):
+            with pytest.raises(StorageFailure):
+                await wait
+        with pytest.raises(StorageFailure):
+            journal.put("a", 1)
+        with pytest.raises(StorageFailure):
+            journal.begin_plan("other")
+        journal.close(74)  # told already: it closes quietly
+
+    asyncio.run(whole())
+    assert len(tries) == 1
+    with JournalReader.open(path) as reader:
+        assert reader.count_attempts() == (3, 0)
+        assert [entry.body for entry in reader.outcomes()] == [b""] * 3
+
+
+def test_the_rate_is_bounded_by_the_disk_not_by_the_rows(path: Path) -> None:
+    """A hundred rows a commit: the number of commits stays far below the number of answers."""
+    commits = 0
+
+    async def whole() -> None:
+        nonlocal commits
+        write = Store.write
+
+        def counted(self: Store, group: Group) -> Written:
+            nonlocal commits
+            commits += 1
+            time.sleep(0.002)  # the disk; in the journal's own thread
+            return write(self, group)
+
+        with pytest.MonkeyPatch.context() as patch, Journal.open(path) as journal:
+            journal.begin_plan("job")
+            rows = await admit(journal, range(512))
+            attempt_ids = await journal.intend([(row.request_id or 0, None) for row in rows])
+            patch.setattr(Store, "write", counted)
+
+            async def land(attempt_id: int) -> None:
+                await journal.save(attempt_id, response(answer_to(attempt_id, 0)))
+
+            await asyncio.gather(*map(land, attempt_ids))
+
+    asyncio.run(whole())
+    assert commits <= 16
