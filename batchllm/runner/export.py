@@ -50,6 +50,7 @@ def export(
     path: Path | None,
     chosen: "range | frozenset[int] | None" = None,
     partial: bool = False,
+    announce: Callable[[str, Figures], None] = lambda sha256, figures: None,
 ) -> tuple[Written, Figures]:
     """Writes the rows that have their end beside what they got.
 
@@ -59,6 +60,7 @@ def export(
         path: Where to; ``None`` is standard output.
         chosen: The only rows to write, ``None`` for all.
         partial: Rows without an end are left out; otherwise there are none.
+        announce: Told the hash of the whole output, and what is in it, before it is put in place.
 
     Raises:
         InputError: The input changed since the job planned it.
@@ -73,6 +75,7 @@ def export(
         output_format=stage.output_format,
         partial=partial or chosen is not None,
         expected_sha256=stage.census.sha256,
+        announce=lambda sha256: announce(sha256, figures),
     )
     return written, figures
 

@@ -4,8 +4,10 @@ import hashlib
 import json
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from batchllm.errors import CannotWrite, UsageError
 from batchllm.job import Job
@@ -40,12 +42,13 @@ def places_of(job: Job) -> Places:
     return Places(None, journal, journal.with_name(f"{name}.lock"))
 
 
-def check_output(path: Path, *, known_sha256: str | None, force: bool) -> None:
+def check_output(path: Path, *, written: Mapping[str, Any] | None, force: bool) -> None:
     """Refuses an output that cannot or should not be written.
 
     Args:
         path: The output.
-        known_sha256: Digest of what batchllm wrote there last, from the journal.
+        written: What the journal says of the output: its ``path``, its ``sha256``, and the digest of what it
+            replaces, because it is written down before the output is put in place.
         force: Overwrite whatever is there.
 
     Raises:
@@ -69,11 +72,12 @@ def check_output(path: Path, *, known_sha256: str | None, force: bool) -> None:
         raise CannotWrite(f"{path} is not a regular file; name another with -o")
     if force or path.stat().st_size == 0:
         return
-    if known_sha256 is None:
+    known = written if written is not None and written["path"] == str(path.absolute()) else {}
+    if not known:
         raise UsageError(
             f"{path} exists and is not this job's; name another with -o, or overwrite it with --force"
         )
-    if digest_of(path) != known_sha256:
+    if digest_of(path) not in (known["sha256"], known.get("replaces")):
         raise UsageError(
             f"{path} was edited since batchllm wrote it; move it away, or overwrite it with --force"
         )

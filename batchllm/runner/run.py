@@ -129,11 +129,7 @@ class _Run:
         journal = Journal.open(places.journal, version=__version__)
         try:
             if places.output is not None:
-                written = journal.get("output") or {}
-                known = (
-                    written.get("sha256") if written.get("path") == str(places.output.absolute()) else None
-                )
-                check_output(places.output, known_sha256=known, force=job.force)
+                check_output(places.output, written=journal.get("output"), force=job.force)
             refuse_change(self._stage, journal, self._chosen)
         except BaseException:
             journal.close()
@@ -211,30 +207,31 @@ class _Run:
         return None
 
     def _write(self, journal: Journal) -> Figures:
-        """Writes the output, unless what is there already is this very view."""
-        places = self._places
+        """Writes the output, unless what is there already is this very view.
+
+        The journal knows an output before it is there: a run that dies in between would not know its own.
+        """
+        output = self._places.output
         view = json.dumps([journal_view(self._stage), str(self._chosen)])
         last: dict[str, Any] = journal.get("output") or {}
+        there = digest_of(output) if output is not None and output.exists() else None
         if (
-            places.output is not None
+            there is not None
             and self._tally.attempts == 0
             and last.get("view") == view
-            and places.output.exists()
-            and digest_of(places.output) == last.get("sha256")
+            and there == last.get("sha256")
         ):
             return Figures(**last["figures"])
-        written, figures = export(self._stage, journal.reader(), path=places.output, chosen=self._chosen)
-        if places.output is not None:
-            kept = {name: getattr(figures, name) for name in Figures.__slots__}
-            journal.put(
-                "output",
-                {
-                    "path": str(places.output.absolute()),
-                    "sha256": written.sha256,
-                    "view": view,
-                    "figures": kept,
-                },
-            )
+
+        def announce(sha256: str, figures: Figures) -> None:
+            if output is not None:
+                kept = {name: getattr(figures, name) for name in Figures.__slots__}
+                facts = {"path": str(output.absolute()), "sha256": sha256, "replaces": there}
+                journal.put_now("output", {**facts, "view": view, "figures": kept})
+
+        _, figures = export(
+            self._stage, journal.reader(), path=output, chosen=self._chosen, announce=announce
+        )
         return figures
 
     def _summary(self, journal: Journal, figures: Figures, seconds: float) -> Summary:

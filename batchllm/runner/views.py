@@ -125,9 +125,7 @@ def export_job(output: Path, *, to: Path | None = None, force: bool = False) -> 
         job = restored(reader.get("job"))
         path = places.output if to is None else None if str(to) == "-" else to
         if path is not None:
-            known = reader.get("output") or {}
-            mine = known.get("sha256") if known.get("path") == str(path.absolute()) else None
-            check_output(path, known_sha256=mine, force=force)
+            check_output(path, written=reader.get("output"), force=force)
         with set_up(job, places) as stage:
             _same_input(stage, reader)
             written, _ = export(stage, reader, path=path, partial=True)

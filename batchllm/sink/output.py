@@ -4,7 +4,7 @@ CSV to CSV keeps delimiter, newline style, byte-order mark and encoding, JSONL t
 delimiter. Across formats the output is UTF-8 with LF.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -88,6 +88,7 @@ def write_output(
     output_format: str,
     partial: bool = False,
     expected_sha256: str | None = None,
+    announce: Callable[[str], None] = lambda sha256: None,
 ) -> Written:
     """Write the rows of the source with their outcomes.
 
@@ -99,6 +100,7 @@ def write_output(
         output_format: ``csv`` or ``jsonl``; a path that ends in ``.tsv`` gets tabs.
         partial: Rows without an outcome are left out; otherwise there must be none.
         expected_sha256: What the input's hash has to be still, or nothing is put in place.
+        announce: Told the hash of the whole output before it is put in place.
 
     Raises:
         InputError: The input changed.
@@ -108,6 +110,7 @@ def write_output(
     layout = layout_of(source, path, output_format)
     with _target(path) as target:
         rows = _write_records(source, outcomes, target, columns, layout, partial, expected_sha256)
+        announce(target.sha256())
         target.commit()
     return Written(target.sha256(), target.size_bytes, rows, isinstance(target, Stream) and target.is_cut)
 
