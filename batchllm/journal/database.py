@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from batchllm.errors import InputError
-from batchllm.journal.faults import damaged, job_error, write_error
+from batchllm.journal.faults import damaged, job_error, sqlite_errors, write_error
 from batchllm.journal.place import SIDECARS, create_private, is_there, sync
 
 APPLICATION_ID = 0x424C4C4D
@@ -92,11 +92,9 @@ def open_writer(path: Path) -> tuple[sqlite3.Connection, bool]:
         _create(path)
     connection = connect(path)
     try:
-        check_kind(connection, path)
-        _set_up(connection)
-    except sqlite3.Error as error:
-        connection.close()
-        raise job_error(error, path) from error
+        with sqlite_errors(path):
+            check_kind(connection, path)
+            _set_up(connection)
     except BaseException:
         connection.close()
         raise

@@ -3,15 +3,30 @@
 import errno
 import os
 import sqlite3
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from batchllm.errors import CannotWrite, InputError, JobError, NotNow, StorageFailure
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 FULL = 13
 """SQLITE_FULL: the one error after which a smaller write may still succeed."""
 
 _READ_ONLY, _CANNOT_OPEN, _NO_PERMISSION = 8, 14, 3
-_CORRUPT, _NOT_A_DATABASE, _FORMAT = 11, 26, 24
+_NOT_A_DATABASE = 26
+_DAMAGED = (
+    1,
+    11,
+    19,
+    20,
+    24,
+)  # our statements are right, so an error in them is one of the schema or the data
 _BUSY, _LOCKED = 5, 6
 _IO_ERROR = 10
 _NO_ROOM_BYTES = 1 << 20
@@ -44,7 +59,7 @@ def job_error(error: sqlite3.Error, path: Path) -> JobError:
         return InputError(
             path, "not a journal of batchllm, or its beginning is damaged; restore or remove it"
         )
-    if code in (_CORRUPT, _FORMAT):
+    if code in _DAMAGED:
         return damaged(path, str(error))
     if code in (_BUSY, _LOCKED):
         return NotNow(
@@ -53,6 +68,30 @@ def job_error(error: sqlite3.Error, path: Path) -> JobError:
     return StorageFailure(
         f"{path}: the journal could not be written or read ({error}); check the disk, then run the same command again"
     )
+
+
+@contextmanager
+def sqlite_errors(path: Path) -> Iterator[None]:
+    """Lets errors of SQLite leave as errors of the job; one that quotes a damaged schema may not even decode."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise job_error(error, path) from error
+    except UnicodeDecodeError as error:
+        raise damaged(path, "text that is no UTF-8") from error
+
+
+def loud(function: Callable[P, T]) -> Callable[P, T]:
+    """Makes a function of a path and what was read there say "damaged" where that is not of the right type."""
+
+    @wraps(function)
+    def guarded(*arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            return function(*arguments, **named)
+        except (TypeError, ValueError, AttributeError, IndexError, struct.error) as error:
+            raise damaged(Path(str(arguments[0])), f"{type(error).__name__}: {error}") from error
+
+    return guarded
 
 
 def write_error(path: Path, error: OSError) -> JobError:

@@ -1,12 +1,11 @@
 """The beginning of a run on a journal: open it, take stock of what dead runs left, record that a run begins."""
 
-import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
 from batchllm.journal.database import open_writer
 from batchllm.journal.entries import Orphan
-from batchllm.journal.faults import job_error
+from batchllm.journal.faults import sqlite_errors
 from batchllm.journal.recovery import check_after_crash, recover
 from batchllm.journal.store import Group, Store
 
@@ -44,15 +43,13 @@ def open_store(path: Path, now: float, version: str) -> Opened:
     """
     connection, new = open_writer(path)
     try:
-        check_after_crash(connection, path)
-        store = Store(connection, path)
-        calls = [lambda: recover(connection, path, now), lambda: store.begin_run(now, version)]
-        (orphans, unsettled), run_id = store.write(Group(calls=calls)).called
-        meta = dict(connection.execute("SELECT key, value FROM meta"))
-        (last,) = connection.execute("SELECT max(attempt_id) FROM attempt").fetchone()
-    except sqlite3.Error as error:
-        connection.close()
-        raise job_error(error, path) from error
+        with sqlite_errors(path):
+            check_after_crash(connection, path)
+            store = Store(connection, path)
+            calls = [lambda: recover(connection, path, now), lambda: store.begin_run(now, version)]
+            (orphans, unsettled), run_id = store.write(Group(calls=calls)).called
+            meta = dict(connection.execute("SELECT key, value FROM meta"))
+            (last,) = connection.execute("SELECT max(attempt_id) FROM attempt").fetchone()
     except BaseException:
         connection.close()
         raise

@@ -4,7 +4,6 @@ A reader never writes and never moves the log into the database: only the job's 
 keeps two of them from ever doing so at once.
 """
 
-import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -16,7 +15,7 @@ from batchllm.errors import CannotWrite, InputError, NotNow
 from batchllm.journal import verify
 from batchllm.journal.database import check_kind, connect
 from batchllm.journal.entries import SKIPPED, Admitted, AttemptRecord, Counts, Entry, State, Stored
-from batchllm.journal.faults import job_error
+from batchllm.journal.faults import damaged, sqlite_errors
 from batchllm.journal.place import is_there
 from batchllm.records import Response
 
@@ -50,13 +49,11 @@ class JournalReader:
         immutable = not Path(f"{path}-wal").exists()
         connection = connect(path, mode="ro", immutable=immutable)
         try:
-            check_kind(connection, path)
-        except sqlite3.Error as error:
+            with sqlite_errors(path):
+                check_kind(connection, path)
+        except CannotWrite as error:
             connection.close()
-            failure = job_error(error, path)
-            if isinstance(failure, CannotWrite):
-                failure = InputError(path, f"the journal cannot be read ({error}); check its permissions")
-            raise failure from error
+            raise InputError(path, "the journal cannot be read; check its permissions") from error
         except BaseException:
             connection.close()
             raise
@@ -76,23 +73,23 @@ class JournalReader:
 
     def get(self, key: str) -> Any:
         """What ``Journal.put`` stored under ``key``; ``None`` where it stored nothing."""
-        found = self._all("SELECT value FROM meta WHERE key = ?", key)
-        return json.loads(found[0][0]) if found else None
+        found = self.select("SELECT value FROM meta WHERE key = ?", key)
+        return verify.value(self.path, found[0][0]) if found else None
 
     @property
     def finished(self) -> bool:
         """Whether the last run ended with every row at its end (exit status 0 or 1)."""
-        return self._all("SELECT exit_status FROM run ORDER BY run_id DESC LIMIT 1") in ([(0,)], [(1,)])
+        return self.select("SELECT exit_status FROM run ORDER BY run_id DESC LIMIT 1") in ([(0,)], [(1,)])
 
     def runs(self) -> list[dict[str, Any]]:
         """The runs of the job, oldest first: ``run_id, started_at, ended_at, exit_status, pid, host, version``."""
         names = ("run_id", "started_at", "ended_at", "exit_status", "pid", "host", "version")
-        rows = self._all(f"SELECT {', '.join(names)} FROM run ORDER BY run_id")  # noqa: S608 - names are ours
+        rows = self.select(f"SELECT {', '.join(names)} FROM run ORDER BY run_id")  # noqa: S608 - names are ours
         return [dict(zip(names, row, strict=True)) for row in rows]
 
     def counts(self) -> Counts:
         """Rows of the current plan by how far they are."""
-        rows = self._all(
+        rows = self.select(
             "SELECT request.state, row.note = ?, count(*) FROM row"
             " LEFT JOIN request ON request.request_id = row.request_id GROUP BY 1, 2",
             SKIPPED,
@@ -110,24 +107,25 @@ class JournalReader:
 
     def count_answered(self) -> int:
         """Requests of all plans that have an answer: what a changed job would pay again."""
-        ((count,),) = self._all("SELECT count(*) FROM request WHERE state = 1")
+        ((count,),) = self.select("SELECT count(*) FROM request WHERE state = 1")
         return int(count)
 
     def count_attempts(self) -> tuple[int, int]:
         """Requests sent by all runs, and how many of them may have been paid without an answer."""
-        ((sent,),) = self._all("SELECT count(*) FROM attempt WHERE sent_at IS NOT NULL")
-        ((maybe,),) = self._all("SELECT count(*) FROM reply WHERE paid = 'maybe'")
+        ((sent,),) = self.select("SELECT count(*) FROM attempt WHERE sent_at IS NOT NULL")
+        ((maybe,),) = self.select("SELECT count(*) FROM reply WHERE paid = 'maybe'")
         return int(sent), int(maybe)
 
     def outcomes(self, start: int = 0) -> Iterator[Entry]:
         """Every row of the current plan with what it got, in input order, from row ``start`` on."""
         path, entry = self.path, verify.entry
-        try:
-            with closing(self._connection.execute(verify.ENTRIES, (start,))) as rows:
-                for fields in rows:
-                    yield entry(path, fields)
-        except sqlite3.Error as error:
-            raise job_error(error, path) from error
+        with sqlite_errors(path), closing(self._connection.execute(verify.ENTRIES, (start,))) as rows:
+            for fields in rows:
+                found = entry(path, fields)
+                if found.row_index < start:
+                    raise damaged(path, "rows are out of order")
+                start = found.row_index + 1
+                yield found
         self._check_still_immutable()
 
     def planned(self, start: int = 0) -> Iterator[Admitted]:
@@ -138,12 +136,15 @@ class JournalReader:
         """
         path, admitted = self.path, verify.admitted
         while True:
-            page = self._all(verify.PLANNED, start, _PAGE)
+            page = self.select(verify.PLANNED, start, _PAGE)
             for fields in page:
-                yield admitted(path, fields)
+                found = admitted(path, fields)
+                if found.row_index < start:
+                    raise damaged(path, "rows are out of order")
+                start = found.row_index + 1
+                yield found
             if len(page) < _PAGE:
                 return
-            start = page[-1][0] + 1
 
     def attempts_of(self, row_index: int) -> list[AttemptRecord]:
         """Every attempt of a row's request, of all runs, oldest first; none for a row that is never sent.
@@ -156,27 +157,24 @@ class JournalReader:
             raise InputError(self.path, f"row {row_index} is not in the journal (yet)")
         if row.request_id is None:
             return []
-        return [verify.attempt(self.path, fields) for fields in self._all(verify.ATTEMPTS, row.request_id)]
+        return [verify.attempt(self.path, fields) for fields in self.select(verify.ATTEMPTS, row.request_id)]
 
     def response_of(self, attempt_id: int) -> Response:
         """The HTTP answer of an attempt that has one, with its headers."""
-        found = self._all(verify.REPLY, attempt_id)
+        found = self.select(verify.REPLY, attempt_id)
         return verify.response(self.path, attempt_id, found[0] if found else None)
 
     def answers_for(self, wanted: Sequence[tuple[bytes, int]]) -> dict[tuple[bytes, int], Stored]:
         """The answers that this journal has to requests, by key and ordinal; what it has not is left out."""
-        try:
+        with sqlite_errors(self.path):
             rows = list(verify.ANSWERS.fetch(self._connection, wanted))
-        except sqlite3.Error as error:
-            raise job_error(error, self.path) from error
         self._check_still_immutable()
         return dict(verify.stored(self.path, fields) for fields in rows)
 
-    def _all(self, query: str, *parameters: Any) -> list[Any]:
-        try:
+    def select(self, query: str, *parameters: Any) -> list[Any]:
+        """The rows of a query, not held against their checks: for figures, not for answers."""
+        with sqlite_errors(self.path):
             rows = self._connection.execute(query, parameters).fetchall()
-        except sqlite3.Error as error:
-            raise job_error(error, self.path) from error
         self._check_still_immutable()
         return rows
 

@@ -17,6 +17,7 @@ from batchllm.journal.admission import Admission, Item
 from batchllm.journal.entries import Admitted, Plan
 from batchllm.journal.replies import ReplyRow
 from batchllm.journal.statements import NEW_ATTEMPT, NEW_REPLY, REOPEN, SET_META, SETTLE
+from batchllm.journal.verify import value
 
 Intent = tuple[int, int, int, float | None, bytes | None]
 """attempt_id, request_id, run_id, sent_at, body."""
@@ -58,6 +59,7 @@ class Store:
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self.connection = connection
+        self._path = path
         self._admission = Admission(connection, path)
 
     def write(self, group: Group) -> Written:
@@ -131,7 +133,7 @@ class Store:
             dedupe: Equal rows share one request.
         """
         row = self.connection.execute("SELECT value FROM meta WHERE key = ?", (PLAN,)).fetchone()
-        stored = json.loads(row[0]) if row else {"plan_id": 0}
+        stored = value(self._path, row[0]) if row else {"plan_id": 0}
         wanted = {"identity": identity, "dedupe": dedupe}
         continued = wanted.items() <= stored.items()
         plan_id = stored["plan_id"] + (0 if continued else 1)

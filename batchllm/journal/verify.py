@@ -2,6 +2,7 @@
 
 # ruff: noqa: S608 - the SQL is put together from constants of this package
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from zlib import crc32
 
 from batchllm.journal.database import attempt_check, request_check, row_sum
 from batchllm.journal.entries import STATES, Admitted, AttemptRecord, Entry, State, Stored
-from batchllm.journal.faults import damaged
+from batchllm.journal.faults import damaged, loud
 from batchllm.journal.replies import seal, unpack
 from batchllm.journal.statements import Bulk
 from batchllm.records import Response
@@ -57,6 +58,13 @@ ANSWERS = Bulk(
 )
 
 
+@loud
+def value(path: Path, text: str) -> Any:
+    """A value of ``meta``."""
+    return json.loads(text)
+
+
+@loud
 def entry(path: Path, fields: Sequence[Any]) -> Entry:
     """A row of ``ENTRIES``."""
     (
@@ -80,6 +88,7 @@ def entry(path: Path, fields: Sequence[Any]) -> Entry:
     )  # fmt: skip
 
 
+@loud
 def admitted(path: Path, fields: Sequence[Any]) -> Admitted:
     """A row of ``PLANNED``."""
     row_index, request_id, ordinal, state, attempts, attempt_id, note, shared, note_crc, sound = fields
@@ -91,6 +100,7 @@ def admitted(path: Path, fields: Sequence[Any]) -> Admitted:
     return Admitted(row_index, request_id, ordinal, STATES[state], attempts, attempt_id, None, shared == 1)
 
 
+@loud
 def attempt(path: Path, fields: Sequence[Any]) -> AttemptRecord:
     """A row of ``ATTEMPTS``."""
     attempt_id, run_id, sent_at, sent_body, sound, reply_id, received_at, *reply = fields
@@ -105,6 +115,7 @@ def attempt(path: Path, fields: Sequence[Any]) -> AttemptRecord:
     return AttemptRecord(attempt_id, run_id, sent_at, sent_body, received_at, outcome, paid)
 
 
+@loud
 def response(path: Path, attempt_id: int, fields: Sequence[Any] | None) -> Response:
     """A row of ``REPLY`` that has an HTTP answer."""
     if fields is None:
@@ -117,6 +128,7 @@ def response(path: Path, attempt_id: int, fields: Sequence[Any] | None) -> Respo
     return outcome
 
 
+@loud
 def stored(path: Path, fields: Sequence[Any]) -> tuple[tuple[bytes, int], Stored]:
     """A row of ``ANSWERS``: which request, and its answer."""
     wanted, key, ordinal, sound, attempt_id, received_at, latency_s, status, headers, body, crc = fields
