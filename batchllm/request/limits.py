@@ -21,6 +21,11 @@ ESTIMATE_SLACK = 0.7
 """Of an estimated count, what is certain enough to refuse a row without asking the endpoint."""
 
 
+WINDOW_SLACK = 1.1
+"""What is published of context windows is often rounded (128,000 for 131,072) and sometimes out of date, so a row
+fails here only where it is well over; the endpoint itself is the judge of what is near."""
+
+
 class Limits:
     """Holds rows to the limits of a job.
 
@@ -95,7 +100,7 @@ class Limits:
             return
         counter = tokens.counter(model)
         found = TokenCount(counter).prompt(messages, parameters)
-        if (found if counter.exact else found * ESTIMATE_SLACK) + answer_tokens > window:
+        if (found if counter.exact else found * ESTIMATE_SLACK) + answer_tokens > window * WINDOW_SLACK:
             about = "" if counter.exact else "about "
             raise Refused(
                 "context_length",

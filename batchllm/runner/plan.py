@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import islice
 
 from batchllm.journal import Admitted, Journal, State
-from batchllm.records import ChatRequest, Row
+from batchllm.records import Answer, ChatRequest, Row
 from batchllm.request import RequestBuilder, Skipped, Unsendable
 from batchllm.runner.online import Ticket
 from batchllm.runner.tally import Tally
@@ -84,28 +84,46 @@ class Plan:
         for row in rows:
             known = self._look_up(row.index)
             if known is not None:
-                if known.request_id is None or known.state in self._final:
+                if self._has_end(known):
                     self._count_known(known)
+                    self._ended(row.index, _usable(known.state, known.note))
                     continue
-                if not self._is_shared(known.request_id):
-                    request = self._builder.build(row)
-                    assert isinstance(request, ChatRequest), "a row that had a request has one still"
-                    tickets.append(self._ticket(row, request, known))
-                continue
-            match built := self._builder.build(row):
+                if known.request_id is not None and self._is_shared(known.request_id):
+                    continue
+            match built := self._build(row):
                 case ChatRequest():
-                    new.append((row.index, built.key, None))
-                    requests[row.index] = (row, built)
+                    if known is not None and known.request_id is not None:
+                        tickets.append(self._ticket(row, built, known))
+                    else:
+                        new.append((row.index, built.key, None))
+                        requests[row.index] = (row, built)
                 case Skipped():
                     new.append((row.index, None, "skipped"))
                     self._tally.skipped += 1
+                    self._ended(row.index, None)
                 case Unsendable(error=error, reason=reason):
                     new.append((row.index, None, f"{reason}\n{error}"))
                     self._tally.failed += 1
                     self._tally.failed_by_reason[reason] += 1
+                    self._ended(row.index, False)
         if new:
             tickets += self._admitted(await self._journal.admit(new), requests)
         return tickets
+
+    def _build(self, row: Row) -> ChatRequest | Skipped | Unsendable:
+        cut = self._builder.truncated
+        built = self._request(row)
+        self._tally.truncated += self._builder.truncated - cut
+        return built
+
+    def _request(self, row: Row) -> ChatRequest | Skipped | Unsendable:
+        return self._builder.build(row)
+
+    def _has_end(self, known: Admitted) -> bool:
+        return known.request_id is None or known.state in self._final
+
+    def _ended(self, row_index: int, usable: bool | None) -> None:
+        """A row has its end without a ticket: with an answer, without one, or, ``None``, with nothing to ask."""
 
     def _look_up(self, row_index: int) -> Admitted | None:
         while self._next_known is not None and self._next_known.row_index < row_index:
@@ -122,6 +140,7 @@ class Plan:
                 continue
             if entry.state in self._final:
                 self._tally.before += 1
+                self._ended(entry.row_index, _usable(entry.state, None))
             elif not self._is_shared(entry.request_id):
                 yield self._ticket(*requests[entry.row_index], entry)
 
@@ -137,7 +156,7 @@ class Plan:
         self._on_the_way.add(request_id)
         return False
 
-    def settled(self, ticket: Ticket, state: State) -> None:
+    def settled(self, ticket: Ticket, answer: Answer, state: State) -> None:
         """Forgets a ticket that has its end; one without an answer stays known, so that no other row repeats it."""
         if state in FINAL:
             self._on_the_way.discard(ticket.request_id)
@@ -150,6 +169,10 @@ class Plan:
         else:
             self._tally.failed += 1
             self._tally.failed_by_reason[(known.note or "unknown").partition("\n")[0]] += 1
+
+
+def _usable(state: State | None, note: str | None) -> bool | None:
+    return None if note == "skipped" else state is State.ANSWERED
 
 
 def chosen_rows(

@@ -22,13 +22,14 @@ from batchllm.progress import Progress, Quiet
 from batchllm.records import Answer, ChatRequest
 from batchllm.request import ask_again
 from batchllm.retry import Fate, RetryPolicy, classify
+from batchllm.runner.conversations import plan_of
 from batchllm.runner.endpoint import OnDemand, reachable
 from batchllm.runner.export import Figures, export
 from batchllm.runner.forecast import Forecast, forecast_job
 from batchllm.runner.guard import refuse_change
 from batchllm.runner.online import Online, Sender, Ticket
 from batchllm.runner.places import check_output, digest_of, places_of
-from batchllm.runner.plan import Plan, chosen_rows
+from batchllm.runner.plan import chosen_rows
 from batchllm.runner.result import Result, Summary, exit_status_of, summary_of
 from batchllm.runner.saved import saved
 from batchllm.runner.signals import signals_stop
@@ -165,15 +166,7 @@ class _Run:
 
     async def _answer_rows(self, journal: Journal, known: Iterator[Admitted]) -> None:
         job, tally = self._job, self._tally
-        plan = Plan(
-            self._stage.source.rows(),
-            self._stage.builder,
-            journal,
-            known=known,
-            tally=tally,
-            chosen=self._chosen,
-            retry_failed=job.retry_failed,
-        )
+        plan = plan_of(self._stage, journal, known=known, tally=tally, chosen=self._chosen)
         loop = asyncio.get_running_loop()
         limiter: Limiter[Ticket] = Limiter(
             job.pace, charge=job.endpoint.charge, now=loop.time(), learned=journal.get("learned")
@@ -186,7 +179,7 @@ class _Run:
                 retry=RetryPolicy(job.pace.max_attempts),
                 tally=tally,
                 grace_s=job.grace_s,
-                settled=lambda ticket, answer, state: plan.settled(ticket, state),
+                settled=plan.settled,
                 ask_again=self._ask_again,
             )
             self._progress.start(tally.rows, 0)

@@ -2,19 +2,21 @@
 
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from batchllm import tokens
 from batchllm.answer import Reader
+from batchllm.errors import UsageError
 from batchllm.job import Job
 from batchllm.records import ChatRequest
 from batchllm.request import RequestBuilder, answer_spec
 from batchllm.runner.places import Places
 from batchllm.sink import Columns, plan_columns
 from batchllm.source import Census, Source, open_source
-from batchllm.template import KNOWN_PARAMETERS
+from batchllm.template import KNOWN_PARAMETERS, text_column
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,8 @@ def set_up(job: Job, places: Places) -> Iterator[Stage]:
 
 def stage_of(job: Job, places: Places, source: Source, census: Census) -> Stage:
     """Decides everything that follows from the job and what the first pass over its input found."""
-    builder = RequestBuilder(job, census.columns, census.sample, None)
+    _check_conversation(job, census)
+    builder = RequestBuilder(job, census.columns, census.sample, token_count(job))
     columns = plan_columns(
         census.columns,
         builder.answer_columns,
@@ -70,6 +73,38 @@ def stage_of(job: Job, places: Places, source: Source, census: Census) -> Stage:
     )
     output_format = job.output_format or source.format.kind
     return Stage(job, places, source, census, builder, Reader(answer_spec(job)), columns, output_format)
+
+
+def token_count(job: Job) -> Callable[[str], int]:
+    """What counts the prompts of a job: exactly where a limit or a budget rests on it, an estimate elsewhere.
+
+    The estimate costs next to nothing; a vocabulary takes half a second to load, and longer for each row than
+    all else that is done for it.
+    """
+    rests_on_it = (job.pace.tokens_per_minute, job.max_total_tokens, job.max_cost)
+    if any(setting is not None for setting in rests_on_it):
+        return tokens.counter(job.endpoint.model)
+    return tokens.estimate
+
+
+def _check_conversation(job: Job, census: Census) -> None:
+    """Refuses conversations that cannot be held as they are asked for.
+
+    Raises:
+        UsageError: There is no such column, or rows would be sent without the turns before them.
+    """
+    if job.conversation is None:
+        return
+    text_column(census.columns, (), job.conversation)
+    if job.sample is not None:
+        raise UsageError(
+            "--sample takes rows out of their conversations; try the first ones instead, with -n"
+        )
+    if job.via == "batch":
+        raise UsageError(
+            "--conversation needs the answer to a turn before the next is sent, and a batch brings all at once; "
+            "leave out --via batch"
+        )
 
 
 def first_request(stage: Stage) -> ChatRequest | None:

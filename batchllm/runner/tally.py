@@ -21,6 +21,7 @@ class Tally:
         retries: Attempts that failed and were tried again, by reason.
         refusals: Attempts that the endpoint refused for its limit.
         maybe_paid: Attempts of this run that may be on the bill without an answer.
+        truncated: Texts of this run's rows that were cut to ``--max-input-tokens``.
     """
 
     rows: int = 0
@@ -37,6 +38,7 @@ class Tally:
     refusals: int = 0
     maybe_paid: int = 0
     unanswered: int = 0
+    truncated: int = 0
     retries: Counter[str] = field(default_factory=Counter)
     failed_by_reason: Counter[str] = field(default_factory=Counter)
     finish_reasons: Counter[str] = field(default_factory=Counter)

@@ -13,6 +13,7 @@ from typing import Any
 from batchllm.errors import InputError, UsageError
 from batchllm.journal import AttemptRecord, Counts, JobLock, JournalReader, remove
 from batchllm.records import ChatRequest, Failure, Response
+from batchllm.runner.conversations import rebuilt
 from batchllm.runner.export import export
 from batchllm.runner.places import Places, check_output, places_of
 from batchllm.runner.saved import restored
@@ -102,7 +103,7 @@ def show_row(output: Path, row_index: int) -> Iterator[str]:
         if note is not None:
             yield "never sent: " + note.replace("\n", ": ")
         try:
-            yield from _request_lines(restored(reader.get("job")), places, row_index)
+            yield from _request_lines(reader, restored(reader.get("job")), places, row_index)
         except InputError as error:
             yield f"the request cannot be shown: {error}"
         for number, attempt in enumerate(attempts, 1):
@@ -183,11 +184,14 @@ def _same_input(stage: Stage, reader: JournalReader) -> None:
         raise InputError(stage.source.name, "changed since the job's last run; run the job again first")
 
 
-def _request_lines(job: Any, places: Places, row_index: int) -> Iterator[str]:
+def _request_lines(reader: JournalReader, job: Any, places: Places, row_index: int) -> Iterator[str]:
     with set_up(job, places) as stage:
         for row in stage.source.rows():
             if row.index == row_index:
-                built = stage.builder.build(row)
+                if job.conversation is None:
+                    built = stage.builder.build(row)
+                else:
+                    built = rebuilt(stage.builder, reader, stage.source.rows, job.conversation, row)
                 if isinstance(built, ChatRequest):
                     yield f"request ({built.key.hex()}): {built.body.decode('utf-8', 'replace')}"
                 return
