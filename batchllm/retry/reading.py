@@ -27,7 +27,7 @@ _CONTEXT = re.compile(
 _QUOTA = re.compile(
     r"insufficient[_ ](?:quota|balance|credit|funds)|credit[_ ]balance"
     r"|billing[_ ](?:hard[_ ]limit|not[_ ]active)|spend[_ ]limit|usage_limit_exceeded"
-    r"|exceeded your current quota, please check your plan|out of credits",
+    r"|out of credits",
     re.I,
 )
 _RATE = re.compile(r"rate[_ ]?limit|too[_ ]many[_ ]requests|resource[_ ]exhausted", re.I)
