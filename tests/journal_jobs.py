@@ -35,7 +35,9 @@ async def admit(journal: Journal, names: Sequence[object], first_row: int = 0) -
     return await journal.admit(items)
 
 
-async def run(journal: Journal, names: Sequence[object], *, identity: str = "job", dedupe: bool = False) -> int:
+async def run(
+    journal: Journal, names: Sequence[object], *, identity: str = "job", dedupe: bool = False
+) -> int:
     """A whole run: each row without an answer gets its own; returns how many requests were sent."""
     journal.begin_plan(identity, dedupe=dedupe)
     sent = 0

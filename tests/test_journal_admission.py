@@ -189,7 +189,11 @@ def test_a_row_can_be_admitted_again_as_one_that_is_never_sent(tmp_path: Path) -
 
     asyncio.run(whole())
     with JournalReader.open(path) as reader:
-        assert [entry.note for entry in reader.outcomes()] == ["larger than the limit \\udcff", None, "skipped"]
+        assert [entry.note for entry in reader.outcomes()] == [
+            "larger than the limit \\udcff",
+            None,
+            "skipped",
+        ]
         counts = reader.counts()
         assert (counts.rows, counts.open, counts.skipped, counts.unsendable) == (3, 1, 1, 1)
 
@@ -240,7 +244,9 @@ def test_a_wrong_index_is_found_before_a_row_gets_anothers_answer(tmp_path: Path
     places = [i for i in range(len(data)) if data.startswith(key, i)]
     assert len(places) == 2  # in the table and in the index
     connection = sqlite3.connect(path)
-    (root,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name LIKE 'sqlite_autoindex%'").fetchone()
+    (root,) = connection.execute(
+        "SELECT rootpage FROM sqlite_schema WHERE name LIKE 'sqlite_autoindex%'"
+    ).fetchone()
     connection.close()
     (in_index,) = [place for place in places if place // 4096 == root - 1]
     data[in_index : in_index + 16] = key_of("c")

@@ -68,7 +68,7 @@ def test_a_new_journal_has_its_schema_and_its_name(path: Path) -> None:
     assert connection.execute("PRAGMA user_version").fetchone() == (VERSION,)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     names = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY 1").fetchall()
-    assert [name for (name,) in names] == ["attempt", "meta", "reply", "request", "row", "run"]
+    assert [name for (name,) in names] == ["attempt", "batch", "meta", "reply", "request", "row", "run"]
     connection.close()
     with Journal.open(path) as journal:
         assert not journal.new
@@ -172,7 +172,9 @@ def test_a_folder_without_permission_is_found_before_anything_is_paid(tmp_path: 
     tmp_path.chmod(0o700)
 
 
-@pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "fuse.s3fs", "ext4", "fuse.fuse-overlayfs"])
+@pytest.mark.parametrize(
+    "kind", ["nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "fuse.s3fs", "ext4", "fuse.fuse-overlayfs"]
+)
 def test_network_filesystems_are_refused_with_the_way_out(tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "share with space" / "deep"
     folder.mkdir(parents=True)
@@ -195,7 +197,9 @@ def test_where_the_kernel_lists_no_mounts_nothing_is_refused(tmp_path: Path) -> 
     check_folder(tmp_path / "j", mounts=tmp_path / "no such file")
 
 
-def test_the_state_folder_is_the_users(clean_environment: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_state_folder_is_the_users(
+    clean_environment: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     assert state_path("a.journal") == clean_environment / ".local/state/batchllm/a.journal"
     assert mode_of(clean_environment / ".local/state/batchllm") == 0o700
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
