@@ -84,6 +84,8 @@ class FailureKind(StrEnum):
     CUT = "cut"
     TOO_LARGE = "too_large"
     REDIRECT = "redirect"
+    UNSENT = "unsent"  # it was in a batch that ended, or was never created, before any work on it
+    NO_RESULT = "no_result"  # it was in a batch whose files of results have no line for it
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ output file is a view of it. Four rules hold at every instant, whatever is kille
 ``Journal`` writes, ``JournalReader`` reads (also while a run goes on), ``JobLock`` keeps a second run out.
 """
 
+from batchllm.journal.batches import BatchRecord, BatchResult, Stage
+from batchllm.journal.book import BatchBook, new_name
 from batchllm.journal.database import set_aside
 from batchllm.journal.entries import (
     Admitted,
@@ -34,6 +36,9 @@ from batchllm.journal.reader import JournalReader
 __all__ = [
     "Admitted",
     "AttemptRecord",
+    "BatchBook",
+    "BatchRecord",
+    "BatchResult",
     "Counts",
     "Entry",
     "JobLock",
@@ -41,11 +46,13 @@ __all__ = [
     "JournalReader",
     "Orphan",
     "Plan",
+    "Stage",
     "State",
     "Stored",
     "Unsettled",
     "check_folder",
     "check_space",
+    "new_name",
     "remove",
     "set_aside",
     "state_path",

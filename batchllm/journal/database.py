@@ -23,6 +23,12 @@ VERSION = 1
 
 SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE batch(
+  batch_id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, stage TEXT NOT NULL, model TEXT NOT NULL,
+  requests INTEGER NOT NULL, bytes INTEGER NOT NULL, tokens INTEGER NOT NULL, sha256 TEXT NOT NULL,
+  first_attempt INTEGER NOT NULL, made_at REAL NOT NULL, moved_at REAL NOT NULL, seen_at REAL, file_id TEXT,
+  remote_id TEXT, status TEXT, total INTEGER, completed INTEGER, failed INTEGER, output_file_id TEXT,
+  error_file_id TEXT, errors TEXT, ended_rows INTEGER NOT NULL, "check" INTEGER NOT NULL);
 CREATE TABLE run(
   run_id INTEGER PRIMARY KEY, started_at REAL, ended_at REAL, exit_status INTEGER,
   pid INTEGER, host TEXT, boot_id TEXT, version TEXT);

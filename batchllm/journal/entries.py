@@ -14,13 +14,15 @@ class State(IntEnum):
     """How far a request is.
 
     ``OPEN``: not ended; ``ANSWERED``: final; ``FAILED``: an answer that is a failure, final unless the user asks
-    for a retry; ``UNANSWERED``: ended without an answer, sent again by the next run.
+    for a retry; ``UNANSWERED``: ended without an answer, sent again by the next run; ``PENDING``: in a batch that
+    has not brought its end yet, sent by nobody else.
     """
 
     OPEN = 0
     ANSWERED = 1
     FAILED = 2
     UNANSWERED = 3
+    PENDING = 4
 
 
 STATES = tuple(State)
@@ -172,6 +174,7 @@ class Counts:
         answered, failed, unanswered, open: By the state of their request.
         skipped: Rows with nothing to send.
         unsendable: Rows with an error that kept them from being sent.
+        pending: Rows whose request is in a batch.
     """
 
     rows: int
@@ -181,3 +184,4 @@ class Counts:
     open: int
     skipped: int
     unsendable: int
+    pending: int = 0

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from batchllm.journal.admission import Item
+from batchllm.journal.book import BatchBook
 from batchllm.journal.database import connect
 from batchllm.journal.entries import Admitted, Plan, State, Stored, Unsettled
 from batchllm.journal.opening import Opened, close_store, open_store
@@ -146,9 +147,24 @@ class Journal:
         ]
         return self._submit(Kind.WRITE, (rows, saves, [row[0] for row in rows]))
 
+    @property
+    def batches(self) -> BatchBook:
+        """The batches of the job, to be written."""
+        return BatchBook(
+            lambda function: self._writer.call(lambda: function(self._store.connection)),
+            self._reserve,
+            self.run_id,
+            self._clock,
+            self.path,
+        )
+
+    def _reserve(self, count: int) -> int:
+        first = self._next_attempt
+        self._next_attempt = first + count
+        return first
+
     def _attempts(self, intents: Sequence[tuple[int, bytes | None]], sent_at: float | None) -> list[Intent]:
-        run_id, first = self.run_id, self._next_attempt
-        self._next_attempt = first + len(intents)
+        run_id, first = self.run_id, self._reserve(len(intents))
         return [
             (first + i, request_id, run_id, sent_at, body) for i, (request_id, body) in enumerate(intents)
         ]
@@ -185,7 +201,7 @@ class Journal:
         return self._reader
 
     def count_answered(self) -> int:
-        """Requests of all plans that have an answer: what a changed job would pay again."""
+        """Requests of all plans that have an answer, or will in a batch: what a changed job would pay again."""
         return self.reader().count_answered()
 
     async def flush(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from batchllm.errors import CannotWrite, InputError, NotNow
 from batchllm.journal import verify
+from batchllm.journal.batches import BatchRecord, BatchResult, batches_of, replied, results_of
 from batchllm.journal.database import check_kind, connect
 from batchllm.journal.entries import SKIPPED, Admitted, AttemptRecord, Counts, Entry, State, Stored
 from batchllm.journal.faults import damaged, sqlite_errors
@@ -103,11 +104,12 @@ class JournalReader:
             open=by.get((State.OPEN, None), 0),
             skipped=by.get((None, 1), 0),
             unsendable=by.get((None, 0), 0),
+            pending=by.get((State.PENDING, None), 0),
         )
 
     def count_answered(self) -> int:
-        """Requests of all plans that have an answer: what a changed job would pay again."""
-        ((count,),) = self.select("SELECT count(*) FROM request WHERE state = 1")
+        """Requests of all plans that have an answer, or will in a batch: what a changed job would pay again."""
+        ((count,),) = self.select("SELECT count(*) FROM request WHERE state IN (1, 4)")
         return int(count)
 
     def count_attempts(self) -> tuple[int, int]:
@@ -170,6 +172,23 @@ class JournalReader:
             rows = list(verify.ANSWERS.fetch(self._connection, wanted))
         self._check_still_immutable()
         return dict(verify.stored(self.path, fields) for fields in rows)
+
+    def batches(self) -> list[BatchRecord]:
+        """The batches of the job, oldest first."""
+        with sqlite_errors(self.path):
+            found = batches_of(self._connection, self.path)
+        self._check_still_immutable()
+        return found
+
+    def replied(self, batch: BatchRecord) -> bytearray:
+        """For each line of a batch 1 where its attempt has a reply already, else 0."""
+        with sqlite_errors(self.path):
+            return replied(self._connection, batch)
+
+    def results(self, batch: BatchRecord, *, by_row: bool = False) -> Iterator[BatchResult]:
+        """The requests of a batch that are not settled yet; see ``batches.results_of``."""
+        with sqlite_errors(self.path):
+            yield from results_of(self._connection, self.path, batch, by_row=by_row)
 
     def select(self, query: str, *parameters: Any) -> list[Any]:
         """The rows of a query, not held against their checks: for figures, not for answers."""

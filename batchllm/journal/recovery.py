@@ -23,7 +23,7 @@ MESSAGE = "the run ended before an answer was saved"
 _FIND = f"""
 CREATE TEMP TABLE unfinished AS
   SELECT attempt.attempt_id, attempt.request_id, reply.attempt_id AS reply_id, reply.status,
-         attempt."check" = {attempt_check("attempt.")} AS sound
+         reply.failure = 'unsent' AS unsent, attempt."check" = {attempt_check("attempt.")} AS sound
   FROM attempt CROSS JOIN request ON request.request_id = attempt.request_id
   LEFT JOIN reply ON reply.attempt_id = attempt.attempt_id
   WHERE request.state = 0
@@ -53,7 +53,7 @@ def recover(
     """Closes the attempts of dead runs, within the transaction of the caller.
 
     Each attempt without a reply gets one that says "perhaps paid", so that it is counted once. The count of
-    attempts of open requests is brought up to date; refusals (429) do not count.
+    attempts of open requests is brought up to date; refusals (429) do not count, nor what a batch never came to.
 
     Returns:
         The attempts closed now, and for each open request that has an HTTP answer: its id, the newest such
@@ -70,7 +70,7 @@ def recover(
     connection.execute(
         "UPDATE request SET attempts = done.attempts,"
         f' "check" = {request_check("request.").replace("request.attempts", "done.attempts")}'
-        " FROM (SELECT request_id, sum(status IS NULL OR status <> 429) AS attempts FROM unfinished"
+        " FROM (SELECT request_id, sum(status IS NOT 429 AND unsent IS NOT 1) AS attempts FROM unfinished"
         "       GROUP BY request_id) AS done"
         " WHERE request.request_id = done.request_id"
     )

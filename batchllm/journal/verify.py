@@ -76,7 +76,7 @@ def entry(path: Path, fields: Sequence[Any]) -> Entry:
         return Entry(row_index, note, None, 0, None, b"", None, None, None, None, None, None)
     if sound != 1 or note_crc != 0:
         raise damaged(path, f"row {row_index} does not match its check")
-    if attempt_id is None:
+    if attempt_id is None or state == State.PENDING:
         if state == State.ANSWERED:
             raise damaged(path, f"the answer of row {row_index} is missing")
         return Entry(row_index, None, STATES[state], attempts, None, b"", None, None, None, None, None, None)
