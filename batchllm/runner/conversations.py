@@ -178,9 +178,9 @@ class ConversationPlan(Plan):
         conversation = turn.conversation
         if conversation is None:
             return self._builder.build(row)
-        if conversation.broken_by is not None:
-            return Unsendable(row.index, broken(conversation.broken_by), BROKEN)
         built = turn_request(self._builder, row, conversation.name, conversation.history)
+        if conversation.broken_by is not None and not isinstance(built, Skipped):
+            return Unsendable(row.index, broken(conversation.broken_by), BROKEN)
         if isinstance(built, ChatRequest) and conversation.left > 1:
             turn.asked = list(self._builder.turn(row))
         return built

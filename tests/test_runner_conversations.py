@@ -1,0 +1,410 @@
+"""Conversations: turns in order, each with what was said before it, whatever fails and wherever a run stops."""
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from batchllm.errors import Interrupted
+from batchllm.journal import Entry, Journal, State
+from batchllm.limiter import Limiter
+from batchllm.records import ChatRequest, Pace, Row
+from batchllm.request import RequestBuilder
+from batchllm.retry import RetryPolicy
+from batchllm.runner import conversations
+from batchllm.runner.conversations import BROKEN, ConversationPlan, conversation_of
+from batchllm.runner.online import Online
+from batchllm.runner.tally import Tally
+from batchllm.simulator import Scripted, SimulatorSettings, start_in_thread
+from tests.command import Command
+from tests.fakes import FakeClient, Outcome, answered, chat_body, status
+from tests.request_jobs import make_job
+from tests.virtual_time import run_virtual
+
+SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
+FILTERED = answered(None, finish_reason="content_filter")
+
+
+def rows_of(*turns: tuple[str | None, str]) -> list[Row]:
+    """Rows from conversation and text."""
+    return [Row(i, i + 2, {"thread": name, "text": text}, []) for i, (name, text) in enumerate(turns)]
+
+
+class Hall:
+    """Runs over the same rows and the same journal, one after the other, in virtual time.
+
+    Attributes:
+        bodies: What was sent in all runs: row and messages, the system message left out.
+        plan: The plan of the last run.
+    """
+
+    def __init__(self, folder: Path, rows: Sequence[Row], *, pace: Pace | None = None) -> None:
+        self.rows = rows
+        self.bodies: list[tuple[int, list[dict[str, Any]]]] = []
+        self.client = FakeClient()
+        self.tally = Tally()
+        self.plan: ConversationPlan
+        self.read = 0
+        self._path = folder / "out.journal"
+        self._pace = pace or Pace(concurrency=8, max_attempts=2)
+        self._job = make_job(conversation="thread")
+        self._numbers = Counter[int]()
+
+    def run(
+        self,
+        bad: dict[int, Outcome] | None = None,
+        *,
+        stop_at: float | None = None,
+        retry_failed: bool = False,
+        latency_s: float = 1.0,
+    ) -> "Hall":
+        """One run; ``bad`` rows get that outcome, every other request an answer of its own."""
+
+        def script(request: ChatRequest, attempt: int) -> Outcome:
+            row = request.row_index
+            self.bodies.append((row, orjson.loads(request.body)["messages"][1:]))
+            self._numbers[row] += 1
+            return (bad or {}).get(row) or answered(f"answer to {row}, no. {self._numbers[row]}")
+
+        self.client = FakeClient(script, latency_s=latency_s)
+        self.tally = Tally(rows=len(self.rows))
+        run_virtual(self._run(stop_at, retry_failed))
+        return self
+
+    async def _run(self, stop_at: float | None, retry_failed: bool) -> None:
+        loop = asyncio.get_running_loop()
+        journal = Journal.open(self._path, threaded=False)
+        plan = journal.begin_plan("plan")
+        self.plan = ConversationPlan(
+            self._reading(),
+            RequestBuilder(self._job, ("thread", "text"), self.rows, None),
+            journal,
+            known=journal.planned() if plan.continued else iter(()),
+            tally=self.tally,
+            retry_failed=retry_failed,
+            column="thread",
+            all_rows=self.rows,
+        )
+        road = Online(
+            client=self.client,
+            limiter=Limiter(self._pace, charge="max_tokens", now=loop.time()),
+            journal=journal,
+            retry=RetryPolicy(self._pace.max_attempts, random.Random(1)),
+            tally=self.tally,
+            settled=self.plan.settled,
+        )
+        if stop_at is not None:
+            loop.call_at(stop_at, lambda: road.stop(Interrupted(15)))
+        try:
+            await road.run(self.plan.batches())
+        finally:
+            await journal.flush()
+            self.entries = list(journal.reader().outcomes())
+            journal.close()
+
+    def _reading(self) -> Iterator[Row]:
+        self.read = 0
+        for row in self.rows:
+            self.read += 1
+            yield row
+
+    @property
+    def notes(self) -> dict[int, str | None]:
+        """The reason of each row that was not sent."""
+        return {entry.row_index: entry.note for entry in self.entries if entry.note is not None}
+
+    @property
+    def said(self) -> dict[int, str]:
+        """What each row was answered, as the journal has it."""
+        return {entry.row_index: _text(entry) for entry in self.entries if entry.state is State.ANSWERED}
+
+
+def _text(entry: Entry) -> str:
+    text: str = orjson.loads(entry.body)["choices"][0]["message"]["content"]
+    return text
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+def test_each_turn_has_the_earlier_turns_and_their_answers_before_it(tmp_path: Path) -> None:
+    hall = Hall(tmp_path, rows_of(("a", "one"), ("b", "eins"), ("a", "two"), ("a", "three"), ("b", "zwei")))
+    sent = dict(hall.run().bodies)
+    assert sent[0] == [user("one")]
+    assert sent[2] == [user("one"), assistant("answer to 0, no. 1"), user("two")]
+    assert sent[3] == [*sent[2], assistant("answer to 2, no. 1"), user("three")]
+    assert sent[4] == [user("eins"), assistant("answer to 1, no. 1"), user("zwei")]
+    assert len(hall.bodies) == 5
+
+
+def test_conversations_run_side_by_side_and_turns_one_after_the_other(tmp_path: Path) -> None:
+    rows = rows_of(*[(f"c{number % 5}", f"turn {number // 5}") for number in range(20)])
+    hall = Hall(tmp_path, rows).run()
+    by_time: dict[int, list[int]] = {}
+    for at, row in hall.client.sent:
+        by_time.setdefault(round(at), []).append(row)
+    assert hall.client.most_in_flight == 5
+    assert max(by_time) <= 5, "four turns of a second each, and the first request alone"
+    for rows_at in by_time.values():
+        assert len({row % 5 for row in rows_at}) == len(rows_at), "two turns of one conversation at once"
+
+
+def test_rows_without_a_value_stand_alone(tmp_path: Path) -> None:
+    hall = Hall(tmp_path, rows_of(("", "x"), (None, "y"), ("  ", "z"))).run()
+    assert sorted(hall.bodies) == [(0, [user("x")]), (1, [user("y")]), (2, [user("z")])]
+
+
+def test_values_of_json_are_conversations_by_what_they_are() -> None:
+    assert conversation_of(Row(0, 1, {"c": 7}, b""), "c") == "7"
+    assert conversation_of(Row(0, 1, {"c": [1, "x"]}, b""), "c") == '[1,"x"]'
+    assert conversation_of(Row(0, 1, {}, b""), "c") is None
+
+
+def test_a_row_with_an_empty_text_is_no_turn(tmp_path: Path) -> None:
+    hall = Hall(tmp_path, rows_of(("a", "one"), ("a", " "), ("a", "two"))).run()
+    assert dict(hall.bodies)[2] == [user("one"), assistant("answer to 0, no. 1"), user("two")]
+    assert hall.tally.skipped == 1
+
+
+@pytest.mark.parametrize("bad", [FILTERED, status(400, "no"), status(500)])
+def test_a_failed_turn_fails_the_later_turns_of_its_conversation_only(tmp_path: Path, bad: Outcome) -> None:
+    hall = Hall(tmp_path, rows_of(("a", "1"), ("b", "1"), ("a", "2"), ("b", "2"), ("a", "3"), ("b", "3")))
+    hall.run({2: bad})
+    assert sorted(hall.said) == [0, 1, 3, 5]
+    assert hall.notes == {
+        4: "conversation\nnot sent: row 3, an earlier turn of its conversation, has no answer"
+    }
+    assert hall.tally.failed_by_reason[BROKEN] == 1
+    assert 4 not in dict(hall.bodies)
+
+
+def test_a_turn_that_cannot_be_sent_fails_the_later_ones_too(tmp_path: Path) -> None:
+    rows = rows_of(("a", "fine"), ("a", "half a pair: \ud800"), ("a", "fine"))
+    hall = Hall(tmp_path, rows).run()
+    assert [note.partition("\n")[0] for note in hall.notes.values() if note] == ["bad_text", BROKEN]
+
+
+def test_the_next_run_goes_on_where_a_turn_got_no_answer(tmp_path: Path) -> None:
+    hall = Hall(tmp_path, rows_of(("a", "1"), ("a", "2"), ("a", "3")))
+    hall.run({1: status(500)})
+    assert sorted(hall.said) == [0]
+    hall.bodies.clear()
+    hall.run()
+    assert [row for row, _ in hall.bodies] == [1, 2]
+    assert hall.bodies[1][1] == [
+        user("1"), assistant("answer to 0, no. 1"), user("2"), assistant("answer to 1, no. 3"), user("3")
+    ]  # fmt: skip
+    assert hall.notes == {}
+
+
+def test_a_turn_that_failed_for_good_keeps_its_conversation_broken_until_it_is_asked_for_again(
+    tmp_path: Path,
+) -> None:
+    hall = Hall(tmp_path, rows_of(("a", "1"), ("a", "2")))
+    hall.run({0: FILTERED})
+    hall.run()
+    assert len(hall.bodies) == 1
+    assert list(hall.notes) == [1]
+    hall.run(retry_failed=True)
+    assert [row for row, _ in hall.bodies] == [0, 0, 1]
+    assert hall.said == {0: "answer to 0, no. 2", 1: "answer to 1, no. 1"}
+
+
+@pytest.mark.parametrize("stop_at", [0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5])
+def test_a_run_that_was_stopped_goes_on_in_the_middle_of_its_conversations(
+    tmp_path: Path, stop_at: float
+) -> None:
+    rows = rows_of(*[(f"c{number % 3}", f"turn {number}") for number in range(12)])
+    hall = Hall(tmp_path, rows, pace=Pace(concurrency=2))
+    with pytest.raises(Interrupted):
+        hall.run(stop_at=stop_at)
+    hall.run()
+    assert Counter(row for row, _ in hall.bodies) == Counter(range(12)), "each turn was paid once"
+    check_histories(hall)
+    assert hall.tally.ended == 12
+
+
+def check_histories(hall: Hall) -> None:
+    """Every request has just what its conversation had said and been answered before it."""
+    history: dict[str | None, list[dict[str, str]]] = {}
+    sent = dict(hall.bodies)
+    for row in hall.rows:
+        name = conversation_of(row, "thread")
+        before = history.setdefault(name, []) if name is not None else []
+        if row.index in hall.said:
+            assert sent[row.index] == [*before, user(row.values["text"])]
+            before += [user(row.values["text"]), assistant(hall.said[row.index])]
+
+
+@settings(max_examples=40, deadline=None)
+@example([("a", "x"), ("a", ""), ("a", "y")], {0: FILTERED}, None, 1)
+@given(
+    turns=st.lists(
+        st.tuples(st.sampled_from(["a", "b", "c", ""]), st.sampled_from(["x", "y", ""])), max_size=24
+    ),
+    bad=st.dictionaries(
+        st.integers(0, 23), st.sampled_from([FILTERED, status(500), status(400)]), max_size=3
+    ),
+    stop_at=st.one_of(st.none(), st.floats(0.1, 9.0)),
+    waiting=st.sampled_from([1, 3, 100]),
+)
+def test_whatever_fails_and_wherever_it_stops_no_turn_is_lost_or_out_of_its_place(
+    tmp_path_factory: pytest.TempPathFactory,
+    turns: list[tuple[str, str]],
+    bad: dict[int, Outcome],
+    stop_at: float | None,
+    waiting: int,
+) -> None:
+    hall = Hall(tmp_path_factory.mktemp("hall"), rows_of(*turns), pace=Pace(concurrency=3, max_attempts=1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conversations, "MOST_WAITING", waiting)
+        try:
+            hall.run(bad, stop_at=stop_at)
+        except Interrupted:
+            pass
+        hall.run()
+    check_histories(hall)
+    paid = Counter(row for row, _ in hall.bodies)
+    assert all(count == 1 for row, count in paid.items() if bad.get(row) != status(500))
+    broken: set[str] = set()
+    for row in hall.rows:
+        name, text = row.values["thread"], row.values["text"]
+        if not text:
+            assert hall.notes[row.index] == "skipped"
+        elif name and name in broken:
+            assert (hall.notes[row.index] or "").startswith(BROKEN)
+        elif row.index not in hall.said:
+            broken.add(name)
+            assert row.index in bad
+    assert hall.plan._open == {} and hall.plan._waiting == 0, "nothing of a conversation that ended stays"
+
+
+def test_no_more_rows_are_read_than_may_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversations, "MOST_WAITING", 30)
+    hall = Hall(tmp_path, rows_of(*[("one long talk", f"turn {number}") for number in range(2000)]))
+    with pytest.raises(Interrupted):
+        hall.run(stop_at=3.5)
+    assert hall.read <= 30 + conversations.BATCH
+    assert len(hall.bodies) == 4
+
+
+def test_a_waiting_turn_holds_no_slot(tmp_path: Path) -> None:
+    rows = rows_of(*[("long", f"turn {number}") for number in range(6)], *[("", f"{n}") for n in range(6)])
+    hall = Hall(tmp_path, rows, pace=Pace(concurrency=2)).run()
+    alone = [at for at, row in hall.client.sent if row >= 6]
+    assert max(alone) <= 7, "the single rows went beside the long conversation"
+
+
+# -- through the command ---------------------------------------------------------------------------------------
+
+
+def unique_answers() -> Any:
+    numbers = iter(range(10_000))
+    return lambda body: Scripted(body=chat_body(f"unique {next(numbers)}"))
+
+
+def write_jsonl(path: Path, turns: Sequence[tuple[str, str]]) -> Path:
+    path.write_text("".join(json.dumps({"thread": name, "text": text}) + "\n" for name, text in turns))
+    return path
+
+
+def test_a_conversation_put_in_before_others_that_open_alike_costs_its_own_rows_only(
+    batchllm: Command, tmp_path: Path
+) -> None:
+    old = [("a", "Hello"), ("b", "Hello"), ("a", "why?"), ("b", "how?")]
+    path = write_jsonl(tmp_path / "talks.jsonl", old)
+    with start_in_thread(SimulatorSettings(), script=unique_answers()) as server:
+        words = ("run", "-p", "{{ text }}", path, "--conversation", "thread", "--base-url", server.base_url)
+        assert batchllm(*words, "-m", "any").status == 0
+        before = {tuple(sorted(line.items())) for line in _lines(tmp_path / "talks.run.jsonl")}
+        write_jsonl(path, [("new", "Hello"), ("new", "when?"), *reversed(old[:2]), *old[2:]])
+        assert batchllm(*words, "-m", "any").status == 0
+        assert server.ledger.requests == 6
+    after = {tuple(sorted(line.items())) for line in _lines(tmp_path / "talks.run.jsonl")}
+    assert before < after
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_show_and_export_know_the_turns_before_a_row(batchllm: Command, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "talks.jsonl", [("a", "Hello"), ("a", "why?"), ("a", "really?")])
+    with start_in_thread(SimulatorSettings(keep_requests=9), script=unique_answers()) as server:
+        words = ("run", "-p", "{{ text }}", path, "--conversation", "thread", "--base-url", server.base_url)
+        assert batchllm(*words, "-m", "any").status == 0
+        sent = server.received[2].body.decode()
+    output = tmp_path / "talks.run.jsonl"
+    shown = batchllm("show", output, 3).out
+    assert sent in shown.splitlines()[1]
+    assert "unique 1" in sent
+    written = output.read_bytes()
+    assert batchllm("export", output, "-o", tmp_path / "copy.jsonl").status == 0
+    assert (tmp_path / "copy.jsonl").read_bytes() == written
+
+
+def test_a_turn_that_was_not_sent_says_why_in_the_output_and_in_show(
+    batchllm: Command, tmp_path: Path
+) -> None:
+    path = write_jsonl(tmp_path / "talks.jsonl", [("a", "bad"), ("a", "why?"), ("b", "fine")])
+
+    def script(body: dict[str, Any]) -> Scripted | None:
+        bad = body["messages"][-1]["content"] == "bad"
+        return Scripted(body=chat_body(None, finish_reason="content_filter")) if bad else None
+
+    with start_in_thread(SimulatorSettings(), script=script) as server:
+        words = ("run", "-p", "{{ text }}", path, "--conversation", "thread", "--base-url", server.base_url)
+        said = batchllm(*words, "-m", "any")
+        assert said.status == 1
+        assert "content_filter 1, conversation 1" in said.err
+        assert server.ledger.requests == 2
+    lines = _lines(tmp_path / "talks.run.jsonl")
+    assert [line["error"] is None for line in lines] == [False, False, True]
+    assert lines[1]["error"] == "not sent: row 1, an earlier turn of its conversation, has no answer"
+    assert lines[1]["attempts"] == 0
+    shown = batchllm("show", tmp_path / "talks.run.jsonl", 2).out
+    assert "never sent: conversation: not sent: row 1" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--conversation", "thred"), "thread"),
+        (("--conversation", "thread", "--sample", 1), "-n"),
+        (("--conversation", "thread", "--via", "batch"), "--via batch"),
+    ],
+)
+def test_what_does_not_go_with_conversations_is_wrong_use(
+    batchllm: Command, tmp_path: Path, words: tuple[object, ...], says: str
+) -> None:
+    path = write_jsonl(tmp_path / "talks.jsonl", [("a", "Hello")])
+    said = batchllm("run", "-p", "{{ text }}", path, "--provider", "simulator", *words)
+    assert said.status == 2
+    assert says in said.err
+
+
+def test_a_tool_call_stays_in_the_history(tmp_path: Path) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    body = orjson.loads(chat_body(None, finish_reason="tool_calls"))
+    body["choices"][0]["message"]["tool_calls"] = [call]
+    outcome = replace(answered(), body=orjson.dumps(body))
+    hall = Hall(tmp_path, rows_of(("a", "look"), ("a", "and?"))).run({0: outcome})
+    assert dict(hall.bodies)[1] == [
+        user("look"),
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        user("and?"),
+    ]
