@@ -130,6 +130,8 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
     if summary.refusals or summary.retries:
         retried = f"; tried again: {counts(summary.retries)}" if summary.retries else ""
         lines.append(f"Refused for a limit: {summary.refusals:,}{retried}")
+    if summary.truncated:
+        lines.append(f"Cut to --max-input-tokens: {summary.truncated:,} texts")
     if summary.maybe_paid_twice:
         lines.append(f"Perhaps paid without an answer: {summary.maybe_paid_twice:,} requests")
     if pace:

@@ -30,6 +30,7 @@ class Summary:
         prompt_tokens, completion_tokens, total_tokens: What this run paid.
         refusals: Attempts refused for a limit.
         retries: Attempts that were tried again, by reason.
+        truncated: Texts that this run cut to ``--max-input-tokens``.
         seconds: How long the run took.
         exit_status: What the process ends with.
     """
@@ -49,6 +50,7 @@ class Summary:
     total_tokens: int | None = None
     refusals: int = 0
     retries: Mapping[str, int] = field(default_factory=dict)
+    truncated: int = 0
     seconds: float = 0.0
     exit_status: int = 0
 
@@ -136,6 +138,7 @@ def summary_of(tally: Tally, *, orphans: int, seconds: float, status: int) -> Su
         total_tokens=tally.tokens,
         refusals=tally.refusals,
         retries=dict(tally.retries),
+        truncated=tally.truncated,
         seconds=round(seconds, 3),
         exit_status=status,
     )
