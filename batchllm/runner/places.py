@@ -47,8 +47,8 @@ def check_output(path: Path, *, written: Mapping[str, Any] | None, force: bool) 
 
     Args:
         path: The output.
-        written: What the journal says of the output: its ``path``, its ``sha256``, and the digest of what it
-            replaces, because it is written down before the output is put in place.
+        written: What the journal says of the output: its ``sha256``, and the digest of what it replaces, because
+            it is written down before the output is put in place.
         force: Overwrite whatever is there.
 
     Raises:
@@ -72,12 +72,11 @@ def check_output(path: Path, *, written: Mapping[str, Any] | None, force: bool) 
         raise CannotWrite(f"{path} is not a regular file; name another with -o")
     if force or path.stat().st_size == 0:
         return
-    known = written if written is not None and written["path"] == str(path.absolute()) else {}
-    if not known:
+    if written is None:
         raise UsageError(
             f"{path} exists and is not this job's; name another with -o, or overwrite it with --force"
         )
-    if digest_of(path) not in (known["sha256"], known.get("replaces")):
+    if digest_of(path) not in (written["sha256"], written.get("replaces")):
         raise UsageError(
             f"{path} was edited since batchllm wrote it; move it away, or overwrite it with --force"
         )

@@ -219,8 +219,8 @@ class _Run:
         def announce(sha256: str, figures: Figures) -> None:
             if output is not None:
                 kept = {name: getattr(figures, name) for name in Figures.__slots__}
-                facts = {"path": str(output.absolute()), "sha256": sha256, "replaces": there}
-                journal.put_now("output", {**facts, "view": view, "figures": kept})
+                facts = {"sha256": sha256, "replaces": there, "view": view, "figures": kept}
+                journal.put_now("output", facts)
 
         _, figures = export(
             self._stage, journal.reader(), path=output, chosen=self._chosen, announce=announce
