@@ -23,16 +23,19 @@ class Breaker:
 
     Args:
         rng: Source of jitter.
+        max_outage_s: How long an outage may last; where nothing ever worked, half a minute.
 
     Attributes:
         opened_at: When the outage began; ``None``: there is none.
         probe_at: When the next probe may go.
         probing: A probe is out.
         last_failure: What the last failure said.
+        given_up: The outage has lasted too long, and its last probe has failed.
     """
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, max_outage_s: float) -> None:
         self._rng = rng
+        self._max_outage_s = max_outage_s
         self._seconds: dict[int, list[int]] = {}  # second: [good, bad]
         self._in_a_row = 0
         self._worked = False
@@ -42,6 +45,7 @@ class Breaker:
         self.probe_at = 0.0
         self.probing = False
         self.last_failure = ""
+        self.given_up = False
 
     def succeeded(self, now: float, sent_at: float, *, probe: bool) -> bool:
         """An answer came; ``True`` when it ends an outage."""
@@ -70,9 +74,8 @@ class Breaker:
         self.last_failure = message
         if self.opened_at is not None:
             if probe:
-                self.probing = False
                 self._gap_s = min(LONGEST_PROBE_S, 2.0 * self._gap_s)
-                self.probe_at = now + self._gap_s * self._rng.uniform(0.8, 1.0)
+                self._next_probe(now, self.opened_at)
             return False
         if sent_at < self.closed_at:
             return False
@@ -85,15 +88,17 @@ class Breaker:
         log.debug("breaker: open at %.3f, %d good and %d bad, %d in a row", now, good, bad, self._in_a_row)
         self.opened_at = now
         self._gap_s = FIRST_PROBE_S
-        self.probe_at = now + self._gap_s * self._rng.uniform(0.8, 1.0)
-        self.probing = False
+        self._next_probe(now, now)
         return True
 
-    def down_for_too_long(self, now: float, max_outage_s: float) -> bool:
-        """Whether to give up: no probe is out, and the outage has lasted."""
-        if self.opened_at is None or self.probing:
-            return False
-        return now - self.opened_at > (max_outage_s if self._worked else min(max_outage_s, NEVER_WORKED_S))
+    def _next_probe(self, now: float, opened_at: float) -> None:
+        """When the next probe goes; the last one goes when the longest outage is over, and decides."""
+        last = opened_at + (self._max_outage_s if self._worked else min(self._max_outage_s, NEVER_WORKED_S))
+        self.probing = False
+        self.given_up = now >= last
+        self.probe_at = now + self._gap_s * self._rng.uniform(0.8, 1.0)
+        if now < last < self.probe_at:
+            self.probe_at = last
 
     def probe_gone(self, now: float) -> None:
         """The probe was withdrawn: another may go."""

@@ -12,7 +12,7 @@ log = logging.getLogger("batchllm.limiter")
 
 TOKEN_CATCH_UP_S = 2.0
 LONGEST_CATCH_UP_S = 10.0
-WIDEST_MARGIN = 0.05
+WIDEST_MARGIN = 0.055
 _CLEAN_S = 1800.0
 
 

@@ -59,7 +59,7 @@ class Limiter(Generic[T]):
         self._lanes: dict[str, Lane[T]] = {}
         self._flights: dict[int, Ticket[T]] = {}
         self._concurrency = Concurrency(pace.concurrency, now)
-        self._breaker = Breaker(rng or random.Random())
+        self._breaker = Breaker(rng or random.Random(), pace.max_outage_s)
         self._offered = 0
         self._granted = 0
         self._refused = 0
@@ -134,7 +134,7 @@ class Limiter(Generic[T]):
         breaker = self._breaker
         if breaker.opened_at is None:
             return self._concurrency.cap - len(self._flights), math.inf
-        if breaker.down_for_too_long(now, self._pace.max_outage_s):
+        if breaker.given_up:
             raise Unavailable(
                 f"the endpoint has been down for {now - breaker.opened_at:,.0f} s ({breaker.last_failure}); "
                 "no row was marked as failed because of it, and the same command goes on later"
@@ -259,6 +259,6 @@ class Limiter(Generic[T]):
         if now - self._rate_at < 0.5:
             return
         self._rate_at = now
-        rates = [lane.limits.requests_per_s() for lane in self._lanes.values() if lane.answered]
+        rates = [lane.requests_per_s(now, self.dry) for lane in self._lanes.values() if lane.answered]
         known = [rate for rate in rates if rate is not None]
         self._concurrency.behind(sum(known) if known and len(known) == len(rates) else None)

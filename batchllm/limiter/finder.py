@@ -18,6 +18,7 @@ import math
 log = logging.getLogger("batchllm.limiter")
 
 REFUSAL_BUDGET = 0.0005
+PATIENCE = 1.6
 _GROWTH = (1.5, 1.27, 1.10)
 _BIN_S = 0.05
 _KEPT_S = 130.0
@@ -108,7 +109,7 @@ class Finder:
             rate = 0.98 * self.estimate * math.pow(_GROWTH[self._rounds], since / 60.0)
         else:
             rate = self.estimate * (0.99 + 0.01 * since / self._cycle_s)
-            beyond = since - 2.4 * self._cycle_s
+            beyond = since - PATIENCE * self._cycle_s
             if beyond > 0.0:
                 rate *= math.exp(min(20.0, 0.12 * (beyond / 60.0) ** 2))
         return min(rate, self.ceiling)

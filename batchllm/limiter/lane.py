@@ -243,6 +243,13 @@ class Lane(Generic[T]):
             self.limits.refused(closed_at, now, self.gate.refusals, self._unit or REQUESTS, ramp=self._ramp)
         log.debug("%s: resumed at %.3f after %d refusals", self.name, now, self.gate.refusals)
 
+    def requests_per_s(self, now: float, dry: bool) -> float | None:
+        """The requests a second that may go: what waits, where all of it fits into what is shown as remaining."""
+        rate = self.limits.requests_per_s()
+        if dry and rate is not None and self.limits.paced_until(now, len(self.queue))[0] == -math.inf:
+            return max(rate, float(len(self.queue)))
+        return rate
+
     def learned(self) -> dict[str, float]:
         """What the next run should know."""
         found = self.limits.learned()

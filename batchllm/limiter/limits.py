@@ -67,7 +67,7 @@ class Limits:
         for dimension in self.dimensions:
             at = dimension.pacer.ready_at()
             if at > latest:
-                if at > now and waiting is not None and self._small(dimension, waiting, now):
+                if waiting is not None and self._small(dimension, waiting, now):
                     continue
                 latest, name = at, dimension.name
         return latest, name

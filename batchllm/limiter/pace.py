@@ -3,8 +3,8 @@
 Theorem (why this is inside every server's model). GCRA (ITU-T I.371) at rate ``r = L(1-m)/W`` with catch-up
 ``tau`` lets at most ``r * (X + tau) + 1`` through in any span ``X``. With arrivals jittering within ``J``, any
 window ``W`` of the server holds at most ``r * (W + tau + J) + 1`` requests, so a limit of ``L`` per ``W`` is
-kept whenever ``tau + J <= m * W / (1 - m)``: ``m`` = 0.5 % of a minute is 300 ms, 100 of them for catch-up and
-200 for the network. A bucket that starts full would double the first minute; no catch-up at all would lose
+kept whenever ``tau + J <= m * W / (1 - m)``: ``m`` = 0.5 % of a minute is 300 ms, 50 of them for catch-up and
+250 for the network. A bucket that starts full would double the first minute; no catch-up at all would lose
 what every late timer loses.
 
 Tokens are borrowed, then paid: an amount of any size may go as soon as what was taken before has been paid
@@ -15,7 +15,7 @@ a strict window would object to is held back by ``WindowLog``, which remembers w
 from collections import deque
 
 MARGIN = 0.005
-CATCH_UP_S = 0.1
+CATCH_UP_S = 0.05
 GUARD_S = 0.25
 BIN_S = 0.02
 

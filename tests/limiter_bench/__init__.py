@@ -1,0 +1,1 @@
+"""The limiter's bench: the real limiter objects against written models of endpoints, in virtual time."""

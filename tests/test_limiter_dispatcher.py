@@ -1,0 +1,394 @@
+"""The dispatcher's contract: who goes when, what a refusal does, what stops a job."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchllm.errors import Unavailable
+from batchllm.limiter import Cost, Limiter
+from batchllm.records import Pace, Usage
+from batchllm.retry import Fate, Verdict
+
+COST = Cost(100, 200)
+USED = Usage(100, 50, 150)
+REFUSED = Verdict(Fate.REFUSED, "rate_limit", "requests per min (RPM)")
+BROKEN = Verdict(Fate.TRANSIENT, "http_500", "it answered 500")
+CONNECT = Verdict(Fate.TRANSIENT, "connect", "no connection")
+BUSY = Verdict(Fate.OVERLOADED, "overloaded", "server busy")
+
+
+class Item:
+    """What waits: equal to every other one, so only its identity tells it apart."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def make(rows: int = 0, *, charge: str = "max_tokens", **pace: object) -> Limiter[Item]:
+    limiter: Limiter[Item] = Limiter(Pace(**pace), charge=charge, now=0.0, rng=random.Random(1))
+    for _ in range(rows):
+        limiter.offer(Item(), COST, lane="m")
+    return limiter
+
+
+def answer(limiter: Limiter[Item], now: float, item: Item, headers: dict[str, str] | None = None) -> None:
+    limiter.answered(now, item, headers or {}, USED)
+    limiter.released(now, item)
+
+
+def warm(limiter: Limiter[Item], now: float = 0.0) -> None:
+    """Answers the first request, which goes alone."""
+    (item,) = limiter.poll(now).grants
+    answer(limiter, now, item)
+
+
+def test_the_first_request_goes_alone_until_it_is_answered() -> None:
+    limiter = make(10, concurrency=4)
+    (first,) = limiter.poll(0.0).grants
+    poll = limiter.poll(5.0)
+    assert (poll.grants, poll.wake_at) == ([], None)
+    answer(limiter, 6.0, first)
+    assert len(limiter.poll(6.0).grants) == 4
+
+
+def test_the_first_request_of_each_model_goes_alone() -> None:
+    limiter = make(0, concurrency=8)
+    for lane in ("a", "b"):
+        for _ in range(3):
+            limiter.offer(Item(), COST, lane=lane)
+    assert len(limiter.poll(0.0).grants) == 2
+
+
+def test_an_explicit_concurrency_is_used_from_the_first_second_and_never_exceeded() -> None:
+    limiter = make(100, concurrency=30)
+    warm(limiter)
+    assert len(limiter.poll(0.0).grants) == 30
+    assert limiter.poll(0.0).grants == []
+    assert limiter.in_flight == 30
+    assert limiter.view(0.0).limits == "concurrency"
+
+
+def test_a_slot_is_free_when_it_is_released_not_when_it_is_answered() -> None:
+    limiter = make(5, concurrency=1)
+    (item,) = limiter.poll(0.0).grants
+    limiter.answered(1.0, item, {}, USED)
+    assert limiter.poll(1.0).grants == []
+    limiter.released(2.0, item)
+    assert len(limiter.poll(2.0).grants) == 1
+
+
+def test_equal_items_are_told_apart() -> None:
+    limiter = make(3, concurrency=2)
+    warm(limiter)
+    first, second = limiter.poll(0.0).grants
+    answer(limiter, 1.0, second)
+    answer(limiter, 1.0, first)
+    assert limiter.in_flight == 0
+
+
+def test_a_refused_row_goes_first_and_alone_when_the_pause_is_over() -> None:
+    limiter = make(10, concurrency=3)
+    warm(limiter)
+    flying = limiter.poll(0.0).grants
+    limiter.refused(1.0, flying[1], Verdict(Fate.REFUSED, "rate_limit", retry_after_s=20.0), {})
+    poll = limiter.poll(1.0)
+    assert (poll.grants, poll.wake_at) == ([], 21.0)
+    assert limiter.view(1.0).limits == "endpoint"
+    assert limiter.view(1.0).resumes_at == 21.0
+    (probe,) = limiter.poll(21.0).grants
+    assert probe is flying[1]
+    assert limiter.poll(21.0).grants == []
+
+
+def test_a_burst_of_refusals_is_one_event() -> None:
+    limiter = make(100, concurrency=50)
+    warm(limiter)
+    flying = limiter.poll(0.0).grants
+    for item in flying:
+        limiter.refused(0.3, item, REFUSED, {})
+    assert limiter.view(0.3).refused == 50
+    assert len(limiter.poll(0.6).grants) == 1
+
+
+def test_a_probe_that_is_not_refused_soon_counts_as_accepted() -> None:
+    limiter = make(10, concurrency=5)
+    warm(limiter)
+    item = limiter.poll(0.0).grants[0]
+    limiter.refused(0.1, item, REFUSED, {})
+    probe_at = limiter.poll(0.1).wake_at
+    assert len(limiter.poll(probe_at).grants) == 1
+    quiet_at = limiter.poll(probe_at).wake_at
+    assert quiet_at is not None and quiet_at < probe_at + 2.0
+    limiter.poll(quiet_at)
+    assert limiter.view(quiet_at).resumes_at is None
+
+
+def test_a_longer_pause_than_max_wait_stops_the_job() -> None:
+    limiter = make(10, concurrency=5, max_wait_s=60.0)
+    warm(limiter)
+    item = limiter.poll(0.0).grants[0]
+    limiter.refused(0.1, item, Verdict(Fate.REFUSED, "rate_limit", retry_after_s=86_400.0), {})
+    with pytest.raises(Unavailable, match="--max-wait"):
+        limiter.poll(0.2)
+
+
+def test_backoff_waits_outside_the_slots_and_goes_before_new_rows() -> None:
+    limiter = make(10, concurrency=1)
+    warm(limiter)
+    (item,) = limiter.poll(0.0).grants
+    limiter.failed(1.0, item, BROKEN, {})
+    limiter.released(1.0, item)
+    limiter.offer(item, COST, lane="m", again=True, not_before=5.0)
+    (other,) = limiter.poll(1.0).grants
+    assert other is not item
+    answer(limiter, 6.0, other)
+    assert limiter.poll(6.0).grants[0] is item
+
+
+def test_a_row_larger_than_the_limit_is_given_back_at_once() -> None:
+    limiter = make(0, tokens_per_minute=1000.0)
+    big, small = Item(), Item()
+    limiter.offer(big, Cost(100, 5000), lane="m")
+    limiter.offer(small, COST, lane="m")
+    poll = limiter.poll(0.0)
+    assert poll.grants[0] is small
+    ((item, words),) = poll.too_large
+    assert item is big
+    assert "5,000 tokens" in words and "1,000 a minute" in words
+    assert limiter.waiting == 0
+
+
+def test_withdrawn_rows_leave_no_trace() -> None:
+    limiter = make(5, tokens_per_minute=600.0, concurrency=9)
+    warm(limiter)
+    before = limiter.poll(0.0).wake_at
+    assert len(limiter.withdraw_all()) == limiter.waiting + 4
+    assert limiter.waiting == 0
+    limiter.offer(Item(), COST, lane="m")
+    assert limiter.poll(0.0).wake_at == before
+
+
+def test_a_rejected_first_row_proves_the_key() -> None:
+    limiter = make(10, concurrency=4)
+    (first,) = limiter.poll(0.0).grants
+    limiter.failed(1.0, first, Verdict(Fate.REJECTED, "http_400"), {})
+    limiter.released(1.0, first)
+    assert len(limiter.poll(1.0).grants) == 4
+
+
+def test_no_connection_before_any_success_stops_within_half_a_minute() -> None:
+    limiter = make(3)
+    now, arrivals = 0.0, 0
+    with pytest.raises(Unavailable, match="no connection"):
+        while now < 100.0:
+            poll = limiter.poll(now)
+            for item in poll.grants:
+                arrivals += 1
+                limiter.failed(now, item, CONNECT, {})
+                assert limiter.outage
+                limiter.released(now, item)
+                limiter.offer(item, COST, lane="m", again=True)
+            now = poll.wake_at if poll.wake_at is not None else now
+    assert 28.0 <= now <= 31.0
+    assert arrivals <= 8
+
+
+def test_overload_shrinks_an_explicit_concurrency_and_it_comes_back() -> None:
+    limiter = make(5000, concurrency=100)
+    warm(limiter)
+    flying = limiter.poll(0.0).grants
+    limiter.failed(1.0, flying[0], BUSY, {})
+    assert limiter.view(1.0).concurrency == 80
+    for item in flying:
+        limiter.released(1.0, item)
+    now = 1.0
+    while now < 120.0:
+        now += 1.0
+        for item in limiter.poll(now).grants:
+            answer(limiter, now + 0.5, item)
+    assert limiter.view(now).concurrency == 100
+
+
+def test_what_was_found_is_remembered_for_the_next_run() -> None:
+    limiter = make(100, concurrency=10)
+    warm(limiter)
+    now = 0.0
+    while now < 20.0:
+        now += 0.5
+        for item in limiter.poll(now).grants[:1]:
+            answer(limiter, now, item)
+    flying = next(iter(limiter._flights.values())).item
+    limiter.refused(now, flying, REFUSED, {})
+    probe_at = limiter.poll(now).wake_at
+    (probe,) = limiter.poll(probe_at).grants
+    answer(limiter, probe_at + 0.1, probe)
+    learned = limiter.learned()
+    again: Limiter[Item] = Limiter(Pace(), charge="max_tokens", now=0.0, learned=learned)
+    again.offer(Item(), COST, lane="m")
+    assert again.view(0.0).searching
+    assert again.view(0.0).requests_per_minute == pytest.approx(
+        limiter.view(probe_at + 0.1).requests_per_minute, rel=0.15
+    )
+
+
+def test_a_job_that_fits_into_what_remains_is_not_stretched_over_a_minute() -> None:
+    limiter = make(100, concurrency=200)
+    limiter.dry = True
+    used, now, done = 0, 0.0, 0
+    while done < 100:
+        poll = limiter.poll(now)
+        for item in poll.grants:
+            used += 1
+            told = {"x-ratelimit-limit-requests": "500", "x-ratelimit-remaining-requests": f"{500 - used}",
+                    "x-ratelimit-reset-requests": f"{used * 120}ms"}  # fmt: skip
+            answer(limiter, now, item, told)
+            done += 1
+        now = now if poll.wake_at is None else poll.wake_at
+        assert now < 3.0
+
+
+def test_a_dimension_that_the_endpoint_settles_gives_back_what_was_not_used() -> None:
+    limiter = make(2, tokens_per_minute=6000.0, charge="usage", concurrency=5)
+    (item,) = limiter.poll(0.0).grants
+    dimension = limiter._lanes["m"].limits.dimensions[0]
+    limiter.answered(1.0, item, {}, USED)
+    assert dimension.taken - dimension.refunded == 150.0
+
+
+def test_the_wall_clock_is_never_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    def forbidden() -> float:
+        raise AssertionError("the limiter is told the time")
+
+    for name in ("time", "monotonic", "perf_counter"):
+        monkeypatch.setattr(time, name, forbidden)
+    limiter = make(5, requests_per_minute=60.0)
+    (item,) = limiter.poll(1e9).grants
+    limiter.refused(1e9, item, REFUSED, {})
+    limiter.poll(1e9 + 1)
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["offer", "poll", "answer", "refuse", "fail", "cancel", "wait"]), st.integers(0, 9)
+    ),
+    max_size=120,
+)
+
+
+@given(EVENTS, st.sampled_from(["usage", "max_tokens"]))
+@settings(max_examples=150, deadline=None)
+def test_any_sequence_of_events_conserves_what_was_granted(
+    events: list[tuple[str, int]], charge: str
+) -> None:
+    limiter = make(0, requests_per_minute=600.0, tokens_per_minute=60_000.0, concurrency=5, charge=charge)
+    now, flying, used, refunded = 0.0, [], 0.0, 0.0
+    granted = 0.0
+    for event, pick in events:
+        match event:
+            case "offer":
+                limiter.offer(
+                    Item(), COST, lane="m", again=pick > 7, not_before=now + pick if pick == 9 else 0.0
+                )
+            case "wait":
+                now += pick * 0.3
+            case "poll":
+                grants = limiter.poll(now).grants
+                flying += grants
+                granted += sum(limiter._flights[id(item)].amounts[1] for item in grants)
+        if not flying:
+            continue
+        if event in ("answer", "refuse", "fail", "cancel"):
+            item = flying.pop(pick % len(flying))
+            amount = limiter._flights[id(item)].amounts[1]
+        if event == "answer":
+            answer(limiter, now, item)
+            refunded += amount - 150.0 if charge == "usage" else 0.0
+            used += 150.0 if charge == "usage" else amount
+        elif event == "refuse":
+            limiter.refused(now, item, REFUSED, {})
+            used += amount
+        elif event in ("fail", "cancel"):
+            if event == "fail":
+                limiter.failed(now, item, BROKEN, {})
+            limiter.released(now, item)
+            used += amount
+    tokens = next((d for d in _dimensions(limiter) if d.name == "tokens"), None)
+    assert limiter.in_flight == len(flying)
+    if tokens is not None:
+        in_flight = sum(limiter._flights[id(item)].amounts[1] for item in flying)
+        assert tokens.taken == pytest.approx(granted)
+        assert tokens.taken - tokens.refunded == pytest.approx(used + in_flight)
+
+
+def _dimensions(limiter: Limiter[Item]) -> list:
+    return [d for lane in limiter._lanes.values() for d in lane.limits.dimensions]
+
+
+@given(EVENTS)
+@settings(max_examples=150, deadline=None)
+def test_no_wake_up_is_lost(events: list[tuple[str, int]]) -> None:
+    """Whatever happened: once everything in flight has ended, waking when told to sends all that waits."""
+    limiter = make(0, requests_per_minute=600.0, concurrency=5)
+    now, flying = 0.0, []
+    for event, pick in events:
+        if event == "offer":
+            limiter.offer(Item(), COST, lane="m", again=pick > 7, not_before=now + pick if pick == 9 else 0.0)
+        elif event == "wait":
+            now += pick * 0.3
+        elif event == "poll":
+            flying += limiter.poll(now).grants
+        elif flying:
+            item = flying.pop(pick % len(flying))
+            if event == "answer":
+                answer(limiter, now, item)
+            elif event == "refuse":
+                limiter.refused(now, item, REFUSED, {})
+            else:
+                if event == "fail":
+                    limiter.failed(now, item, BROKEN, {})
+                limiter.released(now, item)
+    for _ in range(2000):
+        while flying:
+            answer(limiter, now, flying.pop())
+        poll = limiter.poll(now)
+        flying = poll.grants
+        if not flying and not limiter.waiting:
+            return
+        if not flying:
+            assert poll.wake_at is not None, "something waits, nothing is in flight, and nobody will wake"
+            assert poll.wake_at > now - 1e-9
+            now = max(now + 1e-6, poll.wake_at)
+    raise AssertionError("not everything was sent")
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 5.0), st.integers(1, 900)), min_size=1, max_size=80))
+@settings(max_examples=100, deadline=None)
+def test_no_minute_holds_more_than_the_grant(arrivals: list[tuple[float, int]]) -> None:
+    limiter = make(0, requests_per_minute=120.0, tokens_per_minute=5000.0, concurrency=100)
+    limiter._lane("m").answered = True
+    now, sent = 0.0, []
+    costs = {}
+    for wait, tokens in arrivals:
+        target = now + wait
+        item = Item()
+        costs[id(item)] = (item, tokens)
+        limiter.offer(item, Cost(1, tokens), lane="m")
+        while True:
+            poll = limiter.poll(now)
+            for granted in poll.grants:
+                sent.append((now, costs[id(granted)][1]))
+                answer(limiter, now, granted)
+            if not poll.grants and (poll.wake_at is None or poll.wake_at > target):
+                break
+            now = now if poll.grants else poll.wake_at
+        now = max(now, target)
+    for start, _ in sent:
+        window = [tokens for at, tokens in sent if start <= at < start + 60.0]
+        assert sum(window) <= 5000.0
+        assert len(window) <= 121
