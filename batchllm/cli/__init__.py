@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from batchllm import __version__
-from batchllm.cli import clean, export, run, show, simulate, status, templates
+from batchllm.cli import check, clean, export, init, run, show, simulate, status, templates
 from batchllm.cli import schedule as schedule_command
 from batchllm.errors import JobError
 
@@ -42,7 +42,7 @@ def _root(
     """Nothing to do before a command."""
 
 
-for _command in (run, templates, status, show, export, clean, schedule_command, simulate):
+for _command in (run, init, check, templates, status, show, export, clean, schedule_command, simulate):
     _command.register(app)
 
 

@@ -5,8 +5,11 @@ files cannot drift apart. An option that is not given is ``None``: then the envi
 template or the preset decides.
 """
 
+import inspect
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 TASKS = ("summarize", "classify", "codegen", "run")
 
@@ -116,3 +119,19 @@ OPTIONS: tuple[Option, ...] = (
     Option("grace", float, "Seconds that requests in flight get after a signal.  (30)", MANNERS, metavar="SECONDS"),
     Option("wait_lock", float, "Seconds to wait for another run of the same job.  (0)", MANNERS, metavar="SECONDS"),
 )  # fmt: skip
+
+
+def parameter_of(option: Option) -> inspect.Parameter:
+    """The option as a parameter of a command's function, for typer to read."""
+    info = typer.Option(
+        *option.flags,
+        help=option.help,
+        rich_help_panel=option.panel,
+        metavar=option.metavar,
+        show_default=False,
+    )
+    kind = bool if option.kind is bool else option.kind | None
+    default = False if option.kind is bool else None
+    return inspect.Parameter(
+        option.name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind, info], default=default
+    )

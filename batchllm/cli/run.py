@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from batchllm.cli.options import OPTIONS, TASKS, Option
+from batchllm.cli.options import OPTIONS, TASKS, Option, parameter_of
 
 HELP = {
     "summarize": "Summarize each row's text in bullet points.",
@@ -44,7 +44,7 @@ def _command(task: str) -> Callable[..., None]:
         switches = {switch.name: values.pop(switch.name) for switch in SWITCHES}
         _execute(task, values, switches)
 
-    parameters = [_argument(task), *map(_parameter, (*options, *SWITCHES))]
+    parameters = [_argument(task), *map(parameter_of, (*options, *SWITCHES))]
     if task == "run":
         parameters.insert(1, _second_argument())
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -67,21 +67,6 @@ def _second_argument() -> inspect.Parameter:
     annotation = Annotated[str | None, info]
     return inspect.Parameter(
         "rows", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation, default=None
-    )
-
-
-def _parameter(option: Option) -> inspect.Parameter:
-    info = typer.Option(
-        *option.flags,
-        help=option.help,
-        rich_help_panel=option.panel,
-        metavar=option.metavar,
-        show_default=False,
-    )
-    kind = bool if option.kind is bool else option.kind | None
-    default = False if option.kind is bool else None
-    return inspect.Parameter(
-        option.name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind, info], default=default
     )
 
 

@@ -1,13 +1,14 @@
 """The endpoint of a run: opened when the first request needs it, started where it is the simulator."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
 from batchllm.errors import UsageError
 from batchllm.job import Job
+from batchllm.presets import SIMULATOR
 from batchllm.records import ChatRequest, Failure, Response
 
 
@@ -40,21 +41,29 @@ class OnDemand:
 
 
 @contextmanager
-def reachable(job: Job) -> Iterator[Job]:
-    """The job with an endpoint that can be reached: the simulator is started where it is asked for by name.
-
-    Raises:
-        UsageError: No model is named, and the endpoint has not exactly one.
-    """
-    if job.endpoint.preset == "simulator" and not job.endpoint.base_url:
+def served(job: Job) -> Iterator[Job]:
+    """The job with the URL of its endpoint: the simulator is started where it is asked for by name."""
+    if job.endpoint.preset == SIMULATOR and not job.endpoint.base_url:
         from batchllm.simulator import SimulatorSettings, start_in_thread
 
         with start_in_thread(SimulatorSettings()) as simulator:
             yield replace(job, endpoint=replace(job.endpoint, base_url=simulator.base_url))
-    elif not job.endpoint.model and not job.per_row:
-        yield replace(job, endpoint=replace(job.endpoint, model=asyncio.run(_only_model(job))))
     else:
         yield job
+
+
+@contextmanager
+def reachable(job: Job) -> Iterator[Job]:
+    """The job with an endpoint that can be sent to: served, and with a model.
+
+    Raises:
+        UsageError: No model is named, and the endpoint has not exactly one.
+    """
+    with served(job) as job:
+        if not job.endpoint.model and not job.per_row:
+            yield replace(job, endpoint=replace(job.endpoint, model=asyncio.run(_only_model(job))))
+        else:
+            yield job
 
 
 async def _only_model(job: Job) -> str:
@@ -62,7 +71,16 @@ async def _only_model(job: Job) -> str:
 
     async with Client(job.endpoint) as client:
         models = await client.models()
+    return only(models, job.endpoint.base_url)
+
+
+def only(models: Sequence[str], base_url: str) -> str:
+    """The one model that an endpoint has.
+
+    Raises:
+        UsageError: It has several, or none.
+    """
     if len(models) == 1:
         return models[0]
     some = ", ".join(models[:8]) + (", …" if len(models) > 8 else "")
-    raise UsageError(f"{job.endpoint.base_url} has {len(models)} models; name one with --model: {some}")
+    raise UsageError(f"{base_url} has {len(models)} models; name one with --model: {some}")
