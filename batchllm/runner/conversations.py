@@ -30,6 +30,7 @@ from batchllm.request import RequestBuilder, Skipped, Unsendable
 from batchllm.runner.export import answer_of
 from batchllm.runner.online import Ticket
 from batchllm.runner.plan import BATCH, FIRST_BATCH, Plan
+from batchllm.runner.reuse import Reuse
 from batchllm.runner.stage import Stage
 from batchllm.runner.tally import Tally
 from batchllm.template import to_json
@@ -114,6 +115,7 @@ class ConversationPlan(Plan):
                 tickets = await self._tickets([turn.row for turn in turns])
                 for ticket in tickets:
                     self._on_their_way[ticket.request_id] = self._now[ticket.request.row_index]
+                tickets = await self._unpaid(tickets)
                 if tickets:
                     yield tickets
 
@@ -214,11 +216,13 @@ def plan_of(
     known: Iterator[Admitted],
     tally: Tally,
     chosen: "range | frozenset[int] | None",
+    reuse: Reuse | None = None,
 ) -> Plan:
     """The pass over the rows of a job, turn by turn where they are conversations."""
     source, job = stage.source, stage.job
     settings: dict[str, Any] = {
-        "known": known, "tally": tally, "chosen": chosen, "retry_failed": job.retry_failed
+        "known": known, "tally": tally, "chosen": chosen, "retry_failed": job.retry_failed,
+        "reuse": reuse,
     }  # fmt: skip
     if job.conversation is None:
         return Plan(source.rows(), stage.builder, journal, **settings)

@@ -9,6 +9,7 @@ from typing import Any
 from batchllm.answer import Reader
 from batchllm.journal import Entry, JournalReader, State
 from batchllm.records import Answer
+from batchllm.runner.costs import Costs, Totals
 from batchllm.runner.stage import Stage
 from batchllm.sink import Outcome, Written, write_output
 
@@ -26,6 +27,7 @@ class Figures:
     failed_by_reason: Counter[str] = field(default_factory=Counter)
     finish_reasons: Counter[str] = field(default_factory=Counter)
     samples: list[dict[str, Any]] = field(default_factory=list)
+    money: Totals = field(default_factory=lambda: Totals(None))
 
     def count(self, outcome: Outcome) -> None:
         """Counts a row."""
@@ -41,6 +43,15 @@ class Figures:
             self.finish_reasons[answer.finish_reason or "none"] += 1
             if len(self.samples) < SAMPLES:
                 self.samples.append(dict(answer.columns))
+
+    def as_json(self) -> dict[str, Any]:
+        """What the journal keeps."""
+        return {**{name: getattr(self, name) for name in Figures.__slots__}, "money": self.money.as_json()}
+
+    @classmethod
+    def from_json(cls, kept: dict[str, Any]) -> "Figures":
+        """What ``as_json`` gave."""
+        return cls(**{**kept, "money": Totals.from_json(kept["money"])})
 
 
 def export(
@@ -66,10 +77,11 @@ def export(
         InputError: The input changed since the job planned it.
         CannotWrite, StorageFailure: The output cannot be written.
     """
-    figures = Figures()
+    costs = Costs(stage, journal)
+    figures = Figures(money=costs.totals)
     written = write_output(
         stage.source,
-        counted(outcomes(journal.outcomes(), readers(stage), chosen), figures),
+        counted(outcomes(journal.outcomes(), readers(stage), chosen, costs), figures),
         path=path,
         columns=stage.columns,
         output_format=stage.output_format,
@@ -99,13 +111,15 @@ def outcomes(
     entries: Iterable[Entry],
     reader_of: Callable[[int], Reader],
     chosen: "range | frozenset[int] | None" = None,
+    costs: Costs | None = None,
 ) -> Iterator[Outcome]:
     """What each row that has its end got; rows that are still on their way are left out."""
     for entry in entries:
         if entry.state is State.OPEN or (chosen is not None and entry.row_index not in chosen):
             continue
         answer = answer_of(entry, reader_of(entry.row_index))
-        yield Outcome(entry.row_index, answer, entry.attempts, entry.latency_s)
+        cost = None if costs is None else costs.of(entry.row_index, answer, entry.state, entry.status)
+        yield Outcome(entry.row_index, answer, entry.attempts, entry.latency_s, cost)
 
 
 def answer_of(entry: Entry, reader: Reader) -> Answer | None:

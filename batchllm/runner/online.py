@@ -9,16 +9,20 @@ new request leaves, those in flight get a grace period, and everything that arri
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from batchllm.answer import Reader
-from batchllm.errors import ExitStatus, JobError, Unavailable, UsageError
+from batchllm.errors import BudgetStop, ExitStatus, JobError, Unavailable, UsageError
 from batchllm.journal import Journal, State
 from batchllm.limiter import Cost, Limiter
 from batchllm.records import Answer, ChatRequest, Failure, FailureKind, Paid, Response
 from batchllm.retry import Fate, RetryPolicy, SameRejection, Verdict, classify
+from batchllm.runner.brake import Brake
+from batchllm.runner.budget import NOTHING, Amount
+from batchllm.runner.meter import Meter
 from batchllm.runner.tally import Tally
 
 log = logging.getLogger("batchllm.runner")
@@ -40,6 +44,8 @@ class Ticket:
         maybe_paid: How many of them may have been paid without an answer.
         asked_again: How many times an answer that did not validate was asked for again.
         sent: Whether it has left at least once.
+        ordinal: Which of several equal requests it is, from 0.
+        reserved: What the budget has set aside for the attempt in flight.
     """
 
     request: ChatRequest
@@ -50,6 +56,8 @@ class Ticket:
     maybe_paid: int = 0
     asked_again: int = 0
     sent: bool = False
+    ordinal: int = 0
+    reserved: Amount = field(default=NOTHING)
 
 
 class Sender(Protocol):
@@ -75,6 +83,8 @@ class Online:
         grace_s: How long requests in flight may take to land once the run is asked to stop.
         settled: Called with each ticket that has its end.
         ask_again: Makes the request that asks once more for an answer that did not validate, or ``None``.
+        meter: Holds requests to the budget, and says what answers cost; without one nothing bounds them.
+        brake: Stops a run whose first answers are of no use.
     """
 
     def __init__(
@@ -88,6 +98,8 @@ class Online:
         grace_s: float = 30.0,
         settled: Settled = lambda ticket, answer, state: None,
         ask_again: AskAgain = lambda ticket, answer: None,
+        meter: Meter | None = None,
+        brake: Brake | None = None,
     ) -> None:
         self._client = client
         self._limiter = limiter
@@ -97,6 +109,9 @@ class Online:
         self._grace_s = grace_s
         self._settled = settled
         self._ask_again = ask_again
+        self._meter = meter or Meter()
+        self._brake = brake or Brake(released=True)
+        self._held: deque[Ticket] = deque()
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._flights: set[asyncio.Task[None]] = set()
@@ -152,11 +167,11 @@ class Online:
             poll = self._limiter.poll(loop.time())
             for ticket, message in poll.too_large:
                 self._give_up(ticket, Answer(error=message, reason="too_large"), State.FAILED)
-            if poll.grants:
+            if poll.grants or self._held:
                 self._launch(poll.grants)
             if self._limiter.waiting < LOOK_AHEAD:
                 self._room.set()
-            if feeder.done() and not self._flights and not self._limiter.waiting:
+            if feeder.done() and not (self._flights or self._held or self._limiter.waiting):
                 return
             timer = None if poll.wake_at is None else loop.call_at(poll.wake_at, self._wake.set)
             await self._wake.wait()
@@ -172,8 +187,21 @@ class Online:
         if self._flights:
             await asyncio.gather(*self._flights, return_exceptions=True)
 
-    def _launch(self, tickets: Sequence[Ticket]) -> None:
-        flight = asyncio.create_task(self._depart(tickets))
+    def _launch(self, granted: Sequence[Ticket]) -> None:
+        """Sends what the budget holds; the rest waits until what is in flight has cost less than it might have."""
+        held = self._held
+        held.extend(granted)
+        ready: list[Ticket] = []
+        while held and (reserved := self._meter.reserve(held[0].request)) is not None:
+            ticket = held.popleft()
+            ticket.reserved = reserved
+            ready.append(ticket)
+        if not ready:
+            if not self._flights:
+                left = self._tally.rows - self._tally.ended
+                self.stop(BudgetStop(f"{self._meter.shortage(held[0].request)} with the {left:,} rows left"))
+            return
+        flight = asyncio.create_task(self._depart(ready))
         self._flights.add(flight)
         flight.add_done_callback(self._watch)
 
@@ -196,6 +224,7 @@ class Online:
     async def _fly(self, ticket: Ticket, attempt_id: int) -> None:
         if self._stopped_by is not None:
             unsent = Failure(FailureKind.CONNECT, "not sent: the run was stopped", Paid.NO, 0.0)
+            self._meter.settle(ticket.request, ticket.reserved, unsent)
             await self._journal.save(attempt_id, unsent)
             return
         if not ticket.sent:
@@ -213,10 +242,11 @@ class Online:
         headers = outcome.headers if isinstance(outcome, Response) else {}
         if self._tally.before == 0 and self._same_rejection.stops(verdict):
             self.stop(UsageError(f"the first rows were all refused alike: {verdict.message}"))
+        if verdict.fate is Fate.ANSWERED:
+            self._answered(ticket, attempt_id, outcome, now)
+            return
+        self._meter.settle(ticket.request, ticket.reserved, outcome)
         match verdict.fate:
-            case Fate.ANSWERED:
-                self._answered(ticket, attempt_id, outcome, now)
-                return
             case Fate.REFUSED:
                 self._tally.refusals += 1
                 self._limiter.refused(now, ticket, verdict, headers)
@@ -243,7 +273,8 @@ class Online:
         assert isinstance(outcome, Response), "only a response can be an answer"
         answer = ticket.reader.read(outcome.status, outcome.body)
         ticket.attempts += 1
-        self._tally.paid(answer.usage)
+        cost = self._meter.settle(ticket.request, ticket.reserved, outcome, answer.usage)
+        self._tally.paid(answer.usage, cost)
         self._tally.finish_reasons[answer.finish_reason or "none"] += 1
         self._limiter.answered(now, ticket, outcome.headers, answer.usage)
         self._limiter.released(now, ticket)
@@ -254,6 +285,9 @@ class Online:
             self._tally.retries[answer.reason or "invalid"] += 1
             self._offer_again(ticket, now)
             return
+        self._tally.final(cost)
+        if (sentence := self._brake.saw(ticket.request.row_index, answer)) is not None:
+            self.stop(BudgetStop(sentence))
         self._give_up(ticket, answer, State.ANSWERED if answer.error is None else State.FAILED, attempt_id)
 
     def _again(self, ticket: Ticket, attempt_id: int, verdict: Verdict, now: float) -> None:

@@ -13,6 +13,7 @@ from batchllm.journal import Admitted, Journal, State
 from batchllm.records import Answer, ChatRequest, Row
 from batchllm.request import RequestBuilder, Skipped, Unsendable
 from batchllm.runner.online import Ticket
+from batchllm.runner.reuse import Reuse
 from batchllm.runner.tally import Tally
 
 FIRST_BATCH = 16
@@ -33,6 +34,7 @@ class Plan:
         tally: Counts rows that end here.
         chosen: The only rows wanted (``-n``, ``--sample``), or ``None`` for all.
         retry_failed: Rows whose answer was a failure are sent again.
+        reuse: Answers of other jobs.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Plan:
         tally: Tally,
         chosen: "range | frozenset[int] | None" = None,
         retry_failed: bool = False,
+        reuse: Reuse | None = None,
     ) -> None:
         self._rows = rows
         self._builder = builder
@@ -54,6 +57,7 @@ class Plan:
         self._tally = tally
         self._chosen = chosen
         self._final = (State.ANSWERED,) if retry_failed else FINAL
+        self._reuse = reuse
         self._on_the_way: set[int] = set()
 
     async def batches(self) -> AsyncIterator[Sequence[Ticket]]:
@@ -62,9 +66,19 @@ class Plan:
         size = FIRST_BATCH
         while batch := list(islice(rows, size)):
             size = BATCH
-            tickets = await self._tickets(batch)
+            tickets = await self._unpaid(await self._tickets(batch))
             if tickets:
                 yield tickets
+
+    async def _unpaid(self, tickets: list[Ticket]) -> list[Ticket]:
+        """Ends the tickets that another job has an answer for; the others have to be sent."""
+        if self._reuse is None or not tickets:
+            return tickets
+        left, adopted = await self._reuse.left(tickets)
+        self._tally.reused += len(adopted)
+        for ticket, answer in adopted:
+            self.settled(ticket, answer, State.ANSWERED)
+        return left
 
     def _wanted(self) -> Iterator[Row]:
         if self._chosen is None:
@@ -139,14 +153,15 @@ class Plan:
             if entry.request_id is None:
                 continue
             if entry.state in self._final:
-                self._tally.before += 1
+                self._count_found(entry)
                 self._ended(entry.row_index, _usable(entry.state, None))
             elif not self._is_shared(entry.request_id):
                 yield self._ticket(*requests[entry.row_index], entry)
 
     def _ticket(self, row: Row, request: ChatRequest, entry: Admitted) -> Ticket:
         assert entry.request_id is not None, "a row with a request has its id"
-        return Ticket(request, entry.request_id, self._builder.reader(row), entry.attempts)
+        reader = self._builder.reader(row)
+        return Ticket(request, entry.request_id, reader, entry.attempts, ordinal=entry.ordinal or 0)
 
     def _is_shared(self, request_id: int) -> bool:
         """Whether another row's ticket brings the answer (``--dedupe``); if not, this row's will."""
@@ -157,13 +172,23 @@ class Plan:
         return False
 
     def settled(self, ticket: Ticket, answer: Answer, state: State) -> None:
-        """Forgets a ticket that has its end; one without an answer stays known, so that no other row repeats it."""
-        if state in FINAL:
+        """Forgets a ticket that has its end.
+
+        One that is no end to this run stays known, so that no equal row repeats it. And as long as rows of the
+        last pass come, nothing is forgotten: what the journal said of them may be older than this end.
+        """
+        if state in self._final and self._next_known is None:
             self._on_the_way.discard(ticket.request_id)
+
+    def _count_found(self, entry: Admitted) -> None:
+        if entry.shared:
+            self._tally.duplicates += 1
+        else:
+            self._tally.before += 1
 
     def _count_known(self, known: Admitted) -> None:
         if known.request_id is not None:
-            self._tally.before += 1
+            self._count_found(known)
         elif known.note == "skipped":
             self._tally.skipped += 1
         else:

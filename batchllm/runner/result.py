@@ -3,10 +3,13 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchllm.errors import ExitStatus
+from batchllm.runner.costs import Totals
+from batchllm.runner.pricing import plus
 from batchllm.runner.tally import Tally
 
 if TYPE_CHECKING:
@@ -28,6 +31,11 @@ class Summary:
         maybe_paid_twice: Attempts that may be on the bill without an answer: of this run by a timeout or a
             broken connection, of runs that died by what was in flight.
         prompt_tokens, completion_tokens, total_tokens: What this run paid.
+        cost: US dollars that the answers of this run cost.
+        saved_by_journal: What the answers cost that earlier runs, or other jobs (``--reuse``), had paid.
+        equal_rows: Rows whose request equals an earlier row's.
+        equal_rows_cost: What the answers to those cost, each being paid for itself.
+        saved_by_equal_rows: What they would have cost, sharing one answer (``--dedupe``).
         refusals: Attempts refused for a limit.
         retries: Attempts that were tried again, by reason.
         truncated: Texts that this run cut to ``--max-input-tokens``.
@@ -48,6 +56,11 @@ class Summary:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
+    cost: Decimal | None = None
+    saved_by_journal: Decimal | None = None
+    equal_rows: int | None = None
+    equal_rows_cost: Decimal | None = None
+    saved_by_equal_rows: Decimal | None = None
     refusals: int = 0
     retries: Mapping[str, int] = field(default_factory=dict)
     truncated: int = 0
@@ -59,9 +72,10 @@ class Summary:
         figures = asdict(self)
         if path.suffix == ".jsonl":
             with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(figures, ensure_ascii=False) + "\n")
+                file.write(json.dumps(figures, ensure_ascii=False, default=float) + "\n")
         else:
-            path.write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+            text = json.dumps(figures, ensure_ascii=False, indent=2, default=float)
+            path.write_text(text + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,21 +138,38 @@ def summary_of(tally: Tally, *, orphans: int, seconds: float, status: int) -> Su
     """
     return Summary(
         rows=tally.rows,
-        answered=tally.answered + tally.before,
+        answered=tally.answered + tally.before + tally.reused,
         skipped=tally.skipped,
         failed=tally.failed + tally.unanswered,
         failed_by_reason=dict(tally.failed_by_reason),
         finish_reasons=dict(tally.finish_reasons),
         requests=tally.requests,
         attempts=tally.attempts,
-        found=tally.before,
+        found=tally.before + tally.reused,
         maybe_paid_twice=tally.maybe_paid + orphans,
         prompt_tokens=tally.prompt_tokens,
         completion_tokens=tally.completion_tokens,
         total_tokens=tally.tokens,
+        cost=tally.cost,
         refusals=tally.refusals,
         retries=dict(tally.retries),
         truncated=tally.truncated,
         seconds=round(seconds, 3),
         exit_status=status,
     )
+
+
+def money_of(totals: Totals, tally: Tally) -> dict[str, Any]:
+    """What a summary says about money that was not spent in this run, and about equal rows.
+
+    Args:
+        totals: Sums over the rows of the output.
+        tally: What this run counted.
+    """
+    paid = None if tally.final_cost is None else -tally.final_cost
+    return {
+        "saved_by_journal": plus(totals.answers, paid),
+        "equal_rows": totals.equal_rows,
+        "equal_rows_cost": totals.equal,
+        "saved_by_equal_rows": totals.shared,
+    }

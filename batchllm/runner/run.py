@@ -7,7 +7,7 @@ that brings the answers, then the output. Whatever happens on the road, what was
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,16 @@ from batchllm import __version__
 from batchllm.answer import ASK_AGAIN
 from batchllm.errors import JobError
 from batchllm.job import Job
-from batchllm.journal import Admitted, JobLock, Journal, State, check_folder, check_space, set_aside
+from batchllm.journal import (
+    Admitted,
+    JobLock,
+    Journal,
+    JournalReader,
+    State,
+    check_folder,
+    check_space,
+    set_aside,
+)
 from batchllm.limiter import Limiter
 from batchllm.progress import Progress, Quiet
 from batchllm.records import Answer, ChatRequest
@@ -25,12 +34,14 @@ from batchllm.retry import Fate, RetryPolicy, classify
 from batchllm.runner.conversations import plan_of
 from batchllm.runner.endpoint import OnDemand, reachable
 from batchllm.runner.export import Figures, export
-from batchllm.runner.forecast import Forecast, forecast_job
+from batchllm.runner.forecast import Forecast
 from batchllm.runner.guard import refuse_change
+from batchllm.runner.money import Money
 from batchllm.runner.online import Online, Sender, Ticket
 from batchllm.runner.places import check_output, digest_of, places_of
 from batchllm.runner.plan import chosen_rows
-from batchllm.runner.result import Result, Summary, exit_status_of, summary_of
+from batchllm.runner.result import Result, Summary, exit_status_of, money_of, summary_of
+from batchllm.runner.reuse import Reuse, journals_of
 from batchllm.runner.saved import saved
 from batchllm.runner.signals import signals_stop
 from batchllm.runner.stage import Stage, set_up
@@ -69,20 +80,30 @@ def run_job(
         JobLock(places.lock, wait_s=job.wait_lock_s),
         reachable(job) as job,
         set_up(job, places) as stage,
+        journals_of(job.reuse, places.journal) as reuse,
     ):
-        return asyncio.run(_Run(stage, progress or Quiet(), confirm, client).whole())
+        return asyncio.run(_Run(stage, progress or Quiet(), confirm, client, reuse).whole())
 
 
 class _Run:
     """One run, step by step."""
 
-    def __init__(self, stage: Stage, progress: Progress, confirm: Confirm, client: Sender | None) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        progress: Progress,
+        confirm: Confirm,
+        client: Sender | None,
+        reuse: Sequence[JournalReader],
+    ) -> None:
         self._stage = stage
         self._job = stage.job
         self._places = stage.places
         self._progress = progress
         self._confirm = confirm
         self._client = client
+        self._reuse = reuse
+        self._money = Money(stage)
         self._chosen = chosen_rows(
             stage.census.rows, limit=stage.job.limit, sample=stage.job.sample, seed=stage.job.seed
         )
@@ -157,16 +178,18 @@ class _Run:
                     journal.settle(reply.request_id, state, reply.attempt_id, reply.attempts)
                 case Fate.REJECTED:
                     journal.settle(reply.request_id, State.FAILED, reply.attempt_id, reply.attempts)
+        self._money.begin(journal, self._tally)
         left = self._tally.rows
         if plan.continued:
             counts = journal.reader().counts()
             left -= counts.answered + counts.failed + counts.skipped + counts.unsendable
-        self._confirm(forecast_job(stage, rows=self._tally.rows, left=max(0, left)))
+        self._confirm(self._money.forecast(journal, rows=self._tally.rows, left=max(0, left)))
         return journal.planned() if plan.continued else iter(())
 
     async def _answer_rows(self, journal: Journal, known: Iterator[Admitted]) -> None:
         job, tally = self._job, self._tally
-        plan = plan_of(self._stage, journal, known=known, tally=tally, chosen=self._chosen)
+        reuse = Reuse(self._reuse, journal) if self._reuse else None
+        plan = plan_of(self._stage, journal, known=known, tally=tally, chosen=self._chosen, reuse=reuse)
         loop = asyncio.get_running_loop()
         limiter: Limiter[Ticket] = Limiter(
             job.pace, charge=job.endpoint.charge, now=loop.time(), learned=journal.get("learned")
@@ -181,9 +204,11 @@ class _Run:
                 grace_s=job.grace_s,
                 settled=plan.settled,
                 ask_again=self._ask_again,
+                meter=self._money.meter,
+                brake=self._money.brake,
             )
             self._progress.start(tally.rows, 0)
-            ticker = asyncio.create_task(self._tick(limiter))
+            ticker = asyncio.create_task(self._tick(limiter, journal))
             try:
                 with signals_stop(road):
                     await road.run(plan.batches())
@@ -192,6 +217,7 @@ class _Run:
                 self._show(limiter)
                 self._progress.close()
                 journal.put("learned", limiter.learned())
+                self._money.keep(journal, limiter.view(loop.time()))
                 self._pace = _pace_words(limiter, loop.time())
 
     def _ask_again(self, ticket: Ticket, answer: Answer) -> ChatRequest | None:
@@ -205,7 +231,7 @@ class _Run:
         The journal knows an output before it is there: a run that dies in between would not know its own.
         """
         output = self._places.output
-        view = json.dumps([journal_view(self._stage), str(self._chosen)])
+        view = json.dumps([journal_view(self._stage), str(self._chosen), self._money.pricing.identity()])
         last: dict[str, Any] = journal.get("output") or {}
         there = digest_of(output) if output is not None and output.exists() else None
         if (
@@ -214,12 +240,11 @@ class _Run:
             and last.get("view") == view
             and there == last.get("sha256")
         ):
-            return Figures(**last["figures"])
+            return Figures.from_json(last["figures"])
 
         def announce(sha256: str, figures: Figures) -> None:
             if output is not None:
-                kept = {name: getattr(figures, name) for name in Figures.__slots__}
-                facts = {"sha256": sha256, "replaces": there, "view": view, "figures": kept}
+                facts = {"sha256": sha256, "replaces": there, "view": view, "figures": figures.as_json()}
                 journal.put_now("output", facts)
 
         _, figures = export(
@@ -237,21 +262,24 @@ class _Run:
             failed=figures.failed,
             failed_by_reason=dict(figures.failed_by_reason),
             finish_reasons=dict(figures.finish_reasons),
+            **money_of(figures.money, self._tally),
         )
 
     def _write_summary(self, summary: Summary) -> None:
         if self._job.summary is not None:
             summary.write(self._job.summary)
 
-    async def _tick(self, limiter: Limiter[Ticket]) -> None:
+    async def _tick(self, limiter: Limiter[Ticket], journal: Journal) -> None:
         while True:
             await asyncio.sleep(SHOW_EVERY_S)
             self._show(limiter)
+            self._money.keep(journal, limiter.view(asyncio.get_running_loop().time()))
 
     def _show(self, limiter: Limiter[Ticket]) -> None:
         tally = self._tally
         view = limiter.view(asyncio.get_running_loop().time())
-        note = "" if view.limits == "nothing" else f"limit: {view.limits}"
+        words = [self._money.note(tally), "" if view.limits == "nothing" else f"limit: {view.limits}"]
+        note = ", ".join(word for word in words if word)
         self._progress.show(tally.ended, tally.failed + tally.unanswered, tally.tokens, note)
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from batchllm.records import Answer, Usage
 
@@ -21,6 +22,9 @@ class Tally:
         retries: Attempts that failed and were tried again, by reason.
         refusals: Attempts that the endpoint refused for its limit.
         maybe_paid: Attempts of this run that may be on the bill without an answer.
+        reused: Rows that got the answer of another job (``--reuse``).
+        cost: US dollars of the answers that this run received; ``None`` is unknown.
+        final_cost: The same of those that rows keep, not asked for once more.
         truncated: Texts of this run's rows that were cut to ``--max-input-tokens``.
     """
 
@@ -39,6 +43,9 @@ class Tally:
     maybe_paid: int = 0
     unanswered: int = 0
     truncated: int = 0
+    reused: int = 0
+    cost: Decimal | None = None
+    final_cost: Decimal | None = None
     retries: Counter[str] = field(default_factory=Counter)
     failed_by_reason: Counter[str] = field(default_factory=Counter)
     finish_reasons: Counter[str] = field(default_factory=Counter)
@@ -46,18 +53,24 @@ class Tally:
     @property
     def ended(self) -> int:
         """Rows that have their end, whichever run ended them."""
-        return self.before + self.answered + self.failed + self.skipped + self.unanswered + self.duplicates
+        here = self.answered + self.failed + self.skipped + self.unanswered + self.duplicates
+        return self.before + self.reused + here
 
     @property
     def tokens(self) -> int:
         """Tokens that this run paid."""
         return self.prompt_tokens + self.completion_tokens
 
-    def paid(self, usage: Usage) -> None:
-        """Counts an answer and what the endpoint says it cost."""
+    def paid(self, usage: Usage, cost: Decimal | None = None) -> None:
+        """Counts an answer, its usage, and what that costs; the sum is unknown as soon as a part of it is."""
+        self.cost = None if cost is None or self.cost is None else self.cost + cost
         self.answers += 1
         self.prompt_tokens += usage.prompt_tokens or 0
         self.completion_tokens += usage.completion_tokens or 0
+
+    def final(self, cost: Decimal | None) -> None:
+        """Counts the cost of an answer that its row keeps."""
+        self.final_cost = None if cost is None or self.final_cost is None else self.final_cost + cost
 
     def ended_with(self, answer: Answer) -> None:
         """Counts a row that has its end."""
