@@ -245,7 +245,7 @@ def test_a_wrong_index_is_found_before_a_row_gets_anothers_answer(tmp_path: Path
     assert len(places) == 2  # in the table and in the index
     connection = sqlite3.connect(path)
     (root,) = connection.execute(
-        "SELECT rootpage FROM sqlite_schema WHERE name LIKE 'sqlite_autoindex%'"
+        "SELECT rootpage FROM sqlite_schema WHERE name = 'sqlite_autoindex_request_1'"
     ).fetchone()
     connection.close()
     (in_index,) = [place for place in places if place // 4096 == root - 1]

@@ -15,7 +15,6 @@ from batchllm.journal.entries import Admitted, Plan, State, Stored, Unsettled
 from batchllm.journal.opening import Opened, close_store, open_store
 from batchllm.journal.reader import JournalReader
 from batchllm.journal.store import Intent
-from batchllm.journal.verify import value
 from batchllm.journal.writer import Kind, Writer
 from batchllm.records import Failure, Response
 
@@ -191,7 +190,7 @@ class Journal:
     def get(self, key: str) -> Any:
         """What was stored under a name, by this run or an earlier one; ``None`` where nothing was."""
         text = self._meta.get(key)
-        return None if text is None else value(self.path, text)
+        return None if text is None else json.loads(text)
 
     def reader(self) -> JournalReader:
         """A view that shows all that was settled and put before this call; it lives as long as the journal."""

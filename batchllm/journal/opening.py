@@ -8,6 +8,7 @@ from batchllm.journal.entries import Orphan
 from batchllm.journal.faults import sqlite_errors
 from batchllm.journal.recovery import check_after_crash, recover
 from batchllm.journal.store import Group, Store
+from batchllm.journal.verify import META, value
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def open_store(path: Path, now: float, version: str) -> Opened:
             store = Store(connection, path)
             calls = [lambda: recover(connection, path, now), lambda: store.begin_run(now, version)]
             (orphans, unsettled), run_id = store.write(Group(calls=calls)).called
-            meta = dict(connection.execute("SELECT key, value FROM meta"))
+            meta = dict(value(path, fields) for fields in connection.execute(META))
             (last,) = connection.execute("SELECT max(attempt_id) FROM attempt").fetchone()
     except BaseException:
         connection.close()

@@ -4,6 +4,7 @@ A reader never writes and never moves the log into the database: only the job's 
 keeps two of them from ever doing so at once.
 """
 
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -74,8 +75,9 @@ class JournalReader:
 
     def get(self, key: str) -> Any:
         """What ``Journal.put`` stored under ``key``; ``None`` where it stored nothing."""
-        found = self.select("SELECT value FROM meta WHERE key = ?", key)
-        return verify.value(self.path, found[0][0]) if found else None
+        for fields in self.select(f"{verify.META} WHERE key = ?", key):
+            return json.loads(verify.value(self.path, fields)[1])
+        return None
 
     @property
     def finished(self) -> bool:

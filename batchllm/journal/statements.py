@@ -56,7 +56,7 @@ class Bulk:
             start += shape
 
 
-SET_META = Bulk("INSERT OR REPLACE INTO meta(key, value) VALUES", "(?,?)")
+SET_META = Bulk("INSERT OR REPLACE INTO meta(key, value, crc) VALUES", "(?,?,?)")
 
 LAST_OF_KEYS = Bulk(
     "WITH wanted(key) AS (VALUES",

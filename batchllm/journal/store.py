@@ -17,7 +17,7 @@ from batchllm.journal.admission import Admission, Item
 from batchllm.journal.entries import Admitted, Plan
 from batchllm.journal.replies import ReplyRow
 from batchllm.journal.statements import NEW_ATTEMPT, NEW_REPLY, REOPEN, SET_META, SETTLE
-from batchllm.journal.verify import value
+from batchllm.journal.verify import META, value, value_row
 
 Intent = tuple[int, int, int, float | None, bytes | None]
 """attempt_id, request_id, run_id, sent_at, body."""
@@ -82,7 +82,7 @@ class Store:
     def _write(self, group: Group) -> Written:
         connection = self.connection
         if group.meta:
-            SET_META.run(connection, list(group.meta.items()))
+            SET_META.run(connection, [value_row(key, text) for key, text in group.meta.items()])
         if group.intents:
             NEW_ATTEMPT.run(connection, group.intents)
             first_new = (
@@ -132,14 +132,14 @@ class Store:
             identity: Names the bytes of the source and everything that makes requests of them.
             dedupe: Equal rows share one request.
         """
-        row = self.connection.execute("SELECT value FROM meta WHERE key = ?", (PLAN,)).fetchone()
-        stored = value(self._path, row[0]) if row else {"plan_id": 0}
+        row = self.connection.execute(f"{META} WHERE key = ?", (PLAN,)).fetchone()
+        stored = json.loads(value(self._path, row)[1]) if row else {"plan_id": 0}
         wanted = {"identity": identity, "dedupe": dedupe}
         continued = wanted.items() <= stored.items()
         plan_id = stored["plan_id"] + (0 if continued else 1)
         if not continued:
             self.connection.execute("DELETE FROM row")
-            SET_META.run(self.connection, [(PLAN, json.dumps({"plan_id": plan_id, **wanted}))])
+            SET_META.run(self.connection, [value_row(PLAN, json.dumps({"plan_id": plan_id, **wanted}))])
         self._admission.plan, self._admission.dedupe = plan_id, dedupe
         (rows,) = self.connection.execute("SELECT count(*) FROM row").fetchone()
         return Plan(plan_id, continued, rows)

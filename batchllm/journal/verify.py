@@ -2,7 +2,6 @@
 
 # ruff: noqa: S608 - the SQL is put together from constants of this package
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,10 +57,21 @@ ANSWERS = Bulk(
 )
 
 
+META = "SELECT key, value, crc FROM meta"
+
+
+def value_row(key: str, text: str) -> tuple[str, str, int]:
+    """A row of ``meta``."""
+    return key, text, crc32(f"{key}\0{text}".encode())
+
+
 @loud
-def value(path: Path, text: str) -> Any:
-    """A value of ``meta``."""
-    return json.loads(text)
+def value(path: Path, fields: Sequence[Any]) -> tuple[str, str]:
+    """A row of ``META``: a key, and its value as JSON."""
+    key, text, _ = fields
+    if tuple(fields) != value_row(key, text):
+        raise damaged(path, f"the entry {key!r} does not match its CRC")
+    return key, text
 
 
 @loud
