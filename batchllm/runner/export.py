@@ -38,6 +38,8 @@ class Figures:
         elif answer.error is not None:
             self.failed += 1
             self.failed_by_reason[answer.reason or "unknown"] += 1
+            if answer.finish_reason is not None:
+                self.finish_reasons[answer.finish_reason] += 1
         else:
             self.answered += 1
             self.finish_reasons[answer.finish_reason or "none"] += 1

@@ -24,7 +24,7 @@ class Summary:
         rows: Rows of the job.
         answered, skipped, failed: How many of them have an answer, an empty text, an ``error``.
         failed_by_reason: The failed ones, by reason.
-        finish_reasons: The answered ones, by what the endpoint said.
+        finish_reasons: The answers, those of failed rows too, by what the endpoint said.
         requests: Requests that this run sent, each counted once.
         attempts: Attempts that this run made.
         found: Answers that earlier runs had paid.
