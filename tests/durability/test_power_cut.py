@@ -1,0 +1,54 @@
+"""The power fails after any file operation of a run; what is left is recovered by the same command."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.durability.images import disk_before, images_of, record, recover_all
+from tests.durability.injection import KILL, Point, Tally, strace_options
+from tests.durability.scenario import TEXTS, Scenario
+from tests.durability.workers import Driver
+
+CHECKPOINT_PAGES = 20
+"""The log moves into the database every so many pages, which a small job would not reach otherwise."""
+
+
+def cut_everywhere(scenario: Scenario, folder: Path, *, torn: int) -> Tally:
+    """Traces the job's next run, and recovers the disks that a power cut may leave at each of its operations."""
+    disk = disk_before(scenario.folder)
+    operations = record(scenario, checkpoint_pages=CHECKPOINT_PAGES)
+    images = list(images_of(disk, operations, torn=torn))
+    tally = recover_all(images, folder)
+    print(f"{len(operations)} operations, {len(images)} disks: {tally.report()}")
+    return tally
+
+
+@pytest.mark.timeout(900)
+def test_a_power_cut_at_any_operation_costs_no_acknowledged_answer(
+    strace: None, tmp_path: Path, quick_folder: Path
+) -> None:
+    tally = cut_everywhere(Scenario.make(tmp_path / "job"), quick_folder, torn=4)
+    assert not tally.violations, tally.report()
+    assert tally.fired >= 800
+
+
+@pytest.mark.timeout(900)
+def test_a_power_cut_while_a_dead_run_is_resumed_costs_no_acknowledged_answer(
+    strace: None, tmp_path: Path, quick_folder: Path
+) -> None:
+    scenario = Scenario.make(tmp_path / "job")
+    with Driver(strace_options(KILL)) as killer:
+        assert killer.run(scenario.folder, aim=Point(KILL, "journal", "pwrite64", 80).aim()).was_killed
+    tally = cut_everywhere(scenario, quick_folder, torn=1)
+    assert not tally.violations, tally.report()
+    assert tally.fired >= 200
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_many_power_cuts_cost_no_acknowledged_answer(
+    strace: None, tmp_path: Path, quick_folder: Path
+) -> None:
+    tally = cut_everywhere(Scenario.make(tmp_path / "job", TEXTS * 2), quick_folder, torn=40)
+    assert not tally.violations, tally.report()
+    assert tally.fired >= 15_000
