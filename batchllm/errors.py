@@ -9,7 +9,7 @@
     ├── Unavailable       69     the endpoint is unavailable, or out of quota
     ├── CannotWrite       73     output or journal cannot be created or there is no room
     ├── StorageFailure    74     the disk reported an I/O error
-    ├── NotNow            75     another run has this job, or a batch is not ready
+    ├── NotNow            75     another run has this job, or (NotReady) a batch is not ready
     └── Interrupted   128 + n    a signal
 
 A row's failure is data (``records.Answer.error``), never one of these. 3, 69, 73, 74, 75 and the signals
@@ -88,6 +88,12 @@ class NotNow(JobError):
     """Another run has this job, or a batch is not ready; try the same command later."""
 
     exit_status = ExitStatus.NOT_NOW
+
+
+class NotReady(NotNow):
+    """Batches are under way; try the same command later. Nothing to tell who did not ask to be told."""
+
+    silent = True
 
 
 class Interrupted(JobError):

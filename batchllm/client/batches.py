@@ -8,7 +8,7 @@ file that it was made of.
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import httpx2
 import openai
@@ -85,7 +85,7 @@ class BatchApi:
     def __init__(self, sdk: openai.AsyncOpenAI) -> None:
         self._sdk = sdk
 
-    async def upload(self, file: BinaryIO, filename: str) -> str:
+    async def upload(self, file: IO[bytes], filename: str) -> str:
         """Uploads a file of requests from its beginning, in pieces; returns the file's id."""
         file.seek(0)
         data = await _json_of(
@@ -143,7 +143,7 @@ class BatchApi:
         """Deletes a file."""
         await _json_of(lambda: self._sdk.files.with_raw_response.delete(file_id))
 
-    async def download(self, file_id: str, to: BinaryIO) -> int:
+    async def download(self, file_id: str, to: IO[bytes]) -> int:
         """Writes a file's content into another, in pieces; returns its size."""
         to.seek(0)
         to.truncate()

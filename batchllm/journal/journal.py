@@ -157,6 +157,11 @@ class Journal:
             self.path,
         )
 
+    @property
+    def next_attempt(self) -> int:
+        """The number that the next attempt will have."""
+        return self._next_attempt
+
     def _reserve(self, count: int) -> int:
         first = self._next_attempt
         self._next_attempt = first + count

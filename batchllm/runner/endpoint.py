@@ -4,12 +4,15 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchllm.errors import UsageError
 from batchllm.job import Job
 from batchllm.presets import SIMULATOR
 from batchllm.records import ChatRequest, Failure, Response
+
+if TYPE_CHECKING:
+    from batchllm.client import BatchApi
 
 
 class OnDemand:
@@ -27,11 +30,20 @@ class OnDemand:
 
     async def send(self, request: ChatRequest) -> Response | Failure:
         """Sends one request; every outcome is data."""
-        if self._opening is None:
-            self._opening = asyncio.create_task(self._open())
-        client = self._opening.result() if self._opening.done() else await asyncio.shield(self._opening)
+        client = await self._client()
         outcome: Response | Failure = await client.send(request)
         return outcome
+
+    async def batches(self) -> "BatchApi":
+        """Files and batches."""
+        client = await self._client()
+        found: BatchApi = client.batches
+        return found
+
+    async def _client(self) -> Any:
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open())
+        return self._opening.result() if self._opening.done() else await asyncio.shield(self._opening)
 
     async def _open(self) -> Any:
         from batchllm.client import Client

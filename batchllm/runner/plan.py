@@ -20,7 +20,7 @@ FIRST_BATCH = 16
 BATCH = 256
 """Rows that go to the journal together; the first batch is small so that the first request leaves early."""
 
-FINAL = (State.ANSWERED, State.FAILED)
+FINAL = (State.ANSWERED, State.FAILED, State.PENDING)
 
 
 class Plan:
@@ -56,7 +56,7 @@ class Plan:
         self._next_known = next(known, None)
         self._tally = tally
         self._chosen = chosen
-        self._final = (State.ANSWERED,) if retry_failed else FINAL
+        self._final = (State.ANSWERED, State.PENDING) if retry_failed else FINAL
         self._reuse = reuse
         self._on_the_way: set[int] = set()
 
@@ -152,7 +152,7 @@ class Plan:
         for entry in admitted:
             if entry.request_id is None:
                 continue
-            if entry.state in self._final:
+            if self._has_end(entry):
                 self._count_found(entry)
                 self._ended(entry.row_index, _usable(entry.state, None))
             elif not self._is_shared(entry.request_id):
@@ -181,7 +181,9 @@ class Plan:
             self._on_the_way.discard(ticket.request_id)
 
     def _count_found(self, entry: Admitted) -> None:
-        if entry.shared:
+        if entry.state is State.PENDING:
+            self._tally.pending += 1
+        elif entry.shared:
             self._tally.duplicates += 1
         else:
             self._tally.before += 1

@@ -46,6 +46,7 @@ from batchllm.runner.saved import saved
 from batchllm.runner.signals import signals_stop
 from batchllm.runner.stage import Stage, set_up
 from batchllm.runner.tally import Tally
+from batchllm.runner.waiting import Waiting, waiting_for
 
 Confirm = Callable[[Forecast], None]
 SHOW_EVERY_S = 0.25
@@ -59,6 +60,7 @@ def run_job(
     progress: Progress | None = None,
     confirm: Confirm = lambda forecast: None,
     client: Sender | None = None,
+    wait: bool = False,
 ) -> Result:
     """Runs a job to its end, or as far as it goes; the same call again goes on where it stopped.
 
@@ -67,6 +69,7 @@ def run_job(
         progress: Shows how far it is; shows nothing by default.
         confirm: Told the forecast before the first request; raises to stop there.
         client: Sends the requests, instead of a client of the job's endpoint.
+        wait: Wait for batches that are under way, instead of raising ``NotReady``.
 
     Returns:
         The finished run: its output is written.
@@ -76,13 +79,14 @@ def run_job(
     """
     places = places_of(job)
     check_folder(places.journal)
+    waiting = waiting_for(job, wait=wait)
     with (
         JobLock(places.lock, wait_s=job.wait_lock_s),
         reachable(job) as job,
         set_up(job, places) as stage,
         journals_of(job.reuse, places.journal) as reuse,
     ):
-        return asyncio.run(_Run(stage, progress or Quiet(), confirm, client, reuse).whole())
+        return asyncio.run(_Run(stage, progress or Quiet(), confirm, client, reuse, waiting).whole())
 
 
 class _Run:
@@ -95,6 +99,7 @@ class _Run:
         confirm: Confirm,
         client: Sender | None,
         reuse: Sequence[JournalReader],
+        waiting: Waiting,
     ) -> None:
         self._stage = stage
         self._job = stage.job
@@ -103,6 +108,7 @@ class _Run:
         self._confirm = confirm
         self._client = client
         self._reuse = reuse
+        self._waiting = waiting
         self._money = Money(stage)
         self._chosen = chosen_rows(
             stage.census.rows, limit=stage.job.limit, sample=stage.job.sample, seed=stage.job.seed
@@ -117,7 +123,7 @@ class _Run:
         status: int | None = None
         try:
             known = self._begin(journal)
-            await self._answer_rows(journal, known)
+            await self._bring(journal, known)
             await journal.flush()
             figures = self._write(journal)
             seconds = asyncio.get_running_loop().time() - started_s
@@ -182,9 +188,31 @@ class _Run:
         left = self._tally.rows
         if plan.continued:
             counts = journal.reader().counts()
-            left -= counts.answered + counts.failed + counts.skipped + counts.unsendable
+            left -= counts.answered + counts.failed + counts.skipped + counts.unsendable + counts.pending
         self._confirm(self._money.forecast(journal, rows=self._tally.rows, left=max(0, left)))
         return journal.planned() if plan.continued else iter(())
+
+    async def _bring(self, journal: Journal, known: Iterator[Admitted]) -> None:
+        """Brings every row to its end, by the road that is asked for; batches under way are looked after first."""
+        by_batch = self._job.via == "batch"
+        if not by_batch and not journal.batches.live():
+            await self._answer_rows(journal, known)
+            return
+        from batchllm.runner.batch.setup import Surroundings, batch_road
+
+        async with AsyncExitStack() as stack:
+            run = Surroundings(
+                stage=self._stage,
+                journal=journal,
+                tally=self._tally,
+                client=OnDemand(self._job, stack),
+                purse=self._money.meter,
+                progress=self._progress,
+                chosen=self._chosen,
+                reuse=Reuse(self._reuse, journal) if self._reuse else None,
+                online=None if by_batch else lambda: self._answer_rows(journal, journal.planned()),
+            )
+            await batch_road(run, self._waiting).travel()
 
     async def _answer_rows(self, journal: Journal, known: Iterator[Admitted]) -> None:
         job, tally = self._job, self._tally

@@ -22,6 +22,7 @@ class Tally:
         retries: Attempts that failed and were tried again, by reason.
         refusals: Attempts that the endpoint refused for its limit.
         maybe_paid: Attempts of this run that may be on the bill without an answer.
+        pending: Rows whose request is in a batch.
         reused: Rows that got the answer of another job (``--reuse``).
         cost: US dollars of the answers that this run received; ``None`` is unknown.
         final_cost: The same of those that rows keep, not asked for once more.
@@ -34,6 +35,7 @@ class Tally:
     failed: int = 0
     skipped: int = 0
     duplicates: int = 0
+    pending: int = 0
     requests: int = 0
     attempts: int = 0
     answers: int = 0
