@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from batchllm.cli.options import OPTIONS, TASKS, Option, parameter_of
+from batchllm.errors import UsageError
 
 HELP = {
     "summarize": "Summarize each row's text in bullet points.",
@@ -82,12 +83,20 @@ def _execute(task: str, values: dict[str, Any], switches: dict[str, Any]) -> Non
     elif task == "run" and values["input"].lower().endswith(".toml"):
         values["job_file"], values["input"] = values.pop("input"), None
     flags = {name: value for name, value in values.items() if value is not None and value is not False}
+    if not switches["dry_run"] and (switches["json"] or switches["curl"]):
+        raise UsageError(f"{'--json' if switches['json'] else '--curl'} goes with --dry-run; add that")
     job = assemble(task, flags, os.environ, needs_key=not switches["dry_run"])
+    if switches["dry_run"]:
+        from batchllm.cli.dry_run import dry_run
+
+        dry_run(job, as_json=switches["json"], as_curl=switches["curl"])
+        return
     quiet = switches["quiet"]
     result = run_job(
         job,
         progress=terminal.progress(job, quiet=quiet),
         confirm=terminal.Confirm(job, quiet=quiet, yes=switches["yes"]),
+        wait=switches["wait"],
     )
     if not quiet or result.exit_status:
         terminal.show_result(job, result)

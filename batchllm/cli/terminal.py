@@ -81,14 +81,16 @@ def line_before(job: Job, forecast: Forecast) -> str:
         parts.append(f"{about}{compact(forecast.prompt_tokens)}{bound} tokens")
     parts.append(price_words(forecast))
     if forecast.seconds is not None:
-        parts.append(f"{duration(forecast.seconds)} at the limits given")
+        parts.append(f"{duration(forecast.seconds)} at the limits known")
     return ", ".join(parts)
 
 
 def price_words(forecast: Forecast) -> str:
     """The price as a range, or that it is unknown."""
-    if forecast.cost_low is None or forecast.cost_high is None:
+    if forecast.cost_low is None:
         return "price unknown"
+    if forecast.cost_high is None:
+        return f"{dollars(forecast.cost_low)} or more (nothing bounds the answers; --max-tokens does)"
     if forecast.cost_low == forecast.cost_high:
         return dollars(forecast.cost_high)
     return f"{dollars(forecast.cost_low)} to {dollars(forecast.cost_high)}"
@@ -126,7 +128,8 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
             if tokens is None
             else f"{summary.prompt_tokens or 0:,} + {summary.completion_tokens or 0:,}"
         )
-        lines.append(f"Paid in this run: {summary.attempts:,} requests, {said} tokens")
+        lines.append(f"Paid in this run: {summary.attempts:,} requests, {said} tokens, {paid(summary.cost)}")
+    lines += money_lines(summary)
     if summary.refusals or summary.retries:
         retried = f"; tried again: {counts(summary.retries)}" if summary.retries else ""
         lines.append(f"Refused for a limit: {summary.refusals:,}{retried}")
@@ -137,6 +140,33 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
     if pace:
         lines.append(f"Pace: {pace}")
     return lines
+
+
+def money_lines(summary: Summary) -> list[str]:
+    """What was not paid in this run, and what equal rows cost; nothing where there is nothing to say."""
+    lines = []
+    if summary.found:
+        lines.append(f"Saved by the journal: {summary.found:,} answers, {paid(summary.saved_by_journal)}")
+    if summary.equal_rows and summary.shared_rows:
+        lines.append(
+            f"Saved by equal rows: {summary.shared_rows:,} requests, {paid(summary.saved_by_equal_rows)}"
+        )
+    elif summary.equal_rows:
+        lines.append(
+            f"Equal to an earlier row: {summary.equal_rows:,} rows, {paid(summary.equal_rows_cost)}; "
+            "--dedupe sends equal requests once"
+        )
+    return lines
+
+
+def paid(cost: Decimal | None) -> str:
+    """A sum, or that it is not known."""
+    return "price unknown" if cost is None else dollars(cost)
+
+
+def compact_or_unknown(number: int | None) -> str:
+    """A count, or that it is not known."""
+    return "unknown" if number is None else f"{number:,}"
 
 
 def counts(values: Mapping[str, int]) -> str:

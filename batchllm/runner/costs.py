@@ -28,12 +28,14 @@ class Totals:
     Attributes:
         answers: What the answers cost that the rows have, those that rows share counted once.
         equal_rows: Rows whose request equals an earlier row's.
+        shared_rows: How many of them share its answer.
         equal: What the answers to those cost, where each was paid for itself.
         shared: What they would have cost, where they share one.
     """
 
     answers: Decimal | None
     equal_rows: int = 0
+    shared_rows: int = 0
     equal: Decimal | None = None
     shared: Decimal | None = None
 
@@ -41,7 +43,7 @@ class Totals:
         """What the journal keeps."""
         money = {name: getattr(self, name) for name in ("answers", "equal", "shared")}
         kept = {name: None if value is None else str(value) for name, value in money.items()}
-        return {**kept, "equal_rows": self.equal_rows}
+        return {**kept, "equal_rows": self.equal_rows, "shared_rows": self.shared_rows}
 
     @classmethod
     def from_json(cls, kept: dict[str, Any]) -> "Totals":
@@ -50,7 +52,7 @@ class Totals:
             name: None if kept[name] is None else Decimal(kept[name])
             for name in ("answers", "equal", "shared")
         }
-        return cls(**money, equal_rows=kept["equal_rows"])
+        return cls(**money, equal_rows=kept["equal_rows"], shared_rows=kept["shared_rows"])
 
 
 class Costs:
@@ -65,13 +67,13 @@ class Costs:
     """
 
     def __init__(self, stage: Stage, journal: JournalReader) -> None:
-        self._pricing = Pricing(stage.job)
+        wanted = any(name == "cost" for _, name in stage.columns.fields)
+        self._pricing = Pricing(stage.job, needed=wanted)
         nothing = self._pricing.nothing()
-        self.totals = Totals(nothing, 0, nothing, nothing)
+        self.totals = Totals(nothing, equal=nothing, shared=nothing)
         self._model_of = _models(stage)
         self._marks: Iterator[Marks] = marked_rows(journal)
         self._mark = next(self._marks, None)
-        wanted = any(name == "cost" for _, name in stage.columns.fields)
         self._earlier = earlier_answers(journal) if wanted else iter(())
         self._next_earlier = next(self._earlier, None)
 
@@ -82,6 +84,7 @@ class Costs:
         mark = self._mark_of(row_index)
         if mark is not None and (mark.shared or mark.equal):
             self.totals.equal_rows += 1
+            self.totals.shared_rows += mark.shared
         paid = answer is not None and status is not None and 200 <= status < 300
         if answer is None or not paid or state not in (State.ANSWERED, State.FAILED):
             return None

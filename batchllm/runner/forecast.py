@@ -15,6 +15,7 @@ from statistics import StatisticsError, fmean, linear_regression
 from typing import Any
 
 from batchllm import prices, tokens
+from batchllm.job import Job
 from batchllm.limiter import Cost
 from batchllm.limiter.charge import Charge
 from batchllm.limiter.terms import TOKENS
@@ -31,6 +32,9 @@ SLACK = 1.5
 SEEN_PACE = "pace"
 """The journal's entry for the limits that a run saw: requests and tokens a minute."""
 
+MEAN_REQUEST = "mean_request"
+"""The journal's entry for the mean request that a run had before it: prompt tokens, and the bound of the answer."""
+
 FIGURES = (
     "rows", "answered", "duplicates", "skipped", "prompt_tokens", "completion_tokens_expected",
     "completion_tokens_worst", "cost_low", "cost_high", "seconds",
@@ -43,7 +47,7 @@ class Forecast:
     """What a job has before it.
 
     Attributes:
-        rows: Rows of the job, or what ``-n`` and ``--sample`` leave of them.
+        rows: Rows of the job, or what ``-n`` and ``--sample`` leave of them; ``None`` where no run came that far.
         answered: Rows that have their end already.
         duplicates: Rows whose request equals an earlier row's.
         skipped: Rows with nothing to ask.
@@ -60,7 +64,7 @@ class Forecast:
         price: What the job's model costs, and where that is from; ``None`` where it is not known.
     """
 
-    rows: int
+    rows: int | None
     answered: int | None = 0
     duplicates: int | None = None
     skipped: int | None = None
@@ -123,7 +127,9 @@ class Sums:
         self.requests += times
         self.charged_tokens += times * self._charge.amount(TOKENS, Cost(round(prompt_tokens), bound))
 
-    def forecast(self, *, rows: int, exact: bool, pace: Pace, seen: Mapping[str, Any] | None) -> Forecast:
+    def forecast(
+        self, *, rows: int | None, exact: bool, pace: Pace, seen: Mapping[str, Any] | None
+    ) -> Forecast:
         """What has been added up, as a forecast."""
         totals = [sum(group[place] for group in self._groups.values()) for place in range(5)]
         slack = 1.0 if exact else SLACK
@@ -192,6 +198,36 @@ def forecast_job(
             sums.add(request.model, prompt * stretch, request.max_tokens, scale)
     found = sums.forecast(rows=rows, exact=False, pace=stage.job.pace, seen=seen)
     return replace(found, answered=rows - left)
+
+
+def forecast_left(
+    job: Job,
+    *,
+    rows: int | None,
+    left: int | None,
+    learned: Learned,
+    mean_request: Mapping[str, Any] | None,
+    seen: Mapping[str, Any] | None,
+) -> Forecast:
+    """Estimates what is left of a job from its journal alone.
+
+    Args:
+        job: The job as the journal has it.
+        rows: Its rows, where they are known.
+        left: Rows that have no end yet.
+        learned: What is known about answers.
+        mean_request: The journal's ``MEAN_REQUEST``.
+        seen: The journal's ``SEEN_PACE``.
+    """
+    mean = mean_request or {}
+    prompt = learned.prompt() or mean.get("prompt_tokens")
+    if rows is None or left is None or (left and prompt is None):
+        return Forecast(rows=rows)
+    sums = Sums(Pricing(job, needed=False), job.endpoint.charge, learned)
+    if left and prompt is not None:
+        bound = mean.get("bound")
+        sums.add(job.endpoint.model, prompt, None if bound is None else round(bound), left)
+    return sums.forecast(rows=rows, exact=False, pace=Pace(), seen=seen)
 
 
 def _sampled(builder: RequestBuilder, sample: tuple[Row, ...]) -> list[tuple[ChatRequest, int, int]]:

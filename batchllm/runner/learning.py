@@ -11,6 +11,9 @@ from typing import Any
 
 from batchllm.records import Usage
 
+LEARNED = "answers"
+"""The journal's entry for what was learned."""
+
 GROWTH = 1.1
 HIGH = 0.95
 LOW = 0.05

@@ -12,15 +12,14 @@ from batchllm.records import ChatRequest, Row, Usage
 from batchllm.request import answer_spec
 from batchllm.runner.brake import Brake
 from batchllm.runner.budget import NOTHING, Budget, Limits, rounded
-from batchllm.runner.forecast import SEEN_PACE, Forecast, forecast_job
-from batchllm.runner.learning import Learned
+from batchllm.runner.forecast import MEAN_REQUEST, SEEN_PACE, Forecast, forecast_job
+from batchllm.runner.learning import LEARNED, Learned
 from batchllm.runner.meter import LARGEST, Meter, spent_before, spent_words
 from batchllm.runner.pricing import Pricing, plus
 from batchllm.runner.stage import Stage
 from batchllm.runner.tally import Tally
 from batchllm.runner.worst import worst_case
 
-LEARNED = "answers"
 USEFUL = "useful_answers"
 ENOUGH = 20
 """Answers from which on the bar says what the whole job will come to."""
@@ -80,16 +79,10 @@ class Money:
             learned=self.meter.learned,
             seen=journal.get(SEEN_PACE),
         )
-        requests = found.requests or 0
-        journal.put(
-            "forecast",
-            {
-                "prompt_tokens": None if not requests else (found.prompt_tokens or 0) / requests,
-                "bound": None
-                if not requests or found.completion_tokens_worst is None
-                else found.completion_tokens_worst / requests,
-            },
-        )
+        if found.requests and found.prompt_tokens is not None:
+            worst = found.completion_tokens_worst
+            mean = {"prompt_tokens": found.prompt_tokens / found.requests}
+            journal.put(MEAN_REQUEST, {**mean, "bound": None if worst is None else worst / found.requests})
         return found
 
     def keep(self, journal: Journal, view: View) -> None:

@@ -16,6 +16,8 @@ class Pricing:
 
     Args:
         job: Its endpoint and ``--prices``.
+        needed: Without a price table that was named there is nothing to do; otherwise, where the table is gone, no
+            price is known.
 
     Attributes:
         model: The model that rows use unless they name another.
@@ -24,15 +26,18 @@ class Pricing:
         UsageError: ``--prices`` cannot be read, or is no price table.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, *, needed: bool = True) -> None:
         self._endpoint = job.endpoint
         self._path = job.prices
-        self._table: Table | None = prices.load_table(job.prices) if job.prices else None
+        self._lost = not needed and job.prices is not None and not job.prices.exists()
+        self._table: Table | None = prices.load_table(job.prices) if job.prices and not self._lost else None
         self._known: dict[str, Price | None] = {}
         self.model = job.endpoint.model
 
     def of(self, model: str) -> Price | None:
         """The price of a model, ``None`` where it is not known."""
+        if self._lost:
+            return None
         if model not in self._known:
             endpoint = self._endpoint
             self._known[model] = prices.price(
@@ -52,7 +57,7 @@ class Pricing:
         """What costs depend on beside usage, JSON-able; where it is equal, so are they."""
         price = self.of(self.model)
         rates = None if price is None else repr((price.rates, price.per_request))
-        return [rates, None if self._path is None else _digest(self._path)]
+        return [rates, None if self._path is None or self._lost else _digest(self._path)]
 
 
 def plus(one: Decimal | None, other: Decimal | None) -> Decimal | None:

@@ -35,7 +35,8 @@ class Summary:
         saved_by_journal: What the answers cost that earlier runs, or other jobs (``--reuse``), had paid.
         equal_rows: Rows whose request equals an earlier row's.
         equal_rows_cost: What the answers to those cost, each being paid for itself.
-        saved_by_equal_rows: What they would have cost, sharing one answer (``--dedupe``).
+        shared_rows: Those of them that share its answer (``--dedupe``).
+        saved_by_equal_rows: What they would have cost.
         refusals: Attempts refused for a limit.
         retries: Attempts that were tried again, by reason.
         truncated: Texts that this run cut to ``--max-input-tokens``.
@@ -60,6 +61,7 @@ class Summary:
     saved_by_journal: Decimal | None = None
     equal_rows: int | None = None
     equal_rows_cost: Decimal | None = None
+    shared_rows: int | None = None
     saved_by_equal_rows: Decimal | None = None
     refusals: int = 0
     retries: Mapping[str, int] = field(default_factory=dict)
@@ -171,5 +173,6 @@ def money_of(totals: Totals, tally: Tally) -> dict[str, Any]:
         "saved_by_journal": plus(totals.answers, paid),
         "equal_rows": totals.equal_rows,
         "equal_rows_cost": totals.equal,
+        "shared_rows": totals.shared_rows,
         "saved_by_equal_rows": totals.shared,
     }

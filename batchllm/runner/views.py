@@ -6,15 +6,18 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from batchllm.errors import InputError, UsageError
 from batchllm.journal import AttemptRecord, Counts, JobLock, JournalReader, remove
+from batchllm.journal.bill import marked_rows
 from batchllm.records import ChatRequest, Failure, Response
 from batchllm.runner.conversations import rebuilt
 from batchllm.runner.export import export
+from batchllm.runner.forecast import MEAN_REQUEST, SEEN_PACE, Forecast, forecast_left
+from batchllm.runner.learning import LEARNED, Learned
 from batchllm.runner.places import Places, check_output, places_of
 from batchllm.runner.saved import restored
 from batchllm.runner.stage import Stage, set_up
@@ -32,6 +35,7 @@ class Status:
         finished: The last run ended with every row at its end.
         attempts: Requests sent by all runs.
         maybe_paid: How many of them may have been paid without an answer.
+        forecast: What the rows that have no end yet will take.
     """
 
     output: str | None
@@ -41,18 +45,18 @@ class Status:
     finished: bool
     attempts: int
     maybe_paid: int
+    forecast: Forecast
 
     def figures(self) -> dict[str, Any]:
         """The same as JSON has it."""
-        counts = asdict(self.counts)
-        return {**asdict(self), "rows": self.rows, "counts": counts, "left": self.left}
+        figures = {**asdict(replace(self, forecast=Forecast(rows=self.rows))), "left": self.left}
+        del figures["forecast"]
+        return {**figures, **self.forecast.figures()}
 
     @property
     def left(self) -> int | None:
         """Rows that have no end yet."""
-        counts = self.counts
-        ended = counts.answered + counts.failed + counts.skipped + counts.unsendable
-        return None if self.rows is None else max(0, self.rows - ended)
+        return rows_left(self.rows, self.counts)
 
     def words(self) -> str:
         """The same in a few lines."""
@@ -68,6 +72,12 @@ class Status:
         return "\n".join(lines)
 
 
+def rows_left(rows: int | None, counts: Counts) -> int | None:
+    """Rows that have no end yet; ``None`` where the rows are not known."""
+    ended = counts.answered + counts.failed + counts.skipped + counts.unsendable
+    return None if rows is None else max(0, rows - ended)
+
+
 def job_status(output: Path) -> Status:
     """How far a job is, also while it runs.
 
@@ -77,14 +87,29 @@ def job_status(output: Path) -> Status:
     with _journal(output) as (reader, places):
         attempts, maybe_paid = reader.count_attempts()
         running = _is_running(reader)
+        rows, counts = reader.get("rows"), reader.counts()
+        forecast = forecast_left(
+            restored(reader.get("job")),
+            rows=rows,
+            left=rows_left(rows, counts),
+            learned=Learned(reader.get(LEARNED)),
+            mean_request=reader.get(MEAN_REQUEST),
+            seen=reader.get(SEEN_PACE),
+        )
         return Status(
             str(places.output) if places.output else None,
-            reader.get("rows"),
-            reader.counts(),
+            rows,
+            counts,
             running,
             reader.finished and not running,
             attempts,
             maybe_paid,
+            replace(
+                forecast,
+                answered=counts.answered + counts.failed,
+                duplicates=sum(mark.equal or mark.shared for mark in marked_rows(reader)),
+                skipped=counts.skipped,
+            ),
         )
 
 
