@@ -12,8 +12,9 @@ from typing import Annotated
 import typer
 
 from batchllm import __version__
-from batchllm.cli import check, clean, export, init, run, show, simulate, status, templates
+from batchllm.cli import batches, check, clean, export, init, run, show, simulate, status, templates
 from batchllm.cli import schedule as schedule_command
+from batchllm.cli.streams import guard_streams, leave_stdout
 from batchllm.errors import JobError
 
 INTERNAL_ERROR = 70
@@ -42,12 +43,25 @@ def _root(
     """Nothing to do before a command."""
 
 
-for _command in (run, init, check, templates, status, show, export, clean, schedule_command, simulate):
+for _command in (
+    run,
+    init,
+    check,
+    templates,
+    status,
+    show,
+    export,
+    batches,
+    clean,
+    schedule_command,
+    simulate,
+):
     _command.register(app)
 
 
 def main() -> None:
     """Runs the command line and exits: an error is one sentence, its exit status, and never a traceback."""
+    guard_streams()
     debug = "--debug" in sys.argv
     try:
         app()
@@ -66,6 +80,8 @@ def main() -> None:
             raise
         _say(f"batchllm: internal error: {type(error).__name__}: {error}; --debug shows where")
         sys.exit(INTERNAL_ERROR)
+    finally:
+        leave_stdout()
 
 
 def _say(text: str) -> None:

@@ -24,11 +24,19 @@ def simulate(
             help="Faults, as KIND=SHARE: 429=0.1, 500=…, timeout=…, reset=…, cut=…", metavar="KIND=SHARE"
         ),
     ] = None,
+    batch_seconds: Annotated[float, typer.Option(help="Seconds from a batch's creation to its end.")] = 0.05,
+    batch_failures: Annotated[float, typer.Option(help="Share of a batch's requests that fail.")] = 0.0,
+    batch_expires_after: Annotated[
+        float | None, typer.Option(help="Batches expire when this share is done.", metavar="SHARE")
+    ] = None,
+    batch_enqueued_tokens: Annotated[
+        int | None, typer.Option(help="The most tokens that batches under way may hold.", metavar="TOKENS")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of faults and latencies.")] = 0,
     ledger: Annotated[Path | None, typer.Option(help="Append each request to this JSONL file.")] = None,
 ) -> None:
     """Run an OpenAI-compatible server that answers without a model, until Ctrl-C."""
-    from batchllm.simulator import SimulatorSettings, serve
+    from batchllm.simulator import BatchSettings, SimulatorSettings, serve
 
     serve(
         SimulatorSettings(
@@ -39,6 +47,12 @@ def simulate(
             error_rate=_rates(error_rate or []),
             seed=seed,
             ledger_path=ledger,
+            batches=BatchSettings(
+                seconds=batch_seconds,
+                failure_rate=batch_failures,
+                expire_after_fraction=batch_expires_after,
+                enqueued_tokens=batch_enqueued_tokens,
+            ),
         )
     )
 

@@ -143,6 +143,16 @@ class BatchApi:
         """Deletes a file."""
         await _json_of(lambda: self._sdk.files.with_raw_response.delete(file_id))
 
+    async def has_file(self, file_id: str) -> bool:
+        """Whether the endpoint has a file."""
+        try:
+            await _json_of(lambda: self._sdk.files.with_raw_response.retrieve(file_id))
+        except CallFailed as failed:
+            if failed.status == 404:
+                return False
+            raise
+        return True
+
     async def download(self, file_id: str, to: IO[bytes]) -> int:
         """Writes a file's content into another, in pieces; returns its size."""
         to.seek(0)

@@ -1,7 +1,8 @@
 """A job: what one run does, decided and validated before anything is sent."""
 
 from batchllm.job.assemble import assemble
+from batchllm.job.connection import reconnect
 from batchllm.job.jobfile import init_text
 from batchllm.job.record import Job
 
-__all__ = ["Job", "assemble", "init_text"]
+__all__ = ["Job", "assemble", "init_text", "reconnect"]

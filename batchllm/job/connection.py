@@ -16,7 +16,7 @@ from typing import Any
 
 from batchllm import presets
 from batchllm.errors import UsageError
-from batchllm.job.layers import Given
+from batchllm.job.layers import Given, flag_layer
 from batchllm.job.url import host_of, is_local, is_loopback, normalise
 from batchllm.presets import Preset
 from batchllm.records import Endpoint
@@ -72,6 +72,28 @@ def endpoint(given: Given, environ: Mapping[str, str], *, template_model: Any, n
         charge=preset.charge,
         allow_http=allow_http,
     )
+
+
+def reconnect(kept: Endpoint, environ: Mapping[str, str], *, api_key_file: Path | None = None) -> Endpoint:
+    """The endpoint of a job that was kept without its key, with the key of now.
+
+    Args:
+        kept: What the journal keeps.
+        environ: The environment.
+        api_key_file: File with the key, instead of the environment.
+
+    Raises:
+        UsageError: There is no key.
+    """
+    by_url = presets.for_base_url(kept.base_url)
+    named = kept.preset not in (presets.CUSTOM, by_url.name if by_url else None)
+    flags = {
+        "provider": kept.preset if named else None,
+        "base_url": kept.base_url or None,
+        "api_key_file": None if api_key_file is None else str(api_key_file),
+        "model": kept.model or None,
+    }
+    return endpoint(Given((flag_layer(flags),)), environ, template_model=None, needs_key=True)
 
 
 def _place(given: Given, environ: Mapping[str, str], needs_key: bool) -> Place:

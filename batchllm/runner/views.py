@@ -177,11 +177,16 @@ def clean_job(output: Path, *, force: bool = False) -> list[Path]:
     return [places.journal, places.lock]
 
 
+def journal_of(output: Path) -> Path:
+    """The journal beside an output; the path itself where that is a journal."""
+    beside = output.with_name(output.name + ".journal")
+    return output if output.name.endswith(".journal") and not beside.exists() else beside
+
+
 @contextmanager
 def _journal(output: Path) -> Iterator[tuple[JournalReader, Places]]:
     """The journal of an output, or of its own path."""
-    beside = output.with_name(output.name + ".journal")
-    path = output if output.name.endswith(".journal") and not beside.exists() else beside
+    path = journal_of(output)
     with JournalReader.open(path) as reader:
         kept = reader.get("job")
         if kept is None:

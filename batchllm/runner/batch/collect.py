@@ -251,7 +251,7 @@ def _reconcile(batch: BatchRecord, flags: bytearray, seen: Counter[str]) -> None
     if odd or seen["lines"] != counted or (missing and batch.status == "completed"):
         log.warning(
             "batch %s is %s: %s lines of results for %s requests (its counts say %s), %s more cannot be read or are "
-            "not ours; %s requests without a line will be sent again",
+            "not ours; %s requests have no line",
             batch.remote_id, batch.status, seen["lines"], batch.requests, counted, odd, missing,
         )  # fmt: skip
 

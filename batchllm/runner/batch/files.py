@@ -59,10 +59,11 @@ class Caps:
     """What this endpoint was found to take, beside what its preset says; kept in the journal.
 
     Attributes:
-        size: Most bytes of a file, where it refused a larger one.
+        requests, size: Most lines and bytes of a file, where it refused a longer one.
         tokens: By model, most estimated tokens that may be queued at once.
     """
 
+    requests: int | None = None
     size: int | None = None
     tokens: dict[str, int] = field(default_factory=dict)
 
@@ -85,6 +86,7 @@ class Desk:
         self._caps = caps
         self._queued = queued
         self._folder = folder
+        self._most_requests = min(facts.max_requests, caps.requests or facts.max_requests)
         self._most_bytes = min(int(facts.max_bytes * MARGIN), caps.size or facts.max_bytes)
         self._drafts: dict[str, Draft] = {}
         self.held = False
@@ -110,7 +112,7 @@ class Desk:
             self.held = True
             raise NoRoom
         full = None
-        if len(draft.requests) >= self._facts.max_requests or draft.size + len(line) > self._most_bytes:
+        if len(draft.requests) >= self._most_requests or draft.size + len(line) > self._most_bytes:
             full = self.take(request.model)
             draft = self._new(request.model)
             line = request_line(draft.name, 0, self._facts.endpoint, request.body)

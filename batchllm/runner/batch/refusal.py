@@ -1,8 +1,8 @@
 """What it means that a batch failed its validation, which comes after its creation has succeeded. Pure.
 
-Three kinds: the queue is full (its requests wait for room), some lines are wrong (their rows get the error, the
-others go again), or everything is wrong alike (a model without a Batch API, a file too long): then no row is to
-blame, and the job stops with the endpoint's words.
+Four kinds: the queue is full (its requests wait for room), the file is too long (its requests go in shorter ones),
+some lines are wrong (their rows get the error, the others go again), or everything is wrong alike (a model without
+a Batch API): then no row is to blame, and the job stops with the endpoint's words.
 """
 
 import re
@@ -17,6 +17,9 @@ _QUEUE_FULL = re.compile(
     r"token_limit_exceeded|enqueued[_ ]token|max[_ ]enqueued|too many (?:enqueued|queued)|queue (?:is )?full",
     re.I,
 )
+_TOO_LONG = re.compile(
+    r"too_many_(?:tasks|requests)|too many requests in|(?:file|input)[_ ](?:is )?too[_ ]large", re.I
+)
 _LIMIT = re.compile(r"limit:?\s*(\d[\d,]*)", re.I)
 Error = Mapping[str, Any]
 
@@ -29,6 +32,7 @@ class Refusal:
         words: What the endpoint said first.
         queue_full: There was no room for its tokens.
         limit_tokens: How many may be queued, where the endpoint says so.
+        too_long: The file has more lines or bytes than the endpoint takes.
         lines: Line, from 0, to what is wrong with it, where the others are not to blame.
         systemic: No row is to blame.
     """
@@ -36,6 +40,7 @@ class Refusal:
     words: str
     queue_full: bool = False
     limit_tokens: int | None = None
+    too_long: bool = False
     lines: Mapping[int, Error] | None = None
     systemic: bool = False
 
@@ -54,6 +59,8 @@ def read(errors: Sequence[Error], requests: int, *, answered: bool) -> Refusal:
         found = _LIMIT.search(full)
         limit = int(found[1].replace(",", "")) if found else None
         return Refusal(words=full, queue_full=True, limit_tokens=limit)
+    if requests > 1 and (long := next((text for text in said if _TOO_LONG.search(text)), None)):
+        return Refusal(words=long, too_long=True)
     lines = {line - 1: error for error in errors if (line := _line(error)) is not None and line <= requests}
     alike = len({error.get("code") for error in errors}) == 1
     if not lines or (alike and (len(lines) >= MANY or (len(lines) == requests and not answered))):

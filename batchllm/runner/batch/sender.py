@@ -146,8 +146,7 @@ class Sender:
             except CallFailed as failed:
                 self.held = True
                 if failed.status == 413:
-                    self._caps.size = draft.size // 2
-                    self._journal.put(CAPS, asdict(self._caps))
+                    self.learned(batch, Refusal(words=str(failed), too_long=True))
                     await self._steps.drop(batch)
                 elif is_queue_full(str(failed)):
                     await self.no_room(batch, str(failed))
@@ -161,19 +160,21 @@ class Sender:
         return await self._steps.drop(batch)
 
     def learned(self, batch: BatchRecord, refusal: Refusal) -> Refusal:
-        """Takes note of how much may be queued; a single request that has no room at all is refused itself."""
-        if not refusal.queue_full:
-            return refusal
-        live = self._book.live()
-        others = [one for one in live if one.model == batch.model and one.batch_id != batch.batch_id]
-        if batch.requests == 1 and not others:
-            error = {"code": "token_limit_exceeded", "message": refusal.words}
-            return Refusal(words=refusal.words, lines={0: error})
-        together = batch.tokens + sum(one.tokens for one in others)
-        cap = int(together * SHRINK)
-        if refusal.limit_tokens is not None:
-            cap = min(int(refusal.limit_tokens * HEADROOM), together - 1)
-        known = self._caps.tokens.get(batch.model)
-        self._caps.tokens[batch.model] = max(1, cap if known is None else min(cap, known))
+        """Takes note of what the endpoint will not take; a request that has no room at all is refused itself."""
+        if refusal.too_long:
+            self._caps.requests = max(1, batch.requests // 2)
+            self._caps.size = max(1, batch.bytes // 2)
+        if refusal.queue_full:
+            live = self._book.live()
+            others = [one for one in live if one.model == batch.model and one.batch_id != batch.batch_id]
+            if batch.requests == 1 and not others:
+                error = {"code": "token_limit_exceeded", "message": refusal.words}
+                return Refusal(words=refusal.words, lines={0: error})
+            together = batch.tokens + sum(one.tokens for one in others)
+            cap = int(together * SHRINK)
+            if refusal.limit_tokens is not None and refusal.limit_tokens * HEADROOM < together * HEADROOM:
+                cap = int(refusal.limit_tokens * HEADROOM)
+            known = self._caps.tokens.get(batch.model)
+            self._caps.tokens[batch.model] = max(1, cap if known is None else min(cap, known))
         self._journal.put(CAPS, asdict(self._caps))
         return refusal
