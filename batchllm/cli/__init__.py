@@ -15,6 +15,7 @@ from batchllm import __version__
 from batchllm.cli import batches, check, clean, export, init, run, show, simulate, status, templates
 from batchllm.cli import schedule as schedule_command
 from batchllm.cli.streams import guard_streams, leave_stdout
+from batchllm.cli.streams import guard_streams, leave_stdout
 from batchllm.errors import JobError
 
 INTERNAL_ERROR = 70
@@ -62,6 +63,7 @@ for _command in (
 def main() -> None:
     """Runs the command line and exits: an error is one sentence, its exit status, and never a traceback."""
     guard_streams()
+    guard_streams()
     debug = "--debug" in sys.argv
     try:
         app()
@@ -80,6 +82,8 @@ def main() -> None:
             raise
         _say(f"batchllm: internal error: {type(error).__name__}: {error}; --debug shows where")
         sys.exit(INTERNAL_ERROR)
+    finally:
+        leave_stdout()
     finally:
         leave_stdout()
 
