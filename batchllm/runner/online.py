@@ -199,7 +199,8 @@ class Online:
         if not ready:
             if not self._flights:
                 left = self._tally.rows - self._tally.ended
-                self.stop(BudgetStop(f"{self._meter.shortage(held[0].request)} with the {left:,} rows left"))
+                rows = "one row" if left == 1 else f"{left:,} rows"
+                self.stop(BudgetStop(f"{self._meter.shortage(held[0].request)} with the {rows} left"))
             return
         flight = asyncio.create_task(self._depart(ready))
         self._flights.add(flight)
