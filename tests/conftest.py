@@ -2,11 +2,16 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.command import Command
+
+if TYPE_CHECKING:
+    from tests.bench import Bench
 
 
 @pytest.fixture(autouse=True)
@@ -33,3 +38,15 @@ def batchllm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 def samples(tmp_path: Path) -> Path:
     """A copy of the sample jobs, to write beside."""
     return Path(shutil.copytree(Path(__file__).parent.parent / "sample_jobs", tmp_path / "sample_jobs"))
+
+
+@pytest.fixture
+def bench(tmp_path: Path, batchllm: Command) -> "Iterator[Bench]":
+    """The command on a server of its own, whose answers a test may dictate."""
+    from batchllm.simulator import SimulatorSettings, start_in_thread
+    from tests.bench import Bench
+
+    bench = Bench(tmp_path, batchllm)
+    settings = SimulatorSettings(keep_requests=100)
+    with start_in_thread(settings, script=lambda body: bench.answers(body)) as bench.server:
+        yield bench

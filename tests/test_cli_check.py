@@ -213,6 +213,7 @@ def test_the_file_of_init_is_a_job_that_runs(
     batchllm: Command, samples: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(samples)
+    (samples / "job.toml").unlink()
     said = batchllm("init")
     assert said.status == 0
     assert "job.toml written" in said.err
