@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from limiter_bench import scenarios as s
+from tests.limiter_bench import scenarios as s
 
 Line = Callable[[], s.Result]
 
@@ -87,7 +87,7 @@ def peer_lines() -> Iterator[Line]:
     """The peers' algorithms where the limit is known."""
     for name in s.PEERS:
         for kind in (s.SLIDING, s.BUCKET, s.FIXED, s.BUCKET1):
-            yield lambda n=name, k=kind: s.peer(n, k, 600.0, 1800.0)
+            yield lambda n=name, k=kind: s.peer(n, k, 600.0, 300.0)
 
 
 def main() -> int:

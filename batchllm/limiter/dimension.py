@@ -91,7 +91,7 @@ class Dimension:
             self._governed_at = now
             self.pacer.set_rate(self._rate(now), now)
             if isinstance(self.search, Finder) and self.log is not None and self.search.hard is not None:
-                self.log.limit = max(self.search.hard, self.pacer.rate * MINUTE_S)
+                self.log.limit = max(self.search.hard, self.pacer.rate * MINUTE_S + 1.0)
 
     def take(self, now: float, amount: float) -> list[float] | None:
         """Takes an amount from pace and log; keep what it returns for ``settle``."""

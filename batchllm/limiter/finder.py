@@ -18,7 +18,7 @@ import math
 log = logging.getLogger("batchllm.limiter")
 
 REFUSAL_BUDGET = 0.0005
-PATIENCE = 1.6
+PATIENCE = 2.0
 _GROWTH = (1.5, 1.27, 1.10)
 _BIN_S = 0.05
 _KEPT_S = 130.0
@@ -34,10 +34,11 @@ class Sent:
         total: All that ever left.
     """
 
-    __slots__ = ("_bins", "resumed_at", "resumes", "since_resume", "total")
+    __slots__ = ("_bins", "_paused_at", "resumed_at", "resumes", "since_resume", "total")
 
     def __init__(self) -> None:
         self._bins: dict[int, float] = {}
+        self._paused_at = math.inf
         self.resumed_at: float | None = None
         self.resumes = 0
         self.since_resume = 0.0
@@ -55,7 +56,7 @@ class Sent:
             bins[place] += amount
             return
         bins[place] = amount
-        horizon = place - _KEPT_S / _BIN_S
+        horizon = (min(now, self._paused_at) - _KEPT_S) / _BIN_S
         while (oldest := next(iter(bins))) < horizon:
             del bins[oldest]
 
@@ -72,8 +73,13 @@ class Sent:
         first, last = start / _BIN_S, end / _BIN_S
         return sum(amount for place, amount in self._bins.items() if first <= place + 0.5 <= last)
 
+    def pause(self, now: float) -> None:
+        """A pause begins: what left before it is kept until it has been learned from."""
+        self._paused_at = now
+
     def resume(self, now: float) -> None:
         """A pause has ended."""
+        self._paused_at = math.inf
         self.resumed_at = now
         self.resumes += 1
         self.since_resume = 0.0
@@ -141,7 +147,8 @@ class Finder:
             whole = accepted / (resumed_at - self._resumed_at)
             minute = sent.between(resumed_at - 60.0, closed_at) / 60.0
             found = min(rate, max(whole, minute))
-            self.hard = sent.between(closed_at - 60.0, closed_at)
+            if closed_at - self._started_at >= 60.0:
+                self.hard = sent.between(closed_at - 60.0, closed_at)
         elif not quick and running >= 60.0:
             found = min(0.995 * rate, max(accepted / running, rate * (1.0 - cut)))
         else:

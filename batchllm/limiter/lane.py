@@ -219,6 +219,7 @@ class Lane(Generic[T]):
             pause = self.limits.pause_of(levels, ticket.tokens)
         opened = self.gate.refused(now, ticket.sent_at, pause, probe=ticket.probe)
         if opened:
+            self.limits.pause(now)
             self._ramp = verdict.reason == "slow_down"
             self._unit = self.limits.unit_of(verdict.message) if verdict.reason == "rate_limit" else None
         self.push(ticket, again=True, not_before=0.0)
@@ -241,6 +242,7 @@ class Lane(Generic[T]):
         self._blocked_until = -math.inf
         if self._ramp or self._unit is not None:
             self.limits.refused(closed_at, now, self.gate.refusals, self._unit or REQUESTS, ramp=self._ramp)
+        self.limits.resume(now)
         log.debug("%s: resumed at %.3f after %d refusals", self.name, now, self.gate.refusals)
 
     def requests_per_s(self, now: float, dry: bool) -> float | None:

@@ -212,6 +212,14 @@ class Limits:
             self._slow_down(closed_at, now)
         else:
             self._refused(closed_at, now, refusals, unit)
+
+    def pause(self, now: float) -> None:
+        """An epoch of refusal begins."""
+        for sent in self.sent.values():
+            sent.pause(now)
+
+    def resume(self, now: float) -> None:
+        """A pause is over: every pace goes on without catching up."""
         for sent in self.sent.values():
             sent.resume(now)
         for dimension in self.dimensions:

@@ -140,7 +140,7 @@ class ReferenceRateLimiter(Peer):
 
     def __init__(self, rpm: float, concurrency: int) -> None:
         super().__init__(rpm, concurrency)
-        self._times: list[float] = []
+        self._times: deque[float] = deque()
         self._asleep: list[float] = []
 
     def poll(self, now: float) -> Poll[Any]:
@@ -150,7 +150,8 @@ class ReferenceRateLimiter(Peer):
             grants.append(self.line.popleft()[0])
         while len(self.line) > len(self._asleep) and self.flying < self.concurrency:
             self.flying += 1
-            self._times = [t for t in self._times if now - t < 60.0]
+            while self._times and now - self._times[0] >= 60.0:
+                self._times.popleft()
             wait = 60.0 - (now - self._times[0]) if len(self._times) >= self.rpm else 0.0
             self._times.append(now)
             if wait > 0.0:
