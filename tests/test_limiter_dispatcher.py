@@ -392,3 +392,28 @@ def test_no_minute_holds_more_than_the_grant(arrivals: list[tuple[float, int]]) 
         window = [tokens for at, tokens in sent if start <= at < start + 60.0]
         assert sum(window) <= 5000.0
         assert len(window) <= 121
+
+
+def test_an_endpoint_that_is_loading_for_ever_stops_the_job_after_max_outage() -> None:
+    limiter = make(3, max_outage_s=60.0)
+    now = 0.0
+    with pytest.raises(Unavailable, match="refused every request"):
+        while now < 1000.0:
+            poll = limiter.poll(now)
+            for item in poll.grants:
+                limiter.refused(now, item, Verdict(Fate.REFUSED, "loading", retry_after_s=2.0), {})
+            now = poll.wake_at if poll.wake_at is not None else now
+    assert 60.0 < now < 70.0
+
+
+def test_what_the_endpoint_charges_is_remembered_too() -> None:
+    limiter = make(2, tokens_per_minute=60_000.0, concurrency=3)
+    warm(limiter)
+    (item,) = limiter.poll(0.0).grants
+    limiter.refused(0.1, item, Verdict(Fate.REFUSED, "rate_limit", "TPM", 1.0, requested_tokens=400), {})
+    again: Limiter[Item] = Limiter(
+        Pace(tokens_per_minute=60_000.0), charge="max_tokens", now=0.0, learned=limiter.learned()
+    )
+    again.offer(Item(), COST, lane="m")
+    again.poll(0.0)
+    assert again._lanes["m"].limits.dimensions[0].taken == 300.0

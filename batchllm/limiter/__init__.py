@@ -1,8 +1,14 @@
 """The limiter: as fast as the endpoint allows, with next to no refusals.
 
-``Limiter`` is the one dispatcher. Behind it stand small pure objects, each told the time and the events:
-the pace (``pace``), the gate after a refusal (``gate``), what a request takes (``charge``), how many may be in
-flight (``concurrency``).
+``Limiter`` (``dispatcher``) is the one dispatcher of a run; it has a ``lane`` for each model. Behind them stand
+small pure objects, each told the time and the events, none of which waits:
+
+- ``queue``: who waits, and the look-ahead
+- ``limits`` of a lane: its ``dimension``s (requests, tokens) and the ``budget`` of a day or a window
+- ``pace`` (GCRA and the exact log of a minute), ``charge`` (what a request takes)
+- ``headers`` (what an answer shows of the limits), ``lawful`` (the law that holds a grant by them)
+- ``gate`` (one refusal pauses everybody, one probe goes first), ``finder`` (the search for an unknown grant)
+- ``concurrency`` (how many may be in flight), ``breaker`` (outages)
 """
 
 from batchllm.limiter.dispatcher import Limiter

@@ -22,7 +22,6 @@ class Gate:
         "closed_at",
         "opened_at",
         "refusals",
-        "told",
         "until",
     )
 
@@ -31,7 +30,6 @@ class Gate:
         self.opened_at = float("-inf")  # end of the last one
         self.until = float("-inf")  # when a probe may go
         self.refusals = 0  # of the running or last epoch
-        self.told = False  # whether the endpoint said how long
         self._probe_sent: float | None = None
         self._gap_s = FIRST_GAP_S
         self._refusal_latency_s = 0.1
@@ -56,7 +54,6 @@ class Gate:
                 return False
             self.closed_at = now
             self.refusals = 1
-            self.told = pause_s is not None
             self._gap_s = FIRST_GAP_S
             self._close(now, pause_s)
             return True
@@ -66,16 +63,11 @@ class Gate:
             self._gap_s = min(LONGEST_GAP_S, 1.6 * self._gap_s)
             self._close(now, pause_s)
         elif pause_s is not None:
-            self.told = True
             self.until = max(self.until, now + pause_s)
         return False
 
     def _close(self, now: float, pause_s: float | None) -> None:
         self.until = now + (self._gap_s if pause_s is None else max(SHORTEST_PAUSE_S, pause_s))
-
-    def hold(self, now: float, pause_s: float) -> None:
-        """Lengthens the running pause."""
-        self.until = max(self.until, now + pause_s)
 
     def probing(self, now: float) -> None:
         """The probe leaves."""

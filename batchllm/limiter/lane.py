@@ -35,11 +35,15 @@ class Lane(Generic[T]):
         self.queue: Queue[T] = Queue()
         self.gate = Gate()
         self.charge = Charge(charge)
+        factor = learned.get("charge_factor")
+        if isinstance(factor, float) and 0.1 <= factor <= 10.0:
+            self.charge.factor = factor
         self.limits = Limits(pace, now, learned)
         self.answered = False
         self.in_flight = 0
         self.binding = "nothing"
         self._max_wait_s = pace.max_wait_s
+        self._max_outage_s = pace.max_outage_s
         self._ramp = False
         self._blocked_until = -math.inf  # nothing of the look-ahead fits before
         self._unit: str | None = None
@@ -81,10 +85,16 @@ class Lane(Generic[T]):
         gate = self.gate
         if gate.closed_at is not None and gate.until > now:
             pause = gate.until - now
-            if pause > self._max_wait_s or now - gate.closed_at > self._max_wait_s:
+            longest = self._max_wait_s if self._unit is not None else self._max_outage_s
+            if pause > self._max_wait_s:
                 raise Unavailable(
                     f"the endpoint asks for a pause of {pause:,.0f} s for {self.name}, and --max-wait is "
                     f"{self._max_wait_s:,.0f} s; the same command goes on later"
+                )
+            if now - gate.closed_at > longest:
+                raise Unavailable(
+                    f"the endpoint has refused every request for {self.name} for {now - gate.closed_at:,.0f} s; "
+                    "the same command goes on later"
                 )
         spent = self.limits.spent(now, self._max_wait_s)
         if spent is not None:
