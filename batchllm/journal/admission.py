@@ -20,7 +20,7 @@ import sqlite3
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from batchllm.journal.database import request_check
@@ -32,13 +32,15 @@ from batchllm.journal.statements import CLAIM, LAST_OF_KEYS, NEW_REQUEST, SET_RO
 Item = tuple[int, bytes | None, str | None]
 """A row to admit: its index, the key of its request, or a note why there is none."""
 
-_ONE = (
-    "SELECT request_id, ordinal, state, attempts, attempt_id, plan,"
-    f' "check" = {request_check("")} FROM request WHERE key = ?'
+_OF_KEY = (
+    "SELECT request.key, request.request_id, request.ordinal, request.state, request.attempts, request.attempt_id,"
+    f' request.plan, request."check" = {request_check("request.")}'
+    " FROM request AS found CROSS JOIN request ON request.request_id = found.request_id WHERE found.key = ?"
 )
-_RANGE = f"{_ONE} AND ordinal BETWEEN ? AND ? ORDER BY ordinal"
+"""Found by the index, read from the table: where the two differ, the index is damaged."""
+_RANGE = f"{_OF_KEY} AND found.ordinal BETWEEN ? AND ? ORDER BY found.ordinal"
+_ANSWERED = f"{_OF_KEY} AND request.state = 1 ORDER BY found.ordinal LIMIT 1"
 _PLAN_AT = "SELECT plan FROM request WHERE key = ? AND ordinal = ?"
-_ANSWERED = f"{_ONE} AND state = 1 ORDER BY ordinal LIMIT 1"
 
 
 class _Request(NamedTuple):
@@ -118,12 +120,8 @@ class Admission:
 
     def _last_of(self, keys: Iterable[bytes]) -> dict[bytes, _Request]:
         """The request with the highest ordinal of each key that has any."""
-        found: dict[bytes, _Request] = {}
-        for wanted, key, *fields in LAST_OF_KEYS.fetch(self._connection, [(key,) for key in keys]):
-            if wanted != key:
-                raise damaged(self._path, "the index of the requests is wrong")
-            found[wanted] = self._sound(fields)
-        return found
+        rows = LAST_OF_KEYS.fetch(self._connection, [(key,) for key in keys])
+        return {wanted: self._sound(wanted, fields) for wanted, *fields in rows}
 
     def _unclaimed(self, key: bytes, last: _Request, count: int) -> list[_Request]:
         """The first ``count`` requests of a key that this plan has not claimed, fewer where there are fewer."""
@@ -142,17 +140,17 @@ class Admission:
             else:
                 high = middle
         rows = self._connection.execute(_RANGE, (key, low, min(low + count - 1, last.ordinal)))
-        return [self._sound(fields) for fields in rows]
+        return [self._sound(key, fields) for fields in rows]
 
     def _shared(self, key: bytes, last: _Request) -> _Request:
         """The one request that all rows of a key share: the first answered one, else the first."""
         request = last
         if last.ordinal > 0:
             row = self._connection.execute(_ANSWERED, (key,)).fetchone()
-            request = self._sound(row or self._connection.execute(_RANGE, (key, 0, 0)).fetchone())
+            request = self._sound(key, row or self._connection.execute(_RANGE, (key, 0, 0)).fetchone())
         return request._replace(shared=int(request.plan == self.plan))
 
-    def _sound(self, fields: Sequence[int] | None) -> _Request:
-        if fields is None or fields[-1] != 1:
-            raise damaged(self._path, "a request does not match its check")
-        return _Request._make((*fields[:-1], 0))
+    def _sound(self, key: bytes, fields: Sequence[Any] | None) -> _Request:
+        if fields is None or fields[0] != key or fields[-1] != 1:
+            raise damaged(self._path, "a request does not match its check, or the index not the request")
+        return _Request._make((*fields[1:-1], 0))

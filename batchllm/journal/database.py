@@ -46,11 +46,13 @@ CREATE TABLE reply(
   paid TEXT, crc INTEGER NOT NULL, headers TEXT, body BLOB);
 """
 
+_TABLES = {statement.strip() for statement in SCHEMA.split(";")} - {""}
 
-def request_check(of: str, state: str = "state") -> str:
-    """The SQL of a request's check; ``of`` is the prefix of its columns (``request.``)."""
+
+def request_check(of: str, state: str | None = None) -> str:
+    """The SQL of a request's check; ``of`` is the prefix of its columns, ``state`` another state than its own."""
     return (
-        f"(({of}request_id * 1000003 + {of}ordinal * 8191 + {state} * 131071 + {of}attempts * 10007"
+        f"(({of}request_id * 1000003 + {of}ordinal * 8191 + {state or of + 'state'} * 131071 + {of}attempts * 10007"
         f" + ifnull({of}attempt_id, 0) * 524287) & 2147483647)"
     )
 
@@ -123,6 +125,10 @@ def check_kind(connection: sqlite3.Connection, path: Path) -> None:
             f"the journal has version {version} and this batchllm knows version {VERSION}; "
             "use the batchllm that wrote it, or start over with --restart, which keeps it aside",
         )
+    if {
+        sql for (sql,) in connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")
+    } != _TABLES:
+        raise damaged(path, "its tables are not those of its version")
 
 
 def quick_check(connection: sqlite3.Connection, path: Path) -> None:

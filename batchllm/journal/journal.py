@@ -12,6 +12,7 @@ from batchllm.journal.admission import Item
 from batchllm.journal.book import BatchBook
 from batchllm.journal.database import connect
 from batchllm.journal.entries import Admitted, Plan, State, Stored, Unsettled
+from batchllm.journal.faults import sqlite_errors
 from batchllm.journal.opening import Opened, close_store, open_store
 from batchllm.journal.reader import JournalReader
 from batchllm.journal.store import Intent
@@ -201,7 +202,8 @@ class Journal:
         """A view that shows all that was settled and put before this call; it lives as long as the journal."""
         self._writer.catch_up()
         if self._reader is None:
-            self._reader = JournalReader(connect(self.path, mode="ro"), self.path)
+            with sqlite_errors(self.path):
+                self._reader = JournalReader(connect(self.path, mode="ro"), self.path)
         return self._reader
 
     def count_answered(self) -> int:

@@ -171,7 +171,7 @@ class JournalReader:
     def answers_for(self, wanted: Sequence[tuple[bytes, int]]) -> dict[tuple[bytes, int], Stored]:
         """The answers that this journal has to requests, by key and ordinal; what it has not is left out."""
         with sqlite_errors(self.path):
-            rows = list(verify.ANSWERS.fetch(self._connection, wanted))
+            rows = verify.ANSWERS.fetch(self._connection, wanted)
         self._check_still_immutable()
         return dict(verify.stored(self.path, fields) for fields in rows)
 

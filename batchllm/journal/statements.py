@@ -38,12 +38,9 @@ class Bulk:
         for _ in self._steps(connection, rows):
             pass
 
-    def fetch(
-        self, connection: sqlite3.Connection, rows: Sequence[Sequence[Any]]
-    ) -> Iterator[tuple[Any, ...]]:
-        """Executes it for all rows and yields what it finds."""
-        for cursor in self._steps(connection, rows):
-            yield from cursor
+    def fetch(self, connection: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+        """Executes it for all rows and returns what it finds."""
+        return [found for cursor in self._steps(connection, rows) for found in cursor]
 
     def _steps(
         self, connection: sqlite3.Connection, rows: Sequence[Sequence[Any]]
