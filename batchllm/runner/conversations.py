@@ -27,6 +27,7 @@ from typing import Any
 from batchllm.journal import Admitted, Journal, JournalReader, State
 from batchllm.records import Answer, ChatRequest, Row
 from batchllm.request import RequestBuilder, Skipped, Unsendable
+from batchllm.runner.again import Again
 from batchllm.runner.export import answer_of
 from batchllm.runner.online import Ticket
 from batchllm.runner.plan import BATCH, FIRST_BATCH, Plan
@@ -217,12 +218,13 @@ def plan_of(
     tally: Tally,
     chosen: "range | frozenset[int] | None",
     reuse: Reuse | None = None,
+    again: Again | None = None,
 ) -> Plan:
     """The pass over the rows of a job, turn by turn where they are conversations."""
     source, job = stage.source, stage.job
     settings: dict[str, Any] = {
         "known": known, "tally": tally, "chosen": chosen, "retry_failed": job.retry_failed,
-        "reuse": reuse,
+        "reuse": reuse, "again": again,
     }  # fmt: skip
     if job.conversation is None:
         return Plan(source.rows(), stage.builder, journal, **settings)

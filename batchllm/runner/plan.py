@@ -12,6 +12,7 @@ from itertools import islice
 from batchllm.journal import Admitted, Journal, State
 from batchllm.records import Answer, ChatRequest, Row
 from batchllm.request import RequestBuilder, Skipped, Unsendable
+from batchllm.runner.again import Again, Final
 from batchllm.runner.online import Ticket
 from batchllm.runner.reuse import Reuse
 from batchllm.runner.tally import Tally
@@ -35,6 +36,7 @@ class Plan:
         chosen: The only rows wanted (``-n``, ``--sample``), or ``None`` for all.
         retry_failed: Rows whose answer was a failure are sent again.
         reuse: Answers of other jobs.
+        again: Goes on with rows whose answer, of an earlier run, is to be asked for once more.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Plan:
         chosen: "range | frozenset[int] | None" = None,
         retry_failed: bool = False,
         reuse: Reuse | None = None,
+        again: Again | None = None,
     ) -> None:
         self._rows = rows
         self._builder = builder
@@ -58,6 +61,8 @@ class Plan:
         self._chosen = chosen
         self._final = (State.ANSWERED, State.PENDING) if retry_failed else FINAL
         self._reuse = reuse
+        self._again = again
+        self._over: dict[int, Final] = {}
         self._on_the_way: set[int] = set()
 
     async def batches(self) -> AsyncIterator[Sequence[Ticket]]:
@@ -71,7 +76,9 @@ class Plan:
                 yield tickets
 
     async def _unpaid(self, tickets: list[Ticket]) -> list[Ticket]:
-        """Ends the tickets that another job has an answer for; the others have to be sent."""
+        """Ends the tickets that need no sending: for their last answer, or for another job's."""
+        if self._over:
+            tickets = [ticket for ticket in tickets if not self._is_over(ticket)]
         if self._reuse is None or not tickets:
             return tickets
         left, adopted = await self._reuse.left(tickets)
@@ -79,6 +86,15 @@ class Plan:
         for ticket, answer in adopted:
             self.settled(ticket, answer, State.ANSWERED)
         return left
+
+    def _is_over(self, ticket: Ticket) -> bool:
+        final = self._over.pop(ticket.request_id, None)
+        if final is None:
+            return False
+        self._journal.settle(ticket.request_id, State.FAILED, final.attempt_id, ticket.earlier)
+        self._tally.ended_with(final.answer)
+        self.settled(ticket, final.answer, State.FAILED)
+        return True
 
     def _wanted(self) -> Iterator[Row]:
         if self._chosen is None:
@@ -161,7 +177,12 @@ class Plan:
     def _ticket(self, row: Row, request: ChatRequest, entry: Admitted) -> Ticket:
         assert entry.request_id is not None, "a row with a request has its id"
         reader = self._builder.reader(row)
-        return Ticket(request, entry.request_id, reader, entry.attempts, ordinal=entry.ordinal or 0)
+        ticket = Ticket(request, entry.request_id, reader, entry.attempts, ordinal=entry.ordinal or 0)
+        if self._again is not None and entry.attempts and entry.state is not State.FAILED:
+            final = self._again.take_up(ticket, self._journal)
+            if final is not None:
+                self._over[ticket.request_id] = final
+        return ticket
 
     def _is_shared(self, request_id: int) -> bool:
         """Whether another row's ticket brings the answer (``--dedupe``); if not, this row's will."""

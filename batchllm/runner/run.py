@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any
 
 from batchllm import __version__
-from batchllm.answer import ASK_AGAIN
 from batchllm.errors import JobError
 from batchllm.job import Job
 from batchllm.journal import (
@@ -28,9 +27,8 @@ from batchllm.journal import (
 )
 from batchllm.limiter import Limiter
 from batchllm.progress import Progress, Quiet
-from batchllm.records import Answer, ChatRequest
-from batchllm.request import ask_again
 from batchllm.retry import Fate, RetryPolicy, classify
+from batchllm.runner.again import Again
 from batchllm.runner.conversations import plan_of
 from batchllm.runner.endpoint import OnDemand, reachable
 from batchllm.runner.export import Figures, export
@@ -44,7 +42,7 @@ from batchllm.runner.result import Result, Summary, exit_status_of, money_of, su
 from batchllm.runner.reuse import Reuse, journals_of
 from batchllm.runner.saved import saved
 from batchllm.runner.signals import signals_stop
-from batchllm.runner.stage import Stage, set_up
+from batchllm.runner.stage import Stage, set_up, token_count
 from batchllm.runner.tally import Tally
 from batchllm.runner.waiting import Waiting, waiting_for
 
@@ -115,6 +113,7 @@ class _Run:
         )
         rows = stage.census.rows if self._chosen is None else len(self._chosen)
         self._tally = Tally(rows=rows)
+        self._again = Again(stage.job, token_count(stage.job))
         self._pace = ""
 
     async def whole(self) -> Result:
@@ -179,7 +178,7 @@ class _Run:
         for reply in journal.unsettled():
             answer = stage.reader.read(reply.response.status, reply.response.body)
             match classify(reply.response).fate:
-                case Fate.ANSWERED:
+                case Fate.ANSWERED if not self._again.leaves_open(answer):
                     state = State.ANSWERED if answer.error is None else State.FAILED
                     journal.settle(reply.request_id, state, reply.attempt_id, reply.attempts)
                 case Fate.REJECTED:
@@ -217,7 +216,15 @@ class _Run:
     async def _answer_rows(self, journal: Journal, known: Iterator[Admitted]) -> None:
         job, tally = self._job, self._tally
         reuse = Reuse(self._reuse, journal) if self._reuse else None
-        plan = plan_of(self._stage, journal, known=known, tally=tally, chosen=self._chosen, reuse=reuse)
+        plan = plan_of(
+            self._stage,
+            journal,
+            known=known,
+            tally=tally,
+            chosen=self._chosen,
+            reuse=reuse,
+            again=self._again,
+        )
         loop = asyncio.get_running_loop()
         limiter: Limiter[Ticket] = Limiter(
             job.pace, charge=job.endpoint.charge, now=loop.time(), learned=journal.get("learned")
@@ -231,7 +238,7 @@ class _Run:
                 tally=tally,
                 grace_s=job.grace_s,
                 settled=plan.settled,
-                ask_again=self._ask_again,
+                ask_again=self._again.request,
                 meter=self._money.meter,
                 brake=self._money.brake,
             )
@@ -247,11 +254,6 @@ class _Run:
                 journal.put("learned", limiter.learned())
                 self._money.keep(journal, limiter.view(loop.time()))
                 self._pace = _pace_words(limiter, loop.time())
-
-    def _ask_again(self, ticket: Ticket, answer: Answer) -> ChatRequest | None:
-        if answer.reason in ASK_AGAIN and ticket.asked_again < self._job.reask:
-            return ask_again(ticket.request, answer)
-        return None
 
     def _write(self, journal: Journal) -> Figures:
         """Writes the output, unless what is there already is this very view.
