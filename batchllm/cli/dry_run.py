@@ -68,7 +68,7 @@ def words(found: "Survey") -> Iterator[str]:
     )
     source = f" ({forecast.price.source})" if forecast.price is not None else ""
     expected = f", {dollars(forecast.cost_expected)} expected" if forecast.cost_expected else ""
-    yield f"Price: {price_words(forecast)}{expected}{source}"
+    yield f"Price: {price_words(forecast).removeprefix('price ')}{expected}{source}"
     seconds = forecast.seconds
     yield "Time: " + (
         "unknown; no limit is given, and none was seen" if seconds is None else duration(seconds)

@@ -1,0 +1,172 @@
+"""Prices where the bill is shown: applied when the output is written, and null everywhere where they are unknown."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from batchllm.library import run
+from batchllm.progress import Quiet
+from batchllm.simulator import Running, Scripted, SimulatorSettings, start_in_thread
+from tests.bill_jobs import cost_of, read_summary, write_prices
+from tests.command import Command
+from tests.fakes import chat_body
+
+
+class Notes(Quiet):
+    """Remembers what the bar says beside the rows."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def show(self, done: int, failed: int, tokens: int, note: str) -> None:
+        self.notes.append(note)
+
+
+MONEY = ("cost", "saved_by_journal", "equal_rows_cost", "saved_by_equal_rows")
+
+
+@pytest.fixture
+def server() -> "Running":  # type: ignore[misc]
+    with start_in_thread(SimulatorSettings()) as running:
+        yield running
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Six rows, one of which equals another."""
+    path = tmp_path / "in.csv"
+    texts = ["good kettle", "bad kettle", "good kettle", "a kettle", "good lid", "bad lid"]
+    path.write_text("text\n" + "\n".join(texts) + "\n", "utf-8")
+    return path
+
+
+def column(path: Path, name: str) -> list[str]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row[name] for row in csv.DictReader(file)]
+
+
+def test_an_unknown_price_is_null_in_every_place(
+    batchllm: Command, source: Path, tmp_path: Path, server: Running
+) -> None:
+    at = ("--base-url", server.base_url, "-m", "any")
+    words = ("classify", source, *at, "--add", "cost", "--summary", tmp_path / "s.json")
+    output = tmp_path / "in.classify.csv"
+
+    estimate = json.loads(batchllm(*words, "--dry-run", "--json").out)
+    assert estimate["cost_low"] is estimate["cost_high"] is None
+    assert "Price: unknown\n" in batchllm(*words, "--dry-run").out
+
+    first = batchllm(*words, "--max-requests", 3)
+    assert first.status == 3
+    assert "price unknown" in first.err.splitlines()[0]
+    assert "$0" not in first.err
+    assert all(read_summary(tmp_path / "s.json")[name] is None for name in MONEY)
+
+    status = json.loads(batchllm("status", output, "--json").out)
+    assert status["cost_low"] is status["cost_high"] is None
+
+    whole = batchllm(*words)
+    assert whole.status == 0
+    assert "price unknown" in whole.err
+    assert "$0" not in whole.err
+    assert all(read_summary(tmp_path / "s.json")[name] is None for name in MONEY)
+    assert column(output, "cost") == [""] * 6
+
+    assert batchllm("export", output, "-o", tmp_path / "e.csv").status == 0
+    assert column(tmp_path / "e.csv", "cost") == [""] * 6
+
+    again = batchllm(*words)
+    assert again.status == 0
+    assert "$" not in again.err
+    assert all(read_summary(tmp_path / "s.json")[name] is None for name in MONEY)
+    finished = json.loads(batchllm("status", output, "--json").out)
+    assert finished["cost_low"] is finished["cost_high"] is None
+    assert "$" not in batchllm("status", output).out
+
+    lines = (*words, "-o", tmp_path / "out.jsonl", "--dedupe")
+    assert batchllm(*lines).status == 0
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
+    assert [row["cost"] for row in rows] == [None] * 6
+    assert all(read_summary(tmp_path / "s.json")[name] is None for name in MONEY)
+
+    bar = Notes()
+    result = run(
+        str(source),
+        "classify",
+        progress=bar,
+        base_url=server.base_url,
+        model="any",
+        output=str(tmp_path / "l.csv"),
+    )
+    assert all(getattr(result.summary, name) is None for name in MONEY)
+
+    assert bar.notes
+    assert all("cost unknown" in note and "$" not in note for note in bar.notes)
+
+    refused = batchllm(*words, "-o", tmp_path / "b.csv", "--max-cost", "5")
+    assert refused.status == 2
+    assert "none is known for any" in refused.err
+    assert not (tmp_path / "b.csv.journal").exists()
+
+
+def test_the_cost_column_adds_up_to_the_bill(
+    batchllm: Command, source: Path, tmp_path: Path, server: Running
+) -> None:
+    words = ("classify", source, "--provider", "simulator", "--base-url", server.base_url, "--prices",
+             write_prices(tmp_path), "--add", "cost", "--summary", tmp_path / "s.json",
+             "-o", tmp_path / "o.csv")  # fmt: skip
+    assert batchllm(*words).status == 0
+    bill = float(cost_of(server.ledger.prompt_tokens, server.ledger.completion_tokens))
+    assert sum(map(float, column(tmp_path / "o.csv", "cost"))) == pytest.approx(bill)
+    summary = read_summary(tmp_path / "s.json")
+    assert summary["cost"] == pytest.approx(bill)
+    assert summary["saved_by_journal"] == 0
+    assert summary["equal_rows"] == 1
+    assert summary["equal_rows_cost"] == pytest.approx(float(column(tmp_path / "o.csv", "cost")[2]))
+
+
+def test_a_corrected_table_needs_no_new_run(
+    batchllm: Command, source: Path, tmp_path: Path, server: Running
+) -> None:
+    words = ("classify", source, "--provider", "simulator", "--base-url", server.base_url, "--add", "cost", "-o",
+             tmp_path / "o.csv", "--summary", tmp_path / "s.json")  # fmt: skip
+    assert batchllm(*words, "--prices", write_prices(tmp_path)).status == 0
+    before, requests = column(tmp_path / "o.csv", "cost"), server.ledger.requests
+    assert batchllm(*words, "--prices", write_prices(tmp_path, times=3)).status == 0
+    assert server.ledger.requests == requests
+    assert [float(cost) for cost in column(tmp_path / "o.csv", "cost")] == pytest.approx(
+        [3 * float(cost) for cost in before]
+    )
+    summary = read_summary(tmp_path / "s.json")
+    assert summary["cost"] == 0
+    assert summary["saved_by_journal"] == pytest.approx(3 * sum(map(float, before)))
+
+
+def test_an_answer_that_was_asked_for_once_more_is_paid_twice(batchllm: Command, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"text": "one"}\n', "utf-8")
+    answers = iter(['{"n": "no number"}', '{"n": 3}'])
+    with start_in_thread(
+        SimulatorSettings(), script=lambda body: Scripted(body=chat_body(next(answers)))
+    ) as server:
+        words = ("run", "-p", "{{ text }}", source, "--schema", "n int", "--provider", "simulator", "--base-url",
+                 server.base_url, "--prices", write_prices(tmp_path), "--add", "cost",
+                 "-o", tmp_path / "o.csv")  # fmt: skip
+        said = batchllm(*words)
+        assert said.status == 0, said.err
+        assert server.ledger.requests == 2
+    assert column(tmp_path / "o.csv", "n") == ["3"]
+    assert float(column(tmp_path / "o.csv", "cost")[0]) == pytest.approx(2 * float(cost_of(5, 3)))
+
+
+def test_an_output_is_exported_when_its_price_table_is_gone(
+    batchllm: Command, source: Path, tmp_path: Path
+) -> None:
+    table = write_prices(tmp_path)
+    words = ("classify", source, "--provider", "simulator", "--prices", table, "-o", tmp_path / "o.csv")
+    assert batchllm(*words).status == 0
+    table.unlink()
+    assert batchllm("export", tmp_path / "o.csv", "-o", tmp_path / "e.csv").status == 0
+    assert json.loads(batchllm("status", tmp_path / "o.csv", "--json").out)["cost_low"] is None
