@@ -20,6 +20,7 @@ _WORDS = (  # noqa: SIM905
     "increase provide consider appear continue produce develop suggest require report describe operate "
     "customer product delivery quality support return refund package arrived broken excellent terrible"
 ).split()
+_SYLLABLES = "ba do fi gra hel jor kin lum mer nov pel qui rasch ste tov ul vin wex yar zan".split()  # noqa: SIM905
 
 
 def tag_of(index: int) -> str:
@@ -28,10 +29,13 @@ def tag_of(index: int) -> str:
 
 
 def texts(rows: int, words: int) -> Iterator[str]:
-    """The texts of an input, ``words`` words each."""
+    """The texts of an input, ``words`` words each, in sentences, with names and numbers that no vocabulary has."""
     chance = random.Random(f"{words} words")
+    rare = ["".join(chance.choices(_SYLLABLES, k=3)).capitalize() for _ in range(2_000)]
+    rare += [str(chance.randrange(100_000)) for _ in range(1_000)]
+    words_of_all = [*_WORDS * 60, *rare, *(f"{word}{sign}" for word in _WORDS * 4 for sign in ",.;")]
     for index in range(rows):
-        yield f"{tag_of(index)} {' '.join(chance.choices(_WORDS, k=words - 1))}"
+        yield f"{tag_of(index)} {' '.join(chance.choices(words_of_all, k=words - 1))}"
 
 
 def write_input(folder: Path, rows: int, words: int = 120) -> Path:
