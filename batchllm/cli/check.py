@@ -30,7 +30,7 @@ def _command() -> Callable[..., None]:
         flags = {name: value for name, value in values.items() if value is not None and value is not False}
         _check(job, flags)
 
-    info = typer.Argument(help="A job file (.toml).", metavar="[JOB.toml]", show_default=False)
+    info = typer.Argument(help="A job file (.toml).", metavar="JOB.toml", show_default=False)
     argument = inspect.Parameter(
         "job",
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
