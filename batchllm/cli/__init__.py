@@ -6,6 +6,7 @@ heavy is imported here, so that ``batchllm --help`` is instant.
 
 import logging
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -16,9 +17,10 @@ from batchllm.cli import batches, check, clean, export, init, run, show, simulat
 from batchllm.cli import schedule as schedule_command
 from batchllm.cli.streams import guard_streams, leave_stdout
 from batchllm.cli.streams import guard_streams, leave_stdout
-from batchllm.errors import JobError
+from batchllm.errors import Interrupted, JobError
 
 INTERNAL_ERROR = 70
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 app = typer.Typer(
     name="batchllm",
@@ -64,6 +66,9 @@ def main() -> None:
     """Runs the command line and exits: an error is one sentence, its exit status, and never a traceback."""
     guard_streams()
     guard_streams()
+    for number in STOPPING:
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup, and shells that start a background job
+            signal.signal(number, _interrupted)
     debug = "--debug" in sys.argv
     try:
         app()
@@ -86,6 +91,11 @@ def main() -> None:
         leave_stdout()
     finally:
         leave_stdout()
+
+
+def _interrupted(number: int, frame: object) -> None:
+    """A signal at a time when no requests are on their way: there is nothing to wait for."""
+    raise Interrupted(number)
 
 
 def _say(text: str) -> None:

@@ -24,7 +24,7 @@ class Stoppable(Protocol):
 
 @contextmanager
 def signals_stop(road: Stoppable) -> Iterator[None]:
-    """Hears signals while a road is travelled; only the main thread can."""
+    """Hears signals while a road is travelled; only the main thread can. One that is ignored stays so (nohup)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -37,10 +37,13 @@ def signals_stop(road: Stoppable) -> Iterator[None]:
         if len(heard) > 1:
             road.abort()
 
-    for number in STOPPING:
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    numbers = [number for number in STOPPING if before[number] != signal.SIG_IGN]
+    for number in numbers:
         loop.add_signal_handler(number, hear, number)
     try:
         yield
     finally:
-        for number in STOPPING:
+        for number in numbers:
             loop.remove_signal_handler(number)
+            signal.signal(number, before[number] or signal.SIG_DFL)
