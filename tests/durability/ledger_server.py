@@ -3,7 +3,7 @@
 ``python -m tests.durability.ledger_server FOLDER`` prints its port and serves until its standard input closes. The
 path says how a job is served: ``/NAME/LATENCY_MS/FAULTS_PERCENT/v1`` keeps the ledger ``FOLDER/NAME.jsonl``,
 answers after about so many milliseconds, and lets so many requests in a hundred fail: half of them are refused
-before any work (500, 503), half are worked out, and paid, and their answer gets lost (the connection closes before
+before any work (500), half are worked out, and paid, and their answer gets lost (the connection closes before
 it or in its middle).
 
 A request is in the ledger before anything of its answer leaves, by one write to a file in append mode.
@@ -19,7 +19,7 @@ from pathlib import Path
 import orjson
 
 PRESET = b"custom"
-FATES = ("500", "503", "reset", "cut")
+FATES = ("500", "500", "reset", "cut")
 
 
 class Ledgers:
@@ -36,7 +36,7 @@ class Ledgers:
         text = orjson.loads(body)["messages"][-1]["content"].removeprefix("Echo: ")
         identity = f"chatcmpl-{self._count}-{random.getrandbits(32):08x}"
         key = hashlib.sha256(PRESET + b"\0" + body).digest()[:16].hex()
-        paid = fate not in ("500", "503")
+        paid = fate != "500"
         note = {"event": "request", "key": key, "text": text, "id": identity, "paid": paid, "fate": fate}
         if name not in self._descriptors:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -72,7 +72,7 @@ async def serve_one(ledgers: Ledgers, reader: asyncio.StreamReader, writer: asyn
     if fate == "reset":
         writer.transport.abort()
         return False
-    if fate in ("500", "503"):
+    if fate == "500":
         error = {"message": "a fault that was ordered", "type": "server_error", "code": None, "param": None}
         status, content = fate, orjson.dumps({"error": error})
     else:

@@ -16,9 +16,9 @@ from tests.durability.workers import WORKERS
 ROWS = 3000
 KILLS = 25
 CONCURRENCY = 64
-LATENCY_MS = 250
+LATENCY_MS = 150
 FAULTS_PERCENT = 5
-LONGEST_S = 0.7
+LONGEST_S = 0.6
 """A run is killed at most so long after its first request."""
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.durability.checker import check_crash, check_finished, facts_of
-from tests.durability.commands import CommandJob, kill, ledger_server, wait_for_requests
+from tests.durability.commands import CommandJob, environment, kill, ledger_server, wait_for_requests
+from tests.durability.workers import ROOT
 
 ROWS = 200
 CONCURRENCY = 16
@@ -69,22 +70,38 @@ def test_a_second_signal_ends_the_run_within_two_seconds(number: signal.Signals,
 
 @pytest.mark.timeout(120)
 def test_a_signal_at_any_moment_of_a_run_ends_it_in_order(quick_folder: Path) -> None:
-    """Also while it starts, before its first request, and while it writes: no traceback, nothing lost."""
+    """Also before its first request and while it writes: no traceback, nothing lost, a true exit status."""
     with ledger_server(quick_folder) as server:
         job = job_of(quick_folder, server, latency_ms=20)
+        lock = Path(f"{job.output}.lock")
         ends = []
         for step in range(12):
             run = job.start()
-            time.sleep(0.25 + step * 0.11)
+            while run.poll() is None and not (lock.exists() and lock.read_text().strip() == str(run.pid)):
+                time.sleep(0.005)
+            time.sleep(step * 0.06)
             number = list(STATUS)[step % 3]
             run.send_signal(number)
             ends.append((number, run.wait(20)))
             assert check_crash(job, concurrency=CONCURRENCY) == []
-        # Until the program has begun its work, a signal does what the system does by default.
-        assert all(end in (0, STATUS[number], -number) for number, end in ends), ends
+        assert all(end in (0, STATUS[number]) for number, end in ends), ends
+        assert any(end == STATUS[number] for number, end in ends), ends
         assert "Traceback" not in (job.folder / "stderr").read_text()
         assert job.finish().returncode == 0
-        assert check_finished(job, most_maybe=CONCURRENCY * 12) == []
+        assert check_finished(job, most_maybe=0) == []
+
+
+@pytest.mark.timeout(120)
+def test_a_run_that_was_told_to_ignore_the_hangup_ignores_it(quick_folder: Path) -> None:
+    with ledger_server(quick_folder) as server:
+        job = job_of(quick_folder, server, latency_ms=100)
+        run = subprocess.Popen(
+            ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", *job.arguments("--quiet")], cwd=ROOT, env=environment(job.folder)
+        )
+        assert wait_for_requests(job, run, more_than=20)
+        run.send_signal(signal.SIGHUP)
+        assert run.wait(60) == 0
+        assert check_finished(job, most_maybe=0) == []
 
 
 @pytest.mark.timeout(120)
@@ -97,6 +114,15 @@ def test_closed_standard_streams_never_kill_a_run(quick_folder: Path) -> None:
         run.stdout.close()
         run.stderr.close()
         assert run.wait(60) == 0
+        assert check_finished(job, most_maybe=0) == []
+
+
+@pytest.mark.timeout(120)
+def test_standard_streams_that_were_never_open_do_no_harm(quick_folder: Path) -> None:
+    with ledger_server(quick_folder) as server:
+        job = job_of(quick_folder, server, latency_ms=20)
+        shut = ["sh", "-c", "exec \"$@\" <&- >&- 2>&-", "sh", *job.arguments()]
+        assert subprocess.run(shut, cwd=ROOT, env=environment(job.folder), timeout=60).returncode == 0
         assert check_finished(job, most_maybe=0) == []
 
 
