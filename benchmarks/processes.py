@@ -50,7 +50,12 @@ def start(command: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
     """Starts a process whose output goes to a log in the folder."""
     with (folder / "log.txt").open("wb") as log:
         return subprocess.Popen(
-            list(command), env=environment(folder), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            list(command),
+            cwd=folder,
+            env=environment(folder),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
         )
 
 

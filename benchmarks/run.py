@@ -42,8 +42,11 @@ def main(arguments: list[str] | None = None) -> int:
     asked = {"rows": options.rows, "repeats": options.repeats, "scale_rows": options.scale_rows}
     size = replace(size, **{name: value for name, value in asked.items() if value is not None})
     folder = options.folder or Path(tempfile.mkdtemp(prefix="batchllm-benchmarks-", dir=_disk()))
+    folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    bench = Bench(size, folder, [place / "bin" / "python" for place in options.peers_venv], options.small)
+    bench = Bench(
+        size, folder, [place.absolute() / "bin" / "python" for place in options.peers_venv], options.small
+    )
     if options.small:
         bench.notes.append("the small form: it shows that everything is right, its times say nothing")
     found = facts(folder, "nginx" if NGINX else "benchmarks/endpoint.py")
@@ -65,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    here = Path(__file__).parent
+    here = Path(__file__).resolve().parent
     parser.add_argument(
         "--only", type=_parts, help="parts to measure, separated by commas: " + ", ".join(PARTS)
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 import endpoint
 
-_HERE = Path(__file__).parent
+_HERE = Path(__file__).resolve().parent
 _ECHO_MODULES = (
     "/usr/lib/nginx/modules/ngx_http_echo_module.so",
     "/usr/lib64/nginx/modules/ngx_http_echo_module.so",

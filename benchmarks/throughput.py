@@ -10,7 +10,7 @@ from rows import write_input
 from servers import Server, static_server
 from suite import Bench, pairs
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 RAW_LOOP = [sys.executable, str(HERE / "raw_loop.py")]
 TARGET = 0.6
 # Slow peers get a part of the rows, enough that start-up weighs little. The module says whether it is there.
