@@ -63,7 +63,9 @@ class InputError(JobError):
         self.path = str(path)
         self.reason = reason
         self.line = line
-        super().__init__(f"{self.path}, line {line}: {reason}" if line is not None else f"{self.path}: {reason}")
+        super().__init__(
+            f"{self.path}, line {line}: {reason}" if line is not None else f"{self.path}: {reason}"
+        )
 
 
 class Unavailable(JobError):
@@ -102,4 +104,6 @@ class Interrupted(JobError):
     def __init__(self, signal_number: int) -> None:
         self.signal_number = signal_number
         self.exit_status = ExitStatus(128 + signal_number)
-        super().__init__(f"stopped by signal {signal_number}; the same command goes on where this one stopped")
+        super().__init__(
+            f"stopped by signal {signal_number}; the same command goes on where this one stopped"
+        )

@@ -351,7 +351,7 @@ def test_model_text_cannot_command_a_terminal() -> None:
     hostile = "\x1b]52;c;cm0gLXJm\x07 \x1b[2J \x9b31m \u202e\u2066 \x7f\r plain é 中\n"
     shown = visible(hostile)
     assert shown.endswith("plain é 中\n")
-    assert not any(ord(c) < 32 and c not in "\n\t" or 0x7F <= ord(c) < 0xA0 for c in shown)
+    assert not any((ord(c) < 32 and c not in "\n\t") or 0x7F <= ord(c) < 0xA0 for c in shown)
     assert "\u202e" not in shown
 
 

@@ -19,7 +19,8 @@ from tests.fakes import answered
 HARD = (
     "007", "NA", "null", "None", "nan", "", " padded ", "a\nb", "a\r\nb", "a\rb",
     '"', 'say "hi"', ",", ";", "\t", "|",
-    "1e5", "9007199254740993", "true", "=1+1", "😀", "中文", "\u200b", "{{ text }}", "{% raw %}", "\\", "'", "#", "\x0b",
+    "1e5", "9007199254740993", "true", "=1+1", "😀", "中文", "\u200b", "{{ text }}", "{% raw %}",
+    "\\", "'", "#", "\x0b",
 )  # fmt: skip
 CELL = st.one_of(
     st.sampled_from(HARD), st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
@@ -126,7 +127,8 @@ def json_lines(draw: st.DrawFn) -> list[tuple[str, dict[str, Any]]]:
         text, number = draw(CELL), draw(NUMBER)
         nested = draw(st.sampled_from(['{"a": [1, 2.50]}', "[]", "null", "true", '"x"']))
         pad = draw(st.sampled_from(["", " ", "  "]))
-        line = f'{pad}{{"text":{pad}{json.dumps(text, ensure_ascii=draw(st.booleans()))}, "n": {number}, "more":{nested}}}{pad}'
+        spelled = json.dumps(text, ensure_ascii=draw(st.booleans()))
+        line = f'{pad}{{"text":{pad}{spelled}, "n": {number}, "more":{nested}}}{pad}'
         lines.append((line, {"text": text, "n": number, "more": nested}))
     return lines
 
