@@ -177,7 +177,9 @@ def check_finished(scenario: Scenario, *, most_maybe: int) -> list[str]:
             found.append(f"I1: answer {note['id']} was acknowledged and is gone")
     found += [f"I5: answer {identity} is kept {count} times" for identity, count in kept.items() if count > 1]
     answered = Counter(facts.owner.get(attempt) for attempt in facts.answers)
-    found += [f"I6: request {request} was paid {count} times" for request, count in answered.items() if count > 1]
+    found += [
+        f"I6: request {request} was paid {count} times" for request, count in answered.items() if count > 1
+    ]
     paid = {note["id"] for note in requests if note["paid"]}
     if strange := set(kept) - paid:
         found.append(f"I7: the journal has answers that the server did not give: {sorted(strange)}")

@@ -17,14 +17,22 @@ STEP_S = 0.01
 LONG_S = 120.0
 
 
+@dataclass(frozen=True)
+class LedgerServer:
+    """Where the server listens, and where it keeps its ledgers."""
+
+    url: str
+    ledgers: Path
+
+
 @contextmanager
-def ledger_server(folder: Path) -> Iterator[str]:
-    """The server with its ledgers in ``folder``; gives its URL."""
+def ledger_server(folder: Path) -> Iterator[LedgerServer]:
+    """The server with its ledgers in ``folder``."""
     command = [sys.executable, "-m", "tests.durability.ledger_server", str(folder)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         try:
-            yield f"http://127.0.0.1:{int(server.stdout.readline())}"
+            yield LedgerServer(f"http://127.0.0.1:{int(server.stdout.readline())}", folder)
         finally:
             server.kill()
 
@@ -34,19 +42,20 @@ class CommandJob(Scenario):
     """A job of the real command; its ledger is the server's."""
 
     server: str = ""
+    ledgers: Path = Path()
     latency_ms: float = 0.0
     faults_percent: float = 0.0
     concurrency: int = 64
 
     @classmethod
-    def of(cls, folder: Path, server: str, texts: Sequence[str], **details: float) -> "CommandJob":
+    def of(cls, folder: Path, server: "LedgerServer", texts: Sequence[str], **details: float) -> "CommandJob":
         folder.mkdir()
         write_input(folder / "input.csv", texts)
-        return cls(folder, server, **details)  # type: ignore[arg-type]
+        return cls(folder, server.url, server.ledgers, **details)  # type: ignore[arg-type]
 
     @property
     def ledger(self) -> Path:
-        return self.folder.parent / f"{self.folder.name}.jsonl"
+        return self.ledgers / f"{self.folder.name}.jsonl"
 
     def arguments(self, *more: str) -> list[str]:
         """The command, which is the same for every run of the job."""

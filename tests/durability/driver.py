@@ -101,7 +101,10 @@ def answer(identity: str, text: str) -> Response:
             {
                 "index": 0,
                 "finish_reason": finish,
-                "message": {"role": "assistant", "content": None if "filtered" in text else f"echo of {text}"},
+                "message": {
+                    "role": "assistant",
+                    "content": None if "filtered" in text else f"echo of {text}",
+                },
             }
         ],
         "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},

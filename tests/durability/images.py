@@ -38,7 +38,10 @@ def images_of(disk: Disk, operations: Sequence[Operation], *, torn: int) -> Iter
     for number, operation in enumerate(operations):
         disk.apply(operation)
         where = f"after operation {number} ({operation.kind} {operation.path})"
-        candidates = [("nothing unsynced", disk.image(None)), ("everything", disk.image(None, everything=True))]
+        candidates = [
+            ("nothing unsynced", disk.image(None)),
+            ("everything", disk.image(None, everything=True)),
+        ]
         for draw in range(torn):
             choice = random.Random(number * 1000 + draw)
             candidates.append((f"torn {draw}", disk.image(choice)))

@@ -117,9 +117,7 @@ def _share(points: Sequence[Point], folder: Path) -> Tally:
         clean = stack.enter_context(Driver())
         faults = {point.fault for point in points}
         killing = {KILL} if KILL in faults else set()
-        drivers = {
-            fault: stack.enter_context(Driver(strace_options(fault))) for fault in faults | killing
-        }
+        drivers = {fault: stack.enter_context(Driver(strace_options(fault))) for fault in faults | killing}
         for point in points:
             with tempfile.TemporaryDirectory(dir=folder) as name:
                 scenario = Scenario.make(Path(name) / "job")

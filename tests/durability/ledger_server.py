@@ -62,7 +62,9 @@ async def serve_one(ledgers: Ledgers, reader: asyncio.StreamReader, writer: asyn
     """One request; whether the connection stays open."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     length = next(
-        int(line.partition(":")[2]) for line in head.split("\r\n") if line.lower().startswith("content-length:")
+        int(line.partition(":")[2])
+        for line in head.split("\r\n")
+        if line.lower().startswith("content-length:")
     )
     body = await reader.readexactly(length)
     _, name, latency_ms, percent, *_ = head.split(" ", 2)[1].split("/")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.durability.checker import check_crash, check_finished, check_rerun, facts_of
-from tests.durability.commands import CommandJob, kill, ledger_server, wait_for_requests
+from tests.durability.commands import CommandJob, LedgerServer, kill, ledger_server, wait_for_requests
 from tests.durability.workers import WORKERS
 
 ROWS = 3000
@@ -33,11 +33,16 @@ class Outcome:
     violations: list[str] = field(default_factory=list)
 
 
-def killed_again_and_again(name: str, folder: Path, server: str, *, kills: int) -> Outcome:
+def killed_again_and_again(name: str, folder: Path, server: LedgerServer, *, kills: int) -> Outcome:
     """Kills a job's runs at random moments, then lets the same command finish it."""
     texts = [f"row {number} of {name}" for number in range(ROWS)]
     job = CommandJob.of(
-        folder / name, server, texts, latency_ms=LATENCY_MS, faults_percent=FAULTS_PERCENT, concurrency=CONCURRENCY
+        folder / name,
+        server,
+        texts,
+        latency_ms=LATENCY_MS,
+        faults_percent=FAULTS_PERCENT,
+        concurrency=CONCURRENCY,
     )
     outcome, choice = Outcome(), random.Random(name)
     for _ in range(kills):

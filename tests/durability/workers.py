@@ -80,4 +80,3 @@ def strace_works() -> bool:
         return False
     probe = ["strace", "-f", "--seccomp-bpf", "-e", "trace=getcwd", "-o", "/dev/null", "true"]
     return subprocess.run(probe, capture_output=True).returncode == 0
-
