@@ -10,12 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from batchllm.cli.options import CONNECTION, OPTIONS, parameter_of
+from batchllm.cli.sections import SectionedCommand
 from batchllm.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
     """Adds ``check``."""
-    app.command("check", rich_help_panel="Prepare a job", help=HELP)(_command())
+    app.command("check", cls=SectionedCommand, rich_help_panel="Prepare a job", help=HELP)(_command())
 
 
 HELP = """Send one smallest request and say what is right and wrong: key, proxy, model, limits, clock.

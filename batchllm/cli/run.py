@@ -1,6 +1,5 @@
 """``batchllm summarize | classify | codegen | run``: one row, one request, one answer."""
 
-import gc
 import inspect
 import logging
 import os
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from batchllm.cli.options import OPTIONS, TASKS, Option, parameter_of
+from batchllm.cli.sections import SectionedCommand
 from batchllm.errors import UsageError
 
 HELP = {
@@ -19,10 +19,6 @@ HELP = {
     "codegen": "Write code for each row's task.",
     "run": "Run a prompt, a template, a job file, or rows that carry their own messages.",
 }
-
-GC_THRESHOLDS = (50_000, 20, 100)
-"""A run makes a few cycles a request and keeps many long-lived objects; looking for cycles at Python's usual pace
-took a fifth of the run's CPU."""
 
 SWITCHES: tuple[Option, ...] = (
     Option("dry_run", bool, "Count, estimate and show; send nothing.", "Trying and money"),
@@ -39,7 +35,7 @@ SWITCHES: tuple[Option, ...] = (
 def register(app: typer.Typer) -> None:
     """Adds the four commands that run a job."""
     for task in TASKS:
-        app.command(task, help=HELP[task], rich_help_panel="Run a job")(_command(task))
+        app.command(task, cls=SectionedCommand, help=HELP[task], rich_help_panel="Run a job")(_command(task))
 
 
 def _command(task: str) -> Callable[..., None]:
@@ -82,7 +78,6 @@ def _execute(task: str, values: dict[str, Any], switches: dict[str, Any]) -> Non
     from batchllm.runner import run_job
 
     _log_to_stderr(verbose=switches["verbose"], debug=switches["debug"])
-    gc.set_threshold(*GC_THRESHOLDS)
     rows = values.pop("rows", None)
     if rows is not None:
         values["job_file"], values["input"] = values["input"], rows
