@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchllm.errors import CannotWrite, UsageError
+from batchllm.errors import CannotWrite, JobError, UsageError
 from batchllm.job import Job
-from batchllm.journal import state_path
+from batchllm.journal import JournalReader, state_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +55,7 @@ def check_output(path: Path, *, written: Mapping[str, Any] | None, force: bool) 
         UsageError: There is something that batchllm did not write, or that was edited since it did.
         CannotWrite: It is no regular file, or its folder cannot be written.
     """
-    folder = path.parent
-    if not folder.is_dir():
-        raise CannotWrite(f"{folder} is not a folder; create it, or name another output with -o")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise CannotWrite(
-            f"{folder} cannot be written; change its permissions, or name another output with -o"
-        )
+    _check_folder(path.parent, "another output with -o")
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116  follows links on purpose: what would be replaced counts
     except FileNotFoundError:
@@ -80,6 +74,38 @@ def check_output(path: Path, *, written: Mapping[str, Any] | None, force: bool) 
         raise UsageError(
             f"{path} was edited since batchllm wrote it; move it away, or overwrite it with --force"
         )
+
+
+def check_summary(path: Path | None) -> None:
+    """Refuses a ``--summary`` that could not be written at the end.
+
+    Raises:
+        CannotWrite: Its folder cannot be written, or it is a folder.
+    """
+    if path is None:
+        return
+    _check_folder(path.parent, "another file with --summary")
+    if path.is_dir():
+        raise CannotWrite(f"{path} is a folder; name a file with --summary")
+
+
+def known_output(journal: Path) -> dict[str, Any] | None:
+    """What a journal that is about to be put aside knows of the output, for the one that takes its place."""
+    if not journal.exists():
+        return None
+    try:
+        with JournalReader.open(journal) as reader:
+            known = reader.get("output")
+    except JobError:  # damaged, which may be why it is put aside
+        return None
+    return known and {name: known.get(name) for name in ("sha256", "replaces")}
+
+
+def _check_folder(folder: Path, other: str) -> None:
+    if not folder.is_dir():
+        raise CannotWrite(f"{folder} is not a folder; create it, or name {other}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise CannotWrite(f"{folder} cannot be written; change its permissions, or name {other}")
 
 
 def digest_of(path: Path) -> str:

@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchllm.errors import ExitStatus
+from batchllm.errors import CannotWrite, ExitStatus
 from batchllm.runner.costs import Totals
 from batchllm.runner.pricing import plus
 from batchllm.runner.tally import Tally
@@ -70,14 +70,21 @@ class Summary:
     exit_status: int = 0
 
     def write(self, path: Path) -> None:
-        """Writes the figures as one JSON object; where ``path`` ends in ``.jsonl``, appends a line."""
-        figures = asdict(self)
-        if path.suffix == ".jsonl":
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(figures, ensure_ascii=False, default=float) + "\n")
-        else:
-            text = json.dumps(figures, ensure_ascii=False, indent=2, default=float)
-            path.write_text(text + "\n", encoding="utf-8")
+        """Writes the figures as one JSON object; where ``path`` ends in ``.jsonl``, appends a line.
+
+        Raises:
+            CannotWrite: The file cannot be written.
+        """
+        lines = path.suffix == ".jsonl"
+        text = json.dumps(asdict(self), ensure_ascii=False, indent=None if lines else 2, default=float)
+        try:
+            with path.open("a" if lines else "w", encoding="utf-8") as file:
+                file.write(text + "\n")
+        except OSError as error:
+            reason = f"the summary cannot be written ({error.strerror})"
+            raise CannotWrite(
+                f"{path}: {reason}; all answers are kept, correct that and run again"
+            ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -36,7 +36,7 @@ from batchllm.runner.forecast import Forecast
 from batchllm.runner.guard import refuse_change
 from batchllm.runner.money import Money
 from batchllm.runner.online import Online, Sender, Ticket
-from batchllm.runner.places import check_output, digest_of, places_of
+from batchllm.runner.places import check_output, check_summary, digest_of, known_output, places_of
 from batchllm.runner.plan import chosen_rows
 from batchllm.runner.result import Result, Summary, exit_status_of, money_of, summary_of
 from batchllm.runner.reuse import Reuse, journals_of
@@ -140,9 +140,9 @@ class _Run:
         except JobError as error:
             status = int(error.exit_status)
             seconds = asyncio.get_running_loop().time() - started_s
-            self._write_summary(
-                summary_of(self._tally, orphans=len(journal.orphans), seconds=seconds, status=status)
-            )
+            summary = summary_of(self._tally, orphans=len(journal.orphans), seconds=seconds, status=status)
+            with suppress(JobError):  # what stopped the job is what to tell
+                self._write_summary(summary)
             raise
         finally:
             journal.close(status)
@@ -151,10 +151,14 @@ class _Run:
         """Opens the journal once the output is known to be ours and there is room for both."""
         job, places = self._job, self._places
         check_space(places.journal.parent, self._stage.census.bytes + self._tally.rows * BYTES_PER_ROW)
+        check_summary(job.summary)
+        output = known_output(places.journal) if job.restart else None
         if job.restart:
             set_aside(places.journal)
         journal = Journal.open(places.journal, version=__version__)
         try:
+            if output is not None:
+                journal.put_now("output", output)
             if places.output is not None:
                 check_output(places.output, written=journal.get("output"), force=job.force)
             refuse_change(self._stage, journal, self._chosen)

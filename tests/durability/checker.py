@@ -88,7 +88,8 @@ def facts_of(journal: Path) -> Facts:
         )
         # An answer whose attempt the journal does not have is found by the reply alone.
         lost = connection.execute(
-            "SELECT attempt_id, body FROM reply WHERE status = 200 AND attempt_id NOT IN (SELECT attempt_id FROM attempt)"
+            "SELECT attempt_id, body FROM reply WHERE status = 200"
+            " AND attempt_id NOT IN (SELECT attempt_id FROM attempt)"
         )
         for attempt, body in lost:
             facts.answers.setdefault(attempt, json.loads(body)["id"])
