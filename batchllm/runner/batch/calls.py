@@ -44,7 +44,7 @@ def pause_of(failed: CallFailed, tries: int) -> float | None:
     asked_s = verdict.retry_after_s or 0.0
     if verdict.fate not in _AGAIN or tries >= TRIES or asked_s > LONGEST_PAUSE_S:
         return None
-    return max(asked_s, random.uniform(0.0, min(LONGEST_PAUSE_S, 0.5 * 2**tries)))
+    return max(asked_s, random.uniform(0.0, min(LONGEST_PAUSE_S, 0.25 * 2**tries)))
 
 
 def perhaps_done(failed: CallFailed) -> bool:

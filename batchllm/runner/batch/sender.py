@@ -103,12 +103,11 @@ class Sender:
                     for ticket in tickets:
                         check()
                         if (full := self._put(desk, ticket)) is not None:
-                            await self._dispatch(full, paid)
+                            await self._dispatch(full, check, paid)
                     if self.short is not None or (desk.held and self._one_model):
                         break
             for draft in desk.rest():
-                check()
-                await self._dispatch(draft, paid)
+                await self._dispatch(draft, check, paid)
         self.held = self.held or desk.held
 
     def _put(self, desk: Desk, ticket: Ticket) -> Draft | None:
@@ -129,9 +128,10 @@ class Sender:
             self._tally.ended_with(Answer(error=str(error), reason="too_large"))
         return None
 
-    async def _dispatch(self, draft: Draft, paid: bool) -> None:
+    async def _dispatch(self, draft: Draft, check: Callable[[], None], paid: bool) -> None:
         """Makes a batch of a file: prepared, uploaded, created."""
         with draft.file:
+            check()
             batch = self._book.prepare(
                 draft.name,
                 draft.requests,
