@@ -21,8 +21,10 @@ from urllib.request import getproxies_environment, proxy_bypass_environment  # t
 import aiohttp
 import httpx2
 import openai
+from yarl import URL
 
 from batchllm.client.batches import BatchApi
+from batchllm.client.deadlines import Deadlines
 from batchllm.errors import Unavailable, UsageError
 from batchllm.records import ChatRequest, Endpoint, Failure, FailureKind, Paid, Response
 
@@ -50,10 +52,10 @@ class _Recorder(httpx2.AsyncBaseTransport):
 
 @dataclass(frozen=True, slots=True)
 class _Route:
-    """URL and headers of a model's chat requests, as the SDK makes them."""
+    """Where a model's chat requests go, in a session whose headers are those that the SDK gives them."""
 
-    url: str
-    headers: Mapping[str, str]
+    url: URL
+    session: aiohttp.ClientSession
 
 
 class Client:
@@ -70,40 +72,41 @@ class Client:
     def __init__(self, endpoint: Endpoint, *, timeout_s: float = 600.0) -> None:
         self.endpoint = endpoint
         self._timeout_s = timeout_s
+        self._deadlines = Deadlines(timeout_s)
         self._routes: dict[str, _Route] = {}
-        self._session: aiohttp.ClientSession | None = None
+        self._connector: aiohttp.TCPConnector | None = None
         self._sdk: openai.AsyncOpenAI | None = None
         self._proxy = proxy_of(endpoint.base_url)
 
     async def __aenter__(self) -> "Client":
         secure = urlsplit(self.endpoint.base_url).scheme == "https" or self._proxy is not None
         context: ssl.SSLContext | bool = httpx2.create_ssl_context() if secure else True
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=context),
-            timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=CONNECT_TIMEOUT_S),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-        )
+        self._connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=context)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
+        self._deadlines.close()
+        for route in self._routes.values():
+            await route.session.close()
+        if self._connector is not None:
+            await self._connector.close()
         if self._sdk is not None:
             await self._sdk.close()
 
     async def send(self, request: ChatRequest) -> Response | Failure:
         """Sends one chat request and reads its whole answer; every outcome is data, nothing is raised."""
         route = self._routes.get(request.model) or await self._route(request.model)
-        assert self._session is not None, "the client is used as a context manager"
         loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None, "requests are sent by tasks"
         started = loop.time()
         received: list[bytes] = []
+        self._deadlines.begin(task, started)
         try:
-            async with self._session.post(
-                route.url, data=request.body, headers=route.headers, allow_redirects=False, proxy=self._proxy
+            async with route.session.post(
+                route.url, data=request.body, allow_redirects=False, proxy=self._proxy
             ) as reply:
                 size = 0
                 while chunk := await reply.content.readany():
@@ -114,8 +117,14 @@ class Client:
                         return _too_large(loop.time() - started, received)
                 headers = {name.lower(): value for name, value in reply.headers.items()}
                 return Response(reply.status, headers, b"".join(received), loop.time() - started)
+        except asyncio.CancelledError:
+            if not self._deadlines.was_late(task):
+                raise
+            return _failure(TimeoutError(), self._timeout_s, loop.time() - started, b"".join(received))
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return _failure(error, self._timeout_s, loop.time() - started, b"".join(received))
+        finally:
+            self._deadlines.end(task)
 
     async def error(self, outcome: Response | Failure) -> openai.APIError:
         """The SDK's own exception for an outcome that is not an answer, to be raised or chained."""
@@ -176,9 +185,17 @@ class Client:
         if self.endpoint.api_key is None:
             headers.pop("authorization", None)
             headers.pop("api-key", None)
-        route = _Route(str(recorder.request.url), headers)
-        self._routes[model] = route
-        return route
+        if model not in self._routes:
+            session = aiohttp.ClientSession(
+                headers=headers,
+                connector=self._connector,
+                connector_owner=False,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+            )
+            self._routes[model] = _Route(URL(str(recorder.request.url), encoded=True), session)
+        return self._routes[model]
 
 
 def proxy_of(base_url: str) -> str | None:
