@@ -15,12 +15,21 @@ from tests.durability.workers import WORKERS, Driver
 Image = dict[str, bytes]
 
 
-def record(scenario: Scenario, **order: object) -> list[Operation]:
-    """The file operations of one run of a job."""
+def record(
+    scenario: Scenario, *, status: int = 0, inject: Sequence[str] = (), **order: object
+) -> list[Operation]:
+    """The file operations of one run of a job.
+
+    Args:
+        scenario: The job.
+        status: What the run has to end with.
+        inject: Options of strace for a fault during the run.
+        order: The driver's order.
+    """
     trace = scenario.folder.parent / f"{scenario.folder.name}.trace"
-    with Driver([*STRACE, "-o", str(trace)]) as driver:
+    with Driver([*STRACE, *inject, "-o", str(trace)]) as driver:
         run = driver.run(scenario.folder, **order)
-        assert run.status == 0, run
+        assert run.status == status, run
     return read_trace(trace, scenario.folder)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.durability.images import disk_before, images_of, record, recover_all
-from tests.durability.injection import KILL, Point, Tally, strace_options
+from tests.durability.injection import EIO, FIRES_AT, KILL, Point, Tally, strace_options
 from tests.durability.scenario import TEXTS, Scenario
 from tests.durability.workers import Driver
 
@@ -42,6 +42,21 @@ def test_a_power_cut_while_a_dead_run_is_resumed_costs_no_acknowledged_answer(
     tally = cut_everywhere(scenario, quick_folder, torn=1)
     assert not tally.violations, tally.report()
     assert tally.fired >= 200
+
+
+@pytest.mark.parametrize("k", [4, 9, 14, 19, 24])
+def test_what_a_failed_sync_left_unwritten_was_never_acknowledged(
+    k: int, strace: None, tmp_path: Path, quick_folder: Path
+) -> None:
+    """After a sync that failed, a disk may hold nothing of what was to be synced, and later syncs say nothing of it."""
+    scenario = Scenario.make(tmp_path / "job")
+    disk = disk_before(scenario.folder)
+    failing = ["-e", f"inject=fdatasync:error=EIO:when={FIRES_AT}"]
+    aim = Point(EIO, "journal", "fdatasync", k).aim()
+    operations = record(scenario, status=74, inject=failing, aim=aim)
+    images = list(images_of(disk, operations, torn=2))[-40:]
+    tally = recover_all(images, quick_folder)
+    assert not tally.violations, tally.report()
 
 
 @pytest.mark.slow
