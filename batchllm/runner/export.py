@@ -120,7 +120,11 @@ def outcomes(
         if entry.state is State.OPEN or (chosen is not None and entry.row_index not in chosen):
             continue
         answer = answer_of(entry, reader_of(entry.row_index))
-        cost = None if costs is None else costs.of(entry.row_index, answer, entry.state, entry.status)
+        cost = (
+            None
+            if costs is None
+            else costs.of(entry.row_index, answer, entry.state, entry.status, entry.attempt_id)
+        )
         yield Outcome(entry.row_index, answer, entry.attempts, entry.latency_s, cost)
 
 
@@ -134,3 +138,12 @@ def answer_of(entry: Entry, reader: Reader) -> Answer | None:
     if entry.status is not None:
         return reader.read(entry.status, entry.body)
     return Answer(error=entry.message or "never sent", reason=entry.failure or "too_large")
+
+
+def view_of(stage: Stage) -> dict[str, Any]:
+    """What shapes the output beside the answers: where it is equal, an output need not be written again."""
+    return {
+        "columns": [list(stage.columns.order), list(map(list, stage.columns.fields))],
+        "format": stage.output_format,
+        "source": stage.census.sha256,
+    }

@@ -5,14 +5,12 @@ that brings the answers, then the output. Whatever happens on the road, what was
 """
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
-from batchllm import __version__
 from batchllm.errors import JobError
 from batchllm.job import Job
 from batchllm.journal import (
@@ -20,36 +18,30 @@ from batchllm.journal import (
     JobLock,
     Journal,
     JournalReader,
-    State,
     check_folder,
-    check_space,
-    set_aside,
 )
 from batchllm.limiter import Limiter
 from batchllm.progress import Progress, Quiet
-from batchllm.retry import Fate, RetryPolicy, classify
+from batchllm.retry import RetryPolicy
 from batchllm.runner.again import Again
 from batchllm.runner.conversations import plan_of
+from batchllm.runner.display import pace_words, shown
 from batchllm.runner.endpoint import OnDemand, reachable
-from batchllm.runner.export import Figures, export
+from batchllm.runner.export import Figures, export, view_of
 from batchllm.runner.forecast import Forecast
-from batchllm.runner.guard import refuse_change
 from batchllm.runner.money import Money
 from batchllm.runner.online import Online, Sender, Ticket
-from batchllm.runner.places import check_output, check_summary, digest_of, known_output, places_of
+from batchllm.runner.opening import begin, open_journal
+from batchllm.runner.places import digest_of, places_of
 from batchllm.runner.plan import chosen_rows
 from batchllm.runner.result import Result, Summary, exit_status_of, money_of, summary_of
 from batchllm.runner.reuse import Reuse, journals_of
-from batchllm.runner.saved import saved
 from batchllm.runner.signals import signals_stop
 from batchllm.runner.stage import Stage, set_up, token_count
 from batchllm.runner.tally import Tally
 from batchllm.runner.waiting import Waiting, waiting_for
 
 Confirm = Callable[[Forecast], None]
-SHOW_EVERY_S = 0.25
-BYTES_PER_ROW = 4_000
-"""Room that a row is expected to need in journal and output together, at most, beside its own bytes."""
 
 
 def run_job(
@@ -118,7 +110,7 @@ class _Run:
 
     async def whole(self) -> Result:
         started_s = asyncio.get_running_loop().time()
-        journal = self._open_journal()
+        journal = open_journal(self._stage, rows=self._tally.rows, chosen=self._chosen)
         status: int | None = None
         try:
             known = self._begin(journal)
@@ -147,46 +139,9 @@ class _Run:
         finally:
             journal.close(status)
 
-    def _open_journal(self) -> Journal:
-        """Opens the journal once the output is known to be ours and there is room for both."""
-        job, places = self._job, self._places
-        check_space(places.journal.parent, self._stage.census.bytes + self._tally.rows * BYTES_PER_ROW)
-        check_summary(job.summary)
-        output = known_output(places.journal) if job.restart else None
-        if job.restart:
-            set_aside(places.journal)
-        journal = Journal.open(places.journal, version=__version__)
-        try:
-            if output is not None:
-                journal.put_now("output", output)
-            if places.output is not None:
-                check_output(places.output, written=journal.get("output"), force=job.force)
-            refuse_change(self._stage, journal, self._chosen)
-        except BaseException:
-            journal.close()
-            raise
-        return journal
-
     def _begin(self, journal: Journal) -> Iterator[Admitted]:
-        """Continues the last pass over the input where it was the same, and settles what a crash left open."""
-        stage = self._stage
-        fingerprint = json.dumps(
-            [stage.census.sha256, self._job.fingerprint(), stage.census.columns], sort_keys=True
-        )
-        identity = hashlib.sha256(fingerprint.encode()).hexdigest()
-        plan = journal.begin_plan(identity, dedupe=self._job.dedupe)
-        journal.put("fingerprint", self._job.fingerprint())
-        journal.put("job", saved(self._job))
-        journal.put("source", stage.census.sha256)
-        journal.put("rows", stage.census.rows)
-        for reply in journal.unsettled():
-            answer = stage.reader.read(reply.response.status, reply.response.body)
-            match classify(reply.response).fate:
-                case Fate.ANSWERED if not self._again.leaves_open(answer):
-                    state = State.ANSWERED if answer.error is None else State.FAILED
-                    journal.settle(reply.request_id, state, reply.attempt_id, reply.attempts)
-                case Fate.REJECTED:
-                    journal.settle(reply.request_id, State.FAILED, reply.attempt_id, reply.attempts)
+        """Goes on where the last run stopped, and says what is left to do before anything is sent."""
+        plan = begin(self._stage, journal, self._again)
         self._money.begin(journal, self._tally)
         left = self._tally.rows
         if plan.continued:
@@ -246,18 +201,12 @@ class _Run:
                 meter=self._money.meter,
                 brake=self._money.brake,
             )
-            self._progress.start(tally.rows, 0)
-            ticker = asyncio.create_task(self._tick(limiter, journal))
-            try:
-                with signals_stop(road):
+            with signals_stop(road):
+                async with shown(
+                    limiter, progress=self._progress, tally=tally, money=self._money, journal=journal
+                ):
                     await road.run(plan.batches())
-            finally:
-                ticker.cancel()
-                self._show(limiter)
-                self._progress.close()
-                journal.put("learned", limiter.learned())
-                self._money.keep(journal, limiter.view(loop.time()))
-                self._pace = _pace_words(limiter, loop.time())
+        self._pace = pace_words(limiter.view(loop.time()))
 
     def _write(self, journal: Journal) -> Figures:
         """Writes the output, unless what is there already is this very view.
@@ -265,7 +214,7 @@ class _Run:
         The journal knows an output before it is there: a run that dies in between would not know its own.
         """
         output = self._places.output
-        view = json.dumps([journal_view(self._stage), str(self._chosen), self._money.pricing.identity()])
+        view = json.dumps([view_of(self._stage), str(self._chosen), self._money.pricing.identity()])
         last: dict[str, Any] = journal.get("output") or {}
         there = digest_of(output) if output is not None and output.exists() else None
         if (
@@ -303,39 +252,7 @@ class _Run:
         if self._job.summary is not None:
             summary.write(self._job.summary)
 
-    async def _tick(self, limiter: Limiter[Ticket], journal: Journal) -> None:
-        while True:
-            await asyncio.sleep(SHOW_EVERY_S)
-            self._show(limiter)
-            self._money.keep(journal, limiter.view(asyncio.get_running_loop().time()))
-
-    def _show(self, limiter: Limiter[Ticket]) -> None:
-        tally = self._tally
-        view = limiter.view(asyncio.get_running_loop().time())
-        words = [self._money.note(tally), "" if view.limits == "nothing" else f"limit: {view.limits}"]
-        note = ", ".join(word for word in words if word)
-        self._progress.show(tally.ended, tally.failed + tally.unanswered, tally.tokens, note)
-
 
 def maybe_paid_rows(journal: Journal) -> tuple[int, ...]:
     """Rows, from 1, whose requests a dead run may have paid without an answer."""
     return tuple(sorted({orphan.row_index + 1 for orphan in journal.orphans if orphan.row_index is not None}))
-
-
-def journal_view(stage: Stage) -> dict[str, Any]:
-    """What shapes the output beside the answers: where it is equal, an output need not be written again."""
-    return {
-        "columns": [list(stage.columns.order), list(map(list, stage.columns.fields))],
-        "format": stage.output_format,
-        "source": stage.census.sha256,
-    }
-
-
-def _pace_words(limiter: Limiter[Ticket], now: float) -> str:
-    view = limiter.view(now)
-    words = []
-    if view.requests_per_minute:
-        words.append(f"{view.requests_per_minute:,.0f} requests/min")
-    if view.tokens_per_minute:
-        words.append(f"{view.tokens_per_minute:,.0f} tokens/min")
-    return ", ".join(words)
