@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from batchllm.journal import State
+from batchllm.journal import Journal, State
+from batchllm.records import Answer, Row
+from batchllm.runner.plan import Plan
+from batchllm.runner.tally import Tally
 from batchllm.simulator import Running, SimulatorSettings, start_in_thread
-from tests.bill_jobs import BillingClient, VirtualJob, cost_of, read_summary, write_prices
+from tests.bill_jobs import BillingClient, Builder, VirtualJob, cost_of, read_summary, write_prices
 from tests.command import Command
+from tests.fakes import answered
+from tests.virtual_time import run_virtual
 
 HALF = [f"text {index // 2}" for index in range(80)]
 """Half of these equal the row before."""
@@ -63,6 +68,36 @@ def test_equal_rows_are_sent_once_under_faults_too(seed: int, tmp_path: Path) ->
     job = VirtualJob(tmp_path, chance.sample(HALF, len(HALF)), client, dedupe=True)
     job.finish()
     assert len(client.times_sent) == 40
+
+
+@pytest.mark.parametrize("ended", [State.ANSWERED, State.FAILED])
+@pytest.mark.parametrize("retry_failed", [False, True])
+def test_a_row_known_from_a_dead_run_is_not_sent_after_its_twin_has_its_end(
+    ended: State, retry_failed: bool, tmp_path: Path
+) -> None:
+    rows = [Row(index, index + 2, {"text": f"text {index % 19}"}, []) for index in range(20)]
+    keys = [Builder().build(row).key for row in rows]
+
+    async def look() -> list[int]:
+        with Journal.open(tmp_path / "j", threaded=False) as dead:
+            dead.begin_plan("plan", dedupe=True)
+            await dead.admit([(row.index, key, None) for row, key in zip(rows, keys, strict=True)])
+        with Journal.open(tmp_path / "j", threaded=False) as journal:
+            journal.begin_plan("plan", dedupe=True)
+            plan = Plan(
+                rows, Builder(), journal, known=journal.planned(), tally=Tally(), retry_failed=retry_failed
+            )  # type: ignore[arg-type]
+            sent = []
+            async for tickets in plan.batches():
+                for ticket in tickets:
+                    sent.append(ticket.request.row_index)
+                    (attempt_id,) = await journal.intend([(ticket.request_id, None)])
+                    await journal.save(attempt_id, answered())
+                    journal.settle(ticket.request_id, ended, attempt_id, 1)
+                    plan.settled(ticket, Answer(), ended)
+            return sent
+
+    assert run_virtual(look()) == list(range(19))
 
 
 def test_without_dedupe_every_row_pays_for_itself_and_the_summary_says_for_how_many(

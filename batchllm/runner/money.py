@@ -108,13 +108,14 @@ class Money:
         return ", ".join(words)
 
     def _whole(self, tally: Tally) -> Decimal | None:
-        """What this run will have cost at its end."""
+        """What this run, or with a budget the job, will have cost at its end."""
         learned = self.meter.learned
         prompt, left = learned.prompt(), tally.rows - tally.ended
         if prompt is None or learned.answers < ENOUGH or left <= 0:
             return None
         each = self.pricing.cost(Usage(round(prompt), learned.high()), self.pricing.model)
-        return plus(tally.cost, None if each is None else each * left)
+        so_far = tally.cost if self._limits.cost is None else self.meter.budget.spent.cost
+        return plus(so_far, None if each is None else each * left)
 
 
 def refuse_unbounded(stage: Stage, pricing: Pricing) -> None:

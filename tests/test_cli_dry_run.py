@@ -1,0 +1,187 @@
+"""``--dry-run``: shows everything, needs no key, sends nothing, makes no file."""
+
+import asyncio
+import json
+import shlex
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchllm.cli.dry_run import url, visible_json
+from batchllm.client import Client
+from batchllm.job.settings import SETTINGS
+from batchllm.records import ChatRequest, Endpoint
+from batchllm.simulator import SimulatorSettings, start_in_thread
+from tests.command import Command
+
+OPENAI = ("--provider", "openai", "-m", "gpt-4o-mini")
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any connection is a failure."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a dry run must not open a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("how", [(), ("--json",), ("--curl",)])
+@pytest.mark.parametrize("provider", [OPENAI, ("--provider", "simulator"), ("--provider", "ollama")])
+def test_it_needs_no_key_sends_nothing_and_makes_no_file(
+    how: tuple[str, ...], provider: tuple[str, ...], batchllm: Command, samples: Path, tmp_path: Path
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    said = batchllm("summarize", samples / "articles.csv", *provider, "--dry-run", *how, "--dedupe")
+    assert said.status == 0, said.err
+    assert said.out
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_json_has_the_figures_and_nothing_else(batchllm: Command, samples: Path) -> None:
+    said = batchllm("summarize", samples / "articles.csv", *OPENAI, "--rpm", 6, "--dry-run", "--json")
+    figures = json.loads(said.out)
+    assert list(figures) == [
+        "rows", "answered", "duplicates", "skipped", "prompt_tokens", "completion_tokens_expected",
+        "completion_tokens_worst", "cost_low", "cost_high", "seconds",
+    ]  # fmt: skip
+    assert figures["seconds"] == figures["rows"] * 10
+    assert 0 < figures["cost_low"] < figures["cost_high"]
+
+
+def test_words_have_every_setting_with_where_it_came_from(
+    batchllm: Command, samples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATCHLLM_BULLETS", "5")
+    out = batchllm("summarize", samples / "articles.csv", *OPENAI, "--rpm", 60, "--dry-run").out
+    shown = {line.split()[0]: line for line in out.split("Settings:\n")[1].split("\n\n")[0].splitlines()}
+    assert list(shown) == list(SETTINGS)
+    assert shown["rpm"].endswith("60  (--rpm)")
+    assert shown["bullets"].endswith("5  (BATCHLLM_BULLETS)")
+    assert shown["max_tokens"].endswith("150  (template)")
+    assert shown["max_attempts"].endswith("5  (default)")
+    assert shown["base_url"].endswith("https://api.openai.com/v1  (preset openai)")
+
+
+def test_words_have_the_price_with_its_source_and_date(batchllm: Command, samples: Path) -> None:
+    out = batchllm("summarize", samples / "articles.csv", *OPENAI, "--dry-run").out
+    (line,) = [line for line in out.splitlines() if line.startswith("Price: ")]
+    assert " to $" in line
+    assert "genai-prices" in line
+    assert "for 20" in line
+
+
+def test_words_have_the_first_requests_in_full(batchllm: Command, samples: Path) -> None:
+    out = batchllm("classify", samples / "reviews.csv", *OPENAI, "--dry-run").out
+    request = json.loads(out.split("Request of row 1:\n")[1].split("\n\nRequest of row 2:")[0])
+    assert request["model"] == "gpt-4o-mini"
+    assert request["max_tokens"] == 10
+    assert request["messages"][1]["content"].startswith("Classify this text:\n\nBoils fast")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_curl_command_sends_the_very_request(
+    batchllm: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text('text\n"it\'s ""$HOME"" `id` \\ 你好 \x7f\u202e\nsecond line"\n', "utf-8")
+    with start_in_thread(SimulatorSettings(keep_requests=9)) as server:
+        at = ("--base-url", server.base_url, "-m", "any", "--header", "X-Title=my job")
+        command = batchllm("run", "-p", "{{ text }}", source, *at, "--dry-run", "--curl").out
+        assert "$OPENAI_API_KEY" in command
+        assert command.isprintable() or set(filter(lambda sign: not sign.isprintable(), command)) == {"\n"}
+        environment = {"OPENAI_API_KEY": "sk-test", "PATH": "/usr/bin:/bin"}
+        subprocess.run(["/bin/sh", "-c", command], check=True, capture_output=True, env=environment)
+        assert batchllm("run", "-p", "{{ text }}", source, *at).status == 0
+        by_curl, by_us = (json.loads(received.body) for received in server.received)
+        headers = server.received[0].headers
+    assert by_curl == by_us
+    assert headers["authorization"] == "Bearer sk-test"
+    assert headers["x-title"] == "my job"
+
+
+def test_a_long_request_does_not_become_an_argument(batchllm: Command, tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("text\n" + "word " * 60_000 + "\n", "utf-8")
+    command = batchllm("run", "-p", "{{ text }}", source, "--base-url", "http://127.0.0.1:1/v1", "-m", "any",
+                       "--dry-run", "--curl").out  # fmt: skip
+    assert max(map(len, shlex.split(command.split("\n{")[0].replace("<<", " ")))) < 1000
+    assert json.loads(command.split("<<'REQUEST'\n")[1].removesuffix("\nREQUEST\n"))["model"] == "any"
+
+
+def test_a_secret_header_is_left_to_the_environment(batchllm: Command, samples: Path) -> None:
+    said = batchllm(
+        "classify", samples / "reviews.csv", *OPENAI, "--header", "X-Auth-Token=hush", "--dry-run"
+    )
+    curl = batchllm(
+        "classify", samples / "reviews.csv", *OPENAI, "--header", "X-Auth-Token=hush", "--dry-run", "--curl"
+    )
+    assert "hush" not in said.out + curl.out
+    assert "X-Auth-Token: $X_AUTH_TOKEN" in curl.out
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        Endpoint(preset="openai", base_url="https://api.openai.com/v1", model="gpt-4o-mini"),
+        Endpoint(preset="custom", base_url="http://127.0.0.1:8000/v1/", model="a/b c"),
+        Endpoint(preset="azure", base_url="https://me.openai.azure.com", model="my-gpt",
+                 azure_api_version="2024-10-21"),
+        Endpoint(preset="azure", base_url="https://me.openai.azure.com/openai", model="my-gpt",
+                 azure_api_version="2024-10-21"),
+    ],
+)  # fmt: skip
+def test_the_url_is_the_one_that_requests_go_to(endpoint: Endpoint) -> None:
+    async def sdk_url() -> str:
+        return (await Client(endpoint)._route(endpoint.model)).url
+
+    request = ChatRequest(0, bytes(16), b"{}", endpoint.model, 0, None)
+    assert url(endpoint, request) == asyncio.run(sdk_url())
+
+
+@pytest.mark.parametrize("text", ["a\x7fb", "\u202eevil", "\ud800", "plain 你好 é"])
+def test_escapes_leave_the_value_as_it_is(text: str) -> None:
+    written = json.dumps({"text": text}, ensure_ascii=False)
+    safe = visible_json(written)
+    assert json.loads(safe) == {"text": text}
+    assert safe.isprintable()
+
+
+def test_json_and_curl_alone_are_refused_before_anything_is_sent(batchllm: Command, samples: Path) -> None:
+    for flag in ("--json", "--curl"):
+        said = batchllm("classify", samples / "reviews.csv", "--provider", "simulator", flag)
+        assert said.status == 2
+        assert f"{flag} goes with --dry-run" in said.err
+
+
+def test_a_wrong_input_is_as_wrong_in_a_dry_run(batchllm: Command, tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("text,id\none\n", "utf-8")
+    assert batchllm("classify", source, *OPENAI, "--dry-run").status == 65
+
+
+def test_an_input_without_a_request_has_no_curl_command(batchllm: Command, tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("text\n", "utf-8")
+    said = batchllm("classify", source, *OPENAI, "--dry-run", "--curl")
+    assert said.status == 2
+    assert json.loads(batchllm("classify", source, *OPENAI, "--dry-run", "--json").out)["rows"] == 0
+
+
+def test_a_changed_input_finds_the_answers_by_what_is_asked(batchllm: Command, tmp_path: Path) -> None:
+    source, at = tmp_path / "in.csv", ("--provider", "simulator")
+    source.write_text("text\ngood\nbad\ngood\n", "utf-8")
+    assert batchllm("classify", source, *at).status == 0
+    source.write_text("text\nnew\ngood\ngood\ngood\nbad\n", "utf-8")
+    figures: dict[str, Any] = json.loads(batchllm("classify", source, *at, "--dry-run", "--json").out)
+    assert (figures["rows"], figures["answered"], figures["duplicates"]) == (5, 3, 2)
+    figures = json.loads(batchllm("classify", source, *at, "--dry-run", "--json", "--restart").out)
+    assert figures["answered"] == 0
