@@ -247,7 +247,17 @@ def ramp(until: float) -> Result:
     client = drive(limiter(Pace(concurrency=400)), RampServer(), rows, until)
     refused = 100.0 * client.record.refusal_share(60.0, until)
     per_minute = client.record.total(client.record.accepted, until - 60.0, until) * 1000
-    return Result("S11 slow_down ramp", 100.0, refused, 0.0, 0.1, f"{per_minute / 1e6:.2f} M TPM at the end")
+    ceiling = 1_000_000 * 1.5 ** (
+        until // 900
+    )  # half as much again every 15 minutes, taken to the last token
+    return Result(
+        "S11 slow_down ramp",
+        100.0 * per_minute / ceiling,
+        refused,
+        0.0,
+        0.1,
+        f"{per_minute / 1e6:.2f} M TPM at the end",
+    )
 
 
 def peer(name: str, kind: str, rpm: float, until: float, seed: int = 1) -> Result:
