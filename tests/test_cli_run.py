@@ -370,3 +370,36 @@ def test_export_status_show_and_clean(batchllm: Command, samples: Path, tmp_path
     assert batchllm("clean", output).status == 0
     assert output.exists()
     assert not list(samples.glob("*.journal*")) and not list(samples.glob("*.lock"))
+
+
+def test_a_row_that_could_not_be_sent_is_built_again_with_retry_failed(
+    batchllm: Command, tmp_path: Path, server: Running
+) -> None:
+    (tmp_path / "in.csv").write_text("text,photo\nwhat is it,cat.png\n")
+    (tmp_path / "media").mkdir()
+    words = (
+        "run",
+        "-p",
+        "{{ text }}",
+        tmp_path / "in.csv",
+        "--image",
+        "photo",
+        "--media-root",
+        tmp_path / "media",
+        *at(server),
+    )
+    assert batchllm(*words).status == 1
+    (tmp_path / "media" / "cat.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 20)
+    assert batchllm(*words).status == 1
+    assert server.ledger.requests == 0
+    assert batchllm(*words, "--retry-failed").status == 0
+    assert server.ledger.requests == 1
+
+
+def test_two_outputs_cannot_use_one_journal_at_once(batchllm: Command, samples: Path, tmp_path: Path) -> None:
+    from batchllm.journal import JobLock
+
+    words = ("classify", samples / "reviews.csv", *SIMULATOR, "--journal", tmp_path / "shared.journal")
+    with JobLock(tmp_path / "shared.journal.lock"):
+        assert batchllm(*words, "-o", tmp_path / "a.csv").status == 75
+    assert batchllm(*words, "-o", tmp_path / "a.csv").status == 0

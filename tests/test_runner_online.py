@@ -36,6 +36,7 @@ class Trip:
         self.grace_s = grace_s
         self.tally = Tally(rows=rows)
         self.states: dict[int, State] = {}
+        self.notes: dict[int, str] = {}
         self.ended_at = 0.0
         self.road: Online | None = None
 
@@ -75,6 +76,9 @@ class Trip:
             await journal.flush()
             self.states = {
                 entry.row_index: entry.state for entry in journal.planned() if entry.state is not None
+            }
+            self.notes = {
+                entry.row_index: entry.note for entry in journal.planned() if entry.note is not None
             }
             journal.close()
 
@@ -233,3 +237,11 @@ def test_a_journal_that_fails_stops_the_run(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(JobError, match="the disk is full"):
         Trip(tmp_path, client, rows=500).run()
     assert len(client.sent) < 30
+
+
+def test_a_request_that_no_limit_holds_fails_its_row_and_says_so(tmp_path: Path) -> None:
+    client = FakeClient()
+    trip = Trip(tmp_path, client, rows=3, pace=replace(PACE, tokens_per_minute=15.0)).run()
+    assert client.sent == []
+    assert trip.tally.failed_by_reason == {"too_large": 3}
+    assert all(note.startswith("too_large\n") for note in trip.notes.values())

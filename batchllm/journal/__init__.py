@@ -18,6 +18,7 @@ from batchllm.journal.batches import BatchRecord, BatchResult, Stage
 from batchllm.journal.book import BatchBook, new_name
 from batchllm.journal.database import set_aside
 from batchllm.journal.entries import (
+    SKIPPED,
     Admitted,
     AttemptRecord,
     Counts,
@@ -34,6 +35,7 @@ from batchllm.journal.place import check_folder, check_space, remove, state_path
 from batchllm.journal.reader import JournalReader
 
 __all__ = [
+    "SKIPPED",
     "Admitted",
     "AttemptRecord",
     "BatchBook",

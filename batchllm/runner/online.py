@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from batchllm.answer import Reader
 from batchllm.errors import BudgetStop, ExitStatus, JobError, Unavailable, UsageError
@@ -114,7 +114,7 @@ class Online:
         self._held: deque[Ticket] = deque()
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
-        self._flights: set[asyncio.Task[None]] = set()
+        self._flights: set[asyncio.Future[Any]] = set()
         self._stopped_by: BaseException | None = None
         self._aborted = False
         self._same_rejection = SameRejection()
@@ -166,7 +166,7 @@ class Online:
             self._wake.clear()
             poll = self._limiter.poll(loop.time())
             for ticket, message in poll.too_large:
-                self._give_up(ticket, Answer(error=message, reason="too_large"), State.FAILED)
+                self._never_sent(ticket, message)
             if poll.grants or self._held:
                 self._launch(poll.grants)
             if self._limiter.waiting < LOOK_AHEAD:
@@ -206,7 +206,7 @@ class Online:
         self._flights.add(flight)
         flight.add_done_callback(self._watch)
 
-    def _watch(self, task: "asyncio.Task[None]") -> None:
+    def _watch(self, task: "asyncio.Future[Any]") -> None:
         self._flights.discard(task)
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -319,6 +319,13 @@ class Online:
         else:
             self._tally.ended_with(answer)
         self._settled(ticket, answer, state)
+
+    def _never_sent(self, ticket: Ticket, message: str) -> None:
+        """Ends a ticket that no limit will ever hold; the row keeps the reason, since there is no reply to read."""
+        noted = self._journal.admit([(ticket.request.row_index, None, f"too_large\n{message}")])
+        self._flights.add(noted)
+        noted.add_done_callback(self._watch)
+        self._give_up(ticket, Answer(error=message, reason="too_large"), State.FAILED)
 
     def _fatal(self, verdict: Verdict) -> JobError:
         """Before any success a refusal of key, model or URL is wrong use; after one it is the endpoint's trouble."""

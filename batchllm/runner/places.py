@@ -22,18 +22,23 @@ class Places:
         output: The file to write; ``None`` is standard output.
         journal: The truth that the output is a view of.
         lock: Held for as long as a run lives.
+        journal_lock: Held as well where ``--journal`` names a journal that other outputs could name too.
     """
 
     output: Path | None
     journal: Path
     lock: Path
+    journal_lock: Path | None = None
 
 
 def places_of(job: Job) -> Places:
     """Names the files of a job; for standard output they lie in the user's state folder."""
     if job.output is not None:
-        journal = job.journal or job.output.with_name(job.output.name + ".journal")
-        return Places(job.output, journal, job.output.with_name(job.output.name + ".lock"))
+        lock = job.output.with_name(job.output.name + ".lock")
+        usual = job.output.with_name(job.output.name + ".journal")
+        if job.journal in (None, usual):
+            return Places(job.output, usual, lock)
+        return Places(job.output, job.journal, lock, job.journal.with_name(job.journal.name + ".lock"))
     if job.journal is not None:
         return Places(None, job.journal, job.journal.with_name(job.journal.name + ".lock"))
     subject = json.dumps([job.fingerprint(), str(job.input and job.input.resolve())], sort_keys=True)

@@ -9,7 +9,7 @@ import random
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import islice
 
-from batchllm.journal import Admitted, Journal, State
+from batchllm.journal import SKIPPED, Admitted, Journal, State
 from batchllm.records import Answer, ChatRequest, Row
 from batchllm.request import RequestBuilder, Skipped, Unsendable
 from batchllm.runner.again import Again, Final
@@ -59,6 +59,7 @@ class Plan:
         self._next_known = next(known, None)
         self._tally = tally
         self._chosen = chosen
+        self._retry_failed = retry_failed
         self._final = (State.ANSWERED, State.PENDING) if retry_failed else FINAL
         self._reuse = reuse
         self._again = again
@@ -150,7 +151,9 @@ class Plan:
         return self._builder.build(row)
 
     def _has_end(self, known: Admitted) -> bool:
-        return known.request_id is None or known.state in self._final
+        if known.request_id is None:
+            return known.note == SKIPPED or not self._retry_failed
+        return known.state in self._final
 
     def _ended(self, row_index: int, usable: bool | None) -> None:
         """A row has its end without a ticket: with an answer, without one, or, ``None``, with nothing to ask."""

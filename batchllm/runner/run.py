@@ -7,7 +7,7 @@ that brings the answers, then the output. Whatever happens on the road, what was
 import asyncio
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -72,6 +72,7 @@ def run_job(
     waiting = waiting_for(job, wait=wait)
     with (
         JobLock(places.lock, wait_s=job.wait_lock_s),
+        JobLock(places.journal_lock, wait_s=job.wait_lock_s) if places.journal_lock else nullcontext(),
         reachable(job) as job,
         set_up(job, places) as stage,
         journals_of(job.reuse, places.journal) as reuse,
