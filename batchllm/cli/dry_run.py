@@ -50,6 +50,22 @@ def dry_run(job: "Job", *, as_json: bool = False, as_curl: bool = False) -> None
     sys.stdout.write(visible(text) + "\n" if sys.stdout.isatty() and not as_curl else text + "\n")
 
 
+def _roads(found: "Survey") -> Iterator[str]:
+    """The other road, where there is one."""
+    from batchllm.runner.batch.offer import offer_of
+
+    offer = offer_of(found.job, found.forecast)
+    if offer is None:
+        return
+    batches = f"{offer.batches} batch{'es' if offer.batches > 1 else ''}"
+    if found.job.via == "batch":
+        yield f"Road: by batch, {batches} within {offer.window}; online {price_words(offer.online)}"
+    else:
+        known = offer.batch.cost_low is not None
+        price = price_words(offer.batch) if known else f"{offer.share:.0%} of the price"
+        yield f"By batch: {price}, {batches} within {offer.window} (--via batch)"
+
+
 def words(found: "Survey") -> Iterator[str]:
     """The same for people."""
     forecast = found.forecast
@@ -73,6 +89,7 @@ def words(found: "Survey") -> Iterator[str]:
     yield "Time: " + (
         "unknown; no limit is given, and none was seen" if seconds is None else duration(seconds)
     )
+    yield from _roads(found)
     yield ""
     yield "Settings:"
     rows = list(settings(found.job))

@@ -79,10 +79,25 @@ def line_before(job: Job, forecast: Forecast) -> str:
         answer = forecast.completion_tokens_worst
         bound = f" + at most {compact(answer)}" if answer is not None else " + answers"
         parts.append(f"{about}{compact(forecast.prompt_tokens)}{bound} tokens")
-    parts.append(price_words(forecast))
-    if forecast.seconds is not None:
-        parts.append(f"{duration(forecast.seconds)} at the limits known")
-    return ", ".join(parts)
+    return f"{', '.join(parts)}, {road_words(job, forecast)}"
+
+
+def road_words(job: Job, forecast: Forecast) -> str:
+    """Price and time of the road that is asked for, and of the other where there is one."""
+    from batchllm.runner.batch.offer import offer_of
+
+    offer = offer_of(job, forecast)
+    time = "" if forecast.seconds is None else f", {duration(forecast.seconds)} at the limits known"
+    if offer is None:
+        return f"{price_words(forecast)}{time}"
+    batch = price_words(offer.batch)
+    if offer.batch.cost_low is None and job.via != "batch":
+        batch = f"{offer.share:.0%} of that"
+    batch = f"{batch} by batch within {offer.window}"
+    online = price_words(offer.online)
+    return (
+        f"{batch}; online {online}{time}" if job.via == "batch" else f"{online}{time}; {batch} (--via batch)"
+    )
 
 
 def price_words(forecast: Forecast) -> str:

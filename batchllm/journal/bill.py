@@ -66,7 +66,7 @@ ORDER BY row.row_index LIMIT ?
 """
 
 _EARLIER = """
-SELECT row.row_index, reply.status, reply.body
+SELECT row.row_index, reply.status, reply.body, reply.attempt_id
 FROM reply JOIN attempt ON attempt.attempt_id = reply.attempt_id
 JOIN request ON request.request_id = attempt.request_id
 JOIN row ON row.request_id = request.request_id AND row.shared = 0
@@ -100,8 +100,8 @@ def marked_rows(reader: JournalReader) -> Iterator[Marks]:
         start = page[-1][0] + 1
 
 
-def earlier_answers(reader: JournalReader) -> Iterator[tuple[int, int, bytes]]:
-    """Row, HTTP status and body of paid answers that another answer of the same request came after, in input order."""
+def earlier_answers(reader: JournalReader) -> Iterator[tuple[int, int, bytes, int]]:
+    """Paid answers that another answer of the same request came after: row, status, body, attempt; in input order."""
     yield from reader.select(_EARLIER)
 
 

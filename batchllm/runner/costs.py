@@ -14,7 +14,7 @@ from batchllm.answer import Reader
 from batchllm.journal import JournalReader, State
 from batchllm.journal.bill import Marks, earlier_answers, marked_rows
 from batchllm.records import Answer, Row
-from batchllm.runner.pricing import Pricing, plus
+from batchllm.runner.pricing import Pricing, Shares, plus
 from batchllm.runner.stage import Stage
 from batchllm.template import AnswerSpec
 
@@ -69,6 +69,7 @@ class Costs:
     def __init__(self, stage: Stage, journal: JournalReader) -> None:
         wanted = any(name == "cost" for _, name in stage.columns.fields)
         self._pricing = Pricing(stage.job, needed=wanted)
+        self._shares = Shares(journal.batches(), self._pricing.batch_share)
         nothing = self._pricing.nothing()
         self.totals = Totals(nothing, equal=nothing, shared=nothing)
         self._model_of = _models(stage)
@@ -78,7 +79,12 @@ class Costs:
         self._next_earlier = next(self._earlier, None)
 
     def of(
-        self, row_index: int, answer: Answer | None, state: State | None, status: int | None
+        self,
+        row_index: int,
+        answer: Answer | None,
+        state: State | None,
+        status: int | None,
+        attempt_id: int | None = None,
     ) -> Decimal | None:
         """What a row cost; ``None`` where that is not known, or where it has no answer."""
         mark = self._mark_of(row_index)
@@ -89,18 +95,19 @@ class Costs:
         if answer is None or not paid or state not in (State.ANSWERED, State.FAILED):
             return None
         model = self._model_of(row_index)
-        cost = self._cost(answer, model)
+        cost = self._cost(answer, model, attempt_id)
         self._count(mark, cost)
         if mark is not None and (mark.shared or mark.adopted):
             return None if cost is None else Decimal(0)
-        for earlier in self._earlier_of(row_index):
-            cost = plus(cost, self._cost(earlier, model))
+        for earlier, earlier_id in self._earlier_of(row_index):
+            cost = plus(cost, self._cost(earlier, model, earlier_id))
         return cost
 
-    def _cost(self, answer: Answer, model: str) -> Decimal | None:
+    def _cost(self, answer: Answer, model: str, attempt_id: int | None) -> Decimal | None:
         if model and self._pricing.of(model) is None and answer.model:
             model = answer.model
-        return self._pricing.cost(answer.usage, model or answer.model or "")
+        cost = self._pricing.cost(answer.usage, model or answer.model or "")
+        return None if cost is None else cost * self._shares.of(attempt_id)
 
     def _count(self, mark: Marks | None, cost: Decimal | None) -> None:
         totals = self.totals
@@ -116,11 +123,11 @@ class Costs:
             self._mark = next(self._marks, None)
         return self._mark if self._mark is not None and self._mark.row_index == row_index else None
 
-    def _earlier_of(self, row_index: int) -> Iterator[Answer]:
+    def _earlier_of(self, row_index: int) -> Iterator[tuple[Answer, int]]:
         while self._next_earlier is not None and self._next_earlier[0] <= row_index:
-            index, status, body = self._next_earlier
+            index, status, body, attempt_id = self._next_earlier
             if index == row_index:
-                yield _USAGE.read(status, body)
+                yield _USAGE.read(status, body), attempt_id
             self._next_earlier = next(self._earlier, None)
 
 

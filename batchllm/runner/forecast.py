@@ -165,7 +165,7 @@ class Sums:
             one_tier = replace(price, rates=(price.rates[tier],), per_request=Decimal(0))
             cost = prices.cost(Usage(round(group[1] * factor), round(group[answers])), one_tier)
             total = plus(total, plus(cost, price.per_request * round(group[0])))
-        return total
+        return None if total is None else total * self._pricing.road_share
 
 
 def forecast_job(

@@ -15,7 +15,7 @@ from batchllm.journal.bill import count_sent, paid_attempts
 from batchllm.records import ChatRequest, Failure, Response, Usage
 from batchllm.runner.budget import Amount, Budget, Limits, rounded, taken, total_tokens
 from batchllm.runner.learning import Learned
-from batchllm.runner.pricing import Pricing
+from batchllm.runner.pricing import Pricing, Shares
 from batchllm.runner.worst import Worst, counted_worst_case, worst_case
 from batchllm.template import AnswerSpec
 
@@ -107,7 +107,7 @@ class Meter:
             return Amount(1, 10**18, Decimal("1e18")) if unbounded else Amount(1)
         if self._priced and self._pricing is not None:
             found = self._pricing.cost(Usage(worst.prompt_tokens, worst.completion_tokens), model)
-            cost = Decimal("1e18") if found is None else found
+            cost = Decimal("1e18") if found is None else found * self._pricing.road_share
         return Amount(1, worst.prompt_tokens + worst.completion_tokens, cost)
 
     def _note(self, model: str, worst: Worst) -> None:
@@ -130,6 +130,7 @@ def spent_before(reader: JournalReader, limits: Limits, pricing: Pricing) -> Amo
     prompt, completion = (
         max((pair[i] for pair in largest.values()), default=UNBOUNDED_TOKENS) for i in (0, 1)
     )
+    shares = Shares(reader.batches(), pricing.batch_share)
     tokens, cost = 0, Decimal(0)
     for attempt in paid_attempts(reader):
         answer = None if attempt.body is None else _USAGE.read(200, attempt.body)
@@ -145,7 +146,8 @@ def spent_before(reader: JournalReader, limits: Limits, pricing: Pricing) -> Amo
             if None in costs:
                 worst = Usage(prompt, completion)
                 costs = [pricing.cost(worst, model or "") for model in asked]
-            cost += max((each for each in costs if each is not None), default=Decimal(0))
+            most = max((each for each in costs if each is not None), default=Decimal(0))
+            cost += most * shares.of(attempt.attempt_id)
     return replace(spent, tokens=tokens, cost=cost)
 
 

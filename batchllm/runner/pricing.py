@@ -1,12 +1,15 @@
 """The prices of one job: looked up once a model, applied to usage."""
 
 import hashlib
+from bisect import bisect_right
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from batchllm import prices
+from batchllm import presets, prices
 from batchllm.job import Job
+from batchllm.journal import BatchRecord
 from batchllm.prices import Price, Table
 from batchllm.records import Usage
 
@@ -21,6 +24,8 @@ class Pricing:
 
     Attributes:
         model: The model that rows use unless they name another.
+        batch_share: What a batch costs of the online price.
+        road_share: What the job costs of it by the road that it asks for.
 
     Raises:
         UsageError: ``--prices`` cannot be read, or is no price table.
@@ -33,6 +38,9 @@ class Pricing:
         self._table: Table | None = prices.load_table(job.prices) if job.prices and not self._lost else None
         self._known: dict[str, Price | None] = {}
         self.model = job.endpoint.model
+        facts = presets.load(job.endpoint.preset).batch
+        self.batch_share = Decimal(1) if facts is None else Decimal(str(facts.discount))
+        self.road_share = self.batch_share if job.via == "batch" else Decimal(1)
 
     def of(self, model: str) -> Price | None:
         """The price of a model, ``None`` where it is not known."""
@@ -58,6 +66,28 @@ class Pricing:
         price = self.of(self.model)
         rates = None if price is None else repr((price.rates, price.per_request))
         return [rates, None if self._path is None or self._lost else _digest(self._path)]
+
+
+class Shares:
+    """What attempts cost of the online price: less where a batch brought the answer.
+
+    Args:
+        batches: The job's.
+        batch_share: What a batch costs.
+    """
+
+    def __init__(self, batches: Sequence[BatchRecord], batch_share: Decimal) -> None:
+        ranges = sorted((batch.first_attempt, batch.last_attempt) for batch in batches)
+        self._firsts = [first for first, _ in ranges]
+        self._lasts = [last for _, last in ranges]
+        self._batch_share = batch_share
+
+    def of(self, attempt_id: int | None) -> Decimal:
+        """The share of one attempt."""
+        place = -1 if attempt_id is None else bisect_right(self._firsts, attempt_id) - 1
+        if attempt_id is None or place < 0 or attempt_id > self._lasts[place]:
+            return Decimal(1)
+        return self._batch_share
 
 
 def plus(one: Decimal | None, other: Decimal | None) -> Decimal | None:

@@ -124,7 +124,7 @@ class _Ends:
         self._own = own
         self._others = others
         self._dedupe = job.dedupe
-        self._final = (State.ANSWERED,) if job.retry_failed else FINAL
+        self._final = (State.ANSWERED, State.PENDING) if job.retry_failed else FINAL
         self._ordinals: Counter[bytes] = Counter()
         same = own is not None and own.get("source") == stage.census.sha256
         same = same and own is not None and own.get("fingerprint") == job.fingerprint()

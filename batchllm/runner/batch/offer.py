@@ -1,84 +1,52 @@
-"""The two roads side by side, for the line before a run and ``--dry-run``."""
+"""The two roads of a job side by side, for the line before a run and ``--dry-run``."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from batchllm import presets
 from batchllm.job import Job
+from batchllm.runner.forecast import Forecast
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a job would be by batch.
+    """What a job would be by either road.
 
     Attributes:
-        window: Within what time: ``24h``.
-        cost_low, cost_high: US dollars; ``None`` is unknown.
-        share: Of the online price.
-        files: Into how many batches its requests go at least.
+        window: Within what time by batch: ``24h``.
+        share: What a batch costs of the online price.
+        batches: Into how many its requests go at least.
+        online, batch: What it would cost; the forecast of the road that is asked for, and that of the other.
     """
 
     window: str
-    cost_low: Decimal | None
-    cost_high: Decimal | None
     share: Decimal
-    files: int
-
-    def words(self, dollars: Callable[[Decimal], str]) -> str:
-        """``by batch $0.06 to $0.31 within 24h``."""
-        if self.cost_low is None or self.cost_high is None:
-            price = f"for {self.share:.0%} of the price"
-        elif self.cost_low == self.cost_high:
-            price = dollars(self.cost_high)
-        else:
-            price = f"{dollars(self.cost_low)} to {dollars(self.cost_high)}"
-        return f"by batch {price} within {self.window}"
+    batches: int
+    online: Forecast
+    batch: Forecast
 
 
-def offer_of(
-    job: Job, *, requests: int | None, cost_low: Decimal | None, cost_high: Decimal | None
-) -> Offer | None:
-    """What a job would be by batch; ``None`` where it cannot be: no Batch API, or conversations.
+def offer_of(job: Job, forecast: Forecast) -> Offer | None:
+    """The two roads; ``None`` where there is one: no Batch API, conversations, or nothing left to send.
 
     Args:
         job: The job.
-        requests: Requests still to be sent; ``None`` is unknown.
-        cost_low, cost_high: What they cost online.
+        forecast: What it has before it by the road that it asks for.
     """
     facts = presets.load(job.endpoint.preset).batch
-    if facts is None or job.conversation is not None:
+    if facts is None or job.conversation is not None or not forecast.requests:
         return None
     share = Decimal(str(facts.discount))
-    return Offer(
-        facts.windows[0],
-        None if cost_low is None else cost_low * share,
-        None if cost_high is None else cost_high * share,
-        share,
-        -(-(requests or 1) // facts.max_requests),
+    by_batch = job.via == "batch"
+    online = _times(forecast, 1 / share) if by_batch else forecast
+    batch = forecast if by_batch else _times(forecast, share)
+    return Offer(facts.windows[0], share, -(-forecast.requests // facts.max_requests), online, batch)
+
+
+def _times(forecast: Forecast, factor: Decimal) -> Forecast:
+    """The same for another price."""
+    low, high, expected = (
+        None if cost is None else cost * factor
+        for cost in (forecast.cost_low, forecast.cost_high, forecast.cost_expected)
     )
-
-
-def batch_words(
-    job: Job,
-    *,
-    requests: int | None,
-    cost_low: Decimal | None,
-    cost_high: Decimal | None,
-    dollars: Callable[[Decimal], str],
-) -> str | None:
-    """The road of batches in a few words, to stand beside the online one; ``None`` where there is none.
-
-    Args:
-        job: The job.
-        requests: Requests still to be sent; ``None`` is unknown.
-        cost_low, cost_high: What they cost online.
-        dollars: Writes a sum of money.
-    """
-    offer = offer_of(job, requests=requests, cost_low=cost_low, cost_high=cost_high)
-    if offer is None or requests == 0:
-        return None
-    if job.via == "batch":
-        files = f" in {offer.files} batches" if offer.files > 1 else ""
-        return offer.words(dollars) + files
-    return f"{offer.words(dollars)} (--via batch)"
+    return replace(forecast, cost_low=low, cost_high=high, cost_expected=expected)

@@ -100,7 +100,7 @@ def batch_road(run: Surroundings, waiting: Waiting) -> BatchRoad:
         readers=(lambda: readers(stage)) if job.per_row else None,
         tally=run.tally,
         home=home,
-        cost=_half_price(job, facts),
+        cost=_half_price(job),
         max_attempts=job.pace.max_attempts,
         forgetful=waiting.forgetful,
     )
@@ -119,13 +119,13 @@ def batch_road(run: Surroundings, waiting: Waiting) -> BatchRoad:
     )
 
 
-def _half_price(job: Job, facts: BatchFacts) -> Callable[[Usage, str], Decimal | None]:
+def _half_price(job: Job) -> Callable[[Usage, str], Decimal | None]:
     """What an answer of a batch cost; ``None`` is unknown."""
-    pricing, share = Pricing(job), Decimal(str(facts.discount))
+    pricing = Pricing(job)
 
     def cost(usage: Usage, model: str) -> Decimal | None:
         full = pricing.cost(usage, model)
-        return None if full is None else full * share
+        return None if full is None else full * pricing.batch_share
 
     return cost
 

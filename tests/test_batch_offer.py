@@ -1,0 +1,94 @@
+"""Both roads before a run, and what rows cost by either."""
+
+import os
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from batchllm.cli.dry_run import words
+from batchllm.cli.terminal import line_before
+from batchllm.job import Job, assemble
+from batchllm.runner.batch.offer import offer_of
+from batchllm.runner.forecast import Forecast
+from batchllm.runner.survey import survey
+from tests.batch_jobs import BatchJob, simulated
+
+FORECAST = Forecast(
+    rows=120_000,
+    requests=120_000,
+    prompt_tokens=9_000_000,
+    cost_low=Decimal(2),
+    cost_high=Decimal(4),
+    seconds=7200.0,
+)
+
+
+def job(tmp_path: Path, **flags: object) -> Job:
+    path = tmp_path / "in.csv"
+    path.write_text("id,text\n1,it is great\n")
+    return assemble(
+        "classify", {"input": str(path), "provider": "openai", **flags}, os.environ, needs_key=False
+    )
+
+
+def test_the_line_before_a_run_names_both_roads(tmp_path: Path) -> None:
+    line = line_before(job(tmp_path), FORECAST)
+    assert line.endswith(
+        "$2.00 to $4.00, 2 h 0 min at the limits known; $1.00 to $2.00 by batch within 24h (--via batch)"
+    )
+
+
+def test_by_batch_the_forecast_is_the_price_of_batches(tmp_path: Path) -> None:
+    line = line_before(job(tmp_path, via="batch"), FORECAST)
+    assert line.endswith(
+        "$2.00 to $4.00 by batch within 24h; online $4.00 to $8.00, 2 h 0 min at the limits known"
+    )
+    offer = offer_of(job(tmp_path, via="batch"), FORECAST)
+    assert offer is not None
+    assert offer.batches == 3
+
+
+def test_an_unknown_price_is_a_share_of_it(tmp_path: Path) -> None:
+    line = line_before(job(tmp_path), Forecast(rows=5, requests=5))
+    assert line.endswith("price unknown; 50% of that by batch within 24h (--via batch)")
+
+
+def test_there_is_one_road_where_there_is_no_batch_api(tmp_path: Path) -> None:
+    one = job(tmp_path, provider="deepseek")
+    assert offer_of(one, FORECAST) is None
+    assert "batch" not in line_before(one, FORECAST)
+    assert offer_of(job(tmp_path, conversation="id"), FORECAST) is None
+    assert offer_of(job(tmp_path), Forecast(rows=5, requests=0)) is None
+
+
+def test_a_dry_run_shows_both_roads_and_halves_the_price_of_batches(tmp_path: Path) -> None:
+    online = survey(job(tmp_path))
+    batch = survey(job(tmp_path, via="batch"))
+    assert online.forecast.cost_high
+    assert batch.forecast.cost_high == online.forecast.cost_high / 2
+    assert any(line.startswith("By batch: ") and "1 batch within 24h" in line for line in words(online))
+    assert any(line.startswith("Road: by batch, 1 batch within 24h; online ") for line in words(batch))
+
+
+PRICES = '{"simulator": {"input_cost_per_token": 0.001, "output_cost_per_token": 0.002}}'
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "prices.json"
+    path.write_text(PRICES)
+    return path
+
+
+def test_rows_of_a_batch_cost_its_share_and_the_budget_counts_them_so(tmp_path: Path, table: Path) -> None:
+    with simulated() as server:
+        one = BatchJob(tmp_path, server.base_url, rows=6, prices=str(table), add="cost")
+        assert one.call(via="online", limit=2).exit_status == 0
+        paid = one.until_done().summary.cost
+    costs = [Decimal(row["cost"]) for row in one.answers]
+    full = [
+        Decimal(row["prompt_tokens"]) / 1000 + Decimal(row["completion_tokens"]) / 500 for row in one.answers
+    ]
+    assert costs == [*full[:2], *(cost / 2 for cost in full[2:])]
+    assert paid == sum(costs[2:])
