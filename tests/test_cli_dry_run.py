@@ -141,7 +141,8 @@ def test_a_secret_header_is_left_to_the_environment(batchllm: Command, samples: 
 )  # fmt: skip
 def test_the_url_is_the_one_that_requests_go_to(endpoint: Endpoint) -> None:
     async def sdk_url() -> str:
-        return (await Client(endpoint)._route(endpoint.model)).url
+        async with Client(endpoint) as client:
+            return str((await client._route(endpoint.model)).url)
 
     request = ChatRequest(0, bytes(16), b"{}", endpoint.model, 0, None)
     assert url(endpoint, request) == asyncio.run(sdk_url())
