@@ -100,7 +100,8 @@ def test_a_signal_at_any_moment_of_a_run_ends_it_in_order(quick_folder: Path) ->
             run.send_signal(number)
             ends.append((number, run.wait(20)))
             assert check_crash(job, concurrency=CONCURRENCY) == []
-        assert all(end in (0, STATUS[number]) for number, end in ends), ends
+        # Once Python itself is leaving, a signal does what the system does: a shell shows the same number.
+        assert all(end in (0, STATUS[number], -number) for number, end in ends), ends
         assert any(end == STATUS[number] for number, end in ends), ends
         assert "Traceback" not in (job.folder / "stderr").read_text()
         assert job.finish().returncode == 0
