@@ -50,6 +50,7 @@ def test_a_job_that_is_not_ready_is_silent_when_quiet_and_cancelled_when_asked(t
         status, out, _ = shell.run("batches")
         assert status == 0
         assert "out.csv: batch_simulator000001 validating, 0 of 6 done, simulator" in out
+        assert "6 to go, 6 of them in batches" in shell.run("status", "out.csv")[1]
         status, out, _ = shell.run("batches", "cancel", "out.csv")
         assert status == 0
         assert "cancelling" in out

@@ -63,10 +63,11 @@ class Status:
         state = "running now" if self.running else "finished" if self.finished else "not finished"
         counts = self.counts
         of = "" if self.rows is None else f" of {self.rows:,}"
+        batched = f", {counts.pending:,} of them in batches" if counts.pending else ""
         lines = [
             f"{self.output or 'standard output'}: {state}",
             f"{counts.answered:,}{of} rows answered, {counts.failed + counts.unsendable:,} failed, "
-            f"{counts.skipped:,} empty, {self.left if self.left is not None else counts.open:,} to go",
+            f"{counts.skipped:,} empty, {self.left if self.left is not None else counts.open:,} to go{batched}",
             f"{self.attempts:,} requests sent, {self.maybe_paid:,} of them perhaps paid without an answer",
         ]
         return "\n".join(lines)

@@ -27,7 +27,9 @@ class BatchPlan(Plan):
         self._dedupe = dedupe
 
     def _has_end(self, known: Admitted) -> bool:
-        if known.request_id is None or known.state in (State.ANSWERED, State.PENDING):
+        if known.request_id is None:
+            return super()._has_end(known)
+        if known.state in (State.ANSWERED, State.PENDING):
             return True
         if known.state is State.OPEN:
             return False

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -92,7 +92,11 @@ def cancel_batches(
         job = restored(kept)
         if all(batch.stage is Stage.DONE for batch in reader.batches()):
             return []
-    with JobLock(places_of(job).lock), Journal.open(path, version=__version__) as journal:
+    with ExitStack() as locks:
+        places = places_of(job)
+        for lock in filter(None, (places.lock, places.journal_lock)):
+            locks.enter_context(JobLock(lock))
+        journal = locks.enter_context(Journal.open(path, version=__version__))
         try:
             live = journal.batches.live()
             endpoint = reconnect(job.endpoint, environ, api_key_file=api_key_file)
