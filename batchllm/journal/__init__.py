@@ -31,6 +31,7 @@ from batchllm.journal.entries import (
 )
 from batchllm.journal.journal import Journal
 from batchllm.journal.lock import JobLock
+from batchllm.journal.opening import note
 from batchllm.journal.place import check_folder, check_space, remove, state_path
 from batchllm.journal.reader import JournalReader
 
@@ -55,6 +56,7 @@ __all__ = [
     "check_folder",
     "check_space",
     "new_name",
+    "note",
     "remove",
     "set_aside",
     "state_path",

@@ -1,14 +1,18 @@
 """The beginning of a run on a journal: open it, take stock of what dead runs left, record that a run begins."""
 
+import json
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from batchllm.journal.database import open_writer
+from batchllm.journal.database import connect, open_writer
 from batchllm.journal.entries import Orphan
 from batchllm.journal.faults import sqlite_errors
 from batchllm.journal.recovery import check_after_crash, recover
+from batchllm.journal.statements import SET_META
 from batchllm.journal.store import Group, Store
-from batchllm.journal.verify import META, value
+from batchllm.journal.verify import META, value, value_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +69,14 @@ def close_store(store: Store, run_id: int, now: float, exit_status: int | None) 
     """
     store.write(Group(calls=[lambda: store.end_run(run_id, now, exit_status)]))
     store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def note(path: Path, key: str, entry: Any) -> None:
+    """Stores a JSON value in a journal that no run has open; the caller holds the job's lock.
+
+    Raises:
+        JobError: It cannot be written.
+    """
+    with sqlite_errors(path), closing(connect(path)) as connection:
+        connection.execute("PRAGMA synchronous=FULL")
+        SET_META.run(connection, [value_row(key, json.dumps(entry))])

@@ -7,18 +7,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from batchllm.errors import InputError, UsageError
-from batchllm.journal import AttemptRecord, Counts, JobLock, JournalReader, remove
+from batchllm.errors import InputError, NotNow, UsageError
+from batchllm.journal import AttemptRecord, Counts, JobLock, JournalReader, note, remove
 from batchllm.journal.bill import marked_rows
 from batchllm.records import ChatRequest, Failure, Response
 from batchllm.runner.conversations import rebuilt
 from batchllm.runner.export import export
 from batchllm.runner.forecast import MEAN_REQUEST, SEEN_PACE, Forecast, forecast_left
 from batchllm.runner.learning import LEARNED, Learned
-from batchllm.runner.places import Places, check_output, places_of
+from batchllm.runner.places import Places, check_output, digest_of, places_of
 from batchllm.runner.saved import restored
 from batchllm.runner.stage import Stage, set_up
 
@@ -155,8 +156,21 @@ def export_job(output: Path, *, to: Path | None = None, force: bool = False) -> 
             check_output(path, written=reader.get("output"), force=force)
         with set_up(job, places) as stage:
             _same_input(stage, reader)
-            written, _ = export(stage, reader, path=path, partial=True)
+            own = path is not None and path == places.output
+            known = partial(_make_known, places) if own else lambda sha256, figures: None
+            written, _ = export(stage, reader, path=path, partial=True, announce=known)
         return written.rows
+
+
+def _make_known(places: Places, sha256: str, figures: object) -> None:
+    """Tells the journal of an output before it is there; a run that goes on looks at its output at its end."""
+    output = places.output
+    there = digest_of(output) if output is not None and output.exists() else None
+    try:
+        with JobLock(places.lock):
+            note(places.journal, "output", {"sha256": sha256, "replaces": there})
+    except NotNow:
+        return
 
 
 def clean_job(output: Path, *, force: bool = False) -> list[Path]:

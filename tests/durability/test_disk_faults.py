@@ -33,7 +33,7 @@ def check(calls: dict[tuple[str, str], int], folder: Path, fault: str, *, every:
 def test_a_disk_that_fails_ends_the_run_and_costs_no_answer(
     calls: dict[tuple[str, str], int], quick_folder: Path, fault: str
 ) -> None:
-    check(calls, quick_folder, fault, every=7)
+    check(calls, quick_folder, fault, every=3)
 
 
 @pytest.mark.slow

@@ -17,9 +17,6 @@ def export(job: CommandJob, *more: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=ROOT, env=environment(job.folder), capture_output=True, text=True)
 
 
-@pytest.mark.xfail(
-    reason="the journal does not know of an export, so the next run takes its output for a foreign file"
-)
 @pytest.mark.timeout(120)
 def test_an_export_of_a_dead_run_does_not_stand_in_the_way_of_the_next(quick_folder: Path) -> None:
     with ledger_server(quick_folder) as server:
