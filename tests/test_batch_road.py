@@ -357,6 +357,46 @@ def test_a_batch_that_the_endpoint_does_not_know_is_not_sent_again_unasked(tmp_p
         assert {row["attempts"] for row in job.answers} == {"2"}
 
 
+def test_a_batch_of_another_job_under_the_same_id_is_not_taken_for_ours(tmp_path: Path) -> None:
+    with simulated(seconds=60.0) as server:
+        job = BatchJob(tmp_path, server.base_url)
+        job.begin()
+    (tmp_path / "other").mkdir()
+    with simulated() as server:
+        other = BatchJob(tmp_path / "other", server.base_url)
+        other.until_done()
+        job.flags["base_url"] = server.base_url
+        assert other.batches[0].remote_id == job.batches[0].remote_id
+        with pytest.raises(UsageError, match="does not know batch"):
+            job.call()
+
+
+def test_an_old_batch_is_found_on_a_later_page_of_the_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchllm.client.batches.PAGE", 2)
+    create = BatchApi.create
+    lost = classify(Failure(FailureKind.RESET, "the connection broke", Paid.MAYBE, 0.0))
+
+    async def first_is_lost(self: BatchApi, *args: Any, **named: Any) -> RemoteBatch:
+        made = await create(self, *args, **named)
+        if made.id.endswith("01"):
+            for _ in range(4):
+                await create(self, *args, **{**named, "name": "another"})
+            raise CallFailed(lost, None)
+        return made
+
+    monkeypatch.setattr(BatchApi, "create", first_is_lost)
+    read = BatchApi._remote
+    monkeypatch.setattr(BatchApi, "_remote", lambda self, data: replace(read(self, data), input_file_id=None))
+    with simulated() as server:
+        job = BatchJob(tmp_path, server.base_url)
+        assert job.until_done().exit_status == 0
+        assert job.batches[0].remote_id == "batch_simulator000001"
+        assert server.ledger.batches == 5
+        whole(job)
+
+
 def test_a_batch_that_vanished_with_its_own_simulator_is_made_again(tmp_path: Path) -> None:
     with simulated(seconds=60.0) as server:
         job = BatchJob(tmp_path, server.base_url)

@@ -22,7 +22,7 @@ NAME = "batchllm"
 
 PAGE = 100
 SLACK_S = 86_400.0
-"""How much older than its intent a batch may look before a search gives up: clocks differ."""
+"""How much older than its intent a file may look before a search for it gives up: clocks differ."""
 
 FINAL = frozenset({"completed", "failed", "expired", "cancelled"})
 _OTHER_SPELLINGS = {"canceled": "cancelled", "canceling": "cancelling", "timeout_exceeded": "expired"}
@@ -54,7 +54,6 @@ class RemoteBatch:
         output_file_id, error_file_id: Files of results; ``None`` where there is none.
         total, completed, failed: Its ``request_counts``; ``None`` where it has none.
         errors: Why validation failed: the objects of ``errors.data``.
-        created_at: Seconds since the epoch.
     """
 
     id: str
@@ -67,7 +66,6 @@ class RemoteBatch:
     completed: int | None = None
     failed: int | None = None
     errors: tuple[dict[str, Any], ...] = ()
-    created_at: float | None = None
 
     @property
     def is_final(self) -> bool:
@@ -113,25 +111,24 @@ class BatchApi:
         """Asks a batch to stop."""
         return self._remote(await _json_of(lambda: self._sdk.batches.with_raw_response.cancel(batch_id)))
 
-    async def find(self, name: str, file_id: str | None, since: float) -> RemoteBatch | None:
+    async def find(self, name: str, file_id: str | None) -> RemoteBatch | None:
         """The batch that carries a name, or was made of a file; ``None`` where there is none.
 
         Args:
             name: Our name for it.
             file_id: The file; uploaded for this batch alone.
-            since: When it was about to be created, in seconds since the epoch.
+
+        The whole list is looked through, because a batch that is overlooked would be made and paid twice.
         """
         async for data in self._pages(self._sdk.batches.with_raw_response.list):
             found = self._remote(data)
             if found.name == name or (file_id is not None and found.input_file_id == file_id):
                 return found
-            if found.created_at is not None and found.created_at < since - SLACK_S:
-                return None
         return None
 
     async def find_file(self, filename: str, since: float) -> tuple[str, int | None] | None:
         """Id and size of the file of that name that was uploaded for batches; ``None`` where there is none."""
-        async for data in self._pages(self._sdk.files.with_raw_response.list):
+        async for data in self._pages(self._sdk.files.with_raw_response.list, purpose="batch"):
             if data.get("filename") == filename:
                 return str(data.get("id")), _count(data.get("bytes"))
             created_at = data.get("created_at")
@@ -165,9 +162,10 @@ class BatchApi:
             raise _failed(error) from error
         return to.tell()
 
-    async def _pages(self, listed: Callable[..., Awaitable[Any]]) -> AsyncIterator[dict[str, Any]]:
-        """Every object of a list, newest first."""
-        more: dict[str, Any] = {}
+    async def _pages(
+        self, listed: Callable[..., Awaitable[Any]], **more: Any
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Every object of a list, newest first where the endpoint sorts as OpenAI does."""
         while True:
             page = await _json_of(lambda more=more: listed(limit=PAGE, **more))  # type: ignore[misc]
             objects = page.get("data") if isinstance(page, dict) else page
@@ -179,7 +177,7 @@ class BatchApi:
             last = objects[-1].get("id") if isinstance(objects[-1], dict) else None
             if not (isinstance(page, dict) and page.get("has_more")) or more.get("after") == last:
                 return
-            more = {"after": last}
+            more["after"] = last
 
     def _remote(self, data: Any) -> RemoteBatch:
         """Reads a batch object of any dialect."""
@@ -204,7 +202,6 @@ class BatchApi:
             errors=tuple(each for each in listed if isinstance(each, dict))
             if isinstance(listed, list)
             else (),
-            created_at=data["created_at"] if isinstance(data.get("created_at"), (int, float)) else None,
         )
 
 

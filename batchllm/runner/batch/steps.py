@@ -17,7 +17,7 @@ from typing import IO
 from batchllm.client import BatchApi, CallFailed, RemoteBatch
 from batchllm.journal import BatchBook, BatchRecord, Stage
 from batchllm.presets import BatchFacts
-from batchllm.retry import Fate
+from batchllm.retry import Fate, Verdict
 from batchllm.runner.batch.calls import pause_of, perhaps_done, steadily
 from batchllm.runner.waiting import Patience
 
@@ -129,7 +129,11 @@ class Steps:
             return await self._recreate(batch) if create else await self.drop(batch)
         if batch.stage is Stage.CREATED:
             api, remote_id = await self._api(), batch.remote_id or ""
-            return self._seen(batch, await steadily(lambda: api.retrieve(remote_id)))
+            remote = await steadily(lambda: api.retrieve(remote_id))
+            if remote.name not in (None, batch.name):
+                words = f"{remote_id} is another job's batch"
+                raise CallFailed(Verdict(Fate.FATAL, "http_404", words), 404)
+            return self._seen(batch, remote)
         return batch
 
     async def cancel(self, batch: BatchRecord) -> BatchRecord:
@@ -171,7 +175,7 @@ class Steps:
     async def _found(self, batch: BatchRecord) -> BatchRecord:
         """CREATING → CREATED where the endpoint has it, UPLOADED where it cannot have it any more."""
         api = await self._api()
-        remote = await steadily(lambda: api.find(batch.name, batch.file_id, batch.moved_at))
+        remote = await steadily(lambda: api.find(batch.name, batch.file_id))
         if remote is not None:
             return self._seen(batch, remote)
         if 0 <= self._clock() - batch.moved_at < self._patience.unknown_s:
