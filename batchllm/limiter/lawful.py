@@ -112,7 +112,11 @@ class Lawful:
         self.multiple = max(0.02, multiple)
 
     def refused(self) -> None:
-        """A refusal although the level looked safe: the picture was wrong, by a little more each time."""
-        self._level = 1.0
+        """A refusal although the level looked safe: the next answer's level counts at once, and a little less for good.
+
+        Until it comes half the pace is held. Nothing is made up about the level, because a refusal need not have
+        come from this limit: a gateway, or a second's share of the minute, refuses far below the brim.
+        """
+        self._level = None
         self._integral = max(0.3, self._integral * 0.97)
-        self.multiple = 0.1
+        self.multiple = min(self.multiple, 0.5)

@@ -1,6 +1,8 @@
 """The endpoint of a run: opened when the first request needs it, started where it is the simulator."""
 
 import asyncio
+import logging
+import resource
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
@@ -13,6 +15,12 @@ from batchllm.records import ChatRequest, Failure, Response
 
 if TYPE_CHECKING:
     from batchllm.client import BatchApi
+
+
+log = logging.getLogger("batchllm.runner")
+
+OPEN_FILES = 8192
+"""Enough for every connection that the limiter may ever want at once, and for the files of a run."""
 
 
 class OnDemand:
@@ -48,8 +56,21 @@ class OnDemand:
     async def _open(self) -> Any:
         from batchllm.client import Client
 
+        raise_open_files()
         client = Client(self._job.endpoint, timeout_s=self._job.pace.timeout_s)
         return await self._stack.enter_async_context(client)
+
+
+def raise_open_files() -> None:
+    """Raises the soft limit of open files, where the hard one lets it: a connection is a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError):
+        log.debug("the limit of open files stays at %d", soft)
 
 
 @contextmanager

@@ -164,6 +164,7 @@ class Online:
         loop = asyncio.get_running_loop()
         while self._stopped_by is None:
             self._wake.clear()
+            self._limiter.dry = feeder.done()
             poll = self._limiter.poll(loop.time())
             for ticket, message in poll.too_large:
                 self._never_sent(ticket, message)
