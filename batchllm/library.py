@@ -39,6 +39,7 @@ def run(
     task: str = "run",
     *,
     progress: Progress | None = None,
+    wait: bool = False,
     **options: Any,
 ) -> Result:
     """Sends every row through a model and writes the file back with the answers.
@@ -47,6 +48,7 @@ def run(
         rows: A CSV or JSONL file, a DataFrame, or a whole ``Job`` (then nothing else is given).
         task: ``summarize``, ``classify``, ``codegen``, or ``run`` with ``prompt=`` or ``template=``.
         progress: Shows how far it is; nothing is shown by default.
+        wait: With ``via="batch"``: wait until every batch is ready, instead of raising ``NotReady``.
         options: The options of the command line by their names: ``provider="groq"``, ``labels="a,b"``,
             ``max_cost=5``. Variables of the environment mean what they mean to the command.
 
@@ -60,14 +62,15 @@ def run(
     if isinstance(rows, Job):
         if options:
             raise TypeError("a Job has its options already; use dataclasses.replace to change one")
-        return run_job(rows, progress=progress)
+        return run_job(rows, progress=progress, wait=wait)
     if isinstance(rows, (str, Path)):
-        return run_job(assemble(task, {"input": str(rows), **options}, os.environ), progress=progress)
-    return _run_frame(rows, task, progress, options)
+        job = assemble(task, {"input": str(rows), **options}, os.environ)
+        return run_job(job, progress=progress, wait=wait)
+    return _run_frame(rows, task, options, progress=progress, wait=wait)
 
 
 def _run_frame(
-    frame: "pd.DataFrame", task: str, progress: Progress | None, options: dict[str, Any]
+    frame: "pd.DataFrame", task: str, options: dict[str, Any], *, progress: Progress | None, wait: bool
 ) -> Result:
     import pandas as pd
 
@@ -83,7 +86,7 @@ def _run_frame(
         file.write(text)
     output = options.pop("output", None) or state_path(f"{name}.{task}.jsonl")
     job = assemble(task, {"input": str(path), "output": str(output), **options}, os.environ)
-    result = run_job(job, progress=progress)
+    result = run_job(job, progress=progress, wait=wait)
     answers = result.frame()
     ours = answers[[name for name in answers.columns if name not in frame.columns]]
     joined = pd.concat([frame, ours.set_axis(frame.index, axis=0)], axis=1)

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -136,7 +139,6 @@ def test_csv_becomes_jsonl_by_the_suffix_of_the_output(
 
 def test_standard_input_and_output(batchllm: Command, samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import io
-    import sys
 
     raw = (samples / "reviews.jsonl").read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw)))
@@ -403,3 +405,19 @@ def test_two_outputs_cannot_use_one_journal_at_once(batchllm: Command, samples: 
     with JobLock(tmp_path / "shared.journal.lock"):
         assert batchllm(*words, "-o", tmp_path / "a.csv").status == 75
     assert batchllm(*words, "-o", tmp_path / "a.csv").status == 0
+
+
+def test_a_run_after_one_that_died_says_which_rows_may_have_been_paid(
+    batchllm: Command, samples: Path, server: Running
+) -> None:
+    with start_in_thread(SimulatorSettings(error_rate={"timeout": 1.0})) as silent:
+        words = ("classify", str(samples / "reviews.csv"), *at(silent))
+        running = subprocess.Popen([sys.executable, "-m", "batchllm", *words, "-q"])
+        while silent.ledger.requests == 0 and running.poll() is None:
+            time.sleep(0.01)
+        running.kill()
+        running.wait()
+    said = batchllm("classify", samples / "reviews.csv", *at(server))
+    assert said.status == 0
+    assert "A run that died may have paid 1 row without an answer: 1\n" in said.err
+    assert "Perhaps paid without an answer: 1 request" in said.err

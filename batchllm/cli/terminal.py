@@ -5,13 +5,16 @@ Text that a model or a file wrote goes through ``visible`` before a terminal see
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from batchllm.errors import UsageError
 from batchllm.job import Job
 from batchllm.progress import Progress, compact, progress_for
 from batchllm.runner import Forecast, Result, Summary
+
+NAMED_ROWS = 100
+"""Rows that are named at most, where a dead run may have paid them."""
 
 ASK_ABOVE = Decimal(5)
 """A terminal is asked before a run that may cost more than this many dollars."""
@@ -56,6 +59,8 @@ class Confirm:
         """
         if not self._quiet:
             say(line_before(self._job, forecast))
+            if forecast.maybe_paid_rows:
+                say(maybe_paid_words(forecast.maybe_paid_rows))
         high = forecast.cost_high
         if self._yes or high is None or high <= ASK_ABOVE or not (sys.stdin.isatty() and sys.stderr.isatty()):
             return
@@ -68,7 +73,7 @@ class Confirm:
 def line_before(job: Job, forecast: Forecast) -> str:
     """Rows, model, endpoint, tokens and price, in one line."""
     endpoint = job.endpoint
-    parts = [f"{forecast.rows:,} rows"]
+    parts = [counted(forecast.rows or 0, "row")]
     if forecast.answered:
         parts.append(f"{forecast.answered:,} answered already")
     parts.append(
@@ -80,6 +85,12 @@ def line_before(job: Job, forecast: Forecast) -> str:
         bound = f" + at most {compact(answer)}" if answer is not None else " + answers"
         parts.append(f"{about}{compact(forecast.prompt_tokens)}{bound} tokens")
     return f"{', '.join(parts)}, {road_words(job, forecast)}"
+
+
+def maybe_paid_words(rows: Sequence[int]) -> str:
+    """How many requests of a dead run may be on the bill without an answer, and of which rows."""
+    named = ", ".join(map(str, rows[:NAMED_ROWS])) + (", …" if len(rows) > NAMED_ROWS else "")
+    return f"A run that died may have paid {counted(len(rows), 'row')} without an answer: {named}"
 
 
 def road_words(job: Job, forecast: Forecast) -> str:
@@ -113,13 +124,10 @@ def price_words(forecast: Forecast) -> str:
 
 def show_result(job: Job, result: Result) -> None:
     """The summary of a finished run."""
-    for sample in result.samples:
+    for sample in result.samples if sys.stderr.isatty() else ():
         say("  " + " · ".join(f"{name}: {visible(str(value))}" for name, value in sample.items()))
     for line in summary_lines(result.summary, result.pace):
         say(line)
-    if result.maybe_paid_rows:
-        rows = ", ".join(map(str, result.maybe_paid_rows))
-        say(f"A run that died may have paid these rows without an answer: {rows}")
     if result.output is not None:
         say(f"Written: {result.output}")
 
@@ -143,7 +151,9 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
             if tokens is None
             else f"{summary.prompt_tokens or 0:,} + {summary.completion_tokens or 0:,}"
         )
-        lines.append(f"Paid in this run: {summary.attempts:,} requests, {said} tokens, {paid(summary.cost)}")
+        lines.append(
+            f"Paid in this run: {counted(summary.attempts, 'request')}, {said} tokens, {paid(summary.cost)}"
+        )
     lines += money_lines(summary)
     if summary.refusals or summary.retries:
         retried = f"; tried again: {counts(summary.retries)}" if summary.retries else ""
@@ -182,6 +192,11 @@ def paid(cost: Decimal | None) -> str:
 def compact_or_unknown(number: int | None) -> str:
     """A count, or that it is not known."""
     return "unknown" if number is None else f"{number:,}"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 row``, ``12 rows``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def counts(values: Mapping[str, int]) -> str:

@@ -62,6 +62,7 @@ class Forecast:
         seconds: How long it will take under the limits that are given or were seen.
         exact: The prompts were counted, all of them; otherwise the tokens are an estimate.
         price: What the job's model costs, and where that is from; ``None`` where it is not known.
+        maybe_paid_rows: Rows, from 1, that a run which died may have paid without an answer.
     """
 
     rows: int | None
@@ -79,6 +80,7 @@ class Forecast:
     seconds: float | None = None
     exact: bool = False
     price: Price | None = None
+    maybe_paid_rows: tuple[int, ...] = ()
 
     def figures(self) -> dict[str, Any]:
         """The figures as JSON has them; what is not known is null."""

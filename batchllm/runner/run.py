@@ -148,7 +148,8 @@ class _Run:
         if plan.continued:
             counts = journal.reader().counts()
             left -= counts.answered + counts.failed + counts.skipped + counts.unsendable + counts.pending
-        self._confirm(self._money.forecast(journal, rows=self._tally.rows, left=max(0, left)))
+        forecast = self._money.forecast(journal, rows=self._tally.rows, left=max(0, left))
+        self._confirm(replace(forecast, maybe_paid_rows=maybe_paid_rows(journal)))
         return journal.planned() if plan.continued else iter(())
 
     async def _bring(self, journal: Journal, known: Iterator[Admitted]) -> None:
