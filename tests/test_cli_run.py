@@ -328,6 +328,12 @@ def test_header_only_is_done_at_once(batchllm: Command, tmp_path: Path) -> None:
     assert (tmp_path / "empty.classify.simulated.csv").read_text().startswith("id,text,label,")
 
 
+def test_an_empty_jsonl_file_is_done_at_once(batchllm: Command, tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    assert batchllm("classify", tmp_path / "empty.jsonl", *SIMULATOR).status == 0
+    assert (tmp_path / "empty.classify.simulated.jsonl").read_bytes() == b""
+
+
 def test_a_prefix_makes_room_beside_columns_of_the_same_name(batchllm: Command, tmp_path: Path) -> None:
     (tmp_path / "taken.csv").write_text("text,label,error\nI love it,x,y\n")
     assert batchllm("classify", tmp_path / "taken.csv", "--prefix", "llm_", *SIMULATOR).status == 0

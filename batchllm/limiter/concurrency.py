@@ -18,6 +18,8 @@ FIRST_STEP = 1.5
 LEAST_STEP = 1.15
 WORTH_IT = 0.15
 SHRINK = 0.8
+MUCH = 0.25
+"""Share of refusals for overload that leaves no doubt that less has to be in flight."""
 _QUANTILE = 0.9
 
 
@@ -139,21 +141,35 @@ class Concurrency:
         """The endpoint said that too much is in flight."""
         self._overloaded = True
         self._note(True, now)
-        if now - self._cut_at < max(0.1, self.latency_s or 1.0):
+        share = sum(self._results) / max(20, len(self._results))
+        # A few faults at random look like overload, but cutting does not make them fewer: where little is refused, a
+        # number that the user gave is cut once a hold, and a found one not below where it started.
+        mild = share <= MUCH
+        rest_s = self._hold_s() if mild and self.explicit is not None else max(0.1, self.latency_s or 1.0)
+        if now - self._cut_at < rest_s:
             return
         self._cut_at = now
-        half = len(self._results) >= 20 and sum(self._results) > 4
+        self._results.clear()
         self._before = None
         self._step = LEAST_STEP
-        self._set(max(1, math.floor((0.5 if half else SHRINK) * self.cap)), now, "overload")
-        self._hold_until = now + 4.0 * max(5.0, 2.0 * (self.latency_s or 0.0))
+        least = min(START, self.cap) if mild and self.explicit is None else 1
+        self._set(max(least, math.floor((0.5 if share > 0.5 else SHRINK) * self.cap)), now, "overload")
+        self._hold_until = now + self._hold_s()
         if self.explicit is not None:
             self._return_to, self._return_step = self.explicit, 1.25
+
+    def _hold_s(self) -> float:
+        """How long a cut is given to show what it did."""
+        return 4.0 * max(5.0, 2.0 * (self.latency_s or 0.0))
 
     def _note(self, overload: bool, now: float) -> None:
         if self._overloaded:
             self._results.append(overload)
-            del self._results[:-20]
+            del self._results[: -self._judged_by()]
+
+    def _judged_by(self) -> int:
+        """Results that say whether much is refused: all that was in flight, twice over."""
+        return max(50, 2 * self.cap)
 
     def recover(self, now: float) -> None:
         """An outage is over: go on with a quarter, and double every latency up to what it was."""

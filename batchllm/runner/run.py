@@ -37,7 +37,7 @@ from batchllm.runner.plan import chosen_rows
 from batchllm.runner.result import Result, Summary, exit_status_of, money_of, summary_of
 from batchllm.runner.reuse import Reuse, journals_of
 from batchllm.runner.signals import signals_stop
-from batchllm.runner.stage import Stage, set_up, token_count
+from batchllm.runner.stage import Stage, set_up
 from batchllm.runner.tally import Tally
 from batchllm.runner.waiting import Waiting, waiting_for
 
@@ -106,7 +106,7 @@ class _Run:
         )
         rows = stage.census.rows if self._chosen is None else len(self._chosen)
         self._tally = Tally(rows=rows)
-        self._again = Again(stage.job, token_count(stage.job))
+        self._again = Again(stage.job, stage.count)
         self._pace = ""
 
     async def whole(self) -> Result:

@@ -11,7 +11,6 @@ from batchllm import tokens
 from batchllm.answer import Reader
 from batchllm.errors import UsageError
 from batchllm.job import Job
-from batchllm.records import ChatRequest
 from batchllm.request import RequestBuilder, answer_spec
 from batchllm.runner.places import Places
 from batchllm.sink import Columns, plan_columns
@@ -32,6 +31,7 @@ class Stage:
         reader: Reads a row's answer.
         columns: The columns of the output.
         output_format: ``csv`` or ``jsonl``.
+        count: Counts the tokens of a text, exactly where something rests on it.
     """
 
     job: Job
@@ -42,6 +42,7 @@ class Stage:
     reader: Reader
     columns: Columns
     output_format: str
+    count: Callable[[str], int]
 
 
 @contextmanager
@@ -62,7 +63,10 @@ def set_up(job: Job, places: Places) -> Iterator[Stage]:
 def stage_of(job: Job, places: Places, source: Source, census: Census) -> Stage:
     """Decides everything that follows from the job and what the first pass over its input found."""
     _check_conversation(job, census)
-    builder = RequestBuilder(job, census.columns, census.sample, token_count(job))
+    count = token_count(job)
+    # An empty JSONL file names no column; nothing will be asked, so any name will do.
+    known = census.columns or (job.column or "text",)
+    builder = RequestBuilder(job, known, census.sample, count)
     columns = plan_columns(
         census.columns,
         builder.answer_columns,
@@ -72,7 +76,9 @@ def stage_of(job: Job, places: Places, source: Source, census: Census) -> Stage:
         KNOWN_PARAMETERS if job.per_row else frozenset(),
     )
     output_format = job.output_format or source.format.kind
-    return Stage(job, places, source, census, builder, Reader(answer_spec(job)), columns, output_format)
+    return Stage(
+        job, places, source, census, builder, Reader(answer_spec(job)), columns, output_format, count
+    )
 
 
 def token_count(job: Job) -> Callable[[str], int]:
@@ -105,14 +111,6 @@ def _check_conversation(job: Job, census: Census) -> None:
             "--conversation needs the answer to a turn before the next is sent, and a batch brings all at once; "
             "leave out --via batch"
         )
-
-
-def first_request(stage: Stage) -> ChatRequest | None:
-    """The request of the first row that has one; shown by ``--dry-run``."""
-    for row in stage.source.rows():
-        if isinstance(built := stage.builder.build(row), ChatRequest):
-            return built
-    return None
 
 
 @contextmanager
