@@ -417,3 +417,25 @@ def test_what_the_endpoint_charges_is_remembered_too() -> None:
     again.offer(Item(), COST, lane="m")
     again.poll(0.0)
     assert again._lanes["m"].limits.dimensions[0].taken == 300.0
+
+
+def test_a_slot_whose_answer_has_landed_may_be_taken_before_it_is_read() -> None:
+    limiter = make(20, concurrency=5)
+    warm(limiter)
+    flying = limiter.poll(0.0).grants
+    assert len(flying) == 5
+    limiter.landed(flying[0])
+    limiter.landed(flying[1])
+    assert len(limiter.poll(0.0).grants) == 2
+    answer(limiter, 1.0, flying[0])
+    answer(limiter, 1.0, flying[1])
+    assert limiter.poll(1.0).grants == []
+    answer(limiter, 1.0, flying[2])
+    assert len(limiter.poll(1.0).grants) == 1
+
+
+def test_the_first_request_keeps_its_slot_until_it_has_been_read() -> None:
+    limiter = make(20, concurrency=5)
+    (first,) = limiter.poll(0.0).grants
+    limiter.landed(first)
+    assert limiter.poll(0.0).grants == []

@@ -58,6 +58,7 @@ class Limiter(Generic[T]):
         self._learned = dict(learned or {})
         self._lanes: dict[str, Lane[T]] = {}
         self._flights: dict[int, Ticket[T]] = {}
+        self._landed = 0
         self._concurrency = Concurrency(pace.concurrency, now)
         self._breaker = Breaker(rng or random.Random(), pace.max_outage_s)
         self._offered = 0
@@ -110,7 +111,7 @@ class Limiter(Generic[T]):
         tickets: list[Ticket[T]] = []
         too_large: list[tuple[T, str]] = []
         room, wake = self._room(now)
-        flying = len(self._flights)
+        flying = len(self._flights) - self._landed
         for lane in self._in_turn():
             wake = min(wake, lane.grant(now, room - len(tickets), self.dry, tickets, too_large))
             if (
@@ -133,7 +134,7 @@ class Limiter(Generic[T]):
         """How many may be granted now, and when that changes by itself."""
         breaker = self._breaker
         if breaker.opened_at is None:
-            return self._concurrency.cap - len(self._flights), math.inf
+            return self._concurrency.cap - len(self._flights) + self._landed, math.inf
         if breaker.given_up:
             raise Unavailable(
                 f"the endpoint has been down for {now - breaker.opened_at:,.0f} s ({breaker.last_failure}); "
@@ -149,6 +150,17 @@ class Limiter(Generic[T]):
             self._turn = (self._turn + 1) % len(lanes)
             return lanes[self._turn :] + lanes[: self._turn]
         return lanes
+
+    def landed(self, item: T) -> None:
+        """An answer has arrived, unread: its slot may be taken by an item that leaves once the answer is durable.
+
+        So one wait for the disk serves both, the answer and the intent that follows it. A probe, and the first
+        request of a lane, keep their slots until they have been read.
+        """
+        ticket = self._flights[id(item)]
+        if not ticket.probe and self._lanes[ticket.lane].answered:
+            ticket.landed = True
+            self._landed += 1
 
     def answered(self, now: float, item: T, headers: Mapping[str, str], usage: Usage | None) -> None:
         """A 2xx came for an item."""
@@ -169,6 +181,8 @@ class Limiter(Generic[T]):
         ticket = self._flights.pop(id(item))
         lane = self._lanes[ticket.lane]
         lane.in_flight -= 1
+        self._landed -= ticket.landed
+        ticket.landed = False
         self._refused += 1
         levels = limit_headers.read(headers)
         lane.observe(now, ticket, levels)
@@ -207,6 +221,7 @@ class Limiter(Generic[T]):
             return
         lane = self._lanes[ticket.lane]
         lane.in_flight -= 1
+        self._landed -= ticket.landed
         if ticket.probe and not ticket.answered:
             if lane.gate.closed:
                 lane.gate.probe_gone()

@@ -24,6 +24,7 @@ class Ticket(Generic[T]):
         tokens: Tokens it was taken to cost.
         marks: How much had left, in requests and tokens, when it was granted.
         answered: Its outcome is known; only its release is missing.
+        landed: Its answer has arrived, and its slot may be taken.
         probe: It is the one request that asks whether a pause is over.
         blocked_since: Since when it has been the head that does not fit.
     """
@@ -35,6 +36,7 @@ class Ticket(Generic[T]):
         "cost",
         "entries",
         "item",
+        "landed",
         "lane",
         "marks",
         "number",
@@ -54,6 +56,7 @@ class Ticket(Generic[T]):
         self.tokens = 0.0
         self.marks: dict[str, float] = {}
         self.answered = False
+        self.landed = False
         self.probe = False
         self.blocked_since: float | None = None
 

@@ -27,6 +27,7 @@ from batchllm.runner.tally import Tally
 
 log = logging.getLogger("batchllm.runner")
 
+OK = 200
 LOOK_AHEAD = 512
 """Tickets that wait in the limiter; enough to hide the journal's latency, few enough to weigh nothing."""
 
@@ -234,7 +235,12 @@ class Online:
             self._tally.requests += 1
         self._tally.attempts += 1
         outcome = await self._client.send(ticket.request)
-        await self._journal.save(attempt_id, outcome)
+        saved = self._journal.save(attempt_id, outcome)
+        if isinstance(outcome, Response) and outcome.status == OK:
+            # The intent of whoever takes the slot stands behind this answer in the journal's queue.
+            self._limiter.landed(ticket)
+            self._wake.set()
+        await saved
         self._land(ticket, attempt_id, outcome)
 
     def _land(self, ticket: Ticket, attempt_id: int, outcome: Response | Failure) -> None:
