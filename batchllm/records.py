@@ -1,16 +1,17 @@
 """What travels through a run: plain frozen values, in the order in which they appear on the way.
 
-``Row`` → ``ChatRequest`` → ``Response | Failure`` → ``Answer``. This module imports nothing of the package.
+``Row`` → ``ChatRequest`` → ``Response | Failure`` → ``Answer``. This module imports nothing of the package. These
+four are made for every row, so they are named tuples, which take a quarter of a frozen dataclass's time to make.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One record of the input.
 
     Attributes:
@@ -22,14 +23,13 @@ class Row:
             newline.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # tuple.index, which nobody means by a row's
     line: int
     values: Mapping[str, Any]
     raw: list[str] | bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
+class ChatRequest(NamedTuple):
     """One request, ready for the wire.
 
     Attributes:
@@ -56,8 +56,7 @@ class Paid(StrEnum):
     MAYBE = "maybe"
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """An HTTP answer as it came, before anything reads it.
 
     Attributes:
@@ -88,8 +87,7 @@ class FailureKind(StrEnum):
     NO_RESULT = "no_result"  # it was in a batch whose files of results have no line for it
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """An attempt that brought no whole HTTP answer.
 
     Attributes:
@@ -107,8 +105,7 @@ class Failure:
     partial: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens as the endpoint counted them; ``None`` is unknown, never 0."""
 
     prompt_tokens: int | None = None
@@ -118,8 +115,7 @@ class Usage:
     cached_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a row gets: read out of a response, or a reason why there is nothing to read.
 
     Attributes:
@@ -135,7 +131,7 @@ class Answer:
         reason: The same in one word, for counting (``no_label``, ``content_filter``, ``http_400``).
     """
 
-    columns: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, Any] = MappingProxyType({})
     text: str = ""
     finish_reason: str | None = None
     usage: Usage = Usage()

@@ -325,7 +325,7 @@ def test_bytes_that_break_parsers_break_no_row(body: bytes, spec: AnswerSpec) ->
         answer = read(body, spec, status)
         orjson.dumps(
             [
-                answer.columns,
+                dict(answer.columns),
                 answer.text,
                 answer.error,
                 answer.model,

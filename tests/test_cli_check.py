@@ -2,7 +2,6 @@
 
 import socket
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -200,7 +199,7 @@ def test_an_answer_has_the_mark_and_the_status_of_its_verdict(
 )
 def test_a_clock_that_is_off_is_said(headers: Mapping[str, str], says: str) -> None:
     clock = [
-        finding for finding in _headers(replace(answered(), headers=headers)) if finding.subject == "clock"
+        finding for finding in _headers(answered()._replace(headers=headers)) if finding.subject == "clock"
     ]
     assert says in clock[0].words
     assert clock[0].mark is Mark.NOTE

@@ -5,11 +5,14 @@ import os
 import sqlite3
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from batchllm.journal import Journal, JournalReader, State
+from batchllm.errors import JobError
+from batchllm.journal import Journal, JournalReader, State, inbox
 from batchllm.journal.store import Group, Store, Written
 from batchllm.records import Failure, FailureKind, Paid, Response
 from tests.journal_jobs import admit, answer_to, key_of, response, run, ticking
@@ -95,21 +98,54 @@ def test_many_saves_share_one_commit(path: Path, monkeypatch: pytest.MonkeyPatch
     assert groups == [1, 99]
 
 
-def test_a_group_costs_one_transaction_and_few_statements(path: Path) -> None:
-    """Each statement is a hand-over of the interpreter's lock, so a row must not cost one."""
-    statements: list[str] = []
+class Counted:
+    """A connection that counts what it is asked for."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self.statements: list[str] = []
+
+    def execute(self, statement: str, cells: Sequence[Any] = ()) -> sqlite3.Cursor:
+        self.statements.append(statement)
+        return self.connection.execute(statement, cells)
+
+
+@pytest.mark.parametrize("size", [1, 5, 64, 170])
+def test_a_group_without_new_rows_is_one_statement(path: Path, size: int) -> None:
+    """Each statement is a hand-over of the interpreter's lock; intents, replies and ends of all rows share one."""
 
     async def whole() -> None:
         with Journal.open(path, threaded=False) as journal:
             journal.begin_plan("job")
-            rows = await admit(journal, range(64))
-            attempt_ids = await journal.intend([(row.request_id or 0, None) for row in rows])
-            journal._store.connection.set_trace_callback(statements.append)
-            await journal.save_all([(attempt_id, response(b"x" * 500)) for attempt_id in attempt_ids])
-            journal._store.connection.set_trace_callback(None)
+            rows = await admit(journal, range(2 * size))
+            first, second = rows[:size], rows[size:]
+            ids = await journal.intend([(row.request_id or 0, None) for row in first])
+            await journal.save_all([(attempt_id, response(b"x" * 500)) for attempt_id in ids])
+            for row, attempt_id in zip(first, ids, strict=True):
+                journal.settle(row.request_id or 0, State.ANSWERED, attempt_id, 1)
+            counted = Counted(journal._store.connection)
+            journal._store.connection = counted  # type: ignore[assignment]
+            await journal.intend([(row.request_id or 0, None) for row in second])
+            journal._store.connection = counted.connection
+            assert len(counted.statements) == 1
+            assert journal.reader().counts().answered == size
 
     asyncio.run(whole())
-    assert [statement.split()[0] for statement in statements] == ["BEGIN", "INSERT", "COMMIT"]
+
+
+def test_a_group_larger_than_a_statement_is_written_whole_or_not_at_all(path: Path) -> None:
+    async def whole() -> None:
+        with Journal.open(path, threaded=False) as journal:
+            journal.begin_plan("job")
+            rows = await admit(journal, range(2 * inbox.MOST))
+            ids = await journal.intend([(row.request_id or 0, None) for row in rows])
+            with pytest.raises(JobError):
+                await journal.save_all([(attempt_id, response(b"x")) for attempt_id in [*ids, ids[0]]])
+
+    asyncio.run(whole())
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM reply").fetchone() == (0,)
+    connection.close()
 
 
 def test_a_save_is_on_the_disk_when_it_returns(path: Path) -> None:

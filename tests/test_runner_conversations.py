@@ -4,7 +4,6 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -310,7 +309,7 @@ def test_a_tool_call_stays_in_the_history(tmp_path: Path) -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     body = orjson.loads(chat_body(None, finish_reason="tool_calls"))
     body["choices"][0]["message"]["tool_calls"] = [call]
-    outcome = replace(answered(), body=orjson.dumps(body))
+    outcome = answered()._replace(body=orjson.dumps(body))
     hall = Hall(tmp_path, rows_of(("a", "look"), ("a", "and?"))).run({0: outcome})
     assert dict(hall.bodies)[1] == [
         user("look"),

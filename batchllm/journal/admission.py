@@ -26,6 +26,7 @@ from zlib import crc32
 from batchllm.journal.database import request_check
 from batchllm.journal.entries import STATES, Admitted
 from batchllm.journal.faults import damaged
+from batchllm.journal.inbox import NO_NUMBER, NO_TEXT
 from batchllm.journal.replies import printable
 from batchllm.journal.statements import CLAIM, LAST_OF_KEYS, NEW_REQUEST, SET_ROW
 
@@ -68,21 +69,20 @@ class Admission:
         self.dedupe = False
         (last,) = connection.execute("SELECT max(request_id) FROM request").fetchone()
         self._next_id: int = (last or 0) + 1
-        self.first_new_id = self._next_id
 
     def admit(self, items: Sequence[Item]) -> list[Admitted]:
         """Admits rows in input order; every row of the input once a plan."""
         requests = self._requests(Counter(item[1] for item in items if item[1] is not None))
         admitted: list[Admitted] = []
-        rows: list[tuple[int, int | None, str | None, int, int]] = []
+        rows: list[tuple[int, int | str, str | int, int, int]] = []
         for row_index, key, note in items:
             if key is None:
                 text = printable(note or "")
-                rows.append((row_index, None, text, 0, crc32(text.encode()) & 0x7FFFFFFF))
+                rows.append((row_index, NO_NUMBER, text, 0, crc32(text.encode()) & 0x7FFFFFFF))
                 admitted.append(Admitted(row_index, None, None, None, 0, None, text, False))
                 continue
             request_id, ordinal, state, attempts, attempt_id, _, shared = requests[key].popleft()
-            rows.append((row_index, request_id, None, shared, 0))
+            rows.append((row_index, request_id, NO_TEXT, shared, 0))
             admitted.append(
                 Admitted(
                     row_index, request_id, ordinal, STATES[state], attempts, attempt_id, None, shared == 1
@@ -95,7 +95,7 @@ class Admission:
         """For each key as many requests as it has rows here, in the order of their ordinals."""
         found: dict[bytes, deque[_Request]] = {}
         claims: list[tuple[int, int]] = []
-        new: list[tuple[int, bytes, int, int]] = []
+        new: list[tuple[int, bytearray, int, int]] = []
         last_of = self._last_of(wanted)
         for key, count in wanted.items():
             last = last_of.get(key)
@@ -108,7 +108,7 @@ class Admission:
                 ]
             first = 0 if last is None else last.ordinal + 1
             for ordinal in range(first, first + make - len(requests)):
-                new.append((self._next_id, key, ordinal, self.plan))
+                new.append((self._next_id, bytearray(key), ordinal, self.plan))
                 requests.append(_Request(self._next_id, ordinal, 0, 0, None, self.plan, 0))
                 self._next_id += 1
             if self.dedupe:
@@ -120,7 +120,7 @@ class Admission:
 
     def _last_of(self, keys: Iterable[bytes]) -> dict[bytes, _Request]:
         """The request with the highest ordinal of each key that has any."""
-        rows = LAST_OF_KEYS.fetch(self._connection, [(key,) for key in keys])
+        rows = LAST_OF_KEYS.fetch(self._connection, [(bytearray(key),) for key in keys])
         return {wanted: self._sound(wanted, fields) for wanted, *fields in rows}
 
     def _unclaimed(self, key: bytes, last: _Request, count: int) -> list[_Request]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from batchllm.journal.inbox import NO_NUMBER, NO_TEXT
 from batchllm.records import Failure, FailureKind, Paid, Response
 
 UNKNOWN = "unknown"
@@ -41,8 +42,8 @@ _FACTS = struct.Struct("<qqdd")
 _kept_of: dict[tuple[str, ...], tuple[str, ...]] = {}  # an endpoint sends few sets of names
 _MOST_SETS = 256
 
-ReplyRow = tuple[int, float, float, int | None, str | None, str | None, str | None, int, str | None, bytes]
-"""A row of ``reply``, in the order of ``statements.NEW_REPLY``."""
+ReplyRow = tuple[int, float, float, int | str, str | int, str | int, str | int, int, str | int, bytearray]
+"""A row of ``reply``, in the order of the trigger in ``inbox``, with its signs for what is missing."""
 
 
 def pack(attempt_id: int, received_at: float, outcome: Response | Failure) -> ReplyRow:
@@ -50,22 +51,17 @@ def pack(attempt_id: int, received_at: float, outcome: Response | Failure) -> Re
     if isinstance(outcome, Response):
         status, latency_s, body = outcome.status, _finite(outcome.latency_s), outcome.body
         crc = seal(attempt_id, status, latency_s, received_at, None, None, None, body)
+        headers = kept_headers(outcome.headers)
         return (
-            attempt_id,
-            received_at,
-            latency_s,
-            status,
-            None,
-            None,
-            None,
-            crc,
-            kept_headers(outcome.headers),
-            body,
-        )
+            attempt_id, received_at, latency_s, status, NO_TEXT, NO_TEXT, NO_TEXT, crc,
+            NO_TEXT if headers is None else headers, bytearray(body),
+        )  # fmt: skip
     kind, message, paid = str(outcome.kind), printable(outcome.message), str(outcome.paid)
     latency_s, body = _finite(outcome.latency_s), outcome.partial
     crc = seal(attempt_id, None, latency_s, received_at, kind, message, paid, body)
-    return (attempt_id, received_at, latency_s, None, kind, message, paid, crc, None, body)
+    return (
+        attempt_id, received_at, latency_s, NO_NUMBER, kind, message, paid, crc, NO_TEXT, bytearray(body)
+    )  # fmt: skip
 
 
 def unpack(

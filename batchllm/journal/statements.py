@@ -2,7 +2,8 @@
 
 Each step of SQLite lets go of the interpreter's lock and takes it again, and with a busy event loop on the other
 side of that lock, a step a row costs more than the row. So rows go down in a few statements whose ``VALUES`` hold
-many of them, in few enough shapes that the connection's statement cache keeps each compiled.
+many of them, in few enough shapes that the connection's statement cache keeps each compiled. What every row of a run
+needs goes down in one statement (``inbox``, which also says why parameters are seldom ``None`` or ``bytes``).
 """
 
 # ruff: noqa: S608 - the SQL is put together from constants of this package
@@ -15,8 +16,8 @@ from typing import Any
 
 from batchllm.journal.database import attempt_check, request_check, row_sum
 
-SHAPES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-"""Rows in a statement: three statements at most for any number of rows up to 64."""
+SHAPES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+"""Rows in a statement: three statements at most for any number of rows up to 256."""
 
 
 class Bulk:
@@ -81,8 +82,8 @@ CLAIM = Bulk(
 
 SET_ROW = Bulk(
     'INSERT OR REPLACE INTO row(row_index, request_id, note, shared, "check") SELECT row_index, request_id, note,'
-    f" shared, ({row_sum('')} + crc) & 2147483647 FROM (SELECT column1 AS row_index, column2 AS request_id,"
-    " column3 AS note, column4 AS shared, column5 AS crc FROM (VALUES",
+    f" shared, ({row_sum('')} + crc) & 2147483647 FROM (SELECT column1 AS row_index, nullif(column2, '') AS request_id,"
+    " nullif(column3, 0) AS note, column4 AS shared, column5 AS crc FROM (VALUES",
     "(?,?,?,?,?)",
     "))",
 )
@@ -93,25 +94,4 @@ NEW_ATTEMPT = Bulk(
     " column3 AS run_id, column4 AS sent_at, column5 AS body FROM (VALUES",
     "(?,?,?,?,?)",
     "))",
-)
-
-REOPEN = Bulk(
-    "WITH again(request_id) AS (VALUES",
-    "(?)",
-    f') UPDATE request SET state = 0, "check" = {request_check("request.", "0")} FROM again'
-    " WHERE request.request_id = again.request_id AND request.state <> 0",
-)
-
-NEW_REPLY = Bulk(
-    "INSERT INTO reply(attempt_id, received_at, latency_s, status, failure, message, paid, crc, headers, body) VALUES",
-    "(?,?,?,?,?,?,?,?,?,?)",
-)
-
-SETTLE = Bulk(
-    "WITH ended(request_id, state, attempts, attempt_id) AS (VALUES",
-    "(?,?,?,?)",
-    ") UPDATE request SET state = ended.state, attempts = ended.attempts, attempt_id = ended.attempt_id,"
-    ' "check" = ((ended.request_id * 1000003 + request.ordinal * 8191 + ended.state * 131071'
-    " + ended.attempts * 10007 + ifnull(ended.attempt_id, 0) * 524287) & 2147483647)"
-    " FROM ended WHERE request.request_id = ended.request_id",
 )

@@ -1,4 +1,4 @@
-"""One transaction of the journal: everything that waits, in a handful of statements.
+"""One transaction of the journal: everything that waits, in one statement where no row is admitted.
 
 The order inside is fixed and safe: intents and replies name requests that exist; settlements come before
 admissions, so that a row admitted together with the end of its twin sees that end.
@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from batchllm.journal import inbox
 from batchllm.journal.admission import Admission, Item
 from batchllm.journal.entries import Admitted, Plan
 from batchllm.journal.replies import ReplyRow
-from batchllm.journal.statements import NEW_ATTEMPT, NEW_REPLY, REOPEN, SET_META, SETTLE
+from batchllm.journal.statements import SET_META
 from batchllm.journal.verify import META, value, value_row
 
 Intent = tuple[int, int, int, float | None, bytes | None]
@@ -40,6 +41,26 @@ class Group:
     admissions: list[Sequence[Item]] = field(default_factory=list)
     calls: list[Callable[[], Any]] = field(default_factory=list)
 
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Everything but admissions and calls, as rows of the inbox."""
+        return [
+            *[
+                (
+                    inbox.INTENT,
+                    *names,
+                    inbox.NO_NUMBER if sent_at is None else sent_at,
+                    inbox.NO_TEXT if body is None else bytearray(body),
+                )
+                for *names, sent_at, body in self.intents
+            ],
+            *[(inbox.REPLY, *reply) for reply in self.replies],
+            *[
+                (inbox.SETTLEMENT, *facts, inbox.NO_NUMBER if attempt_id is None else attempt_id)
+                for *facts, attempt_id in self.settlements.values()
+            ],
+            *[(inbox.ENTRY, *value_row(key, text)) for key, text in self.meta.items()],
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -60,6 +81,7 @@ class Store:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self.connection = connection
         self._path = path
+        inbox.set_up(connection)
         self._admission = Admission(connection, path)
 
     def write(self, group: Group) -> Written:
@@ -70,32 +92,19 @@ class Store:
             JobError: The journal is damaged; nothing was written.
         """
         connection = self.connection
-        connection.execute("BEGIN IMMEDIATE")
+        rows = group.rows()
         try:
-            written = self._write(group)
+            if len(rows) <= inbox.MOST and not group.admissions and not group.calls:
+                inbox.put(connection, rows)
+                return Written([], [])
+            connection.execute("BEGIN IMMEDIATE")
+            inbox.put(connection, rows)
+            written = Written(self._admit(group.admissions), [call() for call in group.calls])
             connection.execute("COMMIT")
         except BaseException:
             self._roll_back()
             raise
         return written
-
-    def _write(self, group: Group) -> Written:
-        connection = self.connection
-        if group.meta:
-            SET_META.run(connection, [value_row(key, text) for key, text in group.meta.items()])
-        if group.intents:
-            NEW_ATTEMPT.run(connection, group.intents)
-            first_new = (
-                self._admission.first_new_id
-            )  # only what earlier runs made can have been settled before
-            old = [(intent[1],) for intent in group.intents if intent[1] < first_new]
-            if old:
-                REOPEN.run(connection, old)
-        if group.replies:
-            NEW_REPLY.run(connection, group.replies)
-        if group.settlements:
-            SETTLE.run(connection, list(group.settlements.values()))
-        return Written(self._admit(group.admissions), [call() for call in group.calls])
 
     def _admit(self, admissions: Sequence[Sequence[Item]]) -> list[list[Admitted]]:
         if not admissions:

@@ -1,7 +1,7 @@
 """The limiter's own vocabulary: what is offered, what is granted, what can be seen."""
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -13,8 +13,7 @@ MINUTE_S = 60.0
 DAY_S = 86_400.0
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(NamedTuple):
     """What a request is expected to take of the grant.
 
     Attributes:

@@ -5,7 +5,6 @@ what has more bytes than it may have tokens is counted.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from batchllm import tokens
@@ -67,7 +66,7 @@ class Limits:
                 f"the text has {found} tokens, and --max-input-tokens is {limit}; --on-long truncate cuts it",
             )
         self.truncated += 1
-        return replace(row, values={**row.values, column: self._truncate(text, limit, self._model)})
+        return row._replace(values={**row.values, column: self._truncate(text, limit, self._model)})
 
     def own_messages(self, messages: Messages) -> None:
         """Hold the messages that a row brought to ``--max-input-tokens``; there is no text column to cut.

@@ -1,7 +1,6 @@
 """Asking once more for an answer that could not be used."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import orjson
 
@@ -26,4 +25,4 @@ def ask_again(request: ChatRequest, answer: Answer, count: Callable[[str], int] 
         {"role": "user", "content": complaint},
     ]
     added = 0 if count is None else count(answer.text) + count(complaint) + 8
-    return replace(request, body=dumps(body), prompt_tokens=request.prompt_tokens + added)
+    return request._replace(body=dumps(body), prompt_tokens=request.prompt_tokens + added)

@@ -5,7 +5,7 @@ leaves the row open, and the next one goes on from that answer: it never sends t
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from batchllm.answer import ASK_AGAIN
 from batchllm.job import Job
@@ -59,7 +59,7 @@ class Again:
         answer = ticket.reader.read(last.outcome.status, last.outcome.body)
         if answer.reason not in ASK_AGAIN:
             return None
-        ticket.request = replace(ticket.request, body=last.body or ticket.request.body)
+        ticket.request = ticket.request._replace(body=last.body or ticket.request.body)
         ticket.asked_again = sum(one.body is not None for one in answered)
         request = self.request(ticket, answer)
         if request is None:

@@ -19,7 +19,7 @@ Three rules:
 import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
 from typing import Any
@@ -246,7 +246,7 @@ def turn_request(
     """The request of a turn: its conversation before it, and named in its key."""
     built = builder.build(row, history)
     if isinstance(built, ChatRequest):
-        return replace(built, key=sha256(built.key + name.encode("utf-8", "backslashreplace")).digest()[:16])
+        return built._replace(key=sha256(built.key + name.encode("utf-8", "backslashreplace")).digest()[:16])
     return built
 
 

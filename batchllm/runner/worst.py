@@ -12,8 +12,7 @@ Bytes say nothing about an image. Each counts ``IMAGE_TOKENS``, above the most t
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -26,8 +25,7 @@ IMAGE_TOKENS = 50_000
 _IN_TEXT = ("text", "refusal", "input_audio")  # parts whose content is in the body
 
 
-@dataclass(frozen=True, slots=True)
-class Worst:
+class Worst(NamedTuple):
     """The most tokens that a request may be charged; ``None`` is unbounded."""
 
     prompt_tokens: int | None

@@ -1,15 +1,14 @@
 """What became of a row, and the columns that can be made of it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from batchllm.records import Answer
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one row.
 
     Attributes:
@@ -26,7 +25,7 @@ class Outcome:
     attempts: int = 0
     latency_s: float | None = None
     cost: Decimal | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = MappingProxyType({})
 
 
 Reader = Callable[[Outcome, Answer], Any]

@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from batchllm.journal import Journal, database, store
-from batchllm.journal.statements import Bulk
+from batchllm.journal import Journal, database, inbox
 from batchllm.journal.writer import Kind
 from batchllm.records import Failure, Response
 from batchllm.sink.atomic import AtomicFile
@@ -103,13 +102,11 @@ def folder_not_synced() -> None:
 
 def settled_by_key() -> None:
     """An answer goes to every request of its key, so that equal rows lose their own."""
-    store.SETTLE = Bulk(  # type: ignore[misc]
-        "WITH ended(request_id, state, attempts, attempt_id) AS (VALUES",
-        "(?,?,?,?)",
-        ") UPDATE request SET state = ended.state, attempts = ended.attempts, attempt_id = ended.attempt_id,"
-        ' "check" = ((request.request_id * 1000003 + request.ordinal * 8191 + ended.state * 131071'
-        " + ended.attempts * 10007 + ifnull(ended.attempt_id, 0) * 524287) & 2147483647)"
-        " FROM ended WHERE request.key = (SELECT key FROM request AS own WHERE own.request_id = ended.request_id)",
+    inbox._TRIGGERS[inbox.SETTLEMENT] = (
+        "UPDATE request SET state = NEW.b, attempts = NEW.c, attempt_id = NEW.d,"
+        ' "check" = ((request_id * 1000003 + ordinal * 8191 + NEW.b * 131071 + NEW.c * 10007'
+        " + ifnull(NEW.d, 0) * 524287) & 2147483647)"
+        " WHERE key = (SELECT key FROM request AS own WHERE own.request_id = NEW.a)"
     )
 
 
