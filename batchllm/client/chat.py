@@ -105,18 +105,17 @@ class Client:
         received: list[bytes] = []
         self._deadlines.begin(task, started)
         try:
-            async with route.session.post(
+            reply = await route.session.post(
                 route.url, data=request.body, allow_redirects=False, proxy=self._proxy
-            ) as reply:
-                size = 0
-                while chunk := await reply.content.readany():
-                    received.append(chunk)
-                    size += len(chunk)
-                    if size > MAX_BODY_BYTES:
-                        reply.close()
-                        return _too_large(loop.time() - started, received)
-                headers = {name.lower(): value for name, value in reply.headers.items()}
-                return Response(reply.status, headers, b"".join(received), loop.time() - started)
+            )
+            try:
+                whole = await _receive(reply.content, received)
+            finally:
+                reply.close()  # to be used again where the whole answer was read, else for good
+            if not whole:
+                return _too_large(loop.time() - started, received)
+            headers = {name.lower(): value for name, value in reply.headers.items()}
+            return Response(reply.status, headers, b"".join(received), loop.time() - started)
         except asyncio.CancelledError:
             if not self._deadlines.was_late(task):
                 raise
@@ -243,6 +242,19 @@ def _sdk_client(endpoint: Endpoint, transport: httpx2.AsyncBaseTransport | None)
     return openai.AsyncAzureOpenAI(
         azure_endpoint=endpoint.base_url, api_version=endpoint.azure_api_version, **shared
     )
+
+
+async def _receive(content: aiohttp.StreamReader, received: list[bytes]) -> bool:
+    """Reads a body to its end; ``False`` where it is larger than an answer may be."""
+    size = 0
+    while chunk := await content.readany():
+        received.append(chunk)
+        size += len(chunk)
+        if size > MAX_BODY_BYTES:
+            return False
+        if content.at_eof() and content.exception() is None:
+            break
+    return True
 
 
 def _too_large(latency_s: float, received: list[bytes]) -> Failure:

@@ -35,10 +35,12 @@ class OnDemand:
         self._job = job
         self._stack = stack
         self._opening: asyncio.Task[Any] | None = None
+        self.send = self._send_first
+        """Sends one request, every outcome is data: by way of opening the client, and once it is open, by itself."""
 
-    async def send(self, request: ChatRequest) -> Response | Failure:
-        """Sends one request; every outcome is data."""
+    async def _send_first(self, request: ChatRequest) -> Response | Failure:
         client = await self._client()
+        self.send = client.send
         outcome: Response | Failure = await client.send(request)
         return outcome
 

@@ -106,7 +106,7 @@ def settled_by_key() -> None:
         "UPDATE request SET state = NEW.b, attempts = NEW.c, attempt_id = NEW.d,"
         ' "check" = ((request_id * 1000003 + ordinal * 8191 + NEW.b * 131071 + NEW.c * 10007'
         " + ifnull(NEW.d, 0) * 524287) & 2147483647)"
-        " WHERE key = (SELECT key FROM request AS own WHERE own.request_id = NEW.a)"
+        " WHERE key = (SELECT key FROM request AS own WHERE own.request_id = NEW.a);"
     )
 
 
