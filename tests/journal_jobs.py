@@ -1,12 +1,13 @@
 """Small jobs for the tests of the journal: what a run does with it, without a run."""
 
+import asyncio
 import hashlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 from batchllm.journal import Admitted, Journal, State
-from batchllm.records import Response
+from batchllm.records import Failure, Response
 
 
 def key_of(name: object) -> bytes:
@@ -35,6 +36,22 @@ async def admit(journal: Journal, names: Sequence[object], first_row: int = 0) -
     return await journal.admit(items)
 
 
+def save(journal: Journal, attempt_id: int, outcome: Response | Failure) -> "asyncio.Future[None]":
+    """``Journal.save`` for those who wait for one outcome."""
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def saved(error: Exception | None) -> None:
+        if future.done():  # nobody waits any more
+            return
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+
+    journal.save(attempt_id, outcome, saved)
+    return future
+
+
 async def run(
     journal: Journal, names: Sequence[object], *, identity: str = "job", dedupe: bool = False
 ) -> int:
@@ -51,7 +68,7 @@ async def run(
         ]
         attempt_ids = await journal.intend([(row.request_id or 0, None) for _, row in live])
         for attempt_id, (name, row) in zip(attempt_ids, live, strict=True):
-            await journal.save(attempt_id, response(answer_to(name, row.ordinal)))
+            await save(journal, attempt_id, response(answer_to(name, row.ordinal)))
             journal.settle(row.request_id or 0, State.ANSWERED, attempt_id, row.attempts + 1)
         sent += len(live)
     await journal.flush()
@@ -60,7 +77,6 @@ async def run(
 
 def finished_job(path: Path, names: Sequence[object], *, dedupe: bool = False) -> None:
     """A journal whose rows all have their answers, cleanly closed."""
-    import asyncio
 
     async def whole() -> None:
         with Journal.open(path, threaded=False, clock=ticking().__next__) as journal:

@@ -14,6 +14,7 @@ from batchllm.simulator import Running, SimulatorSettings, start_in_thread
 from tests.bill_jobs import BillingClient, Builder, VirtualJob, cost_of, read_summary, write_prices
 from tests.command import Command
 from tests.fakes import answered
+from tests.journal_jobs import save
 from tests.virtual_time import run_virtual
 
 HALF = [f"text {index // 2}" for index in range(80)]
@@ -92,7 +93,7 @@ def test_a_row_known_from_a_dead_run_is_not_sent_after_its_twin_has_its_end(
                 for ticket in tickets:
                     sent.append(ticket.request.row_index)
                     (attempt_id,) = await journal.intend([(ticket.request_id, None)])
-                    await journal.save(attempt_id, answered())
+                    await save(journal, attempt_id, answered())
                     journal.settle(ticket.request_id, ended, attempt_id, 1)
                     plan.settled(ticket, Answer(), ended)
             return sent

@@ -13,7 +13,7 @@ import pytest
 
 from batchllm.errors import InputError, JobError
 from batchllm.journal import Entry, Journal, JournalReader, State
-from tests.journal_jobs import admit, answer_to, finished_job, response, ticking
+from tests.journal_jobs import admit, answer_to, finished_job, response, save, ticking
 
 NAMES = [None if row % 9 == 0 else f"name {row % 15}" for row in range(40)]
 
@@ -33,7 +33,7 @@ async def run_again(path: Path, identity: str) -> list[Entry]:
             if row.request_id is not None and row.state not in (State.ANSWERED, State.FAILED):
                 (attempt_id,) = await journal.intend([(row.request_id, None)])
                 body = answer_to(NAMES[row.row_index], row.ordinal) + b" paid again"
-                await journal.save(attempt_id, response(body))
+                await save(journal, attempt_id, response(body))
                 journal.settle(row.request_id, State.ANSWERED, attempt_id, row.attempts + 1)
         return list(journal.reader().outcomes())
 
@@ -142,7 +142,7 @@ def hot(tmp_path: Path) -> Path:
                 ]
                 ids = await journal.intend([(row.request_id or 0, None) for row in rows])
                 for row, attempt_id in zip(rows, ids, strict=True):
-                    await journal.save(attempt_id, response(answer_to(NAMES[row.row_index], row.ordinal)))
+                    await save(journal, attempt_id, response(answer_to(NAMES[row.row_index], row.ordinal)))
                     journal.settle(row.request_id or 0, State.ANSWERED, attempt_id, 1)
             for suffix in ("", "-wal"):
                 shutil.copy(f"{journal.path}{suffix}", f"{tmp_path / 'j'}{suffix}")

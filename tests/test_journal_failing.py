@@ -9,7 +9,7 @@ import pytest
 from batchllm.errors import StorageFailure
 from batchllm.journal import Journal, JournalReader, State
 from batchllm.journal.store import Group, Store, Written
-from tests.journal_jobs import admit, key_of, response
+from tests.journal_jobs import admit, key_of, response, save
 
 
 @pytest.fixture
@@ -58,10 +58,10 @@ def test_an_error_of_the_disk_ends_all_writing(path: Path, monkeypatch: pytest.M
 
         monkeypatch.setattr(Store, "write", failing)
         with pytest.raises(StorageFailure, match="disk"):
-            await journal.save(attempt_ids[0], response(b"x"))
+            await save(journal, attempt_ids[0], response(b"x"))
         monkeypatch.setattr(Store, "write", write)
         for wait in (
-            journal.save(attempt_ids[1], response(b"x")),
+            save(journal, attempt_ids[1], response(b"x")),
             journal.intend([(1, None)]),
             journal.admit([(9, key_of("z"), None)]),
         ):

@@ -11,7 +11,7 @@ import pytest
 
 from batchllm.errors import CannotWrite
 from batchllm.journal import Journal, JournalReader, State
-from tests.journal_jobs import admit, key_of, response
+from tests.journal_jobs import admit, key_of, response, save
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ async def fill(journal: Journal, landed: dict[int, bytes], in_flight: int = 32) 
         ids = await journal.intend([(row.request_id or 0, None) for row in rows])
         bodies = {attempt_id: b"%d " % attempt_id + bytes(1500) for attempt_id in ids}
         kept = await asyncio.gather(
-            *[journal.save(attempt_id, response(body)) for attempt_id, body in bodies.items()],
+            *[save(journal, attempt_id, response(body)) for attempt_id, body in bodies.items()],
             return_exceptions=True,
         )
         for attempt_id, row, end in zip(ids, rows, kept, strict=True):
@@ -106,11 +106,11 @@ def test_answers_that_still_fit_are_saved_one_by_one(tmp_path: Path) -> None:
 
         journal._writer.call(limit_pages)
         bodies = [bytes(100_000) if i == 3 else bytes(100) for i in range(8)]
-        saves = [journal.save(i, response(body)) for i, body in zip(ids, bodies, strict=True)]
+        saves = [save(journal, i, response(body)) for i, body in zip(ids, bodies, strict=True)]
         ends.extend(await asyncio.gather(*saves, return_exceptions=True))
         with pytest.raises(CannotWrite):
             await journal.intend([(1, None)])
-        late = journal.save(ids[3], response(b"a small answer that lands later"))
+        late = save(journal, ids[3], response(b"a small answer that lands later"))
         ends.append(await late)
         journal.close(73)
 

@@ -13,7 +13,7 @@ import pytest
 from batchllm.errors import InputError, NotNow
 from batchllm.journal import Counts, Journal, JournalReader, State
 from batchllm.records import Failure, FailureKind, Paid
-from tests.journal_jobs import admit, answer_to, finished_job, key_of, response, run, ticking
+from tests.journal_jobs import admit, answer_to, finished_job, key_of, response, run, save, ticking
 
 
 @pytest.fixture
@@ -27,9 +27,9 @@ async def mixed(journal: Journal) -> None:
     rows = await admit(journal, ["a", "b", "c", "d", None])
     await journal.admit([(5, None, "image not found"), (6, key_of("g"), None)])
     ids = await journal.intend([(row.request_id or 0, None) for row in rows[:3]])
-    await journal.save(ids[0], response(b"A"))
-    await journal.save(ids[1], response(b"bad request", status=400))
-    await journal.save(ids[2], Failure(FailureKind.TIMEOUT, "no answer in 600 s", Paid.MAYBE, 600.0, b"par"))
+    await save(journal, ids[0], response(b"A"))
+    await save(journal, ids[1], response(b"bad request", status=400))
+    await save(journal, ids[2], Failure(FailureKind.TIMEOUT, "no answer in 600 s", Paid.MAYBE, 600.0, b"par"))
     journal.settle(rows[0].request_id or 0, State.ANSWERED, ids[0], 1)
     journal.settle(rows[1].request_id or 0, State.FAILED, ids[1], 1)
     journal.settle(rows[2].request_id or 0, State.UNANSWERED, ids[2], 3)
@@ -84,7 +84,7 @@ def test_all_attempts_of_a_row_are_kept_over_runs(path: Path) -> None:
             (attempt_id,) = await journal.intend(
                 [(row.request_id or 0, b"re-asked" if status == 200 else None)]
             )
-            await journal.save(attempt_id, response(b"%d" % status, status=status, retry_after="2"))
+            await save(journal, attempt_id, response(b"%d" % status, status=status, retry_after="2"))
             state = State.ANSWERED if status == 200 else State.UNANSWERED
             journal.settle(row.request_id or 0, state, attempt_id, row.attempts + 1)
 
@@ -117,7 +117,7 @@ def test_other_processes_read_while_a_run_writes(path: Path) -> None:
             rows = await admit(journal, range(30))
             ids = await journal.intend([(row.request_id or 0, None) for row in rows])
             for done, (row, attempt_id) in enumerate(zip(rows, ids, strict=True), 1):
-                await journal.save(attempt_id, response(b"%d" % done))
+                await save(journal, attempt_id, response(b"%d" % done))
                 journal.settle(row.request_id or 0, State.ANSWERED, attempt_id, 1)
                 if done % 10 == 0:
                     await journal.flush()

@@ -14,7 +14,7 @@ import pytest
 from batchllm.errors import InputError
 from batchllm.journal import Journal, JournalReader, Orphan, State, database, recovery
 from batchllm.records import Failure, FailureKind, Paid
-from tests.journal_jobs import admit, answer_to, key_of, response, ticking
+from tests.journal_jobs import admit, answer_to, key_of, response, save, ticking
 
 
 @pytest.fixture
@@ -36,13 +36,13 @@ def test_an_answer_saved_but_not_settled_is_handed_to_the_next_run(path: Path, t
             journal.begin_plan("job")
             rows = await admit(journal, "abcd")
             ids = await journal.intend([(row.request_id or 0, None) for row in rows])
-            await journal.save(ids[0], response(b"settled"))
+            await save(journal, ids[0], response(b"settled"))
             journal.settle(rows[0].request_id or 0, State.ANSWERED, ids[0], 1)
-            await journal.save(ids[1], response(b"paid", x_request_id="r1"))
-            await journal.save(ids[2], Failure(FailureKind.TIMEOUT, "hung", Paid.MAYBE, 1.0))
-            await journal.save(ids[3], response(b"slow down", status=429))
+            await save(journal, ids[1], response(b"paid", x_request_id="r1"))
+            await save(journal, ids[2], Failure(FailureKind.TIMEOUT, "hung", Paid.MAYBE, 1.0))
+            await save(journal, ids[3], response(b"slow down", status=429))
             (again,) = await journal.intend([(rows[3].request_id or 0, None)])
-            await journal.save(again, response(b"broken", status=500))
+            await save(journal, again, response(b"broken", status=500))
             return killed(journal, tmp_path / "killed")
 
     with Journal.open(asyncio.run(first())) as journal:
@@ -67,7 +67,7 @@ def test_an_answer_is_found_behind_a_later_attempt_that_died(path: Path, tmp_pat
             journal.begin_plan("job")
             (row,) = await admit(journal, "a")
             (one,) = await journal.intend([(row.request_id or 0, None)])
-            await journal.save(one, response(b"not valid"))
+            await save(journal, one, response(b"not valid"))
             await journal.intend([(row.request_id or 0, b"once more")])
             return killed(journal, tmp_path / "killed")
 
@@ -83,7 +83,7 @@ def test_requests_of_a_dead_run_are_counted_once_with_their_rows(path: Path, tmp
             journal.begin_plan("job")
             rows = await admit(journal, ["a", None, "b", "c"])
             ids = await journal.intend([(rows[i].request_id or 0, None) for i in (0, 2, 3)])
-            await journal.save(ids[1], response(b"x"))
+            await save(journal, ids[1], response(b"x"))
             return killed(journal, tmp_path / "killed")
 
     path = asyncio.run(first())
@@ -124,7 +124,7 @@ def test_an_answer_taken_from_another_job_is_never_an_orphan(path: Path, tmp_pat
             journal.begin_plan("other")
             (row,) = await admit(journal, "a")
             (attempt_id,) = await journal.intend([(row.request_id or 0, None)])
-            await journal.save(attempt_id, response(b"reused", x_request_id="r"))
+            await save(journal, attempt_id, response(b"reused", x_request_id="r"))
             journal.settle(row.request_id or 0, State.ANSWERED, attempt_id, 1)
         with JournalReader.open(other) as reader, Journal.open(path) as journal:
             journal.begin_plan("job")
@@ -186,7 +186,7 @@ WRITER = """
 import asyncio, os, random, sys
 from pathlib import Path
 from batchllm.journal import Journal, State
-from tests.journal_jobs import admit, answer_to, response
+from tests.journal_jobs import admit, answer_to, response, save
 
 async def whole(path, seed, rows):
     rng = random.Random(seed)
@@ -207,7 +207,7 @@ async def whole(path, seed, rows):
             (attempt_id,) = await journal.intend([(row.request_id, None)])
             os.write(said, b"sent %d\\n" % row.row_index)
             await asyncio.sleep(rng.random() * 0.002)
-            await journal.save(attempt_id, response(answer_to(names[row.row_index], row.ordinal)))
+            await save(journal, attempt_id, response(answer_to(names[row.row_index], row.ordinal)))
             os.write(said, b"kept %d\\n" % row.row_index)
             journal.settle(row.request_id, State.ANSWERED, attempt_id, row.attempts + 1)
 

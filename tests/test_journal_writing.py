@@ -15,7 +15,7 @@ from batchllm.errors import JobError
 from batchllm.journal import Journal, JournalReader, State, inbox
 from batchllm.journal.store import Group, Store, Written
 from batchllm.records import Failure, FailureKind, Paid, Response
-from tests.journal_jobs import admit, answer_to, key_of, response, run, ticking
+from tests.journal_jobs import admit, answer_to, key_of, response, run, save, ticking
 
 
 def dump(path: Path) -> list[str]:
@@ -46,7 +46,7 @@ def test_the_thread_and_the_inline_mode_write_the_same_database(tmp_path: Path, 
             await run(journal, NAMES, dedupe=dedupe)
             again = await admit(journal, ["late"], 11)
             (attempt_id,) = await journal.intend([(again[0].request_id or 0, b"asked again")])
-            await journal.save(attempt_id, Failure(FailureKind.TIMEOUT, "it hung", Paid.MAYBE, 9.0, b"{"))
+            await save(journal, attempt_id, Failure(FailureKind.TIMEOUT, "it hung", Paid.MAYBE, 9.0, b"{"))
             journal.settle(again[0].request_id or 0, State.UNANSWERED, attempt_id, 1)
             journal.close(69)
 
@@ -64,7 +64,7 @@ def test_inline_futures_are_done_when_they_are_returned(path: Path) -> None:
             assert admitting.done()
             intending = journal.intend([(admitting.result()[0].request_id or 0, None)])
             assert intending.done()
-            assert journal.save(intending.result()[0], response(b"x")).done()
+            assert save(journal, intending.result()[0], response(b"x")).done()
 
     asyncio.run(whole())
 
@@ -88,9 +88,9 @@ def test_many_saves_share_one_commit(path: Path, monkeypatch: pytest.MonkeyPatch
             rows = await admit(journal, range(100))
             attempt_ids = await journal.intend([(row.request_id or 0, None) for row in rows])
             monkeypatch.setattr(Store, "write", slow)
-            first = journal.save(attempt_ids[0], response(b"first"))
+            first = save(journal, attempt_ids[0], response(b"first"))
             await asyncio.to_thread(busy.wait, 10)
-            rest = [journal.save(attempt_id, response(b"x")) for attempt_id in attempt_ids[1:]]
+            rest = [save(journal, attempt_id, response(b"x")) for attempt_id in attempt_ids[1:]]
             gathered.set()
             await asyncio.gather(first, *rest)
 
@@ -158,7 +158,7 @@ def test_a_save_is_on_the_disk_when_it_returns(path: Path) -> None:
             rows = await admit(journal, range(5))
             attempt_ids = await journal.intend([(row.request_id or 0, None) for row in rows])
             for attempt_id in attempt_ids:
-                await journal.save(attempt_id, response(b"%d" % attempt_id))
+                await save(journal, attempt_id, response(b"%d" % attempt_id))
                 other = sqlite3.connect(path)
                 query = "SELECT body FROM reply WHERE attempt_id = ?"
                 assert other.execute(query, (attempt_id,)).fetchone() == (b"%d" % attempt_id,)
@@ -201,7 +201,7 @@ def test_a_settlement_rides_on_the_next_commit_and_a_view_shows_it_at_once(path:
             journal.begin_plan("job")
             (row,) = await admit(journal, ["a"])
             (attempt_id,) = await journal.intend([(row.request_id or 0, None)])
-            await journal.save(attempt_id, response(b"x"))
+            await save(journal, attempt_id, response(b"x"))
             journal.settle(row.request_id or 0, State.FAILED, attempt_id, 1)
             journal.settle(row.request_id or 0, State.ANSWERED, attempt_id, 2)
             (known,) = journal.planned()
@@ -218,7 +218,7 @@ def test_a_row_admitted_after_a_settlement_sees_it(path: Path) -> None:
             journal.begin_plan("job", dedupe=True)
             (row,) = await admit(journal, ["a"])
             (attempt_id,) = await journal.intend([(row.request_id or 0, None)])
-            await journal.save(attempt_id, response(b"x"))
+            await save(journal, attempt_id, response(b"x"))
             journal.settle(row.request_id or 0, State.ANSWERED, attempt_id, 1)
             (twin,) = await admit(journal, ["a"], 1)
             assert (twin.request_id, twin.state, twin.shared) == (row.request_id, State.ANSWERED, True)
@@ -234,7 +234,7 @@ def test_a_request_that_is_sent_again_is_open_again(path: Path) -> None:
             journal.begin_plan("job")
             (row,) = await admit(journal, ["a"])
             (attempt_id,) = await journal.intend([(row.request_id or 0, None)])
-            await journal.save(attempt_id, response(b"no label"))
+            await save(journal, attempt_id, response(b"no label"))
             journal.settle(row.request_id or 0, State.FAILED, attempt_id, 1)
             return row.request_id or 0
 
@@ -266,7 +266,7 @@ def test_any_header_can_be_saved_and_only_listed_ones_are(path: Path, headers: d
             journal.begin_plan("job")
             (row,) = await admit(journal, ["a"])
             (attempt_id,) = await journal.intend([(row.request_id or 0, None)])
-            await journal.save(attempt_id, Response(200, headers, b"x", float("nan")))
+            await save(journal, attempt_id, Response(200, headers, b"x", float("nan")))
 
     asyncio.run(whole())
     kept = {name: value for name, value in headers.items() if value != "secret"}
@@ -282,8 +282,8 @@ def test_a_failure_with_any_text_and_bytes_comes_back(path: Path) -> None:
             journal.begin_plan("job")
             (row,) = await admit(journal, ["a"])
             (attempt_id,) = await journal.intend([(row.request_id or 0, b"other bytes")])
-            await journal.save(
-                attempt_id, Failure(FailureKind.CUT, "cut \udcff", Paid.MAYBE, 1.5, b"\x00\xff{")
+            await save(
+                journal, attempt_id, Failure(FailureKind.CUT, "cut \udcff", Paid.MAYBE, 1.5, b"\x00\xff{")
             )
 
     asyncio.run(whole())
@@ -299,7 +299,7 @@ def test_an_abandoned_wait_does_not_lose_the_answer(path: Path) -> None:
             journal.begin_plan("job")
             rows = await admit(journal, range(20))
             attempt_ids = await journal.intend([(row.request_id or 0, None) for row in rows])
-            waits = [journal.save(attempt_id, response(b"%d" % attempt_id)) for attempt_id in attempt_ids]
+            waits = [save(journal, attempt_id, response(b"%d" % attempt_id)) for attempt_id in attempt_ids]
             for wait in waits[::2]:
                 wait.cancel()
             await asyncio.gather(*waits[1::2])
@@ -316,7 +316,7 @@ def test_what_was_not_awaited_is_written_at_the_close(path: Path) -> None:
             journal.begin_plan("job")
             (row,) = await admit(journal, ["a"])
             (attempt_id,) = await journal.intend([(row.request_id or 0, None)])
-            journal.save(attempt_id, response(b"x"))
+            save(journal, attempt_id, response(b"x"))
             journal.settle(row.request_id or 0, State.ANSWERED, attempt_id, 1)
             journal.put("learned", {"rpm": 600.5})
             journal.close(0)
@@ -369,7 +369,7 @@ def test_the_rate_is_bounded_by_the_disk_not_by_the_rows(path: Path) -> None:
             patch.setattr(Store, "write", counted)
 
             async def land(attempt_id: int) -> None:
-                await journal.save(attempt_id, response(answer_to(attempt_id, 0)))
+                await save(journal, attempt_id, response(answer_to(attempt_id, 0)))
 
             await asyncio.gather(*map(land, attempt_ids))
 

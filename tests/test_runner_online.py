@@ -2,19 +2,19 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from batchllm.answer import Reader
-from batchllm.errors import Interrupted, JobError, Unavailable, UsageError
+from batchllm.errors import CannotWrite, Interrupted, JobError, Unavailable, UsageError
 from batchllm.journal import Journal, State
 from batchllm.limiter import Limiter
-from batchllm.records import ChatRequest, FailureKind, Pace, Paid
+from batchllm.records import ChatRequest, Failure, FailureKind, Pace, Paid, Response
 from batchllm.retry import RetryPolicy
-from batchllm.runner.online import Online, Ticket
+from batchllm.runner.online import Online, Settled, Ticket
 from batchllm.runner.tally import Tally
 from batchllm.template import AnswerSpec
 from tests.fakes import FakeClient, answered, in_turn, lost, rows_with, status
@@ -39,6 +39,7 @@ class Trip:
         self.notes: dict[int, str] = {}
         self.ended_at = 0.0
         self.road: Online | None = None
+        self.settled: Settled = lambda ticket, answer, state: None
 
     def run(self, stop_at: float | None = None, second_at: float | None = None) -> "Trip":
         run_virtual(self._run(stop_at, second_at))
@@ -64,6 +65,7 @@ class Trip:
             retry=RetryPolicy(self.pace.max_attempts, random.Random(1)),
             tally=self.tally,
             grace_s=self.grace_s,
+            settled=lambda ticket, answer, state: self.settled(ticket, answer, state),
         )
         if stop_at is not None:
             loop.call_at(stop_at, lambda: self.road and self.road.stop(Interrupted(15)))
@@ -221,22 +223,39 @@ def test_a_bug_in_the_client_stops_the_run_loudly_and_keeps_what_was_received(tm
 
 
 def test_a_journal_that_fails_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved = Journal.save
+    save = Journal.save
     seen: list[int] = []
 
-    def full(self: Journal, attempt_id: int, outcome: object) -> object:
+    def full(
+        self: Journal, attempt_id: int, outcome: Response | Failure, saved: Callable[[Exception | None], None]
+    ) -> None:
         seen.append(attempt_id)
         if len(seen) == 6:
-            from batchllm.errors import CannotWrite
-
-            raise CannotWrite("the disk is full")
-        return saved(self, attempt_id, outcome)  # type: ignore[arg-type]
+            saved(CannotWrite("the disk is full"))
+        else:
+            save(self, attempt_id, outcome, saved)
 
     monkeypatch.setattr(Journal, "save", full)
     client = FakeClient()
     with pytest.raises(JobError, match="the disk is full"):
         Trip(tmp_path, client, rows=500).run()
     assert len(client.sent) < 30
+
+
+def test_trouble_in_landing_one_row_stops_the_run_and_lands_the_rest(tmp_path: Path) -> None:
+    client = FakeClient()
+    trip = Trip(tmp_path, client, rows=40)
+    settled: list[int] = []
+
+    def landing(ticket: Ticket, answer: object, state: object) -> None:
+        settled.append(ticket.request.row_index)
+        if len(settled) == 5:
+            raise ZeroDivisionError
+
+    trip.settled = landing
+    with pytest.raises(ZeroDivisionError):
+        trip.run()
+    assert sorted(settled) == sorted(row for _, row in client.sent)
 
 
 def test_a_request_that_no_limit_holds_fails_its_row_and_says_so(tmp_path: Path) -> None:

@@ -110,12 +110,26 @@ class Journal:
         rows = self._attempts(intents, self._clock())
         return self._submit(Kind.WRITE, (rows, (), [row[0] for row in rows]))
 
-    def save(self, attempt_id: int, outcome: Response | Failure) -> "asyncio.Future[None]":
-        """Keeps what an attempt brought, once; it is durable when the future has its result."""
-        return self._submit(Kind.SAVE, (attempt_id, self._clock(), outcome))
+    def save(
+        self, attempt_id: int, outcome: Response | Failure, saved: Callable[[Exception | None], None]
+    ) -> None:
+        """Keeps what an attempt brought, once; a call for every row, so it makes no future.
+
+        Args:
+            attempt_id: The attempt.
+            outcome: What it brought.
+            saved: Called in the event loop when that is durable, with ``None``, or with why it will not be (without
+                a thread before ``save`` returns). It must not raise.
+        """
+        self._writer.submit(
+            Kind.SAVE,
+            (attempt_id, self._clock(), outcome),
+            lambda _, error: saved(error),
+            asyncio.get_running_loop(),
+        )
 
     def save_all(self, outcomes: Sequence[tuple[int, Response | Failure]]) -> "asyncio.Future[None]":
-        """Keeps what many attempts brought, all or none of it; the way for results that arrive as a file."""
+        """Keeps what attempts brought, all or none of it; the way for results that arrive as a file."""
         now = self._clock()
         saves = [(attempt_id, now, outcome) for attempt_id, outcome in outcomes]
         return self._submit(Kind.WRITE, ((), saves, None))
@@ -236,6 +250,16 @@ class Journal:
         self.close()
 
     def _submit(self, kind: Kind, payload: Any) -> "asyncio.Future[Any]":
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._writer.submit(kind, payload, future)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+
+        def done(result: Any, error: Exception | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        self._writer.submit(kind, payload, done, loop)
         return future

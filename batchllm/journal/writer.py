@@ -1,9 +1,9 @@
 """The journal's thread: it commits whatever waits as soon as the last commit returns.
 
-Callers put operations into a queue and get futures. The thread takes all that wait, writes them in one
-transaction, and resolves their futures with a single call into the event loop; while it waits for the disk, the
-next group gathers. So the disk's own latency decides how large a group is: one answer commits alone at once, and
-under load hundreds share one fsync.
+Callers put operations into a queue, each with what is to be called when it is done. The thread takes all that
+wait, writes them in one transaction, and tells all of them with a single call into the event loop; while it waits
+for the disk, the next group gathers. So the disk's own latency decides how large a group is: one answer commits
+alone at once, and under load hundreds share one fsync.
 
 After an error of the disk nothing is tried again: what a failed fsync left behind is not known, and a second
 fsync may report success for data that is gone. The error goes to every waiter and every later caller. The one
@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -34,12 +35,15 @@ class Kind(IntEnum):
     ADMIT = 0  # a sequence of items
     WRITE = 1  # (intents, saves as of SAVE, the result)
     SAVE = 2  # (attempt id, received_at, Response | Failure)
-    CALL = 3  # a function on the store's connection, within the transaction; its future is a concurrent one
-    STOP = 4  # a function that ends the run, after all else; its future is a concurrent one
+    CALL = 3  # a function on the store's connection, within the transaction
+    STOP = 4  # a function that ends the run, after all else; a future waits for it
 
 
-Operation = tuple[Kind, Any, Any]
-"""Kind, payload, future."""
+Done = Callable[[Any, Exception | None], None]
+"""Told the result of an operation, once it is durable, or why there is none; it must not raise."""
+
+Operation = tuple[Kind, Any, Any, asyncio.AbstractEventLoop | None]
+"""Kind, payload, ``Done``, and the event loop that it is called in; ``None`` is the writer's thread."""
 
 
 class Writer:
@@ -81,14 +85,16 @@ class Writer:
             self._open(open_store, opening)
         return opening.result()
 
-    def submit(self, kind: Kind, payload: Any, future: Any) -> None:
-        """Queues an operation; its future is resolved when it is durable."""
+    def submit(
+        self, kind: Kind, payload: Any, done: Done, loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        """Queues an operation; ``done`` is called when it is durable."""
         if self._stopped:
             raise RuntimeError("the journal is closed")
         if self._threaded:
-            self._queue.put((kind, payload, future))
+            self._queue.put((kind, payload, done, loop))
         else:
-            self._commit([(kind, payload, future)])
+            self._commit([(kind, payload, done, None)])
 
     def settle(self, settlement: Settlement) -> None:
         """Queues a settlement, which rides on the next commit."""
@@ -110,7 +116,7 @@ class Writer:
     def call(self, function: Callable[[], Any]) -> Any:
         """Runs a function within a transaction of the journal, after all that waits, and returns its result."""
         future: Future[Any] = Future()
-        self.submit(Kind.CALL, function, future)
+        self.submit(Kind.CALL, function, partial(_resolve, future))
         return future.result()
 
     def stop(self, finish: Callable[[], None]) -> None:
@@ -123,7 +129,7 @@ class Writer:
         self._stopped = True
         stopping: Future[None] = Future()
         if self._thread is not None:
-            self._queue.put((Kind.STOP, finish, stopping))
+            self._queue.put((Kind.STOP, finish, stopping, None))
             self._thread.join()
         else:
             self._commit([])
@@ -150,7 +156,7 @@ class Writer:
             operations = [queue.get()]
             operations += [queue.get_nowait() for _ in range(queue.qsize())]
             if operations[-1][0] is Kind.STOP:
-                _, finish, stopping = operations.pop()
+                _, finish, stopping, _ = operations.pop()
                 self._commit(operations)
                 self._stop(finish, stopping)
                 return
@@ -178,39 +184,42 @@ class Writer:
             self.failure.__cause__ = error
 
     def _commit(self, operations: Sequence[Operation]) -> None:
-        """Writes one group and resolves its futures."""
+        """Writes one group and tells whoever waits."""
         if self.failure is None:
             try:
-                self._resolve(self._write(operations))
-                return
+                written = self._write(operations)
             except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, or would wait for ever
                 self._full = isinstance(error, sqlite3.Error) and code_of(error) == FULL
                 self._fail(error)
+            else:
+                _tell(written)
+                return
         if self._full:
             operations = self._salvage(operations)
-        self._refuse(operations)
+        _tell([(done, loop, None, self.failure) for _, _, done, loop in operations])
 
-    def _write(self, operations: Sequence[Operation]) -> list[tuple[Any, Any]]:
-        """Writes one group; returns each future with its result."""
+    def _write(self, operations: Sequence[Operation]) -> "list[_Told]":
+        """Writes one group; returns what to tell whom."""
         group = Group()
-        results: list[tuple[Any, Any]] = []
-        admits: list[Any] = []
-        calls: list[Any] = []
-        for kind, payload, future in operations:
+        told: list[_Told] = []
+        admits: list[Operation] = []
+        calls: list[Operation] = []
+        for operation in operations:
+            kind, payload, done, loop = operation
             if kind is Kind.SAVE:
                 group.replies.append(pack(*payload))
-                results.append((future, None))
+                told.append((done, loop, None, None))
             elif kind is Kind.WRITE:
                 intents, saves, result = payload
                 group.intents += intents
                 group.replies += [pack(*save) for save in saves]
-                results.append((future, result))
+                told.append((done, loop, result, None))
             elif kind is Kind.ADMIT:
                 group.admissions.append(payload)
-                admits.append(future)
+                admits.append(operation)
             else:
                 group.calls.append(payload)
-                calls.append(future)
+                calls.append(operation)
         for _ in range(len(self._settlements)):
             settlement = self._settlements.popleft()
             group.settlements[settlement[0]] = settlement
@@ -218,66 +227,55 @@ class Writer:
             key, value = self._meta.popleft()
             group.meta[key] = value
         written = self._store.write(group)
-        results += zip(admits, written.admitted, strict=True)
-        for future, result in zip(calls, written.called, strict=True):
-            future.set_result(result)
-        return results
+        for waiting, results in ((admits, written.admitted), (calls, written.called)):
+            told += [
+                (done, loop, result, None)
+                for (_, _, done, loop), result in zip(waiting, results, strict=True)
+            ]
+        return told
 
     def _salvage(self, operations: Sequence[Operation]) -> list[Operation]:
         """Saves answers one by one while they fit; returns what could not be done."""
         left: list[Operation] = []
         for operation in operations:
-            kind, payload, future = operation
+            kind, payload, done, loop = operation
             if kind is Kind.SAVE and self._full:
                 try:
                     self._store.write(Group(replies=[pack(*payload)]))
                 except sqlite3.Error as error:
                     self._full = code_of(error) == FULL
                 else:
-                    self._resolve([(future, None)])
+                    _tell([(done, loop, None, None)])
                     continue
             left.append(operation)
         return left
 
-    def _resolve(self, results: list[tuple[Any, Any]]) -> None:
-        if not results:
-            return
-        if self._threaded:
-            self._in_loop(results[0][0], _set_results, results)
-        else:
-            _set_results(results)
 
-    def _refuse(self, operations: Sequence[Operation]) -> None:
-        """Delivers the failure to whoever waits."""
-        assert self.failure is not None
-        waiting = []
-        for kind, _, future in operations:
-            if kind is Kind.CALL:
-                future.set_exception(self.failure)
-            else:
-                waiting.append(future)
-        if not waiting:
-            return
-        if self._threaded:
-            self._in_loop(waiting[0], _set_failure, waiting, self.failure)
-        else:
-            _set_failure(waiting, self.failure)
+_Told = tuple[Done, asyncio.AbstractEventLoop | None, Any, Exception | None]
+"""Whom to tell, in which event loop, the result, and why there is none."""
 
-    @staticmethod
-    def _in_loop(future: "asyncio.Future[Any]", function: Callable[..., None], *arguments: Any) -> None:
+
+def _tell(told: Sequence[_Told]) -> None:
+    """Tells whoever waits: in this thread, or all of an event loop's with one call into it."""
+    loops = {loop for _, loop, _, _ in told}
+    for loop in loops:
+        theirs = [(done, result, error) for done, of, result, error in told if of is loop]
+        if loop is None:
+            _tell_all(theirs)
+            continue
         try:
-            future.get_loop().call_soon_threadsafe(function, *arguments)
+            loop.call_soon_threadsafe(_tell_all, theirs)
         except RuntimeError:
             pass  # the loop is closed: nobody waits any more, and what was written stays written
 
 
-def _set_results(results: Sequence[tuple["asyncio.Future[Any]", Any]]) -> None:
-    for future, result in results:
-        if not future.done():
-            future.set_result(result)
+def _tell_all(told: Sequence[tuple[Done, Any, Exception | None]]) -> None:
+    for done, result, error in told:
+        done(result, error)
 
 
-def _set_failure(futures: Sequence["asyncio.Future[Any]"], failure: Exception) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_exception(failure)
+def _resolve(future: "Future[Any]", result: Any, error: Exception | None) -> None:
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)

@@ -3,15 +3,19 @@
 One coroutine feeds tickets from the plan into the limiter's bounded look-ahead, one dispatches what the limiter
 grants, and each request in flight is a task. The order of three steps is what the first promise rests on:
 the intent is durable before the request leaves; the raw answer is durable before anything reads it; only then
-is the slot free and the row counted. A row's trouble ends in its ticket; a job's trouble stops the road: no
-new request leaves, those in flight get a grace period, and everything that arrives is kept.
+is the slot free and the row counted. Those two waits for the disk are callbacks: what the journal makes durable
+together departs and lands together, without a task or a future for each row. A row's trouble ends in its ticket; a
+job's trouble stops the road: no new request leaves, those in flight get a grace period, and everything that arrives
+is kept.
 """
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from batchllm.answer import Reader
@@ -28,6 +32,7 @@ from batchllm.runner.tally import Tally
 log = logging.getLogger("batchllm.runner")
 
 OK = 200
+_NOT_SENT = Failure(FailureKind.CONNECT, "not sent: the run was stopped", Paid.NO, 0.0)
 LOOK_AHEAD = 512
 """Tickets that wait in the limiter; enough to hide the journal's latency, few enough to weigh nothing."""
 
@@ -116,6 +121,7 @@ class Online:
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._flights: set[asyncio.Future[Any]] = set()
+        self._saving = 0
         self._stopped_by: BaseException | None = None
         self._aborted = False
         self._same_rejection = SameRejection()
@@ -173,7 +179,7 @@ class Online:
                 self._launch(poll.grants)
             if self._limiter.waiting < LOOK_AHEAD:
                 self._room.set()
-            if feeder.done() and not (self._flights or self._held or self._limiter.waiting):
+            if feeder.done() and not (self._flights or self._saving or self._held or self._limiter.waiting):
                 return
             timer = None if poll.wake_at is None else loop.call_at(poll.wake_at, self._wake.set)
             await self._wake.wait()
@@ -181,13 +187,18 @@ class Online:
                 timer.cancel()
 
     async def _land_all(self) -> None:
-        """Waits for what is in flight, for the grace period at most, and gives up the rest."""
-        if self._flights and not self._aborted:
-            await asyncio.wait(self._flights, timeout=self._grace_s if self._stopped_by is not None else None)
+        """Waits for what is in flight, for the grace period at most, gives up the rest, and lands what arrived."""
+        loop = asyncio.get_running_loop()
+        until = math.inf if self._stopped_by is None else loop.time() + self._grace_s
+        while self._flights and not self._aborted and (left_s := until - loop.time()) > 0:
+            # What departs meanwhile ends too: it finds that the run was stopped, and is kept as not sent.
+            await asyncio.wait(self._flights, timeout=None if left_s == math.inf else left_s)
         for flight in self._flights:
             flight.cancel()
         if self._flights:
             await asyncio.gather(*self._flights, return_exceptions=True)
+        if self._saving:
+            await asyncio.gather(self._journal.flush(), return_exceptions=True)
 
     def _launch(self, granted: Sequence[Ticket]) -> None:
         """Sends what the budget holds; the rest waits until what is in flight has cost less than it might have."""
@@ -199,14 +210,15 @@ class Online:
             ticket.reserved = reserved
             ready.append(ticket)
         if not ready:
-            if not self._flights:
+            if not self._flights and not self._saving:
                 left = self._tally.rows - self._tally.ended
                 rows = "one row" if left == 1 else f"{left:,} rows"
                 self.stop(BudgetStop(f"{self._meter.shortage(held[0].request)} with the {rows} left"))
             return
-        flight = asyncio.create_task(self._depart(ready))
-        self._flights.add(flight)
-        flight.add_done_callback(self._watch)
+        intents = [(t.request_id, t.request.body if t.asked_again else None) for t in ready]
+        departure = self._journal.intend(intents)
+        self._flights.add(departure)
+        departure.add_done_callback(partial(self._depart, ready))
 
     def _watch(self, task: "asyncio.Future[Any]") -> None:
         self._flights.discard(task)
@@ -214,34 +226,46 @@ class Online:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.stop(error)
 
-    async def _depart(self, tickets: Sequence[Ticket]) -> None:
-        """Makes the intents durable in one group, then sends: the first ticket here, each other in a task."""
-        intents = [(t.request_id, t.request.body if t.asked_again else None) for t in tickets]
-        attempt_ids = await self._journal.intend(intents)
-        for ticket, attempt_id in zip(tickets[1:], attempt_ids[1:], strict=True):
+    def _depart(self, tickets: Sequence[Ticket], intended: "asyncio.Future[list[int]]") -> None:
+        """The intents of a group are durable: its requests leave, each in a task."""
+        self._watch(intended)
+        if intended.cancelled() or intended.exception() is not None:
+            return
+        for ticket, attempt_id in zip(tickets, intended.result(), strict=True):
             flight = asyncio.create_task(self._fly(ticket, attempt_id))
             self._flights.add(flight)
             flight.add_done_callback(self._watch)
-        await self._fly(tickets[0], attempt_ids[0])
 
     async def _fly(self, ticket: Ticket, attempt_id: int) -> None:
         if self._stopped_by is not None:
-            unsent = Failure(FailureKind.CONNECT, "not sent: the run was stopped", Paid.NO, 0.0)
-            self._meter.settle(ticket.request, ticket.reserved, unsent)
-            await self._journal.save(attempt_id, unsent)
-            return
-        if not ticket.sent:
-            ticket.sent = True
-            self._tally.requests += 1
-        self._tally.attempts += 1
-        outcome = await self._client.send(ticket.request)
-        saved = self._journal.save(attempt_id, outcome)
+            outcome: Response | Failure = _NOT_SENT
+        else:
+            if not ticket.sent:
+                ticket.sent = True
+                self._tally.requests += 1
+            self._tally.attempts += 1
+            outcome = await self._client.send(ticket.request)
         if isinstance(outcome, Response) and outcome.status == OK:
-            # The intent of whoever takes the slot stands behind this answer in the journal's queue.
+            # Whoever takes the slot is granted later, so its intent stands behind this answer in the journal's queue.
             self._limiter.landed(ticket)
             self._wake.set()
-        await saved
-        self._land(ticket, attempt_id, outcome)
+        self._saving += 1
+        self._journal.save(attempt_id, outcome, partial(self._saved, ticket, attempt_id, outcome))
+
+    def _saved(
+        self, ticket: Ticket, attempt_id: int, outcome: Response | Failure, error: Exception | None
+    ) -> None:
+        """An outcome is durable, or will not be."""
+        self._saving -= 1
+        try:
+            if error is not None:
+                self.stop(error)
+            elif outcome is _NOT_SENT:
+                self._meter.settle(ticket.request, ticket.reserved, outcome)
+            else:
+                self._land(ticket, attempt_id, outcome)
+        except Exception as trouble:  # noqa: BLE001 - it is the run's; the rest of the group has to land
+            self.stop(trouble)
 
     def _land(self, ticket: Ticket, attempt_id: int, outcome: Response | Failure) -> None:
         """Decides what a durable outcome means for its ticket."""

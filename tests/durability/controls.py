@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from batchllm.journal import Journal, database, inbox
-from batchllm.journal.writer import Kind
+from batchllm.journal.writer import Done, Kind
 from batchllm.records import Failure, Response
 from batchllm.sink.atomic import AtomicFile
 
@@ -75,19 +75,24 @@ def acknowledged_before_durable() -> None:
     """An answer counts as saved as soon as it waits for the disk."""
     save = Journal.save
 
-    # The driver's note of the acknowledgement hangs on the future that the runner awaits; give both the early one.
-    def early(self: Journal, attempt_id: int, outcome: Response | Failure) -> "asyncio.Future[None]":
-        submit = self._submit
+    # The driver notes what the runner is told, whichever of the two patches comes first: the writer tells both early.
+    def early(
+        self: Journal,
+        attempt_id: int,
+        outcome: Response | Failure,
+        saved: Callable[[Exception | None], None],
+    ) -> None:
+        submit = self._writer.submit
 
-        def submitted(kind: Kind, payload: Any) -> "asyncio.Future[Any]":
-            _unheard(submit(kind, payload))
-            return _done(None)
+        def submitted(kind: Kind, payload: Any, done: Done, loop: asyncio.AbstractEventLoop) -> None:
+            submit(kind, payload, lambda result, error: None, loop)
+            loop.call_soon(done, None, None)
 
-        self._submit = submitted  # type: ignore[method-assign]
+        self._writer.submit = submitted  # type: ignore[method-assign, assignment]
         try:
-            return save(self, attempt_id, outcome)
+            save(self, attempt_id, outcome, saved)
         finally:
-            del self._submit  # type: ignore[method-assign]
+            del self._writer.submit  # type: ignore[method-assign]
 
     Journal.save = early  # type: ignore[method-assign]
 

@@ -121,16 +121,20 @@ def note_what_is_acknowledged(notes: Notes, ids: dict[int, str]) -> None:
     """Every answer that the journal reports as durable is noted before the runner hears of it."""
     save = Journal.save
 
-    def noted(self: Journal, attempt_id: int, outcome: Response | Failure) -> "asyncio.Future[None]":
-        future = save(self, attempt_id, outcome)
+    def noted(
+        self: Journal,
+        attempt_id: int,
+        outcome: Response | Failure,
+        saved: Callable[[Exception | None], None],
+    ) -> None:
         identity = ids.pop(id(outcome), None)
 
-        def note(done: "asyncio.Future[None]") -> None:
-            if identity is not None and not done.cancelled() and done.exception() is None:
+        def note(error: Exception | None) -> None:
+            if identity is not None and error is None:
                 notes.add(event="acknowledged", attempt=attempt_id, id=identity)
+            saved(error)
 
-        future.add_done_callback(note)
-        return future
+        save(self, attempt_id, outcome, note)
 
     Journal.save = noted  # type: ignore[method-assign]
 
