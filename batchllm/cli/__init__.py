@@ -95,6 +95,7 @@ def main() -> None:
         sys.exit(INTERNAL_ERROR)
     finally:
         leave_stdout()
+        gc.freeze()  # or the interpreter's last collection looks at every class of every library: a fifth of a second
 
 
 def _interrupted(number: int, frame: object) -> None:

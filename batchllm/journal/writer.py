@@ -60,7 +60,8 @@ class Writer:
     def __init__(self, path: Path, *, threaded: bool) -> None:
         self._path = path
         self._threaded = threaded
-        self._queue: SimpleQueue[Operation] = SimpleQueue()
+        self._queue: SimpleQueue[list[Operation]] = SimpleQueue()
+        self._gathered: list[Operation] = []
         self._settlements: deque[Settlement] = deque()
         self._meta: deque[tuple[str, str]] = deque()
         self._thread: threading.Thread | None = None
@@ -91,10 +92,20 @@ class Writer:
         """Queues an operation; ``done`` is called when it is durable."""
         if self._stopped:
             raise RuntimeError("the journal is closed")
-        if self._threaded:
-            self._queue.put((kind, payload, done, loop))
-        else:
+        if not self._threaded:
             self._commit([(kind, payload, done, None)])
+            return
+        self._gathered.append((kind, payload, done, loop))
+        if loop is None:
+            self._hand_over()
+        elif len(self._gathered) == 1:
+            loop.call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        """Gives the thread all that one turn of the event loop has gathered; waking it for each row costs more."""
+        if self._gathered:
+            gathered, self._gathered = self._gathered, []
+            self._queue.put(gathered)
 
     def settle(self, settlement: Settlement) -> None:
         """Queues a settlement, which rides on the next commit."""
@@ -129,7 +140,8 @@ class Writer:
         self._stopped = True
         stopping: Future[None] = Future()
         if self._thread is not None:
-            self._queue.put((Kind.STOP, finish, stopping, None))
+            self._gathered.append((Kind.STOP, finish, stopping, None))
+            self._hand_over()
             self._thread.join()
         else:
             self._commit([])
@@ -153,8 +165,9 @@ class Writer:
             return
         queue = self._queue
         while True:
-            operations = [queue.get()]
-            operations += [queue.get_nowait() for _ in range(queue.qsize())]
+            operations = queue.get()
+            for _ in range(queue.qsize()):
+                operations += queue.get_nowait()
             if operations[-1][0] is Kind.STOP:
                 _, finish, stopping, _ = operations.pop()
                 self._commit(operations)
