@@ -85,6 +85,22 @@ class Entry(NamedTuple):
     attempt_id: int | None
 
 
+class Ended(NamedTuple):
+    """Rows with the same end.
+
+    Attributes:
+        state: How their requests ended; ``None`` for rows that are never sent.
+        reason: Why those are not: ``"skipped"``, or the first line of their note; else ``None``.
+        shared: Rows admitted before them mean the same requests.
+        rows: How many.
+    """
+
+    state: State | None
+    reason: str | None
+    shared: bool
+    rows: int
+
+
 class AttemptRecord(NamedTuple):
     """One attempt of a request, for people who look closely.
 

@@ -16,7 +16,17 @@ from batchllm.errors import CannotWrite, InputError, NotNow
 from batchllm.journal import verify
 from batchllm.journal.batches import BatchRecord, BatchResult, batches_of, replied, results_of
 from batchllm.journal.database import check_kind, connect
-from batchllm.journal.entries import SKIPPED, Admitted, AttemptRecord, Counts, Entry, State, Stored
+from batchllm.journal.entries import (
+    SKIPPED,
+    STATES,
+    Admitted,
+    AttemptRecord,
+    Counts,
+    Ended,
+    Entry,
+    State,
+    Stored,
+)
 from batchllm.journal.faults import damaged, sqlite_errors
 from batchllm.journal.place import is_there
 from batchllm.records import Response
@@ -149,6 +159,39 @@ class JournalReader:
                 yield found
             if len(page) < _PAGE:
                 return
+
+    def ended(self, states: Sequence[State], *, notes: bool) -> list[Ended]:
+        """Rows that have their end, from the first one on, without a gap: what a run may pass over unseen.
+
+        Rows are left to ``planned`` from the first one on that is on its way, or that does not match its check.
+
+        Args:
+            states: The states that are an end.
+            notes: Whether a row that could not be sent has its end too.
+
+        Returns:
+            How many there are of each kind; their sum is the index of the first row that is left.
+        """
+        final = ",".join(str(int(state)) for state in states)
+        left = self.select(
+            "SELECT row.row_index FROM row LEFT JOIN request ON request.request_id = row.request_id WHERE CASE"  # noqa: S608
+            f" WHEN row.request_id IS NOT NULL THEN request.state IN ({final}) AND {verify.SOUND}"
+            " ELSE row.note = ? OR ? END IS NOT 1 ORDER BY row.row_index LIMIT 1",
+            SKIPPED,
+            notes,
+        ) or self.select("SELECT max(row_index) + 1 FROM row")
+        bound = left[0][0] or 0
+        rows = self.select(
+            "SELECT request.state, substr(row.note, 1, instr(row.note || char(10), char(10)) - 1), row.shared, count(*)"
+            " FROM row LEFT JOIN request ON request.request_id = row.request_id WHERE row.row_index < ?"
+            " GROUP BY 1, 2, 3",
+            bound,
+        )
+        found = [
+            Ended(None if state is None else STATES[state], reason, shared == 1, count)
+            for state, reason, shared, count in rows
+        ]
+        return found if sum(kind.rows for kind in found) == bound else []
 
     def attempts_of(self, row_index: int) -> list[AttemptRecord]:
         """Every attempt of a row's request, of all runs, oldest first; none for a row that is never sent.

@@ -18,19 +18,19 @@ Three rules:
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
 from typing import Any
 
-from batchllm.journal import Admitted, Journal, JournalReader, State
+from batchllm.journal import Admitted, Ended, Journal, JournalReader, State
 from batchllm.records import Answer, ChatRequest, Row
 from batchllm.request import RequestBuilder, Skipped, Unsendable
 from batchllm.runner.again import Again
 from batchllm.runner.export import answer_of
 from batchllm.runner.online import Ticket
-from batchllm.runner.plan import BATCH, FIRST_BATCH, Plan
+from batchllm.runner.plan import BATCH, FIRST_BATCH, Plan, final_states
 from batchllm.runner.reuse import Reuse
 from batchllm.runner.stage import Stage
 from batchllm.runner.tally import Tally
@@ -214,20 +214,27 @@ def plan_of(
     stage: Stage,
     journal: Journal,
     *,
-    known: Iterator[Admitted],
+    continued: bool,
     tally: Tally,
     chosen: "range | frozenset[int] | None",
     reuse: Reuse | None = None,
     again: Again | None = None,
 ) -> Plan:
-    """The pass over the rows of a job, turn by turn where they are conversations."""
+    """The pass over the rows of a job, turn by turn where they are conversations.
+
+    A pass that an earlier run began goes on at the first row that has not its end, without a look at those before.
+    """
     source, job = stage.source, stage.job
+    passed: list[Ended] = []
+    if continued and chosen is None and job.conversation is None:
+        passed = journal.reader().ended(final_states(job.retry_failed), notes=not job.retry_failed)
+    start = sum(ended.rows for ended in passed)
     settings: dict[str, Any] = {
-        "known": known, "tally": tally, "chosen": chosen, "retry_failed": job.retry_failed,
-        "reuse": reuse, "again": again,
+        "known": journal.planned(start) if continued else iter(()), "tally": tally, "chosen": chosen,
+        "retry_failed": job.retry_failed, "reuse": reuse, "again": again, "passed": passed,
     }  # fmt: skip
     if job.conversation is None:
-        return Plan(source.rows(), stage.builder, journal, **settings)
+        return Plan(source.rows(start), stage.builder, journal, **settings)
     return ConversationPlan(
         source.rows(), stage.builder, journal, column=job.conversation, all_rows=source.rows(), **settings
     )

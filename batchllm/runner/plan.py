@@ -9,7 +9,7 @@ import random
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import islice
 
-from batchllm.journal import SKIPPED, Admitted, Journal, State
+from batchllm.journal import SKIPPED, Admitted, Ended, Journal, State
 from batchllm.records import Answer, ChatRequest, Row
 from batchllm.request import RequestBuilder, Skipped, Unsendable
 from batchllm.runner.again import Again, Final
@@ -22,6 +22,11 @@ BATCH = 256
 """Rows that go to the journal together; the first batch is small so that the first request leaves early."""
 
 FINAL = (State.ANSWERED, State.FAILED, State.PENDING)
+
+
+def final_states(retry_failed: bool) -> tuple[State, ...]:
+    """The states of requests that this run does not send again."""
+    return (State.ANSWERED, State.PENDING) if retry_failed else FINAL
 
 
 class Plan:
@@ -37,6 +42,7 @@ class Plan:
         retry_failed: Rows whose answer was a failure are sent again.
         reuse: Answers of other jobs.
         again: Goes on with rows whose answer, of an earlier run, is to be asked for once more.
+        passed: The rows before the first of ``rows``, which an earlier run ended.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class Plan:
         retry_failed: bool = False,
         reuse: Reuse | None = None,
         again: Again | None = None,
+        passed: Iterable[Ended] = (),
     ) -> None:
         self._rows = rows
         self._builder = builder
@@ -60,11 +67,13 @@ class Plan:
         self._tally = tally
         self._chosen = chosen
         self._retry_failed = retry_failed
-        self._final = (State.ANSWERED, State.PENDING) if retry_failed else FINAL
+        self._final = final_states(retry_failed)
         self._reuse = reuse
         self._again = again
         self._over: dict[int, Final] = {}
         self._on_the_way: set[int] = set()
+        for ended in passed:
+            self._count(ended)
 
     async def batches(self) -> AsyncIterator[Sequence[Ticket]]:
         """Tickets in input order, in batches; rows that need no request are counted on the way."""
@@ -205,21 +214,26 @@ class Plan:
             self._on_the_way.discard(ticket.request_id)
 
     def _count_found(self, entry: Admitted) -> None:
-        if entry.state is State.PENDING:
-            self._tally.pending += 1
-        elif entry.shared:
-            self._tally.duplicates += 1
-        else:
-            self._tally.before += 1
+        self._count(Ended(entry.state, None, entry.shared, 1))
 
     def _count_known(self, known: Admitted) -> None:
-        if known.request_id is not None:
-            self._count_found(known)
-        elif known.note == "skipped":
-            self._tally.skipped += 1
+        reason = None if known.note is None else known.note.partition("\n")[0]
+        self._count(Ended(known.state, reason, known.shared, 1))
+
+    def _count(self, ended: Ended) -> None:
+        """Counts rows that an earlier run ended."""
+        tally = self._tally
+        if ended.state is State.PENDING:
+            tally.pending += ended.rows
+        elif ended.state is not None and ended.shared:
+            tally.duplicates += ended.rows
+        elif ended.state is not None:
+            tally.before += ended.rows
+        elif ended.reason == SKIPPED:
+            tally.skipped += ended.rows
         else:
-            self._tally.failed += 1
-            self._tally.failed_by_reason[(known.note or "unknown").partition("\n")[0]] += 1
+            tally.failed += ended.rows
+            tally.failed_by_reason[ended.reason or "unknown"] += ended.rows
 
 
 def _usable(state: State | None, note: str | None) -> bool | None:

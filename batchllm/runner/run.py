@@ -6,7 +6,7 @@ that brings the answers, then the output. Whatever happens on the road, what was
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 from batchllm.errors import JobError
 from batchllm.job import Job
 from batchllm.journal import (
-    Admitted,
     JobLock,
     Journal,
     JournalReader,
@@ -114,8 +113,8 @@ class _Run:
         journal = open_journal(self._stage, rows=self._tally.rows, chosen=self._chosen)
         status: int | None = None
         try:
-            known = self._begin(journal)
-            await self._bring(journal, known)
+            continued = self._begin(journal)
+            await self._bring(journal, continued=continued)
             await journal.flush()
             figures = self._write(journal)
             seconds = asyncio.get_running_loop().time() - started_s
@@ -140,8 +139,12 @@ class _Run:
         finally:
             journal.close(status)
 
-    def _begin(self, journal: Journal) -> Iterator[Admitted]:
-        """Goes on where the last run stopped, and says what is left to do before anything is sent."""
+    def _begin(self, journal: Journal) -> bool:
+        """Goes on where the last run stopped, and says what is left to do before anything is sent.
+
+        Returns:
+            Whether the last run's pass over the input is continued.
+        """
         plan = begin(self._stage, journal, self._again)
         self._money.begin(journal, self._tally)
         left = self._tally.rows
@@ -150,13 +153,13 @@ class _Run:
             left -= counts.answered + counts.failed + counts.skipped + counts.unsendable + counts.pending
         forecast = self._money.forecast(journal, rows=self._tally.rows, left=max(0, left))
         self._confirm(replace(forecast, maybe_paid_rows=maybe_paid_rows(journal)))
-        return journal.planned() if plan.continued else iter(())
+        return plan.continued
 
-    async def _bring(self, journal: Journal, known: Iterator[Admitted]) -> None:
+    async def _bring(self, journal: Journal, *, continued: bool) -> None:
         """Brings every row to its end, by the road that is asked for; batches under way are looked after first."""
         by_batch = self._job.via == "batch"
         if not by_batch and not journal.batches.live():
-            await self._answer_rows(journal, known)
+            await self._answer_rows(journal, continued=continued)
             return
         from batchllm.runner.batch.setup import Surroundings, batch_road
 
@@ -170,17 +173,17 @@ class _Run:
                 progress=self._progress,
                 chosen=self._chosen,
                 reuse=Reuse(self._reuse, journal) if self._reuse else None,
-                online=None if by_batch else lambda: self._answer_rows(journal, journal.planned()),
+                online=None if by_batch else lambda: self._answer_rows(journal, continued=True),
             )
             await batch_road(run, self._waiting).travel()
 
-    async def _answer_rows(self, journal: Journal, known: Iterator[Admitted]) -> None:
+    async def _answer_rows(self, journal: Journal, *, continued: bool) -> None:
         job, tally = self._job, self._tally
         reuse = Reuse(self._reuse, journal) if self._reuse else None
         plan = plan_of(
             self._stage,
             journal,
-            known=known,
+            continued=continued,
             tally=tally,
             chosen=self._chosen,
             reuse=reuse,

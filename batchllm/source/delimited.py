@@ -42,20 +42,26 @@ class CsvSource(Source):
 
     def check(self) -> Census:
         """Read the whole file once; see ``Source``."""
-        return self._quick_look() or self._careful_look()
+        self._marks = []
+        found = self._quick_look()
+        if found is None:
+            self._marks = []
+            found = self._careful_look()
+        return found
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self, start: int = 0) -> Iterator[Row]:
         """The rows, streamed; see ``Source``."""
         self._digest = None
-        reading = Reading(self.path, self.name)
-        records = self._records(reading)
-        if (header := next(records, None)) is None or tuple(header[1]) != self.columns:
+        mark = self._mark_before(start)
+        reading = Reading(self.path, self.name, mark.offset if mark else 0)
+        records = self._records(reading, mark.line if mark else 1)
+        if mark is None and ((header := next(records, None)) is None or tuple(header[1]) != self.columns):
             raise InputError(
                 self.name, "its header changed while the job ran; run the same command again", line=1
             )
         columns = self.columns
         width = len(columns)
-        index = 0
+        index = mark.index if mark else 0
         for line, cells in records:
             if len(cells) != width:
                 if cells:
@@ -63,27 +69,35 @@ class CsvSource(Source):
                 if width > 1:
                     continue
                 cells = [""]  # a blank line
-            yield Row(index, line, dict(zip(columns, cells)), cells)  # noqa: B905 - as long as each other
+            if index >= start:
+                yield Row(index, line, dict(zip(columns, cells)), cells)  # noqa: B905 - as long as each other
             index += 1
-        self._digest = reading.sha256()
+        if start == 0:
+            self._digest = reading.sha256()
 
-    def _records(self, reading: Reading) -> Iterator[tuple[int, list[str]]]:
-        """Every record with the line it begins on, the header first; blank lines are empty lists."""
-        line = 1
+    def _records(self, reading: Reading, first: int = 1) -> Iterator[tuple[int, list[str]]]:
+        """Every record with the line it begins on, the header first; blank lines are empty lists.
+
+        Args:
+            reading: The bytes.
+            first: The line that they begin with.
+        """
+        line = first
         reader = csv.reader(
-            chain.from_iterable(self._lines(reading)), strict=True, delimiter=self.format.delimiter
+            chain.from_iterable(self._lines(reading, first)), strict=True, delimiter=self.format.delimiter
         )
         try:
             for cells in reader:
                 yield line, cells
-                line = reader.line_num + 1
+                line = reader.line_num + first
         except csv.Error as error:
-            raise InputError(self.name, self._explained(error, line, reader.line_num), line=line) from None
+            last = reader.line_num + first - 1
+            raise InputError(self.name, self._explained(error, line, last), line=line) from None
 
-    def _lines(self, reading: Reading) -> Iterator[list[str]]:
+    def _lines(self, reading: Reading, first: int) -> Iterator[list[str]]:
         """The lines with their ends, many at a time; only what ends the first line ends a line."""
         end = "\r" if self.format.newline == "\r" else "\n"
-        count = 0
+        count = first - 1
         rest = ""
         for text in reading.texts(self.format):
             lines = (rest + text).split(end)
@@ -116,6 +130,7 @@ class CsvSource(Source):
         record, pieces = _patterns(len(self.columns), self.format.delimiter)
         reservoir: Reservoir[tuple[int, int, str]] = Reservoir()
         count, line, rest = -1, 1, ""  # the header is record -1
+        offset = len(self.format.bom)
         for text in chain(reading.texts(self.format), ("",)):
             if "\0" in text or len(rest) > _WINDOW_CHARACTERS:
                 return None
@@ -132,6 +147,10 @@ class CsvSource(Source):
                 passed = position
             line += "".join(records[passed:]).count("\n")
             count += len(records)
+            if text:
+                offset += len(window[: len(window) - len(rest)].encode(self.format.encoding))
+                if count > 0:
+                    self._mark(count, line, offset)
         if rest:
             return None
         sample = tuple(self._sampled(*kept) for kept in sorted(reservoir.items()))

@@ -18,7 +18,7 @@ import orjson
 from batchllm.errors import InputError
 from batchllm.records import Row
 from batchllm.source.census import Census, Reservoir
-from batchllm.source.reading import RECORD_LIMIT_BYTES, Reading, Source
+from batchllm.source.reading import RECORD_LIMIT_BYTES, Mark, Reading, Source
 
 DEPTH_LIMIT = 200
 
@@ -57,6 +57,8 @@ class WrittenNumber(float):
 class JsonlSource(Source):
     """A JSONL file; ``columns`` is empty until ``check`` has seen every key."""
 
+    _place: tuple[int, int] | None = None  # the line and the offset behind the last piece that was read
+
     def check(self) -> Census:
         """Read the whole file once; see ``Source``."""
         reading = Reading(self.path, self.name)
@@ -64,7 +66,11 @@ class JsonlSource(Source):
         known = columns.keys()
         reservoir: Reservoir[Row] = Reservoir()
         count = 0
+        self._marks, self._place = [], None
+        place = None
         for line, raw in self._lines(reading):
+            if self._place is not place and (place := self._place) is not None:
+                self._mark(count, *place)
             values = self._glance(reading, line, raw)
             if not known >= values.keys():
                 columns.update(dict.fromkeys(values))
@@ -75,27 +81,38 @@ class JsonlSource(Source):
         sample = tuple(sorted(reservoir.items(), key=lambda row: row.index))
         return Census(count, reading.size_bytes, reading.sha256(), self.columns, sample)
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self, start: int = 0) -> Iterator[Row]:
         """The rows, streamed; see ``Source``."""
         self._digest = None
-        reading = Reading(self.path, self.name)
-        for index, (line, raw) in enumerate(self._lines(reading)):
-            yield Row(index, line, self._parsed(reading, line, raw), raw)
-        self._digest = reading.sha256()
+        mark = self._mark_before(start) or Mark(0, 1, 0)
+        reading = Reading(self.path, self.name, mark.offset)
+        for index, (line, raw) in enumerate(self._lines(reading, mark.line), mark.index):
+            if index >= start:
+                yield Row(index, line, self._parsed(reading, line, raw), raw)
+        if start == 0:
+            self._digest = reading.sha256()
 
-    def _lines(self, reading: Reading) -> Iterator[tuple[int, bytes]]:
-        """Every line that is not blank, with its number and without its end."""
+    def _lines(self, reading: Reading, first: int = 1) -> Iterator[tuple[int, bytes]]:
+        """Every line that is not blank, with its number and without its end.
+
+        Args:
+            reading: The bytes.
+            first: The number of the line that they begin with.
+        """
         end = b"\r" if self.format.newline == "\r" else b"\n"
-        number = 0
+        number = first - 1
         rest = b""
+        offset = len(self.format.bom)
         for chunk in self._chunks(reading):
             lines = (rest + chunk).split(end)
+            offset += len(rest) + len(chunk) - len(lines[-1])
             rest = lines.pop()
             for number, line in enumerate(lines, number + 1):  # noqa: B020 - goes on where the last chunk ended
                 if line and not line.isspace():
                     yield number, line[:-1] if line.endswith(b"\r") else line
             if len(rest) > RECORD_LIMIT_BYTES:
                 raise InputError(self.name, "this line has more than 64 MiB; is it JSONL?", line=number + 1)
+            self._place = number + 1, offset
         if rest and not rest.isspace():
             yield number + 1, rest[:-1] if rest.endswith(b"\r") else rest
 
@@ -104,7 +121,7 @@ class JsonlSource(Source):
         if self.format.encoding != "utf-8":
             yield from (text.encode() for text in reading.texts(self.format))
             return
-        skip = len(self.format.bom)
+        skip = 0 if reading.start else len(self.format.bom)
         for chunk in reading.chunks():
             yield chunk[skip:]
             skip = 0

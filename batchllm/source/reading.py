@@ -3,9 +3,11 @@
 import codecs
 import hashlib
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 
 from batchllm.errors import InputError, StorageFailure
 from batchllm.records import Row
@@ -19,15 +21,17 @@ RECORD_LIMIT_BYTES = 64 << 20
 
 
 class Reading:
-    """One pass over a file, from its first byte on.
+    """One pass over a file, from its first byte on, or from a later one.
 
     Attributes:
+        start: Where it begins.
         size_bytes: Bytes read so far.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, start: int = 0) -> None:
         self._path = path
         self._name = name
+        self.start = start
         self._hash = hashlib.sha256()
         self.size_bytes = 0
 
@@ -38,6 +42,7 @@ class Reading:
         except OSError as error:
             raise InputError(self._name, f"cannot be opened: {error.strerror}") from error
         with file:
+            file.seek(self.start)
             while chunk := self._read(file):
                 self._hash.update(chunk)
                 self.size_bytes += len(chunk)
@@ -52,7 +57,7 @@ class Reading:
     def texts(self, form: Format) -> Iterator[str]:
         """The same decoded, without byte-order mark, no piece empty; ``InputError`` for a wrong byte."""
         decoder = codecs.getincrementaldecoder(form.encoding)("strict")
-        skip = len(form.bom)
+        skip = 0 if self.start else len(form.bom)
         try:
             for chunk in self.chunks():
                 text = decoder.decode(chunk[skip:] if skip else chunk)
@@ -74,6 +79,20 @@ class Reading:
         return self._hash.hexdigest()
 
 
+class Mark(NamedTuple):
+    """A place in a file where a record begins, so that a later pass can begin there.
+
+    Attributes:
+        index: The record's position, from 0.
+        line: Its first line, from 1.
+        offset: Its first byte.
+    """
+
+    index: int  # type: ignore[assignment]  # tuple.index, which nobody means by a record's
+    line: int
+    offset: int
+
+
 class Source(ABC):
     """An input file; use ``open_source``.
 
@@ -90,14 +109,29 @@ class Source(ABC):
         self.format = form
         self.columns: tuple[str, ...] = ()
         self._digest: str | None = None
+        self._marks: list[Mark] = []
 
     @abstractmethod
     def check(self) -> Census:
         """Read the whole file once; raises ``InputError`` for the first thing that is wrong with it."""
 
     @abstractmethod
-    def rows(self) -> Iterator[Row]:
-        """The rows, streamed, from the first one at every call; raises ``InputError``."""
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        """The rows, streamed, at every call from the first one, or from row ``start`` on; raises ``InputError``.
+
+        Where ``check`` could mark places, the rows before ``start`` are not read.
+        """
+
+    def _mark(self, index: int, line: int, offset: int) -> None:
+        if (
+            self.format.encoding == "utf-8"
+        ):  # others may have a state at that place, or a length that is not known
+            self._marks.append(Mark(index, line, offset))
+
+    def _mark_before(self, start: int) -> Mark | None:
+        """The last mark at or before a row; ``None`` is the beginning of the file."""
+        after = bisect_right(self._marks, start, key=lambda mark: mark.index)
+        return self._marks[after - 1] if after else None
 
     def digest(self) -> str:
         """SHA-256 of the bytes that the last complete pass over ``rows`` read, in hexadecimal digits."""
