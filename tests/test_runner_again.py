@@ -9,6 +9,7 @@ from batchllm.errors import Interrupted
 from batchllm.job import Job, assemble
 from batchllm.records import ChatRequest
 from batchllm.runner import run_job
+from batchllm.runner.online import Online
 from tests.fakes import FakeClient, Outcome, answered, lost, status
 
 WRONG, RIGHT = answered('{"n": "one"}'), answered('{"n": 1}')
@@ -121,3 +122,34 @@ def test_an_interrupted_run_is_no_different(tmp_path: Path) -> None:
         runs.run(WRONG, Interrupted(15))
     assert runs.run(RIGHT) == 0
     assert len(runs.bodies) == 3
+
+
+def test_an_answer_that_a_crash_left_unread_is_read_as_its_own_row_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows with tasks of their own: what is no label for one of them is a failure, to be sent again when asked."""
+    source = tmp_path / "rows.jsonl"
+    source.write_text('{"task": "classify", "text": "Good."}\n{"task": "classify", "text": "Bad."}\n')
+    flags = {"input": str(source), "provider": "simulator", "no_brake": True, "concurrency": 1}
+    sent: list[int] = []
+
+    def run(*answers: Outcome, **more: object) -> int:
+        left = list(answers)
+
+        def script(request: ChatRequest, attempt: int) -> Outcome:
+            sent.append(request.row_index)
+            return left.pop(0)
+
+        job = assemble("run", {**flags, **more}, {})
+        return run_job(job, client=FakeClient(script, latency_s=0)).exit_status
+
+    def dies(self: Online, *outcome: object) -> None:
+        raise Bug
+
+    with monkeypatch.context() as dead, pytest.raises(Bug):
+        dead.setattr(Online, "_land", dies)
+        run(answered("no idea"))
+    assert run(answered("negative")) == 1
+    assert sent == [0, 1], "a paid answer is not paid again"
+    assert run(answered("positive"), retry_failed=True) == 0
+    assert sent == [0, 1, 0]

@@ -18,7 +18,7 @@ from batchllm.runner.online import Ticket
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """An answer of an earlier run that does not validate and is not asked for again."""
+    """An answer of an earlier run that is its row's end: it was not settled, or is not asked for again."""
 
     answer: Answer
     attempt_id: int
@@ -35,6 +35,7 @@ class Again:
     def __init__(self, job: Job, count: Callable[[str], int]) -> None:
         reads_data = job.per_row or answer_spec(job).read == "json"
         self._most = job.reask if reads_data and job.via == "online" else 0
+        self._own_readers = job.per_row and job.via == "online"
         self._count = count
 
     def request(self, ticket: Ticket, answer: Answer) -> ChatRequest | None:
@@ -45,11 +46,11 @@ class Again:
 
     def leaves_open(self, answer: Answer) -> bool:
         """Whether an answer found after a crash is for ``take_up`` to judge, when its row comes."""
-        return self._most > 0 and answer.reason in ASK_AGAIN
+        return self._own_readers or (self._most > 0 and answer.reason in ASK_AGAIN)
 
     def take_up(self, ticket: Ticket, journal: Journal) -> Final | None:
         """Puts a ticket where the last run left it; returns its end where nothing is left to ask."""
-        if not self._most:
+        if not (self._most or self._own_readers):
             return None
         answered = [one for one in journal.reader().attempts_of(ticket.request.row_index) if _is_answer(one)]
         if not answered:
@@ -58,7 +59,7 @@ class Again:
         assert isinstance(last.outcome, Response), "only a response is an answer"
         answer = ticket.reader.read(last.outcome.status, last.outcome.body)
         if answer.reason not in ASK_AGAIN:
-            return None
+            return Final(answer, last.attempt_id) if self._own_readers else None
         ticket.request = ticket.request._replace(body=last.body or ticket.request.body)
         ticket.asked_again = sum(one.body is not None for one in answered)
         request = self.request(ticket, answer)

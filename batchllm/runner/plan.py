@@ -101,9 +101,10 @@ class Plan:
         final = self._over.pop(ticket.request_id, None)
         if final is None:
             return False
-        self._journal.settle(ticket.request_id, State.FAILED, final.attempt_id, ticket.earlier)
+        state = State.ANSWERED if final.answer.error is None else State.FAILED
+        self._journal.settle(ticket.request_id, state, final.attempt_id, ticket.earlier)
         self._tally.ended_with(final.answer)
-        self.settled(ticket, final.answer, State.FAILED)
+        self.settled(ticket, final.answer, state)
         return True
 
     def _wanted(self) -> Iterator[Row]:
