@@ -14,8 +14,9 @@ from batchllm.journal import Journal, State
 from batchllm.limiter import Limiter
 from batchllm.records import ChatRequest, Failure, FailureKind, Pace, Paid, Response
 from batchllm.retry import RetryPolicy
-from batchllm.runner.online import Online, Settled, Ticket
+from batchllm.runner.online import Online
 from batchllm.runner.tally import Tally
+from batchllm.runner.ticket import Settled, Ticket
 from batchllm.template import AnswerSpec
 from tests.fakes import FakeClient, answered, in_turn, lost, rows_with, status
 from tests.virtual_time import run_virtual

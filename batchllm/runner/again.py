@@ -13,7 +13,7 @@ from batchllm.journal import AttemptRecord, Journal
 from batchllm.records import Answer, ChatRequest, Response
 from batchllm.request import answer_spec, ask_again
 from batchllm.retry import Fate, classify
-from batchllm.runner.online import Ticket
+from batchllm.runner.ticket import Ticket
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,11 +29,11 @@ from batchllm.records import Answer, ChatRequest, Row
 from batchllm.request import RequestBuilder, Skipped, Unsendable
 from batchllm.runner.again import Again
 from batchllm.runner.export import answer_of
-from batchllm.runner.online import Ticket
 from batchllm.runner.plan import BATCH, FIRST_BATCH, Plan, final_states
 from batchllm.runner.reuse import Reuse
 from batchllm.runner.stage import Stage
 from batchllm.runner.tally import Tally
+from batchllm.runner.ticket import Ticket
 from batchllm.template import to_json
 
 Messages = list[Mapping[str, Any]]

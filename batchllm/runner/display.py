@@ -8,8 +8,8 @@ from batchllm.journal import Journal
 from batchllm.limiter import Limiter, View
 from batchllm.progress import Progress
 from batchllm.runner.money import Money
-from batchllm.runner.online import Ticket
 from batchllm.runner.tally import Tally
+from batchllm.runner.ticket import Ticket
 
 SHOW_EVERY_S = 0.25
 

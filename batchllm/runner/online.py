@@ -13,21 +13,19 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-from batchllm.answer import Reader
 from batchllm.errors import BudgetStop, ExitStatus, JobError, Unavailable, UsageError
 from batchllm.journal import Journal, State
 from batchllm.limiter import Cost, Limiter
-from batchllm.records import Answer, ChatRequest, Failure, FailureKind, Paid, Response
+from batchllm.records import Answer, Failure, FailureKind, Paid, Response
 from batchllm.retry import Fate, RetryPolicy, SameRejection, Verdict, classify
 from batchllm.runner.brake import Brake
-from batchllm.runner.budget import NOTHING, Amount
 from batchllm.runner.meter import Meter
 from batchllm.runner.tally import Tally
+from batchllm.runner.ticket import AskAgain, Sender, Settled, Ticket
 
 log = logging.getLogger("batchllm.runner")
 
@@ -35,46 +33,6 @@ OK = 200
 _NOT_SENT = Failure(FailureKind.CONNECT, "not sent: the run was stopped", Paid.NO, 0.0)
 LOOK_AHEAD = 512
 """Tickets that wait in the limiter; enough to hide the journal's latency, few enough to weigh nothing."""
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """A row's request on its way to an end, within one run.
-
-    Attributes:
-        request: What is sent; replaced when an answer is asked for once more.
-        request_id: The journal's name for it.
-        reader: Reads its answer.
-        earlier: Attempts of earlier runs, for the ``attempts`` column.
-        attempts: Attempts of this run that count against ``max_attempts``.
-        maybe_paid: How many of them may have been paid without an answer.
-        asked_again: How many times an answer that did not validate was asked for again.
-        sent: Whether it has left at least once.
-        ordinal: Which of several equal requests it is, from 0.
-        reserved: What the budget has set aside for the attempt in flight.
-    """
-
-    request: ChatRequest
-    request_id: int
-    reader: Reader
-    earlier: int = 0
-    attempts: int = 0
-    maybe_paid: int = 0
-    asked_again: int = 0
-    sent: bool = False
-    ordinal: int = 0
-    reserved: Amount = field(default=NOTHING)
-
-
-class Sender(Protocol):
-    """What the road needs of a client."""
-
-    async def send(self, request: ChatRequest) -> Response | Failure:
-        """Sends one request; every outcome is data."""
-
-
-Settled = Callable[[Ticket, Answer, State], None]
-AskAgain = Callable[[Ticket, Answer], ChatRequest | None]
 
 
 class Online:

@@ -13,9 +13,9 @@ from batchllm.journal import SKIPPED, Admitted, Ended, Journal, State
 from batchllm.records import Answer, ChatRequest, Row
 from batchllm.request import RequestBuilder, Skipped, Unsendable
 from batchllm.runner.again import Again, Final
-from batchllm.runner.online import Ticket
 from batchllm.runner.reuse import Reuse
 from batchllm.runner.tally import Tally
+from batchllm.runner.ticket import Ticket
 
 FIRST_BATCH = 16
 BATCH = 256

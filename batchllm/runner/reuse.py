@@ -7,7 +7,7 @@ from pathlib import Path
 from batchllm.errors import InputError
 from batchllm.journal import Journal, JournalReader, State, Stored
 from batchllm.records import Answer
-from batchllm.runner.online import Ticket
+from batchllm.runner.ticket import Ticket
 
 
 class Reuse:

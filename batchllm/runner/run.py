@@ -29,7 +29,7 @@ from batchllm.runner.endpoint import OnDemand, reachable
 from batchllm.runner.export import Figures, export, view_of
 from batchllm.runner.forecast import Forecast
 from batchllm.runner.money import Money
-from batchllm.runner.online import Online, Sender, Ticket
+from batchllm.runner.online import Online
 from batchllm.runner.opening import begin, open_journal
 from batchllm.runner.places import digest_of, places_of
 from batchllm.runner.plan import chosen_rows
@@ -38,6 +38,7 @@ from batchllm.runner.reuse import Reuse, journals_of
 from batchllm.runner.signals import signals_stop
 from batchllm.runner.stage import Stage, set_up
 from batchllm.runner.tally import Tally
+from batchllm.runner.ticket import Sender, Ticket
 from batchllm.runner.waiting import Waiting, waiting_for
 
 Confirm = Callable[[Forecast], None]

@@ -17,8 +17,8 @@ from batchllm.runner.batch.collect import Collector
 from batchllm.runner.batch.refusal import is_queue_full, read
 from batchllm.runner.batch.sender import Sender
 from batchllm.runner.batch.steps import GONE, Steps
-from batchllm.runner.online import Ticket
 from batchllm.runner.signals import signals_stop
+from batchllm.runner.ticket import Ticket
 from batchllm.runner.waiting import Waiting
 
 T = TypeVar("T")

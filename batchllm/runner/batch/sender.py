@@ -18,8 +18,8 @@ from batchllm.runner.batch.calls import job_error
 from batchllm.runner.batch.files import Caps, Desk, Draft, NoRoom, TooLong
 from batchllm.runner.batch.refusal import Refusal, is_queue_full, read
 from batchllm.runner.batch.steps import Steps
-from batchllm.runner.online import Ticket
 from batchllm.runner.tally import Tally
+from batchllm.runner.ticket import Ticket
 
 CAPS = "batch_caps"
 SHRINK = 0.7

@@ -17,11 +17,11 @@ from batchllm.runner.batch.sender import Purse, Sender
 from batchllm.runner.batch.steps import Steps
 from batchllm.runner.endpoint import OnDemand
 from batchllm.runner.export import readers
-from batchllm.runner.online import Ticket
 from batchllm.runner.pricing import Pricing
 from batchllm.runner.reuse import Reuse
 from batchllm.runner.stage import Stage
 from batchllm.runner.tally import Tally
+from batchllm.runner.ticket import Ticket
 from batchllm.runner.waiting import Waiting
 
 
