@@ -23,7 +23,7 @@ from batchllm.errors import InputError
 from batchllm.records import Row
 from batchllm.source.census import Census, Reservoir
 from batchllm.source.format import Format
-from batchllm.source.reading import RECORD_LIMIT_BYTES, Reading, Source
+from batchllm.source.reading import RECORD_LIMIT_BYTES, Mark, Reading, Source
 
 csv.field_size_limit(RECORD_LIMIT_BYTES)
 
@@ -130,7 +130,7 @@ class CsvSource(Source):
         record, pieces = _patterns(len(self.columns), self.format.delimiter)
         reservoir: Reservoir[tuple[int, int, str]] = Reservoir()
         count, line, rest = -1, 1, ""  # the header is record -1
-        offset = len(self.format.bom)
+        read_bytes = len(self.format.bom)
         for text in chain(reading.texts(self.format), ("",)):
             if "\0" in text or len(rest) > _WINDOW_CHARACTERS:
                 return None
@@ -139,18 +139,16 @@ class CsvSource(Source):
                 window += "\n"
             records = pieces.findall(window)
             rest = records.pop() if records and not record.fullmatch(records[-1]) else ""
-            passed = 0
             while reservoir.wanted < count + len(records):
                 position = reservoir.wanted - count
-                line += "".join(records[passed:position]).count("\n")
-                reservoir.take((reservoir.wanted, line, records[position]))
-                passed = position
-            line += "".join(records[passed:]).count("\n")
+                at = line + "".join(records[:position]).count("\n")
+                reservoir.take((reservoir.wanted, at, records[position]))
+            line += window.count("\n") - rest.count("\n")
             count += len(records)
-            if text:
-                offset += len(window[: len(window) - len(rest)].encode(self.format.encoding))
+            if text and self.format.encoding == "utf-8":
+                read_bytes += _utf8_size(text)
                 if count > 0:
-                    self._mark(count, line, offset)
+                    self._marks.append(Mark(count, line, read_bytes - _utf8_size(rest)))
         if rest:
             return None
         sample = tuple(self._sampled(*kept) for kept in sorted(reservoir.items()))
@@ -203,6 +201,10 @@ class CsvSource(Source):
                 f"a carriage return outside quotes on line {last}; quote that cell, or use one newline style"
             )
         return f"not CSV: {message}"
+
+
+def _utf8_size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _patterns(columns: int, delimiter: str) -> tuple[re.Pattern[str], re.Pattern[str]]:

@@ -70,7 +70,7 @@ class JsonlSource(Source):
         place = None
         for line, raw in self._lines(reading):
             if self._place is not place and (place := self._place) is not None:
-                self._mark(count, *place)
+                self._marks.append(Mark(count, *place))
             values = self._glance(reading, line, raw)
             if not known >= values.keys():
                 columns.update(dict.fromkeys(values))
@@ -112,7 +112,8 @@ class JsonlSource(Source):
                     yield number, line[:-1] if line.endswith(b"\r") else line
             if len(rest) > RECORD_LIMIT_BYTES:
                 raise InputError(self.name, "this line has more than 64 MiB; is it JSONL?", line=number + 1)
-            self._place = number + 1, offset
+            if self.format.encoding == "utf-8":
+                self._place = number + 1, offset
         if rest and not rest.isspace():
             yield number + 1, rest[:-1] if rest.endswith(b"\r") else rest
 

@@ -82,6 +82,8 @@ class Reading:
 class Mark(NamedTuple):
     """A place in a file where a record begins, so that a later pass can begin there.
 
+    Files in UTF-8 have them; other encodings may have a state at such a place, or bytes that nobody counted.
+
     Attributes:
         index: The record's position, from 0.
         line: Its first line, from 1.
@@ -121,12 +123,6 @@ class Source(ABC):
 
         Where ``check`` could mark places, the rows before ``start`` are not read.
         """
-
-    def _mark(self, index: int, line: int, offset: int) -> None:
-        if (
-            self.format.encoding == "utf-8"
-        ):  # others may have a state at that place, or a length that is not known
-            self._marks.append(Mark(index, line, offset))
 
     def _mark_before(self, start: int) -> Mark | None:
         """The last mark at or before a row; ``None`` is the beginning of the file."""
