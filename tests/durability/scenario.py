@@ -13,6 +13,7 @@ TEXTS = (
     "one", "two", "busy three", "two", "", "bad six", "seven", "lost eight", "filtered nine", "ten",
     "eleven", "twelve, with \"quotes\"\nand a second line", "thirteen", "fourteen", "fünfzehn", "sixteen",
     "two", "eighteen", "nineteen", "twenty", "twenty-one", "twenty-two", "twenty-three", "twenty-four",
+    "twenty-five", "two", "twenty-seven", "twenty-eight", "twenty-nine", "thirty", "thirty-one", "thirty-two",
 )  # fmt: skip
 
 
