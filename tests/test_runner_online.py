@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -241,6 +242,36 @@ def test_a_journal_that_fails_stops_the_run(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(JobError, match="the disk is full"):
         Trip(tmp_path, client, rows=500).run()
     assert len(client.sent) < 30
+
+
+def test_what_departs_while_a_run_is_being_stopped_is_kept_as_not_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its intent is durable: without an outcome the next run would have to call it perhaps paid."""
+    client = FakeClient()
+    trip = Trip(tmp_path, client, rows=40)
+    intend = Journal.intend
+    groups: list[int] = []
+
+    def stopped(self: Journal, intents: Sequence[tuple[int, bytes | None]]) -> "asyncio.Future[list[int]]":
+        groups.append(len(intents))
+        if len(groups) == 3:
+            assert trip.road is not None
+            trip.road.stop(Interrupted(15))
+        return intend(self, intents)
+
+    monkeypatch.setattr(Journal, "intend", stopped)
+    with pytest.raises(Interrupted):
+        trip.run()
+    assert len(client.sent) == sum(groups[:2])
+    with sqlite3.connect(tmp_path / "out.journal") as connection:
+        rows = connection.execute(
+            "SELECT reply.paid, count(*) FROM attempt LEFT JOIN reply ON reply.attempt_id = attempt.attempt_id"
+            " GROUP BY 1"
+        ).fetchall()
+    connection.close()
+    assert dict(rows) == {None: sum(groups[:2]), "no": groups[2]}
+    assert trip.tally.answered == sum(groups[:2])
 
 
 def test_trouble_in_landing_one_row_stops_the_run_and_lands_the_rest(tmp_path: Path) -> None:
