@@ -11,7 +11,6 @@ is kept.
 
 import asyncio
 import logging
-import math
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
@@ -146,11 +145,8 @@ class Online:
 
     async def _land_all(self) -> None:
         """Waits for what is in flight, for the grace period at most, gives up the rest, and lands what arrived."""
-        loop = asyncio.get_running_loop()
-        until = math.inf if self._stopped_by is None else loop.time() + self._grace_s
-        while self._flights and not self._aborted and (left_s := until - loop.time()) > 0:
-            # What departs meanwhile ends too: it finds that the run was stopped, and is kept as not sent.
-            await asyncio.wait(self._flights, timeout=None if left_s == math.inf else left_s)
+        if self._flights and not self._aborted:
+            await asyncio.wait(self._flights, timeout=self._grace_s if self._stopped_by is not None else None)
         for flight in self._flights:
             flight.cancel()
         if self._flights:
