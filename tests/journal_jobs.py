@@ -4,9 +4,11 @@ import asyncio
 import hashlib
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from batchllm.journal import Admitted, Journal, State
+from batchllm.journal.writer import resolve
 from batchllm.records import Failure, Response
 
 
@@ -39,16 +41,7 @@ async def admit(journal: Journal, names: Sequence[object], first_row: int = 0) -
 def save(journal: Journal, attempt_id: int, outcome: Response | Failure) -> "asyncio.Future[None]":
     """``Journal.save`` for those who wait for one outcome."""
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def saved(error: Exception | None) -> None:
-        if future.done():  # nobody waits any more
-            return
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)
-
-    journal.save(attempt_id, outcome, saved)
+    journal.save(attempt_id, outcome, partial(resolve, future, None))
     return future
 
 

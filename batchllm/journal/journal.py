@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,7 +17,7 @@ from batchllm.journal.faults import sqlite_errors
 from batchllm.journal.opening import Opened, close_store, open_store
 from batchllm.journal.reader import JournalReader
 from batchllm.journal.store import Intent
-from batchllm.journal.writer import Kind, Writer
+from batchllm.journal.writer import Kind, Writer, resolve
 from batchllm.records import Failure, Response
 
 
@@ -252,14 +253,5 @@ class Journal:
     def _submit(self, kind: Kind, payload: Any) -> "asyncio.Future[Any]":
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-
-        def done(result: Any, error: Exception | None) -> None:
-            if future.done():
-                return
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
-
-        self._writer.submit(kind, payload, done, loop)
+        self._writer.submit(kind, payload, partial(resolve, future), loop)
         return future

@@ -127,7 +127,7 @@ class Writer:
     def call(self, function: Callable[[], Any]) -> Any:
         """Runs a function within a transaction of the journal, after all that waits, and returns its result."""
         future: Future[Any] = Future()
-        self.submit(Kind.CALL, function, partial(_resolve, future))
+        self.submit(Kind.CALL, function, partial(resolve, future))
         return future.result()
 
     def stop(self, finish: Callable[[], None]) -> None:
@@ -287,7 +287,10 @@ def _tell_all(told: Sequence[tuple[Done, Any, Exception | None]]) -> None:
         done(result, error)
 
 
-def _resolve(future: "Future[Any]", result: Any, error: Exception | None) -> None:
+def resolve(future: "Future[Any] | asyncio.Future[Any]", result: Any, error: Exception | None) -> None:
+    """A ``Done`` for who waits with a future, unless nobody does any more."""
+    if future.done():
+        return
     if error is None:
         future.set_result(result)
     else:

@@ -43,11 +43,7 @@ class CsvSource(Source):
     def check(self) -> Census:
         """Read the whole file once; see ``Source``."""
         self._marks = []
-        found = self._quick_look()
-        if found is None:
-            self._marks = []
-            found = self._careful_look()
-        return found
+        return self._quick_look() or self._careful_look()
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         """The rows, streamed; see ``Source``."""
@@ -131,6 +127,7 @@ class CsvSource(Source):
         reservoir: Reservoir[tuple[int, int, str]] = Reservoir()
         count, line, rest = -1, 1, ""  # the header is record -1
         read_bytes = len(self.format.bom)
+        marks: list[Mark] = []
         for text in chain(reading.texts(self.format), ("",)):
             if "\0" in text or len(rest) > _WINDOW_CHARACTERS:
                 return None
@@ -148,9 +145,10 @@ class CsvSource(Source):
             if text and self.format.encoding == "utf-8":
                 read_bytes += _utf8_size(text)
                 if count > 0:
-                    self._marks.append(Mark(count, line, read_bytes - _utf8_size(rest)))
+                    marks.append(Mark(count, line, read_bytes - _utf8_size(rest)))
         if rest:
             return None
+        self._marks = marks
         sample = tuple(self._sampled(*kept) for kept in sorted(reservoir.items()))
         return Census(count, reading.size_bytes, reading.sha256(), self.columns, sample)
 
