@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from batchllm.client import BatchApi
+from batchllm.client.batches import BatchApi
 from batchllm.errors import JobError, NotReady
 from batchllm.journal import BatchBook, Journal
 from batchllm.runner.batch import collect

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from batchllm.client import BatchApi
+from batchllm.client.batches import BatchApi
 from batchllm.errors import NotReady
 from batchllm.journal import BatchBook, BatchRecord, Stage
 from batchllm.simulator import Running

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import pytest
 
-from batchllm.client import BatchApi, CallFailed, RemoteBatch
+from batchllm.client.batches import BatchApi, CallFailed, RemoteBatch
 from batchllm.errors import BudgetStop, NotReady, Unavailable, UsageError
 from batchllm.records import Failure, FailureKind, Paid
 from batchllm.retry import classify

@@ -2,52 +2,34 @@
 
 The OpenAI SDK decides everything about a request but its transport: URL, authentication, headers, error
 classes, files and batches are its own. Its transport costs 1 to 4 ms of CPU a request, so chat requests
-leave over aiohttp instead, which is also the SDK's optional transport. The SDK is asked once per model what
-its request would look like (by a transport that records and does not send); that URL and those headers are
-reused for every request. An error becomes the SDK's own class by replaying the answer through the SDK.
-
-The SDK's retries are off: what to do about an outcome is decided in one place, ``batchllm.retry``.
+leave over aiohttp instead, which is also the SDK's optional transport, with the URL and the headers that the
+SDK would give them. The SDK itself is loaded by what needs it: models, files, batches, error classes.
 """
 
 import asyncio
 import ssl
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 import aiohttp
-import httpx2
-import openai
 from yarl import URL
 
-from batchllm.client.batches import BatchApi
 from batchllm.client.deadlines import Deadlines
+from batchllm.client.head import head_of
 from batchllm.errors import Unavailable, UsageError
 from batchllm.records import ChatRequest, Endpoint, Failure, FailureKind, Paid, Response
+
+if TYPE_CHECKING:
+    import openai
+
+    from batchllm.client.batches import BatchApi
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 KEEP_ALIVE_S = 60.0
 CONNECT_TIMEOUT_S = 15.0
-_NO_KEY = "no-key-needed"
-
-
-class _Recorder(httpx2.AsyncBaseTransport):
-    """A transport that sends nothing: it keeps the request and answers what it was given to answer."""
-
-    def __init__(
-        self, status: int = 200, headers: Mapping[str, str] | None = None, body: bytes = b"{}"
-    ) -> None:
-        self.request: httpx2.Request | None = None
-        self._answer = (status, headers or {"content-type": "application/json"}, body)
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        self.request = request
-        status, headers, body = self._answer
-        kept = {k: v for k, v in headers.items() if k not in ("content-length", "content-encoding")}
-        return httpx2.Response(status, headers=kept, content=body, request=request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +62,7 @@ class Client:
 
     async def __aenter__(self) -> "Client":
         secure = urlsplit(self.endpoint.base_url).scheme == "https" or self._proxy is not None
-        context: ssl.SSLContext | bool = httpx2.create_ssl_context() if secure else True
+        context = _ssl_context() if secure else True
         self._connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=context)
         return self
 
@@ -125,22 +107,11 @@ class Client:
         finally:
             self._deadlines.end(task)
 
-    async def error(self, outcome: Response | Failure) -> openai.APIError:
+    async def error(self, outcome: Response | Failure) -> "openai.APIError":
         """The SDK's own exception for an outcome that is not an answer, to be raised or chained."""
-        if isinstance(outcome, Failure):
-            request = httpx2.Request("POST", self.endpoint.base_url)
-            if outcome.kind is FailureKind.TIMEOUT:
-                return openai.APITimeoutError(request=request)
-            return openai.APIConnectionError(message=outcome.message, request=request)
-        recorder = _Recorder(outcome.status, outcome.headers, outcome.body)
-        async with _sdk_client(self.endpoint, recorder) as sdk:
-            try:
-                await sdk.post("/chat/completions", body={"model": "any"}, cast_to=httpx2.Response)
-            except openai.APIError as error:
-                return error
-        return openai.APIError(
-            "not an error", request=httpx2.Request("POST", self.endpoint.base_url), body=None
-        )
+        from batchllm.client.sdk import sdk_error_of
+
+        return await sdk_error_of(self.endpoint, outcome)
 
     async def models(self) -> list[str]:
         """Names of the models that the endpoint lists.
@@ -149,6 +120,8 @@ class Client:
             UsageError: The endpoint refused the key or has no such URL.
             Unavailable: The endpoint cannot be reached.
         """
+        import openai
+
         try:
             return [model.id async for model in self.sdk.models.list()]
         except openai.APIStatusError as error:
@@ -159,41 +132,33 @@ class Client:
             ) from error
 
     @property
-    def batches(self) -> BatchApi:
+    def batches(self) -> "BatchApi":
         """Files and batches."""
+        from batchllm.client.batches import BatchApi
+
         return BatchApi(self.sdk)
 
     @property
-    def sdk(self) -> openai.AsyncOpenAI:
+    def sdk(self) -> "openai.AsyncOpenAI":
         """The SDK itself, for what is not a chat request: models, files, batches. Its retries are off."""
         if self._sdk is None:
-            self._sdk = _sdk_client(self.endpoint, None)
+            from batchllm.client.sdk import sdk_client
+
+            self._sdk = sdk_client(self.endpoint)
         return self._sdk
 
     async def _route(self, model: str) -> _Route:
-        recorder = _Recorder()
-        async with _sdk_client(self.endpoint, recorder) as sdk:
-            await sdk.post("/chat/completions", body={"model": model}, cast_to=httpx2.Response)
-        assert recorder.request is not None
-        headers = {
-            name: value
-            for name, value in recorder.request.headers.items()
-            if name not in ("host", "content-length", "connection")
-        }
-        headers["accept-encoding"] = "gzip, deflate"
-        if self.endpoint.api_key is None:
-            headers.pop("authorization", None)
-            headers.pop("api-key", None)
+        head = await head_of(self.endpoint, model)
         if model not in self._routes:
             session = aiohttp.ClientSession(
-                headers=headers,
+                headers=head.headers,
                 connector=self._connector,
                 connector_owner=False,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
             )
-            self._routes[model] = _Route(URL(str(recorder.request.url), encoded=True), session)
+            self._routes[model] = _Route(URL(head.url, encoded=True), session)
         return self._routes[model]
 
 
@@ -223,25 +188,11 @@ def proxy_of(base_url: str) -> str | None:
     return proxy
 
 
-def _sdk_client(endpoint: Endpoint, transport: httpx2.AsyncBaseTransport | None) -> openai.AsyncOpenAI:
-    http_client = openai.DefaultAsyncHttpxClient(follow_redirects=False, transport=transport)
-    shared: dict[str, Any] = {
-        "api_key": endpoint.api_key or _NO_KEY,
-        "organization": endpoint.organization,
-        "project": endpoint.project,
-        "default_headers": dict(endpoint.headers) or None,
-        "max_retries": 0,
-        "http_client": http_client,
-    }
-    if endpoint.azure_api_version is None:
-        return openai.AsyncOpenAI(base_url=endpoint.base_url, **shared)
-    if "/openai" in endpoint.base_url:
-        return openai.AsyncAzureOpenAI(
-            base_url=endpoint.base_url, api_version=endpoint.azure_api_version, **shared
-        )
-    return openai.AsyncAzureOpenAI(
-        azure_endpoint=endpoint.base_url, api_version=endpoint.azure_api_version, **shared
-    )
+def _ssl_context() -> ssl.SSLContext:
+    """The SDK's: it knows ``SSL_CERT_FILE`` and brings its own certificates."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
 
 
 async def _receive(content: aiohttp.StreamReader, received: list[bytes]) -> bool:

@@ -14,7 +14,7 @@ from batchllm.presets import SIMULATOR
 from batchllm.records import ChatRequest, Failure, Response
 
 if TYPE_CHECKING:
-    from batchllm.client import BatchApi
+    from batchllm.client.batches import BatchApi
 
 
 log = logging.getLogger("batchllm.runner")

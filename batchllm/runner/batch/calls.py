@@ -6,7 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from batchllm.client import CallFailed
+from batchllm.client.batches import CallFailed
 from batchllm.errors import ExitStatus, JobError, Unavailable, UsageError
 from batchllm.retry import Fate
 

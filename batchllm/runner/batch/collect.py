@@ -15,7 +15,7 @@ from itertools import islice
 from typing import IO
 
 from batchllm.answer import Reader
-from batchllm.client import BatchApi
+from batchllm.client.batches import BatchApi
 from batchllm.journal import BatchRecord, BatchResult, Journal, Stage, State
 from batchllm.records import Answer, Failure, FailureKind, Paid, Response, Usage
 from batchllm.retry import Fate, Verdict, classify

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from batchllm.client import CallFailed
+from batchllm.client.batches import CallFailed
 from batchllm.errors import BudgetStop, ExitStatus, JobError, NotReady, Unavailable, UsageError
 from batchllm.journal import BatchRecord, Journal, Stage
 from batchllm.runner.batch.calls import job_error

@@ -10,7 +10,7 @@ from contextlib import aclosing, closing
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from batchllm.client import CallFailed
+from batchllm.client.batches import CallFailed
 from batchllm.journal import BatchRecord, Journal, State
 from batchllm.presets import BatchFacts
 from batchllm.records import Answer, ChatRequest, Failure, FailureKind, Paid, Response

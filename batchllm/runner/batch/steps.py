@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import IO
 
-from batchllm.client import BatchApi, CallFailed, RemoteBatch
+from batchllm.client.batches import BatchApi, CallFailed, RemoteBatch
 from batchllm.journal import BatchBook, BatchRecord, Stage
 from batchllm.presets import BatchFacts
 from batchllm.retry import Fate, Verdict

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from batchllm import __version__
-from batchllm.client import BatchApi, CallFailed
+from batchllm.client.batches import BatchApi, CallFailed
 from batchllm.errors import ExitStatus, InputError
 from batchllm.job import Job, reconnect
 from batchllm.journal import BatchRecord, JobLock, Journal, JournalReader, Stage
