@@ -136,9 +136,11 @@ class CsvSource(Source):
                 window += "\n"
             records = pieces.findall(window)
             rest = records.pop() if records and not record.fullmatch(records[-1]) else ""
+            passed, at = 0, line
             while reservoir.wanted < count + len(records):
                 position = reservoir.wanted - count
-                at = line + "".join(records[:position]).count("\n")
+                at += "".join(records[passed:position]).count("\n")
+                passed = position
                 reservoir.take((reservoir.wanted, at, records[position]))
             line += window.count("\n") - rest.count("\n")
             count += len(records)
