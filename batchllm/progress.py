@@ -1,9 +1,10 @@
 """What a person sees of a running job: a bar on a terminal, plain lines in a log, nothing when quiet."""
 
 import sys
-from typing import NoReturn, Protocol, TextIO
+from typing import TYPE_CHECKING, NoReturn, Protocol, TextIO
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 PLAIN_LINES = 10
 """Plain lines of a whole run at most; with the line before and the summary a log stays under a screen."""
@@ -45,6 +46,8 @@ class Bar:
 
     def start(self, total: int, done: int) -> None:
         """Draws the bar."""
+        from tqdm import tqdm
+
         self._bar = tqdm(
             total=total,
             initial=done,

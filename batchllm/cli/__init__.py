@@ -21,9 +21,8 @@ from batchllm.cli.streams import guard_streams, leave_stdout
 from batchllm.errors import Interrupted, JobError
 
 INTERNAL_ERROR = 70
-GC_THRESHOLDS = (50_000, 20, 50)
-"""A run makes a few cycles a request and keeps many long-lived objects; looking for cycles at Python's usual pace
-took a fifth of a run's CPU, and a fifth of the start."""
+GC_THRESHOLD = 400_000
+"""More objects than a start makes: to look for cycles among them took a fifth of it. A run sets its own."""
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 app = typer.Typer(
@@ -70,7 +69,7 @@ for _command in (
 
 def main() -> None:
     """Runs the command line and exits: an error is one sentence, its exit status, and never a traceback."""
-    gc.set_threshold(*GC_THRESHOLDS)
+    gc.set_threshold(GC_THRESHOLD)
     guard_streams()
     for number in STOPPING:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup, and shells that start a background job
