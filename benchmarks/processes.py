@@ -36,12 +36,17 @@ class Run:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """The environment of every contender: no proxy, no settings, a key that is none, a state folder aside."""
+    """The environment of every contender: no proxy, no settings, a key that is none, a state folder aside.
+
+    Bytecode is kept, as that of an installed program is: what a checkout would compile at every start is no
+    part of a start.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.upper().startswith(("OPENAI_", "BATCHLLM_", "AZURE_"))
         and not name.upper().endswith("_PROXY")
+        and name != "PYTHONDONTWRITEBYTECODE"
     }
     return kept | {"OPENAI_API_KEY": "benchmark", "XDG_STATE_HOME": str(folder / "state")}
 
