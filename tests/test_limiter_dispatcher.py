@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from batchllm.errors import Unavailable
 from batchllm.limiter import Cost, Limiter
+from batchllm.limiter.concurrency import NEW_SLOTS_AT_ONCE, NEW_SLOTS_PER_S
 from batchllm.records import Pace, Usage
 from batchllm.retry import Fate, Verdict
 
@@ -46,6 +47,17 @@ def warm(limiter: Limiter[Item], now: float = 0.0) -> None:
     answer(limiter, now, item)
 
 
+def fill(limiter: Limiter[Item], now: float) -> list[Item]:
+    """All that goes within a second without any further event."""
+    granted: list[Item] = []
+    wake: float | None = now
+    while wake is not None and wake < now + 1.0:
+        poll = limiter.poll(wake)
+        granted += poll.grants
+        wake = poll.wake_at
+    return granted
+
+
 def test_the_first_request_goes_alone_until_it_is_answered() -> None:
     limiter = make(10, concurrency=4)
     (first,) = limiter.poll(0.0).grants
@@ -66,10 +78,48 @@ def test_the_first_request_of_each_model_goes_alone() -> None:
 def test_an_explicit_concurrency_is_used_from_the_first_second_and_never_exceeded() -> None:
     limiter = make(100, concurrency=30)
     warm(limiter)
-    assert len(limiter.poll(0.0).grants) == 30
-    assert limiter.poll(0.0).grants == []
+    assert len(fill(limiter, 0.0)) == 30
+    assert limiter.poll(1.0).grants == []
     assert limiter.in_flight == 30
-    assert limiter.view(0.0).limits == "concurrency"
+    assert limiter.view(1.0).limits == "concurrency"
+
+
+def test_slots_that_are_new_open_one_after_another_and_all_within_the_first_second() -> None:
+    limiter = make(500, concurrency=400)
+    warm(limiter)
+    at = {}
+    wake: float | None = 0.0
+    while wake is not None:
+        at[wake] = len((poll := limiter.poll(wake)).grants)
+        wake = poll.wake_at
+    assert sum(at.values()) == limiter.in_flight == 400
+    assert max(at.values()) == NEW_SLOTS_AT_ONCE
+    assert max(at) == pytest.approx(400 / NEW_SLOTS_PER_S, rel=0.05)
+    assert max(at) < 1.0
+
+
+@given(asked_at=st.lists(st.floats(0.0, 0.3), max_size=60))
+def test_new_slots_open_at_their_pace_however_often_the_limiter_is_asked(asked_at: list[float]) -> None:
+    limiter = make(500, concurrency=400)
+    warm(limiter)
+    for now in sorted(asked_at):
+        limiter.poll(now)
+        assert limiter.in_flight <= 1 + NEW_SLOTS_AT_ONCE + now * NEW_SLOTS_PER_S
+
+
+def test_a_slot_that_was_used_before_is_taken_at_once() -> None:
+    limiter = make(1000, concurrency=400)
+    warm(limiter)
+    for item in fill(limiter, 0.0):
+        answer(limiter, 1.0, item)
+    assert len(limiter.poll(1.0).grants) == 400
+
+
+def test_nobody_is_woken_for_a_new_slot_that_nobody_waits_for() -> None:
+    limiter = make(2 + NEW_SLOTS_AT_ONCE, concurrency=400)
+    warm(limiter)
+    assert len(fill(limiter, 0.0)) == 1 + NEW_SLOTS_AT_ONCE
+    assert limiter.poll(1.0).wake_at is None
 
 
 def test_a_slot_is_free_when_it_is_released_not_when_it_is_answered() -> None:
@@ -107,7 +157,7 @@ def test_a_refused_row_goes_first_and_alone_when_the_pause_is_over() -> None:
 def test_a_burst_of_refusals_is_one_event() -> None:
     limiter = make(100, concurrency=50)
     warm(limiter)
-    flying = limiter.poll(0.0).grants
+    flying = fill(limiter, 0.0)
     for item in flying:
         limiter.refused(0.3, item, REFUSED, {})
     assert limiter.view(0.3).refused == 50

@@ -4,6 +4,10 @@ Continuous batching makes latency grow with the batch while throughput grows far
 judge (Vegas reaches 6 % of an engine's best, Gradient2 94 %). What is climbed is goodput: answer tokens a
 second. A step up must buy at least 15 % of what it costs, or it is taken back and the next try is shorter and
 later. Behind a rate limit Little's law says how many there must be: rate times latency.
+
+A slot that is used for the first time opens a connection. New slots open one after another, as fast as the event
+loop keeps up with: hundreds in the same instant come back in the same instant, answer after answer, and each of
+them then waits for all the others.
 """
 
 import logging
@@ -21,6 +25,9 @@ SHRINK = 0.8
 MUCH = 0.25
 """Share of refusals for overload that leaves no doubt that less has to be in flight."""
 _QUANTILE = 0.9
+
+NEW_SLOTS_PER_S = 2000.0
+NEW_SLOTS_AT_ONCE = 8
 
 
 class Concurrency:
@@ -51,7 +58,25 @@ class Concurrency:
         self._hold_until = now
         self._return_to: int | None = None
         self._return_step = 1.25
+        self._used = 0
+        self._new = float(NEW_SLOTS_AT_ONCE)
+        self._new_at = now
         self._window(now)
+
+    def room(self, in_flight: int, now: float) -> int:
+        """How many more may go now."""
+        grown = self._new + (now - self._new_at) * NEW_SLOTS_PER_S
+        self._new, self._new_at = min(float(NEW_SLOTS_AT_ONCE), grown), now
+        return min(self.cap, max(self._used, in_flight) + int(self._new)) - in_flight
+
+    def taken(self, in_flight: int) -> float:
+        """Told how many are in flight once all that may go has gone; returns when there is room for more by itself."""
+        if in_flight > self._used:
+            self._new -= in_flight - self._used
+            self._used = in_flight
+        if in_flight >= self.cap:
+            return math.inf
+        return self._new_at + (NEW_SLOTS_AT_ONCE - self._new) / NEW_SLOTS_PER_S
 
     def _window(self, now: float) -> None:
         """Starts to measure, once what is in flight has settled."""

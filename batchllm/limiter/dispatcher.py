@@ -120,6 +120,9 @@ class Limiter(Generic[T]):
                 and flying + len(tickets) >= self._concurrency.cap
             ):
                 self._concurrency.saturated()
+        opens_at = self._concurrency.taken(flying + len(tickets))
+        if self._breaker.opened_at is None and room <= len(tickets):
+            wake = min(wake, opens_at)
         grants = []
         for ticket in tickets:
             self._flights[id(ticket.item)] = ticket
@@ -134,7 +137,7 @@ class Limiter(Generic[T]):
         """How many may be granted now, and when that changes by itself."""
         breaker = self._breaker
         if breaker.opened_at is None:
-            return self._concurrency.cap - len(self._flights) + self._landed, math.inf
+            return self._concurrency.room(len(self._flights) - self._landed, now), math.inf
         if breaker.given_up:
             raise Unavailable(
                 f"the endpoint has been down for {now - breaker.opened_at:,.0f} s ({breaker.last_failure}); "
