@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from batchllm.job import assemble
 from batchllm.library import run
 from batchllm.progress import Quiet
+from batchllm.runner.pricing import Pricing
 from batchllm.simulator import Running, Scripted, SimulatorSettings, start_in_thread
 from tests.bill_jobs import cost_of, read_summary, write_prices
 from tests.command import Command
@@ -45,6 +47,25 @@ def source(tmp_path: Path) -> Path:
 def column(path: Path, name: str) -> list[str]:
     with path.open(newline="", encoding="utf-8") as file:
         return [row[name] for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize(
+    ("base_url", "looked_up"),
+    [
+        ("http://localhost:8000/v1", ""),
+        ("http://10.1.2.3:8000/v1", ""),
+        ("http://vllm:8000/v1", ""),
+        ("https://api.openai.com/v1", "https://api.openai.com/v1"),
+    ],
+)
+def test_no_price_is_looked_up_for_what_runs_here_or_next_door(
+    base_url: str, looked_up: str, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls: list[str] = []
+    monkeypatch.setattr("batchllm.prices._model_info", lambda url, model: urls.append(url))
+    flags = {"prompt": "{{ text }}", "input": str(source), "base_url": base_url, "model": "gpt-4o-mini"}
+    assert Pricing(assemble("run", flags, {"OPENAI_API_KEY": "k"})).of("gpt-4o-mini") is None
+    assert urls == [looked_up]
 
 
 def test_an_unknown_price_is_null_in_every_place(

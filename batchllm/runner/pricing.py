@@ -9,6 +9,7 @@ from typing import Any
 
 from batchllm import presets, prices
 from batchllm.job import Job
+from batchllm.job.url import host_of, is_local
 from batchllm.journal import BatchRecord
 from batchllm.prices import Price, Table
 from batchllm.records import Usage
@@ -32,7 +33,9 @@ class Pricing:
     """
 
     def __init__(self, job: Job, *, needed: bool = True) -> None:
-        self._endpoint = job.endpoint
+        self._preset = job.endpoint.preset
+        # Nobody publishes prices of what runs here or next door, and to look takes a tenth of a start.
+        self._base_url = "" if is_local(host_of(job.endpoint.base_url)) else job.endpoint.base_url
         self._path = job.prices
         self._lost = not needed and job.prices is not None and not job.prices.exists()
         self._table: Table | None = prices.load_table(job.prices) if job.prices and not self._lost else None
@@ -47,10 +50,7 @@ class Pricing:
         if self._lost:
             return None
         if model not in self._known:
-            endpoint = self._endpoint
-            self._known[model] = prices.price(
-                endpoint.base_url, model, preset=endpoint.preset, table=self._table
-            )
+            self._known[model] = prices.price(self._base_url, model, preset=self._preset, table=self._table)
         return self._known[model]
 
     def cost(self, usage: Usage, model: str) -> Decimal | None:
