@@ -29,7 +29,7 @@ def endpoint(**fields: Any) -> Endpoint:
 def heads(of: Endpoint, model: str = "m") -> tuple[tuple[str, dict[str, str]], tuple[str, dict[str, str]]]:
     """Ours and the SDK's; what the transport decides is left out."""
     url, headers = asyncio.run(head_of(of, model))
-    ours = {name.lower(): value for name, value in headers.items()}
+    ours = dict(headers)
     sdk_url, theirs = asyncio.run(sdk_head_of(of, model))
     for each in (ours, theirs):
         each.pop("accept-encoding")

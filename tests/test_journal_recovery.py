@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,31 @@ def test_an_answer_is_found_behind_a_later_attempt_that_died(path: Path, tmp_pat
         assert journal.orphans == (Orphan(attempt_id=2, request_id=1, row_index=0),)
         (found,) = journal.unsettled()
         assert (found.attempt_id, found.response.body, found.attempts) == (1, b"not valid", 2)
+
+
+def test_all_that_was_lost_is_found_in_one_pass_over_the_rows(path: Path, tmp_path: Path) -> None:
+    rows, lost = 2_000, 100
+
+    async def first() -> Path:
+        with Journal.open(path) as journal:
+            journal.begin_plan("job")
+            admitted = await admit(journal, range(rows))
+            await journal.intend([(row.request_id or 0, None) for row in admitted[-lost:]])
+            return killed(journal, tmp_path / "killed")
+
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 100
+        return 0
+
+    with closing(database.connect(asyncio.run(first()))) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.set_progress_handler(step, 100)
+        orphans, _ = recovery.recover(connection, path, 0.0)
+    assert [orphan.row_index for orphan in orphans] == list(range(rows - lost, rows))
+    assert steps < 50 * rows
 
 
 def test_requests_of_a_dead_run_are_counted_once_with_their_rows(path: Path, tmp_path: Path) -> None:

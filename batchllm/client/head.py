@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import NamedTuple
 
-from multidict import CIMultiDict
-
 from batchllm.records import Endpoint
 
 _SYSTEMS = {"Linux": "Linux", "Darwin": "MacOS", "Windows": "Windows"}
@@ -28,7 +26,7 @@ class Head(NamedTuple):
 
     Attributes:
         url: Where to.
-        headers: All but those that depend on the body or the connection.
+        headers: All but those that depend on the body or the connection, by names in lower case.
     """
 
     url: str
@@ -53,9 +51,7 @@ async def head_of(endpoint: Endpoint, model: str) -> Head:
             f"{endpoint.base_url.rstrip('/')}/chat/completions",
             _headers(endpoint, system, machine),
         )
-    kept = CIMultiDict(headers)
-    kept["accept-encoding"] = "gzip, deflate"
-    return Head(url, kept)
+    return Head(url, {**headers, "accept-encoding": "gzip, deflate"})
 
 
 def _headers(endpoint: Endpoint, system: str, machine: str) -> dict[str, str]:

@@ -85,9 +85,15 @@ def recover(
 
 def _close(connection: sqlite3.Connection, now: float) -> list[Orphan]:
     lost = connection.execute(
-        "SELECT attempt_id, request_id, (SELECT min(row_index) FROM row WHERE row.request_id = unfinished.request_id)"
-        " FROM unfinished WHERE reply_id IS NULL ORDER BY attempt_id"
+        "SELECT attempt_id, request_id FROM unfinished WHERE reply_id IS NULL ORDER BY attempt_id"
     ).fetchall()
+    # Rows are not found by their request: one pass over them serves all that was lost.
+    first_rows = dict(
+        connection.execute(
+            "SELECT request_id, min(row_index) FROM row"
+            " WHERE request_id IN (SELECT request_id FROM unfinished WHERE reply_id IS NULL) GROUP BY request_id"
+        )
+    )
     rows = [
         (
             attempt_id,
@@ -98,7 +104,7 @@ def _close(connection: sqlite3.Connection, now: float) -> list[Orphan]:
             seal(attempt_id, None, None, now, UNKNOWN, MESSAGE, "maybe", b""),
             b"",
         )
-        for attempt_id, _, _ in lost
+        for attempt_id, _ in lost
     ]
     _LOST.run(connection, rows)
-    return [Orphan._make(row) for row in lost]
+    return [Orphan(attempt_id, request_id, first_rows.get(request_id)) for attempt_id, request_id in lost]
