@@ -427,3 +427,22 @@ def test_a_run_after_one_that_died_says_which_rows_may_have_been_paid(
     assert said.status == 0
     assert "A run that died may have paid 1 row without an answer: 1\n" in said.err
     assert "Perhaps paid without an answer: 1 request" in said.err
+
+
+def test_what_a_signal_leaves_half_made_says_nothing() -> None:
+    code = (
+        "import os, signal\n"
+        "from batchllm import cli\n"
+        "class Half:\n"
+        "    def __del__(self):\n"
+        "        raise RuntimeError('half made')\n"
+        "async def never(): pass\n"
+        "def app():\n"
+        "    half, coroutine = Half(), never()\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "cli.app = app\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 143
+    assert done.stderr == "batchllm: stopped by signal 15; the same command goes on where this one stopped\n"

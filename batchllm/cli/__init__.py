@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -99,7 +100,15 @@ def main() -> None:
 
 def _interrupted(number: int, frame: object) -> None:
     """A signal at a time when no requests are on their way: there is nothing to wait for."""
+    if "--debug" not in sys.argv:
+        # What it leaves half made (a thread, an event loop) complains when it goes, and nobody needs to know.
+        sys.unraisablehook = _unheard
+        warnings.simplefilter("ignore")
     raise Interrupted(number)
+
+
+def _unheard(complaint: object) -> None:
+    """Says nothing."""
 
 
 def _say(text: str) -> None:
