@@ -12,7 +12,7 @@ import pytest
 
 from batchllm.errors import CannotWrite, InputError
 from batchllm.records import Answer
-from batchllm.sink import Columns, Outcome, Written, plan_columns, write_output
+from batchllm.sink import Columns, Outcome, Output, Written, plan_columns
 from batchllm.source import Source, open_source
 
 COLUMNS = {"columns": ["label", "attempts"]}
@@ -36,7 +36,11 @@ def plan(source: Source) -> Columns:
 def sent(source: Source, out: Path | None, label: str = "good", **options: Any) -> Written:
     kind = options.pop("output_format", "jsonl" if out and out.suffix == ".jsonl" else "csv")
     given = options.pop("outcomes", None) or list(outcomes(source, label))
-    return write_output(source, given, path=out, columns=plan(source), output_format=kind, **options)
+    partial = options.pop("partial", False)
+    output = Output(source, path=out, columns=plan(source), output_format=kind, partial=partial)
+    early = options.pop("prepared", 0)
+    output.prepare(given[:early])
+    return output.write(given[early:], **options)
 
 
 def test_the_answer_stands_beside_its_row(tmp_path: Path) -> None:
@@ -155,14 +159,8 @@ def test_an_input_that_changed_is_refused_before_the_output_is_replaced(
     (tmp_path / "out.csv").write_bytes(b"old")
     source.path.write_bytes(content)
     with pytest.raises(InputError, match="changed while the job ran; run the same command again"):
-        write_output(
-            source,
-            given,
-            path=tmp_path / "out.csv",
-            columns=columns,
-            output_format="csv",
-            expected_sha256=before,
-        )
+        output = Output(source, path=tmp_path / "out.csv", columns=columns, output_format="csv")
+        output.write(given, expected_sha256=before)
     assert (tmp_path / "out.csv").read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 2
 

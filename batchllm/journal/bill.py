@@ -71,6 +71,7 @@ FROM reply JOIN attempt ON attempt.attempt_id = reply.attempt_id
 JOIN request ON request.request_id = attempt.request_id
 JOIN row ON row.request_id = request.request_id AND row.shared = 0
 WHERE reply.status BETWEEN 200 AND 299 AND attempt.sent_at IS NOT NULL AND request.attempt_id <> attempt.attempt_id
+  AND row.row_index >= ?
 ORDER BY row.row_index
 """
 
@@ -91,18 +92,17 @@ def count_sent(reader: JournalReader) -> int:
     return int(sent) - int(unsent)
 
 
-def marked_rows(reader: JournalReader) -> Iterator[Marks]:
-    """Rows of the current plan that share, equal or adopt, in input order."""
-    start = 0
+def marked_rows(reader: JournalReader, start: int = 0) -> Iterator[Marks]:
+    """Rows of the current plan that share, equal or adopt, in input order, from row ``start`` on."""
     while page := reader.select(_MARKED, start, _PAGE):
         for row_index, shared, equal, adopted in page:
             yield Marks(row_index, shared == 1, equal == 1, adopted == 1)
         start = page[-1][0] + 1
 
 
-def earlier_answers(reader: JournalReader) -> Iterator[tuple[int, int, bytes, int]]:
-    """Paid answers that another answer of the same request came after: row, status, body, attempt; in input order."""
-    yield from reader.select(_EARLIER)
+def earlier_answers(reader: JournalReader, start: int = 0) -> Iterator[tuple[int, int, bytes, int]]:
+    """Paid answers that another of the same request came after: row, status, body, attempt; from row ``start`` on."""
+    yield from reader.select(_EARLIER, start)
 
 
 def states_of(reader: JournalReader, wanted: Sequence[tuple[bytes, int]]) -> dict[tuple[bytes, int], State]:

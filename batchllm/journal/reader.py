@@ -6,7 +6,7 @@ keeps two of them from ever doing so at once.
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -130,7 +130,7 @@ class JournalReader:
         ((maybe,),) = self.select("SELECT count(*) FROM reply WHERE paid = 'maybe'")
         return int(sent), int(maybe)
 
-    def outcomes(self, start: int = 0) -> Iterator[Entry]:
+    def outcomes(self, start: int = 0) -> Generator[Entry]:
         """Every row of the current plan with what it got, in input order, from row ``start`` on."""
         path, entry = self.path, verify.entry
         with sqlite_errors(path), closing(self._connection.execute(verify.ENTRIES, (start,))) as rows:

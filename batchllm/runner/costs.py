@@ -61,21 +61,25 @@ class Costs:
     Args:
         stage: The job.
         journal: What was paid.
+        start: The first row that will be asked for.
+        totals: What the rows before it cost; changed in place.
 
     Attributes:
         totals: What the rows asked for cost together.
     """
 
-    def __init__(self, stage: Stage, journal: JournalReader) -> None:
+    def __init__(
+        self, stage: Stage, journal: JournalReader, *, start: int = 0, totals: Totals | None = None
+    ) -> None:
         wanted = any(name == "cost" for _, name in stage.columns.fields)
         self._pricing = Pricing(stage.job, needed=wanted)
         self._shares = Shares(journal.batches(), self._pricing.batch_share)
         nothing = self._pricing.nothing()
-        self.totals = Totals(nothing, equal=nothing, shared=nothing)
+        self.totals = totals or Totals(nothing, equal=nothing, shared=nothing)
         self._model_of = _models(stage)
-        self._marks: Iterator[Marks] = marked_rows(journal)
+        self._marks: Iterator[Marks] = marked_rows(journal, start)
         self._mark = next(self._marks, None)
-        self._earlier = earlier_answers(journal) if wanted else iter(())
+        self._earlier = earlier_answers(journal, start) if wanted else iter(())
         self._next_earlier = next(self._earlier, None)
 
     def of(

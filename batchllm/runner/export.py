@@ -1,19 +1,25 @@
 """Source and journal become the output: a view that can be made again at any time."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from batchllm.answer import Reader
+from batchllm.errors import JobError
 from batchllm.journal import Entry, JournalReader, State
 from batchllm.records import Answer
 from batchllm.runner.costs import Costs, Totals
 from batchllm.runner.stage import Stage
-from batchllm.sink import Outcome, Written, write_output
+from batchllm.sink import Outcome, Output, Written
 
 SAMPLES = 3
+STEP_ROWS = 64
+"""Rows whose records are made in one step: some milliseconds."""
+ENDS = (State.ANSWERED, State.FAILED, State.UNANSWERED)
 
 
 @dataclass(slots=True)
@@ -56,49 +62,92 @@ class Figures:
         return cls(**{**kept, "money": Totals.from_json(kept["money"])})
 
 
-def export(
-    stage: Stage,
-    journal: JournalReader,
-    *,
-    path: Path | None,
-    chosen: "range | frozenset[int] | None" = None,
-    partial: bool = False,
-    announce: Callable[[str, Figures], None] = lambda sha256, figures: None,
-) -> tuple[Written, Figures]:
-    """Writes the rows that have their end beside what they got.
+class Export:
+    """The rows that have their end beside what they got, on their way to the output.
 
     Args:
         stage: The job and its input.
-        journal: What the rows got.
+        journal: Gives a view of what the rows got, as it is by then.
         path: Where to; ``None`` is standard output.
         chosen: The only rows to write, ``None`` for all.
         partial: Rows without an end are left out; otherwise there are none.
-        announce: Told the hash of the whole output, and what is in it, before it is put in place.
 
-    Raises:
-        InputError: The input changed since the job planned it.
-        CannotWrite, StorageFailure: The output cannot be written.
+    Attributes:
+        figures: What was counted of the rows so far.
     """
-    costs = Costs(stage, journal)
-    figures = Figures(money=costs.totals)
-    written = write_output(
-        stage.source,
-        counted(outcomes(journal.outcomes(), readers(stage), chosen, costs), figures),
-        path=path,
-        columns=stage.columns,
-        output_format=stage.output_format,
-        partial=partial or chosen is not None,
-        expected_sha256=stage.census.sha256,
-        announce=lambda sha256: announce(sha256, figures),
-    )
-    return written, figures
 
+    def __init__(
+        self,
+        stage: Stage,
+        journal: Callable[[], JournalReader],
+        *,
+        path: Path | None,
+        chosen: "range | frozenset[int] | None" = None,
+        partial: bool = False,
+    ) -> None:
+        self._stage = stage
+        self._journal = journal
+        self._path = path
+        self._chosen = chosen
+        self._partial = partial or chosen is not None
+        self._begin()
 
-def counted(of: Iterable[Outcome], figures: Figures) -> Iterator[Outcome]:
-    """The same outcomes, counted on their way."""
-    for outcome in of:
-        figures.count(outcome)
-        yield outcome
+    def _begin(self) -> None:
+        self.figures = Figures()
+        self._prepared = 0
+        self._reader_of = readers(self._stage)
+        self._output = Output(
+            self._stage.source,
+            path=self._path,
+            columns=self._stage.columns,
+            output_format=self._stage.output_format,
+            partial=self._partial,
+        )
+
+    def prepare(self) -> Generator[None]:
+        """Makes records of the rows before the first one that has no end yet, in memory, some with every step.
+
+        For a job whose rows this run alone has brought to their ends, once all of them are on their way.
+        """
+        try:
+            journal = self._journal()
+            stop = sum(kind.rows for kind in journal.ended(ENDS, notes=True))
+            costs = Costs(self._stage, journal)
+            self.figures.money = costs.totals
+            while self._prepared < stop:
+                with closing(journal.outcomes(self._prepared)) as entries:
+                    some = list(islice(entries, min(STEP_ROWS, stop - self._prepared)))
+                self._output.prepare(self._outcomes(some, costs))
+                self._prepared = some[-1].row_index + 1
+                yield
+        except JobError:
+            self._begin()  # whoever writes meets it again, when it can be told
+
+    def write(self, announce: Callable[[str, Figures], None] = lambda sha256, figures: None) -> Written:
+        """Writes them, those that were prepared first.
+
+        Args:
+            announce: Told the hash of the whole output, and what is in it, before it is put in place.
+
+        Raises:
+            InputError: The input changed since the job planned it.
+            CannotWrite, StorageFailure: The output cannot be written.
+        """
+        journal = self._journal()
+        totals = self.figures.money if self._prepared else None
+        costs = Costs(self._stage, journal, start=self._prepared, totals=totals)
+        self.figures.money = costs.totals
+        with closing(journal.outcomes(self._prepared)) as entries:
+            return self._output.write(
+                self._outcomes(entries, costs),
+                expected_sha256=self._stage.census.sha256,
+                announce=lambda sha256: announce(sha256, self.figures),
+            )
+
+    def _outcomes(self, entries: Iterable[Entry], costs: Costs) -> Iterator[Outcome]:
+        for outcome in outcomes(entries, self._reader_of, self._chosen, costs):
+            self.figures.count(outcome)
+            yield outcome
 
 
 def readers(stage: Stage) -> Callable[[int], Reader]:

@@ -12,7 +12,7 @@ is kept.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -48,6 +48,7 @@ class Online:
         ask_again: Makes the request that asks once more for an answer that did not validate, or ``None``.
         meter: Holds requests to the budget, and says what answers cost; without one nothing bounds them.
         brake: Stops a run whose first answers are of no use.
+        all_sent: Called when nothing is left to do but to wait for answers; again where one of them has to be retried.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Online:
         ask_again: AskAgain = lambda ticket, answer: None,
         meter: Meter | None = None,
         brake: Brake | None = None,
+        all_sent: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
         self._limiter = limiter
@@ -74,6 +76,7 @@ class Online:
         self._ask_again = ask_again
         self._meter = meter or Meter()
         self._brake = brake or Brake(released=True)
+        self._all_sent = all_sent
         self._held: deque[Ticket] = deque()
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
@@ -136,8 +139,10 @@ class Online:
                 self._launch(poll.grants)
             if self._limiter.waiting < LOOK_AHEAD:
                 self._room.set()
-            if feeder.done() and not (self._flights or self._saving or self._held or self._limiter.waiting):
-                return
+            if feeder.done() and not (self._held or self._limiter.waiting):
+                if not (self._flights or self._saving):
+                    return
+                self._all_sent()
             timer = None if poll.wake_at is None else loop.call_at(poll.wake_at, self._wake.set)
             await self._wake.wait()
             if timer is not None:

@@ -23,10 +23,11 @@ from batchllm.limiter import Limiter
 from batchllm.progress import Progress, Quiet
 from batchllm.retry import RetryPolicy
 from batchllm.runner.again import Again
+from batchllm.runner.ahead import prepared
 from batchllm.runner.conversations import plan_of
 from batchllm.runner.display import pace_words, shown
 from batchllm.runner.endpoint import OnDemand, reachable
-from batchllm.runner.export import Figures, export, view_of
+from batchllm.runner.export import Export, Figures, view_of
 from batchllm.runner.forecast import Forecast
 from batchllm.runner.money import Money
 from batchllm.runner.online import Online
@@ -115,9 +116,10 @@ class _Run:
         status: int | None = None
         try:
             continued = self._begin(journal)
-            await self._bring(journal, continued=continued)
+            export = Export(self._stage, journal.reader, path=self._places.output, chosen=self._chosen)
+            await self._bring(journal, export, continued=continued)
             await journal.flush()
-            figures = self._write(journal)
+            figures = self._write(journal, export)
             seconds = asyncio.get_running_loop().time() - started_s
             summary = self._summary(journal, figures, seconds)
             status = summary.exit_status
@@ -156,11 +158,11 @@ class _Run:
         self._confirm(replace(forecast, maybe_paid_rows=maybe_paid_rows(journal)))
         return plan.continued
 
-    async def _bring(self, journal: Journal, *, continued: bool) -> None:
+    async def _bring(self, journal: Journal, export: Export, *, continued: bool) -> None:
         """Brings every row to its end, by the road that is asked for; batches under way are looked after first."""
         by_batch = self._job.via == "batch"
         if not by_batch and not journal.batches.live():
-            await self._answer_rows(journal, continued=continued)
+            await self._answer_rows(journal, export, continued=continued)
             return
         from batchllm.runner.batch.setup import Surroundings, batch_road
 
@@ -174,11 +176,11 @@ class _Run:
                 progress=self._progress,
                 chosen=self._chosen,
                 reuse=Reuse(self._reuse, journal) if self._reuse else None,
-                online=None if by_batch else lambda: self._answer_rows(journal, continued=True),
+                online=None if by_batch else lambda: self._answer_rows(journal, export, continued=True),
             )
             await batch_road(run, self._waiting).travel()
 
-    async def _answer_rows(self, journal: Journal, *, continued: bool) -> None:
+    async def _answer_rows(self, journal: Journal, export: Export, *, continued: bool) -> None:
         job, tally = self._job, self._tally
         reuse = Reuse(self._reuse, journal) if self._reuse else None
         plan = plan_of(
@@ -194,7 +196,7 @@ class _Run:
         limiter: Limiter[Ticket] = Limiter(
             job.pace, charge=job.endpoint.charge, now=loop.time(), learned=journal.get("learned")
         )
-        async with AsyncExitStack() as stack:
+        async with AsyncExitStack() as stack, prepared(export, self._stage, journal) as prepare:
             road = Online(
                 client=self._client or OnDemand(job, stack),
                 limiter=limiter,
@@ -206,6 +208,7 @@ class _Run:
                 ask_again=self._again.request,
                 meter=self._money.meter,
                 brake=self._money.brake,
+                all_sent=prepare,
             )
             with signals_stop(road):
                 async with shown(
@@ -214,7 +217,7 @@ class _Run:
                     await road.run(plan.batches())
         self._pace = pace_words(limiter.view(loop.time()))
 
-    def _write(self, journal: Journal) -> Figures:
+    def _write(self, journal: Journal, export: Export) -> Figures:
         """Writes the output, unless what is there already is this very view.
 
         The journal knows an output before it is there: a run that dies in between would not know its own.
@@ -236,10 +239,8 @@ class _Run:
                 facts = {"sha256": sha256, "replaces": there, "view": view, "figures": figures.as_json()}
                 journal.put_now("output", facts)
 
-        _, figures = export(
-            self._stage, journal.reader(), path=output, chosen=self._chosen, announce=announce
-        )
-        return figures
+        export.write(announce)
+        return export.figures
 
     def _summary(self, journal: Journal, figures: Figures, seconds: float) -> Summary:
         status = exit_status_of(figures.failed, figures.answered + figures.failed, self._job.allow_failed)

@@ -16,7 +16,7 @@ from batchllm.journal import AttemptRecord, Counts, JobLock, JournalReader, note
 from batchllm.journal.bill import marked_rows
 from batchllm.records import ChatRequest, Failure, Response
 from batchllm.runner.conversations import rebuilt
-from batchllm.runner.export import export
+from batchllm.runner.export import Export
 from batchllm.runner.forecast import MEAN_REQUEST, SEEN_PACE, Forecast, forecast_left
 from batchllm.runner.learning import LEARNED, Learned
 from batchllm.runner.places import Places, check_output, digest_of, places_of
@@ -158,7 +158,7 @@ def export_job(output: Path, *, to: Path | None = None, force: bool = False) -> 
             _same_input(stage, reader)
             own = path is not None and path == places.output
             known = partial(_make_known, places) if own else lambda sha256, figures: None
-            written, _ = export(stage, reader, path=path, partial=True, announce=known)
+            written = Export(stage, lambda: reader, path=path, partial=True).write(known)
         return written.rows
 
 

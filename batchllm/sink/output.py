@@ -79,40 +79,106 @@ class Layout:
     final_newline: bool
 
 
-def write_output(
-    source: RowSource,
-    outcomes: Iterable[Outcome],
-    *,
-    path: Path | None,
-    columns: Columns,
-    output_format: str,
-    partial: bool = False,
-    expected_sha256: str | None = None,
-    announce: Callable[[str], None] = lambda sha256: None,
-) -> Written:
-    """Write the rows of the source with their outcomes.
+class Output:
+    """An output in the making: its first records may be prepared in memory before the last outcomes are known.
 
     Args:
         source: The input; it is read once more from its start.
-        outcomes: In the order of ``row_index``.
         path: Where the output appears, all at once; ``None`` is standard output, row by row.
         columns: Which columns it has.
         output_format: ``csv`` or ``jsonl``; a path that ends in ``.tsv`` gets tabs.
         partial: Rows without an outcome are left out; otherwise there must be none.
-        expected_sha256: What the input's hash has to be still, or nothing is put in place.
-        announce: Told the hash of the whole output before it is put in place.
-
-    Raises:
-        InputError: The input changed.
-        CannotWrite: The output cannot be created, or there is no room.
-        StorageFailure: The disk reported an error.
     """
-    layout = layout_of(source, path, output_format)
-    with _target(path) as target:
-        rows = _write_records(source, outcomes, target, columns, layout, partial, expected_sha256)
-        announce(target.sha256())
-        target.commit()
-    return Written(target.sha256(), target.size_bytes, rows, isinstance(target, Stream) and target.is_cut)
+
+    def __init__(
+        self,
+        source: RowSource,
+        *,
+        path: Path | None,
+        columns: Columns,
+        output_format: str,
+        partial: bool = False,
+    ) -> None:
+        layout = layout_of(source, path, output_format)
+        from_csv = source.format.kind == "csv"
+        self._source = source
+        self._path = path
+        self._partial = partial
+        self._input = source.rows()
+        self._gap: int | None = None
+        self._missing: int | None = None
+        self._rows = 0
+        self._records = _Batches(layout)
+        self._format: RowWriter
+        if layout.kind == "csv":
+            self._format = csv_writer(columns, layout.delimiter, from_csv=from_csv)
+            self._records.add(csv_header(columns, layout.delimiter))
+        else:
+            self._format = jsonl_writer(columns, from_csv=from_csv)
+
+    def prepare(self, outcomes: Iterable[Outcome]) -> None:
+        """Make records of the next rows; nothing is written yet.
+
+        Args:
+            outcomes: In the order of ``row_index``, all of them behind those that were prepared before.
+
+        Raises:
+            InputError: The input changed.
+        """
+        for outcome in outcomes:
+            row = self._next_row(outcome.row_index)
+            if row is None:
+                self._missing = outcome.row_index
+                return
+            self._records.add(self._format(row, outcome))
+            self._rows += 1
+
+    def write(
+        self,
+        outcomes: Iterable[Outcome],
+        *,
+        expected_sha256: str | None = None,
+        announce: Callable[[str], None] = lambda sha256: None,
+    ) -> Written:
+        """Write what was prepared and the rows behind it.
+
+        Args:
+            outcomes: Those behind the prepared ones.
+            expected_sha256: What the input's hash has to be still, or nothing is put in place.
+            announce: Told the hash of the whole output before it is put in place.
+
+        Raises:
+            InputError: The input changed.
+            CannotWrite: The output cannot be created, or there is no room.
+            StorageFailure: The disk reported an error.
+        """
+        with _target(self._path) as target:
+            self._records.write_to(target)
+            try:
+                self.prepare(outcomes)
+                self._next_row(None)
+            except InputError as error:
+                if expected_sha256 is None:
+                    raise
+                raise _changed(self._source) from error
+            if expected_sha256 is not None and self._source.digest() != expected_sha256:
+                raise _changed(self._source)
+            assert self._missing is None, f"there is no row {self._missing}"
+            assert self._gap is None, f"row {self._gap} has no outcome"
+            self._records.finish()
+            announce(target.sha256())
+            target.commit()
+        is_cut = isinstance(target, Stream) and target.is_cut
+        return Written(target.sha256(), target.size_bytes, self._rows, is_cut)
+
+    def _next_row(self, index: int | None) -> Row | None:
+        """The row of an index, or ``None`` where the input ends before it."""
+        for row in self._input:
+            if row.index == index:
+                return row
+            if self._gap is None and not self._partial:
+                self._gap = row.index
+        return None
 
 
 def layout_of(source: RowSource, path: Path | None, output_format: str) -> Layout:
@@ -135,68 +201,34 @@ def _target(path: Path | None) -> AtomicFile | Stream:
     return AtomicFile(path)
 
 
-def _write_records(
-    source: RowSource,
-    outcomes: Iterable[Outcome],
-    target: AtomicFile | Stream,
-    columns: Columns,
-    layout: Layout,
-    partial: bool,
-    expected_sha256: str | None,
-) -> int:
-    """Write everything but the rename; gives the number of rows."""
-    from_csv = source.format.kind == "csv"
-    write: RowWriter
-    out = _Batches(target, layout)
-    if layout.kind == "csv":
-        write = csv_writer(columns, layout.delimiter, from_csv=from_csv)
-        out.add(csv_header(columns, layout.delimiter))
-    else:
-        write = jsonl_writer(columns, from_csv=from_csv)
-    rows = 0
-    waiting = iter(outcomes)
-    outcome = next(waiting, None)
-    gap = None
-    try:
-        for row in source.rows():
-            if outcome is not None and outcome.row_index == row.index:
-                out.add(write(row, outcome))
-                rows += 1
-                outcome = next(waiting, None)
-            elif not partial and gap is None:
-                gap = row.index
-    except InputError as error:
-        if expected_sha256 is None:
-            raise
-        raise _changed(source) from error
-    if expected_sha256 is not None and source.digest() != expected_sha256:
-        raise _changed(source)
-    assert gap is None, f"row {gap} has no outcome"
-    assert outcome is None, f"there is no row {outcome.row_index}"
-    out.finish()
-    return rows
-
-
 def _changed(source: RowSource) -> InputError:
     return InputError(source.name, "changed while the job ran; run the same command again")
 
 
 class _Batches:
-    """Records, joined and encoded many at a time."""
+    """Records, joined and encoded many at a time; they wait in memory until there is a file for them."""
 
-    def __init__(self, target: AtomicFile | Stream, layout: Layout) -> None:
-        self._target = target
+    def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._end = layout.newline.encode(layout.encoding)
         self._before = layout.bom
         self._records: list[Any] = []
         self._size = 0
+        self._waiting: list[bytes] = []
+        self._target: AtomicFile | Stream | None = None
 
     def add(self, record: str | bytes) -> None:
         self._records.append(record)
         self._size += len(record)
         if self._size > _BATCH_CHARACTERS:
             self._flush()
+
+    def write_to(self, target: AtomicFile | Stream) -> None:
+        """Write what waits, and from now on what comes."""
+        self._target = target
+        for data in self._waiting:
+            target.write(data)
+        self._waiting.clear()
 
     def _flush(self) -> None:
         encoding = self._layout.encoding
@@ -207,16 +239,22 @@ class _Batches:
         else:
             text = self._layout.newline.join([record.decode() for record in self._records])
             data = text.encode(encoding, JSON_ESCAPE)
-        self._target.write(self._before + data)
+        self._write(self._before + data)
         self._before = self._end
         self._records.clear()
         self._size = 0
 
+    def _write(self, data: bytes) -> None:
+        if self._target is not None:
+            self._target.write(data)
+        else:
+            self._waiting.append(data)
+
     def finish(self) -> None:
-        """Write what waits, and the last newline where the layout has one."""
+        """Write the records that are left, and the last newline where the layout has one."""
         if self._records:
             self._flush()
         if self._before is not self._end:
-            self._target.write(self._before)
+            self._write(self._before)
         elif self._layout.final_newline:
-            self._target.write(self._end)
+            self._write(self._end)
