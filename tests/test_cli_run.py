@@ -440,7 +440,7 @@ def test_what_a_signal_leaves_half_made_says_nothing() -> None:
         "def app():\n"
         "    half, coroutine = Half(), never()\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "cli.app = app\n"
+        "cli.command_line = lambda words: app\n"
         "cli.main()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

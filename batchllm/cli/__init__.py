@@ -10,13 +10,13 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from batchllm import __version__
-from batchllm.cli import batches, check, clean, export, init, run, show, simulate, status, templates
-from batchllm.cli import schedule as schedule_command
 from batchllm.cli.sections import SectionedGroup
 from batchllm.cli.streams import guard_streams, leave_stdout
 from batchllm.errors import Interrupted, JobError
@@ -26,15 +26,44 @@ GC_THRESHOLD = 400_000
 """More objects than a start makes: to look for cycles among them took a fifth of it. A run sets its own."""
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-app = typer.Typer(
-    name="batchllm",
-    help="Send every row of a CSV or JSONL file through a language model, and get the file back with answers.",
-    cls=SectionedGroup,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-)
+COMMANDS = {
+    "summarize": "run",
+    "classify": "run",
+    "codegen": "run",
+    "run": "run",
+    "init": "init",
+    "check": "check",
+    "templates": "templates",
+    "status": "status",
+    "show": "show",
+    "export": "export",
+    "batches": "batches",
+    "clean": "clean",
+    "schedule": "schedule",
+    "simulate": "simulate",
+}
+"""Each command and the module that it is in, in the order of the help."""
+
+
+def command_line(words: Sequence[str]) -> typer.Typer:
+    """The command that the words ask for, or all of them where they ask for none.
+
+    To build the parameters of them all takes longer than a tenth of a run's start.
+    """
+    app = typer.Typer(
+        name="batchllm",
+        help="Send every row of a CSV or JSONL file through a language model, and get the file back with answers.",
+        cls=SectionedGroup,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    )
+    app.callback()(_root)
+    asked = [words[0]] if words and words[0] in COMMANDS else COMMANDS
+    for name in asked:
+        import_module(f"{__name__}.{COMMANDS[name]}").register(app, name)
+    return app
 
 
 def _version(asked: bool) -> None:
@@ -43,29 +72,12 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     """Nothing to do before a command."""
-
-
-for _command in (
-    run,
-    init,
-    check,
-    templates,
-    status,
-    show,
-    export,
-    batches,
-    clean,
-    schedule_command,
-    simulate,
-):
-    _command.register(app)
 
 
 def main() -> None:
@@ -77,7 +89,7 @@ def main() -> None:
             signal.signal(number, _interrupted)
     debug = "--debug" in sys.argv
     try:
-        app()
+        command_line(sys.argv[1:])()
     except JobError as error:
         if debug:
             logging.getLogger("batchllm").exception("the job stopped")

@@ -9,9 +9,9 @@ import typer
 from batchllm.errors import UsageError
 
 
-def register(app: typer.Typer) -> None:
-    """Adds ``batches``."""
-    app.command("batches", rich_help_panel="Look at a job")(batches)
+def register(app: typer.Typer, name: str) -> None:
+    """Adds the command under its name."""
+    app.command(name, rich_help_panel="Look at a job")(batches)
 
 
 def batches(

@@ -14,9 +14,9 @@ from batchllm.cli.sections import SectionedCommand
 from batchllm.errors import UsageError
 
 
-def register(app: typer.Typer) -> None:
-    """Adds ``check``."""
-    app.command("check", cls=SectionedCommand, rich_help_panel="Prepare a job", help=HELP)(_command())
+def register(app: typer.Typer, name: str) -> None:
+    """Adds the command under its name."""
+    app.command(name, cls=SectionedCommand, rich_help_panel="Prepare a job", help=HELP)(_command())
 
 
 HELP = """Send one smallest request and say what is right and wrong: key, proxy, model, limits, clock.

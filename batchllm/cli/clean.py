@@ -7,9 +7,9 @@ import typer
 from batchllm.cli.arguments import OutputArgument
 
 
-def register(app: typer.Typer) -> None:
-    """Adds ``clean``."""
-    app.command("clean", rich_help_panel="Look at a job")(clean)
+def register(app: typer.Typer, name: str) -> None:
+    """Adds the command under its name."""
+    app.command(name, rich_help_panel="Look at a job")(clean)
 
 
 def clean(

@@ -8,9 +8,9 @@ import typer
 from batchllm.cli.arguments import OutputArgument
 
 
-def register(app: typer.Typer) -> None:
-    """Adds ``export``."""
-    app.command("export", rich_help_panel="Look at a job")(export)
+def register(app: typer.Typer, name: str) -> None:
+    """Adds the command under its name."""
+    app.command(name, rich_help_panel="Look at a job")(export)
 
 
 def export(

@@ -9,9 +9,9 @@ import typer
 from batchllm.errors import CannotWrite, UsageError
 
 
-def register(app: typer.Typer) -> None:
-    """Adds ``init``."""
-    app.command("init", rich_help_panel="Prepare a job")(init)
+def register(app: typer.Typer, name: str) -> None:
+    """Adds the command under its name."""
+    app.command(name, rich_help_panel="Prepare a job")(init)
 
 
 def init(

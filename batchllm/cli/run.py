@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from batchllm.cli.options import OPTIONS, TASKS, Option, parameter_of
+from batchllm.cli.options import OPTIONS, Option, parameter_of
 from batchllm.cli.sections import SectionedCommand
 from batchllm.errors import UsageError
 
@@ -37,10 +37,9 @@ SWITCHES: tuple[Option, ...] = (
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the four commands that run a job."""
-    for task in TASKS:
-        app.command(task, cls=SectionedCommand, help=HELP[task], rich_help_panel="Run a job")(_command(task))
+def register(app: typer.Typer, name: str) -> None:
+    """Adds one of the commands that run a job."""
+    app.command(name, cls=SectionedCommand, help=HELP[name], rich_help_panel="Run a job")(_command(name))
 
 
 def _command(task: str) -> Callable[..., None]:

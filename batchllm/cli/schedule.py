@@ -23,9 +23,9 @@ STATUSES = """\
 CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-def register(app: typer.Typer) -> None:
-    """Adds ``schedule``."""
-    app.command("schedule", rich_help_panel="Prepare a job", context_settings=CONTEXT)(schedule)
+def register(app: typer.Typer, name: str) -> None:
+    """Adds the command under its name."""
+    app.command(name, rich_help_panel="Prepare a job", context_settings=CONTEXT)(schedule)
 
 
 def schedule(

@@ -7,9 +7,9 @@ import typer
 from batchllm.cli.arguments import OutputArgument
 
 
-def register(app: typer.Typer) -> None:
-    """Adds ``show``."""
-    app.command("show", rich_help_panel="Look at a job")(show)
+def register(app: typer.Typer, name: str) -> None:
+    """Adds the command under its name."""
+    app.command(name, rich_help_panel="Look at a job")(show)
 
 
 def show(

@@ -8,9 +8,9 @@ import typer
 from batchllm.errors import UsageError
 
 
-def register(app: typer.Typer) -> None:
-    """Adds ``simulate``."""
-    app.command("simulate", rich_help_panel="Prepare a job")(simulate)
+def register(app: typer.Typer, name: str) -> None:
+    """Adds the command under its name."""
+    app.command(name, rich_help_panel="Prepare a job")(simulate)
 
 
 def simulate(

@@ -8,9 +8,9 @@ import typer
 from batchllm.cli.arguments import OutputArgument
 
 
-def register(app: typer.Typer) -> None:
-    """Adds ``status``."""
-    app.command("status", rich_help_panel="Look at a job")(status)
+def register(app: typer.Typer, name: str) -> None:
+    """Adds the command under its name."""
+    app.command(name, rich_help_panel="Look at a job")(status)
 
 
 def status(

@@ -5,12 +5,12 @@ from typing import Annotated
 import typer
 
 
-def register(app: typer.Typer) -> None:
-    """Adds ``templates`` and ``templates show``."""
+def register(app: typer.Typer, name: str) -> None:
+    """Adds the command under its name, and ``show`` below it."""
     group = typer.Typer(help="List the built-in templates, or print one to copy and change.")
     group.callback(invoke_without_command=True)(list_templates)
     group.command("show")(show)
-    app.add_typer(group, name="templates", rich_help_panel="Prepare a job")
+    app.add_typer(group, name=name, rich_help_panel="Prepare a job")
 
 
 def list_templates(context: typer.Context) -> None:
