@@ -5,6 +5,7 @@
 """
 
 import argparse
+import compileall
 import shutil
 import sys
 import tempfile
@@ -23,6 +24,8 @@ from report import Figure, Report, facts
 from servers import NGINX
 from suite import SMALL, Bench, Size
 
+import batchllm
+
 PARTS: dict[str, Callable[[Bench], list[Figure]]] = {
     "throughput": throughput.measure,
     "makespan": makespan.measure,
@@ -38,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measures, writes the results, and says whether every target was reached (exit status 0) or not (1)."""
     options = _parser().parse_args(arguments)
     allow_connections()
+    compileall.compile_dir(Path(batchllm.__file__).parent, quiet=1)  # as an installation does
     size = SMALL if options.small else Size()
     asked = {"rows": options.rows, "repeats": options.repeats, "scale_rows": options.scale_rows}
     size = replace(size, **{name: value for name, value in asked.items() if value is not None})
