@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +17,7 @@ from batchllm.errors import UsageError
 
 CUSTOM = "custom"
 SIMULATOR = "simulator"
+_FILE = Path(__file__).with_name("presets.toml")
 
 _REASONING_TABLES = ("reasoning", "reasoning_refused", "reasoning_room_tokens")
 
@@ -209,4 +210,4 @@ def _reasoning_table() -> list[tuple[re.Pattern[str], dict[str, Any]]]:
 
 @cache
 def _data() -> dict[str, Any]:
-    return tomllib.loads(resources.files("batchllm").joinpath("presets.toml").read_text("utf-8"))
+    return tomllib.loads(_FILE.read_text("utf-8"))

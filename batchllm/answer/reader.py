@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batchllm.answer.code import code_block
-from batchllm.answer.label import Labels
 from batchllm.answer.problem import error_object, one_line, problem, reason_of
 from batchllm.answer.text import content_text, parse_json, visible
 from batchllm.errors import UsageError
@@ -70,6 +69,8 @@ class Reader:
         elif spec.read == "code":
             self._read = self._as_code
         elif spec.read == "label":
+            from batchllm.answer.label import Labels  # its many patterns take time to compile
+
             self._labels = Labels(spec.labels)
             self._read = self._as_label
         elif spec.read == "json":

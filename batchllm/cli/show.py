@@ -20,7 +20,7 @@ def show(
     import sys
 
     from batchllm.cli.terminal import visible
-    from batchllm.runner import show_row
+    from batchllm.runner.views import show_row
 
     on_terminal = sys.stdout.isatty()
     for line in show_row(output, row - 1):

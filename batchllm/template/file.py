@@ -20,7 +20,6 @@ A job file is the same with a ``[job]`` table, which is not looked at here.
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from batchllm.template.names import did_you_mean, listed
 from batchllm.template.parameters import KNOWN_PARAMETERS
 
 PROMPT_NAME = "run"
+_TASKS = Path(__file__).parents[1] / "tasks"
 _TOP = ("name", "description", "variables", "messages", "parameters", "answer", "job")
 _MESSAGE = ("role", "content", "name")
 _ANSWER = ("column", "read", "labels", "schema")
@@ -40,10 +40,7 @@ _MAX_FILE_BYTES = 10_000_000
 
 def builtin_names() -> list[str]:
     """Names of the tasks inside the package."""
-    folder = resources.files("batchllm") / "tasks"
-    return sorted(
-        entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")
-    )
+    return sorted(path.stem for path in _TASKS.glob("*.toml"))
 
 
 def load(name_or_path: str | Path) -> Template:
@@ -54,7 +51,7 @@ def load(name_or_path: str | Path) -> Template:
     """
     name = str(name_or_path)
     if name in builtin_names():
-        return parse((resources.files("batchllm") / "tasks" / f"{name}.toml").read_text("utf-8"), name)
+        return parse((_TASKS / f"{name}.toml").read_text("utf-8"), name)
     path = Path(name_or_path)
     try:
         if path.stat().st_size > _MAX_FILE_BYTES or not path.is_file():
