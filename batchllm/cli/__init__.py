@@ -48,7 +48,7 @@ COMMANDS = {
 def command_line(words: Sequence[str]) -> typer.Typer:
     """The command that the words ask for, or all of them where they ask for none.
 
-    To build the parameters of them all takes longer than a tenth of a run's start.
+    Building the parameters of them all takes a twelfth of a run's start.
     """
     app = typer.Typer(
         name="batchllm",
