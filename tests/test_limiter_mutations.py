@@ -12,7 +12,6 @@ from batchllm.retry import Fate, RetryPolicy, Verdict, policy, reading
 from tests import test_limiter_bugs as bugs
 
 Patch = pytest.MonkeyPatch
-pytestmark = pytest.mark.slow
 
 
 def stale_timestamps(patch: Patch) -> None:
