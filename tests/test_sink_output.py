@@ -165,6 +165,19 @@ def test_an_input_that_changed_is_refused_before_the_output_is_replaced(
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.parametrize("name", ["out.csv", "out.jsonl"])
+@pytest.mark.parametrize("prepared", [0, 1, 150, 300])
+def test_records_prepared_before_the_last_outcomes_are_known_give_the_same_bytes(
+    tmp_path: Path, name: str, prepared: int
+) -> None:
+    rows = [f"{i},{i:>3000}" for i in range(300)]  # more than is encoded at once
+    source = opened(tmp_path, "\n".join(["id,text", *rows, ""]).encode())
+    whole, parts = tmp_path / f"whole-{name}", tmp_path / f"parts-{name}"
+    assert sent(source, parts, prepared=prepared) == sent(source, whole)
+    assert parts.read_bytes() == whole.read_bytes()
+    assert parts.stat().st_size > 3000 * 300
+
+
 def test_an_input_that_did_not_change_passes(tmp_path: Path) -> None:
     source = opened(tmp_path, b"id\n0\n1\n")
     assert sent(source, tmp_path / "out.csv", expected_sha256=source.check().sha256).rows == 2

@@ -87,11 +87,10 @@ def main() -> None:
     for number in STOPPING:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup, and shells that start a background job
             signal.signal(number, _interrupted)
-    debug = "--debug" in sys.argv
     try:
         command_line(sys.argv[1:])()
     except JobError as error:
-        if debug:
+        if _debugging():
             logging.getLogger("batchllm").exception("the job stopped")
         if not (getattr(error, "silent", False) and ("--quiet" in sys.argv or "-q" in sys.argv)):
             _say(f"batchllm: {error}")
@@ -101,7 +100,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        if debug:
+        if _debugging():
             raise
         _say(f"batchllm: internal error: {type(error).__name__}: {error}; --debug shows where")
         sys.exit(INTERNAL_ERROR)
@@ -112,11 +111,15 @@ def main() -> None:
 
 def _interrupted(number: int, frame: object) -> None:
     """A signal at a time when no requests are on their way: there is nothing to wait for."""
-    if "--debug" not in sys.argv:
+    if not _debugging():
         # What it leaves half made (a thread, an event loop) complains when it goes, and nobody needs to know.
         sys.unraisablehook = _unheard
         warnings.simplefilter("ignore")
     raise Interrupted(number)
+
+
+def _debugging() -> bool:
+    return "--debug" in sys.argv
 
 
 def _unheard(complaint: object) -> None:

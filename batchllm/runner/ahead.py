@@ -24,6 +24,8 @@ async def prepared(export: Export, stage: Stage, journal: Journal) -> AsyncItera
 
     Only in a job's first run: what an earlier one left may look like an end, and be sent again.
     """
+    small = stage.census.rows <= MOST_ROWS and stage.census.bytes <= MOST_BYTES
+    wanted = small and journal.new
     task: asyncio.Task[None] | None = None
 
     async def prepare() -> None:
@@ -33,8 +35,7 @@ async def prepared(export: Export, stage: Stage, journal: Journal) -> AsyncItera
 
     def begin() -> None:
         nonlocal task
-        small = stage.census.rows <= MOST_ROWS and stage.census.bytes <= MOST_BYTES
-        if task is None and small and journal.new:
+        if wanted and task is None:
             task = asyncio.create_task(prepare())
 
     try:

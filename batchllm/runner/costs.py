@@ -61,25 +61,26 @@ class Costs:
     Args:
         stage: The job.
         journal: What was paid.
-        start: The first row that will be asked for.
-        totals: What the rows before it cost; changed in place.
 
     Attributes:
         totals: What the rows asked for cost together.
     """
 
-    def __init__(
-        self, stage: Stage, journal: JournalReader, *, start: int = 0, totals: Totals | None = None
-    ) -> None:
-        wanted = any(name == "cost" for _, name in stage.columns.fields)
-        self._pricing = Pricing(stage.job, needed=wanted)
+    def __init__(self, stage: Stage, journal: JournalReader) -> None:
+        self._wanted = any(name == "cost" for _, name in stage.columns.fields)
+        self._journal = journal
+        self._pricing = Pricing(stage.job, needed=self._wanted)
         self._shares = Shares(journal.batches(), self._pricing.batch_share)
         nothing = self._pricing.nothing()
-        self.totals = totals or Totals(nothing, equal=nothing, shared=nothing)
+        self.totals = Totals(nothing, equal=nothing, shared=nothing)
         self._model_of = _models(stage)
-        self._marks: Iterator[Marks] = marked_rows(journal, start)
+        self.look_again(0)
+
+    def look_again(self, start: int) -> None:
+        """Reads anew what the journal says by now of the rows from ``start`` on, the next that will be asked for."""
+        self._marks: Iterator[Marks] = marked_rows(self._journal, start)
         self._mark = next(self._marks, None)
-        self._earlier = earlier_answers(journal, start) if wanted else iter(())
+        self._earlier = earlier_answers(self._journal, start) if self._wanted else iter(())
         self._next_earlier = next(self._earlier, None)
 
     def of(

@@ -95,6 +95,7 @@ class Export:
     def _begin(self) -> None:
         self.figures = Figures()
         self._prepared = 0
+        self._costs: Costs | None = None
         self._reader_of = readers(self._stage)
         self._output = Output(
             self._stage.source,
@@ -112,8 +113,7 @@ class Export:
         try:
             journal = self._journal()
             stop = sum(kind.rows for kind in journal.ended(ENDS, notes=True))
-            costs = Costs(self._stage, journal)
-            self.figures.money = costs.totals
+            costs = self._priced(journal)
             while self._prepared < stop:
                 with closing(journal.outcomes(self._prepared)) as entries:
                     some = list(islice(entries, min(STEP_ROWS, stop - self._prepared)))
@@ -134,15 +134,22 @@ class Export:
             CannotWrite, StorageFailure: The output cannot be written.
         """
         journal = self._journal()
-        totals = self.figures.money if self._prepared else None
-        costs = Costs(self._stage, journal, start=self._prepared, totals=totals)
-        self.figures.money = costs.totals
+        costs = self._priced(journal)
         with closing(journal.outcomes(self._prepared)) as entries:
             return self._output.write(
                 self._outcomes(entries, costs),
                 expected_sha256=self._stage.census.sha256,
                 announce=lambda sha256: announce(sha256, self.figures),
             )
+
+    def _priced(self, journal: JournalReader) -> Costs:
+        """What rows cost, from the first one on that is not prepared."""
+        if self._costs is None:
+            self._costs = Costs(self._stage, journal)
+            self.figures.money = self._costs.totals
+        else:
+            self._costs.look_again(self._prepared)
+        return self._costs
 
     def _outcomes(self, entries: Iterable[Entry], costs: Costs) -> Iterator[Outcome]:
         for outcome in outcomes(entries, self._reader_of, self._chosen, costs):

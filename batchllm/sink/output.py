@@ -215,7 +215,7 @@ class _Batches:
         self._records: list[Any] = []
         self._size = 0
         self._waiting: list[bytes] = []
-        self._target: AtomicFile | Stream | None = None
+        self._write: Callable[[bytes], None] = self._waiting.append
 
     def add(self, record: str | bytes) -> None:
         self._records.append(record)
@@ -225,7 +225,7 @@ class _Batches:
 
     def write_to(self, target: AtomicFile | Stream) -> None:
         """Write what waits, and from now on what comes."""
-        self._target = target
+        self._write = target.write
         for data in self._waiting:
             target.write(data)
         self._waiting.clear()
@@ -243,12 +243,6 @@ class _Batches:
         self._before = self._end
         self._records.clear()
         self._size = 0
-
-    def _write(self, data: bytes) -> None:
-        if self._target is not None:
-            self._target.write(data)
-        else:
-            self._waiting.append(data)
 
     def finish(self) -> None:
         """Write the records that are left, and the last newline where the layout has one."""
