@@ -119,7 +119,7 @@ def test_a_wrong_key_costs_one_request_and_is_wrong_use(tmp_path: Path) -> None:
 
 
 def test_a_key_refused_after_a_success_is_the_endpoints_trouble(tmp_path: Path) -> None:
-    client = FakeClient(rows_with([5], status(401, "revoked")))
+    client = FakeClient(rows_with(range(5, 20), status(401, "revoked")))
     with pytest.raises(Unavailable, match="revoked"):
         Trip(tmp_path, client).run()
 

@@ -27,8 +27,8 @@ class Verdict:
         reason: One word for counting: ``http_500``, ``timeout``, ``rate_limit``, ``slow_down``, ``bad_body``…
         message: One sentence for the row's ``error`` column or for the job's.
         retry_after_s: The pause that the endpoint asked for, in seconds, at most a day.
-        exit_status: With which status the job ends, for ``FATAL``. The runner turns ``USAGE`` into
-            ``UNAVAILABLE`` once a request has succeeded.
+        exit_status: With which status the job ends, for ``FATAL``. Once a request has succeeded, the runner
+            takes ``USAGE`` for the row's failure, and for ``UNAVAILABLE`` where row after row is refused.
         requested_tokens, limit_tokens: What the endpoint charged this request and what it grants, where the
             refusal says so ("Limit 30000, Requested 30601").
         should_retry: ``x-should-retry``, where the endpoint sent it.

@@ -102,12 +102,14 @@ class ConversationPlan(Plan):
         """Tickets in batches, those of turns that have become due before those of rows further down."""
         rows = iter(self._wanted())
         size, more = FIRST_BATCH, True
-        while more or self._due or self._waiting:
+        while more or self._due or self._waiting or self._deferred:
             turns = [self._due.popleft() for _ in range(min(len(self._due), BATCH))]
             if not turns and more and self._waiting < MOST_WAITING:
                 batch = list(islice(rows, size))
                 size, more = BATCH, bool(batch)
                 turns = [turn for turn in map(self._read, batch) if self._may_start(turn)]
+            elif not turns and self._deferred:
+                yield self._tried()
             elif not turns:
                 self._changed.clear()
                 await self._changed.wait()
@@ -116,7 +118,7 @@ class ConversationPlan(Plan):
                 tickets = await self._tickets([turn.row for turn in turns])
                 for ticket in tickets:
                     self._on_their_way[ticket.request_id] = self._now[ticket.request.row_index]
-                tickets = await self._unpaid(tickets)
+                tickets = self._tried_later(await self._unpaid(tickets))
                 if tickets:
                     yield tickets
 

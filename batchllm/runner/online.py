@@ -11,25 +11,28 @@ is kept.
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from batchllm.errors import BudgetStop, ExitStatus, JobError, Unavailable, UsageError
+from batchllm.errors import BudgetStop, ExitStatus, Unavailable, UsageError
 from batchllm.journal import Journal, State
 from batchllm.limiter import Cost, Limiter
 from batchllm.records import Answer, Failure, FailureKind, Paid, Response
 from batchllm.retry import Fate, RetryPolicy, SameRejection, Verdict, classify
 from batchllm.runner.brake import Brake
 from batchllm.runner.meter import Meter
+from batchllm.runner.refusals import ENDPOINTS_OWN, Refusals, Refused, may_be_the_rows_own
 from batchllm.runner.tally import Tally
 from batchllm.runner.ticket import AskAgain, Sender, Settled, Ticket
 
 log = logging.getLogger("batchllm.runner")
 
 OK = 200
-_NOT_SENT = Failure(FailureKind.CONNECT, "not sent: the run was stopped", Paid.NO, 0.0)
+_NOT_SENT = Failure(FailureKind.UNSENT, "not sent: the run was stopped", Paid.NO, 0.0)
 LOOK_AHEAD = 512
 """Tickets that wait in the limiter; enough to hide the journal's latency, few enough to weigh nothing."""
 
@@ -85,6 +88,7 @@ class Online:
         self._stopped_by: BaseException | None = None
         self._aborted = False
         self._same_rejection = SameRejection()
+        self._refusals = Refusals()
 
     async def run(self, batches: AsyncIterator[Sequence[Ticket]]) -> None:
         """Brings every ticket to its end.
@@ -141,6 +145,7 @@ class Online:
                 self._room.set()
             if feeder.done() and not (self._held or self._limiter.waiting):
                 if not (self._flights or self._saving):
+                    self._fail_refused()
                     return
                 self._all_sent()
             timer = None if poll.wake_at is None else loop.call_at(poll.wake_at, self._wake.set)
@@ -203,6 +208,7 @@ class Online:
                 ticket.sent = True
                 self._tally.requests += 1
             self._tally.attempts += 1
+            ticket.sent_at = asyncio.get_running_loop().time()
             outcome = await self._client.send(ticket.request)
         if isinstance(outcome, Response) and outcome.status == OK:
             # Whoever takes the slot is granted later, so its intent stands behind this answer in the journal's queue.
@@ -248,9 +254,7 @@ class Online:
                 answer = _rejection(ticket, outcome, verdict)
                 self._give_up(ticket, answer, State.FAILED, attempt_id)
             case Fate.FATAL:
-                self._limiter.failed(now, ticket, verdict, headers)
-                self._limiter.released(now, ticket)
-                self.stop(self._fatal(verdict))
+                self._fatal(ticket, attempt_id, outcome, verdict, now)
             case _:
                 self._limiter.failed(now, ticket, verdict, headers)
                 self._limiter.released(now, ticket)
@@ -264,6 +268,7 @@ class Online:
         assert isinstance(outcome, Response), "only a response can be an answer"
         answer = ticket.reader.read(outcome.status, outcome.body)
         ticket.attempts += 1
+        self._fail_refused(ticket.sent_at)
         cost = self._meter.settle(ticket.request, ticket.reserved, outcome, answer.usage)
         self._tally.paid(answer.usage, cost)
         self._tally.finish_reasons[answer.finish_reason or "none"] += 1
@@ -302,13 +307,16 @@ class Online:
 
     def _give_up(self, ticket: Ticket, answer: Answer, state: State, attempt_id: int | None = None) -> None:
         """Settles a ticket, for good or until the next run."""
+        self._close(ticket, answer, state, attempt_id)
+        self._settled(ticket, answer, state)
+
+    def _close(self, ticket: Ticket, answer: Answer, state: State, attempt_id: int | None) -> None:
         self._journal.settle(ticket.request_id, state, attempt_id, ticket.earlier + ticket.attempts)
         if state is State.UNANSWERED:
             self._tally.unanswered += 1
             self._tally.failed_by_reason[answer.reason or "unknown"] += 1
         else:
             self._tally.ended_with(answer)
-        self._settled(ticket, answer, state)
 
     def _never_sent(self, ticket: Ticket, message: str) -> None:
         """Ends a ticket that no limit will ever hold; the row keeps the reason, since there is no reply to read."""
@@ -317,11 +325,37 @@ class Online:
         noted.add_done_callback(self._watch)
         self._give_up(ticket, Answer(error=message, reason="too_large"), State.FAILED)
 
-    def _fatal(self, verdict: Verdict) -> JobError:
-        """Before any success a refusal of key, model or URL is wrong use; after one it is the endpoint's trouble."""
-        if verdict.exit_status is ExitStatus.USAGE and self._tally.answers + self._tally.before == 0:
-            return UsageError(verdict.message)
-        return Unavailable(verdict.message)
+    def _fatal(
+        self, ticket: Ticket, attempt_id: int, outcome: Response | Failure, verdict: Verdict, now: float
+    ) -> None:
+        """Before any success a refusal of key, model or URL is wrong use; after one it may be its row's alone."""
+        headers = outcome.headers if isinstance(outcome, Response) else {}
+        if self._tally.answers + self._tally.before == 0 or not may_be_the_rows_own(verdict):
+            self._limiter.failed(now, ticket, verdict, headers)
+            self._limiter.released(now, ticket)
+            wrong_use = (
+                verdict.exit_status is ExitStatus.USAGE and not self._tally.answers + self._tally.before
+            )
+            self.stop(UsageError(verdict.message) if wrong_use else Unavailable(verdict.message))
+            return
+        # An endpoint that refuses a row is not down, and its gate is open.
+        taken = self._tally.answers or self._limiter.outage
+        told = replace(verdict, fate=Fate.REJECTED) if taken else verdict
+        self._limiter.failed(now, ticket, told, headers)
+        self._limiter.released(now, ticket)
+        ticket.attempts += 1
+        refused = Refused(ticket, _rejection(ticket, outcome, verdict), attempt_id, now)
+        if ticket.earlier and self._tally.answers and not self._refusals.endpoints_own:
+            self._give_up(ticket, refused.answer, State.FAILED, attempt_id)  # it had its second chance
+        elif self._refusals.hold(refused):
+            self.stop(Unavailable(f"{ENDPOINTS_OWN} rows in a row were refused: {verdict.message}"))
+        else:
+            self._settled(ticket, refused.answer, State.UNANSWERED)
+
+    def _fail_refused(self, sent_at: float = math.inf) -> None:
+        """Refused rows fail: a request that left after them shows that key, model and URL are good, or the run ends."""
+        for ticket, answer, attempt_id, _ in self._refusals.take(sent_at):
+            self._close(ticket, answer, State.FAILED, attempt_id)
 
 
 def _rejection(ticket: Ticket, outcome: Response | Failure, verdict: Verdict) -> Answer:

@@ -21,6 +21,9 @@ FIRST_BATCH = 16
 BATCH = 256
 """Rows that go to the journal together; the first batch is small so that the first request leaves early."""
 
+MOST_DEFERRED_BYTES = 64_000_000
+"""Requests of rows that an earlier run tried wait for the other rows as far as they fit in here."""
+
 FINAL = (State.ANSWERED, State.FAILED, State.PENDING)
 
 
@@ -44,6 +47,8 @@ class Plan:
         again: Goes on with rows whose answer, of an earlier run, is to be asked for once more.
         passed: The rows before the first of ``rows``, which an earlier run ended.
     """
+
+    _defers = True
 
     def __init__(
         self,
@@ -72,18 +77,42 @@ class Plan:
         self._again = again
         self._over: dict[int, Final] = {}
         self._on_the_way: set[int] = set()
+        self._deferred: list[Ticket] = []
+        self._deferred_bytes = 0
         for ended in passed:
             self._count(ended)
 
     async def batches(self) -> AsyncIterator[Sequence[Ticket]]:
-        """Tickets in input order, in batches; rows that need no request are counted on the way."""
+        """Tickets in batches; rows that need no request are counted on the way.
+
+        They come in input order, those that an earlier run tried behind the others.
+        """
         rows = iter(self._wanted())
         size = FIRST_BATCH
         while batch := list(islice(rows, size)):
             size = BATCH
-            tickets = await self._unpaid(await self._tickets(batch))
+            tickets = self._tried_later(await self._unpaid(await self._tickets(batch)))
             if tickets:
                 yield tickets
+        if tickets := self._tried():
+            yield tickets
+
+    def _tried_later(self, tickets: list[Ticket]) -> list[Ticket]:
+        """Keeps back the tickets that an earlier run tried, so that rows which spoil a run come last."""
+        now = []
+        for ticket in tickets:
+            size = len(ticket.request.body)
+            if self._defers and ticket.earlier and self._deferred_bytes + size <= MOST_DEFERRED_BYTES:
+                self._deferred.append(ticket)
+                self._deferred_bytes += size
+            else:
+                now.append(ticket)
+        return now
+
+    def _tried(self) -> list[Ticket]:
+        """Takes out what was kept back."""
+        tickets, self._deferred, self._deferred_bytes = self._deferred, [], 0
+        return tickets
 
     async def _unpaid(self, tickets: list[Ticket]) -> list[Ticket]:
         """Ends the tickets that need no sending: for their last answer, or for another job's."""

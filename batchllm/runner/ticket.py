@@ -23,6 +23,7 @@ class Ticket:
         maybe_paid: How many of them may have been paid without an answer.
         asked_again: How many times an answer that did not validate was asked for again.
         sent: Whether it has left at least once.
+        sent_at: When its last attempt left, in the loop's time.
         ordinal: Which of several equal requests it is, from 0.
         reserved: What the budget has set aside for the attempt in flight.
     """
@@ -35,6 +36,7 @@ class Ticket:
     maybe_paid: int = 0
     asked_again: int = 0
     sent: bool = False
+    sent_at: float = 0.0
     ordinal: int = 0
     reserved: Amount = field(default=NOTHING)
 

@@ -24,6 +24,7 @@ from batchllm.runner.batch.files import storage
 from batchllm.runner.batch.lines import error_response, read_line
 from batchllm.runner.batch.refusal import Refusal
 from batchllm.runner.batch.steps import DROPPED, GONE
+from batchllm.runner.refusals import ENDPOINTS_OWN, may_be_the_rows_own
 from batchllm.runner.tally import Tally
 
 log = logging.getLogger("batchllm.runner")
@@ -78,13 +79,20 @@ class Collector:
         self._max_attempts = max_attempts
         self._forgetful = forgetful
         self.fatal: Verdict | None = None
+        self._rows_own = False
 
-    async def collect(self, batch: BatchRecord, refusal: Refusal | None) -> BatchRecord:
+    async def collect(
+        self, batch: BatchRecord, refusal: Refusal | None, *, answered: bool = False
+    ) -> BatchRecord:
         """ENDED → DONE.
+
+        A refusal of key, model or URL is its row's failure where the batch has brought answers too, or where the
+        job has some and few rows are refused.
 
         Args:
             batch: The batch.
             refusal: Why its validation failed, where it did.
+            answered: The job has answers.
 
         Raises:
             CallFailed: A file of results cannot be fetched; ``status`` 404: it is there no more.
@@ -100,6 +108,7 @@ class Collector:
             wrong = {number: error_response(error) for number, error in refusal.lines.items()}
             await self._keep(_unsaved(wrong, batch, flags))
         _reconcile(batch, flags, seen)
+        self._rows_own = seen["answers"] > 0 or (answered and seen["refused"] < ENDPOINTS_OWN)
         ended = await self._settle(batch, self._missing(batch, seen, refusal))
         return self._journal.batches.update(batch, stage=Stage.DONE, ended_rows=ended)
 
@@ -177,6 +186,11 @@ class Collector:
                 answer = reader.read(outcome.status, outcome.body)
                 usable = verdict.fate is Fate.ANSWERED and answer.error is None
                 state = State.ANSWERED if usable else State.FAILED
+            case Fate.FATAL if (
+                self._rows_own and may_be_the_rows_own(verdict) and isinstance(outcome, Response)
+            ):
+                answer = reader.read(outcome.status, outcome.body)
+                state = State.FAILED
             case Fate.FATAL:
                 self.fatal = verdict
             case _ if isinstance(outcome, Failure) and outcome.kind is FailureKind.UNSENT:
@@ -228,6 +242,8 @@ def _results(
             seen["lines"] += 1
             if isinstance(result.outcome, Response) and 200 <= result.outcome.status < 300:
                 seen["answers"] += 1
+            elif may_be_the_rows_own(classify(result.outcome)):
+                seen["refused"] += 1
             yield from _unsaved({result.number: result.outcome}, batch, flags)
 
 

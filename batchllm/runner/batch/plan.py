@@ -18,6 +18,8 @@ class BatchPlan(Plan):
         dedupe: Equal rows share one request, so that it has to be remembered which are on their way.
     """
 
+    _defers = False  # what goes in one batch has no order
+
     def __init__(
         self, *args: Any, since: int, retry_failed: bool = False, dedupe: bool = False, **settings: Any
     ) -> None:

@@ -189,7 +189,7 @@ class BatchRoad:
         if batch.status == "failed":
             refusal = read(batch.errors, batch.requests, answered=self._answered())
             refusal = self._sender.learned(batch, refusal)
-        batch = await self._collector.collect(batch, refusal)
+        batch = await self._collector.collect(batch, refusal, answered=self._answered())
         if refusal is not None and refusal.systemic:
             message = f"the endpoint refused batch {batch.remote_id}: {refusal.words}"
             raise Unavailable(message) if self._answered() else UsageError(message)
