@@ -5,6 +5,7 @@ then a text, a label, code or data. What an endpoint means to say in other ways 
 is an empty cell, never a failure, unless there is nothing to put into the row at all.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +17,8 @@ from batchllm.records import Answer, Usage
 
 if TYPE_CHECKING:
     from batchllm.answer.schema import Schema
+
+log = logging.getLogger("batchllm.answer")
 
 # Reasons of answers that the model may get right when it is told what was wrong.
 ASK_AGAIN = frozenset({"not_json", "schema"})
@@ -88,6 +91,14 @@ class Reader:
             status: HTTP status.
             body: The whole body.
         """
+        try:
+            return self._answer(status, body)
+        except Exception as trouble:  # noqa: BLE001 - a paid reply must never stop its job, in no run
+            log.warning("a reply with status %s cannot be read: %r", status, trouble)
+            what = type(trouble).__name__
+            return Answer(error=f"the response cannot be read ({what})", reason="unreadable")
+
+    def _answer(self, status: int, body: bytes) -> Answer:
         if not 200 <= status < 300:
             found = problem(status, body)
             code = f" ({found.code})" if found.code and found.code not in found.message else ""

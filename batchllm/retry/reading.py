@@ -1,6 +1,7 @@
 """Outcome to verdict: every dialect of error that OpenAI-compatible endpoints speak."""
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,8 @@ from batchllm.errors import ExitStatus
 from batchllm.records import Failure, FailureKind, Paid, Response
 from batchllm.retry.durations import seconds
 from batchllm.retry.verdict import Fate, Verdict
+
+log = logging.getLogger("batchllm.retry")
 
 _ANSWERED = Verdict(Fate.ANSWERED, "answered")
 _TRY_AGAIN = re.compile(
@@ -43,6 +46,18 @@ def classify(outcome: Response | Failure) -> Verdict:
     """Decides what an attempt was. Never raises, whatever the bytes are."""
     if isinstance(outcome, Failure):
         return _of_failure(outcome)
+    try:
+        return _of_response(outcome)
+    except Exception as trouble:  # noqa: BLE001 - a reply that is kept must never stop its job, in no run
+        log.warning("a reply with status %s cannot be judged: %r", outcome.status, trouble)
+        if 200 <= outcome.status < 300:
+            return _ANSWERED
+        return Verdict(
+            Fate.REJECTED, f"http_{outcome.status}", f"the endpoint answered {outcome.status}, unreadably"
+        )
+
+
+def _of_response(outcome: Response) -> Verdict:
     status = outcome.status
     if 200 <= status < 300:
         parsed = _parsed(outcome.body)
@@ -104,7 +119,7 @@ def _of_odd_success(outcome: Response, parsed: Any) -> Verdict:
         return _ANSWERED
     code, kind, message = _problem(parsed)
     words = f"{code} {kind}"
-    if code.isdigit() and 400 <= int(code) < 600:
+    if len(code) == 3 and code.isascii() and code.isdigit() and 400 <= int(code) < 600:
         status = int(code)
     elif _RATE.search(words):
         status = 429
@@ -121,6 +136,7 @@ def _redirected(location: str, status: int) -> Verdict:
         target = f"{parts.scheme}://{parts.netloc}" if parts.netloc else location[:200] or "nowhere"
     except ValueError:
         target = "an address that is none"
+    target = _text(target)
     message = f"the endpoint redirects to {target} ({status}), which is never followed; correct --base-url"
     return Verdict(Fate.FATAL, "redirect", message, exit_status=ExitStatus.USAGE)
 
@@ -133,16 +149,30 @@ def _problem(parsed: Any) -> tuple[str, str, str]:
     if type(error) is list and error:
         error = error[0]
     if type(error) is str:
-        return "", str(parsed.get("type") or ""), error
+        return "", _text(parsed.get("type")), _text(error)
     if type(error) is not dict:
         error = parsed
     code = error.get("code", error.get("statusCode"))
     kind = error.get("type") or error.get("status")
-    message = error.get("message") or error.get("msg") or ""
+    message = _text(error.get("message") or error.get("msg"))
     metadata = error.get("metadata")
     if type(metadata) is dict and metadata.get("raw"):
-        message = f"{message}: {metadata['raw']}"
-    return "" if code is None else str(code), str(kind or ""), str(message)[:2000]
+        message = f"{message}: {_text(metadata['raw'])}"[:2000]
+    return "0" if code == 0 else _text(code), _text(kind), message
+
+
+def _text(value: Any) -> str:
+    """A value as text that can be printed, cut; ``""`` for what is empty or has no text.
+
+    Python writes no integer of thousands of digits, nor what is nested too deeply.
+    """
+    if not value:
+        return ""
+    try:
+        text = (value if type(value) is str else str(value))[:2000]
+    except (ValueError, RecursionError):
+        return ""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def retry_after(headers: Mapping[str, str], message: str, parsed: Any) -> float | None:
@@ -157,7 +187,7 @@ def retry_after(headers: Mapping[str, str], message: str, parsed: Any) -> float 
     error = parsed.get("error") if type(parsed) is dict else None
     details = error.get("details") if type(error) is dict else None
     for detail in details if type(details) is list else ():
-        if type(detail) is dict and (pause := seconds(str(detail.get("retryDelay", "")))) is not None:
+        if type(detail) is dict and (pause := seconds(_text(detail.get("retryDelay")))) is not None:
             return pause
     found = _TRY_AGAIN.search(message)
     return seconds(found[1].strip(" .")) if found else None
