@@ -6,6 +6,8 @@ from typing import Any
 
 import orjson
 
+from batchllm.exact import has_long_number
+
 _BLOCK = re.compile(r"<(think|thinking)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 
@@ -43,15 +45,20 @@ def content_text(content: Any) -> str:
 def parse_json(body: bytes | str) -> Any:
     """What JSON says, read as generously as the wire needs: a byte order mark, NaN, lone surrogates.
 
+    Integers keep all their digits.
+
     Surrogates without their other half become U+FFFD, so that every text can be written as UTF-8.
 
     Raises:
         ValueError: This is not JSON, or it is nested too deeply.
     """
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        pass
+    # Of a whole response only tool calls hold numbers that matter, and a search takes longer than the parser.
+    exact = isinstance(body, str) or b"tool_calls" in body
+    if not (exact and has_long_number(body)):
+        try:
+            return orjson.loads(body)
+        except orjson.JSONDecodeError:
+            pass
     text = body if isinstance(body, str) else body.decode("utf-8-sig", "replace")
     try:
         return _mended(json.loads(text))

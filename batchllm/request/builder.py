@@ -6,11 +6,10 @@ from functools import partial
 from hashlib import sha256
 from typing import Any
 
-import orjson
-
 from batchllm import presets, prices, tokens
 from batchllm.answer import Reader, answer_columns
 from batchllm.errors import UsageError
+from batchllm.exact import loads
 from batchllm.job import Job
 from batchllm.records import ChatRequest, Row
 from batchllm.request.draft import Draft, Task, image_cells
@@ -125,7 +124,7 @@ class RequestBuilder:
         """
         built = self.build(row)
         if isinstance(built, ChatRequest):
-            result: dict[str, Any] = orjson.loads(built.body)
+            result: dict[str, Any] = loads(built.body)
             return result
         why = built.error if isinstance(built, Unsendable) else "its text is empty"
         raise UsageError(f"row {row.index + 1} (line {row.line}) would not be sent: {why}")

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 
-import orjson
-
+from batchllm.exact import loads
 from batchllm.records import Answer, ChatRequest
 from batchllm.template import dumps
 
@@ -18,7 +17,7 @@ def ask_again(request: ChatRequest, answer: Answer, count: Callable[[str], int] 
         answer: What came, with ``text`` and ``error``.
         count: Counts tokens, where somebody needs them.
     """
-    body = orjson.loads(request.body)
+    body = loads(request.body)
     complaint = f"This cannot be used: {answer.error}. Answer again with nothing but JSON that is right."
     body["messages"] += [
         {"role": "assistant", "content": answer.text},

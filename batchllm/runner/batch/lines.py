@@ -9,8 +9,6 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import orjson
-
 from batchllm.records import Failure, FailureKind, Paid, Response
 
 UNWORKED = re.compile(r"(?:^|_)(?:expired|cancell?ed)(?:$|_)", re.I)
@@ -70,7 +68,7 @@ def read_line(line: bytes, name: str) -> Result | str:
 
 def error_response(error: Mapping[str, Any]) -> Response:
     """What validation says about a line, as the refusal that the request would have met by itself."""
-    return Response(400, {}, orjson.dumps({"error": dict(error)}, default=str), 0.0)
+    return Response(400, {}, json.dumps({"error": dict(error)}, default=str).encode(), 0.0)
 
 
 def _without_response(text: str, spans: dict[str, tuple[int, int]], error: Any) -> Response | Failure:
