@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from batchllm.limiter.terms import DAY_S, INPUT_TOKENS, MINUTE_S, OUTPUT_TOKENS, REQUESTS, TOKENS
-from batchllm.retry import seconds
+from batchllm.retry import seconds, structured
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,10 @@ def read(headers: Mapping[str, str]) -> list[Level]:
             place = _places[name] = _place(name)
         if place:
             found.setdefault(place[0], {})[place[1]] = value
+    if "ratelimit" in headers:
+        for limit, values in structured(headers).items():
+            window = _number(values.get("window"))
+            found.setdefault((TOKENS if "token" in limit else REQUESTS, window), {}).update(values)
     return [level for key, values in found.items() if (level := _level(key, values, headers)) is not None]
 
 

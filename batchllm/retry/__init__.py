@@ -1,4 +1,5 @@
-"""What kind of event an attempt was, and whether to try again: pure, no clock, no I/O.
+"""What kind of event an attempt was, and whether to try again: pure, no I/O, and no clock but the
+local one for an instant that comes without the date of its response.
 
 ``classify`` reads every dialect of error that OpenAI-compatible endpoints speak: OpenAI and Azure objects,
 Anthropic's ``type: error``, Gemini's list of one, Ollama's bare string, integer codes of OpenRouter, an error
@@ -13,6 +14,16 @@ inside a 200, a web page instead of JSON. What it decides follows one question: 
 from batchllm.retry.durations import seconds
 from batchllm.retry.policy import RetryPolicy, SameRejection
 from batchllm.retry.reading import classify, retry_after
+from batchllm.retry.resets import structured
 from batchllm.retry.verdict import Fate, Verdict
 
-__all__ = ["Fate", "RetryPolicy", "SameRejection", "Verdict", "classify", "retry_after", "seconds"]
+__all__ = [
+    "Fate",
+    "RetryPolicy",
+    "SameRejection",
+    "Verdict",
+    "classify",
+    "retry_after",
+    "seconds",
+    "structured",
+]

@@ -12,13 +12,17 @@ import orjson
 from batchllm.errors import ExitStatus
 from batchllm.records import Failure, FailureKind, Paid, Response
 from batchllm.retry.durations import seconds
+from batchllm.retry.resets import lower, told_reset_s
 from batchllm.retry.verdict import Fate, Verdict
 
 log = logging.getLogger("batchllm.retry")
 
 _ANSWERED = Verdict(Fate.ANSWERED, "answered")
 _TRY_AGAIN = re.compile(
-    r"(?:try again|retry)(?: in| after)\s+(\d[\d.]*\s*[a-zµ]*(?:\s?\d[\d.]*\s*[a-zµ]+)*)", re.I
+    r"(?:try(?:ing)? again|retry(?:ing)?|resets?|wait)(?:[ -](?:in|after|at|for))?:?\s+"
+    r"(\d{4}-\d\d-\d\d[T ][\d:.]+(?:Z|[+-]\d\d:?\d\d)?"
+    r"|\d[\d.]*\s*[a-zµ]*(?:[\s,]*(?:and\s+)?\d[\d.]*\s*[a-zµ]+)*)",
+    re.I,
 )
 _LIMIT_REQUESTED = re.compile(r"limit:?\s*(\d[\d,]*).{0,80}?requested:?\s*(\d[\d,]*)", re.I | re.S)
 _TOO_LARGE = re.compile(
@@ -175,22 +179,52 @@ def _text(value: Any) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-def retry_after(headers: Mapping[str, str], message: str, parsed: Any) -> float | None:
-    """The pause that a response asks for, in seconds: from its headers, else from its body's words."""
+def retry_after(
+    headers: Mapping[str, str], message: str, parsed: Any, *, refused: bool = False
+) -> float | None:
+    """The pause that a response asks for, in seconds.
+
+    From its headers, else its body's fields and words, else, where a limit refused it, from that limit's reset.
+    What the headers show with limit, remaining and reset is left to the limiter.
+
+    Args:
+        headers: Names in lower case.
+        message: What the body says in words.
+        parsed: The body.
+        refused: A rate limit refused the request.
+    """
     date = headers.get("date")
+    error = parsed.get("error") if type(parsed) is dict else None
+    error = error if type(error) is dict else {}
+    metadata = error.get("metadata")
+    inner = lower(metadata.get("headers")) if type(metadata) is dict else {}
+    inner_date = inner.get("date", date)
+    if (pause := _asked(headers, date)) is not None:
+        return pause
+    details = error.get("details")
+    for detail in details if type(details) is list else ():
+        if type(detail) is dict and (pause := seconds(_text(detail.get("retryDelay")), date)) is not None:
+            return pause
+    if (pause := _asked(inner, inner_date)) is not None:
+        return pause
+    for found in _TRY_AGAIN.finditer(message):
+        if (pause := seconds(found[1].strip(" .,"), date)) is not None:
+            return pause
+    if not refused:
+        return None
+    pause = told_reset_s(inner, inner_date, whole=True)
+    return told_reset_s(headers, date, whole=False) if pause is None else pause
+
+
+def _asked(headers: Mapping[str, str], date: str | None) -> float | None:
+    """What ``Retry-After`` says, in milliseconds, seconds or as an instant."""
     if (text := headers.get("retry-after-ms")) and (pause := seconds(text)) is not None:
         return pause / 1000.0
     if text := headers.get("retry-after"):
         pauses = [seconds(text, date), *(seconds(part, date) for part in text.split(","))]
         if valid := [pause for pause in pauses if pause is not None]:
             return max(valid)
-    error = parsed.get("error") if type(parsed) is dict else None
-    details = error.get("details") if type(error) is dict else None
-    for detail in details if type(details) is list else ():
-        if type(detail) is dict and (pause := seconds(_text(detail.get("retryDelay")))) is not None:
-            return pause
-    found = _TRY_AGAIN.search(message)
-    return seconds(found[1].strip(" .")) if found else None
+    return None
 
 
 def _of_error(status: int, parsed: Any, outcome: Response) -> Verdict:
@@ -199,7 +233,7 @@ def _of_error(status: int, parsed: Any, outcome: Response) -> Verdict:
     words = f"{code} {kind} {said}"
     text = said or outcome.body[:200].decode("utf-8", "replace").strip() or "no explanation"
     message = f"the endpoint answered {status}: {text[:500]}"
-    pause = retry_after(headers, said, parsed)
+    pause = retry_after(headers, said, parsed, refused=status == 429)
     should = {"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower())
     limit, requested = _limit_and_requested(said)
 
