@@ -46,7 +46,7 @@ class Online:
         journal: Makes intents and answers durable.
         retry: Decides whether and when a failed attempt is tried again.
         tally: Counts.
-        grace_s: How long requests in flight may take to land once the run is asked to stop.
+        grace_s: How long requests in flight may take to land once the run stops, whatever stops it.
         settled: Called with each ticket that has its end.
         ask_again: Makes the request that asks once more for an answer that did not validate, or ``None``.
         meter: Holds requests to the budget, and says what answers cost; without one nothing bounds them.
@@ -86,6 +86,7 @@ class Online:
         self._flights: set[asyncio.Future[Any]] = set()
         self._saving = 0
         self._stopped_by: BaseException | None = None
+        self._ends_at = math.inf
         self._aborted = False
         self._same_rejection = SameRejection()
         self._refusals = Refusals()
@@ -100,24 +101,34 @@ class Online:
         feeder.add_done_callback(self._watch)
         try:
             await self._dispatch(feeder)
-        finally:
-            feeder.cancel()
-            await asyncio.gather(feeder, return_exceptions=True)
-            await self._land_all()
+        except BaseException as error:  # noqa: BLE001 - raised below, once what is in flight has landed
+            self.stop(error)
+        feeder.cancel()
+        await asyncio.gather(feeder, return_exceptions=True)
+        await self._land_all()
         if self._stopped_by is not None:
             raise self._stopped_by
 
     def stop(self, error: BaseException) -> None:
-        """Ends the run in order: nothing new leaves, what is in flight may land. The first reason counts."""
+        """Ends the run in order: nothing new leaves, what is in flight may land.
+
+        The first reason counts, for the exit status too, and the grace period begins with it.
+        """
         if self._stopped_by is None:
             self._stopped_by = error
+            self._ends_at = asyncio.get_running_loop().time() + self._grace_s
         self._wake.set()
 
     def abort(self) -> None:
         """Ends the grace period: what is in flight is given up, what was received is kept."""
         self._aborted = True
+        self._give_up_flights()
+
+    def _give_up_flights(self) -> None:
+        """Cancels what was sent; intents on their way to the disk get there, or they would look sent."""
         for flight in self._flights:
-            flight.cancel()
+            if isinstance(flight, asyncio.Task):
+                flight.cancel()
 
     async def _feed(self, batches: AsyncIterator[Sequence[Ticket]]) -> None:
         async for tickets in batches:
@@ -155,12 +166,12 @@ class Online:
 
     async def _land_all(self) -> None:
         """Waits for what is in flight, for the grace period at most, gives up the rest, and lands what arrived."""
-        if self._flights and not self._aborted:
-            await asyncio.wait(self._flights, timeout=self._grace_s if self._stopped_by is not None else None)
-        for flight in self._flights:
-            flight.cancel()
-        if self._flights:
-            await asyncio.gather(*self._flights, return_exceptions=True)
+        loop = asyncio.get_running_loop()
+        while self._flights and not self._aborted and (left_s := self._ends_at - loop.time()) > 0:
+            await asyncio.wait(self._flights, timeout=None if left_s == math.inf else left_s)
+        while self._flights:
+            self._give_up_flights()
+            await asyncio.wait(self._flights)
         if self._saving:
             await asyncio.gather(self._journal.flush(), return_exceptions=True)
 
@@ -196,6 +207,9 @@ class Online:
         if intended.cancelled() or intended.exception() is not None:
             return
         for ticket, attempt_id in zip(tickets, intended.result(), strict=True):
+            if self._stopped_by is not None:
+                self._save(ticket, attempt_id, _NOT_SENT)
+                continue
             flight = asyncio.create_task(self._fly(ticket, attempt_id))
             self._flights.add(flight)
             flight.add_done_callback(self._watch)
@@ -214,6 +228,9 @@ class Online:
             # Whoever takes the slot is granted later, so its intent stands behind this answer in the journal's queue.
             self._limiter.landed(ticket)
             self._wake.set()
+        self._save(ticket, attempt_id, outcome)
+
+    def _save(self, ticket: Ticket, attempt_id: int, outcome: Response | Failure) -> None:
         self._saving += 1
         self._journal.save(attempt_id, outcome, partial(self._saved, ticket, attempt_id, outcome))
 
