@@ -15,7 +15,7 @@ _LONG_BYTES = re.compile(rb"\d{19}")
 
 def has_long_number(text: bytes | str) -> bool:
     """Whether a text may hold an integer beyond 64 bits."""
-    return (_LONG if isinstance(text, str) else _LONG_BYTES).search(text) is not None
+    return (_LONG.search(text) if isinstance(text, str) else _LONG_BYTES.search(text)) is not None
 
 
 def loads(text: bytes | str) -> Any:
