@@ -1,5 +1,6 @@
 """What a person sees of a running job: a bar on a terminal, plain lines in a log, nothing when quiet."""
 
+import re
 import sys
 from typing import TYPE_CHECKING, NoReturn, Protocol, TextIO
 
@@ -9,6 +10,18 @@ if TYPE_CHECKING:
 PLAIN_LINES = 10
 """Plain lines of a whole run at most; with the line before and the summary a log stays under a screen."""
 
+WIDE = 100
+"""Columns from which on a bar has room for the time, the rate and the tokens beside what it waits for."""
+
+_FULL = "{l_bar}{bar}{r_bar}"
+_SHORT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{remaining} left{postfix}]"
+_SHORTER = "{l_bar}{bar}| {n_fmt}/{total_fmt}{postfix}"
+_WITHOUT_BAR = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt}{postfix}"
+
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+)
+
 
 class Progress(Protocol):
     """Watches a run. ``show`` is called a few times a second, never once a row."""
@@ -16,8 +29,18 @@ class Progress(Protocol):
     def start(self, total: int, done: int) -> None:
         """Begins at ``done`` of ``total`` rows; the rows of an earlier run count as done."""
 
-    def show(self, done: int, failed: int, tokens: int, note: str) -> None:
-        """The state now: rows done and failed, tokens paid in this run, and what limits the pace."""
+    def show(self, done: int, failed: int, tokens: int, note: str, waits: str = "") -> None:
+        """The state now.
+
+        Args:
+            done, failed: Rows.
+            tokens: Paid in this run.
+            note: What this run has cost, or what else there is to say.
+            waits: What the next request waits for.
+        """
+
+    def tell(self, line: str) -> None:
+        """Says something that happened, in a line that stays."""
 
     def close(self) -> None:
         """Ends the display and leaves the cursor on a line of its own."""
@@ -29,8 +52,11 @@ class Quiet:
     def start(self, total: int, done: int) -> None:
         """Nothing to begin."""
 
-    def show(self, done: int, failed: int, tokens: int, note: str) -> None:
+    def show(self, done: int, failed: int, tokens: int, note: str, waits: str = "") -> None:
         """Nothing to show."""
+
+    def tell(self, line: str) -> None:
+        """Nothing to tell."""
 
     def close(self) -> None:
         """Nothing to end."""
@@ -59,17 +85,37 @@ class Bar:
             leave=True,
         )
 
-    def show(self, done: int, failed: int, tokens: int, note: str) -> None:
+    def show(self, done: int, failed: int, tokens: int, note: str, waits: str = "") -> None:
         """Moves the bar to ``done``."""
         assert self._bar is not None, "start comes before show"
-        parts = [f"{compact(tokens)} tokens"]
-        if failed:
-            parts.append(f"{failed} failed")
-        if note:
-            parts.append(note)
-        self._bar.set_postfix_str(", ".join(parts), refresh=False)
+        failures = f"{failed} failed" if failed else ""
+        self._fit([word for word in (waits, failures, f"{compact(tokens)} tokens", note) if word])
         self._bar.update(done - self._bar.n)
         self._bar.refresh()
+
+    def _fit(self, words: list[str]) -> None:
+        """Chooses the layout that has room for the first word, and as many of the others as fit."""
+        assert self._bar is not None, "start comes before show"
+        columns = self._bar.format_dict["ncols"]
+        layouts = [_FULL, _SHORT, _SHORTER] if columns is None or columns >= WIDE else [_SHORT, _SHORTER]
+        layout = next((each for each in layouts if self._fits(each, words[:1], columns)), _WITHOUT_BAR)
+        said = words[:1]
+        for word in words[1:]:
+            if self._fits(layout, [*said, word], columns):
+                said.append(word)
+        self._bar.bar_format = layout
+        self._bar.set_postfix_str(", ".join(said), refresh=False)
+
+    def _fits(self, layout: str, words: list[str], columns: int | None) -> bool:
+        """Whether a line with a bar of ten characters fits into the terminal."""
+        assert self._bar is not None, "start comes before show"
+        state = {**self._bar.format_dict, "bar_format": layout, "postfix": ", ".join(words), "ncols": None}
+        return columns is None or len(self._bar.format_meter(**state)) < columns
+
+    def tell(self, line: str) -> None:
+        """Writes a line above the bar."""
+        if self._bar is not None:
+            self._bar.write(visible(line), file=self._stream)
 
     def close(self) -> None:
         """Leaves the finished bar on the screen."""
@@ -78,7 +124,10 @@ class Bar:
 
 
 class Plain:
-    """At most ``PLAIN_LINES`` lines, one for each tenth of the job, without carriage returns; for logs."""
+    """For logs: at most ``PLAIN_LINES`` lines, one for each tenth of the job, and what it is told.
+
+    There are no carriage returns.
+    """
 
     def __init__(self, title: str, stream: TextIO) -> None:
         self._title = title
@@ -91,17 +140,22 @@ class Plain:
         self._total = total
         self._tenth = done * PLAIN_LINES // total if total else 0
 
-    def show(self, done: int, failed: int, tokens: int, note: str) -> None:
+    def show(self, done: int, failed: int, tokens: int, note: str, waits: str = "") -> None:
         """Writes a line when another tenth of the job is done."""
         tenth = done * PLAIN_LINES // self._total if self._total else 0
         if tenth <= self._tenth or done >= self._total:
             return
         self._tenth = tenth
         failures = f", {failed} failed" if failed else ""
-        limited = f", {note}" if note else ""
+        limited = "".join(f", {word}" for word in (note, waits) if word)
         self._stream.write(
             f"{self._title}: {done:,} of {self._total:,} rows{failures}, {compact(tokens)} tokens{limited}\n"
         )
+        self._stream.flush()
+
+    def tell(self, line: str) -> None:
+        """Writes a line."""
+        self._stream.write(visible(line) + "\n")
         self._stream.flush()
 
     def close(self) -> None:
@@ -122,3 +176,8 @@ def compact(number: int) -> str:
         if number >= size:
             return f"{number / size:.3g}{suffix}"
     return str(number)
+
+
+def visible(text: str) -> str:
+    """A text with control, escape and direction characters made visible, so that a terminal obeys none."""
+    return _CONTROL.sub(lambda match: repr(match.group())[1:-1], text)

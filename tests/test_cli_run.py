@@ -354,7 +354,7 @@ def test_templates_are_listed_and_shown_to_be_copied(
 
 
 def test_model_text_cannot_command_a_terminal() -> None:
-    from batchllm.cli.terminal import visible
+    from batchllm.progress import visible
 
     hostile = "\x1b]52;c;cm0gLXJm\x07 \x1b[2J \x9b31m \u202e\u2066 \x7f\r plain é 中\n"
     shown = visible(hostile)

@@ -235,6 +235,7 @@ def test_a_refused_connection_is_not_paid() -> None:
     outcome = asyncio.run(whole())
     assert isinstance(outcome, Failure)
     assert (outcome.kind, outcome.paid) == (FailureKind.CONNECT, Paid.NO)
+    assert outcome.message.endswith(": connection refused")
 
 
 def test_a_host_that_does_not_exist_is_not_paid() -> None:

@@ -18,7 +18,7 @@ LAYERS = [
     {"request"},
     {"job"},
     {"answer", "template", "presets", "tokens", "prices", "retry"},
-    {"records", "errors"},
+    {"records", "errors", "exact"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
 

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from batchllm.limiter import Cost, Limiter
+from batchllm.limiter.pace import MARGIN
 from batchllm.records import Pace, Response
 from batchllm.retry import Fate, RetryPolicy, Verdict, classify, seconds
 from tests.limiter_bench import scenarios as s
@@ -212,12 +213,10 @@ def test_15_what_is_cancelled_leaves_nothing_behind() -> None:
 def test_16_a_new_rate_carries_the_debt_as_an_amount() -> None:
     from batchllm.limiter.pace import Pacer
 
-    pacer = Pacer(1000.0, now=0.0)
-    pacer.take(0.0, 10_000.0)
-    pacer.set_rate(100.0, 0.0)
-    assert pacer.ready_at() == pytest.approx(100.0, abs=0.2)
-    pacer.set_rate(10_000.0, 0.0)
-    assert pacer.ready_at() == pytest.approx(1.0, abs=0.2)
+    pacer = Pacer(0.0)
+    pacer.take(0.0, 10_000.0, 1000.0)
+    assert pacer.ready_at(100.0) == pytest.approx(100.0, abs=0.2)
+    assert pacer.ready_at(10_000.0) == pytest.approx(1.0, abs=0.2)
 
 
 def test_17_nothing_is_given_back_that_the_endpoint_keeps() -> None:
@@ -265,11 +264,13 @@ def test_21_fifty_late_refusals_are_one_event_and_one_cut() -> None:
     (probe,) = limiter.poll(0.9).grants
     limiter.answered(1.0, probe, {}, None)
     limiter.released(1.0, probe)
+    once = limiter.view(1.1).requests_per_minute
+    assert once is not None
+    assert once < 60_000.0 * (1.0 - MARGIN)
     for row in flying[25:50]:
         limiter.refused(1.1, row, refused, {})
     assert limiter.view(1.1).resumes_at is None
-    (dimension,) = limiter._lanes["m"].limits.dimensions
-    assert dimension.margin == pytest.approx(0.0075)
+    assert limiter.view(1.1).requests_per_minute == once
 
 
 def test_22_a_starved_input_changes_neither_pace_nor_concurrency() -> None:
@@ -290,7 +291,7 @@ def test_22_a_starved_input_changes_neither_pace_nor_concurrency() -> None:
         for granted in limiter.poll(world.now).grants:
             limiter.answered(world.now + 0.5, granted, {}, None)
             limiter.released(world.now + 0.5, granted)
-    assert limiter.view(world.now).concurrency == before
+        assert limiter.view(world.now).concurrency == before
 
 
 def test_23_longer_answers_do_not_shrink_concurrency() -> None:
@@ -339,7 +340,9 @@ def test_28_an_outage_takes_no_row_with_it() -> None:
     client = s.drive(s.limiter(Pace(concurrency=64)), server, few(8000), 1000.0)
     assert client.record.lost == 0
     assert client.record.total(client.record.accepted) == 8000
-    assert len([t for t in server.arrivals if 53.0 <= t < 350.0]) <= 12
+    assert (
+        len([t for t in server.arrivals if 53.0 <= t < 350.0]) <= 40
+    )  # one second, then a tenth of the outage
     back = min(t for t in server.arrivals if t >= 350.0)
     answered = min(t for t in server.arrivals if t > back + 0.1)
     assert len([t for t in server.arrivals if answered <= t < answered + 0.5]) <= 17

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from batchllm.errors import Unavailable
 from batchllm.limiter import Cost, Limiter
 from batchllm.limiter.concurrency import NEW_SLOTS_AT_ONCE, NEW_SLOTS_PER_S
+from batchllm.limiter.pace import BIN_S, GUARD_S
 from batchllm.records import Pace, Usage
 from batchllm.retry import Fate, Verdict
 
@@ -61,10 +62,21 @@ def fill(limiter: Limiter[Item], now: float) -> list[Item]:
 def test_the_first_request_goes_alone_until_it_is_answered() -> None:
     limiter = make(10, concurrency=4)
     (first,) = limiter.poll(0.0).grants
-    poll = limiter.poll(5.0)
-    assert (poll.grants, poll.wake_at) == ([], None)
-    answer(limiter, 6.0, first)
-    assert len(limiter.poll(6.0).grants) == 4
+    poll = limiter.poll(1.0)
+    assert (poll.grants, poll.wake_at) == ([], 2.0)
+    answer(limiter, 1.5, first)
+    assert len(limiter.poll(1.5).grants) == 4
+
+
+def test_a_slow_first_answer_holds_the_others_for_two_seconds_and_then_eight_are_out() -> None:
+    limiter = make(50, concurrency=30)
+    (first,) = limiter.poll(0.0).grants
+    assert limiter.poll(1.9).grants == []
+    assert len(limiter.poll(2.0).grants) == 7
+    poll = limiter.poll(500.0)
+    assert (poll.grants, poll.wake_at, limiter.in_flight) == ([], None, 8)
+    answer(limiter, 501.0, first)
+    assert len(fill(limiter, 501.0)) == 30 - 7
 
 
 def test_the_first_request_of_each_model_goes_alone() -> None:
@@ -147,8 +159,9 @@ def test_a_refused_row_goes_first_and_alone_when_the_pause_is_over() -> None:
     limiter.refused(1.0, flying[1], Verdict(Fate.REFUSED, "rate_limit", retry_after_s=20.0), {})
     poll = limiter.poll(1.0)
     assert (poll.grants, poll.wake_at) == ([], 21.0)
-    assert limiter.view(1.0).limits == "endpoint"
+    assert limiter.view(1.0).limits == "pause"
     assert limiter.view(1.0).resumes_at == 21.0
+    assert limiter.view(1.0).gives_up_at == 1.0 + Pace().max_wait_s
     (probe,) = limiter.poll(21.0).grants
     assert probe is flying[1]
     assert limiter.poll(21.0).grants == []
@@ -230,6 +243,20 @@ def test_a_rejected_first_row_proves_the_key() -> None:
     assert len(limiter.poll(1.0).grants) == 4
 
 
+@pytest.mark.parametrize(("worked", "gives_up_at"), [(False, 31.0), (True, 601.0)])
+def test_an_outage_shows_its_cause_and_when_the_run_gives_up(worked: bool, gives_up_at: float) -> None:
+    limiter = make(20, concurrency=8)
+    if worked:
+        warm(limiter)
+    for item in limiter.poll(0.5).grants:
+        limiter.failed(1.0, item, Verdict(Fate.TRANSIENT, "connect", "no\nconnection"), {})
+        limiter.released(1.0, item)
+    view = limiter.view(1.0)
+    assert (view.limits, view.trouble, view.gives_up_at) == ("outage", "no connection", gives_up_at)
+    assert view.resumes_at is not None
+    assert 1.8 <= view.resumes_at <= 2.0
+
+
 def test_no_connection_before_any_success_stops_within_half_a_minute() -> None:
     limiter = make(3)
     now, arrivals = 0.0, 0
@@ -244,7 +271,7 @@ def test_no_connection_before_any_success_stops_within_half_a_minute() -> None:
                 limiter.offer(item, COST, lane="m", again=True)
             now = poll.wake_at if poll.wake_at is not None else now
     assert 28.0 <= now <= 31.0
-    assert arrivals <= 8
+    assert arrivals <= 20
 
 
 def test_overload_shrinks_an_explicit_concurrency_and_it_comes_back() -> None:
@@ -263,31 +290,43 @@ def test_overload_shrinks_an_explicit_concurrency_and_it_comes_back() -> None:
     assert limiter.view(now).concurrency == 100
 
 
-def test_what_was_found_is_remembered_for_the_next_run() -> None:
-    limiter = make(100, concurrency=10)
+def found_after(seconds: float) -> tuple[Limiter[Item], float]:
+    """A limiter that was let in twice a second for so long, was refused, and has resumed."""
+    limiter = make(1000, concurrency=10)
     warm(limiter)
     now = 0.0
-    while now < 20.0:
+    while now < seconds:
         now += 0.5
         for item in limiter.poll(now).grants[:1]:
             answer(limiter, now, item)
-    flying = next(iter(limiter._flights.values())).item
-    limiter.refused(now, flying, REFUSED, {})
+    flying = [ticket.item for ticket in limiter._flights.values()]
+    for item in flying:
+        limiter.refused(now, item, REFUSED, {})
     probe_at = limiter.poll(now).wake_at
+    assert probe_at is not None
     (probe,) = limiter.poll(probe_at).grants
     answer(limiter, probe_at + 0.1, probe)
-    learned = limiter.learned()
-    again: Limiter[Item] = Limiter(Pace(), charge="max_tokens", now=0.0, learned=learned)
+    return limiter, probe_at + 0.1
+
+
+def test_what_was_found_is_remembered_for_the_next_run() -> None:
+    limiter, now = found_after(80.0)
+    found = limiter.view(now).requests_per_minute
+    assert found == pytest.approx(120.0, rel=0.05)
+    again: Limiter[Item] = Limiter(Pace(), charge="max_tokens", now=0.0, learned=limiter.learned())
     again.offer(Item(), COST, lane="m")
     assert again.view(0.0).searching
-    assert again.view(0.0).requests_per_minute == pytest.approx(
-        limiter.view(probe_at + 0.1).requests_per_minute, rel=0.15
-    )
+    assert again.view(0.0).requests_per_minute == pytest.approx(found, rel=0.15)
+
+
+def test_an_estimate_of_less_than_a_minute_does_not_go_to_the_next_run() -> None:
+    limiter, now = found_after(40.0)
+    assert limiter.view(now).searching
+    assert limiter.learned()["lanes"] == {}
 
 
 def test_a_job_that_fits_into_what_remains_is_not_stretched_over_a_minute() -> None:
     limiter = make(100, concurrency=200)
-    limiter.dry = True
     used, now, done = 0, 0.0, 0
     while done < 100:
         poll = limiter.poll(now)
@@ -304,9 +343,11 @@ def test_a_job_that_fits_into_what_remains_is_not_stretched_over_a_minute() -> N
 def test_a_dimension_that_the_endpoint_settles_gives_back_what_was_not_used() -> None:
     limiter = make(2, tokens_per_minute=6000.0, charge="usage", concurrency=5)
     (item,) = limiter.poll(0.0).grants
-    dimension = limiter._lanes["m"].limits.dimensions[0]
+    tokens = limiter._lanes["m"].limits.of("tokens")
     limiter.answered(1.0, item, {}, USED)
-    assert dimension.taken - dimension.refunded == 150.0
+    assert tokens.sent.let_in == 150.0
+    assert tokens.log is not None
+    assert tokens.log.total == 150.0
 
 
 def test_the_wall_clock_is_never_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,6 +364,21 @@ def test_the_wall_clock_is_never_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     limiter.poll(1e9 + 1)
 
 
+@pytest.mark.parametrize("pace", [{"requests_per_minute": 1.0}, {"tokens_per_minute": 300.0}])
+def test_while_a_row_waits_for_a_pace_somebody_looks_twice_a_second(pace: dict[str, float]) -> None:
+    limiter = make(3, **pace)
+    warm(limiter)
+    now, sent = 0.0, 0
+    while not sent:
+        poll = limiter.poll(now)
+        sent += len(poll.grants)
+        assert poll.grants or poll.wake_at is not None
+        if poll.wake_at is not None:
+            assert now < poll.wake_at <= now + 0.5
+            now = poll.wake_at
+    assert 50.0 < now < 70.0
+
+
 EVENTS = st.lists(
     st.tuples(
         st.sampled_from(["offer", "poll", "answer", "refuse", "fail", "cancel", "wait"]), st.integers(0, 9)
@@ -337,8 +393,11 @@ def test_any_sequence_of_events_conserves_what_was_granted(
     events: list[tuple[str, int]], charge: str
 ) -> None:
     limiter = make(0, requests_per_minute=600.0, tokens_per_minute=60_000.0, concurrency=5, charge=charge)
-    now, flying, used, refunded = 0.0, [], 0.0, 0.0
+    tokens = limiter._lane("m").limits.of("tokens")
+    now, flying = 0.0, []
     granted = 0.0
+    taken: list[list[float]] = []  # [when, what it takes in the end]
+    entries: dict[int, list[float]] = {}
     for event, pick in events:
         match event:
             case "offer":
@@ -350,34 +409,32 @@ def test_any_sequence_of_events_conserves_what_was_granted(
             case "poll":
                 grants = limiter.poll(now).grants
                 flying += grants
-                granted += sum(limiter._flights[id(item)].amounts[1] for item in grants)
+                for item in grants:
+                    amount = limiter._flights[id(item)].amounts[1]
+                    granted += amount
+                    entries[id(item)] = [now, amount]
+                    taken.append(entries[id(item)])
         if not flying:
             continue
         if event in ("answer", "refuse", "fail", "cancel"):
             item = flying.pop(pick % len(flying))
-            amount = limiter._flights[id(item)].amounts[1]
         if event == "answer":
             answer(limiter, now, item)
-            refunded += amount - 150.0 if charge == "usage" else 0.0
-            used += 150.0 if charge == "usage" else amount
+            if charge == "usage":
+                entries[id(item)][1] = 150.0
         elif event == "refuse":
             limiter.refused(now, item, REFUSED, {})
-            used += amount
+            entries[id(item)][1] = 0.0
         elif event in ("fail", "cancel"):
             if event == "fail":
                 limiter.failed(now, item, BROKEN, {})
             limiter.released(now, item)
-            used += amount
-    tokens = next((d for d in _dimensions(limiter) if d.name == "tokens"), None)
     assert limiter.in_flight == len(flying)
-    if tokens is not None:
-        in_flight = sum(limiter._flights[id(item)].amounts[1] for item in flying)
-        assert tokens.taken == pytest.approx(granted)
-        assert tokens.taken - tokens.refunded == pytest.approx(used + in_flight)
-
-
-def _dimensions(limiter: Limiter[Item]) -> list:
-    return [d for lane in limiter._lanes.values() for d in lane.limits.dimensions]
+    assert tokens.sent.total == pytest.approx(granted)
+    assert tokens.log is not None
+    tokens.log.fits_at(now, 0.0)
+    within = [amount for at, amount in taken if at > now - 60.0 - GUARD_S - BIN_S]
+    assert tokens.log.total == pytest.approx(sum(within))
 
 
 @given(EVENTS)
@@ -466,7 +523,7 @@ def test_what_the_endpoint_charges_is_remembered_too() -> None:
     )
     again.offer(Item(), COST, lane="m")
     again.poll(0.0)
-    assert again._lanes["m"].limits.dimensions[0].taken == 300.0
+    assert again._lanes["m"].limits.of("tokens").sent.total == 300.0
 
 
 def test_a_slot_whose_answer_has_landed_may_be_taken_before_it_is_read() -> None:
@@ -489,3 +546,52 @@ def test_the_first_request_keeps_its_slot_until_it_has_been_read() -> None:
     (first,) = limiter.poll(0.0).grants
     limiter.landed(first)
     assert limiter.poll(0.0).grants == []
+
+
+ANTHROPIC = {
+    "anthropic-ratelimit-requests-limit": "50", "anthropic-ratelimit-requests-remaining": "40",
+    "anthropic-ratelimit-input-tokens-limit": "50000", "anthropic-ratelimit-input-tokens-remaining": "0",
+    "anthropic-ratelimit-input-tokens-reset": "2026-01-01T00:00:10Z", "date": "Thu, 01 Jan 2026 00:00:00 GMT",
+}  # fmt: skip
+
+
+def test_a_refusal_may_show_a_limit_that_was_not_known_when_its_request_left() -> None:
+    limiter = make(20, concurrency=8)
+    (first,) = limiter.poll(0.0).grants
+    others = limiter.poll(2.0).grants
+    answer(limiter, 3.0, first, ANTHROPIC)
+    limiter.refused(3.1, others[0], REFUSED, ANTHROPIC)
+    assert limiter.view(3.1).limits == "pause"
+    resumes_at = limiter.view(3.1).resumes_at
+    assert resumes_at == pytest.approx(13.1)
+
+
+def test_what_an_earlier_stretch_gives_back_is_not_taken_off_the_present_one() -> None:
+    limiter = make(20, tokens_per_minute=600_000.0, concurrency=8, charge="usage")
+    warm(limiter)
+    flying = fill(limiter, 0.0)
+    tokens = limiter._lanes["m"].limits.of("tokens")
+    tokens.sent.resume(1.0)
+    for item in flying:
+        limiter.answered(2.0, item, {}, Usage(100, 5, 105))
+    assert tokens.sent.let_in == 0.0
+
+
+def test_a_burst_of_refusals_whose_probe_is_let_in_does_not_overrule_what_the_user_told() -> None:
+    limiter = make(400, requests_per_minute=600.0, concurrency=50)
+    warm(limiter)
+    flying, now = [], 0.0
+    while len(flying) < 24:
+        flying += limiter.poll(now).grants
+        for item in flying[:20]:
+            if id(item) in limiter._flights:
+                answer(limiter, now, item)
+        now += 0.05
+    for item in flying[20:]:
+        limiter.refused(now, item, REFUSED, {})
+    probe_at = limiter._lanes["m"].gate.until
+    (probe,) = limiter.poll(probe_at).grants
+    answer(limiter, probe_at + 0.1, probe)
+    limiter.poll(probe_at + 0.2)
+    assert limiter.view(probe_at + 0.2).resumes_at is None
+    assert not limiter.view(probe_at + 0.2).searching

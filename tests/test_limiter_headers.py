@@ -1,11 +1,11 @@
-"""Headers in all the forms in use, and the law that they feed."""
+"""Headers in all the forms in use."""
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchllm.limiter.headers import Level, read
-from batchllm.limiter.lawful import Lawful, Nature, period_of
+from batchllm.limiter.stock import period_of
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,13 @@ def test_an_insane_limit_is_as_if_it_were_not_there(value: str) -> None:
     assert read({"x-ratelimit-limit-requests": value, "x-ratelimit-remaining-requests": "1"}) == []
 
 
+def test_a_reset_in_milliseconds_since_1970_is_read() -> None:
+    told = {"x-ratelimit-limit": "20", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "1767225605000",
+            "date": "Thu, 01 Jan 2026 00:00:00 GMT"}  # fmt: skip
+    (level,) = read(told)
+    assert level.reset_s == 5.0
+
+
 NAMES = st.sampled_from([
     "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests", "date",
     "anthropic-ratelimit-tokens-reset", "ratelimit-limit", "x-ratelimit-", "x-ratelimit-limit-images",
@@ -77,48 +84,3 @@ def test_the_period_follows_from_one_answer(
     limit: float, remaining: float, reset_s: float, period_s: float | None
 ) -> None:
     assert period_of(Level("requests", limit, remaining, reset_s, None)) == period_s
-
-
-def test_a_limit_is_trusted_after_three_answers_that_agree() -> None:
-    nature = Nature()
-    kinds = []
-    for _ in range(4):
-        nature.observe(0.0, Level("requests", 500.0, 480.0, 2.4, None))
-        kinds.append(nature.kind)
-    assert kinds == [None, None, "minute", "minute"]
-
-
-def test_a_counter_that_starts_anew_is_seen_by_its_edge() -> None:
-    nature = Nature()
-    for second in range(6):
-        nature.observe(float(second), Level("requests", 500.0, 480.0 - 5 * second, 30.0 - second, None))
-    assert nature.kind == "window"
-
-
-def test_a_day_is_seen_for_what_it_is() -> None:
-    nature = Nature()
-    for used in (2, 3, 4):
-        nature.observe(0.0, Level("requests", 1000.0, 1000.0 - used, used * 86.4, None))
-    assert nature.kind == "day"
-
-
-def test_answers_out_of_order_are_left_out() -> None:
-    law = Lawful()
-    law.observe(1.0, 0.9, Level("tokens", 100.0, 80.0, 12.0, None), binding=True)
-    before = law.multiple
-    law.observe(2.0, 0.5, Level("tokens", 100.0, 5.0, 57.0, None), binding=True)
-    assert law.multiple == before
-
-
-def test_the_law_does_not_wind_up_while_something_else_binds() -> None:
-    law = Lawful()
-    for second in range(600):
-        law.observe(float(second), second - 0.1, Level("tokens", 100.0, 99.0, 0.6, None), binding=False)
-    assert law.multiple <= 1.25
-
-
-def test_near_the_brim_the_pace_falls_to_nothing() -> None:
-    law = Lawful()
-    for second in range(30):
-        law.observe(float(second), second - 0.1, Level("tokens", 100.0, 0.0, 60.0, None), binding=True)
-    assert law.multiple < 0.05

@@ -1,13 +1,11 @@
-"""The pace, the log of the minute, charges and budgets: small pure objects, told the time."""
+"""The pace, the log of the minute and charges: small pure objects, told the time."""
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchllm.limiter import Cost
-from batchllm.limiter.budget import Budget
 from batchllm.limiter.charge import Charge
-from batchllm.limiter.headers import Level
 from batchllm.limiter.pace import CATCH_UP_S, Pacer, WindowLog
 from batchllm.records import Usage
 
@@ -17,10 +15,10 @@ STEPS = st.lists(st.tuples(st.floats(0.0, 3.0), st.floats(0.1, 5.0)), min_size=1
 @given(st.floats(0.1, 50.0), STEPS)
 @settings(max_examples=200)
 def test_no_span_holds_more_than_the_rate_allows(rate: float, steps: list[tuple[float, float]]) -> None:
-    pacer, now, sent = Pacer(rate, now=0.0), 0.0, []
+    pacer, now, sent = Pacer(0.0), 0.0, []
     for wait, amount in steps:
-        now = max(now + wait, pacer.ready_at())
-        pacer.take(now, amount)
+        now = max(now + wait, pacer.ready_at(rate))
+        pacer.take(now, amount, rate)
         sent.append((now, amount))
     for i, (start, _) in enumerate(sent):
         for j in range(i, len(sent)):
@@ -28,25 +26,60 @@ def test_no_span_holds_more_than_the_rate_allows(rate: float, steps: list[tuple[
             assert within <= rate * (sent[j][0] - start + CATCH_UP_S) + 1e-6
 
 
+@given(st.lists(st.tuples(st.floats(0.0, 3.0), st.floats(0.5, 50.0)), min_size=1, max_size=60))
+@settings(max_examples=200)
+def test_under_a_pace_that_changes_no_span_holds_more_than_the_fastest_of_it(
+    steps: list[tuple[float, float]],
+) -> None:
+    pacer, now, sent = Pacer(0.0), 0.0, []
+    fastest = max(rate for _, rate in steps)
+    for wait, rate in steps:
+        now = max(now + wait, pacer.ready_at(rate))
+        pacer.take(now, 1.0, rate)
+        sent.append(now)
+    for i, start in enumerate(sent):
+        for j in range(i, len(sent)):
+            assert j - i <= fastest * (sent[j] - start + CATCH_UP_S) + 1e-6
+
+
 @given(STEPS, st.floats(0.1, 10.0), st.floats(0.1, 10.0))
 @settings(max_examples=200)
-def test_a_new_rate_carries_what_is_owed_as_an_amount(
+def test_a_debt_is_the_last_request_at_the_present_rate_however_much_left_before(
     steps: list[tuple[float, float]], before: float, after: float
 ) -> None:
-    pacer, now = Pacer(before, now=0.0, catch_up_s=0.0), 0.0
+    pacer, now, amount = Pacer(0.0, catch_up_s=0.0), 0.0, 0.0
     for wait, amount in steps:
         now += wait
-        pacer.take(now, amount)
-    owed = max(0.0, pacer.ready_at() - now) * before
-    pacer.set_rate(after, now)
-    assert max(0.0, pacer.ready_at() - now) * after == pytest.approx(owed, abs=1e-6)
+        pacer.take(now, amount, before)
+    assert pacer.ready_at(after) - now <= amount / after + 1e-6
+
+
+def test_what_no_rate_held_back_moves_the_due_time_by_one_request_at_most() -> None:
+    pacer = Pacer(0.0)
+    for _ in range(280):
+        pacer.take(0.0, 1.0, float("inf"))
+    assert pacer.ready_at(0.1) == pytest.approx(10.0, abs=0.1)
+
+
+def test_a_rate_that_rises_is_felt_at_once() -> None:
+    pacer = Pacer(0.0, catch_up_s=0.0)
+    pacer.take(0.0, 1.0, 0.01)
+    assert pacer.ready_at(0.01) == pytest.approx(100.0)
+    assert pacer.ready_at(10.0) == pytest.approx(0.1)
+
+
+def test_what_is_given_back_may_be_sent_again_at_once() -> None:
+    pacer = Pacer(0.0, catch_up_s=0.0)
+    pacer.take(0.0, 100.0, 10.0)
+    pacer.give_back(40.0, 10.0)
+    assert pacer.ready_at(10.0) == pytest.approx(6.0)
 
 
 def test_a_restart_neither_bursts_nor_freezes() -> None:
-    pacer = Pacer(10.0, now=0.0)
-    pacer.take(0.0, 1.0)
+    pacer = Pacer(0.0)
+    pacer.take(0.0, 1.0, 10.0)
     pacer.restart(100.0)
-    assert pacer.ready_at() == pytest.approx(100.1)
+    assert pacer.ready_at(10.0) == pytest.approx(100.1)
 
 
 @given(st.lists(st.tuples(st.floats(0.0, 20.0), st.floats(1.0, 60.0)), min_size=1, max_size=80))
@@ -112,22 +145,3 @@ def test_usage_corrects_only_where_the_endpoint_does() -> None:
 
 def test_missing_usage_is_never_taken_for_nothing() -> None:
     assert Charge("usage").used("tokens", Usage()) is None
-
-
-def test_a_day_s_budget_counts_down_between_answers_and_leaks() -> None:
-    budget = Budget("requests", daily=True, leaks=True)
-    budget.observe(0.0, 0.0, Level("requests", 86_400.0, 100.0, 86_300.0, None), 10.0)
-    for _ in range(90):
-        budget.take(0.0, 1.0)
-    assert budget.left(0.0) == 0.0
-    assert budget.fits_at(0.0, 1.0) == pytest.approx(1.0)
-    assert budget.left(60.0) == pytest.approx(60.0)
-
-
-def test_a_window_s_budget_comes_back_at_its_edge() -> None:
-    budget = Budget("requests", daily=False, leaks=False)
-    budget.observe(0.0, 0.0, Level("requests", 50.0, 0.0, 30.0, None), 0.0)
-    at = budget.fits_at(0.0, 1.0)
-    assert 30.0 <= at < 31.0
-    budget.take(at + 0.1, 1.0)
-    assert budget.left(at + 0.1) == 49.0

@@ -16,7 +16,7 @@ from batchllm.limiter import Limiter
 from batchllm.records import ChatRequest, Failure, FailureKind, Pace, Paid, Response
 from batchllm.retry import RetryPolicy
 from batchllm.runner.online import Online
-from batchllm.runner.tally import Tally
+from batchllm.runner.tally import Held, Tally
 from batchllm.runner.ticket import Settled, Ticket
 from batchllm.template import AnswerSpec
 from tests.fakes import FakeClient, answered, in_turn, lost, rows_with, status
@@ -194,13 +194,20 @@ def test_refusals_do_not_use_up_attempts(tmp_path: Path) -> None:
     assert trip.ended_at >= 12 * 5
 
 
+def test_the_pace_of_a_run_is_that_from_its_first_request_to_its_last() -> None:
+    held = Held()
+    for at in [0.2 * i for i in range(31)] + [9.0]:
+        held.leaves(100.0 + at)
+    assert held.per_minute() == (pytest.approx(31 * 60.0 / 9.0), None)
+
+
 def test_a_signal_lets_what_is_in_flight_land_and_sends_nothing_new(tmp_path: Path) -> None:
     client = FakeClient(latency_s=10.0)
     trip = Trip(tmp_path, client, rows=100)
     with pytest.raises(Interrupted):
         trip.run(stop_at=25.0)
     assert max(at for at, _ in client.sent) < 25
-    assert trip.ended_at < 31
+    assert trip.ended_at == pytest.approx(max(at for at, _ in client.sent) + 10.0, abs=0.1)
     assert list(trip.states.values()).count(State.ANSWERED) == len(client.sent)
 
 

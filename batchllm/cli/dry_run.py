@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from batchllm.cli.terminal import compact_or_unknown, counts, dollars, duration, price_words, visible
+from batchllm.cli.terminal import compact_or_unknown, counts, dollars, duration, price_words
 from batchllm.errors import UsageError
+from batchllm.progress import visible
 
 if TYPE_CHECKING:
     from batchllm.job import Job

@@ -19,7 +19,7 @@ def show(
     """Print one row's exact request, every attempt, the raw answer and the times."""
     import sys
 
-    from batchllm.cli.terminal import visible
+    from batchllm.progress import visible
     from batchllm.runner.views import show_row
 
     on_terminal = sys.stdout.isatty()

@@ -3,14 +3,13 @@
 Text that a model or a file wrote goes through ``visible`` before a terminal sees it.
 """
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from batchllm.errors import UsageError
 from batchllm.job import Job
-from batchllm.progress import Progress, compact, progress_for
+from batchllm.progress import Progress, compact, progress_for, visible
 from batchllm.runner import Forecast, Result, Summary
 
 NAMED_ROWS = 100
@@ -18,15 +17,6 @@ NAMED_ROWS = 100
 
 ASK_ABOVE = Decimal(5)
 """A terminal is asked before a run that may cost more than this many dollars."""
-
-_CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
-)
-
-
-def visible(text: str) -> str:
-    """A text with control, escape and direction characters made visible, so that a terminal obeys none."""
-    return _CONTROL.sub(lambda match: repr(match.group())[1:-1], text)
 
 
 def say(line: str = "") -> None:

@@ -7,6 +7,8 @@ SDK would give them. The SDK itself is loaded by what needs it: models, files, b
 """
 
 import asyncio
+import errno
+import os
 import ssl
 from dataclasses import dataclass
 from types import TracebackType
@@ -227,7 +229,7 @@ def _failure(error: Exception, timeout_s: float, latency_s: float, partial: byte
             | aiohttp.ClientConnectorError()
             | aiohttp.ClientProxyConnectionError()
         ):
-            kind, paid, message = FailureKind.CONNECT, Paid.NO, f"no connection: {words}"
+            kind, paid, message = FailureKind.CONNECT, Paid.NO, _no_connection(error, words)
         case aiohttp.ClientHttpProxyError():
             kind, paid, message = FailureKind.CONNECT, Paid.NO, f"the proxy refused: {words}"
         case TimeoutError():
@@ -239,3 +241,12 @@ def _failure(error: Exception, timeout_s: float, latency_s: float, partial: byte
         case _:
             kind, paid, message = FailureKind.RESET, Paid.MAYBE, f"the connection broke: {words}"
     return Failure(kind, message, paid, latency_s, partial[:65_536])
+
+
+def _no_connection(error: Exception, words: str) -> str:
+    """Why no connection came about: the system's own word for it where there is one."""
+    if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
+        number = error.os_error.errno
+        if number is not None and number in errno.errorcode:
+            return f"no connection to {error.host}:{error.port}: {os.strerror(number).lower()}"
+    return f"no connection: {words}"

@@ -15,6 +15,7 @@ LEAST_RESULTS = 20
 IN_A_ROW = 8
 FIRST_PROBE_S = 1.0
 LONGEST_PROBE_S = 60.0
+PROBE_SHARE = 0.1
 NEVER_WORKED_S = 30.0
 
 
@@ -74,8 +75,8 @@ class Breaker:
         self.last_failure = message
         if self.opened_at is not None:
             if probe:
-                self._gap_s = min(LONGEST_PROBE_S, 2.0 * self._gap_s)
-                self._next_probe(now, self.opened_at)
+                self._gap_s = min(LONGEST_PROBE_S, FIRST_PROBE_S + PROBE_SHARE * (now - self.opened_at))
+                self._next_probe(now)
             return False
         if sent_at < self.closed_at:
             return False
@@ -88,12 +89,22 @@ class Breaker:
         log.debug("breaker: open at %.3f, %d good and %d bad, %d in a row", now, good, bad, self._in_a_row)
         self.opened_at = now
         self._gap_s = FIRST_PROBE_S
-        self._next_probe(now, now)
+        self._next_probe(now)
         return True
 
-    def _next_probe(self, now: float, opened_at: float) -> None:
+    @property
+    def gives_up_at(self) -> float | None:
+        """When the outage has lasted too long; ``None``: there is none."""
+        if self.opened_at is None:
+            return None
+        return self.opened_at + (
+            self._max_outage_s if self._worked else min(self._max_outage_s, NEVER_WORKED_S)
+        )
+
+    def _next_probe(self, now: float) -> None:
         """When the next probe goes; the last one goes when the longest outage is over, and decides."""
-        last = opened_at + (self._max_outage_s if self._worked else min(self._max_outage_s, NEVER_WORKED_S))
+        last = self.gives_up_at
+        assert last is not None, "a probe is only planned in an outage"
         self.probing = False
         self.given_up = now >= last
         self.probe_at = now + self._gap_s * self._rng.uniform(0.8, 1.0)

@@ -18,7 +18,7 @@ log = logging.getLogger("batchllm.limiter")
 START = 16
 MOST = 256
 MOST_BEHIND_A_RATE = 4096
-FIRST_STEP = 1.5
+FIRST_STEP = 2.0
 LEAST_STEP = 1.15
 WORTH_IT = 0.15
 SHRINK = 0.8
@@ -122,7 +122,7 @@ class Concurrency:
             return
         if self._rate is not None and not self._overloaded:
             self._follow(now, span)
-        elif self._done >= max(30, self.cap // 2) and span >= max(5.0, 2.0 * (self.latency_s or 0.0)):
+        elif self._done >= max(30, self.cap // 2) and span >= self._span_s():
             self._climb(now, self._tokens / span)
 
     def _follow(self, now: float, span: float) -> None:
@@ -134,6 +134,11 @@ class Concurrency:
                 self._set(max(needed, math.floor(0.9 * self.cap)), now, "Little's law")
         elif self._full and needed > self.cap:
             self._set(min(needed, 2 * self.cap), now, "Little's law")
+
+    def _span_s(self) -> float:
+        """How long goodput is measured: shortly while every step has bought something, longer to judge small steps."""
+        latency_s = self.latency_s or 0.0
+        return max(2.0, latency_s) if self._step >= FIRST_STEP else max(5.0, 2.0 * latency_s)
 
     def _climb(self, now: float, goodput: float) -> None:
         if not self._full:
@@ -175,10 +180,12 @@ class Concurrency:
             return
         self._cut_at = now
         self._results.clear()
+        step_from = self._before[0] if self._before is not None else self.cap
         self._before = None
         self._step = LEAST_STEP
         least = min(START, self.cap) if mild and self.explicit is None else 1
-        self._set(max(least, math.floor((0.5 if share > 0.5 else SHRINK) * self.cap)), now, "overload")
+        cut = math.floor((0.5 if share > 0.5 else SHRINK) * self.cap)
+        self._set(max(least, min(cut, step_from)), now, "overload")
         self._hold_until = now + self._hold_s()
         if self.explicit is not None:
             self._return_to, self._return_step = self.explicit, 1.25

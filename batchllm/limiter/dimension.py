@@ -1,11 +1,11 @@
-"""One limit of a lane, and which law sets its pace."""
+"""One limit of a lane, and the pace that follows from all that is known of it."""
 
 import logging
 import math
 
-from batchllm.limiter.finder import Finder, Ramp
-from batchllm.limiter.lawful import Lawful
+from batchllm.limiter.found import Found, Ramp, Sent
 from batchllm.limiter.pace import CATCH_UP_S, MARGIN, Pacer, WindowLog
+from batchllm.limiter.stock import Stock
 from batchllm.limiter.terms import MINUTE_S, REQUESTS
 
 log = logging.getLogger("batchllm.limiter")
@@ -14,113 +14,175 @@ TOKEN_CATCH_UP_S = 2.0
 LONGEST_CATCH_UP_S = 10.0
 WIDEST_MARGIN = 0.055
 _CLEAN_S = 1800.0
+TAU_S = 2.0
+"""What is shown as left is spent over this time, or over one latency where that is longer."""
+TOLD_TAU_S = 0.5
+"""The same where the user told the pace, so that what is left only guards it."""
+SURE_S = 2.0
+"""What comes back within this time is waited for."""
+LOOK_FIRST_S = 0.8
+LOOK_LATER = 0.1
 
 
 class Dimension:
-    """Requests or tokens a minute, held by the best law there is.
+    """Requests or tokens a minute.
 
-    The laws, best first: the endpoint's own level (``lawful``); a limit that is known, less a margin that
-    widens with every refusal; a limit that is searched for (``finder``, ``ramp``).
+    The pace is the least of what is known: the limit that the user told, less a margin that widens with refusals; what
+    the answers show as left (``stock``); what was found (``found``); a ramp after ``slow_down``.
 
     Args:
         name: ``requests``, ``tokens``, ``input_tokens`` or ``output_tokens``.
         now: The present.
-        limit: The grant per minute; infinite where it is searched for.
-        told: The user told the limit, rather than the endpoint.
-        search: What searches for it.
+        told: The limit per minute that the user told; infinite where there is none.
 
     Attributes:
-        taken: All that has been granted, for comparing with what an answer shows.
-        refunded: All that has been given back.
+        sent: What has left.
+        usual: The usual amount of a request.
+        found: The estimate where refusals said more than was told or shown.
     """
 
     __slots__ = (
         "_clean_since",
-        "_governed_at",
-        "lawful",
-        "limit",
+        "_last_at",
+        "_starved_since",
+        "catch_up_s",
+        "found",
         "log",
         "margin",
         "name",
         "pacer",
-        "refunded",
-        "search",
-        "taken",
+        "ramp",
+        "sent",
+        "stock",
         "told",
+        "usual",
     )
 
-    def __init__(
-        self,
-        name: str,
-        now: float,
-        *,
-        limit: float = math.inf,
-        told: bool = False,
-        search: Finder | Ramp | None = None,
-    ) -> None:
+    def __init__(self, name: str, now: float, *, told: float = math.inf) -> None:
         self.name = name
-        self.limit = limit
         self.told = told
-        self.search = search
-        self.lawful: Lawful | None = None
+        self.stock: Stock | None = None
+        self.found: Found | None = None
+        self.ramp: Ramp | None = None
         self.margin = MARGIN
-        self.taken = 0.0
-        self.refunded = 0.0
-        requests = name == REQUESTS
-        self.log = WindowLog(limit) if not requests or isinstance(search, Finder) else None
+        self.sent = Sent()
+        self.usual = 1.0 if name == REQUESTS else 0.0
+        self.catch_up_s = CATCH_UP_S if name == REQUESTS else TOKEN_CATCH_UP_S
+        self.pacer = Pacer(now, self.catch_up_s)
+        self.log = WindowLog(told) if told < math.inf and name != REQUESTS else None
         self._clean_since = now
-        self._governed_at = now
-        catch_up_s = CATCH_UP_S if requests else TOKEN_CATCH_UP_S
-        self.pacer = Pacer(self._rate(now), now=now, catch_up_s=catch_up_s)
+        self._last_at = -math.inf
+        self._starved_since: float | None = None
 
-    def _rate(self, now: float) -> float:
-        if self.search is not None:
-            return self.search.rate(now)
-        if self.lawful is not None:
-            return self.limit / MINUTE_S * self.lawful.multiple
-        return self.limit * (1.0 - self.margin) / MINUTE_S
+    def tell(self, now: float, limit: float) -> None:
+        """The limit that the user tells changes; infinite where there is none."""
+        if limit == self.told:
+            return
+        self.told = limit
+        self.margin = MARGIN
+        self._clean_since = now
+        if limit == math.inf or self.name == REQUESTS:
+            self.log = None
+        elif self.log is None:
+            self.log = WindowLog(limit)
+        else:
+            self.log.limit = limit
 
-    def govern(self, now: float) -> None:
-        """Sets the pace that the law asks for now."""
-        if self.search is None and self.lawful is None:
-            if self.margin > MARGIN and now - self._clean_since > _CLEAN_S:
-                self._clean_since = now
-                self.margin = max(MARGIN, self.margin / 1.25)
-                self.pacer.set_rate(self._rate(now), now)
-        elif now - self._governed_at >= 0.1:
-            self._governed_at = now
-            self.pacer.set_rate(self._rate(now), now)
-            if isinstance(self.search, Finder) and self.log is not None and self.search.hard is not None:
-                self.log.limit = max(self.search.hard, self.pacer.rate * MINUTE_S + 1.0)
+    @property
+    def known(self) -> bool:
+        """The limit was told, or is shown."""
+        return self.told < math.inf or self.shown
 
-    def take(self, now: float, amount: float) -> list[float] | None:
-        """Takes an amount from pace and log; keep what it returns for ``settle``."""
-        self.taken += amount
-        pacer = self.pacer
-        if self.log is not None and 2.0 * amount > pacer.catch_up_s * pacer.rate:
-            # Large requests are bursts by themselves; what the log holds back must be caught up with afterwards.
-            pacer.catch_up_s = min(LONGEST_CATCH_UP_S, 2.0 * amount / pacer.rate)
-        pacer.take(now, amount)
+    @property
+    def shown(self) -> bool:
+        """Answers show what is left, and are believed."""
+        return self.stock is not None and self.stock.samples > 0 and self.stock.believed
+
+    @property
+    def limit(self) -> float:
+        """The most that a minute takes, told or shown; infinite where neither is known."""
+        shown = self.stock.limit if self.stock is not None and self.stock.samples >= 3 else math.inf
+        return min(self.told, shown)
+
+    def rate(self, now: float, latency_s: float) -> float:
+        """The pace now, per second; infinite where nothing limits it."""
+        if self.margin > MARGIN and now - self._clean_since > _CLEAN_S:
+            self._clean_since = now
+            self.margin = max(MARGIN, self.margin / 1.25)
+        rate = self.told * (1.0 - self.margin) / MINUTE_S
+        if self.stock is not None:
+            tau_s = max(TAU_S, latency_s) if self.told > self.stock.limit else TOLD_TAU_S
+            rate = min(rate, self.stock.rate(now, self.usual or 1.0, tau_s))
+        if self.found is not None:
+            rate = min(rate, self.found.pace(now))
+        if self.ramp is not None:
+            rate = min(rate, self.ramp.pace(now))
+        return rate
+
+    def fits_at(self, now: float, amount: float) -> float:
+        """When an amount fits into what left within the minute and into what is shown as left."""
+        at = now
+        if self.log is not None and not self.shown:
+            at = self.log.fits_at(now, min(amount, self.log.limit))
+        stock = self.stock
+        if stock is None or not stock.believed:
+            return at
+        shown_at = stock.fits_at(now, amount)
+        sure = stock.daily or stock.kind == "window" or (shown_at or now) <= now + SURE_S
+        if shown_at is None or not sure:
+            # Nothing sure says when there is room again: after a while one request goes to see.
+            since = self._starved_since
+            if since is None:
+                since = self._starved_since = now
+            look_at = (
+                max(since, self._last_at) + LOOK_FIRST_S + LOOK_LATER * (max(since, self._last_at) - since)
+            )
+            shown_at = look_at if shown_at is None else min(shown_at, look_at)
+        elif shown_at <= now:
+            self._starved_since = None
+        return max(at, shown_at)
+
+    def take(self, now: float, amount: float, rate: float) -> list[float] | None:
+        """Takes an amount; keep what it returns for ``settle``."""
+        self.sent.add(now, amount)
+        self._last_at = now
+        if self.name != REQUESTS:
+            self.usual = amount if not self.usual else self.usual + 0.05 * (amount - self.usual)
+            if rate < math.inf:
+                # Large requests are bursts by themselves; what the log holds back must be caught up with afterwards.
+                self.pacer.widen(min(LONGEST_CATCH_UP_S, 2.0 * amount / rate))
+        self.pacer.take(now, amount, rate)
+        if self.stock is not None:
+            self.stock.take(now, amount)
         return self.log.take(now, amount) if self.log is not None else None
 
-    def settle(self, entry: list[float] | None, given_back: float) -> None:
+    def refused(self, position: float, sent_at: float, amount: float, entry: list[float] | None) -> None:
+        """What left as the ``position``-th was refused: it took nothing."""
+        self.sent.refused(position, sent_at, amount)
+        if self.stock is not None:
+            self.stock.give_back(position, amount)
+            self.stock.refused()
+        if self.log is not None and entry is not None:
+            self.log.settle(entry, amount)
+
+    def settle(
+        self, position: float, sent_at: float, entry: list[float] | None, given_back: float, rate: float
+    ) -> None:
         """Returns what was taken and not used."""
-        self.refunded += given_back
-        self.pacer.give_back(given_back)
+        self.sent.give_back(sent_at, given_back)
+        self.pacer.give_back(given_back, rate)
+        if self.stock is not None:
+            self.stock.give_back(position, given_back)
         if self.log is not None and entry is not None:
             self.log.settle(entry, given_back)
 
-    def refused(self, now: float) -> bool:
-        """An epoch of refusal in spite of a known limit; ``False``: widening the margin is no help any more."""
+    def widen(self, now: float) -> bool:
+        """A refusal in spite of a told limit: a little less from here on; ``False``: that is no help any more."""
         self._clean_since = now
-        if self.lawful is not None:
-            self.lawful.refused()
-            return True
         if self.margin >= WIDEST_MARGIN:
             return False
-        self.margin = min(WIDEST_MARGIN, 1.5 * self.margin)
+        self.margin = min(WIDEST_MARGIN, 1.45 * self.margin)
         if self.name == REQUESTS:
             self.pacer.catch_up_s = max(0.01, self.pacer.catch_up_s / 2.0)
-        self.pacer.set_rate(self._rate(now), now)
         log.debug("%s: margin now %.2f %%", self.name, 100.0 * self.margin)
         return True

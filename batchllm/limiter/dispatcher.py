@@ -1,9 +1,22 @@
-"""The one dispatcher of a run: it owns the pace, computes the next instant, and never polls."""
+"""The one dispatcher of a run: it owns the pace, and computes the next instant.
+
+The invariant, which ``tests/limiter_worlds`` holds in random worlds: while a row waits, the endpoint would accept it,
+no pause that the endpoint asked for runs, and fewer than eight requests are in flight (or than the user allows, where
+that is less), a row leaves within the longest of
+
+- one second, or three where neither a limit nor a header has told anything, and until the first answer;
+- two intervals of the pace that the endpoint grants;
+- a tenth of the time for which it had refused everything.
+
+So every wait has a reason that ``view`` names, and ends by itself: a pace is looked at again within half a second, a
+pause ends with a probe, and where nothing tells when there is room again, one request goes to see.
+"""
 
 import logging
 import math
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Generic
 
 from batchllm.errors import Unavailable
@@ -36,10 +49,6 @@ class Limiter(Generic[T]):
         now: The present, on the clock of every later ``now``; a monotonic one.
         learned: What an earlier run of the job returned from ``learned()``.
         rng: Source of jitter; give a seeded one to repeat a run.
-
-    Attributes:
-        dry: Set by the caller once nothing will be offered but retries. Only then can a job that fits into
-            what the endpoint shows as remaining be seen to fit, and go at once.
     """
 
     def __init__(
@@ -51,11 +60,11 @@ class Limiter(Generic[T]):
         learned: Mapping[str, Any] | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        self.dry = False
         self._pace = pace
         self._charge = charge
         self._now = now
         self._learned = dict(learned or {})
+        self._valid_until = math.inf
         self._lanes: dict[str, Lane[T]] = {}
         self._flights: dict[int, Ticket[T]] = {}
         self._landed = 0
@@ -100,6 +109,29 @@ class Limiter(Generic[T]):
         """Takes out everything that waits; nothing was reserved for it, so nothing is left behind."""
         return [ticket.item for lane in self._lanes.values() for ticket in lane.queue.drain()]
 
+    def set_limits(
+        self,
+        now: float,
+        *,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        valid_until: float | None = None,
+    ) -> None:
+        """Replaces what the user told of the limits, at any time; they hold from the next grant on.
+
+        Args:
+            now: The present.
+            requests_per_minute, tokens_per_minute: The limits of each lane; ``None``: not told.
+            valid_until: When they end. From then on nothing is granted until there are new ones; ``None``: never.
+        """
+        self._now = now
+        self._valid_until = math.inf if valid_until is None else valid_until
+        self._pace = replace(
+            self._pace, requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute
+        )
+        for lane in self._lanes.values():
+            lane.set_limits(now, {REQUESTS: requests_per_minute, TOKENS: tokens_per_minute})
+
     def poll(self, now: float) -> Poll[T]:
         """What may go now, and when to ask again.
 
@@ -110,10 +142,12 @@ class Limiter(Generic[T]):
         self._now = now
         tickets: list[Ticket[T]] = []
         too_large: list[tuple[T, str]] = []
+        if now >= self._valid_until:
+            return Poll([], None, [])
         room, wake = self._room(now)
         flying = len(self._flights) - self._landed
         for lane in self._in_turn():
-            wake = min(wake, lane.grant(now, room - len(tickets), self.dry, tickets, too_large))
+            wake = min(wake, lane.grant(now, room - len(tickets), tickets, too_large))
             if (
                 lane.binding == "concurrency"
                 and lane.answered
@@ -170,13 +204,14 @@ class Limiter(Generic[T]):
         ticket = self._flights[id(item)]
         lane = self._lanes[ticket.lane]
         ticket.answered = True
-        lane.observe(now, ticket, limit_headers.read(headers))
+        lane.observe(now, ticket, limit_headers.read(headers), let_in=True)
         if usage is not None:
-            lane.settle(ticket, usage)
+            lane.settle(now, ticket, usage)
         lane.accepted(now, ticket)
         tokens = 1.0 if usage is None or usage.completion_tokens is None else float(usage.completion_tokens)
         self._worked(now, ticket)
         self._concurrency.answered(now, now - ticket.sent_at, tokens)
+        lane.limits.latency_s = self._concurrency.slow_s
         self._retell_rate(now)
 
     def refused(self, now: float, item: T, verdict: Verdict, headers: Mapping[str, str]) -> None:
@@ -188,7 +223,7 @@ class Limiter(Generic[T]):
         ticket.landed = False
         self._refused += 1
         levels = limit_headers.read(headers)
-        lane.observe(now, ticket, levels)
+        lane.observe(now, ticket, levels, let_in=False)
         lane.refused(now, ticket, verdict, levels)
         if verdict.reason == "overloaded":
             self._concurrency.overloaded(now)
@@ -235,15 +270,24 @@ class Limiter(Generic[T]):
         """The limiter at this instant; of several lanes, the busiest speaks."""
         lane = max(self._lanes.values(), key=lambda lane: len(lane.queue) + lane.in_flight, default=None)
         dimensions = lane.limits.dimensions if lane is not None else []
+        rates = {d.name: d.rate(now, 0.0) * MINUTE_S for d in dimensions}
         pace = {
-            name: min((d.pacer.rate * MINUTE_S for d in dimensions if d.name == name), default=None)
+            name: rate if (rate := rates.get(name, math.inf)) < math.inf else None
             for name in (REQUESTS, TOKENS)
         }
-        down = self._breaker.opened_at is not None
-        closed = lane is not None and lane.gate.closed
-        resumes_at = self._breaker.probe_at if down else lane.gate.until if lane and closed else None
+        breaker = self._breaker
+        limits = "nothing" if lane is None else lane.binding
+        resumes_at = gives_up_at = None
+        trouble = ""
+        if now >= self._valid_until:
+            limits = "lease"
+        elif breaker.opened_at is not None:
+            limits, resumes_at, gives_up_at = "outage", breaker.probe_at, breaker.gives_up_at
+            trouble = " ".join(breaker.last_failure.split())
+        elif lane is not None and lane.gate.closed:
+            limits, resumes_at, gives_up_at = "pause", lane.gate.until, lane.gives_up_at
         return View(
-            limits="endpoint" if down or closed else lane.binding if lane is not None else "nothing",
+            limits=limits,
             requests_per_minute=pace[REQUESTS],
             tokens_per_minute=pace[TOKENS],
             concurrency=self._concurrency.cap,
@@ -252,7 +296,9 @@ class Limiter(Generic[T]):
             granted=self._granted,
             refused=self._refused,
             resumes_at=resumes_at,
-            searching=any(d.search is not None for d in dimensions),
+            searching=any(d.found is not None for d in dimensions),
+            gives_up_at=gives_up_at,
+            trouble=trouble,
         )
 
     def learned(self) -> dict[str, Any]:
@@ -277,6 +323,6 @@ class Limiter(Generic[T]):
         if now - self._rate_at < 0.5:
             return
         self._rate_at = now
-        rates = [lane.requests_per_s(now, self.dry) for lane in self._lanes.values() if lane.answered]
+        rates = [lane.requests_per_s(now) for lane in self._lanes.values() if lane.answered]
         known = [rate for rate in rates if rate is not None]
         self._concurrency.behind(sum(known) if known and len(known) == len(rates) else None)

@@ -10,7 +10,9 @@ from batchllm.limiter.charge import Charge
 from batchllm.limiter.gate import Gate
 from batchllm.limiter.headers import Level
 from batchllm.limiter.limits import Limits
+from batchllm.limiter.patience import Patience
 from batchllm.limiter.queue import LOOK_AHEAD, Queue, Ticket
+from batchllm.limiter.refusals import Finding, Meaning, Refusals
 from batchllm.limiter.terms import REQUESTS, TOKENS, T
 from batchllm.records import Pace, Usage
 from batchllm.retry import Verdict
@@ -19,6 +21,15 @@ log = logging.getLogger("batchllm.limiter")
 
 PATIENCE_S = 10.0
 COALESCE_S = 0.005
+LONGEST_SLEEP_S = 0.5
+"""The longest time until the next look while a pace waits: what is known may have changed without an event."""
+ALONE_S = 2.0
+"""How long the first request goes alone; a slow answer does not hold the others."""
+UNANSWERED = 8
+"""Requests in flight while nothing has been answered yet."""
+ROW_WAITS_S = 0.5
+OVERRULED_BY = 3
+"""Single refusals that overrule a limit that the user told; a pause whose probe is refused too does it at once."""
 _EPSILON_S = 1e-9
 
 
@@ -27,6 +38,7 @@ class Lane(Generic[T]):
 
     Attributes:
         answered: The endpoint has taken one request, so key and model are right.
+        in_flight: Requests granted whose slot is not free again.
         binding: What held the next request back at the last poll, as in ``View.limits``.
     """
 
@@ -34,6 +46,7 @@ class Lane(Generic[T]):
         self.name = name
         self.queue: Queue[T] = Queue()
         self.gate = Gate()
+        self.refusals: Refusals[T] = Refusals()
         self.charge = Charge(charge)
         factor = learned.get("charge_factor")
         if isinstance(factor, float) and 0.1 <= factor <= 10.0:
@@ -42,63 +55,62 @@ class Lane(Generic[T]):
         self.answered = False
         self.in_flight = 0
         self.binding = "nothing"
-        self._max_wait_s = pace.max_wait_s
-        self._max_outage_s = pace.max_outage_s
-        self._ramp = False
+        self._alone_until = math.inf
+        self._patience = Patience(name, pace)
+        self._reason = ""
+        self._unit = REQUESTS
+        self._asked = False
+        self._means_nothing = False
+        self._contradicted = False
+        self._singles = 0
+        self._refused_sent_at = -math.inf
         self._blocked_until = -math.inf  # nothing of the look-ahead fits before
-        self._unit: str | None = None
 
-    def grant(
-        self, now: float, room: int, dry: bool, grants: list[Ticket[T]], too_large: list[tuple[T, str]]
-    ) -> float:
+    def set_limits(self, now: float, limits: Mapping[str, float | None]) -> None:
+        """Replaces what the user told of the limits, by the names of the dimensions."""
+        self.limits.tell(now, limits)
+        self._blocked_until = -math.inf
+
+    def grant(self, now: float, room: int, grants: list[Ticket[T]], too_large: list[tuple[T, str]]) -> float:
         """Moves what may go now from the queue to ``grants``; returns when to ask again, or infinity.
 
         Raises:
-            Unavailable: The endpoint asks for a longer pause than is allowed, or a day's grant is spent.
+            Unavailable: The endpoint asks for a longer pause than is allowed, or a day's limit is spent.
         """
         queue = self.queue
         wake = queue.come_due(now)
         if queue.head() is None:
             self.binding = "nothing"
             return wake
-        self._give_up(now)
-        self.limits.govern(now)
+        self._patience.check(now, self.gate, self._reason)
+        if (spent := self.limits.spent(now, self._patience.max_wait_s)) is not None:
+            raise Unavailable(f"{self.name}: {spent.sentence(now)}")
+        if not self.answered:
+            room = min(room, UNANSWERED - self.in_flight)
+        if (under_cap := self.refusals.room(now, self.in_flight)) is not None:
+            room = min(room, under_cap)
         while (head := queue.head()) is not None:
-            single = not self.answered or self.gate.closed
-            if single and (waits := self._waits(now)) is not None:
+            if (waits := self._waits(now)) is not None:
                 return min(wake, waits)
             if room <= 0:
                 self.binding = "concurrency"
                 return wake
-            at, ticket = self._admit(now, head, dry, too_large)
+            at, ticket = self._admit(now, head, too_large)
             if ticket is None:
                 if at is None:
                     continue
-                return min(wake, at)
+                return min(wake, at, now + LONGEST_SLEEP_S)
             self._send(now, ticket)
             room -= 1
             grants.append(ticket)
         self.binding = "nothing"
         return wake
 
-    def _give_up(self, now: float) -> None:
-        gate = self.gate
-        if gate.closed_at is not None and gate.until > now:
-            pause = gate.until - now
-            longest = self._max_wait_s if self._unit is not None else self._max_outage_s
-            if pause > self._max_wait_s:
-                raise Unavailable(
-                    f"the endpoint asks for a pause of {pause:,.0f} s for {self.name}, and --max-wait is "
-                    f"{self._max_wait_s:,.0f} s; the same command goes on later"
-                )
-            if now - gate.closed_at > longest:
-                raise Unavailable(
-                    f"the endpoint has refused every request for {self.name} for {now - gate.closed_at:,.0f} s; "
-                    "the same command goes on later"
-                )
-        spent = self.limits.spent(now, self._max_wait_s)
-        if spent is not None:
-            raise Unavailable(f"{self.name}: {spent.sentence(now)}")
+    @property
+    def gives_up_at(self) -> float | None:
+        """When the pause has lasted too long; ``None``: there is none."""
+        closed_at = self.gate.closed_at
+        return None if closed_at is None else closed_at + self._patience.longest_s(self._reason)
 
     def _waits(self, now: float) -> float | None:
         """Before the first answer, and while the gate is closed, one request goes alone.
@@ -108,7 +120,7 @@ class Lane(Generic[T]):
         """
         gate = self.gate
         if gate.closed:
-            self.binding = "endpoint"
+            self.binding = "pause"
             quiet_at = gate.quiet_at()
             if quiet_at is not None:
                 if quiet_at > now:
@@ -118,11 +130,12 @@ class Lane(Generic[T]):
                 return gate.until
         if not self.answered and self.in_flight:
             self.binding = "concurrency"
-            return math.inf
+            if now < self._alone_until - _EPSILON_S:
+                return self._alone_until
         return None
 
     def _admit(
-        self, now: float, head: Ticket[T], dry: bool, too_large: list[tuple[T, str]]
+        self, now: float, head: Ticket[T], too_large: list[tuple[T, str]]
     ) -> tuple[float | None, Ticket[T] | None]:
         """Takes all limits together for the first ticket of the look-ahead that fits, or none of them.
 
@@ -130,15 +143,15 @@ class Lane(Generic[T]):
             The ticket, or the instant to ask again; neither when one was given back as too large.
         """
         limits = self.limits
-        if not limits.dimensions and not limits.budgets:
-            return None, self.queue.pop()
         ready = now + _EPSILON_S
-        at, name = limits.paced_until(now, len(self.queue) if dry else None)
-        if at > ready and not self.gate.closed:
-            self.binding = REQUESTS if name == REQUESTS else TOKENS
-            return max(at, now + COALESCE_S), None
-        if self._blocked_until > ready:
-            return self._blocked_until, None
+        at, name = limits.paced_until(now)
+        probing = self.gate.closed
+        if not probing:
+            if at > ready:
+                self.binding = REQUESTS if name == REQUESTS else TOKENS
+                return max(at, now + COALESCE_S), None
+            if self._blocked_until > ready:
+                return self._blocked_until, None
         earliest = math.inf
         for ticket in self.queue.ahead():
             amounts = tuple([self.charge.amount(d.name, ticket.cost) for d in limits.dimensions])
@@ -147,22 +160,24 @@ class Lane(Generic[T]):
                 self.queue.remove(ticket)
                 too_large.append((ticket.item, words))
                 return None, None
-            fits, name = limits.fits_at(now, amounts)
+            fits, name = (
+                (limits.day_fits_at(now, amounts), "day") if probing else limits.fits_at(now, amounts)
+            )
             if fits <= ready:
                 self.queue.remove(ticket)
                 ticket.amounts = amounts
-                ticket.entries = limits.take(now, amounts)
+                ticket.entries, ticket.positions = limits.take(now, amounts)
                 return None, ticket
             earliest = min(earliest, fits)
             self.binding = REQUESTS if name == REQUESTS else TOKENS
-            if name == REQUESTS:
+            if name == REQUESTS or name == "day":
                 break  # the next one takes just as much of it
             if ticket is head:
                 if head.blocked_since is None:
                     head.blocked_since = now
                 elif now - head.blocked_since > PATIENCE_S:
                     break
-        self._blocked_until = max(earliest, now + COALESCE_S)
+        self._blocked_until = min(max(earliest, now + COALESCE_S), now + LONGEST_SLEEP_S)
         return self._blocked_until, None
 
     def push(self, ticket: Ticket[T], *, again: bool, not_before: float) -> None:
@@ -181,63 +196,110 @@ class Lane(Generic[T]):
         return None
 
     def _send(self, now: float, ticket: Ticket[T]) -> None:
-        sent = self.limits.sent
         ticket.sent_at = now
         ticket.answered = False
-        ticket.tokens = self.charge.amount(TOKENS, ticket.cost)
-        sent[REQUESTS].add(now, 1.0)
-        sent[TOKENS].add(now, ticket.tokens)
-        ticket.marks = {REQUESTS: sent[REQUESTS].total, TOKENS: sent[TOKENS].total}
+        self.refusals.sent(ticket, self.in_flight)
         self.in_flight += 1
+        if self._alone_until == math.inf:
+            self._alone_until = now + ALONE_S
         ticket.probe = self.gate.closed
         if ticket.probe:
             self.gate.probing(now)
 
-    def observe(self, now: float, ticket: Ticket[T], levels: list[Level]) -> None:
+    def observe(self, now: float, ticket: Ticket[T], levels: list[Level], *, let_in: bool) -> None:
         """Takes note of what headers show."""
         if levels:
-            self.limits.observe(now, ticket.sent_at, levels, ticket.marks, self.binding)
+            self.limits.observe(now, ticket.sent_at, levels, ticket.positions, let_in=let_in)
+            self._blocked_until = -math.inf
+        elif let_in and self.limits.forget_outlived(ticket.sent_at):
             self._blocked_until = -math.inf
 
     def accepted(self, now: float, ticket: Ticket[T]) -> None:
         """A request was let in, whatever came of it."""
         self.answered = True
-        if ticket.probe and self.gate.closed:
+        self.refusals.let_in(ticket)
+        if self.gate.closed and (ticket.probe or self._behind_refusal(ticket)):
             self.resume(now)
 
-    def settle(self, ticket: Ticket[T], usage: Usage) -> None:
+    def _behind_refusal(self, ticket: Ticket[T]) -> bool:
+        """It left after the request whose refusal closed the gate, and was let in: nothing to wait for."""
+        return self._reason == "rate_limit" and not self._asked and ticket.sent_at > self._refused_sent_at
+
+    def settle(self, now: float, ticket: Ticket[T], usage: Usage) -> None:
         """Corrects what was taken by what was used, where the endpoint does."""
         self.charge.learn(ticket.cost, usage)
         if not self.charge.settles:
             return
-        for dimension, amount, entry in zip(
-            self.limits.dimensions, ticket.amounts, ticket.entries, strict=False
+        limits = self.limits
+        for dimension, amount, entry, position in zip(
+            limits.dimensions, ticket.amounts, ticket.entries, ticket.positions, strict=False
         ):
             used = self.charge.used(dimension.name, usage)
             if used is not None:
-                dimension.settle(entry, amount - used)
+                rate = dimension.rate(now, limits.latency_s)
+                dimension.settle(position, ticket.sent_at, entry, amount - used, rate)
         self._blocked_until = -math.inf
 
     def refused(self, now: float, ticket: Ticket[T], verdict: Verdict, levels: list[Level]) -> None:
         """The endpoint asked for a pause; the ticket goes back, first in line."""
-        sent = self.limits.sent
-        sent[REQUESTS].refused(ticket.sent_at, 1.0)
-        sent[TOKENS].refused(ticket.sent_at, ticket.tokens)
+        limits, gate = self.limits, self.gate
+        for dimension, amount, position, entry in zip(
+            limits.dimensions, ticket.amounts, ticket.positions, ticket.entries, strict=False
+        ):
+            dimension.refused(position, ticket.sent_at, amount, entry)
         self.correct(ticket, verdict)
-        pause = verdict.retry_after_s
-        if pause is None:
-            pause = self.limits.pause_of(levels, ticket.tokens)
-        opened = self.gate.refused(now, ticket.sent_at, pause, probe=ticket.probe)
+        gate.observe_latency(now - ticket.sent_at)
+        pause_s = verdict.retry_after_s
+        if pause_s is None:
+            pause_s = limits.pause_of(levels, ticket.amounts)
+        contradicted = limits.contradicts(now)
+        meaning = Meaning.LIMIT
+        if verdict.reason == "rate_limit":
+            meaning = self.refusals.refused(now, ticket, believed=limits.believed(now), quiet_s=gate.quiet_s)
+        obeyed = pause_s is None or meaning is Meaning.CAP or self.refusals.noise
+        if meaning is not Meaning.LIMIT and not (ticket.probe and gate.closed) and obeyed:
+            self._row_waits(now, ticket, meaning, pause_s)
+            return
+        informed = limits.known
+        opened = gate.refused(now, ticket.sent_at, pause_s, probe=ticket.probe, informed=informed)
         if opened:
-            self.limits.pause(now)
-            self._ramp = verdict.reason == "slow_down"
-            self._unit = self.limits.unit_of(verdict.message) if verdict.reason == "rate_limit" else None
+            self._reason, self._asked = verdict.reason, pause_s is not None
+            self._unit = limits.unit_of(verdict.message)
+            self._means_nothing = meaning is not Meaning.LIMIT
+            self._contradicted = contradicted
+            self._refused_sent_at = ticket.sent_at
         self.push(ticket, again=True, not_before=0.0)
         log.debug(
-            "%s: refused (%s) at %.3f, sent at %.3f, %s; closed until %.3f",
-            self.name, verdict.reason, now, ticket.sent_at, "a new epoch" if opened else "nothing new",
-            self.gate.until,
+            "%s: refused (%s, %s) at %.3f, sent at %.3f, %s; closed until %.3f",
+            self.name, verdict.reason, meaning, now, ticket.sent_at, "a new pause" if opened else "nothing new",
+            gate.until,
         )  # fmt: skip
+
+    def _row_waits(self, now: float, ticket: Ticket[T], meaning: Meaning, pause_s: float | None) -> None:
+        """The refusal is nobody's but its row's."""
+        log.debug("%s: refused at %.3f: %s", self.name, now, meaning)
+        if meaning is Meaning.CAP:
+            if self.gate.closed:
+                self._means_nothing = True
+                self.resume(now)
+            self.push(ticket, again=True, not_before=now + ROW_WAITS_S / 10.0)
+            return
+        self._isolated(now)
+        self.push(ticket, again=True, not_before=now + max(ROW_WAITS_S, pause_s or 0.0))
+
+    def _isolated(self, now: float) -> None:
+        """One was refused among many that were let in: a told limit is held a little too closely, or it is noise."""
+        limits, refusals = self.limits, self.refusals
+        if refusals.noise or limits.widen(now, self._unit):
+            return
+        lowered = limits.is_told(self._unit)  # by its margin
+        match refusals.in_vain(
+            now, sound=limits.sound, weak=limits.weak, lowered=lowered, quiet_s=self.gate.quiet_s
+        ):
+            case Finding.NOISE:
+                limits.noisy(now)
+            case Finding.LOWER:
+                limits.learn(now, self._unit, now, refusals=1, noisy=False)
 
     def correct(self, ticket: Ticket[T], verdict: Verdict) -> None:
         """Learns from "Requested N" what the endpoint charges."""
@@ -246,21 +308,39 @@ class Lane(Generic[T]):
 
     def resume(self, now: float) -> None:
         """The pause is over: learn from it, and go on at the pace, without catching up."""
-        closed_at = self.gate.closed_at
-        assert closed_at is not None
-        self.gate.accepted(now)
+        limits, closed_at = self.limits, self.gate.closed_at
+        assert closed_at is not None, "only a closed gate opens"
+        self.gate.open(now)
         self._blocked_until = -math.inf
-        if self._ramp or self._unit is not None:
-            self.limits.refused(closed_at, now, self.gate.refusals, self._unit or REQUESTS, ramp=self._ramp)
-        self.limits.resume(now)
+        if self._reason == "slow_down":
+            limits.slow_down(now)
+        elif self._reason == "rate_limit" and self._means_nothing:
+            self._isolated(now)
+        elif self._reason == "rate_limit":
+            single = self.gate.probes_refused == 0 and limits.is_told(self._unit)
+            if single and (self.refusals.noise or limits.widen(now, self._unit)):
+                limits.restart(now)
+                return
+            self._singles = self._singles + 1 if single else 0
+            verdict = self.refusals.judge(
+                now,
+                contradicted=self._contradicted,
+                let_in=limits.of(REQUESTS).sent.let_in,
+                weak=limits.weak,
+                lowered=not limits.doubted,
+                quiet_s=self.gate.quiet_s,
+            )
+            if verdict is Finding.NOISE:
+                limits.noisy(now)
+            elif not single or self._singles >= OVERRULED_BY:
+                noisy = self.refusals.noise > 0.0
+                limits.learn(now, self._unit, closed_at, refusals=self.gate.refusals, noisy=noisy)
+        limits.restart(now)
         log.debug("%s: resumed at %.3f after %d refusals", self.name, now, self.gate.refusals)
 
-    def requests_per_s(self, now: float, dry: bool) -> float | None:
-        """The requests a second that may go: what waits, where all of it fits into what is shown as remaining."""
-        rate = self.limits.requests_per_s()
-        if dry and rate is not None and self.limits.paced_until(now, len(self.queue))[0] == -math.inf:
-            return max(rate, float(len(self.queue)))
-        return rate
+    def requests_per_s(self, now: float) -> float | None:
+        """The requests a second that may go."""
+        return self.limits.requests_per_s(now)
 
     def learned(self) -> dict[str, float]:
         """What the next run should know."""

@@ -6,114 +6,118 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from batchllm.limiter.budget import Budget
 from batchllm.limiter.dimension import Dimension
-from batchllm.limiter.finder import Finder, Ramp, Sent
+from batchllm.limiter.found import LEAST_LET_IN, Found, Ramp
 from batchllm.limiter.headers import Level
-from batchllm.limiter.lawful import Lawful, Nature, period_of
-from batchllm.limiter.terms import MINUTE_S, REQUESTS, TOKENS
+from batchllm.limiter.pace import MARGIN
+from batchllm.limiter.stock import Stock, period_of
+from batchllm.limiter.terms import DAY_S, MINUTE_S, REQUESTS, TOKENS
 from batchllm.records import Pace
 
 log = logging.getLogger("batchllm.limiter")
 
+LEARNED_S = 60.0
+"""An estimate goes to the next run only where it rests on this much."""
+WEAK_S = 10.0
+BLOCK_S = 1.5
+NOISY_S = 5.0
+"""The most that an estimate counts for where chance refuses too."""
 _ABOUT_TOKENS = re.compile(r"\btokens?\b|\bTP[MD]\b", re.I)
 _ABOUT_REQUESTS = re.compile(r"\brequests? per\b|\bRP[MDS]\b|requests? rate", re.I)
-_UNLAWFUL_SAMPLES = 6
-_SMALL_JOB = 0.95
 
 
 class Limits:
-    """The dimensions and budgets of a lane.
+    """The dimensions of a lane.
 
     Args:
         pace: The user's settings.
         now: The present.
         learned: What an earlier run found out.
+
+    Attributes:
+        dimensions: In the order in which tickets note what they take; only ever added to.
+        latency_s: The usual latency of an answer.
     """
 
     def __init__(self, pace: Pace, now: float, learned: Mapping[str, Any]) -> None:
         told = {REQUESTS: pace.requests_per_minute, TOKENS: pace.tokens_per_minute}
-        self.dimensions = [Dimension(n, now, limit=limit, told=True) for n, limit in told.items() if limit]
-        self.budgets: list[Budget] = []
-        self.sent = {REQUESTS: Sent(), TOKENS: Sent()}
-        self._natures: dict[str, Nature] = {}
-        self._stocks: dict[str, Budget] = {}
-        for name in (REQUESTS, TOKENS):
-            estimate = learned.get(f"{name}_per_s")
-            if not told[name] and isinstance(estimate, int | float) and 0 < estimate < math.inf:
-                search = Finder(now, estimate=0.92 * float(estimate), rounds=2)
-                self.dimensions.append(Dimension(name, now, search=search))
-
-    def govern(self, now: float) -> None:
-        """Lets every dimension's law set its pace."""
+        self.dimensions = [Dimension(name, now, told=limit or math.inf) for name, limit in told.items()]
+        self.latency_s = 0.0
+        self._days: dict[str, Stock] = {}
+        self._rates: list[float] = []
         for dimension in self.dimensions:
-            stock = self._stocks.get(dimension.name)
-            if stock is not None and not stock.leaks and dimension.search is None:
-                rate = min(dimension.limit * 2.0 / MINUTE_S, stock.spread(now))
-                if abs(rate - dimension.pacer.rate) > 0.01 * rate:
-                    dimension.pacer.set_rate(rate, now)
-            else:
-                dimension.govern(now)
+            rate = learned.get(f"{dimension.name}_found_per_s")
+            if isinstance(rate, int | float) and 0 < rate < math.inf:
+                usual = 1.0 if dimension.name == REQUESTS else rate  # not known yet
+                dimension.found = Found(0.95 * rate, 10.0, now, usual)
 
-    def paced_until(self, now: float, waiting: int | None) -> tuple[float, str]:
-        """The earliest instant that every pace allows, and which one decides.
+    @property
+    def known(self) -> bool:
+        """A limit was told or is shown."""
+        return any(dimension.known for dimension in self.dimensions)
 
-        Args:
-            now: The present.
-            waiting: How many wait when nothing will follow them; a job that fits into what the endpoint
-                shows as remaining is not paced.
-        """
+    def tell(self, now: float, limits: Mapping[str, float | None]) -> None:
+        """The limits that the user tells change; ``None``: not told."""
+        for dimension in self.dimensions:
+            if dimension.name in limits:
+                dimension.tell(now, limits[dimension.name] or math.inf)
+
+    def paced_until(self, now: float) -> tuple[float, str]:
+        """The earliest instant that every pace allows, and which one decides."""
         latest, name = -math.inf, ""
-        for dimension in self.dimensions:
-            at = dimension.pacer.ready_at()
-            if at > latest:
-                if waiting is not None and self._small(dimension, waiting, now):
-                    continue
+        self._rates = [dimension.rate(now, self.latency_s) for dimension in self.dimensions]
+        for dimension, rate in zip(self.dimensions, self._rates, strict=True):
+            if rate < math.inf and (at := dimension.pacer.ready_at(rate)) > latest:
                 latest, name = at, dimension.name
         return latest, name
-
-    def _small(self, dimension: Dimension, waiting: int, now: float) -> bool:
-        stock = self._stocks.get(dimension.name)
-        requests = self.sent[REQUESTS].since_resume
-        if stock is None or dimension.lawful is None or requests <= 0 or self.sent[REQUESTS].resumes:
-            return False
-        usual = 1.0 if dimension.name == REQUESTS else 1.2 * dimension.taken / requests
-        return waiting * usual <= _SMALL_JOB * stock.left(now) - 1.0
 
     def fits_at(self, now: float, amounts: tuple[float, ...]) -> tuple[float, str]:
-        """When amounts fit into what was sent within the window, and into the budgets; and which one decides."""
+        """When amounts fit into what left within the minute and into what is shown as left; and which one decides."""
         latest, name = now, ""
         for dimension, amount in zip(self.dimensions, amounts, strict=True):
-            if dimension.log is not None and (at := dimension.log.fits_at(now, amount)) > latest:
+            if (at := dimension.fits_at(now, amount)) > latest:
                 latest, name = at, dimension.name
-        for budget in (*self.budgets, *(s for s in self._stocks.values() if not s.leaks)):
-            amount = self._amount_of(budget.dimension, amounts)
-            if (at := budget.fits_at(now, amount)) > latest:
-                latest, name = at, budget.dimension
-        return latest, name
+        at = self.day_fits_at(now, amounts)
+        return (at, "day") if at > latest else (latest, name)
+
+    def day_fits_at(self, now: float, amounts: tuple[float, ...]) -> float:
+        """When amounts fit into what is left of a day."""
+        at = now
+        for stock in self._days.values():
+            fits = stock.fits_at(now, self._amount_of(stock.name, amounts))
+            at = max(at, math.inf if fits is None else fits)
+        return at
 
     def _amount_of(self, name: str, amounts: tuple[float, ...]) -> float:
-        for dimension, amount in zip(self.dimensions, amounts, strict=True):
+        for dimension, amount in zip(self.dimensions, amounts, strict=False):
             if dimension.name == name:
                 return amount
         return 1.0
 
-    def take(self, now: float, amounts: tuple[float, ...]) -> tuple[list[float] | None, ...]:
-        """Takes all of them."""
-        for budget in (*self.budgets, *self._stocks.values()):
-            budget.take(now, self._amount_of(budget.dimension, amounts))
-        pairs = zip(self.dimensions, amounts, strict=True)
-        return tuple([dimension.take(now, amount) for dimension, amount in pairs])
+    def take(
+        self, now: float, amounts: tuple[float, ...]
+    ) -> tuple[tuple[list[float] | None, ...], tuple[float, ...]]:
+        """Takes all of them; returns entries of the logs and positions in the order of departures."""
+        for stock in self._days.values():
+            stock.take(now, self._amount_of(stock.name, amounts))
+        rates = self._rates if len(self._rates) == len(amounts) else [math.inf] * len(amounts)
+        entries = tuple(
+            [
+                d.take(now, amount, rate)
+                for d, amount, rate in zip(self.dimensions, amounts, rates, strict=True)
+            ]
+        )
+        return entries, tuple([d.sent.total for d in self.dimensions])
 
-    def spent(self, now: float, max_wait_s: float) -> Budget | None:
-        """A day's budget that is spent and comes back later than may be waited for."""
-        for budget in self.budgets:
-            if budget.left(now) < 1.0 and budget.whole_at(now) - now > max_wait_s:
-                return budget
+    def spent(self, now: float, max_wait_s: float) -> Stock | None:
+        """A day's limit that is spent and comes back later than may be waited for."""
+        for stock in self._days.values():
+            if stock.samples and stock.left(now) < 1.0 and stock.whole_at(now) - now > max_wait_s:
+                return stock
         return None
 
     def observe(
-        self, now: float, sent_at: float, levels: list[Level], marks: Mapping[str, float], binding: str
+        self, now: float, sent_at: float, levels: list[Level], positions: tuple[float, ...], *, let_in: bool
     ) -> None:
         """Takes note of what an answer shows of its limits.
 
@@ -121,75 +125,48 @@ class Limits:
             now: When it arrived.
             sent_at: When its request left.
             levels: What it shows.
-            marks: ``sent[...].total`` when its request had left.
-            binding: The dimension that holds requests back.
+            positions: Where its request stands in the order of departures.
+            let_in: It is no refusal.
         """
         for level in levels:
-            name = level.dimension
-            since = self.sent[name].total - marks[name] if name in marks else 0.0
-            key = f"{name}/{level.period_s or 0:.0f}"
-            nature = self._natures.setdefault(key, Nature())
-            nature.observe(now, level)
-            dimension = next((d for d in self.dimensions if d.name == name and d.search is None), None)
-            if nature.kind == "day":
-                self._count_down(now, sent_at, level, since)
-            elif nature.kind in ("minute", "window"):
-                if dimension is None:
-                    dimension = self._add(Dimension(name, now, limit=level.limit))
-                self._follow(now, sent_at, level, dimension, nature.kind, binding, since)
-            elif dimension is None and level.period_s in (None, MINUTE_S):
-                self._provisional(now, level, nature)
+            index = next((i for i, d in enumerate(self.dimensions) if d.name == level.dimension), None)
+            if index is None:
+                if not let_in:
+                    continue
+                index = len(self.dimensions)
+                self.dimensions.append(Dimension(level.dimension, now))
+            dimension = self.dimensions[index]
+            position = positions[index] if index < len(positions) else dimension.sent.total
+            if level.period_s == DAY_S or (level.dimension in self._days and dimension.stock is None):
+                stock = self._days.setdefault(level.dimension, Stock(level.dimension))
+            elif level.period_s not in (None, MINUTE_S):
+                continue
+            else:
+                if dimension.stock is None:
+                    dimension.stock = Stock(level.dimension)
+                stock = dimension.stock
+                self._word_only(now, dimension, level)
+            stock.observe(now, sent_at, position, dimension.sent, level, let_in=let_in)
+            if stock.daily and stock is dimension.stock:
+                self._days[level.dimension], dimension.stock = stock, None
 
-    def _provisional(self, now: float, level: Level, nature: Nature) -> None:
-        """Before enough answers agree: the shown limit is taken at its word, or as a place to search from."""
-        if any(d.name == level.dimension for d in self.dimensions):
-            return
-        if nature.samples >= _UNLAWFUL_SAMPLES and level.dimension in self.sent:
-            accepted = self.sent[level.dimension].between(now - MINUTE_S, now)
-            if level.limit >= 0.5 * accepted:
-                search = Finder(now, estimate=level.limit / MINUTE_S, rounds=3)
-                self._add(Dimension(level.dimension, now, search=search))
-        elif nature.samples < _UNLAWFUL_SAMPLES and period_of(level) == MINUTE_S:
-            self._add(Dimension(level.dimension, now, limit=level.limit))
+    def forget_outlived(self, sent_at: float) -> bool:
+        """An answer without headers: drops what only refusals before it have shown; ``True`` where there was any."""
+        found = [d for d in self.dimensions if d.stock is not None and d.stock.outlived(sent_at)]
+        for dimension in found:
+            dimension.stock = None
+        return bool(found)
 
-    def _add(self, dimension: Dimension) -> Dimension:
-        self.dimensions.append(dimension)
-        log.debug("%s: limit %g, pace %.4g/s", dimension.name, dimension.limit, dimension.pacer.rate)
-        return dimension
+    def _word_only(self, now: float, dimension: Dimension, level: Level) -> None:
+        """A limit without what is left of it is where the search begins."""
+        if level.remaining is None and dimension.found is None and dimension.told == math.inf:
+            dimension.found = Found(level.limit / MINUTE_S, MINUTE_S, now, dimension.usual or 1.0)
 
-    def _follow(
-        self, now: float, sent_at: float, level: Level, dimension: Dimension, kind: str, binding: str,
-        since: float,
-    ) -> None:  # fmt: skip
-        """Holds a minute's limit by what the endpoint shows of it."""
-        if dimension.told and dimension.limit < 0.98 * level.limit:
-            return  # the user wants less than the endpoint grants
-        dimension.limit = level.limit
-        stock = self._stocks.get(dimension.name)
-        if stock is None or stock.leaks != (kind == "minute"):
-            stock = self._stocks[dimension.name] = Budget(dimension.name, daily=False, leaks=kind == "minute")
-        stock.observe(now, sent_at, level, since)
-        if kind == "minute":
-            if dimension.lawful is None:
-                dimension.lawful = Lawful()
-            dimension.log = None
-            dimension.lawful.observe(now, sent_at, level, binding=binding == dimension.name)
-        else:
-            dimension.lawful = None
-
-    def _count_down(self, now: float, sent_at: float, level: Level, since: float) -> None:
-        budget = next((b for b in self.budgets if b.dimension == level.dimension), None)
-        if budget is None:
-            leaks = period_of(level) is not None
-            budget = Budget(level.dimension, daily=True, leaks=leaks)
-            self.budgets.append(budget)
-        budget.observe(now, sent_at, level, since)
-
-    def pause_of(self, levels: list[Level], tokens: float) -> float | None:
+    def pause_of(self, levels: list[Level], amounts: tuple[float, ...]) -> float | None:
         """How long until an exhausted limit has room again, by a refusal's headers; ``None``: they do not say."""
         pauses = []
         for level in levels:
-            amount = 1.0 if level.dimension == REQUESTS else tokens
+            amount = self._amount_of(level.dimension, amounts) if amounts else 1.0
             if level.remaining is None or level.reset_s is None or level.remaining >= amount:
                 continue
             period = period_of(level)
@@ -201,73 +178,129 @@ class Limits:
         """What a refusal is about: requests or tokens."""
         if _ABOUT_TOKENS.search(message) and not _ABOUT_REQUESTS.search(message):
             return TOKENS
-        names = {dimension.name for dimension in self.dimensions}
-        if not _ABOUT_REQUESTS.search(message) and names == {TOKENS}:
+        known = {dimension.name for dimension in self.dimensions if dimension.known}
+        if not _ABOUT_REQUESTS.search(message) and known == {TOKENS}:
             return TOKENS
         return REQUESTS
 
-    def refused(self, closed_at: float, now: float, refusals: int, unit: str, *, ramp: bool) -> None:
-        """An epoch of refusal is over: the pace of what was refused is learned anew."""
-        if ramp:
-            self._slow_down(closed_at, now)
-        else:
-            self._refused(closed_at, now, refusals, unit)
+    def of(self, name: str) -> Dimension:
+        """The dimension of a name."""
+        return next(dimension for dimension in self.dimensions if dimension.name == name)
 
-    def pause(self, now: float) -> None:
-        """An epoch of refusal begins."""
-        for sent in self.sent.values():
-            sent.pause(now)
+    def believed(self, now: float) -> bool:
+        """No pace is being raised beyond what is known."""
+        return all(d.found is None or d.found.within_span(now) for d in self.dimensions)
 
-    def resume(self, now: float) -> None:
-        """A pause is over: every pace goes on without catching up."""
-        for sent in self.sent.values():
-            sent.resume(now)
+    def contradicts(self, now: float) -> bool:
+        """A refusal at this instant contradicts an estimate: the pace is one that was let in before."""
+        founds = [d.found for d in self.dimensions if d.found is not None]
+        return bool(founds) and all(found.sound and found.within_span(now) for found in founds)
+
+    @property
+    def sound(self) -> bool:
+        """No estimate is in force that holds what a bucket had stored."""
+        return all(d.found is None or d.found.sound for d in self.dimensions)
+
+    @property
+    def weak(self) -> bool:
+        """Every estimate rests on a few seconds."""
+        return all(d.found is None or d.found.measured_s < WEAK_S for d in self.dimensions)
+
+    @property
+    def doubted(self) -> bool:
+        """An estimate was held although less was let in."""
+        return any(d.found is not None and d.found.doubted for d in self.dimensions)
+
+    def is_told(self, unit: str) -> bool:
+        """The user told the limit of a unit, and nothing has overruled it."""
+        dimension = self.of(unit)
+        return dimension.told < math.inf and dimension.found is None
+
+    def widen(self, now: float, unit: str) -> bool:
+        """One refusal among many that were let in; ``True`` where a little less may prevent the next one."""
+        dimension = self.of(unit)
+        return dimension.told < math.inf and dimension.widen(now)
+
+    def noisy(self, now: float) -> None:
+        """The refusals mean nothing: what was taken back because of them is given back."""
+        self.resume(now)
         for dimension in self.dimensions:
-            dimension.govern(now)
+            dimension.margin = MARGIN
+            if dimension.told < math.inf:
+                dimension.found = None
+            elif dimension.found is not None:
+                dimension.found.restore(now)
+
+    def learn(self, now: float, unit: str, closed_at: float, *, refusals: int, noisy: bool) -> None:
+        """A pause is over: what was let in since the last one, over that time, is the limit of the unit."""
+        dimension = self.of(unit)
+        sent = dimension.sent
+        began = sent.resumed_at
+        if began is None or self.of(REQUESTS).sent.let_in < LEAST_LET_IN or now <= began:
+            if dimension.found is None and dimension.told == math.inf and not dimension.shown:
+                dimension.found = Found.soft_start(now, dimension.usual or 1.0)
+            elif dimension.found is not None:
+                dimension.found.since = now
+            if began is not None and not sent.resumed and now - closed_at > 0.5 * (now - began):
+                self.resume(now, block=True)  # the stretch was a pause, and tells nothing
+            return
+        measured_s = max(0.05, now - began)
+        let_in = max(sent.let_in, 1e-3)
+        rate = let_in / measured_s
+        block = now - closed_at >= BLOCK_S
+        if block:  # a window that turned: what it took is the limit, whatever short pauses there were in it
+            if now - sent.block_at <= 2.0 * MINUTE_S:
+                rate = max(rate, sent.block_let_in / max(1.0, now - sent.block_at))
+            if measured_s > MINUTE_S:
+                rate = max(rate, sent.last_minute(now) / MINUTE_S)
+        believed_s = min(measured_s, NOISY_S) if noisy else measured_s
+        if dimension.found is None or not sent.resumed:
+            dimension.found = Found(rate, believed_s, now, dimension.usual or 1.0)
+        else:
+            dimension.found.learn(rate, believed_s, now, refusals=refusals)
+        log.debug(
+            "%s: %.4g let in within %.2f s: %.4g a second",
+            unit,
+            sent.let_in,
+            measured_s,
+            dimension.found.rate,
+        )
+        self.resume(now)
+
+    def resume(self, now: float, *, block: bool = False) -> None:
+        """A new stretch begins, after a pause that lasted or not."""
+        for dimension in self.dimensions:
+            dimension.sent.resume(now, block=block)
+
+    def restart(self, now: float) -> None:
+        """A pause is over: every pace goes on without catching up."""
+        for dimension in self.dimensions:
             dimension.pacer.restart(now)
 
-    def _refused(self, closed_at: float, now: float, refusals: int, unit: str) -> None:
-        known = [d for d in self.dimensions if d.search is None and (d.name == unit or unit in d.name)]
-        found = [d for d in self.dimensions if isinstance(d.search, Finder) and d.name == unit]
-        sent, requests = self.sent[unit], self.sent[REQUESTS]
-        if not found:
-            helped = [dimension.refused(now) for dimension in known]
-            if any(helped):
-                return
-            ceiling = min((d.limit / MINUTE_S for d in known if d.told), default=math.inf)
-            began = closed_at if requests.resumed_at is None else requests.resumed_at
-            search = Finder(began, ceiling=ceiling)
-            search.refused(closed_at, now, refusals, sent, requests)
-            self._add(Dimension(unit, now, search=search))
-            return
-        for dimension in found:
-            assert isinstance(dimension.search, Finder)
-            dimension.search.refused(closed_at, now, refusals, sent, requests)
+    def slow_down(self, now: float) -> None:
+        """The endpoint asks for a slower growth."""
+        dimension = self.of(TOKENS) if self.of(TOKENS).sent.let_in > 0 else self.of(REQUESTS)
+        sent = dimension.sent
+        rate = max(0.01, sent.let_in / max(1.0, now - (now if sent.resumed_at is None else sent.resumed_at)))
+        if dimension.ramp is None:
+            dimension.ramp = Ramp(rate, now)
+        else:
+            dimension.ramp.refused(rate, now)
+        self.resume(now)
 
-    def _slow_down(self, closed_at: float, now: float) -> None:
-        unit = TOKENS if self.sent[TOKENS].since_resume > 0 else REQUESTS
-        span = min(MINUTE_S, max(1.0, closed_at - (self.sent[unit].resumed_at or closed_at)))
-        rate = max(0.01, self.sent[unit].between(closed_at - span, closed_at) / span)
-        for dimension in self.dimensions:
-            if isinstance(dimension.search, Ramp):
-                dimension.search.refused(rate, now)
-                return
-        self._add(Dimension(unit, now, search=Ramp(rate, now)))
-
-    def requests_per_s(self) -> float | None:
+    def requests_per_s(self, now: float) -> float | None:
         """The requests a second that the limits allow; ``None`` where nothing limits them."""
-        requests = max(1.0, self.sent[REQUESTS].total)
         rates = []
         for dimension in self.dimensions:
-            usual = 1.0 if dimension.name == REQUESTS else self.sent[TOKENS].total / requests
-            if usual > 0:
-                rates.append(dimension.pacer.rate / usual)
+            rate = dimension.rate(now, self.latency_s)
+            if rate < math.inf and dimension.usual > 0.0:
+                rates.append(rate / dimension.usual)
         return min(rates, default=None)
 
     def learned(self) -> dict[str, float]:
         """What the next run should know."""
         return {
-            f"{d.name}_per_s": d.search.estimate
+            f"{d.name}_found_per_s": d.found.rate
             for d in self.dimensions
-            if isinstance(d.search, Finder) and d.search.estimate is not None
+            if d.found is not None and d.found.measured_s >= LEARNED_S
         }

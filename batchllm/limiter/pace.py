@@ -1,4 +1,4 @@
-"""Pacing: GCRA with a little catch-up, and the exact log of a minute.
+"""Pacing: a due time for each limit, and the exact log of a minute.
 
 Theorem (why this is inside every server's model). GCRA (ITU-T I.371) at rate ``r = L(1-m)/W`` with catch-up
 ``tau`` lets at most ``r * (X + tau) + 1`` through in any span ``X``. With arrivals jittering within ``J``, any
@@ -21,43 +21,52 @@ BIN_S = 0.02
 
 
 class Pacer:
-    """The generic cell rate algorithm for amounts of any size, with a rate that may change.
+    """The due time of the next request: the last departure plus its amount over the rate of this instant.
+
+    A debt is one request at the present rate, never a sum: a rate that rises is felt at once, and a departure
+    that no rate held back leaves no debt behind.
 
     Args:
-        rate: Amount per second.
+        now: The present; there is no burst at the start but what may be caught up with.
         catch_up_s: How far behind its schedule it may catch up.
-        now: The present; the schedule starts empty, with no burst beyond ``rate * catch_up_s + 1``.
     """
 
-    __slots__ = ("_due", "catch_up_s", "rate")
+    __slots__ = ("_amount", "_last", "catch_up_s")
 
-    def __init__(self, rate: float, *, now: float, catch_up_s: float = CATCH_UP_S) -> None:
-        self.rate = rate
+    def __init__(self, now: float, catch_up_s: float = CATCH_UP_S) -> None:
         self.catch_up_s = catch_up_s
-        self._due = now  # the theoretical arrival time of the next unit
+        self._last = now - catch_up_s  # when the last departure was due
+        self._amount = 0.0
 
-    def ready_at(self) -> float:
-        """The earliest instant of the next grant, whatever its size."""
-        return self._due - self.catch_up_s
+    def ready_at(self, rate: float) -> float:
+        """The earliest instant of the next departure, whatever its size.
 
-    def take(self, now: float, amount: float) -> None:
-        """Takes an amount."""
-        due = self._due
-        self._due = (now if now > due else due) + amount / self.rate
+        Args:
+            rate: Amount per second, as of this instant; may be infinite.
+        """
+        return self._last + self._amount / rate
 
-    def give_back(self, amount: float) -> None:
+    def widen(self, catch_up_s: float) -> None:
+        """Lets it catch up with more than before."""
+        more_s = catch_up_s - self.catch_up_s
+        if more_s > 0.0:
+            self.catch_up_s = catch_up_s
+            self._last -= more_s
+
+    def take(self, now: float, amount: float, rate: float) -> None:
+        """An amount departs."""
+        due = self._last + self._amount / rate
+        self._last = now if due > now else max(due, now - self.catch_up_s)
+        self._amount = amount
+
+    def give_back(self, amount: float, rate: float) -> None:
         """Returns what was taken and not used; negative to take what was used beyond."""
-        self._due -= amount / self.rate
-
-    def set_rate(self, rate: float, now: float) -> None:
-        """Changes the rate. What is owed stays owed as an amount: neither a burst nor a freeze follows."""
-        if self._due > now:
-            self._due = now + (self._due - now) * self.rate / rate
-        self.rate = rate
+        self._last -= amount / rate
 
     def restart(self, now: float) -> None:
-        """After a pause: no catching up, and the next grant one interval away."""
-        self._due = max(self._due, now + self.catch_up_s + 1.0 / self.rate)
+        """After a pause: no catching up, and the next departure one unit away."""
+        self._last = max(self._last, now)
+        self._amount = max(self._amount, 1.0)
 
 
 class WindowLog:

@@ -10,6 +10,24 @@ from typing import Generic
 from batchllm.limiter.terms import Cost, T
 
 LOOK_AHEAD = 64
+OUT, LET_IN, REFUSED = 0, 1, 2
+
+
+class Departure:
+    """One try of a ticket.
+
+    Attributes:
+        sent_at: When it left.
+        beside: Requests that were in flight then.
+        outcome: ``OUT``, ``LET_IN`` or ``REFUSED``.
+    """
+
+    __slots__ = ("beside", "outcome", "sent_at")
+
+    def __init__(self, sent_at: float, beside: int) -> None:
+        self.sent_at = sent_at
+        self.beside = beside
+        self.outcome = OUT
 
 
 class Ticket(Generic[T]):
@@ -21,8 +39,8 @@ class Ticket(Generic[T]):
         amounts: What it takes of each dimension of its lane, once granted.
         entries: Where it stands in the logs of its lane's dimensions, once granted.
         sent_at: When it was granted.
-        tokens: Tokens it was taken to cost.
-        marks: How much had left, in requests and tokens, when it was granted.
+        positions: Its position in the order of departures of each dimension.
+        departure: Its present try.
         answered: Its outcome is known; only its release is missing.
         landed: Its answer has arrived, and its slot may be taken.
         probe: It is the one request that asks whether a pause is over.
@@ -34,15 +52,15 @@ class Ticket(Generic[T]):
         "answered",
         "blocked_since",
         "cost",
+        "departure",
         "entries",
         "item",
         "landed",
         "lane",
-        "marks",
         "number",
+        "positions",
         "probe",
         "sent_at",
-        "tokens",
     )
 
     def __init__(self, item: T, cost: Cost, lane: str, number: int) -> None:
@@ -53,8 +71,8 @@ class Ticket(Generic[T]):
         self.amounts: tuple[float, ...] = ()
         self.entries: tuple[list[float] | None, ...] = ()
         self.sent_at = 0.0
-        self.tokens = 0.0
-        self.marks: dict[str, float] = {}
+        self.positions: tuple[float, ...] = ()
+        self.departure = Departure(0.0, 0)
         self.answered = False
         self.landed = False
         self.probe = False

@@ -3,29 +3,42 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 from batchllm.journal import Journal
-from batchllm.limiter import Limiter, View
+from batchllm.limiter import Limiter
 from batchllm.progress import Progress
 from batchllm.runner.money import Money
 from batchllm.runner.tally import Tally
 from batchllm.runner.ticket import Ticket
+from batchllm.runner.waits import Events, bar_words
 
 SHOW_EVERY_S = 0.25
 
 
 @asynccontextmanager
 async def shown(
-    limiter: Limiter[Ticket], *, progress: Progress, tally: Tally, money: Money, journal: Journal
+    limiter: Limiter[Ticket],
+    *,
+    endpoint: str,
+    progress: Progress,
+    tally: Tally,
+    money: Money,
+    journal: Journal,
 ) -> AsyncIterator[None]:
     """Shows the run inside the ``with`` block, and keeps what it learns about pace and prices for the next one."""
     loop = asyncio.get_running_loop()
 
-    def show() -> None:
-        view = limiter.view(loop.time())
-        words = [money.note(tally), "" if view.limits == "nothing" else f"limit: {view.limits}"]
-        note = ", ".join(word for word in words if word)
-        progress.show(tally.ended, tally.failed + tally.unanswered, tally.tokens, note)
+    events = Events(endpoint)
+
+    def show(*, tell: bool = True) -> None:
+        now, wall = loop.time(), datetime.now()
+        view = limiter.view(now)
+        line = events.line(view, now, wall, tally.last_refusal) if tell else None
+        if line is not None:
+            progress.tell(line)
+        waits = bar_words(view, now, wall, tally.last_refusal)
+        progress.show(tally.ended, tally.failed + tally.unanswered, tally.tokens, money.note(tally), waits)
         money.keep(journal, view)
 
     async def tick() -> None:
@@ -39,16 +52,6 @@ async def shown(
         yield
     finally:
         ticker.cancel()
-        show()
+        show(tell=False)
         progress.close()
         journal.put("learned", limiter.learned())
-
-
-def pace_words(view: View) -> str:
-    """The pace held, for the summary."""
-    words = []
-    if view.requests_per_minute:
-        words.append(f"{view.requests_per_minute:,.0f} requests/min")
-    if view.tokens_per_minute:
-        words.append(f"{view.tokens_per_minute:,.0f} tokens/min")
-    return ", ".join(words)

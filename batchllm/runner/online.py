@@ -33,6 +33,8 @@ log = logging.getLogger("batchllm.runner")
 
 OK = 200
 _NOT_SENT = Failure(FailureKind.UNSENT, "not sent: the run was stopped", Paid.NO, 0.0)
+OUTAGE_BACKOFF_S = 3.0
+"""How long a row waits that met an outage, so that the probes of an outage are not all the same row's."""
 LOOK_AHEAD = 512
 """Tickets that wait in the limiter; enough to hide the journal's latency, few enough to weigh nothing."""
 
@@ -146,7 +148,6 @@ class Online:
         loop = asyncio.get_running_loop()
         while self._stopped_by is None:
             self._wake.clear()
-            self._limiter.dry = feeder.done()
             poll = self._limiter.poll(loop.time())
             for ticket, message in poll.too_large:
                 self._never_sent(ticket, message)
@@ -221,8 +222,8 @@ class Online:
             if not ticket.sent:
                 ticket.sent = True
                 self._tally.requests += 1
-            self._tally.attempts += 1
             ticket.sent_at = asyncio.get_running_loop().time()
+            self._tally.leaves(ticket.sent_at)
             outcome = await self._client.send(ticket.request)
         if isinstance(outcome, Response) and outcome.status == OK:
             # Whoever takes the slot is granted later, so its intent stands behind this answer in the journal's queue.
@@ -263,6 +264,7 @@ class Online:
         match verdict.fate:
             case Fate.REFUSED:
                 self._tally.refusals += 1
+                self._tally.last_refusal = verdict
                 self._limiter.refused(now, ticket, verdict, headers)
             case Fate.REJECTED:
                 self._limiter.failed(now, ticket, verdict, headers)
@@ -276,7 +278,7 @@ class Online:
                 self._limiter.failed(now, ticket, verdict, headers)
                 self._limiter.released(now, ticket)
                 if verdict.fate is not Fate.UNKNOWN and self._limiter.outage:
-                    self._offer_again(ticket, now)
+                    self._offer_again(ticket, now + OUTAGE_BACKOFF_S)
                 else:
                     self._again(ticket, attempt_id, verdict, now)
         self._wake.set()
@@ -288,6 +290,7 @@ class Online:
         self._fail_refused(ticket.sent_at)
         cost = self._meter.settle(ticket.request, ticket.reserved, outcome, answer.usage)
         self._tally.paid(answer.usage, cost)
+        self._tally.held.tokens += (answer.usage.prompt_tokens or 0) + (answer.usage.completion_tokens or 0)
         self._tally.finish_reasons[answer.finish_reason or "none"] += 1
         self._limiter.answered(now, ticket, outcome.headers, answer.usage)
         self._limiter.released(now, ticket)

@@ -41,6 +41,8 @@ class Summary:
         retries: Attempts that were tried again, by reason.
         truncated: Texts that this run cut to ``--max-input-tokens``.
         seconds: How long the run took.
+        requests_per_minute, tokens_per_minute: The pace of this run's single requests, each try counted, from the
+            first that left to the last; ``None`` in batch mode, and where that took less than a second.
         exit_status: What the process ends with.
     """
 
@@ -67,6 +69,8 @@ class Summary:
     retries: Mapping[str, int] = field(default_factory=dict)
     truncated: int = 0
     seconds: float = 0.0
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
     exit_status: int = 0
 
     def write(self, path: Path) -> None:
@@ -96,7 +100,7 @@ class Result:
         summary: The figures.
         maybe_paid_rows: Rows (from 1) whose requests a dead run may have paid without an answer.
         samples: Up to three answers, for a look with ``-n`` and ``--sample``.
-        pace: What limited the run, in words.
+        pace: The pace that was held, in words; empty where there is none.
         delimiter: Between the cells of a CSV output.
     """
 
@@ -145,6 +149,7 @@ def summary_of(tally: Tally, *, orphans: int, seconds: float, status: int) -> Su
         seconds: How long it took.
         status: What the process ends with.
     """
+    requests_per_minute, tokens_per_minute = tally.held.per_minute() or (None, None)
     return Summary(
         rows=tally.rows,
         answered=tally.answered + tally.before + tally.reused,
@@ -164,7 +169,19 @@ def summary_of(tally: Tally, *, orphans: int, seconds: float, status: int) -> Su
         retries=dict(tally.retries),
         truncated=tally.truncated,
         seconds=round(seconds, 3),
+        requests_per_minute=None if requests_per_minute is None else round(requests_per_minute, 2),
+        tokens_per_minute=None if tokens_per_minute is None else round(tokens_per_minute, 1),
         exit_status=status,
+    )
+
+
+def pace_words(summary: Summary) -> str:
+    """The pace that was held, for the summary; empty where there is none."""
+    paces = ((summary.requests_per_minute, "requests"), (summary.tokens_per_minute, "tokens"))
+    return ", ".join(
+        f"{pace:,.0f} {name}/min" if pace >= 10 else f"{pace:.1f} {name}/min"
+        for pace, name in paces
+        if pace is not None
     )
 
 

@@ -25,7 +25,7 @@ from batchllm.retry import RetryPolicy
 from batchllm.runner.again import Again
 from batchllm.runner.ahead import prepared
 from batchllm.runner.conversations import plan_of
-from batchllm.runner.display import pace_words, shown
+from batchllm.runner.display import shown
 from batchllm.runner.endpoint import OnDemand, reachable
 from batchllm.runner.export import Export, Figures, view_of
 from batchllm.runner.forecast import Forecast
@@ -34,7 +34,7 @@ from batchllm.runner.online import Online
 from batchllm.runner.opening import begin, open_journal
 from batchllm.runner.places import digest_of, places_of
 from batchllm.runner.plan import chosen_rows
-from batchllm.runner.result import Result, Summary, exit_status_of, money_of, summary_of
+from batchllm.runner.result import Result, Summary, exit_status_of, money_of, pace_words, summary_of
 from batchllm.runner.reuse import Reuse, journals_of
 from batchllm.runner.signals import signals_stop
 from batchllm.runner.stage import Stage, set_up
@@ -108,7 +108,6 @@ class _Run:
         rows = stage.census.rows if self._chosen is None else len(self._chosen)
         self._tally = Tally(rows=rows)
         self._again = Again(stage.job, stage.count)
-        self._pace = ""
 
     async def whole(self) -> Result:
         started_s = asyncio.get_running_loop().time()
@@ -129,7 +128,7 @@ class _Run:
                 summary=summary,
                 maybe_paid_rows=maybe_paid_rows(journal),
                 samples=tuple(figures.samples) if self._chosen is not None else (),
-                pace=self._pace,
+                pace=pace_words(summary),
                 delimiter=self._stage.source.format.delimiter,
             )
         except JobError as error:
@@ -212,10 +211,14 @@ class _Run:
             )
             with signals_stop(road):
                 async with shown(
-                    limiter, progress=self._progress, tally=tally, money=self._money, journal=journal
+                    limiter,
+                    endpoint=job.endpoint.base_url or "the endpoint",
+                    progress=self._progress,
+                    tally=tally,
+                    money=self._money,
+                    journal=journal,
                 ):
                     await road.run(plan.batches())
-        self._pace = pace_words(limiter.view(loop.time()))
 
     def _write(self, journal: Journal, export: Export) -> Figures:
         """Writes the output, unless what is there already is this very view.

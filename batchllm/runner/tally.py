@@ -5,6 +5,49 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from batchllm.records import Answer, Usage
+from batchllm.retry import Verdict
+
+LEAST_S = 1.0
+"""A pace is said of no shorter time between the first request and the last."""
+
+
+@dataclass(slots=True)
+class Held:
+    """The pace of this run's single requests, from the first that left to the last.
+
+    The first one opens the time that is measured, so it is not counted: of 31 requests, one every 0.2 s, 30 left
+    in 6 s, which is 300 a minute.
+
+    Attributes:
+        requests: Requests that left, each try counted.
+        tokens: Tokens of their answers, prompts included.
+        first_s, last_s: When the first and the last one left, on the loop's clock.
+    """
+
+    requests: int = 0
+    tokens: int = 0
+    first_s: float = 0.0
+    last_s: float = 0.0
+
+    def leaves(self, now: float) -> None:
+        """Counts a request that leaves."""
+        if not self.requests:
+            self.first_s = now
+        self.requests += 1
+        self.last_s = now
+
+    def per_minute(self) -> tuple[float, float | None] | None:
+        """Requests and tokens (``None``: no usage was told) a minute.
+
+        Returns:
+            ``None`` where fewer than two requests left, or all of them within ``LEAST_S``.
+        """
+        seconds = self.last_s - self.first_s
+        if self.requests < 2 or seconds < LEAST_S:
+            return None
+        share = (self.requests - 1) / self.requests
+        tokens = self.tokens * share * 60.0 / seconds if self.tokens else None
+        return (self.requests - 1) * 60.0 / seconds, tokens
 
 
 @dataclass(slots=True)
@@ -27,6 +70,8 @@ class Tally:
         cost: US dollars of the answers that this run received; ``None`` is unknown.
         final_cost: The same of those that rows keep, not asked for once more.
         truncated: Texts of this run's rows that were cut to ``--max-input-tokens``.
+        held: The pace of the single requests; those of batches have none.
+        last_refusal: The latest refusal for a limit.
     """
 
     rows: int = 0
@@ -51,6 +96,8 @@ class Tally:
     retries: Counter[str] = field(default_factory=Counter)
     failed_by_reason: Counter[str] = field(default_factory=Counter)
     finish_reasons: Counter[str] = field(default_factory=Counter)
+    held: Held = field(default_factory=Held)
+    last_refusal: Verdict | None = None
 
     @property
     def ended(self) -> int:
@@ -62,6 +109,11 @@ class Tally:
     def tokens(self) -> int:
         """Tokens that this run paid."""
         return self.prompt_tokens + self.completion_tokens
+
+    def leaves(self, now: float) -> None:
+        """Counts an attempt that leaves as a single request."""
+        self.attempts += 1
+        self.held.leaves(now)
 
     def paid(self, usage: Usage, cost: Decimal | None = None) -> None:
         """Counts an answer, its usage, and what that costs; the sum is unknown as soon as a part of it is."""

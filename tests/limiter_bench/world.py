@@ -135,7 +135,7 @@ class Client:
         for _ in range(self.look_ahead - limiter.waiting):
             row = next(self.rows, None)
             if row is None:
-                self._dry = limiter.dry = True
+                self._dry = True
                 return
             row.offered_at = self.world.now
             self.unfinished += 1

@@ -1,0 +1,215 @@
+"""The pace where nobody tells the limit: what was let in between two resumptions, over that time.
+
+That quotient *is* the limit: exactly for a bucket between two times it is empty, exactly for a window between two
+times it opens. It is believed for twice as long as it took to measure; then the pace doubles every such span, so a
+weak estimate is left quickly and a strong one is tried seldom. A pace that was held for a whole span is proven.
+"""
+
+import math
+
+from batchllm.limiter.terms import MINUTE_S
+
+BELOW = 0.98
+"""Share of an estimate that is sent at: the rest lets a bucket fill and a window's edge be missed."""
+SLOWLY = 0.05
+SLOWLY_SPANS = 0.25
+"""The first quarter of a span goes to the estimate and a little beyond, where a true one refuses."""
+LEAST_LET_IN = 3
+LEAST_S = 1.0
+LONGEST_S = 300.0
+MOST_AMOUNTS = 1000.0
+"""Requests of a span, unless its last pause cost several refusals: then as many for each of them."""
+UNSOUND_S = 20.0
+"""The longest span of an estimate that began before the first pause: what was there at the start is in it."""
+_FASTEST = 1e6
+_BIN_S = 0.25
+_SOFT_START_PER_S = 4.0
+_SOFT_START_S = 0.5
+
+
+class Sent:
+    """What has left, and how much of it was let in since the last resumption.
+
+    Attributes:
+        total: All that ever left; the position of a request in the order of departures.
+        let_in: What has left since the last resumption and was not refused.
+        resumed_at: When the last pause that taught something ended, or when the first request left.
+        block_let_in, block_at: The same since the last pause that lasted.
+        resumed: There was such a pause. Before it, what a bucket had stored is let in too.
+    """
+
+    __slots__ = ("_bins", "_refused", "block_at", "block_let_in", "let_in", "resumed", "resumed_at", "total")
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self.let_in = 0.0
+        self.resumed_at: float | None = None
+        self.resumed = False
+        self.block_let_in = 0.0
+        self.block_at = 0.0
+        self._bins: dict[int, float] = {}
+        self._refused: list[tuple[float, float]] = []  # (position, amount), the newest last
+
+    def add(self, now: float, amount: float) -> None:
+        """An amount leaves."""
+        if self.resumed_at is None:
+            self.resumed_at = self.block_at = now
+        self.total += amount
+        self.let_in += amount
+        self.block_let_in += amount
+        place = int(now / _BIN_S)
+        if place in self._bins:
+            self._bins[place] += amount
+            return
+        self._bins[place] = amount
+        while (oldest := next(iter(self._bins))) < place - 4 * MINUTE_S / _BIN_S:
+            del self._bins[oldest]
+
+    def give_back(self, sent_at: float, amount: float) -> None:
+        """What left at an instant took less."""
+        if self.resumed_at is not None and sent_at >= self.resumed_at:
+            self.let_in -= amount
+        if sent_at >= self.block_at:
+            self.block_let_in -= amount
+
+    def refused(self, position: float, sent_at: float, amount: float) -> None:
+        """What left as the ``position``-th was refused."""
+        self.give_back(sent_at, amount)
+        place = int(sent_at / _BIN_S)
+        if place in self._bins:
+            self._bins[place] -= amount
+        self._refused.append((position, amount))
+        del self._refused[:-256]
+
+    def since(self, position: float) -> float:
+        """What has left after a position and was not refused."""
+        return self.total - position - sum([amount for at, amount in self._refused if at > position])
+
+    def between(self, first: float, last: float) -> float:
+        """What left after one position, up to another, and was not refused."""
+        return last - first - sum([amount for at, amount in self._refused if first < at <= last])
+
+    def last_minute(self, now: float) -> float:
+        """What has left within the last minute and was not refused."""
+        first = (now - MINUTE_S) / _BIN_S
+        return sum([amount for place, amount in self._bins.items() if place >= first])
+
+    def resume(self, now: float, *, block: bool = False) -> None:
+        """What leaves from now on is counted anew, after a pause that lasted (``block``) or not."""
+        self.resumed_at = now
+        self.resumed = True
+        self.let_in = 0.0
+        if block:
+            self.block_at = now
+            self.block_let_in = 0.0
+
+
+class Found:
+    """An estimate of a limit in amount per second, and the pace that follows from it.
+
+    Args:
+        rate: The estimate.
+        measured_s: How long it took to measure.
+        now: The present.
+        usual: The usual amount of a request.
+
+    Attributes:
+        rate: The estimate.
+        measured_s: How long it took to measure.
+        span_s: How long it is believed, and how long each doubling takes after that.
+        since: From when on it is believed.
+        sound: It was measured from one pause to another; the first one holds what a bucket had stored too.
+        proven: The pace that has been held for a whole span; 0: none.
+    """
+
+    __slots__ = ("_best", "_doubts", "measured_s", "proven", "rate", "since", "sound", "span_s", "usual")
+
+    def __init__(self, rate: float, measured_s: float, now: float, usual: float = 1.0) -> None:
+        self.proven = 0.0
+        self.sound = False
+        self._doubts = 0
+        self._best = rate
+        self.usual = usual
+        self._believe(rate, measured_s, now)
+
+    @classmethod
+    def soft_start(cls, now: float, usual: float) -> "Found":
+        """Where a pause is over and nothing is known: a few requests a second, doubled every second."""
+        return cls(_SOFT_START_PER_S * usual, _SOFT_START_S, now, usual)
+
+    def _believe(self, rate: float, measured_s: float, now: float, refusals: int = 1) -> None:
+        self.rate = max(rate, 1e-6)
+        self.measured_s = measured_s
+        self.since = now
+        thousand_s = MOST_AMOUNTS * self.usual / self.rate
+        span_s = min(2.0 * measured_s, LONGEST_S, thousand_s)
+        if not self.sound:
+            span_s = min(span_s, UNSOUND_S)
+        elif measured_s >= MINUTE_S:
+            span_s = max(span_s, min(LONGEST_S, refusals * thousand_s))
+        self.span_s = max(LEAST_S, span_s)
+
+    @property
+    def doubted(self) -> bool:
+        """The last estimate was lower, and what was proven has been held against it."""
+        return self._doubts > 0
+
+    def pace(self, now: float) -> float:
+        """The pace now, per second."""
+        spans = (now - self.since) / self.span_s - 1.0
+        if spans <= 0.0:
+            return BELOW * self.rate
+        slowly = 1.0 + SLOWLY * min(1.0, spans / SLOWLY_SPANS)
+        faster = math.pow(2.0, min(60.0, max(0.0, spans - SLOWLY_SPANS)))
+        return min(_FASTEST * self.usual, BELOW * self.rate * slowly * faster)
+
+    def within_span(self, now: float) -> bool:
+        """The estimate is still believed, so a refusal contradicts it."""
+        return now - self.since <= self.span_s
+
+    def learn(self, rate: float, measured_s: float, now: float, *, refusals: int) -> None:
+        """Another stretch between two pauses is over, the last of which cost this many refusals.
+
+        A pace that was proven outlasts one estimate below it; two in a row say that the limit has fallen.
+        """
+        if self.within_span(now):
+            self._best = max(self._best, self.rate)
+        else:
+            self._best = rate
+            self.proven = max(self.proven, min(BELOW * self.rate, rate))
+        if rate < 0.9 * self.proven:
+            self._doubts += 1
+            if self._doubts < 2:
+                rate = self.proven
+            else:
+                self.proven = 0.0
+        else:
+            self._doubts = 0
+        self.sound = True
+        self._believe(rate, measured_s, now, refusals)
+
+    def restore(self, now: float) -> None:
+        """What made the estimate fall meant nothing."""
+        self._believe(max(self._best, self.rate), LEAST_S, now)
+
+
+class Ramp:
+    """The pace after ``slow_down``: well below what was too much, then at most 40 % more every 15 minutes.
+
+    OpenAI's rule is 50 % every 15 minutes once a million input tokens a minute are reached.
+    """
+
+    __slots__ = ("_base", "_since")
+
+    def __init__(self, rate: float, now: float) -> None:
+        self._base = 0.7 * rate
+        self._since = now
+
+    def pace(self, now: float) -> float:
+        """The pace now, per second."""
+        return self._base * math.pow(1.4, min(40.0, max(0.0, now - self._since) / 900.0))
+
+    def refused(self, rate: float, now: float) -> None:
+        """Too much again."""
+        self._base = 0.7 * min(rate, self.pace(now))
+        self._since = now

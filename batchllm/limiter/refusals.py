@@ -1,0 +1,271 @@
+"""What a refusal means: a limit, a cap of requests in flight, or nothing.
+
+A gateway that refuses at random looks like a limit for a moment. Three things tell them apart. A refusal right behind
+which others were let in, at a pace that is believed, is nobody's limit. Refusals that a lower pace should have
+prevented, several times in a row, come from something else than the pace. And what refuses whenever as many are in
+flight as before, and never when fewer are, is a cap.
+"""
+
+import math
+from collections import deque
+from enum import StrEnum
+from typing import Generic
+
+from batchllm.limiter.queue import LET_IN, OUT, REFUSED, Departure, Ticket
+from batchllm.limiter.terms import T
+
+NEAR = 8
+RECENT = 160
+IN_VAIN = {True: 2, False: 4}
+SIX = 6
+CLEAN = 40
+"""Requests let in without a refusal that speak against noise."""
+CAP_RESTS_S = 30.0
+"""How long a cap is believed once it has refused; while one more is let in, the next one is tried soon."""
+CAP_RISES_S = 2.0
+CAP_IN_VAIN = 3
+"""Refusals in a row although a cap was kept: it is none."""
+LEAST_CAPPED = 5
+_JUDGED = 100
+_MOST_BESIDE = 64
+
+
+class Meaning(StrEnum):
+    """What a refusal means."""
+
+    LIMIT = "limit"  # everybody waits, and the pace is learned
+    CAP = "cap"  # too much was in flight
+    NOTHING = "nothing"  # only its row waits
+
+
+class Finding(StrEnum):
+    """What follows from refusals."""
+
+    WAIT = "wait"  # too few to say
+    LOWER = "lower"  # the pace is learned anew
+    NOISE = "noise"  # they mean nothing
+
+
+class Refusals(Generic[T]):
+    """The outcomes of the last departures of a lane, in the order in which they left.
+
+    Attributes:
+        noise: The share of refusals that mean nothing; 0 where none are known to.
+        vain: Refusals in a row that a lower pace should have prevented.
+        cap: The requests that the endpoint takes at once; ``None`` where refusals show no such cap.
+    """
+
+    __slots__ = (
+        "_below_cap",
+        "_beside_let_in",
+        "_beside_refused",
+        "_cap_rests_s",
+        "_last",
+        "_lowered",
+        "_vain_since_pause",
+        "cap",
+        "cap_at",
+        "noise",
+        "vain",
+    )
+
+    def __init__(self) -> None:
+        self._last: deque[Departure] = deque(maxlen=RECENT)
+        self.vain = 0
+        self._vain_since_pause = False
+        self._lowered = False
+        self._beside_let_in = [0] * (_MOST_BESIDE + 1)
+        self._beside_refused = [0] * (_MOST_BESIDE + 1)
+        self.noise = 0.0
+        self.cap: int | None = None
+        self.cap_at = 0.0
+        self._cap_rests_s = CAP_RESTS_S
+        self._below_cap = 0
+
+    def sent(self, ticket: Ticket[T], beside: int) -> None:
+        """A request leaves beside so many others."""
+        ticket.departure = Departure(ticket.sent_at, beside)
+        self._last.append(ticket.departure)
+
+    def let_in(self, ticket: Ticket[T]) -> None:
+        """A request was let in."""
+        ticket.departure.outcome = LET_IN
+        self._beside_let_in[min(ticket.departure.beside, _MOST_BESIDE)] += 1
+
+    def refused(self, now: float, ticket: Ticket[T], *, believed: bool, quiet_s: float) -> Meaning:
+        """A request was refused.
+
+        Args:
+            now: When.
+            ticket: The request.
+            believed: The pace it left at is no attempt to find a higher one.
+            quiet_s: After how long a request that was not refused counts as let in.
+        """
+        ticket.departure.outcome = REFUSED
+        self._beside_refused[min(ticket.departure.beside, _MOST_BESIDE)] += 1
+        if self._capped(now, ticket):
+            return Meaning.CAP
+        if self.noise:
+            in_a_row = max(SIX, math.ceil(-9.0 / math.log(self.noise)))
+            if self._in_a_row(ticket) >= in_a_row:
+                self.noise = 0.0
+                self.vain = 0
+                return Meaning.LIMIT
+            known = self._known(now, quiet_s)[-_JUDGED:]
+            if self._is_more(known):
+                return Meaning.LIMIT
+            if len(known) >= _JUDGED // 2:
+                self.noise = min(
+                    self.noise, _upper(known, 2.0)
+                )  # whatever is refused, noise is no more than that
+            return Meaning.NOTHING
+        outcomes = [_outcome(other, now, quiet_s) for other in self._last]
+        place = next((i for i, other in enumerate(self._last) if other is ticket.departure), 0)
+        before, after = outcomes[max(0, place - NEAR) : place], outcomes[place + 1 :]
+        alone = REFUSED not in before and REFUSED not in after
+        if believed and alone and before.count(LET_IN) >= 3:
+            return Meaning.NOTHING
+        return Meaning.LIMIT
+
+    def _known(self, now: float, quiet_s: float) -> list[int]:
+        """Refusals come back fast and answers slowly, so only what left long enough ago is counted."""
+        return [other.outcome or LET_IN for other in self._last if now - other.sent_at > quiet_s]
+
+    def _in_a_row(self, ticket: Ticket[T]) -> int:
+        """Refusals of requests that left one after another, up to this one."""
+        count = 0
+        for other in reversed(self._last):
+            if other.outcome == REFUSED:
+                count += 1
+            elif count or other is ticket.departure:
+                break
+        return count
+
+    def _is_more(self, known: list[int]) -> bool:
+        """More is refused than chance explains."""
+        count = len(known)
+        if count < 20:
+            return False
+        share, noise = known.count(REFUSED) / count, self.noise
+        return share > noise + 3.0 * math.sqrt(noise * (1.0 - noise) / count) + 0.01
+
+    def judge(
+        self, now: float, *, contradicted: bool, let_in: float, weak: bool, lowered: bool, quiet_s: float
+    ) -> Finding:
+        """A pause is over: whether its refusals turn out to mean nothing.
+
+        Args:
+            now: When.
+            contradicted: The pace that was refused had been let in before for as long as it is believed now.
+            let_in: Requests that were let in since the pause before.
+            weak: What is believed rests on a few seconds.
+            lowered: What the last pause taught has lowered it.
+            quiet_s: After how long a request that was not refused counts as let in.
+        """
+        if self.noise:
+            if contradicted:
+                known = self._known(now, quiet_s)[-_JUDGED:]
+                assert known, "a pause is longer than a refusal takes"
+                self.noise = max(self.noise, _upper(known, 1.0))
+            return Finding.LOWER
+        if contradicted:
+            verdict = self.in_vain(now, sound=True, weak=weak, lowered=lowered, quiet_s=quiet_s)
+            return verdict if verdict is Finding.NOISE else Finding.LOWER
+        if not self._vain_since_pause and let_in >= CLEAN:
+            self.vain = 0
+            self._lowered = False
+        self._vain_since_pause = False
+        return Finding.LOWER
+
+    def in_vain(self, now: float, *, sound: bool, weak: bool, lowered: bool, quiet_s: float) -> Finding:
+        """A refusal came that the present pace should have prevented.
+
+        A pace a little too high is refused now and then too, so a lower one is tried first. What refuses as before
+        then is noise.
+
+        Args:
+            now: When.
+            sound: The present pace is one that was let in from one pause to another.
+            weak: What is believed rests on a few seconds, so that little is needed against it.
+            lowered: The pace has been lowered already.
+            quiet_s: After how long a request that was not refused counts as let in.
+        """
+        self.vain += 1
+        self._vain_since_pause = True
+        known = self._known(now, quiet_s)[-_JUDGED:]
+        if self.vain < IN_VAIN[weak] or len(known) < 8:
+            return Finding.WAIT
+        self.vain = 0
+        if not (lowered or (sound and self._lowered)) or known.count(REFUSED) > 0.5 * len(known):
+            self._lowered = sound
+            return Finding.LOWER
+        self.noise = _upper(known, 1.0)
+        self._lowered = False
+        self.cap = None
+        self._forget()
+        return Finding.NOISE
+
+    def _capped(self, now: float, ticket: Ticket[T]) -> bool:
+        """Whether refusals come when, and only when, a number of requests is in flight."""
+        if self.noise:
+            return False
+        if self.cap is not None:
+            in_vain = ticket.sent_at > self.cap_at and self._in_a_row(ticket) >= CAP_IN_VAIN
+            if ticket.departure.beside == 0 or in_vain:
+                self.cap = None
+                self._forget()
+                return False
+            if ticket.departure.beside >= self.cap:
+                self._cap_rests_s = CAP_RESTS_S
+                return True
+            below = self.cap - 1
+            if ticket.departure.beside == below and self._beside_refused[below] > max(
+                2, self._beside_let_in[below]
+            ):
+                self.cap = max(1, below)
+                self._forget()
+                return True
+            self._below_cap += 1
+            if self._below_cap >= 3:
+                self.cap = None
+                self._forget()
+            return False
+        total = sum(self._beside_refused)
+        fewer = 0
+        for cap in range(1, _MOST_BESIDE):
+            fewer += self._beside_refused[cap - 1]
+            refused = total - fewer
+            if fewer > 0.05 * total or refused < LEAST_CAPPED:
+                return False
+            if (
+                refused > 5 * sum(self._beside_let_in[cap:])
+                and sum(self._beside_let_in[:cap]) >= LEAST_CAPPED
+            ):
+                self.cap, self.cap_at, self._cap_rests_s = cap, now, CAP_RESTS_S
+                self._below_cap = 0
+                self._forget()
+                return True
+        return False
+
+    def room(self, now: float, in_flight: int) -> int | None:
+        """How many more the endpoint takes at once; now and then one more is tried. ``None``: no cap is known."""
+        if self.cap is None:
+            return None
+        if now - self.cap_at > self._cap_rests_s and in_flight >= self.cap:
+            self.cap, self.cap_at, self._cap_rests_s = self.cap + 1, now, CAP_RISES_S
+        return self.cap - in_flight
+
+    def _forget(self) -> None:
+        self._beside_let_in = [0] * (_MOST_BESIDE + 1)
+        self._beside_refused = [0] * (_MOST_BESIDE + 1)
+
+
+def _upper(known: list[int], deviations: float) -> float:
+    """The share of refusals, and some standard deviations of what chance does to it."""
+    share = max(0.02, known.count(REFUSED) / len(known))
+    return min(0.5, share + deviations * math.sqrt(share * (1.0 - share) / len(known)))
+
+
+def _outcome(departure: Departure, now: float, quiet_s: float) -> int:
+    """Refusals come back fast and answers slowly, so what is out for long counts as let in."""
+    return LET_IN if departure.outcome == OUT and now - departure.sent_at > quiet_s else departure.outcome
