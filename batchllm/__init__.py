@@ -6,8 +6,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from batchllm.api import run
     from batchllm.job import Job
-    from batchllm.library import run
     from batchllm.runner import Result, Summary
 
 __version__ = "0.1.0"
@@ -21,7 +21,7 @@ def __getattr__(name: str) -> Any:
 
         return Job
     if name == "run":
-        from batchllm.library import run
+        from batchllm.api import run
 
         return run
     if name in ("Result", "Summary"):

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from batchllm.batch.waiting import Patience, Waiting
 from batchllm.errors import NotReady
 from batchllm.job import Job, assemble
 from batchllm.journal import BatchRecord, JournalReader
 from batchllm.presets import BatchFacts
 from batchllm.runner import Result, run_job
-from batchllm.runner.waiting import Patience, Waiting
 from batchllm.simulator import BatchSettings, Running, SimulatorSettings, start_in_thread
 
 QUICK = Patience(first_s=0.01, most_s=0.05, unknown_s=0.0)
@@ -51,7 +51,7 @@ class BatchJob:
         waiting = Waiting(wait=wait, patience=self.patience)
         with (
             patch("batchllm.runner.run.waiting_for", lambda job, wait: waiting),
-            patch("batchllm.runner.batch.setup.facts_of", lambda job: self.facts),
+            patch("batchllm.batch.setup.facts_of", lambda job: self.facts),
         ):
             return run_job(self.job(**flags))
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from batchllm.batch import collect
 from batchllm.client.batches import BatchApi
 from batchllm.errors import JobError, NotReady
 from batchllm.journal import BatchBook, Journal
-from batchllm.runner.batch import collect
 from tests.batch_jobs import BatchJob
 
 STEPS: tuple[tuple[type, str], ...] = (

@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.answer import Reader
+from batchllm.budget.budget import Budget, Limits
+from batchllm.budget.learned import Learned
+from batchllm.budget.meter import LARGEST, Meter, spent_before
+from batchllm.budget.pricing import Pricing
+from batchllm.counters import Tally
 from batchllm.errors import BudgetStop, JobError, StorageFailure
 from batchllm.job import Job
 from batchllm.journal import Journal, State
 from batchllm.limiter import Limiter
+from batchllm.online.online import Online
+from batchllm.plan.plan import Plan
 from batchllm.records import ChatRequest, Endpoint, Failure, Pace, Response, Row
 from batchllm.request import request_key
 from batchllm.retry import RetryPolicy
-from batchllm.runner.budget import Budget, Limits
-from batchllm.runner.learning import Learned
-from batchllm.runner.meter import LARGEST, Meter, spent_before
-from batchllm.runner.online import Online
-from batchllm.runner.plan import Plan
-from batchllm.runner.pricing import Pricing
-from batchllm.runner.tally import Tally
 from batchllm.template import AnswerSpec
 from tests.fakes import chat_body, lost, status
 from tests.virtual_time import run_virtual

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from batchllm.batch.files import MARGIN, Caps, Desk, Draft, NoRoom, TooLong
 from batchllm.presets import BatchFacts
 from batchllm.records import ChatRequest
-from batchllm.runner.batch.files import MARGIN, Caps, Desk, Draft, NoRoom, TooLong
 
 TAKEN: list[Draft] = []
 FACTS = BatchFacts(max_requests=10, max_bytes=1_000_000, windows=("24h",))

@@ -6,9 +6,9 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchllm.batch.lines import Result, error_response, read_line, request_line
 from batchllm.records import Failure, FailureKind, Paid, Response
 from batchllm.retry import Fate, classify
-from batchllm.runner.batch.lines import Result, error_response, read_line, request_line
 
 BODY = b'{"n": 1e5, "big":123456789012345678901234567890,"half":"\\ud83d", "x":"\xc3\xa9","choices":[]}'
 

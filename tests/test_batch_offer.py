@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from batchllm.budget.estimate import Forecast
+from batchllm.budget.modes import offer_of
 from batchllm.cli.dry_run import words
 from batchllm.cli.terminal import line_before
+from batchllm.inspect.dry_run import survey
 from batchllm.job import Job, assemble
-from batchllm.runner.batch.offer import offer_of
-from batchllm.runner.forecast import Forecast
-from batchllm.runner.survey import survey
 from tests.batch_jobs import BatchJob, simulated
 
 FORECAST = Forecast(

@@ -1,6 +1,6 @@
 """What a failed validation means: wait, cut shorter, blame lines, or stop."""
 
-from batchllm.runner.batch.refusal import read
+from batchllm.batch.rejection import read
 
 
 def error(code: str, message: str = "m", line: int | None = None) -> dict[str, object]:

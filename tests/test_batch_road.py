@@ -8,13 +8,13 @@ from typing import IO, Any
 
 import pytest
 
+from batchllm.batch.lines import request_line
+from batchllm.batch.waiting import waiting_for
 from batchllm.client.batches import BatchApi, CallFailed, RemoteBatch
 from batchllm.errors import BudgetStop, NotReady, Unavailable, UsageError
+from batchllm.inspect.batches import cancel_batches, list_batches
 from batchllm.records import Failure, FailureKind, Paid
 from batchllm.retry import classify
-from batchllm.runner.batch.lines import request_line
-from batchllm.runner.batch.views import cancel_batches, list_batches
-from batchllm.runner.waiting import waiting_for
 from tests.batch_jobs import FACTS, BatchJob, simulated
 
 Lines = Callable[[list[bytes]], list[bytes]]
@@ -58,7 +58,7 @@ def write_lines(
         line = request_line(name, number, url, body)
         return change(number, line) if names.index(name) < files else line
 
-    monkeypatch.setattr("batchllm.runner.batch.files.request_line", changed)
+    monkeypatch.setattr("batchllm.batch.files.request_line", changed)
 
 
 # -- the circle ------------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from batchllm.budget.early_stop import FIRST, Brake
 from batchllm.records import Answer
-from batchllm.runner.brake import FIRST, Brake
 from batchllm.simulator import Scripted, SimulatorSettings, start_in_thread
 from tests.command import Command, Said
 from tests.fakes import chat_body

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from batchllm.counters import Tally
 from batchllm.journal import Journal, State
+from batchllm.plan.plan import Plan
 from batchllm.records import Answer, Row
-from batchllm.runner.plan import Plan
-from batchllm.runner.tally import Tally
 from batchllm.simulator import Running, SimulatorSettings, start_in_thread
 from tests.bill_jobs import BillingClient, Builder, VirtualJob, cost_of, read_summary, write_prices
 from tests.command import Command

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from batchllm.api import run
+from batchllm.budget.pricing import Pricing
 from batchllm.job import assemble
-from batchllm.library import run
 from batchllm.progress import Quiet
-from batchllm.runner.pricing import Pricing
 from batchllm.simulator import Running, Scripted, SimulatorSettings, start_in_thread
 from tests.bill_jobs import cost_of, read_summary, write_prices
 from tests.command import Command

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from batchllm.errors import ExitStatus
+from batchllm.inspect.check import Finding, Mark, _answered, _headers, _key, _proxy, masked
 from batchllm.journal import JobLock
 from batchllm.records import Endpoint, FailureKind, Paid
-from batchllm.runner.check import Finding, Mark, _answered, _headers, _key, _proxy, masked
 from batchllm.simulator import Scripted, SimulatorSettings, start_in_thread
 from tests.command import Command
 from tests.fakes import answered, lost, status

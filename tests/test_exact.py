@@ -5,8 +5,8 @@ import json
 import pytest
 
 from batchllm.answer import Reader
+from batchllm.batch.lines import error_response
 from batchllm.exact import loads
-from batchllm.runner.batch.lines import error_response
 from batchllm.template import AnswerSpec
 from tests.bench import Bench
 from tests.fakes import chat_body

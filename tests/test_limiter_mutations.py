@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from batchllm import counters as tally
 from batchllm.limiter import (
     breaker,
     charge,
@@ -27,7 +28,6 @@ from batchllm.limiter import (
 )
 from batchllm.limiter.queue import Queue
 from batchllm.retry import Fate, RetryPolicy, Verdict, policy, reading
-from batchllm.runner import tally
 from tests import test_limiter_bugs as bugs
 from tests import test_limiter_dispatcher as dispatched
 from tests import test_limiter_found as finding

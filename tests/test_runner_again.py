@@ -7,9 +7,9 @@ import pytest
 
 from batchllm.errors import Interrupted
 from batchllm.job import Job, assemble
+from batchllm.online.online import Online
 from batchllm.records import ChatRequest
 from batchllm.runner import run_job
-from batchllm.runner.online import Online
 from tests.fakes import FakeClient, Outcome, answered, lost, status
 
 WRONG, RIGHT = answered('{"n": "one"}'), answered('{"n": 1}')

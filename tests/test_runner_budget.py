@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchllm import tokens
+from batchllm.budget.budget import NOTHING, ONE_REQUEST, Amount, Budget, Limits, taken, total_tokens
+from batchllm.budget.meter import Meter, spent_before
+from batchllm.budget.upper_bound import IMAGE_TOKENS, counted_worst_case, worst_case
 from batchllm.journal import Journal
 from batchllm.records import ChatRequest, FailureKind, Paid, Response, Usage
-from batchllm.runner.budget import NOTHING, ONE_REQUEST, Amount, Budget, Limits, taken, total_tokens
-from batchllm.runner.meter import Meter, spent_before
-from batchllm.runner.worst import IMAGE_TOKENS, counted_worst_case, worst_case
 from tests.bill_jobs import MAX_TOKENS, BillingClient, VirtualJob, cost_of, stopped_by_budget
 from tests.fakes import answered, lost, status
 

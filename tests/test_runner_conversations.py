@@ -12,16 +12,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from batchllm.counters import Tally
 from batchllm.errors import Interrupted
 from batchllm.journal import Entry, Journal, State
 from batchllm.limiter import Limiter
+from batchllm.online.online import Online
+from batchllm.plan import conversations
+from batchllm.plan.conversations import BROKEN, ConversationPlan, conversation_of
 from batchllm.records import ChatRequest, Pace, Row
 from batchllm.request import RequestBuilder
 from batchllm.retry import RetryPolicy
-from batchllm.runner import conversations
-from batchllm.runner.conversations import BROKEN, ConversationPlan, conversation_of
-from batchllm.runner.online import Online
-from batchllm.runner.tally import Tally
 from tests.fakes import FakeClient, Outcome, answered, chat_body, status
 from tests.request_jobs import make_job
 from tests.virtual_time import run_virtual

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchllm.budget.estimate import SLACK, Forecast, Sums, forecast_job, forecast_left, seconds_under
+from batchllm.budget.learned import Learned
+from batchllm.budget.pricing import Pricing
+from batchllm.inspect.dry_run import Seen, survey
 from batchllm.job import Job
+from batchllm.prepare.job_paths import places_of
+from batchllm.prepare.prepared_job import set_up
 from batchllm.prices import Price, Rates
 from batchllm.records import Endpoint, Pace, Usage
-from batchllm.runner.forecast import SLACK, Forecast, Sums, forecast_job, forecast_left, seconds_under
-from batchllm.runner.learning import Learned
-from batchllm.runner.places import places_of
-from batchllm.runner.pricing import Pricing
-from batchllm.runner.stage import set_up
-from batchllm.runner.survey import Seen, survey
 from batchllm.template import from_prompt
 from tests.bill_jobs import MODEL, cost_of, write_prices
 

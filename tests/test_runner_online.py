@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from batchllm.answer import Reader
+from batchllm.counters import Held, Tally
 from batchllm.errors import CannotWrite, Interrupted, JobError, Unavailable, UsageError
 from batchllm.journal import Journal, State
 from batchllm.limiter import Limiter
+from batchllm.online.online import Online
+from batchllm.plan.work_item import Settled, Ticket
 from batchllm.records import ChatRequest, Failure, FailureKind, Pace, Paid, Response
 from batchllm.retry import RetryPolicy
-from batchllm.runner.online import Online
-from batchllm.runner.tally import Held, Tally
-from batchllm.runner.ticket import Settled, Ticket
 from batchllm.template import AnswerSpec
 from tests.fakes import FakeClient, answered, in_turn, lost, rows_with, status
 from tests.virtual_time import run_virtual
@@ -42,7 +42,6 @@ class Trip:
         self.ended_at = 0.0
         self.road: Online | None = None
         self.settled: Settled = lambda ticket, answer, state: None
-        self.all_sent_at: list[float] = []
 
     def run(self, stop_at: float | None = None, second_at: float | None = None) -> "Trip":
         run_virtual(self._run(stop_at, second_at))
@@ -69,7 +68,6 @@ class Trip:
             tally=self.tally,
             grace_s=self.grace_s,
             settled=lambda ticket, answer, state: self.settled(ticket, answer, state),
-            all_sent=lambda: self.all_sent_at.append(loop.time()),
         )
         if stop_at is not None:
             loop.call_at(stop_at, lambda: self.road and self.road.stop(Interrupted(15)))
@@ -103,12 +101,6 @@ def test_the_first_row_goes_alone_until_it_is_answered(tmp_path: Path) -> None:
     Trip(tmp_path, client).run()
     assert [at for at, _ in client.sent[:2]] == pytest.approx([0.0, 2.0], abs=0.2)
     assert client.most_in_flight == 8
-
-
-def test_it_says_when_all_are_sent_and_only_answers_are_awaited(tmp_path: Path) -> None:
-    trip = Trip(tmp_path, FakeClient(), rows=20).run()
-    last_sent_at = max(at for at, _ in trip.client.sent)
-    assert last_sent_at <= min(trip.all_sent_at) < trip.ended_at
 
 
 def test_a_wrong_key_costs_one_request_and_is_wrong_use(tmp_path: Path) -> None:

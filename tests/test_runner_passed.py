@@ -9,10 +9,10 @@ import pytest
 from batchllm.errors import Interrupted
 from batchllm.job import assemble
 from batchllm.journal import Ended, Journal, State
+from batchllm.plan.plan import Plan
 from batchllm.records import ChatRequest, Row
 from batchllm.runner import run_job
-from batchllm.runner.plan import Plan
-from batchllm.runner.result import Summary
+from batchllm.runner.summary import Summary
 from tests.fakes import FakeClient, Outcome, answered, status
 from tests.journal_jobs import key_of, save
 

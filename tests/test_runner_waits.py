@@ -6,9 +6,9 @@ from datetime import datetime
 import pytest
 
 from batchllm.limiter import View
+from batchllm.online.waits import MOST_OUTAGES, Events, bar_words, clock, outage_line, pause_line
 from batchllm.records import Response
 from batchllm.retry import Verdict, classify
-from batchllm.runner.waits import MOST_OUTAGES, Events, bar_words, clock, outage_line, pause_line
 
 NOON = datetime(2026, 11, 27, 12, 0, 0)
 NOW = 5_000.0

@@ -12,7 +12,7 @@ import pytest
 
 from batchllm.errors import CannotWrite, InputError
 from batchllm.records import Answer
-from batchllm.sink import Columns, Outcome, Output, Written, plan_columns
+from batchllm.sink import Columns, Outcome, Written, plan_columns, write_output
 from batchllm.source import Source, open_source
 
 COLUMNS = {"columns": ["label", "attempts"]}
@@ -37,10 +37,10 @@ def sent(source: Source, out: Path | None, label: str = "good", **options: Any) 
     kind = options.pop("output_format", "jsonl" if out and out.suffix == ".jsonl" else "csv")
     given = options.pop("outcomes", None) or list(outcomes(source, label))
     partial = options.pop("partial", False)
-    output = Output(source, path=out, columns=plan(source), output_format=kind, partial=partial)
-    early = options.pop("prepared", 0)
-    output.prepare(given[:early])
-    return output.write(given[early:], **options)
+    columns = plan(source)
+    return write_output(
+        source, given, path=out, columns=columns, output_format=kind, partial=partial, **options
+    )
 
 
 def test_the_answer_stands_beside_its_row(tmp_path: Path) -> None:
@@ -159,23 +159,25 @@ def test_an_input_that_changed_is_refused_before_the_output_is_replaced(
     (tmp_path / "out.csv").write_bytes(b"old")
     source.path.write_bytes(content)
     with pytest.raises(InputError, match="changed while the job ran; run the same command again"):
-        output = Output(source, path=tmp_path / "out.csv", columns=columns, output_format="csv")
-        output.write(given, expected_sha256=before)
+        write_output(
+            source,
+            given,
+            path=tmp_path / "out.csv",
+            columns=columns,
+            output_format="csv",
+            expected_sha256=before,
+        )
     assert (tmp_path / "out.csv").read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.jsonl"])
-@pytest.mark.parametrize("prepared", [0, 1, 150, 300])
-def test_records_prepared_before_the_last_outcomes_are_known_give_the_same_bytes(
-    tmp_path: Path, name: str, prepared: int
-) -> None:
-    rows = [f"{i},{i:>3000}" for i in range(300)]  # more than is encoded at once
-    source = opened(tmp_path, "\n".join(["id,text", *rows, ""]).encode())
-    whole, parts = tmp_path / f"whole-{name}", tmp_path / f"parts-{name}"
-    assert sent(source, parts, prepared=prepared) == sent(source, whole)
-    assert parts.read_bytes() == whole.read_bytes()
-    assert parts.stat().st_size > 3000 * 300
+def test_more_than_is_encoded_at_once_is_written_whole(tmp_path: Path, name: str) -> None:
+    rows = [f"{i},{i:>3000}" for i in range(300)]
+    out = tmp_path / name
+    assert sent(opened(tmp_path, "\n".join(["id,text", *rows, ""]).encode()), out).rows == 300
+    assert len(out.read_text().splitlines()) == 300 + (name == "out.csv")
+    assert out.stat().st_size > 3000 * 300
 
 
 def test_an_input_that_did_not_change_passes(tmp_path: Path) -> None:

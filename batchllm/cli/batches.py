@@ -33,7 +33,7 @@ def batches(
     it. Batches that the endpoint does not know any more are given up.
     """
     from batchllm.cli.terminal import say
-    from batchllm.runner.batch.views import cancel_batches, list_batches
+    from batchllm.inspect.batches import cancel_batches, list_batches
 
     if words and words[0] == "cancel":
         if len(words) != 2:

@@ -45,9 +45,9 @@ def _command() -> Callable[..., None]:
 
 
 def _check(job_file: str | None, flags: dict[str, Any]) -> None:
+    from batchllm.inspect.check import check_job
     from batchllm.job import assemble
     from batchllm.progress import visible
-    from batchllm.runner.check import check_job
 
     if job_file is not None and Path(job_file).suffix.lower() != ".toml":
         raise UsageError(

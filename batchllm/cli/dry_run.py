@@ -17,9 +17,9 @@ from batchllm.errors import UsageError
 from batchllm.progress import visible
 
 if TYPE_CHECKING:
+    from batchllm.inspect.dry_run import Survey
     from batchllm.job import Job
     from batchllm.records import ChatRequest, Endpoint
-    from batchllm.runner.survey import Survey
 
 _SECRET = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
 _LONGEST_ARGUMENT = 100_000
@@ -39,7 +39,7 @@ def dry_run(job: "Job", *, as_json: bool = False, as_curl: bool = False) -> None
     Raises:
         JobError: The job could not be run.
     """
-    from batchllm.runner.survey import survey
+    from batchllm.inspect.dry_run import survey
 
     found = survey(job)
     if as_json:
@@ -53,7 +53,7 @@ def dry_run(job: "Job", *, as_json: bool = False, as_curl: bool = False) -> None
 
 def _roads(found: "Survey") -> Iterator[str]:
     """The other road, where there is one."""
-    from batchllm.runner.batch.offer import offer_of
+    from batchllm.budget.modes import offer_of
 
     offer = offer_of(found.job, found.forecast)
     if offer is None:

@@ -24,7 +24,7 @@ def export(
 ) -> None:
     """Write what a job has so far: the rows that have their end, in input order."""
     from batchllm.cli.terminal import say
-    from batchllm.runner.views import export_job
+    from batchllm.inspect.export import export_job
 
     rows = export_job(output, to=to, force=force)
     if to is None or str(to) != "-":

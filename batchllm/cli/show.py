@@ -19,8 +19,8 @@ def show(
     """Print one row's exact request, every attempt, the raw answer and the times."""
     import sys
 
+    from batchllm.inspect.show import show_row
     from batchllm.progress import visible
-    from batchllm.runner.views import show_row
 
     on_terminal = sys.stdout.isatty()
     for line in show_row(output, row - 1):

@@ -18,7 +18,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
     """Say how far a job is, also while it runs."""
-    from batchllm.runner.views import job_status
+    from batchllm.inspect.status import job_status
 
     found = job_status(output)
     typer.echo(json.dumps(found.figures(), ensure_ascii=False) if as_json else found.words())

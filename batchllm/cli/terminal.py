@@ -85,7 +85,7 @@ def maybe_paid_words(rows: Sequence[int]) -> str:
 
 def road_words(job: Job, forecast: Forecast) -> str:
     """Price and time of the road that is asked for, and of the other where there is one."""
-    from batchllm.runner.batch.offer import offer_of
+    from batchllm.budget.modes import offer_of
 
     offer = offer_of(job, forecast)
     time = "" if forecast.seconds is None else f", {duration(forecast.seconds)} at the limits known"

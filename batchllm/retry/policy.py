@@ -2,11 +2,14 @@
 
 import random
 
+from batchllm.errors import ExitStatus
 from batchllm.retry.verdict import Fate, Verdict
 
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 60.0
 MAYBE_PAID_MORE = 2
+ENDPOINTS_OWN = 5
+"""Different rows that are refused one after another, in order of arrival: the endpoint refuses, not the rows."""
 
 
 class RetryPolicy:
@@ -61,3 +64,8 @@ class SameRejection:
         self._first = verdict.reason
         self._seen += 1
         return self._seen >= self._rows
+
+
+def may_be_the_rows_own(verdict: Verdict) -> bool:
+    """Whether a fatal verdict may be about one row alone; TLS and a spent quota never are."""
+    return verdict.fate is Fate.FATAL and verdict.exit_status is ExitStatus.USAGE and verdict.reason != "tls"

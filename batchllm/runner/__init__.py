@@ -4,8 +4,8 @@
 from outside is in ``views``.
 """
 
-from batchllm.runner.forecast import Forecast
-from batchllm.runner.result import Result, Summary
+from batchllm.budget.estimate import Forecast
 from batchllm.runner.run import run_job
+from batchllm.runner.summary import Result, Summary
 
 __all__ = ["Forecast", "Result", "Summary", "run_job"]

@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 
+from batchllm.budget.account import Money
+from batchllm.counters import Tally
 from batchllm.journal import Journal
 from batchllm.limiter import Limiter
+from batchllm.online.waits import Events, bar_words
+from batchllm.plan.work_item import Ticket
 from batchllm.progress import Progress
-from batchllm.runner.money import Money
-from batchllm.runner.tally import Tally
-from batchllm.runner.ticket import Ticket
-from batchllm.runner.waits import Events, bar_words
 
 SHOW_EVERY_S = 0.25
 

@@ -7,8 +7,8 @@ from itertools import islice
 from batchllm.errors import UsageError
 from batchllm.job import Job
 from batchllm.journal import Journal
+from batchllm.prepare.prepared_job import Stage
 from batchllm.records import ChatRequest, Row
-from batchllm.runner.stage import Stage
 
 _PAGE = 256
 

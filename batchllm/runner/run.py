@@ -11,6 +11,11 @@ from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
+from batchllm.batch.waiting import Waiting, waiting_for
+from batchllm.budget.account import Money
+from batchllm.budget.estimate import Forecast
+from batchllm.counters import Tally
+from batchllm.endpoint import OnDemand, reachable
 from batchllm.errors import JobError
 from batchllm.job import Job
 from batchllm.journal import (
@@ -20,27 +25,21 @@ from batchllm.journal import (
     check_folder,
 )
 from batchllm.limiter import Limiter
+from batchllm.online.online import Online
+from batchllm.plan.conversations import plan_of
+from batchllm.plan.plan import chosen_rows
+from batchllm.plan.reask import Again
+from batchllm.plan.reuse import Reuse, journals_of
+from batchllm.plan.work_item import Sender, Ticket
+from batchllm.prepare.job_paths import digest_of, places_of
+from batchllm.prepare.prepared_job import Stage, set_up
 from batchllm.progress import Progress, Quiet
 from batchllm.retry import RetryPolicy
-from batchllm.runner.again import Again
-from batchllm.runner.ahead import prepared
-from batchllm.runner.conversations import plan_of
 from batchllm.runner.display import shown
-from batchllm.runner.endpoint import OnDemand, reachable
-from batchllm.runner.export import Export, Figures, view_of
-from batchllm.runner.forecast import Forecast
-from batchllm.runner.money import Money
-from batchllm.runner.online import Online
-from batchllm.runner.opening import begin, open_journal
-from batchllm.runner.places import digest_of, places_of
-from batchllm.runner.plan import chosen_rows
-from batchllm.runner.result import Result, Summary, exit_status_of, money_of, pace_words, summary_of
-from batchllm.runner.reuse import Reuse, journals_of
-from batchllm.runner.signals import signals_stop
-from batchllm.runner.stage import Stage, set_up
-from batchllm.runner.tally import Tally
-from batchllm.runner.ticket import Sender, Ticket
-from batchllm.runner.waiting import Waiting, waiting_for
+from batchllm.runner.output import Export, Figures, view_of
+from batchllm.runner.resume import begin, open_journal
+from batchllm.runner.summary import Result, Summary, exit_status_of, money_of, pace_words, summary_of
+from batchllm.signals import signals_stop
 
 Confirm = Callable[[Forecast], None]
 
@@ -115,10 +114,9 @@ class _Run:
         status: int | None = None
         try:
             continued = self._begin(journal)
-            export = Export(self._stage, journal.reader, path=self._places.output, chosen=self._chosen)
-            await self._bring(journal, export, continued=continued)
+            await self._bring(journal, continued=continued)
             await journal.flush()
-            figures = self._write(journal, export)
+            figures = self._write(journal)
             seconds = asyncio.get_running_loop().time() - started_s
             summary = self._summary(journal, figures, seconds)
             status = summary.exit_status
@@ -157,13 +155,13 @@ class _Run:
         self._confirm(replace(forecast, maybe_paid_rows=maybe_paid_rows(journal)))
         return plan.continued
 
-    async def _bring(self, journal: Journal, export: Export, *, continued: bool) -> None:
+    async def _bring(self, journal: Journal, *, continued: bool) -> None:
         """Brings every row to its end, by the road that is asked for; batches under way are looked after first."""
         by_batch = self._job.via == "batch"
         if not by_batch and not journal.batches.live():
-            await self._answer_rows(journal, export, continued=continued)
+            await self._answer_rows(journal, continued=continued)
             return
-        from batchllm.runner.batch.setup import Surroundings, batch_road
+        from batchllm.batch.setup import Surroundings, batch_road
 
         async with AsyncExitStack() as stack:
             run = Surroundings(
@@ -175,11 +173,11 @@ class _Run:
                 progress=self._progress,
                 chosen=self._chosen,
                 reuse=Reuse(self._reuse, journal) if self._reuse else None,
-                online=None if by_batch else lambda: self._answer_rows(journal, export, continued=True),
+                online=None if by_batch else lambda: self._answer_rows(journal, continued=True),
             )
             await batch_road(run, self._waiting).travel()
 
-    async def _answer_rows(self, journal: Journal, export: Export, *, continued: bool) -> None:
+    async def _answer_rows(self, journal: Journal, *, continued: bool) -> None:
         job, tally = self._job, self._tally
         reuse = Reuse(self._reuse, journal) if self._reuse else None
         plan = plan_of(
@@ -195,7 +193,7 @@ class _Run:
         limiter: Limiter[Ticket] = Limiter(
             job.pace, charge=job.endpoint.charge, now=loop.time(), learned=journal.get("learned")
         )
-        async with AsyncExitStack() as stack, prepared(export, self._stage, journal) as prepare:
+        async with AsyncExitStack() as stack:
             road = Online(
                 client=self._client or OnDemand(job, stack),
                 limiter=limiter,
@@ -207,7 +205,6 @@ class _Run:
                 ask_again=self._again.request,
                 meter=self._money.meter,
                 brake=self._money.brake,
-                all_sent=prepare,
             )
             with signals_stop(road):
                 async with shown(
@@ -220,7 +217,7 @@ class _Run:
                 ):
                     await road.run(plan.batches())
 
-    def _write(self, journal: Journal, export: Export) -> Figures:
+    def _write(self, journal: Journal) -> Figures:
         """Writes the output, unless what is there already is this very view.
 
         The journal knows an output before it is there: a run that dies in between would not know its own.
@@ -242,6 +239,7 @@ class _Run:
                 facts = {"sha256": sha256, "replaces": there, "view": view, "figures": figures.as_json()}
                 journal.put_now("output", facts)
 
+        export = Export(self._stage, journal.reader, path=output, chosen=self._chosen)
         export.write(announce)
         return export.figures
 

@@ -3,16 +3,16 @@
 from batchllm.sink.atomic import remove_leftovers, storage_error
 from batchllm.sink.columns import ADDABLE, STANDARD, Columns, plan_columns
 from batchllm.sink.outcome import Outcome
-from batchllm.sink.output import Output, Written
+from batchllm.sink.output import Written, write_output
 
 __all__ = [
     "ADDABLE",
     "STANDARD",
     "Columns",
     "Outcome",
-    "Output",
     "Written",
     "plan_columns",
     "remove_leftovers",
     "storage_error",
+    "write_output",
 ]

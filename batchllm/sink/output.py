@@ -79,105 +79,96 @@ class Layout:
     final_newline: bool
 
 
-class Output:
-    """An output in the making: its first records may be prepared in memory before the last outcomes are known.
+def write_output(
+    source: RowSource,
+    outcomes: Iterable[Outcome],
+    *,
+    path: Path | None,
+    columns: Columns,
+    output_format: str,
+    partial: bool = False,
+    expected_sha256: str | None = None,
+    announce: Callable[[str], None] = lambda sha256: None,
+) -> Written:
+    """Writes every row of the input beside its outcome.
 
     Args:
         source: The input; it is read once more from its start.
+        outcomes: In the order of ``row_index``.
         path: Where the output appears, all at once; ``None`` is standard output, row by row.
         columns: Which columns it has.
         output_format: ``csv`` or ``jsonl``; a path that ends in ``.tsv`` gets tabs.
         partial: Rows without an outcome are left out; otherwise there must be none.
+        expected_sha256: The hash that the input must still have, or nothing is put in place.
+        announce: Told the hash of the whole output before it is put in place.
+
+    Raises:
+        InputError: The input changed.
+        CannotWrite: The output cannot be created, or there is no room.
+        StorageFailure: The disk reported an error.
+    """
+    layout = layout_of(source, path, output_format)
+    from_csv = source.format.kind == "csv"
+    records = _Records(layout)
+    record_of: RowWriter
+    if layout.kind == "csv":
+        record_of = csv_writer(columns, layout.delimiter, from_csv=from_csv)
+        records.add(csv_header(columns, layout.delimiter))
+    else:
+        record_of = jsonl_writer(columns, from_csv=from_csv)
+    pairs = _Pairs(source.rows())
+    with _target(path) as target:
+        try:
+            for row, outcome in pairs.of(outcomes):
+                records.add(record_of(row, outcome))
+                if records.size > _BATCH_CHARACTERS:
+                    target.write(records.encoded())
+        except InputError as error:
+            if expected_sha256 is None:
+                raise
+            raise _changed(source) from error
+        if expected_sha256 is not None and source.digest() != expected_sha256:
+            raise _changed(source)
+        assert pairs.missing is None, f"there is no row {pairs.missing}"
+        assert partial or pairs.skipped is None, f"row {pairs.skipped} has no outcome"
+        target.write(records.encoded(last=True))
+        announce(target.sha256())
+        target.commit()
+    is_cut = isinstance(target, Stream) and target.is_cut
+    return Written(target.sha256(), target.size_bytes, pairs.rows, is_cut)
+
+
+class _Pairs:
+    """Pairs outcomes with their rows, and reads the input to its end.
+
+    Attributes:
+        rows: Pairs so far.
+        skipped: The first row without an outcome.
+        missing: The first outcome without a row.
     """
 
-    def __init__(
-        self,
-        source: RowSource,
-        *,
-        path: Path | None,
-        columns: Columns,
-        output_format: str,
-        partial: bool = False,
-    ) -> None:
-        layout = layout_of(source, path, output_format)
-        from_csv = source.format.kind == "csv"
-        self._source = source
-        self._path = path
-        self._partial = partial
-        self._input = source.rows()
-        self._gap: int | None = None
-        self._missing: int | None = None
-        self._rows = 0
-        self._records = _Batches(layout)
-        self._format: RowWriter
-        if layout.kind == "csv":
-            self._format = csv_writer(columns, layout.delimiter, from_csv=from_csv)
-            self._records.add(csv_header(columns, layout.delimiter))
-        else:
-            self._format = jsonl_writer(columns, from_csv=from_csv)
+    def __init__(self, source_rows: Iterator[Row]) -> None:
+        self._source_rows = source_rows
+        self.rows = 0
+        self.skipped: int | None = None
+        self.missing: int | None = None
 
-    def prepare(self, outcomes: Iterable[Outcome]) -> None:
-        """Make records of the next rows; nothing is written yet.
-
-        Args:
-            outcomes: In the order of ``row_index``, all of them behind those that were prepared before.
-
-        Raises:
-            InputError: The input changed.
-        """
+    def of(self, outcomes: Iterable[Outcome]) -> Iterator[tuple[Row, Outcome]]:
         for outcome in outcomes:
             row = self._next_row(outcome.row_index)
             if row is None:
-                self._missing = outcome.row_index
+                self.missing = outcome.row_index
                 return
-            self._records.add(self._format(row, outcome))
-            self._rows += 1
-
-    def write(
-        self,
-        outcomes: Iterable[Outcome],
-        *,
-        expected_sha256: str | None = None,
-        announce: Callable[[str], None] = lambda sha256: None,
-    ) -> Written:
-        """Write what was prepared and the rows behind it.
-
-        Args:
-            outcomes: Those behind the prepared ones.
-            expected_sha256: What the input's hash has to be still, or nothing is put in place.
-            announce: Told the hash of the whole output before it is put in place.
-
-        Raises:
-            InputError: The input changed.
-            CannotWrite: The output cannot be created, or there is no room.
-            StorageFailure: The disk reported an error.
-        """
-        with _target(self._path) as target:
-            self._records.write_to(target)
-            try:
-                self.prepare(outcomes)
-                self._next_row(None)
-            except InputError as error:
-                if expected_sha256 is None:
-                    raise
-                raise _changed(self._source) from error
-            if expected_sha256 is not None and self._source.digest() != expected_sha256:
-                raise _changed(self._source)
-            assert self._missing is None, f"there is no row {self._missing}"
-            assert self._gap is None, f"row {self._gap} has no outcome"
-            self._records.finish()
-            announce(target.sha256())
-            target.commit()
-        is_cut = isinstance(target, Stream) and target.is_cut
-        return Written(target.sha256(), target.size_bytes, self._rows, is_cut)
+            yield row, outcome
+            self.rows += 1
+        self._next_row(None)
 
     def _next_row(self, index: int | None) -> Row | None:
-        """The row of an index, or ``None`` where the input ends before it."""
-        for row in self._input:
+        for row in self._source_rows:
             if row.index == index:
                 return row
-            if self._gap is None and not self._partial:
-                self._gap = row.index
+            if self.skipped is None:
+                self.skipped = row.index
         return None
 
 
@@ -205,50 +196,43 @@ def _changed(source: RowSource) -> InputError:
     return InputError(source.name, "changed while the job ran; run the same command again")
 
 
-class _Batches:
-    """Records, joined and encoded many at a time; they wait in memory until there is a file for them."""
+class _Records:
+    """Records that wait to be joined and encoded many at a time.
+
+    Attributes:
+        size: Characters, or bytes, that wait.
+    """
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._end = layout.newline.encode(layout.encoding)
         self._before = layout.bom
         self._records: list[Any] = []
-        self._size = 0
-        self._waiting: list[bytes] = []
-        self._write: Callable[[bytes], None] = self._waiting.append
+        self.size = 0
 
     def add(self, record: str | bytes) -> None:
         self._records.append(record)
-        self._size += len(record)
-        if self._size > _BATCH_CHARACTERS:
-            self._flush()
+        self.size += len(record)
 
-    def write_to(self, target: AtomicFile | Stream) -> None:
-        """Write what waits, and from now on what comes."""
-        self._write = target.write
-        for data in self._waiting:
-            target.write(data)
-        self._waiting.clear()
+    def encoded(self, *, last: bool = False) -> bytes:
+        """The waiting records as bytes, with the last newline after the last of all where the layout has one."""
+        data = b""
+        if self._records:
+            data = self._before + self._joined()
+            self._before = self._end
+            self._records.clear()
+            self.size = 0
+        if last and self._before is not self._end:
+            data += self._before
+        elif last and self._layout.final_newline:
+            data += self._end
+        return data
 
-    def _flush(self) -> None:
+    def _joined(self) -> bytes:
         encoding = self._layout.encoding
         if self._layout.kind == "csv":
-            data = self._layout.newline.join(self._records).encode(encoding, "backslashreplace")
-        elif encoding == "utf-8":
-            data = self._end.join(self._records)
-        else:
-            text = self._layout.newline.join([record.decode() for record in self._records])
-            data = text.encode(encoding, JSON_ESCAPE)
-        self._write(self._before + data)
-        self._before = self._end
-        self._records.clear()
-        self._size = 0
-
-    def finish(self) -> None:
-        """Write the records that are left, and the last newline where the layout has one."""
-        if self._records:
-            self._flush()
-        if self._before is not self._end:
-            self._write(self._before)
-        elif self._layout.final_newline:
-            self._write(self._end)
+            return self._layout.newline.join(self._records).encode(encoding, "backslashreplace")
+        if encoding == "utf-8":
+            return self._end.join(self._records)
+        text = self._layout.newline.join([record.decode() for record in self._records])
+        return text.encode(encoding, JSON_ESCAPE)

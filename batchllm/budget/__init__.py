@@ -1,0 +1,1 @@
+"""Everything about money: prices, estimate, budget, costs, and the early stop."""

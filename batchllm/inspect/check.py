@@ -1,0 +1,303 @@
+"""``check``: what one needs to know when something does not work, found out for the price of the smallest request.
+
+Each thing is looked at by itself, so that one that is wrong does not hide the others: key, proxy, model, ``/models``,
+one request, what the answer's headers say, the clock; of a job also its template, input, folder, journal and lock.
+"""
+
+import asyncio
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment
+
+from batchllm import presets
+from batchllm.answer import Reader
+from batchllm.client import Client, proxy_of
+from batchllm.endpoint import only, served
+from batchllm.errors import ExitStatus, InputError, JobError
+from batchllm.job import Job
+from batchllm.journal import JobLock, JournalReader, check_folder
+from batchllm.prepare.job_paths import Places, check_output, places_of
+from batchllm.prepare.prepared_job import set_up
+from batchllm.records import ChatRequest, Endpoint, Failure, Response, Row
+from batchllm.request import RequestBuilder
+from batchllm.retry import Fate, Verdict, classify
+from batchllm.template import AnswerSpec, from_prompt
+
+TIMEOUT_S = 60.0
+CLOCK_TOLERANCE_S = 5.0
+"""The header has whole seconds, and takes its time to arrive."""
+
+_LIMIT_HEADER = re.compile(r"rate-?limit|^retry-after", re.IGNORECASE)
+_SMALLEST_MAX_TOKENS = 5
+
+
+class Mark(StrEnum):
+    """What a finding means."""
+
+    OK = "ok"
+    NOTE = "note"
+    WRONG = "wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        subject: What: ``key``, ``proxy``, ….
+        words: What was found, in one line.
+        mark: What it means.
+        exit_status: What a run would end with because of it.
+    """
+
+    subject: str
+    words: str
+    mark: Mark = Mark.OK
+    exit_status: ExitStatus = ExitStatus.OK
+
+
+def check_job(job: Job, *, whole: bool) -> Iterator[Finding]:
+    """Looks at the endpoint of a job, sends it one smallest request, and looks at the job.
+
+    Args:
+        job: What to look at.
+        whole: Look at template, input, folder and lock too; otherwise at the endpoint alone.
+    """
+    with served(job) as job:
+        yield _endpoint(job)
+        yield _key(job.endpoint)
+        yield _proxy(job.endpoint.base_url)
+        yield from asyncio.run(_talk(job))
+    if whole:
+        yield from _files(job)
+
+
+def _wrong(subject: str, error: JobError) -> Finding:
+    return Finding(subject, str(error), Mark.WRONG, ExitStatus(error.exit_status))
+
+
+def _endpoint(job: Job) -> Finding:
+    endpoint = job.endpoint
+    named = job.sources.get("provider", "default"), job.sources.get("base_url", "default")
+    version = f", api-version {endpoint.azure_api_version}" if endpoint.azure_api_version else ""
+    where = " and ".join(dict.fromkeys(named))
+    return Finding("endpoint", f"{endpoint.preset} at {endpoint.base_url}{version} (from {where})")
+
+
+def _key(endpoint: Endpoint) -> Finding:
+    if endpoint.api_key is not None:
+        return Finding("key", f"{masked(endpoint.api_key)} (from {endpoint.key_source})")
+    preset = presets.load(endpoint.preset)
+    if not preset.needs_key or (urlsplit(endpoint.base_url).hostname or "") in (
+        "localhost",
+        "127.0.0.1",
+        "::1",
+    ):
+        return Finding("key", "none, and none is needed")
+    words = f"none: set {preset.key_variable}, or give --api-key-file FILE"
+    return Finding("key", words, Mark.WRONG, ExitStatus.USAGE)
+
+
+def masked(key: str) -> str:
+    """A key as it may be shown: enough to tell two apart, too little to use one."""
+    return f"{key[:3]}…{key[-4:]}, {len(key)} characters" if len(key) >= 20 else f"{len(key)} characters"
+
+
+def _proxy(base_url: str) -> Finding:
+    try:
+        proxy = proxy_of(base_url)
+    except JobError as error:
+        return _wrong("proxy", error)
+    if proxy is None:
+        return Finding("proxy", "none for this URL")
+    parts = urlsplit(proxy)
+    shown = f"{parts.scheme}://{'***@' if '@' in parts.netloc else ''}{parts.netloc.rpartition('@')[2]}"
+    kinds = [
+        kind for kind, url in getproxies_environment().items() if url in (proxy, proxy.partition("://")[2])
+    ]
+    return Finding("proxy", f"{shown} (from {' or '.join(f'{kind.upper()}_PROXY' for kind in kinds)})")
+
+
+async def _talk(job: Job) -> list[Finding]:
+    """Asks for the models, then sends one request."""
+    async with Client(job.endpoint, timeout_s=min(TIMEOUT_S, job.pace.timeout_s)) as client:
+        try:
+            models = await asyncio.wait_for(client.models(), TIMEOUT_S)
+        except JobError as error:
+            models, listing = [], Finding("/models", str(error), Mark.NOTE)
+        except TimeoutError:
+            models, listing = [], Finding("/models", f"no answer within {TIMEOUT_S:g} s", Mark.NOTE)
+        else:
+            some = ", ".join(models[:5]) + (", …" if len(models) > 5 else "")
+            listing = Finding("/models", f"lists {len(models)}: {some}" if models else "lists none")
+        try:
+            model = job.endpoint.model or only(models, job.endpoint.base_url)
+        except JobError as error:
+            return [listing, _wrong("model", error)]
+        outcome = await client.send(_smallest(job, model))
+    return [
+        listing,
+        _model(job, model, models),
+        *_answered(outcome),
+        *_supports(job.endpoint),
+        *_headers(outcome),
+    ]
+
+
+def _model(job: Job, model: str, models: list[str]) -> Finding:
+    source = job.sources.get("model", "/models")
+    if models and model not in models:
+        return Finding("model", f"{model} (from {source}), which /models does not list", Mark.NOTE)
+    return Finding("model", f"{model} (from {source})")
+
+
+def _smallest(job: Job, model: str) -> ChatRequest:
+    """The smallest request that this model takes."""
+    asking = Job(
+        task=job.task,
+        template=from_prompt("{{ text }}"),
+        input=None,
+        output=None,
+        endpoint=replace(job.endpoint, model=model),
+        parameters={"max_tokens": _SMALLEST_MAX_TOKENS, "temperature": None},
+        reasoning_effort=job.reasoning_effort,
+    )
+    built = RequestBuilder(asking, ("text",), (), None).build(Row(0, 1, {"text": "Say OK."}, []))
+    assert isinstance(built, ChatRequest), "a fixed text can be sent"
+    return built
+
+
+def _answered(outcome: Response | Failure) -> list[Finding]:
+    verdict = classify(outcome)
+    if verdict.fate is not Fate.ANSWERED:
+        status = f"HTTP {outcome.status}: " if isinstance(outcome, Response) else ""
+        mark = Mark.NOTE if verdict.fate is Fate.REFUSED else Mark.WRONG
+        return [Finding("request", f"{status}{verdict.message}", mark, _status_of(verdict))]
+    assert isinstance(outcome, Response), "only a response can be an answer"
+    answer = Reader(AnswerSpec("response")).read(outcome.status, outcome.body)
+    usage = answer.usage
+    said = repr(answer.text[:40]) if answer.text else "no text"
+    words = [
+        f"answered in {outcome.latency_s:.2f} s: {said}, finish_reason {answer.finish_reason or 'missing'}"
+    ]
+    if answer.model:
+        words.append(f"model {answer.model}")
+    words.append(
+        f"{usage.prompt_tokens} + {usage.completion_tokens} tokens" if usage.prompt_tokens else "no usage"
+    )
+    return [Finding("request", ", ".join(words))]
+
+
+def _status_of(verdict: Verdict) -> ExitStatus:
+    if verdict.fate is Fate.FATAL:
+        return verdict.exit_status or ExitStatus.USAGE
+    return ExitStatus.USAGE if verdict.fate is Fate.REJECTED else ExitStatus.UNAVAILABLE
+
+
+def _supports(endpoint: Endpoint) -> Iterator[Finding]:
+    """What the preset knows; asking would cost more requests."""
+    preset = presets.load(endpoint.preset)
+    for name, known, without in (
+        (
+            "json_schema",
+            preset.json_schema,
+            "--schema then asks in words, and validates the answer all the same",
+        ),
+        ("tools", preset.tools, "--tools will be refused or passed over"),
+    ):
+        if known:
+            yield Finding(name, f"{preset.name} supports it")
+        else:
+            words = (
+                f"not supported by {preset.name}; {without}"
+                if known is False
+                else f"not known of {preset.name}"
+            )
+            yield Finding(name, words, Mark.NOTE)
+
+
+def _headers(outcome: Response | Failure) -> Iterator[Finding]:
+    """The limits and the time, as the answer's headers have them."""
+    if not isinstance(outcome, Response):
+        return
+    limits = {name: value for name, value in outcome.headers.items() if _LIMIT_HEADER.search(name)}
+    if limits:
+        yield Finding("limits", ", ".join(f"{name}: {value}" for name, value in limits.items()))
+    else:
+        words = "no rate-limit headers; name the grant with --rpm and --tpm, or it is found by its refusals"
+        yield Finding("limits", words, Mark.NOTE)
+    try:
+        theirs = parsedate_to_datetime(outcome.headers["date"]).timestamp()
+    except (KeyError, ValueError):
+        yield Finding("clock", "the answer has no Date header to compare with", Mark.NOTE)
+        return
+    ahead_s = time.time() - theirs
+    if abs(ahead_s) <= CLOCK_TOLERANCE_S:
+        yield Finding("clock", "agrees with the endpoint's")
+    else:
+        words = f"{abs(ahead_s):,.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the endpoint's; set this machine's"
+        yield Finding("clock", words, Mark.NOTE)
+
+
+def _files(job: Job) -> Iterator[Finding]:
+    places = places_of(job)
+    yield from _input(job, places)
+    try:
+        check_folder(places.journal)
+        if places.output is not None:
+            check_output(places.output, written=_written(places), force=job.force)
+    except JobError as error:
+        yield _wrong("output", error)
+    else:
+        free = shutil.disk_usage(places.journal.parent).free
+        yield Finding(
+            "output", f"{places.output or 'standard output'}, {free / 1e9:,.1f} GB free beside the journal"
+        )
+    yield _lock(places)
+
+
+def _input(job: Job, places: Places) -> Iterator[Finding]:
+    template = job.template
+    if job.input is None:
+        yield Finding("input", "standard input, which check does not read", Mark.NOTE)
+        return
+    try:
+        with set_up(job, places) as stage:
+            census, source = stage.census, stage.source
+            used = ", ".join(sorted(stage.builder.used_columns)) or "what each row brings"
+            asks = f"{template.name}, {len(template.messages)} messages" if template else "each row's own"
+            yield Finding(
+                "template", f"{asks}; reads {used}; writes {', '.join(stage.builder.answer_columns)}"
+            )
+            form = f"{source.format.kind}, {source.format.encoding}"
+            yield Finding(
+                "input", f"{source.name}: {form}, {census.rows:,} rows of {', '.join(census.columns)}"
+            )
+    except InputError as error:
+        yield _wrong("input", error)
+    except JobError as error:
+        yield _wrong("template", error)
+
+
+def _written(places: Places) -> dict[str, object] | None:
+    if not places.journal.exists():
+        return None
+    with JournalReader.open(places.journal) as reader:
+        written: dict[str, object] | None = reader.get("output")
+        return written
+
+
+def _lock(places: Places) -> Finding:
+    if not places.lock.exists():
+        return Finding("lock", "free: no run of this job has begun")
+    try:
+        with JobLock(places.lock):
+            return Finding("lock", f"{places.lock} is free")
+    except JobError as error:
+        return _wrong("lock", error)

@@ -1,0 +1,28 @@
+"""The journal of a job, opened for the commands that only read it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from batchllm.errors import InputError
+from batchllm.journal import JournalReader
+from batchllm.prepare.job_paths import Places, places_of
+from batchllm.prepare.saved_job import restored
+
+
+def journal_of(output: Path) -> Path:
+    """The journal beside an output; the path itself where that is a journal."""
+    beside = output.with_name(output.name + ".journal")
+    return output if output.name.endswith(".journal") and not beside.exists() else beside
+
+
+@contextmanager
+def open_job(output: Path) -> Iterator[tuple[JournalReader, Places]]:
+    """The journal of an output, or of its own path."""
+    path = journal_of(output)
+    with JournalReader.open(path) as reader:
+        kept = reader.get("job")
+        if kept is None:
+            raise InputError(path, "no run of this job has begun; run it first")
+        places = places_of(restored(kept))
+        yield reader, Places(places.output, path, places.lock)

@@ -1,0 +1,71 @@
+"""``show``: one row of a job in full."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from batchllm.errors import InputError
+from batchllm.inspect.open_job import open_job
+from batchllm.journal import AttemptRecord, JournalReader
+from batchllm.plan.conversations import rebuilt
+from batchllm.prepare.job_paths import Places
+from batchllm.prepare.prepared_job import set_up
+from batchllm.prepare.saved_job import restored
+from batchllm.records import ChatRequest, Failure, Response
+
+
+def show_row(output: Path, row_index: int) -> Iterator[str]:
+    """One row's exact request, every attempt, the raw answer and the times, line by line.
+
+    Raises:
+        InputError: There is no journal, no such row, or the journal is damaged.
+    """
+    with open_job(output) as (reader, places):
+        attempts = reader.attempts_of(row_index)
+        note = next(
+            (entry.note for entry in reader.outcomes(row_index) if entry.row_index == row_index), None
+        )
+        yield f"row {row_index + 1} of {places.output or 'standard output'}"
+        if note is not None:
+            yield "never sent: " + note.replace("\n", ": ")
+        try:
+            yield from _request_lines(reader, restored(reader.get("job")), places, row_index)
+        except InputError as error:
+            yield f"the request cannot be shown: {error}"
+        for number, attempt in enumerate(attempts, 1):
+            yield from _attempt_lines(number, attempt)
+
+
+def _request_lines(reader: JournalReader, job: Any, places: Places, row_index: int) -> Iterator[str]:
+    with set_up(job, places) as stage:
+        for row in stage.source.rows():
+            if row.index == row_index:
+                if job.conversation is None:
+                    built = stage.builder.build(row)
+                else:
+                    built = rebuilt(stage.builder, reader, stage.source.rows, job.conversation, row)
+                if isinstance(built, ChatRequest):
+                    yield f"request ({built.key.hex()}): {built.body.decode('utf-8', 'replace')}"
+                return
+    raise InputError(stage.source.name, f"has no row {row_index + 1} any more")
+
+
+def _attempt_lines(number: int, attempt: AttemptRecord) -> Iterator[str]:
+    sent = "taken from another job" if attempt.sent_at is None else f"sent {_clock(attempt.sent_at)}"
+    yield f"attempt {number} (run {attempt.run_id}): {sent}"
+    if attempt.body is not None:
+        yield f"  request: {attempt.body.decode('utf-8', 'replace')}"
+    match attempt.outcome:
+        case Response(status=status, headers=headers, body=body, latency_s=latency_s):
+            yield f"  HTTP {status} after {latency_s:.3f} s, {json.dumps(dict(headers))}"
+            yield f"  {body.decode('utf-8', 'replace')}"
+        case Failure(kind=kind, message=message, paid=paid, latency_s=latency_s):
+            yield f"  {kind}: {message}; after {latency_s:.3f} s; paid: {paid}"
+        case None:
+            yield "  nothing came back: in flight, or its run died; perhaps paid"
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

@@ -1,0 +1,1 @@
+"""Online mode: single requests, each rate-limited, sent, stored, and then retried or finished."""

@@ -1,0 +1,311 @@
+"""Conversations: rows that share a value are sent in order, each with the earlier turns and their answers before it.
+
+A turn can be built only when the turn before it has its answer. Until then its row waits here, holding neither a
+slot nor a place in the limiter, while the first turns of other conversations go. Conversations run side by side.
+
+Three rules:
+
+- A turn that brings no answer ends its conversation for this run: the later turns are noted as not sent. Such a
+  note is no final end: the next run reads on where the conversation broke.
+- The key of a turn is the hash of its request *and* its conversation. Were it the request alone, conversations
+  that open alike (``Hello``) would share their answers out by their order in the file, and a conversation put in
+  before them would give every later one another history, to be paid again.
+- Memory: at most ``MOST_WAITING`` rows wait; then no more input is read until a turn ends. Beside them a
+  conversation is kept, with its history, from its first turn to its last; how many turns each has is counted
+  before the first one is sent, at 100 bytes a conversation. So a file whose conversations lie together needs next
+  to nothing, and one that has all first turns before all second ones needs room for its texts and their answers.
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import islice
+from typing import Any
+
+from batchllm.counters import Tally
+from batchllm.journal import Admitted, Ended, Journal, JournalReader, State
+from batchllm.plan.outcomes import answer_of
+from batchllm.plan.plan import BATCH, FIRST_BATCH, Plan, final_states
+from batchllm.plan.reask import Again
+from batchllm.plan.reuse import Reuse
+from batchllm.plan.work_item import Ticket
+from batchllm.prepare.prepared_job import Stage
+from batchllm.records import Answer, ChatRequest, Row
+from batchllm.request import RequestBuilder, Skipped, Unsendable
+from batchllm.template import to_json
+
+Messages = list[Mapping[str, Any]]
+
+MOST_WAITING = 8_192
+"""Rows that wait for the turn before them, at most."""
+
+BROKEN = "conversation"
+"""The reason of a turn that was not sent because an earlier one has no answer."""
+
+
+@dataclass(slots=True, eq=False)
+class Conversation:
+    """One conversation on its way.
+
+    Attributes:
+        name: The value that its rows share.
+        left: Its rows that have no end yet, those not read yet among them.
+        history: Messages of the turns that ended, and their answers.
+        unread: Rows that had their answer before this run; their messages are not in ``history`` yet.
+        waiting: Turns whose turn it is not.
+        busy: A turn is on its way.
+        broken_by: The row, from 1, that brought no answer.
+    """
+
+    name: str
+    left: int
+    history: Messages = field(default_factory=list)
+    unread: list[Row] = field(default_factory=list)
+    waiting: "deque[Turn]" = field(default_factory=deque)
+    busy: bool = False
+    broken_by: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Turn:
+    """A row of a conversation (``None``: of none), and what the journal knows of it."""
+
+    row: Row
+    known: Admitted | None
+    conversation: Conversation | None
+    asked: Messages = field(default_factory=list)
+
+
+class ConversationPlan(Plan):
+    """One pass over rows that are turns of conversations; see ``Plan`` for the other arguments.
+
+    Args:
+        column: The column whose equal values make rows one conversation; a row without a value stands alone.
+        all_rows: The rows once more, to count turns.
+    """
+
+    def __init__(self, *args: Any, column: str, all_rows: Iterable[Row], **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._column = column
+        turns = Counter(hash(conversation_of(row, column)) for row in all_rows)
+        self._turns = {name: count for name, count in turns.items() if count > 1}
+        self._open: dict[str, Conversation] = {}
+        self._due: deque[Turn] = deque()
+        self._waiting = 0
+        self._now: dict[int, Turn] = {}
+        self._on_their_way: dict[int, Turn] = {}
+        self._changed = asyncio.Event()
+
+    async def batches(self) -> AsyncIterator[Sequence[Ticket]]:
+        """Tickets in batches, those of turns that have become due before those of rows further down."""
+        rows = iter(self._wanted())
+        size, more = FIRST_BATCH, True
+        while more or self._due or self._waiting or self._deferred:
+            turns = [self._due.popleft() for _ in range(min(len(self._due), BATCH))]
+            if not turns and more and self._waiting < MOST_WAITING:
+                batch = list(islice(rows, size))
+                size, more = BATCH, bool(batch)
+                turns = [turn for turn in map(self._read, batch) if self._may_start(turn)]
+            elif not turns and self._deferred:
+                yield self._tried()
+            elif not turns:
+                self._changed.clear()
+                await self._changed.wait()
+            if turns:
+                self._now = {turn.row.index: turn for turn in turns}
+                tickets = await self._tickets([turn.row for turn in turns])
+                for ticket in tickets:
+                    self._on_their_way[ticket.request_id] = self._now[ticket.request.row_index]
+                tickets = self._tried_later(await self._unpaid(tickets))
+                if tickets:
+                    yield tickets
+
+    def settled(self, ticket: Ticket, answer: Answer, state: State) -> None:
+        """Puts a turn and its answer into the history, and the next turn in line."""
+        super().settled(ticket, answer, state)
+        turn = self._on_their_way.pop(ticket.request_id)
+        if turn.conversation is None:
+            return
+        if state is State.ANSWERED:
+            turn.conversation.history += [*turn.asked, answer_message(answer)]
+        else:
+            turn.conversation.broken_by = turn.row.index + 1
+        self._next_turn(turn.conversation)
+
+    def _read(self, row: Row) -> Turn:
+        name = conversation_of(row, self._column)
+        known = super()._look_up(row.index)
+        if name is None:
+            return Turn(row, known, None)
+        conversation = self._open.get(name)
+        if conversation is None:
+            conversation = self._open[name] = Conversation(name, self._turns.get(hash(name), 1))
+        return Turn(row, known, conversation)
+
+    def _may_start(self, turn: Turn) -> bool:
+        """Whether a turn is due; if not, it waits."""
+        conversation = turn.conversation
+        if conversation is None:
+            return True
+        if conversation.busy:
+            conversation.waiting.append(turn)
+            self._waiting += 1
+            return False
+        conversation.busy = True
+        return True
+
+    def _next_turn(self, conversation: Conversation) -> None:
+        conversation.left -= 1
+        conversation.busy = bool(conversation.waiting)
+        if conversation.waiting:
+            self._waiting -= 1
+            self._due.append(conversation.waiting.popleft())
+        elif conversation.left <= 0:
+            del self._open[conversation.name]
+        self._changed.set()
+
+    def _look_up(self, row_index: int) -> Admitted | None:
+        return self._now[row_index].known
+
+    def _has_end(self, known: Admitted) -> bool:
+        return super()._has_end(known) and (known.note or "").partition("\n")[0] != BROKEN
+
+    def _build(self, row: Row) -> ChatRequest | Skipped | Unsendable:
+        conversation = self._now[row.index].conversation
+        if conversation is not None and conversation.unread:
+            self._recall(conversation)
+        return super()._build(row)
+
+    def _request(self, row: Row) -> ChatRequest | Skipped | Unsendable:
+        turn = self._now[row.index]
+        conversation = turn.conversation
+        if conversation is None:
+            return self._builder.build(row)
+        built = turn_request(self._builder, row, conversation.name, conversation.history)
+        if conversation.broken_by is not None and not isinstance(built, Skipped):
+            return Unsendable(row.index, broken(conversation.broken_by), BROKEN)
+        if isinstance(built, ChatRequest) and conversation.left > 1:
+            turn.asked = list(self._builder.turn(row))
+        return built
+
+    def _recall(self, conversation: Conversation) -> None:
+        """Reads the answers of earlier runs out of the journal, once somebody needs them."""
+        reader = self._journal.reader()
+        for row in conversation.unread:
+            said = exchange(self._builder, reader, row)
+            if said is None:
+                conversation.broken_by = row.index + 1
+                break
+            conversation.history += said
+        conversation.unread.clear()
+
+    def _ended(self, row_index: int, usable: bool | None) -> None:
+        turn = self._now[row_index]
+        if turn.conversation is None:
+            return
+        if usable:
+            turn.conversation.unread.append(turn.row)
+        elif usable is False and turn.conversation.broken_by is None:
+            turn.conversation.broken_by = row_index + 1
+        self._next_turn(turn.conversation)
+
+
+def plan_of(
+    stage: Stage,
+    journal: Journal,
+    *,
+    continued: bool,
+    tally: Tally,
+    chosen: "range | frozenset[int] | None",
+    reuse: Reuse | None = None,
+    again: Again | None = None,
+) -> Plan:
+    """The pass over the rows of a job, turn by turn where they are conversations.
+
+    A pass that an earlier run began goes on at the first row that has not its end, without a look at those before.
+    """
+    source, job = stage.source, stage.job
+    passed: list[Ended] = []
+    if continued and chosen is None and job.conversation is None:
+        passed = journal.reader().ended(final_states(job.retry_failed), notes=not job.retry_failed)
+    start = sum(ended.rows for ended in passed)
+    settings: dict[str, Any] = {
+        "known": journal.planned(start) if continued else iter(()), "tally": tally, "chosen": chosen,
+        "retry_failed": job.retry_failed, "reuse": reuse, "again": again, "passed": passed,
+    }  # fmt: skip
+    if job.conversation is None:
+        return Plan(source.rows(start), stage.builder, journal, **settings)
+    return ConversationPlan(
+        source.rows(), stage.builder, journal, column=job.conversation, all_rows=source.rows(), **settings
+    )
+
+
+def conversation_of(row: Row, column: str) -> str | None:
+    """The conversation of a row; ``None`` where its cell is empty, so that it stands alone."""
+    value = row.values.get(column)
+    name = value if isinstance(value, str) else "" if value is None else to_json(value)
+    return name if name.strip() else None
+
+
+def turn_request(
+    builder: RequestBuilder, row: Row, name: str, history: Messages
+) -> ChatRequest | Skipped | Unsendable:
+    """The request of a turn: its conversation before it, and named in its key."""
+    built = builder.build(row, history)
+    if isinstance(built, ChatRequest):
+        return built._replace(key=sha256(built.key + name.encode("utf-8", "backslashreplace")).digest()[:16])
+    return built
+
+
+def answer_message(answer: Answer) -> dict[str, Any]:
+    """An answer as a message of the turns after it: what was visible of it, and its tool calls."""
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text}
+    if answer.tool_calls:
+        message |= {"content": answer.text or None, "tool_calls": answer.tool_calls}
+    return message
+
+
+def exchange(builder: RequestBuilder, reader: JournalReader, row: Row) -> Messages | None:
+    """What a row asked and what the journal has as its answer; ``None`` where it has none, or cannot ask any more."""
+    entry = next(reader.outcomes(row.index), None)
+    if entry is None or entry.row_index != row.index or entry.state is not State.ANSWERED:
+        return None
+    answer = answer_of(entry, builder.reader(row))
+    if answer is None or not isinstance(builder.build(row), ChatRequest):
+        return None
+    return [*builder.turn(row), answer_message(answer)]
+
+
+def rebuilt(
+    builder: RequestBuilder, reader: JournalReader, rows: Callable[[], Iterable[Row]], column: str, row: Row
+) -> ChatRequest | Skipped | Unsendable:
+    """The request of a turn as it was, or will be, sent: from the input and the answers in the journal.
+
+    Args:
+        builder: Makes the requests.
+        reader: The journal.
+        rows: The input from its beginning.
+        column: Of the conversations.
+        row: The turn.
+    """
+    name = conversation_of(row, column)
+    if name is None:
+        return builder.build(row)
+    history: Messages = []
+    for earlier in rows():
+        if earlier.index == row.index:
+            break
+        if conversation_of(earlier, column) != name or isinstance(builder.build(earlier), Skipped):
+            continue
+        said = exchange(builder, reader, earlier)
+        if said is None:
+            return Unsendable(row.index, broken(earlier.index + 1), BROKEN)
+        history += said
+    return turn_request(builder, row, name, history)
+
+
+def broken(number: int) -> str:
+    """Why a turn is not sent, naming the row, from 1, that broke its conversation."""
+    return f"not sent: row {number}, an earlier turn of its conversation, has no answer"

@@ -1,0 +1,52 @@
+"""A row's request on the road, and what the road needs of others for it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from batchllm.answer import Reader
+from batchllm.budget.budget import NOTHING, Amount
+from batchllm.journal import State
+from batchllm.records import Answer, ChatRequest, Failure, Response
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A row's request on its way to an end, within one run.
+
+    Attributes:
+        request: What is sent; replaced when an answer is asked for once more.
+        request_id: The journal's name for it.
+        reader: Reads its answer.
+        earlier: Attempts of earlier runs, for the ``attempts`` column.
+        attempts: Attempts of this run that count against ``max_attempts``.
+        maybe_paid: How many of them may have been paid without an answer.
+        asked_again: How many times an answer that did not validate was asked for again.
+        sent: Whether it has left at least once.
+        sent_at: When its last attempt left, in the loop's time.
+        ordinal: Which of several equal requests it is, from 0.
+        reserved: What the budget has set aside for the attempt in flight.
+    """
+
+    request: ChatRequest
+    request_id: int
+    reader: Reader
+    earlier: int = 0
+    attempts: int = 0
+    maybe_paid: int = 0
+    asked_again: int = 0
+    sent: bool = False
+    sent_at: float = 0.0
+    ordinal: int = 0
+    reserved: Amount = field(default=NOTHING)
+
+
+class Sender(Protocol):
+    """What the road needs of a client."""
+
+    async def send(self, request: ChatRequest) -> Response | Failure:
+        """Sends one request; every outcome is data."""
+
+
+Settled = Callable[[Ticket, Answer, State], None]
+AskAgain = Callable[[Ticket, Answer], ChatRequest | None]

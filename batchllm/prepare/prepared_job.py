@@ -1,0 +1,127 @@
+"""Everything that is decided and checked before a run touches the network or the journal."""
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from batchllm import tokens
+from batchllm.answer import Reader
+from batchllm.errors import UsageError
+from batchllm.job import Job
+from batchllm.prepare.job_paths import Places
+from batchllm.request import RequestBuilder, answer_spec
+from batchllm.sink import Columns, plan_columns
+from batchllm.source import Census, Source, open_source
+from batchllm.template import KNOWN_PARAMETERS, text_column
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A job with its input read through once.
+
+    Attributes:
+        job: The job.
+        places: Where its files lie.
+        source: The input, open for further passes.
+        census: What the first pass found.
+        builder: Makes a row's request.
+        reader: Reads a row's answer.
+        columns: The columns of the output.
+        output_format: ``csv`` or ``jsonl``.
+        count: Counts the tokens of a text, exactly where something rests on it.
+    """
+
+    job: Job
+    places: Places
+    source: Source
+    census: Census
+    builder: RequestBuilder
+    reader: Reader
+    columns: Columns
+    output_format: str
+    count: Callable[[str], int]
+
+
+@contextmanager
+def set_up(job: Job, places: Places) -> Iterator[Stage]:
+    """Reads the input through and decides all that depends on it; standard input is put on disk first.
+
+    Raises:
+        InputError: The input cannot be read as what it claims to be.
+        UsageError: A column, a placeholder or an option does not fit the input.
+    """
+    with _input_of(job) as (path, name):
+        source = open_source(
+            path, format=job.input_format, delimiter=job.delimiter, encoding=job.encoding, name=name
+        )
+        yield stage_of(job, places, source, source.check())
+
+
+def stage_of(job: Job, places: Places, source: Source, census: Census) -> Stage:
+    """Decides everything that follows from the job and what the first pass over its input found."""
+    _check_conversation(job, census)
+    count = token_count(job)
+    # An empty JSONL file names no column; nothing will be asked, so any name will do.
+    known = census.columns or (job.column or "text",)
+    builder = RequestBuilder(job, known, census.sample, count)
+    columns = plan_columns(
+        census.columns,
+        builder.answer_columns,
+        (*job.add, *(("tool_calls",) if job.tools and "tool_calls" not in job.add else ())),
+        job.columns,
+        job.prefix,
+        KNOWN_PARAMETERS if job.per_row else frozenset(),
+    )
+    output_format = job.output_format or source.format.kind
+    return Stage(
+        job, places, source, census, builder, Reader(answer_spec(job)), columns, output_format, count
+    )
+
+
+def token_count(job: Job) -> Callable[[str], int]:
+    """What counts the prompts of a job: exactly where a limit or a budget rests on it, an estimate elsewhere.
+
+    The estimate costs next to nothing; a vocabulary takes half a second to load, and longer for each row than
+    all else that is done for it.
+    """
+    rests_on_it = (job.pace.tokens_per_minute, job.max_total_tokens, job.max_cost)
+    if any(setting is not None for setting in rests_on_it):
+        return tokens.counter(job.endpoint.model)
+    return tokens.estimate
+
+
+def _check_conversation(job: Job, census: Census) -> None:
+    """Refuses conversations that cannot be held as they are asked for.
+
+    Raises:
+        UsageError: There is no such column, or rows would be sent without the turns before them.
+    """
+    if job.conversation is None:
+        return
+    text_column(census.columns, (), job.conversation)
+    if job.sample is not None:
+        raise UsageError(
+            "--sample takes rows out of their conversations; try the first ones instead, with -n"
+        )
+    if job.via == "batch":
+        raise UsageError(
+            "--conversation needs the answer to a turn before the next is sent, and a batch brings all at once; "
+            "leave out --via batch"
+        )
+
+
+@contextmanager
+def _input_of(job: Job) -> Iterator[tuple[Path, str | None]]:
+    if job.input is not None:
+        yield job.input, None
+        return
+    from batchllm.source import spool
+
+    path = spool(sys.stdin.buffer, Path(tempfile.gettempdir()))
+    try:
+        yield path, "standard input"
+    finally:
+        path.unlink(missing_ok=True)
