@@ -51,11 +51,11 @@ class Held:
 
 
 @dataclass(slots=True)
-class Tally:
+class RunCounters:
     """What this run has done so far.
 
     Attributes:
-        rows: Rows of the job, from the census or the bound of ``-n`` and ``--sample``.
+        rows: Rows of the job, from the statistics or the bound of ``-n`` and ``--sample``.
         before: Rows that an earlier run had ended for good.
         answered, failed, skipped: Rows that this run ended, or found empty.
         duplicates: Rows that share the request of another row (``--dedupe``).
@@ -64,7 +64,7 @@ class Tally:
         answers: Answers received by this run, useful or not: each is on the bill.
         retries: Attempts that failed and were tried again, by reason.
         refusals: Attempts that the endpoint refused for its limit.
-        maybe_paid: Attempts of this run that may be on the bill without an answer.
+        possibly_billed: Attempts of this run that may be on the bill without an answer.
         pending: Rows whose request is in a batch.
         reused: Rows that got the answer of another job (``--reuse``).
         cost: US dollars of the answers that this run received; ``None`` is unknown.
@@ -87,7 +87,7 @@ class Tally:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     refusals: int = 0
-    maybe_paid: int = 0
+    possibly_billed: int = 0
     unanswered: int = 0
     truncated: int = 0
     reused: int = 0

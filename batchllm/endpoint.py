@@ -23,7 +23,7 @@ OPEN_FILES = 8192
 """Enough for every connection that the limiter may ever want at once, and for the files of a run."""
 
 
-class OnDemand:
+class LazyClient:
     """A client that is opened by the first request: a job with nothing left to send needs none.
 
     Args:

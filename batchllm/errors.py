@@ -4,7 +4,7 @@
 
     JobError                     the job stops; never a row's own trouble
     ├── UsageError         2     wrong use or configuration, or refused before any success: nothing paid
-    ├── BudgetStop         3     a budget or the brake
+    ├── BudgetStop         3     a budget or the early stop
     ├── InputError        65     the input, or the journal, cannot be read
     ├── Unavailable       69     the endpoint is unavailable, or out of quota
     ├── CannotWrite       73     output or journal cannot be created or there is no room
@@ -49,7 +49,7 @@ class UsageError(JobError):
 
 
 class BudgetStop(JobError):
-    """A budget has no room for the next request, or the brake saw that the answers are no use."""
+    """A budget has no room for the next request, or the early stop saw that the answers are no use."""
 
     exit_status = ExitStatus.BUDGET
 

@@ -13,7 +13,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stoppable(Protocol):
-    """What a signal needs of a road."""
+    """What a signal needs of a sender."""
 
     def stop(self, error: BaseException) -> None:
         """Nothing new leaves; what is in flight may land."""
@@ -23,8 +23,8 @@ class Stoppable(Protocol):
 
 
 @contextmanager
-def signals_stop(road: Stoppable) -> Iterator[None]:
-    """Hears signals while a road is travelled; only the main thread can. One that is ignored stays so (nohup)."""
+def signals_stop(sender: Stoppable) -> Iterator[None]:
+    """Hears signals while a sender is travelled; only the main thread can. One that is ignored stays so (nohup)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -33,9 +33,9 @@ def signals_stop(road: Stoppable) -> Iterator[None]:
 
     def hear(number: int) -> None:
         heard.append(number)
-        road.stop(Interrupted(heard[0]))
+        sender.stop(Interrupted(heard[0]))
         if len(heard) > 1:
-            road.abort()
+            sender.abort()
 
     before = {number: signal.getsignal(number) for number in STOPPING}
     numbers = [number for number in STOPPING if before[number] != signal.SIG_IGN]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from batchllm.batch.waiting import Patience, Waiting
+from batchllm.batch.waiting import PollIntervals, Waiting
 from batchllm.errors import NotReady
 from batchllm.job import Job, assemble
 from batchllm.journal import BatchRecord, JournalReader
@@ -16,7 +16,7 @@ from batchllm.presets import BatchFacts
 from batchllm.runner import Result, run_job
 from batchllm.simulator import BatchSettings, Running, SimulatorSettings, start_in_thread
 
-QUICK = Patience(first_s=0.01, most_s=0.05, unknown_s=0.0)
+QUICK = PollIntervals(first_s=0.01, most_s=0.05, unknown_s=0.0)
 FACTS = BatchFacts(max_requests=50_000, max_bytes=200_000_000, windows=("24h",))
 
 

@@ -19,12 +19,12 @@ from unittest.mock import patch
 from batchllm.batch import collect
 from batchllm.client.batches import BatchApi
 from batchllm.errors import JobError, NotReady
-from batchllm.journal import BatchBook, Journal
+from batchllm.journal import BatchStore, Journal
 from tests.batch_jobs import BatchJob
 
 STEPS: tuple[tuple[type, str], ...] = (
-    (BatchBook, "prepare"),
-    (BatchBook, "update"),
+    (BatchStore, "prepare"),
+    (BatchStore, "update"),
     (BatchApi, "upload"),
     (BatchApi, "create"),
     (BatchApi, "retrieve"),

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.answer import Reader
-from batchllm.budget.budget import Budget, Limits
+from batchllm.budget.budget import Budget, BudgetLimits
 from batchllm.budget.learned import Learned
-from batchllm.budget.meter import LARGEST, Meter, spent_before
+from batchllm.budget.meter import LARGEST, BudgetMeter, spent_before
 from batchllm.budget.pricing import Pricing
-from batchllm.counters import Tally
+from batchllm.counters import RunCounters
 from batchllm.errors import BudgetStop, JobError, StorageFailure
 from batchllm.job import Job
 from batchllm.journal import Journal, State
@@ -33,7 +33,7 @@ PRICES = {
     MODEL: {"input_cost_per_token": float(INPUT), "output_cost_per_token": float(OUTPUT)},
 }
 MAX_TOKENS = 40
-NO_LIMITS = Limits()
+NO_LIMITS = BudgetLimits()
 
 
 def write_prices(folder: Path, *, times: int = 1, model: str = MODEL) -> Path:
@@ -124,7 +124,7 @@ class VirtualJob:
         folder: Path,
         texts: Sequence[str],
         client: BillingClient,
-        limits: Limits = NO_LIMITS,
+        limits: BudgetLimits = NO_LIMITS,
         *,
         dedupe: bool = False,
     ) -> None:
@@ -134,7 +134,7 @@ class VirtualJob:
         self.limits = limits
         self.dedupe = dedupe
         self.states: list[State | None] = []
-        self.tally = Tally()
+        self.counters = RunCounters()
         self.flying_at_kills = 0
         prices = write_prices(folder)
         endpoint = Endpoint(preset="simulator", base_url="http://127.0.0.1/v1", model=MODEL)
@@ -159,7 +159,7 @@ class VirtualJob:
         loop = asyncio.get_running_loop()
         journal = Journal.open(self.path, threaded=False)
         budget = Budget(self.limits, spent_before(journal.reader(), self.limits, self.pricing))
-        meter = Meter(
+        meter = BudgetMeter(
             budget,
             self.pricing,
             largest=journal.get(LARGEST),
@@ -169,20 +169,20 @@ class VirtualJob:
         plan_facts = journal.begin_plan("plan", dedupe=self.dedupe)
         for reply in journal.unsettled():
             journal.settle(reply.request_id, State.ANSWERED, reply.attempt_id, reply.attempts)
-        self.tally = Tally(rows=len(self.texts))
+        self.counters = RunCounters(rows=len(self.texts))
         plan = Plan(
             self._rows(),
             Builder(),  # type: ignore[arg-type]
             journal,
             known=journal.planned() if plan_facts.continued else iter(()),
-            tally=self.tally,
+            counters=self.counters,
         )
         road = Online(
             client=self.client,
             limiter=Limiter(Pace(concurrency=8), charge="max_tokens", now=loop.time()),
             journal=journal,
             retry=RetryPolicy(5, random.Random(1)),
-            tally=self.tally,
+            counters=self.counters,
             settled=plan.settled,
             meter=meter,
         )

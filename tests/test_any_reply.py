@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from batchllm.answer import Reader
 from batchllm.limiter.headers import read as levels
 from batchllm.records import Response
-from batchllm.retry import Fate, classify
+from batchllm.retry import Disposition, classify
 from batchllm.simulator import Scripted
 from batchllm.template import AnswerSpec
 from tests.bench import Bench
@@ -120,8 +120,8 @@ def test_what_no_reader_foresees_is_its_rows_failure(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("batchllm.retry.reading._parsed", broken)
     answer = READERS[0].read(200, chat_body())
     assert (answer.reason, answer.error) == ("unreadable", "the response cannot be read (ArithmeticError)")
-    assert classify(Response(200, {}, chat_body(), 0.1)).fate is Fate.ANSWERED
-    assert classify(Response(429, {}, b"{}", 0.1)).fate is Fate.REJECTED
+    assert classify(Response(200, {}, chat_body(), 0.1)).disposition is Disposition.ANSWERED
+    assert classify(Response(429, {}, b"{}", 0.1)).disposition is Disposition.REJECTED
 
 
 @pytest.mark.parametrize(

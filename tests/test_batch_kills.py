@@ -12,7 +12,7 @@ import pytest
 
 from batchllm.client.batches import BatchApi
 from batchllm.errors import NotReady
-from batchllm.journal import BatchBook, BatchRecord, Stage
+from batchllm.journal import BatchRecord, BatchState, BatchStore
 from batchllm.simulator import Running
 from tests.batch_jobs import FACTS, BatchJob, simulated
 from tests.batch_kills import Killed, killed_call, points_of
@@ -110,14 +110,14 @@ def test_the_kills_find_a_batch_that_is_created_without_looking_for_it(
 def test_the_kills_find_a_batch_whose_intent_was_not_durable(
     tmp_path: Path, points: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update = BatchBook.update
+    update = BatchStore.update
 
-    def forgetful(self: BatchBook, batch: BatchRecord, **fields: Any) -> BatchRecord:
-        if fields.get("stage") is Stage.CREATING:
-            return replace(batch, stage=Stage.CREATING)
+    def ephemeral(self: BatchStore, batch: BatchRecord, **fields: Any) -> BatchRecord:
+        if fields.get("state") is BatchState.CREATING:
+            return replace(batch, state=BatchState.CREATING)
         return update(self, batch, **fields)
 
-    monkeypatch.setattr(BatchBook, "update", forgetful)
+    monkeypatch.setattr(BatchStore, "update", ephemeral)
     with pytest.raises(AssertionError, match="created twice"):
         kill_and_finish(tmp_path, [points[0].index("after create")])
 

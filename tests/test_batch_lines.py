@@ -6,9 +6,9 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchllm.batch.lines import Result, error_response, read_line, request_line
+from batchllm.batch.lines import ResultLine, error_response, read_line, request_line
 from batchllm.records import Failure, FailureKind, Paid, Response
-from batchllm.retry import Fate, classify
+from batchllm.retry import Disposition, classify
 
 BODY = b'{"n": 1e5, "big":123456789012345678901234567890,"half":"\\ud83d", "x":"\xc3\xa9","choices":[]}'
 
@@ -19,7 +19,7 @@ def line(**members: object) -> bytes:
 
 def outcome(raw: bytes) -> Response | Failure:
     read = read_line(raw, "b")
-    assert isinstance(read, Result)
+    assert isinstance(read, ResultLine)
     assert read.number == 7
     return read.outcome
 
@@ -52,15 +52,15 @@ def test_an_expired_request_was_not_paid_and_is_to_be_sent_again() -> None:
     found = outcome(line(response=None, error={"code": "batch_expired", "message": "too late"}))
     assert isinstance(found, Failure)
     assert (found.kind, found.paid) == (FailureKind.UNSENT, Paid.NO)
-    assert classify(found).fate is Fate.TRANSIENT
+    assert classify(found).disposition is Disposition.TRANSIENT
 
 
 def test_an_error_without_a_response_reads_as_the_refusal_it_is() -> None:
     wrong = outcome(line(response=None, error={"code": "invalid_request", "message": "no"}))
     broken = outcome(line(response=None, error={"code": "server_error", "message": "no"}))
     numbered = outcome(line(error={"code": 404, "message": "model not found"}))
-    assert [classify(found).fate for found in (wrong, broken, numbered)] == [
-        Fate.REJECTED, Fate.TRANSIENT, Fate.FATAL,
+    assert [classify(found).disposition for found in (wrong, broken, numbered)] == [
+        Disposition.REJECTED, Disposition.TRANSIENT, Disposition.FATAL,
     ]  # fmt: skip
 
 
@@ -87,13 +87,13 @@ def test_what_is_not_ours_is_told_apart_from_what_cannot_be_read() -> None:
 
 def test_a_line_of_validation_errors_reads_as_a_rejection() -> None:
     found = classify(error_response({"code": "invalid_json_line", "line": 3, "message": "not JSON"}))
-    assert found.fate is Fate.REJECTED
+    assert found.disposition is Disposition.REJECTED
     assert "not JSON" in found.message
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_raise(raw: bytes) -> None:
-    assert isinstance(read_line(raw, "b"), Result | str)
+    assert isinstance(read_line(raw, "b"), ResultLine | str)
 
 
 JSON = st.recursive(

@@ -35,7 +35,7 @@ def test_the_ledger_never_exceeds_the_budget_under_faults_and_real_kills(
     settings = SimulatorSettings(seed=seed, error_rate=FAULTS, latency_s=0.05, injected_retry_after_s=0.0)
     with start_in_thread(settings) as server:
         job = ["run", "-p", "{{ text }}", source, "--provider", "simulator", "--base-url", server.base_url,
-               "--prices", table, "-o", tmp_path / "o.csv", "-c", 8, "--no-brake"]  # fmt: skip
+               "--prices", table, "-o", tmp_path / "o.csv", "-c", 8, "--no-early-stop"]  # fmt: skip
         budget = ["--max-cost", "0.02", "--max-requests", 90]
         for _ in range(3):
             words = [sys.executable, "-m", "batchllm", *map(str, [*job, *budget])]
@@ -65,7 +65,7 @@ def test_a_budget_in_tokens_stops_below_it_and_a_larger_one_goes_on(
 ) -> None:
     source = texts(tmp_path / "in.csv")
     words = ("run", "-p", "{{ text }}", source, "--provider", "simulator", "--base-url", server.base_url, "-o",
-             tmp_path / "o.csv", "--max-tokens", 20, "--summary", tmp_path / "s.json", "--no-brake")  # fmt: skip
+             tmp_path / "o.csv", "--max-tokens", 20, "--summary", tmp_path / "s.json", "--no-early-stop")  # fmt: skip
     said = batchllm(*words, "--max-total-tokens", 2000)
     assert said.status == 3
     assert "--max-total-tokens 2,000" in said.err

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from batchllm.counters import Tally
+from batchllm.counters import RunCounters
 from batchllm.journal import Journal, State
 from batchllm.plan.plan import Plan
 from batchllm.records import Answer, Row
@@ -46,7 +46,7 @@ def test_half_the_rows_equal_half_the_requests(texts: list[str], tmp_path: Path)
     assert job.run() is None
     assert client.requests == 40
     assert set(job.states) == {State.ANSWERED}
-    assert (job.tally.answered, job.tally.duplicates, job.tally.before) == (40, 40, 0)
+    assert (job.counters.answered, job.counters.duplicates, job.counters.before) == (40, 40, 0)
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -86,16 +86,21 @@ def test_a_row_known_from_a_dead_run_is_not_sent_after_its_twin_has_its_end(
         with Journal.open(tmp_path / "j", threaded=False) as journal:
             journal.begin_plan("plan", dedupe=True)
             plan = Plan(
-                rows, Builder(), journal, known=journal.planned(), tally=Tally(), retry_failed=retry_failed
+                rows,
+                Builder(),
+                journal,
+                known=journal.planned(),
+                counters=RunCounters(),
+                retry_failed=retry_failed,
             )  # type: ignore[arg-type]
             sent = []
-            async for tickets in plan.batches():
-                for ticket in tickets:
-                    sent.append(ticket.request.row_index)
-                    (attempt_id,) = await journal.intend([(ticket.request_id, None)])
+            async for items in plan.batches():
+                for item in items:
+                    sent.append(item.request.row_index)
+                    (attempt_id,) = await journal.intend([(item.request_id, None)])
                     await save(journal, attempt_id, answered())
-                    journal.settle(ticket.request_id, ended, attempt_id, 1)
-                    plan.settled(ticket, Answer(), ended)
+                    journal.settle(item.request_id, ended, attempt_id, 1)
+                    plan.settled(item, Answer(), ended)
             return sent
 
     assert run_virtual(look()) == list(range(19))
@@ -107,7 +112,7 @@ def test_without_dedupe_every_row_pays_for_itself_and_the_summary_says_for_how_m
     source = write_texts(tmp_path / "in.csv", HALF)
     words = ("run", "-p", "{{ text }}", source, "--provider", "simulator", "--base-url", server.base_url, "--prices",
              write_prices(tmp_path), "--summary", tmp_path / "s.json", "-o", tmp_path / "o.csv",
-             "--no-brake")  # fmt: skip
+             "--no-early-stop")  # fmt: skip
     said = batchllm(*words)
     assert said.status == 0, said.err
     assert server.ledger.requests == 80
@@ -125,7 +130,7 @@ def test_with_dedupe_all_rows_have_the_answer_and_the_summary_says_what_that_sav
     source = write_texts(tmp_path / "in.csv", HALF)
     words = ("run", "-p", "{{ text }}", source, "--provider", "simulator", "--base-url", server.base_url, "--prices",
              write_prices(tmp_path), "--summary", tmp_path / "s.json", "-o", tmp_path / "o.csv", "--dedupe", "--add",
-             "cost", "--no-brake")  # fmt: skip
+             "cost", "--no-early-stop")  # fmt: skip
     said = batchllm(*words)
     assert said.status == 0, said.err
     assert server.ledger.requests == 40

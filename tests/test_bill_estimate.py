@@ -57,7 +57,7 @@ def test_the_range_holds_the_bill_of_every_sample(
     assert said.status == 0, said.err
     assert estimate["cost_low"] <= bill(server) <= estimate["cost_high"]
     assert estimate["prompt_tokens"] == server.ledger.prompt_tokens
-    assert server.ledger.completion_tokens <= estimate["completion_tokens_worst"]
+    assert server.ledger.completion_tokens <= estimate["completion_tokens_upper_bound"]
 
 
 def test_the_range_holds_the_bill_of_a_file_with_a_long_tail(
@@ -102,14 +102,14 @@ def test_what_is_left_is_estimated_by_the_answers_that_came(
     for estimate in (left, status):
         assert estimate["cost_low"] <= bill(server) - before <= estimate["cost_high"]
     assert left["cost_high"] - left["cost_low"] < (whole["cost_high"] - whole["cost_low"]) * 250 / 400
-    assert left["completion_tokens_expected"] <= left["completion_tokens_worst"] == 250 * 150
+    assert left["completion_tokens_expected"] <= left["completion_tokens_upper_bound"] == 250 * 150
 
 
 def test_a_finished_job_has_nothing_before_it(batchllm: Command, tmp_path: Path, samples: Path) -> None:
     words = ("classify", samples / "reviews.csv", "--provider", "simulator")
     assert batchllm(*words).status == 0
     estimate = json.loads(batchllm(*words, "--dry-run", "--json").out)
-    assert (estimate["answered"], estimate["prompt_tokens"], estimate["completion_tokens_worst"]) == (
+    assert (estimate["answered"], estimate["prompt_tokens"], estimate["completion_tokens_upper_bound"]) == (
         11,
         0,
         0,

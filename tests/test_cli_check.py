@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from batchllm.errors import ExitStatus
-from batchllm.inspect.check import Finding, Mark, _answered, _headers, _key, _proxy, masked
+from batchllm.inspect.check import CheckResult, CheckStatus, _answered, _headers, _key, _proxy, masked
 from batchllm.journal import JobLock
 from batchllm.records import Endpoint, FailureKind, Paid
 from batchllm.simulator import Scripted, SimulatorSettings, start_in_thread
@@ -146,8 +146,8 @@ def at(base_url: str = "https://api.openai.com/v1", **details: Any) -> Endpoint:
 def test_a_missing_key_is_wrong_only_where_one_is_needed() -> None:
     assert _key(at()).exit_status is ExitStatus.USAGE
     assert "OPENAI_API_KEY" in _key(at()).words
-    assert _key(at("http://localhost:8000/v1")).mark is Mark.OK
-    assert _key(at("http://10.0.0.1/v1", preset="ollama")).mark is Mark.OK
+    assert _key(at("http://localhost:8000/v1")).mark is CheckStatus.OK
+    assert _key(at("http://10.0.0.1/v1", preset="ollama")).mark is CheckStatus.OK
 
 
 def test_short_keys_are_masked_whole() -> None:
@@ -158,7 +158,7 @@ def test_short_keys_are_masked_whole() -> None:
 def test_a_proxy_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@proxy.example:3128")
     finding = _proxy("https://api.openai.com/v1")
-    assert finding == Finding("proxy", "http://***@proxy.example:3128 (from HTTPS_PROXY)")
+    assert finding == CheckResult("proxy", "http://***@proxy.example:3128 (from HTTPS_PROXY)")
     assert _proxy("http://127.0.0.1:8000/v1").words == "none for this URL"
     monkeypatch.setenv("HTTPS_PROXY", "socks5://proxy.example")
     assert _proxy("https://api.openai.com/v1").exit_status is ExitStatus.USAGE
@@ -167,21 +167,21 @@ def test_a_proxy_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("outcome", "mark", "exit_status"),
     [
-        (answered(), Mark.OK, 0),
-        (answered(None, finish_reason="length"), Mark.OK, 0),
-        (status(401, "no", "invalid_api_key"), Mark.WRONG, 2),
-        (status(404, "The model `x` does not exist", "model_not_found"), Mark.WRONG, 2),
-        (status(400, "unknown parameter"), Mark.WRONG, 2),
-        (status(429, "slow down", "rate_limit_exceeded"), Mark.NOTE, 69),
-        (status(429, "no credit", "insufficient_quota"), Mark.WRONG, 69),
-        (status(503, "loading"), Mark.WRONG, 69),
-        (lost(), Mark.WRONG, 69),
-        (lost(FailureKind.CONNECT, Paid.NO), Mark.WRONG, 69),
-        (lost(FailureKind.TLS, Paid.NO), Mark.WRONG, 2),
+        (answered(), CheckStatus.OK, 0),
+        (answered(None, finish_reason="length"), CheckStatus.OK, 0),
+        (status(401, "no", "invalid_api_key"), CheckStatus.WRONG, 2),
+        (status(404, "The model `x` does not exist", "model_not_found"), CheckStatus.WRONG, 2),
+        (status(400, "unknown parameter"), CheckStatus.WRONG, 2),
+        (status(429, "slow down", "rate_limit_exceeded"), CheckStatus.NOTE, 69),
+        (status(429, "no credit", "insufficient_quota"), CheckStatus.WRONG, 69),
+        (status(503, "loading"), CheckStatus.WRONG, 69),
+        (lost(), CheckStatus.WRONG, 69),
+        (lost(FailureKind.CONNECT, Paid.NO), CheckStatus.WRONG, 69),
+        (lost(FailureKind.TLS, Paid.NO), CheckStatus.WRONG, 2),
     ],
 )
 def test_an_answer_has_the_mark_and_the_status_of_its_verdict(
-    outcome: Any, mark: Mark, exit_status: int
+    outcome: Any, mark: CheckStatus, exit_status: int
 ) -> None:
     (finding,) = _answered(outcome)
     assert (finding.mark, finding.exit_status) == (mark, exit_status)
@@ -202,7 +202,7 @@ def test_a_clock_that_is_off_is_said(headers: Mapping[str, str], says: str) -> N
         finding for finding in _headers(answered()._replace(headers=headers)) if finding.subject == "clock"
     ]
     assert says in clock[0].words
-    assert clock[0].mark is Mark.NOTE
+    assert clock[0].mark is CheckStatus.NOTE
 
 
 # -- init ------------------------------------------------------------------------------------------------------

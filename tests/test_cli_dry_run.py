@@ -51,7 +51,7 @@ def test_json_has_the_figures_and_nothing_else(batchllm: Command, samples: Path)
     figures = json.loads(said.out)
     assert list(figures) == [
         "rows", "answered", "duplicates", "skipped", "prompt_tokens", "completion_tokens_expected",
-        "completion_tokens_worst", "cost_low", "cost_high", "seconds",
+        "completion_tokens_upper_bound", "cost_low", "cost_high", "seconds",
     ]  # fmt: skip
     assert figures["seconds"] == figures["rows"] * 10
     assert 0 < figures["cost_low"] < figures["cost_high"]

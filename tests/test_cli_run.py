@@ -205,8 +205,8 @@ def test_a_share_of_failures_may_be_allowed(batchllm: Command, samples: Path) ->
 
 def test_failed_rows_are_sent_again_only_when_asked(batchllm: Command, samples: Path) -> None:
     with start_in_thread(SimulatorSettings(error_rate={"filter": 1.0})) as server:
-        assert batchllm("classify", samples / "reviews.csv", *at(server), "--no-brake").status == 1
-        assert batchllm("classify", samples / "reviews.csv", *at(server), "--no-brake").status == 1
+        assert batchllm("classify", samples / "reviews.csv", *at(server), "--no-early-stop").status == 1
+        assert batchllm("classify", samples / "reviews.csv", *at(server), "--no-early-stop").status == 1
         assert server.ledger.requests == 11
     with start_in_thread(SimulatorSettings()) as server:
         assert batchllm("classify", samples / "reviews.csv", *at(server), "--retry-failed").status == 0
@@ -426,7 +426,7 @@ def test_a_run_after_one_that_died_says_which_rows_may_have_been_paid(
     said = batchllm("classify", samples / "reviews.csv", *at(server))
     assert said.status == 0
     assert "A run that died may have paid 1 row without an answer: 1\n" in said.err
-    assert "Perhaps paid without an answer: 1 request" in said.err
+    assert "Possibly billed without an answer: 1 request" in said.err
 
 
 def test_what_a_signal_leaves_half_made_says_nothing() -> None:

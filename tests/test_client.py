@@ -213,13 +213,13 @@ def test_the_deadline_is_for_the_whole_attempt(handle: Handler) -> None:
     assert outcome.latency_s < 2
 
 
-def test_a_body_that_ends_early_is_cut_and_perhaps_paid() -> None:
+def test_a_body_that_ends_early_is_cut_and_possibly_billed() -> None:
     outcome = send(saying(b'HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{"id":'))
     assert isinstance(outcome, Failure)
     assert (outcome.kind, outcome.paid, outcome.partial) == (FailureKind.CUT, Paid.MAYBE, b'{"id":')
 
 
-def test_a_connection_that_closes_without_an_answer_is_perhaps_paid() -> None:
+def test_a_connection_that_closes_without_an_answer_is_possibly_billed() -> None:
     outcome = send(saying(b""))
     assert isinstance(outcome, Failure)
     assert (outcome.kind, outcome.paid) == (FailureKind.RESET, Paid.MAYBE)

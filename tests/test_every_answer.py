@@ -110,7 +110,7 @@ def test_an_answer_that_does_not_fit_is_asked_for_once_more_with_the_reason(benc
 def test_an_answer_that_never_fits_fails_its_row_with_the_reason(bench: Bench) -> None:
     bench.dictate("no JSON at all")
     bench.file("mails.jsonl", [{"text": "The toaster burns!"}])
-    words = ("run", "-p", "{{ text }}", bench.folder / "mails.jsonl", "--schema", SHORT, "--no-brake")
+    words = ("run", "-p", "{{ text }}", bench.folder / "mails.jsonl", "--schema", SHORT, "--no-early-stop")
     bench.run(*words, status=1)
     assert len(bench.bodies) == 2
     (row,) = bench.out("mails.run.jsonl")
@@ -160,7 +160,7 @@ def test_every_finish_reason_is_a_status_and_is_counted(
 ) -> None:
     bench.complete(**choice)
     bench.file("rows.jsonl", [{"text": "Hello"}])
-    said = bench.run("run", "-p", "{{ text }}", bench.folder / "rows.jsonl", "--no-brake", status=status)
+    said = bench.run("run", "-p", "{{ text }}", bench.folder / "rows.jsonl", "--no-early-stop", status=status)
     (row,) = bench.out("rows.run.jsonl")
     response, finish_reason, error = columns
     assert (row["response"], row["finish_reason"]) == (response, finish_reason)

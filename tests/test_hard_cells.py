@@ -56,7 +56,7 @@ def tables(draw: st.DrawFn) -> tuple[list[str], list[list[str]]]:
 def run_file(source: Path, output: Path, **options: str) -> None:
     flags = {
         "input": str(source), "output": str(output), "base_url": "http://127.0.0.1:9/v1", "model": "m",
-        "prompt": "{{ text }}", "column": "text", "prefix": "llm_", "no_brake": True, **options,
+        "prompt": "{{ text }}", "column": "text", "prefix": "llm_", "no_early_stop": True, **options,
     }  # fmt: skip
     run_job(assemble("run", flags, {}), client=Echo())
 

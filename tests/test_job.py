@@ -27,7 +27,13 @@ def test_the_simplest_job_has_the_defaults_of_the_design() -> None:
     )
     assert job.journal == Path("in/rows.summarize.csv.journal")
     assert job.pace == Pace()
-    assert (job.grace_s, job.allow_failed, job.via, job.brake, job.reask) == (30.0, 0.0, "online", True, 1)
+    assert (job.grace_s, job.allow_failed, job.via, job.early_stop, job.reask) == (
+        30.0,
+        0.0,
+        "online",
+        True,
+        1,
+    )
     assert job.template is not None
     assert job.template.parameters == {"temperature": 0.3, "max_tokens": 150}
     assert (job.variables, job.parameters) == ({}, {})
@@ -182,7 +188,7 @@ def test_every_setting_reaches_the_job(tmp_path: Path) -> None:
         media_root=str(tmp_path), tools=str(tools), tool_choice="look", reask=2, max_input_tokens=13,
         on_long="truncate", columns="summary,error", add="cost", prefix="x_", summary="runs.jsonl", force=True,
         sample=14, seed=15, dedupe=True, reuse=["old.csv"], max_cost="5", max_requests=16, max_total_tokens=17,
-        prices=str(prices), no_brake=True, via="batch", retry_failed=True, accept_change=True, restart=True,
+        prices=str(prices), no_early_stop=True, via="batch", retry_failed=True, accept_change=True, restart=True,
         allow_failed="2%", grace=18, wait_lock=19, journal="j", model="gpt-4o",
     )  # fmt: skip
     assert (job.column, job.system, job.delimiter, job.encoding) == ("review", "Be brief.", ";", "cp1252")
@@ -198,7 +204,7 @@ def test_every_setting_reaches_the_job(tmp_path: Path) -> None:
     assert (job.columns, job.add, job.prefix, job.reask) == (("summary", "error"), ("cost",), "x_", 2)
     assert (job.sample, job.seed, job.dedupe, job.reuse) == (14, 15, True, (Path("old.csv"),))
     assert (job.max_cost, job.max_requests, job.max_total_tokens) == (Decimal(5), 16, 17)
-    assert (job.prices, job.brake, job.via) == (prices, False, "batch")
+    assert (job.prices, job.early_stop, job.via) == (prices, False, "batch")
     assert job.force and job.retry_failed and job.accept_change and job.restart
     assert (job.allow_failed, job.grace_s, job.wait_lock_s) == (0.02, 18, 19)
     assert (job.journal, job.summary, job.endpoint.model) == (Path("j"), Path("runs.jsonl"), "gpt-4o")

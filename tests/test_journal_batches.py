@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from batchllm.errors import InputError
-from batchllm.journal import BatchRecord, Journal, JournalReader, Stage, State, new_name
+from batchllm.journal import BatchRecord, BatchState, Journal, JournalReader, State, new_name
 from batchllm.records import Failure, FailureKind, Paid, Response
 from tests.fakes import answered
 
@@ -144,9 +144,9 @@ def test_a_batch_keeps_what_the_endpoint_said_across_runs(path: Path) -> None:
         journal = Journal.open(path, clock=lambda: 5.0)
         batch = prepared(journal, await admitted(journal, 2))
         errors = ({"code": "x", "line": 1},)
-        after = journal.batches.update(batch, stage=Stage.ENDED, status="failed", errors=errors, total=2)
-        assert (after.stage, after.status, after.errors, after.moved_at) == (
-            Stage.ENDED,
+        after = journal.batches.update(batch, state=BatchState.ENDED, status="failed", errors=errors, total=2)
+        assert (after.state, after.status, after.errors, after.moved_at) == (
+            BatchState.ENDED,
             "failed",
             errors,
             5.0,
@@ -154,7 +154,7 @@ def test_a_batch_keeps_what_the_endpoint_said_across_runs(path: Path) -> None:
         journal.close()
         with Journal.open(path) as again:
             assert again.batches.all() == [after]
-            again.batches.update(after, stage=Stage.DONE)
+            again.batches.update(after, state=BatchState.DONE)
             assert again.batches.live() == []
 
     run(work())

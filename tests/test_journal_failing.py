@@ -8,7 +8,7 @@ import pytest
 
 from batchllm.errors import StorageFailure
 from batchllm.journal import Journal, JournalReader, State
-from batchllm.journal.store import Group, Store, Written
+from batchllm.journal.store import Group, GroupResult, Store
 from tests.journal_jobs import admit, key_of, response, save
 
 
@@ -25,7 +25,7 @@ def test_a_defect_in_the_thread_reaches_every_waiter(path: Path, monkeypatch: py
         journal.begin_plan("job")
         rows = await admit(journal, range(3))
 
-        def broken(self: Store, group: Group) -> Written:
+        def broken(self: Store, group: Group) -> GroupResult:
             raise ZeroDivisionError
 
         monkeypatch.setattr(Store, "write", broken)
@@ -50,7 +50,7 @@ def test_an_error_of_the_disk_ends_all_writing(path: Path, monkeypatch: pytest.M
         attempt_ids = await journal.intend([(row.request_id or 0, None) for row in rows])
         write = Store.write
 
-        def failing(self: Store, group: Group) -> Written:
+        def failing(self: Store, group: Group) -> GroupResult:
             tries.append(group)
             error = sqlite3.OperationalError("disk I/O error")
             error.sqlite_errorcode = 1034  # SQLITE_IOERR_FSYNC

@@ -76,17 +76,17 @@ def test_a_new_journal_has_its_schema_and_its_name(path: Path) -> None:
 
 
 def test_what_a_crash_left_of_a_half_made_journal_does_not_matter(path: Path) -> None:
-    draft = path.with_name(path.name + ".new")
-    draft.write_bytes(b"half a schema")
+    new_path = path.with_name(path.name + ".new")
+    new_path.write_bytes(b"half a schema")
     for suffix in ("-wal", "-shm", "-journal"):
-        Path(f"{draft}{suffix}").write_bytes(b"rubbish")
+        Path(f"{new_path}{suffix}").write_bytes(b"rubbish")
     Path(f"{path}-wal").write_bytes(b"of a journal that is no more")
     with Journal.open(path) as journal:
         assert journal.new
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
-def test_a_link_planted_at_the_draft_is_not_followed(path: Path, tmp_path: Path) -> None:
+def test_a_link_planted_at_the_new_path_is_not_followed(path: Path, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     path.with_name(path.name + ".new").symlink_to(victim)
@@ -123,7 +123,7 @@ def test_what_is_no_journal_is_refused_and_left_alone(path: Path, opened: type) 
 @pytest.mark.parametrize("opened", [Journal.open, JournalReader.open], ids=["writer", "reader"])
 @pytest.mark.parametrize(
     ("pragma", "match"),
-    [("user_version = 2", "version 2"), ("application_id = 7", "not a journal of batchllm")],
+    [("user_version = 3", "version 3"), ("application_id = 7", "not a journal of batchllm")],
 )
 def test_another_version_or_program_is_refused_in_one_sentence(
     path: Path, opened: type, pragma: str, match: str

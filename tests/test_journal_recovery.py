@@ -282,9 +282,9 @@ def test_no_acknowledged_answer_is_lost_in_twenty_kills(path: Path) -> None:
         for entry in entries:
             name, ordinal = f"row {entry.row_index % (rows // 2)}", entry.row_index // (rows // 2)
             assert entry.body == answer_to(name, ordinal)
-        attempts, maybe_paid = reader.count_attempts()
+        attempts, possibly_billed = reader.count_attempts()
     assert attempts >= sent >= rows
-    assert attempts - rows <= maybe_paid <= 32 * kills
+    assert attempts - rows <= possibly_billed <= 32 * kills
 
 
 def test_recovery_writes_what_the_clock_says(path: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from batchllm.errors import JobError
 from batchllm.journal import Journal, JournalReader, State, inbox
-from batchllm.journal.store import Group, Store, Written
+from batchllm.journal.store import Group, GroupResult, Store
 from batchllm.records import Failure, FailureKind, Paid, Response
 from tests.journal_jobs import admit, answer_to, key_of, response, run, save, ticking
 
@@ -75,7 +75,7 @@ def test_many_saves_share_one_commit(path: Path, monkeypatch: pytest.MonkeyPatch
     busy, gathered = threading.Event(), threading.Event()
     write = Store.write
 
-    def slow(self: Store, group: Group) -> Written:
+    def slow(self: Store, group: Group) -> GroupResult:
         if group.replies:
             groups.append(len(group.replies))
             busy.set()
@@ -167,7 +167,7 @@ def test_a_save_is_on_the_disk_when_it_returns(path: Path) -> None:
     asyncio.run(whole())
 
 
-def test_the_database_is_set_up_to_lose_nothing(path: Path) -> None:
+def test_the_database_is_prepare_job_to_lose_nothing(path: Path) -> None:
     journal = Journal.open(path, threaded=False)
     found = {
         name: journal._store.connection.execute(f"PRAGMA {name}").fetchone()[0]
@@ -356,7 +356,7 @@ def test_the_rate_is_bounded_by_the_disk_not_by_the_rows(path: Path) -> None:
         nonlocal commits
         write = Store.write
 
-        def counted(self: Store, group: Group) -> Written:
+        def counted(self: Store, group: Group) -> GroupResult:
             nonlocal commits
             commits += 1
             time.sleep(0.002)  # the disk; in the journal's own thread

@@ -8,7 +8,7 @@ import pytest
 from batchllm.limiter import Cost, Limiter
 from batchllm.limiter.pace import MARGIN
 from batchllm.records import Pace, Response
-from batchllm.retry import Fate, RetryPolicy, Verdict, classify, seconds
+from batchllm.retry import Disposition, RetryPolicy, Verdict, classify, seconds
 from tests.limiter_bench import scenarios as s
 from tests.limiter_bench.grants import FixedWindow, SlidingLog
 from tests.limiter_bench.servers import BROKEN, CONNECT, Api, Faulty
@@ -56,7 +56,7 @@ def test_03_no_burst_at_the_start_nor_after_an_idle_time() -> None:
 def test_04_a_refusal_is_read_by_status_and_by_code() -> None:
     for status, body in ((429, b'{"error": {"code": "rate_limit_exceeded"}}'), (429, b""),
                          (200, b'{"error": {"code": 429}}')):  # fmt: skip
-        assert classify(Response(status, {}, body, 0.1)).fate is Fate.REFUSED
+        assert classify(Response(status, {}, body, 0.1)).disposition is Disposition.REFUSED
 
 
 def test_05_the_sdk_never_retries_behind_our_back() -> None:
@@ -96,7 +96,7 @@ def test_06_backing_off_holds_no_slot() -> None:
 
 
 def test_07_one_event_costs_no_more_refusals_than_are_in_flight() -> None:
-    closed = Verdict(Fate.REFUSED, "rate_limit", retry_after_s=1.0)
+    closed = Verdict(Disposition.REFUSED, "rate_limit", retry_after_s=1.0)
     server = Faulty(Api(), lambda w: (closed, 0.005) if 20.0 <= w.now < 30.0 else None)
     client = s.drive(s.limiter(Pace(concurrency=50, requests_per_minute=3000)), server, s.equal_rows(), 40.0)
     first = min(client.record.refusal_times)
@@ -202,7 +202,7 @@ def test_15_what_is_cancelled_leaves_nothing_behind() -> None:
     limiter.released(0.0, first)
     assert limiter.in_flight == 0
     (second,) = limiter.poll(1.0).grants
-    limiter.refused(1.0, second, Verdict(Fate.REFUSED, "rate_limit", retry_after_s=1.0), {})
+    limiter.refused(1.0, second, Verdict(Disposition.REFUSED, "rate_limit", retry_after_s=1.0), {})
     (probe,) = limiter.poll(2.0).grants
     limiter.released(2.0, probe)
     assert len(limiter.poll(2.1).grants) == 1
@@ -225,7 +225,7 @@ def test_17_nothing_is_given_back_that_the_endpoint_keeps() -> None:
 
 
 def test_18_refusals_never_use_up_a_row_s_attempts() -> None:
-    closed = Verdict(Fate.REFUSED, "rate_limit", retry_after_s=5.0)
+    closed = Verdict(Disposition.REFUSED, "rate_limit", retry_after_s=5.0)
     server = Faulty(Api(), lambda w: (closed, 0.005) if 10.0 <= w.now < 610.0 else None)
     client = s.drive(s.limiter(Pace(concurrency=20)), server, few(2000), 2000.0)
     assert client.record.lost == 0
@@ -236,7 +236,7 @@ def test_18_refusals_never_use_up_a_row_s_attempts() -> None:
 def test_19_a_spent_quota_is_never_tried_again() -> None:
     body = b'{"error": {"message": "You exceeded your quota", "type": "insufficient_quota", "code": null}}'
     verdict = classify(Response(429, {}, body, 0.1))
-    assert verdict.fate is Fate.FATAL
+    assert verdict.disposition is Disposition.FATAL
     assert RetryPolicy(5).delay_s(1, 0, verdict) is None
 
 
@@ -258,7 +258,7 @@ def test_21_fifty_late_refusals_are_one_event_and_one_cut() -> None:
     limiter.released(0.3, first)
     flying = [row for ms in range(400, 500, 5) for row in limiter.poll(ms / 1e3).grants]
     assert len(flying) >= 50
-    refused = Verdict(Fate.REFUSED, "rate_limit", retry_after_s=0.1)
+    refused = Verdict(Disposition.REFUSED, "rate_limit", retry_after_s=0.1)
     for row in flying[:25]:
         limiter.refused(0.7, row, refused, {})
     (probe,) = limiter.poll(0.9).grants
@@ -304,10 +304,10 @@ def test_23_longer_answers_do_not_shrink_concurrency() -> None:
 
 def test_24_a_web_page_or_an_error_with_200_is_no_answer() -> None:
     for body in (b"<html></html>", b'{"error": {"message": "boom"}}', b"\n\n"):
-        assert classify(Response(200, {}, body, 0.1)).fate is not Fate.ANSWERED
+        assert classify(Response(200, {}, body, 0.1)).disposition is not Disposition.ANSWERED
     assert (
-        classify(Response(200, {}, b'\n\n{"choices": [{"finish_reason": "stop"}]}', 0.1)).fate
-        is Fate.ANSWERED
+        classify(Response(200, {}, b'\n\n{"choices": [{"finish_reason": "stop"}]}', 0.1)).disposition
+        is Disposition.ANSWERED
     )
 
 
@@ -349,7 +349,7 @@ def test_28_an_outage_takes_no_row_with_it() -> None:
 
 
 def test_29_the_reply_of_a_hung_server_is_waited_for_without_losing_rows() -> None:
-    timeout = Verdict(Fate.UNKNOWN, "timeout")
+    timeout = Verdict(Disposition.UNKNOWN, "timeout")
     server = Faulty(Api(), lambda w: (timeout, 90.0) if 50.0 <= w.now < 140.0 else None)
     client = s.drive(s.limiter(Pace(concurrency=64)), server, few(6000), 1000.0)
     assert client.record.lost == 0

@@ -11,14 +11,14 @@ from batchllm.limiter import Cost, Limiter
 from batchllm.limiter.concurrency import NEW_SLOTS_AT_ONCE, NEW_SLOTS_PER_S
 from batchllm.limiter.pace import BIN_S, GUARD_S
 from batchllm.records import Pace, Usage
-from batchllm.retry import Fate, Verdict
+from batchllm.retry import Disposition, Verdict
 
 COST = Cost(100, 200)
 USED = Usage(100, 50, 150)
-REFUSED = Verdict(Fate.REFUSED, "rate_limit", "requests per min (RPM)")
-BROKEN = Verdict(Fate.TRANSIENT, "http_500", "it answered 500")
-CONNECT = Verdict(Fate.TRANSIENT, "connect", "no connection")
-BUSY = Verdict(Fate.OVERLOADED, "overloaded", "server busy")
+REFUSED = Verdict(Disposition.REFUSED, "rate_limit", "requests per min (RPM)")
+BROKEN = Verdict(Disposition.TRANSIENT, "http_500", "it answered 500")
+CONNECT = Verdict(Disposition.TRANSIENT, "connect", "no connection")
+BUSY = Verdict(Disposition.OVERLOADED, "overloaded", "server busy")
 
 
 class Item:
@@ -156,7 +156,7 @@ def test_a_refused_row_goes_first_and_alone_when_the_pause_is_over() -> None:
     limiter = make(10, concurrency=3)
     warm(limiter)
     flying = limiter.poll(0.0).grants
-    limiter.refused(1.0, flying[1], Verdict(Fate.REFUSED, "rate_limit", retry_after_s=20.0), {})
+    limiter.refused(1.0, flying[1], Verdict(Disposition.REFUSED, "rate_limit", retry_after_s=20.0), {})
     poll = limiter.poll(1.0)
     assert (poll.grants, poll.wake_at) == ([], 21.0)
     assert limiter.view(1.0).limits == "pause"
@@ -194,7 +194,7 @@ def test_a_longer_pause_than_max_wait_stops_the_job() -> None:
     limiter = make(10, concurrency=5, max_wait_s=60.0)
     warm(limiter)
     item = limiter.poll(0.0).grants[0]
-    limiter.refused(0.1, item, Verdict(Fate.REFUSED, "rate_limit", retry_after_s=86_400.0), {})
+    limiter.refused(0.1, item, Verdict(Disposition.REFUSED, "rate_limit", retry_after_s=86_400.0), {})
     with pytest.raises(Unavailable, match="--max-wait"):
         limiter.poll(0.2)
 
@@ -238,7 +238,7 @@ def test_withdrawn_rows_leave_no_trace() -> None:
 def test_a_rejected_first_row_proves_the_key() -> None:
     limiter = make(10, concurrency=4)
     (first,) = limiter.poll(0.0).grants
-    limiter.failed(1.0, first, Verdict(Fate.REJECTED, "http_400"), {})
+    limiter.failed(1.0, first, Verdict(Disposition.REJECTED, "http_400"), {})
     limiter.released(1.0, first)
     assert len(limiter.poll(1.0).grants) == 4
 
@@ -249,7 +249,7 @@ def test_an_outage_shows_its_cause_and_when_the_run_gives_up(worked: bool, gives
     if worked:
         warm(limiter)
     for item in limiter.poll(0.5).grants:
-        limiter.failed(1.0, item, Verdict(Fate.TRANSIENT, "connect", "no\nconnection"), {})
+        limiter.failed(1.0, item, Verdict(Disposition.TRANSIENT, "connect", "no\nconnection"), {})
         limiter.released(1.0, item)
     view = limiter.view(1.0)
     assert (view.limits, view.trouble, view.gives_up_at) == ("outage", "no connection", gives_up_at)
@@ -299,7 +299,7 @@ def found_after(seconds: float) -> tuple[Limiter[Item], float]:
         now += 0.5
         for item in limiter.poll(now).grants[:1]:
             answer(limiter, now, item)
-    flying = [ticket.item for ticket in limiter._flights.values()]
+    flying = [queued.item for queued in limiter._flights.values()]
     for item in flying:
         limiter.refused(now, item, REFUSED, {})
     probe_at = limiter.poll(now).wake_at
@@ -508,7 +508,7 @@ def test_an_endpoint_that_is_loading_for_ever_stops_the_job_after_max_outage() -
         while now < 1000.0:
             poll = limiter.poll(now)
             for item in poll.grants:
-                limiter.refused(now, item, Verdict(Fate.REFUSED, "loading", retry_after_s=2.0), {})
+                limiter.refused(now, item, Verdict(Disposition.REFUSED, "loading", retry_after_s=2.0), {})
             now = poll.wake_at if poll.wake_at is not None else now
     assert 60.0 < now < 70.0
 
@@ -517,7 +517,9 @@ def test_what_the_endpoint_charges_is_remembered_too() -> None:
     limiter = make(2, tokens_per_minute=60_000.0, concurrency=3)
     warm(limiter)
     (item,) = limiter.poll(0.0).grants
-    limiter.refused(0.1, item, Verdict(Fate.REFUSED, "rate_limit", "TPM", 1.0, requested_tokens=400), {})
+    limiter.refused(
+        0.1, item, Verdict(Disposition.REFUSED, "rate_limit", "TPM", 1.0, requested_tokens=400), {}
+    )
     again: Limiter[Item] = Limiter(
         Pace(tokens_per_minute=60_000.0), charge="max_tokens", now=0.0, learned=limiter.learned()
     )

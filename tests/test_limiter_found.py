@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchllm.limiter.found import BELOW, LEAST_LET_IN, LONGEST_S, UNSOUND_S, Found, Ramp, Sent
-from batchllm.limiter.limits import Limits
+from batchllm.limiter.limits import LaneLimits
 from batchllm.records import Pace
 
 RATES = st.floats(0.01, 1000.0)
@@ -104,7 +104,7 @@ def test_where_nothing_is_known_the_pace_begins_at_four_a_second_and_doubles_eve
 
 @pytest.mark.parametrize("let_in", range(LEAST_LET_IN))
 def test_fewer_than_three_that_were_let_in_make_no_estimate(let_in: int) -> None:
-    limits = Limits(Pace(), 0.0, {})
+    limits = LaneLimits(Pace(), 0.0, {})
     for second in range(let_in):
         limits.take(float(second), (1.0, 300.0))
     limits.learn(400.0, "requests", 399.0, refusals=1, noisy=False)
@@ -113,7 +113,7 @@ def test_fewer_than_three_that_were_let_in_make_no_estimate(let_in: int) -> None
 
 
 def test_three_that_were_let_in_make_one() -> None:
-    limits = Limits(Pace(), 0.0, {})
+    limits = LaneLimits(Pace(), 0.0, {})
     for second in range(LEAST_LET_IN):
         limits.take(float(second), (1.0, 300.0))
     limits.learn(30.0, "requests", 3.0, refusals=1, noisy=False)
@@ -124,7 +124,7 @@ def test_three_that_were_let_in_make_one() -> None:
 
 @pytest.mark.parametrize(("seconds", "goes"), [(59.0, False), (61.0, True)])
 def test_an_estimate_goes_to_the_next_run_when_it_rests_on_a_minute(seconds: float, goes: bool) -> None:
-    limits = Limits(Pace(), 0.0, {})
+    limits = LaneLimits(Pace(), 0.0, {})
     for second in range(int(seconds)):
         limits.take(float(second), (1.0, 300.0))
     limits.learn(seconds, "requests", seconds - 0.3, refusals=1, noisy=False)
@@ -132,7 +132,7 @@ def test_an_estimate_goes_to_the_next_run_when_it_rests_on_a_minute(seconds: flo
 
 
 def test_an_estimate_of_an_earlier_run_is_believed_for_seconds() -> None:
-    limits = Limits(Pace(), 0.0, {"requests_found_per_s": 10.0})
+    limits = LaneLimits(Pace(), 0.0, {"requests_found_per_s": 10.0})
     found = limits.of("requests").found
     assert found is not None
     assert found.span_s == UNSOUND_S
@@ -140,7 +140,7 @@ def test_an_estimate_of_an_earlier_run_is_believed_for_seconds() -> None:
 
 
 def test_an_estimate_of_tokens_of_an_earlier_run_is_believed_for_as_long() -> None:
-    limits = Limits(Pace(), 0.0, {"tokens_found_per_s": 10_000.0})
+    limits = LaneLimits(Pace(), 0.0, {"tokens_found_per_s": 10_000.0})
     limits.take(0.0, (1.0, 500.0))
     found = limits.of("tokens").found
     assert found is not None

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from batchllm import counters as tally
+from batchllm import counters as counters
 from batchllm.limiter import (
     breaker,
     charge,
@@ -27,7 +27,7 @@ from batchllm.limiter import (
     stock,
 )
 from batchllm.limiter.queue import Queue
-from batchllm.retry import Fate, RetryPolicy, Verdict, policy, reading
+from batchllm.retry import Disposition, RetryPolicy, Verdict, policy, reading
 from tests import test_limiter_bugs as bugs
 from tests import test_limiter_dispatcher as dispatched
 from tests import test_limiter_found as finding
@@ -169,8 +169,8 @@ def refusals_are_attempts(patch: Patch) -> None:
     real = RetryPolicy.delay_s
 
     def delay_s(self: Any, attempts: int, maybe: int, verdict: Verdict) -> float | None:
-        if verdict.fate is Fate.REFUSED:
-            verdict = Verdict(Fate.TRANSIENT, verdict.reason)
+        if verdict.disposition is Disposition.REFUSED:
+            verdict = Verdict(Disposition.TRANSIENT, verdict.reason)
         return real(self, attempts, maybe, verdict)
 
     patch.setattr(policy.RetryPolicy, "delay_s", delay_s)
@@ -290,7 +290,7 @@ def spent_window_is_a_rate(patch: Patch) -> None:
 
 def every_refusal_is_a_limit(patch: Patch) -> None:
     """L2: a refusal at random lowers the pace."""
-    patch.setattr(refusals.Refusals, "refused", lambda self, now, ticket, **more: refusals.Meaning.LIMIT)
+    patch.setattr(refusals.Refusals, "refused", lambda self, now, queued, **more: refusals.Meaning.LIMIT)
     patch.setattr(refusals.Refusals, "in_vain", lambda self, now, **more: refusals.Finding.WAIT)
 
 
@@ -314,7 +314,7 @@ def pace_of_the_last_instant(patch: Patch) -> None:
     def leaves(self: Any, now: float) -> None:
         self.first_s, self.last_s, self.requests = self.last_s, now, min(2, self.requests + 1)
 
-    patch.setattr(tally.Held, "leaves", leaves)
+    patch.setattr(counters.Held, "leaves", leaves)
 
 
 def stretched_over_a_minute(patch: Patch) -> None:
@@ -353,7 +353,7 @@ def gaps_double(patch: Patch) -> None:
 
 def no_cap(patch: Patch) -> None:
     """A cap of requests in flight is taken for a rate."""
-    patch.setattr(refusals.Refusals, "_capped", lambda self, now, ticket: False)
+    patch.setattr(refusals.Refusals, "_capped", lambda self, now, queued: False)
 
 
 def noise_for_ever(patch: Patch) -> None:

@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchllm.limiter import Cost, Limiter
-from batchllm.limiter.queue import REFUSED, Ticket
+from batchllm.limiter.queue import REFUSED, QueuedItem
 from batchllm.limiter.refusals import CAP_RESTS_S, IN_VAIN, Finding, Meaning, Refusals
 from batchllm.records import Pace, Usage
-from batchllm.retry import Fate, Verdict
+from batchllm.retry import Disposition, Verdict
 
 QUIET_S = 0.3
 BACK_S = 0.05
-BARE = Verdict(Fate.REFUSED, "rate_limit", "too many requests")
+BARE = Verdict(Disposition.REFUSED, "rate_limit", "too many requests")
 
 
 class Endpoint:
@@ -25,13 +25,13 @@ class Endpoint:
         self.now, self._gap_s = 0.0, gap_s
         self.said: list[Meaning] = []
 
-    def leave(self, beside: int = 0) -> Ticket[object]:
+    def leave(self, beside: int = 0) -> QueuedItem[object]:
         """A request leaves."""
         self.now += self._gap_s
-        ticket: Ticket[object] = Ticket(object(), Cost(1, 1), "m", 1)
-        ticket.sent_at = self.now
-        self.refusals.sent(ticket, beside)
-        return ticket
+        queued: QueuedItem[object] = QueuedItem(object(), Cost(1, 1), "m", 1)
+        queued.sent_at = self.now
+        self.refusals.sent(queued, beside)
+        return queued
 
     def let_in(self, count: int = 1, beside: int = 0) -> None:
         """Requests are let in."""
@@ -40,8 +40,8 @@ class Endpoint:
 
     def refuse(self, beside: int = 0, *, believed: bool = True) -> Meaning:
         """A request is refused."""
-        ticket = self.leave(beside)
-        said = self.refusals.refused(self.now + BACK_S, ticket, believed=believed, quiet_s=QUIET_S)
+        queued = self.leave(beside)
+        said = self.refusals.refused(self.now + BACK_S, queued, believed=believed, quiet_s=QUIET_S)
         self.said.append(said)
         return said
 

@@ -5,9 +5,9 @@ The proof runs 2,000 worlds. ``python -m tests.limiter_worlds`` runs others, and
 
 import pytest
 
-from tests.limiter_worlds.campaign import run_all
 from tests.limiter_worlds.classes import CLASSES, ORDER, spec_of
 from tests.limiter_worlds.figures import FIGURES, OVERALL, SHORT, misses, overall, table
+from tests.limiter_worlds.session import run_all
 from tests.limiter_worlds.shrink import shrunk
 from tests.limiter_worlds.world import Outcome
 

@@ -78,7 +78,7 @@ class Bench:
     def __init__(self, folder: Path, command: Command, base_url: str) -> None:
         self.folder = folder
         self._command = command
-        self._place = ("--base-url", base_url, "-c", 2, "--no-brake")
+        self._place = ("--base-url", base_url, "-c", 2, "--no-early-stop")
 
     def write(self, name: str, rows: list[dict[str, Any]]) -> Path:
         path = self.folder / name

@@ -14,7 +14,7 @@ from batchllm.simulator import Scripted
 from tests.batch_jobs import BatchJob, simulated
 from tests.bench import Bench
 from tests.fakes import FakeClient, answered, chat_body, rows_with, status
-from tests.test_batch_road import change_downloads
+from tests.test_batch_loop import change_downloads
 from tests.test_runner_online import Trip
 
 BLOCKED = b"<html><head><title>Request blocked</title></head><body><h1>403</h1>blocked</body></html>"
@@ -103,8 +103,8 @@ def test_a_cluster_of_refused_rows_does_not_keep_the_others_from_their_answers(b
 def test_four_refused_rows_at_the_end_fail(tmp_path: Path) -> None:
     trip = Trip(tmp_path, FakeClient(rows_with(range(16, 20), status(403, "blocked")))).run()
     assert [trip.states[row] for row in range(16, 20)] == [State.FAILED] * 4
-    assert (trip.tally.answered, trip.tally.failed) == (16, 4)
-    assert trip.tally.failed_by_reason == {"http_403": 4}
+    assert (trip.counters.answered, trip.counters.failed) == (16, 4)
+    assert trip.counters.failed_by_reason == {"http_403": 4}
 
 
 def test_five_refused_rows_in_a_row_stay_open_with_all_that_was_refused(tmp_path: Path) -> None:
@@ -123,13 +123,13 @@ def test_five_refused_rows_in_a_row_stay_open_with_all_that_was_refused(tmp_path
         trip.run()
     assert [trip.states[row] for row in range(5)] == [State.ANSWERED] * 5
     assert {trip.states[row] for row in range(5, 40)} == {State.OPEN}
-    assert (trip.tally.answered, trip.tally.failed) == (5, 0)
+    assert (trip.counters.answered, trip.counters.failed) == (5, 0)
 
 
 def test_refusals_with_successes_between_them_never_stop_a_job(tmp_path: Path) -> None:
     client = FakeClient(rows_with(range(3, 200, 4), status(404, "no such model")))
     trip = Trip(tmp_path, client, rows=200).run()
-    assert (trip.tally.answered, trip.tally.failed) == (150, 50)
+    assert (trip.counters.answered, trip.counters.failed) == (150, 50)
     assert len(client.sent) == 200
 
 
@@ -149,7 +149,7 @@ def test_refused_rows_that_are_held_when_a_signal_comes_are_unfinished(tmp_path:
         trip.run(stop_at=50.0)
     assert trip.states[16] is State.OPEN
     assert trip.states[15] is State.OPEN
-    assert trip.tally.answered == 15
+    assert trip.counters.answered == 15
 
 
 def test_an_endpoint_that_comes_back_with_a_refusal_is_not_down(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_an_endpoint_that_comes_back_with_a_refusal_is_not_down(tmp_path: Path) 
         return answered() if request.row_index < 5 or attempt > 2 else status(503)
 
     trip = Trip(tmp_path, FakeClient(script), rows=40).run()
-    assert (trip.tally.answered, trip.tally.failed) == (39, 1)
+    assert (trip.counters.answered, trip.counters.failed) == (39, 1)
 
 
 def test_a_refused_line_of_a_batch_is_its_rows_failure(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from batchllm.errors import UsageError
 from batchllm.records import Answer, ChatRequest
-from batchllm.request import RequestBuilder, Skipped, Unsendable, answer_spec, ask_again, request_key
+from batchllm.request import RequestBuilder, Skipped, Unsendable, answer_spec, reask, request_key
 from batchllm.source.jsonl import WrittenNumber
 from batchllm.template import load, parse
 from tests.request_jobs import body_of, builder_of, built, make_job, make_row
@@ -240,7 +240,7 @@ def test_answer_spec_has_the_labels_and_the_schema_of_the_job() -> None:
 
 def test_asking_again_goes_on_from_the_answer_and_keeps_the_key() -> None:
     request = built(make_job(), TEXT)
-    again = ask_again(request, Answer(text='{"a": 1}', error="the answer does not fit the schema: $.a"), len)
+    again = reask(request, Answer(text='{"a": 1}', error="the answer does not fit the schema: $.a"), len)
     messages = orjson.loads(again.body)["messages"]
     assert messages[:2] == orjson.loads(request.body)["messages"]
     assert messages[2] == {"role": "assistant", "content": '{"a": 1}'}

@@ -8,7 +8,7 @@ import pytest
 from batchllm.records import ChatRequest
 from batchllm.request import Skipped, Unsendable, images
 from batchllm.request.images import MAX_BYTES, Media, image_kind
-from batchllm.request.outcome import Refused
+from batchllm.request.outcome import InvalidRow
 from batchllm.template import load, parse
 from tests.request_jobs import body_of, built, make_job, make_row
 
@@ -80,7 +80,7 @@ def test_web_and_data_urls_are_sent_as_they_are(url: str, root: Path) -> None:
 
 
 def test_without_a_media_root_no_file_is_read(root: Path) -> None:
-    with pytest.raises(Refused, match="--media-root"):
+    with pytest.raises(InvalidRow, match="--media-root"):
         Media(None).url(str(root / "a.png"))
 
 
@@ -137,7 +137,7 @@ def test_links_out_of_the_root_lead_nowhere(root: Path) -> None:
     (root / "file").symlink_to(root.parent / "secret.png")
     (root / "folder").symlink_to(root.parent)
     for cell in ("file", "folder/secret.png"):
-        with pytest.raises(Refused, match="outside"):
+        with pytest.raises(InvalidRow, match="outside"):
             Media(root).url(cell)
 
 
@@ -157,26 +157,26 @@ def test_a_link_put_in_after_the_check_is_not_followed(root: Path, monkeypatch: 
         return found
 
     monkeypatch.setattr(os.path, "realpath", swapped)
-    with pytest.raises(Refused, match="cannot be read"):
+    with pytest.raises(InvalidRow, match="cannot be read"):
         media.url("a.png")
 
 
 def test_what_is_no_regular_file_is_refused_without_waiting(root: Path) -> None:
     os.mkfifo(root / "pipe.png")
-    with pytest.raises(Refused, match="not a regular file"):
+    with pytest.raises(InvalidRow, match="not a regular file"):
         Media(root).url("pipe.png")
-    with pytest.raises(Refused, match="not a regular file"):
+    with pytest.raises(InvalidRow, match="not a regular file"):
         Media(root).url("inner")
 
 
 def test_a_file_too_large_or_not_an_image_is_refused(root: Path) -> None:
     (root / "note.png").write_text("not an image")
-    with pytest.raises(Refused, match="not PNG"):
+    with pytest.raises(InvalidRow, match="not PNG"):
         Media(root).url("note.png")
     with (root / "big.png").open("wb") as file:
         file.write(PNG)
         file.truncate(MAX_BYTES + 1)
-    with pytest.raises(Refused, match="larger than 20 MB"):
+    with pytest.raises(InvalidRow, match="larger than 20 MB"):
         Media(root).url("big.png")
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from batchllm.limiter.headers import Level, read
 from batchllm.records import Response
-from batchllm.retry import Fate, classify, seconds
+from batchllm.retry import Disposition, classify, seconds
 
 DATE = "Thu, 01 Jan 2026 00:00:00 GMT"
 NOW_S = 1_767_225_600
@@ -68,7 +68,7 @@ def said(words: str) -> dict[str, Any]:
 )  # fmt: skip
 def test_a_refusal_tells_its_pause(headers: dict[str, str], error: Any, pause_s: float | None) -> None:
     verdict = classify(refusal(headers, error))
-    assert verdict.fate is Fate.REFUSED
+    assert verdict.disposition is Disposition.REFUSED
     assert verdict.retry_after_s == pause_s
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import batchllm.retry as retry
 from batchllm.errors import ExitStatus
 from batchllm.records import Failure, FailureKind, Paid, Response
-from batchllm.retry import Fate, RetryPolicy, SameRejection, Verdict, classify, seconds
+from batchllm.retry import Disposition, RetryPolicy, SameRejection, Verdict, classify, seconds
 
 DATE = "Thu, 01 Jan 2026 00:00:00 GMT"
 
@@ -47,7 +47,7 @@ ANSWER = {"id": "x", "choices": [CHOICE], "usage": {"total_tokens": 3}}
     ],
 )
 def test_a_2xx_with_an_answer_is_final_whatever_it_says(body: object) -> None:
-    assert classify(response(200, body)).fate is Fate.ANSWERED
+    assert classify(response(200, body)).disposition is Disposition.ANSWERED
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_2xx_with_an_answer_is_final_whatever_it_says(body: object) -> None:
 )
 def test_a_2xx_that_is_no_json_object_was_not_paid_and_is_counted(body: bytes) -> None:
     verdict = classify(response(200, body))
-    assert (verdict.fate, verdict.reason) == (Fate.TRANSIENT, "bad_body")
+    assert (verdict.disposition, verdict.reason) == (Disposition.TRANSIENT, "bad_body")
 
 
 QUOTA = ["insufficient_quota", "credit_balance_exhausted", "organization_spend_limit_exceeded",
@@ -73,62 +73,65 @@ GEMINI = [{"error": {"code": 429, "message": "You exceeded your current quota, p
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "fate", "reason"),
+    ("status", "body", "disposition", "reason"),
     [
-        (401, openai("Incorrect API key provided", "invalid_api_key"), Fate.FATAL, "http_401"),
-        (403, openai("Country not supported"), Fate.FATAL, "http_403"),
-        (403, openai("Input was flagged by moderation", 403), Fate.REJECTED, "http_403"),
-        (404, openai("The model `gpt-9` does not exist", "model_not_found"), Fate.FATAL, "http_404"),
-        (404, b"404 page not found", Fate.FATAL, "http_404"),
-        (404, b"", Fate.FATAL, "http_404"),
-        (404, {"detail": "Not Found"}, Fate.FATAL, "http_404"),
-        (404, openai("No such file: file-1"), Fate.REJECTED, "http_404"),
-        (405, b"", Fate.FATAL, "http_405"),
-        (402, openai("Insufficient Balance"), Fate.FATAL, "quota"),
-        *[(429, openai("You exceeded", code), Fate.FATAL, "quota") for code in QUOTA],
-        (429, openai("You exceeded your current quota", None, "insufficient_quota"), Fate.FATAL, "quota"),
+        (401, openai("Incorrect API key provided", "invalid_api_key"), Disposition.FATAL, "http_401"),
+        (403, openai("Country not supported"), Disposition.FATAL, "http_403"),
+        (403, openai("Input was flagged by moderation", 403), Disposition.REJECTED, "http_403"),
+        (404, openai("The model `gpt-9` does not exist", "model_not_found"), Disposition.FATAL, "http_404"),
+        (404, b"404 page not found", Disposition.FATAL, "http_404"),
+        (404, b"", Disposition.FATAL, "http_404"),
+        (404, {"detail": "Not Found"}, Disposition.FATAL, "http_404"),
+        (404, openai("No such file: file-1"), Disposition.REJECTED, "http_404"),
+        (405, b"", Disposition.FATAL, "http_405"),
+        (402, openai("Insufficient Balance"), Disposition.FATAL, "quota"),
+        *[(429, openai("You exceeded", code), Disposition.FATAL, "quota") for code in QUOTA],
+        (429, openai("You exceeded your current quota", None, "insufficient_quota"), Disposition.FATAL, "quota"),
         (400, {"type": "error", "error": {"type": "invalid_request_error",
-               "message": "Your credit balance is too low"}}, Fate.FATAL, "quota"),
-        (429, openai(TOO_LARGE, "rate_limit_exceeded", "tokens"), Fate.REJECTED, "request_too_large"),
+               "message": "Your credit balance is too low"}}, Disposition.FATAL, "quota"),
+        (429, openai(TOO_LARGE, "rate_limit_exceeded", "tokens"), Disposition.REJECTED, "request_too_large"),
         (400, openai("This model's maximum context length is 8192 tokens", "context_length_exceeded"),
-         Fate.REJECTED, "context_length"),
-        (400, {"error": {"message": "prompt is too long: 210000 tokens"}}, Fate.REJECTED, "context_length"),
-        (400, openai("bad parameter"), Fate.REJECTED, "http_400"),
-        (413, b"too big", Fate.REJECTED, "http_413"),
-        (422, {"detail": [{"loc": ["body"], "msg": "field required", "type": "missing"}]}, Fate.REJECTED, "http_422"),
-        (429, openai(RATE, "rate_limit_exceeded", "tokens"), Fate.REFUSED, "rate_limit"),
-        (429, b"", Fate.REFUSED, "rate_limit"),
+         Disposition.REJECTED, "context_length"),
+        (400, {"error": {"message": "prompt is too long: 210000 tokens"}}, Disposition.REJECTED, "context_length"),
+        (400, openai("bad parameter"), Disposition.REJECTED, "http_400"),
+        (413, b"too big", Disposition.REJECTED, "http_413"),
+        (422, {"detail": [{"loc": ["body"], "msg": "required"}]}, Disposition.REJECTED, "http_422"),
+        (429, openai(RATE, "rate_limit_exceeded", "tokens"), Disposition.REFUSED, "rate_limit"),
+        (429, b"", Disposition.REFUSED, "rate_limit"),
         (429, {"error": {"code": "429", "message": "Rate limit is exceeded. Try again in 1 seconds."}},
-         Fate.REFUSED, "rate_limit"),
-        (429, {"statusCode": 429, "message": "Rate limit is exceeded"}, Fate.REFUSED, "rate_limit"),
-        (429, GEMINI, Fate.REFUSED, "rate_limit"),
-        (429, {"type": "error", "error": {"type": "rate_limit_error", "message": "slow"}}, Fate.REFUSED, "rate_limit"),
-        (429, openai("", "slow_down", "rate_limit_error"), Fate.REFUSED, "slow_down"),
-        (503, openai("Slow down", "slow_down"), Fate.REFUSED, "slow_down"),
+         Disposition.REFUSED, "rate_limit"),
+        (429, {"statusCode": 429, "message": "Rate limit is exceeded"}, Disposition.REFUSED, "rate_limit"),
+        (429, GEMINI, Disposition.REFUSED, "rate_limit"),
+        (429, {"type": "error", "error": {"type": "rate_limit_error"}}, Disposition.REFUSED, "rate_limit"),
+        (429, openai("", "slow_down", "rate_limit_error"), Disposition.REFUSED, "slow_down"),
+        (503, openai("Slow down", "slow_down"), Disposition.REFUSED, "slow_down"),
         (529, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
-         Fate.REFUSED, "overloaded"),
+         Disposition.REFUSED, "overloaded"),
         (503, {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}},
-         Fate.REFUSED, "loading"),
+         Disposition.REFUSED, "loading"),
         (503, {"error": "server busy, please try again.  maximum pending requests exceeded"},
-         Fate.OVERLOADED, "overloaded"),
-        (503, b"", Fate.OVERLOADED, "overloaded"),
-        (498, b"", Fate.OVERLOADED, "overloaded"),
-        (500, openai("The server had an error", None, "server_error"), Fate.TRANSIENT, "http_500"),
-        *[(status, b"<html>", Fate.TRANSIENT, f"http_{status}") for status in (408, 409, 425, 500, 502, 504, 520, 524)],
-        (200, openai("Rate limit exceeded", 429), Fate.REFUSED, "rate_limit"),
-        (200, openai("Rate limit", "rate_limit_exceeded"), Fate.REFUSED, "rate_limit"),
+         Disposition.OVERLOADED, "overloaded"),
+        (503, b"", Disposition.OVERLOADED, "overloaded"),
+        (498, b"", Disposition.OVERLOADED, "overloaded"),
+        (500, openai("The server had an error", None, "server_error"), Disposition.TRANSIENT, "http_500"),
+        *[
+            (status, b"<html>", Disposition.TRANSIENT, f"http_{status}")
+            for status in (408, 409, 425, 500, 502, 504, 520, 524)
+        ],
+        (200, openai("Rate limit exceeded", 429), Disposition.REFUSED, "rate_limit"),
+        (200, openai("Rate limit", "rate_limit_exceeded"), Disposition.REFUSED, "rate_limit"),
         (200, {"error": {"message": "Provider returned error", "code": 502, "metadata": {"raw": "boom"}}},
-         Fate.TRANSIENT, "http_502"),
-        (200, {"error": {"message": "Insufficient credits", "code": 402}}, Fate.FATAL, "quota"),
-        (200, {"error": "something broke"}, Fate.TRANSIENT, "http_500"),
+         Disposition.TRANSIENT, "http_502"),
+        (200, {"error": {"message": "Insufficient credits", "code": 402}}, Disposition.FATAL, "quota"),
+        (200, {"error": "something broke"}, Disposition.TRANSIENT, "http_500"),
         (200, {"choices": [{**CHOICE, "finish_reason": "error", "error": {"code": 502, "message": "gone"}}]},
-         Fate.TRANSIENT, "http_502"),
-        (200, {"choices": [{**CHOICE, "finish_reason": "error"}]}, Fate.TRANSIENT, "http_500"),
+         Disposition.TRANSIENT, "http_502"),
+        (200, {"choices": [{**CHOICE, "finish_reason": "error"}]}, Disposition.TRANSIENT, "http_500"),
     ],
 )  # fmt: skip
-def test_every_dialect_is_read(status: int, body: object, fate: Fate, reason: str) -> None:
+def test_every_dialect_is_read(status: int, body: object, disposition: Disposition, reason: str) -> None:
     verdict = classify(response(status, body))
-    assert (verdict.fate, verdict.reason) == (fate, reason), verdict
+    assert (verdict.disposition, verdict.reason) == (disposition, reason), verdict
 
 
 def test_fatal_verdicts_carry_their_exit_status() -> None:
@@ -140,7 +143,7 @@ def test_fatal_verdicts_carry_their_exit_status() -> None:
 
 def test_a_redirect_is_never_followed_and_names_its_target() -> None:
     verdict = classify(response(307, location="https://evil.example:8443/v1/chat?key=1"))
-    assert verdict.fate is Fate.FATAL
+    assert verdict.disposition is Disposition.FATAL
     assert verdict.exit_status is ExitStatus.USAGE
     assert "https://evil.example:8443 " in verdict.message
     assert "key=1" not in verdict.message
@@ -150,7 +153,7 @@ def test_too_large_says_what_the_endpoint_charges() -> None:
     verdict = classify(response(429, openai(TOO_LARGE, "rate_limit_exceeded")))
     assert (verdict.limit_tokens, verdict.requested_tokens) == (30000, 30601)
     verdict = classify(response(429, openai(RATE, "rate_limit_exceeded")))
-    assert (verdict.fate, verdict.requested_tokens) == (Fate.REFUSED, 3082)
+    assert (verdict.disposition, verdict.requested_tokens) == (Disposition.REFUSED, 3082)
 
 
 @pytest.mark.parametrize(
@@ -217,25 +220,27 @@ JSON = st.recursive(
 @settings(max_examples=400)
 def test_no_body_makes_the_reader_raise(status: int, body: bytes, headers: dict) -> None:
     verdict = classify(Response(status, headers, body, 0.1))
-    assert (verdict.exit_status is not None) == (verdict.fate is Fate.FATAL)
+    assert (verdict.exit_status is not None) == (verdict.disposition is Disposition.FATAL)
 
 
 @pytest.mark.parametrize(
-    ("kind", "paid", "fate"),
+    ("kind", "paid", "disposition"),
     [
-        (FailureKind.CONNECT, Paid.NO, Fate.TRANSIENT),
-        (FailureKind.DNS, Paid.NO, Fate.TRANSIENT),
-        (FailureKind.TLS, Paid.NO, Fate.FATAL),
-        (FailureKind.TIMEOUT, Paid.MAYBE, Fate.UNKNOWN),
-        (FailureKind.RESET, Paid.MAYBE, Fate.UNKNOWN),
-        (FailureKind.RESET, Paid.NO, Fate.TRANSIENT),
-        (FailureKind.CUT, Paid.MAYBE, Fate.UNKNOWN),
-        (FailureKind.TOO_LARGE, Paid.MAYBE, Fate.REJECTED),
-        (FailureKind.REDIRECT, Paid.NO, Fate.FATAL),
+        (FailureKind.CONNECT, Paid.NO, Disposition.TRANSIENT),
+        (FailureKind.DNS, Paid.NO, Disposition.TRANSIENT),
+        (FailureKind.TLS, Paid.NO, Disposition.FATAL),
+        (FailureKind.TIMEOUT, Paid.MAYBE, Disposition.UNKNOWN),
+        (FailureKind.RESET, Paid.MAYBE, Disposition.UNKNOWN),
+        (FailureKind.RESET, Paid.NO, Disposition.TRANSIENT),
+        (FailureKind.CUT, Paid.MAYBE, Disposition.UNKNOWN),
+        (FailureKind.TOO_LARGE, Paid.MAYBE, Disposition.REJECTED),
+        (FailureKind.REDIRECT, Paid.NO, Disposition.FATAL),
     ],
 )
-def test_whether_it_may_be_paid_decides_about_a_failure(kind: FailureKind, paid: Paid, fate: Fate) -> None:
-    assert classify(Failure(kind, "words", paid, 1.0)).fate is fate
+def test_whether_it_may_be_paid_decides_about_a_failure(
+    kind: FailureKind, paid: Paid, disposition: Disposition
+) -> None:
+    assert classify(Failure(kind, "words", paid, 1.0)).disposition is disposition
 
 
 def test_x_should_retry_is_obeyed_but_never_against_a_quota() -> None:
@@ -243,13 +248,13 @@ def test_x_should_retry_is_obeyed_but_never_against_a_quota() -> None:
     stop = classify(response(500, b"", x_should_retry="false"))
     assert policy.delay_s(1, 0, stop) is None
     go = classify(response(400, openai("odd"), x_should_retry="true"))
-    assert go.fate is Fate.TRANSIENT
-    assert classify(response(402, b"", x_should_retry="true")).fate is Fate.FATAL
-    assert classify(response(429, b"", x_should_retry="false")).fate is Fate.REFUSED
+    assert go.disposition is Disposition.TRANSIENT
+    assert classify(response(402, b"", x_should_retry="true")).disposition is Disposition.FATAL
+    assert classify(response(429, b"", x_should_retry="false")).disposition is Disposition.REFUSED
 
 
-TRANSIENT = Verdict(Fate.TRANSIENT, "http_500")
-UNKNOWN = Verdict(Fate.UNKNOWN, "timeout")
+TRANSIENT = Verdict(Disposition.TRANSIENT, "http_500")
+UNKNOWN = Verdict(Disposition.UNKNOWN, "timeout")
 
 
 def test_backoff_is_full_jitter_doubling_from_half_a_second_to_a_minute() -> None:
@@ -273,28 +278,32 @@ def test_what_may_have_been_paid_is_tried_at_most_twice_more() -> None:
     assert policy.delay_s(3, 3, UNKNOWN) is None
 
 
-@pytest.mark.parametrize("fate", [Fate.ANSWERED, Fate.REJECTED, Fate.FATAL])
-def test_what_is_final_is_never_tried_again(fate: Fate) -> None:
-    assert RetryPolicy(10).delay_s(1, 0, Verdict(fate, "x")) is None
+@pytest.mark.parametrize("disposition", [Disposition.ANSWERED, Disposition.REJECTED, Disposition.FATAL])
+def test_what_is_final_is_never_tried_again(disposition: Disposition) -> None:
+    assert RetryPolicy(10).delay_s(1, 0, Verdict(disposition, "x")) is None
 
 
 def test_a_refusal_never_uses_up_attempts() -> None:
-    assert RetryPolicy(2).delay_s(99, 0, Verdict(Fate.REFUSED, "rate_limit")) == 0.0
+    assert RetryPolicy(2).delay_s(99, 0, Verdict(Disposition.REFUSED, "rate_limit")) == 0.0
 
 
 def test_a_retry_waits_as_long_as_the_endpoint_asked() -> None:
-    assert RetryPolicy(5).delay_s(1, 0, Verdict(Fate.TRANSIENT, "http_502", retry_after_s=40.0)) == 40.0
+    assert (
+        RetryPolicy(5).delay_s(1, 0, Verdict(Disposition.TRANSIENT, "http_502", retry_after_s=40.0)) == 40.0
+    )
 
 
 def test_the_same_rejection_of_the_first_ten_rows_stops_the_job() -> None:
-    rejected = Verdict(Fate.REJECTED, "http_400")
+    rejected = Verdict(Disposition.REJECTED, "http_400")
     same = SameRejection()
     assert [same.stops(rejected) for _ in range(10)] == [False] * 9 + [True]
     mixed = SameRejection()
     assert not any(
-        mixed.stops(v) for v in [rejected] * 5 + [Verdict(Fate.ANSWERED, "answered")] + [rejected] * 20
+        mixed.stops(v) for v in [rejected] * 5 + [Verdict(Disposition.ANSWERED, "answered")] + [rejected] * 20
     )
-    assert not any(SameRejection().stops(Verdict(Fate.REJECTED, f"http_{400 + i % 2}")) for i in range(20))
+    assert not any(
+        SameRejection().stops(Verdict(Disposition.REJECTED, f"http_{400 + i % 2}")) for i in range(20)
+    )
 
 
 def test_narrow_exceptions_come_before_wide_ones_everywhere() -> None:

@@ -23,7 +23,7 @@ def job_of(folder: Path, **settings: object) -> Job:
     path = folder / "rows.csv"
     path.write_text("text\nHow many?\n")
     flags = {"input": str(path), "prompt": "{{ text }}", "schema": "n int", "provider": "simulator"}
-    return assemble("run", {**flags, "no_brake": True, **settings}, {})
+    return assemble("run", {**flags, "no_early_stop": True, **settings}, {})
 
 
 class Runs:
@@ -67,7 +67,7 @@ def test_a_crash_before_the_second_question_goes_on_with_it(tmp_path: Path) -> N
     assert "How many?,1,stop" in runs.output
 
 
-def test_a_crash_after_the_last_question_does_not_ask_again(tmp_path: Path) -> None:
+def test_a_crash_after_the_last_question_does_not_reask(tmp_path: Path) -> None:
     runs = Runs(tmp_path, reask=2)
     with pytest.raises(Bug):
         runs.run(WRONG, WRONG, Bug())
@@ -130,7 +130,7 @@ def test_an_answer_that_a_crash_left_unread_is_read_as_its_own_row_asks(
     """Rows with tasks of their own: what is no label for one of them is a failure, to be sent again when asked."""
     source = tmp_path / "rows.jsonl"
     source.write_text('{"task": "classify", "text": "Good."}\n{"task": "classify", "text": "Bad."}\n')
-    flags = {"input": str(source), "provider": "simulator", "no_brake": True, "concurrency": 1}
+    flags = {"input": str(source), "provider": "simulator", "no_early_stop": True, "concurrency": 1}
     sent: list[int] = []
 
     def run(*answers: Outcome, **more: object) -> int:

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchllm import tokens
-from batchllm.budget.budget import NOTHING, ONE_REQUEST, Amount, Budget, Limits, taken, total_tokens
-from batchllm.budget.meter import Meter, spent_before
-from batchllm.budget.upper_bound import IMAGE_TOKENS, counted_worst_case, worst_case
+from batchllm.budget.budget import NOTHING, ONE_REQUEST, Amount, Budget, BudgetLimits, taken, total_tokens
+from batchllm.budget.meter import BudgetMeter, spent_before
+from batchllm.budget.upper_bound import IMAGE_TOKENS, counted_upper_bound, upper_bound
 from batchllm.journal import Journal
 from batchllm.records import ChatRequest, FailureKind, Paid, Response, Usage
 from tests.bill_jobs import MAX_TOKENS, BillingClient, VirtualJob, cost_of, stopped_by_budget
@@ -37,12 +37,12 @@ def request_of(content: object, model: str = "gpt-4o-mini", max_tokens: int | No
 def test_what_is_spent_and_reserved_never_exceeds_the_limit(
     limit: int, steps: list[tuple[int, float, bool]]
 ) -> None:
-    budget = Budget(Limits(tokens=limit, cost=Decimal(limit), requests=limit))
+    budget = Budget(BudgetLimits(tokens=limit, cost=Decimal(limit), requests=limit))
     flying: list[Amount] = []
     for size, share, lands in steps:
-        worst = Amount(1, size, Decimal(size))
-        if budget.reserve(worst):
-            flying.append(worst)
+        bound = Amount(1, size, Decimal(size))
+        if budget.reserve(bound):
+            flying.append(bound)
         if lands and flying:
             reserved = flying.pop(0)
             used = int(reserved.tokens * share)
@@ -52,14 +52,14 @@ def test_what_is_spent_and_reserved_never_exceeds_the_limit(
 
 
 def test_a_request_that_does_not_fit_reserves_nothing() -> None:
-    budget = Budget(Limits(tokens=99))
+    budget = Budget(BudgetLimits(tokens=99))
     assert not budget.reserve(WORST)
     assert budget.reserved == NOTHING
     assert "--max-total-tokens 99" in (budget.shortage(WORST) or "")
 
 
 def test_room_that_a_request_did_not_use_is_there_for_the_next() -> None:
-    budget = Budget(Limits(tokens=150))
+    budget = Budget(BudgetLimits(tokens=150))
     assert budget.reserve(WORST)
     assert not budget.reserve(WORST)
     budget.settle(WORST, Amount(1, 20))
@@ -67,7 +67,7 @@ def test_room_that_a_request_did_not_use_is_there_for_the_next() -> None:
 
 
 def test_the_exact_limit_fits() -> None:
-    budget = Budget(Limits(cost=Decimal("1.0"), requests=2, tokens=200))
+    budget = Budget(BudgetLimits(cost=Decimal("1.0"), requests=2, tokens=200))
     assert budget.reserve(WORST)
     assert budget.reserve(WORST)
     assert not budget.reserve(Amount(1))
@@ -105,10 +105,10 @@ def test_a_total_that_is_larger_than_its_parts_counts() -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.text(max_size=400), st.sampled_from(["gpt-4o-mini", "gpt-4", "llama-3"]))
-def test_the_worst_case_is_more_than_any_count_of_the_prompt(text: str, model: str) -> None:
+def test_the_upper_bound_is_more_than_any_count_of_the_prompt(text: str, model: str) -> None:
     request = request_of(text, model)
     actual = tokens.counter(model)(text) + 7
-    coarse, close = worst_case(request).prompt_tokens, counted_worst_case(request).prompt_tokens
+    coarse, close = upper_bound(request).prompt_tokens, counted_upper_bound(request).prompt_tokens
     assert coarse is not None
     assert close is not None
     assert actual <= close <= coarse
@@ -116,38 +116,38 @@ def test_the_worst_case_is_more_than_any_count_of_the_prompt(text: str, model: s
 
 def test_the_closer_bound_is_much_closer_for_prose() -> None:
     request = request_of("The quick brown fox jumps over the lazy dog. " * 200)
-    coarse, close = worst_case(request).prompt_tokens, counted_worst_case(request).prompt_tokens
+    coarse, close = upper_bound(request).prompt_tokens, counted_upper_bound(request).prompt_tokens
     assert coarse and close and close * 3 < coarse
 
 
 def test_an_image_counts_by_what_it_may_cost_not_by_its_bytes() -> None:
     part = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 1_000_000}}
-    worst = worst_case(request_of([{"type": "text", "text": "What is it?"}, part, part])).prompt_tokens
-    assert worst is not None
-    assert 2 * IMAGE_TOKENS < worst < 2 * IMAGE_TOKENS + 1000
+    bound = upper_bound(request_of([{"type": "text", "text": "What is it?"}, part, part])).prompt_tokens
+    assert bound is not None
+    assert 2 * IMAGE_TOKENS < bound < 2 * IMAGE_TOKENS + 1000
 
 
 def test_what_looks_like_an_image_inside_a_text_is_text() -> None:
     text = '{"content":[{"type":"image_url"}]} ' * 100
-    assert (worst_case(request_of(text)).prompt_tokens or 0) > len(text)
-    assert (worst_case(request_of(text)).prompt_tokens or 0) < IMAGE_TOKENS
+    assert (upper_bound(request_of(text)).prompt_tokens or 0) > len(text)
+    assert (upper_bound(request_of(text)).prompt_tokens or 0) < IMAGE_TOKENS
 
 
-def test_a_part_that_nobody_can_bound_has_no_worst_case() -> None:
+def test_a_part_that_nobody_can_bound_has_no_upper_bound() -> None:
     part = {"type": "file", "file": {"file_id": "file-1"}}
-    assert worst_case(request_of([part])).prompt_tokens is None
-    assert Meter(Budget(Limits(tokens=10**9))).reserve(request_of([part])) is None
+    assert upper_bound(request_of([part])).prompt_tokens is None
+    assert BudgetMeter(Budget(BudgetLimits(tokens=10**9))).reserve(request_of([part])) is None
 
 
 def test_without_a_budget_everything_goes() -> None:
-    meter = Meter()
+    meter = BudgetMeter()
     assert meter.reserve(request_of("x" * 10**6, max_tokens=None)) == NOTHING
 
 
 def test_the_close_bound_lets_a_request_fit_that_the_coarse_one_would_refuse() -> None:
     request = request_of("The quick brown fox jumps over the lazy dog. " * 200)
-    close = counted_worst_case(request).prompt_tokens or 0
-    meter = Meter(Budget(Limits(tokens=close + 10)))
+    close = counted_upper_bound(request).prompt_tokens or 0
+    meter = BudgetMeter(Budget(BudgetLimits(tokens=close + 10)))
     assert meter.reserve(request) is not None
 
 
@@ -159,16 +159,16 @@ def texts(chance: random.Random, rows: int) -> list[str]:
     return [f"{index} " + "word " * int(chance.lognormvariate(2.5, 1.0)) for index in range(rows)]
 
 
-def limits_of(chance: random.Random) -> Limits:
+def limits_of(chance: random.Random) -> BudgetLimits:
     """A random budget that is too small for the whole job."""
-    return Limits(
+    return BudgetLimits(
         cost=Decimal(chance.randint(500, 8000)) / 1_000_000 if chance.random() < 0.6 else None,
         requests=chance.randint(1, 40) if chance.random() < 0.5 else None,
         tokens=chance.randint(200, 3000) if chance.random() < 0.6 else None,
     )
 
 
-def assert_within(client: BillingClient, limits: Limits) -> None:
+def assert_within(client: BillingClient, limits: BudgetLimits) -> None:
     assert limits.cost is None or client.cost <= limits.cost
     assert limits.requests is None or client.requests <= limits.requests
     assert limits.tokens is None or client.tokens <= limits.tokens
@@ -191,13 +191,13 @@ def test_no_faults_kills_and_resumes_open_a_budget(seed: int, tmp_path: Path) ->
 def test_a_larger_budget_goes_on_and_brings_every_row_to_its_end(seed: int, tmp_path: Path) -> None:
     chance = random.Random(seed)
     client = BillingClient(chance, faults=0.1)
-    job = VirtualJob(tmp_path, texts(chance, 40), client, Limits(cost=Decimal("0.002")))
+    job = VirtualJob(tmp_path, texts(chance, 40), client, BudgetLimits(cost=Decimal("0.002")))
     assert stopped_by_budget(job.run())
     assert stopped_by_budget(job.run())
     before = client.requests
     assert stopped_by_budget(job.run())
     assert client.requests == before, "a budget that is spent sends nothing more"
-    job.limits = Limits(cost=Decimal(1))
+    job.limits = BudgetLimits(cost=Decimal(1))
     job.finish()
 
 
@@ -205,14 +205,14 @@ def test_a_budget_is_used_up_to_what_one_request_may_take(tmp_path: Path) -> Non
     chance = random.Random(5)
     client = BillingClient(chance, faults=0.0)
     limit = Decimal("0.01")
-    job = VirtualJob(tmp_path, ["a text of some words"] * 500, client, Limits(cost=limit))
+    job = VirtualJob(tmp_path, ["a text of some words"] * 500, client, BudgetLimits(cost=limit))
     assert stopped_by_budget(job.run())
     assert limit - client.cost < cost_of(300, MAX_TOKENS)
 
 
 def test_the_sentence_names_the_flag_the_sums_and_what_is_left(tmp_path: Path) -> None:
     client = BillingClient(random.Random(1), faults=0.0)
-    stopped = VirtualJob(tmp_path, ["one", "two", "three"], client, Limits(requests=2)).run()
+    stopped = VirtualJob(tmp_path, ["one", "two", "three"], client, BudgetLimits(requests=2)).run()
     assert str(stopped) == (
         "--max-requests 2: 2 have been sent; the same command with a larger budget goes on with the one row left"
     )
@@ -224,7 +224,7 @@ def test_what_a_dead_run_may_have_paid_counts_with_its_bound(tmp_path: Path) -> 
     job.run(kill_at=3.0)
     assert job.flying_at_kills > 0
     with Journal.open(job.path, threaded=False) as journal:
-        limits = Limits(cost=Decimal(1), tokens=1, requests=1)
+        limits = BudgetLimits(cost=Decimal(1), tokens=1, requests=1)
         spent = spent_before(journal.reader(), limits, job.pricing)
     assert spent.cost >= client.cost
     assert spent.tokens >= client.tokens

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from batchllm.counters import Tally
+from batchllm.counters import RunCounters
 from batchllm.errors import Interrupted
 from batchllm.journal import Entry, Journal, State
 from batchllm.limiter import Limiter
@@ -47,7 +47,7 @@ class Hall:
         self.rows = rows
         self.bodies: list[tuple[int, list[dict[str, Any]]]] = []
         self.client = FakeClient()
-        self.tally = Tally()
+        self.counters = RunCounters()
         self.plan: ConversationPlan
         self.read = 0
         self._path = folder / "out.journal"
@@ -72,7 +72,7 @@ class Hall:
             return (bad or {}).get(row) or answered(f"answer to {row}, no. {self._numbers[row]}")
 
         self.client = FakeClient(script, latency_s=latency_s)
-        self.tally = Tally(rows=len(self.rows))
+        self.counters = RunCounters(rows=len(self.rows))
         run_virtual(self._run(stop_at, retry_failed))
         return self
 
@@ -85,23 +85,23 @@ class Hall:
             RequestBuilder(self._job, ("thread", "text"), self.rows, None),
             journal,
             known=journal.planned() if plan.continued else iter(()),
-            tally=self.tally,
+            counters=self.counters,
             retry_failed=retry_failed,
             column="thread",
             all_rows=self.rows,
         )
-        road = Online(
+        sender = Online(
             client=self.client,
             limiter=Limiter(self._pace, charge="max_tokens", now=loop.time()),
             journal=journal,
             retry=RetryPolicy(self._pace.max_attempts, random.Random(1)),
-            tally=self.tally,
+            counters=self.counters,
             settled=self.plan.settled,
         )
         if stop_at is not None:
-            loop.call_at(stop_at, lambda: road.stop(Interrupted(15)))
+            loop.call_at(stop_at, lambda: sender.stop(Interrupted(15)))
         try:
-            await road.run(self.plan.batches())
+            await sender.run(self.plan.batches())
         finally:
             await journal.flush()
             self.entries = list(journal.reader().outcomes())
@@ -173,7 +173,7 @@ def test_values_of_json_are_conversations_by_what_they_are() -> None:
 def test_a_row_with_an_empty_text_is_no_turn(tmp_path: Path) -> None:
     hall = Hall(tmp_path, rows_of(("a", "one"), ("a", " "), ("a", "two"))).run()
     assert dict(hall.bodies)[2] == [user("one"), assistant("answer to 0, no. 1"), user("two")]
-    assert hall.tally.skipped == 1
+    assert hall.counters.skipped == 1
 
 
 @pytest.mark.parametrize("bad", [FILTERED, status(400, "no"), status(500)])
@@ -184,7 +184,7 @@ def test_a_failed_turn_fails_the_later_turns_of_its_conversation_only(tmp_path: 
     assert hall.notes == {
         4: "conversation\nnot sent: row 3, an earlier turn of its conversation, has no answer"
     }
-    assert hall.tally.failed_by_reason[BROKEN] == 1
+    assert hall.counters.failed_by_reason[BROKEN] == 1
     assert 4 not in dict(hall.bodies)
 
 
@@ -231,7 +231,7 @@ def test_a_run_that_was_stopped_goes_on_in_the_middle_of_its_conversations(
     hall.run()
     assert Counter(row for row, _ in hall.bodies) == Counter(range(12)), "each turn was paid once"
     check_histories(hall)
-    assert hall.tally.ended == 12
+    assert hall.counters.ended == 12
 
 
 def check_histories(hall: Hall) -> None:

@@ -14,8 +14,8 @@ from batchllm.budget.learned import Learned
 from batchllm.budget.pricing import Pricing
 from batchllm.inspect.dry_run import Seen, survey
 from batchllm.job import Job
-from batchllm.prepare.job_paths import places_of
-from batchllm.prepare.prepared_job import set_up
+from batchllm.prepare.job_paths import job_paths
+from batchllm.prepare.prepared_job import prepare_job
 from batchllm.prices import Price, Rates
 from batchllm.records import Endpoint, Pace, Usage
 from batchllm.template import from_prompt
@@ -56,7 +56,7 @@ def test_the_range_goes_from_no_answer_to_the_longest(tmp_path: Path) -> None:
     found = ready(sums)
     assert found.cost_low == cost_of(300, 0)
     assert found.cost_high == cost_of(300, 120)
-    assert (found.completion_tokens_expected, found.completion_tokens_worst) == (60, 120)
+    assert (found.completion_tokens_expected, found.completion_tokens_upper_bound) == (60, 120)
 
 
 def test_an_estimate_of_the_prompts_widens_the_range(tmp_path: Path) -> None:
@@ -67,12 +67,12 @@ def test_an_estimate_of_the_prompts_widens_the_range(tmp_path: Path) -> None:
     assert found.cost_high == cost_of(round(300 * SLACK), 0)
 
 
-def test_an_answer_without_a_bound_has_no_worst_case(tmp_path: Path) -> None:
+def test_an_answer_without_a_bound_has_no_upper_bound(tmp_path: Path) -> None:
     sums = sums_of(tmp_path)
     sums.add(MODEL, 100, 40)
     sums.add(MODEL, 100, None)
     found = ready(sums)
-    assert found.completion_tokens_worst is found.completion_tokens_expected is found.cost_high is None
+    assert found.completion_tokens_upper_bound is found.completion_tokens_expected is found.cost_high is None
     assert found.cost_low == cost_of(200, 0)
 
 
@@ -165,7 +165,7 @@ def test_answers_that_came_move_the_expectation(tmp_path: Path) -> None:
     sums.add(MODEL, 100, 40, times=10)
     found = ready(sums)
     assert found.completion_tokens_expected == 100
-    assert found.completion_tokens_worst == 400
+    assert found.completion_tokens_upper_bound == 400
     assert found.cost_low is not None
     assert cost_of(1000, 80) < found.cost_low < cost_of(1000, 100)
 
@@ -177,8 +177,8 @@ def test_a_sample_is_stretched_by_the_size_of_the_file(tmp_path: Path) -> None:
     chance = random.Random(1)
     rows = [f"word{i} " * int(chance.lognormvariate(2.0, 2.0) + 1) for i in range(5000)]
     job = job_of(tmp_path, "text\n" + "\n".join(rows) + "\n")
-    with set_up(job, places_of(job)) as stage:
-        estimated = forecast_job(stage, rows=5000, left=5000).prompt_tokens
+    with prepare_job(job, job_paths(job)) as prepared:
+        estimated = forecast_job(prepared, rows=5000, left=5000).prompt_tokens
     exact = survey(job).forecast.prompt_tokens
     assert estimated is not None
     assert exact is not None
@@ -233,7 +233,7 @@ def test_what_nobody_knows_is_null_in_what_is_left(tmp_path: Path) -> None:
 def test_the_figures_have_these_names(tmp_path: Path) -> None:
     assert list(Forecast(rows=1).figures()) == [
         "rows", "answered", "duplicates", "skipped", "prompt_tokens", "completion_tokens_expected",
-        "completion_tokens_worst", "cost_low", "cost_high", "seconds",
+        "completion_tokens_upper_bound", "cost_low", "cost_high", "seconds",
     ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The road of single requests in virtual time: a fake client, the real limiter, retry policy and journal."""
+"""The sender of single requests in virtual time: a fake client, the real limiter, retry policy and journal."""
 
 import asyncio
 import random
@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from batchllm.answer import Reader
-from batchllm.counters import Held, Tally
+from batchllm.counters import Held, RunCounters
 from batchllm.errors import CannotWrite, Interrupted, JobError, Unavailable, UsageError
 from batchllm.journal import Journal, State
 from batchllm.limiter import Limiter
 from batchllm.online.online import Online
-from batchllm.plan.work_item import Settled, Ticket
+from batchllm.plan.work_item import Settled, WorkItem
 from batchllm.records import ChatRequest, Failure, FailureKind, Pace, Paid, Response
 from batchllm.retry import RetryPolicy
 from batchllm.template import AnswerSpec
@@ -26,7 +26,7 @@ PACE = Pace(concurrency=8)
 
 
 class Trip:
-    """One run of the road over ``rows`` tickets; keeps what the tests look at."""
+    """One run of the sender over ``rows`` items; keeps what the tests look at."""
 
     def __init__(
         self, folder: Path, client: FakeClient, *, rows: int = 20, pace: Pace = PACE, grace_s: float = 30.0
@@ -36,12 +36,12 @@ class Trip:
         self.rows = rows
         self.pace = pace
         self.grace_s = grace_s
-        self.tally = Tally(rows=rows)
+        self.counters = RunCounters(rows=rows)
         self.states: dict[int, State] = {}
         self.notes: dict[int, str] = {}
         self.ended_at = 0.0
-        self.road: Online | None = None
-        self.settled: Settled = lambda ticket, answer, state: None
+        self.sender: Online | None = None
+        self.settled: Settled = lambda item, answer, state: None
 
     def run(self, stop_at: float | None = None, second_at: float | None = None) -> "Trip":
         run_virtual(self._run(stop_at, second_at))
@@ -52,29 +52,29 @@ class Trip:
         journal = Journal.open(self.folder / "out.journal", threaded=False)
         journal.begin_plan("plan")
 
-        async def batches() -> AsyncIterator[Sequence[Ticket]]:
+        async def batches() -> AsyncIterator[Sequence[WorkItem]]:
             requests = [ChatRequest(i, i.to_bytes(16), b"{}", "m", 10, 20) for i in range(self.rows)]
             admitted = await journal.admit([(request.row_index, request.key, None) for request in requests])
             yield [
-                Ticket(request, entry.request_id or 0, Reader(AnswerSpec("response")))
+                WorkItem(request, entry.request_id or 0, Reader(AnswerSpec("response")))
                 for request, entry in zip(requests, admitted, strict=True)
             ]
 
-        self.road = Online(
+        self.sender = Online(
             client=self.client,
             limiter=Limiter(self.pace, charge="max_tokens", now=loop.time()),
             journal=journal,
             retry=RetryPolicy(self.pace.max_attempts, random.Random(1)),
-            tally=self.tally,
+            counters=self.counters,
             grace_s=self.grace_s,
-            settled=lambda ticket, answer, state: self.settled(ticket, answer, state),
+            settled=lambda item, answer, state: self.settled(item, answer, state),
         )
         if stop_at is not None:
-            loop.call_at(stop_at, lambda: self.road and self.road.stop(Interrupted(15)))
+            loop.call_at(stop_at, lambda: self.sender and self.sender.stop(Interrupted(15)))
         if second_at is not None:
-            loop.call_at(second_at, lambda: self.road and self.road.abort())
+            loop.call_at(second_at, lambda: self.sender and self.sender.abort())
         try:
-            await self.road.run(batches())
+            await self.sender.run(batches())
         finally:
             self.ended_at = loop.time()
             await journal.flush()
@@ -92,8 +92,8 @@ def test_every_row_is_answered_once(tmp_path: Path) -> None:
     trip = Trip(tmp_path, client).run()
     assert set(trip.states.values()) == {State.ANSWERED}
     assert sorted(row for _, row in client.sent) == list(range(20))
-    assert trip.tally.answered == trip.tally.attempts == 20
-    assert trip.tally.prompt_tokens == 20 * 5
+    assert trip.counters.answered == trip.counters.attempts == 20
+    assert trip.counters.prompt_tokens == 20 * 5
 
 
 def test_the_first_row_goes_alone_until_it_is_answered(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_an_error_that_was_not_paid_is_tried_again(tmp_path: Path) -> None:
     trip = Trip(tmp_path, client, rows=3).run()
     assert set(trip.states.values()) == {State.ANSWERED}
     assert len(client.sent) == 9
-    assert sum(trip.tally.retries.values()) == 6
+    assert sum(trip.counters.retries.values()) == 6
 
 
 def test_a_row_that_never_gets_an_answer_ends_unanswered_after_its_attempts(tmp_path: Path) -> None:
@@ -136,15 +136,15 @@ def test_a_row_that_never_gets_an_answer_ends_unanswered_after_its_attempts(tmp_
     trip = Trip(tmp_path, client, pace=replace(PACE, max_attempts=4)).run()
     assert trip.states[3] is State.UNANSWERED
     assert client.seen[3] == 4
-    assert trip.tally.unanswered == 1
-    assert trip.tally.answered == 19
+    assert trip.counters.unanswered == 1
+    assert trip.counters.answered == 19
 
 
-def test_a_timeout_is_tried_at_most_twice_more_and_counted_as_perhaps_paid(tmp_path: Path) -> None:
+def test_a_timeout_is_tried_at_most_twice_more_and_counted_as_possibly_billed(tmp_path: Path) -> None:
     client = FakeClient(rows_with([3], lost()))
     trip = Trip(tmp_path, client, pace=replace(PACE, max_attempts=10)).run()
     assert client.seen[3] == 3
-    assert trip.tally.maybe_paid == 3
+    assert trip.counters.possibly_billed == 3
     assert trip.states[3] is State.UNANSWERED
 
 
@@ -153,7 +153,7 @@ def test_a_rejected_row_fails_alone_and_is_never_tried_again(tmp_path: Path) -> 
     trip = Trip(tmp_path, client).run()
     assert client.seen[3] == 1
     assert trip.states[3] is State.FAILED
-    assert trip.tally.failed_by_reason == {"http_400": 1}
+    assert trip.counters.failed_by_reason == {"http_400": 1}
 
 
 def test_the_first_ten_rows_refused_alike_stop_the_job(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_refusals_do_not_use_up_attempts(tmp_path: Path) -> None:
     client = FakeClient(in_turn(*[refused] * 12, answered()))
     trip = Trip(tmp_path, client, rows=1, pace=replace(PACE, max_attempts=2)).run()
     assert trip.states[0] is State.ANSWERED
-    assert trip.tally.refusals == 12
+    assert trip.counters.refusals == 12
     assert trip.ended_at >= 12 * 5
 
 
@@ -254,7 +254,7 @@ def test_a_journal_that_fails_stops_the_run(tmp_path: Path, monkeypatch: pytest.
 def test_what_departs_while_a_run_is_being_stopped_is_kept_as_not_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its intent is durable: without an outcome the next run would have to call it perhaps paid."""
+    """Its intent is durable: without an outcome the next run would have to call it possibly billed."""
     client = FakeClient()
     trip = Trip(tmp_path, client, rows=40)
     intend = Journal.intend
@@ -263,8 +263,8 @@ def test_what_departs_while_a_run_is_being_stopped_is_kept_as_not_sent(
     def stopped(self: Journal, intents: Sequence[tuple[int, bytes | None]]) -> "asyncio.Future[list[int]]":
         groups.append(len(intents))
         if len(groups) == 3:
-            assert trip.road is not None
-            trip.road.stop(Interrupted(15))
+            assert trip.sender is not None
+            trip.sender.stop(Interrupted(15))
         return intend(self, intents)
 
     monkeypatch.setattr(Journal, "intend", stopped)
@@ -278,7 +278,7 @@ def test_what_departs_while_a_run_is_being_stopped_is_kept_as_not_sent(
         ).fetchall()
     connection.close()
     assert dict(rows) == {None: sum(groups[:2]), "no": groups[2]}
-    assert trip.tally.answered == sum(groups[:2])
+    assert trip.counters.answered == sum(groups[:2])
 
 
 def test_trouble_in_landing_one_row_stops_the_run_and_lands_the_rest(tmp_path: Path) -> None:
@@ -286,8 +286,8 @@ def test_trouble_in_landing_one_row_stops_the_run_and_lands_the_rest(tmp_path: P
     trip = Trip(tmp_path, client, rows=40)
     settled: list[int] = []
 
-    def landing(ticket: Ticket, answer: object, state: object) -> None:
-        settled.append(ticket.request.row_index)
+    def landing(item: WorkItem, answer: object, state: object) -> None:
+        settled.append(item.request.row_index)
         if len(settled) == 5:
             raise ZeroDivisionError
 
@@ -301,5 +301,5 @@ def test_a_request_that_no_limit_holds_fails_its_row_and_says_so(tmp_path: Path)
     client = FakeClient()
     trip = Trip(tmp_path, client, rows=3, pace=replace(PACE, tokens_per_minute=15.0)).run()
     assert client.sent == []
-    assert trip.tally.failed_by_reason == {"too_large": 3}
+    assert trip.counters.failed_by_reason == {"too_large": 3}
     assert all(note.startswith("too_large\n") for note in trip.notes.values())

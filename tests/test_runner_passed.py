@@ -35,7 +35,7 @@ class Job:
     def __init__(self, folder: Path, **settings: object) -> None:
         self.source = rows_of_all_kinds(folder)
         flags = {"input": str(self.source), "prompt": "{{ text }}", "provider": "simulator", "concurrency": 2}
-        self.job = assemble("run", {**flags, "no_brake": True, **settings}, {})
+        self.job = assemble("run", {**flags, "no_early_stop": True, **settings}, {})
 
     def run(self, most: int | None = None) -> tuple[Summary | None, FakeClient]:
         """A run, which ends by a signal after ``most`` answers."""

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchllm.simulator.faults import Chance, uniform
-from batchllm.simulator.limits import METERS, PERIOD_S, Limits, go_duration
+from batchllm.simulator.limits import METERS, PERIOD_S, RateLimits, go_duration
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from batchllm.simulator.limits import METERS, PERIOD_S, Limits, go_duration
     [(10_000, 8_554, 3_082, "9.816s"), (30_000, 29_937, 385, "644ms"), (30_000, 14_567, 24_754, "18.642s")],
 )
 def test_a_refusal_says_what_openai_says(limit: int, used: int, requested: int, told: str) -> None:
-    limits = Limits(None, limit, now=0.0)
+    limits = RateLimits(None, limit, now=0.0)
     assert limits.admit(0.0, used) is None
     refusal = limits.admit(0.0, requested)
     assert refusal is not None
@@ -28,7 +28,7 @@ def test_a_refusal_says_what_openai_says(limit: int, used: int, requested: int, 
 
 
 def test_a_request_above_the_limit_is_too_large_for_ever() -> None:
-    refusal = Limits(None, 30_000, now=0.0).admit(0.0, 30_601)
+    refusal = RateLimits(None, 30_000, now=0.0).admit(0.0, 30_601)
     assert refusal is not None
     assert refusal.wait_s is None
     assert refusal.message("m").startswith(
@@ -37,7 +37,7 @@ def test_a_request_above_the_limit_is_too_large_for_ever() -> None:
 
 
 def test_headers_show_both_limits_as_openai_does() -> None:
-    limits = Limits(5_000, 160_000, now=0.0)
+    limits = RateLimits(5_000, 160_000, now=0.0)
     assert limits.admit(0.0, 24) is None
     assert limits.headers(0.0) == {
         "x-ratelimit-limit-requests": "5000",
@@ -50,11 +50,11 @@ def test_headers_show_both_limits_as_openai_does() -> None:
 
 
 def test_a_refused_request_uses_up_a_request() -> None:
-    limits = Limits(60, 100, now=0.0)
+    limits = RateLimits(60, 100, now=0.0)
     assert limits.admit(0.0, 100) is None
     assert limits.admit(0.0, 50) is not None
     assert limits.headers(0.0)["x-ratelimit-remaining-requests"] == "58"
-    lenient = Limits(60, 100, now=0.0, count_refused=False)
+    lenient = RateLimits(60, 100, now=0.0, count_refused=False)
     assert lenient.admit(0.0, 100) is None
     assert lenient.admit(0.0, 50) is not None
     assert lenient.headers(0.0)["x-ratelimit-remaining-requests"] == "59"
@@ -64,7 +64,7 @@ def test_a_refused_request_uses_up_a_request() -> None:
 @given(st.lists(st.tuples(st.floats(0, 40), st.integers(1, 90)), min_size=1, max_size=40))
 @settings(max_examples=100)
 def test_who_waits_as_long_as_told_is_admitted(model: str, arrivals: list[tuple[float, int]]) -> None:
-    limits = Limits(None, 100, model=model, now=0.0)
+    limits = RateLimits(None, 100, model=model, now=0.0)
     now = 0.0
     for gap, tokens in arrivals:
         now += gap
@@ -81,7 +81,7 @@ def test_who_waits_as_long_as_told_is_admitted(model: str, arrivals: list[tuple[
 def test_a_sliding_log_never_admits_more_than_its_limit_in_any_minute(
     arrivals: list[tuple[float, int]],
 ) -> None:
-    limits = Limits(None, 100, model="sliding", now=0.0)
+    limits = RateLimits(None, 100, model="sliding", now=0.0)
     now, admitted = 0.0, []
     for gap, tokens in arrivals:
         now += gap
@@ -94,7 +94,7 @@ def test_a_sliding_log_never_admits_more_than_its_limit_in_any_minute(
 def test_the_three_models_differ_where_they_should() -> None:
     admitted = {}
     for model in METERS:
-        limits = Limits(60, None, model=model, now=0.0)
+        limits = RateLimits(60, None, model=model, now=0.0)
         admitted[model] = [
             sum(limits.admit(at, 1) is None for _ in range(100)) for at in (0.0, 30.0, 59.0, 60.0, 61.0)
         ]

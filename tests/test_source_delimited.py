@@ -33,18 +33,18 @@ def test_rows_know_their_position_and_their_line(tmp_path: Path) -> None:
     ]
 
 
-def test_a_census_counts_hashes_and_samples(tmp_path: Path) -> None:
+def test_a_statistics_counts_hashes_and_samples(tmp_path: Path) -> None:
     content = "id,text\n" + "".join(f'{index},"line\n{index}"\n' for index in range(1000))
     source = opened(tmp_path, content)
-    census = source.check()
-    assert (census.rows, census.bytes, census.columns) == (1000, len(content), ("id", "text"))
-    assert census.sha256 == hashlib.sha256(content.encode()).hexdigest()
-    assert len(census.sample) == 100
+    statistics = source.check()
+    assert (statistics.rows, statistics.bytes, statistics.columns) == (1000, len(content), ("id", "text"))
+    assert statistics.sha256 == hashlib.sha256(content.encode()).hexdigest()
+    assert len(statistics.sample) == 100
     by_index = {row.index: row for row in source.rows()}
-    assert all(row == by_index[row.index] for row in census.sample)
-    assert [row.index for row in census.sample] == sorted(row.index for row in census.sample)
-    assert census.sample[-1].index > 500
-    assert source.digest() == census.sha256
+    assert all(row == by_index[row.index] for row in statistics.sample)
+    assert [row.index for row in statistics.sample] == sorted(row.index for row in statistics.sample)
+    assert statistics.sample[-1].index > 500
+    assert source.digest() == statistics.sha256
 
 
 def test_both_looks_see_the_same_file(tmp_path: Path) -> None:

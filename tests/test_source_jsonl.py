@@ -39,13 +39,13 @@ def test_columns_are_all_keys_in_the_order_of_first_sight(tmp_path: Path) -> Non
     assert source.columns == ("b", "a", "c")
 
 
-def test_the_digest_is_that_of_the_census(tmp_path: Path) -> None:
+def test_the_digest_is_that_of_the_statistics(tmp_path: Path) -> None:
     source = opened(tmp_path, "".join(f'{{"a":{n}}}\n' for n in range(1000)))
-    census = source.check()
+    statistics = source.check()
     rows = list(source.rows())
-    assert source.digest() == census.sha256
-    assert len(census.sample) == 100
-    assert all(row == rows[row.index] for row in census.sample)
+    assert source.digest() == statistics.sha256
+    assert len(statistics.sample) == 100
+    assert all(row == rows[row.index] for row in statistics.sample)
 
 
 @pytest.mark.parametrize(

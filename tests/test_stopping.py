@@ -78,8 +78,8 @@ def test_grace_holds_after_an_outage(tmp_path: Path) -> None:
 
 def test_grace_holds_after_an_early_stop(tmp_path: Path) -> None:
     trip = Trip(tmp_path, HangingClient(answered()), rows=40, grace_s=10.0)
-    trip.settled = lambda ticket, answer, state: (
-        trip.road.stop(BudgetStop("enough")) if trip.road and ticket.request.row_index == 9 else None
+    trip.settled = lambda item, answer, state: (
+        trip.sender.stop(BudgetStop("enough")) if trip.sender and item.request.row_index == 9 else None
     )
     with pytest.raises(BudgetStop):
         trip.run()
@@ -104,10 +104,10 @@ def test_an_intent_that_becomes_durable_after_the_stop_is_not_sent(
         loop = asyncio.get_running_loop()
         waiting: asyncio.Future[list[int]] = loop.create_future()
         loop.call_later(2.0, lambda: waiting.cancelled() or waiting.set_result(done.result()))
-        assert trip.road is not None
-        trip.road.stop(Interrupted(15))
+        assert trip.sender is not None
+        trip.sender.stop(Interrupted(15))
         if abort:
-            loop.call_later(1.0, trip.road.abort)
+            loop.call_later(1.0, trip.sender.abort)
         return waiting
 
     monkeypatch.setattr(Journal, "intend", late)

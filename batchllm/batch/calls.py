@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from batchllm.client.batches import CallFailed
 from batchllm.errors import ExitStatus, JobError, Unavailable, UsageError
-from batchllm.retry import Fate
+from batchllm.retry import Disposition
 
 log = logging.getLogger("batchllm.runner")
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 TRIES = 5
 LONGEST_PAUSE_S = 60.0
-_AGAIN = (Fate.REFUSED, Fate.OVERLOADED, Fate.TRANSIENT, Fate.UNKNOWN)
+_AGAIN = (Disposition.REFUSED, Disposition.OVERLOADED, Disposition.TRANSIENT, Disposition.UNKNOWN)
 
 
 async def steadily(call: Callable[[], Awaitable[T]]) -> T:
@@ -42,15 +42,15 @@ def pause_of(failed: CallFailed, tries: int) -> float | None:
     """Seconds until a failed call is made again; ``None``: it is not."""
     verdict = failed.verdict
     asked_s = verdict.retry_after_s or 0.0
-    if verdict.fate not in _AGAIN or tries >= TRIES or asked_s > LONGEST_PAUSE_S:
+    if verdict.disposition not in _AGAIN or tries >= TRIES or asked_s > LONGEST_PAUSE_S:
         return None
     return max(asked_s, random.uniform(0.0, min(LONGEST_PAUSE_S, 0.25 * 2**tries)))
 
 
-def perhaps_done(failed: CallFailed) -> bool:
+def possibly_done(failed: CallFailed) -> bool:
     """Whether a call that failed may have had its effect: no answer came, or the endpoint broke over it."""
     if failed.status is None:
-        return failed.verdict.fate is Fate.UNKNOWN
+        return failed.verdict.disposition is Disposition.UNKNOWN
     return failed.status >= 500 or failed.status == 408
 
 
@@ -63,5 +63,7 @@ def job_error(failed: CallFailed, *, what: str, paid: bool) -> JobError:
         paid: Whether anything was paid in this job: then it is the endpoint's trouble, not wrong use.
     """
     message = f"{what}: {failed}; the same command goes on when that is corrected"
-    wrong_use = failed.verdict.exit_status is ExitStatus.USAGE or failed.verdict.fate is Fate.REJECTED
+    wrong_use = (
+        failed.verdict.exit_status is ExitStatus.USAGE or failed.verdict.disposition is Disposition.REJECTED
+    )
     return UsageError(message) if wrong_use and not paid else Unavailable(message)

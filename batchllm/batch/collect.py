@@ -18,19 +18,19 @@ from batchllm.answer import Reader
 from batchllm.batch.calls import steadily
 from batchllm.batch.files import storage
 from batchllm.batch.lines import error_response, read_line
-from batchllm.batch.rejection import Refusal
+from batchllm.batch.rejection import BatchRejection
 from batchllm.batch.steps import DROPPED, GONE
 from batchllm.client.batches import BatchApi
-from batchllm.counters import Tally
-from batchllm.journal import BatchRecord, BatchResult, Journal, Stage, State
+from batchllm.counters import RunCounters
+from batchllm.journal import BatchRecord, BatchResult, BatchState, Journal, State
 from batchllm.records import Answer, Failure, FailureKind, Paid, Response, Usage
-from batchllm.retry import ENDPOINTS_OWN, Fate, Verdict, classify, may_be_the_rows_own
+from batchllm.retry import ENDPOINTS_OWN, Disposition, Verdict, classify, may_be_the_rows_own
 
 log = logging.getLogger("batchllm.runner")
 
 PAGE = 256
 PAGE_BYTES = 4_000_000
-MOST_MAYBE_PAID = 3
+MAX_POSSIBLY_BILLED = 3
 """Attempts of a request whose results were missing: the first, and at most two more."""
 
 Outcome = Response | Failure
@@ -38,18 +38,18 @@ Readers = Callable[[], Callable[[int], Reader]]
 
 
 class Collector:
-    """Brings the results of ended batches home.
+    """Brings the results of ended batches row_counters.
 
     Args:
         api: Opens the endpoint at the first call.
         journal: Where replies and states go.
         reader: Reads an answer.
         readers: Makes what reads a row's answer, asked in growing order, where rows have tasks of their own.
-        tally: Counts what was paid.
-        home: Counts rows that have their end.
+        counters: Counts what was paid.
+        row_counters: Counts rows that have their end.
         cost: What an answer cost, from its usage and model.
         max_attempts: Attempts of a request, of all calls, before it is given up.
-        forgetful: The endpoint forgets its batches when the run ends, and has no bill.
+        ephemeral: The endpoint forgets its batches when the run ends, and has no bill.
 
     Attributes:
         fatal: Why further requests would be refused, from the newest result that says so.
@@ -62,26 +62,26 @@ class Collector:
         *,
         reader: Reader,
         readers: Readers | None,
-        tally: Tally,
-        home: Tally,
+        counters: RunCounters,
+        row_counters: RunCounters,
         cost: Callable[[Usage, str], Decimal | None],
         max_attempts: int,
-        forgetful: bool = False,
+        ephemeral: bool = False,
     ) -> None:
         self._api = api
         self._journal = journal
         self._reader = reader
         self._readers = readers
-        self._tally = tally
-        self._home = home
+        self._counters = counters
+        self._row_counters = row_counters
         self._cost = cost
         self._max_attempts = max_attempts
-        self._forgetful = forgetful
+        self._ephemeral = ephemeral
         self.fatal: Verdict | None = None
         self._rows_own = False
 
     async def collect(
-        self, batch: BatchRecord, refusal: Refusal | None, *, answered: bool = False
+        self, batch: BatchRecord, refusal: BatchRejection | None, *, answered: bool = False
     ) -> BatchRecord:
         """ENDED → DONE.
 
@@ -109,7 +109,7 @@ class Collector:
         _reconcile(batch, flags, seen)
         self._rows_own = seen["answers"] > 0 or (answered and seen["refused"] < ENDPOINTS_OWN)
         ended = await self._settle(batch, self._missing(batch, seen, refusal))
-        return self._journal.batches.update(batch, stage=Stage.DONE, ended_rows=ended)
+        return self._journal.batches.update(batch, state=BatchState.DONE, ended_rows=ended)
 
     async def _fetch(self, file_id: str, file: IO[bytes]) -> None:
         api = await self._api()
@@ -129,15 +129,15 @@ class Collector:
         if page:
             await self._journal.save_all(page)
 
-    def _missing(self, batch: BatchRecord, seen: Counter[str], refusal: Refusal | None) -> Failure:
+    def _missing(self, batch: BatchRecord, seen: Counter[str], refusal: BatchRejection | None) -> Failure:
         """What an attempt without a line gets."""
         if batch.status == DROPPED:
             return Failure(FailureKind.UNSENT, "its batch was never created", Paid.NO, 0.0)
         if refusal is not None:
             return Failure(FailureKind.UNSENT, f"its batch was refused: {refusal.words}", Paid.NO, 0.0)
         if batch.status == GONE:
-            paid = Paid.NO if self._forgetful else Paid.MAYBE
-            kind = FailureKind.UNSENT if self._forgetful else FailureKind.NO_RESULT
+            paid = Paid.NO if self._ephemeral else Paid.MAYBE
+            kind = FailureKind.UNSENT if self._ephemeral else FailureKind.NO_RESULT
             return Failure(kind, "the endpoint knows its batch no more", paid, 0.0)
         all_there = batch.completed is not None and seen["answers"] >= batch.completed
         if all_there and batch.status in ("expired", "cancelled"):
@@ -180,25 +180,27 @@ class Collector:
         attempts = result.attempts + 1
         answer: Answer | None = None
         state = State.OPEN
-        match verdict.fate:
-            case Fate.ANSWERED | Fate.REJECTED if isinstance(outcome, Response):
+        match verdict.disposition:
+            case Disposition.ANSWERED | Disposition.REJECTED if isinstance(outcome, Response):
                 answer = reader.read(outcome.status, outcome.body)
-                usable = verdict.fate is Fate.ANSWERED and answer.error is None
+                usable = verdict.disposition is Disposition.ANSWERED and answer.error is None
                 state = State.ANSWERED if usable else State.FAILED
-            case Fate.FATAL if (
+            case Disposition.FATAL if (
                 self._rows_own and may_be_the_rows_own(verdict) and isinstance(outcome, Response)
             ):
                 answer = reader.read(outcome.status, outcome.body)
                 state = State.FAILED
-            case Fate.FATAL:
+            case Disposition.FATAL:
                 self.fatal = verdict
             case _ if isinstance(outcome, Failure) and outcome.kind is FailureKind.UNSENT:
                 attempts -= 1
-            case _ if verdict.fate is Fate.REFUSED:
+            case _ if verdict.disposition is Disposition.REFUSED:
                 attempts -= 1
-                self._tally.refusals += 1
+                self._counters.refusals += 1
             case _:
-                most = MOST_MAYBE_PAID if verdict.fate is Fate.UNKNOWN else self._max_attempts
+                most = (
+                    MAX_POSSIBLY_BILLED if verdict.disposition is Disposition.UNKNOWN else self._max_attempts
+                )
                 state = State.UNANSWERED if attempts >= min(most, self._max_attempts) else State.OPEN
         self._count(verdict, answer, state)
         attempt_id = None if state is State.OPEN else result.attempt_id
@@ -206,23 +208,23 @@ class Collector:
         return state is not State.OPEN
 
     def _count(self, verdict: Verdict, answer: Answer | None, state: State) -> None:
-        tally, home = self._tally, self._home
-        tally.requests += 1
-        tally.attempts += 1
-        if verdict.fate is Fate.UNKNOWN:
-            tally.maybe_paid += 1
-        if answer is not None and verdict.fate is Fate.ANSWERED:
+        counters, row_counters = self._counters, self._row_counters
+        counters.requests += 1
+        counters.attempts += 1
+        if verdict.disposition is Disposition.UNKNOWN:
+            counters.possibly_billed += 1
+        if answer is not None and verdict.disposition is Disposition.ANSWERED:
             cost = self._cost(answer.usage, answer.model or "")
-            tally.paid(answer.usage, cost)
-            tally.final(cost)
-            tally.finish_reasons[answer.finish_reason or "none"] += 1
+            counters.paid(answer.usage, cost)
+            counters.final(cost)
+            counters.finish_reasons[answer.finish_reason or "none"] += 1
         if answer is not None:
-            home.ended_with(answer)
+            row_counters.ended_with(answer)
         elif state is State.UNANSWERED:
-            home.unanswered += 1
-            home.failed_by_reason[verdict.reason] += 1
+            row_counters.unanswered += 1
+            row_counters.failed_by_reason[verdict.reason] += 1
         else:
-            tally.retries[verdict.reason] += 1
+            counters.retries[verdict.reason] += 1
 
 
 def _results(

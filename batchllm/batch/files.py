@@ -25,7 +25,7 @@ MARGIN = 0.95
 
 
 @dataclass(slots=True)
-class Draft:
+class BatchFile:
     """A file of requests that is being written.
 
     Attributes:
@@ -68,7 +68,7 @@ class Caps:
     tokens: dict[str, int] = field(default_factory=dict)
 
 
-class Desk:
+class BatchFileWriter:
     """Cuts requests into files.
 
     Args:
@@ -88,71 +88,71 @@ class Desk:
         self._folder = folder
         self._most_requests = min(facts.max_requests, caps.requests or facts.max_requests)
         self._most_bytes = min(int(facts.max_bytes * MARGIN), caps.size or facts.max_bytes)
-        self._drafts: dict[str, Draft] = {}
+        self._batch_files: dict[str, BatchFile] = {}
         self.held = False
 
-    def put(self, request_id: int, request: ChatRequest) -> Draft | None:
+    def put(self, request_id: int, request: ChatRequest) -> BatchFile | None:
         """Adds a request to its model's file.
 
         Returns:
             The file before, where this request had to begin a new one: it is full, and goes off first.
 
         Raises:
-            TooLong: The request alone is longer than a file may be.
-            NoRoom: It has to wait for room in the queue; ``held`` says so from now on.
+            RequestTooLarge: The request alone is longer than a file may be.
+            QueueFull: It has to wait for room in the queue; ``held`` says so from now on.
         """
         tokens = tokens_of(request)
-        draft = self._drafts.get(request.model) or self._new(request.model)
-        line = request_line(draft.name, len(draft.requests), self._facts.endpoint, request.body)
+        batch_file = self._batch_files.get(request.model) or self._new(request.model)
+        line = request_line(batch_file.name, len(batch_file.requests), self._facts.endpoint, request.body)
         if len(line) > self._most_bytes:
-            raise TooLong(f"the request has {len(line):,} bytes; a batch takes {self._most_bytes:,}")
+            raise RequestTooLarge(f"the request has {len(line):,} bytes; a batch takes {self._most_bytes:,}")
         cap = self._caps.tokens.get(request.model)
         queued = self._queued.get(request.model, 0)
-        if cap is not None and queued + draft.tokens + tokens > cap and (queued or draft.tokens):
+        if cap is not None and queued + batch_file.tokens + tokens > cap and (queued or batch_file.tokens):
             self.held = True
-            raise NoRoom
+            raise QueueFull
         full = None
-        if len(draft.requests) >= self._most_requests or draft.size + len(line) > self._most_bytes:
+        if len(batch_file.requests) >= self._most_requests or batch_file.size + len(line) > self._most_bytes:
             full = self.take(request.model)
-            draft = self._new(request.model)
-            line = request_line(draft.name, 0, self._facts.endpoint, request.body)
+            batch_file = self._new(request.model)
+            line = request_line(batch_file.name, 0, self._facts.endpoint, request.body)
         with storage(self._folder):
-            draft.add(request_id, line, tokens)
+            batch_file.add(request_id, line, tokens)
         return full
 
-    def take(self, model: str) -> Draft | None:
+    def take(self, model: str) -> BatchFile | None:
         """The file of a model, to be sent off; its tokens count as queued from now on."""
-        draft = self._drafts.pop(model, None)
-        if draft is None or not draft.requests:
+        batch_file = self._batch_files.pop(model, None)
+        if batch_file is None or not batch_file.requests:
             return None
-        self._queued[model] = self._queued.get(model, 0) + draft.tokens
+        self._queued[model] = self._queued.get(model, 0) + batch_file.tokens
         with storage(self._folder):
-            draft.file.flush()
-        return draft
+            batch_file.file.flush()
+        return batch_file
 
-    def rest(self) -> Iterator[Draft]:
+    def rest(self) -> Iterator[BatchFile]:
         """The files that are left at the end."""
-        for model in list(self._drafts):
-            if (draft := self.take(model)) is not None:
-                yield draft
+        for model in list(self._batch_files):
+            if (batch_file := self.take(model)) is not None:
+                yield batch_file
 
     def close(self) -> None:
         """Removes what was not taken."""
-        for draft in self._drafts.values():
-            draft.file.close()
+        for batch_file in self._batch_files.values():
+            batch_file.file.close()
 
-    def _new(self, model: str) -> Draft:
+    def _new(self, model: str) -> BatchFile:
         with storage(self._folder):
-            file = tempfile.TemporaryFile(dir=self._folder, prefix=".batchllm-")  # noqa: SIM115 - the draft closes it
-        draft = self._drafts[model] = Draft(new_name(), model, file)
-        return draft
+            file = tempfile.TemporaryFile(dir=self._folder, prefix=".batchllm-")  # noqa: SIM115 - the batch_file closes it
+        batch_file = self._batch_files[model] = BatchFile(new_name(), model, file)
+        return batch_file
 
 
-class TooLong(Exception):
+class RequestTooLarge(Exception):
     """A request is longer than a file may be."""
 
 
-class NoRoom(Exception):
+class QueueFull(Exception):
     """The endpoint's queue has no room for a request now."""
 
 

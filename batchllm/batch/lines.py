@@ -18,7 +18,7 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)
 
 
-class Result(NamedTuple):
+class ResultLine(NamedTuple):
     """A line of a file of results.
 
     Attributes:
@@ -36,7 +36,7 @@ def request_line(name: str, number: int, url: str, body: bytes) -> bytes:
     return start.encode() + body + b"}\n"
 
 
-def read_line(line: bytes, name: str) -> Result | str:
+def read_line(line: bytes, name: str) -> ResultLine | str:
     """Reads a line of an output or error file.
 
     Args:
@@ -58,12 +58,12 @@ def read_line(line: bytes, name: str) -> Result | str:
     if start != name or not (number.isascii() and number.isdigit()):
         return "unknown"
     if inner is None:
-        return Result(int(number), _without_response(text, spans, error))
+        return ResultLine(int(number), _without_response(text, spans, error))
     status = _value(text, inner, "status_code")
     request_id = _value(text, inner, "request_id")
     headers = {"x-request-id": request_id} if isinstance(request_id, str) else {}
     body = _raw(text, inner["body"]) if "body" in inner else b""
-    return Result(int(number), Response(_status(status, 200), headers, body, 0.0))
+    return ResultLine(int(number), Response(_status(status, 200), headers, body, 0.0))
 
 
 def error_response(error: Mapping[str, Any]) -> Response:

@@ -1,7 +1,7 @@
 """The circle that every call of the command walks: look after the batches there are, send what is in none, wait.
 
-A *campaign* is the calls that belong to one go at the job: from the first until one ends otherwise than "not
-ready". A row that is given up is not sent again before the next campaign, or a row that always fails would keep
+A *session* is the calls that belong to one go at the job: from the first until one ends otherwise than "not
+ready". A row that is given up is not sent again before the next session, or a row that always fails would keep
 the job from ever ending.
 """
 
@@ -13,30 +13,30 @@ from batchllm.batch.calls import job_error
 from batchllm.batch.collect import Collector
 from batchllm.batch.rejection import is_queue_full, read
 from batchllm.batch.steps import GONE, Steps
-from batchllm.batch.submit import Sender
+from batchllm.batch.submit import BatchSubmitter
 from batchllm.batch.waiting import Waiting
 from batchllm.client.batches import CallFailed
 from batchllm.errors import BudgetStop, ExitStatus, JobError, NotReady, Unavailable, UsageError
-from batchllm.journal import BatchRecord, Journal, Stage
-from batchllm.plan.work_item import Ticket
+from batchllm.journal import BatchRecord, BatchState, Journal
+from batchllm.plan.work_item import WorkItem
 from batchllm.signals import signals_stop
 
 T = TypeVar("T")
 
-CAMPAIGN = "batch_campaign"
-FRUITLESS = 3
-"""Batches of a campaign that may end one after the other without bringing a single row to its end."""
+SESSION = "batch_session"
+MAX_EMPTY_BATCHES = 3
+"""Batches of a session that may end one after the other without bringing a single row to its end."""
 
 
-class BatchRoad:
+class BatchLoop:
     """One call's way around the circle.
 
     Args:
         journal: What is known.
-        steps: Takes a batch from stage to stage.
-        collector: Brings results home.
+        steps: Takes a batch from state to state.
+        collector: Brings results row_counters.
         sender: Makes batches.
-        tickets: A pass over the rows; told the campaign's first attempt, it leaves out what was given up since.
+        items: A pass over the rows; told the session's first attempt, it leaves out what was given up since.
         online: Sends what is in no batch one by one, instead of the sender (``--via online``).
         waiting: How to wait.
         show: Told, while it waits, how many requests of live batches are done; ``None`` when it waits no more.
@@ -50,8 +50,8 @@ class BatchRoad:
         journal: Journal,
         steps: Steps,
         collector: Collector,
-        sender: Sender,
-        tickets: Callable[[int], AsyncGenerator[Sequence[Ticket], None]],
+        sender: BatchSubmitter,
+        items: Callable[[int], AsyncGenerator[Sequence[WorkItem], None]],
         online: Callable[[], Awaitable[None]] | None,
         waiting: Waiting,
         show: Callable[[int | None], None],
@@ -63,13 +63,13 @@ class BatchRoad:
         self._steps = steps
         self._collector = collector
         self._sender = sender
-        self._tickets = tickets
+        self._items = items
         self._online = online
         self._waiting = waiting
         self._show = show
         self._answered = answered
         self._grace_s = grace_s
-        self._since = _campaign(journal)
+        self._since = _session(journal)
         self._stopped_by: BaseException | None = None
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[Any] | None = None
@@ -144,7 +144,7 @@ class BatchRoad:
             return
 
     async def _look(self) -> bool:
-        """Takes every live batch as far as it goes; returns whether the rows of any came home."""
+        """Takes every live batch as far as it goes; returns whether the rows of any came row_counters."""
         self._steps.held = False
         moved = False
         trouble: JobError | None = None
@@ -161,29 +161,29 @@ class BatchRoad:
                 trouble = trouble or error
                 moved = True
             else:
-                moved = moved or after.stage is Stage.DONE
+                moved = moved or after.state is BatchState.DONE
         if trouble is not None:
             raise trouble
         return moved
 
     async def _forward(self, batch: BatchRecord) -> BatchRecord:
-        """Takes a batch as far as it goes, home if it can be.
+        """Takes a batch as far as it goes, row_counters if it can be.
 
         Raises:
-            UsageError, Unavailable: It is home, and says that further requests would be refused alike.
+            UsageError, Unavailable: It is row_counters, and says that further requests would be refused alike.
             CallFailed: It is not.
         """
-        if batch.stage is not Stage.ENDED:
+        if batch.state is not BatchState.ENDED:
             try:
                 batch = await self._steps.forward(batch, create=self._online is None)
             except CallFailed as failed:
-                if failed.status == 404 and self._waiting.forgetful:
-                    batch = self._book.update(batch, stage=Stage.ENDED, status=GONE)
+                if failed.status == 404 and self._waiting.ephemeral:
+                    batch = self._book.update(batch, state=BatchState.ENDED, status=GONE)
                 elif batch.remote_id is None and is_queue_full(str(failed)):
                     batch = await self._sender.no_room(batch, str(failed))
                 else:
                     raise
-        if batch.stage is not Stage.ENDED:
+        if batch.state is not BatchState.ENDED:
             return batch
         refusal = None
         if batch.status == "failed":
@@ -208,25 +208,25 @@ class BatchRoad:
             batch
             for batch in self._book.all()
             if batch.first_attempt >= self._since
-            and batch.stage is Stage.DONE
+            and batch.state is BatchState.DONE
             and batch.status in ("completed", "expired")
         ]
-        last = ended[-FRUITLESS:]
-        if len(last) == FRUITLESS and not any(batch.ended_rows for batch in last):
+        last = ended[-MAX_EMPTY_BATCHES:]
+        if len(last) == MAX_EMPTY_BATCHES and not any(batch.ended_rows for batch in last):
             raise Unavailable(
-                f"the last {FRUITLESS} batches ended ({last[-1].status}) without an end for a single row; try again "
-                "later, or finish the job with --via online"
+                f"the last {MAX_EMPTY_BATCHES} batches ended ({last[-1].status}) without finishing a single row; "
+                "try again later, or finish the job with --via online"
             )
-        await self._sender.send(self._tickets(self._since), self._check, paid=self._answered())
+        await self._sender.send(self._items(self._since), self._check, paid=self._answered())
 
 
-def _campaign(journal: Journal) -> int:
-    """The first attempt of the campaign: that of the last call if it ended "not now", else one begins."""
+def _session(journal: Journal) -> int:
+    """The first attempt of the session: that of the last call if it ended "not now", else one begins."""
     runs = journal.reader().runs()
-    kept: int | None = journal.get(CAMPAIGN)
+    kept: int | None = journal.get(SESSION)
     if kept is not None and len(runs) > 1 and runs[-2]["exit_status"] == int(ExitStatus.NOT_NOW):
         return kept
-    journal.put(CAMPAIGN, journal.next_attempt)
+    journal.put(SESSION, journal.next_attempt)
     return journal.next_attempt
 
 
@@ -236,7 +236,7 @@ def not_ready(live: Sequence[BatchRecord], *, held: bool) -> str:
     done = sum((batch.completed or 0) + (batch.failed or 0) for batch in live)
     are = "batch is" if len(live) == 1 else "batches are"
     words = f"{len(live)} {are} under way, {done:,} of {requests:,} requests done"
-    if any(batch.stage is Stage.CREATING for batch in live):
+    if any(batch.state is BatchState.CREATING for batch in live):
         words += ", and whether the endpoint has the last one is not known yet"
     if held:
         words += "; the other rows wait for room in the endpoint's queue"
@@ -245,8 +245,12 @@ def not_ready(live: Sequence[BatchRecord], *, held: bool) -> str:
 
 def unknown_words(batch: BatchRecord) -> str:
     """What to do about a batch, or its results, that the endpoint does not know."""
-    what = f"batch {batch.remote_id}" if batch.stage is Stage.CREATED else f"the results of {batch.remote_id}"
+    what = (
+        f"batch {batch.remote_id}"
+        if batch.state is BatchState.CREATED
+        else f"the results of {batch.remote_id}"
+    )
     return (
-        f"the endpoint does not know {what} ({batch.requests:,} requests, perhaps paid): use the URL and the key it "
+        f"the endpoint does not know {what} ({batch.requests:,} requests, possibly billed): use the URL and the key it "
         "was made with, or give it up with 'batchllm batches cancel OUTPUT'"
     )

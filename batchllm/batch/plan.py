@@ -1,10 +1,10 @@
-"""The pass over the rows that leaves out what a campaign has given up."""
+"""The pass over the rows that leaves out what a session has given up."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from batchllm.counters import Tally
+from batchllm.counters import RunCounters
 from batchllm.journal import Admitted, State
 from batchllm.plan.plan import Plan
 
@@ -13,8 +13,8 @@ class BatchPlan(Plan):
     """One pass over rows for new batches; see ``Plan`` for the other arguments.
 
     Args:
-        since: The campaign's first attempt: what ended without an answer by it, or a later one, is not sent again.
-        retry_failed: Rows whose answer was a failure before this campaign are sent again.
+        since: The session's first attempt: what ended without an answer by it, or a later one, is not sent again.
+        retry_failed: Rows whose answer was a failure before this session are sent again.
         dedupe: Equal rows share one request, so that it has to be remembered which are on their way.
     """
 
@@ -44,22 +44,22 @@ class BatchPlan(Plan):
 
 
 @contextmanager
-def recounted(tally: Tally, home: Tally) -> Iterator[None]:
-    """A pass counts every row anew; what batches brought home in this run is told apart from what was found.
+def recounted(counters: RunCounters, row_counters: RunCounters) -> Iterator[None]:
+    """A pass counts every row anew; what batches brought row_counters in this run is told apart from what was found.
 
     Args:
-        tally: The run's.
-        home: The rows that batches brought home in this run.
+        counters: The run's.
+        row_counters: The rows that batches brought row_counters in this run.
     """
-    tally.before = tally.answered = tally.failed = tally.unanswered = 0
-    tally.skipped = tally.duplicates = tally.pending = 0
-    tally.failed_by_reason.clear()
+    counters.before = counters.answered = counters.failed = counters.unanswered = 0
+    counters.skipped = counters.duplicates = counters.pending = 0
+    counters.failed_by_reason.clear()
     try:
         yield
     finally:
-        came = home.answered + home.failed + home.unanswered
-        tally.before = max(0, tally.before - came)
-        tally.answered += home.answered
-        tally.failed += home.failed
-        tally.unanswered += home.unanswered
-        tally.failed_by_reason.update(home.failed_by_reason)
+        came = row_counters.answered + row_counters.failed + row_counters.unanswered
+        counters.before = max(0, counters.before - came)
+        counters.answered += row_counters.answered
+        counters.failed += row_counters.failed
+        counters.unanswered += row_counters.unanswered
+        counters.failed_by_reason.update(row_counters.failed_by_reason)

@@ -25,7 +25,7 @@ Error = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class BatchRejection:
     """Why a batch failed.
 
     Attributes:
@@ -45,7 +45,7 @@ class Refusal:
     systemic: bool = False
 
 
-def read(errors: Sequence[Error], requests: int, *, answered: bool) -> Refusal:
+def read(errors: Sequence[Error], requests: int, *, answered: bool) -> BatchRejection:
     """Reads the errors of a failed batch.
 
     Args:
@@ -58,14 +58,14 @@ def read(errors: Sequence[Error], requests: int, *, answered: bool) -> Refusal:
     if full := next((text for text in said if is_queue_full(text)), None):
         found = _LIMIT.search(full)
         limit = int(found[1].replace(",", "")) if found else None
-        return Refusal(words=full, queue_full=True, limit_tokens=limit)
+        return BatchRejection(words=full, queue_full=True, limit_tokens=limit)
     if requests > 1 and (long := next((text for text in said if _TOO_LONG.search(text)), None)):
-        return Refusal(words=long, too_long=True)
+        return BatchRejection(words=long, too_long=True)
     lines = {line - 1: error for error in errors if (line := _line(error)) is not None and line <= requests}
     alike = len({error.get("code") for error in errors}) == 1
     if not lines or (alike and (len(lines) >= MANY or (len(lines) == requests and not answered))):
-        return Refusal(words=words, systemic=True)
-    return Refusal(words=words, lines=lines)
+        return BatchRejection(words=words, systemic=True)
+    return BatchRejection(words=words, lines=lines)
 
 
 def is_queue_full(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""The road of batches, put together for one run of a job."""
+"""The loop of batches, put together for one run of a job."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -6,20 +6,20 @@ from decimal import Decimal
 
 from batchllm import presets
 from batchllm.batch.collect import Collector
-from batchllm.batch.loop import BatchRoad
+from batchllm.batch.loop import BatchLoop
 from batchllm.batch.plan import BatchPlan, recounted
 from batchllm.batch.steps import Steps
-from batchllm.batch.submit import Purse, Sender
+from batchllm.batch.submit import BatchSubmitter, BudgetReserver
 from batchllm.batch.waiting import Waiting
 from batchllm.budget.pricing import Pricing
-from batchllm.counters import Tally
-from batchllm.endpoint import OnDemand
+from batchllm.counters import RunCounters
+from batchllm.endpoint import LazyClient
 from batchllm.job import Job
 from batchllm.journal import Journal
 from batchllm.plan.outcomes import readers
 from batchllm.plan.reuse import Reuse
-from batchllm.plan.work_item import Ticket
-from batchllm.prepare.prepared_job import Stage
+from batchllm.plan.work_item import WorkItem
+from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.presets import BatchFacts
 from batchllm.progress import Progress
 from batchllm.records import Usage
@@ -33,88 +33,90 @@ def facts_of(job: Job) -> BatchFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What a run lends to the road of batches.
+class BatchContext:
+    """What a run lends to the loop of batches.
 
     Attributes:
-        stage: The job and its input.
+        prepared: The job and its input.
         journal: What is known.
-        tally: Counts.
+        counters: Counts.
         client: Opens the endpoint at the first call.
-        purse: The budget.
+        budget: The budget.
         progress: Shown while the call waits.
         chosen: The only rows wanted (``-n``, ``--sample``), or ``None`` for all.
         reuse: Answers of other jobs.
         online: Sends what is in no batch one by one (``--via online``); ``None`` makes batches of it.
     """
 
-    stage: Stage
+    prepared: PreparedJob
     journal: Journal
-    tally: Tally
-    client: OnDemand
-    purse: Purse
+    counters: RunCounters
+    client: LazyClient
+    budget: BudgetReserver
     progress: Progress
     chosen: "range | frozenset[int] | None"
     reuse: Reuse | None
     online: Callable[[], Awaitable[None]] | None
 
 
-def batch_road(run: Surroundings, waiting: Waiting) -> BatchRoad:
-    """The road for one run.
+def batch_loop(run: BatchContext, waiting: Waiting) -> BatchLoop:
+    """The loop for one run.
 
     Args:
         run: What the run lends.
         waiting: How it waits.
     """
-    stage, journal, job = run.stage, run.journal, run.stage.job
+    prepared, journal, job = run.prepared, run.journal, run.prepared.job
     facts = facts_of(job)
-    home = Tally()
+    row_counters = RunCounters()
     steps = Steps(run.client.batches, journal.batches, facts, waiting.patience)
 
-    async def tickets(since: int) -> AsyncGenerator[Sequence[Ticket], None]:
+    async def items(since: int) -> AsyncGenerator[Sequence[WorkItem], None]:
         plan = BatchPlan(
-            stage.source.rows(),
-            stage.builder,
+            prepared.source.rows(),
+            prepared.builder,
             journal,
             since=since,
             known=journal.planned(),
-            tally=run.tally,
+            counters=run.counters,
             chosen=run.chosen,
             retry_failed=job.retry_failed,
             dedupe=job.dedupe,
             reuse=run.reuse,
         )
-        with recounted(run.tally, home):
+        with recounted(run.counters, row_counters):
             async for found in plan.batches():
                 yield found
 
     async def one_by_one() -> None:
         assert run.online is not None, "asked for only where there is one"
-        with recounted(run.tally, home):
+        with recounted(run.counters, row_counters):
             await run.online()
 
     collector = Collector(
         run.client.batches,
         journal,
-        reader=stage.reader,
-        readers=(lambda: readers(stage)) if job.per_row else None,
-        tally=run.tally,
-        home=home,
+        reader=prepared.reader,
+        readers=(lambda: readers(prepared)) if job.per_row else None,
+        counters=run.counters,
+        row_counters=row_counters,
         cost=_half_price(job),
         max_attempts=job.pace.max_attempts,
-        forgetful=waiting.forgetful,
+        ephemeral=waiting.ephemeral,
     )
-    sender = Sender(journal, steps, facts, purse=run.purse, tally=home, one_model=not job.per_row)
-    return BatchRoad(
+    sender = BatchSubmitter(
+        journal, steps, facts, budget=run.budget, counters=row_counters, one_model=not job.per_row
+    )
+    return BatchLoop(
         journal=journal,
         steps=steps,
         collector=collector,
         sender=sender,
-        tickets=tickets,
+        items=items,
         online=None if run.online is None else one_by_one,
         waiting=waiting,
-        show=_Display(run.progress, journal, run.tally).show,
-        answered=lambda: bool(run.tally.answers or journal.reader().counts().answered),
+        show=_Display(run.progress, journal, run.counters).show,
+        answered=lambda: bool(run.counters.answers or journal.reader().counts().answered),
         grace_s=job.grace_s,
     )
 
@@ -133,10 +135,10 @@ def _half_price(job: Job) -> Callable[[Usage, str], Decimal | None]:
 class _Display:
     """The progress display, on the screen only while a call waits."""
 
-    def __init__(self, progress: Progress, journal: Journal, tally: Tally) -> None:
+    def __init__(self, progress: Progress, journal: Journal, counters: RunCounters) -> None:
         self._progress = progress
         self._journal = journal
-        self._tally = tally
+        self._counters = counters
         self._open = False
 
     def show(self, done: int | None) -> None:
@@ -150,8 +152,8 @@ class _Display:
         failed = counts.failed + counts.unsendable + counts.unanswered
         ended = counts.answered + counts.skipped + failed
         if not self._open:
-            self._progress.start(self._tally.rows, ended)
+            self._progress.start(self._counters.rows, ended)
             self._open = True
         self._progress.show(
-            min(self._tally.rows, ended + done), failed, self._tally.tokens, "waiting for batches"
+            min(self._counters.rows, ended + done), failed, self._counters.tokens, "waiting for batches"
         )

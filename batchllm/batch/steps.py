@@ -1,4 +1,4 @@
-"""One batch, from one durable stage to the next.
+"""One batch, from one durable state to the next.
 
 The order is what the promise rests on: the intent of an upload and of a creation is durable before the call, and
 what the call brought is durable before the next step. A run that dies between a call and its record leaves a
@@ -14,12 +14,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import IO
 
-from batchllm.batch.calls import pause_of, perhaps_done, steadily
-from batchllm.batch.waiting import Patience
+from batchllm.batch.calls import pause_of, possibly_done, steadily
+from batchllm.batch.waiting import PollIntervals
 from batchllm.client.batches import BatchApi, CallFailed, RemoteBatch
-from batchllm.journal import BatchBook, BatchRecord, Stage
+from batchllm.journal import BatchRecord, BatchState, BatchStore
 from batchllm.presets import BatchFacts
-from batchllm.retry import Fate, Verdict
+from batchllm.retry import Disposition, Verdict
 
 log = logging.getLogger("batchllm.runner")
 
@@ -37,7 +37,7 @@ class Steps:
 
     Args:
         api: Opens the endpoint at the first call.
-        book: Where each stage is made durable.
+        book: Where each state is made durable.
         facts: What the endpoint's Batch API takes.
         patience: How long what takes.
         clock: Seconds since the epoch, to be compared with the journal's times.
@@ -49,9 +49,9 @@ class Steps:
     def __init__(
         self,
         api: Callable[[], Awaitable[BatchApi]],
-        book: BatchBook,
+        book: BatchStore,
         facts: BatchFacts,
-        patience: Patience,
+        patience: PollIntervals,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._api = api
@@ -71,14 +71,14 @@ class Steps:
                 break
             except CallFailed as failed:
                 tries += 1
-                if perhaps_done(failed) and (found := await self._uploaded(batch)) is not None:
+                if possibly_done(failed) and (found := await self._uploaded(batch)) is not None:
                     file_id = found
                     break
                 pause_s = pause_of(failed, tries)
                 if pause_s is None:
                     raise
                 await asyncio.sleep(pause_s)
-        return self._book.update(batch, stage=Stage.UPLOADED, file_id=file_id)
+        return self._book.update(batch, state=BatchState.UPLOADED, file_id=file_id)
 
     async def create(self, batch: BatchRecord) -> BatchRecord:
         """UPLOADED → CREATED; or CREATING where nobody knows, or UPLOADED where the endpoint wants a pause.
@@ -88,7 +88,7 @@ class Steps:
         """
         file_id, api = batch.file_id, await self._api()
         assert file_id is not None, "a batch is created of its file"
-        batch = self._book.update(batch, stage=Stage.CREATING)
+        batch = self._book.update(batch, state=BatchState.CREATING)
         try:
             remote = await api.create(
                 file_id,
@@ -97,11 +97,11 @@ class Steps:
                 name=batch.name,
             )
         except CallFailed as failed:
-            if perhaps_done(failed):
+            if possibly_done(failed):
                 log.info("whether %s was created is not known: %s", batch.name, failed)
                 return batch
-            batch = self._book.update(batch, stage=Stage.UPLOADED)
-            if failed.verdict.fate in (Fate.REFUSED, Fate.TRANSIENT):
+            batch = self._book.update(batch, state=BatchState.UPLOADED)
+            if failed.verdict.disposition in (Disposition.REFUSED, Disposition.TRANSIENT):
                 log.info("%s waits: %s", batch.name, failed)
                 self.held = True
                 return batch
@@ -118,29 +118,29 @@ class Steps:
         Raises:
             CallFailed: The endpoint cannot be asked, or says no; ``status`` 404: it does not know the batch.
         """
-        if batch.stage is Stage.PREPARED:
+        if batch.state is BatchState.PREPARED:
             file_id = await self._uploaded(batch)
             if file_id is None:
                 return await self.drop(batch)
-            batch = self._book.update(batch, stage=Stage.UPLOADED, file_id=file_id)
-        if batch.stage is Stage.CREATING:
+            batch = self._book.update(batch, state=BatchState.UPLOADED, file_id=file_id)
+        if batch.state is BatchState.CREATING:
             batch = await self._found(batch)
-        if batch.stage is Stage.UPLOADED:
+        if batch.state is BatchState.UPLOADED:
             return await self._recreate(batch) if create else await self.drop(batch)
-        if batch.stage is Stage.CREATED:
+        if batch.state is BatchState.CREATED:
             api, remote_id = await self._api(), batch.remote_id or ""
             remote = await steadily(lambda: api.retrieve(remote_id))
             if remote.name not in (None, batch.name):
                 words = f"{remote_id} is another job's batch"
-                raise CallFailed(Verdict(Fate.FATAL, "http_404", words), 404)
+                raise CallFailed(Verdict(Disposition.FATAL, "http_404", words), 404)
             return self._seen(batch, remote)
         return batch
 
     async def cancel(self, batch: BatchRecord) -> BatchRecord:
         """Asks the endpoint to stop a batch; one that was not created is dropped."""
-        if batch.stage is not Stage.CREATED:
+        if batch.state is not BatchState.CREATED:
             batch = await self.forward(batch, create=False)
-        if batch.stage is not Stage.CREATED:
+        if batch.state is not BatchState.CREATED:
             return batch
         api, remote_id = await self._api(), batch.remote_id or ""
         try:
@@ -161,7 +161,7 @@ class Steps:
                 await api.delete_file(file_id)
             except CallFailed as failed:
                 log.info("the file %s was not deleted: %s", file_id, failed)
-        return self._book.update(batch, stage=Stage.ENDED, status=DROPPED)
+        return self._book.update(batch, state=BatchState.ENDED, status=DROPPED)
 
     async def _recreate(self, batch: BatchRecord) -> BatchRecord:
         """Creates a batch whose file an earlier call uploaded."""
@@ -180,7 +180,7 @@ class Steps:
             return self._seen(batch, remote)
         if 0 <= self._clock() - batch.moved_at < self._patience.unknown_s:
             return batch
-        return self._book.update(batch, stage=Stage.UPLOADED)
+        return self._book.update(batch, state=BatchState.UPLOADED)
 
     async def _uploaded(self, batch: BatchRecord) -> str | None:
         """The file of a batch at the endpoint; a part of it is deleted."""
@@ -199,10 +199,10 @@ class Steps:
 
     def _seen(self, batch: BatchRecord, remote: RemoteBatch) -> BatchRecord:
         """Records what the endpoint shows."""
-        stage = Stage.ENDED if remote.is_final else Stage.CREATED
+        state = BatchState.ENDED if remote.is_final else BatchState.CREATED
         return self._book.update(
             batch,
-            **({} if stage is batch.stage else {"stage": stage}),
+            **({} if state is batch.state else {"state": state}),
             remote_id=remote.id,
             status=remote.status,
             seen_at=self._clock(),

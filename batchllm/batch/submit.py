@@ -11,13 +11,13 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from batchllm.batch.calls import job_error
-from batchllm.batch.files import Caps, Desk, Draft, NoRoom, TooLong
-from batchllm.batch.rejection import Refusal, is_queue_full, read
+from batchllm.batch.files import BatchFile, BatchFileWriter, Caps, QueueFull, RequestTooLarge
+from batchllm.batch.rejection import BatchRejection, is_queue_full, read
 from batchllm.batch.steps import Steps
 from batchllm.client.batches import CallFailed
-from batchllm.counters import Tally
+from batchllm.counters import RunCounters
 from batchllm.journal import BatchRecord, Journal, State
-from batchllm.plan.work_item import Ticket
+from batchllm.plan.work_item import WorkItem
 from batchllm.presets import BatchFacts
 from batchllm.records import Answer, ChatRequest, Failure, FailureKind, Paid, Response
 
@@ -29,7 +29,7 @@ HEADROOM = 0.9
 _NOT_SENT = Failure(FailureKind.UNSENT, "there is no room for it now", Paid.NO, 0.0)
 
 
-class Purse(Protocol):
+class BudgetReserver(Protocol):
     """What sending needs of a budget."""
 
     def reserve(self, request: ChatRequest) -> Any:
@@ -42,15 +42,15 @@ class Purse(Protocol):
         """What is missing, in words."""
 
 
-class Sender:
-    """Makes batches of tickets.
+class BatchSubmitter:
+    """Makes batches of items.
 
     Args:
         journal: Where batches are recorded.
         steps: Uploads and creates.
         facts: What the endpoint's Batch API takes.
-        purse: The budget.
-        tally: Counts rows that cannot be sent at all.
+        budget: The budget.
+        counters: Counts rows that cannot be sent at all.
         one_model: All rows ask the same model, so that the first without room is the last.
 
     Attributes:
@@ -64,28 +64,28 @@ class Sender:
         steps: Steps,
         facts: BatchFacts,
         *,
-        purse: Purse,
-        tally: Tally,
+        budget: BudgetReserver,
+        counters: RunCounters,
         one_model: bool,
     ) -> None:
         self._journal = journal
         self._book = journal.batches
         self._steps = steps
         self._facts = facts
-        self._purse = purse
-        self._tally = tally
+        self._budget = budget
+        self._counters = counters
         self._one_model = one_model
         self._caps = Caps(**(journal.get(CAPS) or {}))
         self.held = False
         self.short: str | None = None
 
     async def send(
-        self, passing: AsyncGenerator[Sequence[Ticket], None], check: Callable[[], None], *, paid: bool
+        self, passing: AsyncGenerator[Sequence[WorkItem], None], check: Callable[[], None], *, paid: bool
     ) -> None:
-        """Puts tickets into batches until there is no more room.
+        """Puts items into batches until there is no more room.
 
         Args:
-            passing: The tickets.
+            passing: The items.
             check: Raises where the run is to stop.
             paid: Whether anything of this job was paid.
 
@@ -96,57 +96,57 @@ class Sender:
         queued: Counter[str] = Counter()
         for batch in self._book.live():
             queued[batch.model] += batch.tokens
-        desk = Desk(self._facts, self._caps, queued, self._journal.path.parent)
-        with closing(desk):
+        writer = BatchFileWriter(self._facts, self._caps, queued, self._journal.path.parent)
+        with closing(writer):
             async with aclosing(passing):
-                async for tickets in passing:
-                    for ticket in tickets:
+                async for items in passing:
+                    for item in items:
                         check()
-                        if (full := self._put(desk, ticket)) is not None:
+                        if (full := self._put(writer, item)) is not None:
                             await self._dispatch(full, check, paid)
-                    if self.short is not None or (desk.held and self._one_model):
+                    if self.short is not None or (writer.held and self._one_model):
                         break
-            for draft in desk.rest():
-                await self._dispatch(draft, check, paid)
-        self.held = self.held or desk.held
+            for batch_file in writer.rest():
+                await self._dispatch(batch_file, check, paid)
+        self.held = self.held or writer.held
 
-    def _put(self, desk: Desk, ticket: Ticket) -> Draft | None:
-        """Puts a ticket into a file; returns the one before it, where that is full."""
+    def _put(self, writer: BatchFileWriter, item: WorkItem) -> BatchFile | None:
+        """Puts a item into a file; returns the one before it, where that is full."""
         if self.short is not None:
             return None
-        reserved = self._purse.reserve(ticket.request)
+        reserved = self._budget.reserve(item.request)
         if reserved is None:
-            self.short = self._purse.shortage(ticket.request)
+            self.short = self._budget.shortage(item.request)
             return None
         try:
-            return desk.put(ticket.request_id, ticket.request)
-        except NoRoom:
-            self._purse.settle(ticket.request, reserved, _NOT_SENT)
-        except TooLong as error:
-            self._purse.settle(ticket.request, reserved, _NOT_SENT)
-            self._journal.settle(ticket.request_id, State.FAILED, None, ticket.earlier)
-            self._tally.ended_with(Answer(error=str(error), reason="too_large"))
+            return writer.put(item.request_id, item.request)
+        except QueueFull:
+            self._budget.settle(item.request, reserved, _NOT_SENT)
+        except RequestTooLarge as error:
+            self._budget.settle(item.request, reserved, _NOT_SENT)
+            self._journal.settle(item.request_id, State.FAILED, None, item.earlier)
+            self._counters.ended_with(Answer(error=str(error), reason="too_large"))
         return None
 
-    async def _dispatch(self, draft: Draft, check: Callable[[], None], paid: bool) -> None:
+    async def _dispatch(self, batch_file: BatchFile, check: Callable[[], None], paid: bool) -> None:
         """Makes a batch of a file: prepared, uploaded, created."""
-        with draft.file:
+        with batch_file.file:
             check()
             batch = self._book.prepare(
-                draft.name,
-                draft.requests,
-                model=draft.model,
-                size=draft.size,
-                tokens=draft.tokens,
-                sha256=draft.digest.hexdigest(),
+                batch_file.name,
+                batch_file.requests,
+                model=batch_file.model,
+                size=batch_file.size,
+                tokens=batch_file.tokens,
+                sha256=batch_file.digest.hexdigest(),
             )
             try:
-                batch = await self._steps.upload(batch, draft.file)
+                batch = await self._steps.upload(batch, batch_file.file)
                 await self._steps.create(batch)
             except CallFailed as failed:
                 self.held = True
                 if failed.status == 413:
-                    self.learned(batch, Refusal(words=str(failed), too_long=True))
+                    self.learned(batch, BatchRejection(words=str(failed), too_long=True))
                     await self._steps.drop(batch)
                 elif is_queue_full(str(failed)):
                     await self.no_room(batch, str(failed))
@@ -159,7 +159,7 @@ class Sender:
         self.learned(batch, read([{"message": words}], batch.requests, answered=True))
         return await self._steps.drop(batch)
 
-    def learned(self, batch: BatchRecord, refusal: Refusal) -> Refusal:
+    def learned(self, batch: BatchRecord, refusal: BatchRejection) -> BatchRejection:
         """Takes note of what the endpoint will not take; a request that has no room at all is refused itself."""
         if refusal.too_long:
             self._caps.requests = max(1, batch.requests // 2)
@@ -169,7 +169,7 @@ class Sender:
             others = [one for one in live if one.model == batch.model and one.batch_id != batch.batch_id]
             if batch.requests == 1 and not others:
                 error = {"code": "token_limit_exceeded", "message": refusal.words}
-                return Refusal(words=refusal.words, lines={0: error})
+                return BatchRejection(words=refusal.words, lines={0: error})
             together = batch.tokens + sum(one.tokens for one in others)
             cap = int(together * SHRINK)
             if refusal.limit_tokens is not None and refusal.limit_tokens * HEADROOM < together * HEADROOM:

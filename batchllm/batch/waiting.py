@@ -8,7 +8,7 @@ from batchllm.job import Job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class PollIntervals:
     """How long what takes.
 
     Attributes:
@@ -28,15 +28,17 @@ class Waiting:
     Attributes:
         wait: Until every row has its end; otherwise it says "not ready" at once.
         patience: How long what takes.
-        forgetful: The endpoint forgets its batches when the run ends, and has no bill.
+        ephemeral: The endpoint forgets its batches when the run ends, and has no bill.
     """
 
     wait: bool = False
-    patience: Patience = field(default_factory=Patience)
-    forgetful: bool = False
+    patience: PollIntervals = field(default_factory=PollIntervals)
+    ephemeral: bool = False
 
 
-IN_PROCESS = Waiting(wait=True, patience=Patience(first_s=0.2, most_s=2.0, unknown_s=0.0), forgetful=True)
+IN_PROCESS = Waiting(
+    wait=True, patience=PollIntervals(first_s=0.2, most_s=2.0, unknown_s=0.0), ephemeral=True
+)
 
 
 def waiting_for(job: Job, *, wait: bool) -> Waiting:

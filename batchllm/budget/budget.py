@@ -1,6 +1,6 @@
 """Budgets: what may be spent, what is promised to requests in flight, what is gone.
 
-A request *reserves* its worst case before it leaves, and *settles* with what it took when its outcome is known.
+A request *reserves* its bound case before it leaves, and *settles* with what it took when its outcome is known.
 At every instant ``spent + reserved <= limit`` in every dimension, and a request's bill is within its reserve as long
 as the endpoint's usage is; so the bill is within the limit, whatever lands, is lost or is killed:
 
@@ -44,7 +44,7 @@ ONE_REQUEST = Amount(requests=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class BudgetLimits:
     """The budgets of a job; ``None`` is none.
 
     Attributes:
@@ -76,38 +76,38 @@ class Budget:
         reserved: What requests in flight may still take.
     """
 
-    def __init__(self, limits: Limits, spent: Amount = NOTHING) -> None:
+    def __init__(self, limits: BudgetLimits, spent: Amount = NOTHING) -> None:
         self.limits = limits
         self.spent = spent
         self.reserved = NOTHING
 
-    def reserve(self, worst: Amount) -> bool:
-        """Sets a request's worst case aside; ``False``, and nothing is, where it does not fit."""
-        if self.shortage(worst, self.reserved) is not None:
+    def reserve(self, bound: Amount) -> bool:
+        """Sets a request's bound case aside; ``False``, and nothing is, where it does not fit."""
+        if self.shortage(bound, self.reserved) is not None:
             return False
-        self.reserved += worst
+        self.reserved += bound
         return True
 
-    def settle(self, worst: Amount, taken: Amount) -> None:
+    def settle(self, bound: Amount, taken: Amount) -> None:
         """Ends a reservation with what the request took."""
-        self.reserved -= worst
+        self.reserved -= bound
         self.spent += taken
 
-    def shortage(self, worst: Amount, reserved: Amount = NOTHING) -> str | None:
+    def shortage(self, bound: Amount, reserved: Amount = NOTHING) -> str | None:
         """Why a request does not fit beside what is reserved, in words; ``None`` where it does."""
         limits = self.limits
-        wanted = self.spent + reserved + worst
+        wanted = self.spent + reserved + bound
         if limits.requests is not None and wanted.requests > limits.requests:
             return f"--max-requests {limits.requests:,}: {self.spent.requests:,} have been sent"
         if limits.tokens is not None and wanted.tokens > limits.tokens:
             return (
                 f"--max-total-tokens {limits.tokens:,}: {self.spent.tokens:,} are spent, and the next request may "
-                f"take {worst.tokens:,}"
+                f"take {bound.tokens:,}"
             )
         if limits.cost is not None and wanted.cost > limits.cost:
             return (
                 f"--max-cost {limits.cost}: ${rounded(self.spent.cost)} is spent, and the next request may take "
-                f"${rounded(worst.cost)}"
+                f"${rounded(bound.cost)}"
             )
         return None
 
@@ -116,7 +116,7 @@ def taken(reserved: Amount, outcome: Response | Failure, usage: Usage, cost: Dec
     """What an attempt took, by the table above.
 
     Args:
-        reserved: Its worst case.
+        reserved: Its bound case.
         outcome: What came.
         usage: The usage of the answer, where there is one.
         cost: What that usage costs; ``None`` is unknown.

@@ -14,7 +14,7 @@ from batchllm.answer import Reader
 from batchllm.budget.pricing import Pricing, Shares, plus
 from batchllm.journal import JournalReader, State
 from batchllm.journal.bill import Marks, earlier_answers, marked_rows
-from batchllm.prepare.prepared_job import Stage
+from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.records import Answer, Row
 from batchllm.template import AnswerSpec
 
@@ -59,20 +59,20 @@ class Costs:
     """The costs of the rows of a job; ask for rows in growing order.
 
     Args:
-        stage: The job.
+        prepared: The job.
         journal: What was paid.
 
     Attributes:
         totals: What the rows asked for cost together.
     """
 
-    def __init__(self, stage: Stage, journal: JournalReader) -> None:
-        self._wanted = any(name == "cost" for _, name in stage.columns.fields)
-        self._pricing = Pricing(stage.job, needed=self._wanted)
+    def __init__(self, prepared: PreparedJob, journal: JournalReader) -> None:
+        self._wanted = any(name == "cost" for _, name in prepared.columns.fields)
+        self._pricing = Pricing(prepared.job, needed=self._wanted)
         self._shares = Shares(journal.batches(), self._pricing.batch_share)
         nothing = self._pricing.nothing()
         self.totals = Totals(nothing, equal=nothing, shared=nothing)
-        self._model_of = _models(stage)
+        self._model_of = _models(prepared)
         self._marks: Iterator[Marks] = marked_rows(journal)
         self._mark = next(self._marks, None)
         self._earlier = earlier_answers(journal) if self._wanted else iter(())
@@ -131,12 +131,12 @@ class Costs:
             self._next_earlier = next(self._earlier, None)
 
 
-def _models(stage: Stage) -> Callable[[int], str]:
+def _models(prepared: PreparedJob) -> Callable[[int], str]:
     """The model that a row asked for, by its index; asked in growing order only."""
-    model = stage.job.endpoint.model
-    if not stage.job.per_row:
+    model = prepared.job.endpoint.model
+    if not prepared.job.per_row:
         return lambda row_index: model
-    rows = stage.source.rows()
+    rows = prepared.source.rows()
     return lambda row_index: _model_of(next(row for row in rows if row.index == row_index)) or model
 
 

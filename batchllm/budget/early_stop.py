@@ -1,4 +1,4 @@
-"""The brake: a job whose first answers are all of no use stops before it has paid for thousands of them.
+"""The early stop: a job whose first answers are all of no use stops before it has paid for thousands of them.
 
 It judges the first answers of a run, and lets go for the job, for as long as what it asks stays the same, once one
 of them is of use. What was in flight when it stops still lands.
@@ -25,13 +25,13 @@ _OTHER = "are no use ({kind}); look at the template and --model"
 _SHOWN = 200
 
 
-class Brake:
+class EarlyStop:
     """Judges the first answers of a run.
 
     Args:
         cut_is_useless: An answer that was cut is no use (a label may be cut and still be one).
         bound: The most tokens an answer may have, for the message.
-        released: It judges nothing: ``--no-brake``, or an earlier run of this job had answers of use.
+        released: It judges nothing: ``--no-early-stop``, or an earlier run of this job had answers of use.
 
     Attributes:
         released: Nothing is judged any more; an answer of use came.
@@ -74,8 +74,8 @@ class Brake:
         share = "all" if count == FIRST else f"{count} of them"
         return (
             f"the first {FIRST} answers are of no use, so the job stopped: {share} {cause}. {self._shown}. "
-            "What is paid is kept: with a changed job --accept-change asks these rows again, and --no-brake goes on "
-            "as it is"
+            "What is paid is kept: with a changed job --accept-change asks these rows again, and --no-early-stop "
+            "goes on as it is"
         )
 
 

@@ -21,7 +21,7 @@ from batchllm.job import Job
 from batchllm.limiter import Cost
 from batchllm.limiter.charge import Charge
 from batchllm.limiter.terms import TOKENS
-from batchllm.prepare.prepared_job import Stage
+from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prices import Price
 from batchllm.records import ChatRequest, Pace, Row, Usage
 from batchllm.request import RequestBuilder
@@ -37,7 +37,7 @@ MEAN_REQUEST = "mean_request"
 
 FIGURES = (
     "rows", "answered", "duplicates", "skipped", "prompt_tokens", "completion_tokens_expected",
-    "completion_tokens_worst", "cost_low", "cost_high", "seconds",
+    "completion_tokens_upper_bound", "cost_low", "cost_high", "seconds",
 )  # fmt: skip
 """The names of a forecast as JSON."""
 
@@ -55,14 +55,14 @@ class Forecast:
         requests: Requests still to be sent.
         prompt_tokens: Tokens of their prompts.
         completion_tokens_expected: Tokens of their answers, by a high percentile of the answers seen, or half of the
-            worst.
-        completion_tokens_worst: The same if every answer reaches its bound; ``None`` where there is none.
+            bound.
+        completion_tokens_upper_bound: The same if every answer reaches its bound; ``None`` where there is none.
         cost_low, cost_high: US dollars, from the shortest answers to the longest.
         cost_expected: The same for the expected answers.
         seconds: How long it will take under the limits that are given or were seen.
         exact: The prompts were counted, all of them; otherwise the tokens are an estimate.
         price: What the job's model costs, and where that is from; ``None`` where it is not known.
-        maybe_paid_rows: Rows, from 1, that a run which died may have paid without an answer.
+        possibly_billed_rows: Rows, from 1, that a run which died may have paid without an answer.
     """
 
     rows: int | None
@@ -73,14 +73,14 @@ class Forecast:
     requests: int | None = None
     prompt_tokens: int | None = None
     completion_tokens_expected: int | None = None
-    completion_tokens_worst: int | None = None
+    completion_tokens_upper_bound: int | None = None
     cost_low: Decimal | None = None
     cost_high: Decimal | None = None
     cost_expected: Decimal | None = None
     seconds: float | None = None
     exact: bool = False
     price: Price | None = None
-    maybe_paid_rows: tuple[int, ...] = ()
+    possibly_billed_rows: tuple[int, ...] = ()
 
     def figures(self) -> dict[str, Any]:
         """The figures as JSON has them; what is not known is null."""
@@ -140,7 +140,7 @@ class Sums:
             requests=round(self.requests),
             prompt_tokens=round(totals[1]),
             completion_tokens_expected=None if self._unknown_expected else round(totals[3]),
-            completion_tokens_worst=None if self._unbounded else round(totals[4]),
+            completion_tokens_upper_bound=None if self._unbounded else round(totals[4]),
             cost_low=self._cost(2, 1 / slack),
             cost_expected=None if self._unknown_expected else self._cost(3, 1.0),
             cost_high=None if self._unbounded else self._cost(4, slack),
@@ -167,11 +167,11 @@ class Sums:
             one_tier = replace(price, rates=(price.rates[tier],), per_request=Decimal(0))
             cost = prices.cost(Usage(round(group[1] * factor), round(group[answers])), one_tier)
             total = plus(total, plus(cost, price.per_request * round(group[0])))
-        return None if total is None else total * self._pricing.road_share
+        return None if total is None else total * self._pricing.batch_share
 
 
 def forecast_job(
-    stage: Stage,
+    prepared: PreparedJob,
     *,
     rows: int,
     left: int,
@@ -179,26 +179,26 @@ def forecast_job(
     learned: Learned | None = None,
     seen: Mapping[str, Any] | None = None,
 ) -> Forecast:
-    """Estimates a job from the sample of rows that the census kept; reads no file and counts nothing exactly.
+    """Estimates a job from the sample of rows that the statistics kept; reads no file and counts nothing exactly.
 
     Args:
-        stage: The job and its input.
+        prepared: The job and its input.
         rows: Rows of the job.
         left: How many of them are still to be sent.
         pricing: What its models cost.
         learned: What is known about answers.
         seen: The limits that an earlier run saw (``SEEN_PACE``).
     """
-    pricing = pricing or Pricing(stage.job)
-    sums = Sums(pricing, stage.job.endpoint.charge, learned or Learned())
-    sample = stage.census.sample
+    pricing = pricing or Pricing(prepared.job)
+    sums = Sums(pricing, prepared.job.endpoint.charge, learned or Learned())
+    sample = prepared.statistics.sample
     if left and sample:
-        sent = _sampled(stage.builder, sample)
+        sent = _sampled(prepared.builder, sample)
         scale = left / len(sample)
-        stretch = _stretch(stage, sent)
+        stretch = _stretch(prepared, sent)
         for request, prompt, _ in sent:
             sums.add(request.model, prompt * stretch, request.max_tokens, scale)
-    found = sums.forecast(rows=rows, exact=False, pace=stage.job.pace, seen=seen)
+    found = sums.forecast(rows=rows, exact=False, pace=prepared.job.pace, seen=seen)
     return replace(found, answered=rows - left)
 
 
@@ -249,15 +249,19 @@ def _size(row: Row) -> int:
     return sum(len(cell.encode("utf-8", "replace")) + 1 for cell in row.raw)
 
 
-def _stretch(stage: Stage, sent: list[tuple[ChatRequest, int, int]]) -> float:
+def _stretch(prepared: PreparedJob, sent: list[tuple[ChatRequest, int, int]]) -> float:
     """By how much the prompts of all rows differ from those of the sample, judged by the size of the file.
 
     A few rows may hold most of the text, and a sample misses them; the size of the file does not. Tokens grow
     with a row's bytes along a line, so the line through the sample, at the mean size of all rows, is the mean
     prompt.
     """
-    census = stage.census
-    if not sent or not census.rows or not (stage.source.format.encoding or "utf-8").startswith("utf-8"):
+    statistics = prepared.statistics
+    if (
+        not sent
+        or not statistics.rows
+        or not (prepared.source.format.encoding or "utf-8").startswith("utf-8")
+    ):
         return 1.0
     prompts, sizes = [prompt for _, prompt, _ in sent], [size for _, _, size in sent]
     try:
@@ -265,7 +269,7 @@ def _stretch(stage: Stage, sent: list[tuple[ChatRequest, int, int]]) -> float:
     except StatisticsError:
         return 1.0
     mean = fmean(prompts)
-    found = line.intercept + line.slope * census.bytes / census.rows
+    found = line.intercept + line.slope * statistics.bytes / statistics.rows
     return min(10.0, max(0.1, found / mean)) if mean else 1.0
 
 

@@ -1,6 +1,6 @@
 """Between the road and the money: what a request may take before it leaves, what it took when it has landed.
 
-The largest worst case of any request is written to the journal before that request's intent, so that what a dead
+The largest bound case of any request is written to the journal before that request's intent, so that what a dead
 run may have paid without an answer has a bound when the next run reckons what is spent.
 """
 
@@ -10,17 +10,17 @@ from decimal import Decimal
 from typing import Any
 
 from batchllm.answer import Reader
-from batchllm.budget.budget import Amount, Budget, Limits, rounded, taken, total_tokens
+from batchllm.budget.budget import Amount, Budget, BudgetLimits, rounded, taken, total_tokens
 from batchllm.budget.learned import Learned
 from batchllm.budget.pricing import Pricing, Shares
-from batchllm.budget.upper_bound import Worst, counted_worst_case, worst_case
+from batchllm.budget.upper_bound import UpperBound, counted_upper_bound, upper_bound
 from batchllm.journal import JournalReader
 from batchllm.journal.bill import count_sent, paid_attempts
 from batchllm.records import ChatRequest, Failure, Response, Usage
 from batchllm.template import AnswerSpec
 
 LARGEST = "largest_requests"
-"""The journal's entry for the largest worst cases, by model: prompt and completion tokens."""
+"""The journal's entry for the largest bound cases, by model: prompt and completion tokens."""
 
 UNBOUNDED_TOKENS = 131_072
 """What counts for a bound that an earlier run's request did not have; no budget run sends such."""
@@ -28,7 +28,7 @@ UNBOUNDED_TOKENS = 131_072
 _USAGE = Reader(AnswerSpec("response"))
 
 
-class Meter:
+class BudgetMeter:
     """Measures the requests of one run.
 
     Args:
@@ -52,7 +52,7 @@ class Meter:
         put: Callable[[str, Any], None] = lambda key, value: None,
         learned: Learned | None = None,
     ) -> None:
-        self.budget = budget or Budget(Limits())
+        self.budget = budget or Budget(BudgetLimits())
         self.learned = learned or Learned()
         self._limited = self.budget.limits.any
         self._priced = self.budget.limits.cost is not None
@@ -62,16 +62,16 @@ class Meter:
 
     def reserve(self, request: ChatRequest) -> Amount | None:
         """Sets aside what the request may take; ``None`` where the budget does not hold that."""
-        worst = worst_case(request)
+        bound = upper_bound(request)
         reserved = Amount()
         if self._limited:
-            reserved = self._amount(worst, request.model)
+            reserved = self._amount(bound, request.model)
             if not self.budget.reserve(reserved):
-                worst = counted_worst_case(request)
-                reserved = self._amount(worst, request.model)
+                bound = counted_upper_bound(request)
+                reserved = self._amount(bound, request.model)
                 if not self.budget.reserve(reserved):
                     return None
-        self._note(request.model, worst)
+        self._note(request.model, bound)
         return reserved
 
     def settle(
@@ -95,24 +95,24 @@ class Meter:
 
     def shortage(self, request: ChatRequest) -> str:
         """Why the request does not fit even when nothing else is in flight."""
-        words = self.budget.shortage(self._amount(counted_worst_case(request), request.model))
+        words = self.budget.shortage(self._amount(counted_upper_bound(request), request.model))
         return f"{words}; the same command with a larger budget goes on"
 
-    def _amount(self, worst: Worst, model: str) -> Amount:
-        """The worst case in all dimensions; beyond every limit where it has no bound or no price."""
+    def _amount(self, bound: UpperBound, model: str) -> Amount:
+        """The bound case in all dimensions; beyond every limit where it has no bound or no price."""
         cost = Decimal(0)
-        if worst.prompt_tokens is None or worst.completion_tokens is None:
+        if bound.prompt_tokens is None or bound.completion_tokens is None:
             limits = self.budget.limits
             unbounded = limits.tokens is not None or limits.cost is not None
             return Amount(1, 10**18, Decimal("1e18")) if unbounded else Amount(1)
         if self._priced and self._pricing is not None:
-            found = self._pricing.cost(Usage(worst.prompt_tokens, worst.completion_tokens), model)
-            cost = Decimal("1e18") if found is None else found * self._pricing.road_share
-        return Amount(1, worst.prompt_tokens + worst.completion_tokens, cost)
+            found = self._pricing.cost(Usage(bound.prompt_tokens, bound.completion_tokens), model)
+            cost = Decimal("1e18") if found is None else found * self._pricing.batch_share
+        return Amount(1, bound.prompt_tokens + bound.completion_tokens, cost)
 
-    def _note(self, model: str, worst: Worst) -> None:
-        prompt = UNBOUNDED_TOKENS if worst.prompt_tokens is None else worst.prompt_tokens
-        completion = UNBOUNDED_TOKENS if worst.completion_tokens is None else worst.completion_tokens
+    def _note(self, model: str, bound: UpperBound) -> None:
+        prompt = UNBOUNDED_TOKENS if bound.prompt_tokens is None else bound.prompt_tokens
+        completion = UNBOUNDED_TOKENS if bound.completion_tokens is None else bound.completion_tokens
         known = self._largest.get(model)
         if known is None or prompt > known[0] or completion > known[1]:
             before = known or (0, 0)
@@ -120,7 +120,7 @@ class Meter:
             self._put(LARGEST, self._largest)
 
 
-def spent_before(reader: JournalReader, limits: Limits, pricing: Pricing) -> Amount:
+def spent_before(reader: JournalReader, limits: BudgetLimits, pricing: Pricing) -> Amount:
     """What the job's journal has paid, or may have paid, by the rules of ``budget``."""
     spent = Amount(requests=count_sent(reader))
     if limits.tokens is None and limits.cost is None:
@@ -144,8 +144,8 @@ def spent_before(reader: JournalReader, limits: Limits, pricing: Pricing) -> Amo
             asked = [named] if named in models else sorted(models)
             costs = [pricing.cost(usage, model or "") for model in asked]
             if None in costs:
-                worst = Usage(prompt, completion)
-                costs = [pricing.cost(worst, model or "") for model in asked]
+                bound = Usage(prompt, completion)
+                costs = [pricing.cost(bound, model or "") for model in asked]
             most = max((each for each in costs if each is not None), default=Decimal(0))
             cost += most * shares.of(attempt.attempt_id)
     return replace(spent, tokens=tokens, cost=cost)

@@ -26,7 +26,7 @@ class Pricing:
     Attributes:
         model: The model that rows use unless they name another.
         batch_share: What a batch costs of the online price.
-        road_share: What the job costs of it by the road that it asks for.
+        batch_share: What the job costs of it by the road that it asks for.
 
     Raises:
         UsageError: ``--prices`` cannot be read, or is no price table.
@@ -43,7 +43,7 @@ class Pricing:
         self.model = job.endpoint.model
         facts = presets.load(job.endpoint.preset).batch
         self.batch_share = Decimal(1) if facts is None else Decimal(str(facts.discount))
-        self.road_share = self.batch_share if job.via == "batch" else Decimal(1)
+        self.batch_share = self.batch_share if job.via == "batch" else Decimal(1)
 
     def of(self, model: str) -> Price | None:
         """The price of a model, ``None`` where it is not known."""

@@ -1,4 +1,4 @@
-"""The worst that a request can cost, known before it is sent.
+"""The bound that a request can cost, known before it is sent.
 
 The answer is bounded by ``max_tokens``, which an endpoint enforces. The prompt is bounded by arithmetic, not by an
 estimate: the vocabularies in use have no token that is shorter than a byte of UTF-8, and the body holds all that
@@ -8,7 +8,7 @@ hand, the body is counted: JSON as text has more tokens than the text in it. Eit
 what chat templates put in by themselves.
 
 Bytes say nothing about an image. Each counts ``IMAGE_TOKENS``, above the most that a known model charges for one
-(gpt-4o-mini: 48,169 for eight tiles). For what nobody can bound, such as files by id, there is no worst case.
+(gpt-4o-mini: 48,169 for eight tiles). For what nobody can bound, such as files by id, there is no bound case.
 """
 
 import math
@@ -25,29 +25,29 @@ IMAGE_TOKENS = 50_000
 _IN_TEXT = ("text", "refusal", "input_audio")  # parts whose content is in the body
 
 
-class Worst(NamedTuple):
+class UpperBound(NamedTuple):
     """The most tokens that a request may be charged; ``None`` is unbounded."""
 
     prompt_tokens: int | None
     completion_tokens: int | None
 
 
-def worst_case(request: ChatRequest) -> Worst:
+def upper_bound(request: ChatRequest) -> UpperBound:
     """A bound that costs next to nothing to find."""
     text, images, bounded = _without_images(request.body)
     prompt = len(text) + images * IMAGE_TOKENS + MARGIN_TOKENS if bounded else None
-    return Worst(prompt, request.max_tokens)
+    return UpperBound(prompt, request.max_tokens)
 
 
-def counted_worst_case(request: ChatRequest) -> Worst:
+def counted_upper_bound(request: ChatRequest) -> UpperBound:
     """A closer bound, by counting, where the model's own vocabulary is known; else the same one."""
     counter = tokens.counter(request.model)
-    coarse = worst_case(request)
+    coarse = upper_bound(request)
     if not counter.exact or coarse.prompt_tokens is None:
         return coarse
     text, images, _ = _without_images(request.body)
     counted = math.ceil(counter(text.decode("utf-8", "replace")) * COUNT_MARGIN)
-    return Worst(
+    return UpperBound(
         min(coarse.prompt_tokens, counted + images * IMAGE_TOKENS + MARGIN_TOKENS), request.max_tokens
     )
 

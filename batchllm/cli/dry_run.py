@@ -81,7 +81,7 @@ def words(found: "Survey") -> Iterator[str]:
     yield f"Prompt tokens: {compact_or_unknown(forecast.prompt_tokens)} ({how})"
     yield (
         f"Answer tokens: {compact_or_unknown(forecast.completion_tokens_expected)} expected, "
-        f"{compact_or_unknown(forecast.completion_tokens_worst)} at most"
+        f"{compact_or_unknown(forecast.completion_tokens_upper_bound)} at most"
     )
     source = f" ({forecast.price.source})" if forecast.price is not None else ""
     expected = f", {dollars(forecast.cost_expected)} expected" if forecast.cost_expected else ""
@@ -156,8 +156,8 @@ def _value(job: "Job", name: str) -> Any:
             return {key: value for key, value in variables.items() if key not in _VARIABLES}
         case "tools":
             return None if job.tools is None else f"{len(job.tools)} tools"
-        case "no_brake":
-            return not job.brake
+        case "no_early_stop":
+            return not job.early_stop
     if name in _VARIABLES:
         return variables.get(name)
     if name in _PACE_NAMES:

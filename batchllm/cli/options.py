@@ -109,7 +109,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("max_requests", int, "Budget in requests.", TRYING),
     Option("max_total_tokens", int, "Budget in tokens.", TRYING),
     Option("prices", str, "Price table in LiteLLM's JSON format.", TRYING, metavar="FILE"),
-    Option("no_brake", bool, "Go on even if the first 20 answers are of no use.", TRYING),
+    Option("no_early_stop", bool, "Go on even if the first 20 answers are of no use.", TRYING),
     Option("via", str, "online, or batch for half the price within a day.", TRYING, metavar="ROAD"),
     # Manners
     Option("retry_failed", bool, "Send rows again whose answer was a failure.", MANNERS),

@@ -14,7 +14,7 @@ from batchllm.errors import UsageError
 STATUSES = """\
 # What an exit status means here:
 #   0   every row has an answer          1   finished, some rows failed (see the error column)
-#   2   wrong use, nothing was paid      3   a budget or the brake stopped it
+#   2   wrong use, nothing was paid      3   a budget or the early stop stopped it
 #   65  the input cannot be read        69   endpoint unavailable, or out of quota
 #   73  cannot write                    74   I/O error
 #   75  another run is at it, or a batch is not ready: not a failure

@@ -5,7 +5,7 @@ import sys
 from typing import Any, TextIO, cast
 
 
-class Unfailing:
+class ErrorSafeStream:
     """A text stream that takes what it is given, whether anybody still reads it or not.
 
     Args:
@@ -45,7 +45,7 @@ def guard_streams() -> None:
         if getattr(sys, name) is None:
             nowhere = nowhere or open(os.devnull, "r+", encoding="utf-8")  # noqa: SIM115, PTH123 - until the end
             setattr(sys, name, nowhere)
-    sys.stderr = cast(TextIO, Unfailing(sys.stderr))
+    sys.stderr = cast(TextIO, ErrorSafeStream(sys.stderr))
 
 
 def leave_stdout() -> None:

@@ -49,8 +49,8 @@ class Confirm:
         """
         if not self._quiet:
             say(line_before(self._job, forecast))
-            if forecast.maybe_paid_rows:
-                say(maybe_paid_words(forecast.maybe_paid_rows))
+            if forecast.possibly_billed_rows:
+                say(possibly_billed_words(forecast.possibly_billed_rows))
         high = forecast.cost_high
         if self._yes or high is None or high <= ASK_ABOVE or not (sys.stdin.isatty() and sys.stderr.isatty()):
             return
@@ -71,13 +71,13 @@ def line_before(job: Job, forecast: Forecast) -> str:
     )
     if forecast.prompt_tokens is not None:
         about = "" if forecast.exact else "about "
-        answer = forecast.completion_tokens_worst
+        answer = forecast.completion_tokens_upper_bound
         bound = f" + at most {compact(answer)}" if answer is not None else " + answers"
         parts.append(f"{about}{compact(forecast.prompt_tokens)}{bound} tokens")
     return f"{', '.join(parts)}, {road_words(job, forecast)}"
 
 
-def maybe_paid_words(rows: Sequence[int]) -> str:
+def possibly_billed_words(rows: Sequence[int]) -> str:
     """How many requests of a dead run may be on the bill without an answer, and of which rows."""
     named = ", ".join(map(str, rows[:NAMED_ROWS])) + (", …" if len(rows) > NAMED_ROWS else "")
     return f"A run that died may have paid {counted(len(rows), 'row')} without an answer: {named}"
@@ -150,8 +150,8 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
         lines.append(f"Refused for a limit: {summary.refusals:,}{retried}")
     if summary.truncated:
         lines.append(f"Cut to --max-input-tokens: {summary.truncated:,} texts")
-    if summary.maybe_paid_twice:
-        lines.append(f"Perhaps paid without an answer: {summary.maybe_paid_twice:,} requests")
+    if summary.possibly_billed_twice:
+        lines.append(f"Possibly billed without an answer: {summary.possibly_billed_twice:,} requests")
     if pace:
         lines.append(f"Pace: {pace}")
     return lines

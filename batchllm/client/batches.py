@@ -32,7 +32,7 @@ class CallFailed(Exception):
     """A call brought no success.
 
     Attributes:
-        verdict: What that means, as for a chat request; ``fate`` ``UNKNOWN``: it may have worked all the same.
+        verdict: What that means, as for a chat request; ``disposition`` ``UNKNOWN``: it may have worked all the same.
         status: HTTP status; ``None`` where no HTTP answer came.
     """
 

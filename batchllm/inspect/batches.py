@@ -11,14 +11,14 @@ from batchllm import __version__
 from batchllm.batch.calls import job_error
 from batchllm.batch.setup import facts_of
 from batchllm.batch.steps import GONE, Steps
-from batchllm.batch.waiting import Patience
+from batchllm.batch.waiting import PollIntervals
 from batchllm.client.batches import BatchApi, CallFailed
-from batchllm.endpoint import OnDemand
+from batchllm.endpoint import LazyClient
 from batchllm.errors import ExitStatus, InputError
 from batchllm.inspect.open_job import journal_of
 from batchllm.job import Job, reconnect
-from batchllm.journal import BatchRecord, JobLock, Journal, JournalReader, Stage
-from batchllm.prepare.job_paths import places_of
+from batchllm.journal import BatchRecord, BatchState, JobLock, Journal, JournalReader
+from batchllm.prepare.job_paths import job_paths
 from batchllm.prepare.saved_job import restored
 
 
@@ -90,11 +90,11 @@ def cancel_batches(
         if kept is None:
             raise InputError(path, "no run of this job has begun; run it first")
         job = restored(kept)
-        if all(batch.stage is Stage.DONE for batch in reader.batches()):
+        if all(batch.state is BatchState.DONE for batch in reader.batches()):
             return []
     with ExitStack() as locks:
-        places = places_of(job)
-        for lock in filter(None, (places.lock, places.journal_lock)):
+        paths = job_paths(job)
+        for lock in filter(None, (paths.lock, paths.journal_lock)):
             locks.enter_context(JobLock(lock))
         journal = locks.enter_context(Journal.open(path, version=__version__))
         try:
@@ -109,11 +109,11 @@ def cancel_batches(
 async def _cancel(job: Job, journal: Journal, live: list[BatchRecord]) -> list[BatchRecord]:
     after: list[BatchRecord] = []
     async with AsyncExitStack() as stack:
-        client = OnDemand(job, stack)
-        steps = Steps(client.batches, journal.batches, facts_of(job), Patience(unknown_s=0.0))
+        client = LazyClient(job, stack)
+        steps = Steps(client.batches, journal.batches, facts_of(job), PollIntervals(unknown_s=0.0))
         for batch in live:
             try:
-                if batch.stage is not Stage.ENDED:
+                if batch.state is not BatchState.ENDED:
                     after.append(await steps.cancel(batch))
                 elif lost := await _lost(await client.batches(), batch):
                     after.append(journal.batches.update(batch, status=GONE, **dict.fromkeys(lost)))
@@ -121,7 +121,7 @@ async def _cancel(job: Job, journal: Journal, live: list[BatchRecord]) -> list[B
                 if failed.status != 404:
                     what = f"batch {batch.remote_id or batch.name}"
                     raise job_error(failed, what=what, paid=True) from failed
-                after.append(journal.batches.update(batch, stage=Stage.ENDED, status=GONE))
+                after.append(journal.batches.update(batch, state=BatchState.ENDED, status=GONE))
     return after
 
 
@@ -132,13 +132,13 @@ async def _lost(api: BatchApi, batch: BatchRecord) -> list[str]:
 
 
 def _state(batch: BatchRecord) -> str:
-    if batch.stage is Stage.DONE:
+    if batch.state is BatchState.DONE:
         return f"{batch.status}, collected"
-    if batch.stage is Stage.ENDED:
+    if batch.state is BatchState.ENDED:
         return f"{batch.status}, to be collected"
-    if batch.stage is Stage.CREATING:
+    if batch.state is BatchState.CREATING:
         return "perhaps created"
-    return str(batch.status or batch.stage)
+    return str(batch.status or batch.state)
 
 
 def _near(output: str) -> str:

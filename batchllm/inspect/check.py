@@ -22,11 +22,11 @@ from batchllm.endpoint import only, served
 from batchllm.errors import ExitStatus, InputError, JobError
 from batchllm.job import Job
 from batchllm.journal import JobLock, JournalReader, check_folder
-from batchllm.prepare.job_paths import Places, check_output, places_of
-from batchllm.prepare.prepared_job import set_up
+from batchllm.prepare.job_paths import JobPaths, check_output, job_paths
+from batchllm.prepare.prepared_job import prepare_job
 from batchllm.records import ChatRequest, Endpoint, Failure, Response, Row
 from batchllm.request import RequestBuilder
-from batchllm.retry import Fate, Verdict, classify
+from batchllm.retry import Disposition, Verdict, classify
 from batchllm.template import AnswerSpec, from_prompt
 
 TIMEOUT_S = 60.0
@@ -37,7 +37,7 @@ _LIMIT_HEADER = re.compile(r"rate-?limit|^retry-after", re.IGNORECASE)
 _SMALLEST_MAX_TOKENS = 5
 
 
-class Mark(StrEnum):
+class CheckStatus(StrEnum):
     """What a finding means."""
 
     OK = "ok"
@@ -46,7 +46,7 @@ class Mark(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """One thing that was looked at.
 
     Attributes:
@@ -58,11 +58,11 @@ class Finding:
 
     subject: str
     words: str
-    mark: Mark = Mark.OK
+    mark: CheckStatus = CheckStatus.OK
     exit_status: ExitStatus = ExitStatus.OK
 
 
-def check_job(job: Job, *, whole: bool) -> Iterator[Finding]:
+def check_job(job: Job, *, whole: bool) -> Iterator[CheckResult]:
     """Looks at the endpoint of a job, sends it one smallest request, and looks at the job.
 
     Args:
@@ -78,30 +78,30 @@ def check_job(job: Job, *, whole: bool) -> Iterator[Finding]:
         yield from _files(job)
 
 
-def _wrong(subject: str, error: JobError) -> Finding:
-    return Finding(subject, str(error), Mark.WRONG, ExitStatus(error.exit_status))
+def _wrong(subject: str, error: JobError) -> CheckResult:
+    return CheckResult(subject, str(error), CheckStatus.WRONG, ExitStatus(error.exit_status))
 
 
-def _endpoint(job: Job) -> Finding:
+def _endpoint(job: Job) -> CheckResult:
     endpoint = job.endpoint
     named = job.sources.get("provider", "default"), job.sources.get("base_url", "default")
     version = f", api-version {endpoint.azure_api_version}" if endpoint.azure_api_version else ""
     where = " and ".join(dict.fromkeys(named))
-    return Finding("endpoint", f"{endpoint.preset} at {endpoint.base_url}{version} (from {where})")
+    return CheckResult("endpoint", f"{endpoint.preset} at {endpoint.base_url}{version} (from {where})")
 
 
-def _key(endpoint: Endpoint) -> Finding:
+def _key(endpoint: Endpoint) -> CheckResult:
     if endpoint.api_key is not None:
-        return Finding("key", f"{masked(endpoint.api_key)} (from {endpoint.key_source})")
+        return CheckResult("key", f"{masked(endpoint.api_key)} (from {endpoint.key_source})")
     preset = presets.load(endpoint.preset)
     if not preset.needs_key or (urlsplit(endpoint.base_url).hostname or "") in (
         "localhost",
         "127.0.0.1",
         "::1",
     ):
-        return Finding("key", "none, and none is needed")
+        return CheckResult("key", "none, and none is needed")
     words = f"none: set {preset.key_variable}, or give --api-key-file FILE"
-    return Finding("key", words, Mark.WRONG, ExitStatus.USAGE)
+    return CheckResult("key", words, CheckStatus.WRONG, ExitStatus.USAGE)
 
 
 def masked(key: str) -> str:
@@ -109,33 +109,36 @@ def masked(key: str) -> str:
     return f"{key[:3]}…{key[-4:]}, {len(key)} characters" if len(key) >= 20 else f"{len(key)} characters"
 
 
-def _proxy(base_url: str) -> Finding:
+def _proxy(base_url: str) -> CheckResult:
     try:
         proxy = proxy_of(base_url)
     except JobError as error:
         return _wrong("proxy", error)
     if proxy is None:
-        return Finding("proxy", "none for this URL")
+        return CheckResult("proxy", "none for this URL")
     parts = urlsplit(proxy)
     shown = f"{parts.scheme}://{'***@' if '@' in parts.netloc else ''}{parts.netloc.rpartition('@')[2]}"
     kinds = [
         kind for kind, url in getproxies_environment().items() if url in (proxy, proxy.partition("://")[2])
     ]
-    return Finding("proxy", f"{shown} (from {' or '.join(f'{kind.upper()}_PROXY' for kind in kinds)})")
+    return CheckResult("proxy", f"{shown} (from {' or '.join(f'{kind.upper()}_PROXY' for kind in kinds)})")
 
 
-async def _talk(job: Job) -> list[Finding]:
+async def _talk(job: Job) -> list[CheckResult]:
     """Asks for the models, then sends one request."""
     async with Client(job.endpoint, timeout_s=min(TIMEOUT_S, job.pace.timeout_s)) as client:
         try:
             models = await asyncio.wait_for(client.models(), TIMEOUT_S)
         except JobError as error:
-            models, listing = [], Finding("/models", str(error), Mark.NOTE)
+            models, listing = [], CheckResult("/models", str(error), CheckStatus.NOTE)
         except TimeoutError:
-            models, listing = [], Finding("/models", f"no answer within {TIMEOUT_S:g} s", Mark.NOTE)
+            models, listing = (
+                [],
+                CheckResult("/models", f"no answer within {TIMEOUT_S:g} s", CheckStatus.NOTE),
+            )
         else:
             some = ", ".join(models[:5]) + (", …" if len(models) > 5 else "")
-            listing = Finding("/models", f"lists {len(models)}: {some}" if models else "lists none")
+            listing = CheckResult("/models", f"lists {len(models)}: {some}" if models else "lists none")
         try:
             model = job.endpoint.model or only(models, job.endpoint.base_url)
         except JobError as error:
@@ -150,11 +153,11 @@ async def _talk(job: Job) -> list[Finding]:
     ]
 
 
-def _model(job: Job, model: str, models: list[str]) -> Finding:
+def _model(job: Job, model: str, models: list[str]) -> CheckResult:
     source = job.sources.get("model", "/models")
     if models and model not in models:
-        return Finding("model", f"{model} (from {source}), which /models does not list", Mark.NOTE)
-    return Finding("model", f"{model} (from {source})")
+        return CheckResult("model", f"{model} (from {source}), which /models does not list", CheckStatus.NOTE)
+    return CheckResult("model", f"{model} (from {source})")
 
 
 def _smallest(job: Job, model: str) -> ChatRequest:
@@ -173,12 +176,12 @@ def _smallest(job: Job, model: str) -> ChatRequest:
     return built
 
 
-def _answered(outcome: Response | Failure) -> list[Finding]:
+def _answered(outcome: Response | Failure) -> list[CheckResult]:
     verdict = classify(outcome)
-    if verdict.fate is not Fate.ANSWERED:
+    if verdict.disposition is not Disposition.ANSWERED:
         status = f"HTTP {outcome.status}: " if isinstance(outcome, Response) else ""
-        mark = Mark.NOTE if verdict.fate is Fate.REFUSED else Mark.WRONG
-        return [Finding("request", f"{status}{verdict.message}", mark, _status_of(verdict))]
+        mark = CheckStatus.NOTE if verdict.disposition is Disposition.REFUSED else CheckStatus.WRONG
+        return [CheckResult("request", f"{status}{verdict.message}", mark, _status_of(verdict))]
     assert isinstance(outcome, Response), "only a response can be an answer"
     answer = Reader(AnswerSpec("response")).read(outcome.status, outcome.body)
     usage = answer.usage
@@ -191,16 +194,16 @@ def _answered(outcome: Response | Failure) -> list[Finding]:
     words.append(
         f"{usage.prompt_tokens} + {usage.completion_tokens} tokens" if usage.prompt_tokens else "no usage"
     )
-    return [Finding("request", ", ".join(words))]
+    return [CheckResult("request", ", ".join(words))]
 
 
 def _status_of(verdict: Verdict) -> ExitStatus:
-    if verdict.fate is Fate.FATAL:
+    if verdict.disposition is Disposition.FATAL:
         return verdict.exit_status or ExitStatus.USAGE
-    return ExitStatus.USAGE if verdict.fate is Fate.REJECTED else ExitStatus.UNAVAILABLE
+    return ExitStatus.USAGE if verdict.disposition is Disposition.REJECTED else ExitStatus.UNAVAILABLE
 
 
-def _supports(endpoint: Endpoint) -> Iterator[Finding]:
+def _supports(endpoint: Endpoint) -> Iterator[CheckResult]:
     """What the preset knows; asking would cost more requests."""
     preset = presets.load(endpoint.preset)
     for name, known, without in (
@@ -212,72 +215,72 @@ def _supports(endpoint: Endpoint) -> Iterator[Finding]:
         ("tools", preset.tools, "--tools will be refused or passed over"),
     ):
         if known:
-            yield Finding(name, f"{preset.name} supports it")
+            yield CheckResult(name, f"{preset.name} supports it")
         else:
             words = (
                 f"not supported by {preset.name}; {without}"
                 if known is False
                 else f"not known of {preset.name}"
             )
-            yield Finding(name, words, Mark.NOTE)
+            yield CheckResult(name, words, CheckStatus.NOTE)
 
 
-def _headers(outcome: Response | Failure) -> Iterator[Finding]:
+def _headers(outcome: Response | Failure) -> Iterator[CheckResult]:
     """The limits and the time, as the answer's headers have them."""
     if not isinstance(outcome, Response):
         return
     limits = {name: value for name, value in outcome.headers.items() if _LIMIT_HEADER.search(name)}
     if limits:
-        yield Finding("limits", ", ".join(f"{name}: {value}" for name, value in limits.items()))
+        yield CheckResult("limits", ", ".join(f"{name}: {value}" for name, value in limits.items()))
     else:
         words = "no rate-limit headers; name the grant with --rpm and --tpm, or it is found by its refusals"
-        yield Finding("limits", words, Mark.NOTE)
+        yield CheckResult("limits", words, CheckStatus.NOTE)
     try:
         theirs = parsedate_to_datetime(outcome.headers["date"]).timestamp()
     except (KeyError, ValueError):
-        yield Finding("clock", "the answer has no Date header to compare with", Mark.NOTE)
+        yield CheckResult("clock", "the answer has no Date header to compare with", CheckStatus.NOTE)
         return
     ahead_s = time.time() - theirs
     if abs(ahead_s) <= CLOCK_TOLERANCE_S:
-        yield Finding("clock", "agrees with the endpoint's")
+        yield CheckResult("clock", "agrees with the endpoint's")
     else:
         words = f"{abs(ahead_s):,.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the endpoint's; set this machine's"
-        yield Finding("clock", words, Mark.NOTE)
+        yield CheckResult("clock", words, CheckStatus.NOTE)
 
 
-def _files(job: Job) -> Iterator[Finding]:
-    places = places_of(job)
-    yield from _input(job, places)
+def _files(job: Job) -> Iterator[CheckResult]:
+    paths = job_paths(job)
+    yield from _input(job, paths)
     try:
-        check_folder(places.journal)
-        if places.output is not None:
-            check_output(places.output, written=_written(places), force=job.force)
+        check_folder(paths.journal)
+        if paths.output is not None:
+            check_output(paths.output, written=_written(paths), force=job.force)
     except JobError as error:
         yield _wrong("output", error)
     else:
-        free = shutil.disk_usage(places.journal.parent).free
-        yield Finding(
-            "output", f"{places.output or 'standard output'}, {free / 1e9:,.1f} GB free beside the journal"
+        free = shutil.disk_usage(paths.journal.parent).free
+        yield CheckResult(
+            "output", f"{paths.output or 'standard output'}, {free / 1e9:,.1f} GB free beside the journal"
         )
-    yield _lock(places)
+    yield _lock(paths)
 
 
-def _input(job: Job, places: Places) -> Iterator[Finding]:
+def _input(job: Job, paths: JobPaths) -> Iterator[CheckResult]:
     template = job.template
     if job.input is None:
-        yield Finding("input", "standard input, which check does not read", Mark.NOTE)
+        yield CheckResult("input", "standard input, which check does not read", CheckStatus.NOTE)
         return
     try:
-        with set_up(job, places) as stage:
-            census, source = stage.census, stage.source
-            used = ", ".join(sorted(stage.builder.used_columns)) or "what each row brings"
+        with prepare_job(job, paths) as prepared:
+            statistics, source = prepared.statistics, prepared.source
+            used = ", ".join(sorted(prepared.builder.used_columns)) or "what each row brings"
             asks = f"{template.name}, {len(template.messages)} messages" if template else "each row's own"
-            yield Finding(
-                "template", f"{asks}; reads {used}; writes {', '.join(stage.builder.answer_columns)}"
+            yield CheckResult(
+                "template", f"{asks}; reads {used}; writes {', '.join(prepared.builder.answer_columns)}"
             )
             form = f"{source.format.kind}, {source.format.encoding}"
-            yield Finding(
-                "input", f"{source.name}: {form}, {census.rows:,} rows of {', '.join(census.columns)}"
+            yield CheckResult(
+                "input", f"{source.name}: {form}, {statistics.rows:,} rows of {', '.join(statistics.columns)}"
             )
     except InputError as error:
         yield _wrong("input", error)
@@ -285,19 +288,19 @@ def _input(job: Job, places: Places) -> Iterator[Finding]:
         yield _wrong("template", error)
 
 
-def _written(places: Places) -> dict[str, object] | None:
-    if not places.journal.exists():
+def _written(paths: JobPaths) -> dict[str, object] | None:
+    if not paths.journal.exists():
         return None
-    with JournalReader.open(places.journal) as reader:
+    with JournalReader.open(paths.journal) as reader:
         written: dict[str, object] | None = reader.get("output")
         return written
 
 
-def _lock(places: Places) -> Finding:
-    if not places.lock.exists():
-        return Finding("lock", "free: no run of this job has begun")
+def _lock(paths: JobPaths) -> CheckResult:
+    if not paths.lock.exists():
+        return CheckResult("lock", "free: no run of this job has begun")
     try:
-        with JobLock(places.lock):
-            return Finding("lock", f"{places.lock} is free")
+        with JobLock(paths.lock):
+            return CheckResult("lock", f"{paths.lock} is free")
     except JobError as error:
         return _wrong("lock", error)

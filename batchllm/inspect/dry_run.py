@@ -26,8 +26,8 @@ from batchllm.journal.bill import states_of
 from batchllm.plan.conversations import conversation_of, turn_request
 from batchllm.plan.plan import FINAL, chosen_rows
 from batchllm.plan.reuse import journals_of
-from batchllm.prepare.job_paths import places_of
-from batchllm.prepare.prepared_job import Stage, set_up
+from batchllm.prepare.job_paths import job_paths
+from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.records import ChatRequest, Row
 from batchllm.request import RequestBuilder, Skipped, Unsendable
 from batchllm.request.messages import TokenCount
@@ -107,26 +107,28 @@ def survey(job: Job, *, threads: int | None = None) -> Survey:
     Raises:
         JobError: The input, the job or its journal cannot be used; nothing was sent in any case.
     """
-    places = places_of(job)
-    with set_up(job, places) as stage, ExitStack() as stack:
+    paths = job_paths(job)
+    with prepare_job(job, paths) as prepared, ExitStack() as stack:
         own = None
-        if places.journal.exists() and not job.restart:
-            own = stack.enter_context(JournalReader.open(places.journal))
-        others = stack.enter_context(journals_of(job.reuse, places.journal))
-        return _Survey(stage, _Ends(stage, own, others), own, threads or os.cpu_count() or 1).whole()
+        if paths.journal.exists() and not job.restart:
+            own = stack.enter_context(JournalReader.open(paths.journal))
+        others = stack.enter_context(journals_of(job.reuse, paths.journal))
+        return _Survey(prepared, _Ends(prepared, own, others), own, threads or os.cpu_count() or 1).whole()
 
 
 class _Ends:
     """Knows which rows have their end already; rows are asked for in input order."""
 
-    def __init__(self, stage: Stage, own: JournalReader | None, others: Sequence[JournalReader]) -> None:
-        job = stage.job
+    def __init__(
+        self, prepared: PreparedJob, own: JournalReader | None, others: Sequence[JournalReader]
+    ) -> None:
+        job = prepared.job
         self._own = own
         self._others = others
         self._dedupe = job.dedupe
         self._final = (State.ANSWERED, State.PENDING) if job.retry_failed else FINAL
         self._ordinals: Counter[bytes] = Counter()
-        same = own is not None and own.get("source") == stage.census.sha256
+        same = own is not None and own.get("source") == prepared.statistics.sha256
         same = same and own is not None and own.get("fingerprint") == job.fingerprint()
         self._planned: Iterator[Admitted] | None = own.planned() if same and own is not None else None
         self._next = None if self._planned is None else next(self._planned, None)
@@ -172,12 +174,14 @@ class _Ends:
 class _Survey:
     """One look at one input."""
 
-    def __init__(self, stage: Stage, ends: _Ends, own: JournalReader | None, threads: int) -> None:
-        self._stage = stage
-        self._job = stage.job
+    def __init__(self, prepared: PreparedJob, ends: _Ends, own: JournalReader | None, threads: int) -> None:
+        self._prepared = prepared
+        self._job = prepared.job
         self._ends = ends
         self._threads = threads
-        self._builder = RequestBuilder(self._job, stage.census.columns, stage.census.sample, None)
+        self._builder = RequestBuilder(
+            self._job, prepared.statistics.columns, prepared.statistics.sample, None
+        )
         self._learned = Learned(own.get(LEARNED) if own is not None else None)
         self._pace_seen = own.get(SEEN_PACE) if own is not None else None
         self._sums = Sums(Pricing(self._job), self._job.endpoint.charge, self._learned)
@@ -190,9 +194,9 @@ class _Survey:
         self._count = _Count()
 
     def whole(self) -> Survey:
-        census, job = self._stage.census, self._job
-        chosen = chosen_rows(census.rows, limit=job.limit, sample=job.sample, seed=job.seed)
-        rows = self._stage.source.rows()
+        statistics, job = self._prepared.statistics, self._job
+        chosen = chosen_rows(statistics.rows, limit=job.limit, sample=job.sample, seed=job.seed)
+        rows = self._prepared.source.rows()
         wanted: Iterable[Row] = rows if chosen is None else (row for row in rows if row.index in chosen)
         pending: deque[tuple[list[tuple[ChatRequest, int | None]], Future[list[int]]]] = deque()
         with ThreadPoolExecutor(self._threads, thread_name_prefix="count") as pool:
@@ -204,7 +208,7 @@ class _Survey:
             while pending:
                 self._add(*pending.popleft())
         forecast = self._sums.forecast(
-            rows=census.rows if chosen is None else len(chosen),
+            rows=statistics.rows if chosen is None else len(chosen),
             exact=self._exact and self._count.exact,
             pace=job.pace,
             seen=self._pace_seen,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from batchllm.errors import InputError
 from batchllm.journal import JournalReader
-from batchllm.prepare.job_paths import Places, places_of
+from batchllm.prepare.job_paths import JobPaths, job_paths
 from batchllm.prepare.saved_job import restored
 
 
@@ -17,12 +17,12 @@ def journal_of(output: Path) -> Path:
 
 
 @contextmanager
-def open_job(output: Path) -> Iterator[tuple[JournalReader, Places]]:
+def open_job(output: Path) -> Iterator[tuple[JournalReader, JobPaths]]:
     """The journal of an output, or of its own path."""
     path = journal_of(output)
     with JournalReader.open(path) as reader:
         kept = reader.get("job")
         if kept is None:
             raise InputError(path, "no run of this job has begun; run it first")
-        places = places_of(restored(kept))
-        yield reader, Places(places.output, path, places.lock)
+        paths = job_paths(restored(kept))
+        yield reader, JobPaths(paths.output, path, paths.lock)

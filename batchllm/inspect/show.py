@@ -10,8 +10,8 @@ from batchllm.errors import InputError
 from batchllm.inspect.open_job import open_job
 from batchllm.journal import AttemptRecord, JournalReader
 from batchllm.plan.conversations import rebuilt
-from batchllm.prepare.job_paths import Places
-from batchllm.prepare.prepared_job import set_up
+from batchllm.prepare.job_paths import JobPaths
+from batchllm.prepare.prepared_job import prepare_job
 from batchllm.prepare.saved_job import restored
 from batchllm.records import ChatRequest, Failure, Response
 
@@ -22,34 +22,34 @@ def show_row(output: Path, row_index: int) -> Iterator[str]:
     Raises:
         InputError: There is no journal, no such row, or the journal is damaged.
     """
-    with open_job(output) as (reader, places):
+    with open_job(output) as (reader, paths):
         attempts = reader.attempts_of(row_index)
         note = next(
             (entry.note for entry in reader.outcomes(row_index) if entry.row_index == row_index), None
         )
-        yield f"row {row_index + 1} of {places.output or 'standard output'}"
+        yield f"row {row_index + 1} of {paths.output or 'standard output'}"
         if note is not None:
             yield "never sent: " + note.replace("\n", ": ")
         try:
-            yield from _request_lines(reader, restored(reader.get("job")), places, row_index)
+            yield from _request_lines(reader, restored(reader.get("job")), paths, row_index)
         except InputError as error:
             yield f"the request cannot be shown: {error}"
         for number, attempt in enumerate(attempts, 1):
             yield from _attempt_lines(number, attempt)
 
 
-def _request_lines(reader: JournalReader, job: Any, places: Places, row_index: int) -> Iterator[str]:
-    with set_up(job, places) as stage:
-        for row in stage.source.rows():
+def _request_lines(reader: JournalReader, job: Any, paths: JobPaths, row_index: int) -> Iterator[str]:
+    with prepare_job(job, paths) as prepared:
+        for row in prepared.source.rows():
             if row.index == row_index:
                 if job.conversation is None:
-                    built = stage.builder.build(row)
+                    built = prepared.builder.build(row)
                 else:
-                    built = rebuilt(stage.builder, reader, stage.source.rows, job.conversation, row)
+                    built = rebuilt(prepared.builder, reader, prepared.source.rows, job.conversation, row)
                 if isinstance(built, ChatRequest):
                     yield f"request ({built.key.hex()}): {built.body.decode('utf-8', 'replace')}"
                 return
-    raise InputError(stage.source.name, f"has no row {row_index + 1} any more")
+    raise InputError(prepared.source.name, f"has no row {row_index + 1} any more")
 
 
 def _attempt_lines(number: int, attempt: AttemptRecord) -> Iterator[str]:
@@ -64,7 +64,7 @@ def _attempt_lines(number: int, attempt: AttemptRecord) -> Iterator[str]:
         case Failure(kind=kind, message=message, paid=paid, latency_s=latency_s):
             yield f"  {kind}: {message}; after {latency_s:.3f} s; paid: {paid}"
         case None:
-            yield "  nothing came back: in flight, or its run died; perhaps paid"
+            yield "  nothing came back: in flight, or its run died; possibly billed"
 
 
 def _clock(seconds: float) -> str:

@@ -25,7 +25,7 @@ class Status:
         running: A run is at it now.
         finished: The last run ended with every row at its end.
         attempts: Requests sent by all runs.
-        maybe_paid: How many of them may have been paid without an answer.
+        possibly_billed: How many of them may have been paid without an answer.
         forecast: What the rows that have no end yet will take.
     """
 
@@ -35,7 +35,7 @@ class Status:
     running: bool
     finished: bool
     attempts: int
-    maybe_paid: int
+    possibly_billed: int
     forecast: Forecast
 
     def figures(self) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class Status:
             f"{self.output or 'standard output'}: {state}",
             f"{counts.answered:,}{of} rows answered, {counts.failed + counts.unsendable:,} failed, "
             f"{counts.skipped:,} empty, {self.left if self.left is not None else counts.open:,} to go{batched}",
-            f"{self.attempts:,} requests sent, {self.maybe_paid:,} of them perhaps paid without an answer",
+            f"{self.attempts:,} requests sent, {self.possibly_billed:,} of them possibly billed without an answer",
         ]
         return "\n".join(lines)
 
@@ -77,7 +77,7 @@ def job_status(output: Path) -> Status:
         InputError: There is no journal, or it is damaged.
     """
     with open_job(output) as (reader, places):
-        attempts, maybe_paid = reader.count_attempts()
+        attempts, possibly_billed = reader.count_attempts()
         running = _is_running(reader)
         rows, counts = reader.get("rows"), reader.counts()
         forecast = forecast_left(
@@ -95,7 +95,7 @@ def job_status(output: Path) -> Status:
             running,
             reader.finished and not running,
             attempts,
-            maybe_paid,
+            possibly_billed,
             replace(
                 forecast,
                 answered=counts.answered + counts.failed,

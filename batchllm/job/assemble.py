@@ -235,7 +235,7 @@ def _trying(given: Given, preset: str) -> dict[str, Any]:
         "max_requests": given.get("max_requests"),
         "max_total_tokens": given.get("max_total_tokens"),
         "prices": table,
-        "brake": not given.get("no_brake", default=False),
+        "early_stop": not given.get("no_early_stop", default=False),
         "via": via,
     }
 

@@ -64,7 +64,7 @@ class Job:
         max_requests: Budget in requests.
         max_total_tokens: Budget in tokens.
         prices: A price table in LiteLLM's JSON format.
-        brake: Stop when the first answers are all of no use.
+        early_stop: Stop when the first answers are all of no use.
         via: ``online`` or ``batch``.
         force: An output that batchllm did not write may be overwritten.
         restart: Start over and keep the old journal aside.
@@ -116,7 +116,7 @@ class Job:
     max_requests: int | None = None
     max_total_tokens: int | None = None
     prices: Path | None = None
-    brake: bool = True
+    early_stop: bool = True
     via: str = "online"
     force: bool = False
     restart: bool = False

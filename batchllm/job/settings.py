@@ -152,7 +152,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("max_requests", integer(1), "10_000", "budget in requests"),
         Setting("max_total_tokens", integer(1), "5_000_000", "budget in tokens"),
         _path("prices", '"prices.json"', "a price table in LiteLLM's format"),
-        Setting("no_brake", boolean, "false", "go on even if the first answers are of no use"),
+        Setting("no_early_stop", boolean, "false", "go on even if the first answers are of no use"),
         Setting("via", choice("online", "batch"), '"online"', "batch: half the price within a day"),
     ),
     "Manners": (

@@ -14,8 +14,8 @@ output file is a view of it. Four rules hold at every instant, whatever is kille
 ``Journal`` writes, ``JournalReader`` reads (also while a run goes on), ``JobLock`` keeps a second run out.
 """
 
-from batchllm.journal.batches import BatchRecord, BatchResult, Stage
-from batchllm.journal.book import BatchBook, new_name
+from batchllm.journal.batch_store import BatchStore, new_name
+from batchllm.journal.batches import BatchRecord, BatchResult, BatchState
 from batchllm.journal.database import set_aside
 from batchllm.journal.entries import (
     SKIPPED,
@@ -25,7 +25,7 @@ from batchllm.journal.entries import (
     Ended,
     Entry,
     Orphan,
-    Plan,
+    PlanRecord,
     State,
     Stored,
     Unsettled,
@@ -40,9 +40,10 @@ __all__ = [
     "SKIPPED",
     "Admitted",
     "AttemptRecord",
-    "BatchBook",
     "BatchRecord",
     "BatchResult",
+    "BatchState",
+    "BatchStore",
     "Counts",
     "Ended",
     "Entry",
@@ -50,8 +51,7 @@ __all__ = [
     "Journal",
     "JournalReader",
     "Orphan",
-    "Plan",
-    "Stage",
+    "PlanRecord",
     "State",
     "Stored",
     "Unsettled",

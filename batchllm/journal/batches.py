@@ -26,7 +26,7 @@ from batchllm.records import Failure, Response
 PAGE = 256
 
 
-class Stage(StrEnum):
+class BatchState(StrEnum):
     """How far a batch is; each is durable before the step that follows it begins.
 
     ``PREPARED``: meant to be uploaded; ``UPLOADED``: its file is there; ``CREATING``: meant to be created, and
@@ -49,13 +49,13 @@ class BatchRecord:
     Attributes:
         batch_id: Its number in the journal.
         name: Our name for it: in its metadata, in its file's name, and before the number in each ``custom_id``.
-        stage: How far it is.
+        state: How far it is.
         model: The one model of its requests.
         requests, bytes, tokens: Lines and bytes of its file, and the prompt tokens that it was estimated to hold.
         sha256: Of its file, in hexadecimal.
         first_attempt: The attempt of its first line.
         made_at: When it was prepared, in seconds since the epoch.
-        moved_at: When it came to its stage.
+        moved_at: When it came to its state.
         seen_at: When the endpoint was last asked about it.
         file_id, remote_id: The endpoint's names for its file and for itself.
         status: What the endpoint said last; ``dropped`` where it was never created.
@@ -67,7 +67,7 @@ class BatchRecord:
 
     batch_id: int
     name: str
-    stage: Stage
+    state: BatchState
     model: str
     requests: int
     bytes: int
@@ -118,7 +118,7 @@ class BatchResult(NamedTuple):
 
 
 COLUMNS = (
-    "batch_id", "name", "stage", "model", "requests", "bytes", "tokens", "sha256", "first_attempt", "made_at",
+    "batch_id", "name", "state", "model", "requests", "bytes", "tokens", "sha256", "first_attempt", "made_at",
     "moved_at", "seen_at", "file_id", "remote_id", "status", "total", "completed", "failed", "output_file_id",
     "error_file_id", "errors", "ended_rows",
 )  # fmt: skip
@@ -193,7 +193,7 @@ def record_of(path: Path, fields: Any) -> BatchRecord:
     if fields is None or fields[-1] != 1:
         raise damaged(path, "a batch does not match its check")
     values = dict(zip(COLUMNS, fields[:-1], strict=True))
-    values["stage"] = Stage(values["stage"])
+    values["state"] = BatchState(values["state"])
     values["errors"] = tuple(json.loads(values["errors"] or "[]"))
     return BatchRecord(**values)
 

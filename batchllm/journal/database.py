@@ -19,12 +19,12 @@ from batchllm.journal.faults import damaged, job_error, sqlite_errors, write_err
 from batchllm.journal.place import SIDECARS, create_private, is_there, sync
 
 APPLICATION_ID = 0x424C4C4D
-VERSION = 1
+VERSION = 2
 
 SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE batch(
-  batch_id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, stage TEXT NOT NULL, model TEXT NOT NULL,
+  batch_id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, state TEXT NOT NULL, model TEXT NOT NULL,
   requests INTEGER NOT NULL, bytes INTEGER NOT NULL, tokens INTEGER NOT NULL, sha256 TEXT NOT NULL,
   first_attempt INTEGER NOT NULL, made_at REAL NOT NULL, moved_at REAL NOT NULL, seen_at REAL, file_id TEXT,
   remote_id TEXT, status TEXT, total INTEGER, completed INTEGER, failed INTEGER, output_file_id TEXT,
@@ -102,7 +102,7 @@ def open_writer(path: Path) -> tuple[sqlite3.Connection, bool]:
     try:
         with sqlite_errors(path):
             check_kind(connection, path)
-            _set_up(connection)
+            _prepare_job(connection)
     except BaseException:
         connection.close()
         raise
@@ -181,9 +181,9 @@ def set_aside(path: Path) -> Path | None:
 
 def _create(path: Path) -> None:
     """Builds an empty journal under another name and renames it into place, durably."""
-    draft = path.with_name(f"{path.name}.new")
-    create_private(draft)
-    connection = connect(draft)
+    new_path = path.with_name(f"{path.name}.new")
+    create_private(new_path)
+    connection = connect(new_path)
     try:
         connection.executescript(
             f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; BEGIN; {SCHEMA}"
@@ -191,20 +191,20 @@ def _create(path: Path) -> None:
             "PRAGMA journal_mode=WAL;"
         )
     except sqlite3.Error as error:
-        raise job_error(error, draft) from error
+        raise job_error(error, new_path) from error
     finally:
         connection.close()
     try:
-        sync(draft)
+        sync(new_path)
         for sidecar in SIDECARS:
             Path(f"{path}{sidecar}").unlink(missing_ok=True)
-        draft.rename(path)
+        new_path.rename(path)
         sync(path.parent)
     except OSError as error:
         raise write_error(path, error) from error
 
 
-def _set_up(connection: sqlite3.Connection) -> None:
+def _prepare_job(connection: sqlite3.Connection) -> None:
     """The settings that durability and speed rest on; the page cache holds the index of some 300,000 keys."""
     for pragma in (
         "journal_mode=WAL",

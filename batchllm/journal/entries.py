@@ -167,7 +167,7 @@ class Stored(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PlanRecord:
     """One pass over the input.
 
     Attributes:

@@ -64,7 +64,7 @@ _TRIGGERS = {
 }
 
 
-def set_up(connection: sqlite3.Connection) -> None:
+def prepare_job(connection: sqlite3.Connection) -> None:
     """Makes the view and its triggers on the journal's writing connection."""
     connection.execute(
         "CREATE TEMP VIEW inbox(kind, a, b, c, d, e, f, g, h, i, j)"

@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Any
 
 from batchllm.journal.admission import Item
-from batchllm.journal.book import BatchBook
+from batchllm.journal.batch_store import BatchStore
 from batchllm.journal.database import connect
-from batchllm.journal.entries import Admitted, Plan, State, Stored, Unsettled
+from batchllm.journal.entries import Admitted, PlanRecord, State, Stored, Unsettled
 from batchllm.journal.faults import sqlite_errors
 from batchllm.journal.opening import Opened, close_store, open_store
 from batchllm.journal.reader import JournalReader
@@ -73,7 +73,7 @@ class Journal:
 
     # -- what a run does for every row, in this order ---------------------------------------------------------
 
-    def begin_plan(self, identity: str, *, dedupe: bool = False) -> Plan:
+    def begin_plan(self, identity: str, *, dedupe: bool = False) -> PlanRecord:
         """Starts a pass over the input, or goes on with the last one where it was the same.
 
         Call it once, before ``admit`` and ``planned``; it waits for the disk.
@@ -83,7 +83,7 @@ class Journal:
                 to the last pass's, the rows that one admitted keep their requests and need not be admitted again.
             dedupe: Equal rows share one request.
         """
-        plan: Plan = self._writer.call(lambda: self._store.begin_plan(identity, dedupe=dedupe))
+        plan: PlanRecord = self._writer.call(lambda: self._store.begin_plan(identity, dedupe=dedupe))
         return plan
 
     def planned(self, start: int = 0) -> Iterator[Admitted]:
@@ -163,9 +163,9 @@ class Journal:
         return self._submit(Kind.WRITE, (rows, saves, [row[0] for row in rows]))
 
     @property
-    def batches(self) -> BatchBook:
+    def batches(self) -> BatchStore:
         """The batches of the job, to be written."""
-        return BatchBook(
+        return BatchStore(
             lambda function: self._writer.call(lambda: function(self._store.connection)),
             self._reserve,
             self.run_id,

@@ -52,7 +52,7 @@ def recover(
 ) -> tuple[list[Orphan], list[tuple[int, int, int]]]:
     """Closes the attempts of dead runs, within the transaction of the caller.
 
-    Each attempt without a reply gets one that says "perhaps paid", so that it is counted once. The count of
+    Each attempt without a reply gets one that says "possibly billed", so that it is counted once. The count of
     attempts of open requests is brought up to date; refusals (429) do not count, nor what a batch never came to.
 
     Returns:

@@ -15,7 +15,7 @@ from typing import Any
 
 from batchllm.journal import inbox
 from batchllm.journal.admission import Admission, Item
-from batchllm.journal.entries import Admitted, Plan
+from batchllm.journal.entries import Admitted, PlanRecord
 from batchllm.journal.replies import ReplyRow
 from batchllm.journal.statements import SET_META
 from batchllm.journal.verify import META, value, value_row
@@ -63,7 +63,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class GroupResult:
     """What a transaction found out: a result for each admission and each call, in order."""
 
     admitted: list[list[Admitted]]
@@ -81,10 +81,10 @@ class Store:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self.connection = connection
         self._path = path
-        inbox.set_up(connection)
+        inbox.prepare_job(connection)
         self._admission = Admission(connection, path)
 
-    def write(self, group: Group) -> Written:
+    def write(self, group: Group) -> GroupResult:
         """Writes a group and commits it durably, or changes nothing.
 
         Raises:
@@ -96,10 +96,10 @@ class Store:
         try:
             if len(rows) <= inbox.MOST and not group.admissions and not group.calls:
                 inbox.put(connection, rows)
-                return Written([], [])
+                return GroupResult([], [])
             connection.execute("BEGIN IMMEDIATE")
             inbox.put(connection, rows)
-            written = Written(self._admit(group.admissions), [call() for call in group.calls])
+            written = GroupResult(self._admit(group.admissions), [call() for call in group.calls])
             connection.execute("COMMIT")
         except BaseException:
             self._roll_back()
@@ -134,7 +134,7 @@ class Store:
             "UPDATE run SET ended_at = ?, exit_status = ? WHERE run_id = ?", (now, exit_status, run_id)
         )
 
-    def begin_plan(self, identity: str, *, dedupe: bool) -> Plan:
+    def begin_plan(self, identity: str, *, dedupe: bool) -> PlanRecord:
         """Starts a pass over the input, or goes on with the last one where it is the same pass.
 
         Args:
@@ -151,7 +151,7 @@ class Store:
             SET_META.run(self.connection, [value_row(PLAN, json.dumps({"plan_id": plan_id, **wanted}))])
         self._admission.plan, self._admission.dedupe = plan_id, dedupe
         (rows,) = self.connection.execute("SELECT count(*) FROM row").fetchone()
-        return Plan(plan_id, continued, rows)
+        return PlanRecord(plan_id, continued, rows)
 
 
 def boot_id() -> str | None:

@@ -24,15 +24,15 @@ from batchllm.limiter import headers as limit_headers
 from batchllm.limiter.breaker import Breaker
 from batchllm.limiter.concurrency import Concurrency
 from batchllm.limiter.lane import Lane
-from batchllm.limiter.queue import Ticket
+from batchllm.limiter.queue import QueuedItem
 from batchllm.limiter.terms import MINUTE_S, REQUESTS, TOKENS, Cost, Poll, T, View
 from batchllm.records import Pace, Usage
-from batchllm.retry import Fate, Verdict
+from batchllm.retry import Disposition, Verdict
 
 log = logging.getLogger("batchllm.limiter")
 
 _NO_CONNECTION = frozenset({"connect", "dns"})
-_FAULTS = frozenset({Fate.OVERLOADED, Fate.TRANSIENT, Fate.UNKNOWN})
+_FAULTS = frozenset({Disposition.OVERLOADED, Disposition.TRANSIENT, Disposition.UNKNOWN})
 
 
 class Limiter(Generic[T]):
@@ -66,7 +66,7 @@ class Limiter(Generic[T]):
         self._learned = dict(learned or {})
         self._valid_until = math.inf
         self._lanes: dict[str, Lane[T]] = {}
-        self._flights: dict[int, Ticket[T]] = {}
+        self._flights: dict[int, QueuedItem[T]] = {}
         self._landed = 0
         self._concurrency = Concurrency(pace.concurrency, now)
         self._breaker = Breaker(rng or random.Random(), pace.max_outage_s)
@@ -102,12 +102,12 @@ class Limiter(Generic[T]):
             not_before: When its backoff ends.
         """
         self._offered += 1
-        ticket = Ticket(item, cost, lane, self._offered)
-        self._lane(lane).push(ticket, again=again, not_before=not_before)
+        queued = QueuedItem(item, cost, lane, self._offered)
+        self._lane(lane).push(queued, again=again, not_before=not_before)
 
     def withdraw_all(self) -> list[T]:
         """Takes out everything that waits; nothing was reserved for it, so nothing is left behind."""
-        return [ticket.item for lane in self._lanes.values() for ticket in lane.queue.drain()]
+        return [queued.item for lane in self._lanes.values() for queued in lane.queue.drain()]
 
     def set_limits(
         self,
@@ -140,31 +140,31 @@ class Limiter(Generic[T]):
                 endpoint stays down for too long.
         """
         self._now = now
-        tickets: list[Ticket[T]] = []
+        queued_items: list[QueuedItem[T]] = []
         too_large: list[tuple[T, str]] = []
         if now >= self._valid_until:
             return Poll([], None, [])
         room, wake = self._room(now)
         flying = len(self._flights) - self._landed
         for lane in self._in_turn():
-            wake = min(wake, lane.grant(now, room - len(tickets), tickets, too_large))
+            wake = min(wake, lane.grant(now, room - len(queued_items), queued_items, too_large))
             if (
                 lane.binding == "concurrency"
                 and lane.answered
-                and flying + len(tickets) >= self._concurrency.cap
+                and flying + len(queued_items) >= self._concurrency.cap
             ):
                 self._concurrency.saturated()
-        opens_at = self._concurrency.taken(flying + len(tickets))
-        if self._breaker.opened_at is None and room <= len(tickets):
+        opens_at = self._concurrency.taken(flying + len(queued_items))
+        if self._breaker.opened_at is None and room <= len(queued_items):
             wake = min(wake, opens_at)
         grants = []
-        for ticket in tickets:
-            self._flights[id(ticket.item)] = ticket
-            grants.append(ticket.item)
+        for queued in queued_items:
+            self._flights[id(queued.item)] = queued
+            grants.append(queued.item)
         self._granted += len(grants)
         if grants and self._breaker.opened_at is not None:
             self._breaker.probing = True
-            tickets[0].probe = True
+            queued_items[0].probe = True
         return Poll(grants, None if wake == math.inf else wake, too_large)
 
     def _room(self, now: float) -> tuple[int, float]:
@@ -194,73 +194,73 @@ class Limiter(Generic[T]):
         So one wait for the disk serves both, the answer and the intent that follows it. A probe, and the first
         request of a lane, keep their slots until they have been read.
         """
-        ticket = self._flights[id(item)]
-        if not ticket.probe and self._lanes[ticket.lane].answered:
-            ticket.landed = True
+        queued = self._flights[id(item)]
+        if not queued.probe and self._lanes[queued.lane].answered:
+            queued.landed = True
             self._landed += 1
 
     def answered(self, now: float, item: T, headers: Mapping[str, str], usage: Usage | None) -> None:
         """A 2xx came for an item."""
-        ticket = self._flights[id(item)]
-        lane = self._lanes[ticket.lane]
-        ticket.answered = True
-        lane.observe(now, ticket, limit_headers.read(headers), let_in=True)
+        queued = self._flights[id(item)]
+        lane = self._lanes[queued.lane]
+        queued.answered = True
+        lane.observe(now, queued, limit_headers.read(headers), let_in=True)
         if usage is not None:
-            lane.settle(now, ticket, usage)
-        lane.accepted(now, ticket)
+            lane.settle(now, queued, usage)
+        lane.accepted(now, queued)
         tokens = 1.0 if usage is None or usage.completion_tokens is None else float(usage.completion_tokens)
-        self._worked(now, ticket)
-        self._concurrency.answered(now, now - ticket.sent_at, tokens)
+        self._worked(now, queued)
+        self._concurrency.answered(now, now - queued.sent_at, tokens)
         lane.limits.latency_s = self._concurrency.slow_s
         self._retell_rate(now)
 
     def refused(self, now: float, item: T, verdict: Verdict, headers: Mapping[str, str]) -> None:
         """The endpoint asked for a pause: everybody waits, and the item is granted again first."""
-        ticket = self._flights.pop(id(item))
-        lane = self._lanes[ticket.lane]
+        queued = self._flights.pop(id(item))
+        lane = self._lanes[queued.lane]
         lane.in_flight -= 1
-        self._landed -= ticket.landed
-        ticket.landed = False
+        self._landed -= queued.landed
+        queued.landed = False
         self._refused += 1
         levels = limit_headers.read(headers)
-        lane.observe(now, ticket, levels, let_in=False)
-        lane.refused(now, ticket, verdict, levels)
+        lane.observe(now, queued, levels, let_in=False)
+        lane.refused(now, queued, verdict, levels)
         if verdict.reason == "overloaded":
             self._concurrency.overloaded(now)
-        self._worked(now, ticket)
+        self._worked(now, queued)
 
     def failed(self, now: float, item: T, verdict: Verdict, headers: Mapping[str, str]) -> None:
         """An attempt brought no answer and was not refused; the caller decides what becomes of the item.
 
         Ask ``outage`` afterwards: while it is true, the attempt does not count against the row.
         """
-        ticket = self._flights[id(item)]
-        lane = self._lanes[ticket.lane]
-        ticket.answered = True
-        lane.correct(ticket, verdict)
-        if verdict.fate is Fate.REJECTED:
-            lane.accepted(now, ticket)
-            self._worked(now, ticket)
+        queued = self._flights[id(item)]
+        lane = self._lanes[queued.lane]
+        queued.answered = True
+        lane.correct(queued, verdict)
+        if verdict.disposition is Disposition.REJECTED:
+            lane.accepted(now, queued)
+            self._worked(now, queued)
             return
-        if ticket.probe and lane.gate.closed:
+        if queued.probe and lane.gate.closed:
             lane.gate.probe_gone()
-        if verdict.fate in _FAULTS:
-            if verdict.fate is Fate.OVERLOADED:
+        if verdict.disposition in _FAULTS:
+            if verdict.disposition is Disposition.OVERLOADED:
                 self._concurrency.overloaded(now)
             connection = verdict.reason in _NO_CONNECTION
             self._breaker.failed(
-                now, ticket.sent_at, verdict.message, connection=connection, probe=ticket.probe
+                now, queued.sent_at, verdict.message, connection=connection, probe=queued.probe
             )
 
     def released(self, now: float, item: T) -> None:
         """An item's slot is free: its answer is durable, or it will be offered again, or it was cancelled."""
-        ticket = self._flights.pop(id(item), None)
-        if ticket is None:
+        queued = self._flights.pop(id(item), None)
+        if queued is None:
             return
-        lane = self._lanes[ticket.lane]
+        lane = self._lanes[queued.lane]
         lane.in_flight -= 1
-        self._landed -= ticket.landed
-        if ticket.probe and not ticket.answered:
+        self._landed -= queued.landed
+        if queued.probe and not queued.answered:
             if lane.gate.closed:
                 lane.gate.probe_gone()
             if self._breaker.probing:
@@ -313,9 +313,9 @@ class Limiter(Generic[T]):
             lane = self._lanes[name] = Lane(name, self._pace, self._charge, self._now, learned)
         return lane
 
-    def _worked(self, now: float, ticket: Ticket[T]) -> None:
+    def _worked(self, now: float, queued: QueuedItem[T]) -> None:
         """The endpoint answered, so it is not down."""
-        if self._breaker.succeeded(now, ticket.sent_at, probe=ticket.probe):
+        if self._breaker.succeeded(now, queued.sent_at, probe=queued.probe):
             self._concurrency.recover(now)
 
     def _retell_rate(self, now: float) -> None:

@@ -9,9 +9,9 @@ from batchllm.errors import Unavailable
 from batchllm.limiter.charge import Charge
 from batchllm.limiter.gate import Gate
 from batchllm.limiter.headers import Level
-from batchllm.limiter.limits import Limits
+from batchllm.limiter.limits import LaneLimits
 from batchllm.limiter.patience import Patience
-from batchllm.limiter.queue import LOOK_AHEAD, Queue, Ticket
+from batchllm.limiter.queue import LOOK_AHEAD, Queue, QueuedItem
 from batchllm.limiter.refusals import Finding, Meaning, Refusals
 from batchllm.limiter.terms import REQUESTS, TOKENS, T
 from batchllm.records import Pace, Usage
@@ -51,7 +51,7 @@ class Lane(Generic[T]):
         factor = learned.get("charge_factor")
         if isinstance(factor, float) and 0.1 <= factor <= 10.0:
             self.charge.factor = factor
-        self.limits = Limits(pace, now, learned)
+        self.limits = LaneLimits(pace, now, learned)
         self.answered = False
         self.in_flight = 0
         self.binding = "nothing"
@@ -71,7 +71,9 @@ class Lane(Generic[T]):
         self.limits.tell(now, limits)
         self._blocked_until = -math.inf
 
-    def grant(self, now: float, room: int, grants: list[Ticket[T]], too_large: list[tuple[T, str]]) -> float:
+    def grant(
+        self, now: float, room: int, grants: list[QueuedItem[T]], too_large: list[tuple[T, str]]
+    ) -> float:
         """Moves what may go now from the queue to ``grants``; returns when to ask again, or infinity.
 
         Raises:
@@ -95,14 +97,14 @@ class Lane(Generic[T]):
             if room <= 0:
                 self.binding = "concurrency"
                 return wake
-            at, ticket = self._admit(now, head, too_large)
-            if ticket is None:
+            at, queued = self._admit(now, head, too_large)
+            if queued is None:
                 if at is None:
                     continue
                 return min(wake, at, now + LONGEST_SLEEP_S)
-            self._send(now, ticket)
+            self._send(now, queued)
             room -= 1
-            grants.append(ticket)
+            grants.append(queued)
         self.binding = "nothing"
         return wake
 
@@ -135,12 +137,12 @@ class Lane(Generic[T]):
         return None
 
     def _admit(
-        self, now: float, head: Ticket[T], too_large: list[tuple[T, str]]
-    ) -> tuple[float | None, Ticket[T] | None]:
-        """Takes all limits together for the first ticket of the look-ahead that fits, or none of them.
+        self, now: float, head: QueuedItem[T], too_large: list[tuple[T, str]]
+    ) -> tuple[float | None, QueuedItem[T] | None]:
+        """Takes all limits together for the first queued of the look-ahead that fits, or none of them.
 
         Returns:
-            The ticket, or the instant to ask again; neither when one was given back as too large.
+            The queued, or the instant to ask again; neither when one was given back as too large.
         """
         limits = self.limits
         ready = now + _EPSILON_S
@@ -153,26 +155,26 @@ class Lane(Generic[T]):
             if self._blocked_until > ready:
                 return self._blocked_until, None
         earliest = math.inf
-        for ticket in self.queue.ahead():
-            amounts = tuple([self.charge.amount(d.name, ticket.cost) for d in limits.dimensions])
+        for queued in self.queue.ahead():
+            amounts = tuple([self.charge.amount(d.name, queued.cost) for d in limits.dimensions])
             words = self._never_fits(amounts)
             if words:
-                self.queue.remove(ticket)
-                too_large.append((ticket.item, words))
+                self.queue.remove(queued)
+                too_large.append((queued.item, words))
                 return None, None
             fits, name = (
                 (limits.day_fits_at(now, amounts), "day") if probing else limits.fits_at(now, amounts)
             )
             if fits <= ready:
-                self.queue.remove(ticket)
-                ticket.amounts = amounts
-                ticket.entries, ticket.positions = limits.take(now, amounts)
-                return None, ticket
+                self.queue.remove(queued)
+                queued.amounts = amounts
+                queued.entries, queued.positions = limits.take(now, amounts)
+                return None, queued
             earliest = min(earliest, fits)
             self.binding = REQUESTS if name == REQUESTS else TOKENS
             if name == REQUESTS or name == "day":
                 break  # the next one takes just as much of it
-            if ticket is head:
+            if queued is head:
                 if head.blocked_since is None:
                     head.blocked_since = now
                 elif now - head.blocked_since > PATIENCE_S:
@@ -180,11 +182,11 @@ class Lane(Generic[T]):
         self._blocked_until = min(max(earliest, now + COALESCE_S), now + LONGEST_SLEEP_S)
         return self._blocked_until, None
 
-    def push(self, ticket: Ticket[T], *, again: bool, not_before: float) -> None:
-        """Adds a ticket to the line."""
+    def push(self, queued: QueuedItem[T], *, again: bool, not_before: float) -> None:
+        """Adds a queued to the line."""
         if again or len(self.queue) < LOOK_AHEAD:
             self._blocked_until = -math.inf  # it may fit where the others do not
-        self.queue.push(ticket, again=again, not_before=not_before)
+        self.queue.push(queued, again=again, not_before=not_before)
 
     def _never_fits(self, amounts: tuple[float, ...]) -> str | None:
         for dimension, amount in zip(self.limits.dimensions, amounts, strict=True):
@@ -195,97 +197,97 @@ class Lane(Generic[T]):
                 )
         return None
 
-    def _send(self, now: float, ticket: Ticket[T]) -> None:
-        ticket.sent_at = now
-        ticket.answered = False
-        self.refusals.sent(ticket, self.in_flight)
+    def _send(self, now: float, queued: QueuedItem[T]) -> None:
+        queued.sent_at = now
+        queued.answered = False
+        self.refusals.sent(queued, self.in_flight)
         self.in_flight += 1
         if self._alone_until == math.inf:
             self._alone_until = now + ALONE_S
-        ticket.probe = self.gate.closed
-        if ticket.probe:
+        queued.probe = self.gate.closed
+        if queued.probe:
             self.gate.probing(now)
 
-    def observe(self, now: float, ticket: Ticket[T], levels: list[Level], *, let_in: bool) -> None:
+    def observe(self, now: float, queued: QueuedItem[T], levels: list[Level], *, let_in: bool) -> None:
         """Takes note of what headers show."""
         if levels:
-            self.limits.observe(now, ticket.sent_at, levels, ticket.positions, let_in=let_in)
+            self.limits.observe(now, queued.sent_at, levels, queued.positions, let_in=let_in)
             self._blocked_until = -math.inf
-        elif let_in and self.limits.forget_outlived(ticket.sent_at):
+        elif let_in and self.limits.forget_outlived(queued.sent_at):
             self._blocked_until = -math.inf
 
-    def accepted(self, now: float, ticket: Ticket[T]) -> None:
+    def accepted(self, now: float, queued: QueuedItem[T]) -> None:
         """A request was let in, whatever came of it."""
         self.answered = True
-        self.refusals.let_in(ticket)
-        if self.gate.closed and (ticket.probe or self._behind_refusal(ticket)):
+        self.refusals.let_in(queued)
+        if self.gate.closed and (queued.probe or self._behind_refusal(queued)):
             self.resume(now)
 
-    def _behind_refusal(self, ticket: Ticket[T]) -> bool:
+    def _behind_refusal(self, queued: QueuedItem[T]) -> bool:
         """It left after the request whose refusal closed the gate, and was let in: nothing to wait for."""
-        return self._reason == "rate_limit" and not self._asked and ticket.sent_at > self._refused_sent_at
+        return self._reason == "rate_limit" and not self._asked and queued.sent_at > self._refused_sent_at
 
-    def settle(self, now: float, ticket: Ticket[T], usage: Usage) -> None:
+    def settle(self, now: float, queued: QueuedItem[T], usage: Usage) -> None:
         """Corrects what was taken by what was used, where the endpoint does."""
-        self.charge.learn(ticket.cost, usage)
+        self.charge.learn(queued.cost, usage)
         if not self.charge.settles:
             return
         limits = self.limits
         for dimension, amount, entry, position in zip(
-            limits.dimensions, ticket.amounts, ticket.entries, ticket.positions, strict=False
+            limits.dimensions, queued.amounts, queued.entries, queued.positions, strict=False
         ):
             used = self.charge.used(dimension.name, usage)
             if used is not None:
                 rate = dimension.rate(now, limits.latency_s)
-                dimension.settle(position, ticket.sent_at, entry, amount - used, rate)
+                dimension.settle(position, queued.sent_at, entry, amount - used, rate)
         self._blocked_until = -math.inf
 
-    def refused(self, now: float, ticket: Ticket[T], verdict: Verdict, levels: list[Level]) -> None:
-        """The endpoint asked for a pause; the ticket goes back, first in line."""
+    def refused(self, now: float, queued: QueuedItem[T], verdict: Verdict, levels: list[Level]) -> None:
+        """The endpoint asked for a pause; the queued goes back, first in line."""
         limits, gate = self.limits, self.gate
         for dimension, amount, position, entry in zip(
-            limits.dimensions, ticket.amounts, ticket.positions, ticket.entries, strict=False
+            limits.dimensions, queued.amounts, queued.positions, queued.entries, strict=False
         ):
-            dimension.refused(position, ticket.sent_at, amount, entry)
-        self.correct(ticket, verdict)
-        gate.observe_latency(now - ticket.sent_at)
+            dimension.refused(position, queued.sent_at, amount, entry)
+        self.correct(queued, verdict)
+        gate.observe_latency(now - queued.sent_at)
         pause_s = verdict.retry_after_s
         if pause_s is None:
-            pause_s = limits.pause_of(levels, ticket.amounts)
+            pause_s = limits.pause_of(levels, queued.amounts)
         contradicted = limits.contradicts(now)
         meaning = Meaning.LIMIT
         if verdict.reason == "rate_limit":
-            meaning = self.refusals.refused(now, ticket, believed=limits.believed(now), quiet_s=gate.quiet_s)
+            meaning = self.refusals.refused(now, queued, believed=limits.believed(now), quiet_s=gate.quiet_s)
         obeyed = pause_s is None or meaning is Meaning.CAP or self.refusals.noise
-        if meaning is not Meaning.LIMIT and not (ticket.probe and gate.closed) and obeyed:
-            self._row_waits(now, ticket, meaning, pause_s)
+        if meaning is not Meaning.LIMIT and not (queued.probe and gate.closed) and obeyed:
+            self._row_waits(now, queued, meaning, pause_s)
             return
         informed = limits.known
-        opened = gate.refused(now, ticket.sent_at, pause_s, probe=ticket.probe, informed=informed)
+        opened = gate.refused(now, queued.sent_at, pause_s, probe=queued.probe, informed=informed)
         if opened:
             self._reason, self._asked = verdict.reason, pause_s is not None
             self._unit = limits.unit_of(verdict.message)
             self._means_nothing = meaning is not Meaning.LIMIT
             self._contradicted = contradicted
-            self._refused_sent_at = ticket.sent_at
-        self.push(ticket, again=True, not_before=0.0)
+            self._refused_sent_at = queued.sent_at
+        self.push(queued, again=True, not_before=0.0)
         log.debug(
             "%s: refused (%s, %s) at %.3f, sent at %.3f, %s; closed until %.3f",
-            self.name, verdict.reason, meaning, now, ticket.sent_at, "a new pause" if opened else "nothing new",
+            self.name, verdict.reason, meaning, now, queued.sent_at, "a new pause" if opened else "nothing new",
             gate.until,
         )  # fmt: skip
 
-    def _row_waits(self, now: float, ticket: Ticket[T], meaning: Meaning, pause_s: float | None) -> None:
+    def _row_waits(self, now: float, queued: QueuedItem[T], meaning: Meaning, pause_s: float | None) -> None:
         """The refusal is nobody's but its row's."""
         log.debug("%s: refused at %.3f: %s", self.name, now, meaning)
         if meaning is Meaning.CAP:
             if self.gate.closed:
                 self._means_nothing = True
                 self.resume(now)
-            self.push(ticket, again=True, not_before=now + ROW_WAITS_S / 10.0)
+            self.push(queued, again=True, not_before=now + ROW_WAITS_S / 10.0)
             return
         self._isolated(now)
-        self.push(ticket, again=True, not_before=now + max(ROW_WAITS_S, pause_s or 0.0))
+        self.push(queued, again=True, not_before=now + max(ROW_WAITS_S, pause_s or 0.0))
 
     def _isolated(self, now: float) -> None:
         """One was refused among many that were let in: a told limit is held a little too closely, or it is noise."""
@@ -301,10 +303,10 @@ class Lane(Generic[T]):
             case Finding.LOWER:
                 limits.learn(now, self._unit, now, refusals=1, noisy=False)
 
-    def correct(self, ticket: Ticket[T], verdict: Verdict) -> None:
+    def correct(self, queued: QueuedItem[T], verdict: Verdict) -> None:
         """Learns from "Requested N" what the endpoint charges."""
         if verdict.requested_tokens:
-            self.charge.correct(ticket.cost, verdict.requested_tokens)
+            self.charge.correct(queued.cost, verdict.requested_tokens)
 
     def resume(self, now: float) -> None:
         """The pause is over: learn from it, and go on at the pace, without catching up."""

@@ -26,7 +26,7 @@ _ABOUT_TOKENS = re.compile(r"\btokens?\b|\bTP[MD]\b", re.I)
 _ABOUT_REQUESTS = re.compile(r"\brequests? per\b|\bRP[MDS]\b|requests? rate", re.I)
 
 
-class Limits:
+class LaneLimits:
     """The dimensions of a lane.
 
     Args:
@@ -35,7 +35,7 @@ class Limits:
         learned: What an earlier run found out.
 
     Attributes:
-        dimensions: In the order in which tickets note what they take; only ever added to.
+        dimensions: In the order in which queued_items note what they take; only ever added to.
         latency_s: The usual latency of an answer.
     """
 

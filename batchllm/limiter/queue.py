@@ -14,7 +14,7 @@ OUT, LET_IN, REFUSED = 0, 1, 2
 
 
 class Departure:
-    """One try of a ticket.
+    """One try of a queued.
 
     Attributes:
         sent_at: When it left.
@@ -30,7 +30,7 @@ class Departure:
         self.outcome = OUT
 
 
-class Ticket(Generic[T]):
+class QueuedItem(Generic[T]):
     """One offered item on its way through the limiter.
 
     Attributes:
@@ -78,31 +78,31 @@ class Ticket(Generic[T]):
         self.probe = False
         self.blocked_since: float | None = None
 
-    def __lt__(self, other: "Ticket[T]") -> bool:
+    def __lt__(self, other: "QueuedItem[T]") -> bool:
         return self.number < other.number
 
 
 class Queue(Generic[T]):
-    """The waiting tickets of one lane."""
+    """The waiting queued_items of one lane."""
 
     __slots__ = ("_again", "_fresh", "_later")
 
     def __init__(self) -> None:
-        self._fresh: deque[Ticket[T]] = deque()
-        self._again: list[Ticket[T]] = []  # due retries and refused rows, oldest first
-        self._later: list[tuple[float, Ticket[T]]] = []  # not before an instant
+        self._fresh: deque[QueuedItem[T]] = deque()
+        self._again: list[QueuedItem[T]] = []  # due retries and refused rows, oldest first
+        self._later: list[tuple[float, QueuedItem[T]]] = []  # not before an instant
 
     def __len__(self) -> int:
         return len(self._fresh) + len(self._again) + len(self._later)
 
-    def push(self, ticket: Ticket[T], *, again: bool, not_before: float) -> None:
-        """Adds a ticket: behind the new rows, or among those that go again once their time has come."""
+    def push(self, queued: QueuedItem[T], *, again: bool, not_before: float) -> None:
+        """Adds a queued: behind the new rows, or among those that go again once their time has come."""
         if not_before > 0.0:
-            heappush(self._later, (not_before, ticket))
+            heappush(self._later, (not_before, queued))
         elif again:
-            heappush(self._again, ticket)
+            heappush(self._again, queued)
         else:
-            self._fresh.append(ticket)
+            self._fresh.append(queued)
 
     def come_due(self, now: float) -> float:
         """Moves rows whose time has come to the front; returns the next such instant, or infinity."""
@@ -111,32 +111,32 @@ class Queue(Generic[T]):
             heappush(self._again, heappop(later)[1])
         return later[0][0] if later else math.inf
 
-    def head(self) -> Ticket[T] | None:
-        """The ticket whose turn it is."""
+    def head(self) -> QueuedItem[T] | None:
+        """The queued whose turn it is."""
         if self._again:
             return self._again[0]
         return self._fresh[0] if self._fresh else None
 
-    def ahead(self) -> Iterator[Ticket[T]]:
+    def ahead(self) -> Iterator[QueuedItem[T]]:
         """The look-ahead: the head and those behind it."""
         yield from islice(self._again, LOOK_AHEAD)
         yield from islice(self._fresh, LOOK_AHEAD)
 
-    def pop(self) -> Ticket[T]:
+    def pop(self) -> QueuedItem[T]:
         """Takes the head out."""
         return heappop(self._again) if self._again else self._fresh.popleft()
 
-    def remove(self, ticket: Ticket[T]) -> None:
-        """Takes out a ticket of the look-ahead."""
-        if self.head() is ticket:
+    def remove(self, queued: QueuedItem[T]) -> None:
+        """Takes out a queued of the look-ahead."""
+        if self.head() is queued:
             self.pop()
-        elif ticket in self._again:
-            self._again.remove(ticket)
+        elif queued in self._again:
+            self._again.remove(queued)
             self._again.sort()
         else:
-            self._fresh.remove(ticket)
+            self._fresh.remove(queued)
 
-    def drain(self) -> list[Ticket[T]]:
+    def drain(self) -> list[QueuedItem[T]]:
         """Takes everything out, in order."""
         found = [*sorted(self._again), *(t for _, t in sorted(self._later)), *self._fresh]
         self._again, self._later, self._fresh = [], [], deque()

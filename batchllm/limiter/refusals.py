@@ -11,7 +11,7 @@ from collections import deque
 from enum import StrEnum
 from typing import Generic
 
-from batchllm.limiter.queue import LET_IN, OUT, REFUSED, Departure, Ticket
+from batchllm.limiter.queue import LET_IN, OUT, REFUSED, Departure, QueuedItem
 from batchllm.limiter.terms import T
 
 NEAR = 8
@@ -82,32 +82,32 @@ class Refusals(Generic[T]):
         self._cap_rests_s = CAP_RESTS_S
         self._below_cap = 0
 
-    def sent(self, ticket: Ticket[T], beside: int) -> None:
+    def sent(self, queued: QueuedItem[T], beside: int) -> None:
         """A request leaves beside so many others."""
-        ticket.departure = Departure(ticket.sent_at, beside)
-        self._last.append(ticket.departure)
+        queued.departure = Departure(queued.sent_at, beside)
+        self._last.append(queued.departure)
 
-    def let_in(self, ticket: Ticket[T]) -> None:
+    def let_in(self, queued: QueuedItem[T]) -> None:
         """A request was let in."""
-        ticket.departure.outcome = LET_IN
-        self._beside_let_in[min(ticket.departure.beside, _MOST_BESIDE)] += 1
+        queued.departure.outcome = LET_IN
+        self._beside_let_in[min(queued.departure.beside, _MOST_BESIDE)] += 1
 
-    def refused(self, now: float, ticket: Ticket[T], *, believed: bool, quiet_s: float) -> Meaning:
+    def refused(self, now: float, queued: QueuedItem[T], *, believed: bool, quiet_s: float) -> Meaning:
         """A request was refused.
 
         Args:
             now: When.
-            ticket: The request.
+            queued: The request.
             believed: The pace it left at is no attempt to find a higher one.
             quiet_s: After how long a request that was not refused counts as let in.
         """
-        ticket.departure.outcome = REFUSED
-        self._beside_refused[min(ticket.departure.beside, _MOST_BESIDE)] += 1
-        if self._capped(now, ticket):
+        queued.departure.outcome = REFUSED
+        self._beside_refused[min(queued.departure.beside, _MOST_BESIDE)] += 1
+        if self._capped(now, queued):
             return Meaning.CAP
         if self.noise:
             in_a_row = max(SIX, math.ceil(-9.0 / math.log(self.noise)))
-            if self._in_a_row(ticket) >= in_a_row:
+            if self._in_a_row(queued) >= in_a_row:
                 self.noise = 0.0
                 self.vain = 0
                 return Meaning.LIMIT
@@ -120,7 +120,7 @@ class Refusals(Generic[T]):
                 )  # whatever is refused, noise is no more than that
             return Meaning.NOTHING
         outcomes = [_outcome(other, now, quiet_s) for other in self._last]
-        place = next((i for i, other in enumerate(self._last) if other is ticket.departure), 0)
+        place = next((i for i, other in enumerate(self._last) if other is queued.departure), 0)
         before, after = outcomes[max(0, place - NEAR) : place], outcomes[place + 1 :]
         alone = REFUSED not in before and REFUSED not in after
         if believed and alone and before.count(LET_IN) >= 3:
@@ -131,13 +131,13 @@ class Refusals(Generic[T]):
         """Refusals come back fast and answers slowly, so only what left long enough ago is counted."""
         return [other.outcome or LET_IN for other in self._last if now - other.sent_at > quiet_s]
 
-    def _in_a_row(self, ticket: Ticket[T]) -> int:
+    def _in_a_row(self, queued: QueuedItem[T]) -> int:
         """Refusals of requests that left one after another, up to this one."""
         count = 0
         for other in reversed(self._last):
             if other.outcome == REFUSED:
                 count += 1
-            elif count or other is ticket.departure:
+            elif count or other is queued.departure:
                 break
         return count
 
@@ -205,21 +205,21 @@ class Refusals(Generic[T]):
         self._forget()
         return Finding.NOISE
 
-    def _capped(self, now: float, ticket: Ticket[T]) -> bool:
+    def _capped(self, now: float, queued: QueuedItem[T]) -> bool:
         """Whether refusals come when, and only when, a number of requests is in flight."""
         if self.noise:
             return False
         if self.cap is not None:
-            in_vain = ticket.sent_at > self.cap_at and self._in_a_row(ticket) >= CAP_IN_VAIN
-            if ticket.departure.beside == 0 or in_vain:
+            in_vain = queued.sent_at > self.cap_at and self._in_a_row(queued) >= CAP_IN_VAIN
+            if queued.departure.beside == 0 or in_vain:
                 self.cap = None
                 self._forget()
                 return False
-            if ticket.departure.beside >= self.cap:
+            if queued.departure.beside >= self.cap:
                 self._cap_rests_s = CAP_RESTS_S
                 return True
             below = self.cap - 1
-            if ticket.departure.beside == below and self._beside_refused[below] > max(
+            if queued.departure.beside == below and self._beside_refused[below] > max(
                 2, self._beside_let_in[below]
             ):
                 self.cap = max(1, below)

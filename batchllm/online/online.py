@@ -1,11 +1,11 @@
-"""The road of single requests: tickets wait in the limiter, go out, land, and are retried or settled.
+"""The sender of single requests: items wait in the limiter, go out, land, and are retried or settled.
 
-One coroutine feeds tickets from the plan into the limiter's bounded look-ahead, one dispatches what the limiter
+One coroutine feeds items from the plan into the limiter's bounded look-ahead, one dispatches what the limiter
 grants, and each request in flight is a task. The order of three steps is what the first promise rests on:
 the intent is durable before the request leaves; the raw answer is durable before anything reads it; only then
 is the slot free and the row counted. Those two waits for the disk are callbacks: what the journal makes durable
-together departs and lands together, without a task or a future for each row. A row's trouble ends in its ticket; a
-job's trouble stops the road: no new request leaves, those in flight get a grace period, and everything that arrives
+together departs and lands together, without a task or a future for each row. A row's trouble ends in its item; a
+job's trouble stops the sender: no new request leaves, those in flight get a grace period, and everything that arrives
 is kept.
 """
 
@@ -18,18 +18,18 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from batchllm.budget.early_stop import Brake
-from batchllm.budget.meter import Meter
-from batchllm.counters import Tally
+from batchllm.budget.early_stop import EarlyStop
+from batchllm.budget.meter import BudgetMeter
+from batchllm.counters import RunCounters
 from batchllm.errors import BudgetStop, ExitStatus, Unavailable, UsageError
 from batchllm.journal import Journal, State
 from batchllm.limiter import Cost, Limiter
-from batchllm.online.refusals import Refusals, Refused
-from batchllm.plan.work_item import AskAgain, Sender, Settled, Ticket
+from batchllm.online.refusals import HeldRefusal, HeldRefusals
+from batchllm.plan.work_item import ChatSender, Reask, Settled, WorkItem
 from batchllm.records import Answer, Failure, FailureKind, Paid, Response
 from batchllm.retry import (
     ENDPOINTS_OWN,
-    Fate,
+    Disposition,
     RetryPolicy,
     SameRejection,
     Verdict,
@@ -48,46 +48,46 @@ LOOK_AHEAD = 512
 
 
 class Online:
-    """One run over the road of single requests.
+    """One run over the sender of single requests.
 
     Args:
         client: Sends a request, returns an outcome.
         limiter: Decides what may go when.
         journal: Makes intents and answers durable.
         retry: Decides whether and when a failed attempt is tried again.
-        tally: Counts.
+        counters: Counts.
         grace_s: How long requests in flight may take to land once the run stops, whatever stops it.
-        settled: Called with each ticket that has its end.
-        ask_again: Makes the request that asks once more for an answer that did not validate, or ``None``.
+        settled: Called with each item that has its end.
+        reask: Makes the request that asks once more for an answer that did not validate, or ``None``.
         meter: Holds requests to the budget, and says what answers cost; without one nothing bounds them.
-        brake: Stops a run whose first answers are of no use.
+        early_stop: Stops a run whose first answers are of no use.
     """
 
     def __init__(
         self,
         *,
-        client: Sender,
-        limiter: Limiter[Ticket],
+        client: ChatSender,
+        limiter: Limiter[WorkItem],
         journal: Journal,
         retry: RetryPolicy,
-        tally: Tally,
+        counters: RunCounters,
         grace_s: float = 30.0,
-        settled: Settled = lambda ticket, answer, state: None,
-        ask_again: AskAgain = lambda ticket, answer: None,
-        meter: Meter | None = None,
-        brake: Brake | None = None,
+        settled: Settled = lambda item, answer, state: None,
+        reask: Reask = lambda item, answer: None,
+        meter: BudgetMeter | None = None,
+        early_stop: EarlyStop | None = None,
     ) -> None:
         self._client = client
         self._limiter = limiter
         self._journal = journal
         self._retry = retry
-        self._tally = tally
+        self._counters = counters
         self._grace_s = grace_s
         self._settled = settled
-        self._ask_again = ask_again
-        self._meter = meter or Meter()
-        self._brake = brake or Brake(released=True)
-        self._held: deque[Ticket] = deque()
+        self._reask = reask
+        self._meter = meter or BudgetMeter()
+        self._early_stop = early_stop or EarlyStop(released=True)
+        self._held: deque[WorkItem] = deque()
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._flights: set[asyncio.Future[Any]] = set()
@@ -96,10 +96,10 @@ class Online:
         self._ends_at = math.inf
         self._aborted = False
         self._same_rejection = SameRejection()
-        self._refusals = Refusals()
+        self._refusals = HeldRefusals()
 
-    async def run(self, batches: AsyncIterator[Sequence[Ticket]]) -> None:
-        """Brings every ticket to its end.
+    async def run(self, batches: AsyncIterator[Sequence[WorkItem]]) -> None:
+        """Brings every item to its end.
 
         Raises:
             JobError: What stopped the job; everything received until then is in the journal.
@@ -137,13 +137,11 @@ class Online:
             if isinstance(flight, asyncio.Task):
                 flight.cancel()
 
-    async def _feed(self, batches: AsyncIterator[Sequence[Ticket]]) -> None:
-        async for tickets in batches:
-            for ticket in tickets:
-                request = ticket.request
-                self._limiter.offer(
-                    ticket, Cost(request.prompt_tokens, request.max_tokens), lane=request.model
-                )
+    async def _feed(self, batches: AsyncIterator[Sequence[WorkItem]]) -> None:
+        async for items in batches:
+            for item in items:
+                request = item.request
+                self._limiter.offer(item, Cost(request.prompt_tokens, request.max_tokens), lane=request.model)
             self._wake.set()
             while self._limiter.waiting >= LOOK_AHEAD:
                 self._room.clear()
@@ -154,8 +152,8 @@ class Online:
         while self._stopped_by is None:
             self._wake.clear()
             poll = self._limiter.poll(loop.time())
-            for ticket, message in poll.too_large:
-                self._never_sent(ticket, message)
+            for item, message in poll.too_large:
+                self._never_sent(item, message)
             if poll.grants or self._held:
                 self._launch(poll.grants)
             if self._limiter.waiting < LOOK_AHEAD:
@@ -179,22 +177,22 @@ class Online:
         if self._saving:
             await asyncio.gather(self._journal.flush(), return_exceptions=True)
 
-    def _launch(self, granted: Sequence[Ticket]) -> None:
+    def _launch(self, granted: Sequence[WorkItem]) -> None:
         """Sends what the budget holds; the rest waits until what is in flight has cost less than it might have."""
         held = self._held
         held.extend(granted)
-        ready: list[Ticket] = []
+        ready: list[WorkItem] = []
         while held and (reserved := self._meter.reserve(held[0].request)) is not None:
-            ticket = held.popleft()
-            ticket.reserved = reserved
-            ready.append(ticket)
+            item = held.popleft()
+            item.reserved = reserved
+            ready.append(item)
         if not ready:
             if not self._flights and not self._saving:
-                left = self._tally.rows - self._tally.ended
+                left = self._counters.rows - self._counters.ended
                 rows = "one row" if left == 1 else f"{left:,} rows"
                 self.stop(BudgetStop(f"{self._meter.shortage(held[0].request)} with the {rows} left"))
             return
-        intents = [(t.request_id, t.request.body if t.asked_again else None) for t in ready]
+        intents = [(t.request_id, t.request.body if t.reasked else None) for t in ready]
         departure = self._journal.intend(intents)
         self._flights.add(departure)
         departure.add_done_callback(partial(self._depart, ready))
@@ -205,41 +203,41 @@ class Online:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.stop(error)
 
-    def _depart(self, tickets: Sequence[Ticket], intended: "asyncio.Future[list[int]]") -> None:
+    def _depart(self, items: Sequence[WorkItem], intended: "asyncio.Future[list[int]]") -> None:
         """The intents of a group are durable: its requests leave, each in a task."""
         self._watch(intended)
         if intended.cancelled() or intended.exception() is not None:
             return
-        for ticket, attempt_id in zip(tickets, intended.result(), strict=True):
+        for item, attempt_id in zip(items, intended.result(), strict=True):
             if self._stopped_by is not None:
-                self._save(ticket, attempt_id, _NOT_SENT)
+                self._save(item, attempt_id, _NOT_SENT)
                 continue
-            flight = asyncio.create_task(self._fly(ticket, attempt_id))
+            flight = asyncio.create_task(self._fly(item, attempt_id))
             self._flights.add(flight)
             flight.add_done_callback(self._watch)
 
-    async def _fly(self, ticket: Ticket, attempt_id: int) -> None:
+    async def _fly(self, item: WorkItem, attempt_id: int) -> None:
         if self._stopped_by is not None:
             outcome: Response | Failure = _NOT_SENT
         else:
-            if not ticket.sent:
-                ticket.sent = True
-                self._tally.requests += 1
-            ticket.sent_at = asyncio.get_running_loop().time()
-            self._tally.leaves(ticket.sent_at)
-            outcome = await self._client.send(ticket.request)
+            if not item.sent:
+                item.sent = True
+                self._counters.requests += 1
+            item.sent_at = asyncio.get_running_loop().time()
+            self._counters.leaves(item.sent_at)
+            outcome = await self._client.send(item.request)
         if isinstance(outcome, Response) and outcome.status == OK:
             # Whoever takes the slot is granted later, so its intent stands behind this answer in the journal's queue.
-            self._limiter.landed(ticket)
+            self._limiter.landed(item)
             self._wake.set()
-        self._save(ticket, attempt_id, outcome)
+        self._save(item, attempt_id, outcome)
 
-    def _save(self, ticket: Ticket, attempt_id: int, outcome: Response | Failure) -> None:
+    def _save(self, item: WorkItem, attempt_id: int, outcome: Response | Failure) -> None:
         self._saving += 1
-        self._journal.save(attempt_id, outcome, partial(self._saved, ticket, attempt_id, outcome))
+        self._journal.save(attempt_id, outcome, partial(self._saved, item, attempt_id, outcome))
 
     def _saved(
-        self, ticket: Ticket, attempt_id: int, outcome: Response | Failure, error: Exception | None
+        self, item: WorkItem, attempt_id: int, outcome: Response | Failure, error: Exception | None
     ) -> None:
         """An outcome is durable, or will not be."""
         self._saving -= 1
@@ -247,142 +245,144 @@ class Online:
             if error is not None:
                 self.stop(error)
             elif outcome is _NOT_SENT:
-                self._meter.settle(ticket.request, ticket.reserved, outcome)
+                self._meter.settle(item.request, item.reserved, outcome)
             else:
-                self._land(ticket, attempt_id, outcome)
+                self._land(item, attempt_id, outcome)
         except Exception as trouble:  # noqa: BLE001 - it is the run's; the rest of the group has to land
             self.stop(trouble)
 
-    def _land(self, ticket: Ticket, attempt_id: int, outcome: Response | Failure) -> None:
-        """Decides what a durable outcome means for its ticket."""
+    def _land(self, item: WorkItem, attempt_id: int, outcome: Response | Failure) -> None:
+        """Decides what a durable outcome means for its item."""
         now = asyncio.get_running_loop().time()
         verdict = classify(outcome)
         headers = outcome.headers if isinstance(outcome, Response) else {}
-        if self._tally.before == 0 and self._same_rejection.stops(verdict):
+        if self._counters.before == 0 and self._same_rejection.stops(verdict):
             self.stop(UsageError(f"the first rows were all refused alike: {verdict.message}"))
-        if verdict.fate is Fate.ANSWERED:
-            self._answered(ticket, attempt_id, outcome, now)
+        if verdict.disposition is Disposition.ANSWERED:
+            self._answered(item, attempt_id, outcome, now)
             return
-        self._meter.settle(ticket.request, ticket.reserved, outcome)
-        match verdict.fate:
-            case Fate.REFUSED:
-                self._tally.refusals += 1
-                self._tally.last_refusal = verdict
-                self._limiter.refused(now, ticket, verdict, headers)
-            case Fate.REJECTED:
-                self._limiter.failed(now, ticket, verdict, headers)
-                self._limiter.released(now, ticket)
-                ticket.attempts += 1
-                answer = _rejection(ticket, outcome, verdict)
-                self._give_up(ticket, answer, State.FAILED, attempt_id)
-            case Fate.FATAL:
-                self._fatal(ticket, attempt_id, outcome, verdict, now)
+        self._meter.settle(item.request, item.reserved, outcome)
+        match verdict.disposition:
+            case Disposition.REFUSED:
+                self._counters.refusals += 1
+                self._counters.last_refusal = verdict
+                self._limiter.refused(now, item, verdict, headers)
+            case Disposition.REJECTED:
+                self._limiter.failed(now, item, verdict, headers)
+                self._limiter.released(now, item)
+                item.attempts += 1
+                answer = _rejection(item, outcome, verdict)
+                self._give_up(item, answer, State.FAILED, attempt_id)
+            case Disposition.FATAL:
+                self._fatal(item, attempt_id, outcome, verdict, now)
             case _:
-                self._limiter.failed(now, ticket, verdict, headers)
-                self._limiter.released(now, ticket)
-                if verdict.fate is not Fate.UNKNOWN and self._limiter.outage:
-                    self._offer_again(ticket, now + OUTAGE_BACKOFF_S)
+                self._limiter.failed(now, item, verdict, headers)
+                self._limiter.released(now, item)
+                if verdict.disposition is not Disposition.UNKNOWN and self._limiter.outage:
+                    self._offer_again(item, now + OUTAGE_BACKOFF_S)
                 else:
-                    self._again(ticket, attempt_id, verdict, now)
+                    self._again(item, attempt_id, verdict, now)
         self._wake.set()
 
-    def _answered(self, ticket: Ticket, attempt_id: int, outcome: Response | Failure, now: float) -> None:
+    def _answered(self, item: WorkItem, attempt_id: int, outcome: Response | Failure, now: float) -> None:
         assert isinstance(outcome, Response), "only a response can be an answer"
-        answer = ticket.reader.read(outcome.status, outcome.body)
-        ticket.attempts += 1
-        self._fail_refused(ticket.sent_at)
-        cost = self._meter.settle(ticket.request, ticket.reserved, outcome, answer.usage)
-        self._tally.paid(answer.usage, cost)
-        self._tally.held.tokens += (answer.usage.prompt_tokens or 0) + (answer.usage.completion_tokens or 0)
-        self._tally.finish_reasons[answer.finish_reason or "none"] += 1
-        self._limiter.answered(now, ticket, outcome.headers, answer.usage)
-        self._limiter.released(now, ticket)
+        answer = item.reader.read(outcome.status, outcome.body)
+        item.attempts += 1
+        self._fail_refused(item.sent_at)
+        cost = self._meter.settle(item.request, item.reserved, outcome, answer.usage)
+        self._counters.paid(answer.usage, cost)
+        self._counters.held.tokens += (answer.usage.prompt_tokens or 0) + (
+            answer.usage.completion_tokens or 0
+        )
+        self._counters.finish_reasons[answer.finish_reason or "none"] += 1
+        self._limiter.answered(now, item, outcome.headers, answer.usage)
+        self._limiter.released(now, item)
         self._wake.set()
-        if answer.error is not None and (request := self._ask_again(ticket, answer)) is not None:
-            ticket.request = request
-            ticket.asked_again += 1
-            self._tally.retries[answer.reason or "invalid"] += 1
-            self._offer_again(ticket, now)
+        if answer.error is not None and (request := self._reask(item, answer)) is not None:
+            item.request = request
+            item.reasked += 1
+            self._counters.retries[answer.reason or "invalid"] += 1
+            self._offer_again(item, now)
             return
-        self._tally.final(cost)
-        if (sentence := self._brake.saw(ticket.request.row_index, answer)) is not None:
+        self._counters.final(cost)
+        if (sentence := self._early_stop.saw(item.request.row_index, answer)) is not None:
             self.stop(BudgetStop(sentence))
-        self._give_up(ticket, answer, State.ANSWERED if answer.error is None else State.FAILED, attempt_id)
+        self._give_up(item, answer, State.ANSWERED if answer.error is None else State.FAILED, attempt_id)
 
-    def _again(self, ticket: Ticket, attempt_id: int, verdict: Verdict, now: float) -> None:
-        ticket.attempts += 1
-        if verdict.fate is Fate.UNKNOWN:
-            ticket.maybe_paid += 1
-            self._tally.maybe_paid += 1
-        delay_s = self._retry.delay_s(ticket.attempts, ticket.maybe_paid, verdict)
-        log.debug("row %d: %s, retry in %s s", ticket.request.row_index, verdict.reason, delay_s)
+    def _again(self, item: WorkItem, attempt_id: int, verdict: Verdict, now: float) -> None:
+        item.attempts += 1
+        if verdict.disposition is Disposition.UNKNOWN:
+            item.possibly_billed += 1
+            self._counters.possibly_billed += 1
+        delay_s = self._retry.delay_s(item.attempts, item.possibly_billed, verdict)
+        log.debug("row %d: %s, retry in %s s", item.request.row_index, verdict.reason, delay_s)
         if delay_s is None:
             answer = Answer(error=verdict.message, reason=verdict.reason)
-            self._give_up(ticket, answer, State.UNANSWERED, attempt_id)
+            self._give_up(item, answer, State.UNANSWERED, attempt_id)
         else:
-            self._tally.retries[verdict.reason] += 1
-            self._offer_again(ticket, now + delay_s)
+            self._counters.retries[verdict.reason] += 1
+            self._offer_again(item, now + delay_s)
 
-    def _offer_again(self, ticket: Ticket, not_before: float) -> None:
-        request = ticket.request
+    def _offer_again(self, item: WorkItem, not_before: float) -> None:
+        request = item.request
         cost = Cost(request.prompt_tokens, request.max_tokens)
-        self._limiter.offer(ticket, cost, lane=request.model, again=True, not_before=not_before)
+        self._limiter.offer(item, cost, lane=request.model, again=True, not_before=not_before)
 
-    def _give_up(self, ticket: Ticket, answer: Answer, state: State, attempt_id: int | None = None) -> None:
-        """Settles a ticket, for good or until the next run."""
-        self._close(ticket, answer, state, attempt_id)
-        self._settled(ticket, answer, state)
+    def _give_up(self, item: WorkItem, answer: Answer, state: State, attempt_id: int | None = None) -> None:
+        """Settles a item, for good or until the next run."""
+        self._close(item, answer, state, attempt_id)
+        self._settled(item, answer, state)
 
-    def _close(self, ticket: Ticket, answer: Answer, state: State, attempt_id: int | None) -> None:
-        self._journal.settle(ticket.request_id, state, attempt_id, ticket.earlier + ticket.attempts)
+    def _close(self, item: WorkItem, answer: Answer, state: State, attempt_id: int | None) -> None:
+        self._journal.settle(item.request_id, state, attempt_id, item.earlier + item.attempts)
         if state is State.UNANSWERED:
-            self._tally.unanswered += 1
-            self._tally.failed_by_reason[answer.reason or "unknown"] += 1
+            self._counters.unanswered += 1
+            self._counters.failed_by_reason[answer.reason or "unknown"] += 1
         else:
-            self._tally.ended_with(answer)
+            self._counters.ended_with(answer)
 
-    def _never_sent(self, ticket: Ticket, message: str) -> None:
-        """Ends a ticket that no limit will ever hold; the row keeps the reason, since there is no reply to read."""
-        noted = self._journal.admit([(ticket.request.row_index, None, f"too_large\n{message}")])
+    def _never_sent(self, item: WorkItem, message: str) -> None:
+        """Ends a item that no limit will ever hold; the row keeps the reason, since there is no reply to read."""
+        noted = self._journal.admit([(item.request.row_index, None, f"too_large\n{message}")])
         self._flights.add(noted)
         noted.add_done_callback(self._watch)
-        self._give_up(ticket, Answer(error=message, reason="too_large"), State.FAILED)
+        self._give_up(item, Answer(error=message, reason="too_large"), State.FAILED)
 
     def _fatal(
-        self, ticket: Ticket, attempt_id: int, outcome: Response | Failure, verdict: Verdict, now: float
+        self, item: WorkItem, attempt_id: int, outcome: Response | Failure, verdict: Verdict, now: float
     ) -> None:
         """Before any success a refusal of key, model or URL is wrong use; after one it may be its row's alone."""
         headers = outcome.headers if isinstance(outcome, Response) else {}
-        if self._tally.answers + self._tally.before == 0 or not may_be_the_rows_own(verdict):
-            self._limiter.failed(now, ticket, verdict, headers)
-            self._limiter.released(now, ticket)
+        if self._counters.answers + self._counters.before == 0 or not may_be_the_rows_own(verdict):
+            self._limiter.failed(now, item, verdict, headers)
+            self._limiter.released(now, item)
             wrong_use = (
-                verdict.exit_status is ExitStatus.USAGE and not self._tally.answers + self._tally.before
+                verdict.exit_status is ExitStatus.USAGE and not self._counters.answers + self._counters.before
             )
             self.stop(UsageError(verdict.message) if wrong_use else Unavailable(verdict.message))
             return
         # An endpoint that refuses a row is not down, and its gate is open.
-        taken = self._tally.answers or self._limiter.outage
-        told = replace(verdict, fate=Fate.REJECTED) if taken else verdict
-        self._limiter.failed(now, ticket, told, headers)
-        self._limiter.released(now, ticket)
-        ticket.attempts += 1
-        refused = Refused(ticket, _rejection(ticket, outcome, verdict), attempt_id, now)
-        if ticket.earlier and self._tally.answers and not self._refusals.endpoints_own:
-            self._give_up(ticket, refused.answer, State.FAILED, attempt_id)  # it had its second chance
+        taken = self._counters.answers or self._limiter.outage
+        told = replace(verdict, disposition=Disposition.REJECTED) if taken else verdict
+        self._limiter.failed(now, item, told, headers)
+        self._limiter.released(now, item)
+        item.attempts += 1
+        refused = HeldRefusal(item, _rejection(item, outcome, verdict), attempt_id, now)
+        if item.earlier and self._counters.answers and not self._refusals.endpoints_own:
+            self._give_up(item, refused.answer, State.FAILED, attempt_id)  # it had its second chance
         elif self._refusals.hold(refused):
             self.stop(Unavailable(f"{ENDPOINTS_OWN} rows in a row were refused: {verdict.message}"))
         else:
-            self._settled(ticket, refused.answer, State.UNANSWERED)
+            self._settled(item, refused.answer, State.UNANSWERED)
 
     def _fail_refused(self, sent_at: float = math.inf) -> None:
         """Refused rows fail: a request that left after them shows that key, model and URL are good, or the run ends."""
-        for ticket, answer, attempt_id, _ in self._refusals.take(sent_at):
-            self._close(ticket, answer, State.FAILED, attempt_id)
+        for item, answer, attempt_id, _ in self._refusals.take(sent_at):
+            self._close(item, answer, State.FAILED, attempt_id)
 
 
-def _rejection(ticket: Ticket, outcome: Response | Failure, verdict: Verdict) -> Answer:
+def _rejection(item: WorkItem, outcome: Response | Failure, verdict: Verdict) -> Answer:
     """What a row gets that the endpoint will not have."""
     if isinstance(outcome, Response):
-        return ticket.reader.read(outcome.status, outcome.body)
+        return item.reader.read(outcome.status, outcome.body)
     return Answer(error=verdict.message, reason=verdict.reason)

@@ -24,14 +24,14 @@ from hashlib import sha256
 from itertools import islice
 from typing import Any
 
-from batchllm.counters import Tally
+from batchllm.counters import RunCounters
 from batchllm.journal import Admitted, Ended, Journal, JournalReader, State
 from batchllm.plan.outcomes import answer_of
 from batchllm.plan.plan import BATCH, FIRST_BATCH, Plan, final_states
-from batchllm.plan.reask import Again
+from batchllm.plan.reask import ReaskPolicy
 from batchllm.plan.reuse import Reuse
-from batchllm.plan.work_item import Ticket
-from batchllm.prepare.prepared_job import Stage
+from batchllm.plan.work_item import WorkItem
+from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.records import Answer, ChatRequest, Row
 from batchllm.request import RequestBuilder, Skipped, Unsendable
 from batchllm.template import to_json
@@ -98,7 +98,7 @@ class ConversationPlan(Plan):
         self._on_their_way: dict[int, Turn] = {}
         self._changed = asyncio.Event()
 
-    async def batches(self) -> AsyncIterator[Sequence[Ticket]]:
+    async def batches(self) -> AsyncIterator[Sequence[WorkItem]]:
         """Tickets in batches, those of turns that have become due before those of rows further down."""
         rows = iter(self._wanted())
         size, more = FIRST_BATCH, True
@@ -115,17 +115,17 @@ class ConversationPlan(Plan):
                 await self._changed.wait()
             if turns:
                 self._now = {turn.row.index: turn for turn in turns}
-                tickets = await self._tickets([turn.row for turn in turns])
-                for ticket in tickets:
-                    self._on_their_way[ticket.request_id] = self._now[ticket.request.row_index]
-                tickets = self._tried_later(await self._unpaid(tickets))
-                if tickets:
-                    yield tickets
+                items = await self._items([turn.row for turn in turns])
+                for item in items:
+                    self._on_their_way[item.request_id] = self._now[item.request.row_index]
+                items = self._tried_later(await self._unpaid(items))
+                if items:
+                    yield items
 
-    def settled(self, ticket: Ticket, answer: Answer, state: State) -> None:
+    def settled(self, item: WorkItem, answer: Answer, state: State) -> None:
         """Puts a turn and its answer into the history, and the next turn in line."""
-        super().settled(ticket, answer, state)
-        turn = self._on_their_way.pop(ticket.request_id)
+        super().settled(item, answer, state)
+        turn = self._on_their_way.pop(item.request_id)
         if turn.conversation is None:
             return
         if state is State.ANSWERED:
@@ -213,32 +213,32 @@ class ConversationPlan(Plan):
 
 
 def plan_of(
-    stage: Stage,
+    prepared: PreparedJob,
     journal: Journal,
     *,
     continued: bool,
-    tally: Tally,
+    counters: RunCounters,
     chosen: "range | frozenset[int] | None",
     reuse: Reuse | None = None,
-    again: Again | None = None,
+    reask: ReaskPolicy | None = None,
 ) -> Plan:
     """The pass over the rows of a job, turn by turn where they are conversations.
 
     A pass that an earlier run began goes on at the first row that has not its end, without a look at those before.
     """
-    source, job = stage.source, stage.job
+    source, job = prepared.source, prepared.job
     passed: list[Ended] = []
     if continued and chosen is None and job.conversation is None:
         passed = journal.reader().ended(final_states(job.retry_failed), notes=not job.retry_failed)
     start = sum(ended.rows for ended in passed)
     settings: dict[str, Any] = {
-        "known": journal.planned(start) if continued else iter(()), "tally": tally, "chosen": chosen,
-        "retry_failed": job.retry_failed, "reuse": reuse, "again": again, "passed": passed,
+        "known": journal.planned(start) if continued else iter(()), "counters": counters, "chosen": chosen,
+        "retry_failed": job.retry_failed, "reuse": reuse, "reask": reask, "passed": passed,
     }  # fmt: skip
     if job.conversation is None:
-        return Plan(source.rows(start), stage.builder, journal, **settings)
+        return Plan(source.rows(start), prepared.builder, journal, **settings)
     return ConversationPlan(
-        source.rows(), stage.builder, journal, column=job.conversation, all_rows=source.rows(), **settings
+        source.rows(), prepared.builder, journal, column=job.conversation, all_rows=source.rows(), **settings
     )
 
 

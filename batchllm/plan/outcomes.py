@@ -5,17 +5,17 @@ from collections.abc import Callable, Iterable, Iterator
 from batchllm.answer import Reader
 from batchllm.budget.costs import Costs
 from batchllm.journal import Entry, State
-from batchllm.prepare.prepared_job import Stage
+from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.records import Answer
 from batchllm.sink import Outcome
 
 
-def readers(stage: Stage) -> Callable[[int], Reader]:
+def readers(prepared: PreparedJob) -> Callable[[int], Reader]:
     """What reads a row's answer, by the row's index; asked in growing order only."""
-    if not stage.job.per_row:
-        return lambda row_index: stage.reader
-    rows = stage.source.rows()
-    return lambda row_index: stage.builder.reader(next(row for row in rows if row.index == row_index))
+    if not prepared.job.per_row:
+        return lambda row_index: prepared.reader
+    rows = prepared.source.rows()
+    return lambda row_index: prepared.builder.reader(next(row for row in rows if row.index == row_index))
 
 
 def outcomes(

@@ -1,4 +1,4 @@
-"""The pass over the input that turns rows into tickets and leaves out what already has its end.
+"""The pass over the input that turns rows into items and leaves out what already has its end.
 
 Each row is bound to a request by the hash of what would be sent, never by its number, so rows may be inserted,
 shuffled or deleted between runs. Where the file's bytes and the job are those of the journal's last pass, the
@@ -9,11 +9,11 @@ import random
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import islice
 
-from batchllm.counters import Tally
+from batchllm.counters import RunCounters
 from batchllm.journal import SKIPPED, Admitted, Ended, Journal, State
-from batchllm.plan.reask import Again, Final
+from batchllm.plan.reask import Final, ReaskPolicy
 from batchllm.plan.reuse import Reuse
-from batchllm.plan.work_item import Ticket
+from batchllm.plan.work_item import WorkItem
 from batchllm.records import Answer, ChatRequest, Row
 from batchllm.request import RequestBuilder, Skipped, Unsendable
 
@@ -40,11 +40,11 @@ class Plan:
         builder: Makes a row's request.
         journal: Knows which requests have their end.
         known: The rows that an earlier run admitted in this very pass, in input order.
-        tally: Counts rows that end here.
+        counters: Counts rows that end here.
         chosen: The only rows wanted (``-n``, ``--sample``), or ``None`` for all.
         retry_failed: Rows whose answer was a failure are sent again.
         reuse: Answers of other jobs.
-        again: Goes on with rows whose answer, of an earlier run, is to be asked for once more.
+        reask: Goes on with rows whose answer, of an earlier run, is to be asked for once more.
         passed: The rows before the first of ``rows``, which an earlier run ended.
     """
 
@@ -57,11 +57,11 @@ class Plan:
         journal: Journal,
         *,
         known: Iterator[Admitted],
-        tally: Tally,
+        counters: RunCounters,
         chosen: "range | frozenset[int] | None" = None,
         retry_failed: bool = False,
         reuse: Reuse | None = None,
-        again: Again | None = None,
+        reask: ReaskPolicy | None = None,
         passed: Iterable[Ended] = (),
     ) -> None:
         self._rows = rows
@@ -69,20 +69,20 @@ class Plan:
         self._journal = journal
         self._known = known
         self._next_known = next(known, None)
-        self._tally = tally
+        self._counters = counters
         self._chosen = chosen
         self._retry_failed = retry_failed
         self._final = final_states(retry_failed)
         self._reuse = reuse
-        self._again = again
+        self._reask = reask
         self._over: dict[int, Final] = {}
         self._on_the_way: set[int] = set()
-        self._deferred: list[Ticket] = []
+        self._deferred: list[WorkItem] = []
         self._deferred_bytes = 0
         for ended in passed:
             self._count(ended)
 
-    async def batches(self) -> AsyncIterator[Sequence[Ticket]]:
+    async def batches(self) -> AsyncIterator[Sequence[WorkItem]]:
         """Tickets in batches; rows that need no request are counted on the way.
 
         They come in input order, those that an earlier run tried behind the others.
@@ -91,49 +91,49 @@ class Plan:
         size = FIRST_BATCH
         while batch := list(islice(rows, size)):
             size = BATCH
-            tickets = self._tried_later(await self._unpaid(await self._tickets(batch)))
-            if tickets:
-                yield tickets
-        if tickets := self._tried():
-            yield tickets
+            items = self._tried_later(await self._unpaid(await self._items(batch)))
+            if items:
+                yield items
+        if items := self._tried():
+            yield items
 
-    def _tried_later(self, tickets: list[Ticket]) -> list[Ticket]:
-        """Keeps back the tickets that an earlier run tried, so that rows which spoil a run come last."""
+    def _tried_later(self, items: list[WorkItem]) -> list[WorkItem]:
+        """Keeps back the items that an earlier run tried, so that rows which spoil a run come last."""
         now = []
-        for ticket in tickets:
-            size = len(ticket.request.body)
-            if self._defers and ticket.earlier and self._deferred_bytes + size <= MOST_DEFERRED_BYTES:
-                self._deferred.append(ticket)
+        for item in items:
+            size = len(item.request.body)
+            if self._defers and item.earlier and self._deferred_bytes + size <= MOST_DEFERRED_BYTES:
+                self._deferred.append(item)
                 self._deferred_bytes += size
             else:
-                now.append(ticket)
+                now.append(item)
         return now
 
-    def _tried(self) -> list[Ticket]:
+    def _tried(self) -> list[WorkItem]:
         """Takes out what was kept back."""
-        tickets, self._deferred, self._deferred_bytes = self._deferred, [], 0
-        return tickets
+        items, self._deferred, self._deferred_bytes = self._deferred, [], 0
+        return items
 
-    async def _unpaid(self, tickets: list[Ticket]) -> list[Ticket]:
-        """Ends the tickets that need no sending: for their last answer, or for another job's."""
+    async def _unpaid(self, items: list[WorkItem]) -> list[WorkItem]:
+        """Ends the items that need no sending: for their last answer, or for another job's."""
         if self._over:
-            tickets = [ticket for ticket in tickets if not self._is_over(ticket)]
-        if self._reuse is None or not tickets:
-            return tickets
-        left, adopted = await self._reuse.left(tickets)
-        self._tally.reused += len(adopted)
-        for ticket, answer in adopted:
-            self.settled(ticket, answer, State.ANSWERED)
+            items = [item for item in items if not self._is_over(item)]
+        if self._reuse is None or not items:
+            return items
+        left, adopted = await self._reuse.left(items)
+        self._counters.reused += len(adopted)
+        for item, answer in adopted:
+            self.settled(item, answer, State.ANSWERED)
         return left
 
-    def _is_over(self, ticket: Ticket) -> bool:
-        final = self._over.pop(ticket.request_id, None)
+    def _is_over(self, item: WorkItem) -> bool:
+        final = self._over.pop(item.request_id, None)
         if final is None:
             return False
         state = State.ANSWERED if final.answer.error is None else State.FAILED
-        self._journal.settle(ticket.request_id, state, final.attempt_id, ticket.earlier)
-        self._tally.ended_with(final.answer)
-        self.settled(ticket, final.answer, state)
+        self._journal.settle(item.request_id, state, final.attempt_id, item.earlier)
+        self._counters.ended_with(final.answer)
+        self.settled(item, final.answer, state)
         return True
 
     def _wanted(self) -> Iterator[Row]:
@@ -147,8 +147,8 @@ class Plan:
             if row.index >= last:
                 return
 
-    async def _tickets(self, rows: Sequence[Row]) -> list[Ticket]:
-        tickets: list[Ticket] = []
+    async def _items(self, rows: Sequence[Row]) -> list[WorkItem]:
+        items: list[WorkItem] = []
         new: list[tuple[int, bytes | None, str | None]] = []
         requests: dict[int, tuple[Row, ChatRequest]] = {}
         for row in rows:
@@ -163,27 +163,27 @@ class Plan:
             match built := self._build(row):
                 case ChatRequest():
                     if known is not None and known.request_id is not None:
-                        tickets.append(self._ticket(row, built, known))
+                        items.append(self._item(row, built, known))
                     else:
                         new.append((row.index, built.key, None))
                         requests[row.index] = (row, built)
                 case Skipped():
                     new.append((row.index, None, "skipped"))
-                    self._tally.skipped += 1
+                    self._counters.skipped += 1
                     self._ended(row.index, None)
                 case Unsendable(error=error, reason=reason):
                     new.append((row.index, None, f"{reason}\n{error}"))
-                    self._tally.failed += 1
-                    self._tally.failed_by_reason[reason] += 1
+                    self._counters.failed += 1
+                    self._counters.failed_by_reason[reason] += 1
                     self._ended(row.index, False)
         if new:
-            tickets += self._admitted(await self._journal.admit(new), requests)
-        return tickets
+            items += self._admitted(await self._journal.admit(new), requests)
+        return items
 
     def _build(self, row: Row) -> ChatRequest | Skipped | Unsendable:
         cut = self._builder.truncated
         built = self._request(row)
-        self._tally.truncated += self._builder.truncated - cut
+        self._counters.truncated += self._builder.truncated - cut
         return built
 
     def _request(self, row: Row) -> ChatRequest | Skipped | Unsendable:
@@ -195,7 +195,7 @@ class Plan:
         return known.state in self._final
 
     def _ended(self, row_index: int, usable: bool | None) -> None:
-        """A row has its end without a ticket: with an answer, without one, or, ``None``, with nothing to ask."""
+        """A row has its end without a item: with an answer, without one, or, ``None``, with nothing to ask."""
 
     def _look_up(self, row_index: int) -> Admitted | None:
         while self._next_known is not None and self._next_known.row_index < row_index:
@@ -206,7 +206,7 @@ class Plan:
 
     def _admitted(
         self, admitted: Iterable[Admitted], requests: dict[int, tuple[Row, ChatRequest]]
-    ) -> Iterator[Ticket]:
+    ) -> Iterator[WorkItem]:
         for entry in admitted:
             if entry.request_id is None:
                 continue
@@ -214,34 +214,34 @@ class Plan:
                 self._count_found(entry)
                 self._ended(entry.row_index, _usable(entry.state, None))
             elif not self._is_shared(entry.request_id):
-                yield self._ticket(*requests[entry.row_index], entry)
+                yield self._item(*requests[entry.row_index], entry)
 
-    def _ticket(self, row: Row, request: ChatRequest, entry: Admitted) -> Ticket:
+    def _item(self, row: Row, request: ChatRequest, entry: Admitted) -> WorkItem:
         assert entry.request_id is not None, "a row with a request has its id"
         reader = self._builder.reader(row)
-        ticket = Ticket(request, entry.request_id, reader, entry.attempts, ordinal=entry.ordinal or 0)
-        if self._again is not None and entry.attempts and entry.state is not State.FAILED:
-            final = self._again.take_up(ticket, self._journal)
+        item = WorkItem(request, entry.request_id, reader, entry.attempts, ordinal=entry.ordinal or 0)
+        if self._reask is not None and entry.attempts and entry.state is not State.FAILED:
+            final = self._reask.take_up(item, self._journal)
             if final is not None:
-                self._over[ticket.request_id] = final
-        return ticket
+                self._over[item.request_id] = final
+        return item
 
     def _is_shared(self, request_id: int) -> bool:
-        """Whether another row's ticket brings the answer (``--dedupe``); if not, this row's will."""
+        """Whether another row's item brings the answer (``--dedupe``); if not, this row's will."""
         if request_id in self._on_the_way:
-            self._tally.duplicates += 1
+            self._counters.duplicates += 1
             return True
         self._on_the_way.add(request_id)
         return False
 
-    def settled(self, ticket: Ticket, answer: Answer, state: State) -> None:
-        """Forgets a ticket that has its end.
+    def settled(self, item: WorkItem, answer: Answer, state: State) -> None:
+        """Forgets a item that has its end.
 
         One that is no end to this run stays known, so that no equal row repeats it. And as long as rows of the
         last pass come, nothing is forgotten: what the journal said of them may be older than this end.
         """
         if state in self._final and self._next_known is None:
-            self._on_the_way.discard(ticket.request_id)
+            self._on_the_way.discard(item.request_id)
 
     def _count_found(self, entry: Admitted) -> None:
         self._count(Ended(entry.state, None, entry.shared, 1))
@@ -252,18 +252,18 @@ class Plan:
 
     def _count(self, ended: Ended) -> None:
         """Counts rows that an earlier run ended."""
-        tally = self._tally
+        counters = self._counters
         if ended.state is State.PENDING:
-            tally.pending += ended.rows
+            counters.pending += ended.rows
         elif ended.state is not None and ended.shared:
-            tally.duplicates += ended.rows
+            counters.duplicates += ended.rows
         elif ended.state is not None:
-            tally.before += ended.rows
+            counters.before += ended.rows
         elif ended.reason == SKIPPED:
-            tally.skipped += ended.rows
+            counters.skipped += ended.rows
         else:
-            tally.failed += ended.rows
-            tally.failed_by_reason[ended.reason or "unknown"] += ended.rows
+            counters.failed += ended.rows
+            counters.failed_by_reason[ended.reason or "unknown"] += ended.rows
 
 
 def _usable(state: State | None, note: str | None) -> bool | None:

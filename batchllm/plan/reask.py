@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from batchllm.answer import ASK_AGAIN
 from batchllm.job import Job
 from batchllm.journal import AttemptRecord, Journal
-from batchllm.plan.work_item import Ticket
+from batchllm.plan.work_item import WorkItem
 from batchllm.records import Answer, ChatRequest, Response
-from batchllm.request import answer_spec, ask_again
-from batchllm.retry import Fate, classify
+from batchllm.request import answer_spec, reask
+from batchllm.retry import Disposition, classify
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Final:
     attempt_id: int
 
 
-class Again:
+class ReaskPolicy:
     """Decides which answers are asked for once more.
 
     Args:
@@ -38,37 +38,37 @@ class Again:
         self._own_readers = job.per_row and job.via == "online"
         self._count = count
 
-    def request(self, ticket: Ticket, answer: Answer) -> ChatRequest | None:
+    def request(self, item: WorkItem, answer: Answer) -> ChatRequest | None:
         """The request that asks once more, or ``None``."""
-        if answer.reason in ASK_AGAIN and ticket.asked_again < self._most:
-            return ask_again(ticket.request, answer, self._count)
+        if answer.reason in ASK_AGAIN and item.reasked < self._most:
+            return reask(item.request, answer, self._count)
         return None
 
     def leaves_open(self, answer: Answer) -> bool:
         """Whether an answer found after a crash is for ``take_up`` to judge, when its row comes."""
         return self._own_readers or (self._most > 0 and answer.reason in ASK_AGAIN)
 
-    def take_up(self, ticket: Ticket, journal: Journal) -> Final | None:
-        """Puts a ticket where the last run left it; returns its end where nothing is left to ask."""
+    def take_up(self, item: WorkItem, journal: Journal) -> Final | None:
+        """Puts a item where the last run left it; returns its end where nothing is left to ask."""
         if not (self._most or self._own_readers):
             return None
-        answered = [one for one in journal.reader().attempts_of(ticket.request.row_index) if _is_answer(one)]
+        answered = [one for one in journal.reader().attempts_of(item.request.row_index) if _is_answer(one)]
         if not answered:
             return None
         last = answered[-1]
         assert isinstance(last.outcome, Response), "only a response is an answer"
-        answer = ticket.reader.read(last.outcome.status, last.outcome.body)
+        answer = item.reader.read(last.outcome.status, last.outcome.body)
         if answer.reason not in ASK_AGAIN:
             return Final(answer, last.attempt_id) if self._own_readers else None
-        ticket.request = ticket.request._replace(body=last.body or ticket.request.body)
-        ticket.asked_again = sum(one.body is not None for one in answered)
-        request = self.request(ticket, answer)
+        item.request = item.request._replace(body=last.body or item.request.body)
+        item.reasked = sum(one.body is not None for one in answered)
+        request = self.request(item, answer)
         if request is None:
             return Final(answer, last.attempt_id)
-        ticket.request = request
-        ticket.asked_again += 1
+        item.request = request
+        item.reasked += 1
         return None
 
 
 def _is_answer(attempt: AttemptRecord) -> bool:
-    return attempt.outcome is not None and classify(attempt.outcome).fate is Fate.ANSWERED
+    return attempt.outcome is not None and classify(attempt.outcome).disposition is Disposition.ANSWERED

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from batchllm.errors import InputError
 from batchllm.journal import Journal, JournalReader, State, Stored
-from batchllm.plan.work_item import Ticket
+from batchllm.plan.work_item import WorkItem
 from batchllm.records import Answer
 
 
@@ -22,37 +22,37 @@ class Reuse:
         self._readers = readers
         self._journal = journal
 
-    async def left(self, tickets: Sequence[Ticket]) -> tuple[list[Ticket], list[tuple[Ticket, Answer]]]:
-        """Gives tickets the answers there are.
+    async def left(self, items: Sequence[WorkItem]) -> tuple[list[WorkItem], list[tuple[WorkItem, Answer]]]:
+        """Gives items the answers there are.
 
         An answer that this job would read as a failure is left where it is.
 
         Returns:
-            The tickets that still have to be sent, and those that have their end, each with its answer.
+            The items that still have to be sent, and those that have their end, each with its answer.
         """
-        left = list(tickets)
-        adopted: list[tuple[Ticket, Answer]] = []
+        left = list(items)
+        adopted: list[tuple[WorkItem, Answer]] = []
         for reader in self._readers:
             found = reader.answers_for(list(dict.fromkeys((t.request.key, t.ordinal) for t in left)))
-            taken: list[tuple[Ticket, Stored, Answer]] = []
-            still: list[Ticket] = []
-            for ticket in left:
-                stored = found.get((ticket.request.key, ticket.ordinal))
-                answer = stored and ticket.reader.read(stored.response.status, stored.response.body)
+            taken: list[tuple[WorkItem, Stored, Answer]] = []
+            still: list[WorkItem] = []
+            for item in left:
+                stored = found.get((item.request.key, item.ordinal))
+                answer = stored and item.reader.read(stored.response.status, stored.response.body)
                 if stored and answer and answer.error is None:
-                    taken.append((ticket, stored, answer))
+                    taken.append((item, stored, answer))
                 else:
-                    still.append(ticket)
+                    still.append(item)
             if taken:
-                await self._adopt([(ticket, stored) for ticket, stored, _ in taken])
-                adopted += [(ticket, answer) for ticket, _, answer in taken]
+                await self._adopt([(item, stored) for item, stored, _ in taken])
+                adopted += [(item, answer) for item, _, answer in taken]
             left = still
         return left, adopted
 
-    async def _adopt(self, taken: Sequence[tuple[Ticket, Stored]]) -> None:
-        attempt_ids = await self._journal.adopt([(ticket.request_id, stored) for ticket, stored in taken])
-        for (ticket, _), attempt_id in zip(taken, attempt_ids, strict=True):
-            self._journal.settle(ticket.request_id, State.ANSWERED, attempt_id, ticket.earlier)
+    async def _adopt(self, taken: Sequence[tuple[WorkItem, Stored]]) -> None:
+        attempt_ids = await self._journal.adopt([(item.request_id, stored) for item, stored in taken])
+        for (item, _), attempt_id in zip(taken, attempt_ids, strict=True):
+            self._journal.settle(item.request_id, State.ANSWERED, attempt_id, item.earlier)
 
 
 @contextmanager

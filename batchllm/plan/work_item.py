@@ -11,7 +11,7 @@ from batchllm.records import Answer, ChatRequest, Failure, Response
 
 
 @dataclass(slots=True, eq=False)
-class Ticket:
+class WorkItem:
     """A row's request on its way to an end, within one run.
 
     Attributes:
@@ -20,8 +20,8 @@ class Ticket:
         reader: Reads its answer.
         earlier: Attempts of earlier runs, for the ``attempts`` column.
         attempts: Attempts of this run that count against ``max_attempts``.
-        maybe_paid: How many of them may have been paid without an answer.
-        asked_again: How many times an answer that did not validate was asked for again.
+        possibly_billed: How many of them may have been paid without an answer.
+        reasked: How many times an answer that did not validate was asked for again.
         sent: Whether it has left at least once.
         sent_at: When its last attempt left, in the loop's time.
         ordinal: Which of several equal requests it is, from 0.
@@ -33,20 +33,20 @@ class Ticket:
     reader: Reader
     earlier: int = 0
     attempts: int = 0
-    maybe_paid: int = 0
-    asked_again: int = 0
+    possibly_billed: int = 0
+    reasked: int = 0
     sent: bool = False
     sent_at: float = 0.0
     ordinal: int = 0
     reserved: Amount = field(default=NOTHING)
 
 
-class Sender(Protocol):
+class ChatSender(Protocol):
     """What the road needs of a client."""
 
     async def send(self, request: ChatRequest) -> Response | Failure:
         """Sends one request; every outcome is data."""
 
 
-Settled = Callable[[Ticket, Answer, State], None]
-AskAgain = Callable[[Ticket, Answer], ChatRequest | None]
+Settled = Callable[[WorkItem, Answer, State], None]
+Reask = Callable[[WorkItem, Answer], ChatRequest | None]

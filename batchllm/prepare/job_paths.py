@@ -15,7 +15,7 @@ from batchllm.journal import JournalReader, state_path
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class JobPaths:
     """The files of a job.
 
     Attributes:
@@ -31,20 +31,20 @@ class Places:
     journal_lock: Path | None = None
 
 
-def places_of(job: Job) -> Places:
+def job_paths(job: Job) -> JobPaths:
     """Names the files of a job; for standard output they lie in the user's state folder."""
     if job.output is not None:
         lock = job.output.with_name(job.output.name + ".lock")
         usual = job.output.with_name(job.output.name + ".journal")
         if job.journal in (None, usual):
-            return Places(job.output, usual, lock)
-        return Places(job.output, job.journal, lock, job.journal.with_name(job.journal.name + ".lock"))
+            return JobPaths(job.output, usual, lock)
+        return JobPaths(job.output, job.journal, lock, job.journal.with_name(job.journal.name + ".lock"))
     if job.journal is not None:
-        return Places(None, job.journal, job.journal.with_name(job.journal.name + ".lock"))
+        return JobPaths(None, job.journal, job.journal.with_name(job.journal.name + ".lock"))
     subject = json.dumps([job.fingerprint(), str(job.input and job.input.resolve())], sort_keys=True)
     name = f"{job.task}-{hashlib.sha256(subject.encode()).hexdigest()[:16]}"
     journal = state_path(f"{name}.journal")
-    return Places(None, journal, journal.with_name(f"{name}.lock"))
+    return JobPaths(None, journal, journal.with_name(f"{name}.lock"))
 
 
 def check_output(path: Path, *, written: Mapping[str, Any] | None, force: bool) -> None:

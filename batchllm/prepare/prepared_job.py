@@ -11,22 +11,22 @@ from batchllm import tokens
 from batchllm.answer import Reader
 from batchllm.errors import UsageError
 from batchllm.job import Job
-from batchllm.prepare.job_paths import Places
+from batchllm.prepare.job_paths import JobPaths
 from batchllm.request import RequestBuilder, answer_spec
 from batchllm.sink import Columns, plan_columns
-from batchllm.source import Census, Source, open_source
+from batchllm.source import InputStatistics, Source, open_source
 from batchllm.template import KNOWN_PARAMETERS, text_column
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class PreparedJob:
     """A job with its input read through once.
 
     Attributes:
         job: The job.
-        places: Where its files lie.
+        paths: Where its files lie.
         source: The input, open for further passes.
-        census: What the first pass found.
+        statistics: What the first pass found.
         builder: Makes a row's request.
         reader: Reads a row's answer.
         columns: The columns of the output.
@@ -35,9 +35,9 @@ class Stage:
     """
 
     job: Job
-    places: Places
+    paths: JobPaths
     source: Source
-    census: Census
+    statistics: InputStatistics
     builder: RequestBuilder
     reader: Reader
     columns: Columns
@@ -46,7 +46,7 @@ class Stage:
 
 
 @contextmanager
-def set_up(job: Job, places: Places) -> Iterator[Stage]:
+def prepare_job(job: Job, paths: JobPaths) -> Iterator[PreparedJob]:
     """Reads the input through and decides all that depends on it; standard input is put on disk first.
 
     Raises:
@@ -57,18 +57,18 @@ def set_up(job: Job, places: Places) -> Iterator[Stage]:
         source = open_source(
             path, format=job.input_format, delimiter=job.delimiter, encoding=job.encoding, name=name
         )
-        yield stage_of(job, places, source, source.check())
+        yield prepared_of(job, paths, source, source.check())
 
 
-def stage_of(job: Job, places: Places, source: Source, census: Census) -> Stage:
+def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStatistics) -> PreparedJob:
     """Decides everything that follows from the job and what the first pass over its input found."""
-    _check_conversation(job, census)
+    _check_conversation(job, statistics)
     count = token_count(job)
     # An empty JSONL file names no column; nothing will be asked, so any name will do.
-    known = census.columns or (job.column or "text",)
-    builder = RequestBuilder(job, known, census.sample, count)
+    known = statistics.columns or (job.column or "text",)
+    builder = RequestBuilder(job, known, statistics.sample, count)
     columns = plan_columns(
-        census.columns,
+        statistics.columns,
         builder.answer_columns,
         (*job.add, *(("tool_calls",) if job.tools and "tool_calls" not in job.add else ())),
         job.columns,
@@ -76,8 +76,8 @@ def stage_of(job: Job, places: Places, source: Source, census: Census) -> Stage:
         KNOWN_PARAMETERS if job.per_row else frozenset(),
     )
     output_format = job.output_format or source.format.kind
-    return Stage(
-        job, places, source, census, builder, Reader(answer_spec(job)), columns, output_format, count
+    return PreparedJob(
+        job, paths, source, statistics, builder, Reader(answer_spec(job)), columns, output_format, count
     )
 
 
@@ -93,7 +93,7 @@ def token_count(job: Job) -> Callable[[str], int]:
     return tokens.estimate
 
 
-def _check_conversation(job: Job, census: Census) -> None:
+def _check_conversation(job: Job, statistics: InputStatistics) -> None:
     """Refuses conversations that cannot be held as they are asked for.
 
     Raises:
@@ -101,7 +101,7 @@ def _check_conversation(job: Job, census: Census) -> None:
     """
     if job.conversation is None:
         return
-    text_column(census.columns, (), job.conversation)
+    text_column(statistics.columns, (), job.conversation)
     if job.sample is not None:
         raise UsageError(
             "--sample takes rows out of their conversations; try the first ones instead, with -n"

@@ -7,7 +7,7 @@ the preset's.
 
 from batchllm.request.builder import RequestBuilder
 from batchllm.request.outcome import Skipped, Unsendable, request_key
-from batchllm.request.reask import ask_again
+from batchllm.request.reask import reask
 from batchllm.request.spec import answer_spec
 
-__all__ = ["RequestBuilder", "Skipped", "Unsendable", "answer_spec", "ask_again", "request_key"]
+__all__ = ["RequestBuilder", "Skipped", "Unsendable", "answer_spec", "reask", "request_key"]

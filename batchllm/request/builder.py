@@ -12,14 +12,14 @@ from batchllm.errors import UsageError
 from batchllm.exact import loads
 from batchllm.job import Job
 from batchllm.records import ChatRequest, Row
-from batchllm.request.draft import Draft, Task, image_cells
 from batchllm.request.images import Media
-from batchllm.request.limits import Limits
+from batchllm.request.limits import LengthLimits
 from batchllm.request.messages import Messages, TokenCount, own_start, with_images
-from batchllm.request.outcome import Refused, Skipped, Unsendable
+from batchllm.request.outcome import InvalidRow, Skipped, Unsendable
 from batchllm.request.parameters import fitted, max_tokens, merged
 from batchllm.request.rows import RowTasks
 from batchllm.request.spec import answer_spec, prepared, response_format, schema_in_words
+from batchllm.request.task import RowRequest, Task, image_cells
 from batchllm.template import RenderError, builtin_names, dumps, text_column, to_json
 
 VISION_MAX_TOKENS = 300
@@ -63,7 +63,7 @@ class RequestBuilder:
         self._seed = job.endpoint.preset.encode() + b"\0"
         self._count = None if count is None else TokenCount(count)
         published = partial(prices.context_window, job.endpoint.base_url)
-        self._limits = Limits(job, context_window or published, truncate)
+        self._limits = LengthLimits(job, context_window or published, truncate)
         spec = answer_spec(job)
         self._schema = spec.schema if spec.read == "json" and isinstance(spec.schema, Mapping) else None
         self._reader = Reader(spec)
@@ -107,11 +107,11 @@ class RequestBuilder:
             earlier: Messages of the earlier turns of its conversation, as ``turn`` gives them, and their answers.
         """
         try:
-            draft = self._draft(row)
-            if draft is None:
+            row_request = self._row_request(row)
+            if row_request is None:
                 return Skipped(row.index)
-            return self._request(row, draft, earlier)
-        except Refused as error:
+            return self._request(row, row_request, earlier)
+        except InvalidRow as error:
             return Unsendable(row.index, str(error), error.reason)
         except RenderError as error:
             return Unsendable(row.index, str(error), "bad_row")
@@ -133,10 +133,10 @@ class RequestBuilder:
         """What a row adds to its conversation: its messages without those that set the scene.
 
         Raises:
-            Refused, RenderError: The row cannot be sent; ``build`` says the same as data.
+            InvalidRow, RenderError: The row cannot be sent; ``build`` says the same as data.
         """
-        draft = self._draft(row)
-        return [] if draft is None else draft.messages[draft.own :]
+        row_request = self._row_request(row)
+        return [] if row_request is None else row_request.messages[row_request.own :]
 
     def reader(self, row: Row) -> Reader:
         """What reads the answer of a row; the same for all rows unless they bring their own tasks."""
@@ -144,11 +144,11 @@ class RequestBuilder:
             return self._reader
         try:
             task = self._rows.task(row)
-        except Refused:
+        except InvalidRow:
             return self._reader
         return self._reader if task is None else task.reader
 
-    def _draft(self, row: Row) -> Draft | None:
+    def _row_request(self, row: Row) -> RowRequest | None:
         task = self._task if self._rows is None else self._rows.task(row)
         cells = image_cells(row.values, self._job.images) if self._job.images else []
         if self._job.images and not cells:
@@ -158,45 +158,51 @@ class RequestBuilder:
                 return None
             if task.renderer.reads_text and self._job.max_input_tokens is not None:
                 row = self._limits.text(row, self.column or "text")
-        draft = task.draft(row) if self._rows is None and task else self._row_draft(row, task)
+        row_request = (
+            task.row_request(row) if self._rows is None and task else self._row_row_request(row, task)
+        )
         if cells:
             parts = [self._media.part(cell, self._job.detail) for cell in cells]
-            draft = replace(draft, messages=with_images(draft.messages, parts))
+            row_request = replace(row_request, messages=with_images(row_request.messages, parts))
         if self._schema is not None and self._preset.json_schema is False:
-            at = own_start(draft.messages)
+            at = own_start(row_request.messages)
             words = schema_in_words(self._schema, to_json(self._schema))
-            draft = replace(
-                draft, messages=[*draft.messages[:at], words, *draft.messages[at:]], own=draft.own + 1
+            row_request = replace(
+                row_request,
+                messages=[*row_request.messages[:at], words, *row_request.messages[at:]],
+                own=row_request.own + 1,
             )
-        return draft
+        return row_request
 
-    def _row_draft(self, row: Row, task: Task | None) -> Draft:
+    def _row_row_request(self, row: Row, task: Task | None) -> RowRequest:
         assert self._rows is not None
-        draft = self._rows.draft(row, task)
+        row_request = self._rows.row_request(row, task)
         if task is None:
-            self._limits.own_messages(draft.messages)
-        return draft
+            self._limits.own_messages(row_request.messages)
+        return row_request
 
-    def _request(self, row: Row, draft: Draft, earlier: Sequence[Mapping[str, Any]]) -> ChatRequest:
-        if draft.static:
-            model, parameters, bound = self._static or self._fitted(draft)
+    def _request(
+        self, row: Row, row_request: RowRequest, earlier: Sequence[Mapping[str, Any]]
+    ) -> ChatRequest:
+        if row_request.static:
+            model, parameters, bound = self._static or self._fitted(row_request)
         else:
-            model, parameters, bound = self._fitted(draft)
-        messages = draft.messages
+            model, parameters, bound = self._fitted(row_request)
+        messages = row_request.messages
         if earlier:
-            messages = [*messages[: draft.own], *map(dict, earlier), *messages[draft.own :]]
+            messages = [*messages[: row_request.own], *map(dict, earlier), *messages[row_request.own :]]
         try:
             body = dumps({"model": model, "messages": messages, **parameters})
         except ValueError as error:
-            raise Refused("bad_text", f"the row cannot be written as JSON: {error}") from error
+            raise InvalidRow("bad_text", f"the row cannot be written as JSON: {error}") from error
         self._limits.context(model, len(body), messages, parameters, bound or 0)
         prompt_tokens = 0 if self._count is None else self._count.prompt(messages, parameters)
         key = sha256(self._seed + body).digest()[:16]
         return ChatRequest(row.index, key, body, model, prompt_tokens, bound)
 
-    def _fitted(self, draft: Draft) -> _Fitted:
-        """The parameters that go out with a draft, those nearest to the row last."""
-        layers = (draft.template_parameters, self._own_layer, draft.row_parameters)
+    def _fitted(self, row_request: RowRequest) -> _Fitted:
+        """The parameters that go out with a row_request, those nearest to the row last."""
+        layers = (row_request.template_parameters, self._own_layer, row_request.row_parameters)
         named = [layer["model"] for layer in layers if isinstance(layer.get("model"), str)]
         model = named[-1] if named else self._model
         parameters = merged(*layers)
@@ -204,7 +210,7 @@ class RequestBuilder:
         parameters.pop("messages", None)
         parameters = fitted(model, parameters)
         result = model, parameters, max_tokens(parameters)
-        if draft.static:
+        if row_request.static:
             self._static = result
         return result
 
@@ -236,6 +242,6 @@ class RequestBuilder:
         fixed = self._task is not None and self._task.renderer.has_fixed_parameters
         own = self._task.renderer.parameters(Row(0, 0, {}, [])) if self._task is not None and fixed else {}
         try:
-            self._fitted(Draft([], 0, own, static=fixed))
-        except Refused as error:
+            self._fitted(RowRequest([], 0, own, static=fixed))
+        except InvalidRow as error:
             raise UsageError(f"the parameters of the job: {error}") from error

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from batchllm.request.outcome import Refused
+from batchllm.request.outcome import InvalidRow
 
 MAX_BYTES = 20_000_000
 DETAILS = ("auto", "low", "high")
@@ -44,7 +44,7 @@ class Media:
         """The URL to send for a cell: itself, or a data URI with the file's content.
 
         Raises:
-            Refused: It is neither a web nor a data URL nor an image under the root.
+            InvalidRow: It is neither a web nor a data URL nor an image under the root.
         """
         text = cell.strip()
         if _AS_THEY_ARE.match(text):
@@ -52,18 +52,18 @@ class Media:
         scheme = _SCHEME.match(text)
         if scheme or "://" in text:
             name = scheme.group() if scheme else text[:20]
-            raise Refused(
+            raise InvalidRow(
                 "image",
                 f"the image {_short(text)} has the scheme {name}; only http(s) and data URLs are sent",
             )
         if self._root is None:
-            raise Refused(
+            raise InvalidRow(
                 "image", f"the image {_short(text)} is a local file; --media-root DIR says where they may be"
             )
         content = self._content(text)
         kind = image_kind(content)
         if kind is None:
-            raise Refused("image", f"the image {_short(text)} is not PNG, JPEG, GIF or WebP")
+            raise InvalidRow("image", f"the image {_short(text)} is not PNG, JPEG, GIF or WebP")
         return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
     def part(self, cell: str, detail: str) -> dict[str, Any]:
@@ -76,15 +76,17 @@ class Media:
             real = os.path.realpath(os.path.join(self._root, text))  # noqa: PTH118 - text may be anything
             inside = os.path.relpath(real, self._root)
             if os.path.commonpath((real, self._root)) != self._root or inside == ".":
-                raise Refused("image", f"the image {_short(text)} lies outside of --media-root {self._root}")
+                raise InvalidRow(
+                    "image", f"the image {_short(text)} lies outside of --media-root {self._root}"
+                )
             content = _read(_open_beneath(self._root, Path(inside).parts), text)
         except (OSError, ValueError) as error:
-            if isinstance(error, Refused):
+            if isinstance(error, InvalidRow):
                 raise
             reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a path"
-            raise Refused("image", f"the image {_short(text)} cannot be read: {reason}") from error
+            raise InvalidRow("image", f"the image {_short(text)} cannot be read: {reason}") from error
         if len(content) > MAX_BYTES:
-            raise Refused("image", f"the image {_short(text)} is larger than {MAX_BYTES // 1_000_000} MB")
+            raise InvalidRow("image", f"the image {_short(text)} is larger than {MAX_BYTES // 1_000_000} MB")
         return content
 
 
@@ -120,7 +122,7 @@ def _read(descriptor: int, text: str) -> bytes:
     """The content of a regular file, a byte more than allowed at most; closes the descriptor."""
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Refused("image", f"the image {_short(text)} is not a regular file")
+            raise InvalidRow("image", f"the image {_short(text)} is not a regular file")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             return file.read(MAX_BYTES + 1)
     finally:

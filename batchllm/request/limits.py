@@ -11,7 +11,7 @@ from batchllm import tokens
 from batchllm.job import Job
 from batchllm.records import Row
 from batchllm.request.messages import Messages, TokenCount
-from batchllm.request.outcome import Refused
+from batchllm.request.outcome import InvalidRow
 
 SMALLEST_WINDOW = 4096
 """No model worth asking has a smaller context, so shorter requests need no look at the model."""
@@ -25,7 +25,7 @@ WINDOW_SLACK = 1.1
 fails here only where it is well over; the endpoint itself is the judge of what is near."""
 
 
-class Limits:
+class LengthLimits:
     """Holds rows to the limits of a job.
 
     Args:
@@ -52,7 +52,7 @@ class Limits:
         """The row with a text that keeps to ``--max-input-tokens``.
 
         Raises:
-            Refused: It has more, and is not to be cut.
+            InvalidRow: It has more, and is not to be cut.
         """
         limit, text = self._limit, row.values.get(column)
         if limit is None or not isinstance(text, str) or len(text.encode("utf-8", "replace")) <= limit:
@@ -61,7 +61,7 @@ class Limits:
         if found <= limit:
             return row
         if not self._cut:
-            raise Refused(
+            raise InvalidRow(
                 "too_long",
                 f"the text has {found} tokens, and --max-input-tokens is {limit}; --on-long truncate cuts it",
             )
@@ -72,13 +72,13 @@ class Limits:
         """Hold the messages that a row brought to ``--max-input-tokens``; there is no text column to cut.
 
         Raises:
-            Refused: They have more.
+            InvalidRow: They have more.
         """
         if self._limit is None:
             return
         found = TokenCount(tokens.counter(self._model)).prompt(messages, {})
         if found > self._limit:
-            raise Refused(
+            raise InvalidRow(
                 "too_long", f"the messages have {found} tokens, and --max-input-tokens is {self._limit}"
             )
 
@@ -88,7 +88,7 @@ class Limits:
         """Hold a request of ``size`` bytes to the context of its model.
 
         Raises:
-            Refused: Prompt and answer together do not fit.
+            InvalidRow: Prompt and answer together do not fit.
         """
         if size + answer_tokens <= SMALLEST_WINDOW:
             return
@@ -101,7 +101,7 @@ class Limits:
         found = TokenCount(counter).prompt(messages, parameters)
         if (found if counter.exact else found * ESTIMATE_SLACK) + answer_tokens > window * WINDOW_SLACK:
             about = "" if counter.exact else "about "
-            raise Refused(
+            raise InvalidRow(
                 "context_length",
                 f"{about}{found} tokens of prompt and {answer_tokens} of answer do not fit into the {window} tokens "
                 f"of {model}; --max-input-tokens with --on-long truncate shortens the text",

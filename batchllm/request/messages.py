@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from batchllm.request.images import Media, image_tokens
-from batchllm.request.outcome import Refused
+from batchllm.request.outcome import InvalidRow
 from batchllm.template import did_you_mean, to_json
 
 Messages = list[dict[str, Any]]
@@ -20,33 +20,35 @@ def checked(value: Any, media: Media) -> Messages:
     """A row's own messages as they are, with images fit to be sent.
 
     Raises:
-        Refused: They are not messages of the chat API; the text says which and why.
+        InvalidRow: They are not messages of the chat API; the text says which and why.
     """
     if not isinstance(value, list) or not value:
-        raise Refused("bad_messages", "messages must be a list with at least one message")
+        raise InvalidRow("bad_messages", "messages must be a list with at least one message")
     return [_checked(message, f"messages[{number}]", media) for number, message in enumerate(value)]
 
 
 def _checked(message: Any, place: str, media: Media) -> dict[str, Any]:
     if not isinstance(message, dict):
-        raise Refused("bad_messages", f"{place} is not an object with role and content")
+        raise InvalidRow("bad_messages", f"{place} is not an object with role and content")
     role = message.get("role")
     if role not in _ROLES:
         hint = did_you_mean(role, _ROLES) if isinstance(role, str) else ""
-        raise Refused(
+        raise InvalidRow(
             "bad_messages", f"{place} has the role {role!r}{hint}; the roles are {', '.join(_ROLES)}"
         )
     content = message.get("content")
     if content is None:
         if role == "assistant" and (message.get("tool_calls") or message.get("function_call")):
             return message
-        raise Refused("bad_messages", f"{place} ({role}) has no content")
+        raise InvalidRow("bad_messages", f"{place} ({role}) has no content")
     if role == "tool" and not isinstance(message.get("tool_call_id"), str):
-        raise Refused("bad_messages", f"{place} (tool) has no tool_call_id; it says which call this answers")
+        raise InvalidRow(
+            "bad_messages", f"{place} (tool) has no tool_call_id; it says which call this answers"
+        )
     if isinstance(content, list):
         return with_media(message, media, place)
     if not isinstance(content, str):
-        raise Refused("bad_messages", f"{place} has content that is neither text nor a list of parts")
+        raise InvalidRow("bad_messages", f"{place} has content that is neither text nor a list of parts")
     return message
 
 
@@ -55,12 +57,12 @@ def with_media(message: dict[str, Any], media: Media, place: str = "a message") 
     parts = []
     for part in message["content"]:
         if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-            raise Refused("bad_messages", f"{place} has a content part that is not an object with a type")
+            raise InvalidRow("bad_messages", f"{place} has a content part that is not an object with a type")
         if part["type"] == "image_url":
             image = part.get("image_url")
             source = image.get("url") if isinstance(image, dict) else image
             if not isinstance(source, str):
-                raise Refused("bad_messages", f"{place} has an image without a url")
+                raise InvalidRow("bad_messages", f"{place} has an image without a url")
             url = media.url(source)
             part = {**part, "image_url": {**image, "url": url} if isinstance(image, dict) else {"url": url}}
         parts.append(part)

@@ -26,7 +26,7 @@ class Unsendable:
     reason: str
 
 
-class Refused(ValueError):
+class InvalidRow(ValueError):
     """A row cannot become a request. The message is a sentence for its ``error``; ``reason`` is one word."""
 
     def __init__(self, reason: str, message: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from batchllm import presets
-from batchllm.request.outcome import Refused
+from batchllm.request.outcome import InvalidRow
 
 _BOUNDS = frozenset({"max_tokens", "max_completion_tokens"})
 
@@ -41,12 +41,12 @@ def fitted(model: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """The parameters as this model takes them, by name.
 
     Raises:
-        Refused: They ask for what a row has no place for.
+        InvalidRow: They ask for what a row has no place for.
     """
     if parameters.get("stream"):
-        raise Refused("bad_parameter", "stream is set; a row gets its answer whole, so leave it out")
+        raise InvalidRow("bad_parameter", "stream is set; a row gets its answer whole, so leave it out")
     if parameters.get("n") not in (None, 1):
-        raise Refused("bad_parameter", f"n is {parameters['n']!r}; a row has room for one answer only")
+        raise InvalidRow("bad_parameter", f"n is {parameters['n']!r}; a row has room for one answer only")
     known = presets.reasoning(model, parameters)
     if known is not None:
         effort = parameters.get("reasoning_effort")

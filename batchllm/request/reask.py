@@ -7,7 +7,7 @@ from batchllm.records import Answer, ChatRequest
 from batchllm.template import dumps
 
 
-def ask_again(request: ChatRequest, answer: Answer, count: Callable[[str], int] | None = None) -> ChatRequest:
+def reask(request: ChatRequest, answer: Answer, count: Callable[[str], int] | None = None) -> ChatRequest:
     """The request that goes on from an answer that does not validate, with the validator's words.
 
     It keeps the key: for the journal it is another attempt at the same request.

@@ -21,11 +21,11 @@ from batchllm.answer import Reader
 from batchllm.errors import UsageError
 from batchllm.job import Job
 from batchllm.records import Row
-from batchllm.request.draft import Draft, Task
 from batchllm.request.images import Media
 from batchllm.request.messages import checked, own_start
-from batchllm.request.outcome import Refused
+from batchllm.request.outcome import InvalidRow
 from batchllm.request.spec import ROW_COLUMN, prepared
+from batchllm.request.task import RowRequest, Task
 from batchllm.template import (
     KNOWN_PARAMETERS,
     Template,
@@ -63,7 +63,7 @@ class RowTasks:
         """The template of the row; ``None`` where it brings its messages.
 
         Raises:
-            Refused: It has neither, or its template cannot be used.
+            InvalidRow: It has neither, or its template cannot be used.
         """
         values = row.values
         if "messages" in values or is_batch_line(values):
@@ -71,40 +71,40 @@ class RowTasks:
         name = values.get("task")
         if name is None:
             if (self._column or "text") not in values:
-                raise Refused(
+                raise InvalidRow(
                     "bad_row", "the row has no messages, task, text or body; one of them says what to ask"
                 )
             name = ""
         if not isinstance(name, str):
-            raise Refused(
+            raise InvalidRow(
                 "bad_row", f"the task is {name!r}; it must be the name of a task or the path of a template"
             )
         return self._compiled(name, values)
 
-    def draft(self, row: Row, task: Task | None) -> Draft:
+    def row_request(self, row: Row, task: Task | None) -> RowRequest:
         """What the row asks for.
 
         Raises:
-            Refused, RenderError: It cannot be sent.
+            InvalidRow, RenderError: It cannot be sent.
         """
         values = row.values
         if task is not None:
-            return task.draft(row, _parameters(values))
+            return task.row_request(row, _parameters(values))
         if "messages" in values:
             messages, parameters = values["messages"], _parameters(values)
         else:
             url = values.get("url", _URL)
             if not (isinstance(url, str) and url.endswith(_URL)):
-                raise Refused("bad_row", f"the url of the line is {url!r}; only {_URL} is sent")
+                raise InvalidRow("bad_row", f"the url of the line is {url!r}; only {_URL} is sent")
             body = values["body"]
             if not isinstance(body, Mapping):
-                raise Refused("bad_row", "the body of the line is not an object")
+                raise InvalidRow("bad_row", "the body of the line is not an object")
             messages = body.get("messages")
             parameters = {name: value for name, value in body.items() if name != "messages"}
         messages = checked(messages, self._media)
         if self._job.system is not None and messages[0]["role"] not in ("system", "developer"):
             messages = [{"role": "system", "content": self._job.system}, *messages]
-        return Draft(messages, own_start(messages), {}, parameters)
+        return RowRequest(messages, own_start(messages), {}, parameters)
 
     def _compiled(self, name: str, values: Mapping[str, Any]) -> Task:
         """The task of that name with the variables that the row sets; the last ones used are kept."""
@@ -133,7 +133,7 @@ class RowTasks:
             reader = self._reader if self._forced else Reader(replace(template.answer, column=ROW_COLUMN))
             return Task(template, None, self._column, self._media, reader)
         except (UsageError, TypeError) as error:
-            raise Refused("bad_task", str(error)) from error
+            raise InvalidRow("bad_task", str(error)) from error
 
     def _load(self, name: str) -> Template:
         if not name:

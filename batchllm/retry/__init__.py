@@ -7,7 +7,7 @@ inside a 200, a web page instead of JSON. What it decides follows one question: 
 
 - Not paid (no connection, 408, 409, 5xx): try again, full jitter (M. Brooker, "Exponential Backoff
   And Jitter").
-- Perhaps paid (timeout or reset after sending, a cut body): at most two more.
+- Possibly billed (timeout or reset after sending, a cut body): at most two more.
 - Paid (any answer): never again.
 """
 
@@ -15,11 +15,11 @@ from batchllm.retry.durations import seconds
 from batchllm.retry.policy import ENDPOINTS_OWN, RetryPolicy, SameRejection, may_be_the_rows_own
 from batchllm.retry.reading import classify, retry_after
 from batchllm.retry.resets import structured
-from batchllm.retry.verdict import Fate, Verdict
+from batchllm.retry.verdict import Disposition, Verdict
 
 __all__ = [
     "ENDPOINTS_OWN",
-    "Fate",
+    "Disposition",
     "RetryPolicy",
     "SameRejection",
     "Verdict",

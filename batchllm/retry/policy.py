@@ -3,11 +3,11 @@
 import random
 
 from batchllm.errors import ExitStatus
-from batchllm.retry.verdict import Fate, Verdict
+from batchllm.retry.verdict import Disposition, Verdict
 
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 60.0
-MAYBE_PAID_MORE = 2
+POSSIBLY_BILLED_MORE = 2
 ENDPOINTS_OWN = 5
 """Different rows that are refused one after another, in order of arrival: the endpoint refuses, not the rows."""
 
@@ -24,22 +24,22 @@ class RetryPolicy:
         self.max_attempts = max_attempts
         self._rng = rng or random.Random()
 
-    def delay_s(self, attempts_used: int, maybe_paid: int, verdict: Verdict) -> float | None:
+    def delay_s(self, attempts_used: int, possibly_billed: int, verdict: Verdict) -> float | None:
         """Seconds until the row may wait for its next grant, or ``None``: give up, it is final.
 
         Args:
             attempts_used: Attempts that counted so far, the one just judged included.
-            maybe_paid: How many of them may have been paid, the one just judged included.
+            possibly_billed: How many of them may have been paid, the one just judged included.
             verdict: What the attempt was.
         """
-        if verdict.fate is Fate.REFUSED:
+        if verdict.disposition is Disposition.REFUSED:
             return 0.0
         if (
-            verdict.fate not in (Fate.OVERLOADED, Fate.TRANSIENT, Fate.UNKNOWN)
+            verdict.disposition not in (Disposition.OVERLOADED, Disposition.TRANSIENT, Disposition.UNKNOWN)
             or verdict.should_retry is False
         ):
             return None
-        if attempts_used >= self.max_attempts or maybe_paid > MAYBE_PAID_MORE:
+        if attempts_used >= self.max_attempts or possibly_billed > POSSIBLY_BILLED_MORE:
             return None
         ceiling = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(attempts_used - 1, 10))
         return max(self._rng.uniform(0.0, ceiling), verdict.retry_after_s or 0.0)
@@ -56,9 +56,9 @@ class SameRejection:
 
     def stops(self, verdict: Verdict) -> bool:
         """Told every final verdict in turn; ``True`` once the first ``rows`` are equal rejections."""
-        if self._over or verdict.fate not in (Fate.REJECTED, Fate.ANSWERED):
+        if self._over or verdict.disposition not in (Disposition.REJECTED, Disposition.ANSWERED):
             return False
-        if verdict.fate is Fate.ANSWERED or self._first not in (None, verdict.reason):
+        if verdict.disposition is Disposition.ANSWERED or self._first not in (None, verdict.reason):
             self._over = True
             return False
         self._first = verdict.reason
@@ -68,4 +68,8 @@ class SameRejection:
 
 def may_be_the_rows_own(verdict: Verdict) -> bool:
     """Whether a fatal verdict may be about one row alone; TLS and a spent quota never are."""
-    return verdict.fate is Fate.FATAL and verdict.exit_status is ExitStatus.USAGE and verdict.reason != "tls"
+    return (
+        verdict.disposition is Disposition.FATAL
+        and verdict.exit_status is ExitStatus.USAGE
+        and verdict.reason != "tls"
+    )

@@ -13,11 +13,11 @@ from batchllm.errors import ExitStatus
 from batchllm.records import Failure, FailureKind, Paid, Response
 from batchllm.retry.durations import seconds
 from batchllm.retry.resets import lower, told_reset_s
-from batchllm.retry.verdict import Fate, Verdict
+from batchllm.retry.verdict import Disposition, Verdict
 
 log = logging.getLogger("batchllm.retry")
 
-_ANSWERED = Verdict(Fate.ANSWERED, "answered")
+_ANSWERED = Verdict(Disposition.ANSWERED, "answered")
 _TRY_AGAIN = re.compile(
     r"(?:try(?:ing)? again|retry(?:ing)?|resets?|wait)(?:[ -](?:in|after|at|for))?:?\s+"
     r"(\d{4}-\d\d-\d\d[T ][\d:.]+(?:Z|[+-]\d\d:?\d\d)?"
@@ -57,7 +57,9 @@ def classify(outcome: Response | Failure) -> Verdict:
         if 200 <= outcome.status < 300:
             return _ANSWERED
         return Verdict(
-            Fate.REJECTED, f"http_{outcome.status}", f"the endpoint answered {outcome.status}, unreadably"
+            Disposition.REJECTED,
+            f"http_{outcome.status}",
+            f"the endpoint answered {outcome.status}, unreadably",
         )
 
 
@@ -76,13 +78,13 @@ def _of_response(outcome: Response) -> Verdict:
 def _of_failure(failure: Failure) -> Verdict:
     match failure.kind:
         case FailureKind.TLS:
-            return Verdict(Fate.FATAL, "tls", failure.message, exit_status=ExitStatus.USAGE)
+            return Verdict(Disposition.FATAL, "tls", failure.message, exit_status=ExitStatus.USAGE)
         case FailureKind.REDIRECT:
-            return Verdict(Fate.FATAL, "redirect", failure.message, exit_status=ExitStatus.USAGE)
+            return Verdict(Disposition.FATAL, "redirect", failure.message, exit_status=ExitStatus.USAGE)
         case FailureKind.TOO_LARGE:
-            return Verdict(Fate.REJECTED, "body_too_large", failure.message)
-    fate = Fate.UNKNOWN if failure.paid is Paid.MAYBE else Fate.TRANSIENT
-    return Verdict(fate, str(failure.kind), failure.message)
+            return Verdict(Disposition.REJECTED, "body_too_large", failure.message)
+    disposition = Disposition.UNKNOWN if failure.paid is Paid.MAYBE else Disposition.TRANSIENT
+    return Verdict(disposition, str(failure.kind), failure.message)
 
 
 def _parsed(body: bytes) -> Any:
@@ -113,7 +115,7 @@ def _of_odd_success(outcome: Response, parsed: Any) -> Verdict:
         if parsed is None and outcome.body.lstrip()[:1] == b"{" and b'"choices"' in outcome.body:
             return _ANSWERED  # an answer that no parser reads has been paid for all the same
         message = f"the endpoint answered {outcome.status} with a body that is not a chat completion"
-        return Verdict(Fate.TRANSIENT, "bad_body", message, retry_after(outcome.headers, "", None))
+        return Verdict(Disposition.TRANSIENT, "bad_body", message, retry_after(outcome.headers, "", None))
     choices = parsed.get("choices")
     if type(choices) is list and choices and type(choices[0]) is dict:
         if choices[0].get("finish_reason") != "error" and not parsed.get("error"):
@@ -142,7 +144,7 @@ def _redirected(location: str, status: int) -> Verdict:
         target = "an address that is none"
     target = _text(target)
     message = f"the endpoint redirects to {target} ({status}), which is never followed; correct --base-url"
-    return Verdict(Fate.FATAL, "redirect", message, exit_status=ExitStatus.USAGE)
+    return Verdict(Disposition.FATAL, "redirect", message, exit_status=ExitStatus.USAGE)
 
 
 def _problem(parsed: Any) -> tuple[str, str, str]:
@@ -237,25 +239,25 @@ def _of_error(status: int, parsed: Any, outcome: Response) -> Verdict:
     should = {"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower())
     limit, requested = _limit_and_requested(said)
 
-    def verdict(fate: Fate, reason: str, exit_status: ExitStatus | None = None) -> Verdict:
-        return Verdict(fate, reason, message, pause, exit_status, requested, limit, should)
+    def verdict(disposition: Disposition, reason: str, exit_status: ExitStatus | None = None) -> Verdict:
+        return Verdict(disposition, reason, message, pause, exit_status, requested, limit, should)
 
     if status == 402 or (status in (400, 403, 429) and _QUOTA.search(words)):
-        return verdict(Fate.FATAL, "quota", ExitStatus.UNAVAILABLE)
+        return verdict(Disposition.FATAL, "quota", ExitStatus.UNAVAILABLE)
     if _CONTEXT.search(words) and status in (400, 413, 422):
-        return verdict(Fate.REJECTED, "context_length")
+        return verdict(Disposition.REJECTED, "context_length")
     if status in (400, 413, 422, 429) and (
         _TOO_LARGE.search(said) or (requested is not None and limit is not None and requested > limit)
     ):
-        return verdict(Fate.REJECTED, "request_too_large")
+        return verdict(Disposition.REJECTED, "request_too_large")
     if code == "slow_down" or kind == "slow_down":
-        return verdict(Fate.REFUSED, "slow_down")
+        return verdict(Disposition.REFUSED, "slow_down")
     if status == 429:
-        return verdict(Fate.REFUSED, "rate_limit")
+        return verdict(Disposition.REFUSED, "rate_limit")
     if status in (401, 405, 407) or (status == 403 and not _CONTENT.search(words)):
-        return verdict(Fate.FATAL, f"http_{status}", ExitStatus.USAGE)
+        return verdict(Disposition.FATAL, f"http_{status}", ExitStatus.USAGE)
     if status == 404 and (not said or _URL_OR_MODEL.search(words)):
-        return verdict(Fate.FATAL, "http_404", ExitStatus.USAGE)
+        return verdict(Disposition.FATAL, "http_404", ExitStatus.USAGE)
     return _of_retryable(status, words, pause, should, verdict)
 
 
@@ -263,15 +265,15 @@ def _of_retryable(status: int, words: str, pause: float | None, should: bool | N
     """What is left: overload, a server's own trouble, a row the endpoint will not take."""
     found: Verdict
     if status == 503 and _LOADING.search(words):
-        found = verdict(Fate.REFUSED, "loading")
+        found = verdict(Disposition.REFUSED, "loading")
     elif status == 529 or (status == 503 and pause is not None):
-        found = verdict(Fate.REFUSED, "overloaded")
+        found = verdict(Disposition.REFUSED, "overloaded")
     elif status in (503, 498) or (status >= 500 and _BUSY.search(words)):
-        found = verdict(Fate.OVERLOADED, "overloaded")
+        found = verdict(Disposition.OVERLOADED, "overloaded")
     elif status >= 500 or status in (408, 409, 425) or should:
-        found = verdict(Fate.TRANSIENT, f"http_{status}")
+        found = verdict(Disposition.TRANSIENT, f"http_{status}")
     else:
-        found = verdict(Fate.REJECTED, f"http_{status}")
+        found = verdict(Disposition.REJECTED, f"http_{status}")
     return found
 
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 from batchllm.errors import ExitStatus
 
 
-class Fate(StrEnum):
+class Disposition(StrEnum):
     """What became of an attempt, as far as the run is concerned."""
 
     ANSWERED = "answered"  # paid for: final, whatever it says
@@ -14,7 +14,7 @@ class Fate(StrEnum):
     REFUSED = "refused"  # the endpoint asks for a pause; the attempt is not used up
     OVERLOADED = "overloaded"  # not paid, and too much was in flight
     TRANSIENT = "transient"  # not paid
-    UNKNOWN = "unknown"  # perhaps paid
+    UNKNOWN = "unknown"  # possibly billed
     FATAL = "fatal"  # stops the job
 
 
@@ -23,7 +23,7 @@ class Verdict:
     """The reading of one outcome.
 
     Attributes:
-        fate: What became of the attempt.
+        disposition: What became of the attempt.
         reason: One word for counting: ``http_500``, ``timeout``, ``rate_limit``, ``slow_down``, ``bad_body``…
         message: One sentence for the row's ``error`` column or for the job's.
         retry_after_s: The pause that the endpoint asked for, in seconds, at most a day.
@@ -34,7 +34,7 @@ class Verdict:
         should_retry: ``x-should-retry``, where the endpoint sent it.
     """
 
-    fate: Fate
+    disposition: Disposition
     reason: str
     message: str = ""
     retry_after_s: float | None = None

@@ -1,6 +1,6 @@
 """The runner: one page (``run``) that shows the whole run, and the steps it is made of.
 
-``plan`` turns rows into tickets, ``online`` brings them to their end, ``export`` writes the output. What looks at a job
+``plan`` turns rows into items, ``online`` brings them to their end, ``export`` writes the output. What looks at a job
 from outside is in ``views``.
 """
 

@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 
 from batchllm.budget.account import Money
-from batchllm.counters import Tally
+from batchllm.counters import RunCounters
 from batchllm.journal import Journal
 from batchllm.limiter import Limiter
 from batchllm.online.waits import Events, bar_words
-from batchllm.plan.work_item import Ticket
+from batchllm.plan.work_item import WorkItem
 from batchllm.progress import Progress
 
 SHOW_EVERY_S = 0.25
@@ -18,11 +18,11 @@ SHOW_EVERY_S = 0.25
 
 @asynccontextmanager
 async def shown(
-    limiter: Limiter[Ticket],
+    limiter: Limiter[WorkItem],
     *,
     endpoint: str,
     progress: Progress,
-    tally: Tally,
+    counters: RunCounters,
     money: Money,
     journal: Journal,
 ) -> AsyncIterator[None]:
@@ -34,11 +34,17 @@ async def shown(
     def show(*, tell: bool = True) -> None:
         now, wall = loop.time(), datetime.now()
         view = limiter.view(now)
-        line = events.line(view, now, wall, tally.last_refusal) if tell else None
+        line = events.line(view, now, wall, counters.last_refusal) if tell else None
         if line is not None:
             progress.tell(line)
-        waits = bar_words(view, now, wall, tally.last_refusal)
-        progress.show(tally.ended, tally.failed + tally.unanswered, tally.tokens, money.note(tally), waits)
+        waits = bar_words(view, now, wall, counters.last_refusal)
+        progress.show(
+            counters.ended,
+            counters.failed + counters.unanswered,
+            counters.tokens,
+            money.note(counters),
+            waits,
+        )
         money.keep(journal, view)
 
     async def tick() -> None:
@@ -46,7 +52,7 @@ async def shown(
             await asyncio.sleep(SHOW_EVERY_S)
             show()
 
-    progress.start(tally.rows, 0)
+    progress.start(counters.rows, 0)
     ticker = asyncio.create_task(tick())
     try:
         yield

@@ -10,7 +10,7 @@ from typing import Any
 from batchllm.budget.costs import Costs, Totals
 from batchllm.journal import JournalReader
 from batchllm.plan.outcomes import outcomes, readers
-from batchllm.prepare.prepared_job import Stage
+from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.sink import Outcome, Written, write_output
 
 SAMPLES = 3
@@ -60,7 +60,7 @@ class Export:
     """The rows that have their end beside what they got, on their way to the output.
 
     Args:
-        stage: The job and its input.
+        prepared: The job and its input.
         journal: Gives a view of what the rows got, as it is by then.
         path: Where to; ``None`` is standard output.
         chosen: The only rows to write, ``None`` for all.
@@ -72,14 +72,14 @@ class Export:
 
     def __init__(
         self,
-        stage: Stage,
+        prepared: PreparedJob,
         journal: Callable[[], JournalReader],
         *,
         path: Path | None,
         chosen: "range | frozenset[int] | None" = None,
         partial: bool = False,
     ) -> None:
-        self._stage = stage
+        self._prepared = prepared
         self._journal = journal
         self._path = path
         self._chosen = chosen
@@ -97,17 +97,17 @@ class Export:
             CannotWrite, StorageFailure: The output cannot be written.
         """
         journal = self._journal()
-        costs = Costs(self._stage, journal)
+        costs = Costs(self._prepared, journal)
         self.figures.money = costs.totals
         with closing(journal.outcomes()) as entries:
             return write_output(
-                self._stage.source,
-                self._counted(outcomes(entries, readers(self._stage), self._chosen, costs)),
+                self._prepared.source,
+                self._counted(outcomes(entries, readers(self._prepared), self._chosen, costs)),
                 path=self._path,
-                columns=self._stage.columns,
-                output_format=self._stage.output_format,
+                columns=self._prepared.columns,
+                output_format=self._prepared.output_format,
                 partial=self._partial,
-                expected_sha256=self._stage.census.sha256,
+                expected_sha256=self._prepared.statistics.sha256,
                 announce=lambda sha256: announce(sha256, self.figures),
             )
 
@@ -117,10 +117,10 @@ class Export:
             yield outcome
 
 
-def view_of(stage: Stage) -> dict[str, Any]:
+def view_of(prepared: PreparedJob) -> dict[str, Any]:
     """What shapes the output beside the answers: where it is equal, an output need not be written again."""
     return {
-        "columns": [list(stage.columns.order), list(map(list, stage.columns.fields))],
-        "format": stage.output_format,
-        "source": stage.census.sha256,
+        "columns": [list(prepared.columns.order), list(map(list, prepared.columns.fields))],
+        "format": prepared.output_format,
+        "source": prepared.statistics.sha256,
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchllm.budget.costs import Totals
 from batchllm.budget.pricing import plus
-from batchllm.counters import Tally
+from batchllm.counters import RunCounters
 from batchllm.errors import CannotWrite, ExitStatus
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Summary:
         requests: Requests that this run sent, each counted once.
         attempts: Attempts that this run made.
         found: Answers that earlier runs had paid.
-        maybe_paid_twice: Attempts that may be on the bill without an answer: of this run by a timeout or a
+        possibly_billed_twice: Attempts that may be on the bill without an answer: of this run by a timeout or a
             broken connection, of runs that died by what was in flight.
         prompt_tokens, completion_tokens, total_tokens: What this run paid.
         cost: US dollars that the answers of this run cost.
@@ -55,7 +55,7 @@ class Summary:
     requests: int = 0
     attempts: int = 0
     found: int = 0
-    maybe_paid_twice: int = 0
+    possibly_billed_twice: int = 0
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
@@ -98,7 +98,7 @@ class Result:
     Attributes:
         output: The file that was written; ``None`` where it went to standard output.
         summary: The figures.
-        maybe_paid_rows: Rows (from 1) whose requests a dead run may have paid without an answer.
+        possibly_billed_rows: Rows (from 1) whose requests a dead run may have paid without an answer.
         samples: Up to three answers, for a look with ``-n`` and ``--sample``.
         pace: The pace that was held, in words; empty where there is none.
         delimiter: Between the cells of a CSV output.
@@ -106,7 +106,7 @@ class Result:
 
     output: Path | None
     summary: Summary
-    maybe_paid_rows: tuple[int, ...] = ()
+    possibly_billed_rows: tuple[int, ...] = ()
     samples: tuple[Mapping[str, Any], ...] = ()
     pace: str = ""
     delimiter: str = ","
@@ -140,34 +140,34 @@ def exit_status_of(failed: int, sent: int, allow_failed: float) -> ExitStatus:
     return ExitStatus.SOME_FAILED
 
 
-def summary_of(tally: Tally, *, orphans: int, seconds: float, status: int) -> Summary:
-    """The figures of a run as its tally has them: all there is where it is stopped on the way.
+def summary_of(counters: RunCounters, *, orphans: int, seconds: float, status: int) -> Summary:
+    """The figures of a run as its counters has them: all there is where it is stopped on the way.
 
     Args:
-        tally: What the run counted.
+        counters: What the run counted.
         orphans: Attempts of dead runs that may be on the bill, found by this one.
         seconds: How long it took.
         status: What the process ends with.
     """
-    requests_per_minute, tokens_per_minute = tally.held.per_minute() or (None, None)
+    requests_per_minute, tokens_per_minute = counters.held.per_minute() or (None, None)
     return Summary(
-        rows=tally.rows,
-        answered=tally.answered + tally.before + tally.reused,
-        skipped=tally.skipped,
-        failed=tally.failed + tally.unanswered,
-        failed_by_reason=dict(tally.failed_by_reason),
-        finish_reasons=dict(tally.finish_reasons),
-        requests=tally.requests,
-        attempts=tally.attempts,
-        found=tally.before + tally.reused,
-        maybe_paid_twice=tally.maybe_paid + orphans,
-        prompt_tokens=tally.prompt_tokens,
-        completion_tokens=tally.completion_tokens,
-        total_tokens=tally.tokens,
-        cost=tally.cost,
-        refusals=tally.refusals,
-        retries=dict(tally.retries),
-        truncated=tally.truncated,
+        rows=counters.rows,
+        answered=counters.answered + counters.before + counters.reused,
+        skipped=counters.skipped,
+        failed=counters.failed + counters.unanswered,
+        failed_by_reason=dict(counters.failed_by_reason),
+        finish_reasons=dict(counters.finish_reasons),
+        requests=counters.requests,
+        attempts=counters.attempts,
+        found=counters.before + counters.reused,
+        possibly_billed_twice=counters.possibly_billed + orphans,
+        prompt_tokens=counters.prompt_tokens,
+        completion_tokens=counters.completion_tokens,
+        total_tokens=counters.tokens,
+        cost=counters.cost,
+        refusals=counters.refusals,
+        retries=dict(counters.retries),
+        truncated=counters.truncated,
         seconds=round(seconds, 3),
         requests_per_minute=None if requests_per_minute is None else round(requests_per_minute, 2),
         tokens_per_minute=None if tokens_per_minute is None else round(tokens_per_minute, 1),
@@ -185,14 +185,14 @@ def pace_words(summary: Summary) -> str:
     )
 
 
-def money_of(totals: Totals, tally: Tally) -> dict[str, Any]:
+def money_of(totals: Totals, counters: RunCounters) -> dict[str, Any]:
     """What a summary says about money that was not spent in this run, and about equal rows.
 
     Args:
         totals: Sums over the rows of the output.
-        tally: What this run counted.
+        counters: What this run counted.
     """
-    paid = None if tally.final_cost is None else -tally.final_cost
+    paid = None if counters.final_cost is None else -counters.final_cost
     return {
         "saved_by_journal": plus(totals.answers, paid),
         "equal_rows": totals.equal_rows,

@@ -15,7 +15,7 @@ from batchllm.simulator import wire
 from batchllm.simulator.completion import Author, Completion, charge
 from batchllm.simulator.faults import Chance
 from batchllm.simulator.ledger import Ledger, LedgerFile
-from batchllm.simulator.limits import Limits
+from batchllm.simulator.limits import RateLimits
 from batchllm.simulator.problem import ApiError, injected
 from batchllm.simulator.settings import SimulatorSettings
 from batchllm.simulator.validation import check
@@ -76,7 +76,7 @@ class Chat:
         self._file = file
         self._script = script
         self._chance = Chance(settings.seed, settings.error_rate, settings.latency_s, settings.latency_sigma)
-        self._limits: dict[str, Limits] = {}
+        self._limits: dict[str, RateLimits] = {}
         self._limited = (settings.requests_per_minute, settings.tokens_per_minute) != (None, None)
         self._closing = asyncio.Event()
 
@@ -158,7 +158,7 @@ class Chat:
         now = asyncio.get_running_loop().time()
         limits = self._limits.get(body["model"])
         if limits is None:
-            limits = self._limits[body["model"]] = Limits(
+            limits = self._limits[body["model"]] = RateLimits(
                 self._settings.requests_per_minute,
                 self._settings.tokens_per_minute,
                 model=self._settings.limit_model,

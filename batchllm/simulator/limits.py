@@ -135,7 +135,7 @@ METERS: dict[str, type[LeakyBucket] | type[FixedWindow] | type[SlidingLog]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class LimitRefusal:
     """Why a request was not admitted.
 
     Attributes:
@@ -165,7 +165,7 @@ class Refusal:
         )
 
 
-class Limits:
+class RateLimits:
     """Both limits of one model; a limit of ``None`` is none."""
 
     def __init__(
@@ -185,7 +185,7 @@ class Limits:
         if tokens_per_minute is not None:
             self._meters["tokens"] = meter(tokens_per_minute, now)
 
-    def admit(self, now: float, tokens: int) -> Refusal | None:
+    def admit(self, now: float, tokens: int) -> LimitRefusal | None:
         """Take one request and ``tokens`` tokens, or say why not."""
         amounts = {"requests": 1, "tokens": tokens}
         for kind, meter in self._meters.items():
@@ -195,11 +195,11 @@ class Limits:
             meter.spend(now, amounts[kind])
         return None
 
-    def _refuse(self, now: float, kind: str, meter: Meter, amount: int) -> Refusal:
+    def _refuse(self, now: float, kind: str, meter: Meter, amount: int) -> LimitRefusal:
         if self._count_refused and "requests" in self._meters:
             self._meters["requests"].spend(now, 1)
         wait_s = None if amount > meter.limit else meter.wait_s(now, amount)
-        return Refusal(kind, int(meter.limit), ceil(meter.used(now) - _SLACK), amount, wait_s)
+        return LimitRefusal(kind, int(meter.limit), ceil(meter.used(now) - _SLACK), amount, wait_s)
 
     def headers(self, now: float) -> dict[str, str]:
         """``x-ratelimit-{limit,remaining,reset}-{requests,tokens}`` of the limits there are."""

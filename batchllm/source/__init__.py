@@ -7,14 +7,14 @@ reason and what to do.
 
 from pathlib import Path
 
-from batchllm.source.census import Census
 from batchllm.source.delimited import CsvSource
 from batchllm.source.format import Format, detect
 from batchllm.source.jsonl import JsonlSource, WrittenNumber
 from batchllm.source.reading import Source
 from batchllm.source.spool import spool
+from batchllm.source.statistics import InputStatistics
 
-__all__ = ["Census", "Format", "Source", "WrittenNumber", "open_source", "spool"]
+__all__ = ["Format", "InputStatistics", "Source", "WrittenNumber", "open_source", "spool"]
 
 
 def open_source(

@@ -21,9 +21,9 @@ from pathlib import Path
 
 from batchllm.errors import InputError
 from batchllm.records import Row
-from batchllm.source.census import Census, Reservoir
 from batchllm.source.format import Format
-from batchllm.source.reading import RECORD_LIMIT_BYTES, Mark, Reading, Source
+from batchllm.source.reading import RECORD_LIMIT_BYTES, Reading, RecordMark, Source
+from batchllm.source.statistics import InputStatistics, Reservoir
 
 csv.field_size_limit(RECORD_LIMIT_BYTES)
 
@@ -40,7 +40,7 @@ class CsvSource(Source):
             raise InputError(name, "is empty; its first line must be a header with the names of the columns")
         self.columns = self._checked_header(header[1])
 
-    def check(self) -> Census:
+    def check(self) -> InputStatistics:
         """Read the whole file once; see ``Source``."""
         self._marks = []
         return self._quick_look() or self._careful_look()
@@ -108,7 +108,7 @@ class CsvSource(Source):
         if rest:
             yield [rest]
 
-    def _careful_look(self) -> Census:
+    def _careful_look(self) -> InputStatistics:
         reservoir: Reservoir[Row] = Reservoir()
         row = None
         for row in self.rows():
@@ -116,10 +116,10 @@ class CsvSource(Source):
                 reservoir.take(row)
         sample = sorted(reservoir.items(), key=lambda kept: kept.index)
         rows = 0 if row is None else row.index + 1
-        return Census(rows, self.path.stat().st_size, self.digest(), self.columns, tuple(sample))
+        return InputStatistics(rows, self.path.stat().st_size, self.digest(), self.columns, tuple(sample))
 
-    def _quick_look(self) -> Census | None:
-        """The census of a file without oddities; ``None`` says that the reader has to look itself."""
+    def _quick_look(self) -> InputStatistics | None:
+        """The statistics of a file without oddities; ``None`` says that the reader has to look itself."""
         if self.format.newline == "\r":
             return None
         reading = Reading(self.path, self.name)
@@ -127,7 +127,7 @@ class CsvSource(Source):
         reservoir: Reservoir[tuple[int, int, str]] = Reservoir()
         count, line, rest = -1, 1, ""  # the header is record -1
         read_bytes = len(self.format.bom)
-        marks: list[Mark] = []
+        marks: list[RecordMark] = []
         for text in chain(reading.texts(self.format), ("",)):
             if "\0" in text or len(rest) > _WINDOW_CHARACTERS:
                 return None
@@ -147,12 +147,12 @@ class CsvSource(Source):
             if text and self.format.encoding == "utf-8":
                 read_bytes += _utf8_size(text)
                 if count > 0:
-                    marks.append(Mark(count, line, read_bytes - _utf8_size(rest)))
+                    marks.append(RecordMark(count, line, read_bytes - _utf8_size(rest)))
         if rest:
             return None
         self._marks = marks
         sample = tuple(self._sampled(*kept) for kept in sorted(reservoir.items()))
-        return Census(count, reading.size_bytes, reading.sha256(), self.columns, sample)
+        return InputStatistics(count, reading.size_bytes, reading.sha256(), self.columns, sample)
 
     def _sampled(self, index: int, line: int, record: str) -> Row:
         lines = [piece + "\n" for piece in record.split("\n")[:-1]]

@@ -17,8 +17,8 @@ import orjson
 
 from batchllm.errors import InputError
 from batchllm.records import Row
-from batchllm.source.census import Census, Reservoir
-from batchllm.source.reading import RECORD_LIMIT_BYTES, Mark, Reading, Source
+from batchllm.source.reading import RECORD_LIMIT_BYTES, Reading, RecordMark, Source
+from batchllm.source.statistics import InputStatistics, Reservoir
 
 DEPTH_LIMIT = 200
 
@@ -59,7 +59,7 @@ class JsonlSource(Source):
 
     _place: tuple[int, int] | None = None  # the line and the offset behind the last piece that was read
 
-    def check(self) -> Census:
+    def check(self) -> InputStatistics:
         """Read the whole file once; see ``Source``."""
         reading = Reading(self.path, self.name)
         columns: dict[str, None] = {}
@@ -70,7 +70,7 @@ class JsonlSource(Source):
         place = None
         for line, raw in self._lines(reading):
             if self._place is not place and (place := self._place) is not None:
-                self._marks.append(Mark(count, *place))
+                self._marks.append(RecordMark(count, *place))
             values = self._glance(reading, line, raw)
             if not known >= values.keys():
                 columns.update(dict.fromkeys(values))
@@ -79,12 +79,12 @@ class JsonlSource(Source):
             count += 1
         self.columns = tuple(columns)
         sample = tuple(sorted(reservoir.items(), key=lambda row: row.index))
-        return Census(count, reading.size_bytes, reading.sha256(), self.columns, sample)
+        return InputStatistics(count, reading.size_bytes, reading.sha256(), self.columns, sample)
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         """The rows, streamed; see ``Source``."""
         self._digest = None
-        mark = self._mark_before(start) or Mark(0, 1, 0)
+        mark = self._mark_before(start) or RecordMark(0, 1, 0)
         reading = Reading(self.path, self.name, mark.offset)
         for index, (line, raw) in enumerate(self._lines(reading, mark.line), mark.index):
             if index >= start:

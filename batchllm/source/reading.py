@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from batchllm.errors import InputError, StorageFailure
 from batchllm.records import Row
-from batchllm.source.census import Census
 from batchllm.source.encodings import describe_undecodable
 from batchllm.source.format import Format
+from batchllm.source.statistics import InputStatistics
 
 CHUNK_BYTES = 1 << 20
 RECORD_LIMIT_BYTES = 64 << 20
@@ -79,7 +79,7 @@ class Reading:
         return self._hash.hexdigest()
 
 
-class Mark(NamedTuple):
+class RecordMark(NamedTuple):
     """A place in a file where a record begins, so that a later pass can begin there.
 
     Files in UTF-8 have them; other encodings may have a state at such a place, or bytes that nobody counted.
@@ -111,10 +111,10 @@ class Source(ABC):
         self.format = form
         self.columns: tuple[str, ...] = ()
         self._digest: str | None = None
-        self._marks: list[Mark] = []
+        self._marks: list[RecordMark] = []
 
     @abstractmethod
-    def check(self) -> Census:
+    def check(self) -> InputStatistics:
         """Read the whole file once; raises ``InputError`` for the first thing that is wrong with it."""
 
     @abstractmethod
@@ -124,7 +124,7 @@ class Source(ABC):
         Where ``check`` could mark places, the rows before ``start`` are not read.
         """
 
-    def _mark_before(self, start: int) -> Mark | None:
+    def _mark_before(self, start: int) -> RecordMark | None:
         """The last mark at or before a row; ``None`` is the beginning of the file."""
         after = bisect_right(self._marks, start, key=lambda mark: mark.index)
         return self._marks[after - 1] if after else None

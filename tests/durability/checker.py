@@ -30,7 +30,7 @@ class Facts:
         sent: How many attempts each request key has, by attempts that were meant to be sent.
         answers: Attempt to the id of the answer it brought.
         owner: Attempt to its request.
-        maybe: Attempts that are recorded as perhaps paid without an answer.
+        maybe: Attempts that are recorded as possibly billed without an answer.
         unreplied: Attempts without any reply.
         winners: Requests with an answer, and the attempt of each.
         tokens: The sum of the usage of all answers.
@@ -188,7 +188,7 @@ def check_finished(scenario: Scenario, *, most_maybe: int) -> list[str]:
     if lost > len(facts.maybe):
         found.append(f"I6: {lost} answers were paid and lost, the journal admits {len(facts.maybe)}")
     if len(facts.maybe) > most_maybe:
-        found.append(f"I6: {len(facts.maybe)} attempts perhaps paid, {most_maybe} were in flight")
+        found.append(f"I6: {len(facts.maybe)} attempts possibly billed, {most_maybe} were in flight")
     if facts.unreplied:
         found.append(f"I7: {len(facts.unreplied)} attempts have no end")
     if not (facts.tokens <= 10 * len(paid) <= facts.tokens + 10 * len(facts.maybe)):

@@ -18,13 +18,13 @@ from batchllm.sink.atomic import AtomicFile
 
 def with_pragma(pragma: str) -> None:
     """Sets something else than the journal does, right after it."""
-    set_up = database._set_up
+    prepare_job = database._prepare_job
 
     def patched(connection: sqlite3.Connection) -> None:
-        set_up(connection)
+        prepare_job(connection)
         connection.execute(f"PRAGMA {pragma}").fetchall()
 
-    database._set_up = patched
+    database._prepare_job = patched
 
 
 def checkpoint_every(pages: int) -> None:

@@ -62,7 +62,7 @@ class Notes:
 
 
 class EchoClient:
-    """Answers each request with its own text; a word in the text asks for another fate."""
+    """Answers each request with its own text; a word in the text asks for another disposition."""
 
     def __init__(self, notes: Notes, ids: dict[int, str]) -> None:
         self._notes = notes
@@ -210,8 +210,8 @@ def carry_out(order: dict[str, Any]) -> dict[str, Any]:
     return {
         "status": result.exit_status,
         "attempts": result.summary.attempts,
-        "maybe_paid_twice": result.summary.maybe_paid_twice,
-        "maybe_paid_rows": list(result.maybe_paid_rows),
+        "possibly_billed_twice": result.summary.possibly_billed_twice,
+        "possibly_billed_rows": list(result.possibly_billed_rows),
     }
 
 

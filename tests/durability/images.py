@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.durability.checker import check_crash
-from tests.durability.injection import CONCURRENCY, Tally, finish
+from tests.durability.injection import CONCURRENCY, RunCounters, finish
 from tests.durability.powercut import STRACE, Disk, Operation, read_trace
 from tests.durability.scenario import Scenario
 from tests.durability.workers import WORKERS, Driver
@@ -61,18 +61,18 @@ def images_of(disk: Disk, operations: Sequence[Operation], *, torn: int) -> Iter
                 yield f"{where}, {kind}", image
 
 
-def recover_all(images: Sequence[tuple[str, Image]], folder: Path) -> Tally:
+def recover_all(images: Sequence[tuple[str, Image]], folder: Path) -> RunCounters:
     """Recovers every image; two workers share them."""
-    total = Tally()
+    total = RunCounters()
     with ThreadPoolExecutor(WORKERS) as pool:
         shares = [images[number::WORKERS] for number in range(WORKERS)]
-        for tally in pool.map(_share, shares, [folder] * WORKERS):
-            total.add(tally)
+        for counters in pool.map(_share, shares, [folder] * WORKERS):
+            total.add(counters)
     return total
 
 
-def _share(images: Sequence[tuple[str, Image]], folder: Path) -> Tally:
-    tally = Tally()
+def _share(images: Sequence[tuple[str, Image]], folder: Path) -> RunCounters:
+    counters = RunCounters()
     with Driver() as clean:
         for number, (where, image) in enumerate(images):
             with tempfile.TemporaryDirectory(dir=folder) as name:
@@ -82,6 +82,6 @@ def _share(images: Sequence[tuple[str, Image]], folder: Path) -> Tally:
                 found = check_crash(scenario, concurrency=CONCURRENCY)
                 most_maybe = 2 * CONCURRENCY + 4
                 found += finish(scenario, clean, most_maybe=most_maybe, rerun=number % 8 == 0)
-                tally.fired += 1
-                tally.violations += [f"{where}: {violation}" for violation in found]
-    return tally
+                counters.fired += 1
+                counters.violations += [f"{where}: {violation}" for violation in found]
+    return counters

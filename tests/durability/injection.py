@@ -39,7 +39,7 @@ class Point:
 
 
 @dataclass
-class Tally:
+class RunCounters:
     """What a sweep found."""
 
     fired: int = 0
@@ -48,7 +48,7 @@ class Tally:
     statuses: Counter[int] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
 
-    def add(self, other: "Tally") -> None:
+    def add(self, other: "RunCounters") -> None:
         self.fired += other.fired
         self.missed += other.missed
         self.twice += other.twice
@@ -102,18 +102,18 @@ def points_of(counts: dict[tuple[str, str], int], fault: str, *, every: int = 1)
     return points
 
 
-def sweep(points: Sequence[Point], folder: Path) -> Tally:
+def sweep(points: Sequence[Point], folder: Path) -> RunCounters:
     """Strikes at every point and lets a clean run finish each job; two workers share the points."""
-    total = Tally()
+    total = RunCounters()
     shares = [points[number::WORKERS] for number in range(WORKERS)]
     with ThreadPoolExecutor(WORKERS) as pool:
-        for tally in pool.map(_share, shares, [folder] * WORKERS):
-            total.add(tally)
+        for counters in pool.map(_share, shares, [folder] * WORKERS):
+            total.add(counters)
     return total
 
 
-def _share(points: Sequence[Point], folder: Path) -> Tally:
-    tally = Tally()
+def _share(points: Sequence[Point], folder: Path) -> RunCounters:
+    counters = RunCounters()
     with ExitStack() as stack:
         clean = stack.enter_context(Driver())
         faults = {point.fault for point in points}
@@ -122,30 +122,32 @@ def _share(points: Sequence[Point], folder: Path) -> Tally:
         for point in points:
             with tempfile.TemporaryDirectory(dir=folder) as name:
                 scenario = Scenario.make(Path(name) / "job")
-                _strike(point, scenario, drivers[point.fault], clean, tally)
-    return tally
+                _strike(point, scenario, drivers[point.fault], clean, counters)
+    return counters
 
 
-def _strike(point: Point, scenario: Scenario, faulty: Driver, clean: Driver, tally: Tally) -> None:
+def _strike(point: Point, scenario: Scenario, faulty: Driver, clean: Driver, counters: RunCounters) -> None:
     """One point: the fault, perhaps a second one during recovery, then a clean run, then one more."""
     choice = random.Random(str(point))
     runs = [faulty.run(scenario.folder, aim=point.aim())]
-    tally.statuses[runs[0]["ended"]] += 1
+    counters.statuses[runs[0]["ended"]] += 1
     found = list(_odd_end(point, runs[0], scenario))
     if runs[0].was_killed or runs[0].status:
-        tally.fired += 1
+        counters.fired += 1
         found += check_crash(scenario, concurrency=CONCURRENCY)
         if point.fault == KILL and choice.random() < 0.4:
             second = Point(KILL, "journal", choice.choice(("pwrite64", "fdatasync")), choice.randint(1, 20))
             runs.append(faulty.run(scenario.folder, aim=second.aim()))
-            tally.twice += runs[-1].was_killed
+            counters.twice += runs[-1].was_killed
             found += check_crash(scenario, concurrency=CONCURRENCY)
     elif point.fault == KILL:
-        tally.missed += 1  # commits are grouped by time, so a run may need fewer calls than the counted one
+        counters.missed += (
+            1  # commits are grouped by time, so a run may need fewer calls than the counted one
+        )
     else:
-        tally.fired += 1  # the run went on in spite of the error
+        counters.fired += 1  # the run went on in spite of the error
     found += finish(scenario, clean, most_maybe=(CONCURRENCY + 1) * len(runs) + 1, rerun=point.k % 4 == 0)
-    tally.violations += [f"{point}: {violation}" for violation in found]
+    counters.violations += [f"{point}: {violation}" for violation in found]
 
 
 def finish(scenario: Scenario, clean: Driver, *, most_maybe: int, rerun: bool = True) -> Iterator[str]:

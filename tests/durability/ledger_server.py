@@ -30,14 +30,21 @@ class Ledgers:
         self._descriptors: dict[str, int] = {}
         self._count = 0
 
-    def add(self, name: str, body: bytes, fate: str) -> tuple[str, str]:
+    def add(self, name: str, body: bytes, disposition: str) -> tuple[str, str]:
         """Notes a request; gives its answer's id and its text."""
         self._count += 1
         text = orjson.loads(body)["messages"][-1]["content"].removeprefix("Echo: ")
         identity = f"chatcmpl-{self._count}-{random.getrandbits(32):08x}"
         key = hashlib.sha256(PRESET + b"\0" + body).digest()[:16].hex()
-        paid = fate != "500"
-        note = {"event": "request", "key": key, "text": text, "id": identity, "paid": paid, "fate": fate}
+        paid = disposition != "500"
+        note = {
+            "event": "request",
+            "key": key,
+            "text": text,
+            "id": identity,
+            "paid": paid,
+            "disposition": disposition,
+        }
         if name not in self._descriptors:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
             self._descriptors[name] = os.open(self._folder / f"{name}.jsonl", flags, 0o600)
@@ -68,21 +75,21 @@ async def serve_one(ledgers: Ledgers, reader: asyncio.StreamReader, writer: asyn
     )
     body = await reader.readexactly(length)
     _, name, latency_ms, percent, *_ = head.split(" ", 2)[1].split("/")
-    fate = random.choice(FATES) if random.random() * 100 < float(percent) else "answer"
-    identity, text = ledgers.add(name, body, fate)
+    disposition = random.choice(FATES) if random.random() * 100 < float(percent) else "answer"
+    identity, text = ledgers.add(name, body, disposition)
     await asyncio.sleep(float(latency_ms) / 1000 * random.uniform(0.5, 1.5))
-    if fate == "reset":
+    if disposition == "reset":
         writer.transport.abort()
         return False
-    if fate == "500":
+    if disposition == "500":
         error = {"message": "a fault that was ordered", "type": "server_error", "code": None, "param": None}
-        status, content = fate, orjson.dumps({"error": error})
+        status, content = disposition, orjson.dumps({"error": error})
     else:
         status, content = "200", answer(identity, text)
     head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
-    writer.write(head.encode() + (content[: len(content) // 2] if fate == "cut" else content))
+    writer.write(head.encode() + (content[: len(content) // 2] if disposition == "cut" else content))
     await writer.drain()
-    return fate != "cut"
+    return disposition != "cut"
 
 
 def answer(identity: str, text: str) -> bytes:

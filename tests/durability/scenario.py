@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# One of each fate: plain, equal to another, empty, refused by the filter, rejected, busy once, lost once.
+# One of each disposition: plain, equal to another, empty, refused by the filter, rejected, busy once, lost once.
 TEXTS = (
     "one", "two", "busy three", "two", "", "bad six", "seven", "lost eight", "filtered nine", "ten",
     "eleven", "twelve, with \"quotes\"\nand a second line", "thirteen", "fourteen", "fünfzehn", "sixteen",

@@ -46,5 +46,5 @@ def test_a_clock_that_jumped_between_two_runs_changes_nothing(
         assert killer.run(scenario.folder, aim=Point(KILL, "journal", "fdatasync", 15).aim()).was_killed
         run = driver.run(scenario.folder, clock=CLOCKS[clock])
         assert run.status == 0
-        assert run["maybe_paid_twice"] <= CONCURRENCY + 1
+        assert run["possibly_billed_twice"] <= CONCURRENCY + 1
         assert list(finish(scenario, driver, most_maybe=CONCURRENCY + 2)) == []

@@ -21,11 +21,11 @@ FAULTS = (ENOSPC, ENOSPC_ON, EIO, EIO_ON)
 
 
 def check(calls: dict[tuple[str, str], int], folder: Path, fault: str, *, every: int) -> None:
-    tally = sweep(points_of(calls, fault, every=every), folder)
-    print(tally.report())
-    assert not tally.violations, tally.report()
+    counters = sweep(points_of(calls, fault, every=every), folder)
+    print(counters.report())
+    assert not counters.violations, counters.report()
     status = 73 if fault.startswith(ENOSPC) else 74
-    assert tally.statuses[status] >= tally.fired // 2, f"few runs ended {status}: {tally.statuses}"
+    assert counters.statuses[status] >= counters.fired // 2, f"few runs ended {status}: {counters.statuses}"
 
 
 @pytest.mark.timeout(600)

@@ -11,8 +11,8 @@ from tests.durability.injection import KILL, points_of, sweep
 def test_a_run_killed_at_any_call_that_changes_a_file_is_finished_by_the_same_command(
     calls: dict[tuple[str, str], int], quick_folder: Path
 ) -> None:
-    tally = sweep(points_of(calls, KILL), quick_folder)
-    print(tally.report())
-    assert not tally.violations, tally.report()
-    assert tally.fired >= 200, tally.report()
-    assert tally.twice >= tally.fired // 5, "a third of the points should see a second kill"
+    counters = sweep(points_of(calls, KILL), quick_folder)
+    print(counters.report())
+    assert not counters.violations, counters.report()
+    assert counters.fired >= 200, counters.report()
+    assert counters.twice >= counters.fired // 5, "a third of the points should see a second kill"

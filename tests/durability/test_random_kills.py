@@ -69,7 +69,7 @@ def ended(job: CommandJob, outcome: Outcome) -> Iterator[str]:
         return
     notes = job.notes()
     outcome.requests = len(notes)
-    outcome.lost_on_the_way = sum(note["fate"] in ("reset", "cut") for note in notes)
+    outcome.lost_on_the_way = sum(note["disposition"] in ("reset", "cut") for note in notes)
     yield from check_finished(job, most_maybe=outcome.in_flight + outcome.lost_on_the_way)
     before = job.output.read_bytes()
     if job.finish().returncode != 0:

@@ -8,7 +8,7 @@ from typing import Any
 
 from batchllm.limiter import Limiter
 from batchllm.records import Pace
-from batchllm.retry import Fate, Verdict
+from batchllm.retry import Disposition, Verdict
 
 from .grants import FixedWindow, Grant, LeakyBucket, SlidingCounter, SlidingLog, second_bins, second_bucket
 from .peers import PEERS
@@ -244,7 +244,7 @@ class RampServer:
         before = sum(self._bins.get(place - 60 - i, 0.0) for i in range(1, 5))
         allowed = max(1_000_000.0, 1.5 * before) / 4.0 * 1.05
         if self._bins.get(place, 0.0) + row.prompt > allowed:
-            verdict = Verdict(Fate.REFUSED, "slow_down", "slow down", retry_after_s=5.0)
+            verdict = Verdict(Disposition.REFUSED, "slow_down", "slow down", retry_after_s=5.0)
             world.at(world.now + 0.005, reply, Reply(verdict))
             return
         self._bins[place] = self._bins.get(place, 0.0) + row.prompt

@@ -5,15 +5,15 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 
 from batchllm.records import Usage
-from batchllm.retry import Fate, Verdict
+from batchllm.retry import Disposition, Verdict
 
 from .grants import Grant, LeakyBucket
 from .world import Reply, Row, World
 
-CONNECT = Verdict(Fate.TRANSIENT, "connect", "no connection")
-BROKEN = Verdict(Fate.TRANSIENT, "http_500", "the endpoint answered 500")
-BUSY = Verdict(Fate.OVERLOADED, "overloaded", "server busy")
-TIMEOUT = Verdict(Fate.UNKNOWN, "timeout", "no whole answer in time")
+CONNECT = Verdict(Disposition.TRANSIENT, "connect", "no connection")
+BROKEN = Verdict(Disposition.TRANSIENT, "http_500", "the endpoint answered 500")
+BUSY = Verdict(Disposition.OVERLOADED, "overloaded", "server busy")
+TIMEOUT = Verdict(Disposition.UNKNOWN, "timeout", "no whole answer in time")
 
 
 def charged(row: Row, kind: str) -> float:
@@ -103,7 +103,7 @@ class Api:
         pause = {"seconds": wait, "none": None, "constant": 60.0}[self._tells]
         unit = "tokens per min (TPM)" if what == "tokens" else "requests per min (RPM)"
         said = Verdict(
-            Fate.REFUSED, "rate_limit", f"Rate limit reached on {unit}", retry_after_s=pause,
+            Disposition.REFUSED, "rate_limit", f"Rate limit reached on {unit}", retry_after_s=pause,
             requested_tokens=round(tokens) if what == "tokens" and self._headers != "none" else None,
         )  # fmt: skip
         return Reply(said)

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 from batchllm.errors import Unavailable
 from batchllm.limiter import Cost
 from batchllm.records import Usage
-from batchllm.retry import Fate, RetryPolicy, Verdict
+from batchllm.retry import Disposition, RetryPolicy, Verdict
 
 LANE = "model"
 LOOK_AHEAD_ROWS = 300
-_DONE = Verdict(Fate.ANSWERED, "answered")
+_DONE = Verdict(Disposition.ANSWERED, "answered")
 
 
 class Row:
@@ -194,14 +194,14 @@ class Client:
             return
         limiter, record, now = self.limiter, self.record, self.world.now
         self._in_flight -= 1
-        second, fate = int(now), reply.verdict.fate
-        if fate is Fate.ANSWERED:
+        second, disposition = int(now), reply.verdict.disposition
+        if disposition is Disposition.ANSWERED:
             limiter.answered(now, row, reply.headers, reply.usage)
             limiter.released(now, row)
             record.accepted[second] = record.accepted.get(second, 0.0) + 1
             record.output[second] = record.output.get(second, 0.0) + row.output
             self._end(row)
-        elif fate is Fate.REFUSED:
+        elif disposition is Disposition.REFUSED:
             record.refused[second] = record.refused.get(second, 0) + 1
             record.refusal_times.append(now)
             row.refusals += 1
@@ -216,10 +216,10 @@ class Client:
         self.limiter.released(now, row)
         if not self.limiter.outage:
             row.attempts += 1
-        row.maybe += reply.verdict.fate is Fate.UNKNOWN
+        row.maybe += reply.verdict.disposition is Disposition.UNKNOWN
         delay = self.policy.delay_s(max(1, row.attempts), row.maybe, reply.verdict)
         if delay is None:
-            self.record.lost += reply.verdict.fate is not Fate.REJECTED
+            self.record.lost += reply.verdict.disposition is not Disposition.REJECTED
             self._end(row)
         else:
             self.limiter.offer(row, row.cost, lane=LANE, again=True, not_before=now + delay)

@@ -4,9 +4,9 @@ import argparse
 import sys
 import time
 
-from .campaign import maker_of, run_all
 from .classes import CLASSES, spec_of
 from .figures import misses, overall, table
+from .session import maker_of, run_all
 from .spec import parse
 
 

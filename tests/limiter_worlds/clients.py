@@ -8,7 +8,7 @@ from typing import Any
 
 from batchllm.errors import Unavailable
 from batchllm.limiter import Cost
-from batchllm.retry import Fate, RetryPolicy
+from batchllm.retry import Disposition, RetryPolicy
 
 from . import noise
 from .endpoint import Endpoint, Reply, Row
@@ -157,11 +157,11 @@ class Client:
         if self.stopped is not None:
             return
         self.before()
-        fate = reply.verdict.fate
-        if fate is Fate.ANSWERED:
+        disposition = reply.verdict.disposition
+        if disposition is Disposition.ANSWERED:
             self.limiter.landed(row)
             self.clock.at(self.clock.now + noise.SAVING_S, self._saved, row, reply)
-        elif fate is Fate.REFUSED:
+        elif disposition is Disposition.REFUSED:
             self._refused(row, reply)
         else:
             self._failed(row, reply)

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from batchllm.records import Response, Usage
-from batchllm.retry import Fate, Verdict, classify
+from batchllm.retry import Disposition, Verdict, classify
 
 from . import noise, tells
 from .clock import Clock
 from .servers import Cap, grant_of
 from .spec import DAY_S, Spec
 
-ANSWERED = Verdict(Fate.ANSWERED, "answered")
+ANSWERED = Verdict(Disposition.ANSWERED, "answered")
 STRANGER_TICK_S = 0.2
 
 

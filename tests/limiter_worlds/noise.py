@@ -2,12 +2,12 @@
 
 import random
 
-from batchllm.retry import Fate, Verdict
+from batchllm.retry import Disposition, Verdict
 
 from .spec import Spec
 
-CONNECT = Verdict(Fate.TRANSIENT, "connect", "no connection")
-BROKEN = Verdict(Fate.TRANSIENT, "http_500", "the endpoint answered 500")
+CONNECT = Verdict(Disposition.TRANSIENT, "connect", "no connection")
+BROKEN = Verdict(Disposition.TRANSIENT, "http_500", "the endpoint answered 500")
 SAVING_S = 0.004  # until an answer is durable
 
 

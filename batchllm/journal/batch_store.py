@@ -10,7 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from batchllm.journal.batches import BATCH_CHECK, COLUMNS, LIST, BatchRecord, Stage, batches_of, record_of
+from batchllm.journal.batches import (
+    BATCH_CHECK,
+    COLUMNS,
+    LIST,
+    BatchRecord,
+    BatchState,
+    batches_of,
+    record_of,
+)
 from batchllm.journal.database import request_check
 from batchllm.journal.entries import State
 from batchllm.journal.faults import damaged
@@ -31,7 +39,7 @@ Call = Callable[[Callable[[sqlite3.Connection], Any]], Any]
 """Runs a function on the journal's writing connection, within a transaction, and returns its result."""
 
 
-class BatchBook:
+class BatchStore:
     """The batches of a journal that a run writes; every call waits for the disk.
 
     Args:
@@ -66,9 +74,9 @@ class BatchBook:
 
         def write(connection: sqlite3.Connection) -> BatchRecord:
             cursor = connection.execute(
-                "INSERT INTO batch(name, stage, model, requests, bytes, tokens, sha256, first_attempt, made_at,"
+                "INSERT INTO batch(name, state, model, requests, bytes, tokens, sha256, first_attempt, made_at,"
                 ' moved_at, ended_rows, "check") VALUES (?,?,?,?,?,?,?,?,?,?,0,0)',
-                (name, Stage.PREPARED, model, len(requests), size, tokens, sha256, first, now, now),
+                (name, BatchState.PREPARED, model, len(requests), size, tokens, sha256, first, now, now),
             )
             connection.execute(
                 f'UPDATE batch SET "check" = {BATCH_CHECK} WHERE batch_id = ?', (cursor.lastrowid,)
@@ -86,10 +94,10 @@ class BatchBook:
         return record
 
     def update(self, batch: BatchRecord, **fields: Any) -> BatchRecord:
-        """Changes what is known of a batch; a new stage is stamped with the time."""
+        """Changes what is known of a batch; a new state is stamped with the time."""
         if "errors" in fields:
             fields["errors"] = json.dumps(fields["errors"])
-        if "stage" in fields:
+        if "state" in fields:
             fields["moved_at"] = self._clock()
         assert fields.keys() <= set(COLUMNS), "only columns are updated"
         assignments = ", ".join(f"{name} = :{name}" for name in fields)
@@ -110,7 +118,7 @@ class BatchBook:
 
     def live(self) -> list[BatchRecord]:
         """The batches whose requests are not all settled yet."""
-        return [batch for batch in self.all() if batch.stage is not Stage.DONE]
+        return [batch for batch in self.all() if batch.state is not BatchState.DONE]
 
     def _one(self, connection: sqlite3.Connection, batch_id: int | None) -> BatchRecord:
         return record_of(self._path, connection.execute(f"{LIST} WHERE batch_id = ?", (batch_id,)).fetchone())

@@ -1,4 +1,4 @@
-"""The brake: a job whose first answers are all of no use stops, and says why."""
+"""The early stop: a job whose first answers are all of no use stops, and says why."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from batchllm.budget.early_stop import FIRST, Brake
+from batchllm.budget.early_stop import FIRST, EarlyStop
 from batchllm.records import Answer
 from batchllm.simulator import Scripted, SimulatorSettings, start_in_thread
 from tests.command import Command, Said
@@ -18,8 +18,8 @@ NO_LABEL = Answer(text="I think so", error="no label: I think so", reason="no_la
 GOOD = Answer(text="fine", finish_reason="stop")
 
 
-def told(brake: Brake, *answers: Answer) -> list[str | None]:
-    return [brake.saw(row, answer) for row, answer in enumerate(answers)]
+def told(early_stop: EarlyStop, *answers: Answer) -> list[str | None]:
+    return [early_stop.saw(row, answer) for row, answer in enumerate(answers)]
 
 
 @pytest.mark.parametrize(
@@ -28,35 +28,35 @@ def told(brake: Brake, *answers: Answer) -> list[str | None]:
     ids=["empty", "cut", "label"],
 )
 def test_twenty_useless_answers_stop_the_job_and_name_the_flag(answer: Answer, flag: str) -> None:
-    said = told(Brake(bound=150), *[answer] * FIRST)
+    said = told(EarlyStop(bound=150), *[answer] * FIRST)
     assert said[:-1] == [None] * (FIRST - 1)
     assert flag in (said[-1] or "")
-    assert "--no-brake" in (said[-1] or "")
+    assert "--no-early-stop" in (said[-1] or "")
     assert "row 1 got" in (said[-1] or "")
 
 
 def test_they_need_not_be_useless_alike() -> None:
-    said = told(Brake(), *[EMPTY] * 5, *[NO_LABEL] * 15)
+    said = told(EarlyStop(), *[EMPTY] * 5, *[NO_LABEL] * 15)
     assert "15 of them hold none of the labels" in (said[-1] or "")
 
 
 def test_one_answer_of_use_releases_it_for_good() -> None:
-    brake = Brake()
-    assert told(brake, *[EMPTY] * 19, GOOD, *[EMPTY] * 100) == [None] * 120
-    assert brake.released
+    early_stop = EarlyStop()
+    assert told(early_stop, *[EMPTY] * 19, GOOD, *[EMPTY] * 100) == [None] * 120
+    assert early_stop.released
 
 
 def test_a_label_that_was_cut_is_a_label() -> None:
-    assert told(Brake(cut_is_useless=False), *[CUT] * 50) == [None] * 50
+    assert told(EarlyStop(cut_is_useless=False), *[CUT] * 50) == [None] * 50
 
 
-def test_a_released_brake_judges_nothing() -> None:
-    assert told(Brake(released=True), *[EMPTY] * 50) == [None] * 50
+def test_a_released_early_stop_judges_nothing() -> None:
+    assert told(EarlyStop(released=True), *[EMPTY] * 50) == [None] * 50
 
 
 def test_what_is_shown_commands_no_terminal() -> None:
     evil = Answer(text="\x1b[2J\u202eevil" + "x" * 500, error="e", reason="no_label")
-    sentence = told(Brake(), *[evil] * FIRST)[-1] or ""
+    sentence = told(EarlyStop(), *[evil] * FIRST)[-1] or ""
     assert "\x1b" not in sentence
     assert "\u202e" not in sentence
     assert len(sentence) < 800
@@ -97,9 +97,9 @@ def test_a_job_without_labels_stops_early_with_status_3(run: Run, tmp_path: Path
     assert not (tmp_path / "o.csv").exists()
 
 
-def test_no_brake_goes_on(run: Run) -> None:
+def test_no_early_stop_goes_on(run: Run) -> None:
     run(chat_body("Well, that depends."))
-    said, _ = run(chat_body("Well, that depends."), "--no-brake")
+    said, _ = run(chat_body("Well, that depends."), "--no-early-stop")
     assert said.status == 1
 
 
@@ -110,7 +110,7 @@ def test_answers_that_were_cut_stop_it_too(run: Run) -> None:
     assert sent <= FIRST + 4
 
 
-def test_a_job_that_had_answers_of_use_is_not_braked_when_it_goes_on(run: Run) -> None:
+def test_a_job_that_had_answers_of_use_is_not_stopped_early_when_it_goes_on(run: Run) -> None:
     assert run(None, "-n", 30)[0].status == 0
     said, sent = run(chat_body("Well, that depends."))
     assert said.status == 1

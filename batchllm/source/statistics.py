@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
-class Census:
+class InputStatistics:
     """What ``check`` found out about a file.
 
     Attributes:

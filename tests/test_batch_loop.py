@@ -209,11 +209,11 @@ def test_failed_requests_alone_go_again_and_are_given_up_in_the_end(tmp_path: Pa
         assert "500" in job.answers[0]["error"]
     with simulated() as server:
         job.flags["base_url"] = server.base_url
-        assert job.until_done().exit_status == 0  # a new campaign sends them once more
+        assert job.until_done().exit_status == 0  # a new session sends them once more
         assert server.ledger.batch_requests == 4
 
 
-def test_a_line_that_is_not_json_is_sent_again_and_counted_as_perhaps_paid(
+def test_a_line_that_is_not_json_is_sent_again_and_counted_as_possibly_billed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change_downloads(monkeypatch, lambda lines: [lines[0][:50] + b"\n", *lines[1:]])
@@ -406,7 +406,7 @@ def test_a_batch_that_vanished_with_its_own_simulator_is_made_again(tmp_path: Pa
 
     result = run_job(own, wait=True)
     assert result.exit_status == 0
-    assert result.summary.maybe_paid_twice == 0
+    assert result.summary.possibly_billed_twice == 0
     whole(job)
 
 
@@ -414,7 +414,7 @@ def test_batches_of_a_simulator_that_ends_with_the_run_need_wait(tmp_path: Path)
     job = BatchJob(tmp_path, "http://127.0.0.1:9/v1").job(base_url=None)
     with pytest.raises(UsageError, match="needs --wait"):
         waiting_for(job, wait=False)
-    assert waiting_for(replace(job, via="online"), wait=False).forgetful
+    assert waiting_for(replace(job, via="online"), wait=False).ephemeral
 
 
 # -- roads -----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from batchllm.template import Renderer, Template
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class RowRequest:
     """The messages of a row, and what it says about parameters.
 
     Attributes:
@@ -69,7 +69,7 @@ class Task:
         used = self.renderer.used_columns
         return bool(used) and all(name in values and _is_blank(values[name]) for name in used)
 
-    def draft(self, row: Row, row_parameters: Mapping[str, Any] | None = None) -> Draft:
+    def row_request(self, row: Row, row_parameters: Mapping[str, Any] | None = None) -> RowRequest:
         """What the row asks for.
 
         Raises:
@@ -81,7 +81,7 @@ class Task:
             messages[number] = with_media(messages[number], self._media)
         parameters = self.renderer.parameters(row)
         static = row_parameters is None and self.renderer.has_fixed_parameters
-        return Draft(messages, self._own, parameters, row_parameters or {}, static)
+        return RowRequest(messages, self._own, parameters, row_parameters or {}, static)
 
 
 def _is_blank(value: Any) -> bool:
