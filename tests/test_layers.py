@@ -1,30 +1,19 @@
 """Imports point down: the house of the package, held as a test."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "batchllm"
 
+PICTURE = (
+    (PACKAGE.parent / "docs" / "architecture.md").read_text("utf-8").split("```text\n")[1].split("```")[0]
+)
+
 # Highest first. A module may import from lower lines only; modules on one line do not know each other.
-LAYERS = [
-    {"__main__"},
-    {"cli"},
-    {"__init__"},
-    {"api"},
-    {"inspect"},
-    {"runner"},
-    {"online", "batch"},
-    {"plan"},
-    {"budget"},
-    {"prepare", "endpoint", "signals"},
-    {"source", "limiter", "client", "journal", "sink", "progress", "simulator", "counters"},
-    {"request"},
-    {"job"},
-    {"answer", "template", "presets", "tokens", "prices", "retry"},
-    {"records", "errors", "exact"},
-]
+LAYERS = [set(re.split(r" {3,}", line)[0].split()) for line in PICTURE.splitlines()]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
 
 # The one module that may import each heavy or outside library.
@@ -91,6 +80,5 @@ def test_an_outside_library_has_one_importer(path: Path) -> None:
             assert own in ONLY_IMPORTER[library], f"{own} may not import {library}"
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_every_module_has_its_place_in_the_layers(path: Path) -> None:
-    assert name_of(path) in LEVEL
+def test_the_picture_in_the_documentation_has_every_package_and_no_other() -> None:
+    assert set(LEVEL) == {name_of(path) for path in modules()}

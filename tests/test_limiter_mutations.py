@@ -50,13 +50,13 @@ def stale_timestamps(patch: Patch) -> None:
 
 def herd(patch: Patch) -> None:
     """Whoever has waited goes, without looking again."""
-    real = limits.Limits.paced_until
+    real = limits.LaneLimits.paced_until
 
     def paced_until(self: Any, now: float) -> tuple[float, str]:
         at, name = real(self, now)
         return (now if at < now + 60.0 else at), name
 
-    patch.setattr(limits.Limits, "paced_until", paced_until)
+    patch.setattr(limits.LaneLimits, "paced_until", paced_until)
 
 
 def full_bucket(patch: Patch) -> None:

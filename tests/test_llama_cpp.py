@@ -1,6 +1,6 @@
 """Every kind of job against a server that this project had no hand in: llama-cpp-python's, with a tiny model.
 
-Run with ``pip install -e '.[slow]'`` and ``pytest -m slow tests/test_llama_cpp.py``; where the two packages live in
+Run with ``pip install --group peers`` and ``pytest -m slow tests/test_llama_cpp.py``; where the two packages live in
 another environment, ``LLAMA_CPP_PYTHON`` names its interpreter. The model's weights are random, so what it says means
 nothing; that it says it, in which form, and how the tokens are counted, is what is held.
 """
@@ -41,7 +41,7 @@ ALARM = {
 def base_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The server's URL."""
     if subprocess.run([PYTHON, "-c", NEEDED], capture_output=True).returncode:
-        pytest.skip(f"{PYTHON} has no llama_cpp with server, or no gguf: pip install -e '.[slow]'")
+        pytest.skip(f"{PYTHON} has no llama_cpp with server, or no gguf: pip install --group peers")
     folder = tmp_path_factory.mktemp("llama")
     model = folder / "tiny.gguf"
     subprocess.run([PYTHON, str(Path(__file__).with_name("tiny_gguf.py")), str(model)], check=True)
