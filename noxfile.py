@@ -43,7 +43,17 @@ def proofs(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """The quick suite with its coverage."""
     install(session)
-    session.run("pytest", "-q", "-n", "auto", "--dist", "worksteal", "--cov", "--cov-report", "term-missing:skip-covered")
+    session.run(
+        "pytest",
+        "-q",
+        "-n",
+        "auto",
+        "--dist",
+        "worksteal",
+        "--cov",
+        "--cov-report",
+        "term-missing:skip-covered",
+    )
 
 
 @nox.session

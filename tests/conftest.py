@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.command import Command
+from tests.rotation import POINT
 
 if TYPE_CHECKING:
     from tests.bench import Bench
+
+
+def pytest_report_header() -> str:
+    """Names the points of rotating sets, so that a run can be repeated."""
+    return f"BATCHLLM_TEST_POINT={POINT}"
 
 
 @pytest.fixture(autouse=True)

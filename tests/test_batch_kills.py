@@ -17,6 +17,8 @@ from batchllm.simulator import Running
 from tests.batch_jobs import FACTS, BatchJob, simulated
 from tests.batch_kills import Killed, killed_call, points_of
 
+pytestmark = pytest.mark.proof
+
 ROWS = 8
 
 

@@ -7,6 +7,8 @@ import pytest
 from batchllm import run
 from batchllm.simulator import SimulatorSettings, start_in_thread
 
+pytestmark = pytest.mark.proof
+
 FAULTS = {"429": 0.0125, "500": 0.0125, "reset": 0.0125, "cut": 0.0125}
 
 

@@ -11,6 +11,8 @@ from tests.limiter_bench.grants import FixedWindow, LeakyBucket
 from tests.limiter_bench.servers import BROKEN, Api, Faulty
 from tests.limiter_bench.world import Row
 
+pytestmark = pytest.mark.proof
+
 CASES: dict[str, Callable[[], s.Result]] = {
     **{
         f"S1 {kind} {rpm:g}": lambda k=kind, r=rpm: s.known_requests(k, r, 600.0 if r < 6000 else 120.0)

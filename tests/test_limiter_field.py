@@ -118,7 +118,7 @@ def test_a_short_window_that_was_spent_before_the_job_is_gone_on_with_when_it_tu
     assert_done_soon_after_the_turn(*seen, tells, rows=20, block_s=5)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.parametrize("left_s", [20.0, 45.0])
 @pytest.mark.parametrize("tells", TELLS)
 @scene(alone(lambda tells, left_s: SpentWindow(600, 60.0, left_s, tells), 200, limit_s=75))
@@ -154,7 +154,7 @@ def test_a_job_that_fits_into_what_is_shown_as_remaining_is_done_at_once(seen: S
     assert server.span_s <= 18
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.parametrize("seed", range(1, 9))
 @scene(alone(lambda seed: _buckets_of_a_minute(seed, charge=260), 300, "-c", 32, limit_s=75))
 def test_a_job_that_only_seems_to_fit_goes_on_at_the_pace_of_the_limit(seen: Seen, seed: int) -> None:
@@ -180,7 +180,7 @@ def _three_processes(folder: Path, delays_s: tuple[float, ...]) -> tuple[Buckets
         return server, [run.wait(75) for run in runs]
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.parametrize("delays_s", [(0, 0, 0), (0, 2, 4)], ids=["together", "one after another"])
 @scene(_three_processes)
 def test_three_processes_share_a_limit_without_a_standstill(
@@ -339,7 +339,7 @@ def test_tokens_that_bind_by_headers_are_used_from_the_first_seconds_on(seen: Se
     assert server.refused <= 2
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @scene(alone(lambda: Buckets(tokens=Bucket(60_000, size=10_000)), 500, limit_s=110))
 def test_tokens_that_bind_by_headers_are_used_to_at_least_95_percent(seen: Seen) -> None:
     """The bucket's 10,000 are free at the start and are not counted: what comes back in the span is the quota."""

@@ -40,6 +40,8 @@ from tests import test_runner_online as online
 from tests.limiter_worlds.spec import DAY_S, Limit, Spec
 from tests.limiter_worlds.world import Outcome, run
 
+pytestmark = pytest.mark.proof
+
 Patch = pytest.MonkeyPatch
 
 

@@ -44,14 +44,14 @@ def proof() -> list[Outcome]:
     return run_all([spec_of(seed) for seed in range(PROOF_FROM, PROOF_FROM + PROOF)])
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("what", OVERALL)
 def test_over_all_worlds_the_share_that_fails_is_small(proof: list[Outcome], what: str) -> None:
     assert overall(proof)[what] <= OVERALL[what] * PROOF, worst_of(proof)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_class_reaches_its_figures_or_falls_no_shorter_than_is_known(

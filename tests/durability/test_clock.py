@@ -10,6 +10,7 @@ import pytest
 from tests.durability.injection import CONCURRENCY, KILL, Point, finish, strace_options
 from tests.durability.scenario import Scenario
 from tests.durability.workers import Driver
+from tests.rotation import rotating
 
 DAY_S = 86_400.0
 CLOCKS = {
@@ -24,7 +25,7 @@ CLOCKS = {
 }
 
 
-@pytest.mark.parametrize("clock", CLOCKS)
+@pytest.mark.parametrize("clock", rotating(CLOCKS))
 def test_a_clock_that_jumps_changes_nothing(clock: str, quick_folder: Path) -> None:
     scenario = Scenario.make(quick_folder / "job")
     with Driver() as driver:

@@ -13,6 +13,8 @@ from tests.durability.injection import CONCURRENCY, KILL, Point, finish, strace_
 from tests.durability.scenario import Scenario
 from tests.durability.workers import Driver
 
+pytestmark = pytest.mark.proof
+
 # What each control breaks: the invariants of which at least one has to be named.
 AT_A_POWER_CUT = {
     "never_synced": ("I1", "I2", "I3"),

@@ -6,6 +6,8 @@ import pytest
 
 from tests.durability.injection import KILL, points_of, sweep
 
+pytestmark = pytest.mark.proof
+
 
 @pytest.mark.timeout(600)
 def test_a_run_killed_at_any_call_that_changes_a_file_is_finished_by_the_same_command(

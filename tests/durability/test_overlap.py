@@ -7,12 +7,13 @@ import pytest
 
 from tests.durability.checker import check_crash, check_finished
 from tests.durability.commands import CommandJob, kill, ledger_server, wait_for_requests
+from tests.rotation import rotating
 
 ROWS = 40
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("runs", [2, 3, 5, 8])
+@pytest.mark.parametrize("runs", rotating([2, 3, 5, 8]))
 def test_of_several_runs_at_once_one_works_and_the_others_exit_75(quick_folder: Path, runs: int) -> None:
     with ledger_server(quick_folder) as server:
         job = CommandJob.of(

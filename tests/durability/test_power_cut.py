@@ -8,6 +8,7 @@ from tests.durability.images import disk_before, images_of, record, recover_all
 from tests.durability.injection import EIO, FIRES_AT, KILL, Point, RunCounters, strace_options
 from tests.durability.scenario import TEXTS, Scenario
 from tests.durability.workers import Driver
+from tests.rotation import rotating
 
 CHECKPOINT_PAGES = 20
 """The log moves into the database every so many pages, which a small job would not reach otherwise."""
@@ -23,6 +24,7 @@ def cut_everywhere(scenario: Scenario, folder: Path, *, torn: int) -> RunCounter
     return counters
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(900)
 def test_a_power_cut_at_any_operation_costs_no_acknowledged_answer(
     strace: None, tmp_path: Path, quick_folder: Path
@@ -32,6 +34,7 @@ def test_a_power_cut_at_any_operation_costs_no_acknowledged_answer(
     assert counters.fired >= 800
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(900)
 def test_a_power_cut_while_a_dead_run_is_resumed_costs_no_acknowledged_answer(
     strace: None, tmp_path: Path, quick_folder: Path
@@ -44,7 +47,7 @@ def test_a_power_cut_while_a_dead_run_is_resumed_costs_no_acknowledged_answer(
     assert counters.fired >= 200
 
 
-@pytest.mark.parametrize("k", [4, 9, 14, 19, 24])
+@pytest.mark.parametrize("k", rotating([4, 9, 14, 19, 24]))
 def test_what_a_failed_sync_left_unwritten_was_never_acknowledged(
     k: int, strace: None, tmp_path: Path, quick_folder: Path
 ) -> None:

@@ -94,6 +94,7 @@ def check(outcomes: list[Outcome]) -> None:
         assert outcome.in_flight >= outcome.kills, "the runs were killed under load"
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(900)
 def test_100_random_kills_of_3000_rows_with_64_in_flight_and_5_percent_faults_lose_no_answer(
     quick_folder: Path,

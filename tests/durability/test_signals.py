@@ -19,6 +19,7 @@ from tests.durability.commands import (
     wait_for_requests,
 )
 from tests.durability.workers import ROOT
+from tests.rotation import rotating
 
 ROWS = 200
 CONCURRENCY = 16
@@ -31,7 +32,7 @@ def job_of(folder: Path, server: LedgerServer, latency_ms: float) -> CommandJob:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("number", STATUS, ids=lambda number: number.name)
+@pytest.mark.parametrize("number", rotating(STATUS), ids=lambda number: number.name)
 def test_one_signal_lets_what_is_in_flight_land_and_keeps_it(
     number: signal.Signals, quick_folder: Path
 ) -> None:
@@ -66,7 +67,7 @@ def seconds_of_a_second_signal(job: CommandJob, number: signal.Signals) -> float
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("number", STATUS, ids=lambda number: number.name)
+@pytest.mark.parametrize("number", rotating(STATUS), ids=lambda number: number.name)
 def test_a_second_signal_ends_the_run_within_two_seconds(number: signal.Signals, quick_folder: Path) -> None:
     with ledger_server(quick_folder) as server:
         job = job_of(quick_folder, server, latency_ms=300)
@@ -84,6 +85,7 @@ def test_a_second_signal_ends_the_run_within_two_seconds(number: signal.Signals,
         assert check_finished(job, most_maybe=2 * CONCURRENCY) == []
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(120)
 def test_a_signal_at_any_moment_of_a_run_ends_it_in_order(quick_folder: Path) -> None:
     """Also before its first request and while it writes: no traceback, nothing lost, a true exit status."""
