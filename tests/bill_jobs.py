@@ -18,7 +18,7 @@ from batchllm.errors import BudgetStop, JobError, StorageFailure
 from batchllm.job import Job
 from batchllm.journal import Journal, State
 from batchllm.limiter import Limiter
-from batchllm.online.online import Online
+from batchllm.online.loop import OnlineLoop
 from batchllm.plan.plan import Plan
 from batchllm.records import ChatRequest, Endpoint, Failure, Pace, Response, Row
 from batchllm.request import request_key
@@ -177,7 +177,7 @@ class VirtualJob:
             known=journal.planned() if plan_facts.continued else iter(()),
             counters=self.counters,
         )
-        road = Online(
+        road = OnlineLoop(
             client=self.client,
             limiter=Limiter(Pace(concurrency=8), charge="max_tokens", now=loop.time()),
             journal=journal,

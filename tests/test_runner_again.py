@@ -7,7 +7,7 @@ import pytest
 
 from batchllm.errors import Interrupted
 from batchllm.job import Job, assemble
-from batchllm.online.online import Online
+from batchllm.online.outcome import OutcomeHandler
 from batchllm.records import ChatRequest
 from batchllm.runner import run_job
 from tests.fakes import FakeClient, Outcome, answered, lost, status
@@ -143,11 +143,11 @@ def test_an_answer_that_a_crash_left_unread_is_read_as_its_own_row_asks(
         job = assemble("run", {**flags, **more}, {})
         return run_job(job, client=FakeClient(script, latency_s=0)).exit_status
 
-    def dies(self: Online, *outcome: object) -> None:
+    def dies(self: OutcomeHandler, *outcome: object) -> None:
         raise Bug
 
     with monkeypatch.context() as dead, pytest.raises(Bug):
-        dead.setattr(Online, "_land", dies)
+        dead.setattr(OutcomeHandler, "handle", dies)
         run(answered("no idea"))
     assert run(answered("negative")) == 1
     assert sent == [0, 1], "a paid answer is not paid again"

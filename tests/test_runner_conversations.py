@@ -16,7 +16,7 @@ from batchllm.counters import RunCounters
 from batchllm.errors import Interrupted
 from batchllm.journal import Entry, Journal, State
 from batchllm.limiter import Limiter
-from batchllm.online.online import Online
+from batchllm.online.loop import OnlineLoop
 from batchllm.plan import conversations
 from batchllm.plan.conversations import BROKEN, ConversationPlan, conversation_of
 from batchllm.records import ChatRequest, Pace, Row
@@ -90,7 +90,7 @@ class Hall:
             column="thread",
             all_rows=self.rows,
         )
-        sender = Online(
+        sender = OnlineLoop(
             client=self.client,
             limiter=Limiter(self._pace, charge="max_tokens", now=loop.time()),
             journal=journal,

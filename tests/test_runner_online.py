@@ -14,7 +14,7 @@ from batchllm.counters import Held, RunCounters
 from batchllm.errors import CannotWrite, Interrupted, JobError, Unavailable, UsageError
 from batchllm.journal import Journal, State
 from batchllm.limiter import Limiter
-from batchllm.online.online import Online
+from batchllm.online.loop import OnlineLoop
 from batchllm.plan.work_item import Settled, WorkItem
 from batchllm.records import ChatRequest, Failure, FailureKind, Pace, Paid, Response
 from batchllm.retry import RetryPolicy
@@ -40,7 +40,7 @@ class Trip:
         self.states: dict[int, State] = {}
         self.notes: dict[int, str] = {}
         self.ended_at = 0.0
-        self.sender: Online | None = None
+        self.sender: OnlineLoop | None = None
         self.settled: Settled = lambda item, answer, state: None
 
     def run(self, stop_at: float | None = None, second_at: float | None = None) -> "Trip":
@@ -60,7 +60,7 @@ class Trip:
                 for request, entry in zip(requests, admitted, strict=True)
             ]
 
-        self.sender = Online(
+        self.sender = OnlineLoop(
             client=self.client,
             limiter=Limiter(self.pace, charge="max_tokens", now=loop.time()),
             journal=journal,

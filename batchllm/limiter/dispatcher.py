@@ -98,12 +98,13 @@ class Limiter(Generic[T]):
             item: Any object; it is known by its identity until it is released.
             cost: What it takes of the grant.
             lane: Its model.
-            again: It has been tried before, and goes before new ones.
+            again: It has been tried before, and goes before new ones; in an outage, behind those not tried in it.
             not_before: When its backoff ends.
         """
         self._offered += 1
         queued = QueuedItem(item, cost, lane, self._offered)
-        self._lane(lane).push(queued, again=again, not_before=not_before)
+        behind = again and self.outage
+        self._lane(lane).push(queued, again=again, not_before=not_before, behind=behind)
 
     def withdraw_all(self) -> list[T]:
         """Takes out everything that waits; nothing was reserved for it, so nothing is left behind."""
@@ -317,6 +318,9 @@ class Limiter(Generic[T]):
         """The endpoint answered, so it is not down."""
         if self._breaker.succeeded(now, queued.sent_at, probe=queued.probe):
             self._concurrency.recover(now)
+            for lane in self._lanes.values():
+                if not lane.gate.closed:
+                    lane.queue.outage_over()
 
     def _retell_rate(self, now: float) -> None:
         """Tells the concurrency law what the limits allow."""

@@ -182,11 +182,11 @@ class Lane(Generic[T]):
         self._blocked_until = min(max(earliest, now + COALESCE_S), now + LONGEST_SLEEP_S)
         return self._blocked_until, None
 
-    def push(self, queued: QueuedItem[T], *, again: bool, not_before: float) -> None:
+    def push(self, queued: QueuedItem[T], *, again: bool, not_before: float, behind: bool = False) -> None:
         """Adds a queued to the line."""
         if again or len(self.queue) < LOOK_AHEAD:
             self._blocked_until = -math.inf  # it may fit where the others do not
-        self.queue.push(queued, again=again, not_before=not_before)
+        self.queue.push(queued, again=again, not_before=not_before, behind=behind)
 
     def _never_fits(self, amounts: tuple[float, ...]) -> str | None:
         for dimension, amount in zip(self.limits.dimensions, amounts, strict=True):
@@ -270,11 +270,10 @@ class Lane(Generic[T]):
             self._means_nothing = meaning is not Meaning.LIMIT
             self._contradicted = contradicted
             self._refused_sent_at = queued.sent_at
-        self.push(queued, again=True, not_before=0.0)
+        self.push(queued, again=True, not_before=0.0, behind=gate.closed and verdict.reason != "rate_limit")
         log.debug(
             "%s: refused (%s, %s) at %.3f, sent at %.3f, %s; closed until %.3f",
-            self.name, verdict.reason, meaning, now, queued.sent_at, "a new pause" if opened else "nothing new",
-            gate.until,
+            self.name, verdict.reason, meaning, now, queued.sent_at, ("nothing new", "a new pause")[opened], gate.until
         )  # fmt: skip
 
     def _row_waits(self, now: float, queued: QueuedItem[T], meaning: Meaning, pause_s: float | None) -> None:
@@ -313,6 +312,7 @@ class Lane(Generic[T]):
         limits, closed_at = self.limits, self.gate.closed_at
         assert closed_at is not None, "only a closed gate opens"
         self.gate.open(now)
+        self.queue.outage_over()
         self._blocked_until = -math.inf
         if self._reason == "slow_down":
             limits.slow_down(now)

@@ -7,6 +7,7 @@ from typing import Protocol
 from batchllm.answer import Reader
 from batchllm.budget.budget import NOTHING, Amount
 from batchllm.journal import State
+from batchllm.limiter import Cost
 from batchllm.records import Answer, ChatRequest, Failure, Response
 
 
@@ -39,6 +40,11 @@ class WorkItem:
     sent_at: float = 0.0
     ordinal: int = 0
     reserved: Amount = field(default=NOTHING)
+
+    @property
+    def cost(self) -> Cost:
+        """What its request takes of the limits."""
+        return Cost(self.request.prompt_tokens, self.request.max_tokens)
 
 
 class ChatSender(Protocol):

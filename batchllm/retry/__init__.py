@@ -12,13 +12,20 @@ inside a 200, a web page instead of JSON. What it decides follows one question: 
 """
 
 from batchllm.retry.durations import seconds
-from batchllm.retry.policy import ENDPOINTS_OWN, RetryPolicy, SameRejection, may_be_the_rows_own
+from batchllm.retry.policy import (
+    ENDPOINTS_OWN,
+    LONGEST_BACKOFF_S,
+    RetryPolicy,
+    SameRejection,
+    may_be_the_rows_own,
+)
 from batchllm.retry.reading import classify, retry_after
 from batchllm.retry.resets import structured
 from batchllm.retry.verdict import Disposition, Verdict
 
 __all__ = [
     "ENDPOINTS_OWN",
+    "LONGEST_BACKOFF_S",
     "Disposition",
     "RetryPolicy",
     "SameRejection",

@@ -25,7 +25,7 @@ from batchllm.journal import (
     check_folder,
 )
 from batchllm.limiter import Limiter
-from batchllm.online.online import Online
+from batchllm.online.loop import OnlineLoop
 from batchllm.plan.conversations import plan_of
 from batchllm.plan.plan import chosen_rows
 from batchllm.plan.reask import ReaskPolicy
@@ -197,7 +197,7 @@ class _Run:
             job.pace, charge=job.endpoint.charge, now=loop.time(), learned=journal.get("learned")
         )
         async with AsyncExitStack() as stack:
-            sender = Online(
+            sender = OnlineLoop(
                 client=self._client or LazyClient(job, stack),
                 limiter=limiter,
                 journal=journal,

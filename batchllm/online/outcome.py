@@ -1,0 +1,180 @@
+"""What a durable outcome means for its row, for the limiter and for the run.
+
+A row ends, goes again, or waits until it is known whose a refusal is; a job's trouble stops the run.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from batchllm.budget.early_stop import EarlyStop
+from batchllm.budget.meter import BudgetMeter
+from batchllm.counters import RunCounters
+from batchllm.errors import BudgetStop, ExitStatus, Unavailable, UsageError
+from batchllm.journal import Journal, State
+from batchllm.limiter import Limiter
+from batchllm.online.refusals import HeldRefusal, HeldRefusals
+from batchllm.plan.work_item import Reask, Settled, WorkItem
+from batchllm.records import Answer, Failure, Response
+from batchllm.retry import (
+    ENDPOINTS_OWN,
+    LONGEST_BACKOFF_S,
+    Disposition,
+    RetryPolicy,
+    SameRejection,
+    Verdict,
+    classify,
+    may_be_the_rows_own,
+)
+
+log = logging.getLogger("batchllm.runner")
+
+
+@dataclass(eq=False)
+class OutcomeHandler:
+    """Decides what becomes of a row once an outcome of it is durable.
+
+    Its fields are as in ``OnlineLoop``, which makes it; ``stop`` ends the run in order.
+    """
+
+    limiter: Limiter[WorkItem]
+    journal: Journal
+    retry: RetryPolicy
+    counters: RunCounters
+    settled: Settled
+    reask: Reask
+    meter: BudgetMeter
+    early_stop: EarlyStop
+    stop: Callable[[BaseException], None]
+    same_rejection: SameRejection = field(default_factory=SameRejection)
+    refusals: HeldRefusals = field(default_factory=HeldRefusals)
+
+    def handle(self, item: WorkItem, attempt_id: int, outcome: Response | Failure) -> None:
+        """Decides what a durable outcome means for its item."""
+        now = asyncio.get_running_loop().time()
+        verdict = classify(outcome)
+        if self.counters.before == 0 and self.same_rejection.stops(verdict):
+            self.stop(UsageError(f"the first rows were all refused alike: {verdict.message}"))
+        if verdict.disposition is Disposition.ANSWERED:
+            self._answered(item, attempt_id, outcome, now)
+            return
+        self.meter.settle(item.request, item.reserved, outcome)
+        match verdict.disposition:
+            case Disposition.REFUSED:
+                self.counters.refusals += 1
+                self.counters.last_refusal = verdict
+                self.limiter.refused(now, item, verdict, _headers(outcome))
+            case Disposition.REJECTED:
+                self._failed(item, outcome, verdict, now)
+                item.attempts += 1
+                self.give_up(item, _rejection(item, outcome, verdict), State.FAILED, attempt_id)
+            case Disposition.FATAL:
+                self._fatal(item, attempt_id, outcome, verdict, now)
+            case _:
+                self._failed(item, outcome, verdict, now)
+                if verdict.disposition is not Disposition.UNKNOWN and self.limiter.outage:
+                    # No attempt of its row, and the next probes are others'. An hour asked for is not waited for whole.
+                    asked_s = min(verdict.retry_after_s or 0.0, LONGEST_BACKOFF_S)
+                    self._offer_again(item, now + asked_s)
+                else:
+                    self._again(item, attempt_id, verdict, now)
+
+    def _answered(self, item: WorkItem, attempt_id: int, outcome: Response | Failure, now: float) -> None:
+        assert isinstance(outcome, Response), "only a response can be an answer"
+        answer = item.reader.read(outcome.status, outcome.body)
+        item.attempts += 1
+        self.fail_refused(item.sent_at)
+        cost = self.meter.settle(item.request, item.reserved, outcome, answer.usage)
+        self.counters.paid(answer.usage, cost)
+        self.counters.held.tokens += (answer.usage.prompt_tokens or 0) + (answer.usage.completion_tokens or 0)
+        self.counters.finish_reasons[answer.finish_reason or "none"] += 1
+        self.limiter.answered(now, item, outcome.headers, answer.usage)
+        self.limiter.released(now, item)
+        if answer.error is not None and (request := self.reask(item, answer)) is not None:
+            item.request = request
+            item.reasked += 1
+            self.counters.retries[answer.reason or "invalid"] += 1
+            self._offer_again(item, now)
+            return
+        self.counters.final(cost)
+        if (sentence := self.early_stop.saw(item.request.row_index, answer)) is not None:
+            self.stop(BudgetStop(sentence))
+        self.give_up(item, answer, State.ANSWERED if answer.error is None else State.FAILED, attempt_id)
+
+    def _failed(self, item: WorkItem, outcome: Response | Failure, verdict: Verdict, now: float) -> None:
+        self.limiter.failed(now, item, verdict, _headers(outcome))
+        self.limiter.released(now, item)
+
+    def _again(self, item: WorkItem, attempt_id: int, verdict: Verdict, now: float) -> None:
+        item.attempts += 1
+        if verdict.disposition is Disposition.UNKNOWN:
+            item.possibly_billed += 1
+            self.counters.possibly_billed += 1
+        delay_s = self.retry.delay_s(item.attempts, item.possibly_billed, verdict)
+        log.debug("row %d: %s, retry in %s s", item.request.row_index, verdict.reason, delay_s)
+        if delay_s is None:
+            answer = Answer(error=verdict.message, reason=verdict.reason)
+            self.give_up(item, answer, State.UNANSWERED, attempt_id)
+        else:
+            self.counters.retries[verdict.reason] += 1
+            self._offer_again(item, now + delay_s)
+
+    def _offer_again(self, item: WorkItem, not_before: float) -> None:
+        lane = item.request.model
+        self.limiter.offer(item, item.cost, lane=lane, again=True, not_before=not_before)
+
+    def give_up(self, item: WorkItem, answer: Answer, state: State, attempt_id: int | None = None) -> None:
+        """Settles a item, for good or until the next run."""
+        self._close(item, answer, state, attempt_id)
+        self.settled(item, answer, state)
+
+    def _close(self, item: WorkItem, answer: Answer, state: State, attempt_id: int | None) -> None:
+        self.journal.settle(item.request_id, state, attempt_id, item.earlier + item.attempts)
+        if state is State.UNANSWERED:
+            self.counters.unanswered += 1
+            self.counters.failed_by_reason[answer.reason or "unknown"] += 1
+        else:
+            self.counters.ended_with(answer)
+
+    def _fatal(
+        self, item: WorkItem, attempt_id: int, outcome: Response | Failure, verdict: Verdict, now: float
+    ) -> None:
+        """Before any success a refusal of key, model or URL is wrong use; after one it may be its row's alone."""
+        if self.counters.answers + self.counters.before == 0 or not may_be_the_rows_own(verdict):
+            self._failed(item, outcome, verdict, now)
+            wrong_use = (
+                verdict.exit_status is ExitStatus.USAGE and not self.counters.answers + self.counters.before
+            )
+            self.stop(UsageError(verdict.message) if wrong_use else Unavailable(verdict.message))
+            return
+        # An endpoint that refuses a row is not down, and its gate is open.
+        taken = self.counters.answers or self.limiter.outage
+        self._failed(
+            item, outcome, replace(verdict, disposition=Disposition.REJECTED) if taken else verdict, now
+        )
+        item.attempts += 1
+        refused = HeldRefusal(item, _rejection(item, outcome, verdict), attempt_id, now)
+        if item.earlier and self.counters.answers and not self.refusals.endpoints_own:
+            self.give_up(item, refused.answer, State.FAILED, attempt_id)  # it had its second chance
+        elif self.refusals.hold(refused):
+            self.stop(Unavailable(f"{ENDPOINTS_OWN} rows in a row were refused: {verdict.message}"))
+        else:
+            self.settled(item, refused.answer, State.UNANSWERED)
+
+    def fail_refused(self, sent_at: float = math.inf) -> None:
+        """Refused rows fail: a request that left after them shows that key, model and URL are good, or the run ends."""
+        for item, answer, attempt_id, _ in self.refusals.take(sent_at):
+            self._close(item, answer, State.FAILED, attempt_id)
+
+
+def _rejection(item: WorkItem, outcome: Response | Failure, verdict: Verdict) -> Answer:
+    """What a row gets that the endpoint will not have."""
+    if isinstance(outcome, Response):
+        return item.reader.read(outcome.status, outcome.body)
+    return Answer(error=verdict.message, reason=verdict.reason)
+
+
+def _headers(outcome: Response | Failure) -> Mapping[str, str]:
+    return outcome.headers if isinstance(outcome, Response) else {}
