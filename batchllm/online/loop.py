@@ -1,12 +1,13 @@
-"""The sender of single requests: items wait in the limiter, go out, land, and are retried or settled.
+"""Sends rows one request at a time: wait for the rate limit, send, store, then retry or finish.
 
-One coroutine feeds items from the plan into the limiter's bounded look-ahead, one dispatches what the limiter
-grants, and each request in flight is a task. The order of three steps is what the first promise rests on:
-the intent is durable before the request leaves; the raw answer is durable before anything reads it; only then
-is the slot free and the row counted. Those two waits for the disk are callbacks: what the journal makes durable
-together departs and lands together, without a task or a future for each row. A row's trouble ends in its item; a
-job's trouble stops the sender: no new request leaves, those in flight get a grace period, and everything that arrives
-is kept.
+One coroutine feeds work items from the plan into the limiter's bounded look-ahead, one sends what the limiter
+grants, and each request in flight is a task. The first promise rests on the order of three steps: the intent is
+durable before the request leaves; the raw reply is durable before anything reads it; only then is the slot free and
+the row counted. Waiting for the disk is done by callbacks: what the journal makes durable together is sent and
+handled together, without a task or a future for each row.
+
+A row's failure stays with its work item. A job's failure stops the loop: no new request leaves, those in flight get a
+grace period, and everything that arrives is kept.
 """
 
 import asyncio
@@ -31,12 +32,12 @@ from batchllm.retry import RetryPolicy
 OK = 200
 _NOT_SENT = Failure(FailureKind.UNSENT, "not sent: the run was stopped", Paid.NO, 0.0)
 LOOK_AHEAD = 512
-"""Tickets that wait in the limiter; enough to hide the journal's latency, few enough to weigh nothing."""
+"""Work items that wait in the limiter: enough to hide the journal's latency, few enough to need no memory."""
 
 
 @dataclass(eq=False, kw_only=True)
 class OnlineLoop:
-    """One run over the sender of single requests.
+    """One run in online mode.
 
     Args:
         client: Sends a request, returns an outcome.
@@ -44,11 +45,11 @@ class OnlineLoop:
         journal: Makes intents and answers durable.
         retry: Decides whether and when a failed attempt is tried again.
         counters: Counts.
-        grace_s: How long requests in flight may take to land once the run stops, whatever stops it.
-        settled: Called with each item that has its end.
-        reask: Makes the request that asks once more for an answer that did not validate, or ``None``.
-        meter: Holds requests to the budget, and says what answers cost; without one nothing bounds them.
-        early_stop: Stops a run whose first answers are of no use.
+        grace_s: How long requests in flight may still take once the run stops, whatever stops it.
+        settled: Called with each finished item.
+        reask: Makes the request that asks again for an answer that does not validate, or ``None``.
+        meter: Holds requests to the budget and prices answers; by default there is no budget.
+        early_stop: Stops a run whose first answers are all unusable.
     """
 
     client: ChatSender
@@ -70,14 +71,14 @@ class OnlineLoop:
         self._held: deque[WorkItem] = deque()
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
-        self._flights: set[asyncio.Future[Any]] = set()
+        self._in_flight: set[asyncio.Future[Any]] = set()
         self._saving = 0
         self._stopped_by: BaseException | None = None
         self._ends_at = math.inf
         self._aborted = False
 
     async def run(self, batches: AsyncIterator[Sequence[WorkItem]]) -> None:
-        """Brings every item to its end.
+        """Finishes every item.
 
         Raises:
             JobError: What stopped the job; everything received until then is in the journal.
@@ -86,18 +87,18 @@ class OnlineLoop:
         feeder.add_done_callback(self._watch)
         try:
             await self._dispatch(feeder)
-        except BaseException as error:  # noqa: BLE001 - raised below, once what is in flight has landed
+        except BaseException as error:  # noqa: BLE001 - raised below, once what is in flight has been handled
             self.stop(error)
         feeder.cancel()
         await asyncio.gather(feeder, return_exceptions=True)
-        await self._land_all()
+        await self._finish_in_flight()
         if self._stopped_by is not None:
             raise self._stopped_by
 
     def stop(self, error: BaseException) -> None:
-        """Ends the run in order: nothing new leaves, what is in flight may land.
+        """Stops the run in order: nothing new leaves, and what is in flight gets the grace period.
 
-        The first reason counts, for the exit status too, and the grace period begins with it.
+        The first reason counts, also for the exit status.
         """
         if self._stopped_by is None:
             self._stopped_by = error
@@ -105,15 +106,15 @@ class OnlineLoop:
         self._wake.set()
 
     def abort(self) -> None:
-        """Ends the grace period: what is in flight is given up, what was received is kept."""
+        """Ends the grace period: requests in flight are cancelled, replies already received are kept."""
         self._aborted = True
-        self._give_up_flights()
+        self._cancel_in_flight()
 
-    def _give_up_flights(self) -> None:
-        """Cancels what was sent; intents on their way to the disk get there, or they would look sent."""
-        for flight in self._flights:
-            if isinstance(flight, asyncio.Task):
-                flight.cancel()
+    def _cancel_in_flight(self) -> None:
+        """Cancels what was sent. Intents on their way to the disk are left alone, or they would look sent."""
+        for task in self._in_flight:
+            if isinstance(task, asyncio.Task):
+                task.cancel()
 
     async def _feed(self, batches: AsyncIterator[Sequence[WorkItem]]) -> None:
         async for items in batches:
@@ -132,10 +133,10 @@ class OnlineLoop:
             for item, message in poll.too_large:
                 self._never_sent(item, message)
             if poll.grants or self._held:
-                self._launch(poll.grants)
+                self._send_granted(poll.grants)
             if self.limiter.waiting < LOOK_AHEAD:
                 self._room.set()
-            if feeder.done() and not (self._held or self.limiter.waiting or self._flights or self._saving):
+            if feeder.done() and not (self._held or self.limiter.waiting or self._in_flight or self._saving):
                 self._outcomes.fail_refused()
                 return
             timer = None if poll.wake_at is None else loop.call_at(poll.wake_at, self._wake.set)
@@ -143,19 +144,19 @@ class OnlineLoop:
             if timer is not None:
                 timer.cancel()
 
-    async def _land_all(self) -> None:
-        """Waits for what is in flight, for the grace period at most, gives up the rest, and lands what arrived."""
+    async def _finish_in_flight(self) -> None:
+        """Waits for requests in flight, at most for the grace period; cancels the rest; handles what arrived."""
         loop = asyncio.get_running_loop()
-        while self._flights and not self._aborted and (left_s := self._ends_at - loop.time()) > 0:
-            await asyncio.wait(self._flights, timeout=None if left_s == math.inf else left_s)
-        while self._flights:
-            self._give_up_flights()
-            await asyncio.wait(self._flights)
+        while self._in_flight and not self._aborted and (left_s := self._ends_at - loop.time()) > 0:
+            await asyncio.wait(self._in_flight, timeout=None if left_s == math.inf else left_s)
+        while self._in_flight:
+            self._cancel_in_flight()
+            await asyncio.wait(self._in_flight)
         if self._saving:
             await asyncio.gather(self.journal.flush(), return_exceptions=True)
 
-    def _launch(self, granted: Sequence[WorkItem]) -> None:
-        """Sends what the budget holds; the rest waits until what is in flight has cost less than it might have."""
+    def _send_granted(self, granted: Sequence[WorkItem]) -> None:
+        """Sends what the budget allows; the rest waits until requests in flight release what they reserved."""
         held = self._held
         held.extend(granted)
         ready: list[WorkItem] = []
@@ -164,24 +165,24 @@ class OnlineLoop:
             item.reserved = reserved
             ready.append(item)
         if not ready:
-            if not self._flights and not self._saving:
+            if not self._in_flight and not self._saving:
                 left = self.counters.rows - self.counters.ended
                 rows = "one row" if left == 1 else f"{left:,} rows"
                 self.stop(BudgetStop(f"{self.meter.shortage(held[0].request)} with the {rows} left"))
             return
         intents = [(t.request_id, t.request.body if t.reasked else None) for t in ready]
-        departure = self.journal.intend(intents)
-        self._flights.add(departure)
-        departure.add_done_callback(partial(self._depart, ready))
+        intended = self.journal.intend(intents)
+        self._in_flight.add(intended)
+        intended.add_done_callback(partial(self._send_group, ready))
 
     def _watch(self, task: "asyncio.Future[Any]") -> None:
-        self._flights.discard(task)
+        self._in_flight.discard(task)
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             self.stop(error)
 
-    def _depart(self, items: Sequence[WorkItem], intended: "asyncio.Future[list[int]]") -> None:
-        """The intents of a group are durable: its requests leave, each in a task."""
+    def _send_group(self, items: Sequence[WorkItem], intended: "asyncio.Future[list[int]]") -> None:
+        """Sends the requests of a group whose intents are durable, each in a task."""
         self._watch(intended)
         if intended.cancelled() or intended.exception() is not None:
             return
@@ -189,11 +190,11 @@ class OnlineLoop:
             if self._stopped_by is not None:
                 self._save(item, attempt_id, _NOT_SENT)
                 continue
-            flight = asyncio.create_task(self._fly(item, attempt_id))
-            self._flights.add(flight)
-            flight.add_done_callback(self._watch)
+            task = asyncio.create_task(self._send(item, attempt_id))
+            self._in_flight.add(task)
+            task.add_done_callback(self._watch)
 
-    async def _fly(self, item: WorkItem, attempt_id: int) -> None:
+    async def _send(self, item: WorkItem, attempt_id: int) -> None:
         if self._stopped_by is not None:
             outcome: Response | Failure = _NOT_SENT
         else:
@@ -204,7 +205,7 @@ class OnlineLoop:
             self.counters.leaves(item.sent_at)
             outcome = await self.client.send(item.request)
         if isinstance(outcome, Response) and outcome.status == OK:
-            # Whoever takes the slot is granted later, so its intent stands behind this answer in the journal's queue.
+            # The slot's next request is granted later, so its intent is behind this reply in the journal's queue.
             self.limiter.landed(item)
             self._wake.set()
         self._save(item, attempt_id, outcome)
@@ -216,7 +217,7 @@ class OnlineLoop:
     def _saved(
         self, item: WorkItem, attempt_id: int, outcome: Response | Failure, error: Exception | None
     ) -> None:
-        """An outcome is durable, or will not be."""
+        """Handles an outcome that is durable, or that could not be saved."""
         self._saving -= 1
         try:
             if error is not None:
@@ -225,13 +226,13 @@ class OnlineLoop:
                 self.meter.settle(item.request, item.reserved, outcome)
             else:
                 self._outcomes.handle(item, attempt_id, outcome)
-        except Exception as trouble:  # noqa: BLE001 - it is the run's; the rest of the group has to land
+        except Exception as trouble:  # noqa: BLE001 - stops the run; the rest of the group is still handled
             self.stop(trouble)
         self._wake.set()
 
     def _never_sent(self, item: WorkItem, message: str) -> None:
-        """Ends a item that no limit will ever hold; the row keeps the reason, since there is no reply to read."""
+        """Fails an item that is larger than any limit; its row keeps the reason, since there is no reply."""
         noted = self.journal.admit([(item.request.row_index, None, f"too_large\n{message}")])
-        self._flights.add(noted)
+        self._in_flight.add(noted)
         noted.add_done_callback(self._watch)
-        self._outcomes.give_up(item, Answer(error=message, reason="too_large"), State.FAILED)
+        self._outcomes.finish(item, Answer(error=message, reason="too_large"), State.FAILED)

@@ -1,6 +1,6 @@
-"""What a durable outcome means for its row, for the limiter and for the run.
+"""Decides what a durable outcome means for its row, the limiter and the run.
 
-A row ends, goes again, or waits until it is known whose a refusal is; a job's trouble stops the run.
+A row is finished, retried, or held until it is known whether a refusal is its own. A job's failure stops the run.
 """
 
 import asyncio
@@ -34,9 +34,9 @@ log = logging.getLogger("batchllm.runner")
 
 @dataclass(eq=False)
 class OutcomeHandler:
-    """Decides what becomes of a row once an outcome of it is durable.
+    """Decides what happens to a row once an outcome of it is durable.
 
-    Its fields are as in ``OnlineLoop``, which makes it; ``stop`` ends the run in order.
+    The fields are those of ``OnlineLoop``; ``stop`` stops the run in order.
     """
 
     limiter: Limiter[WorkItem]
@@ -52,7 +52,7 @@ class OutcomeHandler:
     refusals: HeldRefusals = field(default_factory=HeldRefusals)
 
     def handle(self, item: WorkItem, attempt_id: int, outcome: Response | Failure) -> None:
-        """Decides what a durable outcome means for its item."""
+        """Finishes, retries or holds the item of a durable outcome, or stops the run."""
         now = asyncio.get_running_loop().time()
         verdict = classify(outcome)
         if self.counters.before == 0 and self.same_rejection.stops(verdict):
@@ -69,17 +69,17 @@ class OutcomeHandler:
             case Disposition.REJECTED:
                 self._failed(item, outcome, verdict, now)
                 item.attempts += 1
-                self.give_up(item, _rejection(item, outcome, verdict), State.FAILED, attempt_id)
+                self.finish(item, _rejection(item, outcome, verdict), State.FAILED, attempt_id)
             case Disposition.FATAL:
                 self._fatal(item, attempt_id, outcome, verdict, now)
             case _:
                 self._failed(item, outcome, verdict, now)
                 if verdict.disposition is not Disposition.UNKNOWN and self.limiter.outage:
-                    # No attempt of its row, and the next probes are others'. An hour asked for is not waited for whole.
+                    # An outage uses up no attempt, and other rows probe next. A long Retry-After is cut short.
                     asked_s = min(verdict.retry_after_s or 0.0, LONGEST_BACKOFF_S)
                     self._offer_again(item, now + asked_s)
                 else:
-                    self._again(item, attempt_id, verdict, now)
+                    self._retry(item, attempt_id, verdict, now)
 
     def _answered(self, item: WorkItem, attempt_id: int, outcome: Response | Failure, now: float) -> None:
         assert isinstance(outcome, Response), "only a response can be an answer"
@@ -101,13 +101,13 @@ class OutcomeHandler:
         self.counters.final(cost)
         if (sentence := self.early_stop.saw(item.request.row_index, answer)) is not None:
             self.stop(BudgetStop(sentence))
-        self.give_up(item, answer, State.ANSWERED if answer.error is None else State.FAILED, attempt_id)
+        self.finish(item, answer, State.ANSWERED if answer.error is None else State.FAILED, attempt_id)
 
     def _failed(self, item: WorkItem, outcome: Response | Failure, verdict: Verdict, now: float) -> None:
         self.limiter.failed(now, item, verdict, _headers(outcome))
         self.limiter.released(now, item)
 
-    def _again(self, item: WorkItem, attempt_id: int, verdict: Verdict, now: float) -> None:
+    def _retry(self, item: WorkItem, attempt_id: int, verdict: Verdict, now: float) -> None:
         item.attempts += 1
         if verdict.disposition is Disposition.UNKNOWN:
             item.possibly_billed += 1
@@ -116,7 +116,7 @@ class OutcomeHandler:
         log.debug("row %d: %s, retry in %s s", item.request.row_index, verdict.reason, delay_s)
         if delay_s is None:
             answer = Answer(error=verdict.message, reason=verdict.reason)
-            self.give_up(item, answer, State.UNANSWERED, attempt_id)
+            self.finish(item, answer, State.UNANSWERED, attempt_id)
         else:
             self.counters.retries[verdict.reason] += 1
             self._offer_again(item, now + delay_s)
@@ -125,8 +125,8 @@ class OutcomeHandler:
         lane = item.request.model
         self.limiter.offer(item, item.cost, lane=lane, again=True, not_before=not_before)
 
-    def give_up(self, item: WorkItem, answer: Answer, state: State, attempt_id: int | None = None) -> None:
-        """Settles a item, for good or until the next run."""
+    def finish(self, item: WorkItem, answer: Answer, state: State, attempt_id: int | None = None) -> None:
+        """Finishes an item, for good or until the next run."""
         self._close(item, answer, state, attempt_id)
         self.settled(item, answer, state)
 
@@ -141,7 +141,7 @@ class OutcomeHandler:
     def _fatal(
         self, item: WorkItem, attempt_id: int, outcome: Response | Failure, verdict: Verdict, now: float
     ) -> None:
-        """Before any success a refusal of key, model or URL is wrong use; after one it may be its row's alone."""
+        """Handles a refusal of key, model or URL: wrong use before any success, perhaps the row's own after one."""
         if self.counters.answers + self.counters.before == 0 or not may_be_the_rows_own(verdict):
             self._failed(item, outcome, verdict, now)
             wrong_use = (
@@ -149,7 +149,7 @@ class OutcomeHandler:
             )
             self.stop(UsageError(verdict.message) if wrong_use else Unavailable(verdict.message))
             return
-        # An endpoint that refuses a row is not down, and its gate is open.
+        # An endpoint that refuses a row is not down.
         taken = self.counters.answers or self.limiter.outage
         self._failed(
             item, outcome, replace(verdict, disposition=Disposition.REJECTED) if taken else verdict, now
@@ -157,20 +157,20 @@ class OutcomeHandler:
         item.attempts += 1
         refused = HeldRefusal(item, _rejection(item, outcome, verdict), attempt_id, now)
         if item.earlier and self.counters.answers and not self.refusals.endpoints_own:
-            self.give_up(item, refused.answer, State.FAILED, attempt_id)  # it had its second chance
+            self.finish(item, refused.answer, State.FAILED, attempt_id)  # a second run refused it again
         elif self.refusals.hold(refused):
             self.stop(Unavailable(f"{ENDPOINTS_OWN} rows in a row were refused: {verdict.message}"))
         else:
             self.settled(item, refused.answer, State.UNANSWERED)
 
     def fail_refused(self, sent_at: float = math.inf) -> None:
-        """Refused rows fail: a request that left after them shows that key, model and URL are good, or the run ends."""
+        """Fails the rows held since before ``sent_at``, when a request left that succeeded; all of them by default."""
         for item, answer, attempt_id, _ in self.refusals.take(sent_at):
             self._close(item, answer, State.FAILED, attempt_id)
 
 
 def _rejection(item: WorkItem, outcome: Response | Failure, verdict: Verdict) -> Answer:
-    """What a row gets that the endpoint will not have."""
+    """Returns the failed answer of a row that the endpoint rejected."""
     if isinstance(outcome, Response):
         return item.reader.read(outcome.status, outcome.body)
     return Answer(error=verdict.message, reason=verdict.reason)

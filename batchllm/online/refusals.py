@@ -1,8 +1,8 @@
-"""HeldRefusals of key, model or URL in a job whose requests have succeeded before: of a row, or of the endpoint?
+"""Holds rows that were refused for key, model or URL until it is known whether the row or the endpoint is to blame.
 
-A web firewall, a moderation rule or a missing ability ("no endpoints found that support image input") refuses
-single rows with 401, 403 or 404; a revoked key refuses every row with the same. One refusal does not tell them
-apart, the next ones do: a success in between shows that key, model and URL are still good.
+A web firewall, a moderation rule or a missing ability ("no endpoints found that support image input") refuses single
+rows with 401, 403 or 404; a revoked key refuses every row with the same. A later success shows that key, model and URL
+are still good; several refusals in a row show that they are not.
 """
 
 import math
@@ -14,11 +14,11 @@ from batchllm.retry import ENDPOINTS_OWN
 
 
 class HeldRefusal(NamedTuple):
-    """A refused row that waits for the judgement.
+    """A refused row whose failure is not decided yet.
 
     Attributes:
         item: The row.
-        answer: What it gets if the refusal is its own.
+        answer: The row's failure, if the refusal is its own.
         attempt_id: The attempt that was refused.
         at: When the refusal arrived, in the loop's time.
     """
@@ -30,10 +30,10 @@ class HeldRefusal(NamedTuple):
 
 
 class HeldRefusals:
-    """Holds refused rows until it is known whose the refusal is.
+    """Holds refused rows until it is known who is refused.
 
     Attributes:
-        endpoints_own: The endpoint refuses every row; what it refused, and still refuses, stays unfinished.
+        endpoints_own: The endpoint refuses every row; refused rows stay unfinished.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class HeldRefusals:
         self._in_a_row = 0
 
     def hold(self, refused: HeldRefusal) -> bool:
-        """Holds one more row; ``True`` once the endpoint is seen to refuse all of them."""
+        """Holds one more row; returns ``True`` once the endpoint is seen to refuse every row."""
         if not self.endpoints_own:
             self._held.append(refused)
             self._in_a_row += 1
@@ -52,11 +52,10 @@ class HeldRefusals:
         return self.endpoints_own
 
     def take(self, sent_at: float = math.inf) -> list[HeldRefusal]:
-        """Takes out the rows whose refusal is their own: a request has succeeded, or the run ends.
+        """Takes out the rows whose refusal is their own, because a request has succeeded or the run ends.
 
         Args:
-            sent_at: When the request left that succeeded; what was refused later may be refused for a reason that
-                it did not meet yet, and waits for a later one.
+            sent_at: When the successful request left. Rows refused after that stay held: the reason may be newer.
         """
         self._in_a_row = 0
         if not self._held:
