@@ -188,6 +188,20 @@ def test_a_cap_is_tried_again_after_half_a_minute_by_one_more() -> None:
     assert refusals.cap == 3
 
 
+def test_a_cap_that_rises_beyond_what_is_counted_is_given_up() -> None:
+    endpoint = Endpoint()
+    for _ in range(6):
+        endpoint.let_in(beside=1)
+        endpoint.refuse(beside=2)
+    refusals, caps = endpoint.refusals, []
+    while (cap := refusals.cap) is not None:
+        caps.append(cap)
+        refusals.room(refusals.cap_at + CAP_RESTS_S + 1.0, cap)
+    assert caps == list(range(2, 65))
+    endpoint.refuse(beside=70)
+    assert refusals.cap is None
+
+
 def test_a_refusal_of_the_only_request_in_flight_denies_a_cap() -> None:
     endpoint = Endpoint()
     for _ in range(6):

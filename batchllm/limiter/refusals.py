@@ -252,6 +252,9 @@ class Refusals(Generic[T]):
         if self.cap is None:
             return None
         if now - self.cap_at > self._cap_rests_s and in_flight >= self.cap:
+            if self.cap == _MOST_BESIDE:
+                self.cap = None  # more is not told apart, so it is left to what buys throughput
+                return None
             self.cap, self.cap_at, self._cap_rests_s = self.cap + 1, now, CAP_RISES_S
         return self.cap - in_flight
 
