@@ -109,7 +109,7 @@ def test_files_are_kept_listed_and_deleted() -> None:
         )
         assert (await client.call("GET", f"/files/{file['id']}")) == (200, file)
         assert (await client.call("GET", f"/files/{file['id']}/content")) == (200, content)
-        assert (await client.call("GET", "/files?purpose=batch"))[1]["data"] == [file]
+        assert (await client.call("GET", "/files"))[1]["data"] == [file]
         assert (await client.call("DELETE", f"/files/{file['id']}"))[1]["deleted"] is True
         for path in (f"/files/{file['id']}", f"/files/{file['id']}/content", "/files/none"):
             assert (await client.call("GET", path))[0] == 404

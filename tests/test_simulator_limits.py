@@ -1,13 +1,12 @@
 """The limits of the simulator, told the time."""
 
 import re
-from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchllm.simulator.faults import draw_fault, draw_latency_s, uniform
+from batchllm.simulator.faults import draw_fault, draw_latency_s
 from batchllm.simulator.limits import PERIOD_S, RateLimits, go_duration
 
 
@@ -109,10 +108,3 @@ def test_latency_has_its_median_and_a_long_tail() -> None:
     assert drawn[10_000] == pytest.approx(0.5, rel=0.03)
     assert drawn[19_800] / drawn[10_000] == pytest.approx(3.2, rel=0.1)
     assert draw_latency_s(1, 1, 0.0) == 0.0
-
-
-def test_draws_fill_the_interval_evenly() -> None:
-    drawn = sorted(uniform(seed, n) for seed in range(20) for n in range(500))
-    assert drawn[0] > 0
-    assert drawn[-1] < 1
-    assert max(b - a for a, b in pairwise(drawn)) < 0.003

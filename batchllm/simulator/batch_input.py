@@ -9,26 +9,25 @@ from typing import Any
 
 import orjson
 
-from batchllm.simulator.errors import missing, not_json, unsupported
+from batchllm.simulator.errors import missing, unsupported
 
-ENDPOINTS = ("/v1/chat/completions", "/chat/completions")  # the second is Azure's
+ENDPOINT = "/v1/chat/completions"
 _DAY_S = 86_400
 _MOST_ERRORS = 100
 _LINES_AT_ONCE = 500  # before other requests get their turn
-_MOMENTS = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
 
 
-def new_batch(request: Any, identity: str) -> dict[str, Any]:
+def new_batch(request: Mapping[str, Any], identity: str) -> dict[str, Any]:
     """Returns the batch object as it is on creation.
 
     Raises:
         ApiError: 400, the request to create it is wrong.
     """
-    if not isinstance(request, dict):
-        raise not_json("it is not an object")
-    for name, allowed in (("endpoint", ENDPOINTS), ("completion_window", ("24h",))):
-        if request.get(name) not in allowed:
-            raise unsupported(name, request.get(name), allowed) if request.get(name) else missing(name)
+    for name, supported in (("input_file_id", None), ("endpoint", ENDPOINT), ("completion_window", "24h")):
+        if name not in request:
+            raise missing(name)
+        if supported and request[name] != supported:
+            raise unsupported(name, request[name], (supported,))
     now = int(time.time())
     return {
         "id": identity,
@@ -43,7 +42,6 @@ def new_batch(request: Any, identity: str) -> dict[str, Any]:
         "error_file_id": None,
         "created_at": now,
         "expires_at": now + _DAY_S,
-        **{f"{moment}_at": None for moment in _MOMENTS},
         "request_counts": {"total": 0, "completed": 0, "failed": 0},
         "usage": {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0},
         "metadata": request.get("metadata"),
@@ -65,15 +63,15 @@ class BatchInput:
         self.model: str | None = None
         self.tokens = 0
         self.errors: list[dict[str, Any]] = []
+        self._seen: set[object] = set()
 
-    async def read(self, path: Path, endpoint: str, max_requests: int) -> None:
-        """Checks every line of the file for a batch to ``endpoint``."""
-        seen: set[str] = set()
+    async def read(self, path: Path, max_requests: int) -> None:
+        """Checks every line of the file."""
         offset = 0
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    self._check(line, number, endpoint, seen)
+                    self._check(line, number)
                     self.offsets.append(offset)
                 offset += len(line)
                 if number % _LINES_AT_ONCE == 0:
@@ -84,7 +82,7 @@ class BatchInput:
             message = f"The batch holds {len(self.offsets)} requests; at most {max_requests} are allowed."
             self._add("too_many_tasks", message)
 
-    def _check(self, line: bytes, number: int, endpoint: str, seen: set[str]) -> None:
+    def _check(self, line: bytes, number: int) -> None:
         self.tokens += len(line) // 4
         try:
             request = orjson.loads(line)
@@ -94,18 +92,16 @@ class BatchInput:
             self._add("invalid_json_line", "This line is not parseable as valid JSON.", number)
             return
         name, model = request.get("custom_id"), request["body"].get("model")
-        if not isinstance(name, str) or not name:
+        self.model = self.model or model
+        if not isinstance(name, str):
             self._add("missing_required_parameter", "Missing required parameter: 'custom_id'.", number)
-        elif name in seen:
-            message = f"The custom_id '{name}' is used more than once in this batch."
-            self._add("duplicate_custom_id", message, number)
-        seen.add(str(name))
+        elif name in self._seen:
+            self._add("duplicate_custom_id", f"The custom_id '{name}' is used more than once.", number)
+        self._seen.add(str(name))
         if request.get("method") != "POST":
             self._add("invalid_method", "The method of every line must be POST.", number)
-        if request.get("url") != endpoint:
-            message = f"The URL provided for this request does not match the batch endpoint {endpoint}."
-            self._add("mismatched_url", message, number)
-        self.model = self.model or model
+        if request.get("url") != ENDPOINT:
+            self._add("mismatched_url", f"The URL of every line must be {ENDPOINT}.", number)
         if model != self.model:
             message = f"This batch is for {self.model}, but this line asks for {model}: one model a batch."
             self._add("mismatched_model", message, number)

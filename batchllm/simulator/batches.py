@@ -8,6 +8,7 @@ by their offset, so that a batch of 50,000 requests costs a list of numbers.
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -18,7 +19,7 @@ import orjson
 from batchllm.simulator.batch_input import BatchInput, new_batch
 from batchllm.simulator.completion import CompletionBuilder
 from batchllm.simulator.errors import ApiError
-from batchllm.simulator.faults import injected_error, uniform
+from batchllm.simulator.faults import injected_error, random_of
 from batchllm.simulator.files import FileStore
 from batchllm.simulator.ledger import Ledger
 from batchllm.simulator.settings import SimulatorSettings
@@ -26,7 +27,6 @@ from batchllm.simulator.validation import check
 
 FINAL = frozenset({"completed", "failed", "expired", "cancelled"})
 _LINES_AT_ONCE = 50  # before other requests get their turn
-_FAILURE = 3  # the stream of draws that decides which requests fail
 _EXPIRED = {
     "code": "batch_expired",
     "message": "This request could not be executed before the completion window expired.",
@@ -76,14 +76,14 @@ class SimulatedBatches:
         self._batches: dict[str, SimulatedBatch] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
-    def create(self, request: Any) -> dict[str, Any]:
+    def create(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Creates a batch; what is in its file is checked later.
 
         Raises:
             ApiError: The request itself is wrong, or its file does not exist.
         """
         state = new_batch(request, f"batch_simulator{self._ledger.batches + 1:06}")
-        batch = SimulatedBatch(state, self._files[state["input_file_id"]].path)
+        batch = SimulatedBatch(state, self._files.path(state["input_file_id"]))
         self._ledger.batches += 1
         self._batches[state["id"]] = batch
         self._tasks.append(asyncio.create_task(self._run(batch)))
@@ -137,7 +137,7 @@ class SimulatedBatches:
     async def _run(self, batch: SimulatedBatch) -> None:
         seconds = self._settings.seconds
         await batch.wait(seconds / 10)
-        await batch.input.read(batch.source, batch.state["endpoint"], self._settings.max_requests)
+        await batch.input.read(batch.source, self._settings.max_requests)
         batch.state["model"] = batch.input.model
         errors = batch.input.errors or self._enqueued_too_much(batch)
         if errors and not batch.cancelled.is_set():
@@ -176,9 +176,12 @@ class SimulatedBatches:
         fraction = self._settings.expire_after_fraction
         allowed = len(order) if fraction is None else int(len(order) * fraction)
         ended = "completed" if fraction is None else "expired"
-        output_path, output = self._files.open()
-        errors_path, errors = self._files.open()
-        with batch.source.open("rb") as source, output, errors:
+        paths = {"output": self._files.new_path(), "error": self._files.new_path()}
+        with (
+            batch.source.open("rb") as source,
+            paths["output"].open("wb") as output,
+            paths["error"].open("wb") as errors,
+        ):
             for at, offset in enumerate(order):
                 if at % _LINES_AT_ONCE == 0:
                     await batch.wait(seconds * min(_LINES_AT_ONCE, len(order) - at) / len(order))
@@ -187,7 +190,7 @@ class SimulatedBatches:
                     break
                 source.seek(offset)
                 self._finish(batch, source.readline(), output, errors, at, expired=at >= allowed)
-        for name, path in (("output", output_path), ("error", errors_path)):
+        for name, path in paths.items():
             if path.stat().st_size and not self._settings.missing_files:
                 kept = self._files.add(path, f"{batch.state['id']}_{name}.jsonl", "batch_output")
                 batch.state[f"{name}_file_id"] = kept["id"]
@@ -220,14 +223,13 @@ class SimulatedBatches:
     ) -> tuple[int, dict[str, Any]]:
         try:
             check(request, self._models)
-            if uniform(self._seed, at, _FAILURE) < self._settings.failure_rate:
+            if random_of(self._seed, at, "failure").random() < self._settings.failure_rate:
                 raise injected_error(500, 0.0)
-            done = self._builder.build(request, raw, number, int(time.time()))
+            body = self._builder.build(request, raw, number, int(time.time()))
         except ApiError as error:
             return error.status, error.body()
         usage = batch.state["usage"]
-        usage["input_tokens"] += done.prompt_tokens
-        usage["output_tokens"] += done.completion_tokens
-        usage["total_tokens"] += done.prompt_tokens + done.completion_tokens
-        self._ledger.charge(done.prompt_tokens, done.completion_tokens)
-        return 200, done.body
+        for name, source in (("input", "prompt"), ("output", "completion"), ("total", "total")):
+            usage[f"{name}_tokens"] += body["usage"][f"{source}_tokens"]
+        self._ledger.charge(body["usage"])
+        return 200, body

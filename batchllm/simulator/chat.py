@@ -10,7 +10,7 @@ import orjson
 from aiohttp import web
 
 from batchllm.simulator.completion import CompletionBuilder, limited_tokens
-from batchllm.simulator.errors import ApiError, not_json
+from batchllm.simulator.errors import ApiError, parsed
 from batchllm.simulator.faults import (
     CONNECTION_FAULTS,
     draw_fault,
@@ -58,21 +58,18 @@ class Chat:
         self._ledger = ledger
         self._script = script
         self._limits: dict[str, RateLimits] = {}
-        self._limited = (settings.requests_per_minute, settings.tokens_per_minute) != (None, None)
         self._closing = asyncio.Event()
 
     def close(self) -> None:
         """Closes the connections of requests that are never answered."""
         self._closing.set()
 
-    async def answer(
-        self, request: web.BaseRequest, raw: bytes, deployment: str | None
-    ) -> web.StreamResponse:
+    async def answer(self, request: web.BaseRequest, raw: bytes) -> web.StreamResponse:
         """Answers one request, or fails it as the settings say."""
         number = self._ledger.arrive()
         headers = {"x-request-id": f"req_{number:016x}", "content-type": "application/json"}
         try:
-            return await self._answer(request, raw, self._parsed(raw, deployment), number, headers)
+            return await self._answer(request, raw, number, headers)
         except ApiError as error:
             if error.code != "rate_limit_exceeded" and "x-simulator-injected" not in error.headers:
                 self._ledger.rejected += 1
@@ -85,32 +82,29 @@ class Chat:
             self._ledger.in_flight -= 1
 
     async def _answer(
-        self, request: web.BaseRequest, raw: bytes, body: dict[str, Any], number: int, headers: dict[str, str]
+        self, request: web.BaseRequest, raw: bytes, number: int, headers: dict[str, str]
     ) -> web.StreamResponse:
-        settings = self._settings
+        settings, body = self._settings, parsed(raw)
+        check(body, settings.models)
         self._admit(body, headers)
-        scripted = self._script(body) if self._script else None
-        if scripted:
-            fault, delay_s = scripted.fault, scripted.delay_s
-        else:
-            fault = draw_fault(settings.seed, number, settings.error_rate)
-            delay_s = draw_latency_s(settings.seed, number, settings.latency_s)
+        scripted = (self._script(body) if self._script else None) or ScriptedResponse(
+            fault=draw_fault(settings.seed, number, settings.error_rate),
+            delay_s=draw_latency_s(settings.seed, number, settings.latency_s),
+        )
+        fault, content = scripted.fault, scripted.body
         if fault:
             headers["x-simulator-injected"] = "1"
             self._ledger.injected[fault] += 1
         if fault and fault.isdigit():
-            await asyncio.sleep(delay_s)
+            await asyncio.sleep(scripted.delay_s)
             raise injected_error(int(fault), settings.injected_retry_after_s)
-        scripted = scripted or ScriptedResponse()
-        content: Any = scripted.body
         if content is None:
-            completion = self._builder.build(body, raw, number, int(time.time()), fault=fault)
-            self._ledger.charge(completion.prompt_tokens, completion.completion_tokens)
-            content = completion.body
+            content = self._builder.build(body, raw, number, int(time.time()), fault=fault)
+            self._ledger.charge(content["usage"])
         if not isinstance(content, bytes):
             content = orjson.dumps(content)
-        if delay_s > 0:
-            await asyncio.sleep(delay_s)
+        if scripted.delay_s > 0:
+            await asyncio.sleep(scripted.delay_s)
         if fault == "timeout":
             await self._closing.wait()
         if fault in CONNECTION_FAULTS:
@@ -119,20 +113,10 @@ class Chat:
         self._ledger.answered += scripted.status == 200
         return web.Response(status=scripted.status, body=content, headers=headers)
 
-    def _parsed(self, raw: bytes, deployment: str | None) -> dict[str, Any]:
-        try:
-            body = orjson.loads(raw)
-        except orjson.JSONDecodeError as error:
-            raise not_json(error) from error
-        if deployment is not None and isinstance(body, dict):
-            body["model"] = deployment
-        check(body, self._settings.models)
-        return body  # type: ignore[no-any-return]
-
     def _admit(self, body: Mapping[str, Any], headers: dict[str, str]) -> None:
-        if not self._limited:
-            return
         settings, model = self._settings, body["model"]
+        if settings.requests_per_minute is None and settings.tokens_per_minute is None:
+            return
         now = asyncio.get_running_loop().time()
         if model not in self._limits:
             limits = RateLimits(settings.requests_per_minute, settings.tokens_per_minute, now=now)
@@ -142,10 +126,6 @@ class Chat:
             headers.update(self._limits[model].headers(now))
         if refusal is not None:
             self._ledger.refused += 1
-            raise ApiError(
-                429,
-                refusal.message(model),
-                "rate_limit_exceeded",
-                refusal.kind,
-                headers=retry_after_headers(refusal.wait_s) if refusal.wait_s is not None else {},
-            )
+            wait = retry_after_headers(refusal.wait_s) if refusal.wait_s is not None else {}
+            message = refusal.message(model)
+            raise ApiError(429, message, "rate_limit_exceeded", refusal.kind, headers=wait)

@@ -1,7 +1,6 @@
 """The completion object: a simulated message with an id, a finish reason and counted tokens."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import orjson
 
 from batchllm import tokens
+from batchllm.simulator.errors import ApiError
 from batchllm.simulator.responder import images_of, respond, text_of
 
 MODEL = "simulator"
@@ -18,31 +18,17 @@ _IMAGE_TOKENS = {"low": 85, "auto": 765, "high": 765}  # of a picture of 1024 x 
 _COUNTED_EXACTLY = 100_000  # characters; counting more would hold up all other requests
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """An answer with status 200: its JSON object and its usage."""
-
-    body: dict[str, Any]
-    prompt_tokens: int
-    completion_tokens: int
-
-
 class CompletionBuilder:
-    """Turns requests into completions.
+    """Turns requests into completions."""
 
-    Args:
-        seed: Part of every id.
-    """
-
-    def __init__(self, seed: int) -> None:
+    def __init__(self) -> None:
         self._counter = tokens.counter(MODEL)
-        self._salt = (seed % 2**64).to_bytes(8, "big")
         self._count_cached = lru_cache(maxsize=256)(self._count)  # system messages come back with every row
 
     def build(
         self, request: Mapping[str, Any], raw: bytes, number: int, created: int, *, fault: str | None = None
-    ) -> Completion:
-        """Answers a checked request.
+    ) -> dict[str, Any]:
+        """Answers a checked request with a completion object.
 
         Args:
             request: The parsed body.
@@ -50,16 +36,23 @@ class CompletionBuilder:
             number: Of the request on this server; part of the id.
             created: Seconds since the epoch.
             fault: ``empty`` leaves the content out, ``filter`` lets a content filter take it.
+
+        Raises:
+            ApiError: 400, its tools or its schema are malformed.
         """
-        identity = blake2b(raw, digest_size=12, salt=self._salt).hexdigest()
-        message, finish_reason, count = self._message(request, identity, fault)
+        identity = blake2b(raw, digest_size=12).hexdigest()
+        try:
+            message, finish_reason, count = self._message(request, identity, fault)
+            prompt_tokens = self._prompt_tokens(request)
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
+            reason = f"Invalid request: {type(error).__name__}: {error}."
+            raise ApiError(400, reason, "invalid_value") from error
         choices = [
             {"index": index, "message": message, "logprobs": None, "finish_reason": finish_reason}
             for index in range(request.get("n") or 1)
         ]
-        prompt_tokens = self._prompt_tokens(request)
         completion_tokens = count * len(choices)
-        body = {
+        return {
             "id": f"chatcmpl-{identity}{number:06x}",
             "object": "chat.completion",
             "created": created,
@@ -72,10 +65,7 @@ class CompletionBuilder:
                 "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
                 "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
             },
-            "service_tier": "default",
-            "system_fingerprint": "fp_simulator",
         }
-        return Completion(body, prompt_tokens, completion_tokens)
 
     def _prompt_tokens(self, request: Mapping[str, Any]) -> int:
         total = _PER_REQUEST

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 
 @dataclass(eq=False)
 class ApiError(Exception):
@@ -41,6 +43,16 @@ def unsupported(name: str, value: Any, supported: tuple[str, ...]) -> ApiError:
     return ApiError(400, message, "invalid_value", param=name)
 
 
-def not_json(reason: object) -> ApiError:
-    """Returns the error for a body that is no JSON object."""
-    return ApiError(400, f"We could not parse the JSON body of your request: {reason}.")
+def parsed(raw: bytes) -> dict[str, Any]:
+    """Reads a body as a JSON object.
+
+    Raises:
+        ApiError: 400, it is none.
+    """
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise ApiError(400, f"We could not parse the JSON body of your request: {error}.") from error
+    if not isinstance(body, dict):
+        raise ApiError(400, "The JSON body of your request is not an object.")
+    return body

@@ -1,7 +1,9 @@
 """Counters of what the server received and sent."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -41,7 +43,7 @@ class Ledger:
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
         return self.requests
 
-    def charge(self, prompt_tokens: int, completion_tokens: int) -> None:
-        """Puts an answer on the bill."""
-        self.prompt_tokens += prompt_tokens
-        self.completion_tokens += completion_tokens
+    def charge(self, usage: Mapping[str, Any]) -> None:
+        """Puts an answer with this usage on the bill."""
+        self.prompt_tokens += usage["prompt_tokens"]
+        self.completion_tokens += usage["completion_tokens"]

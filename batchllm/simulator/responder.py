@@ -55,8 +55,6 @@ _C_LIKE = ("//", 'function solve() {\n  throw "not written";\n}')
 _STUBS = {  # language to the sign of a comment and a function
     "python": ("#", "def solve(*values):\n    raise NotImplementedError"),
     "go": ("//", 'func solve(values ...any) any {\n\tpanic("not written")\n}'),
-    "java": ("//", "static Object solve(Object... values) {\n    throw new RuntimeException();\n}"),
-    "rust": ("//", "pub fn solve() {\n    unimplemented!()\n}"),
     "sql": ("--", "SELECT NULL AS answer;"),
     "bash": ("#", "solve() {\n  return 1\n}"),
 }
@@ -78,8 +76,7 @@ class SimulatedMessage:
 def respond(request: Mapping[str, Any]) -> SimulatedMessage:
     """Answers a chat request that has passed ``validation.check``.
 
-    Raises:
-        ApiError: 400, no value fits the schema.
+    Malformed tools and schemas raise what Python raises: ``LookupError``, ``TypeError`` and alike.
     """
     messages = request["messages"]
     asked = _last_user_text(messages)
@@ -155,7 +152,7 @@ def _answer(messages: list[dict[str, Any]], asked: str) -> str:
             return "\n".join(f"- {sentence}" for sentence in sentences)
         if _CODE.search(said):
             language = _LANGUAGE.search(system) or _LANGUAGE.search(instruction)
-            return _code(language, text_to_work_on(asked))
+            return _code(language, asked[:_READ_CHARS])
     return _echo(messages, asked)
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
-from urllib.parse import unquote
 
 import orjson
 from aiohttp import web
@@ -19,7 +18,7 @@ from batchllm.errors import UsageError
 from batchllm.simulator.batches import SimulatedBatches
 from batchllm.simulator.chat import Chat, Script
 from batchllm.simulator.completion import MODEL, CompletionBuilder
-from batchllm.simulator.errors import ApiError, not_json
+from batchllm.simulator.errors import ApiError, parsed
 from batchllm.simulator.files import FileStore, page_of
 from batchllm.simulator.ledger import Ledger
 from batchllm.simulator.settings import SimulatorSettings
@@ -27,9 +26,8 @@ from batchllm.simulator.settings import SimulatorSettings
 HOST = "127.0.0.1"
 _BACKLOG = 4096  # connections that may wait to be accepted: a client opens all of its own at once
 _SHUTDOWN_S = 1.0
-_MAX_BODY_BYTES = 64 * 1024 * 1024
-# ``/v1``, ``/openai/v1``, ``/api/v1`` and alike; Azure's ``/openai`` and ``/openai/deployments/NAME``.
-_URL = re.compile(r"(?:(?:/[\w.-]+)*?/v1|/openai(?:/deployments/(?P<deployment>[^/]+))?)(?P<resource>/.+)")
+_MAX_BODY_BYTES = 256 * 1024 * 1024
+_BASE = re.compile(r"(?:/[\w.-]+)*?/v1(?=/)")  # ``/v1``, ``/openai/v1``, ``/api/v1`` and alike
 
 Handler = Callable[[web.BaseRequest, str], Any]
 
@@ -70,7 +68,7 @@ class Simulator:
         self.settings = settings or SimulatorSettings()
         self.ledger = Ledger()
         self.received: deque[Received] = deque(maxlen=self.settings.keep_requests)
-        self._builder = CompletionBuilder(self.settings.seed)
+        self._builder = CompletionBuilder()
         self._script = script
         self._port = 0
 
@@ -108,8 +106,8 @@ class Simulator:
 
     def _routes_to(
         self, files: FileStore, batches: SimulatedBatches
-    ) -> list[tuple[re.Pattern[str], dict[str, Handler]]]:
-        """Returns what answers each path and method; a handler gets the id in the path."""
+    ) -> list[tuple[re.Pattern[str], Handler]]:
+        """Returns what answers each method and path; a handler gets the id in the path."""
 
         async def upload(request: web.BaseRequest, _: str) -> dict[str, Any]:
             uploaded = await files.upload(request)
@@ -117,31 +115,22 @@ class Simulator:
             return uploaded
 
         async def create_batch(request: web.BaseRequest, _: str) -> dict[str, Any]:
-            try:
-                return batches.create(orjson.loads(await request.read()))
-            except orjson.JSONDecodeError as error:
-                raise not_json(error) from error
+            return batches.create(parsed(await request.read()))
 
-        def list_files(request: web.BaseRequest, _: str) -> dict[str, Any]:
-            return page_of(files.states(request.query.get("purpose")), request.query, 10_000)
-
-        routes: dict[str, dict[str, Handler]] = {
-            "/chat/completions": {"POST": self._answer_chat},
-            "/models": {"GET": lambda *_: {"object": "list", "data": self._models()}},
-            "/files": {"GET": list_files, "POST": upload},
-            "/files/([^/]+)": {
-                "GET": lambda _, name: files[name].state,
-                "DELETE": lambda _, name: files.delete(name),
-            },
-            "/files/([^/]+)/content": {"GET": lambda _, name: web.FileResponse(files[name].path)},
-            "/batches": {
-                "GET": lambda request, _: page_of(batches.states(), request.query, 20),
-                "POST": create_batch,
-            },
-            "/batches/([^/]+)": {"GET": lambda _, name: batches.retrieve(name)},
-            "/batches/([^/]+)/cancel": {"POST": lambda _, name: batches.cancel(name)},
+        routes: dict[str, Handler] = {
+            "POST /chat/completions": self._answer_chat,
+            "GET /models": lambda *_: {"object": "list", "data": self._models()},
+            "POST /files": upload,
+            "GET /files": lambda request, _: page_of(files.listed(), request.query, 10_000),
+            "GET /files/([^/]+)": lambda _, name: files[name],
+            "DELETE /files/([^/]+)": lambda _, name: files.delete(name),
+            "GET /files/([^/]+)/content": lambda _, name: web.FileResponse(files.path(name)),
+            "POST /batches": create_batch,
+            "GET /batches": lambda request, _: page_of(batches.states(), request.query, 20),
+            "GET /batches/([^/]+)": lambda _, name: batches.retrieve(name),
+            "POST /batches/([^/]+)/cancel": lambda _, name: batches.cancel(name),
         }
-        return [(re.compile(pattern), handlers) for pattern, handlers in routes.items()]
+        return [(re.compile(pattern), handler) for pattern, handler in routes.items()]
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -155,40 +144,28 @@ class Simulator:
             return _json(error.body(), error.status, error.headers)
 
     def _find(self, request: web.BaseRequest) -> tuple[Handler, str]:
-        """Returns the handler of a request and the id in its path; for chat, Azure's deployment."""
-        method, path = request.method, request.path
-        url = _URL.fullmatch(path)
-        if url and "/v1/" not in path and "api-version" not in request.query:
-            raise ApiError(404, "Resource not found", "404")
-        for pattern, handlers in self._routes if url else ():
-            if (found := pattern.fullmatch(url["resource"])) is None:  # type: ignore[index]
-                continue
-            if method in handlers:
-                return handlers[method], unquote(found[1] if found.groups() else url["deployment"] or "")  # type: ignore[index]
-            message = f"Not allowed to {method} on {path}."
-            raise ApiError(405, message, "method_not_supported", headers={"allow": ", ".join(handlers)})
-        raise ApiError(404, f"Unknown request URL: {method} {path}.", "unknown_url")
+        """Returns the handler of a request and the id in its path."""
+        base = _BASE.match(request.path)
+        asked = f"{request.method} {request.path[base.end() :]}" if base else ""
+        for pattern, handler in self._routes:
+            if found := pattern.fullmatch(asked):
+                return handler, "".join(found.groups())
+        raise ApiError(404, f"Unknown request URL: {request.method} {request.path}.", "unknown_url")
 
     def _check_key(self, request: web.BaseRequest) -> None:
-        if self.settings.api_key is None:
-            return
         bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
         given = request.headers.get("api-key") or bearer
-        if given == self.settings.api_key:
-            return
-        self.ledger.requests += 1
-        self.ledger.rejected += 1
-        if not given:
-            raise ApiError(401, "You didn't provide an API key. Send it as a Bearer token.")
-        shown = f"{given[:3]}{'*' * 8}{given[-4:]}" if len(given) > 12 else "*" * len(given)
-        raise ApiError(401, f"Incorrect API key provided: {shown}.", "invalid_api_key")
+        if self.settings.api_key not in (None, given):
+            self.ledger.requests += 1
+            self.ledger.rejected += 1
+            raise ApiError(401, f"Incorrect API key provided: {given[:3]}***.", "invalid_api_key")
 
-    async def _answer_chat(self, request: web.BaseRequest, deployment: str) -> web.StreamResponse:
+    async def _answer_chat(self, request: web.BaseRequest, _: str) -> web.StreamResponse:
         raw = await request.read()
         if self.settings.keep_requests:
             headers = {name.lower(): value for name, value in request.headers.items()}
             self.received.append(Received(request.method, request.path_qs, headers, raw))
-        return await self._chat.answer(request, raw, deployment or None)
+        return await self._chat.answer(request, raw)
 
     def _models(self) -> list[dict[str, Any]]:
         names = self.settings.models or (MODEL,)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from math import inf
 from typing import Any
 
-from batchllm.simulator.errors import ApiError, missing, not_json, unsupported
+from batchllm.simulator.errors import ApiError, missing, unsupported
 
 _ROLES = ("system", "assistant", "user", "function", "tool", "developer")
 _PARTS = ("text", "image_url", "input_audio", "file", "refusal")
@@ -29,7 +29,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
 }
 
 
-def check(request: Any, models: tuple[str, ...] | None = None) -> None:
+def check(request: Mapping[str, Any], models: tuple[str, ...] | None = None) -> None:
     """Refuses what the chat endpoint would refuse.
 
     Args:
@@ -39,14 +39,12 @@ def check(request: Any, models: tuple[str, ...] | None = None) -> None:
     Raises:
         ApiError: 400, naming the parameter; 404 for an unknown model.
     """
-    if not isinstance(request, dict):
-        raise not_json("it is not an object")
     for name, value in request.items():
         if name in _TYPES and value is not None:
             _check_type(name, value)
         if name in _BOUNDS and value is not None:
             _check_bounds(name, value)
-    model = request.get("model")
+    model, messages = request.get("model"), request.get("messages")
     if model is None:
         raise ApiError(400, "you must provide a model parameter")
     if models is not None and model not in models:
@@ -55,17 +53,13 @@ def check(request: Any, models: tuple[str, ...] | None = None) -> None:
     if request.get("stream"):
         message = "The simulator does not stream: leave 'stream' out."
         raise ApiError(400, message, "unsupported_value", param="stream")
-    if request.get("messages") == []:
+    if messages is None:
+        raise missing("messages")
+    if not messages:
         raise ApiError(400, "Invalid 'messages': empty array.", "empty_array", param="messages")
-    for at, each in enumerate(_required("messages", request.get("messages"), list)):
-        _check_message(f"messages[{at}]", each)
-    if (response_format := request.get("response_format")) is not None:
-        _one_of("response_format.type", response_format.get("type"), ("json_object", "json_schema", "text"))
-        if response_format["type"] == "json_schema":
-            schema = _required("response_format.json_schema", response_format.get("json_schema"), dict)
-            _required("response_format.json_schema.name", schema.get("name"), str)
-            _required("response_format.json_schema.schema", schema.get("schema", {}), dict)
-    _check_tools(request.get("tools") or [], request.get("tool_choice"))
+    for at, message in enumerate(messages):
+        _check_message(f"messages[{at}]", message)
+    _check_choice(request.get("tools") or [], request.get("tool_choice"))
 
 
 def _check_type(name: str, value: Any) -> None:
@@ -84,57 +78,42 @@ def _check_bounds(name: str, value: float) -> None:
 
 
 def _check_message(where: str, message: Any) -> None:
-    role = _one_of(f"{where}.role", _required(where, message, dict).get("role"), _ROLES)
-    if role == "tool":
-        _required(f"{where}.tool_call_id", message.get("tool_call_id"), str)
-    content = message.get("content")
+    if not isinstance(message, dict):
+        raise _wrong_type(where, message)
+    role, content = message.get("role"), message.get("content")
+    _check_value(f"{where}.role", role, _ROLES)
+    if role == "tool" and "tool_call_id" not in message:
+        raise missing(f"{where}.tool_call_id")
     if isinstance(content, str) or (content is None and role == "assistant"):
         return
     if not isinstance(content, list):
         raise _wrong_type(f"{where}.content", content)
     for at, part in enumerate(content):
-        inside = f"{where}.content[{at}]"
-        kind = _one_of(f"{inside}.type", _required(inside, part, dict).get("type"), _PARTS)
-        if kind == "text":
-            _required(f"{inside}.text", part.get("text"), str)
-        if kind == "image_url":
-            image = part["image_url"] if isinstance(part.get("image_url"), dict) else {}
-            _required(f"{inside}.image_url.url", image.get("url"), str)
-            _one_of(f"{inside}.image_url.detail", image.get("detail", "auto"), ("auto", "low", "high"))
+        if not isinstance(part, dict):
+            raise _wrong_type(f"{where}.content[{at}]", part)
+        kind = part.get("type")
+        _check_value(f"{where}.content[{at}].type", kind, _PARTS)
+        if kind == "text" and not isinstance(part.get("text"), str):
+            raise missing(f"{where}.content[{at}].text")
+        image = part.get("image_url")
+        if kind == "image_url" and (not isinstance(image, dict) or not isinstance(image.get("url"), str)):
+            raise missing(f"{where}.content[{at}].image_url.url")
 
 
-def _check_tools(tools: list[Any], choice: Any) -> None:
-    names = []
-    for at, tool in enumerate(tools):
-        where = f"tools[{at}].function"
-        function = _required(where, tool.get("function") if isinstance(tool, dict) else None, dict)
-        names.append(_required(f"{where}.name", function.get("name"), str))
-        _required(f"{where}.parameters", function.get("parameters", {}), dict)
-    if isinstance(choice, str):
-        _one_of("tool_choice", choice, ("none", "auto", "required"))
-    if choice not in (None, "none") and not tools:
+def _check_choice(tools: list[Any], choice: Any) -> None:
+    if choice in (None, "none"):
+        return
+    if not tools:
         raise ApiError(400, "'tool_choice' is only allowed when 'tools' are specified.", param="tool_choice")
-    if isinstance(choice, Mapping):
-        function = choice.get("function")
-        name = function.get("name") if isinstance(function, dict) else None
-        if name not in names:
-            raise ApiError(400, f"Tool choice '{name}' not found in 'tools' parameter.", param="tool_choice")
+    if isinstance(choice, str):
+        _check_value("tool_choice", choice, ("none", "auto", "required"))
 
 
-def _required(name: str, value: Any, expected: type) -> Any:
-    if value is None:
-        raise missing(name)
-    if not isinstance(value, expected):
-        raise _wrong_type(name, value)
-    return value
-
-
-def _one_of(name: str, value: Any, supported: tuple[str, ...]) -> Any:
+def _check_value(name: str, value: Any, supported: tuple[str, ...]) -> None:
     if value is None:
         raise missing(name)
     if value not in supported:
         raise unsupported(name, value, supported)
-    return value
 
 
 def _wrong_type(name: str, value: Any) -> ApiError:
