@@ -243,21 +243,13 @@ def test_a_cancelled_batch_is_cancelling_first_and_keeps_what_was_done() -> None
     run(scenario, seconds=0.5, cancel_s=0.05)
 
 
-def test_a_batch_may_return_neither_file() -> None:
-    async def scenario(client: Client) -> None:
-        batch = await client.finished([line("a")])
-        assert (batch["status"], batch["output_file_id"], batch["error_file_id"]) == ("completed", "", "")
-
-    run(scenario, missing_files=True, empty_file_id="")
-
-
-def test_statuses_may_be_upper_case() -> None:
+def test_a_test_may_change_what_is_shown() -> None:
     async def scenario(client: Client) -> None:
         batch = await client.finished([line("a"), line("b")])
         assert batch["status"] == "COMPLETED"
         assert len(await client.results(batch["output_file_id"])) == 2
 
-    run(scenario, upper_case=True)
+    run(scenario, show=lambda batch: batch | {"status": batch["status"].upper()})
 
 
 def test_batches_are_listed_newest_first_in_pages() -> None:

@@ -87,7 +87,7 @@ class SimulatedBatches:
         self._ledger.batches += 1
         self._batches[state["id"]] = batch
         self._tasks.append(asyncio.create_task(self._run(batch)))
-        return self._shown(batch)
+        return self._settings.show(batch.state)
 
     def retrieve(self, batch_id: str) -> dict[str, Any]:
         """Returns the batch object.
@@ -95,11 +95,11 @@ class SimulatedBatches:
         Raises:
             ApiError: 404, there is none.
         """
-        return self._shown(self._find(batch_id))
+        return self._settings.show(self._find(batch_id).state)
 
     def states(self) -> list[dict[str, Any]]:
         """Returns batch objects, newest first."""
-        return [self._shown(batch) for batch in reversed(self._batches.values())]
+        return [self._settings.show(batch.state) for batch in reversed(self._batches.values())]
 
     def cancel(self, batch_id: str) -> dict[str, Any]:
         """Asks a batch to stop.
@@ -113,7 +113,7 @@ class SimulatedBatches:
         if not batch.cancelled.is_set():
             batch.enter("cancelling")
             batch.cancelled.set()
-        return self._shown(batch)
+        return self._settings.show(batch.state)
 
     async def close(self) -> None:
         """Stops all work."""
@@ -125,14 +125,6 @@ class SimulatedBatches:
         if batch_id not in self._batches:
             raise ApiError(404, f"No batch found with id '{batch_id}'.", param="batch_id")
         return self._batches[batch_id]
-
-    def _shown(self, batch: SimulatedBatch) -> dict[str, Any]:
-        shown = dict(batch.state)
-        if self._settings.upper_case:
-            shown["status"] = shown["status"].upper()
-        for name in ("output_file_id", "error_file_id"):
-            shown[name] = shown[name] or self._settings.empty_file_id
-        return shown
 
     async def _run(self, batch: SimulatedBatch) -> None:
         seconds = self._settings.seconds
@@ -191,7 +183,7 @@ class SimulatedBatches:
                 source.seek(offset)
                 self._finish(batch, source.readline(), output, errors, at, expired=at >= allowed)
         for name, path in paths.items():
-            if path.stat().st_size and not self._settings.missing_files:
+            if path.stat().st_size:
                 kept = self._files.add(path, f"{batch.state['id']}_{name}.jsonl", "batch_output")
                 batch.state[f"{name}_file_id"] = kept["id"]
         return ended

@@ -1,7 +1,8 @@
 """How the simulator behaves: every setting, checked when it is set."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from batchllm.errors import UsageError
 from batchllm.simulator.faults import FAULTS
@@ -18,9 +19,7 @@ class BatchSettings:
         failure_rate: Share of requests that end in the error file with status 500.
         expire_after_fraction: The batch expires when this share is done; the rest is ``batch_expired``.
         cancel_s: Seconds that a cancelled batch stays ``cancelling``.
-        missing_files: A finished batch names neither an output nor an error file.
-        upper_case: Statuses in capitals, as some compatible endpoints write them.
-        empty_file_id: What stands for "no file": ``None``, or ``""`` as some endpoints say.
+        show: Changes a batch object before it is sent: for tests of endpoints that differ from OpenAI's.
         enqueued_tokens: Most input tokens that unfinished batches of one model may hold together.
         max_requests: Most lines in a file.
         max_file_bytes: Largest file.
@@ -30,9 +29,7 @@ class BatchSettings:
     failure_rate: float = 0.0
     expire_after_fraction: float | None = None
     cancel_s: float = 0.0
-    missing_files: bool = False
-    upper_case: bool = False
-    empty_file_id: str | None = None
+    show: Callable[[dict[str, Any]], dict[str, Any]] = dict
     enqueued_tokens: int | None = None
     max_requests: int = 50_000
     max_file_bytes: int = 200 * 1024 * 1024
