@@ -14,16 +14,16 @@ from batchllm.job import Job, assemble
 from batchllm.journal import BatchRecord, JournalReader
 from batchllm.presets import BatchFacts
 from batchllm.runner import Result, run_job
-from batchllm.simulator import BatchSettings, Running, SimulatorSettings, start_in_thread
+from batchllm.simulator import BatchSettings, Simulator, SimulatorSettings, start_in_thread
 
 QUICK = PollIntervals(first_s=0.01, most_s=0.05, unknown_s=0.0)
 FACTS = BatchFacts(max_requests=50_000, max_bytes=200_000_000, windows=("24h",))
 
 
 @contextmanager
-def simulated(*, ledger: Path | None = None, **batches: Any) -> Iterator[Running]:
+def simulated(**batches: Any) -> Iterator[Simulator]:
     """A simulator whose batches take no time unless told otherwise."""
-    settings = SimulatorSettings(batches=BatchSettings(**{"seconds": 0.0, **batches}), ledger_path=ledger)
+    settings = SimulatorSettings(batches=BatchSettings(**{"seconds": 0.0, **batches}))
     with start_in_thread(settings) as running:
         yield running
 

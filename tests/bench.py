@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from batchllm.simulator import Running, Scripted
+from batchllm.simulator import ScriptedResponse, Simulator
 from tests.command import Command, Said
 from tests.fakes import chat_body
 
@@ -41,7 +41,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
-Answers = Callable[[dict[str, Any]], Scripted | None]
+Answers = Callable[[dict[str, Any]], ScriptedResponse | None]
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Bench:
 
     folder: Path
     command: Command
-    server: Running = field(init=False)
+    server: Simulator = field(init=False)
     answers: Answers = lambda body: None
 
     def file(self, name: str, content: str | bytes | list[dict[str, Any]]) -> Path:
@@ -81,7 +81,9 @@ class Bench:
     def dictate(self, *texts: str) -> None:
         """Answers with these texts in turn, the last one again and again."""
         left = list(texts)
-        self.answers = lambda body: Scripted(body=chat_body(left.pop(0) if len(left) > 1 else left[0]))
+        self.answers = lambda body: ScriptedResponse(
+            body=chat_body(left.pop(0) if len(left) > 1 else left[0])
+        )
 
     def complete(self, **choice: Any) -> None:
         """Answers with one choice of this shape, and usage with details."""
@@ -95,4 +97,4 @@ class Bench:
             "choices": [{"index": 0, "message": message, **choice}],
             "usage": usage,
         }
-        self.answers = lambda _: Scripted(body=body)
+        self.answers = lambda _: ScriptedResponse(body=body)

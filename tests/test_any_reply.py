@@ -11,7 +11,7 @@ from batchllm.answer import Reader
 from batchllm.limiter.headers import read as levels
 from batchllm.records import Response
 from batchllm.retry import Disposition, classify
-from batchllm.simulator import Scripted
+from batchllm.simulator import ScriptedResponse
 from batchllm.template import AnswerSpec
 from tests.bench import Bench
 from tests.fakes import chat_body
@@ -137,7 +137,7 @@ def test_a_saved_reply_that_cannot_be_read_fails_its_row_in_this_run_and_in_late
 ) -> None:
     path = bench.file("in.csv", "text\nfirst\nodd\nlast\n")
     headers = {"content-type": "application/json"}
-    bench.answers = lambda asked: Scripted(
+    bench.answers = lambda asked: ScriptedResponse(
         headers=headers,
         body=body if asked["messages"][-1]["content"] == "odd" else chat_body("fine"),
     )

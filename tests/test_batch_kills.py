@@ -13,7 +13,7 @@ import pytest
 from batchllm.client.batches import BatchApi
 from batchllm.errors import NotReady
 from batchllm.journal import BatchRecord, BatchState, BatchStore
-from batchllm.simulator import Running
+from batchllm.simulator import Simulator
 from tests.batch_jobs import FACTS, BatchJob, simulated
 from tests.batch_kills import Killed, killed_call, points_of
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.proof
 ROWS = 8
 
 
-def check(job: BatchJob, server: Running, batches: int = 1) -> None:
+def check(job: BatchJob, server: Simulator, batches: int = 1) -> None:
     ledger = server.ledger
     assert (ledger.batches, ledger.batch_requests) == (batches, ROWS), "a batch was created twice"
     rows = job.answers

@@ -182,7 +182,10 @@ def test_a_cancelled_batch_keeps_what_was_done_and_the_rest_goes_again(tmp_path:
 
 
 def test_a_batch_that_names_neither_file_is_tried_twice_more_and_then_given_up(tmp_path: Path) -> None:
-    with simulated(missing_files=True) as server:
+    def without_files(batch: dict[str, Any]) -> dict[str, Any]:
+        return batch | {"output_file_id": None, "error_file_id": None}
+
+    with simulated(show=without_files) as server:
         job = BatchJob(tmp_path, server.base_url, rows=5)
         result = job.until_done()
         assert result.exit_status == 1
@@ -193,7 +196,11 @@ def test_a_batch_that_names_neither_file_is_tried_twice_more_and_then_given_up(t
 
 
 def test_statuses_in_capitals_and_empty_file_ids_are_understood(tmp_path: Path) -> None:
-    with simulated(upper_case=True, empty_file_id="", failure_rate=0.2) as server:
+    def differently(batch: dict[str, Any]) -> dict[str, Any]:
+        files = {name: batch[name] or "" for name in ("output_file_id", "error_file_id")}
+        return batch | files | {"status": batch["status"].upper()}
+
+    with simulated(show=differently, failure_rate=0.2) as server:
         job = BatchJob(tmp_path, server.base_url)
         assert job.until_done().exit_status == 0
         assert server.ledger.batch_requests > 30

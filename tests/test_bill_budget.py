@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from batchllm.simulator import Running, SimulatorSettings, start_in_thread
+from batchllm.simulator import Simulator, SimulatorSettings, start_in_thread
 from tests.bill_jobs import cost_of, read_summary, write_prices
 from tests.command import Command
 
@@ -22,7 +22,7 @@ def texts(path: Path, rows: int = 120) -> Path:
     return path
 
 
-def bill(server: Running) -> float:
+def bill(server: Simulator) -> float:
     return float(cost_of(server.ledger.prompt_tokens, server.ledger.completion_tokens))
 
 
@@ -55,13 +55,13 @@ def test_the_ledger_never_exceeds_the_budget_under_faults_and_real_kills(
 
 
 @pytest.fixture
-def server() -> "Running":  # type: ignore[misc]
+def server() -> "Simulator":  # type: ignore[misc]
     with start_in_thread(SimulatorSettings()) as running:
         yield running
 
 
 def test_a_budget_in_tokens_stops_below_it_and_a_larger_one_goes_on(
-    batchllm: Command, tmp_path: Path, server: Running
+    batchllm: Command, tmp_path: Path, server: Simulator
 ) -> None:
     source = texts(tmp_path / "in.csv")
     words = ("run", "-p", "{{ text }}", source, "--provider", "simulator", "--base-url", server.base_url, "-o",
@@ -80,7 +80,7 @@ def test_a_budget_in_tokens_stops_below_it_and_a_larger_one_goes_on(
 
 
 def test_earlier_trials_count_and_a_fresh_start_is_a_fresh_budget(
-    batchllm: Command, tmp_path: Path, server: Running
+    batchllm: Command, tmp_path: Path, server: Simulator
 ) -> None:
     source = texts(tmp_path / "in.csv", 20)
     words = ("run", "-p", "{{ text }}", source, "--provider", "simulator", "--base-url", server.base_url, "-o",
@@ -93,7 +93,7 @@ def test_earlier_trials_count_and_a_fresh_start_is_a_fresh_budget(
 
 
 def test_the_bar_says_how_much_of_the_budget_is_gone(
-    batchllm: Command, tmp_path: Path, server: Running
+    batchllm: Command, tmp_path: Path, server: Simulator
 ) -> None:
     source = texts(tmp_path / "in.csv", 40)
     said = batchllm("run", "-p", "{{ text }}", source, "--provider", "simulator", "--base-url", server.base_url,
@@ -123,7 +123,7 @@ def test_a_budget_that_nothing_bounds_is_refused_with_what_is_missing(
 
 
 def test_the_one_row_without_a_bound_is_found_before_anything_is_sent(
-    batchllm: Command, tmp_path: Path, server: Running
+    batchllm: Command, tmp_path: Path, server: Simulator
 ) -> None:
     source = tmp_path / "in.jsonl"
     rows = [{"text": f"t{row}", **({} if row == 250 else {"max_tokens": 10})} for row in range(300)]

@@ -10,7 +10,7 @@ from batchllm.counters import RunCounters
 from batchllm.journal import Journal, State
 from batchllm.plan.plan import Plan
 from batchllm.records import Answer, Row
-from batchllm.simulator import Running, SimulatorSettings, start_in_thread
+from batchllm.simulator import Simulator, SimulatorSettings, start_in_thread
 from tests.bill_jobs import BillingClient, Builder, VirtualJob, cost_of, read_summary, write_prices
 from tests.command import Command
 from tests.fakes import answered
@@ -24,7 +24,7 @@ SHUFFLED = random.Random(3).sample(HALF, len(HALF))
 
 
 @pytest.fixture
-def server() -> "Running":  # type: ignore[misc]
+def server() -> "Simulator":  # type: ignore[misc]
     with start_in_thread(SimulatorSettings()) as running:
         yield running
 
@@ -107,7 +107,7 @@ def test_a_row_known_from_a_dead_run_is_not_sent_after_its_twin_has_its_end(
 
 
 def test_without_dedupe_every_row_pays_for_itself_and_the_summary_says_for_how_many(
-    batchllm: Command, tmp_path: Path, server: Running
+    batchllm: Command, tmp_path: Path, server: Simulator
 ) -> None:
     source = write_texts(tmp_path / "in.csv", HALF)
     words = ("run", "-p", "{{ text }}", source, "--provider", "simulator", "--base-url", server.base_url, "--prices",
@@ -125,7 +125,7 @@ def test_without_dedupe_every_row_pays_for_itself_and_the_summary_says_for_how_m
 
 
 def test_with_dedupe_all_rows_have_the_answer_and_the_summary_says_what_that_saved(
-    batchllm: Command, tmp_path: Path, server: Running
+    batchllm: Command, tmp_path: Path, server: Simulator
 ) -> None:
     source = write_texts(tmp_path / "in.csv", HALF)
     words = ("run", "-p", "{{ text }}", source, "--provider", "simulator", "--base-url", server.base_url, "--prices",
@@ -157,7 +157,7 @@ def test_the_dry_run_counts_equal_rows_and_sends_half_of_them(batchllm: Command,
 
 
 def test_equal_requests_take_the_answers_of_other_jobs(
-    batchllm: Command, tmp_path: Path, server: Running
+    batchllm: Command, tmp_path: Path, server: Simulator
 ) -> None:
     old = write_texts(tmp_path / "old.csv", ["one", "two", "three"])
     older = write_texts(tmp_path / "older.csv", ["five"])
@@ -188,7 +188,7 @@ def test_equal_requests_take_the_answers_of_other_jobs(
 
 
 def test_a_job_with_another_prompt_has_nothing_to_take(
-    batchllm: Command, tmp_path: Path, server: Running
+    batchllm: Command, tmp_path: Path, server: Simulator
 ) -> None:
     source = write_texts(tmp_path / "in.csv", ["one", "two"])
     at = ("--provider", "simulator", "--base-url", server.base_url)
@@ -201,7 +201,7 @@ def test_a_job_with_another_prompt_has_nothing_to_take(
 
 
 def test_an_adopted_answer_is_no_part_of_the_budget(
-    batchllm: Command, tmp_path: Path, server: Running
+    batchllm: Command, tmp_path: Path, server: Simulator
 ) -> None:
     source = write_texts(tmp_path / "in.csv", ["one", "two"])
     at = ("--provider", "simulator", "--base-url", server.base_url)

@@ -8,7 +8,7 @@ import pytest
 
 from batchllm.budget.early_stop import FIRST, EarlyStop
 from batchllm.records import Answer
-from batchllm.simulator import Scripted, SimulatorSettings, start_in_thread
+from batchllm.simulator import ScriptedResponse, SimulatorSettings, start_in_thread
 from tests.command import Command, Said
 from tests.fakes import chat_body
 
@@ -72,7 +72,7 @@ def run(batchllm: Command, tmp_path: Path) -> Run:
     source.write_text("text\n" + "".join(f"text {row}\n" for row in range(300)), "utf-8")
 
     def run(body: bytes | None, *options: Any, task: tuple[str, ...] = ("classify",)) -> tuple[Said, int]:
-        script = (lambda request: Scripted(body=body)) if body else None
+        script = (lambda request: ScriptedResponse(body=body)) if body else None
         with start_in_thread(SimulatorSettings(), script=script) as server:
             at = (
                 "--provider",

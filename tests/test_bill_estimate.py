@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from batchllm.simulator import Running, SimulatorSettings, start_in_thread
+from batchllm.simulator import Simulator, SimulatorSettings, start_in_thread
 from tests.bill_jobs import cost_of, read_summary, write_prices
 from tests.command import Command
 
@@ -23,12 +23,12 @@ SAMPLES = [
 
 
 @pytest.fixture
-def server() -> "Running":  # type: ignore[misc]
+def server() -> "Simulator":  # type: ignore[misc]
     with start_in_thread(SimulatorSettings()) as running:
         yield running
 
 
-def bill(server: Running) -> float:
+def bill(server: Simulator) -> float:
     return float(cost_of(server.ledger.prompt_tokens, server.ledger.completion_tokens))
 
 
@@ -47,7 +47,7 @@ def long_tail(path: Path, rows: int = 400) -> Path:
 
 @pytest.mark.parametrize(("task", "name"), SAMPLES)
 def test_the_range_holds_the_bill_of_every_sample(
-    task: str, name: str, batchllm: Command, samples: Path, tmp_path: Path, server: Running
+    task: str, name: str, batchllm: Command, samples: Path, tmp_path: Path, server: Simulator
 ) -> None:
     words = (task, samples / name, "--provider", "simulator", "--base-url", server.base_url, "--prices",
              write_prices(tmp_path))  # fmt: skip
@@ -61,7 +61,7 @@ def test_the_range_holds_the_bill_of_every_sample(
 
 
 def test_the_range_holds_the_bill_of_a_file_with_a_long_tail(
-    batchllm: Command, tmp_path: Path, server: Running
+    batchllm: Command, tmp_path: Path, server: Simulator
 ) -> None:
     source = long_tail(tmp_path / "tail.csv")
     words = ("summarize", source, "--provider", "simulator", "--base-url", server.base_url, "--prices",
@@ -75,7 +75,7 @@ def test_the_range_holds_the_bill_of_a_file_with_a_long_tail(
 
 
 def test_the_line_before_the_run_holds_the_bill_too(
-    batchllm: Command, tmp_path: Path, server: Running
+    batchllm: Command, tmp_path: Path, server: Simulator
 ) -> None:
     source = long_tail(tmp_path / "tail.csv", 3000)
     words = ("summarize", source, "--provider", "simulator", "--base-url", server.base_url, "--prices",
@@ -86,7 +86,7 @@ def test_the_line_before_the_run_holds_the_bill_too(
 
 
 def test_what_is_left_is_estimated_by_the_answers_that_came(
-    batchllm: Command, tmp_path: Path, server: Running
+    batchllm: Command, tmp_path: Path, server: Simulator
 ) -> None:
     source = long_tail(tmp_path / "tail.csv")
     words = ("summarize", source, "--provider", "simulator", "--base-url", server.base_url, "--prices",

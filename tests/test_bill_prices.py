@@ -10,7 +10,7 @@ from batchllm.api import run
 from batchllm.budget.pricing import Pricing
 from batchllm.job import assemble
 from batchllm.progress import Quiet
-from batchllm.simulator import Running, Scripted, SimulatorSettings, start_in_thread
+from batchllm.simulator import ScriptedResponse, Simulator, SimulatorSettings, start_in_thread
 from tests.bill_jobs import cost_of, read_summary, write_prices
 from tests.command import Command
 from tests.fakes import chat_body
@@ -30,7 +30,7 @@ MONEY = ("cost", "saved_by_journal", "equal_rows_cost", "saved_by_equal_rows")
 
 
 @pytest.fixture
-def server() -> "Running":  # type: ignore[misc]
+def server() -> "Simulator":  # type: ignore[misc]
     with start_in_thread(SimulatorSettings()) as running:
         yield running
 
@@ -69,7 +69,7 @@ def test_no_price_is_looked_up_for_what_runs_here_or_next_door(
 
 
 def test_an_unknown_price_is_null_in_every_place(
-    batchllm: Command, source: Path, tmp_path: Path, server: Running
+    batchllm: Command, source: Path, tmp_path: Path, server: Simulator
 ) -> None:
     at = ("--base-url", server.base_url, "-m", "any")
     words = ("classify", source, *at, "--add", "cost", "--summary", tmp_path / "s.json")
@@ -133,7 +133,7 @@ def test_an_unknown_price_is_null_in_every_place(
 
 
 def test_the_cost_column_adds_up_to_the_bill(
-    batchllm: Command, source: Path, tmp_path: Path, server: Running
+    batchllm: Command, source: Path, tmp_path: Path, server: Simulator
 ) -> None:
     words = ("classify", source, "--provider", "simulator", "--base-url", server.base_url, "--prices",
              write_prices(tmp_path), "--add", "cost", "--summary", tmp_path / "s.json",
@@ -149,7 +149,7 @@ def test_the_cost_column_adds_up_to_the_bill(
 
 
 def test_a_corrected_table_needs_no_new_run(
-    batchllm: Command, source: Path, tmp_path: Path, server: Running
+    batchllm: Command, source: Path, tmp_path: Path, server: Simulator
 ) -> None:
     words = ("classify", source, "--provider", "simulator", "--base-url", server.base_url, "--add", "cost", "-o",
              tmp_path / "o.csv", "--summary", tmp_path / "s.json")  # fmt: skip
@@ -170,7 +170,7 @@ def test_an_answer_that_was_asked_for_once_more_is_paid_twice(batchllm: Command,
     source.write_text('{"text": "one"}\n', "utf-8")
     answers = iter(['{"n": "no number"}', '{"n": 3}'])
     with start_in_thread(
-        SimulatorSettings(), script=lambda body: Scripted(body=chat_body(next(answers)))
+        SimulatorSettings(), script=lambda body: ScriptedResponse(body=chat_body(next(answers)))
     ) as server:
         words = ("run", "-p", "{{ text }}", source, "--schema", "n int", "--provider", "simulator", "--base-url",
                  server.base_url, "--prices", write_prices(tmp_path), "--add", "cost",

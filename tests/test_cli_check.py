@@ -13,7 +13,7 @@ from batchllm.errors import ExitStatus
 from batchllm.inspect.check import CheckResult, CheckStatus, _answered, _headers, _key, _proxy, masked
 from batchllm.journal import JobLock
 from batchllm.records import Endpoint, FailureKind, Paid
-from batchllm.simulator import Scripted, SimulatorSettings, start_in_thread
+from batchllm.simulator import ScriptedResponse, SimulatorSettings, start_in_thread
 from tests.command import Command
 from tests.fakes import answered, lost, status
 
@@ -83,7 +83,7 @@ def test_a_model_that_is_not_listed_or_not_named_is_said(batchllm: Command) -> N
 
 def test_what_a_server_says_cannot_command_a_terminal(batchllm: Command) -> None:
     body = {"error": {"message": "\x1b[2Jgone", "type": "x", "code": None, "param": None}}
-    with start_in_thread(script=lambda _: Scripted(status=400, body=body)) as server:
+    with start_in_thread(script=lambda _: ScriptedResponse(status=400, body=body)) as server:
         said = batchllm("check", "--base-url", server.base_url, "-m", "any")
     assert "\x1b" not in said.out
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from batchllm.simulator import Scripted, SimulatorSettings, start_in_thread
+from batchllm.simulator import ScriptedResponse, SimulatorSettings, start_in_thread
 from tests.command import Command
 from tests.fakes import chat_body
 
 
 def unique_answers() -> Any:
     numbers = iter(range(10_000))
-    return lambda body: Scripted(body=chat_body(f"unique {next(numbers)}"))
+    return lambda body: ScriptedResponse(body=chat_body(f"unique {next(numbers)}"))
 
 
 def write_jsonl(path: Path, turns: Sequence[tuple[str, str]]) -> Path:
@@ -62,9 +62,9 @@ def test_a_turn_that_was_not_sent_says_why_in_the_output_and_in_show(
 ) -> None:
     path = write_jsonl(tmp_path / "talks.jsonl", [("a", "bad"), ("a", "why?"), ("b", "fine")])
 
-    def script(body: dict[str, Any]) -> Scripted | None:
+    def script(body: dict[str, Any]) -> ScriptedResponse | None:
         bad = body["messages"][-1]["content"] == "bad"
-        return Scripted(body=chat_body(None, finish_reason="content_filter")) if bad else None
+        return ScriptedResponse(body=chat_body(None, finish_reason="content_filter")) if bad else None
 
     with start_in_thread(SimulatorSettings(), script=script) as server:
         words = ("run", "-p", "{{ text }}", path, "--conversation", "thread", "--base-url", server.base_url)

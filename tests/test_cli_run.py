@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from batchllm.simulator import Running, SimulatorSettings, start_in_thread
+from batchllm.simulator import Simulator, SimulatorSettings, start_in_thread
 from tests.command import Command
 
 SIMULATOR = ("--provider", "simulator")
@@ -21,12 +21,12 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture
-def server() -> "Running":  # type: ignore[misc]
+def server() -> "Simulator":  # type: ignore[misc]
     with start_in_thread(SimulatorSettings(keep_requests=50)) as running:
         yield running
 
 
-def at(server: Running) -> tuple[str, ...]:
+def at(server: Simulator) -> tuple[str, ...]:
     return ("--base-url", server.base_url, "-m", "any")
 
 
@@ -51,7 +51,7 @@ def test_an_empty_text_is_skipped_and_no_failure(batchllm: Command, samples: Pat
 
 
 def test_the_same_command_again_sends_nothing_and_leaves_the_same_bytes(
-    batchllm: Command, samples: Path, server: Running
+    batchllm: Command, samples: Path, server: Simulator
 ) -> None:
     words = ("classify", samples / "reviews.csv", *at(server))
     batchllm(*words)
@@ -77,7 +77,7 @@ def test_code_is_the_content_of_the_fenced_block(batchllm: Command, samples: Pat
         assert "```" not in row["code"]
 
 
-def test_the_reference_defaults_are_what_is_sent(batchllm: Command, samples: Path, server: Running) -> None:
+def test_the_reference_defaults_are_what_is_sent(batchllm: Command, samples: Path, server: Simulator) -> None:
     for task, file in (("summarize", "articles.csv"), ("classify", "reviews.csv"), ("codegen", "tasks.csv")):
         batchllm(task, samples / file, "-n", 1, *at(server))
     batchllm("run", "-p", "Say {{ text }}", samples / "articles.csv", "-n", 1, *at(server))
@@ -106,7 +106,7 @@ def test_own_labels_and_chinese_text(batchllm: Command, samples: Path) -> None:
 
 
 def test_a_trial_writes_only_its_rows_and_the_full_run_reuses_them(
-    batchllm: Command, samples: Path, server: Running
+    batchllm: Command, samples: Path, server: Simulator
 ) -> None:
     words = ("classify", samples / "reviews.csv", *at(server))
     assert batchllm(*words, "-n", 3).status == 0
@@ -117,7 +117,7 @@ def test_a_trial_writes_only_its_rows_and_the_full_run_reuses_them(
     assert server.ledger.requests == 11
 
 
-def test_a_sample_is_the_same_rows_every_time(batchllm: Command, samples: Path, server: Running) -> None:
+def test_a_sample_is_the_same_rows_every_time(batchllm: Command, samples: Path, server: Simulator) -> None:
     words = ("classify", samples / "reviews.csv", "--sample", 4, "--seed", 3, *at(server))
     batchllm(*words)
     first = (samples / "reviews.classify.csv").read_bytes()
@@ -214,7 +214,7 @@ def test_failed_rows_are_sent_again_only_when_asked(batchllm: Command, samples: 
 
 
 def test_a_changed_job_is_refused_until_the_change_is_accepted(
-    batchllm: Command, samples: Path, server: Running
+    batchllm: Command, samples: Path, server: Simulator
 ) -> None:
     words = ("summarize", samples / "articles.csv", *at(server))
     assert batchllm(*words).status == 0
@@ -230,7 +230,7 @@ def test_a_changed_job_is_refused_until_the_change_is_accepted(
 
 
 def test_restart_pays_again_and_keeps_the_old_journal_aside(
-    batchllm: Command, samples: Path, server: Running
+    batchllm: Command, samples: Path, server: Simulator
 ) -> None:
     words = ("summarize", samples / "articles.csv", *at(server))
     batchllm(*words)
@@ -240,7 +240,7 @@ def test_restart_pays_again_and_keeps_the_old_journal_aside(
 
 
 def test_a_foreign_or_edited_output_is_not_overwritten(
-    batchllm: Command, samples: Path, server: Running
+    batchllm: Command, samples: Path, server: Simulator
 ) -> None:
     output = samples / "articles.summarize.csv"
     output.write_text("mine\n")
@@ -381,7 +381,7 @@ def test_export_status_show_and_clean(batchllm: Command, samples: Path, tmp_path
 
 
 def test_a_row_that_could_not_be_sent_is_built_again_with_retry_failed(
-    batchllm: Command, tmp_path: Path, server: Running
+    batchllm: Command, tmp_path: Path, server: Simulator
 ) -> None:
     (tmp_path / "in.csv").write_text("text,photo\nwhat is it,cat.png\n")
     (tmp_path / "media").mkdir()
@@ -414,7 +414,7 @@ def test_two_outputs_cannot_use_one_journal_at_once(batchllm: Command, samples: 
 
 
 def test_a_run_after_one_that_died_says_which_rows_may_have_been_paid(
-    batchllm: Command, samples: Path, server: Running
+    batchllm: Command, samples: Path, server: Simulator
 ) -> None:
     with start_in_thread(SimulatorSettings(error_rate={"timeout": 1.0})) as silent:
         words = ("classify", str(samples / "reviews.csv"), *at(silent))

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from batchllm.simulator import Scripted
+from batchllm.simulator import ScriptedResponse
 from tests.bench import CALL, WEATHER, Bench, wire
 from tests.fakes import chat_body
 
@@ -215,9 +215,9 @@ def test_rows_with_their_own_messages_are_turns_too(bench: Bench) -> None:
     call = {**orjson.loads(chat_body(None))["choices"][0], "finish_reason": "tool_calls"}
     call["message"] = {"role": "assistant", "content": None, "tool_calls": [CALL]}
 
-    def answers(body: dict[str, Any]) -> Scripted | None:
+    def answers(body: dict[str, Any]) -> ScriptedResponse | None:
         asked = body["messages"][-1]["role"] == "user"
-        return Scripted(body=orjson.loads(chat_body("")) | {"choices": [call]}) if asked else None
+        return ScriptedResponse(body=orjson.loads(chat_body("")) | {"choices": [call]}) if asked else None
 
     bench.answers = answers
     rows = [
@@ -279,7 +279,7 @@ def test_images_are_parts_of_the_message_and_files_become_data(bench: Bench) -> 
     assert "outside of --media-root" in out[3]["error"]
     assert "only http(s) and data URLs" in out[4]["error"]
     assert "Failed: 3 (image 3)" in said.err
-    assert out[0]["response"].startswith("模拟回答：我收到了 1 张图片（detail: high）")
+    assert out[0]["response"].startswith("Simulated answer: I received 1 image (detail: high)")
 
 
 def test_several_image_columns_and_low_detail(bench: Bench) -> None:

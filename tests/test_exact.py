@@ -76,8 +76,8 @@ def test_what_a_batch_says_of_a_line_may_hold_any_number() -> None:
 
 
 def _calls(call: object) -> object:
-    from batchllm.simulator import Scripted
+    from batchllm.simulator import ScriptedResponse
 
     body = json.loads(chat_body(None))
     body["choices"][0]["message"]["tool_calls"] = [call]
-    return Scripted(body=json.dumps(body).encode(), headers={"content-type": "application/json"})
+    return ScriptedResponse(body=json.dumps(body).encode(), headers={"content-type": "application/json"})

@@ -10,7 +10,7 @@ import pytest
 
 from batchllm.errors import Interrupted, Unavailable
 from batchllm.journal import State
-from batchllm.simulator import Scripted
+from batchllm.simulator import ScriptedResponse
 from tests.batch_jobs import BatchJob, simulated
 from tests.bench import Bench
 from tests.fakes import FakeClient, answered, chat_body, rows_with, status
@@ -34,10 +34,10 @@ def job(bench: Bench, rows: int, **words: object) -> tuple[object, ...]:
 def refuse(bench: Bench, wanted: Callable[[int], bool], code: int, body: bytes) -> None:
     kind = "text/html" if body.startswith(b"<") else "application/json"
 
-    def answers(asked: dict[str, Any]) -> Scripted:
+    def answers(asked: dict[str, Any]) -> ScriptedResponse:
         if wanted(number_of(asked)):
-            return Scripted(status=code, headers={"content-type": kind}, body=body)
-        return Scripted(body=chat_body("fine"))
+            return ScriptedResponse(status=code, headers={"content-type": kind}, body=body)
+        return ScriptedResponse(body=chat_body("fine"))
 
     bench.answers = answers
 

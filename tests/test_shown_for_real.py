@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from batchllm.simulator import Scripted, SimulatorSettings, start_in_thread
+from batchllm.simulator import ScriptedResponse, SimulatorSettings, start_in_thread
 from tests.batch_jobs import BatchJob, simulated
 from tests.bench import Bench
 from tests.screen import screen
@@ -35,13 +35,13 @@ def command(path: Path, base_url: str, *words: str) -> list[str]:
     return [sys.executable, "-m", "batchllm", "classify", str(path), *where, *words]
 
 
-def refuses(number: int) -> Callable[[dict[str, Any]], Scripted | None]:
+def refuses(number: int) -> Callable[[dict[str, Any]], ScriptedResponse | None]:
     """Answers one request with a refusal that asks for three seconds, the others with a label."""
     requests = count(1)
 
-    def script(body: dict[str, Any]) -> Scripted | None:
+    def script(body: dict[str, Any]) -> ScriptedResponse | None:
         if next(requests) == number:
-            return Scripted(status=429, headers={"retry-after": "3"}, body=REFUSAL)
+            return ScriptedResponse(status=429, headers={"retry-after": "3"}, body=REFUSAL)
         return None
 
     return script

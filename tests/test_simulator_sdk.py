@@ -6,13 +6,13 @@ from collections.abc import Iterator
 import openai
 import pytest
 
-from batchllm.simulator import BatchSettings, Running, SimulatorSettings, start_in_thread
+from batchllm.simulator import BatchSettings, Simulator, SimulatorSettings, start_in_thread
 
 MESSAGES = [{"role": "user", "content": "Say hello"}]
 
 
 @pytest.fixture
-def running() -> Iterator[Running]:
+def running() -> Iterator[Simulator]:
     settings = SimulatorSettings(
         tokens_per_minute=1_000,
         models=("simulator",),
@@ -24,7 +24,7 @@ def running() -> Iterator[Running]:
 
 
 @pytest.fixture
-def client(running: Running) -> Iterator[openai.OpenAI]:
+def client(running: Simulator) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=running.base_url, api_key="sk-right", max_retries=0) as client:
         yield client
 
@@ -37,7 +37,7 @@ def test_the_sdk_reads_answers_and_models(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["simulator"]
 
 
-def test_the_sdk_raises_its_own_errors(client: openai.OpenAI, running: Running) -> None:
+def test_the_sdk_raises_its_own_errors(client: openai.OpenAI, running: Simulator) -> None:
     create = client.chat.completions.create
     with pytest.raises(openai.NotFoundError, match="does not exist"):
         create(model="other", messages=MESSAGES)  # type: ignore[call-overload]

@@ -15,7 +15,7 @@ import pytest
 
 from batchllm.errors import BudgetStop, Interrupted, Unavailable
 from batchllm.journal import Journal, State
-from batchllm.simulator import Running, Scripted, SimulatorSettings, start_in_thread
+from batchllm.simulator import ScriptedResponse, Simulator, SimulatorSettings, start_in_thread
 from tests.fakes import FakeClient, answered, chat_body, status
 from tests.test_runner_online import Trip
 
@@ -124,23 +124,23 @@ def test_an_intent_that_becomes_durable_after_the_stop_is_not_sent(
 
 
 @pytest.fixture
-def hanging() -> "Iterator[Running]":
+def hanging() -> "Iterator[Simulator]":
     """Rows 2 and 3 hang for a minute; row 6 and all later ones are out of quota."""
 
-    def script(body: dict[str, Any]) -> Scripted:
+    def script(body: dict[str, Any]) -> ScriptedResponse:
         number = int(body["messages"][-1]["content"].rsplit(" ", 1)[-1])
         if number in (2, 3):
-            return Scripted(body=chat_body("late"), delay_s=60.0)
+            return ScriptedResponse(body=chat_body("late"), delay_s=60.0)
         if number >= 6:
             error = b'{"error":{"message":"You exceeded your current quota","code":"insufficient_quota"}}'
-            return Scripted(status=429, body=error, headers={"content-type": "application/json"})
-        return Scripted(body=chat_body("fine"))
+            return ScriptedResponse(status=429, body=error, headers={"content-type": "application/json"})
+        return ScriptedResponse(body=chat_body("fine"))
 
     with start_in_thread(SimulatorSettings(), script=script) as running:
         yield running
 
 
-def command(folder: Path, server: Running, grace_s: float) -> "subprocess.Popen[bytes]":
+def command(folder: Path, server: Simulator, grace_s: float) -> "subprocess.Popen[bytes]":
     (folder / "in.csv").write_text("text\n" + "".join(f"number {number}\n" for number in range(1, 41)))
     words = [
         "-o",
@@ -160,14 +160,14 @@ def command(folder: Path, server: Running, grace_s: float) -> "subprocess.Popen[
     )  # fmt: skip
 
 
-def wait_until_stopped(folder: Path, server: Running) -> None:
+def wait_until_stopped(folder: Path, server: Simulator) -> None:
     deadline = time.monotonic() + 20
     while server.ledger.requests < 6 and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(1.0)
 
 
-def test_two_hanging_requests_end_with_the_grace_period(tmp_path: Path, hanging: Running) -> None:
+def test_two_hanging_requests_end_with_the_grace_period(tmp_path: Path, hanging: Simulator) -> None:
     began = time.monotonic()
     process = command(tmp_path, hanging, 3)
     _, err = process.communicate(timeout=40)
@@ -175,7 +175,7 @@ def test_two_hanging_requests_end_with_the_grace_period(tmp_path: Path, hanging:
     assert time.monotonic() - began < 15
 
 
-def test_a_second_signal_ends_two_hanging_requests_at_once(tmp_path: Path, hanging: Running) -> None:
+def test_a_second_signal_ends_two_hanging_requests_at_once(tmp_path: Path, hanging: Simulator) -> None:
     process = command(tmp_path, hanging, 50)
     wait_until_stopped(tmp_path, hanging)
     process.send_signal(signal.SIGINT)

@@ -1,6 +1,5 @@
 """``batchllm simulate``: the simulator as a server of its own, to rehearse a job without paying."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,8 +15,8 @@ def register(app: typer.Typer, name: str) -> None:
 def simulate(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 8080,
     latency: Annotated[float, typer.Option(help="Median seconds of an answer; the tail is long.")] = 0.0,
-    rpm: Annotated[float | None, typer.Option(help="Requests per minute that it grants.")] = None,
-    tpm: Annotated[float | None, typer.Option(help="Tokens per minute that it grants.")] = None,
+    rpm: Annotated[float | None, typer.Option(help="Requests per minute that it allows.")] = None,
+    tpm: Annotated[float | None, typer.Option(help="Tokens per minute that it allows.")] = None,
     error_rate: Annotated[
         list[str] | None,
         typer.Option(
@@ -30,10 +29,10 @@ def simulate(
         float | None, typer.Option(help="Batches expire when this share is done.", metavar="SHARE")
     ] = None,
     batch_enqueued_tokens: Annotated[
-        int | None, typer.Option(help="The most tokens that batches under way may hold.", metavar="TOKENS")
+        int | None,
+        typer.Option(help="The most input tokens that unfinished batches may hold.", metavar="TOKENS"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of faults and latencies.")] = 0,
-    ledger: Annotated[Path | None, typer.Option(help="Append each request to this JSONL file.")] = None,
 ) -> None:
     """Run an OpenAI-compatible server that answers without a model, until Ctrl-C."""
     from batchllm.simulator import BatchSettings, SimulatorSettings, serve
@@ -46,7 +45,6 @@ def simulate(
             tokens_per_minute=tpm,
             error_rate=_rates(error_rate or []),
             seed=seed,
-            ledger_path=ledger,
             batches=BatchSettings(
                 seconds=batch_seconds,
                 failure_rate=batch_failures,

@@ -4,18 +4,17 @@
 beside blocking code, ``serve(settings)`` alone until a signal.
 """
 
-from batchllm.simulator.app import Received, Simulator
-from batchllm.simulator.chat import Scripted
+from batchllm.simulator.chat import ScriptedResponse
 from batchllm.simulator.ledger import Ledger
-from batchllm.simulator.service import Running, serve, start_in_thread
+from batchllm.simulator.server import Received, Simulator
+from batchllm.simulator.service import serve, start_in_thread
 from batchllm.simulator.settings import BatchSettings, SimulatorSettings
 
 __all__ = [
     "BatchSettings",
     "Ledger",
     "Received",
-    "Running",
-    "Scripted",
+    "ScriptedResponse",
     "Simulator",
     "SimulatorSettings",
     "serve",

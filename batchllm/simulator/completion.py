@@ -1,7 +1,6 @@
-"""The completion object: the brain's reply with an id, a finish reason and counted tokens."""
+"""The completion object: a simulated message with an id, a finish reason and counted tokens."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
@@ -9,7 +8,8 @@ from typing import Any
 import orjson
 
 from batchllm import tokens
-from batchllm.simulator import brain
+from batchllm.simulator.errors import ApiError
+from batchllm.simulator.responder import images_of, respond, text_of
 
 MODEL = "simulator"
 _PER_MESSAGE = 4  # the role and the frame of a message, as OpenAI's cookbook counts them
@@ -18,36 +18,17 @@ _IMAGE_TOKENS = {"low": 85, "auto": 765, "high": 765}  # of a picture of 1024 x 
 _COUNTED_EXACTLY = 100_000  # characters; counting more would hold up all other requests
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """An answer with status 200.
+class CompletionBuilder:
+    """Turns requests into completions."""
 
-    Attributes:
-        body: The JSON object.
-        prompt_tokens, completion_tokens: Its usage.
-    """
-
-    body: dict[str, Any]
-    prompt_tokens: int
-    completion_tokens: int
-
-
-class Author:
-    """Turns requests into completions.
-
-    Args:
-        seed: Part of every id.
-    """
-
-    def __init__(self, seed: int) -> None:
+    def __init__(self) -> None:
         self._counter = tokens.counter(MODEL)
-        self._seed = seed
-        self._count_again = lru_cache(maxsize=256)(self._tokens)  # system messages come back with every row
+        self._count_cached = lru_cache(maxsize=256)(self._count)  # system messages come back with every row
 
-    def complete(
+    def build(
         self, request: Mapping[str, Any], raw: bytes, number: int, created: int, *, fault: str | None = None
-    ) -> Completion:
-        """Answer a checked request.
+    ) -> dict[str, Any]:
+        """Answers a checked request with a completion object.
 
         Args:
             request: The parsed body.
@@ -55,16 +36,23 @@ class Author:
             number: Of the request on this server; part of the id.
             created: Seconds since the epoch.
             fault: ``empty`` leaves the content out, ``filter`` lets a content filter take it.
+
+        Raises:
+            ApiError: 400, its tools or its schema are malformed.
         """
-        identity = blake2b(raw, digest_size=12, salt=(self._seed % 2**64).to_bytes(8, "big")).hexdigest()
-        message, finish_reason, count = self._message(request, identity, fault)
+        identity = blake2b(raw, digest_size=12).hexdigest()
+        try:
+            message, finish_reason, count = self._message(request, identity, fault)
+            prompt_tokens = self._prompt_tokens(request)
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
+            reason = f"Invalid request: {type(error).__name__}: {error}."
+            raise ApiError(400, reason, "invalid_value") from error
         choices = [
             {"index": index, "message": message, "logprobs": None, "finish_reason": finish_reason}
             for index in range(request.get("n") or 1)
         ]
-        prompt_tokens = self.prompt_tokens(request)
         completion_tokens = count * len(choices)
-        body = {
+        return {
             "id": f"chatcmpl-{identity}{number:06x}",
             "object": "chat.completion",
             "created": created,
@@ -77,59 +65,51 @@ class Author:
                 "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
                 "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
             },
-            "service_tier": "default",
-            "system_fingerprint": "fp_simulator",
         }
-        return Completion(body, prompt_tokens, completion_tokens)
 
-    def prompt_tokens(self, request: Mapping[str, Any]) -> int:
-        """Tokens of the messages, their frames, images and tools."""
+    def _prompt_tokens(self, request: Mapping[str, Any]) -> int:
         total = _PER_REQUEST
         for message in request["messages"]:
-            text = brain.text_of(message.get("content"))
-            counted = self._count_again if message["role"] in ("system", "developer") else self._tokens
-            total += _PER_MESSAGE + counted(text)
+            text = text_of(message.get("content"))
+            count = self._count_cached if message["role"] in ("system", "developer") else self._count
+            total += _PER_MESSAGE + count(text)
             if calls := message.get("tool_calls"):
-                total += self._tokens(orjson.dumps(calls).decode())
-        for image in brain.images_of(request["messages"]):
+                total += self._count(orjson.dumps(calls).decode())
+        for image in images_of(request["messages"]):
             total += _IMAGE_TOKENS[image["image_url"].get("detail", "auto")]
         if tools := request.get("tools"):
-            total += self._count_again(orjson.dumps(tools).decode())
+            total += self._count_cached(orjson.dumps(tools).decode())
         return total
 
     def _message(
         self, request: Mapping[str, Any], identity: str, fault: str | None
     ) -> tuple[dict[str, Any], str, int]:
-        """The assistant's message, its finish reason, and its tokens."""
+        """Returns the assistant's message, its finish reason, and its tokens."""
         message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None, "annotations": []}
         if fault == "filter":
             return message, "content_filter", 0
         if fault == "empty":
             return {**message, "content": ""}, "stop", 0
-        reply = brain.reply(request)
-        most = request.get("max_completion_tokens") or request.get("max_tokens")
-        said = reply.tool[1] if reply.tool else reply.content or ""
-        text, count, was_cut = self._cut(said, most)
-        if reply.tool:
-            function = {"name": reply.tool[0], "arguments": text}
+        simulated = respond(request)
+        text = simulated.tool[1] if simulated.tool else simulated.content or ""
+        count = self._count(text)
+        most = request.get("max_completion_tokens") or request.get("max_tokens") or count
+        finish_reason = "tool_calls" if simulated.tool else "stop"
+        if count > most:
+            text = self._counter.truncate(text, most)
+            count, finish_reason = self._count(text), "length"
+        if simulated.tool:
+            function = {"name": simulated.tool[0], "arguments": text}
             call = {"id": f"call_{identity}", "type": "function", "function": function}
-            return {**message, "tool_calls": [call]}, "length" if was_cut else "tool_calls", count
-        return {**message, "content": text}, "length" if was_cut else "stop", count
+            return {**message, "tool_calls": [call]}, finish_reason, count
+        return {**message, "content": text}, finish_reason, count
 
-    def _cut(self, text: str, most: int | None) -> tuple[str, int, bool]:
-        """As much of ``text`` as ``most`` tokens hold, its tokens, and whether it was cut."""
-        count = self._tokens(text)
-        if most is None or count <= most:
-            return text, count, False
-        text = self._counter.truncate(text, most)
-        return text, self._tokens(text), True
-
-    def _tokens(self, text: str) -> int:
+    def _count(self, text: str) -> int:
         return self._counter(text) if len(text) <= _COUNTED_EXACTLY else tokens.estimate(text)
 
 
-def charge(request: Mapping[str, Any]) -> int:
-    """What OpenAI takes off the token limit: the larger of ``max_tokens`` and a quarter of the characters."""
-    characters = sum(len(brain.text_of(message.get("content"))) for message in request["messages"])
+def limited_tokens(request: Mapping[str, Any]) -> int:
+    """Returns what OpenAI takes off the token limit: ``max_tokens`` or a quarter of the characters, the larger."""
+    characters = sum(len(text_of(message.get("content"))) for message in request["messages"])
     most = request.get("max_completion_tokens") or request.get("max_tokens") or 0
     return max(1, most, -(-characters // 4))

@@ -1,51 +1,86 @@
-"""Chance that repeats: which fault strikes a request, and how long its answer takes.
+"""Faults and latency that repeat from run to run, and answers that break on the connection.
 
-Every draw is a hash of the seed and the number of the request, so the same requests in the same order meet
-the same fate in every run. The hash is splitmix64 (Steele, Lea and Flood, 2014).
+Every draw depends on the seed and the number of the request alone, so the same requests in the same order get
+the same faults in every run.
 """
 
+import socket
+import struct
 from collections.abc import Mapping
-from math import exp
-from statistics import NormalDist
+from math import ceil, log
+from random import Random
 
-_MASK = (1 << 64) - 1
-_NORMAL = NormalDist()
-_FAULT, _LATENCY = 1, 2  # one stream of draws each
+from aiohttp import web
 
+from batchllm.simulator.errors import ApiError
 
-def uniform(seed: int, number: int, stream: int = 0) -> float:
-    """A number from the open interval (0, 1), always the same for the same arguments."""
-    z = (seed * 0x9E3779B97F4A7C15 + number * 0xD1B54A32D192ED03 + stream * 0x8CB92BA72F3D8DD7 + 1) & _MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-    return (((z ^ (z >> 31)) >> 11) + 0.5) / (1 << 53)
+FAULTS = ("timeout", "reset", "cut", "garbage", "empty", "filter")
+CONNECTION_FAULTS = ("timeout", "reset", "cut", "garbage")
+_LATENCY_SIGMA = 0.5  # of the logarithm
+_RST = struct.pack("ii", 1, 0)  # linger on, zero seconds: close sends RST
+_GARBAGE = b"<html><head><title>502 Bad Gateway</title></head><body>upstream</body></html>"
 
 
-class Chance:
-    """The draws of one server."""
+def random_of(seed: int, number: int, purpose: str) -> Random:
+    """Returns a generator that draws the same for the same arguments."""
+    return Random(f"{seed} {number} {purpose}")
 
-    def __init__(
-        self, seed: int, error_rate: Mapping[str, float], latency_s: float, latency_sigma: float
-    ) -> None:
-        self._seed = seed
-        self._rates = tuple(error_rate.items())
-        self._median_s = latency_s
-        self._sigma = latency_sigma
 
-    def fault(self, number: int) -> str | None:
-        """The fault that strikes request ``number``, if one does."""
-        if not self._rates:
-            return None
-        draw = uniform(self._seed, number, _FAULT)
-        for kind, rate in self._rates:
-            draw -= rate
-            if draw < 0:
-                return kind
+def draw_fault(seed: int, number: int, rates: Mapping[str, float]) -> str | None:
+    """Returns the fault of request ``number``, if it gets one; ``rates`` maps faults to probabilities."""
+    if not rates:
         return None
+    draw = random_of(seed, number, "fault").random()
+    for kind, rate in rates.items():
+        draw -= rate
+        if draw < 0:
+            return kind
+    return None
 
-    def latency_s(self, number: int) -> float:
-        """Seconds that the answer to request ``number`` takes."""
-        if not self._median_s:
-            return 0.0
-        draw = uniform(self._seed, number, _LATENCY)
-        return self._median_s * exp(self._sigma * _NORMAL.inv_cdf(draw))
+
+def draw_latency_s(seed: int, number: int, median_s: float) -> float:
+    """Returns the seconds that the answer to request ``number`` takes, of a lognormal law."""
+    if not median_s:
+        return 0.0
+    return random_of(seed, number, "latency").lognormvariate(log(median_s), _LATENCY_SIGMA)
+
+
+def injected_error(status: int, wait_s: float) -> ApiError:
+    """Returns the error of an injected status; an injected 429 asks for ``wait_s`` seconds."""
+    message, kind, headers = (
+        f"Status {status}, injected.",
+        "invalid_request_error",
+        {"x-simulator-injected": "1"},
+    )
+    if status == 429:
+        message = f"Rate limit reached. Please try again in {wait_s * 1000:.0f}ms."
+        headers |= retry_after_headers(wait_s)
+        return ApiError(status, message, "rate_limit_exceeded", "requests", headers=headers)
+    if status >= 500:
+        message, kind = "The server had an error while processing your request.", "server_error"
+    return ApiError(status, message, None, kind, headers=headers)
+
+
+def retry_after_headers(wait_s: float) -> dict[str, str]:
+    """Returns ``retry-after`` and ``retry-after-ms``, rounded up."""
+    return {"retry-after": str(ceil(wait_s)), "retry-after-ms": str(ceil(wait_s * 1000))}
+
+
+async def inject_fault(
+    fault: str, request: web.BaseRequest, content: bytes, headers: Mapping[str, str]
+) -> web.StreamResponse:
+    """Breaks an answer: ``garbage`` is a proxy's page, ``cut`` half of the content, others close without a byte."""
+    transport = request.transport
+    if fault == "garbage" or transport is None:
+        return web.Response(body=_GARBAGE, headers={**headers, "content-type": "text/html"})
+    if fault == "cut":
+        response = web.StreamResponse(headers=headers)
+        response.content_length = len(content)
+        await response.prepare(request)
+        await response.write(content[: len(content) // 2])
+        transport.close()
+        return response
+    if fault == "reset":
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST)
+    transport.abort()
+    return web.Response()  # never sent

@@ -1,14 +1,12 @@
-"""How the simulator behaves: every switch, checked when it is set."""
+"""How the simulator behaves: every setting, checked when it is set."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 from batchllm.errors import UsageError
+from batchllm.simulator.faults import FAULTS
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-LIMIT_MODELS = ("leaky", "fixed", "sliding")
-NAMED_FAULTS = ("timeout", "reset", "cut", "garbage", "empty", "filter")
 NO_RATES: Mapping[str, float] = {}
 
 
@@ -21,11 +19,7 @@ class BatchSettings:
         failure_rate: Share of requests that end in the error file with status 500.
         expire_after_fraction: The batch expires when this share is done; the rest is ``batch_expired``.
         cancel_s: Seconds that a cancelled batch stays ``cancelling``.
-        shuffle: Results come in another order than requests.
-        missing_files: A finished batch names neither an output nor an error file.
-        garbage_line: One line of the output file is not JSON.
-        upper_case: Statuses in capitals, as some compatibles write them.
-        empty_file_id: What stands for "no file": ``None``, or ``""`` as some endpoints say.
+        show: Changes a batch object before it is sent: for tests of endpoints that differ from OpenAI's.
         enqueued_tokens: Most input tokens that unfinished batches of one model may hold together.
         max_requests: Most lines in a file.
         max_file_bytes: Largest file.
@@ -35,11 +29,7 @@ class BatchSettings:
     failure_rate: float = 0.0
     expire_after_fraction: float | None = None
     cancel_s: float = 0.0
-    shuffle: bool = True
-    missing_files: bool = False
-    garbage_line: bool = False
-    upper_case: bool = False
-    empty_file_id: str | None = None
+    show: Callable[[dict[str, Any]], dict[str, Any]] = dict
     enqueued_tokens: int | None = None
     max_requests: int = 50_000
     max_file_bytes: int = 200 * 1024 * 1024
@@ -50,80 +40,55 @@ class SimulatorSettings:
     """How the server behaves.
 
     Attributes:
-        host: A loopback address; nothing else is served.
-        port: 0 takes a free one.
+        port: On 127.0.0.1; 0 takes a free one.
         seed: Decides every random choice, together with the number of the request.
         api_key: The only key that is accepted; ``None`` accepts all, and none.
         models: The only models that exist; ``None`` accepts every name.
-        latency_s: Median seconds of an answer, of a lognormal law; 0 answers at once.
-        latency_sigma: Standard deviation of the logarithm of the latency: how long the tail is.
+        latency_s: Median seconds of an answer; 0 answers at once.
         requests_per_minute, tokens_per_minute: Limits, each model for itself; ``None`` is no limit.
-        limit_model: ``leaky`` (capacity of a minute, leaks all the time), ``fixed`` (a counter set back
-            every minute) or ``sliding`` (the sum of the last 60 s).
-        count_refused: A refused request uses up one request of the limit, as it does at OpenAI.
-        headers: Answers carry ``x-ratelimit-*``.
-        retry_after: Refusals carry ``retry-after`` and ``retry-after-ms``.
+        headers: Answers carry ``x-ratelimit-*`` where there are limits.
         error_rate: Fault to probability: an HTTP status as digits, or one of ``timeout`` (never answers),
             ``reset`` (closes with RST), ``cut`` (half a body), ``garbage`` (HTML), ``empty`` (no content)
             and ``filter`` (a content filter).
         injected_retry_after_s: What an injected 429 asks the client to wait, in seconds.
-        ledger_path: Append-only file that gets one JSON line a request before its answer is sent.
         keep_requests: How many of the latest requests are kept whole, for tests.
-        max_body_bytes: Largest body of a chat request.
         batches: How batches behave.
 
     Raises:
         UsageError: A value makes no sense.
     """
 
-    host: str = "127.0.0.1"
     port: int = 0
     seed: int = 0
     api_key: str | None = field(default=None, repr=False)
     models: tuple[str, ...] | None = None
     latency_s: float = 0.0
-    latency_sigma: float = 0.5
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
-    limit_model: str = "leaky"
-    count_refused: bool = True
     headers: bool = True
-    retry_after: bool = True
     error_rate: Mapping[str, float] = field(default_factory=lambda: NO_RATES)
     injected_retry_after_s: float = 0.02
-    ledger_path: Path | None = None
     keep_requests: int = 0
-    max_body_bytes: int = 64 * 1024 * 1024
     batches: BatchSettings = BatchSettings()
 
     def __post_init__(self) -> None:
-        if self.host not in LOOPBACK:
-            raise UsageError(f"the simulator serves loopback only, not {self.host}: leave the host out")
         if not 0 <= self.port <= 65_535:
             raise UsageError(
                 f"port {self.port} does not exist: choose one from 1 to 65535, or 0 for any free one"
             )
-        if self.limit_model not in LIMIT_MODELS:
-            raise UsageError(
-                f"unknown limit model {self.limit_model!r}: choose one of {', '.join(LIMIT_MODELS)}"
-            )
-        if self.latency_s < 0 or self.latency_sigma < 0:
+        if self.latency_s < 0:
             raise UsageError("a latency is a number of seconds, 0 or more")
         for limit in (self.requests_per_minute, self.tokens_per_minute):
             if limit is not None and limit <= 0:
                 raise UsageError(f"a limit of {limit:g} a minute answers nothing: give a number above 0")
-        _check_error_rates(self.error_rate)
-
-
-def _check_error_rates(rates: Mapping[str, float]) -> None:
-    for kind, rate in rates.items():
-        is_status = kind.isascii() and kind.isdigit() and 400 <= int(kind) <= 599
-        if kind not in NAMED_FAULTS and not is_status:
-            raise UsageError(
-                f"unknown fault {kind!r}: choose an HTTP status from 400 to 599 "
-                f"or one of {', '.join(NAMED_FAULTS)}"
-            )
-        if not 0 <= rate <= 1:
-            raise UsageError(f"the rate of fault {kind!r} is {rate:g}: give a probability from 0 to 1")
-    if sum(rates.values()) > 1 + 1e-9:
-        raise UsageError("the error rates add up to more than 1")
+        for kind, rate in self.error_rate.items():
+            is_status = kind.isascii() and kind.isdigit() and 400 <= int(kind) <= 599
+            if kind not in FAULTS and not is_status:
+                raise UsageError(
+                    f"unknown fault {kind!r}: choose an HTTP status from 400 to 599 "
+                    f"or one of {', '.join(FAULTS)}"
+                )
+            if not 0 <= rate <= 1:
+                raise UsageError(f"the rate of fault {kind!r} is {rate:g}: give a probability from 0 to 1")
+        if sum(self.error_rate.values()) > 1 + 1e-9:
+            raise UsageError("the error rates add up to more than 1")

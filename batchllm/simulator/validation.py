@@ -1,196 +1,121 @@
-"""What a chat request must be, refused in OpenAI's words."""
+"""Checks of a chat request, refused in OpenAI's words."""
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
-from batchllm.simulator.problem import ApiError
+from batchllm.simulator.errors import ApiError, missing, unsupported
 
 _ROLES = ("system", "assistant", "user", "function", "tool", "developer")
 _PARTS = ("text", "image_url", "input_audio", "file", "refusal")
 
-# Parameter to what it is called when its type is wrong, the types it may have, and its bounds.
-_PARAMETERS: dict[str, tuple[str, tuple[type, ...], float | None, float | None]] = {
-    "max_tokens": ("an integer", (int,), 1, None),
-    "max_completion_tokens": ("an integer", (int,), 1, None),
-    "n": ("an integer", (int,), 1, 128),
-    "seed": ("an integer", (int,), None, None),
-    "top_logprobs": ("an integer", (int,), 0, 20),
-    "temperature": ("a decimal", (int, float), 0, 2),
-    "top_p": ("a decimal", (int, float), 0, 1),
-    "presence_penalty": ("a decimal", (int, float), -2, 2),
-    "frequency_penalty": ("a decimal", (int, float), -2, 2),
-    "stream": ("a boolean", (bool,), None, None),
-    "logprobs": ("a boolean", (bool,), None, None),
-    "user": ("a string", (str,), None, None),
-    "reasoning_effort": ("a string", (str,), None, None),
-    "response_format": ("an object", (dict,), None, None),
-    "logit_bias": ("an object", (dict,), None, None),
-    "metadata": ("an object", (dict,), None, None),
-    "tools": ("an array of objects", (list,), None, None),
-    "stop": ("a string or an array of strings", (str, list), None, None),
-    "tool_choice": ("a string or an object", (str, dict), None, None),
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("stream", "logprobs"), bool),
+    **dict.fromkeys(("model", "user", "reasoning_effort"), str),
+    **dict.fromkeys(("messages", "tools"), list),
+    **dict.fromkeys(("response_format", "logit_bias", "metadata"), dict),
+    **dict.fromkeys(("max_tokens", "max_completion_tokens", "n", "seed", "top_logprobs"), int),
+    **dict.fromkeys(("temperature", "top_p", "presence_penalty", "frequency_penalty"), (int, float)),
+    "stop": (str, list),
+    "tool_choice": (str, dict),
+}
+_BOUNDS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("max_tokens", "max_completion_tokens"), (1, inf)),
+    **dict.fromkeys(("presence_penalty", "frequency_penalty"), (-2, 2)),
+    "n": (1, 128),
+    "top_logprobs": (0, 20),
+    "temperature": (0, 2),
+    "top_p": (0, 1),
 }
 
 
-def check(request: Any) -> None:
-    """Refuse what the chat endpoint would refuse.
+def check(request: Mapping[str, Any], models: tuple[str, ...] | None = None) -> None:
+    """Refuses what the chat endpoint would refuse.
+
+    Args:
+        request: The parsed body.
+        models: The models that exist; ``None`` for all.
 
     Raises:
-        ApiError: With status 400, naming the parameter.
+        ApiError: 400, naming the parameter; 404 for an unknown model.
     """
-    if not isinstance(request, dict):
-        raise ApiError(400, "We could not parse the JSON body of your request: it is not an object.")
-    model = request.get("model")
+    for name, value in request.items():
+        if name in _TYPES and value is not None:
+            _check_type(name, value)
+        if name in _BOUNDS and value is not None:
+            _check_bounds(name, value)
+    model, messages = request.get("model"), request.get("messages")
     if model is None:
         raise ApiError(400, "you must provide a model parameter")
-    if not isinstance(model, str):
-        raise _wrong_type("model", "a string", model)
-    for name, value in request.items():
-        if name in _PARAMETERS and value is not None:
-            _check_parameter(name, value)
+    if models is not None and model not in models:
+        message = f"The model `{model}` does not exist or you do not have access to it."
+        raise ApiError(404, message, "model_not_found")
     if request.get("stream"):
-        raise ApiError(
-            400, "The simulator does not stream: leave 'stream' out.", "unsupported_value", param="stream"
-        )
-    _check_messages(request.get("messages"))
-    if "response_format" in request:
-        _check_form(request["response_format"])
-    if request.get("tools") or request.get("tool_choice"):
-        _check_tools(request.get("tools") or [], request.get("tool_choice"))
-
-
-def _check_parameter(name: str, value: Any) -> None:
-    called, types, least, most = _PARAMETERS[name]
-    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-        raise _wrong_type(name, called, value)
-    if not isinstance(value, int | float):
-        return
-    kind = "integer" if called == "an integer" else "decimal"
-    if least is not None and value < least:
-        message = (
-            f"Invalid '{name}': {kind} below minimum value. "
-            f"Expected a value >= {least:g}, but got {value} instead."
-        )
-        raise ApiError(400, message, f"{kind}_below_min_value", param=name)
-    if most is not None and value > most:
-        message = (
-            f"Invalid '{name}': {kind} above maximum value. "
-            f"Expected a value <= {most:g}, but got {value} instead."
-        )
-        raise ApiError(400, message, f"{kind}_above_max_value", param=name)
-
-
-def _check_messages(messages: Any) -> None:
+        message = "The simulator does not stream: leave 'stream' out."
+        raise ApiError(400, message, "unsupported_value", param="stream")
     if messages is None:
-        raise _missing("messages")
-    if not isinstance(messages, list):
-        raise _wrong_type("messages", "an array of objects", messages)
+        raise missing("messages")
     if not messages:
-        message = (
-            "Invalid 'messages': empty array. Expected an array with minimum length 1, "
-            "but got an empty array instead."
-        )
-        raise ApiError(400, message, "empty_array", param="messages")
+        raise ApiError(400, "Invalid 'messages': empty array.", "empty_array", param="messages")
     for at, message in enumerate(messages):
-        if not isinstance(message, dict):
-            raise _wrong_type(f"messages[{at}]", "an object", message)
-        role = message.get("role")
-        if role is None:
-            raise _missing(f"messages[{at}].role")
-        if role not in _ROLES:
-            raise _wrong_value(f"messages[{at}].role", role, _ROLES)
-        if role == "tool" and not isinstance(message.get("tool_call_id"), str):
-            raise _missing(f"messages[{at}].tool_call_id")
-        content = message.get("content")
-        if not isinstance(content, str):
-            _check_content(f"messages[{at}].content", content, may_lack=role == "assistant")
+        _check_message(f"messages[{at}]", message)
+    _check_choice(request.get("tools") or [], request.get("tool_choice"))
 
 
-def _check_content(where: str, content: Any, *, may_lack: bool) -> None:
-    if content is None and may_lack:
+def _check_type(name: str, value: Any) -> None:
+    types = _TYPES[name]
+    if not isinstance(value, types) or (isinstance(value, bool) and types is not bool):
+        raise _wrong_type(name, value)
+
+
+def _check_bounds(name: str, value: float) -> None:
+    least, most = _BOUNDS[name]
+    if not least <= value <= most:
+        kind = "integer" if _TYPES[name] is int else "decimal"
+        side, bound = ("below_min", f">= {least}") if value < least else ("above_max", f"<= {most}")
+        message = f"Invalid '{name}': expected a value {bound}, but got {value} instead."
+        raise ApiError(400, message, f"{kind}_{side}_value", param=name)
+
+
+def _check_message(where: str, message: Any) -> None:
+    if not isinstance(message, dict):
+        raise _wrong_type(where, message)
+    role, content = message.get("role"), message.get("content")
+    _check_value(f"{where}.role", role, _ROLES)
+    if role == "tool" and "tool_call_id" not in message:
+        raise missing(f"{where}.tool_call_id")
+    if isinstance(content, str) or (content is None and role == "assistant"):
         return
     if not isinstance(content, list):
-        raise _wrong_type(where, "one of a string or array of objects", content)
+        raise _wrong_type(f"{where}.content", content)
     for at, part in enumerate(content):
         if not isinstance(part, dict):
-            raise _wrong_type(f"{where}[{at}]", "an object", part)
+            raise _wrong_type(f"{where}.content[{at}]", part)
         kind = part.get("type")
-        if kind not in _PARTS:
-            raise _wrong_value(f"{where}[{at}].type", kind, _PARTS)
+        _check_value(f"{where}.content[{at}].type", kind, _PARTS)
         if kind == "text" and not isinstance(part.get("text"), str):
-            raise _missing(f"{where}[{at}].text")
-        if kind == "image_url":
-            image = part.get("image_url")
-            if not isinstance(image, dict) or not isinstance(image.get("url"), str):
-                raise _missing(f"{where}[{at}].image_url.url")
-            if image.get("detail", "auto") not in ("auto", "low", "high"):
-                raise _wrong_value(
-                    f"{where}[{at}].image_url.detail", image["detail"], ("auto", "low", "high")
-                )
+            raise missing(f"{where}.content[{at}].text")
+        image = part.get("image_url")
+        if kind == "image_url" and (not isinstance(image, dict) or not isinstance(image.get("url"), str)):
+            raise missing(f"{where}.content[{at}].image_url.url")
 
 
-def _check_form(form: Any) -> None:
-    if form is None:
+def _check_choice(tools: list[Any], choice: Any) -> None:
+    if choice in (None, "none"):
         return
-    kinds = ("json_object", "json_schema", "text")
-    if form.get("type") not in kinds:
-        raise _wrong_value("response_format.type", form.get("type"), kinds)
-    if form["type"] == "json_schema":
-        described = form.get("json_schema")
-        if not isinstance(described, dict):
-            raise _missing("response_format.json_schema")
-        if not isinstance(described.get("name"), str):
-            raise _missing("response_format.json_schema.name")
-        if not isinstance(described.get("schema", {}), dict):
-            raise _wrong_type("response_format.json_schema.schema", "an object", described["schema"])
-
-
-def _check_tools(tools: list[Any], choice: Any) -> None:
-    names = set()
-    for at, tool in enumerate(tools):
-        function = tool.get("function") if isinstance(tool, dict) else None
-        if not isinstance(function, dict):
-            raise _missing(f"tools[{at}].function")
-        if tool.get("type") != "function":
-            raise _wrong_value(f"tools[{at}].type", tool.get("type"), ("function", "custom"))
-        if not isinstance(function.get("name"), str):
-            raise _missing(f"tools[{at}].function.name")
-        if not isinstance(function.get("parameters", {}), dict):
-            raise _wrong_type(f"tools[{at}].function.parameters", "an object", function["parameters"])
-        names.add(function["name"])
-    if choice is None:
-        return
-    if not tools and choice != "none":
+    if not tools:
         raise ApiError(400, "'tool_choice' is only allowed when 'tools' are specified.", param="tool_choice")
-    if isinstance(choice, str) and choice not in ("none", "auto", "required"):
-        raise _wrong_value("tool_choice", choice, ("none", "auto", "required"))
-    if isinstance(choice, Mapping):
-        function = choice.get("function")
-        name = function.get("name") if isinstance(function, dict) else None
-        if not isinstance(name, str) or name not in names:
-            raise ApiError(400, f"Tool choice '{name}' not found in 'tools' parameter.", param="tool_choice")
+    if isinstance(choice, str):
+        _check_value("tool_choice", choice, ("none", "auto", "required"))
 
 
-def _missing(name: str) -> ApiError:
-    return ApiError(400, f"Missing required parameter: '{name}'.", "missing_required_parameter", param=name)
+def _check_value(name: str, value: Any, supported: tuple[str, ...]) -> None:
+    if value is None:
+        raise missing(name)
+    if value not in supported:
+        raise unsupported(name, value, supported)
 
 
-def _wrong_value(name: str, value: Any, supported: tuple[str, ...]) -> ApiError:
-    listed = ", ".join(f"'{each}'" for each in supported[:-1]) + f", and '{supported[-1]}'"
-    return ApiError(
-        400, f"Invalid value: '{value}'. Supported values are: {listed}.", "invalid_value", param=name
-    )
-
-
-def _wrong_type(name: str, expected: str, value: Any) -> ApiError:
-    names = {
-        bool: "a boolean",
-        int: "an integer",
-        float: "a decimal",
-        str: "a string",
-        list: "an array",
-        dict: "an object",
-    }
-    got = names.get(type(value), "null")
-    message = f"Invalid type for '{name}': expected {expected}, but got {got} instead."
+def _wrong_type(name: str, value: Any) -> ApiError:
+    message = f"Invalid type for '{name}': got {type(value).__name__}."
     return ApiError(400, message, "invalid_type", param=name)
