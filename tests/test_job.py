@@ -8,7 +8,6 @@ import pytest
 
 from batchllm.errors import UsageError
 from batchllm.job import Job, assemble
-from batchllm.job.settings import SETTINGS
 from batchllm.records import Pace
 
 KEY = {"OPENAI_API_KEY": "sk-one"}
@@ -27,11 +26,11 @@ def test_the_simplest_job_has_the_defaults_of_the_design() -> None:
     )
     assert job.journal == Path("in/rows.summarize.csv.journal")
     assert job.pace == Pace()
-    assert (job.grace_s, job.allow_failed, job.via, job.early_stop, job.reask) == (
+    assert (job.grace_s, job.allow_failed, job.via, job.no_early_stop, job.reask) == (
         30.0,
         0.0,
         "online",
-        True,
+        False,
         1,
     )
     assert job.template is not None
@@ -204,7 +203,7 @@ def test_every_setting_reaches_the_job(tmp_path: Path) -> None:
     assert (job.columns, job.add, job.prefix, job.reask) == (("summary", "error"), ("cost",), "x_", 2)
     assert (job.sample, job.seed, job.dedupe, job.reuse) == (14, 15, True, (Path("old.csv"),))
     assert (job.max_cost, job.max_requests, job.max_total_tokens) == (Decimal(5), 16, 17)
-    assert (job.prices, job.early_stop, job.via) == (prices, False, "batch")
+    assert (job.prices, job.no_early_stop, job.via) == (prices, True, "batch")
     assert job.force and job.retry_failed and job.accept_change and job.restart
     assert (job.allow_failed, job.grace_s, job.wait_lock_s) == (0.02, 18, 19)
     assert (job.journal, job.summary, job.endpoint.model) == (Path("j"), Path("runs.jsonl"), "gpt-4o")
@@ -275,9 +274,3 @@ def test_the_fingerprint_holds_what_changes_requests_and_nothing_else() -> None:
     prints = [json.dumps(made(**flags).fingerprint(), sort_keys=True) for flags in other]
     assert len({json.dumps(first, sort_keys=True), *prints}) == len(other) + 1
     assert "sk-one" not in json.dumps(first)
-
-
-def test_flags_of_the_command_line_are_the_settings_of_the_job() -> None:
-    from batchllm.cli.options import OPTIONS
-
-    assert {option.name for option in OPTIONS} == set(SETTINGS) - {"input", "task"}

@@ -23,7 +23,7 @@ LAYERS = [
     {"request"},
     {"job"},
     {"answer", "template", "presets", "tokens", "prices", "retry"},
-    {"records", "errors", "exact"},
+    {"records", "errors", "exact", "printable"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
 

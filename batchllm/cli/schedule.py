@@ -20,13 +20,6 @@ STATUSES = """\
 #   75  another run is at it, or a batch is not ready: not a failure
 # 3, 69, 73, 74 and 75 go on with the same command, so the next time does."""
 
-CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
-
-
-def register(app: typer.Typer, name: str) -> None:
-    """Adds the command under its name."""
-    app.command(name, rich_help_panel="Prepare a job", context_settings=CONTEXT)(schedule)
-
 
 def schedule(
     context: typer.Context,

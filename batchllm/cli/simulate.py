@@ -8,11 +8,6 @@ import typer
 from batchllm.errors import UsageError
 
 
-def register(app: typer.Typer, name: str) -> None:
-    """Adds the command under its name."""
-    app.command(name, rich_help_panel="Prepare a job")(simulate)
-
-
 def simulate(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 8080,
     latency: Annotated[float, typer.Option(help="Median seconds of an answer; the tail is long.")] = 0.0,

@@ -2,7 +2,6 @@
 
 from batchllm.job.assemble import assemble
 from batchllm.job.connection import reconnect
-from batchllm.job.jobfile import init_text
 from batchllm.job.record import Job
 
-__all__ = ["Job", "assemble", "init_text", "reconnect"]
+__all__ = ["Job", "assemble", "reconnect"]

@@ -52,7 +52,7 @@ def endpoint(given: Given, environ: Mapping[str, str], *, template_model: Any, n
     """
     place = _place(given, environ, needs_key)
     preset, url = place.preset, place.base_url
-    allow_http = given.get("allow_http", default=False)
+    allow_http = given.get("allow_http")
     _check_transport(url, given, allow_http)
     given.sources.setdefault("provider", "its URL" if place.by_url else "default")
     given.sources.setdefault("base_url", f"preset {preset.name}")
@@ -98,11 +98,9 @@ def reconnect(kept: Endpoint, environ: Mapping[str, str], *, api_key_file: Path 
 
 def _place(given: Given, environ: Mapping[str, str], needs_key: bool) -> Place:
     """Which preset, at which URL."""
-    named = given.rank("provider") < len(given.layers)
+    named = given.has("provider")
     provider = given.get("provider")
-    if given.rank("base_url") < len(given.layers) and (
-        not named or given.rank("base_url") <= given.rank("provider")
-    ):
+    if given.has("base_url") and (not named or given.rank("base_url") <= given.rank("provider")):
         called = given.called("base_url")
         url = normalise(given.get("base_url"), called)
         by_host = presets.for_base_url(url)
@@ -202,9 +200,7 @@ def _key(
     preset = place.preset
     if preset.free:
         return None, None
-    if given.rank("api_key_file") < len(given.layers) and given.rank("api_key_file") <= given.rank(
-        "provider"
-    ):
+    if given.has("api_key_file") and given.rank("api_key_file") <= given.rank("provider"):
         path: Path = given.get("api_key_file")
         return _checked_key(_key_in(path), str(path)), str(path)
     own = ["OPENAI_API_KEY"] if place.by_url and preset.needs_key else []

@@ -8,14 +8,14 @@ from batchllm import presets
 from batchllm.errors import UsageError
 from batchllm.job.jobfile import JobFile
 from batchllm.job.layers import Given
-from batchllm.job.settings import SETTINGS
+from batchllm.job.options import OPTIONS, options_in
 from batchllm.records import Endpoint
 
 if TYPE_CHECKING:
     from batchllm.template import Template
 
-_VARIABLES = ("bullets", "answer_language", "labels", "language")
-_OWN_PARAMETERS = ("temperature", "max_tokens")
+_VARIABLES = options_in("variables")
+_PARAMETERS = options_in("parameters")
 
 # Parameters that another setting, or the package itself, is there for.
 _ELSEWHERE = {
@@ -29,9 +29,9 @@ _ELSEWHERE = {
     "n": "one answer a row is read, and more would be paid",
 }
 _RANGES = {
-    "temperature": SETTINGS["temperature"].parse,
-    "max_tokens": SETTINGS["max_tokens"].parse,
-    "max_completion_tokens": SETTINGS["max_tokens"].parse,
+    "temperature": OPTIONS["temperature"].kind,
+    "max_tokens": OPTIONS["max_tokens"].kind,
+    "max_completion_tokens": OPTIONS["max_tokens"].kind,
 }
 
 
@@ -53,11 +53,10 @@ def template_variables(given: Given, template: "Template | None", file: JobFile 
             _refuse_unread(name, called, template)
     known = template.variables if template else {}
     for name in _VARIABLES:
-        rank = given.rank(name)
-        if rank == len(given.layers):
+        if not given.has(name):
             continue
         if template is not None and name not in known:
-            if given.layers[rank].source(name).startswith("BATCHLLM_"):
+            if given.layers[given.rank(name)].source(name).startswith("BATCHLLM_"):
                 continue
             raise UsageError(f"{given.called(name)}: the template has no variable {name}{_there_are(known)}")
         value = given.get(name)
@@ -93,11 +92,13 @@ def request_parameters(
         parameters |= {name: value for name, value in preset.default_parameters.items() if name not in known}
     if file:
         parameters |= _checked(file.parameters, str(file.path), "[parameters] of ")
-        given.sources.update({name: str(file.path) for name in file.parameters})
+        given.sources.update(
+            {name if name in _PARAMETERS else f"param.{name}": str(file.path) for name in file.parameters}
+        )
     for layer in reversed(given.layers):
         one = Given((layer,), given.sources)
         parameters |= _checked(one.merged("param"), one.called("param"))
-        parameters |= {name: one.get(name) for name in _OWN_PARAMETERS if name in layer.values}
+        parameters |= {name: one.get(name) for name in _PARAMETERS if name in layer.values}
     return parameters
 
 
