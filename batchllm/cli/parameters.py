@@ -12,7 +12,6 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from batchllm.job.options import Option
-from batchllm.job.reference import help_text
 
 OutputArgument = Annotated[
     Path, typer.Argument(help="The job's OUTPUT (or its journal).", metavar="OUTPUT", show_default=False)
@@ -48,7 +47,7 @@ def _keyword(option: Option) -> inspect.Parameter:
     is_flag = option.kind.python_type is bool
     info = typer.Option(
         *option.flags,
-        help=help_text(option),
+        help=option.full_help,
         rich_help_panel=option.panel,
         metavar=None if is_flag else option.metavar or option.kind.metavar,
         show_default=False,

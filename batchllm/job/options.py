@@ -85,6 +85,11 @@ class Option:
         return self.otherwise or ("" if plain else str(self.default))
 
     @property
+    def full_help(self) -> str:
+        """What it does, and the default in parentheses."""
+        return f"{self.help}  ({self.default_text})" if self.default_text else self.help
+
+    @property
     def toml(self) -> str:
         """An example of a value in TOML."""
         return self.example or json.dumps(self.default)

@@ -49,13 +49,8 @@ def init_text() -> str:
         for option in options:
             if not option.switch:
                 mark = "" if option.name in {"input", "task"} else "# "
-                lines.append(f"{f'{mark}{option.name} = {option.toml}':<56}  # {help_text(option)}")
+                lines.append(f"{f'{mark}{option.name} = {option.toml}':<56}  # {option.full_help}")
     return "\n".join([*lines, "", *_TEMPLATE_PART.splitlines(), ""])
-
-
-def help_text(option: Option) -> str:
-    """What the option does, and its default in parentheses."""
-    return f"{option.help}  ({option.default_text})" if option.default_text else option.help
 
 
 def job_options(job: Job, *, every: bool) -> Iterator[tuple[str, str, str]]:
