@@ -78,8 +78,8 @@ def test_a_template_of_ones_own_names_the_output(tmp_path: Path) -> None:
     ("flags", "message"),
     [
         ({"input": None}, "there is no INPUT"),
-        ({"input": "rows.xlsx"}, r"rows\.xlsx: the suffix '.xlsx' says no format; add --input-format"),
-        ({"input": "rows"}, "says no format"),
+        ({"input": "rows.xlsx"}, r"rows\.xlsx: the suffix '.xlsx' names no format; add --input-format"),
+        ({"input": "rows"}, "names no format"),
         ({"output": "out.txt"}, r"use \.csv, \.tsv, \.jsonl, \.ndjson"),
         ({"output": "in/rows.csv"}, "is input and output at once"),
         ({"output": "in/../in/rows.csv"}, "is input and output at once"),

@@ -101,7 +101,7 @@ def test_variables_and_parameters_of_the_file_are_for_the_template_it_names(path
         ('[job]\ninput = "a.csv"\nprompt = "x"\ntask = "summarize"\n', "only one can say what to ask"),
         (f"{SIMPLE}[parameters]\ntemperature = 5\n", r"\[parameters\] of .* temperature must be"),
         (f"{SIMPLE}[parameters]\ntemprature = 1\n", r"temprature: .*did you mean temperature\?"),
-        (f"[variables]\nbulets = 3\n{SIMPLE}", r"bulets in .*tone\.toml: the template reads no such variable"),
+        (f"[variables]\nbulets = 3\n{SIMPLE}", r"\[variables\] of .*toml bulets: the template reads no such variable"),
     ],
 )  # fmt: skip
 def test_a_wrong_job_file_is_refused_with_file_and_key(path: Path, text: str, message: str) -> None:
@@ -140,7 +140,7 @@ def test_every_line_of_the_file_of_init_is_true_when_it_is_taken(path: Path) -> 
     found = jobfile.read(path)
     assert found.template is not None
     assert found.template.answer.column == "reply"
-    for name, value in found.layer.values.items():
+    for name, value in found.layers[0].values.items():
         assert OPTIONS[name].kind(value) is not None
 
 

@@ -45,10 +45,10 @@ def assemble(
     flags = dict(flags)
     path = flags.pop("job_file", None)
     file = jobfile.read(Path(path)) if path is not None else None
-    layers = (flag_layer(flags), environment_layer(environ), *((file.layer,) if file else ()))
+    layers = (flag_layer(flags), environment_layer(environ), *(file.layers if file else ()))
     given = Given(layers)
     task, template = _template(task, given, file)
-    variables = template_variables(given, template, file)
+    variables = template_variables(given, template)
     template = template.with_variables(variables) if template else None
     schema = _schema(given, template)
     if schema is not None and template is not None:
@@ -78,7 +78,7 @@ def assemble(
         "endpoint": place,
         "pace": Pace(**_values(given, "pace")),
         "variables": variables,
-        "parameters": request_parameters(given, template, file, place, effort),
+        "parameters": request_parameters(given, template, place, effort),
         "input_format": input_format,
         "output_format": output_format,
         "per_row": template is None,
@@ -132,7 +132,7 @@ def _template(task: str, given: Given, file: jobfile.JobFile | None) -> tuple[st
     rank = min(ranks.values())
     if rank < len(given.layers):
         named = [name for name, own in ranks.items() if own == rank]
-        in_file = file is not None and file.layer is given.layers[rank]
+        in_file = file is not None and file.layers[0] is given.layers[rank]
         if len(named) > 1 or (in_file and file is not None and file.template is not None):
             others = [given.called(name) for name in named]
             raise UsageError(

@@ -1,13 +1,12 @@
 """Job files: a template and a ``[job]`` table in one TOML file."""
 
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchllm.errors import UsageError
-from batchllm.job.layers import Layer, file_layer
+from batchllm.job.layers import Layer, file_layers
 
 if TYPE_CHECKING:
     from batchllm.template import Template
@@ -22,17 +21,13 @@ class JobFile:
 
     Attributes:
         path: As it was named.
-        layer: The ``[job]`` table.
+        layers: Its options, the strongest first.
         template: The template it holds; ``None`` where it has no ``[[messages]]``.
-        variables: Its ``[variables]``, where they are for a template of another file.
-        parameters: Its ``[parameters]``, likewise.
     """
 
     path: Path
-    layer: Layer
+    layers: tuple[Layer, ...]
     template: "Template | None"
-    variables: Mapping[str, Any]
-    parameters: Mapping[str, Any]
 
 
 def read(path: Path) -> JobFile:
@@ -55,18 +50,14 @@ def read(path: Path) -> JobFile:
     table = data.get("job")
     if not isinstance(table, dict):
         raise UsageError(f"{path}: a job file has a [job] table; a template without one goes with -t {path}")
-    return _checked(path, text, data, file_layer(path, table))
-
-
-def _checked(path: Path, text: str, data: Mapping[str, Any], layer: Layer) -> JobFile:
     if "messages" in data:
         from batchllm import template
 
-        return JobFile(path, layer, template.parse(text, path.stem, path), {}, {})
+        return JobFile(path, file_layers(path, data), template.parse(text, path.stem, path))
     for key in data:
         if key not in _WITHOUT_MESSAGES:
             raise UsageError(f"{path}: {key} needs [[messages]] beside it, a template of the file's own")
     for key in ("variables", "parameters"):
         if not isinstance(data.get(key, {}), dict):
             raise UsageError(f"{path}: {key} must be a table, [{key}]")
-    return JobFile(path, layer, None, data.get("variables", {}), data.get("parameters", {}))
+    return JobFile(path, file_layers(path, data), None)

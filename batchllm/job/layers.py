@@ -6,7 +6,7 @@ value there is, and remembers where it was. Template, SDK variables and preset c
 """
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,18 @@ class Layer:
         values: Option to raw value.
         source: Option to what it is called: ``--rpm``, ``BATCHLLM_RPM``, or the job file.
         file: The job file; relative paths are relative to its folder.
+        titles: Option to what an error calls it instead of ``rpm in job.toml``.
     """
 
     values: Mapping[str, Any]
     source: Callable[[str], str]
     file: Path | None = None
+    titles: Mapping[str, str] = field(default_factory=dict)
 
     def called(self, name: str) -> str:
         """What an error calls the option: ``--rpm``, ``rpm in job.toml``."""
-        return f"{name} in {self.file}" if self.file else self.source(name)
+        usual = f"{name} in {self.file}" if self.file else self.source(name)
+        return self.titles.get(name, usual)
 
     def parsed(self, name: str) -> Any:
         """The parsed value of an option.
@@ -80,16 +83,22 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
     return Layer(given, lambda name: OPTIONS[name].variable)
 
 
-def file_layer(path: Path, table: Mapping[str, Any]) -> Layer:
-    """The ``[job]`` table of a job file.
+def file_layers(path: Path, data: Mapping[str, Any]) -> tuple[Layer, ...]:
+    """The ``[job]`` table of a job file, then ``[variables]`` and ``[parameters]`` where it holds no template.
 
     Raises:
-        UsageError: It has an unknown key.
+        UsageError: ``[job]`` has an unknown key.
     """
-    for name in table:
+    for name in data["job"]:
         if name not in OPTIONS:
             raise UsageError(f"{path}: [job] has the unknown key {name}{did_you_mean(name)}")
-    return Layer(table, lambda _: str(path), path)
+    job = Layer(data["job"], lambda _: str(path), path)
+    if "messages" in data:
+        return (job,)
+    tables = {"var": "variables", "param": "parameters"}
+    values = {name: data[table] for name, table in tables.items() if table in data}
+    titles = {name: f"[{table}] of {path}" for name, table in tables.items()}
+    return job, Layer(values, job.source, path, titles)
 
 
 def did_you_mean(name: str) -> str:
@@ -126,6 +135,10 @@ class Given:
         layer = self.layers[self.rank(name)]
         self.sources[name] = layer.source(name)
         return layer.parsed(name)
+
+    def alone(self) -> "Iterator[Given]":
+        """Each layer by itself, the weakest first."""
+        return (Given((layer,), self.sources) for layer in reversed(self.layers))
 
     def merged(self, name: str) -> dict[str, Any]:
         """A table that all layers fill together, the strongest last; each key has its own source."""

@@ -10,6 +10,8 @@ from typing import Any
 from batchllm.job.options import OPTIONS, TABLE, TASKS, Option, options_in
 from batchllm.job.record import Job
 
+_TABLES = {"variables": "var", "parameters": "param"}
+
 
 def panels() -> dict[str, list[Option]]:
     """The options of the table by panel, in the order of the help."""
@@ -56,35 +58,37 @@ def init_text() -> str:
 def job_options(job: Job, *, every: bool) -> Iterator[tuple[str, str, str]]:
     """Yields name, value and source of the options that are not at their default, or of every one."""
     for option in OPTIONS.values():
-        source = _source(job, option)
+        value, source = _entry(job, option) if option.field in _TABLES else _field(job, option)
         if every or source != "default":
-            yield option.name, _written(_value(job, option)), source
+            yield option.name, _written(value), source
 
 
-def _value(job: Job, option: Option) -> Any:
-    if option.field in ("variables", "parameters"):
-        table = job.all_variables if option.field == "variables" else job.all_parameters
-        if not option.kind.merged:
-            return table.get(option.name)
-        return {name: value for name, value in table.items() if name not in options_in(option.field)}
+def _field(job: Job, option: Option) -> tuple[Any, str]:
+    """Value and source of an option that a field of the job holds."""
     value: Any = job
     for name in option.attribute.split("."):
         value = getattr(value, name, None)
     if option.name == "prompt":
-        return value[-1].content if value and option.name in job.sources else None
-    return sorted(value) if option.name == "header" else value  # their values may be secrets
+        value = value[-1].content if value and "prompt" in job.sources else None
+    if option.kind.merged:
+        value = sorted(value)  # the values of headers may be secret
+    given = [text for key, text in job.sources.items() if key.partition(".")[0] == option.name]
+    return value, ", ".join(dict.fromkeys(given)) or "default"
 
 
-def _source(job: Job, option: Option) -> str:
-    own = [text for name, text in job.sources.items() if name.partition(".")[0] == option.name]
-    if own:
-        return ", ".join(dict.fromkeys(own))
-    template = job.template
-    if template is None or option.field not in ("variables", "parameters"):
-        return "default"
-    table = template.variables if option.field == "variables" else template.parameters
-    names = set(table) - set(options_in(option.field)) if option.kind.merged else {option.name} & set(table)
-    return "template" if names else "default"
+def _entry(job: Job, option: Option) -> tuple[Any, str]:
+    """Value and source of an option that is an entry of variables or parameters, or all their other entries."""
+    table = getattr(job, f"all_{option.field}")
+    if not option.kind.merged:
+        return table.get(option.name), _entry_source(job, option.field, option.name)
+    others = {name: value for name, value in table.items() if name not in options_in(option.field)}
+    sources = dict.fromkeys(_entry_source(job, option.field, name) for name in others)
+    return others, ", ".join(sources) or "default"
+
+
+def _entry_source(job: Job, table: str, name: str) -> str:
+    given = [text for key, text in job.sources.items() if key in (name, f"{_TABLES[table]}.{name}")]
+    return given[-1] if given else "template" if name in getattr(job.template, table, {}) else "default"
 
 
 def _written(value: Any) -> str:
