@@ -233,7 +233,7 @@ def _checked_key(key: str, source: str) -> str:
     """Refuses a key that cannot be a header; the message never shows it."""
     if not all("!" <= sign <= "~" for sign in key):
         raise UsageError(
-            f"the key of {source} holds a space, a line break or a character that no key has; set it again"
+            f"the key of {source} holds a space, line break or other character that no key has; set it again"
         )
     return key
 
