@@ -22,7 +22,7 @@ from batchllm.cli.parameters import SectionedCommand, SectionedGroup
 from batchllm.cli.run import HELP, run_command
 from batchllm.cli.schedule import schedule
 from batchllm.cli.simulate import simulate
-from batchllm.cli.streams import guard_streams, leave_stdout
+from batchllm.cli.streams import guard_streams, leave_stdout, say
 from batchllm.errors import STOPPING, Interrupted, JobError
 
 INTERNAL_ERROR = 70
@@ -88,7 +88,7 @@ def main() -> None:
         if _debugging():
             logging.getLogger("batchllm").exception("the job stopped")
         if not (getattr(error, "silent", False) and ("--quiet" in sys.argv or "-q" in sys.argv)):
-            _say(f"batchllm: {error}")
+            say(f"batchllm: {error}")
         sys.exit(error.exit_status)
     except BrokenPipeError:
         # The reader of standard output has gone; files are complete.
@@ -97,7 +97,7 @@ def main() -> None:
     except Exception as error:
         if _debugging():
             raise
-        _say(f"batchllm: internal error: {type(error).__name__}: {error}; --debug shows where")
+        say(f"batchllm: internal error: {type(error).__name__}: {error}; --debug shows where")
         sys.exit(INTERNAL_ERROR)
     finally:
         leave_stdout()
@@ -115,11 +115,3 @@ def _interrupted(number: int, frame: object) -> None:
 
 def _debugging() -> bool:
     return "--debug" in sys.argv
-
-
-def _say(text: str) -> None:
-    try:
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
-    except OSError:
-        return

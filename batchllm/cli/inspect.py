@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from batchllm.cli.parameters import OutputArgument
+from batchllm.cli.streams import say
 from batchllm.errors import UsageError
 from batchllm.printable import printable
 
@@ -46,7 +47,6 @@ def export(
     ] = False,
 ) -> None:
     """Write the finished rows of a job, in input order, also while it runs."""
-    from batchllm.cli.terminal import say
     from batchllm.inspect.export import export_job
 
     rows = export_job(output, to=to, force=force)
@@ -72,7 +72,6 @@ def batches(
     batchllm batches cancel OUTPUT cancels those of one job: the next run of the job collects the answers that they
     have. A batch that the endpoint no longer knows is given up.
     """
-    from batchllm.cli.terminal import say
     from batchllm.inspect.batches import cancel_batches, list_batches
 
     words = words or []
@@ -97,7 +96,6 @@ def clean(
     ] = False,
 ) -> None:
     """Remove the journal and the lock of a finished job; OUTPUT stays."""
-    from batchllm.cli.terminal import say
     from batchllm.inspect.clean import clean_job
 
     for path in clean_job(output, force=force):

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from batchllm.cli.streams import say
 from batchllm.errors import CannotWrite, UsageError
 
 
@@ -16,7 +17,6 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
 ) -> None:
     """Write a job file with every option, commented out but for the simplest job."""
-    from batchllm.cli.terminal import say
     from batchllm.job.reference import init_text
 
     if str(path) == "-":

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from batchllm.cli.parameters import argument, with_parameters
@@ -41,6 +42,7 @@ def run_command(task: str) -> Callable[..., None]:
 def _run(task: str, values: dict[str, Any], switches: dict[str, bool]) -> None:
     from batchllm.cli import terminal
     from batchllm.job import assemble
+    from batchllm.progress import progress_for
     from batchllm.runner import run_job
 
     _log_to_stderr(verbose=switches["verbose"], debug=switches["debug"])
@@ -63,8 +65,8 @@ def _run(task: str, values: dict[str, Any], switches: dict[str, bool]) -> None:
     quiet = switches["quiet"]
     result = run_job(
         job,
-        progress=terminal.progress(job, quiet=quiet),
-        confirm=terminal.Confirm(job, quiet=quiet, yes=switches["yes"]),
+        progress=progress_for(job.template.name if job.template else task, quiet=quiet),
+        confirm=partial(terminal.confirm, job, quiet=quiet, yes=switches["yes"]),
         wait=switches["wait"],
     )
     if not quiet or result.exit_status:

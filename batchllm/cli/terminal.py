@@ -7,10 +7,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+from batchllm.cli.streams import say
 from batchllm.errors import UsageError
 from batchllm.job import Job
 from batchllm.printable import printable
-from batchllm.progress import Progress, compact, progress_for
+from batchllm.progress import compact
 from batchllm.runner import Forecast, Result, Summary
 
 NAMED_ROWS = 100
@@ -20,45 +21,22 @@ ASK_ABOVE = Decimal(5)
 """A run that may cost more than this many dollars asks first, on a terminal."""
 
 
-def say(line: str = "") -> None:
-    """Writes a line to standard error; a closed standard error is ignored."""
-    try:
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
-    except OSError:
+def confirm(job: Job, forecast: Forecast, *, quiet: bool, yes: bool) -> None:
+    """Shows what a run is about to do; on a terminal asks first when it may be expensive.
+
+    Raises:
+        UsageError: The answer was no.
+    """
+    if not quiet:
+        say(line_before(job, forecast))
+        if forecast.possibly_billed_rows:
+            say(possibly_billed_text(forecast.possibly_billed_rows))
+    high = forecast.cost_high
+    if yes or high is None or high <= ASK_ABOVE or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
-
-
-def progress(job: Job, *, quiet: bool) -> Progress:
-    """The display for a job."""
-    return progress_for(job.template.name if job.template else job.task, quiet=quiet)
-
-
-class Confirm:
-    """Shows what a run is about to do; on a terminal asks first when it may be expensive."""
-
-    def __init__(self, job: Job, *, quiet: bool, yes: bool) -> None:
-        self._job = job
-        self._quiet = quiet
-        self._yes = yes
-
-    def __call__(self, forecast: Forecast) -> None:
-        """Shows the line, and asks where it must.
-
-        Raises:
-            UsageError: The answer was no.
-        """
-        if not self._quiet:
-            say(line_before(self._job, forecast))
-            if forecast.possibly_billed_rows:
-                say(possibly_billed_text(forecast.possibly_billed_rows))
-        high = forecast.cost_high
-        if self._yes or high is None or high <= ASK_ABOVE or not (sys.stdin.isatty() and sys.stderr.isatty()):
-            return
-        sys.stderr.write(f"This may cost up to {dollars(high)}. Go on? [y/N] ")
-        sys.stderr.flush()
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise UsageError("nothing was sent")
+    say(f"This may cost up to {dollars(high)}. Go on? [y/N] ", end="")
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise UsageError("nothing was sent")
 
 
 def line_before(job: Job, forecast: Forecast) -> str:
@@ -136,14 +114,10 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
     if summary.finish_reasons:
         lines.append(f"Finish reasons: {counts(summary.finish_reasons)}")
     if summary.attempts:
-        tokens = summary.total_tokens
-        said = (
-            "unknown"
-            if tokens is None
-            else f"{summary.prompt_tokens or 0:,} + {summary.completion_tokens or 0:,}"
-        )
+        known = f"{summary.prompt_tokens or 0:,} + {summary.completion_tokens or 0:,}"
+        tokens = "unknown" if summary.total_tokens is None else known
         lines.append(
-            f"Paid in this run: {counted(summary.attempts, 'request')}, {said} tokens, {paid(summary.cost)}"
+            f"Paid in this run: {counted(summary.attempts, 'request')}, {tokens} tokens, {paid(summary.cost)}"
         )
     lines += money_lines(summary)
     if summary.refusals or summary.retries:
@@ -192,26 +166,17 @@ def counted(number: int, noun: str) -> str:
 
 def counts(values: Mapping[str, int]) -> str:
     """``stop 98, length 2``, the most frequent first."""
-    return ", ".join(
-        f"{printable(name)} {count:,}" for name, count in sorted(values.items(), key=_most_first)
-    )
-
-
-def _most_first(item: tuple[str, int]) -> tuple[int, str]:
-    return -item[1], item[0]
+    most_first = sorted(values.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{printable(name)} {count:,}" for name, count in most_first)
 
 
 def dollars(amount: Decimal) -> str:
     """An amount with cents, or with as many digits as a small one needs."""
-    if amount == 0:
-        return "$0"
-    return (
-        f"${amount:,.2f}"
-        if amount >= Decimal("0.1")
-        else f"${amount:.2g}"
-        if amount > Decimal("0.0001")
-        else "<$0.0001"
-    )
+    if amount >= Decimal("0.1"):
+        return f"${amount:,.2f}"
+    if amount > Decimal("0.0001"):
+        return f"${amount:.2g}"
+    return "<$0.0001" if amount else "$0"
 
 
 def duration(seconds: float) -> str:
