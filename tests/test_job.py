@@ -1,5 +1,6 @@
 import json
 import os
+import tomllib
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import pytest
 
 from batchllm.errors import UsageError
 from batchllm.job import Job, assemble
+from batchllm.job.options import OPTIONS, Option
+from batchllm.prepare.saved_job import restored, saved
 from batchllm.records import Pace
 
 KEY = {"OPENAI_API_KEY": "sk-one"}
@@ -274,3 +277,49 @@ def test_the_fingerprint_holds_what_changes_requests_and_nothing_else() -> None:
     prints = [json.dumps(made(**flags).fingerprint(), sort_keys=True) for flags in other]
     assert len({json.dumps(first, sort_keys=True), *prints}) == len(other) + 1
     assert "sk-one" not in json.dumps(first)
+
+
+def test_a_saved_job_comes_back_with_everything_but_the_key_and_what_belongs_to_one_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prices.json").write_text(
+        '{"gpt-4o": {"input_cost_per_token": 1, "output_cost_per_token": 1}}'
+    )
+    (tmp_path / "tools.json").write_text('[{"type": "function", "function": {"name": "look"}}]')
+    job = made(
+        "classify", labels="a,b", column="review", add="cost", image=["p", "q"], tools="tools.json", tool_choice="look",
+        schema="topic", reuse=["old.csv"], max_cost="5.00", prices="prices.json", model="gpt-4o", allow_failed="2%",
+        retry_failed=True, rpm=5, header=["X-Secret=s"], media_root=".",
+    )  # fmt: skip
+    kept = saved(job)
+    text = json.dumps(kept)
+    assert "sk-one" not in text and "X-Secret" not in text
+    found = restored(json.loads(text))
+    assert found.fingerprint() == job.fingerprint()
+    assert saved(found) == kept
+    same = (
+        "add",
+        "images",
+        "max_cost",
+        "reuse",
+        "tools",
+        "tool_choice",
+        "variables",
+        "columns",
+        "output_format",
+    )
+    assert [getattr(found, name) for name in same] == [getattr(job, name) for name in same]
+    assert (found.input, found.prices) == (tmp_path / "in/rows.csv", tmp_path / "prices.json")
+    assert (found.pace, found.retry_failed, found.allow_failed) == (Pace(), False, 0)
+    assert found.endpoint.api_key is None
+
+
+@pytest.mark.parametrize("option", OPTIONS.values(), ids=lambda option: option.name)
+def test_an_option_is_found_in_the_job_and_its_kind_takes_its_example(option: Option) -> None:
+    value: Any = made("classify")
+    for name in option.attribute.split("."):
+        value = getattr(value, name)
+    if option.default is not None:
+        assert value == option.default_value
+    assert option.kind(tomllib.loads(f"x = {option.toml}")["x"]) is not None
