@@ -66,6 +66,7 @@ def test_without_v_it_lists_the_options_that_are_not_at_their_default(
     (tmp_path / "job.toml").write_text(
         '[job]\ninput = "in.csv"\nparam = { top_p = 0.5, stop = "x" }\ncolumn = "text"\n'
     )
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-one")
     words = ("-p", "Say {{ text }}", "--param", "top_p=0.9", "--header", "X-Token=secret", *OPENAI)
     out = batchllm("run", tmp_path / "job.toml", *words, "--dry-run").out
     listed = out.split("Options that are not at their default (-v lists all):\n")[1].split("\n\n")[0]
@@ -77,6 +78,7 @@ def test_without_v_it_lists_the_options_that_are_not_at_their_default(
         ["provider", "openai  (--provider)"],
         ["base_url", "https://api.openai.com/v1  (preset openai)"],
         ["model", "gpt-4o-mini  (--model)"],
+        ["api_key_file", "OPENAI_API_KEY  (environment)"],
         ["header", "X-Token  (--header)"],
         ["temperature", "0.7  (template)"],
         ["max_tokens", "150  (template)"],
@@ -95,6 +97,7 @@ def test_with_v_it_lists_every_option_with_where_it_came_from(
     assert shown["rpm"].endswith("60  (--rpm)")
     assert shown["bullets"].endswith("5  (BATCHLLM_BULLETS)")
     assert shown["max_tokens"].endswith("150  (template)")
+    assert shown["input"].endswith("articles.csv  (INPUT)")
     assert shown["max_attempts"].endswith("5  (default)")
     assert shown["base_url"].endswith("https://api.openai.com/v1  (preset openai)")
 

@@ -58,7 +58,7 @@ def endpoint(given: Given, environ: Mapping[str, str], *, template_model: Any, n
     given.sources.setdefault("base_url", f"preset {preset.name}")
     key, key_source = _key(given, environ, place, needs_key)
     if key_source:
-        given.sources["api_key"] = key_source
+        given.sources.setdefault("api_key_file", "environment")
     return Endpoint(
         preset=preset.name,
         base_url=url,

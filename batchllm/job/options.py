@@ -55,8 +55,8 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """The long flag."""
-        return "--" + self.name.replace("_", "-")
+        """The long flag; of an option without one, what the usage line calls it."""
+        return "--" + self.name.replace("_", "-") if self.tasks else self.name.upper()
 
     @property
     def flags(self) -> tuple[str, ...]:
