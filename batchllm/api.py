@@ -1,4 +1,4 @@
-"""The library under the command line: ``run`` takes a file, a DataFrame or a job, and gives a result.
+"""The library: ``run`` takes a file, a DataFrame or a job, and returns a result.
 
 >>> from batchllm import run
 >>> run("reviews.csv", "classify", provider="simulator").frame()        # doctest: +SKIP
@@ -24,13 +24,13 @@ class FrameResult(Result):
     """A finished run over a DataFrame.
 
     Attributes:
-        joined: The frame that was given, with the answer columns beside its own.
+        joined: The given frame with the answer columns.
     """
 
     joined: "pd.DataFrame"
 
     def frame(self) -> "pd.DataFrame":
-        """The frame that was given, same index and types, with the answer columns beside its own."""
+        """Returns the given frame, with the same index and types, and the answer columns."""
         return self.joined
 
 
@@ -47,17 +47,17 @@ def run(
     Args:
         rows: A CSV or JSONL file, a DataFrame, or a whole ``Job`` (then nothing else is given).
         task: ``summarize``, ``classify``, ``codegen``, or ``run`` with ``prompt=`` or ``template=``.
-        progress: Shows how far it is; nothing is shown by default.
+        progress: Shows progress; nothing is shown by default.
         wait: With ``via="batch"``: wait until every batch is ready, instead of raising ``NotReady``.
-        options: The options of the command line by their names: ``provider="groq"``, ``labels="a,b"``,
-            ``max_cost=5``. Variables of the environment mean what they mean to the command.
+        options: Options by name (``job.options.OPTIONS``): ``provider="groq"``, ``labels="a,b"``, ``max_cost=5``.
+            ``BATCHLLM_*`` variables count as they do for the command.
 
     Returns:
         The finished run, with ``frame()`` and ``summary``. The same call again goes on where a run stopped.
         Answers to a DataFrame are kept in the user's state folder, unless ``output=`` names a file.
 
     Raises:
-        JobError: The job could not go on; everything received is in its journal.
+        JobError: The job stopped; everything received is in its journal.
     """
     if isinstance(rows, Job):
         if options:

@@ -16,7 +16,11 @@ A row's failure is data (``records.Answer.error``), never one of these. 3, 69, 7
 are resumable by the same command.
 """
 
+import signal
 from enum import IntEnum
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that stop a run."""
 
 
 class ExitStatus(IntEnum):

@@ -1,8 +1,9 @@
 """What a person sees of a running job: a bar on a terminal, plain lines in a log, nothing when quiet."""
 
-import re
 import sys
 from typing import TYPE_CHECKING, NoReturn, Protocol, TextIO
+
+from batchllm.printable import printable
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -17,10 +18,6 @@ _FULL = "{l_bar}{bar}{r_bar}"
 _SHORT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{remaining} left{postfix}]"
 _SHORTER = "{l_bar}{bar}| {n_fmt}/{total_fmt}{postfix}"
 _WITHOUT_BAR = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt}{postfix}"
-
-_CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
-)
 
 
 class Progress(Protocol):
@@ -115,7 +112,7 @@ class Bar:
     def tell(self, line: str) -> None:
         """Writes a line above the bar."""
         if self._bar is not None:
-            self._bar.write(visible(line), file=self._stream)
+            self._bar.write(printable(line), file=self._stream)
 
     def close(self) -> None:
         """Leaves the finished bar on the screen."""
@@ -155,7 +152,7 @@ class Plain:
 
     def tell(self, line: str) -> None:
         """Writes a line."""
-        self._stream.write(visible(line) + "\n")
+        self._stream.write(printable(line) + "\n")
         self._stream.flush()
 
     def close(self) -> None:
@@ -176,8 +173,3 @@ def compact(number: int) -> str:
         if number >= size:
             return f"{number / size:.3g}{suffix}"
     return str(number)
-
-
-def visible(text: str) -> str:
-    """A text with control, escape and direction characters made visible, so that a terminal obeys none."""
-    return _CONTROL.sub(lambda match: repr(match.group())[1:-1], text)

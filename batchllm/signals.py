@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from batchllm.errors import Interrupted
-
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from batchllm.errors import STOPPING, Interrupted
 
 
 class Stoppable(Protocol):

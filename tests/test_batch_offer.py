@@ -1,4 +1,4 @@
-"""Both roads before a run, and what rows cost by either."""
+"""Both modes before a run, and what rows cost in either."""
 
 import os
 from decimal import Decimal
@@ -8,7 +8,7 @@ import pytest
 
 from batchllm.budget.estimate import Forecast
 from batchllm.budget.modes import offer_of
-from batchllm.cli.dry_run import words
+from batchllm.cli.dry_run import to_text
 from batchllm.cli.terminal import line_before
 from batchllm.inspect.dry_run import survey
 from batchllm.job import Job, assemble
@@ -32,17 +32,17 @@ def job(tmp_path: Path, **flags: object) -> Job:
     )
 
 
-def test_the_line_before_a_run_names_both_roads(tmp_path: Path) -> None:
+def test_the_line_before_a_run_names_both_modes(tmp_path: Path) -> None:
     line = line_before(job(tmp_path), FORECAST)
     assert line.endswith(
-        "$2.00 to $4.00, 2 h 0 min at the limits known; $1.00 to $2.00 by batch within 24h (--via batch)"
+        "$2.00 to $4.00, 2 h 0 min at the limits known; $1.00 to $2.00 in batch mode, up to 24h (--via batch)"
     )
 
 
 def test_by_batch_the_forecast_is_the_price_of_batches(tmp_path: Path) -> None:
     line = line_before(job(tmp_path, via="batch"), FORECAST)
     assert line.endswith(
-        "$2.00 to $4.00 by batch within 24h; online $4.00 to $8.00, 2 h 0 min at the limits known"
+        "$2.00 to $4.00 in batch mode, up to 24h; online $4.00 to $8.00, 2 h 0 min at the limits known"
     )
     offer = offer_of(job(tmp_path, via="batch"), FORECAST)
     assert offer is not None
@@ -51,10 +51,10 @@ def test_by_batch_the_forecast_is_the_price_of_batches(tmp_path: Path) -> None:
 
 def test_an_unknown_price_is_a_share_of_it(tmp_path: Path) -> None:
     line = line_before(job(tmp_path), Forecast(rows=5, requests=5))
-    assert line.endswith("price unknown; 50% of that by batch within 24h (--via batch)")
+    assert line.endswith("price unknown; 50% of that in batch mode, up to 24h (--via batch)")
 
 
-def test_there_is_one_road_where_there_is_no_batch_api(tmp_path: Path) -> None:
+def test_there_is_one_mode_where_there_is_no_batch_api(tmp_path: Path) -> None:
     one = job(tmp_path, provider="deepseek")
     assert offer_of(one, FORECAST) is None
     assert "batch" not in line_before(one, FORECAST)
@@ -62,13 +62,19 @@ def test_there_is_one_road_where_there_is_no_batch_api(tmp_path: Path) -> None:
     assert offer_of(job(tmp_path), Forecast(rows=5, requests=0)) is None
 
 
-def test_a_dry_run_shows_both_roads_and_halves_the_price_of_batches(tmp_path: Path) -> None:
+def test_a_dry_run_shows_both_modes_and_halves_the_price_of_batches(tmp_path: Path) -> None:
     online = survey(job(tmp_path))
     batch = survey(job(tmp_path, via="batch"))
     assert online.forecast.cost_high
     assert batch.forecast.cost_high == online.forecast.cost_high / 2
-    assert any(line.startswith("By batch: ") and "1 batch within 24h" in line for line in words(online))
-    assert any(line.startswith("Road: by batch, 1 batch within 24h; online ") for line in words(batch))
+    assert any(
+        line.startswith("In batch mode: ") and "1 batch, up to 24h" in line
+        for line in to_text(online, every_option=False)
+    )
+    assert any(
+        line.startswith("Mode: batch (1 batch, up to 24h); online ")
+        for line in to_text(batch, every_option=False)
+    )
 
 
 PRICES = '{"simulator": {"input_cost_per_token": 0.001, "output_cost_per_token": 0.002}}'

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from batchllm.cli.dry_run import url, visible_json
+from batchllm.cli.dry_run import url
 from batchllm.client import Client
-from batchllm.job.settings import SETTINGS
+from batchllm.job.options import OPTIONS
+from batchllm.printable import json_escape, printable
 from batchllm.records import ChatRequest, Endpoint
 from batchllm.simulator import SimulatorSettings, start_in_thread
 from tests.command import Command
@@ -57,16 +58,46 @@ def test_json_has_the_figures_and_nothing_else(batchllm: Command, samples: Path)
     assert 0 < figures["cost_low"] < figures["cost_high"]
 
 
-def test_words_have_every_setting_with_where_it_came_from(
+def test_without_v_it_lists_the_options_that_are_not_at_their_default(
+    batchllm: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATCHLLM_SEED", "7")
+    (tmp_path / "in.csv").write_text("text\nhello\n")
+    (tmp_path / "job.toml").write_text(
+        '[job]\ninput = "in.csv"\nparam = { top_p = 0.5, stop = "x" }\ncolumn = "text"\n'
+    )
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-one")
+    words = ("-p", "Say {{ text }}", "--param", "top_p=0.9", "--header", "X-Token=secret", *OPENAI)
+    out = batchllm("run", tmp_path / "job.toml", *words, "--dry-run").out
+    listed = out.split("Options that are not at their default (-v lists all):\n")[1].split("\n\n")[0]
+    path = tmp_path / "job.toml"
+    assert [line.split(maxsplit=1) for line in listed.splitlines()] == [
+        ["input", f"{tmp_path / 'in.csv'}  ({path})"],
+        ["column", f"text  ({path})"],
+        ["prompt", "Say {{ text }}  (--prompt)"],
+        ["provider", "openai  (--provider)"],
+        ["base_url", "https://api.openai.com/v1  (preset openai)"],
+        ["model", "gpt-4o-mini  (--model)"],
+        ["api_key_file", "OPENAI_API_KEY  (environment)"],
+        ["header", "X-Token  (--header)"],
+        ["temperature", "0.7  (template)"],
+        ["max_tokens", "150  (template)"],
+        ["param", f'{{"top_p": 0.9, "stop": "x"}}  (--param, {path})'],
+        ["seed", "7  (BATCHLLM_SEED)"],
+    ]
+
+
+def test_with_v_it_lists_every_option_with_where_it_came_from(
     batchllm: Command, samples: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BATCHLLM_BULLETS", "5")
-    out = batchllm("summarize", samples / "articles.csv", *OPENAI, "--rpm", 60, "--dry-run").out
-    shown = {line.split()[0]: line for line in out.split("Settings:\n")[1].split("\n\n")[0].splitlines()}
-    assert list(shown) == list(SETTINGS)
+    out = batchllm("summarize", samples / "articles.csv", *OPENAI, "--rpm", 60, "--dry-run", "-v").out
+    shown = {line.split()[0]: line for line in out.split("Options:\n")[1].split("\n\n")[0].splitlines()}
+    assert list(shown) == list(OPTIONS)
     assert shown["rpm"].endswith("60  (--rpm)")
     assert shown["bullets"].endswith("5  (BATCHLLM_BULLETS)")
     assert shown["max_tokens"].endswith("150  (template)")
+    assert shown["input"].endswith("articles.csv  (INPUT)")
     assert shown["max_attempts"].endswith("5  (default)")
     assert shown["base_url"].endswith("https://api.openai.com/v1  (preset openai)")
 
@@ -151,7 +182,7 @@ def test_the_url_is_the_one_that_requests_go_to(endpoint: Endpoint) -> None:
 @pytest.mark.parametrize("text", ["a\x7fb", "\u202eevil", "\ud800", "plain 你好 é"])
 def test_escapes_leave_the_value_as_it_is(text: str) -> None:
     written = json.dumps({"text": text}, ensure_ascii=False)
-    safe = visible_json(written)
+    safe = printable(written, keep="", escape=json_escape)
     assert json.loads(safe) == {"text": text}
     assert safe.isprintable()
 

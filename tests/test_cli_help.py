@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-from batchllm.cli import COMMANDS, command_line
 from tests.command import Command
 
 
@@ -26,8 +25,9 @@ def test_the_options_of_a_job_come_in_sections(batchllm: Command, task: str) -> 
         "Connection:",
         "Pace:",
         "Request:",
-        "Trying and money:",
-        "Manners:",
+        "Sampling:",
+        "Budget:",
+        "Run control:",
     ):
         assert f"\n{panel}\n" in text
 
@@ -41,18 +41,6 @@ def test_no_command_at_all_shows_the_help(batchllm: Command) -> None:
 def test_an_unknown_command_or_option_suggests_the_near_one(batchllm: Command) -> None:
     assert "classify" in batchllm("clasify", "x.csv").err
     assert "--columns" in batchllm("classify", "x.csv", "--colums", "a").err
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_that_is_asked_for_is_the_one_among_all(
-    batchllm: Command, name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    alone = batchllm(name, "-h").out
-    with pytest.raises(SystemExit):
-        command_line([])([name, "-h"])
-    usage, _, rest = capsys.readouterr().out.partition("\n")
-    assert f"{name} [OPTIONS]" in usage
-    assert alone == f"{usage}\n{rest}"
 
 
 def test_the_version_is_told() -> None:

@@ -354,10 +354,10 @@ def test_templates_are_listed_and_shown_to_be_copied(
 
 
 def test_model_text_cannot_command_a_terminal() -> None:
-    from batchllm.progress import visible
+    from batchllm.printable import printable
 
     hostile = "\x1b]52;c;cm0gLXJm\x07 \x1b[2J \x9b31m \u202e\u2066 \x7f\r plain é 中\n"
-    shown = visible(hostile)
+    shown = printable(hostile)
     assert shown.endswith("plain é 中\n")
     assert not any((ord(c) < 32 and c not in "\n\t") or 0x7F <= ord(c) < 0xA0 for c in shown)
     assert "\u202e" not in shown
@@ -425,7 +425,7 @@ def test_a_run_after_one_that_died_says_which_rows_may_have_been_paid(
         running.wait()
     said = batchllm("classify", samples / "reviews.csv", *at(server))
     assert said.status == 0
-    assert "A run that died may have paid 1 row without an answer: 1\n" in said.err
+    assert "A run that died left 1 row possibly billed without an answer: 1\n" in said.err
     assert "Possibly billed without an answer: 1 request" in said.err
 
 
@@ -440,7 +440,7 @@ def test_what_a_signal_leaves_half_made_says_nothing() -> None:
         "def app():\n"
         "    half, coroutine = Half(), never()\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "cli.command_line = lambda words: app\n"
+        "cli.command_line = lambda: app\n"
         "cli.main()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

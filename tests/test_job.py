@@ -1,5 +1,6 @@
 import json
 import os
+import tomllib
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ import pytest
 
 from batchllm.errors import UsageError
 from batchllm.job import Job, assemble
-from batchllm.job.settings import SETTINGS
+from batchllm.job.options import OPTIONS, Option
+from batchllm.prepare.saved_job import restored, saved
 from batchllm.records import Pace
 
 KEY = {"OPENAI_API_KEY": "sk-one"}
@@ -27,11 +29,11 @@ def test_the_simplest_job_has_the_defaults_of_the_design() -> None:
     )
     assert job.journal == Path("in/rows.summarize.csv.journal")
     assert job.pace == Pace()
-    assert (job.grace_s, job.allow_failed, job.via, job.early_stop, job.reask) == (
+    assert (job.grace_s, job.allow_failed, job.via, job.no_early_stop, job.reask) == (
         30.0,
         0.0,
         "online",
-        True,
+        False,
         1,
     )
     assert job.template is not None
@@ -79,8 +81,8 @@ def test_a_template_of_ones_own_names_the_output(tmp_path: Path) -> None:
     ("flags", "message"),
     [
         ({"input": None}, "there is no INPUT"),
-        ({"input": "rows.xlsx"}, r"rows\.xlsx: the suffix '.xlsx' says no format; add --input-format"),
-        ({"input": "rows"}, "says no format"),
+        ({"input": "rows.xlsx"}, r"rows\.xlsx: the suffix '.xlsx' names no format; add --input-format"),
+        ({"input": "rows"}, "names no format"),
         ({"output": "out.txt"}, r"use \.csv, \.tsv, \.jsonl, \.ndjson"),
         ({"output": "in/rows.csv"}, "is input and output at once"),
         ({"output": "in/../in/rows.csv"}, "is input and output at once"),
@@ -204,7 +206,7 @@ def test_every_setting_reaches_the_job(tmp_path: Path) -> None:
     assert (job.columns, job.add, job.prefix, job.reask) == (("summary", "error"), ("cost",), "x_", 2)
     assert (job.sample, job.seed, job.dedupe, job.reuse) == (14, 15, True, (Path("old.csv"),))
     assert (job.max_cost, job.max_requests, job.max_total_tokens) == (Decimal(5), 16, 17)
-    assert (job.prices, job.early_stop, job.via) == (prices, False, "batch")
+    assert (job.prices, job.no_early_stop, job.via) == (prices, True, "batch")
     assert job.force and job.retry_failed and job.accept_change and job.restart
     assert (job.allow_failed, job.grace_s, job.wait_lock_s) == (0.02, 18, 19)
     assert (job.journal, job.summary, job.endpoint.model) == (Path("j"), Path("runs.jsonl"), "gpt-4o")
@@ -277,7 +279,47 @@ def test_the_fingerprint_holds_what_changes_requests_and_nothing_else() -> None:
     assert "sk-one" not in json.dumps(first)
 
 
-def test_flags_of_the_command_line_are_the_settings_of_the_job() -> None:
-    from batchllm.cli.options import OPTIONS
+def test_a_saved_job_comes_back_with_everything_but_the_key_and_what_belongs_to_one_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prices.json").write_text(
+        '{"gpt-4o": {"input_cost_per_token": 1, "output_cost_per_token": 1}}'
+    )
+    (tmp_path / "tools.json").write_text('[{"type": "function", "function": {"name": "look"}}]')
+    job = made(
+        "classify", labels="a,b", column="review", add="cost", image=["p", "q"], tools="tools.json", tool_choice="look",
+        schema="topic", reuse=["old.csv"], max_cost="5.00", prices="prices.json", model="gpt-4o", allow_failed="2%",
+        retry_failed=True, rpm=5, header=["X-Secret=s"], media_root=".",
+    )  # fmt: skip
+    kept = saved(job)
+    text = json.dumps(kept)
+    assert "sk-one" not in text and "X-Secret" not in text
+    found = restored(json.loads(text))
+    assert found.fingerprint() == job.fingerprint()
+    assert saved(found) == kept
+    same = (
+        "add",
+        "images",
+        "max_cost",
+        "reuse",
+        "tools",
+        "tool_choice",
+        "variables",
+        "columns",
+        "output_format",
+    )
+    assert [getattr(found, name) for name in same] == [getattr(job, name) for name in same]
+    assert (found.input, found.prices) == (tmp_path / "in/rows.csv", tmp_path / "prices.json")
+    assert (found.pace, found.retry_failed, found.allow_failed) == (Pace(), False, 0)
+    assert found.endpoint.api_key is None
 
-    assert {option.name for option in OPTIONS} == set(SETTINGS) - {"input", "task"}
+
+@pytest.mark.parametrize("option", OPTIONS.values(), ids=lambda option: option.name)
+def test_an_option_is_found_in_the_job_and_its_kind_takes_its_example(option: Option) -> None:
+    value: Any = made("classify")
+    for name in option.attribute.split("."):
+        value = getattr(value, name)
+    if option.default is not None:
+        assert value == option.default_value
+    assert option.kind(tomllib.loads(f"x = {option.toml}")["x"]) is not None

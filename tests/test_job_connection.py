@@ -69,7 +69,7 @@ def test_the_simulator_answers_only_by_name_and_never_gets_a_key() -> None:
     assert (endpoint.preset, endpoint.base_url, endpoint.api_key) == ("simulator", "", None)
     alone = connect(provider="simulator", base_url="http://127.0.0.1:8080/v1")
     assert (alone.preset, alone.base_url) == ("simulator", "http://127.0.0.1:8080/v1")
-    with pytest.raises(UsageError, match="is no simulator"):
+    with pytest.raises(UsageError, match="is not the simulator"):
         connect(KEY, provider="simulator", base_url="https://api.openai.com/v1")
 
 

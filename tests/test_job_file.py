@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from batchllm.errors import UsageError
-from batchllm.job import Job, assemble, init_text, jobfile
-from batchllm.job.settings import SETTINGS
+from batchllm.job import Job, assemble, jobfile
+from batchllm.job.options import OPTIONS
+from batchllm.job.reference import init_text
 
 KEY = {"OPENAI_API_KEY": "sk-one"}
 SIMPLE = '[job]\ninput = "a.csv"\ntask = "summarize"\n'
@@ -100,7 +101,7 @@ def test_variables_and_parameters_of_the_file_are_for_the_template_it_names(path
         ('[job]\ninput = "a.csv"\nprompt = "x"\ntask = "summarize"\n', "only one can say what to ask"),
         (f"{SIMPLE}[parameters]\ntemperature = 5\n", r"\[parameters\] of .* temperature must be"),
         (f"{SIMPLE}[parameters]\ntemprature = 1\n", r"temprature: .*did you mean temperature\?"),
-        (f"[variables]\nbulets = 3\n{SIMPLE}", r"bulets in .*tone\.toml: the template reads no such variable"),
+        (f"[variables]\nbulets = 3\n{SIMPLE}", r"\[variables\] of .*toml bulets: the template reads no such variable"),
     ],
 )  # fmt: skip
 def test_a_wrong_job_file_is_refused_with_file_and_key(path: Path, text: str, message: str) -> None:
@@ -133,23 +134,23 @@ def test_every_line_of_the_file_of_init_is_true_when_it_is_taken(path: Path) -> 
     bare = [re.sub(r"^# (?=[a-z_]+ = |\[)", "", line) for line in init_text().splitlines()]
     text = "\n".join(bare)
     table = tomllib.loads(text)
-    assert set(table["job"]) == set(SETTINGS)
+    assert set(table["job"]) == set(OPTIONS)
     path.parent.mkdir()
     path.write_text(text)
     found = jobfile.read(path)
     assert found.template is not None
     assert found.template.answer.column == "reply"
-    for name, value in found.layer.values.items():
-        assert SETTINGS[name].parse(value) is not None
+    for name, value in found.layers[0].values.items():
+        assert OPTIONS[name].kind(value) is not None
 
 
 def test_each_setting_of_the_file_of_init_can_be_taken_alone(path: Path) -> None:
     beyond = {"input", "task", "template", "prompt", "var"}  # other ways to say what to ask
     beyond |= {"tools", "tool_choice", "media_root", "prices", "api_key_file"}  # other files
     tasks = {"labels": "classify", "language": "codegen"}
-    for name, setting in SETTINGS.items():
+    for name, setting in OPTIONS.items():
         if name in beyond:
             continue
         task = tasks.get(name, "summarize")
-        job = run(path, f'[job]\ninput = "rows.csv"\ntask = "{task}"\n{name} = {setting.example}\n')
+        job = run(path, f'[job]\ninput = "rows.csv"\ntask = "{task}"\n{name} = {setting.toml}\n')
         assert any(source == str(path) for key, source in job.sources.items() if key.split(".")[0] == name)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from batchllm.job import values
-from batchllm.job.settings import SETTINGS
+from batchllm.job.options import OPTIONS
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ from batchllm.job.settings import SETTINGS
     ],
 )  # fmt: skip
 def test_a_setting_takes_text_and_tomls_own_types(name: str, raw: Any, value: Any) -> None:
-    found = SETTINGS[name].parse(raw)
+    found = OPTIONS[name].kind(raw)
     assert found == value
     assert type(found) is type(value) or isinstance(found, (int, float))
 
@@ -93,7 +93,7 @@ def test_a_value_beyond_its_limits_is_refused_in_words_that_say_them(
     name: str, raw: Any, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
-        SETTINGS[name].parse(raw)
+        OPTIONS[name].kind(raw)
 
 
 def test_any_text_may_be_empty() -> None:

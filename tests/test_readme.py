@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from batchllm.cli.options import OPTIONS
-from batchllm.cli.run import SWITCHES
 from batchllm.errors import ExitStatus
+from batchllm.job.options import TABLE
+from batchllm.job.reference import option_reference
 from batchllm.simulator import SimulatorSettings, start_in_thread
 from tests.command import Command
 
@@ -57,14 +57,11 @@ def test_the_block_of_python_runs(
     assert "positive" in capsys.readouterr().out
 
 
-def documented_options() -> set[str]:
-    table = README.partition("## Options")[2].partition("## How it works")[0]
-    return set(re.findall(r"`(--[a-z-]+)", table))
-
-
 def test_the_documented_options_are_those_of_the_commands() -> None:
-    known = {flag for option in (*OPTIONS, *SWITCHES) for flag in option.flags if flag.startswith("--")}
-    assert documented_options() == known
+    documented = README.partition("## Options")[2].partition("## How it works")[0]
+    assert option_reference() in documented
+    flags = {flag for option in TABLE if option.tasks for flag in option.flags if flag.startswith("--")}
+    assert set(re.findall(r"`(--[a-z-]+)`", documented)) == flags
 
 
 @pytest.mark.parametrize("task", ["summarize", "classify", "codegen", "run"])
@@ -75,11 +72,7 @@ def test_help_names_every_option_of_its_command(
     text = re.sub(r"\x1b\[[0-9;]*m", "", batchllm(task, "--help").out)
     shown = set(re.findall(r"--[a-z][a-z-]+", text)) - {"--help"}
     wanted = {
-        flag
-        for option in (*OPTIONS, *SWITCHES)
-        if task in option.tasks
-        for flag in option.flags
-        if flag.startswith("--")
+        flag for option in TABLE if task in option.tasks for flag in option.flags if flag.startswith("--")
     }
     assert shown == wanted
 

@@ -10,8 +10,8 @@ import re
 from typing import Any, NamedTuple
 
 from batchllm.answer.text import parse_json
+from batchllm.printable import one_line
 
-MAX_MESSAGE = 300
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<[^>]*>")
 _TOO_LONG = re.compile(
@@ -120,9 +120,3 @@ def _plain_text(body: bytes) -> str:
     if title or "<html" in text[:1000].lower():
         text = html.unescape(title.group(1) if title else _TAG.sub(" ", text[:1_000]))
     return one_line(text)
-
-
-def one_line(text: str) -> str:
-    """The text in one line of at most ``MAX_MESSAGE`` characters, without control characters."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 10 * MAX_MESSAGE]).split())
-    return line if len(line) <= MAX_MESSAGE else line[: MAX_MESSAGE - 1] + "…"

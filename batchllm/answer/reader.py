@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batchllm.answer.code import code_block
-from batchllm.answer.problem import error_object, one_line, problem, reason_of
+from batchllm.answer.problem import error_object, problem, reason_of
 from batchllm.answer.text import content_text, parse_json, visible
 from batchllm.errors import UsageError
+from batchllm.printable import one_line
 from batchllm.records import Answer, Usage
 
 if TYPE_CHECKING:

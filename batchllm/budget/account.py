@@ -65,7 +65,7 @@ class Money:
         self.early_stop = EarlyStop(
             cut_is_useless=answer_spec(self._job).read in ("text", "code"),
             bound=first.max_tokens if isinstance(first, ChatRequest) else None,
-            released=not self._job.early_stop or journal.get(USEFUL) == _asked(self._job),
+            released=self._job.no_early_stop or journal.get(USEFUL) == _asked(self._job),
         )
         counters.cost = counters.final_cost = self.pricing.nothing()
 
@@ -94,7 +94,7 @@ class Money:
                 "tokens_per_minute": view.tokens_per_minute,
             }
             journal.put(SEEN_PACE, seen)
-        if self.early_stop.released and self._job.early_stop:
+        if self.early_stop.released and not self._job.no_early_stop:
             journal.put(USEFUL, _asked(self._job))
 
     def note(self, counters: RunCounters) -> str:

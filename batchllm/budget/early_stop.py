@@ -6,6 +6,7 @@ of them is of use. What was in flight when it stops still lands.
 
 from collections import Counter
 
+from batchllm.printable import one_line
 from batchllm.records import Answer
 
 FIRST = 20
@@ -56,7 +57,7 @@ class EarlyStop:
             return None
         if not self._kinds:
             said = answer.text or "nothing"
-            self._shown = f"row {row_index + 1} got: {printable(said)}"
+            self._shown = f"row {row_index + 1} got: '{one_line(said, _SHOWN)}'"
         self._kinds[kind] += 1
         return self._sentence() if self._kinds.total() >= FIRST else None
 
@@ -77,9 +78,3 @@ class EarlyStop:
             "What is paid is kept: with a changed job --accept-change asks these rows again, and --no-early-stop "
             "goes on as it is"
         )
-
-
-def printable(text: str) -> str:
-    """The beginning of a text on one line, in quotes, without anything that a terminal obeys."""
-    short = text[:_SHOWN] + ("…" if len(text) > _SHOWN else "")
-    return "'" + "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in short) + "'"

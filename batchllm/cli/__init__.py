@@ -1,7 +1,7 @@
-"""The command line: one file a command; each gathers arguments, calls the library, prints and exits.
+"""The command line: each command gathers arguments, calls the library, prints and exits.
 
-``main`` is the program with error handling: a ``JobError`` becomes one sentence and its exit status. Nothing
-heavy is imported here, so that ``batchllm --help`` is instant.
+``main`` is the program with error handling: a ``JobError`` becomes one sentence and its exit status. Commands import
+what is heavy when they run, so that ``batchllm --help`` is instant.
 """
 
 import gc
@@ -10,46 +10,35 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
-from importlib import import_module
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from batchllm import __version__
-from batchllm.cli.sections import SectionedGroup
-from batchllm.cli.streams import guard_streams, leave_stdout
-from batchllm.errors import Interrupted, JobError
+from batchllm.cli import inspect, prepare
+from batchllm.cli.check import check_command
+from batchllm.cli.parameters import SectionedCommand, SectionedGroup
+from batchllm.cli.run import HELP, run_command
+from batchllm.cli.schedule import schedule
+from batchllm.cli.simulate import simulate
+from batchllm.cli.streams import guard_streams, leave_stdout, say
+from batchllm.errors import STOPPING, Interrupted, JobError
 
 INTERNAL_ERROR = 70
-GC_THRESHOLD = 400_000
-"""More objects than a start makes: to look for cycles among them took a fifth of it. A run sets its own."""
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+GC_THRESHOLDS = (50_000, 20, 50)
+"""Imports and runs make many long-lived objects and few cycles; Python's usual pace costs a run much of its CPU."""
 
-COMMANDS = {
-    "summarize": "run",
-    "classify": "run",
-    "codegen": "run",
-    "run": "run",
-    "init": "init",
-    "check": "check",
-    "templates": "templates",
-    "status": "status",
-    "show": "show",
-    "export": "export",
-    "batches": "batches",
-    "clean": "clean",
-    "schedule": "schedule",
-    "simulate": "simulate",
+COMMANDS: dict[str, list[Callable[..., None]]] = {
+    "Run a job": [run_command(task) for task in HELP],
+    "Prepare a job": [prepare.init, check_command(), prepare.templates, schedule, simulate],
+    "Look at a job": [inspect.status, inspect.show, inspect.export, inspect.batches, inspect.clean],
 }
-"""Each command and the module that it is in, in the order of the help."""
+"""The commands by panel of the help; a command has the name of its function."""
 
 
-def command_line(words: Sequence[str]) -> typer.Typer:
-    """The command that the words ask for, or all of them where they ask for none.
-
-    Building the parameters of them all takes a twelfth of a run's start.
-    """
+def command_line() -> typer.Typer:
+    """Builds the program of all commands."""
     app = typer.Typer(
         name="batchllm",
         help="Send every row of a CSV or JSONL file through a language model, and get the file back with answers.",
@@ -60,9 +49,15 @@ def command_line(words: Sequence[str]) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     )
     app.callback()(_root)
-    asked = [words[0]] if words and words[0] in COMMANDS else COMMANDS
-    for name in asked:
-        import_module(f"{__name__}.{COMMANDS[name]}").register(app, name)
+    for panel, commands in COMMANDS.items():
+        for command in commands:
+            passes_on = {"allow_extra_args": True, "ignore_unknown_options": True}
+            app.command(
+                command.__name__,
+                cls=SectionedCommand,
+                rich_help_panel=panel,
+                context_settings=passes_on if command is schedule else None,
+            )(command)
     return app
 
 
@@ -77,58 +72,46 @@ def _root(
         bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Nothing to do before a command."""
+    """Does nothing before a command."""
 
 
 def main() -> None:
     """Runs the command line and exits: an error is one sentence, its exit status, and never a traceback."""
-    gc.set_threshold(GC_THRESHOLD)
+    gc.set_threshold(*GC_THRESHOLDS)
     guard_streams()
     for number in STOPPING:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup, and shells that start a background job
             signal.signal(number, _interrupted)
     try:
-        command_line(sys.argv[1:])()
+        command_line()()
     except JobError as error:
         if _debugging():
             logging.getLogger("batchllm").exception("the job stopped")
         if not (getattr(error, "silent", False) and ("--quiet" in sys.argv or "-q" in sys.argv)):
-            _say(f"batchllm: {error}")
+            say(f"batchllm: {error}")
         sys.exit(error.exit_status)
     except BrokenPipeError:
-        # Whoever read standard output has gone; what was written to files is whole.
+        # The reader of standard output has gone; files are complete.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
         if _debugging():
             raise
-        _say(f"batchllm: internal error: {type(error).__name__}: {error}; --debug shows where")
+        say(f"batchllm: internal error: {type(error).__name__}: {error}; --debug shows where")
         sys.exit(INTERNAL_ERROR)
     finally:
         leave_stdout()
-        gc.freeze()  # or the interpreter's last collection looks at every class of every library: a fifth of a second
+        gc.freeze()  # spares the collection at exit, which looks at every class of every library
 
 
 def _interrupted(number: int, frame: object) -> None:
-    """A signal at a time when no requests are on their way: there is nothing to wait for."""
+    """Stops at once: no request is in flight yet, so there is nothing to wait for."""
     if not _debugging():
-        # What it leaves half made (a thread, an event loop) complains when it goes, and nobody needs to know.
-        sys.unraisablehook = _unheard
+        # Half-made threads and event loops would complain when they are discarded.
+        sys.unraisablehook = lambda unraisable: None
         warnings.simplefilter("ignore")
     raise Interrupted(number)
 
 
 def _debugging() -> bool:
     return "--debug" in sys.argv
-
-
-def _unheard(complaint: object) -> None:
-    """Says nothing."""
-
-
-def _say(text: str) -> None:
-    try:
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
-    except OSError:
-        return

@@ -1,53 +1,37 @@
-"""``batchllm check``: what one needs to know when something does not work."""
+"""``batchllm check``: tests key, proxy, model, limits and clock with one small request."""
 
-import inspect
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from batchllm.cli.options import CONNECTION, OPTIONS, parameter_of
-from batchllm.cli.sections import SectionedCommand
+from batchllm.cli.parameters import argument, with_parameters
 from batchllm.errors import UsageError
+from batchllm.job.options import CONNECTION, TABLE
+from batchllm.printable import printable
 
 
-def register(app: typer.Typer, name: str) -> None:
-    """Adds the command under its name."""
-    app.command(name, cls=SectionedCommand, rich_help_panel="Prepare a job", help=HELP)(_command())
+def check_command() -> Callable[..., None]:
+    """Makes the command: a job file, and the options of the connection."""
 
+    def check(job: str | None, **values: Any) -> None:
+        """Send one minimal request, and report what is right and wrong: key, proxy, model, limits, clock.
 
-HELP = """Send one smallest request and say what is right and wrong: key, proxy, model, limits, clock.
+        For a job file also its template, input, folder and lock."""
+        _check(
+            job, {name: value for name, value in values.items() if value is not None and value is not False}
+        )
 
-For a job file also its template, input, folder and lock."""
-
-
-def _command() -> Callable[..., None]:
-    """A function with the connection's options, for typer to read."""
-
-    def command(job: str | None, **values: Any) -> None:
-        flags = {name: value for name, value in values.items() if value is not None and value is not False}
-        _check(job, flags)
-
-    info = typer.Argument(help="A job file (.toml).", metavar="JOB.toml", show_default=False)
-    argument = inspect.Parameter(
-        "job",
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-        annotation=Annotated[str | None, info],
-        default=None,
-    )
-    parameters = [argument, *(parameter_of(option) for option in OPTIONS if option.panel == CONNECTION)]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return command
+    job = argument("job", str | None, "A job file (.toml).", "JOB.toml", default=None)
+    return with_parameters(check, "check", [job], [option for option in TABLE if option.panel == CONNECTION])
 
 
 def _check(job_file: str | None, flags: dict[str, Any]) -> None:
     from batchllm.inspect.check import check_job
     from batchllm.job import assemble
-    from batchllm.progress import visible
 
     if job_file is not None and Path(job_file).suffix.lower() != ".toml":
         raise UsageError(
@@ -57,6 +41,6 @@ def _check(job_file: str | None, flags: dict[str, Any]) -> None:
     job = assemble("run", {**flags, **what}, os.environ, needs_key=False)
     status = 0
     for finding in check_job(job, whole=job_file is not None):
-        typer.echo(f"{finding.mark:<6}{finding.subject:<12}{visible(finding.words)}")
+        typer.echo(f"{finding.mark:<6}{finding.subject:<12}{printable(finding.words)}")
         status = status or int(finding.exit_status)
     sys.exit(status)

@@ -1,4 +1,4 @@
-"""``batchllm schedule``: a crontab line and a systemd timer for a job, ready to paste."""
+"""``batchllm schedule``: prints a crontab line and a systemd timer for a job."""
 
 import re
 import shlex
@@ -14,18 +14,11 @@ from batchllm.errors import UsageError
 STATUSES = """\
 # What an exit status means here:
 #   0   every row has an answer          1   finished, some rows failed (see the error column)
-#   2   wrong use, nothing was paid      3   a budget or the early stop stopped it
+#   2   wrong use, nothing was paid      3   stopped at a budget, or early
 #   65  the input cannot be read        69   endpoint unavailable, or out of quota
 #   73  cannot write                    74   I/O error
-#   75  another run is at it, or a batch is not ready: not a failure
-# 3, 69, 73, 74 and 75 go on with the same command, so the next time does."""
-
-CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
-
-
-def register(app: typer.Typer, name: str) -> None:
-    """Adds the command under its name."""
-    app.command(name, rich_help_panel="Prepare a job", context_settings=CONTEXT)(schedule)
+#   75  another run has this job, or a batch is not ready: not a failure
+# After 3, 69, 73, 74 and 75 the same command goes on, so the next time does."""
 
 
 def schedule(

@@ -1,4 +1,4 @@
-"""``batchllm simulate``: the simulator as a server of its own, to rehearse a job without paying."""
+"""``batchllm simulate``: runs the simulator as a server, to rehearse a job without paying."""
 
 from typing import Annotated
 
@@ -7,30 +7,24 @@ import typer
 from batchllm.errors import UsageError
 
 
-def register(app: typer.Typer, name: str) -> None:
-    """Adds the command under its name."""
-    app.command(name, rich_help_panel="Prepare a job")(simulate)
-
-
 def simulate(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 8080,
     latency: Annotated[float, typer.Option(help="Median seconds of an answer; the tail is long.")] = 0.0,
-    rpm: Annotated[float | None, typer.Option(help="Requests per minute that it allows.")] = None,
-    tpm: Annotated[float | None, typer.Option(help="Tokens per minute that it allows.")] = None,
+    rpm: Annotated[float | None, typer.Option(help="Rate limit in requests per minute.")] = None,
+    tpm: Annotated[float | None, typer.Option(help="Rate limit in tokens per minute.")] = None,
     error_rate: Annotated[
         list[str] | None,
         typer.Option(
             help="Faults, as KIND=SHARE: 429=0.1, 500=…, timeout=…, reset=…, cut=…", metavar="KIND=SHARE"
         ),
     ] = None,
-    batch_seconds: Annotated[float, typer.Option(help="Seconds from a batch's creation to its end.")] = 0.05,
+    batch_seconds: Annotated[float, typer.Option(help="Seconds that a batch takes.")] = 0.05,
     batch_failures: Annotated[float, typer.Option(help="Share of a batch's requests that fail.")] = 0.0,
     batch_expires_after: Annotated[
         float | None, typer.Option(help="Batches expire when this share is done.", metavar="SHARE")
     ] = None,
     batch_enqueued_tokens: Annotated[
-        int | None,
-        typer.Option(help="The most input tokens that unfinished batches may hold.", metavar="TOKENS"),
+        int | None, typer.Option(help="The most tokens that unfinished batches may have.", metavar="TOKENS")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of faults and latencies.")] = 0,
 ) -> None:

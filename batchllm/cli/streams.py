@@ -1,4 +1,4 @@
-"""The standard streams of a program whose readers may go away: a run goes on when nobody looks any more."""
+"""Makes the standard streams safe: a run goes on when their readers have gone."""
 
 import os
 import sys
@@ -6,24 +6,20 @@ from typing import Any, TextIO, cast
 
 
 class ErrorSafeStream:
-    """A text stream that takes what it is given, whether anybody still reads it or not.
-
-    Args:
-        stream: Where the text goes as long as it can.
-    """
+    """A text stream that ignores errors of the stream that it writes to."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Writes a text; where that fails, nobody reads it."""
+        """Writes a text, if it can be written."""
         try:
             return self._stream.write(text)
         except OSError:
             return len(text)
 
     def flush(self) -> None:
-        """Passes on what waits; where that fails, nobody reads it."""
+        """Flushes the stream, if it can be flushed."""
         try:
             self._stream.flush()
         except OSError:
@@ -34,7 +30,7 @@ class ErrorSafeStream:
 
 
 def guard_streams() -> None:
-    """Makes standard error unfailing, and opens what the caller closed: else the next file gets its number."""
+    """Makes standard error safe, and opens closed descriptors, whose numbers the next files would get."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -49,8 +45,14 @@ def guard_streams() -> None:
 
 
 def leave_stdout() -> None:
-    """Flushes standard output; where its reader has gone, Python's own attempt at exit would change the status."""
+    """Flushes standard output; at exit, a reader that has gone would make Python change the exit status."""
     try:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def say(text: str, *, end: str = "\n") -> None:
+    """Writes a line to standard error."""
+    sys.stderr.write(text + end)
+    sys.stderr.flush()

@@ -1,63 +1,42 @@
-"""What the commands say on standard error: the line before a run, the question, the summary, the samples.
+"""What the commands write on standard error: the line before a run, the question, the summary, the samples.
 
-Text that a model or a file wrote goes through ``visible`` before a terminal sees it.
+Text of a model or a file goes through ``printable`` before a terminal sees it.
 """
 
 import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+from batchllm.cli.streams import say
 from batchllm.errors import UsageError
 from batchllm.job import Job
-from batchllm.progress import Progress, compact, progress_for, visible
+from batchllm.printable import printable
+from batchllm.progress import compact
 from batchllm.runner import Forecast, Result, Summary
 
 NAMED_ROWS = 100
-"""Rows that are named at most, where a dead run may have paid them."""
+"""The most rows that the line about possibly billed requests names."""
 
 ASK_ABOVE = Decimal(5)
-"""A terminal is asked before a run that may cost more than this many dollars."""
+"""A run that may cost more than this many dollars asks first, on a terminal."""
 
 
-def say(line: str = "") -> None:
-    """Writes a line to standard error; a closed standard error is nobody's failure."""
-    try:
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
-    except OSError:
+def confirm(job: Job, forecast: Forecast, *, quiet: bool, yes: bool) -> None:
+    """Shows what a run is about to do; on a terminal asks first when it may be expensive.
+
+    Raises:
+        UsageError: The answer was no.
+    """
+    if not quiet:
+        say(line_before(job, forecast))
+        if forecast.possibly_billed_rows:
+            say(possibly_billed_text(forecast.possibly_billed_rows))
+    high = forecast.cost_high
+    if yes or high is None or high <= ASK_ABOVE or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
-
-
-def progress(job: Job, *, quiet: bool) -> Progress:
-    """The display for a job."""
-    return progress_for(job.template.name if job.template else job.task, quiet=quiet)
-
-
-class Confirm:
-    """Says what a run is about to do; on a terminal asks first when it may be expensive."""
-
-    def __init__(self, job: Job, *, quiet: bool, yes: bool) -> None:
-        self._job = job
-        self._quiet = quiet
-        self._yes = yes
-
-    def __call__(self, forecast: Forecast) -> None:
-        """Shows the line and, where it must, asks.
-
-        Raises:
-            UsageError: The answer was no.
-        """
-        if not self._quiet:
-            say(line_before(self._job, forecast))
-            if forecast.possibly_billed_rows:
-                say(possibly_billed_words(forecast.possibly_billed_rows))
-        high = forecast.cost_high
-        if self._yes or high is None or high <= ASK_ABOVE or not (sys.stdin.isatty() and sys.stderr.isatty()):
-            return
-        sys.stderr.write(f"This may cost up to {dollars(high)}. Go on? [y/N] ")
-        sys.stderr.flush()
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise UsageError("nothing was sent")
+    say(f"This may cost up to {dollars(high)}. Go on? [y/N] ", end="")
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise UsageError("nothing was sent")
 
 
 def line_before(job: Job, forecast: Forecast) -> str:
@@ -74,34 +53,34 @@ def line_before(job: Job, forecast: Forecast) -> str:
         answer = forecast.completion_tokens_upper_bound
         bound = f" + at most {compact(answer)}" if answer is not None else " + answers"
         parts.append(f"{about}{compact(forecast.prompt_tokens)}{bound} tokens")
-    return f"{', '.join(parts)}, {road_words(job, forecast)}"
+    return f"{', '.join(parts)}, {mode_text(job, forecast)}"
 
 
-def possibly_billed_words(rows: Sequence[int]) -> str:
-    """How many requests of a dead run may be on the bill without an answer, and of which rows."""
+def possibly_billed_text(rows: Sequence[int]) -> str:
+    """How many requests of a run that died are possibly billed without an answer, and of which rows."""
     named = ", ".join(map(str, rows[:NAMED_ROWS])) + (", …" if len(rows) > NAMED_ROWS else "")
-    return f"A run that died may have paid {counted(len(rows), 'row')} without an answer: {named}"
+    return f"A run that died left {counted(len(rows), 'row')} possibly billed without an answer: {named}"
 
 
-def road_words(job: Job, forecast: Forecast) -> str:
-    """Price and time of the road that is asked for, and of the other where there is one."""
+def mode_text(job: Job, forecast: Forecast) -> str:
+    """Price and time of the mode that the job uses, and the price of the other where there is one."""
     from batchllm.budget.modes import offer_of
 
     offer = offer_of(job, forecast)
     time = "" if forecast.seconds is None else f", {duration(forecast.seconds)} at the limits known"
     if offer is None:
-        return f"{price_words(forecast)}{time}"
-    batch = price_words(offer.batch)
+        return f"{price_text(forecast)}{time}"
+    batch = price_text(offer.batch)
     if offer.batch.cost_low is None and job.via != "batch":
         batch = f"{offer.share:.0%} of that"
-    batch = f"{batch} by batch within {offer.window}"
-    online = price_words(offer.online)
+    batch = f"{batch} in batch mode, up to {offer.window}"
+    online = price_text(offer.online)
     return (
         f"{batch}; online {online}{time}" if job.via == "batch" else f"{online}{time}; {batch} (--via batch)"
     )
 
 
-def price_words(forecast: Forecast) -> str:
+def price_text(forecast: Forecast) -> str:
     """The price as a range, or that it is unknown."""
     if forecast.cost_low is None:
         return "price unknown"
@@ -115,7 +94,7 @@ def price_words(forecast: Forecast) -> str:
 def show_result(job: Job, result: Result) -> None:
     """The summary of a finished run."""
     for sample in result.samples if sys.stderr.isatty() else ():
-        say("  " + " · ".join(f"{name}: {visible(str(value))}" for name, value in sample.items()))
+        say("  " + " · ".join(f"{name}: {printable(str(value))}" for name, value in sample.items()))
     for line in summary_lines(result.summary, result.pace):
         say(line)
     if result.output is not None:
@@ -123,7 +102,7 @@ def show_result(job: Job, result: Result) -> None:
 
 
 def summary_lines(summary: Summary, pace: str = "") -> list[str]:
-    """The figures in a few plain lines."""
+    """The counters, tokens and costs of a run in a few plain lines."""
     head = f"{summary.answered:,} of {summary.rows:,} rows answered"
     if summary.skipped:
         head += f", {summary.skipped:,} empty"
@@ -135,14 +114,10 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
     if summary.finish_reasons:
         lines.append(f"Finish reasons: {counts(summary.finish_reasons)}")
     if summary.attempts:
-        tokens = summary.total_tokens
-        said = (
-            "unknown"
-            if tokens is None
-            else f"{summary.prompt_tokens or 0:,} + {summary.completion_tokens or 0:,}"
-        )
+        known = f"{summary.prompt_tokens or 0:,} + {summary.completion_tokens or 0:,}"
+        tokens = "unknown" if summary.total_tokens is None else known
         lines.append(
-            f"Paid in this run: {counted(summary.attempts, 'request')}, {said} tokens, {paid(summary.cost)}"
+            f"Paid in this run: {counted(summary.attempts, 'request')}, {tokens} tokens, {paid(summary.cost)}"
         )
     lines += money_lines(summary)
     if summary.refusals or summary.retries:
@@ -158,7 +133,7 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
 
 
 def money_lines(summary: Summary) -> list[str]:
-    """What was not paid in this run, and what equal rows cost; nothing where there is nothing to say."""
+    """What was not paid in this run, and what equal rows cost; empty where neither applies."""
     lines = []
     if summary.found:
         lines.append(f"Saved by the journal: {summary.found:,} answers, {paid(summary.saved_by_journal)}")
@@ -175,7 +150,7 @@ def money_lines(summary: Summary) -> list[str]:
 
 
 def paid(cost: Decimal | None) -> str:
-    """A sum, or that it is not known."""
+    """An amount, or that it is not known."""
     return "price unknown" if cost is None else dollars(cost)
 
 
@@ -191,24 +166,17 @@ def counted(number: int, noun: str) -> str:
 
 def counts(values: Mapping[str, int]) -> str:
     """``stop 98, length 2``, the most frequent first."""
-    return ", ".join(f"{visible(name)} {count:,}" for name, count in sorted(values.items(), key=_most_first))
-
-
-def _most_first(item: tuple[str, int]) -> tuple[int, str]:
-    return -item[1], item[0]
+    most_first = sorted(values.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{printable(name)} {count:,}" for name, count in most_first)
 
 
 def dollars(amount: Decimal) -> str:
-    """A sum of money, with cents, or with as many digits as a small sum needs."""
-    if amount == 0:
-        return "$0"
-    return (
-        f"${amount:,.2f}"
-        if amount >= Decimal("0.1")
-        else f"${amount:.2g}"
-        if amount > Decimal("0.0001")
-        else "<$0.0001"
-    )
+    """An amount with cents, or with as many digits as a small one needs."""
+    if amount >= Decimal("0.1"):
+        return f"${amount:,.2f}"
+    if amount > Decimal("0.0001"):
+        return f"${amount:.2g}"
+    return "<$0.0001" if amount else "$0"
 
 
 def duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""What a job brings along in files: tool definitions and the schema of an answer."""
+"""Reads the files that a job names: tool definitions and the schema of an answer."""
 
 import json
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ _TOOL_CHOICES = ("auto", "none", "required")
 
 
 def read_tools(path: Path, called: str) -> list[dict[str, Any]]:
-    """Tool definitions from a JSON file: a list of ``{"type": "function", "function": {"name": …}}``.
+    """Reads tool definitions from a JSON file: a list of ``{"type": "function", "function": {"name": …}}``.
 
     Raises:
-        UsageError: The file is something else; the message says which tool.
+        UsageError: The file holds something else; the message names the tool.
     """
     tools = _json_of(path, called)
     if not isinstance(tools, list) or not tools:
@@ -35,7 +35,7 @@ def _tool_name(tool: Any, where: str) -> str:
 
 
 def tool_choice(value: str | None, tools: list[dict[str, Any]] | None, called: str) -> Any:
-    """``auto``, ``none``, ``required``, or the object that asks for the tool of that name.
+    """Returns ``auto``, ``none``, ``required``, or the object that asks for the tool of that name.
 
     Raises:
         UsageError: There is no such tool, or there are no tools at all.
@@ -55,7 +55,7 @@ def tool_choice(value: str | None, tools: list[dict[str, Any]] | None, called: s
 
 
 def read_schema(text: str, called: str) -> Mapping[str, Any]:
-    """A JSON Schema from a file, from JSON, or from the short form of ``answer.schema_of``.
+    """Reads a JSON Schema from a file, from JSON, or from the short form of ``answer.schema_of``.
 
     Raises:
         UsageError: It is none of them.

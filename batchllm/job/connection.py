@@ -1,9 +1,9 @@
-"""The endpoint of a job: preset, URL, model, key.
+"""Finds the endpoint of a job: preset, URL, model, key.
 
-What belongs together stays together. A provider named in a stronger place (the command line) does not meet the
-URL, key file and headers of a weaker one (the job file): so ``--provider simulator`` rehearses any job, and no
-key goes to a host it was not meant for. ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY`` mean what they mean to the
-SDK where neither a provider nor a URL is named; a preset has its own key variable.
+A provider that is named in a stronger layer (the command line) does not take the URL, key file and headers of a weaker
+one (the job file). So ``--provider simulator`` rehearses any job, and no key goes to a host it was not meant for.
+Where neither a provider nor a URL is named, ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY`` mean what they mean to the SDK;
+a preset has its own key variable.
 """
 
 import os
@@ -31,7 +31,7 @@ _OWN_HEADERS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Preset and URL, and whether the URL alone told the preset."""
+    """Preset and URL, and whether the preset was found by the URL."""
 
     preset: Preset
     base_url: str
@@ -39,26 +39,26 @@ class Place:
 
 
 def endpoint(given: Given, environ: Mapping[str, str], *, template_model: Any, needs_key: bool) -> Endpoint:
-    """The endpoint of a job.
+    """Returns the endpoint of a job.
 
     Args:
         given: Flags, environment, job file.
         environ: The environment, for the variables of the SDK and of vendors.
         template_model: The template's ``model`` parameter, where it is a plain name.
-        needs_key: Refuse to go on without a key that the endpoint needs.
+        needs_key: Refuse an endpoint without the key that it needs.
 
     Raises:
-        UsageError: Something is missing or cannot be; the message says what to do.
+        UsageError: Something is missing or wrong; the message says what to do.
     """
     place = _place(given, environ, needs_key)
     preset, url = place.preset, place.base_url
-    allow_http = given.get("allow_http", default=False)
+    allow_http = given.get("allow_http")
     _check_transport(url, given, allow_http)
     given.sources.setdefault("provider", "its URL" if place.by_url else "default")
     given.sources.setdefault("base_url", f"preset {preset.name}")
     key, key_source = _key(given, environ, place, needs_key)
     if key_source:
-        given.sources["api_key"] = key_source
+        given.sources.setdefault("api_key_file", "environment")
     return Endpoint(
         preset=preset.name,
         base_url=url,
@@ -75,10 +75,10 @@ def endpoint(given: Given, environ: Mapping[str, str], *, template_model: Any, n
 
 
 def reconnect(kept: Endpoint, environ: Mapping[str, str], *, api_key_file: Path | None = None) -> Endpoint:
-    """The endpoint of a job that was kept without its key, with the key of now.
+    """Returns a saved endpoint with its key.
 
     Args:
-        kept: What the journal keeps.
+        kept: The endpoint as the journal keeps it, without the key.
         environ: The environment.
         api_key_file: File with the key, instead of the environment.
 
@@ -97,12 +97,9 @@ def reconnect(kept: Endpoint, environ: Mapping[str, str], *, api_key_file: Path 
 
 
 def _place(given: Given, environ: Mapping[str, str], needs_key: bool) -> Place:
-    """Which preset, at which URL."""
-    named = given.rank("provider") < len(given.layers)
+    named = given.has("provider")
     provider = given.get("provider")
-    if given.rank("base_url") < len(given.layers) and (
-        not named or given.rank("base_url") <= given.rank("provider")
-    ):
+    if given.has("base_url") and (not named or given.rank("base_url") <= given.rank("provider")):
         called = given.called("base_url")
         url = normalise(given.get("base_url"), called)
         by_host = presets.for_base_url(url)
@@ -112,7 +109,7 @@ def _place(given: Given, environ: Mapping[str, str], needs_key: bool) -> Place:
         if given.rank("base_url") < given.rank("provider"):
             preset = by_host or (presets.load(presets.CUSTOM) if preset.free else preset)
         if preset.free and not is_local(host_of(url)):
-            raise UsageError(f"{called} {url} is no simulator: take away --provider {provider}, or the URL")
+            raise UsageError(f"{called} {url} is not the simulator: remove --provider {provider}, or the URL")
         return _at(preset, url)
     if named:
         preset = presets.load(provider)
@@ -127,7 +124,6 @@ def _place(given: Given, environ: Mapping[str, str], needs_key: bool) -> Place:
 
 
 def _own_url(preset: Preset, given: Given, environ: Mapping[str, str]) -> str:
-    """The URL that a named preset brings itself."""
     if preset.base_url_variable:
         url = environ.get(preset.base_url_variable, "").strip()
         if not url:
@@ -143,7 +139,7 @@ def _own_url(preset: Preset, given: Given, environ: Mapping[str, str]) -> str:
 
 
 def _at(preset: Preset, url: str, *, by_url: bool = False) -> Place:
-    """The place, with the path that Azure's deployments lie under."""
+    """A place; the path of Azure's deployments is added to its URL."""
     if preset.azure_api_version:
         if "/deployments" in url:
             raise UsageError(
@@ -162,7 +158,6 @@ def _azure_api_version(preset: Preset, url: str, environ: Mapping[str, str]) -> 
 
 
 def _nothing_named(environ: Mapping[str, str]) -> str:
-    """What to say where there is neither a key nor an endpoint."""
     loaded = [presets.load(name) for name in presets.names()]
     found = next((one for one in loaded if one.key_variable and environ.get(one.key_variable)), None)
     hint = f"; {found.key_variable} is set, so perhaps --provider {found.name}" if found else ""
@@ -198,13 +193,11 @@ def _model(given: Given, environ: Mapping[str, str], preset: Preset, template_mo
 def _key(
     given: Given, environ: Mapping[str, str], place: Place, needs_key: bool
 ) -> tuple[str | None, str | None]:
-    """The key and where it is from."""
+    """The key, and the variable or file that it comes from."""
     preset = place.preset
     if preset.free:
         return None, None
-    if given.rank("api_key_file") < len(given.layers) and given.rank("api_key_file") <= given.rank(
-        "provider"
-    ):
+    if given.has("api_key_file") and given.rank("api_key_file") <= given.rank("provider"):
         path: Path = given.get("api_key_file")
         return _checked_key(_key_in(path), str(path)), str(path)
     own = ["OPENAI_API_KEY"] if place.by_url and preset.needs_key else []
@@ -220,7 +213,6 @@ def _key(
 
 
 def _key_in(path: Path) -> str:
-    """The contents of a key file that nobody else may read."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -238,16 +230,16 @@ def _key_in(path: Path) -> str:
 
 
 def _checked_key(key: str, source: str) -> str:
-    """A key that can be a header; the message never shows it."""
+    """Refuses a key that cannot be a header; the message never shows it."""
     if not all("!" <= sign <= "~" for sign in key):
         raise UsageError(
-            f"the key of {source} holds a space, line break or sign that no key has; set it anew"
+            f"the key of {source} holds a space, line break or other character that no key has; set it again"
         )
     return key
 
 
 def _headers(given: Given) -> dict[str, str]:
-    """Further headers; those of a weaker place than the provider's are not sent to it."""
+    """The further headers of the layers that are not weaker than the provider's."""
     reach = max(given.rank("provider") + 1, 1)
     headers = Given(given.layers[:reach], given.sources).merged("header")
     for name, value in headers.items():
@@ -260,6 +252,6 @@ def _headers(given: Given) -> dict[str, str]:
             raise UsageError(f"{called} {name}: this cannot be set")
         if not all(sign == "\t" or " " <= sign <= "~" for sign in value):
             raise UsageError(
-                f"{called} {name}: its value holds a line break or a sign that no header may have"
+                f"{called} {name}: its value holds a line break or a character that no header may have"
             )
     return headers

@@ -1,14 +1,12 @@
-"""Job files: a template and a ``[job]`` table in one TOML file, and the commented one of ``batchllm init``."""
+"""Job files: a template and a ``[job]`` table in one TOML file."""
 
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchllm.errors import UsageError
-from batchllm.job.layers import Layer, file_layer
-from batchllm.job.settings import GROUPS
+from batchllm.job.layers import Layer, file_layers
 
 if TYPE_CHECKING:
     from batchllm.template import Template
@@ -19,28 +17,24 @@ _WITHOUT_MESSAGES = ("job", "name", "description", "variables", "parameters")
 
 @dataclass(frozen=True, slots=True)
 class JobFile:
-    """What a job file says.
+    """The contents of a job file.
 
     Attributes:
         path: As it was named.
-        layer: The ``[job]`` table as settings.
+        layers: Its options, the strongest first.
         template: The template it holds; ``None`` where it has no ``[[messages]]``.
-        variables: Its ``[variables]`` for another template, where it holds none itself.
-        parameters: Its ``[parameters]``, likewise.
     """
 
     path: Path
-    layer: Layer
+    layers: tuple[Layer, ...]
     template: "Template | None"
-    variables: Mapping[str, Any]
-    parameters: Mapping[str, Any]
 
 
 def read(path: Path) -> JobFile:
-    """Read a job file.
+    """Reads a job file.
 
     Raises:
-        UsageError: It cannot be read, is no TOML, has no ``[job]`` table, or an unknown key.
+        UsageError: It cannot be read, is not TOML, has no ``[job]`` table, or has an unknown key.
     """
     try:
         if path.stat().st_size > _MAX_BYTES:
@@ -56,58 +50,14 @@ def read(path: Path) -> JobFile:
     table = data.get("job")
     if not isinstance(table, dict):
         raise UsageError(f"{path}: a job file has a [job] table; a template without one goes with -t {path}")
-    return _checked(path, text, data, file_layer(path, table))
-
-
-def _checked(path: Path, text: str, data: Mapping[str, Any], layer: Layer) -> JobFile:
     if "messages" in data:
         from batchllm import template
 
-        return JobFile(path, layer, template.parse(text, path.stem, path), {}, {})
+        return JobFile(path, file_layers(path, data), template.parse(text, path.stem, path))
     for key in data:
         if key not in _WITHOUT_MESSAGES:
             raise UsageError(f"{path}: {key} needs [[messages]] beside it, a template of the file's own")
     for key in ("variables", "parameters"):
         if not isinstance(data.get(key, {}), dict):
             raise UsageError(f"{path}: {key} must be a table, [{key}]")
-    return JobFile(path, layer, None, data.get("variables", {}), data.get("parameters", {}))
-
-
-def init_text() -> str:
-    """A job file with every setting, commented out but for what the simplest job needs."""
-    lines = [
-        "# A job for batchllm: `batchllm run job.toml`. Take the # from what you need; --dry-run shows what it does.",
-        "# Paths are relative to this file. Flags and BATCHLLM_* variables go before what is written here.",
-        "",
-        "[job]",
-    ]
-    for title, group in GROUPS.items():
-        lines += ["", f"# {title}"]
-        for setting in group:
-            mark = "" if setting.name in {"input", "task"} else "# "
-            assignment = f"{mark}{setting.name} = {setting.example}"
-            lines.append(f"{assignment:<56}  # {setting.help}")
-    return "\n".join([*lines, "", *_TEMPLATE_PART.splitlines(), ""])
-
-
-_TEMPLATE_PART = """\
-# A template of the job's own, instead of task, template or prompt above:
-#
-# [variables]
-# tone = "friendly"
-#
-# [[messages]]
-# role = "system"
-# content = "You answer customers in a {{ tone }} tone."
-#
-# [[messages]]
-# role = "user"
-# content = "Answer this review: {{ text }}"
-#
-# [parameters]
-# temperature = 0.7
-# max_tokens = 150
-#
-# [answer]
-# column = "reply"
-"""
+    return JobFile(path, file_layers(path, data), None)

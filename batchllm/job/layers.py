@@ -1,60 +1,77 @@
-"""Where a setting comes from: flags, then ``BATCHLLM_*`` variables, then the job file.
+"""Where the value of an option comes from: flags, then ``BATCHLLM_*`` variables, then the job file.
 
-A layer holds raw values and knows what to call them in an error; ``Given`` asks the layers in turn, parses
-the first value there is, and remembers where it was. Template, SDK variables and preset come after these, and
-are asked where they mean something (``connection``, ``assemble``).
+A layer holds raw values and knows what to call them in an error. ``Given`` asks the layers in turn, parses the first
+value there is, and remembers where it was. Template, SDK variables and preset come after these; ``connection`` and
+``assemble`` ask them.
 """
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from batchllm.errors import UsageError
-from batchllm.job.settings import SETTINGS, Setting
+from batchllm.job.options import OPTIONS
 
 STANDARD_STREAM = "-"
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One place where settings are given.
+    """Options that are given in one place.
 
     Attributes:
-        values: Setting to raw value.
-        called: Setting to what an error calls it: ``--rpm``, ``BATCHLLM_RPM``, ``rpm in job.toml``.
-        source: Setting to the same in short, for ``--dry-run``.
-        folder: What relative paths are relative to; ``None``: the working directory.
+        values: Option to raw value.
+        source: Option to what it is called: ``--rpm``, ``BATCHLLM_RPM``, or the job file.
+        file: The job file; relative paths are relative to its folder.
+        titles: Option to what an error calls it instead of ``rpm in job.toml``.
     """
 
     values: Mapping[str, Any]
-    called: Callable[[str], str]
     source: Callable[[str], str]
-    folder: Path | None = None
+    file: Path | None = None
+    titles: Mapping[str, str] = field(default_factory=dict)
+
+    def called(self, name: str) -> str:
+        """What an error calls the option: ``--rpm``, ``rpm in job.toml``."""
+        usual = f"{name} in {self.file}" if self.file else self.source(name)
+        return self.titles.get(name, usual)
+
+    def parsed(self, name: str) -> Any:
+        """The parsed value of an option.
+
+        Raises:
+            UsageError: It has the wrong form.
+        """
+        kind = OPTIONS[name].kind
+        try:
+            value = kind(self.values[name])
+        except ValueError as error:
+            raise UsageError(f"{self.called(name)} {error}") from None
+        return _relative_to(self.file.parent, value) if kind.is_path and self.file else value
 
 
 def flag_layer(flags: Mapping[str, Any]) -> Layer:
     """The command line, or the arguments of the library; ``None`` is not given.
 
     Raises:
-        UsageError: There is no such setting.
+        UsageError: There is no such option.
     """
     for name in flags:
-        if name not in SETTINGS:
+        if name not in OPTIONS:
             raise UsageError(f"there is no option {name}{did_you_mean(name)}")
     given = {name: value for name, value in flags.items() if value is not None}
-    return Layer(given, lambda name: SETTINGS[name].flag, lambda name: SETTINGS[name].flag)
+    return Layer(given, lambda name: OPTIONS[name].flag)
 
 
 def environment_layer(environ: Mapping[str, str]) -> Layer:
     """The ``BATCHLLM_*`` variables; an empty one is not set.
 
     Raises:
-        UsageError: A variable is nearly the name of a setting: one that was misspelled, and would be
-            passed over in silence.
+        UsageError: A variable is nearly the name of an option; a misspelled one would be ignored in silence.
     """
-    known = {setting.variable: name for name, setting in SETTINGS.items()}
+    known = {option.variable: name for name, option in OPTIONS.items()}
     for variable in environ:
         if variable.startswith("BATCHLLM_") and variable not in known:
             near = difflib.get_close_matches(variable, known, n=1, cutoff=0.92)
@@ -63,24 +80,30 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
                     f"the environment variable {variable} means nothing (did you mean {near[0]}?)"
                 )
     given = {name: environ[variable] for variable, name in known.items() if environ.get(variable)}
-    return Layer(given, lambda name: SETTINGS[name].variable, lambda name: SETTINGS[name].variable)
+    return Layer(given, lambda name: OPTIONS[name].variable)
 
 
-def file_layer(path: Path, table: Mapping[str, Any]) -> Layer:
-    """The ``[job]`` table of a job file.
+def file_layers(path: Path, data: Mapping[str, Any]) -> tuple[Layer, ...]:
+    """The ``[job]`` table of a job file, then ``[variables]`` and ``[parameters]`` where it holds no template.
 
     Raises:
-        UsageError: It has an unknown key.
+        UsageError: ``[job]`` has an unknown key.
     """
-    for name in table:
-        if name not in SETTINGS:
+    for name in data["job"]:
+        if name not in OPTIONS:
             raise UsageError(f"{path}: [job] has the unknown key {name}{did_you_mean(name)}")
-    return Layer(table, lambda name: f"{name} in {path}", lambda _: str(path), path.parent)
+    job = Layer(data["job"], lambda _: str(path), path)
+    if "messages" in data:
+        return (job,)
+    tables = {"var": "variables", "param": "parameters"}
+    values = {name: data[table] for name, table in tables.items() if table in data}
+    titles = {name: f"[{table}] of {path}" for name, table in tables.items()}
+    return job, Layer(values, job.source, path, titles)
 
 
 def did_you_mean(name: str) -> str:
     """`` (did you mean temperature?)``, or nothing."""
-    near = difflib.get_close_matches(name.lower().replace("-", "_"), SETTINGS, n=1)
+    near = difflib.get_close_matches(name.lower().replace("-", "_"), OPTIONS, n=1)
     return f" (did you mean {near[0]}?)" if near else ""
 
 
@@ -92,58 +115,50 @@ class Given:
     sources: dict[str, str] = field(default_factory=dict)
 
     def rank(self, name: str) -> int:
-        """Number of the layer that gives the setting, 0 the strongest; how many there are where none does."""
+        """Number of the layer that gives the option, 0 the strongest; the number of layers where none does."""
         return next(
             (rank for rank, layer in enumerate(self.layers) if name in layer.values), len(self.layers)
         )
 
-    def get(self, name: str, default: Any = None) -> Any:
-        """The parsed value of a setting, or the default.
+    def has(self, name: str) -> bool:
+        """Whether a layer gives the option."""
+        return self.rank(name) < len(self.layers)
+
+    def get(self, name: str) -> Any:
+        """The parsed value of an option, or its default.
 
         Raises:
-            UsageError: It is not what it may be; the message names flag, variable or key.
+            UsageError: It has the wrong form; the message names flag, variable or key.
         """
-        rank = self.rank(name)
-        if rank == len(self.layers):
-            return default
-        self.sources[name] = self.layers[rank].source(name)
-        return _parsed(self.layers[rank], SETTINGS[name])
+        if not self.has(name):
+            return OPTIONS[name].default_value
+        layer = self.layers[self.rank(name)]
+        self.sources[name] = layer.source(name)
+        return layer.parsed(name)
 
-    def path(self, name: str) -> Path | None:
-        """A setting that is a path; ``-`` stays ``-``."""
-        found: Path | None = self.get(name)
-        return found
+    def alone(self) -> "Iterator[Given]":
+        """Each layer by itself, the weakest first."""
+        return (Given((layer,), self.sources) for layer in reversed(self.layers))
 
     def merged(self, name: str) -> dict[str, Any]:
         """A table that all layers fill together, the strongest last; each key has its own source."""
         table: dict[str, Any] = {}
         for layer in reversed(self.layers):
             if name in layer.values:
-                found = _parsed(layer, SETTINGS[name])
+                found = layer.parsed(name)
                 self.sources.update({f"{name}.{key}": layer.source(name) for key in found})
                 table.update(found)
         return table
 
     def called(self, name: str) -> str:
-        """What an error calls the setting where it was given: ``--labels``, ``labels in job.toml``."""
-        rank = self.rank(name)
-        return self.layers[rank].called(name) if rank < len(self.layers) else SETTINGS[name].flag
-
-
-def _parsed(layer: Layer, setting: Setting) -> Any:
-    try:
-        value = setting.parse(layer.values[setting.name])
-    except ValueError as error:
-        raise UsageError(f"{layer.called(setting.name)} {error}") from None
-    if setting.is_path and layer.folder is not None:
-        return _relative_to(layer.folder, value)
-    return value
+        """What an error calls the option where it was given: ``--labels``, ``labels in job.toml``."""
+        return self.layers[self.rank(name)].called(name) if self.has(name) else OPTIONS[name].flag
 
 
 def _relative_to(folder: Path, value: Any) -> Any:
     """Paths of a job file, relative to it. Text that may be a path is one if there is such a file."""
     if isinstance(value, tuple):
-        return tuple(str(folder / part) for part in value)
+        return tuple(_relative_to(folder, part) for part in value)
     if isinstance(value, Path):
         return value if str(value) == STANDARD_STREAM else folder / value.expanduser()
     return str(folder / value) if _is_file(folder / value) else value

@@ -1,4 +1,4 @@
-"""Variables of the template and parameters of the request, merged over all places that give them."""
+"""Merges the variables of the template and the parameters of the request over all layers."""
 
 import re
 from collections.abc import Mapping
@@ -6,18 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from batchllm import presets
 from batchllm.errors import UsageError
-from batchllm.job.jobfile import JobFile
 from batchllm.job.layers import Given
-from batchllm.job.settings import SETTINGS
+from batchllm.job.options import OPTIONS, options_in
 from batchllm.records import Endpoint
 
 if TYPE_CHECKING:
     from batchllm.template import Template
 
-_VARIABLES = ("bullets", "answer_language", "labels", "language")
-_OWN_PARAMETERS = ("temperature", "max_tokens")
+_VARIABLES = options_in("variables")
+_PARAMETERS = options_in("parameters")
 
-# Parameters that another setting, or the package itself, is there for.
+# Parameters that cannot be set as such, and why.
 _ELSEWHERE = {
     "model": "use --model",
     "messages": "the template makes them",
@@ -29,35 +28,32 @@ _ELSEWHERE = {
     "n": "one answer a row is read, and more would be paid",
 }
 _RANGES = {
-    "temperature": SETTINGS["temperature"].parse,
-    "max_tokens": SETTINGS["max_tokens"].parse,
-    "max_completion_tokens": SETTINGS["max_tokens"].parse,
+    "temperature": OPTIONS["temperature"].kind,
+    "max_tokens": OPTIONS["max_tokens"].kind,
+    "max_completion_tokens": OPTIONS["max_tokens"].kind,
 }
 
 
-def template_variables(given: Given, template: "Template | None", file: JobFile | None) -> dict[str, Any]:
-    """Variables that override the template's own: ``--var``, ``--labels`` and their like, the job file's.
+def template_variables(given: Given, template: "Template | None") -> dict[str, Any]:
+    """Returns the variables that override the template's own: ``--var``, and ``--labels`` and its like.
 
     Raises:
-        UsageError: The template has no such variable. From the environment, which is for all jobs, it is
-            passed over instead.
+        UsageError: The template has no such variable. One of the environment, which is for all jobs, is
+            ignored instead.
     """
-    variables: dict[str, Any] = dict(file.variables) if file else {}
-    if file:
-        given.sources.update({f"var.{name}": str(file.path) for name in variables})
-    places = dict.fromkeys(variables, str(file.path) if file else "")
-    variables |= (flagged := given.merged("var"))
-    if template is not None:
-        for name in variables:
-            called = f"{given.called('var')} {name}" if name in flagged else f"{name} in {places[name]}"
-            _refuse_unread(name, called, template)
+    variables: dict[str, Any] = {}
+    for layer in given.alone():
+        found = layer.merged("var")
+        if template is not None:
+            for name in found:
+                _refuse_unread(name, f"{layer.called('var')} {name}", template)
+        variables |= found
     known = template.variables if template else {}
     for name in _VARIABLES:
-        rank = given.rank(name)
-        if rank == len(given.layers):
+        if not given.has(name):
             continue
         if template is not None and name not in known:
-            if given.layers[rank].source(name).startswith("BATCHLLM_"):
+            if given.layers[given.rank(name)].source(name).startswith("BATCHLLM_"):
                 continue
             raise UsageError(f"{given.called(name)}: the template has no variable {name}{_there_are(known)}")
         value = given.get(name)
@@ -66,7 +62,7 @@ def template_variables(given: Given, template: "Template | None", file: JobFile 
 
 
 def _refuse_unread(name: str, called: str, template: "Template") -> None:
-    """A variable that the template neither declares nor mentions would be passed over in silence."""
+    """Refuses a variable that the template neither declares nor mentions; it would have no effect."""
     if name not in template.variables and not re.search(rf"\b{re.escape(name)}\b", template.source):
         raise UsageError(f"{called}: the template reads no such variable{_there_are(template.variables)}")
 
@@ -76,37 +72,33 @@ def _there_are(known: Mapping[str, Any]) -> str:
 
 
 def request_parameters(
-    given: Given, template: "Template | None", file: JobFile | None, endpoint: Endpoint, effort: str | None
+    given: Given, template: "Template | None", endpoint: Endpoint, effort: str | None
 ) -> dict[str, Any]:
-    """Parameters that override the template's own, and those that the preset adds where it has none.
+    """Returns the parameters that override the template's own, and those that the preset adds where it has none.
 
-    In each place a parameter's own setting goes before ``param``: ``--temperature`` before
-    ``--param temperature=…``, but a job file's ``temperature`` after both.
+    Within a layer a parameter's own option goes before ``param``: ``--temperature`` before
+    ``--param temperature=…``, and both before a job file's ``temperature``.
 
     Raises:
-        UsageError: A parameter that something else is there for, or a value out of its range.
+        UsageError: A parameter that is set in another way, or a value out of its range.
     """
     known = template.parameters if template else {}
     preset = presets.load(endpoint.preset)
     parameters: dict[str, Any] = {}
     if endpoint.model == preset.default_model and effort is None:
         parameters |= {name: value for name, value in preset.default_parameters.items() if name not in known}
-    if file:
-        parameters |= _checked(file.parameters, str(file.path), "[parameters] of ")
-        given.sources.update({name: str(file.path) for name in file.parameters})
-    for layer in reversed(given.layers):
-        one = Given((layer,), given.sources)
-        parameters |= _checked(one.merged("param"), one.called("param"))
-        parameters |= {name: one.get(name) for name in _OWN_PARAMETERS if name in layer.values}
+    for layer in given.alone():
+        parameters |= _checked(layer.merged("param"), layer.called("param"))
+        parameters |= {name: layer.get(name) for name in _PARAMETERS if layer.has(name)}
     return parameters
 
 
-def _checked(parameters: Mapping[str, Any], called: str, before: str = "") -> dict[str, Any]:
+def _checked(parameters: Mapping[str, Any], called: str) -> dict[str, Any]:
     from batchllm.template import KNOWN_PARAMETERS, did_you_mean
 
     found = dict(parameters)
     for name, value in parameters.items():
-        where = f"{before}{called} {name}"
+        where = f"{called} {name}"
         if name in _ELSEWHERE and not (name == "n" and value == 1):
             raise UsageError(f"{where}: {_ELSEWHERE[name]}")
         if name not in KNOWN_PARAMETERS and (hint := did_you_mean(name, KNOWN_PARAMETERS)):

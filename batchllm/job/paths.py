@@ -1,4 +1,4 @@
-"""Where a job reads, writes and remembers, and in which format."""
+"""The paths of a job's input, output and journal, and their formats."""
 
 import os
 import re
@@ -13,10 +13,10 @@ _UNUSUAL = re.compile(r"[^\w.-]+")
 
 
 def input_path(path: Path | None, input_format: str | None) -> tuple[Path | None, str | None]:
-    """The input (``None``: standard input) and its format (``None``: standard input that shows it itself).
+    """Returns the input (``None``: standard input) and its format (``None``: found in standard input).
 
     Raises:
-        UsageError: There is none, or its suffix says no format.
+        UsageError: There is no input, or its suffix is not that of a format.
     """
     if path is None:
         raise UsageError(
@@ -28,7 +28,7 @@ def input_path(path: Path | None, input_format: str | None) -> tuple[Path | None
     kind = kind or FORMATS.get(path.suffix.lower())
     if kind is None:
         raise UsageError(
-            f"{path}: the suffix {path.suffix!r} says no format; add --input-format csv or jsonl"
+            f"{path}: the suffix {path.suffix!r} names no format; add --input-format csv or jsonl"
         )
     return path, kind
 
@@ -36,7 +36,7 @@ def input_path(path: Path | None, input_format: str | None) -> tuple[Path | None
 def output_path(
     path: Path | None, source: Path | None, kind: str | None, *, label: str, simulated: bool
 ) -> tuple[Path | None, str | None]:
-    """The output (``None``: standard output) and its format.
+    """Returns the output (``None``: standard output) and its format.
 
     Args:
         path: As given; ``None`` makes ``INPUT-stem.LABEL.ext`` beside the input, or ``.LABEL.simulated``.
@@ -46,7 +46,7 @@ def output_path(
         simulated: The simulator answers.
 
     Raises:
-        UsageError: The suffix says no format, or it is the input itself.
+        UsageError: The suffix is not that of a format.
     """
     if path is None and source is not None:
         suffix = source.suffix if source.suffix.lower() in FORMATS else f".{kind}"
@@ -60,14 +60,14 @@ def output_path(
 
 
 def journal_path(path: Path | None, output: Path | None) -> Path | None:
-    """The journal: as given, beside the output, or ``None`` for the runner to choose."""
+    """Returns the journal: as given, or beside the output; ``None`` leaves it to the runner."""
     if path is not None:
         return path
     return output.with_name(f"{output.name}.journal") if output else None
 
 
 def refuse_same_file(**paths: Path | None) -> None:
-    """Refuse a job that would write over what it reads, or two things into one file.
+    """Refuses a job that would overwrite what it reads, or write twice into one file.
 
     Raises:
         UsageError: Two of the paths are the same file, also by a link or another spelling.

@@ -1,4 +1,4 @@
-"""Base URLs: what people paste, made into the root of an API, and which hosts plain http is good enough for."""
+"""Base URLs: turns what people paste into the root of an API, and decides which hosts may have plain http."""
 
 import ipaddress
 import re
@@ -22,14 +22,14 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def normalise(text: str, called: str) -> str:
-    """The root of an API from what was given: no slash at the end, no request path, host in lower case.
+    """Returns the root of an API: no slash at the end, no request path, host in lower case.
 
     Args:
         text: The URL.
-        called: What it is called in an error: ``--base-url``, ``OPENAI_BASE_URL``.
+        called: Its name in an error: ``--base-url``, ``OPENAI_BASE_URL``.
 
     Raises:
-        UsageError: It is no http URL, or carries a password, a query or a fragment.
+        UsageError: It is not an http URL, or has a password, a query or a fragment.
     """
     url = text.strip()
     try:

@@ -1,7 +1,7 @@
-"""What the value of a setting may be: parsers that take text (flags, environment) and TOML's own types.
+"""The kinds of values that an option takes: each parses text (flags, environment) and TOML's own types.
 
-Each returns the value or raises ``ValueError`` with the end of a sentence, ``must be …``, whose beginning, the
-name of the flag, variable or key, is known to the caller only.
+A parser returns the value or raises ``ValueError`` with the end of a sentence, ``must be …``. The caller knows its
+beginning: the name of the flag, variable or key.
 """
 
 import codecs
@@ -9,10 +9,42 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import Any
 
 Parser = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of value; calling it parses.
+
+    Attributes:
+        parse: Turns text or a TOML value into the value.
+        metavar: Stands for a value in the help.
+        python_type: The type of a parsed value.
+        is_path: The value is a path, or may be one; in a job file it is relative to that file.
+        repeated: The flag can be given several times.
+        merged: A table to which command line, environment and job file each add.
+    """
+
+    parse: Parser
+    metavar: str = "TEXT"
+    python_type: Any = str
+    is_path: bool = False
+    repeated: bool = False
+    merged: bool = False
+
+    def __call__(self, value: Any) -> Any:
+        """Parses a value."""
+        return self.parse(value)
+
+
+def _kind(metavar: str, python_type: Any = str, **how: bool) -> Callable[[Parser], Kind]:
+    return lambda parse: Kind(parse, metavar, python_type, **how)
+
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|seconds?|m|min|minutes?|h|hours?|d|days?)?", re.IGNORECASE)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -20,6 +52,7 @@ _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off", ""})
 
 
+@_kind("TEXT")
 def text(value: Any) -> str:
     """Text that is not blank."""
     if not isinstance(value, str) or not value.strip():
@@ -27,6 +60,7 @@ def text(value: Any) -> str:
     return value
 
 
+@_kind("TEXT")
 def any_text(value: Any) -> str:
     """Text, the empty one too."""
     if not isinstance(value, str):
@@ -34,6 +68,7 @@ def any_text(value: Any) -> str:
     return value
 
 
+@_kind("BOOLEAN", bool)
 def boolean(value: Any) -> bool:
     """``true`` or ``false``, or what environment variables use for them."""
     if isinstance(value, bool):
@@ -44,9 +79,7 @@ def boolean(value: Any) -> bool:
     return word in _TRUE
 
 
-def number(
-    minimum: float, maximum: float = math.inf, *, above: bool = False, whole: bool = False
-) -> Callable[[Any], float]:
+def number(minimum: float, maximum: float = math.inf, *, above: bool = False, whole: bool = False) -> Kind:
     """A number from ``minimum`` (``above``: more than it) to ``maximum``; ``whole``: an integer."""
     kind = "a whole number" if whole else "a number"
     low = f"above {minimum:g}" if above else f"of at least {minimum:g}"
@@ -65,15 +98,15 @@ def number(
             raise ValueError(f"must be {limits}, not {value!r}")
         return int(found) if whole else found
 
-    return parse
+    return Kind(parse, "INTEGER", int) if whole else Kind(parse, "NUMBER", float)
 
 
-def integer(minimum: int, maximum: float = math.inf) -> Callable[[Any], float]:
+def integer(minimum: int, maximum: float = math.inf) -> Kind:
     """An integer in these limits."""
     return number(minimum, maximum, whole=True)
 
 
-def choice(*words: str) -> Parser:
+def choice(*words: str) -> Kind:
     """One of these words, in any case."""
 
     def parse(value: Any) -> str:
@@ -82,9 +115,10 @@ def choice(*words: str) -> Parser:
             raise ValueError(f"must be one of {', '.join(words)}, not {value!r}")
         return str(word)
 
-    return parse
+    return Kind(parse, "|".join(words))
 
 
+@_kind("TIME", float)
 def duration_s(value: Any) -> float:
     """Seconds, as a number or as ``90s``, ``10min``, ``1h``, ``2d``."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -95,6 +129,7 @@ def duration_s(value: Any) -> float:
     return float(match[1]) * _SECONDS[(match[2] or "s")[0].lower()]
 
 
+@_kind("SHARE", float)
 def share(value: Any) -> float:
     """A share from 0 to 1, as ``0.01`` or ``1%``."""
     percent = isinstance(value, str) and value.strip().endswith("%")
@@ -108,6 +143,7 @@ def share(value: Any) -> float:
     return found
 
 
+@_kind("DOLLARS", Decimal)
 def dollars(value: Any) -> Decimal:
     """An amount above 0, as ``5``, ``5.00`` or ``$5``."""
     try:
@@ -119,6 +155,7 @@ def dollars(value: Any) -> Decimal:
     return found
 
 
+@_kind("A,B,C", tuple)
 def words(value: Any) -> tuple[str, ...]:
     """Names, as a list or separated by commas: stripped, not empty, each once."""
     parts = value.split(",") if isinstance(value, str) else value
@@ -133,9 +170,10 @@ def words(value: Any) -> tuple[str, ...]:
     return found
 
 
+@_kind("A,B,C", tuple)
 def labels(value: Any) -> tuple[str, ...]:
     """At least two labels that differ in more than case."""
-    found = words(value)
+    found: tuple[str, ...] = words(value)
     if len(found) < 2:
         raise ValueError(f"must be at least two labels separated by commas, not {value!r}")
     folded = [label.casefold() for label in found]
@@ -145,6 +183,7 @@ def labels(value: Any) -> tuple[str, ...]:
     return found
 
 
+@_kind("TEXT", tuple, repeated=True)
 def several(value: Any) -> tuple[str, ...]:
     """One or more texts, such as column names or paths, which may hold commas."""
     found = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else ()
@@ -153,6 +192,23 @@ def several(value: Any) -> tuple[str, ...]:
     return found
 
 
+@_kind("FILE", Path, is_path=True)
+def path(value: Any) -> Path:
+    """A path; ``-`` is a standard stream."""
+    return Path(text(value))
+
+
+@_kind("FILE", tuple, is_path=True, repeated=True)
+def paths(value: Any) -> tuple[Path, ...]:
+    """One or more paths."""
+    return tuple(map(Path, several(value)))
+
+
+text_or_path = replace(text, metavar="TEXT|FILE", is_path=True)
+"""Text that is a path where such a file exists."""
+
+
+@_kind("ENCODING")
 def encoding(value: Any) -> str:
     """A text encoding that Python knows."""
     try:
@@ -161,11 +217,13 @@ def encoding(value: Any) -> str:
         raise ValueError(f"must be an encoding such as utf-8, cp1252 or gb18030, not {value!r}") from None
 
 
+@_kind("NAME=VALUE", dict, repeated=True, merged=True)
 def pairs(value: Any) -> dict[str, str]:
     """``NAME=VALUE`` once or in a list, or a table; values stay text."""
     return {name: item if isinstance(item, str) else json.dumps(item) for name, item in _items(value)}
 
 
+@_kind("NAME=JSON", dict, repeated=True, merged=True)
 def json_pairs(value: Any) -> dict[str, Any]:
     """``NAME=JSON`` once or in a list, or a table; what is no JSON is text."""
     return {

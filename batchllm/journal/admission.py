@@ -27,8 +27,8 @@ from batchllm.journal.database import request_check
 from batchllm.journal.entries import STATES, Admitted
 from batchllm.journal.faults import damaged
 from batchllm.journal.inbox import NO_NUMBER, NO_TEXT
-from batchllm.journal.replies import printable
 from batchllm.journal.statements import CLAIM, LAST_OF_KEYS, NEW_REQUEST, SET_ROW
+from batchllm.printable import printable
 
 Item = tuple[int, bytes | None, str | None]
 """A row to admit: its index, the key of its request, or a note why there is none."""

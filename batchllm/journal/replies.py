@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from batchllm.journal.inbox import NO_NUMBER, NO_TEXT
+from batchllm.printable import printable
 from batchllm.records import Failure, FailureKind, Paid, Response
 
 UNKNOWN = "unknown"
@@ -117,12 +118,3 @@ def kept_headers(headers: Mapping[str, str]) -> str | None:
         return orjson.dumps(chosen).decode()
     except TypeError:  # bytes that are no UTF-8 arrive as lone surrogates, which only ASCII escapes can carry
         return json.dumps(chosen, default=repr)
-
-
-def printable(text: str) -> str:
-    """Text that SQLite can take: lone surrogates are written as escapes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "backslashreplace").decode()
-    return text

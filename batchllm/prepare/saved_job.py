@@ -1,31 +1,34 @@
 """The job as the journal keeps it, so that ``export``, ``show`` and ``status`` need only the OUTPUT.
 
-The key and the headers are never in it; pace and manners are not either, since they belong to one run.
+The key and the headers are never in it. Pace and run control are not either: they belong to one run.
 """
 
 from collections.abc import Mapping
+from dataclasses import fields
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from batchllm import template
 from batchllm.job import Job
+from batchllm.job.options import OPTIONS, RUN_CONTROL
+from batchllm.job.record import plain
 from batchllm.records import Endpoint
 
-PATHS = ("input", "output", "journal", "media_root", "prices")
-PLAIN = (
-    "task", "variables", "parameters", "system", "column", "delimiter", "encoding", "input_format",
-    "output_format", "per_row", "images", "detail", "tools", "tool_choice", "schema", "reask", "conversation",
-    "max_input_tokens", "on_long", "reasoning_effort", "columns", "add", "prefix", "limit", "sample", "seed", "dedupe",
-)  # fmt: skip
-TUPLES = ("images", "columns", "add")
 ENDPOINT = ("preset", "base_url", "model", "azure_api_version", "charge")
+_KINDS = {option.attribute: option.kind for option in OPTIONS.values()}
+_OF_ONE_RUN = {option.attribute for option in OPTIONS.values() if option.panel == RUN_CONTROL}
+_FIELDS = {field.name for field in fields(Job)} - _OF_ONE_RUN - {"pace", "sources", "endpoint", "template"}
 
 
 def saved(job: Job) -> dict[str, Any]:
-    """What the journal keeps of a job, JSON-able."""
+    """Returns what the journal keeps of a job, JSON-able."""
+    kept = {name: getattr(job, name) for name in sorted(_FIELDS)}
     return {
-        **{name: getattr(job, name) for name in PLAIN},
-        **{name: _absolute(getattr(job, name)) for name in PATHS},
+        **{
+            name: plain(value.absolute() if isinstance(value, Path) else value)
+            for name, value in kept.items()
+        },
         "template": None
         if job.template is None
         else {"name": job.template.name, "source": job.template.source},
@@ -34,17 +37,20 @@ def saved(job: Job) -> dict[str, Any]:
 
 
 def restored(kept: Mapping[str, Any]) -> Job:
-    """The job that was saved, without a key; good for looking, not for sending."""
-    fields = {name: kept[name] for name in PLAIN}
-    fields |= {name: tuple(fields[name]) for name in TUPLES if fields[name] is not None}
-    fields |= {name: None if kept[name] is None else Path(kept[name]) for name in PATHS}
+    """Returns the job that was saved, without a key: good for looking, not for sending."""
+    found = {name: _restored(name, kept[name]) for name in _FIELDS}
     described = kept["template"]
-    if described is not None:
-        fields["template"] = template.parse(described["source"], described["name"])
-    else:
-        fields["template"] = None
-    return Job(endpoint=Endpoint(**kept["endpoint"]), **fields)
+    found["template"] = described and template.parse(described["source"], described["name"])
+    return Job(endpoint=Endpoint(**kept["endpoint"]), **found)
 
 
-def _absolute(path: Path | None) -> str | None:
-    return None if path is None else str(path.absolute())
+def _restored(name: str, value: Any) -> Any:
+    """A value of JSON as the type that the option of this field has."""
+    kind = _KINDS.get(name)
+    if kind is None or value is None:
+        return value
+    if kind.python_type is tuple:
+        return tuple(map(Path, value) if kind.is_path else value)
+    if kind.python_type in (Path, Decimal) and isinstance(value, str):
+        return kind.python_type(value)
+    return value

@@ -1,4 +1,4 @@
-"""``batchllm init``: a commented job file to begin with."""
+"""Commands that need no endpoint: ``init`` writes a job file, ``templates`` lists and prints the built-in ones."""
 
 import os
 from pathlib import Path
@@ -6,12 +6,8 @@ from typing import Annotated
 
 import typer
 
+from batchllm.cli.streams import say
 from batchllm.errors import CannotWrite, UsageError
-
-
-def register(app: typer.Typer, name: str) -> None:
-    """Adds the command under its name."""
-    app.command(name, rich_help_panel="Prepare a job")(init)
 
 
 def init(
@@ -20,15 +16,14 @@ def init(
     ),
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
 ) -> None:
-    """Write a job file with every setting there is, commented out but for the simplest job."""
-    from batchllm.cli.terminal import say
-    from batchllm.job import init_text
+    """Write a job file with every option, commented out but for the simplest job."""
+    from batchllm.job.reference import init_text
 
     if str(path) == "-":
         typer.echo(init_text(), nl=False)
         return
     if path.suffix.lower() != ".toml":
-        raise UsageError(f"{path}: a job file ends in .toml, by which `batchllm run` knows it")
+        raise UsageError(f"{path}: a job file ends in .toml; `batchllm run` knows it by that")
     flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if force else os.O_EXCL)
     try:
         with os.fdopen(os.open(path, flags, 0o666), "w", encoding="utf-8") as file:
@@ -38,3 +33,21 @@ def init(
     except OSError as error:
         raise CannotWrite(f"{path}: {error.strerror}") from error
     say(f"{path} written: edit it, then `batchllm check {path}` and `batchllm run {path} --dry-run`")
+
+
+def templates(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(help="show NAME prints one.", metavar="[show NAME]", show_default=False),
+    ] = None,
+) -> None:
+    """List the built-in templates, or print one to copy and change."""
+    from batchllm import template
+
+    if not words:
+        for name in template.builtin_names():
+            typer.echo(f"{name:<12} {template.load(name).description}")
+    elif words[0] == "show" and len(words) == 2:
+        typer.echo(template.load(words[1]).source, nl=False)
+    else:
+        raise UsageError("say `batchllm templates`, or `batchllm templates show NAME`")

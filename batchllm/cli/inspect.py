@@ -1,0 +1,102 @@
+"""Commands that look at a job through its journal: ``status``, ``show``, ``export``, ``batches`` and ``clean``."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from batchllm.cli.parameters import OutputArgument
+from batchllm.cli.streams import say
+from batchllm.errors import UsageError
+from batchllm.printable import printable
+
+
+def status(
+    output: OutputArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Show how far a job is, also while it runs."""
+    from batchllm.inspect.status import job_status
+
+    found = job_status(output)
+    typer.echo(json.dumps(found.figures(), ensure_ascii=False) if as_json else found.words())
+
+
+def show(
+    output: OutputArgument,
+    row: Annotated[int, typer.Argument(help="Number of the row, from 1, the header not counted.", min=1)],
+) -> None:
+    """Print one row's exact request, every attempt, the raw answer and the times."""
+    from batchllm.inspect.show import show_row
+
+    on_terminal = sys.stdout.isatty()
+    for line in show_row(output, row - 1):
+        typer.echo(printable(line) if on_terminal else line)
+
+
+def export(
+    output: OutputArgument,
+    to: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write here instead; '-' is standard output.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite a file that batchllm did not write.")
+    ] = False,
+) -> None:
+    """Write the finished rows of a job, in input order, also while it runs."""
+    from batchllm.inspect.export import export_job
+
+    rows = export_job(output, to=to, force=force)
+    if to is None or str(to) != "-":
+        say(f"{rows:,} rows written to {to or output}")
+
+
+def batches(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Outputs of jobs, or their journals.  (every journal in this folder)",
+            metavar="[cancel] [OUTPUT]...",
+            show_default=False,
+        ),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="With cancel: file with the key.", metavar="FILE", show_default=False)
+    ] = None,
+) -> None:
+    """List the batches of jobs, with the counts that the last run saw.
+
+    batchllm batches cancel OUTPUT cancels those of one job: the next run of the job collects the answers that they
+    have. A batch that the endpoint no longer knows is given up.
+    """
+    from batchllm.inspect.batches import cancel_batches, list_batches
+
+    words = words or []
+    cancel = words[:1] == ["cancel"]
+    if cancel and len(words) != 2:
+        raise UsageError("batchllm batches cancel takes one OUTPUT")
+    found = list(
+        cancel_batches(Path(words[1]), os.environ, api_key_file=api_key_file)
+        if cancel
+        else list_batches(map(Path, words))
+    )
+    for line in found:
+        typer.echo(line.words())
+    if not found:
+        say("there is no batch to cancel" if cancel else "there are no batches")
+
+
+def clean(
+    output: OutputArgument,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if the job is not finished: its answers are lost.")
+    ] = False,
+) -> None:
+    """Remove the journal and the lock of a finished job; OUTPUT stays."""
+    from batchllm.inspect.clean import clean_job
+
+    for path in clean_job(output, force=force):
+        say(f"removed {path}")

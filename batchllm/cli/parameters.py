@@ -1,0 +1,98 @@
+"""Parameters of commands from the table of options, and help in sections.
+
+The help is plain text: typer's rich help takes longer to load than the whole command line.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from batchllm.job.options import Option
+
+OutputArgument = Annotated[
+    Path, typer.Argument(help="The job's OUTPUT (or its journal).", metavar="OUTPUT", show_default=False)
+]
+
+
+def with_parameters(
+    function: Callable[..., None],
+    name: str,
+    arguments: Iterable[inspect.Parameter],
+    options: Iterable[Option],
+) -> Callable[..., None]:
+    """Gives a function the signature that typer reads: these arguments, and the options as keywords.
+
+    An option that is not given is ``None`` or ``False``. Values stay text; the job parses them.
+    """
+    parameters = [*arguments, *map(_keyword, options)]
+    function.__name__ = name
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return function
+
+
+def argument(name: str, kind: Any, help_: str, metavar: str, **more: Any) -> inspect.Parameter:
+    """A positional argument of a command; ``default`` makes it optional."""
+    info = typer.Argument(help=help_, metavar=metavar, show_default=False)
+    return inspect.Parameter(
+        name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Annotated[kind, info], **more
+    )
+
+
+def _keyword(option: Option) -> inspect.Parameter:
+    is_flag = option.kind.python_type is bool
+    info = typer.Option(
+        *option.flags,
+        help=option.full_help,
+        rich_help_panel=option.panel,
+        metavar=None if is_flag else option.metavar or option.kind.metavar,
+        show_default=False,
+    )
+    kind: Any = bool if is_flag else (list[str] if option.kind.repeated else str) | None
+    return inspect.Parameter(
+        option.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        annotation=Annotated[kind, info],
+        default=False if is_flag else None,
+    )
+
+
+Rows = list[tuple[str, str]]
+
+
+class SectionedCommand(TyperCommand):
+    """A command whose help has a section for each panel of options."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Writes arguments, then options by panel, in the order in which the panels first appear."""
+        sections: dict[str, Rows] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
+                panel = getattr(parameter, "rich_help_panel", None) or usual
+                sections.setdefault(panel, []).append(record)
+        _write(formatter, sections)
+
+
+class SectionedGroup(TyperGroup):
+    """A group whose help has a section for each panel of commands."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Writes commands by panel, in the order in which they were registered."""
+        sections: dict[str, Rows] = {}
+        for name, command in self.commands.items():
+            panel = getattr(command, "rich_help_panel", None) or "Commands"
+            first = (command.help or "").partition("\n\n")[0].replace("\n", " ")
+            sections.setdefault(panel, []).append((name, first))
+        _write(formatter, sections)
+
+
+def _write(formatter: Any, sections: dict[str, Rows]) -> None:
+    for panel, rows in sections.items():
+        with formatter.section(panel):
+            formatter.write_dl(rows)

@@ -1,0 +1,188 @@
+"""Makes a ``Job`` of flags, environment, job file, template and preset, in this order.
+
+Every file that the job names is read here, and every value checked, so that wrong use is found at once. After this,
+only what depends on the rows can turn out to be wrong.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchllm import presets, prices
+from batchllm.errors import UsageError
+from batchllm.job import jobfile, paths
+from batchllm.job.attachments import read_schema, read_tools, tool_choice
+from batchllm.job.connection import endpoint
+from batchllm.job.layers import Given, environment_layer, flag_layer
+from batchllm.job.options import OPTIONS
+from batchllm.job.parameters import request_parameters, template_variables
+from batchllm.job.record import Job
+from batchllm.records import Pace
+
+if TYPE_CHECKING:
+    from batchllm.template import Template
+
+RUN = "run"
+
+
+def assemble(
+    task: str, flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ, *, needs_key: bool = True
+) -> Job:
+    """Makes the job that these options describe.
+
+    Args:
+        task: ``summarize``, ``classify``, ``codegen`` or ``run``.
+        flags: Options by name (``job.options.OPTIONS``), ``None`` where not given, and ``job_file``.
+        environ: The environment: ``BATCHLLM_*``, the SDK's variables, keys.
+        needs_key: Refuse a job without the key that its endpoint needs.
+
+    Raises:
+        UsageError: An option is unknown, missing or wrong; the message names the flag, variable or key, and says
+            what to do.
+    """
+    flags = dict(flags)
+    path = flags.pop("job_file", None)
+    file = jobfile.read(Path(path)) if path is not None else None
+    layers = (flag_layer(flags), environment_layer(environ), *(file.layers if file else ()))
+    given = Given(layers)
+    task, template = _template(task, given, file)
+    variables = template_variables(given, template)
+    template = template.with_variables(variables) if template else None
+    schema = _schema(given, template)
+    if schema is not None and template is not None:
+        template = replace(template, answer=replace(template.answer, read="json", schema=schema))
+    template, template_model = _without_model(template, given)
+    place = endpoint(given, environ, template_model=template_model, needs_key=needs_key)
+    source, input_format = paths.input_path(given.get("input"), given.get("input_format"))
+    output, output_format = paths.output_path(
+        given.get("output"),
+        source,
+        input_format,
+        label=template.name if template and task == RUN else task,
+        simulated=place.preset == presets.SIMULATOR,
+    )
+    if template is None and input_format not in (None, "jsonl"):
+        raise UsageError(
+            "run needs to know what to ask: -p 'a prompt with {{ text }}', -t TEMPLATE or a job file"
+        )
+    tools = read_tools(given.get("tools"), given.called("tools")) if given.has("tools") else None
+    effort = _reasoning_effort(given, place.model)
+    computed = {
+        "task": task,
+        "template": template,
+        "input": source,
+        "output": output,
+        "journal": paths.journal_path(given.get("journal"), output),
+        "endpoint": place,
+        "pace": Pace(**_values(given, "pace")),
+        "variables": variables,
+        "parameters": request_parameters(given, template, place, effort),
+        "input_format": input_format,
+        "output_format": output_format,
+        "per_row": template is None,
+        "schema": schema,
+        "tools": tools,
+        "tool_choice": tool_choice(given.get("tool_choice"), tools, given.called("tool_choice")),
+        "sources": given.sources,
+    }
+    job = Job(**{**_values(given), **computed})
+    _check(job, given)
+    return job
+
+
+def _values(given: Given, record: str = "") -> dict[str, Any]:
+    """The fields of the job, or of a record in it, that hold the value of one option each."""
+    found = {}
+    for name, option in OPTIONS.items():
+        owner, _, field = option.attribute.rpartition(".")
+        if owner == record and field not in ("variables", "parameters"):
+            found[field] = given.get(name)
+    return found
+
+
+def _check(job: Job, given: Given) -> None:
+    """Refuses options that do not go together, and files that cannot be used."""
+    paths.refuse_same_file(input=job.input, output=job.output, journal=job.journal, summary=job.summary)
+    if job.media_root is not None and not job.media_root.is_dir():
+        raise UsageError(f"{given.called('media_root')} {job.media_root} is not a folder")
+    if job.limit and job.sample:
+        raise UsageError(f"{given.called('limit')} and {given.called('sample')} exclude each other; give one")
+    if job.prices:
+        prices.load_table(job.prices)
+    preset = job.endpoint.preset
+    if job.via == "batch" and presets.load(preset).batch is None:
+        able = [name for name in presets.names() if presets.load(name).batch]
+        raise UsageError(
+            f"{given.called('via')} batch: {preset} has no Batch API; there is one at {', '.join(able)}"
+        )
+
+
+def _template(task: str, given: Given, file: jobfile.JobFile | None) -> tuple[str, "Template | None"]:
+    """Returns task and template; the strongest layer that names a prompt, a template or a task decides."""
+    from batchllm import template
+
+    builtin = template.builtin_names()
+    if task != RUN:
+        if task not in builtin:
+            raise UsageError(f"there is no task {task}; there are {', '.join(builtin)} and run")
+        return task, template.load(task)
+    ranks = {name: given.rank(name) for name in ("prompt", "template", "task")}
+    rank = min(ranks.values())
+    if rank < len(given.layers):
+        named = [name for name, own in ranks.items() if own == rank]
+        in_file = file is not None and file.layers[0] is given.layers[rank]
+        if len(named) > 1 or (in_file and file is not None and file.template is not None):
+            others = [given.called(name) for name in named]
+            raise UsageError(
+                f"only one can say what to ask: {' or '.join([*others, *(['[[messages]]'] if in_file else [])])}"
+            )
+        value = given.get(named[0])
+        if named[0] == "prompt":
+            return RUN, template.from_prompt(value)
+        return (value if value in builtin else RUN), template.load(value)
+    if file is not None and file.template is not None:
+        given.sources["template"] = str(file.path)
+        return RUN, file.template
+    return RUN, None
+
+
+def _schema(given: Given, template: "Template | None") -> Mapping[str, Any] | None:
+    """The schema of the answers: the option's, else the template's."""
+    from batchllm import answer
+    from batchllm.template import AnswerSpec
+
+    if text := given.get("schema"):
+        schema = read_schema(text, given.called("schema"))
+    elif template is not None and template.answer.schema is not None:
+        schema = answer.schema_of(template.answer.schema)
+    else:
+        return None
+    answer.Reader(AnswerSpec("response", "json", schema=schema))
+    return schema
+
+
+def _without_model(template: "Template | None", given: Given) -> tuple["Template | None", Any]:
+    """Splits a model that is a plain name off the template's parameters; the endpoint takes it.
+
+    A model that is rendered for each row stays in the template, unless ``--model`` is given.
+    """
+    model = template.parameters.get("model") if template else None
+    if template is None or not isinstance(model, str):
+        return template, None
+    rendered = "{{" in model or "{%" in model
+    if rendered and not given.has("model"):
+        return template, None
+    others = {name: value for name, value in template.parameters.items() if name != "model"}
+    return replace(template, parameters=others), None if rendered else model
+
+
+def _reasoning_effort(given: Given, model: str) -> str | None:
+    """The effort; refused where the model is known not to take it."""
+    effort: str | None = given.get("reasoning_effort")
+    known = presets.reasoning(model)
+    if effort and known and effort not in known.efforts:
+        takes = f"{model} takes {', '.join(known.efforts)}" if known.efforts else f"{model} takes no effort"
+        raise UsageError(f"{given.called('reasoning_effort')} {effort}: {takes}")
+    return effort

@@ -1,0 +1,244 @@
+"""The table of options: command line, environment, job files, ``Job``, help and reference are made from it.
+
+An option has the name of its flag with underscores: ``--max-attempts`` is ``max_attempts`` in a job file and
+``BATCHLLM_MAX_ATTEMPTS`` in the environment. An option without a default leaves the decision to the template, the
+preset or the run.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from batchllm.job import values
+from batchllm.job.values import Kind, any_text, boolean, choice, integer, number, text
+
+TASKS = ("summarize", "classify", "codegen", "run")
+"""The commands that run a job."""
+
+INPUT, OUTPUT, PROMPT, CONNECTION = "Input", "Output", "Prompt", "Connection"
+PACE, REQUEST, SAMPLING, BUDGET, RUN_CONTROL = "Pace", "Request", "Sampling", "Budget", "Run control"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option.
+
+    Attributes:
+        name: Its name in job files and in Python.
+        kind: The values that it takes.
+        help: What it does, as one or two sentences.
+        panel: The section of the help that lists it.
+        default: Its value where it is not given, as a user would write it.
+        otherwise: What holds where it is not given, in words; for options without a default.
+        short: Its short flag.
+        metavar: Stands for a value in the help, instead of the kind's.
+        example: A value in TOML for ``batchllm init``; the default unless given.
+        tasks: The commands that have it; none for what is not a flag.
+        field: The attribute of ``Job`` that holds it, dotted; ``variables`` and ``parameters`` hold it by name.
+        in_request: It shapes requests: rows are asked again after it was changed.
+        switch: It belongs to the command, not to the job: a flag alone.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    panel: str
+    default: Any = None
+    otherwise: str = ""
+    short: str = ""
+    metavar: str = ""
+    example: str = ""
+    tasks: tuple[str, ...] = TASKS
+    field: str = ""
+    in_request: bool = False
+    switch: bool = False
+
+    @property
+    def flag(self) -> str:
+        """The long flag; of an option without one, what the usage line calls it."""
+        return "--" + self.name.replace("_", "-") if self.tasks else self.name.upper()
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """All its flags."""
+        return (self.flag, self.short) if self.short else (self.flag,)
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return "BATCHLLM_" + self.name.upper()
+
+    @property
+    def attribute(self) -> str:
+        """The attribute of ``Job`` that holds it."""
+        return self.field or self.name
+
+    @property
+    def default_value(self) -> Any:
+        """The default, parsed."""
+        return self.kind(self.default) if self.default else self.default
+
+    @property
+    def default_text(self) -> str:
+        """The default in words; empty where there is nothing to say."""
+        plain = isinstance(self.default, bool) or self.default in (None, "", ())
+        return self.otherwise or ("" if plain else str(self.default))
+
+    @property
+    def full_help(self) -> str:
+        """What it does, and the default in parentheses."""
+        return f"{self.help}  ({self.default_text})" if self.default_text else self.help
+
+    @property
+    def toml(self) -> str:
+        """An example of a value in TOML."""
+        return self.example or json.dumps(self.default)
+
+
+VARIABLE: dict[str, Any] = {"field": "variables", "in_request": True}
+PARAMETER: dict[str, Any] = {"field": "parameters", "in_request": True}
+FLAG: dict[str, Any] = {"kind": boolean, "default": False}
+SWITCH: dict[str, Any] = {**FLAG, "switch": True}
+EFFORTS = choice("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+TABLE = (
+    Option("input", values.path, "Rows to read: .csv, .tsv, .jsonl or .ndjson; '-' is standard input.", INPUT,
+           example='"reviews.csv"', tasks=()),
+    Option("input_format", choice("csv", "tsv", "jsonl", "ndjson"), "Format of an input whose suffix does not say it.",
+           INPUT, metavar="FORMAT", example='"csv"'),
+    Option("delimiter", any_text, "Delimiter of CSV: comma, semicolon, bar or tab.", INPUT,
+           otherwise="found in the header", example='";"'),
+    Option("encoding", values.encoding, "Encoding of the input.", INPUT, otherwise="UTF-8, or by byte order mark",
+           example='"cp1252"'),
+    Option("column", text, "The text column, {{ text }} in templates.", INPUT, otherwise="the only text-like one",
+           example='"review"', in_request=True),
+    Option("output", values.path, "File to write; '-' is standard output. The suffix decides the format.", OUTPUT,
+           otherwise="INPUT.TASK.csv beside the input", short="-o", metavar="PATH", example='"reviews.summaries.csv"'),
+    Option("columns", values.words, "Answer columns to write, and no others.", OUTPUT, example='["summary", "error"]'),
+    Option("add", values.words, "Further answer columns: response_id, created, latency_s, cost, …", OUTPUT,
+           default=(), example='["cost", "latency_s"]'),
+    Option("prefix", text, "Put before the name of every answer column.", OUTPUT, default="", example='"llm_"'),
+    Option("journal", values.path, "File for the journal.", OUTPUT, otherwise="OUTPUT.journal", metavar="PATH",
+           example='"reviews.journal"'),
+    Option("summary", values.path, "File for the run's figures: JSON, or one more line of .jsonl.", OUTPUT,
+           example='"runs.jsonl"'),
+    Option("force", help="Overwrite an output that batchllm did not write.", panel=OUTPUT, **FLAG),
+
+    Option("task", choice(*TASKS[:-1]), "A built-in task; or template, or prompt:", PROMPT, tasks=(),
+           example='"summarize"', in_request=True),
+    Option("template", values.text_or_path, "A template: a file, or a built-in name.", PROMPT, short="-t",
+           metavar="NAME|FILE", example='"mine.toml"', tasks=("run",), field="template.name", in_request=True),
+    Option("prompt", text, "A one-line prompt: 'Translate to English: {{ text }}'.", PROMPT, short="-p",
+           example="'Translate to English: {{ text }}'", tasks=("run",), field="template.messages", in_request=True),
+    Option("system", text, "Replaces the system message.", PROMPT, short="-s", example='"You are brief."',
+           in_request=True),
+    Option("var", values.json_pairs, "A variable of the template.", PROMPT, metavar="NAME=VALUE",
+           example='{ tone = "friendly" }', tasks=("run",), **VARIABLE),
+    Option("bullets", integer(1, 50), "Bullet points of a summary.", PROMPT, otherwise="3", example="3",
+           tasks=("summarize",), **VARIABLE),
+    Option("answer_language", any_text, "Language of the summary.", PROMPT, otherwise="the text's own",
+           example='"French"', tasks=("summarize",), **VARIABLE),
+    Option("labels", values.labels, "The labels, separated by commas.", PROMPT, otherwise="positive,negative,neutral",
+           example='["positive", "negative", "neutral"]', tasks=("classify",), **VARIABLE),
+    Option("language", text, "Programming language.", PROMPT, otherwise="Python", example='"Python"',
+           tasks=("codegen",), **VARIABLE),
+
+    Option("provider", text, "Preset of the endpoint: openai, azure, groq, ollama, simulator, …", CONNECTION,
+           metavar="PRESET", example='"openai"', field="endpoint.preset", in_request=True),
+    Option("base_url", text, "URL of the API, such as http://localhost:8000/v1.", CONNECTION, metavar="URL",
+           example='"http://localhost:8000/v1"', field="endpoint.base_url"),
+    Option("model", text, "The model.", CONNECTION, otherwise="OPENAI_MODEL, or the preset's", short="-m",
+           example='"gpt-4o-mini"', field="endpoint.model", in_request=True),
+    Option("api_key_file", values.path, "File with the key, readable by you alone.", CONNECTION,
+           otherwise="the key comes from the environment", example='"key.txt"', field="endpoint.key_source"),
+    Option("header", values.pairs, "A further header.", CONNECTION, example='{ X-Title = "reviews" }',
+           field="endpoint.headers"),
+    Option("allow_http", help="Allow plain http beyond loopback and private addresses.", panel=CONNECTION,
+           field="endpoint.allow_http", **FLAG),
+
+    Option("rpm", number(0, above=True), "Rate limit in requests per minute.", PACE,
+           otherwise="read from the answers, or found", example="500", field="pace.requests_per_minute"),
+    Option("tpm", number(0, above=True), "Rate limit in tokens per minute.", PACE,
+           otherwise="read from the answers, or found", example="200_000", field="pace.tokens_per_minute"),
+    Option("concurrency", integer(1, 10_000), "Requests in flight.", PACE, otherwise="found, at most 256", short="-c",
+           example="64", field="pace.concurrency"),
+    Option("max_attempts", integer(1, 100), "Attempts per row in one run, the first included.", PACE, 5,
+           field="pace.max_attempts"),
+    Option("timeout", number(0, 86_400, above=True), "Timeout per attempt, in seconds.", PACE, 600, metavar="SECONDS",
+           field="pace.timeout_s"),
+    Option("max_wait", values.duration_s, "The longest pause that the endpoint may ask for.", PACE, "1h",
+           field="pace.max_wait_s"),
+    Option("max_outage", values.duration_s, "How long the endpoint may be down before the run stops.", PACE, "10min",
+           field="pace.max_outage_s"),
+
+    Option("temperature", number(0, 2), "Sampling temperature.", REQUEST, otherwise="the template's", example="0.3",
+           **PARAMETER),
+    Option("max_tokens", integer(1), "The most tokens that an answer may have.", REQUEST, otherwise="the template's",
+           example="150", **PARAMETER),
+    Option("param", values.json_pairs, "Any other request parameter.", REQUEST, metavar="KEY=JSON",
+           example="{ top_p = 0.9 }", **PARAMETER),
+    Option("image", values.several, "Column with an image: a URL, or a file under --media-root.", REQUEST, (),
+           metavar="COLUMN", example='["photo"]', field="images", in_request=True),
+    Option("detail", choice("low", "high", "auto"), "Resolution at which the model sees images.", REQUEST, "auto",
+           in_request=True),
+    Option("media_root", values.path, "Folder that local images may come from.", REQUEST, metavar="DIR",
+           example='"photos"'),
+    Option("tools", values.path, "JSON file with tool definitions.", REQUEST, example='"tools.json"', in_request=True),
+    Option("tool_choice", text, "auto, none, required, or a tool's name.", REQUEST, metavar="CHOICE", example='"auto"',
+           in_request=True),
+    Option("schema", values.text_or_path, "JSON Schema file, or 'name, age int, bio: short text'.", REQUEST,
+           metavar="FILE|TEXT", example='"topic, urgent bool"', in_request=True),
+    Option("reask", integer(0, 5), "How often to ask again for an answer that does not validate.", REQUEST, 1),
+    Option("conversation", text, "Column whose equal values make rows one conversation.", REQUEST, metavar="COLUMN",
+           example='"thread"', in_request=True),
+    Option("max_input_tokens", integer(1), "The most tokens that the text may have.", REQUEST, example="8000",
+           in_request=True),
+    Option("on_long", choice("fail", "truncate"), "What to do with longer text.", REQUEST, "fail", in_request=True),
+    Option("reasoning_effort", EFFORTS, "Effort of a model that reasons: none, minimal, low, medium, high, …", REQUEST,
+           otherwise="the lowest there is", metavar="EFFORT", example='"low"', in_request=True),
+
+    Option("limit", integer(1), "Only the first N rows.", SAMPLING, short="-n", metavar="N", example="10"),
+    Option("sample", integer(1), "Only N random rows.", SAMPLING, metavar="N", example="10"),
+    Option("seed", integer(0), "Seed of the sample.", SAMPLING, 0),
+
+    Option("max_cost", values.dollars, "Budget in US dollars.", BUDGET, example='"5.00"'),
+    Option("max_requests", integer(1), "Budget in requests.", BUDGET, example="10_000"),
+    Option("max_total_tokens", integer(1), "Budget in tokens.", BUDGET, example="5_000_000"),
+    Option("prices", values.path, "Price table in LiteLLM's JSON format.", BUDGET, example='"prices.json"'),
+    Option("dedupe", help="Send equal requests once.", panel=BUDGET, **FLAG),
+    Option("reuse", values.paths, "Output of another job whose answers may be used.", BUDGET, (), metavar="OUTPUT",
+           example='["last.summaries.csv"]'),
+    Option("via", choice("online", "batch"), "Single requests, or the Batch API: half the price, within a day.", BUDGET,
+           "online"),
+    Option("no_early_stop", help="Go on even if none of the first 20 answers is usable.", panel=BUDGET, **FLAG),
+
+    Option("retry_failed", help="Ask again for rows that failed.", panel=RUN_CONTROL, **FLAG),
+    Option("accept_change", help="Pay for rows again after the job was changed.", panel=RUN_CONTROL, **FLAG),
+    Option("restart", help="Start over, and keep the old journal aside.", panel=RUN_CONTROL, **FLAG),
+    Option("allow_failed", values.share, "Share of rows that may fail without exit status 1.", RUN_CONTROL, 0,
+           example='"1%"'),
+    Option("grace", number(0, 86_400), "Seconds that requests in flight get after a signal.", RUN_CONTROL, 30,
+           metavar="SECONDS", field="grace_s"),
+    Option("wait_lock", number(0, 86_400 * 7), "Seconds to wait for another run of the same job.", RUN_CONTROL, 0,
+           metavar="SECONDS", field="wait_lock_s"),
+    Option("dry_run", help="Count, estimate and show; send nothing.", panel=RUN_CONTROL, **SWITCH),
+    Option("json", help="With --dry-run: the estimate as one JSON object.", panel=RUN_CONTROL, **SWITCH),
+    Option("curl", help="With --dry-run: the first request as a curl command.", panel=RUN_CONTROL, **SWITCH),
+    Option("yes", help="Do not ask before an expensive run.", panel=RUN_CONTROL, short="-y", **SWITCH),
+    Option("wait", help="With --via batch: wait until every batch is ready.", panel=RUN_CONTROL, **SWITCH),
+    Option("quiet", help="Print nothing on success.", panel=RUN_CONTROL, short="-q", **SWITCH),
+    Option("verbose", help="Print more about the run; with --dry-run, every option.", panel=RUN_CONTROL, short="-v",
+           **SWITCH),
+    Option("debug", help="Log every decision, and show tracebacks.", panel=RUN_CONTROL, **SWITCH),
+)  # fmt: skip
+
+OPTIONS = {option.name: option for option in TABLE if not option.switch}
+"""The options of a job, by name."""
+
+SWITCHES = {option.name: option for option in TABLE if option.switch}
+"""The flags of a command that are no part of its job, by name."""
+
+
+def options_in(attribute: str) -> list[str]:
+    """Names of the options that each are one entry of an attribute of ``Job``, such as ``variables``."""
+    return [name for name, option in OPTIONS.items() if option.field == attribute and not option.kind.merged]

@@ -1,0 +1,43 @@
+"""Makes text of files, models and endpoints printable: nothing in it can command a terminal or break a line.
+
+Control, format and direction characters, lone surrogates and what Unicode does not define are written as escapes.
+Spaces of every width stay.
+"""
+
+import json
+import unicodedata
+from collections.abc import Callable
+
+MAX_MESSAGE = 300
+"""Characters of a message of somebody else that is shown within a line."""
+
+
+def _python_escape(sign: str) -> str:
+    return repr(sign)[1:-1]
+
+
+def json_escape(sign: str) -> str:
+    """A character as JSON writes it in a string, in ASCII."""
+    return json.dumps(sign)[1:-1]
+
+
+def printable(text: str, *, keep: str = "\n\t", escape: Callable[[str], str] = _python_escape) -> str:
+    r"""Returns the text with every character that is not printable as an escape such as ``\x1b``.
+
+    Args:
+        text: Any text.
+        keep: Characters that stay as they are.
+        escape: Writes one character; ``json_escape`` leaves a JSON text's value as it is.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() or sign in keep or unicodedata.category(sign) == "Zs" else escape(sign)
+        for sign in text
+    )
+
+
+def one_line(text: str, limit: int = MAX_MESSAGE) -> str:
+    """Returns the text on one line of at most ``limit`` characters, printable, with single spaces."""
+    line = printable(" ".join(text[: 10 * limit].split()), keep="")
+    return line if len(line) <= limit else line[: limit - 1] + "…"
