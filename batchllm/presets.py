@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from batchllm.errors import UsageError
+from batchllm.records import Endpoint
 
 CUSTOM = "custom"
 SIMULATOR = "simulator"
@@ -55,6 +56,8 @@ class Preset:
         base_url_variable: Environment variable with the vendor's own endpoint URL.
         hosts: Host names, or suffixes that begin with a dot, by which a URL tells the preset.
         key_variable: Environment variable of the key; ``None`` where there is no key.
+        key_header: Header that carries the key, with the scheme before the key where there is one
+            (``Authorization: Bearer``, ``x-api-key``).
         needs_key: Whether requests without a key are refused.
         default_model: Cheap and without reasoning; empty where only ``/models`` knows.
         model_required: What the model is called where the user must name it, else ``None``.
@@ -66,7 +69,7 @@ class Preset:
         json_schema: Whether ``response_format`` ``json_schema`` works; ``None`` is unknown.
         tools: Whether tool calls work; ``None`` is unknown.
         free: Whether it is known to cost nothing.
-        azure_api_version: Set for Azure's own URL layout and ``api-key`` header.
+        azure_api_version: Set for Azure's own URL layout.
         batch: Its Batch API in OpenAI's shape, or ``None``.
     """
 
@@ -75,6 +78,7 @@ class Preset:
     base_url_variable: str | None = None
     hosts: tuple[str, ...] = ()
     key_variable: str | None = None
+    key_header: str = "Authorization: Bearer"
     needs_key: bool = True
     default_model: str = ""
     model_required: str | None = None
@@ -166,6 +170,40 @@ def for_base_url(url: str) -> Preset | None:
         if any(host == known or (known.startswith(".") and host.endswith(known)) for known in preset.hosts):
             return preset
     return None
+
+
+def auth_headers(endpoint: Endpoint) -> dict[str, str]:
+    """Returns the headers that say who asks: the key where there is one, OpenAI's organization and project."""
+    name, _, scheme = load(endpoint.preset).key_header.partition(":")
+    headers = {
+        name: f"{scheme} {endpoint.api_key}".strip() if endpoint.api_key else None,
+        "OpenAI-Organization": endpoint.organization,
+        "OpenAI-Project": endpoint.project,
+    }
+    return {name: value for name, value in headers.items() if value}
+
+
+@cache
+def key_headers() -> Mapping[str, str]:
+    """Returns the headers that carry keys, in lower case, each with the first preset that uses it."""
+    found: dict[str, str] = {}
+    for name in names():
+        found.setdefault(load(name).key_header.partition(":")[0].lower(), name)
+    return found
+
+
+def chat_url(endpoint: Endpoint, model: str) -> str:
+    """Returns the URL of chat requests; Azure's older layout has the deployment in the path."""
+    root = endpoint.base_url.rstrip("/")
+    if endpoint.azure_api_version is None:
+        return f"{root}/chat/completions"
+    version = urlencode({"api-version": endpoint.azure_api_version})
+    return f"{azure_root(root)}/deployments/{quote(model, safe='')}/chat/completions?{version}"
+
+
+def azure_root(url: str) -> str:
+    """Returns the URL below which Azure has its deployments, files and batches."""
+    return url if "/openai" in url else f"{url}/openai"
 
 
 def reasoning(model: str, parameters: Mapping[str, Any] | None = None) -> Reasoning | None:

@@ -23,7 +23,11 @@ def test_a_preset_is_complete(preset: presets.Preset) -> None:
     assert preset.docs
     assert preset.charge in {"max_tokens", "sum", "usage", "split"}
     assert preset.key_variable or not preset.needs_key
-    assert preset.base_url or preset.base_url_variable or preset.name in {"simulator", "custom"}
+    assert (
+        preset.base_url
+        or preset.base_url_variable
+        or preset.name in {"simulator", "custom", "custom-x-api-key"}
+    )
     assert not preset.base_url.endswith("/")
     local = urlsplit(preset.base_url).hostname == "localhost"
     assert preset.base_url.startswith("http://" if local else "https://") or not preset.base_url
