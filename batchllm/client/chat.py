@@ -46,32 +46,25 @@ class Client:
         self._timeout_s = timeout_s
         self._deadlines = Deadlines(timeout_s)
         self._urls: dict[str, URL] = {}
-        self._session: aiohttp.ClientSession
+        self._session: aiohttp.ClientSession | None = None
         self._sdk: openai.AsyncOpenAI | None = None
         self._proxy = proxy_of(endpoint.base_url)
 
     async def __aenter__(self) -> "Client":
-        secure = urlsplit(self.endpoint.base_url).scheme == "https" or self._proxy is not None
-        context = ssl_context() if secure else True
-        self._session = aiohttp.ClientSession(
-            headers=chat_headers(self.endpoint),
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=context),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-        )
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._deadlines.close()
-        await self._session.close()
+        if self._session is not None:
+            await self._session.close()
         if self._sdk is not None:
             await self._sdk.close()
 
     async def send(self, request: ChatRequest) -> Response | Failure:
         """Sends one chat request and reads its whole answer. Every outcome is data; nothing is raised."""
+        session = self._session or self._open()
         url = self._urls.get(request.model) or self.url(request.model)
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
@@ -80,7 +73,7 @@ class Client:
         received: list[bytes] = []
         self._deadlines.begin(task, started)
         try:
-            reply = await self._session.post(url, data=request.body, allow_redirects=False, proxy=self._proxy)
+            reply = await session.post(url, data=request.body, allow_redirects=False, proxy=self._proxy)
             try:
                 whole = await _receive(reply.content, received)
             finally:
@@ -97,6 +90,18 @@ class Client:
             return _failure(error, self._timeout_s, loop.time() - started, b"".join(received))
         finally:
             self._deadlines.end(task)
+
+    def _open(self) -> aiohttp.ClientSession:
+        secure = urlsplit(self.endpoint.base_url).scheme == "https" or self._proxy is not None
+        context = ssl_context() if secure else True
+        self._session = aiohttp.ClientSession(
+            headers=chat_headers(self.endpoint),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=context),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+        )
+        return self._session
 
     def url(self, model: str) -> URL:
         """Returns the URL of a model's chat requests."""
