@@ -23,6 +23,7 @@ LAYERS = [
     {"request"},
     {"job"},
     {"answer", "template", "presets", "tokens", "prices", "retry"},
+    {"error_body"},
     {"records", "errors", "exact"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}

@@ -19,8 +19,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
-from batchllm.answer.text import parse_json
 from batchllm.errors import UsageError
+from batchllm.exact import parse_json
 
 _MAX_READ = 20_000
 _AROUND = " \t\r\n*_`~\"'“”‘’«»「」『』《》〈〉【】()[]{}<>.。,、;:!?•·–—→|\\"

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batchllm.answer.code import code_block
-from batchllm.answer.problem import error_object, one_line, problem, reason_of
-from batchllm.answer.text import content_text, parse_json, visible
+from batchllm.answer.text import content_text, one_line, visible
+from batchllm.error_body import ErrorBody, error_in, read_error
 from batchllm.errors import UsageError
+from batchllm.exact import parse_json
 from batchllm.records import Answer, Usage
 
 if TYPE_CHECKING:
@@ -100,9 +101,9 @@ class Reader:
 
     def _answer(self, status: int, body: bytes) -> Answer:
         if not 200 <= status < 300:
-            found = problem(status, body)
-            code = f" ({found.code})" if found.code and found.code not in found.message else ""
-            return Answer(error=f"HTTP {status}: {found.message}{code}", reason=reason_of(status, found))
+            found = read_error(body)
+            said = _said(found) or f"HTTP {status} without a message"
+            return Answer(error=f"HTTP {status}: {said}", reason=found.row_fault(status) or f"http_{status}")
         try:
             data = parse_json(body)
         except ValueError:
@@ -129,7 +130,10 @@ class Reader:
         error: str | None
         reason: str | None
         if fault:
-            error, reason = _endpoint_error({"error": fault})
+            found = error_in({"error": fault})
+            said = _said(found) or "an error without a message"
+            error = f"the endpoint answered with an error: {said}"
+            reason = found.row_fault(200) or "error"
         elif not isinstance(choice, dict):
             error, reason = "the response has no choices", "no_choices"
         else:
@@ -203,14 +207,10 @@ def _schema(spec: Spec) -> "Schema":
     return Schema(spec.schema or {})
 
 
-def _endpoint_error(data: dict[str, Any]) -> tuple[str, str]:
-    found = error_object(data)
-    reason = reason_of(200, found)
-    code = f" ({found.code})" if found.code and found.code not in found.message else ""
-    return (
-        f"the endpoint answered with an error: {found.message}{code}",
-        "error" if reason == "http_200" else reason,
-    )
+def _said(found: ErrorBody) -> str:
+    """Returns an error's message on one line, its code behind it."""
+    message, code = one_line(found.message), one_line(found.code)
+    return f"{message} ({code})".strip() if code and code not in message else message
 
 
 def _refusal(message: dict[str, Any]) -> str | None:

@@ -12,8 +12,8 @@ from referencing.exceptions import Unresolvable
 
 from batchllm.answer.code import fenced_blocks
 from batchllm.answer.fields import schema_of
-from batchllm.answer.text import parse_json
 from batchllm.errors import UsageError
+from batchllm.exact import parse_json
 
 _MAX_WORDS = 200
 

@@ -1,13 +1,9 @@
-"""The text that a model meant to be seen."""
+"""Texts of answers: what the model means to be seen, and what fits on one line."""
 
-import json
 import re
 from typing import Any
 
-import orjson
-
-from batchllm.exact import has_long_number
-
+MAX_LINE = 300
 _BLOCK = re.compile(r"<(think|thinking)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 
@@ -42,37 +38,7 @@ def content_text(content: Any) -> str:
     return "".join(texts)
 
 
-def parse_json(body: bytes | str) -> Any:
-    """What JSON says, read as generously as the wire needs: a byte order mark, NaN, lone surrogates.
-
-    Integers keep all their digits.
-
-    Surrogates without their other half become U+FFFD, so that every text can be written as UTF-8.
-
-    Raises:
-        ValueError: This is not JSON, or it is nested too deeply.
-    """
-    # Of a whole response only tool calls hold numbers that matter, and a search takes longer than the parser.
-    exact = isinstance(body, str) or b"tool_calls" in body
-    if not (exact and has_long_number(body)):
-        try:
-            return orjson.loads(body)
-        except orjson.JSONDecodeError:
-            pass
-    text = body if isinstance(body, str) else body.decode("utf-8-sig", "replace")
-    try:
-        return _mended(json.loads(text))
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-
-
-def _mended(value: Any) -> Any:
-    if isinstance(value, str):
-        return (
-            value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        )
-    if isinstance(value, dict):
-        return {_mended(key): _mended(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_mended(item) for item in value]
-    return value
+def one_line(text: str) -> str:
+    """Returns the text on one line of at most ``MAX_LINE`` characters, without control characters."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 10 * MAX_LINE]).split())
+    return line if len(line) <= MAX_LINE else line[: MAX_LINE - 1] + "…"

@@ -13,7 +13,7 @@ inside a 200, a web page instead of JSON. What it decides follows one question: 
 
 from batchllm.retry.durations import seconds
 from batchllm.retry.policy import ENDPOINTS_OWN, RetryPolicy, SameRejection, may_be_the_rows_own
-from batchllm.retry.reading import classify, retry_after
+from batchllm.retry.reading import classify
 from batchllm.retry.resets import structured
 from batchllm.retry.verdict import Disposition, Verdict
 
@@ -25,7 +25,6 @@ __all__ = [
     "Verdict",
     "classify",
     "may_be_the_rows_own",
-    "retry_after",
     "seconds",
     "structured",
 ]

@@ -1,18 +1,17 @@
 """Outcome to verdict: every dialect of error that OpenAI-compatible endpoints speak."""
 
-import json
 import logging
 import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-import orjson
-
+from batchllm.error_body import ErrorBody, error_in, read_error
 from batchllm.errors import ExitStatus
+from batchllm.exact import parse_json
 from batchllm.records import Failure, FailureKind, Paid, Response
 from batchllm.retry.durations import seconds
-from batchllm.retry.resets import lower, told_reset_s
+from batchllm.retry.resets import told_reset_s
 from batchllm.retry.verdict import Disposition, Verdict
 
 log = logging.getLogger("batchllm.retry")
@@ -25,12 +24,6 @@ _TRY_AGAIN = re.compile(
     re.I,
 )
 _LIMIT_REQUESTED = re.compile(r"limit:?\s*(\d[\d,]*).{0,80}?requested:?\s*(\d[\d,]*)", re.I | re.S)
-_TOO_LARGE = re.compile(
-    r"request too large|exceeds? the maximum (?:number of )?(?:tokens|request size)", re.I
-)
-_CONTEXT = re.compile(
-    r"context[_ ](?:length|window)|maximum context|prompt is too long|string_above_max", re.I
-)
 _QUOTA = re.compile(
     r"insufficient[_ ](?:quota|balance|credit|funds)|credit[_ ]balance"
     r"|billing[_ ](?:hard[_ ]limit|not[_ ]active)|spend[_ ]limit|usage_limit_exceeded"
@@ -40,7 +33,6 @@ _QUOTA = re.compile(
 _RATE = re.compile(r"rate[_ ]?limit|too[_ ]many[_ ]requests|resource[_ ]exhausted", re.I)
 _BUSY = re.compile(r"server busy|overloaded|maximum pending requests|at capacity|queue is full", re.I)
 _LOADING = re.compile(r"loading model|model is loading|currently loading|warming up", re.I)
-_CONTENT = re.compile(r"moderation|flagged|content[_ ](?:filter|policy|management)|safety|guardrail", re.I)
 _URL_OR_MODEL = re.compile(
     r"model|deployment|engine|url|path|route|endpoint|page|resource|^\W*not found\W*$", re.I
 )
@@ -66,13 +58,18 @@ def classify(outcome: Response | Failure) -> Verdict:
 def _of_response(outcome: Response) -> Verdict:
     status = outcome.status
     if 200 <= status < 300:
-        parsed = _parsed(outcome.body)
+        try:
+            parsed = parse_json(outcome.body)
+        except ValueError:
+            parsed = None
+        if type(parsed) is list and parsed:  # Gemini
+            parsed = parsed[0]
         if type(parsed) is dict and "error" not in parsed and _finished(parsed):
             return _ANSWERED
         return _of_odd_success(outcome, parsed)
     if 300 <= status < 400:
         return _redirected(outcome.headers.get("location", ""), status)
-    return _of_error(status, _parsed(outcome.body), outcome)
+    return _of_error(status, read_error(outcome.body), outcome)
 
 
 def _of_failure(failure: Failure) -> Verdict:
@@ -85,20 +82,6 @@ def _of_failure(failure: Failure) -> Verdict:
             return Verdict(Disposition.REJECTED, "body_too_large", failure.message)
     disposition = Disposition.UNKNOWN if failure.paid is Paid.MAYBE else Disposition.TRANSIENT
     return Verdict(disposition, str(failure.kind), failure.message)
-
-
-def _parsed(body: bytes) -> Any:
-    """The body's JSON, ``None`` where it is none; a list of one error (Gemini) is that error."""
-    try:
-        parsed = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        try:
-            parsed = json.loads(body)  # takes NaN and lone surrogates, which a paid answer may hold
-        except (ValueError, RecursionError):
-            return None
-    if type(parsed) is list and parsed and type(parsed[0]) is dict:
-        return parsed[0]
-    return parsed
 
 
 def _finished(parsed: dict[str, Any]) -> bool:
@@ -115,7 +98,7 @@ def _of_odd_success(outcome: Response, parsed: Any) -> Verdict:
         if parsed is None and outcome.body.lstrip()[:1] == b"{" and b'"choices"' in outcome.body:
             return _ANSWERED  # an answer that no parser reads has been paid for all the same
         message = f"the endpoint answered {outcome.status} with a body that is not a chat completion"
-        return Verdict(Disposition.TRANSIENT, "bad_body", message, retry_after(outcome.headers, "", None))
+        return Verdict(Disposition.TRANSIENT, "bad_body", message, _retry_after(outcome.headers, ErrorBody()))
     choices = parsed.get("choices")
     if type(choices) is list and choices and type(choices[0]) is dict:
         if choices[0].get("finish_reason") != "error" and not parsed.get("error"):
@@ -123,17 +106,17 @@ def _of_odd_success(outcome: Response, parsed: Any) -> Verdict:
         parsed = {"error": choices[0].get("error") or parsed.get("error") or "finish_reason is error"}
     elif not parsed.get("error"):
         return _ANSWERED
-    code, kind, message = _problem(parsed)
-    words = f"{code} {kind}"
+    error = error_in(parsed)
+    code, words = error.code, f"{error.code} {error.type}"
     if len(code) == 3 and code.isascii() and code.isdigit() and 400 <= int(code) < 600:
         status = int(code)
     elif _RATE.search(words):
         status = 429
-    elif "invalid_request" in words or _CONTENT.search(words):
+    elif "invalid_request" in words or error.row_fault(200) == "content_filter":
         status = 400
     else:
         status = 500
-    return _of_error(status, parsed, outcome)
+    return _of_error(status, error, outcome)
 
 
 def _redirected(location: str, status: int) -> Verdict:
@@ -142,79 +125,37 @@ def _redirected(location: str, status: int) -> Verdict:
         target = f"{parts.scheme}://{parts.netloc}" if parts.netloc else location[:200] or "nowhere"
     except ValueError:
         target = "an address that is none"
-    target = _text(target)
+    target = target.encode("utf-8", "replace").decode()
     message = f"the endpoint redirects to {target} ({status}), which is never followed; correct --base-url"
     return Verdict(Disposition.FATAL, "redirect", message, exit_status=ExitStatus.USAGE)
 
 
-def _problem(parsed: Any) -> tuple[str, str, str]:
-    """Code, type and message of an error body in any dialect; empty strings where it has none."""
-    if type(parsed) is not dict:
-        return "", "", ""
-    error = parsed.get("error", parsed.get("errors", parsed.get("detail")))
-    if type(error) is list and error:
-        error = error[0]
-    if type(error) is str:
-        return "", _text(parsed.get("type")), _text(error)
-    if type(error) is not dict:
-        error = parsed
-    code = error.get("code", error.get("statusCode"))
-    kind = error.get("type") or error.get("status")
-    message = _text(error.get("message") or error.get("msg"))
-    metadata = error.get("metadata")
-    if type(metadata) is dict and metadata.get("raw"):
-        message = f"{message}: {_text(metadata['raw'])}"[:2000]
-    return "0" if code == 0 else _text(code), _text(kind), message
-
-
-def _text(value: Any) -> str:
-    """A value as text that can be printed, cut; ``""`` for what is empty or has no text.
-
-    Python writes no integer of thousands of digits, nor what is nested too deeply.
-    """
-    if not value:
-        return ""
-    try:
-        text = (value if type(value) is str else str(value))[:2000]
-    except (ValueError, RecursionError):
-        return ""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
-def retry_after(
-    headers: Mapping[str, str], message: str, parsed: Any, *, refused: bool = False
-) -> float | None:
-    """The pause that a response asks for, in seconds.
+def _retry_after(headers: Mapping[str, str], error: ErrorBody, *, refused: bool = False) -> float | None:
+    """Returns the pause that a response asks for, in seconds.
 
     From its headers, else its body's fields and words, else, where a limit refused it, from that limit's reset.
     What the headers show with limit, remaining and reset is left to the limiter.
 
     Args:
         headers: Names in lower case.
-        message: What the body says in words.
-        parsed: The body.
+        error: What the body says.
         refused: A rate limit refused the request.
     """
     date = headers.get("date")
-    error = parsed.get("error") if type(parsed) is dict else None
-    error = error if type(error) is dict else {}
-    metadata = error.get("metadata")
-    inner = lower(metadata.get("headers")) if type(metadata) is dict else {}
-    inner_date = inner.get("date", date)
+    inner_date = error.headers.get("date", date)
     if (pause := _asked(headers, date)) is not None:
         return pause
-    details = error.get("details")
-    for detail in details if type(details) is list else ():
-        if type(detail) is dict and (pause := seconds(_text(detail.get("retryDelay")), date)) is not None:
+    for delay in error.retry_delays:
+        if (pause := seconds(delay, date)) is not None:
             return pause
-    if (pause := _asked(inner, inner_date)) is not None:
+    if (pause := _asked(error.headers, inner_date)) is not None:
         return pause
-    for found in _TRY_AGAIN.finditer(message):
+    for found in _TRY_AGAIN.finditer(error.message if error.is_json else ""):
         if (pause := seconds(found[1].strip(" .,"), date)) is not None:
             return pause
     if not refused:
         return None
-    pause = told_reset_s(inner, inner_date, whole=True)
+    pause = told_reset_s(error.headers, inner_date, whole=True)
     return told_reset_s(headers, date, whole=False) if pause is None else pause
 
 
@@ -229,32 +170,33 @@ def _asked(headers: Mapping[str, str], date: str | None) -> float | None:
     return None
 
 
-def _of_error(status: int, parsed: Any, outcome: Response) -> Verdict:
+def _of_error(status: int, error: ErrorBody, outcome: Response) -> Verdict:
     headers = outcome.headers
-    code, kind, said = _problem(parsed)
-    words = f"{code} {kind} {said}"
-    text = said or outcome.body[:200].decode("utf-8", "replace").strip() or "no explanation"
+    said = error.message if error.is_json else ""  # a proxy's page does not speak for the endpoint
+    words = f"{error.code} {error.type} {said}"
+    text = error.message or outcome.body[:200].decode("utf-8", "replace").strip() or "no explanation"
     message = f"the endpoint answered {status}: {text[:500]}"
-    pause = retry_after(headers, said, parsed, refused=status == 429)
+    pause = _retry_after(headers, error, refused=status == 429)
     should = {"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower())
     limit, requested = _limit_and_requested(said)
+    fault = error.row_fault(status) if error.is_json else None
 
     def verdict(disposition: Disposition, reason: str, exit_status: ExitStatus | None = None) -> Verdict:
         return Verdict(disposition, reason, message, pause, exit_status, requested, limit, should)
 
     if status == 402 or (status in (400, 403, 429) and _QUOTA.search(words)):
         return verdict(Disposition.FATAL, "quota", ExitStatus.UNAVAILABLE)
-    if _CONTEXT.search(words) and status in (400, 413, 422):
+    if fault == "context_length":
         return verdict(Disposition.REJECTED, "context_length")
-    if status in (400, 413, 422, 429) and (
-        _TOO_LARGE.search(said) or (requested is not None and limit is not None and requested > limit)
+    if fault == "too_large" or (
+        status in (400, 413, 422, 429) and requested is not None and limit is not None and requested > limit
     ):
         return verdict(Disposition.REJECTED, "request_too_large")
-    if code == "slow_down" or kind == "slow_down":
+    if "slow_down" in (error.code, error.type):
         return verdict(Disposition.REFUSED, "slow_down")
     if status == 429:
         return verdict(Disposition.REFUSED, "rate_limit")
-    if status in (401, 405, 407) or (status == 403 and not _CONTENT.search(words)):
+    if status in (401, 405, 407) or (status == 403 and fault != "content_filter"):
         return verdict(Disposition.FATAL, f"http_{status}", ExitStatus.USAGE)
     if status == 404 and (not said or _URL_OR_MODEL.search(words)):
         return verdict(Disposition.FATAL, "http_404", ExitStatus.USAGE)

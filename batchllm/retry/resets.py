@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from batchllm.retry.durations import seconds
 
@@ -59,14 +58,3 @@ def told_reset_s(headers: Mapping[str, str], date: str | None, *, whole: bool) -
         elif seconds(remaining) == 0.0:
             exhausted.append(pause)
     return max(exhausted) if exhausted else min(unknown, default=None)
-
-
-def lower(headers: Any) -> dict[str, str]:
-    """Headers out of a JSON body, as headers: names in lower case, values as text; the rest is left out."""
-    if type(headers) is not dict:
-        return {}
-    return {
-        name.lower(): str(value)
-        for name, value in headers.items()
-        if type(value) in (str, float) or (type(value) is int and abs(value) < 10**18)
-    }
