@@ -23,9 +23,9 @@ from batchllm.job import Job
 from batchllm.records import Row
 from batchllm.request.images import Media
 from batchllm.request.messages import checked, own_start
-from batchllm.request.outcome import InvalidRow
+from batchllm.request.outcome import InvalidRow, RowRequest
 from batchllm.request.spec import ROW_COLUMN, prepared
-from batchllm.request.task import RowRequest, Task
+from batchllm.request.task import Task
 from batchllm.template import (
     KNOWN_PARAMETERS,
     Template,
@@ -60,7 +60,7 @@ class RowTasks:
         self._tasks: OrderedDict[str, Task] = OrderedDict()
 
     def task(self, row: Row) -> Task | None:
-        """The template of the row; ``None`` where it brings its messages.
+        """Returns the template of the row; ``None`` where the row brings its messages.
 
         Raises:
             InvalidRow: It has neither, or its template cannot be used.
@@ -82,7 +82,7 @@ class RowTasks:
         return self._compiled(name, values)
 
     def row_request(self, row: Row, task: Task | None) -> RowRequest:
-        """What the row asks for.
+        """Returns what the row asks for.
 
         Raises:
             InvalidRow, RenderError: It cannot be sent.
@@ -107,7 +107,7 @@ class RowTasks:
         return RowRequest(messages, own_start(messages), {}, parameters)
 
     def _compiled(self, name: str, values: Mapping[str, Any]) -> Task:
-        """The task of that name with the variables that the row sets; the last ones used are kept."""
+        """Returns the task of that name with the variables that the row sets; keeps the last ones used."""
         given = {
             key: values[key] for key in ("bullets", "labels", "language", "answer_language") if key in values
         }
@@ -142,7 +142,7 @@ class RowTasks:
 
 
 def is_batch_line(values: Mapping[str, Any]) -> bool:
-    """Whether a row is a line of the Batch API."""
+    """Returns whether a row is a line of the Batch API."""
     return "body" in values and ("custom_id" in values or isinstance(values["body"], Mapping))
 
 

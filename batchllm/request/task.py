@@ -1,37 +1,18 @@
-"""What a row asks for, before the job's own settings are laid around it."""
+"""Fills a template with rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from batchllm.answer import Reader
 from batchllm.records import Row
 from batchllm.request.images import Media
-from batchllm.request.messages import Messages, last_user, with_media
+from batchllm.request.messages import last_user, with_media
+from batchllm.request.outcome import RowRequest
 from batchllm.template import Renderer, Template
 
 
-@dataclass(frozen=True, slots=True)
-class RowRequest:
-    """The messages of a row, and what it says about parameters.
-
-    Attributes:
-        messages: What is sent.
-        own: Where the row's own turn begins; earlier turns of a conversation go before it.
-        template_parameters: Those that the job's override.
-        row_parameters: Those that override the job's.
-        static: Whether the parameters are the same for every row.
-    """
-
-    messages: Messages
-    own: int
-    template_parameters: Mapping[str, Any] = field(default_factory=dict)
-    row_parameters: Mapping[str, Any] = field(default_factory=dict)
-    static: bool = False
-
-
 class Task:
-    """A template made ready for rows.
+    """A template that is compiled for the columns of an input, with the reader of its answers.
 
     Args:
         template: The template, with the job's variables and system message in it.
@@ -62,7 +43,7 @@ class Task:
         ]
 
     def is_empty(self, row: Row) -> bool:
-        """Whether the row has nothing to ask about: no text, or where no text is read, no value at all."""
+        """Returns whether the row is empty: no text, or where no text is read, no value at all."""
         values = row.values
         if self._column is not None:
             return self._column in values and _is_blank(values[self._column])
@@ -70,18 +51,16 @@ class Task:
         return bool(used) and all(name in values and _is_blank(values[name]) for name in used)
 
     def row_request(self, row: Row, row_parameters: Mapping[str, Any] | None = None) -> RowRequest:
-        """What the row asks for.
+        """Fills the template with a row.
 
         Raises:
             RenderError: The row does not fit the template.
-            Refused: An image of the template cannot be sent.
+            InvalidRow: An image of the template cannot be sent.
         """
         messages = self.renderer.messages(row)
         for number in self._parts:
             messages[number] = with_media(messages[number], self._media)
-        parameters = self.renderer.parameters(row)
-        static = row_parameters is None and self.renderer.has_fixed_parameters
-        return RowRequest(messages, self._own, parameters, row_parameters or {}, static)
+        return RowRequest(messages, self._own, self.renderer.parameters(row), row_parameters or {})
 
 
 def _is_blank(value: Any) -> bool:
@@ -89,7 +68,7 @@ def _is_blank(value: Any) -> bool:
 
 
 def image_cells(values: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
-    """The filled image cells of a row; a JSONL cell may be a list of them."""
+    """Returns the filled image cells of a row; a JSONL cell may be a list of them."""
     cells: list[str] = []
     for column in columns:
         value = values.get(column)
