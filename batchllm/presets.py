@@ -3,7 +3,6 @@
 The facts are in ``presets.toml``; nothing outside it branches on the name of a vendor.
 """
 
-import difflib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from batchllm.errors import UsageError
+from batchllm.errors import UsageError, did_you_mean
 from batchllm.records import Endpoint
 
 CUSTOM = "custom"
@@ -141,10 +140,8 @@ def load(name: str) -> Preset:
         UsageError: There is none; the message names the nearest and all there are.
     """
     if name not in names():
-        near = difflib.get_close_matches(name.lower(), names(), n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
         raise UsageError(
-            f"--provider {name}: there is no such preset{hint}; there are {', '.join(names())}, "
+            f"--provider {name}: there is no such preset{did_you_mean(name, names())}; there are {', '.join(names())}, "
             "and --base-url takes any other endpoint"
         )
     table = dict(_data()[name])

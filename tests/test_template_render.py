@@ -9,7 +9,8 @@ from batchllm.errors import UsageError
 from batchllm.records import Row
 from batchllm.template import Renderer, RenderError, from_prompt, parse, text_column
 from batchllm.template.render import _concatenation
-from batchllm.template.sandbox import Sandbox, bounded, text_of
+from batchllm.template.sandbox import Sandbox, bounded
+from batchllm.template.values import to_text
 
 COLUMNS = ("id", "text", "Review Text", "größe", "n", "tags")
 VALUES: dict[str, Any] = {
@@ -287,8 +288,8 @@ def test_a_number_is_nothing_else(word: str) -> None:
         renderer.parameters(row({**VALUES, "n": word}))
 
 
-def test_text_of_leaves_text_alone() -> None:
-    assert text_of("{{ x }}\r\n") == "{{ x }}\r\n"
+def test_to_text_leaves_text_alone() -> None:
+    assert to_text("{{ x }}\r\n") == "{{ x }}\r\n"
 
 
 def rows(*values: dict[str, Any]) -> list[Row]:

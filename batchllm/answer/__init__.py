@@ -7,14 +7,13 @@ what is wrong with it is the answer's ``error``.
 from batchllm.answer.code import code_block
 from batchllm.answer.fields import schema_of
 from batchllm.answer.label import Labels
-from batchllm.answer.reader import ASK_AGAIN, Reader, Spec, answer_columns
+from batchllm.answer.reader import ASK_AGAIN, Reader, answer_columns
 from batchllm.answer.text import visible
 
 __all__ = [
     "ASK_AGAIN",
     "Labels",
     "Reader",
-    "Spec",
     "answer_columns",
     "code_block",
     "schema_of",

@@ -7,14 +7,14 @@ is an empty cell, never a failure, unless there is nothing to put into the row a
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from batchllm.answer.code import code_block
 from batchllm.answer.text import content_text, one_line, visible
 from batchllm.error_body import ErrorBody, error_in, read_error
 from batchllm.errors import UsageError
 from batchllm.exact import parse_json
-from batchllm.records import Answer, Usage
+from batchllm.records import Answer, AnswerSpec, Usage
 
 if TYPE_CHECKING:
     from batchllm.answer.schema import Schema
@@ -29,27 +29,7 @@ _NO_USAGE = Usage()
 Reading = tuple[Mapping[str, Any], str | None, str | None]  # columns, error, reason
 
 
-class Spec(Protocol):
-    """How an answer is read: what ``template.AnswerSpec`` says."""
-
-    @property
-    def column(self) -> str:
-        """Name of the answer column."""
-
-    @property
-    def read(self) -> str:
-        """``text``, ``label``, ``code`` or ``json``."""
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The labels, for ``label``."""
-
-    @property
-    def schema(self) -> Mapping[str, Any] | str | None:
-        """The schema, for ``json``."""
-
-
-def answer_columns(spec: Spec) -> tuple[str, ...]:
+def answer_columns(spec: AnswerSpec) -> tuple[str, ...]:
     """The columns that an answer fills: one, or those of the schema's fields."""
     return (_schema(spec).fields if spec.read == "json" and spec.schema else ()) or (spec.column,)
 
@@ -64,7 +44,7 @@ class Reader:
         UsageError: The labels or the schema cannot be used, or there is no such way of reading.
     """
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: AnswerSpec) -> None:
         self._column = spec.column
         self._plain = spec.read == "text"
         self._read: Callable[[str, str | None], Reading]
@@ -201,7 +181,7 @@ class Reader:
         return {self._column: value}, None, None
 
 
-def _schema(spec: Spec) -> "Schema":
+def _schema(spec: AnswerSpec) -> "Schema":
     from batchllm.answer.schema import Schema  # jsonschema takes a tenth of a second to load
 
     return Schema(spec.schema or {})

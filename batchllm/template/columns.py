@@ -3,9 +3,8 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from batchllm.errors import UsageError
+from batchllm.errors import UsageError, did_you_mean, listed
 from batchllm.records import Row
-from batchllm.template.names import did_you_mean, listed
 
 # The better sign first.
 USUAL_NAMES = (

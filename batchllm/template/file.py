@@ -23,10 +23,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from batchllm.errors import UsageError
-from batchllm.template.model import AnswerSpec, Message, Template
-from batchllm.template.names import did_you_mean, listed
-from batchllm.template.parameters import KNOWN_PARAMETERS
+from batchllm.errors import UsageError, did_you_mean, listed
+from batchllm.records import AnswerSpec
+from batchllm.template.model import Message, Template
+from batchllm.template.values import KNOWN_PARAMETERS
 
 PROMPT_NAME = "run"
 _TASKS = Path(__file__).parents[1] / "tasks"

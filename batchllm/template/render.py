@@ -12,13 +12,20 @@ from jinja2.environment import Template as Compiled
 from jinja2.exceptions import TemplateSyntaxError
 from jinja2.meta import find_referenced_templates, find_undeclared_variables
 
-from batchllm.errors import UsageError
+from batchllm.errors import UsageError, did_you_mean, listed
 from batchllm.records import Row
 from batchllm.template.model import Template
-from batchllm.template.names import did_you_mean, listed
-from batchllm.template.parameters import parameter_value
-from batchllm.template.reading import ROW, row_key, row_keys, with_default
-from batchllm.template.sandbox import MAX_OUTPUT, RenderError, Sandbox, bounded, text_of
+from batchllm.template.sandbox import (
+    MAX_OUTPUT,
+    ROW,
+    Sandbox,
+    bounded,
+    private_attribute,
+    row_key,
+    row_keys,
+    with_default,
+)
+from batchllm.template.values import RenderError, parameter_value, to_text
 
 Values = Mapping[str, Any]
 Filler = Callable[[Values], str]
@@ -154,10 +161,8 @@ class Renderer:
             raise UsageError(f"{place}: {error}") from error
 
     def _check(self, tree: nodes.Template, names: frozenset[str], place: str) -> None:
-        """Note what is read; refuse what there is not."""
-        private = next(
-            (node.attr for node in tree.find_all(nodes.Getattr) if node.attr.startswith("_")), None
-        )
+        """Notes what the template reads; refuses names that do not exist."""
+        private = private_attribute(tree)
         if private is not None:
             raise UsageError(f"{place}: a template cannot read {private}, which is not data")
         optional = with_default(tree)
@@ -280,6 +285,6 @@ def _concatenation(pieces: list[str | tuple[str]]) -> str | Filler:
 
 def _written(value: Any) -> str:
     try:
-        return text_of(value)
+        return to_text(value)
     except ValueError as error:  # an integer of more digits than Python writes
         raise RenderError(f"a value of the row cannot be written: {error}") from error
