@@ -1,7 +1,7 @@
-"""Answers: how the bytes of a response become the columns of a row.
+"""Turns the bytes of a response into the columns of a row.
 
-Nothing here raises because of what an endpoint sent: whatever the bytes are, a row gets an ``Answer``, and
-what is wrong with it is the answer's ``error``.
+Nothing here raises because of what an endpoint sent: every response becomes an ``Answer``, and what is wrong with
+it is the answer's ``error``.
 """
 
 from batchllm.answer.code import code_block

@@ -1,4 +1,4 @@
-"""The short form of a schema, as the ``llm`` tool has it::
+"""Parses the short form of a schema, as the ``llm`` tool has it::
 
     topic, urgent bool, score float: from 0 to 1
 
@@ -16,7 +16,7 @@ _NAMES = {**_TYPES, "string": "string", "integer": "integer", "number": "number"
 
 
 def schema_of(value: Mapping[str, Any] | str) -> Mapping[str, Any]:
-    """A JSON Schema from what a user may give: the schema itself, or the short form.
+    """Returns the JSON Schema of what a user gives: the schema itself, or the short form.
 
     Raises:
         UsageError: It is neither.

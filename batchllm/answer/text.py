@@ -1,4 +1,4 @@
-"""Texts of answers: what the model means to be seen, and what fits on one line."""
+"""The visible text of an answer, and text on one line."""
 
 import re
 from typing import Any
@@ -9,10 +9,10 @@ _END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 
 
 def visible(text: str) -> str:
-    """The text without ``<think>`` blocks, closed or not, and without blank space around it.
+    """Returns the text without ``<think>`` blocks, closed or not, and without blank space around it.
 
-    Chat templates that open the block in the prompt leave an answer that only closes it: everything up to
-    that end is reasoning too.
+    Some chat templates open the block in the prompt, so that the answer only closes it: everything up to the
+    closing tag is reasoning too.
     """
     if ("think" in text and "<" in text) or "THINK" in text:
         text = _BLOCK.sub("", text)
@@ -23,7 +23,7 @@ def visible(text: str) -> str:
 
 
 def content_text(content: Any) -> str:
-    """The text of a message's content: a string, or the text parts of a list joined."""
+    """Returns the text of a message's content: a string, or the text parts of a list joined."""
     if type(content) is str:
         return content
     if not isinstance(content, list):

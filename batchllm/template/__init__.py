@@ -1,11 +1,11 @@
-"""Templates: the messages, parameters and way of reading that make a task out of a row.
+"""Templates: messages, parameters and the kind of answer of a task.
 
-A template is TOML; what it says is data (``Template``). ``Renderer`` compiles it once for the columns of an
-input and then turns rows into messages. A template is Jinja2 in a sandbox, without a loader; the value of a
-cell is inserted, never rendered, so a cell that holds ``{{ … }}`` arrives as it is.
+A template is a TOML file, parsed into a ``Template``. ``Renderer`` compiles it once for the columns of an input and
+then turns rows into messages. Messages are Jinja2 in a sandbox without a loader. The value of a cell is inserted,
+never rendered, so a cell that holds ``{{ … }}`` arrives unchanged.
 
 A name means, in this order: ``row`` (every column by its name), a variable of the template or of the job,
-``text`` (the chosen column), a column. What names nothing is an error before the first request.
+``text`` (the chosen column), a column. A name that means none of these is an error before the first request.
 """
 
 from batchllm.errors import did_you_mean

@@ -33,7 +33,7 @@ _RENDER_ERRORS = (
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja for prompts; see the module."""
+    """Jinja's sandbox with bounded output."""
 
     intercepted_binops = frozenset({"*", "**", "%"})
 
@@ -50,7 +50,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.globals = {}
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """An operator that can make something large of something small."""
+        """Applies an operator unless it would make something large out of something small."""
         if operator == "%" and isinstance(left, str | bytes):
             raise SecurityError("% does not format text here; use ~ to join")
         if operator == "*":
@@ -62,13 +62,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Whether a template may read ``obj.attr``."""
+        """Returns whether a template may read ``obj.attr``."""
         if attr in _GROWING_METHODS and isinstance(obj, str | bytes):
             return False
         return super().is_safe_attribute(obj, attr, value)
 
     def wrap_str_format(self, value: Any) -> None:
-        """``str.format`` is refused rather than wrapped: a width in it makes any length."""
+        """Refuses ``str.format``, because a width in it makes any length."""
 
 
 def _small_power(base: Any, exponent: Any) -> bool:
@@ -78,10 +78,10 @@ def _small_power(base: Any, exponent: Any) -> bool:
 
 
 def bounded(chunks: Iterable[str]) -> str:
-    """The chunks as one text.
+    """Joins the chunks.
 
     Raises:
-        RenderError: They are more than ``MAX_OUTPUT`` characters, or one of them cannot be made.
+        RenderError: They are more than ``MAX_OUTPUT`` characters, or one of them cannot be rendered.
     """
     size = 0
     kept: list[str] = []
