@@ -1,8 +1,7 @@
-"""Outcome to verdict: every dialect of error that OpenAI-compatible endpoints speak."""
+"""Classifies the outcome of an attempt, whichever dialect of errors the endpoint uses."""
 
 import logging
 import re
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,19 +9,12 @@ from batchllm.error_body import ErrorBody, error_in, read_error
 from batchllm.errors import ExitStatus
 from batchllm.exact import parse_json
 from batchllm.records import Failure, FailureKind, Paid, Response
-from batchllm.retry.durations import seconds
-from batchllm.retry.resets import told_reset_s
+from batchllm.retry.pauses import retry_after
 from batchllm.retry.verdict import Disposition, Verdict
 
 log = logging.getLogger("batchllm.retry")
 
 _ANSWERED = Verdict(Disposition.ANSWERED, "answered")
-_TRY_AGAIN = re.compile(
-    r"(?:try(?:ing)? again|retry(?:ing)?|resets?|wait)(?:[ -](?:in|after|at|for))?:?\s+"
-    r"(\d{4}-\d\d-\d\d[T ][\d:.]+(?:Z|[+-]\d\d:?\d\d)?"
-    r"|\d[\d.]*\s*[a-zµ]*(?:[\s,]*(?:and\s+)?\d[\d.]*\s*[a-zµ]+)*)",
-    re.I,
-)
 _LIMIT_REQUESTED = re.compile(r"limit:?\s*(\d[\d,]*).{0,80}?requested:?\s*(\d[\d,]*)", re.I | re.S)
 _QUOTA = re.compile(
     r"insufficient[_ ](?:quota|balance|credit|funds)|credit[_ ]balance"
@@ -39,12 +31,12 @@ _URL_OR_MODEL = re.compile(
 
 
 def classify(outcome: Response | Failure) -> Verdict:
-    """Decides what an attempt was. Never raises, whatever the bytes are."""
+    """Returns the verdict on an attempt; never raises."""
     if isinstance(outcome, Failure):
         return _of_failure(outcome)
     try:
         return _of_response(outcome)
-    except Exception as trouble:  # noqa: BLE001 - a reply that is kept must never stop its job, in no run
+    except Exception as trouble:  # noqa: BLE001 - a saved reply must never stop its job
         log.warning("a reply with status %s cannot be judged: %r", outcome.status, trouble)
         if 200 <= outcome.status < 300:
             return _ANSWERED
@@ -85,7 +77,7 @@ def _of_failure(failure: Failure) -> Verdict:
 
 
 def _finished(parsed: dict[str, Any]) -> bool:
-    """Whether a body with choices ended as an answer does (OpenRouter ends a broken one with ``error``)."""
+    """Returns whether the choices hold an answer; OpenRouter ends a broken one with ``error``."""
     choices = parsed.get("choices")
     if type(choices) is not list or not choices or type(choices[0]) is not dict:
         return "choices" in parsed
@@ -93,12 +85,12 @@ def _finished(parsed: dict[str, Any]) -> bool:
 
 
 def _of_odd_success(outcome: Response, parsed: Any) -> Verdict:
-    """A 2xx that is no plain answer: an error inside it, JSON without choices, or no JSON at all."""
+    """Classifies a 2xx that is not a plain answer: an error inside, JSON without choices, or no JSON at all."""
     if type(parsed) is not dict:
         if parsed is None and outcome.body.lstrip()[:1] == b"{" and b'"choices"' in outcome.body:
-            return _ANSWERED  # an answer that no parser reads has been paid for all the same
+            return _ANSWERED  # an answer that no parser reads is billed too
         message = f"the endpoint answered {outcome.status} with a body that is not a chat completion"
-        return Verdict(Disposition.TRANSIENT, "bad_body", message, _retry_after(outcome.headers, ErrorBody()))
+        return Verdict(Disposition.TRANSIENT, "bad_body", message, retry_after(outcome.headers, ErrorBody()))
     choices = parsed.get("choices")
     if type(choices) is list and choices and type(choices[0]) is dict:
         if choices[0].get("finish_reason") != "error" and not parsed.get("error"):
@@ -124,50 +116,10 @@ def _redirected(location: str, status: int) -> Verdict:
         parts = urlsplit(location)
         target = f"{parts.scheme}://{parts.netloc}" if parts.netloc else location[:200] or "nowhere"
     except ValueError:
-        target = "an address that is none"
+        target = "an invalid address"
     target = target.encode("utf-8", "replace").decode()
     message = f"the endpoint redirects to {target} ({status}), which is never followed; correct --base-url"
     return Verdict(Disposition.FATAL, "redirect", message, exit_status=ExitStatus.USAGE)
-
-
-def _retry_after(headers: Mapping[str, str], error: ErrorBody, *, refused: bool = False) -> float | None:
-    """Returns the pause that a response asks for, in seconds.
-
-    From its headers, else its body's fields and words, else, where a limit refused it, from that limit's reset.
-    What the headers show with limit, remaining and reset is left to the limiter.
-
-    Args:
-        headers: Names in lower case.
-        error: What the body says.
-        refused: A rate limit refused the request.
-    """
-    date = headers.get("date")
-    inner_date = error.headers.get("date", date)
-    if (pause := _asked(headers, date)) is not None:
-        return pause
-    for delay in error.retry_delays:
-        if (pause := seconds(delay, date)) is not None:
-            return pause
-    if (pause := _asked(error.headers, inner_date)) is not None:
-        return pause
-    for found in _TRY_AGAIN.finditer(error.message if error.is_json else ""):
-        if (pause := seconds(found[1].strip(" .,"), date)) is not None:
-            return pause
-    if not refused:
-        return None
-    pause = told_reset_s(error.headers, inner_date, whole=True)
-    return told_reset_s(headers, date, whole=False) if pause is None else pause
-
-
-def _asked(headers: Mapping[str, str], date: str | None) -> float | None:
-    """What ``Retry-After`` says, in milliseconds, seconds or as an instant."""
-    if (text := headers.get("retry-after-ms")) and (pause := seconds(text)) is not None:
-        return pause / 1000.0
-    if text := headers.get("retry-after"):
-        pauses = [seconds(text, date), *(seconds(part, date) for part in text.split(","))]
-        if valid := [pause for pause in pauses if pause is not None]:
-            return max(valid)
-    return None
 
 
 def _of_error(status: int, error: ErrorBody, outcome: Response) -> Verdict:
@@ -176,7 +128,7 @@ def _of_error(status: int, error: ErrorBody, outcome: Response) -> Verdict:
     words = f"{error.code} {error.type} {said}"
     text = error.message or outcome.body[:200].decode("utf-8", "replace").strip() or "no explanation"
     message = f"the endpoint answered {status}: {text[:500]}"
-    pause = _retry_after(headers, error, refused=status == 429)
+    pause = retry_after(headers, error, refused=status == 429)
     should = {"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower())
     limit, requested = _limit_and_requested(said)
     fault = error.row_fault(status) if error.is_json else None
@@ -204,7 +156,7 @@ def _of_error(status: int, error: ErrorBody, outcome: Response) -> Verdict:
 
 
 def _of_retryable(status: int, words: str, pause: float | None, should: bool | None, verdict: Any) -> Verdict:
-    """What is left: overload, a server's own trouble, a row the endpoint will not take."""
+    """Classifies overload, failures of the server, and rows that the endpoint does not accept."""
     found: Verdict
     if status == 503 and _LOADING.search(words):
         found = verdict(Disposition.REFUSED, "loading")
@@ -220,7 +172,7 @@ def _of_retryable(status: int, words: str, pause: float | None, should: bool | N
 
 
 def _limit_and_requested(message: str) -> tuple[int | None, int | None]:
-    """The numbers of "Limit 30000, … Requested 30601"."""
+    """Returns the numbers of "Limit 30000, … Requested 30601"."""
     found = _LIMIT_REQUESTED.search(message)
     if not found:
         return None, None
