@@ -172,9 +172,9 @@ class Endpoint:
         organization, project: OpenAI's own headers, where set.
         headers: Further headers, by ``--header``.
         azure_api_version: Set for Azure's older layout: deployment in the path, version in the query.
-        charge: What the endpoint takes off the token limit when a request is admitted:
-            ``max_tokens`` (the larger of it and the prompt's estimate), ``sum`` (prompt + max_tokens),
-            ``usage`` (settled with actual usage), ``split`` (input and output apart, output settled).
+        charge: What a request counts toward the token limit when it is admitted: ``max_tokens`` (the larger of
+            it and the prompt's estimate), ``sum`` (prompt + max_tokens), ``usage`` (corrected to the actual
+            usage), ``split`` (input and output apart, output corrected).
         allow_http: Plain http beyond loopback and private addresses is allowed.
     """
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from batchllm import presets, prices, tokens
+from batchllm import presets, prices
 from batchllm.answer import Reader, answer_columns
 from batchllm.errors import UsageError
 from batchllm.exact import loads
@@ -16,9 +16,8 @@ from batchllm.request.limits import LengthLimits
 from batchllm.request.messages import TokenCount, with_images
 from batchllm.request.outcome import InvalidRow, Messages, RowRequest, Skipped, Unsendable, request_key
 from batchllm.request.parameters import fitted, max_tokens, merged
-from batchllm.request.rows import RowTasks
 from batchllm.request.spec import answer_spec, prepared, response_format, schema_in_words
-from batchllm.request.task import Task, image_cells
+from batchllm.request.tasks import RowTasks, Task, image_cells
 from batchllm.template import RenderError, builtin_names, dumps, text_column, to_json
 
 VISION_MAX_TOKENS = 300
@@ -33,9 +32,8 @@ class RequestBuilder:
         job: What to ask, of which model.
         columns: The columns of the input.
         sample: Some rows, to find the text column.
-        count: Counts the tokens of a text; ``None`` where nobody needs ``prompt_tokens``.
-        context_window: Tokens of a model's context, ``None`` where nobody knows; by default what is published.
-        truncate: Cuts a text to a number of tokens of a model.
+        count: Counts the tokens of a text; ``None`` where ``prompt_tokens`` is not needed.
+        context_window: Tokens of a model's context, ``None`` where unknown; by default the published one.
 
     Attributes:
         column: The text column; ``None`` where none is read.
@@ -54,14 +52,13 @@ class RequestBuilder:
         count: Callable[[str], int] | None,
         *,
         context_window: Callable[[str], int | None] | None = None,
-        truncate: Callable[[str, int, str], str] = tokens.truncate,
     ) -> None:
         self._job = job
         self._model = job.endpoint.model
         self._preset = presets.load(job.endpoint.preset)
         self._count = None if count is None else TokenCount(count)
         published = partial(prices.context_window, job.endpoint.base_url)
-        self._limits = LengthLimits(job, context_window or published, truncate)
+        self._limits = LengthLimits(job, context_window or published)
         spec = answer_spec(job)
         self._schema = spec.schema if spec.read == "json" and isinstance(spec.schema, Mapping) else None
         self._reader = Reader(spec)

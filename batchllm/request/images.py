@@ -17,7 +17,6 @@ from typing import Any
 from batchllm.request.outcome import InvalidRow
 
 MAX_BYTES = 20_000_000
-DETAILS = ("auto", "low", "high")
 _AS_THEY_ARE = re.compile(r"(?:https?://|data:)", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _NO_FOLLOW = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -29,21 +29,17 @@ class LengthLimits:
 
     Args:
         job: Its ``max_input_tokens`` and ``on_long``.
-        context_window: Tokens of a model's context, ``None`` where nobody knows.
-        truncate: Cuts a text to a number of tokens of a model.
+        context_window: Tokens of a model's context, ``None`` where unknown.
 
     Attributes:
         truncated: How many times a text was cut.
     """
 
-    def __init__(
-        self, job: Job, context_window: Callable[[str], int | None], truncate: Callable[[str, int, str], str]
-    ) -> None:
+    def __init__(self, job: Job, context_window: Callable[[str], int | None]) -> None:
         self._limit = job.max_input_tokens
         self._cut = job.on_long == "truncate"
         self._model = job.endpoint.model
         self._context_window = context_window
-        self._truncate = truncate
         self._windows: dict[str, int | None] = {}
         self.truncated = 0
 
@@ -65,7 +61,7 @@ class LengthLimits:
                 f"the text has {found} tokens, and --max-input-tokens is {limit}; --on-long truncate cuts it",
             )
         self.truncated += 1
-        return row._replace(values={**row.values, column: self._truncate(text, limit, self._model)})
+        return row._replace(values={**row.values, column: tokens.truncate(text, limit, self._model)})
 
     def own_messages(self, messages: Messages) -> None:
         """Holds the messages that a row brought to ``--max-input-tokens``; there is no text column to cut.
