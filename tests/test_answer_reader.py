@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchllm.answer import ASK_AGAIN, Reader, answer_columns, visible
+from batchllm.answer import ASK_AGAIN, Reader, answer_columns, visible_text
 from batchllm.error_body import ErrorBody, read_error
 from batchllm.errors import UsageError
 from batchllm.records import Answer, Usage
@@ -192,7 +192,7 @@ def test_an_answer_of_the_older_completions_is_read() -> None:
     ],
 )
 def test_reasoning_blocks_are_not_part_of_the_answer(text: str, seen: str) -> None:
-    assert visible(text) == seen
+    assert visible_text(text) == seen
 
 
 def test_a_label_is_read_behind_the_reasoning() -> None:

@@ -8,7 +8,7 @@ from batchllm.answer.code import code_block
 from batchllm.answer.fields import schema_of
 from batchllm.answer.label import Labels
 from batchllm.answer.reader import ASK_AGAIN, Reader, answer_columns
-from batchllm.answer.text import visible
+from batchllm.answer.text import visible_text
 
 __all__ = [
     "ASK_AGAIN",
@@ -17,5 +17,5 @@ __all__ = [
     "answer_columns",
     "code_block",
     "schema_of",
-    "visible",
+    "visible_text",
 ]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from batchllm.answer.code import code_block
-from batchllm.answer.text import content_text, one_line, visible
+from batchllm.answer.text import content_text, one_line, visible_text
 from batchllm.error_body import ErrorBody, error_in, read_error
 from batchllm.errors import UsageError
 from batchllm.exact import parse_json
@@ -122,7 +122,7 @@ class Reader:
         if not isinstance(message, dict):
             message = {"content": choice.get("text")}  # the older completions
         content = content_text(message.get("content"))
-        text = visible(content)
+        text = visible_text(content)
         calls = _calls(message)
         reading: Reading
         if finish == "error":

@@ -8,7 +8,7 @@ _BLOCK = re.compile(r"<(think|thinking)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNOREC
 _END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 
 
-def visible(text: str) -> str:
+def visible_text(text: str) -> str:
     """Returns the text without ``<think>`` blocks, closed or not, and without blank space around it.
 
     Some chat templates open the block in the prompt, so that the answer only closes it: everything up to the

@@ -15,7 +15,7 @@ from batchllm.request.images import Media
 from batchllm.request.limits import LengthLimits
 from batchllm.request.messages import TokenCount, with_images
 from batchllm.request.outcome import InvalidRow, Messages, RowRequest, Skipped, Unsendable, request_key
-from batchllm.request.parameters import fitted, max_tokens, merged
+from batchllm.request.parameters import fit_to_model, max_tokens, merge_layers
 from batchllm.request.spec import answer_spec, prepared, response_format, schema_in_words
 from batchllm.request.tasks import RowTasks, Task, image_cells
 from batchllm.template import RenderError, builtin_names, dumps, text_column, to_json
@@ -190,10 +190,10 @@ class RequestBuilder:
         layers = (row_request.template_parameters, self._own_layer, row_request.row_parameters)
         named = [layer["model"] for layer in layers if isinstance(layer.get("model"), str)]
         model = named[-1] if named else self._model
-        parameters = merged(*layers)
+        parameters = merge_layers(*layers)
         parameters.pop("model", None)
         parameters.pop("messages", None)
-        parameters = fitted(model, parameters)
+        parameters = fit_to_model(model, parameters)
         return model, parameters, max_tokens(parameters)
 
     def _job_parameters(self) -> dict[str, Any]:
@@ -212,7 +212,7 @@ class RequestBuilder:
             layer["tool_choice"] = job.tool_choice
         if job.reasoning_effort is not None:
             layer["reasoning_effort"] = job.reasoning_effort
-        return merged(layer, job.parameters)
+        return merge_layers(layer, job.parameters)
 
     def _check_names(self, columns: Sequence[str]) -> None:
         for column in self._job.images:

@@ -14,7 +14,7 @@ from batchllm.request.outcome import InvalidRow
 _BOUNDS = frozenset({"max_tokens", "max_completion_tokens"})
 
 
-def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+def merge_layers(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Merges the layers; later ones win.
 
     ``None`` removes a parameter. ``max_tokens`` and ``max_completion_tokens`` replace each other. The members of
@@ -37,7 +37,7 @@ def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def fitted(model: str, parameters: dict[str, Any]) -> dict[str, Any]:
+def fit_to_model(model: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """Returns the parameters as this model takes them, sorted by name.
 
     Raises:
@@ -54,7 +54,7 @@ def fitted(model: str, parameters: dict[str, Any]) -> dict[str, Any]:
             effort = parameters["reasoning_effort"] = known.lowest_effort
         for name in known.refused_at(effort):
             parameters.pop(name, None)
-        visible = whole(parameters.get("max_tokens"))
+        visible = whole_number(parameters.get("max_tokens"))
         if visible is not None:
             del parameters["max_tokens"]
             parameters[known.max_tokens_parameter] = visible + known.room_tokens(effort)
@@ -63,11 +63,11 @@ def fitted(model: str, parameters: dict[str, Any]) -> dict[str, Any]:
 
 def max_tokens(parameters: Mapping[str, Any]) -> int | None:
     """Returns the most tokens that an answer may have, ``None`` where nothing bounds it."""
-    bound = whole(parameters.get("max_completion_tokens"))
-    return bound if bound is not None else whole(parameters.get("max_tokens"))
+    bound = whole_number(parameters.get("max_completion_tokens"))
+    return bound if bound is not None else whole_number(parameters.get("max_tokens"))
 
 
-def whole(value: Any) -> int | None:
+def whole_number(value: Any) -> int | None:
     """Returns a JSON number as an ``int``; ``None`` for everything else."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None

@@ -42,23 +42,23 @@ def retry_after(headers: Mapping[str, str], error: ErrorBody, *, refused: bool =
     """
     date = headers.get("date")
     inner_date = error.headers.get("date", date)
-    if (pause := _asked(headers, date)) is not None:
+    if (pause := _retry_after_header(headers, date)) is not None:
         return pause
     for delay in error.retry_delays:
         if (pause := seconds(delay, date)) is not None:
             return pause
-    if (pause := _asked(error.headers, inner_date)) is not None:
+    if (pause := _retry_after_header(error.headers, inner_date)) is not None:
         return pause
     for found in _TRY_AGAIN.finditer(error.message if error.is_json else ""):
         if (pause := seconds(found[1].strip(" .,"), date)) is not None:
             return pause
     if not refused:
         return None
-    pause = told_reset_s(error.headers, inner_date, whole=True)
-    return told_reset_s(headers, date, whole=False) if pause is None else pause
+    pause = reset_after_s(error.headers, inner_date, every_limit=True)
+    return reset_after_s(headers, date, every_limit=False) if pause is None else pause
 
 
-def _asked(headers: Mapping[str, str], date: str | None) -> float | None:
+def _retry_after_header(headers: Mapping[str, str], date: str | None) -> float | None:
     """Reads ``Retry-After-Ms`` or ``Retry-After``, which is in seconds or an instant."""
     if (text := headers.get("retry-after-ms")) and (pause := seconds(text)) is not None:
         return pause / 1000.0
@@ -86,13 +86,13 @@ def structured(headers: Mapping[str, str]) -> dict[str, dict[str, str]]:
     return found
 
 
-def told_reset_s(headers: Mapping[str, str], date: str | None, *, whole: bool) -> float | None:
+def reset_after_s(headers: Mapping[str, str], date: str | None, *, every_limit: bool) -> float | None:
     """Returns the seconds until the exhausted limit of a refusal is reset.
 
     Args:
         headers: Names in lower case.
         date: The ``Date`` header of the response.
-        whole: Include limits given with limit, remaining and reset, which the limiter reads by itself.
+        every_limit: Include limits given with limit, remaining and reset, which the limiter reads by itself.
     """
     shown = [
         (headers.get(name.replace("reset", "limit")), headers.get(name.replace("reset", "remaining")), value)
@@ -107,7 +107,7 @@ def told_reset_s(headers: Mapping[str, str], date: str | None, *, whole: bool) -
     exhausted, unknown = [], []
     for limit, remaining, reset in shown:
         pause = seconds(reset, date)
-        if pause is None or (limit and remaining and not whole):
+        if pause is None or (limit and remaining and not every_limit):
             continue
         if not remaining:
             unknown.append(pause)
