@@ -17,6 +17,7 @@ from yarl import URL
 from batchllm import presets
 from batchllm.client.connection import chat_headers, proxy_of, sdk_client, ssl_context
 from batchllm.client.deadlines import Deadlines
+from batchllm.error_body import read_error
 from batchllm.errors import Unavailable, UsageError
 from batchllm.records import ChatRequest, Endpoint, Failure, FailureKind, Paid, Response
 
@@ -121,7 +122,10 @@ class Client:
         try:
             return [model.id async for model in self.sdk.models.list()]
         except openai.APIStatusError as error:
-            raise UsageError(f"{self.endpoint.base_url} does not list its models: {error}") from error
+            said = " ".join(read_error(error.response.content).message.split())[:300] or "no explanation"
+            raise UsageError(
+                f"{self.endpoint.base_url} does not list its models: HTTP {error.status_code}: {said}"
+            ) from error
         except openai.APIConnectionError as error:
             raise Unavailable(
                 f"{self.endpoint.base_url} cannot be reached: {error.__cause__ or error}"

@@ -56,7 +56,10 @@ async def _drop_authorization(request: "httpx2.Request") -> None:
 def _headers(endpoint: Endpoint) -> dict[str, str]:
     """Returns what both ways send, the user's own last."""
     own = {"User-Agent": f"batchllm/{__version__}", **presets.auth_headers(endpoint)}
-    layers: tuple[Mapping[str, str], ...] = (own, _custom_headers(), endpoint.headers)
+    custom = _custom_headers()
+    if not endpoint.api_key:  # a key in the variable is not meant for an endpoint that takes none
+        custom = {name: value for name, value in custom.items() if name.lower() not in presets.key_headers()}
+    layers: tuple[Mapping[str, str], ...] = (own, custom, endpoint.headers)
     return {name.lower(): value for layer in layers for name, value in layer.items()}
 
 
