@@ -140,7 +140,7 @@ def test_a_key_of_the_sdks_environment_goes_to_no_endpoint_without_a_key(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer sk-other\nX-API-Key: sk-other\nx-a: b")
-    assert "sk-other" not in chat_headers(endpoint(api_key=None)).values()
+    assert not any("sk-other" in value for value in chat_headers(endpoint(api_key=None)).values())
     assert chat_headers(endpoint(api_key=None))["x-a"] == "b"
     assert_same_request(endpoint())
     assert_same_request(endpoint(headers={"x-a": "c"}))
