@@ -1,11 +1,12 @@
-"""The endpoint of a run: opened when the first request needs it, started where it is the simulator."""
+"""The endpoint of a run: a client that opens when it is needed, the simulator where it is asked for by name."""
 
 import asyncio
 import logging
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from batchllm.errors import UsageError
@@ -14,6 +15,7 @@ from batchllm.presets import SIMULATOR
 from batchllm.records import ChatRequest, Failure, Response
 
 if TYPE_CHECKING:
+    from batchllm.client import Client
     from batchllm.client.batches import BatchApi
 
 
@@ -24,7 +26,7 @@ OPEN_FILES = 8192
 
 
 class LazyClient:
-    """A client that is opened by the first request: a job with nothing left to send needs none.
+    """A client that the first request opens: a job with nothing left to send loads no transport.
 
     Args:
         job: Whose endpoint.
@@ -34,37 +36,27 @@ class LazyClient:
     def __init__(self, job: Job, stack: AsyncExitStack) -> None:
         self._job = job
         self._stack = stack
-        self._opening: asyncio.Task[Any] | None = None
-        self.send = self._send_first
-        """Sends one request, every outcome is data: by way of opening the client, and once it is open, by itself."""
 
-    async def _send_first(self, request: ChatRequest) -> Response | Failure:
-        client = await self._client()
-        self.send = client.send
-        outcome: Response | Failure = await client.send(request)
-        return outcome
+    def send(self, request: ChatRequest) -> Coroutine[Any, Any, Response | Failure]:
+        """Sends one request; every outcome is data."""
+        return self._client.send(request)
 
     async def batches(self) -> "BatchApi":
-        """Files and batches."""
-        client = await self._client()
-        found: BatchApi = client.batches
-        return found
+        """Returns the calls for files and batches."""
+        return self._client.batches
 
-    async def _client(self) -> Any:
-        if self._opening is None:
-            self._opening = asyncio.create_task(self._open())
-        return self._opening.result() if self._opening.done() else await asyncio.shield(self._opening)
-
-    async def _open(self) -> Any:
+    @cached_property
+    def _client(self) -> "Client":
         from batchllm.client import Client
 
         raise_open_files()
         client = Client(self._job.endpoint, timeout_s=self._job.pace.timeout_s)
-        return await self._stack.enter_async_context(client)
+        self._stack.push_async_exit(client)
+        return client
 
 
 def raise_open_files() -> None:
-    """Raises the soft limit of open files, where the hard one lets it: a connection is a file."""
+    """Raises the soft limit of open files as far as the hard limit allows; each connection is a file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
@@ -77,7 +69,7 @@ def raise_open_files() -> None:
 
 @contextmanager
 def served(job: Job) -> Iterator[Job]:
-    """The job with the URL of its endpoint: the simulator is started where it is asked for by name."""
+    """Yields the job with the URL of its endpoint; starts the simulator where the job asks for it by name."""
     if job.endpoint.preset == SIMULATOR and not job.endpoint.base_url:
         from batchllm.simulator import SimulatorSettings, start_in_thread
 
@@ -89,7 +81,7 @@ def served(job: Job) -> Iterator[Job]:
 
 @contextmanager
 def reachable(job: Job) -> Iterator[Job]:
-    """The job with an endpoint that can be sent to: served, and with a model.
+    """Yields the job with a URL and a model to send to.
 
     Raises:
         UsageError: No model is named, and the endpoint has not exactly one.
@@ -110,7 +102,7 @@ async def _only_model(job: Job) -> str:
 
 
 def only(models: Sequence[str], base_url: str) -> str:
-    """The one model that an endpoint has.
+    """Returns the only model of an endpoint.
 
     Raises:
         UsageError: It has several, or none.

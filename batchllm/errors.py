@@ -1,4 +1,4 @@
-"""What can end a job, drawn as a tree; each leaf knows its exit status.
+"""The errors that end a job, each with its exit status, and words for their messages.
 
 ::
 
@@ -12,19 +12,22 @@
     ├── NotNow            75     another run has this job, or (NotReady) a batch is not ready
     └── Interrupted   128 + n    a signal
 
-A row's failure is data (``records.Answer.error``), never one of these. 3, 69, 73, 74, 75 and the signals
-are resumable by the same command.
+A row's failure is data (``records.Answer.error``), never one of these. After 3, 69, 73, 74, 75 and the signals
+the same command resumes the job.
 """
 
 import signal
+from collections.abc import Iterable
+from difflib import get_close_matches
 from enum import IntEnum
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that stop a run."""
+_SHOWN = 30
 
 
 class ExitStatus(IntEnum):
-    """What the process tells its caller; the numbers follow ``sysexits.h`` where it has one."""
+    """Exit status of the process; the numbers follow ``sysexits.h`` where it has one."""
 
     OK = 0
     SOME_FAILED = 1
@@ -53,13 +56,13 @@ class UsageError(JobError):
 
 
 class BudgetStop(JobError):
-    """A budget has no room for the next request, or the early stop saw that the answers are no use."""
+    """The budget has no room for the next request, or the first answers are all unusable."""
 
     exit_status = ExitStatus.BUDGET
 
 
 class InputError(JobError):
-    """The input, or the journal, cannot be read as what it claims to be."""
+    """The input or the journal cannot be read."""
 
     exit_status = ExitStatus.BAD_INPUT
 
@@ -97,7 +100,7 @@ class NotNow(JobError):
 
 
 class NotReady(NotNow):
-    """Batches are under way; try the same command later. Nothing to tell who did not ask to be told."""
+    """Batches are in progress; try the same command later. Nothing is printed unless the user asks for it."""
 
     silent = True
 
@@ -111,3 +114,17 @@ class Interrupted(JobError):
         super().__init__(
             f"stopped by signal {signal_number}; the same command goes on where this one stopped"
         )
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Returns `` (did you mean temperature?)`` with its leading space, or nothing where no known name is near."""
+    by_fold = {name.casefold(): name for name in known}
+    found = get_close_matches(word.casefold(), by_fold, n=1, cutoff=0.6)
+    return f" (did you mean {by_fold[found[0]]}?)" if found else ""
+
+
+def listed(names: Iterable[str]) -> str:
+    """Returns names for a sentence, at most 30 of them."""
+    every = list(names)
+    more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
+    return ", ".join(every[:_SHOWN]) + more

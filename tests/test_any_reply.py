@@ -117,7 +117,8 @@ def test_what_no_reader_foresees_is_its_rows_failure(monkeypatch: pytest.MonkeyP
         raise ArithmeticError("odd")
 
     monkeypatch.setattr("batchllm.answer.reader.parse_json", broken)
-    monkeypatch.setattr("batchllm.retry.reading._parsed", broken)
+    monkeypatch.setattr("batchllm.retry.reading.parse_json", broken)
+    monkeypatch.setattr("batchllm.retry.reading.read_error", broken)
     answer = READERS[0].read(200, chat_body())
     assert (answer.reason, answer.error) == ("unreadable", "the response cannot be read (ArithmeticError)")
     assert classify(Response(200, {}, chat_body(), 0.1)).disposition is Disposition.ANSWERED

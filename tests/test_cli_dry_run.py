@@ -139,6 +139,13 @@ def test_the_curl_command_sends_the_very_request(
     assert headers["x-title"] == "my job"
 
 
+def test_a_presets_own_key_header_is_in_the_curl_command(batchllm: Command, samples: Path) -> None:
+    at = ("--provider", "custom-x-api-key", "--base-url", "https://host.example/v1", "-m", "any")
+    curl = batchllm("classify", samples / "reviews.csv", *at, "--dry-run", "--curl").out
+    assert '-H "x-api-key: $OPENAI_API_KEY"' in curl
+    assert "authorization" not in curl.lower()
+
+
 def test_a_long_request_does_not_become_an_argument(batchllm: Command, tmp_path: Path) -> None:
     source = tmp_path / "in.csv"
     source.write_text("text\n" + "word " * 60_000 + "\n", "utf-8")
@@ -160,23 +167,27 @@ def test_a_secret_header_is_left_to_the_environment(batchllm: Command, samples: 
 
 
 @pytest.mark.parametrize(
-    "endpoint",
+    ("endpoint", "wanted"),
     [
-        Endpoint(preset="openai", base_url="https://api.openai.com/v1", model="gpt-4o-mini"),
-        Endpoint(preset="custom", base_url="http://127.0.0.1:8000/v1/", model="a/b c"),
-        Endpoint(preset="azure", base_url="https://me.openai.azure.com", model="my-gpt",
-                 azure_api_version="2024-10-21"),
-        Endpoint(preset="azure", base_url="https://me.openai.azure.com/openai", model="my-gpt",
-                 azure_api_version="2024-10-21"),
+        (Endpoint(preset="openai", base_url="https://api.openai.com/v1", model="gpt-4o-mini"),
+         "https://api.openai.com/v1/chat/completions"),
+        (Endpoint(preset="custom", base_url="http://127.0.0.1:8000/v1/", model="a/b c"),
+         "http://127.0.0.1:8000/v1/chat/completions"),
+        (Endpoint(preset="azure", base_url="https://me.openai.azure.com", model="my-gpt",
+                  azure_api_version="2024-10-21"),
+         "https://me.openai.azure.com/openai/deployments/my-gpt/chat/completions?api-version=2024-10-21"),
+        (Endpoint(preset="azure", base_url="https://me.openai.azure.com/openai", model="my-gpt",
+                  azure_api_version="2024-10-21"),
+         "https://me.openai.azure.com/openai/deployments/my-gpt/chat/completions?api-version=2024-10-21"),
     ],
 )  # fmt: skip
-def test_the_url_is_the_one_that_requests_go_to(endpoint: Endpoint) -> None:
-    async def sdk_url() -> str:
+def test_the_url_is_the_one_that_requests_go_to(endpoint: Endpoint, wanted: str) -> None:
+    async def used() -> str:
         async with Client(endpoint) as client:
-            return str((await client._route(endpoint.model)).url)
+            return str(client.url(endpoint.model))
 
-    request = ChatRequest(0, bytes(16), b"{}", endpoint.model, 0, None)
-    assert url(endpoint, request) == asyncio.run(sdk_url())
+    assert url(endpoint, ChatRequest(0, bytes(16), b"{}", endpoint.model, 0, None)) == wanted
+    assert asyncio.run(used()) == wanted
 
 
 @pytest.mark.parametrize("text", ["a\x7fb", "\u202eevil", "\ud800", "plain 你好 é"])

@@ -131,7 +131,7 @@ def test_an_endpoint_without_schemas_is_asked_in_words_and_held_to_them(
     )
     body = orjson.loads(bench.bodies[0])
     assert body["response_format"] == {"type": "json_object"}
-    assert '"urgent":{"type":"boolean"}' in body["messages"][1]["content"]
+    assert '"urgent":{"type":"boolean"}' in body["messages"][0]["content"]
     assert bench.out("mails.run.csv")[0]["urgent"] == "true"
 
 

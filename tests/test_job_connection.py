@@ -152,7 +152,12 @@ def test_a_key_that_cannot_be_a_header_is_refused_without_showing_it() -> None:
     ("header", "message"),
     [
         ("Authorization=Bearer x", "a key comes from the environment"),
-        ("api-key=x", "a key comes from the environment"),
+        ("api-key=x", "a key comes from the environment .*--provider azure sends it in this header"),
+        (
+            "X-API-Key=x",
+            "--api-key-file, never from here; --provider custom-x-api-key sends it in this header",
+        ),
+        ("Proxy-Authorization=x", "a key comes from the environment"),
         ("Host=x", "cannot be set"),
         ("Content-Type=x", "cannot be set"),
         ("Bad Name=x", "cannot be set"),

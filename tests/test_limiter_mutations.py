@@ -70,9 +70,8 @@ def code_compared_with_text(patch: Patch) -> None:
     """Only ``error.code == "429"`` is a refusal."""
     real = reading._of_error
 
-    def of_error(status: int, parsed: Any, outcome: Any) -> Verdict:
-        code = reading._problem(parsed)[0]
-        return real(status if status != 429 or code == "429" else 500, parsed, outcome)
+    def of_error(status: int, error: Any, outcome: Any) -> Verdict:
+        return real(status if status != 429 or error.code == "429" else 500, error, outcome)
 
     patch.setattr(reading, "_of_error", of_error)
 

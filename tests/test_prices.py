@@ -32,7 +32,7 @@ def written(tmp_path: Path, table: object) -> Path:
 def test_a_known_model_has_a_price_with_its_source_and_date() -> None:
     found = price(OPENAI, "gpt-4o-mini", when=WHEN)
     assert found is not None
-    assert (found.input_per_million, found.output_per_million) == (Decimal("0.15"), Decimal("0.6"))
+    assert (found.rates[0].input, found.rates[0].output) == (Decimal("0.15"), Decimal("0.6"))
     assert found.rates[0].cached_input == Decimal("0.075")
     assert found.source.startswith("genai-prices 0.2.")
     assert found.source.endswith(", for 2026-11-01")
@@ -167,7 +167,7 @@ def test_a_table_in_litellms_format_goes_before_the_published_prices(tmp_path: P
     assert set(table) == {"gpt-4o-mini", "groq/llama"}
     mine = price(OPENAI, "gpt-4o-mini", table=table)
     assert mine is not None
-    assert (mine.input_per_million, mine.source) == (Decimal("1.5"), "prices.json, 2026-09-21")
+    assert (mine.rates[0].input, mine.source) == (Decimal("1.5"), "prices.json, 2026-09-21")
     llama = price("https://elsewhere.example/v1", "llama", preset="groq", table=table)
     assert cost(Usage(prompt_tokens=1000, completion_tokens=1000, cached_tokens=500), llama) == Decimal(
         "0.00111"

@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import time
 from typing import Any
 
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchllm.errors import UsageError
+from batchllm.job import Job
 from batchllm.records import Answer, ChatRequest
 from batchllm.request import RequestBuilder, Skipped, Unsendable, answer_spec, reask, request_key
 from batchllm.source.jsonl import WrittenNumber
@@ -59,6 +61,40 @@ def test_the_three_tasks_make_the_requests_of_the_reference_document() -> None:
         assert "Hello" in body["messages"][1]["content"]
         found[name] = (body["temperature"], body["max_tokens"])
     assert found == {"summarize": (0.3, 150), "classify": (0.0, 10), "codegen": (0.2, 500)}
+
+
+def bodies_of_two_rows(job: Job) -> tuple[bytes, bytes]:
+    one, other = make_row(id="1", text="#one row"), make_row(id="2", text="#another, longer row")
+    builder = builder_of(job, one)
+    first, second = builder.build(one), builder.build(other)
+    assert isinstance(first, ChatRequest) and isinstance(second, ChatRequest)
+    return first.body, second.body
+
+
+@pytest.mark.parametrize("task", ["summarize", "classify", "codegen"])
+@pytest.mark.parametrize(
+    "settings_",
+    [
+        {},
+        {"system": "Be brief."},
+        {"schema": {"type": "object", "properties": {"a": {"type": "string"}}}, "preset": "deepseek"},
+    ],
+)
+def test_what_is_equal_for_all_rows_comes_before_the_rows_text(task: str, settings_: dict[str, Any]) -> None:
+    one, other = bodies_of_two_rows(make_job(template=load(task), **settings_))
+    equal = sum(
+        1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    )
+    for body, text in ((one, b"#one row"), (other, b"#another, longer row")):
+        assert body.index(text) == equal - len(b"#")
+        assert body[equal - len(b"#") :].startswith(text + b'"}],"max_tokens"')
+
+
+def test_what_a_row_adds_to_its_request_comes_last() -> None:
+    request = built(make_job(), TEXT)
+    again = reask(request, Answer(text="x", error="this is not JSON"))
+    messages_end = request.body.index(b'],"max_tokens"')
+    assert again.body.startswith(request.body[:messages_end] + b',{"role":"assistant"')
 
 
 def test_variables_and_system_of_the_job_go_into_the_template() -> None:
@@ -227,7 +263,7 @@ def test_an_endpoint_without_json_schema_gets_it_in_words() -> None:
     body = body_of(make_job(schema=CLOSED, preset="deepseek", model="deepseek-chat"), TEXT)
     assert body["response_format"] == {"type": "json_object"}
     assert [message["role"] for message in body["messages"]] == ["system", "system", "user"]
-    assert '"additionalProperties":false' in body["messages"][1]["content"]
+    assert '"additionalProperties":false' in body["messages"][0]["content"]
 
 
 def test_answer_spec_has_the_labels_and_the_schema_of_the_job() -> None:

@@ -234,3 +234,8 @@ def test_whatever_a_row_holds_nothing_is_raised(values: dict[str, Any]) -> None:
     builder = RequestBuilder(JOB, tuple(values), (), None)
     assert isinstance(builder.build(row), ChatRequest | Skipped | Unsendable)
     builder.reader(row)
+
+
+def test_a_variable_with_half_of_a_pair_does_not_stop_the_job() -> None:
+    row = make_row(task="codegen", text="x", language="\ud800")
+    assert isinstance(built(make_job(None), row), Unsendable)

@@ -10,7 +10,7 @@ MESSAGE = '[[messages]]\nrole = "user"\ncontent = "{{ text }}"\n'
 
 
 def filled(name: str, text: str = "The text.", **variables: object) -> list[str]:
-    renderer = Renderer(load(name), ("text",), "text", variables)
+    renderer = Renderer(load(name).with_variables(variables), ("text",), "text")
     return [message["content"] for message in renderer.messages(Row(0, 2, {"text": text}, []))]
 
 

@@ -9,7 +9,8 @@ from batchllm.errors import UsageError
 from batchllm.records import Row
 from batchllm.template import Renderer, RenderError, from_prompt, parse, text_column
 from batchllm.template.render import _concatenation
-from batchllm.template.sandbox import Sandbox, bounded, text_of
+from batchllm.template.sandbox import Sandbox, bounded
+from batchllm.template.values import to_text
 
 COLUMNS = ("id", "text", "Review Text", "größe", "n", "tags")
 VALUES: dict[str, Any] = {
@@ -39,7 +40,7 @@ def row(values: dict[str, Any] | None = None) -> Row:
 
 
 def prompt(source: str, values: dict[str, Any] | None = None, **variables: Any) -> str:
-    renderer = Renderer(from_prompt(source), COLUMNS, "text", variables)
+    renderer = Renderer(from_prompt(source).with_variables(variables), COLUMNS, "text")
     return renderer.messages(row(values))[1]["content"]
 
 
@@ -126,7 +127,7 @@ CELL = st.one_of(st.text(max_size=12), st.integers(), st.none(), st.booleans(), 
 def test_the_short_way_gives_what_jinja_gives(pieces: list[str], values: dict[str, Any]) -> None:
     variables = {"bullets": 3, "labels": ["a", "b"]}
     source = "".join(pieces)
-    renderer = Renderer(from_prompt("{{ id }}" + source), COLUMNS, "text", variables)
+    renderer = Renderer(from_prompt("{{ id }}" + source).with_variables(variables), COLUMNS, "text")
     _, fill = renderer._messages[1]
     assert fill is not None and fill.__qualname__.startswith(_concatenation.__name__)
     by_jinja = Sandbox().from_string("{{ id }}" + source)
@@ -255,7 +256,7 @@ metadata = {id = "{{ id }}"}
 
 
 def test_a_template_may_hold_examples_and_content_parts() -> None:
-    renderer = Renderer(parse(EXAMPLES, "mine"), COLUMNS, "text", {"bullets": 3})
+    renderer = Renderer(parse(EXAMPLES, "mine").with_variables({"bullets": 3}), COLUMNS, "text")
     first, second, third = renderer.messages(row())
     assert first == {"role": "user", "content": "one", "name": "ann"}
     assert second == {"role": "assistant", "content": "1"}
@@ -266,7 +267,7 @@ def test_a_template_may_hold_examples_and_content_parts() -> None:
 
 
 def test_parameters_read_columns_and_keep_their_kind() -> None:
-    renderer = Renderer(parse(EXAMPLES, "mine"), COLUMNS, "text", {"bullets": 3})
+    renderer = Renderer(parse(EXAMPLES, "mine").with_variables({"bullets": 3}), COLUMNS, "text")
     assert renderer.parameters(row()) == {
         "seed": 7,
         "max_tokens": 150,
@@ -282,13 +283,13 @@ def test_parameters_read_columns_and_keep_their_kind() -> None:
 
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "true", '"1"', "[1]"])
 def test_a_number_is_nothing_else(word: str) -> None:
-    renderer = Renderer(parse(EXAMPLES, "mine"), COLUMNS, "text", {"bullets": 3})
+    renderer = Renderer(parse(EXAMPLES, "mine").with_variables({"bullets": 3}), COLUMNS, "text")
     with pytest.raises(RenderError, match="not a number"):
         renderer.parameters(row({**VALUES, "n": word}))
 
 
-def test_text_of_leaves_text_alone() -> None:
-    assert text_of("{{ x }}\r\n") == "{{ x }}\r\n"
+def test_to_text_leaves_text_alone() -> None:
+    assert to_text("{{ x }}\r\n") == "{{ x }}\r\n"
 
 
 def rows(*values: dict[str, Any]) -> list[Row]:

@@ -98,14 +98,6 @@ def test_long_prose_is_counted_in_pieces_without_a_difference(sentence: str) -> 
     assert counter(text) == len(tokens._load("o200k_base").encode_ordinary(text))  # type: ignore[union-attr]
 
 
-def test_many_texts_are_counted_alike_on_any_number_of_threads() -> None:
-    counter = tokens.counter("gpt-4o")
-    texts = [ENGLISH * (20 + number % 7) for number in range(200)] + [""]
-    one_by_one = [counter(text) for text in texts]
-    assert [counter.count_many(texts, threads) for threads in (1, 2, 3, 300)] == [one_by_one] * 4
-    assert counter.count_many([], 4) == []
-
-
 def test_truncation_keeps_short_text_and_never_half_a_character() -> None:
     for text in (CHINESE * 20, RUSSIAN * 20, "😀" * 50, "🇩🇪🇫🇷" * 20, FAMILY * 20, "e\u0301" * 40):
         counter = tokens.counter("gpt-4")
@@ -152,7 +144,7 @@ def test_without_vocabularies_counts_are_estimates_that_say_so(monkeypatch: pyte
     counter = tokens.Counter(None, exact=True)
     assert (counter.exact, counter.encoding_name) == (False, None)
     assert counter(ENGLISH) == tokens.estimate(ENGLISH)
-    assert counter.count_many([ENGLISH, CHINESE]) == [tokens.estimate(ENGLISH), tokens.estimate(CHINESE)]
+    assert counter(CHINESE) == tokens.estimate(CHINESE)
     cut = counter.truncate(CHINESE * 20, 50)
     assert (CHINESE * 20).startswith(cut)
     assert 48 <= tokens.estimate(cut) <= 50

@@ -1,25 +1,21 @@
-"""Answers: how the bytes of a response become the columns of a row.
+"""Turns the bytes of a response into the columns of a row.
 
-Nothing here raises because of what an endpoint sent: whatever the bytes are, a row gets an ``Answer``, and
-what is wrong with it is the answer's ``error``.
+Nothing here raises because of what an endpoint sent: every response becomes an ``Answer``, and what is wrong with
+it is the answer's ``error``.
 """
 
 from batchllm.answer.code import code_block
 from batchllm.answer.fields import schema_of
 from batchllm.answer.label import Labels
-from batchllm.answer.problem import Problem, problem
-from batchllm.answer.reader import ASK_AGAIN, Reader, Spec, answer_columns
-from batchllm.answer.text import visible
+from batchllm.answer.reader import ASK_AGAIN, Reader, answer_columns
+from batchllm.answer.text import visible_text
 
 __all__ = [
     "ASK_AGAIN",
     "Labels",
-    "Problem",
     "Reader",
-    "Spec",
     "answer_columns",
     "code_block",
-    "problem",
     "schema_of",
-    "visible",
+    "visible_text",
 ]

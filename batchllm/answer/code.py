@@ -1,9 +1,9 @@
-"""The code of an answer: the content of its fenced block.
+"""Extracts the code of an answer: the content of its fenced block.
 
 Fences are CommonMark's: a line that begins with three or more backticks or tildes opens a block, a line of at
 least as many of the same closes it, and a block that nothing closes (an answer cut by ``max_tokens``) goes to
-the end. Of several blocks the longest is the code: the others are how to install it, run it, or what it prints.
-Blocks tagged as shell or output count only where there are no others.
+the end. The longest block is the code; the others usually show how to install or run it, or what it prints. Blocks
+tagged as shell or output count only if there are no others.
 """
 
 import re
@@ -15,7 +15,7 @@ _ASIDE = frozenset(
 
 
 def code_block(text: str) -> str:
-    """The code in the answer; the whole answer where no block is fenced."""
+    """Returns the code in the answer; the whole answer where no block is fenced."""
     blocks = fenced_blocks(text)
     if not blocks:
         text = text.strip()
@@ -26,7 +26,7 @@ def code_block(text: str) -> str:
 
 
 def fenced_blocks(text: str) -> list[tuple[str, str]]:
-    """Tag (lower case) and content of each fenced block, in order."""
+    """Returns tag (lower case) and content of each fenced block, in order."""
     blocks: list[tuple[str, str]] = []
     position = 0
     while opening := _OPENING.search(text, position):
@@ -45,5 +45,5 @@ def fenced_blocks(text: str) -> list[tuple[str, str]]:
 
 
 def _dedented(content: str, width: int) -> str:
-    """Without the indentation of the fence, as in a block within a list."""
+    """Removes the indentation of the fence, for a block within a list."""
     return re.sub(rf"^[ \t]{{1,{width}}}", "", content, flags=re.MULTILINE) if width else content

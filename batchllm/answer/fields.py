@@ -1,4 +1,4 @@
-"""The short form of a schema, as the ``llm`` tool has it::
+"""Parses the short form of a schema, as the ``llm`` tool has it::
 
     topic, urgent bool, score float: from 0 to 1
 
@@ -6,18 +6,17 @@ Fields are separated by commas or, where there are several lines, by line ends; 
 (``str`` unless given, ``int``, ``float``, ``bool``) and, after a colon, a description.
 """
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from batchllm.errors import UsageError
+from batchllm.errors import UsageError, did_you_mean
 
 _TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 _NAMES = {**_TYPES, "string": "string", "integer": "integer", "number": "number", "boolean": "boolean"}
 
 
 def schema_of(value: Mapping[str, Any] | str) -> Mapping[str, Any]:
-    """A JSON Schema from what a user may give: the schema itself, or the short form.
+    """Returns the JSON Schema of what a user gives: the schema itself, or the short form.
 
     Raises:
         UsageError: It is neither.
@@ -32,10 +31,9 @@ def schema_of(value: Mapping[str, Any] | str) -> Mapping[str, Any]:
             continue
         name, kind = words[0], words[1] if len(words) > 1 else "str"
         if len(words) > 2 or kind not in _NAMES:
-            near = difflib.get_close_matches(kind, _NAMES, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
             raise UsageError(
-                f"--schema: {field.strip()!r} is not a name and a type{hint}; the types are {', '.join(_TYPES)}"
+                f"--schema: {field.strip()!r} is not a name and a type{did_you_mean(kind, _NAMES)}; "
+                f"the types are {', '.join(_TYPES)}"
             )
         if name in properties:
             raise UsageError(f"--schema: the field {name} is there twice")

@@ -1,26 +1,26 @@
-"""One label out of an answer, or none: a wrong label costs more than a missing one.
+"""Finds the one label that an answer names, or none: a wrong label costs more than a missing one.
 
-Models answer ``Positive.``, ``**Positive**``, ``情感：积极``, ``{"label": "positive"}`` or a sentence. The
-readings go from the surest to the least sure, and the first that finds exactly one label counts:
+Models answer ``Positive.``, ``**Positive**``, ``情感：积极``, ``{"label": "positive"}`` or a sentence. The rules
+below are tried from the safest to the least safe, and the first that finds a label decides:
 
-1. The whole answer is a label, but for quotes, emphasis and punctuation around it.
-2. The answer is JSON, and its ``label`` (or the only value that is a label) says it.
-3. A segment (a line, a sentence, what follows a colon) is a label and nothing else; one that is announced
-   (``Label: …``, ``情感：…``) goes before one that only stands alone.
+1. The whole answer is a label, apart from quotes, emphasis and punctuation around it.
+2. The answer is JSON, and its ``label``, or its only value that is a label, names it.
+3. A segment (a line, a sentence, the text after a colon) is a label and nothing else. A segment that is announced
+   (``Label: …``, ``情感：…``) wins over one that only stands alone.
 4. One label is emphasised where several are mentioned.
 5. One label is mentioned at all, as a whole word, and is not denied (``not positive``, ``不积极``).
 
-Two different labels in the first reading that finds any are no label. Upper and lower case, full and half
-width are alike. A label that is part of another (``neg``, ``A`` and ``A+``) never answers for it. The usual words for
-sentiments are read in English and Chinese, whichever of both the labels are in.
+If that rule finds two different labels, the answer has none. Case and full or half width make no difference. A
+label that is part of another (``neg``, ``A`` and ``A+``) never stands for it. The usual words for sentiments are
+understood in English and Chinese, whichever language the labels are in.
 """
 
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
-from batchllm.answer.text import parse_json
 from batchllm.errors import UsageError
+from batchllm.exact import parse_json
 
 _MAX_READ = 20_000
 _AROUND = " \t\r\n*_`~\"'“”‘’«»「」『』《》〈〉【】()[]{}<>.。,、;:!?•·–—→|\\"
@@ -49,7 +49,7 @@ _UNSPACED = "぀-ヿ㐀-鿿豈-﫿가-힯฀-໿က-႟ក-៿"
 
 
 def _full(text: str) -> str:
-    """Half and full width as one, case kept."""
+    """Returns the text with full-width characters as half-width ones; keeps case."""
     return unicodedata.normalize("NFKC", text).replace("’", "'")
 
 
@@ -57,10 +57,10 @@ class Labels:
     """Finds one of some labels in an answer.
 
     Args:
-        labels: As ``find`` shall spell them.
+        labels: Spelled as ``find`` returns them.
 
     Raises:
-        UsageError: There are none, or two that only case or width tells apart.
+        UsageError: There are none, or two differ in case or width only.
     """
 
     def __init__(self, labels: Sequence[str]) -> None:
@@ -83,7 +83,7 @@ class Labels:
         self._single = {_full(label).strip(): label for label in labels if len(_full(label).strip()) == 1}
 
     def find(self, text: str) -> str | None:
-        """The label that the text says, spelled as it was given; ``None`` where it says none or several."""
+        """Returns the label that the text names, spelled as given; ``None`` where it names none or several."""
         found = self._exact.get(text)
         if found is not None:
             return found
@@ -100,7 +100,7 @@ class Labels:
         return labels.pop() if len(labels) == 1 else None
 
     def _alone(self, plain: str) -> str | None:
-        """The label that a text is, apart from what stands around it."""
+        """Returns the label that a text consists of, apart from what surrounds it."""
         found = self._whole.get(plain)
         if found is None:
             stripped = plain.strip(_AROUND)
@@ -124,7 +124,7 @@ class Labels:
         yield from named or (label for _, label in found if label)
 
     def _segments(self, plain: str) -> Iterator[tuple[bool, str]]:
-        """Each segment that is a label alone, and whether it is announced."""
+        """Yields each segment that is only a label, and whether it is announced."""
         before = ""
         parts = _BETWEEN.split(plain)
         for segment, end in zip(parts[::2], [*parts[1::2], ""], strict=True):
@@ -158,7 +158,7 @@ class Labels:
 
 
 def _word(label: str) -> str:
-    """A pattern for the label as a whole word, at whichever of its ends the script separates words."""
+    """Returns a pattern for the label as a whole word, at each end where the script separates words."""
     pattern = re.escape(label)
     if re.match(rf"[\w+#](?<![{_UNSPACED}])", label):
         pattern = rf"(?<!(?![{_UNSPACED}])\w)(?<!\w-)(?<!\d[.,]){pattern}"

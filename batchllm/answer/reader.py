@@ -1,27 +1,28 @@
-"""Responses read into answers.
+"""Reads responses into answers.
 
-A 2xx is an answer only if its body is a JSON object with a choice and without an error; what a choice says is
-then a text, a label, code or data. What an endpoint means to say in other ways (another type, a missing name)
-is an empty cell, never a failure, unless there is nothing to put into the row at all.
+A 2xx is an answer only if its body is a JSON object with a choice and without an error. The choice is then read as
+text, a label, code or data. A field that is missing or has another type becomes an empty cell; the row fails only
+if there is nothing to put into it.
 """
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from batchllm.answer.code import code_block
-from batchllm.answer.problem import error_object, problem, reason_of
-from batchllm.answer.text import content_text, parse_json, visible
+from batchllm.answer.text import content_text, visible_text
+from batchllm.error_body import ErrorBody, error_in, read_error
 from batchllm.errors import UsageError
+from batchllm.exact import parse_json
 from batchllm.printable import one_line
-from batchllm.records import Answer, Usage
+from batchllm.records import Answer, AnswerSpec, Usage
 
 if TYPE_CHECKING:
     from batchllm.answer.schema import Schema
 
 log = logging.getLogger("batchllm.answer")
 
-# Reasons of answers that the model may get right when it is told what was wrong.
+# Failures that a re-ask with the validator's message can correct.
 ASK_AGAIN = frozenset({"not_json", "schema"})
 _MAX_COUNT = 2**53
 _NO_USAGE = Usage()
@@ -29,28 +30,8 @@ _NO_USAGE = Usage()
 Reading = tuple[Mapping[str, Any], str | None, str | None]  # columns, error, reason
 
 
-class Spec(Protocol):
-    """How an answer is read: what ``template.AnswerSpec`` says."""
-
-    @property
-    def column(self) -> str:
-        """Name of the answer column."""
-
-    @property
-    def read(self) -> str:
-        """``text``, ``label``, ``code`` or ``json``."""
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The labels, for ``label``."""
-
-    @property
-    def schema(self) -> Mapping[str, Any] | str | None:
-        """The schema, for ``json``."""
-
-
-def answer_columns(spec: Spec) -> tuple[str, ...]:
-    """The columns that an answer fills: one, or those of the schema's fields."""
+def answer_columns(spec: AnswerSpec) -> tuple[str, ...]:
+    """Returns the columns that an answer fills: one, or one for each field of the schema."""
     return (_schema(spec).fields if spec.read == "json" and spec.schema else ()) or (spec.column,)
 
 
@@ -58,13 +39,13 @@ class Reader:
     """Reads responses as one kind of answer.
 
     Args:
-        spec: How, and into which column.
+        spec: What kind, and into which column.
 
     Raises:
-        UsageError: The labels or the schema cannot be used, or there is no such way of reading.
+        UsageError: The labels or the schema cannot be used, or the kind is unknown.
     """
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: AnswerSpec) -> None:
         self._column = spec.column
         self._plain = spec.read == "text"
         self._read: Callable[[str, str | None], Reading]
@@ -86,7 +67,7 @@ class Reader:
             )
 
     def read(self, status: int, body: bytes) -> Answer:
-        """The answer in a response; never raises, whatever the bytes are.
+        """Reads the answer in a response; never raises.
 
         Args:
             status: HTTP status.
@@ -94,16 +75,16 @@ class Reader:
         """
         try:
             return self._answer(status, body)
-        except Exception as trouble:  # noqa: BLE001 - a paid reply must never stop its job, in no run
+        except Exception as trouble:  # noqa: BLE001 - a paid reply must never stop its job
             log.warning("a reply with status %s cannot be read: %r", status, trouble)
             what = type(trouble).__name__
             return Answer(error=f"the response cannot be read ({what})", reason="unreadable")
 
     def _answer(self, status: int, body: bytes) -> Answer:
         if not 200 <= status < 300:
-            found = problem(status, body)
-            code = f" ({found.code})" if found.code and found.code not in found.message else ""
-            return Answer(error=f"HTTP {status}: {found.message}{code}", reason=reason_of(status, found))
+            found = read_error(body)
+            said = _said(found) or f"HTTP {status} without a message"
+            return Answer(error=f"HTTP {status}: {said}", reason=found.row_fault(status) or f"http_{status}")
         try:
             data = parse_json(body)
         except ValueError:
@@ -116,58 +97,49 @@ class Reader:
 
     def _of_object(self, data: dict[str, Any]) -> Answer:
         usage = _usage(data.get("usage"))
-        model, identity, created = data.get("model"), data.get("id"), data.get("created")
-        model = model if isinstance(model, str) else None
-        identity = identity if isinstance(identity, str) else None
-        created = _count(int(created) if type(created) is float and abs(created) < _MAX_COUNT else created)
+        created = data.get("created")
         choices = data.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
-        fault = data.get("error")
-        if not fault and isinstance(choice, dict):
-            fault = choice.get("error")
-        text, finish, calls = "", None, None
-        columns: Mapping[str, Any] = {}
-        error: str | None
-        reason: str | None
+        fault = data.get("error") or (choice.get("error") if isinstance(choice, dict) else None)
         if fault:
-            error, reason = _endpoint_error({"error": fault})
-        elif not isinstance(choice, dict):
-            error, reason = "the response has no choices", "no_choices"
+            found = error_in({"error": fault})
+            said = _said(found) or "an error without a message"
+            error = f"the endpoint answered with an error: {said}"
+            answer = Answer(error=error, reason=found.row_fault(200) or "error")
+        elif isinstance(choice, dict):
+            answer = self._of_choice(choice, usage)
         else:
-            finish = choice.get("finish_reason")
-            finish = finish if isinstance(finish, str) else None
-            text, calls, (columns, error, reason) = self._of_choice(choice, finish, usage)
-        return Answer(columns, text, finish, usage, model, identity, created, calls, error, reason)
+            answer = Answer(error="the response has no choices", reason="no_choices")
+        return answer._replace(
+            usage=usage,
+            model=_string(data.get("model")),
+            response_id=_string(data.get("id")),
+            created=_count(int(created) if type(created) is float and abs(created) < _MAX_COUNT else created),
+        )
 
-    def _of_choice(
-        self, choice: dict[str, Any], finish: str | None, usage: Usage
-    ) -> tuple[str, list[dict[str, Any]] | None, Reading]:
+    def _of_choice(self, choice: dict[str, Any], usage: Usage) -> Answer:
+        finish = _string(choice.get("finish_reason"))
         message = choice.get("message")
         if not isinstance(message, dict):
             message = {"content": choice.get("text")}  # the older completions
         content = content_text(message.get("content"))
-        text = visible(content)
+        text = visible_text(content)
         calls = _calls(message)
+        reading: Reading
         if finish == "error":
-            return (
-                text,
-                calls,
-                ({}, "the endpoint says that it failed while answering (finish_reason error)", "error"),
-            )
-        if text:
-            return text, calls, self._read(text, finish)
-        refusal = _refusal(message)
-        if refusal is not None:
-            return text, calls, ({}, f"the model refused: {one_line(refusal)}", "refusal")
-        if finish == "content_filter":
-            return (
-                text,
-                calls,
-                ({}, "the content filter of the endpoint removed the answer", "content_filter"),
-            )
-        if calls:
-            return text, calls, ({self._column: ""} if self._plain else {}, None, None)
-        return text, calls, ({}, *_nothing(message, content, finish, usage))
+            reading = {}, "the endpoint says that it failed while answering (finish_reason error)", "error"
+        elif text:
+            reading = self._read(text, finish)
+        elif (refusal := _refusal(message)) is not None:
+            reading = {}, f"the model refused: {one_line(refusal)}", "refusal"
+        elif finish == "content_filter":
+            reading = {}, "the content filter of the endpoint removed the answer", "content_filter"
+        elif calls:
+            reading = {self._column: ""} if self._plain else {}, None, None
+        else:
+            reading = {}, *_nothing(message, content, finish, usage)
+        columns, error, reason = reading
+        return Answer(columns, text, finish, tool_calls=calls, error=error, reason=reason)
 
     def _as_text(self, text: str, finish: str | None) -> Reading:
         return {self._column: text}, None, None
@@ -198,20 +170,16 @@ class Reader:
         return {self._column: value}, None, None
 
 
-def _schema(spec: Spec) -> "Schema":
-    from batchllm.answer.schema import Schema  # jsonschema takes a tenth of a second to load
+def _schema(spec: AnswerSpec) -> "Schema":
+    from batchllm.answer.schema import Schema  # loads jsonschema
 
     return Schema(spec.schema or {})
 
 
-def _endpoint_error(data: dict[str, Any]) -> tuple[str, str]:
-    found = error_object(data)
-    reason = reason_of(200, found)
-    code = f" ({found.code})" if found.code and found.code not in found.message else ""
-    return (
-        f"the endpoint answered with an error: {found.message}{code}",
-        "error" if reason == "http_200" else reason,
-    )
+def _said(found: ErrorBody) -> str:
+    """Returns an error's message on one line, its code behind it."""
+    message, code = one_line(found.message), one_line(found.code)
+    return f"{message} ({code})".strip() if code and code not in message else message
 
 
 def _refusal(message: dict[str, Any]) -> str | None:
@@ -227,7 +195,7 @@ def _refusal(message: dict[str, Any]) -> str | None:
 
 
 def _nothing(message: dict[str, Any], content: str, finish: str | None, usage: Usage) -> tuple[str, str]:
-    """Why there is neither text nor a tool call."""
+    """Returns the error and reason of an answer with neither text nor tool calls."""
     reasoned = (
         usage.reasoning_tokens
         or content.strip()
@@ -268,6 +236,10 @@ def _usage(usage: Any) -> Usage:
             prompt.get("cached_tokens") if isinstance(prompt, dict) else usage.get("prompt_cache_hit_tokens")
         ),
     )
+
+
+def _string(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _count(value: Any) -> int | None:

@@ -1,4 +1,4 @@
-"""Answers that are data: JSON found in a text and held against a JSON Schema (Draft 2020-12)."""
+"""Finds the JSON in an answer and validates it against a JSON Schema (Draft 2020-12)."""
 
 import json
 import re
@@ -12,8 +12,8 @@ from referencing.exceptions import Unresolvable
 
 from batchllm.answer.code import fenced_blocks
 from batchllm.answer.fields import schema_of
-from batchllm.answer.text import parse_json
 from batchllm.errors import UsageError
+from batchllm.exact import parse_json
 
 _MAX_WORDS = 200
 
@@ -23,7 +23,7 @@ class NotJson(ValueError):
 
 
 def json_in(text: str) -> Any:
-    """The JSON value of an answer: the whole text, its fenced block, or the first object within it.
+    """Returns the JSON value of an answer: the whole text, its fenced block, or the first object within it.
 
     Raises:
         NotJson: There is none.
@@ -48,7 +48,7 @@ def json_in(text: str) -> Any:
 
 
 class Schema:
-    """Holds answers against a schema.
+    """Validates answers against a schema.
 
     Args:
         schema: A JSON Schema or the short form.
@@ -76,7 +76,7 @@ class Schema:
         self._validator = Draft202012Validator(document, registry=Registry())
 
     def fault(self, value: Any) -> str | None:
-        """What is wrong with a value, in the validator's words and short; ``None`` where it is valid."""
+        """Returns the validator's message about a value, shortened; ``None`` where the value is valid."""
         try:
             error = best_match(self._validator.iter_errors(value))
         except (Unresolvable, RecursionError, ArithmeticError, re.error) as failure:

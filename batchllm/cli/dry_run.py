@@ -9,9 +9,10 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlencode
 
+from batchllm import presets
 from batchllm.cli.terminal import compact_or_unknown, counts, dollars, duration, price_text
 from batchllm.errors import UsageError
 from batchllm.printable import json_escape, printable
@@ -129,26 +130,18 @@ def curl(job: "Job", found: "Survey") -> str:
 
 
 def url(endpoint: "Endpoint", request: "ChatRequest") -> str:
-    """The URL of the request."""
-    base = endpoint.base_url or "http://127.0.0.1:8080/v1"  # of `batchllm simulate --port 8080`
-    if endpoint.azure_api_version is None:
-        return f"{base.rstrip('/')}/chat/completions"
-    root = base.rstrip("/") if "/openai" in base else f"{base.rstrip('/')}/openai"
-    version = urlencode({"api-version": endpoint.azure_api_version})
-    return f"{root}/deployments/{quote(request.model)}/chat/completions?{version}"
+    """Where the request goes."""
+    if not endpoint.base_url:  # the simulator that `batchllm simulate` starts
+        endpoint = replace(endpoint, base_url="http://127.0.0.1:8080/v1")
+    return presets.chat_url(endpoint, request.model)
 
 
 def _headers(endpoint: "Endpoint") -> Iterator[str]:
-    from batchllm import presets
-
+    """Yields the headers as arguments for a shell; secrets are variables."""
     yield shlex.quote("Content-Type: application/json")
-    key = presets.load(endpoint.preset).key_variable or "OPENAI_API_KEY"
-    name = "Authorization: Bearer" if endpoint.azure_api_version is None else "api-key:"
-    yield f'"{name} ${key}"'
-    if endpoint.organization:
-        yield shlex.quote(f"OpenAI-Organization: {endpoint.organization}")
-    if endpoint.project:
-        yield shlex.quote(f"OpenAI-Project: {endpoint.project}")
+    key = f"${presets.load(endpoint.preset).key_variable or 'OPENAI_API_KEY'}"
+    for header, value in presets.auth_headers(replace(endpoint, api_key=key)).items():
+        yield f'"{header}: {value}"' if value.endswith(key) else shlex.quote(f"{header}: {value}")
     for header, value in endpoint.headers.items():
         if _SECRET.search(header):
             variable = re.sub(r"\W", "_", header).upper()

@@ -1,8 +1,9 @@
-"""The only door to the endpoint, and the only importer of ``openai``: chat requests, files, batches, models.
+"""All traffic with an endpoint, and the only importer of ``openai``: chat requests, files, batches, models.
 
-``batchllm.client.batches`` stands apart, because it loads the SDK, which single requests can do without.
+``batchllm.client.batches`` is not imported here, because it loads the SDK, which chat requests do without.
 """
 
-from batchllm.client.chat import MAX_BODY_BYTES, Client, proxy_of
+from batchllm.client.chat import MAX_BODY_BYTES, Client
+from batchllm.client.connection import proxy_of
 
 __all__ = ["MAX_BODY_BYTES", "Client", "proxy_of"]

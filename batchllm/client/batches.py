@@ -1,9 +1,8 @@
-"""Files and batches of an endpoint: each call once, its answer as data, its failure as a verdict.
+"""Calls for files and batches: each is made once, returns data, and raises ``CallFailed`` with a verdict.
 
-Nothing is tried again here, and nothing is held whole in memory. Answers are read from their JSON, not from the
-SDK's models, because compatibles differ: statuses in capitals, file ids that are an empty string, counts that
-are missing. A batch is found again by the name in its metadata or, where an endpoint keeps no metadata, by the
-file that it was made of.
+Nothing is retried here, and no file is held in memory. Replies are read as JSON and not by the SDK's models, because
+endpoints differ: statuses in upper case, empty file ids, missing counts. A batch is found again by the name in its
+metadata or, where an endpoint keeps no metadata, by its input file.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,21 +17,21 @@ from batchllm.records import Failure, FailureKind, Paid, Response
 from batchllm.retry import Verdict, classify
 
 NAME = "batchllm"
-"""The key of a batch's metadata that holds our name for it."""
+"""The key of a batch's metadata that holds the name that batchllm gives it."""
 
 PAGE = 100
 SLACK_S = 86_400.0
-"""How much older than its intent a file may look before a search for it gives up: clocks differ."""
+"""A search for a file ends at files this much older than its intent; the slack covers clock differences."""
 
 FINAL = frozenset({"completed", "failed", "expired", "cancelled"})
 _OTHER_SPELLINGS = {"canceled": "cancelled", "canceling": "cancelling", "timeout_exceeded": "expired"}
 
 
 class CallFailed(Exception):
-    """A call brought no success.
+    """A call failed.
 
     Attributes:
-        verdict: What that means, as for a chat request; ``disposition`` ``UNKNOWN``: it may have worked all the same.
+        verdict: The verdict, as for a chat request; with ``UNKNOWN`` the call may have succeeded.
         status: HTTP status; ``None`` where no HTTP answer came.
     """
 
@@ -44,13 +43,13 @@ class CallFailed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteBatch:
-    """A batch as the endpoint shows it.
+    """A batch as the endpoint reports it.
 
     Attributes:
-        id: The endpoint's name for it.
+        id: The endpoint's id.
         status: In lower case, as OpenAI spells it.
-        name: Our name for it, from its metadata; ``None`` where the endpoint keeps none.
-        input_file_id: The file that it was made of.
+        name: The name that batchllm gave it, from its metadata; ``None`` where the endpoint keeps none.
+        input_file_id: Its file of requests.
         output_file_id, error_file_id: Files of results; ``None`` where there is none.
         total, completed, failed: Its ``request_counts``; ``None`` where it has none.
         errors: Why validation failed: the objects of ``errors.data``.
@@ -69,12 +68,12 @@ class RemoteBatch:
 
     @property
     def is_final(self) -> bool:
-        """Whether it will not change any more."""
+        """Returns whether the status is final."""
         return self.status in FINAL
 
 
 class BatchApi:
-    """The calls that a batch needs; every one raises ``CallFailed``.
+    """The calls that a batch needs; each raises ``CallFailed``.
 
     Args:
         sdk: The SDK's client, its retries off.
@@ -84,7 +83,7 @@ class BatchApi:
         self._sdk = sdk
 
     async def upload(self, file: IO[bytes], filename: str) -> str:
-        """Uploads a file of requests from its beginning, in pieces; returns the file's id."""
+        """Uploads a file of requests in pieces; returns the file's id."""
         file.seek(0)
         data = await _json_of(
             lambda: self._sdk.files.with_raw_response.create(file=(filename, file), purpose="batch")
@@ -92,7 +91,7 @@ class BatchApi:
         return str(_field(data, "id", self._sdk))
 
     async def create(self, file_id: str, *, endpoint: str, window: str, name: str) -> RemoteBatch:
-        """Creates a batch that carries a name."""
+        """Creates a batch with a name in its metadata."""
         data = await _json_of(
             lambda: self._sdk.batches.with_raw_response.create(
                 input_file_id=file_id,
@@ -104,21 +103,21 @@ class BatchApi:
         return self._remote(data)
 
     async def retrieve(self, batch_id: str) -> RemoteBatch:
-        """How a batch is now; ``CallFailed.status`` is 404 where there is none."""
+        """Returns the current state of a batch; ``CallFailed.status`` is 404 where there is none."""
         return self._remote(await _json_of(lambda: self._sdk.batches.with_raw_response.retrieve(batch_id)))
 
     async def cancel(self, batch_id: str) -> RemoteBatch:
-        """Asks a batch to stop."""
+        """Requests the cancellation of a batch."""
         return self._remote(await _json_of(lambda: self._sdk.batches.with_raw_response.cancel(batch_id)))
 
     async def find(self, name: str, file_id: str | None) -> RemoteBatch | None:
-        """The batch that carries a name, or was made of a file; ``None`` where there is none.
+        """Returns the batch with a name or an input file; ``None`` where there is none.
+
+        The whole list is searched, because a batch that is missed would be created and billed twice.
 
         Args:
-            name: Our name for it.
-            file_id: The file; uploaded for this batch alone.
-
-        The whole list is looked through, because a batch that is overlooked would be made and paid twice.
+            name: The name in its metadata.
+            file_id: Its input file, which no other batch has.
         """
         async for data in self._pages(self._sdk.batches.with_raw_response.list):
             found = self._remote(data)
@@ -127,7 +126,7 @@ class BatchApi:
         return None
 
     async def find_file(self, filename: str, since: float) -> tuple[str, int | None] | None:
-        """Id and size of the file of that name that was uploaded for batches; ``None`` where there is none."""
+        """Returns id and size of a file that was uploaded for batches; ``None`` where there is none."""
         async for data in self._pages(self._sdk.files.with_raw_response.list, purpose="batch"):
             if data.get("filename") == filename:
                 return str(data.get("id")), _count(data.get("bytes"))
@@ -141,7 +140,7 @@ class BatchApi:
         await _json_of(lambda: self._sdk.files.with_raw_response.delete(file_id))
 
     async def has_file(self, file_id: str) -> bool:
-        """Whether the endpoint has a file."""
+        """Returns whether the endpoint has a file."""
         try:
             await _json_of(lambda: self._sdk.files.with_raw_response.retrieve(file_id))
         except CallFailed as failed:
@@ -151,7 +150,7 @@ class BatchApi:
         return True
 
     async def download(self, file_id: str, to: IO[bytes]) -> int:
-        """Writes a file's content into another, in pieces; returns its size."""
+        """Downloads a file in pieces into another; returns its size."""
         to.seek(0)
         to.truncate()
         try:
@@ -165,7 +164,7 @@ class BatchApi:
     async def _pages(
         self, listed: Callable[..., Awaitable[Any]], **more: Any
     ) -> AsyncIterator[dict[str, Any]]:
-        """Every object of a list, newest first where the endpoint sorts as OpenAI does."""
+        """Yields every object of a list, newest first where the endpoint sorts as OpenAI does."""
         while True:
             page = await _json_of(lambda more=more: listed(limit=PAGE, **more))  # type: ignore[misc]
             objects = page.get("data") if isinstance(page, dict) else page
@@ -206,7 +205,7 @@ class BatchApi:
 
 
 async def _json_of(call: Callable[[], Awaitable[Any]]) -> Any:
-    """What a call answered, as data."""
+    """Returns the JSON of a call's reply; ``None`` where it is not JSON."""
     try:
         reply = await call()
     except openai.APIError as error:
@@ -218,7 +217,7 @@ async def _json_of(call: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def _failed(error: Exception) -> CallFailed:
-    """A failure, read as a chat request's would be; no answer to a call that had left means: not known."""
+    """Classifies a failure as a chat request's; a call that was sent and has no reply may have succeeded."""
     if isinstance(error, openai.APIStatusError):
         headers = {name.lower(): value for name, value in error.response.headers.items()}
         response = Response(error.status_code, headers, error.response.content, 0.0)

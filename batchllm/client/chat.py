@@ -1,26 +1,23 @@
-"""Chat requests: one out as bytes, one outcome back as data.
+"""Sends chat requests over aiohttp; every outcome is data.
 
-The OpenAI SDK decides everything about a request but its transport: URL, authentication, headers, error
-classes, files and batches are its own. Its transport costs 1 to 4 ms of CPU a request, so chat requests
-leave over aiohttp instead, which is also the SDK's optional transport, with the URL and the headers that the
-SDK would give them. The SDK itself is loaded by what needs it: models, files, batches, error classes.
+The OpenAI SDK's transport costs 1 to 4 ms of CPU a request, so chat requests go out over aiohttp, with the URL
+and headers that the SDK would send. Models, files and batches are the SDK's.
 """
 
 import asyncio
 import errno
 import os
-import ssl
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 import aiohttp
 from yarl import URL
 
+from batchllm import presets
+from batchllm.client.connection import chat_headers, proxy_of, sdk_client, ssl_context
 from batchllm.client.deadlines import Deadlines
-from batchllm.client.head import head_of
+from batchllm.error_body import read_error
 from batchllm.errors import Unavailable, UsageError
 from batchllm.records import ChatRequest, Endpoint, Failure, FailureKind, Paid, Response
 
@@ -32,14 +29,6 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 16 * 1024 * 1024
 KEEP_ALIVE_S = 60.0
 CONNECT_TIMEOUT_S = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Route:
-    """Where a model's chat requests go, in a session whose headers are those that the SDK gives them."""
-
-    url: URL
-    session: aiohttp.ClientSession
 
 
 class Client:
@@ -57,31 +46,27 @@ class Client:
         self.endpoint = endpoint
         self._timeout_s = timeout_s
         self._deadlines = Deadlines(timeout_s)
-        self._routes: dict[str, _Route] = {}
-        self._connector: aiohttp.TCPConnector | None = None
+        self._urls: dict[str, URL] = {}
+        self._session: aiohttp.ClientSession | None = None
         self._sdk: openai.AsyncOpenAI | None = None
         self._proxy = proxy_of(endpoint.base_url)
 
     async def __aenter__(self) -> "Client":
-        secure = urlsplit(self.endpoint.base_url).scheme == "https" or self._proxy is not None
-        context = _ssl_context() if secure else True
-        self._connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=context)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._deadlines.close()
-        for route in self._routes.values():
-            await route.session.close()
-        if self._connector is not None:
-            await self._connector.close()
+        if self._session is not None:
+            await self._session.close()
         if self._sdk is not None:
             await self._sdk.close()
 
     async def send(self, request: ChatRequest) -> Response | Failure:
-        """Sends one chat request and reads its whole answer; every outcome is data, nothing is raised."""
-        route = self._routes.get(request.model) or await self._route(request.model)
+        """Sends one chat request and reads its whole answer. Every outcome is data; nothing is raised."""
+        session = self._session or self._open()
+        url = self._urls.get(request.model) or self.url(request.model)
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None, "requests are sent by tasks"
@@ -89,13 +74,11 @@ class Client:
         received: list[bytes] = []
         self._deadlines.begin(task, started)
         try:
-            reply = await route.session.post(
-                route.url, data=request.body, allow_redirects=False, proxy=self._proxy
-            )
+            reply = await session.post(url, data=request.body, allow_redirects=False, proxy=self._proxy)
             try:
                 whole = await _receive(reply.content, received)
             finally:
-                reply.close()  # to be used again where the whole answer was read, else for good
+                reply.close()  # keeps the connection only where the whole answer was read
             if not whole:
                 return _too_large(loop.time() - started, received)
             headers = {name.lower(): value for name, value in reply.headers.items()}
@@ -109,14 +92,26 @@ class Client:
         finally:
             self._deadlines.end(task)
 
-    async def error(self, outcome: Response | Failure) -> "openai.APIError":
-        """The SDK's own exception for an outcome that is not an answer, to be raised or chained."""
-        from batchllm.client.sdk import sdk_error_of
+    def _open(self) -> aiohttp.ClientSession:
+        secure = urlsplit(self.endpoint.base_url).scheme == "https" or self._proxy is not None
+        context = ssl_context() if secure else True
+        self._session = aiohttp.ClientSession(
+            headers=chat_headers(self.endpoint),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=context),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+        )
+        return self._session
 
-        return await sdk_error_of(self.endpoint, outcome)
+    def url(self, model: str) -> URL:
+        """Returns the URL of a model's chat requests."""
+        if model not in self._urls:
+            self._urls[model] = URL(presets.chat_url(self.endpoint, model))
+        return self._urls[model]
 
     async def models(self) -> list[str]:
-        """Names of the models that the endpoint lists.
+        """Returns the names of the models that the endpoint lists.
 
         Raises:
             UsageError: The endpoint refused the key or has no such URL.
@@ -127,7 +122,10 @@ class Client:
         try:
             return [model.id async for model in self.sdk.models.list()]
         except openai.APIStatusError as error:
-            raise UsageError(f"{self.endpoint.base_url} does not list its models: {error}") from error
+            said = " ".join(read_error(error.response.content).message.split())[:300] or "no explanation"
+            raise UsageError(
+                f"{self.endpoint.base_url} does not list its models: HTTP {error.status_code}: {said}"
+            ) from error
         except openai.APIConnectionError as error:
             raise Unavailable(
                 f"{self.endpoint.base_url} cannot be reached: {error.__cause__ or error}"
@@ -142,63 +140,14 @@ class Client:
 
     @property
     def sdk(self) -> "openai.AsyncOpenAI":
-        """The SDK itself, for what is not a chat request: models, files, batches. Its retries are off."""
+        """The SDK's client, for models, files and batches. Its retries are off."""
         if self._sdk is None:
-            from batchllm.client.sdk import sdk_client
-
             self._sdk = sdk_client(self.endpoint)
         return self._sdk
 
-    async def _route(self, model: str) -> _Route:
-        head = await head_of(self.endpoint, model)
-        if model not in self._routes:
-            session = aiohttp.ClientSession(
-                headers=head.headers,
-                connector=self._connector,
-                connector_owner=False,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-            )
-            self._routes[model] = _Route(URL(head.url, encoded=True), session)
-        return self._routes[model]
-
-
-def proxy_of(base_url: str) -> str | None:
-    """The proxy that the environment names for a URL; loopback is never proxied.
-
-    Raises:
-        UsageError: The environment asks for a SOCKS proxy, which the transport cannot speak.
-    """
-    parts = urlsplit(base_url)
-    host = parts.hostname or ""
-    if host in ("localhost", "::1") or host.startswith("127."):
-        return None
-    proxies = getproxies_environment()
-    if proxy_bypass_environment(host, proxies):
-        return None
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if not proxy:
-        return None
-    if "://" not in proxy:
-        proxy = f"http://{proxy}"
-    if urlsplit(proxy).scheme not in ("http", "https"):
-        scheme = urlsplit(proxy).scheme
-        raise UsageError(
-            f"the environment names a {scheme} proxy; set HTTPS_PROXY to an http:// proxy instead"
-        )
-    return proxy
-
-
-def _ssl_context() -> ssl.SSLContext:
-    """The SDK's: it knows ``SSL_CERT_FILE`` and brings its own certificates."""
-    import httpx2
-
-    return httpx2.create_ssl_context()
-
 
 async def _receive(content: aiohttp.StreamReader, received: list[bytes]) -> bool:
-    """Reads a body to its end; ``False`` where it is larger than an answer may be."""
+    """Reads a body to its end; returns ``False`` once it exceeds ``MAX_BODY_BYTES``."""
     size = 0
     while chunk := await content.readany():
         received.append(chunk)
@@ -217,7 +166,7 @@ def _too_large(latency_s: float, received: list[bytes]) -> Failure:
 
 
 def _failure(error: Exception, timeout_s: float, latency_s: float, partial: bytes) -> Failure:
-    """Reads the transport's exception; whether bytes of the request can have left decides ``paid``."""
+    """Maps the transport's exception; ``paid`` is ``MAYBE`` where bytes of the request can have been sent."""
     words = str(error) or type(error).__name__
     match error:
         case aiohttp.ClientConnectorDNSError():
@@ -244,7 +193,6 @@ def _failure(error: Exception, timeout_s: float, latency_s: float, partial: byte
 
 
 def _no_connection(error: Exception, words: str) -> str:
-    """Why no connection came about: the system's own word for it where there is one."""
     if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
         number = error.os_error.errno
         if number is not None and number in errno.errorcode:

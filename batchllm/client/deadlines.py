@@ -1,10 +1,9 @@
 """Deadlines of many attempts with one timer.
 
-All attempts have the same time, so the one that began first ends first: one timer for the oldest is enough, where
-a timer an attempt costs a tenth of what sending a request costs.
+All attempts have the same timeout, so the oldest expires first and one timer is enough.
 
-An attempt that is late has its task cancelled. That is safe only because an attempt is in the book exactly while
-its task waits inside ``send``: the cancellation is delivered there, and nowhere else.
+The task of a late attempt is cancelled. This is safe because a task is registered only while it is inside ``send``,
+so the cancellation is delivered there and nowhere else.
 """
 
 import asyncio
@@ -14,7 +13,7 @@ class Deadlines:
     """Cancels the task of an attempt that takes longer than ``timeout_s``.
 
     Args:
-        timeout_s: Seconds that every attempt has.
+        timeout_s: Seconds of each attempt.
     """
 
     def __init__(self, timeout_s: float) -> None:
@@ -24,18 +23,18 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, task: "asyncio.Task[object]", now: float) -> None:
-        """An attempt begins in ``task``."""
+        """Registers an attempt in ``task``."""
         self._started[task] = now
         if self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_at(now + self._timeout_s, self._ring, loop)
 
     def end(self, task: "asyncio.Task[object]") -> None:
-        """The attempt in ``task`` is over."""
+        """Unregisters the attempt in ``task``."""
         self._started.pop(task, None)
 
     def was_late(self, task: "asyncio.Task[object]") -> bool:
-        """Whether the cancellation that ``task`` has just caught is ours alone; if so, it is taken back."""
+        """Returns whether the cancellation that ``task`` caught is only the deadline's; if so, undoes it."""
         if task not in self._late:
             return False
         self._late.discard(task)

@@ -23,7 +23,6 @@ from batchllm.records import Endpoint
 
 _MAX_KEY_FILE_BYTES = 65_536
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_KEY_HEADERS = frozenset({"authorization", "api-key", "x-api-key", "proxy-authorization"})
 _OWN_HEADERS = frozenset(
     {"host", "content-type", "content-length", "accept-encoding", "transfer-encoding", "connection"}
 )
@@ -133,8 +132,8 @@ def _own_url(preset: Preset, given: Given, environ: Mapping[str, str]) -> str:
             )
         given.sources["base_url"] = preset.base_url_variable
         return normalise(url, preset.base_url_variable)
-    if preset.name == presets.CUSTOM:
-        raise UsageError(f"--provider {presets.CUSTOM} needs --base-url URL")
+    if not preset.base_url and not preset.free:
+        raise UsageError(f"--provider {preset.name} needs --base-url URL")
     return preset.base_url
 
 
@@ -146,7 +145,7 @@ def _at(preset: Preset, url: str, *, by_url: bool = False) -> Place:
                 f"{url} names a deployment: give the resource alone ({url.partition('/openai')[0]}), "
                 "and the deployment as --model"
             )
-        url = url if "/openai" in url else f"{url}/openai"
+        url = presets.azure_root(url)
     return Place(preset, url, by_url)
 
 
@@ -244,9 +243,11 @@ def _headers(given: Given) -> dict[str, str]:
     headers = Given(given.layers[:reach], given.sources).merged("header")
     for name, value in headers.items():
         called = given.called("header")
-        if name.lower() in _KEY_HEADERS:
+        if name.lower() in (*presets.key_headers(), "proxy-authorization"):
+            provider = presets.key_headers().get(name.lower())
+            hint = f"; --provider {provider} sends it in this header" if provider else ""
             raise UsageError(
-                f"{called} {name}: a key comes from the environment or --api-key-file, never from here"
+                f"{called} {name}: a key comes from the environment or --api-key-file, never from here{hint}"
             )
         if name.lower() in _OWN_HEADERS or not _TOKEN.fullmatch(name):
             raise UsageError(f"{called} {name}: this cannot be set")

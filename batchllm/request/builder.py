@@ -1,12 +1,11 @@
-"""The one way from a row to the bytes that are sent."""
+"""Makes the bytes that are sent out of a row."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from hashlib import sha256
 from typing import Any
 
-from batchllm import presets, prices, tokens
+from batchllm import presets, prices
 from batchllm.answer import Reader, answer_columns
 from batchllm.errors import UsageError
 from batchllm.exact import loads
@@ -14,12 +13,11 @@ from batchllm.job import Job
 from batchllm.records import ChatRequest, Row
 from batchllm.request.images import Media
 from batchllm.request.limits import LengthLimits
-from batchllm.request.messages import Messages, TokenCount, own_start, with_images
-from batchllm.request.outcome import InvalidRow, Skipped, Unsendable
-from batchllm.request.parameters import fitted, max_tokens, merged
-from batchllm.request.rows import RowTasks
+from batchllm.request.messages import TokenCount, with_images
+from batchllm.request.outcome import InvalidRow, Messages, RowRequest, Skipped, Unsendable, request_key
+from batchllm.request.parameters import fit_to_model, max_tokens, merge_layers
 from batchllm.request.spec import answer_spec, prepared, response_format, schema_in_words
-from batchllm.request.task import RowRequest, Task, image_cells
+from batchllm.request.tasks import RowTasks, Task, image_cells
 from batchllm.template import RenderError, builtin_names, dumps, text_column, to_json
 
 VISION_MAX_TOKENS = 300
@@ -34,9 +32,8 @@ class RequestBuilder:
         job: What to ask, of which model.
         columns: The columns of the input.
         sample: Some rows, to find the text column.
-        count: Counts the tokens of a text; ``None`` where nobody needs ``prompt_tokens``.
-        context_window: Tokens of a model's context, ``None`` where nobody knows; by default what is published.
-        truncate: Cuts a text to a number of tokens of a model.
+        count: Counts the tokens of a text; ``None`` where ``prompt_tokens`` is not needed.
+        context_window: Tokens of a model's context, ``None`` where unknown; by default the published one.
 
     Attributes:
         column: The text column; ``None`` where none is read.
@@ -55,15 +52,13 @@ class RequestBuilder:
         count: Callable[[str], int] | None,
         *,
         context_window: Callable[[str], int | None] | None = None,
-        truncate: Callable[[str, int, str], str] = tokens.truncate,
     ) -> None:
         self._job = job
         self._model = job.endpoint.model
         self._preset = presets.load(job.endpoint.preset)
-        self._seed = job.endpoint.preset.encode() + b"\0"
         self._count = None if count is None else TokenCount(count)
         published = partial(prices.context_window, job.endpoint.base_url)
-        self._limits = LengthLimits(job, context_window or published, truncate)
+        self._limits = LengthLimits(job, context_window or published)
         spec = answer_spec(job)
         self._schema = spec.schema if spec.read == "json" and isinstance(spec.schema, Mapping) else None
         self._reader = Reader(spec)
@@ -89,18 +84,17 @@ class RequestBuilder:
             if not self._task.renderer.reads_text:
                 self.column = job.column
         self._own_layer = self._job_parameters()
-        self._static: _Fitted | None = None
-        self._check_parameters()
+        self._fixed = self._checked_parameters()
 
     @property
     def truncated(self) -> int:
-        """How many times a text was cut to ``--max-input-tokens``."""
+        """Returns how many times a text was cut to ``--max-input-tokens``."""
         return self._limits.truncated
 
     def build(
         self, row: Row, earlier: Sequence[Mapping[str, Any]] = ()
     ) -> ChatRequest | Skipped | Unsendable:
-        """The request of a row.
+        """Makes the request of a row.
 
         Args:
             row: The row.
@@ -117,10 +111,10 @@ class RequestBuilder:
             return Unsendable(row.index, str(error), "bad_row")
 
     def body(self, row: Row) -> dict[str, Any]:
-        """What would be sent for a row, as data.
+        """Returns what would be sent for a row, as data.
 
         Raises:
-            UsageError: Nothing would be; the text says why.
+            UsageError: Nothing would be sent; the message says why.
         """
         built = self.build(row)
         if isinstance(built, ChatRequest):
@@ -130,16 +124,16 @@ class RequestBuilder:
         raise UsageError(f"row {row.index + 1} (line {row.line}) would not be sent: {why}")
 
     def turn(self, row: Row) -> Messages:
-        """What a row adds to its conversation: its messages without those that set the scene.
+        """Returns what a row adds to its conversation: its messages without the leading instructions.
 
         Raises:
-            InvalidRow, RenderError: The row cannot be sent; ``build`` says the same as data.
+            InvalidRow, RenderError: The row cannot be sent; ``build`` returns this as data.
         """
         row_request = self._row_request(row)
         return [] if row_request is None else row_request.messages[row_request.own :]
 
     def reader(self, row: Row) -> Reader:
-        """What reads the answer of a row; the same for all rows unless they bring their own tasks."""
+        """Returns the reader of a row's answer; the same for all rows unless they bring their own tasks."""
         if self._rows is None:
             return self._reader
         try:
@@ -158,36 +152,27 @@ class RequestBuilder:
                 return None
             if task.renderer.reads_text and self._job.max_input_tokens is not None:
                 row = self._limits.text(row, self.column or "text")
-        row_request = (
-            task.row_request(row) if self._rows is None and task else self._row_row_request(row, task)
-        )
+        if self._rows is None:
+            assert task is not None
+            row_request = task.row_request(row)
+        else:
+            row_request = self._rows.row_request(row, task)
+            if task is None:
+                self._limits.own_messages(row_request.messages)
         if cells:
             parts = [self._media.part(cell, self._job.detail) for cell in cells]
             row_request = replace(row_request, messages=with_images(row_request.messages, parts))
         if self._schema is not None and self._preset.json_schema is False:
-            at = own_start(row_request.messages)
             words = schema_in_words(self._schema, to_json(self._schema))
             row_request = replace(
-                row_request,
-                messages=[*row_request.messages[:at], words, *row_request.messages[at:]],
-                own=row_request.own + 1,
+                row_request, messages=[words, *row_request.messages], own=row_request.own + 1
             )
-        return row_request
-
-    def _row_row_request(self, row: Row, task: Task | None) -> RowRequest:
-        assert self._rows is not None
-        row_request = self._rows.row_request(row, task)
-        if task is None:
-            self._limits.own_messages(row_request.messages)
         return row_request
 
     def _request(
         self, row: Row, row_request: RowRequest, earlier: Sequence[Mapping[str, Any]]
     ) -> ChatRequest:
-        if row_request.static:
-            model, parameters, bound = self._static or self._fitted(row_request)
-        else:
-            model, parameters, bound = self._fitted(row_request)
+        model, parameters, bound = self._fixed or self._fitted(row_request)
         messages = row_request.messages
         if earlier:
             messages = [*messages[: row_request.own], *map(dict, earlier), *messages[row_request.own :]]
@@ -197,25 +182,22 @@ class RequestBuilder:
             raise InvalidRow("bad_text", f"the row cannot be written as JSON: {error}") from error
         self._limits.context(model, len(body), messages, parameters, bound or 0)
         prompt_tokens = 0 if self._count is None else self._count.prompt(messages, parameters)
-        key = sha256(self._seed + body).digest()[:16]
+        key = request_key(self._preset.name, body)
         return ChatRequest(row.index, key, body, model, prompt_tokens, bound)
 
     def _fitted(self, row_request: RowRequest) -> _Fitted:
-        """The parameters that go out with a row_request, those nearest to the row last."""
+        """Merges the parameters of the template, the job and the row, and fits them to the model."""
         layers = (row_request.template_parameters, self._own_layer, row_request.row_parameters)
         named = [layer["model"] for layer in layers if isinstance(layer.get("model"), str)]
         model = named[-1] if named else self._model
-        parameters = merged(*layers)
+        parameters = merge_layers(*layers)
         parameters.pop("model", None)
         parameters.pop("messages", None)
-        parameters = fitted(model, parameters)
-        result = model, parameters, max_tokens(parameters)
-        if row_request.static:
-            self._static = result
-        return result
+        parameters = fit_to_model(model, parameters)
+        return model, parameters, max_tokens(parameters)
 
     def _job_parameters(self) -> dict[str, Any]:
-        """What the job says about parameters, beside the model."""
+        """Returns the parameters that the job sets, without the model."""
         job = self._job
         layer: dict[str, Any] = {}
         own_template = job.template is not None and job.template.name not in (*builtin_names(), "run")
@@ -230,18 +212,19 @@ class RequestBuilder:
             layer["tool_choice"] = job.tool_choice
         if job.reasoning_effort is not None:
             layer["reasoning_effort"] = job.reasoning_effort
-        return merged(layer, job.parameters)
+        return merge_layers(layer, job.parameters)
 
     def _check_names(self, columns: Sequence[str]) -> None:
         for column in self._job.images:
             if column not in columns:
                 text_column(columns, (), column)  # raises, naming the columns there are
 
-    def _check_parameters(self) -> None:
-        """What is wrong with the job's parameters is wrong for every row, so it is said at once."""
+    def _checked_parameters(self) -> _Fitted | None:
+        """Checks the job's parameters before any row is read; returns them where they are the same for all rows."""
         fixed = self._task is not None and self._task.renderer.has_fixed_parameters
         own = self._task.renderer.parameters(Row(0, 0, {}, [])) if self._task is not None and fixed else {}
         try:
-            self._fitted(RowRequest([], 0, own, static=fixed))
+            fitted_parameters = self._fitted(RowRequest([], 0, own))
         except InvalidRow as error:
             raise UsageError(f"the parameters of the job: {error}") from error
+        return fitted_parameters if fixed else None

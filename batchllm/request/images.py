@@ -1,9 +1,9 @@
-"""Images: URLs as they are, local files from one folder only, everything else refused.
+"""Turns image cells into URLs: web and data URLs unchanged, local files from one folder only.
 
-A table is data from somewhere; a cell must not be able to send ``/etc/passwd`` to an endpoint. A local file is
-read only under ``--media-root``: its real path must lie in the folder's real path, it is opened from there name
-by name without following links (so a link that is put in between the check and the opening leads nowhere), it
-must be a regular file of at most ``MAX_BYTES``, and it must begin like an image.
+A table may come from anywhere, so a cell must not be able to send ``/etc/passwd`` to an endpoint. A local file is
+read only under ``--media-root``: its real path must lie in that folder, each part of the path is opened without
+following links (so a link created after the check has no effect), it must be a regular file of at most
+``MAX_BYTES``, and it must begin like an image.
 """
 
 import base64
@@ -17,21 +17,18 @@ from typing import Any
 from batchllm.request.outcome import InvalidRow
 
 MAX_BYTES = 20_000_000
-DETAILS = ("auto", "low", "high")
 _AS_THEY_ARE = re.compile(r"(?:https?://|data:)", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-_NO_FOLLOW = (
-    os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-)
+_NO_FOLLOW = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
-# What images count in the estimate, as OpenAI counts them: a low one has a fixed price, and a square of 1024
-# pixels at high detail stands for those whose size nobody knows before they are fetched.
+# Tokens of an image in the estimate, as OpenAI counts them: low detail is fixed; for the others, whose size is
+# unknown, a square of 1024 pixels at high detail stands in.
 LOW_TOKENS = 85
 HIGH_TOKENS = 765
 
 
 class Media:
-    """Makes image URLs out of cells.
+    """Turns image cells into URLs.
 
     Args:
         root: The folder that local files may come from; ``None`` allows none.
@@ -41,7 +38,7 @@ class Media:
         self._root = None if root is None else os.path.realpath(root)
 
     def url(self, cell: str) -> str:
-        """The URL to send for a cell: itself, or a data URI with the file's content.
+        """Returns the URL to send for a cell: the cell itself, or a data URL with the file's content.
 
         Raises:
             InvalidRow: It is neither a web nor a data URL nor an image under the root.
@@ -67,7 +64,7 @@ class Media:
         return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
     def part(self, cell: str, detail: str) -> dict[str, Any]:
-        """The content part for a cell."""
+        """Returns the content part for a cell."""
         return {"type": "image_url", "image_url": {"url": self.url(cell), "detail": detail}}
 
     def _content(self, text: str) -> bytes:
@@ -91,7 +88,7 @@ class Media:
 
 
 def image_kind(content: bytes) -> str | None:
-    """The subtype of ``image/…`` by the first bytes; ``None`` for what is no image that endpoints take."""
+    """Returns the subtype of ``image/…`` by the first bytes; ``None`` for kinds that endpoints do not accept."""
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
     if content.startswith(b"\xff\xd8\xff"):
@@ -104,9 +101,7 @@ def image_kind(content: bytes) -> str | None:
 
 
 def _open_beneath(root: str, names: Sequence[str]) -> int:
-    """A descriptor of the file, opened from the root down, no name of the way being a link."""
-    if os.open not in os.supports_dir_fd:
-        return os.open(os.path.join(root, *names), _NO_FOLLOW | getattr(os, "O_BINARY", 0))  # noqa: PTH118
+    """Opens the file from the root down; fails where a part of the path is a link."""
     folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         for name in names[:-1]:
@@ -119,7 +114,7 @@ def _open_beneath(root: str, names: Sequence[str]) -> int:
 
 
 def _read(descriptor: int, text: str) -> bytes:
-    """The content of a regular file, a byte more than allowed at most; closes the descriptor."""
+    """Reads a regular file, at most one byte more than allowed; closes the descriptor."""
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise InvalidRow("image", f"the image {_short(text)} is not a regular file")
@@ -130,7 +125,7 @@ def _read(descriptor: int, text: str) -> bytes:
 
 
 def image_tokens(part: dict[str, Any]) -> int:
-    """What an image part counts in the estimate."""
+    """Returns the tokens of an image part for the estimate."""
     image = part.get("image_url")
     return LOW_TOKENS if isinstance(image, dict) and image.get("detail") == "low" else HIGH_TOKENS
 

@@ -1,7 +1,7 @@
-"""How long a request may be: ``--max-input-tokens``, and the context of the model.
+"""Holds requests to ``--max-input-tokens`` and to the context window of the model.
 
-Counting tokens costs more than everything else that is done for a row. No token is shorter than a byte, so only
-what has more bytes than it may have tokens is counted.
+Counting tokens costs more than everything else that is done for a row. No token is shorter than a byte, so a text
+is counted only if it has more bytes than it may have tokens.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,19 +10,18 @@ from typing import Any
 from batchllm import tokens
 from batchllm.job import Job
 from batchllm.records import Row
-from batchllm.request.messages import Messages, TokenCount
-from batchllm.request.outcome import InvalidRow
+from batchllm.request.messages import TokenCount
+from batchllm.request.outcome import InvalidRow, Messages
 
 SMALLEST_WINDOW = 4096
-"""No model worth asking has a smaller context, so shorter requests need no look at the model."""
+"""Requests below this fit every model, so the model's window is not looked up."""
 
 ESTIMATE_SLACK = 0.7
-"""Of an estimated count, what is certain enough to refuse a row without asking the endpoint."""
-
+"""The share of an estimated count that is certain enough to fail a row without asking the endpoint."""
 
 WINDOW_SLACK = 1.1
-"""What is published of context windows is often rounded (128,000 for 131,072) and sometimes out of date, so a row
-fails here only where it is well over; the endpoint itself is the judge of what is near."""
+"""Published context windows are often rounded (128,000 for 131,072) and sometimes out of date, so a row fails here
+only if it is well over the window; the endpoint decides about the rest."""
 
 
 class LengthLimits:
@@ -30,26 +29,22 @@ class LengthLimits:
 
     Args:
         job: Its ``max_input_tokens`` and ``on_long``.
-        context_window: Tokens of a model's context, ``None`` where nobody knows.
-        truncate: Cuts a text to a number of tokens of a model.
+        context_window: Tokens of a model's context, ``None`` where unknown.
 
     Attributes:
         truncated: How many times a text was cut.
     """
 
-    def __init__(
-        self, job: Job, context_window: Callable[[str], int | None], truncate: Callable[[str, int, str], str]
-    ) -> None:
+    def __init__(self, job: Job, context_window: Callable[[str], int | None]) -> None:
         self._limit = job.max_input_tokens
         self._cut = job.on_long == "truncate"
         self._model = job.endpoint.model
         self._context_window = context_window
-        self._truncate = truncate
         self._windows: dict[str, int | None] = {}
         self.truncated = 0
 
     def text(self, row: Row, column: str) -> Row:
-        """The row with a text that keeps to ``--max-input-tokens``.
+        """Returns the row with a text of at most ``--max-input-tokens``.
 
         Raises:
             InvalidRow: It has more, and is not to be cut.
@@ -66,10 +61,10 @@ class LengthLimits:
                 f"the text has {found} tokens, and --max-input-tokens is {limit}; --on-long truncate cuts it",
             )
         self.truncated += 1
-        return row._replace(values={**row.values, column: self._truncate(text, limit, self._model)})
+        return row._replace(values={**row.values, column: tokens.truncate(text, limit, self._model)})
 
     def own_messages(self, messages: Messages) -> None:
-        """Hold the messages that a row brought to ``--max-input-tokens``; there is no text column to cut.
+        """Holds the messages that a row brought to ``--max-input-tokens``; there is no text column to cut.
 
         Raises:
             InvalidRow: They have more.
@@ -85,7 +80,7 @@ class LengthLimits:
     def context(
         self, model: str, size: int, messages: Messages, parameters: Mapping[str, Any], answer_tokens: int
     ) -> None:
-        """Hold a request of ``size`` bytes to the context of its model.
+        """Holds a request of ``size`` bytes to the context of its model.
 
         Raises:
             InvalidRow: Prompt and answer together do not fit.

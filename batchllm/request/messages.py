@@ -1,13 +1,17 @@
-"""Lists of messages: checked where a row brings its own, completed, counted."""
+"""Checks, extends and counts lists of messages.
+
+What is equal for all rows comes first, so that an endpoint's prompt cache applies: instructions before the row's
+text, an added turn at the end.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from batchllm.exact import loads
+from batchllm.records import Answer, ChatRequest
 from batchllm.request.images import Media, image_tokens
-from batchllm.request.outcome import InvalidRow
-from batchllm.template import did_you_mean, to_json
-
-Messages = list[dict[str, Any]]
+from batchllm.request.outcome import InvalidRow, Messages
+from batchllm.template import did_you_mean, dumps, to_json
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _LEADING = ("system", "developer")
@@ -17,7 +21,7 @@ _PER_REQUEST = 3
 
 
 def checked(value: Any, media: Media) -> Messages:
-    """A row's own messages as they are, with images fit to be sent.
+    """Returns a row's own messages with their images as URLs that can be sent.
 
     Raises:
         InvalidRow: They are not messages of the chat API; the text says which and why.
@@ -53,7 +57,7 @@ def _checked(message: Any, place: str, media: Media) -> dict[str, Any]:
 
 
 def with_media(message: dict[str, Any], media: Media, place: str = "a message") -> dict[str, Any]:
-    """The message with its image parts made fit to be sent."""
+    """Returns the message with its images as URLs that can be sent."""
     parts = []
     for part in message["content"]:
         if not isinstance(part, dict) or not isinstance(part.get("type"), str):
@@ -70,7 +74,7 @@ def with_media(message: dict[str, Any], media: Media, place: str = "a message") 
 
 
 def with_images(messages: Messages, parts: Sequence[Mapping[str, Any]]) -> Messages:
-    """The messages with image parts behind the text of the last user message."""
+    """Returns the messages with image parts behind the text of the last user message."""
     for position in range(len(messages) - 1, -1, -1):
         message = messages[position]
         if message["role"] == "user":
@@ -85,7 +89,7 @@ def with_images(messages: Messages, parts: Sequence[Mapping[str, Any]]) -> Messa
 
 
 def own_start(messages: Sequence[Mapping[str, Any]]) -> int:
-    """Where a row's own turn begins in messages that it brought: after those that set the scene."""
+    """Returns where a row's own turn begins in messages that it brought: after the leading system messages."""
     for position, message in enumerate(messages):
         if message["role"] not in _LEADING:
             return position
@@ -93,11 +97,31 @@ def own_start(messages: Sequence[Mapping[str, Any]]) -> int:
 
 
 def last_user(messages: Sequence[Mapping[str, Any]]) -> int:
-    """Where a row's own turn begins in a template: its last user message; what stands before are examples."""
+    """Returns where a row's own turn begins in a template: at its last user message, behind the examples."""
     return max(
         (number for number, message in enumerate(messages) if message["role"] == "user"),
         default=len(messages),
     )
+
+
+def reask(request: ChatRequest, answer: Answer, count: Callable[[str], int] | None = None) -> ChatRequest:
+    """Returns the request that asks again for an answer that does not validate, with the validator's message.
+
+    It keeps the key: for the journal it is another attempt at the same request.
+
+    Args:
+        request: What was sent.
+        answer: What came, with ``text`` and ``error``.
+        count: Counts tokens, where somebody needs them.
+    """
+    body = loads(request.body)
+    complaint = f"This cannot be used: {answer.error}. Answer again with nothing but JSON that is right."
+    body["messages"] += [
+        {"role": "assistant", "content": answer.text},
+        {"role": "user", "content": complaint},
+    ]
+    added = 0 if count is None else count(answer.text) + count(complaint) + 8
+    return request._replace(body=dumps(body), prompt_tokens=request.prompt_tokens + added)
 
 
 class TokenCount:
@@ -120,7 +144,7 @@ class TokenCount:
         return known
 
     def prompt(self, messages: Messages, parameters: Mapping[str, Any]) -> int:
-        """Tokens of the prompt that messages, tools and schema make."""
+        """Counts the tokens of messages, tools and schema."""
         total = _PER_REQUEST
         for name in ("tools", "response_format"):
             if name in parameters:

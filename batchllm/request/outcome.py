@@ -1,12 +1,33 @@
-"""What becomes of a row that is not sent, and the name of a request that is."""
+"""What a row becomes: messages and parameters, or the reason why nothing is sent."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Any
+
+Messages = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class RowRequest:
+    """What a row asks for, before the job's own settings are added.
+
+    Attributes:
+        messages: What is sent.
+        own: Index of the row's own turn; earlier turns of a conversation go before it.
+        template_parameters: Parameters that the job's override.
+        row_parameters: Parameters that override the job's.
+    """
+
+    messages: Messages
+    own: int
+    template_parameters: Mapping[str, Any] = field(default_factory=dict)
+    row_parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A row with nothing to ask about: its text cell is empty. Counted, not a failure."""
+    """A row with an empty text cell. It is counted and is not a failure."""
 
     row_index: int
 
@@ -35,5 +56,5 @@ class InvalidRow(ValueError):
 
 
 def request_key(preset: str, body: bytes) -> bytes:
-    """The 16 bytes that name a request: SHA-256 over the preset's name and the body, cut in half."""
+    """Returns the 16 bytes that identify a request: half of the SHA-256 of the preset's name and the body."""
     return sha256(preset.encode() + b"\0" + body).digest()[:16]

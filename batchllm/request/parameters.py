@@ -1,7 +1,7 @@
-"""The parameters of a request: layers merged, and fitted to models that reason.
+"""Merges the layers of parameters and fits them to models that reason.
 
-Of a model that reasons, ``max_tokens`` means the visible answer: what is sent has room for reasoning beside it,
-asks for the least effort unless told otherwise, and leaves out what the model refuses.
+For a model that reasons, ``max_tokens`` bounds the visible answer. The request adds room for reasoning, asks for
+the least effort unless told otherwise, and leaves out parameters that the model refuses.
 """
 
 import math
@@ -14,11 +14,11 @@ from batchllm.request.outcome import InvalidRow
 _BOUNDS = frozenset({"max_tokens", "max_completion_tokens"})
 
 
-def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """The layers as one, the later over the earlier.
+def merge_layers(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Merges the layers; later ones win.
 
-    ``None`` takes a parameter out. One way to bound the answer replaces the other. What is in ``extra_body``
-    goes to the top, unchanged and over everything else.
+    ``None`` removes a parameter. ``max_tokens`` and ``max_completion_tokens`` replace each other. The members of
+    ``extra_body`` go into the body unchanged and win over everything else.
     """
     result: dict[str, Any] = {}
     extra: dict[str, Any] = {}
@@ -37,11 +37,11 @@ def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def fitted(model: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """The parameters as this model takes them, by name.
+def fit_to_model(model: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Returns the parameters as this model takes them, sorted by name.
 
     Raises:
-        InvalidRow: They ask for what a row has no place for.
+        InvalidRow: They ask for a stream or for several answers.
     """
     if parameters.get("stream"):
         raise InvalidRow("bad_parameter", "stream is set; a row gets its answer whole, so leave it out")
@@ -54,7 +54,7 @@ def fitted(model: str, parameters: dict[str, Any]) -> dict[str, Any]:
             effort = parameters["reasoning_effort"] = known.lowest_effort
         for name in known.refused_at(effort):
             parameters.pop(name, None)
-        visible = whole(parameters.get("max_tokens"))
+        visible = whole_number(parameters.get("max_tokens"))
         if visible is not None:
             del parameters["max_tokens"]
             parameters[known.max_tokens_parameter] = visible + known.room_tokens(effort)
@@ -62,13 +62,13 @@ def fitted(model: str, parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def max_tokens(parameters: Mapping[str, Any]) -> int | None:
-    """The most tokens an answer may have, ``None`` where nothing bounds it."""
-    bound = whole(parameters.get("max_completion_tokens"))
-    return bound if bound is not None else whole(parameters.get("max_tokens"))
+    """Returns the most tokens that an answer may have, ``None`` where nothing bounds it."""
+    bound = whole_number(parameters.get("max_completion_tokens"))
+    return bound if bound is not None else whole_number(parameters.get("max_tokens"))
 
 
-def whole(value: Any) -> int | None:
-    """A whole number out of JSON, whichever way it is written; ``None`` where it is none."""
+def whole_number(value: Any) -> int | None:
+    """Returns a JSON number as an ``int``; ``None`` for everything else."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return int(value)

@@ -1,4 +1,4 @@
-"""How the answers of a job are read."""
+"""How a job reads its answers, and how it asks for a schema."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +12,7 @@ ROW_COLUMN = "response"  # where rows that bring their own task get their answer
 
 
 def answer_spec(job: Job) -> AnswerSpec:
-    """The kind of answer that a job asks for, with the labels and the schema of the job.
+    """Returns how the answers of a job are read, with the labels and the schema of the job.
 
     Raises:
         UsageError: The schema is written wrong.
@@ -34,13 +34,13 @@ def _with_variables(template: Template, variables: Mapping[str, Any]) -> Templat
 
 
 def prepared(job: Job, template: Template) -> Template:
-    """The template with the job's variables and system message."""
+    """Returns the template with the job's variables and system message."""
     ready = _with_variables(template, job.variables)
     return ready if job.system is None else ready.with_system(job.system)
 
 
 def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameter that asks for an answer by a schema; strict where the schema allows it."""
+    """Returns the parameter that asks for an answer by a schema; strict where the schema allows it."""
     title = schema.get("title")
     name = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in str(title or "answer"))[
         :64
@@ -50,14 +50,14 @@ def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def schema_in_words(schema: Mapping[str, Any], written: str) -> dict[str, Any]:
-    """A system message for endpoints that know JSON, but no schemas."""
+    """Returns a system message with the schema, for endpoints that support JSON but no schemas."""
     fields = ", ".join(schema.get("properties", {})) or "as the schema says"
     text = f"Answer with one JSON object and nothing else (fields: {fields}). It must fit this JSON Schema:\n{written}"
     return {"role": "system", "content": text}
 
 
 def _is_strict(schema: Any) -> bool:
-    """Whether strict mode takes the schema: every object is closed and requires all its properties."""
+    """Returns whether every object of the schema is closed and requires all its properties."""
     if isinstance(schema, list):
         return all(map(_is_strict, schema))
     if not isinstance(schema, Mapping):

@@ -1,17 +1,14 @@
-"""What kind of event an attempt was, and whether to try again: pure, no I/O, and no clock but the
-local one for an instant that comes without the date of its response.
+"""Decides what an attempt was and whether to retry it, without I/O.
 
-``classify`` reads every dialect of error that OpenAI-compatible endpoints speak: OpenAI and Azure objects,
-Anthropic's ``type: error``, Gemini's list of one, Ollama's bare string, integer codes of OpenRouter, an error
-inside a 200, a web page instead of JSON. What it decides follows one question: has the answer been paid for?
+``classify`` turns an outcome into a ``Verdict``, and ``RetryPolicy`` turns that into a delay. What decides is whether
+the attempt was billed:
 
-- Not paid (no connection, 408, 409, 5xx): try again, full jitter (M. Brooker, "Exponential Backoff
-  And Jitter").
-- Possibly billed (timeout or reset after sending, a cut body): at most two more.
-- Paid (any answer): never again.
+- Not billed (no connection, 408, 409, 5xx): retry with full jitter (M. Brooker, "Exponential Backoff And Jitter").
+- Possibly billed (timeout or reset after sending, a body cut off): at most two more attempts.
+- Billed (any answer): never retried.
 """
 
-from batchllm.retry.durations import seconds
+from batchllm.retry.pauses import seconds, structured
 from batchllm.retry.policy import (
     ENDPOINTS_OWN,
     LONGEST_BACKOFF_S,
@@ -19,8 +16,7 @@ from batchllm.retry.policy import (
     SameRejection,
     may_be_the_rows_own,
 )
-from batchllm.retry.reading import classify, retry_after
-from batchllm.retry.resets import structured
+from batchllm.retry.reading import classify
 from batchllm.retry.verdict import Disposition, Verdict
 
 __all__ = [
@@ -32,7 +28,6 @@ __all__ = [
     "Verdict",
     "classify",
     "may_be_the_rows_own",
-    "retry_after",
     "seconds",
     "structured",
 ]

@@ -1,4 +1,4 @@
-"""Whether a row is tried again, and after how long."""
+"""Decides whether a row is retried, and after how long."""
 
 import random
 
@@ -9,11 +9,11 @@ FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 60.0
 POSSIBLY_BILLED_MORE = 2
 ENDPOINTS_OWN = 5
-"""Different rows that are refused one after another, in order of arrival: the endpoint refuses, not the rows."""
+"""This many different rows refused one after another mean that the endpoint refuses, not the rows."""
 
 
 class RetryPolicy:
-    """How often, and after how long, a row is tried again within one run.
+    """Decides how often, and after how long, a row is retried within one run.
 
     Args:
         max_attempts: Attempts of a row, the first included; refusals are not attempts.
@@ -25,12 +25,12 @@ class RetryPolicy:
         self._rng = rng or random.Random()
 
     def delay_s(self, attempts_used: int, possibly_billed: int, verdict: Verdict) -> float | None:
-        """Seconds until the row may wait for its next grant, or ``None``: give up, it is final.
+        """Returns the seconds until the row may queue again, or ``None`` where the outcome is final.
 
         Args:
             attempts_used: Attempts that counted so far, the one just judged included.
-            possibly_billed: How many of them may have been paid, the one just judged included.
-            verdict: What the attempt was.
+            possibly_billed: How many of them may have been billed, the one just judged included.
+            verdict: The verdict on the attempt.
         """
         if verdict.disposition is Disposition.REFUSED:
             return 0.0
@@ -46,7 +46,7 @@ class RetryPolicy:
 
 
 class SameRejection:
-    """Sees that the first rows are all rejected with one status: a wrong setting, not bad rows."""
+    """Detects that the first rows are all rejected for one reason: a wrong setting, not bad rows."""
 
     def __init__(self, rows: int = 10) -> None:
         self._rows = rows
@@ -55,7 +55,7 @@ class SameRejection:
         self._over = False
 
     def stops(self, verdict: Verdict) -> bool:
-        """Told every final verdict in turn; ``True`` once the first ``rows`` are equal rejections."""
+        """Takes each final verdict in turn; returns ``True`` once the first ``rows`` are equal rejections."""
         if self._over or verdict.disposition not in (Disposition.REJECTED, Disposition.ANSWERED):
             return False
         if verdict.disposition is Disposition.ANSWERED or self._first not in (None, verdict.reason):
@@ -67,7 +67,7 @@ class SameRejection:
 
 
 def may_be_the_rows_own(verdict: Verdict) -> bool:
-    """Whether a fatal verdict may be about one row alone; TLS and a spent quota never are."""
+    """Returns whether a fatal verdict may concern one row alone; TLS errors and a spent quota never do."""
     return (
         verdict.disposition is Disposition.FATAL
         and verdict.exit_status is ExitStatus.USAGE

@@ -1,36 +1,21 @@
-"""Outcome to verdict: every dialect of error that OpenAI-compatible endpoints speak."""
+"""Classifies the outcome of an attempt, whichever dialect of errors the endpoint uses."""
 
-import json
 import logging
 import re
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-import orjson
-
+from batchllm.error_body import ErrorBody, error_in, read_error
 from batchllm.errors import ExitStatus
+from batchllm.exact import parse_json
 from batchllm.records import Failure, FailureKind, Paid, Response
-from batchllm.retry.durations import seconds
-from batchllm.retry.resets import lower, told_reset_s
+from batchllm.retry.pauses import retry_after
 from batchllm.retry.verdict import Disposition, Verdict
 
 log = logging.getLogger("batchllm.retry")
 
 _ANSWERED = Verdict(Disposition.ANSWERED, "answered")
-_TRY_AGAIN = re.compile(
-    r"(?:try(?:ing)? again|retry(?:ing)?|resets?|wait)(?:[ -](?:in|after|at|for))?:?\s+"
-    r"(\d{4}-\d\d-\d\d[T ][\d:.]+(?:Z|[+-]\d\d:?\d\d)?"
-    r"|\d[\d.]*\s*[a-zµ]*(?:[\s,]*(?:and\s+)?\d[\d.]*\s*[a-zµ]+)*)",
-    re.I,
-)
 _LIMIT_REQUESTED = re.compile(r"limit:?\s*(\d[\d,]*).{0,80}?requested:?\s*(\d[\d,]*)", re.I | re.S)
-_TOO_LARGE = re.compile(
-    r"request too large|exceeds? the maximum (?:number of )?(?:tokens|request size)", re.I
-)
-_CONTEXT = re.compile(
-    r"context[_ ](?:length|window)|maximum context|prompt is too long|string_above_max", re.I
-)
 _QUOTA = re.compile(
     r"insufficient[_ ](?:quota|balance|credit|funds)|credit[_ ]balance"
     r"|billing[_ ](?:hard[_ ]limit|not[_ ]active)|spend[_ ]limit|usage_limit_exceeded"
@@ -40,19 +25,18 @@ _QUOTA = re.compile(
 _RATE = re.compile(r"rate[_ ]?limit|too[_ ]many[_ ]requests|resource[_ ]exhausted", re.I)
 _BUSY = re.compile(r"server busy|overloaded|maximum pending requests|at capacity|queue is full", re.I)
 _LOADING = re.compile(r"loading model|model is loading|currently loading|warming up", re.I)
-_CONTENT = re.compile(r"moderation|flagged|content[_ ](?:filter|policy|management)|safety|guardrail", re.I)
 _URL_OR_MODEL = re.compile(
     r"model|deployment|engine|url|path|route|endpoint|page|resource|^\W*not found\W*$", re.I
 )
 
 
 def classify(outcome: Response | Failure) -> Verdict:
-    """Decides what an attempt was. Never raises, whatever the bytes are."""
+    """Returns the verdict on an attempt; never raises."""
     if isinstance(outcome, Failure):
         return _of_failure(outcome)
     try:
         return _of_response(outcome)
-    except Exception as trouble:  # noqa: BLE001 - a reply that is kept must never stop its job, in no run
+    except Exception as trouble:  # noqa: BLE001 - a saved reply must never stop its job
         log.warning("a reply with status %s cannot be judged: %r", outcome.status, trouble)
         if 200 <= outcome.status < 300:
             return _ANSWERED
@@ -66,13 +50,18 @@ def classify(outcome: Response | Failure) -> Verdict:
 def _of_response(outcome: Response) -> Verdict:
     status = outcome.status
     if 200 <= status < 300:
-        parsed = _parsed(outcome.body)
+        try:
+            parsed = parse_json(outcome.body)
+        except ValueError:
+            parsed = None
+        if type(parsed) is list and parsed:  # Gemini
+            parsed = parsed[0]
         if type(parsed) is dict and "error" not in parsed and _finished(parsed):
             return _ANSWERED
         return _of_odd_success(outcome, parsed)
     if 300 <= status < 400:
         return _redirected(outcome.headers.get("location", ""), status)
-    return _of_error(status, _parsed(outcome.body), outcome)
+    return _of_error(status, read_error(outcome.body), outcome)
 
 
 def _of_failure(failure: Failure) -> Verdict:
@@ -87,22 +76,8 @@ def _of_failure(failure: Failure) -> Verdict:
     return Verdict(disposition, str(failure.kind), failure.message)
 
 
-def _parsed(body: bytes) -> Any:
-    """The body's JSON, ``None`` where it is none; a list of one error (Gemini) is that error."""
-    try:
-        parsed = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        try:
-            parsed = json.loads(body)  # takes NaN and lone surrogates, which a paid answer may hold
-        except (ValueError, RecursionError):
-            return None
-    if type(parsed) is list and parsed and type(parsed[0]) is dict:
-        return parsed[0]
-    return parsed
-
-
 def _finished(parsed: dict[str, Any]) -> bool:
-    """Whether a body with choices ended as an answer does (OpenRouter ends a broken one with ``error``)."""
+    """Returns whether the choices hold an answer; OpenRouter ends a broken one with ``error``."""
     choices = parsed.get("choices")
     if type(choices) is not list or not choices or type(choices[0]) is not dict:
         return "choices" in parsed
@@ -110,12 +85,12 @@ def _finished(parsed: dict[str, Any]) -> bool:
 
 
 def _of_odd_success(outcome: Response, parsed: Any) -> Verdict:
-    """A 2xx that is no plain answer: an error inside it, JSON without choices, or no JSON at all."""
+    """Classifies a 2xx that is not a plain answer: an error inside, JSON without choices, or no JSON at all."""
     if type(parsed) is not dict:
         if parsed is None and outcome.body.lstrip()[:1] == b"{" and b'"choices"' in outcome.body:
-            return _ANSWERED  # an answer that no parser reads has been paid for all the same
+            return _ANSWERED  # an answer that no parser reads is billed too
         message = f"the endpoint answered {outcome.status} with a body that is not a chat completion"
-        return Verdict(Disposition.TRANSIENT, "bad_body", message, retry_after(outcome.headers, "", None))
+        return Verdict(Disposition.TRANSIENT, "bad_body", message, retry_after(outcome.headers, ErrorBody()))
     choices = parsed.get("choices")
     if type(choices) is list and choices and type(choices[0]) is dict:
         if choices[0].get("finish_reason") != "error" and not parsed.get("error"):
@@ -123,17 +98,17 @@ def _of_odd_success(outcome: Response, parsed: Any) -> Verdict:
         parsed = {"error": choices[0].get("error") or parsed.get("error") or "finish_reason is error"}
     elif not parsed.get("error"):
         return _ANSWERED
-    code, kind, message = _problem(parsed)
-    words = f"{code} {kind}"
+    error = error_in(parsed)
+    code, words = error.code, f"{error.code} {error.type}"
     if len(code) == 3 and code.isascii() and code.isdigit() and 400 <= int(code) < 600:
         status = int(code)
     elif _RATE.search(words):
         status = 429
-    elif "invalid_request" in words or _CONTENT.search(words):
+    elif "invalid_request" in words or error.row_fault(200) == "content_filter":
         status = 400
     else:
         status = 500
-    return _of_error(status, parsed, outcome)
+    return _of_error(status, error, outcome)
 
 
 def _redirected(location: str, status: int) -> Verdict:
@@ -141,120 +116,39 @@ def _redirected(location: str, status: int) -> Verdict:
         parts = urlsplit(location)
         target = f"{parts.scheme}://{parts.netloc}" if parts.netloc else location[:200] or "nowhere"
     except ValueError:
-        target = "an address that is none"
-    target = _text(target)
+        target = "an invalid address"
+    target = target.encode("utf-8", "replace").decode()
     message = f"the endpoint redirects to {target} ({status}), which is never followed; correct --base-url"
     return Verdict(Disposition.FATAL, "redirect", message, exit_status=ExitStatus.USAGE)
 
 
-def _problem(parsed: Any) -> tuple[str, str, str]:
-    """Code, type and message of an error body in any dialect; empty strings where it has none."""
-    if type(parsed) is not dict:
-        return "", "", ""
-    error = parsed.get("error", parsed.get("errors", parsed.get("detail")))
-    if type(error) is list and error:
-        error = error[0]
-    if type(error) is str:
-        return "", _text(parsed.get("type")), _text(error)
-    if type(error) is not dict:
-        error = parsed
-    code = error.get("code", error.get("statusCode"))
-    kind = error.get("type") or error.get("status")
-    message = _text(error.get("message") or error.get("msg"))
-    metadata = error.get("metadata")
-    if type(metadata) is dict and metadata.get("raw"):
-        message = f"{message}: {_text(metadata['raw'])}"[:2000]
-    return "0" if code == 0 else _text(code), _text(kind), message
-
-
-def _text(value: Any) -> str:
-    """A value as text that can be printed, cut; ``""`` for what is empty or has no text.
-
-    Python writes no integer of thousands of digits, nor what is nested too deeply.
-    """
-    if not value:
-        return ""
-    try:
-        text = (value if type(value) is str else str(value))[:2000]
-    except (ValueError, RecursionError):
-        return ""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
-def retry_after(
-    headers: Mapping[str, str], message: str, parsed: Any, *, refused: bool = False
-) -> float | None:
-    """The pause that a response asks for, in seconds.
-
-    From its headers, else its body's fields and words, else, where a limit refused it, from that limit's reset.
-    What the headers show with limit, remaining and reset is left to the limiter.
-
-    Args:
-        headers: Names in lower case.
-        message: What the body says in words.
-        parsed: The body.
-        refused: A rate limit refused the request.
-    """
-    date = headers.get("date")
-    error = parsed.get("error") if type(parsed) is dict else None
-    error = error if type(error) is dict else {}
-    metadata = error.get("metadata")
-    inner = lower(metadata.get("headers")) if type(metadata) is dict else {}
-    inner_date = inner.get("date", date)
-    if (pause := _asked(headers, date)) is not None:
-        return pause
-    details = error.get("details")
-    for detail in details if type(details) is list else ():
-        if type(detail) is dict and (pause := seconds(_text(detail.get("retryDelay")), date)) is not None:
-            return pause
-    if (pause := _asked(inner, inner_date)) is not None:
-        return pause
-    for found in _TRY_AGAIN.finditer(message):
-        if (pause := seconds(found[1].strip(" .,"), date)) is not None:
-            return pause
-    if not refused:
-        return None
-    pause = told_reset_s(inner, inner_date, whole=True)
-    return told_reset_s(headers, date, whole=False) if pause is None else pause
-
-
-def _asked(headers: Mapping[str, str], date: str | None) -> float | None:
-    """What ``Retry-After`` says, in milliseconds, seconds or as an instant."""
-    if (text := headers.get("retry-after-ms")) and (pause := seconds(text)) is not None:
-        return pause / 1000.0
-    if text := headers.get("retry-after"):
-        pauses = [seconds(text, date), *(seconds(part, date) for part in text.split(","))]
-        if valid := [pause for pause in pauses if pause is not None]:
-            return max(valid)
-    return None
-
-
-def _of_error(status: int, parsed: Any, outcome: Response) -> Verdict:
+def _of_error(status: int, error: ErrorBody, outcome: Response) -> Verdict:
     headers = outcome.headers
-    code, kind, said = _problem(parsed)
-    words = f"{code} {kind} {said}"
-    text = said or outcome.body[:200].decode("utf-8", "replace").strip() or "no explanation"
+    said = error.message if error.is_json else ""  # a proxy's page does not speak for the endpoint
+    words = f"{error.code} {error.type} {said}"
+    text = error.message or outcome.body[:200].decode("utf-8", "replace").strip() or "no explanation"
     message = f"the endpoint answered {status}: {text[:500]}"
-    pause = retry_after(headers, said, parsed, refused=status == 429)
+    pause = retry_after(headers, error, refused=status == 429)
     should = {"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower())
     limit, requested = _limit_and_requested(said)
+    fault = error.row_fault(status) if error.is_json else None
 
     def verdict(disposition: Disposition, reason: str, exit_status: ExitStatus | None = None) -> Verdict:
         return Verdict(disposition, reason, message, pause, exit_status, requested, limit, should)
 
     if status == 402 or (status in (400, 403, 429) and _QUOTA.search(words)):
         return verdict(Disposition.FATAL, "quota", ExitStatus.UNAVAILABLE)
-    if _CONTEXT.search(words) and status in (400, 413, 422):
+    if fault == "context_length":
         return verdict(Disposition.REJECTED, "context_length")
-    if status in (400, 413, 422, 429) and (
-        _TOO_LARGE.search(said) or (requested is not None and limit is not None and requested > limit)
+    if fault == "too_large" or (
+        status in (400, 413, 422, 429) and requested is not None and limit is not None and requested > limit
     ):
         return verdict(Disposition.REJECTED, "request_too_large")
-    if code == "slow_down" or kind == "slow_down":
+    if "slow_down" in (error.code, error.type):
         return verdict(Disposition.REFUSED, "slow_down")
     if status == 429:
         return verdict(Disposition.REFUSED, "rate_limit")
-    if status in (401, 405, 407) or (status == 403 and not _CONTENT.search(words)):
+    if status in (401, 405, 407) or (status == 403 and fault != "content_filter"):
         return verdict(Disposition.FATAL, f"http_{status}", ExitStatus.USAGE)
     if status == 404 and (not said or _URL_OR_MODEL.search(words)):
         return verdict(Disposition.FATAL, "http_404", ExitStatus.USAGE)
@@ -262,7 +156,7 @@ def _of_error(status: int, parsed: Any, outcome: Response) -> Verdict:
 
 
 def _of_retryable(status: int, words: str, pause: float | None, should: bool | None, verdict: Any) -> Verdict:
-    """What is left: overload, a server's own trouble, a row the endpoint will not take."""
+    """Classifies overload, failures of the server, and rows that the endpoint does not accept."""
     found: Verdict
     if status == 503 and _LOADING.search(words):
         found = verdict(Disposition.REFUSED, "loading")
@@ -278,7 +172,7 @@ def _of_retryable(status: int, words: str, pause: float | None, should: bool | N
 
 
 def _limit_and_requested(message: str) -> tuple[int | None, int | None]:
-    """The numbers of "Limit 30000, … Requested 30601"."""
+    """Returns the numbers of "Limit 30000, … Requested 30601"."""
     found = _LIMIT_REQUESTED.search(message)
     if not found:
         return None, None

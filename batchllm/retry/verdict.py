@@ -1,4 +1,4 @@
-"""The reading of one attempt, as data."""
+"""The verdict on an attempt, as data."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,23 +7,23 @@ from batchllm.errors import ExitStatus
 
 
 class Disposition(StrEnum):
-    """What became of an attempt, as far as the run is concerned."""
+    """What an attempt means for the run."""
 
-    ANSWERED = "answered"  # paid for: final, whatever it says
+    ANSWERED = "answered"  # billed: final, whatever it says
     REJECTED = "rejected"  # final for its row
     REFUSED = "refused"  # the endpoint asks for a pause; the attempt is not used up
-    OVERLOADED = "overloaded"  # not paid, and too much was in flight
-    TRANSIENT = "transient"  # not paid
+    OVERLOADED = "overloaded"  # not billed, and too much was in flight
+    TRANSIENT = "transient"  # not billed
     UNKNOWN = "unknown"  # possibly billed
     FATAL = "fatal"  # stops the job
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The reading of one outcome.
+    """The verdict on one outcome.
 
     Attributes:
-        disposition: What became of the attempt.
+        disposition: What the attempt means.
         reason: One word for counting: ``http_500``, ``timeout``, ``rate_limit``, ``slow_down``, ``bad_body``…
         message: One sentence for the row's ``error`` column or for the job's.
         retry_after_s: The pause that the endpoint asked for, in seconds, at most a day.

@@ -1,21 +1,20 @@
-"""Templates: the messages, parameters and way of reading that make a task out of a row.
+"""Templates: messages, parameters and the kind of answer of a task.
 
-A template is TOML; what it says is data (``Template``). ``Renderer`` compiles it once for the columns of an
-input and then turns rows into messages. A template is Jinja2 in a sandbox, without a loader; the value of a
-cell is inserted, never rendered, so a cell that holds ``{{ … }}`` arrives as it is.
+A template is a TOML file, parsed into a ``Template``. ``Renderer`` compiles it once for the columns of an input and
+then turns rows into messages. Messages are Jinja2 in a sandbox without a loader. The value of a cell is inserted,
+never rendered, so a cell that holds ``{{ … }}`` arrives unchanged.
 
 A name means, in this order: ``row`` (every column by its name), a variable of the template or of the job,
-``text`` (the chosen column), a column. What names nothing is an error before the first request.
+``text`` (the chosen column), a column. A name that means none of these is an error before the first request.
 """
 
+from batchllm.errors import did_you_mean
+from batchllm.records import AnswerSpec
 from batchllm.template.columns import text_column
 from batchllm.template.file import builtin_names, from_prompt, load, parse
-from batchllm.template.model import AnswerSpec, Message, Template
-from batchllm.template.names import did_you_mean
-from batchllm.template.parameters import KNOWN_PARAMETERS, parameter_value
+from batchllm.template.model import Message, Template
 from batchllm.template.render import Renderer
-from batchllm.template.sandbox import RenderError, text_of
-from batchllm.template.spelling import dumps, to_json
+from batchllm.template.values import KNOWN_PARAMETERS, RenderError, dumps, parameter_value, to_json
 
 __all__ = [
     "KNOWN_PARAMETERS",
@@ -32,6 +31,5 @@ __all__ = [
     "parameter_value",
     "parse",
     "text_column",
-    "text_of",
     "to_json",
 ]

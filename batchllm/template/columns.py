@@ -1,11 +1,10 @@
-"""Which column is ``{{ text }}``, where nobody says."""
+"""Chooses the column that ``{{ text }}`` means."""
 
 import re
 from collections.abc import Iterable, Sequence
 
-from batchllm.errors import UsageError
+from batchllm.errors import UsageError, did_you_mean, listed
 from batchllm.records import Row
-from batchllm.template.names import did_you_mean, listed
 
 # The better sign first.
 USUAL_NAMES = (
@@ -19,10 +18,10 @@ _NO_ALPHABET = re.compile(r"[぀-ヿ㐀-鿿가-힯]{4}")
 
 
 def text_column(columns: Sequence[str], sample_rows: Iterable[Row], wanted: str | None) -> str | None:
-    """The column that ``{{ text }}`` stands for.
+    """Returns the column that ``{{ text }}`` means.
 
-    ``wanted`` where it is given; else the only column; else the first of the usual names; else the only one
-    whose values in the sample read like text. ``None`` where that leaves no column or several.
+    That is ``wanted`` where it is given, else the only column, else the first of the usual names, else the only
+    column whose values in the sample read like text. ``None`` where that leaves no column or several.
 
     Raises:
         UsageError: ``wanted`` is not a column.
@@ -49,7 +48,7 @@ def _plain(name: str) -> str:
 
 
 def _reads_like_text(values: list[object]) -> bool:
-    """Most filled cells hold several words; numbers, dates, codes and names do not."""
+    """Returns whether most filled cells hold several words; numbers, dates, codes and names do not."""
     texts = [value for value in values if isinstance(value, str) and value.strip()]
     worded = [
         text for text in texts if len(_WORD_GAP.findall(text.strip())) >= 3 or _NO_ALPHABET.search(text)

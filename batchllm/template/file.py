@@ -1,4 +1,4 @@
-"""Templates as TOML: the three of the package, a user's file, a prompt of one line.
+"""Reads templates from TOML: the built-in tasks, a user's file, a one-line prompt.
 
 ::
 
@@ -14,7 +14,7 @@
     column = "summary"
     read = "text"               # text, label (with labels = [...]), code, json (with schema = ...)
 
-A job file is the same with a ``[job]`` table, which is not looked at here.
+A job file is the same with a ``[job]`` table, which is not read here.
 """
 
 import json
@@ -23,10 +23,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from batchllm.errors import UsageError
-from batchllm.template.model import AnswerSpec, Message, Template
-from batchllm.template.names import did_you_mean, listed
-from batchllm.template.parameters import KNOWN_PARAMETERS
+from batchllm.errors import UsageError, did_you_mean, listed
+from batchllm.records import AnswerSpec
+from batchllm.template.model import Message, Template
+from batchllm.template.values import KNOWN_PARAMETERS
 
 PROMPT_NAME = "run"
 _TASKS = Path(__file__).parents[1] / "tasks"
@@ -39,12 +39,12 @@ _MAX_FILE_BYTES = 10_000_000
 
 
 def builtin_names() -> list[str]:
-    """Names of the tasks inside the package."""
+    """Returns the names of the built-in tasks."""
     return sorted(path.stem for path in _TASKS.glob("*.toml"))
 
 
 def load(name_or_path: str | Path) -> Template:
-    """A built-in task by its name, or a template file.
+    """Loads a built-in task by its name, or a template file.
 
     Raises:
         UsageError: There is no such task or file, or it is not a template.
@@ -66,7 +66,7 @@ def load(name_or_path: str | Path) -> Template:
 
 
 def from_prompt(prompt: str) -> Template:
-    """The template of ``run -p``: one user message, the parameters of the API's basic example."""
+    """Returns the template of ``run -p``: one user message, the parameters of the API's basic example."""
     quoted = json.dumps(prompt, ensure_ascii=False).replace("\x7f", "\\u007f")
     source = (
         'description = "A prompt of one line"\n\n'
@@ -82,11 +82,11 @@ def from_prompt(prompt: str) -> Template:
 
 
 def parse(text: str, name: str, path: Path | None = None) -> Template:
-    """A template out of its TOML text.
+    """Parses a template.
 
     Args:
         text: The TOML.
-        name: What the template is called unless the text names it.
+        name: The template's name unless the text gives one.
         path: The file, for messages.
 
     Raises:

@@ -1,25 +1,10 @@
-"""What a template says, as frozen records."""
+"""Templates as frozen data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-
-@dataclass(frozen=True, slots=True)
-class AnswerSpec:
-    """How an answer is read, and into which column.
-
-    Attributes:
-        column: Name of the answer column.
-        read: ``text`` as it is, ``label`` (one of ``labels``), ``code`` (the fenced block), ``json``.
-        labels: The labels, spelled as the label column shall spell them.
-        schema: For ``json``: a JSON Schema, or the short form (``"topic, urgent bool"``).
-    """
-
-    column: str
-    read: str = "text"
-    labels: tuple[str, ...] = ()
-    schema: Mapping[str, Any] | str | None = None
+from batchllm.records import AnswerSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +41,11 @@ class Template:
     messages: tuple[Message, ...]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     variables: Mapping[str, Any] = field(default_factory=dict)
-    answer: AnswerSpec = AnswerSpec("response")
+    answer: AnswerSpec = field(default_factory=lambda: AnswerSpec("response"))
     source: str = ""
 
     def with_system(self, system: str) -> "Template":
-        """The same with ``system`` as its system message, put first where there was none."""
+        """Returns a copy with ``system`` as its system message, first where there was none."""
         new = Message("system", system)
         for position, message in enumerate(self.messages):
             if message.role in ("system", "developer"):
@@ -70,7 +55,7 @@ class Template:
         return replace(self, messages=(new, *self.messages))
 
     def with_variables(self, variables: Mapping[str, Any]) -> "Template":
-        """The same with other values for its variables; ``labels`` also says which labels are read."""
+        """Returns a copy with other values of its variables; ``labels`` also become the labels of the answer."""
         labels = variables.get("labels")
         answer = self.answer
         if labels is not None and answer.read == "label":

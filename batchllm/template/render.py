@@ -1,7 +1,7 @@
-"""A template compiled for the columns of an input: rows in, messages out.
+"""Compiles a template for the columns of an input and fills it with rows.
 
-What reads no column is rendered once. A message that is text with plain placeholders becomes a
-concatenation, which costs a microsecond where Jinja costs twenty; both give the same text.
+Parts that read no column are rendered once. A message of text and plain placeholders becomes a concatenation,
+which is much faster than Jinja and gives the same text.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -12,13 +12,20 @@ from jinja2.environment import Template as Compiled
 from jinja2.exceptions import TemplateSyntaxError
 from jinja2.meta import find_referenced_templates, find_undeclared_variables
 
-from batchllm.errors import UsageError
+from batchllm.errors import UsageError, did_you_mean, listed
 from batchllm.records import Row
 from batchllm.template.model import Template
-from batchllm.template.names import did_you_mean, listed
-from batchllm.template.parameters import parameter_value
-from batchllm.template.reading import ROW, row_key, row_keys, with_default
-from batchllm.template.sandbox import MAX_OUTPUT, RenderError, Sandbox, bounded, text_of
+from batchllm.template.sandbox import (
+    MAX_OUTPUT,
+    ROW,
+    Sandbox,
+    bounded,
+    private_attribute,
+    row_key,
+    row_keys,
+    with_default,
+)
+from batchllm.template.values import RenderError, parameter_value, to_text
 
 Values = Mapping[str, Any]
 Filler = Callable[[Values], str]
@@ -31,9 +38,8 @@ class Renderer:
 
     Args:
         template: What to fill.
-        columns: The columns there are; ``None`` where nobody knows, so that names are looked up row by row.
+        columns: The columns of the input; ``None`` where they differ from row to row.
         column: The column that ``{{ text }}`` means.
-        variables: Values that override the template's own variables.
 
     Attributes:
         used_columns: The columns that messages and parameters read.
@@ -41,7 +47,7 @@ class Renderer:
         has_fixed_parameters: Whether the parameters are the same for every row.
 
     Raises:
-        UsageError: A placeholder names nothing there is, or the template is not Jinja.
+        UsageError: A placeholder names no column or variable, or the template is not Jinja.
     """
 
     def __init__(
@@ -49,13 +55,12 @@ class Renderer:
         template: Template,
         columns: Iterable[str] | None = None,
         column: str | None = None,
-        variables: Mapping[str, Any] | None = None,
     ) -> None:
         self._template = template
         self._columns = None if columns is None else tuple(columns)
         self._known = frozenset(self._columns or ())
         self._column = column
-        self._variables = {**template.variables, **(variables or {})}
+        self._variables = template.variables
         self._sandbox = Sandbox()
         self._used: set[str] = set()
         self.reads_text = False
@@ -75,7 +80,7 @@ class Renderer:
         self.has_fixed_parameters = not self._filled
 
     def messages(self, row: Row) -> list[dict[str, Any]]:
-        """The messages of a row. Those that read no column are the same objects each time: do not change them.
+        """Returns the messages of a row. Do not change them: those that read no column are shared by all rows.
 
         Raises:
             RenderError: The row lacks a column, or the text would be too long.
@@ -90,10 +95,10 @@ class Renderer:
             raise RenderError(f"the row has no {error.args[0]!r}, which the template reads") from error
 
     def parameters(self, row: Row) -> dict[str, Any]:
-        """The request parameters of a row; where none reads a column, the same object each time.
+        """Returns the request parameters of a row; where none reads a column, the same object for all rows.
 
         Raises:
-            RenderError: The row lacks a column, or a number is none.
+            RenderError: The row lacks a column, or a parameter needs a number and has none.
         """
         if not self._filled:
             return self._fixed
@@ -119,7 +124,7 @@ class Renderer:
             self._fixed[name] = filled
 
     def _compile(self, value: Any, where: str) -> Any:
-        """The value itself where it reads no column, else what makes it out of a row's values."""
+        """Returns the value where it reads no column, else a function of a row's values."""
         if isinstance(value, str):
             return self._compile_text(value, where)
         if isinstance(value, Mapping):
@@ -154,10 +159,8 @@ class Renderer:
             raise UsageError(f"{place}: {error}") from error
 
     def _check(self, tree: nodes.Template, names: frozenset[str], place: str) -> None:
-        """Note what is read; refuse what there is not."""
-        private = next(
-            (node.attr for node in tree.find_all(nodes.Getattr) if node.attr.startswith("_")), None
-        )
+        """Notes what the template reads; refuses names that do not exist."""
+        private = private_attribute(tree)
         if private is not None:
             raise UsageError(f"{place}: a template cannot read {private}, which is not data")
         optional = with_default(tree)
@@ -171,7 +174,7 @@ class Renderer:
                         f"{place} reads {{{{ text }}}}, and it is not clear which column that is; "
                         f"say --column NAME; the columns are: {listed(self._columns)}"
                     )
-            self._use(self._column if name == _TEXT and self._column is not None else name, place, optional)
+            self._use(self._column_of(name), place, optional)
         if ROW not in names:
             return
         for key in row_keys(tree):
@@ -193,7 +196,7 @@ class Renderer:
         self._used.add(column)
 
     def _pieces(self, tree: nodes.Template) -> list[str | tuple[str]] | None:
-        """Texts and columns (as 1-tuples) in order, or ``None`` where it takes Jinja to fill the template."""
+        """Returns texts and columns (as 1-tuples) in order, or ``None`` where the template needs Jinja."""
         pieces: list[str | tuple[str]] = []
         for node in tree.body:
             children = node.nodes if isinstance(node, nodes.Output) else [node]
@@ -207,31 +210,26 @@ class Renderer:
                     continue
                 if not self._is_constant(child):
                     return None
-                whole = nodes.Output([child]) if isinstance(child, nodes.Expr) else child
-                pieces.append(self._once(whole, child.lineno))
+                pieces.append(_render(self._compiled(_template_of(child)), self._variables))
         return pieces
 
     def _plain_column(self, node: nodes.Node) -> str | None:
         if isinstance(node, nodes.Name) and node.name not in self._variables and node.name != ROW:
-            return self._column if node.name == _TEXT and self._column is not None else node.name
+            return self._column_of(node.name)
         return row_key(node)
 
+    def _column_of(self, name: str) -> str:
+        return self._column if name == _TEXT and self._column is not None else name
+
     def _is_constant(self, node: nodes.Node) -> bool:
-        """Whether the node reads variables only and leaves nothing behind for later nodes."""
+        """Returns whether the node reads variables only and sets nothing that later nodes read."""
         if not isinstance(node, nodes.Expr | nodes.If | nodes.For):
             return False
-        whole = nodes.Template([nodes.Output([node]) if isinstance(node, nodes.Expr) else node], lineno=1)
+        whole = _template_of(node)
         if any(True for _ in whole.find_all((nodes.Assign, nodes.AssignBlock, nodes.Macro))):
             return False
         whole.set_environment(self._sandbox)
         return find_undeclared_variables(whole) <= self._variables.keys()
-
-    def _once(self, node: nodes.Node, line: int) -> str:
-        return bounded(self._run(nodes.Template([node], lineno=line), self._variables))
-
-    def _run(self, tree: nodes.Template, context: Mapping[str, Any]) -> Iterable[str]:
-        compiled = self._compiled(tree)
-        return compiled.root_render_func(compiled.new_context(dict(context)))
 
     def _compiled(self, tree: nodes.Template) -> Compiled:
         tree.set_environment(self._sandbox)
@@ -240,26 +238,27 @@ class Renderer:
     def _by_jinja(self, tree: nodes.Template, names: frozenset[str]) -> str | Filler:
         compiled = self._compiled(tree)
         fixed = {name: self._variables[name] for name in names if name in self._variables}
-        columns = [
-            (name, self._column if name == _TEXT and self._column is not None else name)
-            for name in names - fixed.keys() - {ROW}
-        ]
+        columns = [(name, self._column_of(name)) for name in names - fixed.keys() - {ROW}]
         if not columns and ROW not in names:
-            return bounded(compiled.root_render_func(compiled.new_context(fixed)))
+            return _render(compiled, fixed)
 
         def fill(values: Values) -> str:
-            context = dict(fixed)
-            for name, column in columns:
-                if column in values:
-                    context[name] = values[column]
-            context[ROW] = values
-            return bounded(compiled.root_render_func(compiled.new_context(context)))
+            found = {name: values[column] for name, column in columns if column in values}
+            return _render(compiled, {**fixed, **found, ROW: values})
 
         return fill
 
 
+def _template_of(node: nodes.Node) -> nodes.Template:
+    return nodes.Template([nodes.Output([node]) if isinstance(node, nodes.Expr) else node], lineno=1)
+
+
+def _render(compiled: Compiled, context: Mapping[str, Any]) -> str:
+    return bounded(compiled.root_render_func(compiled.new_context(dict(context))))
+
+
 def _concatenation(pieces: list[str | tuple[str]]) -> str | Filler:
-    """The pieces joined: a text where none is a column."""
+    """Joins the pieces: a text where none is a column, else a function of a row's values."""
     columns = [(number, piece[0]) for number, piece in enumerate(pieces) if isinstance(piece, tuple)]
     if not columns:
         return "".join(piece for piece in pieces if isinstance(piece, str))
@@ -280,6 +279,6 @@ def _concatenation(pieces: list[str | tuple[str]]) -> str | Filler:
 
 def _written(value: Any) -> str:
     try:
-        return text_of(value)
+        return to_text(value)
     except ValueError as error:  # an integer of more digits than Python writes
         raise RenderError(f"a value of the row cannot be written: {error}") from error

@@ -1,4 +1,4 @@
-"""The Jinja environment of templates: sandboxed, strict, without a loader, and bounded in what it makes.
+"""The Jinja environment of templates (sandboxed, strict, without a loader, bounded output) and its syntax trees.
 
 The author of a template is usually the user, but templates are passed around, so one must not reach files,
 attributes of Python objects, or gigabytes. The sandbox of Jinja covers attributes. Size is bounded here:
@@ -6,17 +6,19 @@ operators, methods and filters that turn a small number into a large text are re
 output ends at ``MAX_OUTPUT`` characters. Loops run over values of the row or of the template only.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from jinja2 import StrictUndefined
+from jinja2 import StrictUndefined, nodes
 from jinja2.exceptions import SecurityError, TemplateError
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from batchllm.template.spelling import to_json
+from batchllm.template.values import RenderError, to_json, to_text
 
 MAX_OUTPUT = 10_000_000
+ROW = "row"
+_ROW_METHODS = frozenset({"items", "keys", "values", "get"})
 _MAX_BITS = 100_000
 _FILTERS = [
     "abs", "capitalize", "count", "d", "default", "dictsort", "escape", "first", "float", "int", "items",
@@ -30,25 +32,8 @@ _RENDER_ERRORS = (
 )  # fmt: skip
 
 
-class RenderError(ValueError):
-    """A row cannot be put into the template; the message is a sentence for the row's ``error``."""
-
-
-def text_of(value: Any) -> str:
-    """How a value reads in a prompt: text as it is, ``null`` as nothing, everything else as JSON writes it."""
-    if isinstance(value, str):
-        return value
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, dict | list | tuple):
-        return to_json(value)
-    return str(value)
-
-
 class Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja for prompts; see the module."""
+    """Jinja's sandbox with bounded output."""
 
     intercepted_binops = frozenset({"*", "**", "%"})
 
@@ -56,7 +41,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         super().__init__(
             undefined=StrictUndefined,
             autoescape=False,
-            finalize=text_of,
+            finalize=to_text,
             trim_blocks=True,
             lstrip_blocks=True,
             cache_size=0,
@@ -65,7 +50,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.globals = {}
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """An operator that can make something large of something small."""
+        """Applies an operator unless it would make something large out of something small."""
         if operator == "%" and isinstance(left, str | bytes):
             raise SecurityError("% does not format text here; use ~ to join")
         if operator == "*":
@@ -77,13 +62,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Whether a template may read ``obj.attr``."""
+        """Returns whether a template may read ``obj.attr``."""
         if attr in _GROWING_METHODS and isinstance(obj, str | bytes):
             return False
         return super().is_safe_attribute(obj, attr, value)
 
     def wrap_str_format(self, value: Any) -> None:
-        """``str.format`` is refused rather than wrapped: a width in it makes any length."""
+        """Refuses ``str.format``, because a width in it makes any length."""
 
 
 def _small_power(base: Any, exponent: Any) -> bool:
@@ -93,10 +78,10 @@ def _small_power(base: Any, exponent: Any) -> bool:
 
 
 def bounded(chunks: Iterable[str]) -> str:
-    """The chunks as one text.
+    """Joins the chunks.
 
     Raises:
-        RenderError: They are more than ``MAX_OUTPUT`` characters, or one of them cannot be made.
+        RenderError: They are more than ``MAX_OUTPUT`` characters, or one of them cannot be rendered.
     """
     size = 0
     kept: list[str] = []
@@ -111,3 +96,46 @@ def bounded(chunks: Iterable[str]) -> str:
     except _RENDER_ERRORS as error:
         raise RenderError(f"the template cannot be filled: {error}") from error
     return "".join(kept)
+
+
+def row_key(node: nodes.Node) -> str | None:
+    """Returns the column of ``row["…"]`` or ``row.…``; ``None`` for every other node."""
+    if not isinstance(node, nodes.Getitem | nodes.Getattr):
+        return None
+    if not (isinstance(node.node, nodes.Name) and node.node.name == ROW):
+        return None
+    if isinstance(node, nodes.Getattr):
+        return None if node.attr in _ROW_METHODS else node.attr
+    if isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
+        return node.arg.value
+    return None
+
+
+def row_keys(tree: nodes.Template) -> Iterator[str | None]:
+    """Yields every column that is read through ``row``; ``None`` for a use that may reach any column."""
+    named = 0
+    for node in tree.find_all((nodes.Getitem, nodes.Getattr)):
+        key = row_key(node)
+        if key is not None:
+            named += 1
+            yield key
+    if sum(1 for name in tree.find_all(nodes.Name) if name.name == ROW) > named:
+        yield None
+
+
+def with_default(tree: nodes.Template) -> frozenset[str]:
+    """Returns the names that may be missing, because ``default`` or ``is defined`` follows them."""
+    found: set[str] = set()
+    for node in tree.find_all((nodes.Filter, nodes.Test)):
+        if node.name not in ("default", "d", "defined", "undefined"):
+            continue
+        if isinstance(node.node, nodes.Name):
+            found.add(node.node.name)
+        elif node.node is not None:
+            found.add(row_key(node.node) or "")
+    return frozenset(found)
+
+
+def private_attribute(tree: nodes.Template) -> str | None:
+    """Returns the first attribute of Python's own that the template names, such as ``__class__``."""
+    return next((node.attr for node in tree.find_all(nodes.Getattr) if node.attr.startswith("_")), None)

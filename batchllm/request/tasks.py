@@ -1,4 +1,6 @@
-"""Rows that bring their own request: ``messages``, a ``task``, a ``text``, or a line of the Batch API.
+"""What a row asks for: the job's template filled with it, or the request that it brings itself.
+
+A row of a job without a template brings one of these:
 
 ====================  =================================================================================
 ``body``              a line of OpenAI's Batch API; the body is the request
@@ -7,27 +9,28 @@
 ``text`` alone        one user message
 ====================  =================================================================================
 
-Beside the last three, the names of chat-completions parameters are the row's parameters, ``extra_body`` goes
-into the body unchanged, and every other name is a column.
+In all but the first, names of chat-completions parameters are the row's parameters, ``extra_body`` goes into the
+body unchanged, and every other name is a column.
 """
 
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from batchllm.answer import Reader
 from batchllm.errors import UsageError
+from batchllm.exact import loads
 from batchllm.job import Job
 from batchllm.records import Row
 from batchllm.request.images import Media
-from batchllm.request.messages import checked, own_start
-from batchllm.request.outcome import InvalidRow
+from batchllm.request.messages import checked, last_user, own_start, with_media
+from batchllm.request.outcome import InvalidRow, RowRequest
 from batchllm.request.spec import ROW_COLUMN, prepared
-from batchllm.request.task import RowRequest, Task
 from batchllm.template import (
     KNOWN_PARAMETERS,
+    Renderer,
     Template,
     builtin_names,
     dumps,
@@ -38,6 +41,59 @@ from batchllm.template import (
 
 _MAX_TASKS = 256
 _URL = "/chat/completions"
+_VARIABLES = ("bullets", "labels", "language", "answer_language")
+
+
+class Task:
+    """A template that is compiled for the columns of an input, with the reader of its answers.
+
+    Args:
+        template: The template, with the job's variables and system message in it.
+        columns: The columns there are, ``None`` where nobody knows.
+        column: The text column.
+        media: Makes image URLs.
+        reader: Reads the answers.
+
+    Raises:
+        UsageError: The template does not fit the columns.
+    """
+
+    def __init__(
+        self,
+        template: Template,
+        columns: Iterable[str] | None,
+        column: str | None,
+        media: Media,
+        reader: Reader,
+    ) -> None:
+        self.renderer = Renderer(template, columns, column)
+        self.reader = reader
+        self._media = media
+        self._column = (column or "text") if self.renderer.reads_text else None
+        self._own = last_user([{"role": message.role} for message in template.messages])
+        self._parts = [
+            number for number, message in enumerate(template.messages) if not isinstance(message.content, str)
+        ]
+
+    def is_empty(self, row: Row) -> bool:
+        """Returns whether the row is empty: no text, or where no text is read, no value at all."""
+        values = row.values
+        if self._column is not None:
+            return self._column in values and _is_blank(values[self._column])
+        used = self.renderer.used_columns
+        return bool(used) and all(name in values and _is_blank(values[name]) for name in used)
+
+    def row_request(self, row: Row, row_parameters: Mapping[str, Any] | None = None) -> RowRequest:
+        """Fills the template with a row.
+
+        Raises:
+            RenderError: The row does not fit the template.
+            InvalidRow: An image of the template cannot be sent.
+        """
+        messages = self.renderer.messages(row)
+        for number in self._parts:
+            messages[number] = with_media(messages[number], self._media)
+        return RowRequest(messages, self._own, self.renderer.parameters(row), row_parameters or {})
 
 
 class RowTasks:
@@ -57,10 +113,10 @@ class RowTasks:
         self._forced = forced
         self._column = job.column
         self._folder = job.input.parent if job.input else Path()
-        self._tasks: OrderedDict[str, Task] = OrderedDict()
+        self._compiled = lru_cache(_MAX_TASKS)(self._compile)
 
     def task(self, row: Row) -> Task | None:
-        """The template of the row; ``None`` where it brings its messages.
+        """Returns the template of the row; ``None`` where the row brings its messages.
 
         Raises:
             InvalidRow: It has neither, or its template cannot be used.
@@ -79,10 +135,15 @@ class RowTasks:
             raise InvalidRow(
                 "bad_row", f"the task is {name!r}; it must be the name of a task or the path of a template"
             )
-        return self._compiled(name, values)
+        given = {key: values[key] for key in _VARIABLES if values.get(key) is not None}
+        try:
+            written = dumps(given)
+        except ValueError as error:
+            raise InvalidRow("bad_text", f"the row cannot be written as JSON: {error}") from error
+        return self._compiled(name, written)
 
     def row_request(self, row: Row, task: Task | None) -> RowRequest:
-        """What the row asks for.
+        """Returns what the row asks for.
 
         Raises:
             InvalidRow, RenderError: It cannot be sent.
@@ -106,27 +167,11 @@ class RowTasks:
             messages = [{"role": "system", "content": self._job.system}, *messages]
         return RowRequest(messages, own_start(messages), {}, parameters)
 
-    def _compiled(self, name: str, values: Mapping[str, Any]) -> Task:
-        """The task of that name with the variables that the row sets; the last ones used are kept."""
-        given = {
-            key: values[key] for key in ("bullets", "labels", "language", "answer_language") if key in values
-        }
-        key = f"{name}\0{dumps(given).decode()}" if given else name
-        task = self._tasks.get(key)
-        if task is None:
-            task = self._tasks[key] = self._compile(name, given)
-            if len(self._tasks) > _MAX_TASKS:
-                self._tasks.popitem(last=False)
-        else:
-            self._tasks.move_to_end(key)
-        return task
-
-    def _compile(self, name: str, given: Mapping[str, Any]) -> Task:
+    def _compile(self, name: str, given: bytes) -> Task:
+        """Compiles the task of that name with the variables that the row sets."""
         try:
             template = prepared(self._job, self._load(name))
-            own = {
-                key: value for key, value in given.items() if key in template.variables and value is not None
-            }
+            own = {key: value for key, value in loads(given).items() if key in template.variables}
             if isinstance(own.get("labels"), str):
                 own["labels"] = [label.strip() for label in own["labels"].split(",") if label.strip()]
             template = template.with_variables(own)
@@ -142,7 +187,7 @@ class RowTasks:
 
 
 def is_batch_line(values: Mapping[str, Any]) -> bool:
-    """Whether a row is a line of the Batch API."""
+    """Returns whether a row is a line of the Batch API."""
     return "body" in values and ("custom_id" in values or isinstance(values["body"], Mapping))
 
 
@@ -152,3 +197,18 @@ def _parameters(values: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in values.items()
         if name in KNOWN_PARAMETERS and value is not None
     }
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def image_cells(values: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
+    """Returns the filled image cells of a row; a JSONL cell may be a list of them."""
+    cells: list[str] = []
+    for column in columns:
+        value = values.get(column)
+        cells += [
+            str(cell) for cell in (value if isinstance(value, list) else [value]) if not _is_blank(cell)
+        ]
+    return cells
