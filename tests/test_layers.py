@@ -19,10 +19,10 @@ LAYERS = [
     {"plan"},
     {"budget"},
     {"prepare", "endpoint", "signals"},
-    {"source", "limiter", "client", "journal", "sink", "progress", "simulator", "counters"},
+    {"limiter", "client", "journal", "progress", "simulator", "counters"},
     {"request"},
     {"job"},
-    {"answer", "template", "presets", "tokens", "prices", "retry"},
+    {"answer", "template", "presets", "tokens", "prices", "retry", "formats"},
     {"records", "errors", "exact"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}

@@ -60,7 +60,7 @@ OPTIONS: tuple[Option, ...] = (
     # Reading the input
     Option("delimiter", str, "Delimiter of CSV: , ; | or tab.  (found in the header)", INPUT),
     Option("encoding", str, "Encoding of the input.  (UTF-8, or by byte order mark)", INPUT),
-    Option("input_format", str, "csv or jsonl, where the suffix does not tell.", INPUT, metavar="FORMAT"),
+    Option("input_format", str, "The format where the suffix does not tell, such as csv or jsonl.", INPUT, metavar="FORMAT"),
     # The endpoint
     Option("provider", str, "Preset of the endpoint: openai, azure, groq, ollama, simulator, …", CONNECTION, metavar="PRESET"),
     Option("base_url", str, "URL of the API, such as http://localhost:8000/v1.", CONNECTION, metavar="URL"),

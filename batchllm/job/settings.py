@@ -7,6 +7,7 @@ A setting has the name of its flag with underscores: ``--max-attempts`` is ``max
 from dataclasses import dataclass
 from pathlib import Path
 
+from batchllm.formats import INPUT_FORMATS, SUFFIXES
 from batchllm.job.values import (
     Parser,
     any_text,
@@ -64,7 +65,7 @@ def _path(name: str, example: str, help_text: str) -> Setting:
 
 GROUPS: dict[str, tuple[Setting, ...]] = {
     "What to read, and what to write": (
-        _path("input", '"reviews.csv"', "rows to read: .csv, .tsv, .jsonl, .ndjson, or - for standard input"),
+        _path("input", '"reviews.csv"', f"rows to read: {', '.join(SUFFIXES)}, or - for standard input"),
         _path("output", '"reviews.summaries.csv"', "where to write; the suffix decides the format"),
         Setting("task", choice("summarize", "classify", "codegen"), '"summarize"', "a built-in task, or:"),
         Setting("template", text, '"mine.toml"', "a template file or a built-in name, or:", is_path=True),
@@ -80,9 +81,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("language", text, '"Python"', "programming language of codegen"),
         Setting("delimiter", any_text, '";"', "delimiter of the input; found in the header"),
         Setting("encoding", encoding, '"cp1252"', "encoding of the input; UTF-8 unless marked"),
-        Setting(
-            "input_format", choice("csv", "tsv", "jsonl", "ndjson"), '"csv"', "where the suffix does not tell"
-        ),
+        Setting("input_format", choice(*INPUT_FORMATS), '"csv"', "where the suffix does not tell"),
     ),
     "The endpoint": (
         Setting("provider", text, '"openai"', "a preset: openai, azure, groq, ollama, simulator, ..."),

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.budget.costs import Costs, Totals
+from batchllm.formats import Outcome, OutputStatistics, write_output
 from batchllm.journal import JournalReader
 from batchllm.plan.outcomes import outcomes, readers
 from batchllm.prepare.prepared_job import PreparedJob
-from batchllm.sink import Outcome, Written, write_output
 
 SAMPLES = 3
 
@@ -86,7 +86,9 @@ class Export:
         self._partial = partial or chosen is not None
         self.figures = Figures()
 
-    def write(self, announce: Callable[[str, Figures], None] = lambda sha256, figures: None) -> Written:
+    def write(
+        self, announce: Callable[[str, Figures], None] = lambda sha256, figures: None
+    ) -> OutputStatistics:
         """Writes them.
 
         Args:
@@ -124,3 +126,10 @@ def view_of(prepared: PreparedJob) -> dict[str, Any]:
         "format": prepared.output_format,
         "source": prepared.statistics.sha256,
     }
+
+
+def read_options(prepared: PreparedJob, path: Path | None) -> dict[str, str]:
+    """Returns the options of ``open_source`` that the output is read with."""
+    if path is None or prepared.output_format != prepared.source.kind:
+        return {}
+    return prepared.source.kept_options(path.suffix.lower())

@@ -1,4 +1,4 @@
-"""Which columns the output has, and what they are called: decided before the first request."""
+"""Decides which columns the output has and what they are called, before the first request."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ STANDARD = (
     "attempts",
     "error",
 )
-"""The columns beside the answer, unless the user chooses."""
+"""The columns beside the answer by default."""
 
 ADDABLE = (
     "response_id",
@@ -26,7 +26,7 @@ ADDABLE = (
     "cached_tokens",
     "tool_calls",
 )
-"""The columns that ``--add`` knows."""
+"""The columns that ``--add`` adds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,10 @@ class Columns:
     """The columns of an output.
 
     Attributes:
-        input: Those of the input; for JSONL, what was known before the first request.
-        answer: Ours that come out of the answer: name in the output, name in ``Answer.columns``.
-        fields: Ours beside it: name in the output, name in ``outcome.FIELDS``.
-        order: All of ours by their names in the output, in their order.
+        input: The columns of the input.
+        answer: Added columns that come from the answer: name in the output, name in ``Answer.columns``.
+        fields: The other added columns: name in the output, name in ``outcome.FIELDS``.
+        order: All added columns by their names in the output, in order.
     """
 
     input: tuple[str, ...]
@@ -54,20 +54,20 @@ def plan_columns(
     prefix: str = "",
     parameter_columns: Collection[str] = frozenset(),
 ) -> Columns:
-    """Decide the columns.
+    """Decides the columns of an output.
 
     Args:
-        input_columns: Names the input has; all of them stay.
-        answer_columns: Names that the task writes: ``summary``, or the fields of a schema.
+        input_columns: Columns of the input; all of them are kept.
+        answer_columns: Columns that the task writes: ``summary``, or the fields of a schema.
         add: Names of ``--add``.
-        columns: Names of ``--columns``, which choose among the answer columns, ``STANDARD`` and
-            ``ADDABLE``, in this order; ``None`` is the answer columns, ``STANDARD`` and ``add``.
-        prefix: Put before each of ours.
-        parameter_columns: Input columns that are parameters of the request. Where one of ours has the
-            same name (``model``), or the name of a field of the answer, ours becomes ``response_model``.
+        columns: Names of ``--columns``, in order, out of the answer columns, ``STANDARD`` and ``ADDABLE``;
+            ``None`` takes the answer columns and ``STANDARD``.
+        prefix: Put before the name of each added column.
+        parameter_columns: Input columns that are parameters of the request. An added column of the same name
+            (``model``), or with the name of a field of the answer, becomes ``response_model``.
 
     Raises:
-        UsageError: A name that there is not, or that the input already has.
+        UsageError: There is no such column, or the input already has one of that name.
     """
     known = (*answer_columns, *STANDARD, *ADDABLE)
     _refuse_unknown("--add", add, (*STANDARD, *ADDABLE), input_columns)

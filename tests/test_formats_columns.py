@@ -5,9 +5,9 @@ import re
 import pytest
 
 from batchllm.errors import UsageError
-from batchllm.sink import STANDARD, plan_columns
-from batchllm.sink.columns import ADDABLE
-from batchllm.sink.outcome import FIELDS
+from batchllm.formats import STANDARD, plan_columns
+from batchllm.formats.columns import ADDABLE
+from batchllm.formats.outcome import FIELDS
 
 
 def test_every_column_that_can_be_asked_for_can_be_read() -> None:

@@ -1,0 +1,327 @@
+"""What text formats have in common: encoding, newlines, passes that may begin in the middle, joined records.
+
+The encoding is UTF-8, what a byte-order mark says, or what the user says; it is never guessed.
+"""
+
+import codecs
+import re
+from abc import abstractmethod
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from batchllm.errors import InputError, UsageError
+from batchllm.formats.format import Source, Target, Writer
+from batchllm.formats.input_file import CHUNK_BYTES, InputFile, InputPass
+from batchllm.formats.scan import InputStatistics, Reservoir
+from batchllm.records import Row
+
+BYTE_ORDER_MARKS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_LINE_LIMIT_BYTES = 128 << 20
+_BATCH_CHARACTERS = 1 << 18
+_NEWLINE = re.compile(r"\r\n|\n|\r")
+
+
+@dataclass(frozen=True, slots=True)
+class TextLayout:
+    """How a text file is written, as far as an output in the same format repeats it.
+
+    Attributes:
+        encoding: Codec of everything behind the byte-order mark.
+        bom: The byte-order mark, ``b""`` without one.
+        newline: What ends the first line: LF, CRLF or CR.
+        final_newline: Whether the last line is ended too.
+    """
+
+    encoding: str = "utf-8"
+    bom: bytes = b""
+    newline: str = "\n"
+    final_newline: bool = True
+
+
+def read_layout(
+    file: InputFile, encoding: str | None, ignored: re.Pattern[str] | None = None
+) -> tuple[TextLayout, str]:
+    """Reads the layout of a file from its first and last bytes.
+
+    Args:
+        file: The file.
+        encoding: A codec of Python; ``None`` takes what the byte-order mark says, or UTF-8.
+        ignored: Parts of the text, such as quoted cells, whose newlines do not end a line.
+
+    Returns:
+        The layout, and the first line without the ignored parts.
+
+    Raises:
+        UsageError: There is no such encoding.
+        InputError: The file cannot be read, or its beginning is not text in the encoding.
+    """
+    head, tail = file.ends()
+    bom, codec = _encoding(file.name, head, encoding)
+    try:
+        text = codecs.getincrementaldecoder(codec)("strict").decode(head[len(bom) :])
+    except UnicodeDecodeError:
+        raise undecodable(file, codec, len(bom)) from None
+    bare = ignored.sub("", text) if ignored else text
+    newline = _NEWLINE.search(bare)
+    ended = codecs.decode(tail, codec, "ignore")[-1:] in ("\n", "\r", "")
+    layout = TextLayout(codec, bom, newline[0] if newline else "\n", ended)
+    return layout, bare[: newline.start()] if newline else bare
+
+
+def _encoding(name: str, head: bytes, wanted: str | None) -> tuple[bytes, str]:
+    """Byte-order mark and codec of what follows it."""
+    bom, marked = next(
+        ((mark, codec) for mark, codec in BYTE_ORDER_MARKS if head.startswith(mark)), (b"", None)
+    )
+    if wanted is None:
+        if marked is None and (utf16 := _unmarked_utf16(head[:512])):
+            reason = f"seems to be UTF-16 without a byte-order mark; if so, say --encoding {utf16}"
+            raise InputError(name, reason, line=1)
+        return bom, marked or "utf-8"
+    try:
+        codec = codecs.lookup(wanted).name.removesuffix("-sig")
+        b"a".decode(codec, "ignore")
+        codecs.getincrementaldecoder(codec)
+    except LookupError:
+        raise UsageError(
+            f"there is no encoding {wanted!r}; well-known ones: utf-8, utf-16, cp1252, gb18030"
+        ) from None
+    if marked is not None and marked.startswith(codec):
+        return bom, marked
+    return b"", f"{codec}-le" if codec in ("utf-16", "utf-32") else codec
+
+
+def _unmarked_utf16(head: bytes) -> str | None:
+    """The kind of UTF-16 in which every other byte is NUL, or ``None``."""
+    even, odd = head[0::2].count(0), head[1::2].count(0)
+    enough = 0.6 * max(len(head) // 2, 1)
+    if odd > enough and not even:
+        return "utf-16-le"
+    return "utf-16-be" if even > enough and not odd else None
+
+
+def undecodable(file: InputFile, encoding: str, skipped: int) -> InputError:
+    """Returns the error that names the first byte that does not decode.
+
+    Args:
+        file: The file.
+        encoding: The encoding in which it was read.
+        skipped: Bytes of the byte-order mark.
+    """
+    decoder = codecs.getincrementaldecoder(encoding)("strict")
+    shown = encoding.upper() if encoding.startswith("utf") else encoding
+    offset, line = skipped, 1
+    with file.path.open("rb") as content:
+        content.seek(skipped)
+        while chunk := content.read(CHUNK_BYTES):
+            data = decoder.getstate()[0] + chunk
+            start = offset + len(chunk) - len(data)
+            try:
+                text = decoder.decode(chunk)
+            except UnicodeDecodeError as error:
+                return _wrong_byte(file, shown, line, start, data, error.start)
+            offset += len(chunk)
+            line += text.count("\n") or text.count("\r")
+    data = decoder.getstate()[0]
+    if data:
+        return _wrong_byte(file, shown, line, offset - len(data), data, 0)
+    return InputError(file.name, f"is not {shown}; name its encoding with --encoding")
+
+
+def _wrong_byte(file: InputFile, encoding: str, line: int, start: int, data: bytes, at: int) -> InputError:
+    before = data[:at]
+    line += before.count(b"\n") or (0 if b"\n" in data else before.count(b"\r"))
+    reason = (
+        f"byte {start + at} (0x{data[at]:02x}) is not {encoding}; name the file's encoding with --encoding"
+    )
+    return InputError(file.name, reason, line=line)
+
+
+class RecordStart(NamedTuple):
+    """A place in a file where a record begins.
+
+    Attributes:
+        index: The record's position, from 0.
+        line: Its first line, from 1.
+        offset: Its first byte; 0 is the beginning of the file, byte-order mark and header included.
+    """
+
+    index: int  # type: ignore[assignment]  # tuple.index, which nobody means by a record's
+    line: int
+    offset: int
+
+
+class Block(NamedTuple):
+    """Some lines of a file, with their ends.
+
+    Attributes:
+        line: Number of the first one, from 1.
+        offset: Where it begins in the file; of no meaning unless the file is in UTF-8.
+        data: The lines in UTF-8.
+    """
+
+    line: int
+    offset: int
+    data: bytes
+
+
+class TextSource(Source):
+    """A source that reads records out of lines.
+
+    Attributes:
+        layout: How the file is written.
+    """
+
+    def __init__(self, file: InputFile, layout: TextLayout) -> None:
+        super().__init__(file)
+        self.layout = layout
+        self._end = b"\r" if layout.newline == "\r" else b"\n"
+        self._starts: list[RecordStart] = []
+
+    @abstractmethod
+    def _records(
+        self, opened: InputPass, start: RecordStart, starts: list[RecordStart]
+    ) -> Iterator[tuple[int, int, Any]]:
+        """Yields index, line and content of every record.
+
+        Args:
+            opened: The pass.
+            start: Where it begins.
+            starts: Gets a record's start for each block, where that can be had.
+        """
+
+    @abstractmethod
+    def _row(self, index: int, line: int, record: Any) -> Row:
+        """Makes the row of a record."""
+
+    def _inspect(self, line: int, record: Any) -> None:
+        """Looks at a record during the scan; raises ``InputError`` where it is wrong."""
+
+    def scan(self) -> InputStatistics:
+        """Reads the whole file once; see ``Source``."""
+        opened = InputPass(self.file)
+        starts: list[RecordStart] = []
+        reservoir: Reservoir[Row] = Reservoir()
+        index = -1
+        for index, line, record in self._records(opened, RecordStart(0, 1, 0), starts):
+            self._inspect(line, record)
+            if index == reservoir.wanted:
+                reservoir.take(self._row(index, line, record))
+        if (
+            self.layout.encoding == "utf-8"
+        ):  # offsets count bytes in UTF-8, and other encodings may have a state
+            self._starts = starts
+        sample = tuple(sorted(reservoir.items(), key=lambda row: row.index))
+        return InputStatistics(index + 1, opened.size_bytes, opened.sha256(), self.columns, sample)
+
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        """Streams the rows; see ``Source``. What is before ``start`` is not read where the scan knows its place."""
+        self._digest = None
+        after = bisect_right(self._starts, start, key=lambda record: record.index)
+        begin = self._starts[after - 1] if after and start else RecordStart(0, 1, 0)
+        opened = InputPass(self.file, begin.offset)
+        for index, line, record in self._records(opened, begin, []):
+            if index >= start:
+                yield self._row(index, line, record)
+        if start == 0:
+            self._digest = opened.sha256()
+
+    def _blocks(self, opened: InputPass, start: RecordStart) -> Iterator[Block]:
+        """Yields all lines from a place on, many at a time."""
+        line, offset = start.line, start.offset or len(self.layout.bom)
+        rest = b""
+        for chunk in self._utf8(opened):
+            cut = chunk.rfind(self._end) + 1
+            if not cut:
+                rest += chunk
+                if len(rest) > _LINE_LIMIT_BYTES:
+                    reason = f"this line has more than 128 MiB; is it {self.kind.upper()}?"
+                    raise InputError(self.name, reason, line=line)
+                continue
+            data = rest + chunk[:cut]
+            yield Block(line, offset, data)
+            line += data.count(self._end)
+            offset += len(data)
+            rest = chunk[cut:]
+        if rest:
+            yield Block(line, offset, rest)
+
+    def _utf8(self, opened: InputPass) -> Iterator[bytes]:
+        """The bytes without the byte-order mark, in UTF-8."""
+        skip = 0 if opened.start else len(self.layout.bom)
+        if self.layout.encoding == "utf-8":
+            for chunk in opened.chunks():
+                yield chunk[skip:]
+                skip = 0
+            return
+        decoder = codecs.getincrementaldecoder(self.layout.encoding)("strict")
+        try:
+            for chunk in opened.chunks():
+                yield decoder.decode(chunk[skip:]).encode()
+                skip = 0
+            yield decoder.decode(b"", final=True).encode()
+        except UnicodeError:
+            raise self._undecodable() from None
+
+    def _undecodable(self) -> InputError:
+        return undecodable(self.file, self.layout.encoding, len(self.layout.bom))
+
+    def describe(self) -> str:
+        """Returns format and encoding."""
+        return f"{self.kind}, {self.layout.encoding}"
+
+    def kept_options(self, suffix: str) -> dict[str, str]:
+        """Returns the encoding; see ``Source``."""
+        return {"encoding": self.layout.encoding}
+
+
+class TextWriter(Writer):
+    """A writer of records with newlines between them, joined and encoded many at a time.
+
+    The layout is that of a source of the same format; from another format it is UTF-8 with LF.
+    """
+
+    kind: str
+
+    def __init__(self, target: Target, source: Source) -> None:
+        self.layout = TextLayout()
+        if isinstance(source, TextSource) and source.kind == self.kind:
+            self.layout = source.layout
+        self._target = target
+        self._records: list[Any] = []
+        self._size = 0
+        self._before = self.layout.bom
+        self._end = self.layout.newline.encode(self.layout.encoding)
+
+    @abstractmethod
+    def _joined(self, records: list[Any]) -> bytes:
+        """Encodes records with newlines between them."""
+
+    def _put(self, record: str | bytes) -> None:
+        self._records.append(record)
+        self._size += len(record)
+        if self._size > _BATCH_CHARACTERS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._records:
+            self._target.write(self._before + self._joined(self._records))
+            self._before = self._end
+            self._records.clear()
+            self._size = 0
+
+    def finish(self) -> None:
+        """Writes what is left, and the last newline where the layout has one."""
+        self._flush()
+        if self._before is not self._end:  # there was no record
+            self._target.write(self._before)
+        elif self.layout.final_newline:
+            self._target.write(self._end)
