@@ -7,7 +7,7 @@ import pytest
 
 from batchllm.errors import InputError, UsageError
 from batchllm.formats import Source, open_source
-from batchllm.formats.text import TextLayout
+from batchllm.formats.layout import TextLayout
 
 
 def opened(folder: Path, content: bytes, file_name: str = "in.csv", **options: str) -> Source:

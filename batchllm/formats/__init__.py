@@ -9,20 +9,13 @@ A new format is a module like ``csv`` or ``jsonl`` and a line in ``registry.FORM
 """
 
 from batchllm.formats.columns import ADDABLE, STANDARD, Columns, plan_columns
-from batchllm.formats.format import Format, Source, Writer
+from batchllm.formats.format import Source
 from batchllm.formats.input_file import spool
 from batchllm.formats.json_text import WrittenNumber
 from batchllm.formats.outcome import Outcome
 from batchllm.formats.output import OutputStatistics, write_output
-from batchllm.formats.output_file import remove_leftovers, storage_error
-from batchllm.formats.registry import (
-    INPUT_FORMATS,
-    SUFFIXES,
-    format_named,
-    format_of_suffix,
-    open_source,
-    unknown_suffix,
-)
+from batchllm.formats.output_file import storage_error
+from batchllm.formats.registry import INPUT_FORMATS, SUFFIXES, format_named, format_of, open_source
 from batchllm.formats.scan import InputStatistics
 
 __all__ = [
@@ -31,20 +24,16 @@ __all__ = [
     "STANDARD",
     "SUFFIXES",
     "Columns",
-    "Format",
     "InputStatistics",
     "Outcome",
     "OutputStatistics",
     "Source",
-    "Writer",
     "WrittenNumber",
     "format_named",
-    "format_of_suffix",
+    "format_of",
     "open_source",
     "plan_columns",
-    "remove_leftovers",
     "spool",
     "storage_error",
-    "unknown_suffix",
     "write_output",
 ]

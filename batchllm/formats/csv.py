@@ -16,10 +16,12 @@ from typing import Any
 
 from batchllm.errors import InputError, UsageError
 from batchllm.formats.columns import Columns
-from batchllm.formats.format import Format, Source, Target
+from batchllm.formats.format import Format, Source
 from batchllm.formats.input_file import InputFile, InputPass
 from batchllm.formats.json_text import cell_text
-from batchllm.formats.text import Block, RecordStart, TextSource, TextWriter, read_layout
+from batchllm.formats.layout import read_layout
+from batchllm.formats.output_file import OutputTarget
+from batchllm.formats.text import Block, RecordStart, TextSource, TextWriter
 from batchllm.records import Row
 
 DELIMITERS = ",;\t|"
@@ -189,7 +191,7 @@ class CsvWriter(TextWriter):
 
     kind = "csv"
 
-    def __init__(self, target: Target, source: Source, columns: Columns, suffix: str) -> None:
+    def __init__(self, target: OutputTarget, source: Source, columns: Columns, suffix: str) -> None:
         super().__init__(target, source)
         usual = {"delimiter": "\t" if suffix == ".tsv" else ","}
         kept = source.kept_options(suffix) if source.kind == self.kind else usual

@@ -9,11 +9,12 @@ other, and no format knows another.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from batchllm.formats.columns import Columns
 from batchllm.formats.input_file import InputFile
 from batchllm.formats.json_text import cell_text, json_bytes
+from batchllm.formats.output_file import OutputTarget
 from batchllm.formats.scan import InputStatistics
 from batchllm.records import Row
 
@@ -81,13 +82,6 @@ class Source(ABC):
         return {}
 
 
-class Target(Protocol):
-    """What a writer writes to."""
-
-    def write(self, data: bytes) -> None:
-        """Appends bytes."""
-
-
 class Writer(ABC):
     """Writes the rows of a source with further columns.
 
@@ -99,7 +93,7 @@ class Writer(ABC):
     """
 
     @abstractmethod
-    def __init__(self, target: Target, source: Source, columns: Columns, suffix: str) -> None: ...
+    def __init__(self, target: OutputTarget, source: Source, columns: Columns, suffix: str) -> None: ...
 
     @abstractmethod
     def add(self, row: Row, values: Mapping[str, Any]) -> None:

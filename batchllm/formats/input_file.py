@@ -3,7 +3,6 @@
 Formats take their bytes from here and need not know where they come from.
 """
 
-import errno
 import hashlib
 import os
 import secrets
@@ -14,11 +13,11 @@ from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
-from batchllm.errors import CannotWrite, InputError, StorageFailure
+from batchllm.errors import InputError, StorageFailure
+from batchllm.formats.output_file import storage_error
 
 CHUNK_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 20
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +114,5 @@ def spool(stream: BinaryIO, folder: Path) -> Path:
             path.unlink(missing_ok=True)
             raise
     except OSError as error:
-        kind = CannotWrite if error.errno in _NO_ROOM else StorageFailure
-        raise kind(f"{path}: standard input cannot be spooled here: {error.strerror}") from error
+        raise storage_error(error, path, "standard input cannot be spooled here") from error
     return path

@@ -13,11 +13,13 @@ from typing import Any
 
 from batchllm.errors import InputError
 from batchllm.formats.columns import Columns
-from batchllm.formats.format import Format, Source, Target
+from batchllm.formats.format import Format, Source
 from batchllm.formats.input_file import InputFile, InputPass
 from batchllm.formats.json_text import cell_text, json_bytes, members_as_written, parse_object, parse_quickly
+from batchllm.formats.layout import read_layout
+from batchllm.formats.output_file import OutputTarget
 from batchllm.formats.scan import InputStatistics
-from batchllm.formats.text import RecordStart, TextSource, TextWriter, read_layout
+from batchllm.formats.text import RecordStart, TextSource, TextWriter
 from batchllm.records import Row
 
 
@@ -111,7 +113,7 @@ class JsonlWriter(TextWriter):
 
     kind = "jsonl"
 
-    def __init__(self, target: Target, source: Source, columns: Columns, suffix: str) -> None:
+    def __init__(self, target: OutputTarget, source: Source, columns: Columns, suffix: str) -> None:
         super().__init__(target, source)
         self._object = source.json_object
 

@@ -99,22 +99,23 @@ class _Pairs:
         self.missing: int | None = None
 
     def pair(self, outcomes: Iterable[Outcome]) -> Iterator[tuple[Row, Outcome]]:
+        rows = self._source_rows
         for outcome in outcomes:
-            row = self._next_row(outcome.row_index)
+            row = next(rows, None)
+            while row is not None and row.index != outcome.row_index:
+                self._skip(row)
+                row = next(rows, None)
             if row is None:
                 self.missing = outcome.row_index
                 return
             yield row, outcome
             self.rows += 1
-        self._next_row(None)
+        for row in rows:
+            self._skip(row)
 
-    def _next_row(self, index: int | None) -> Row | None:
-        for row in self._source_rows:
-            if row.index == index:
-                return row
-            if self.skipped is None:
-                self.skipped = row.index
-        return None
+    def _skip(self, row: Row) -> None:
+        if self.skipped is None:
+            self.skipped = row.index
 
 
 def _changed(source: Source) -> InputError:

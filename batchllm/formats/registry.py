@@ -6,7 +6,7 @@ from batchllm.errors import InputError, UsageError
 from batchllm.formats import csv, jsonl
 from batchllm.formats.format import Format, Source
 from batchllm.formats.input_file import InputFile
-from batchllm.formats.text import BYTE_ORDER_MARKS
+from batchllm.formats.layout import BYTE_ORDER_MARKS
 
 FORMATS: tuple[Format, ...] = (
     csv.FORMAT,
@@ -30,11 +30,6 @@ _UNREADABLE = (
 )
 
 
-def format_of_suffix(suffix: str) -> Format | None:
-    """Returns the format of files with a suffix (``.csv``)."""
-    return _BY_SUFFIX.get(suffix.lower())
-
-
 def format_named(name: str) -> Format:
     """Returns the format that ``--input-format`` names (``csv``, ``tsv``, …).
 
@@ -46,10 +41,23 @@ def format_named(name: str) -> Format:
     return _BY_SUFFIX[f".{name}"]
 
 
-def unknown_suffix(name: str, suffix: str) -> str:
-    """Returns the message for an input whose suffix is that of no format."""
-    names = " or ".join(form.name for form in FORMATS)
-    return f"{name}: the suffix {suffix!r} says no format; add --input-format {names}"
+def format_of(path: Path, name: str | None = None) -> Format:
+    """Returns the format of an input by its suffix.
+
+    Args:
+        path: The file.
+        name: What messages call it, where that is not the path.
+
+    Raises:
+        UsageError: The suffix is that of no format.
+    """
+    form = _BY_SUFFIX.get(path.suffix.lower())
+    if form is None:
+        names = " or ".join(form.name for form in FORMATS)
+        raise UsageError(
+            f"{name or path}: the suffix {path.suffix!r} says no format; add --input-format {names}"
+        )
+    return form
 
 
 def open_source(
@@ -95,13 +103,9 @@ def open_source(
 def _format(file: InputFile, name: str | None, head: bytes) -> Format:
     if name is not None:
         return format_named(name)
-    suffix = file.path.suffix
-    if not suffix:
-        mark = next((mark for mark, _ in BYTE_ORDER_MARKS if head.startswith(mark)), b"")
-        content = head[len(mark) :].replace(b"\0", b"").lstrip()
-        known = (form for form in FORMATS if form.begins_with and content.startswith(form.begins_with))
-        return next(known, FORMATS[0])
-    form = format_of_suffix(suffix)
-    if form is None:
-        raise UsageError(unknown_suffix(file.name, suffix))
-    return form
+    if file.path.suffix:
+        return format_of(file.path, file.name)
+    mark = next((mark for mark, _ in BYTE_ORDER_MARKS if head.startswith(mark)), b"")
+    content = head[len(mark) :].replace(b"\0", b"").lstrip()
+    known = (form for form in FORMATS if form.begins_with and content.startswith(form.begins_with))
+    return next(known, FORMATS[0])

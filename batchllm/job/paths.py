@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from batchllm.errors import UsageError
-from batchllm.formats import SUFFIXES, format_named, format_of_suffix, unknown_suffix
+from batchllm.formats import SUFFIXES, format_named, format_of
 from batchllm.job.layers import STANDARD_STREAM
 
 _UNUSUAL = re.compile(r"[^\w.-]+")
@@ -22,10 +22,7 @@ def input_path(path: Path | None, input_format: str | None) -> tuple[Path | None
         raise UsageError(f"there is no INPUT: name a {named} file, or - for standard input")
     if str(path) == STANDARD_STREAM:
         return None, format_named(input_format).name if input_format else None
-    form = format_named(input_format) if input_format else format_of_suffix(path.suffix)
-    if form is None:
-        raise UsageError(unknown_suffix(str(path), path.suffix))
-    return path, form.name
+    return path, (format_named(input_format) if input_format else format_of(path)).name
 
 
 def output_path(
@@ -44,15 +41,14 @@ def output_path(
         UsageError: The suffix says no format, or it is the input itself.
     """
     if path is None and source is not None:
-        suffix = source.suffix if format_of_suffix(source.suffix) else f".{kind}"
+        suffix = source.suffix if source.suffix.lower() in SUFFIXES else f".{kind}"
         middle = _UNUSUAL.sub("-", label).strip("-.") or "run"
         path = source.with_name(f"{source.stem}.{middle}{'.simulated' if simulated else ''}{suffix}")
     if path is None or str(path) == STANDARD_STREAM:
         return None, kind
-    form = format_of_suffix(path.suffix)
-    if form is None:
+    if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{path}: the suffix of an output decides its format; use {', '.join(SUFFIXES)}")
-    return path, form.name
+    return path, format_of(path).name
 
 
 def journal_path(path: Path | None, output: Path | None) -> Path | None:
