@@ -8,11 +8,10 @@ was, and puts the output in place in one rename.
 A new format is a module like ``csv`` or ``jsonl`` and a line in ``registry.FORMATS``.
 """
 
-from batchllm.formats.columns import ADDABLE, STANDARD, Columns, plan_columns
+from batchllm.formats.columns import ADDABLE, STANDARD, Columns, Outcome, plan_columns
 from batchllm.formats.format import Source
 from batchllm.formats.input_file import spool
 from batchllm.formats.json_text import WrittenNumber
-from batchllm.formats.outcome import Outcome
 from batchllm.formats.output import OutputStatistics, write_output
 from batchllm.formats.output_file import storage_error
 from batchllm.formats.registry import INPUT_FORMATS, SUFFIXES, format_named, format_of, open_source

@@ -21,7 +21,7 @@ from batchllm.formats.input_file import InputFile, InputPass
 from batchllm.formats.json_text import cell_text
 from batchllm.formats.layout import read_layout
 from batchllm.formats.output_file import OutputTarget
-from batchllm.formats.text import Block, RecordStart, TextSource, TextWriter
+from batchllm.formats.text import BEGINNING, Block, RecordStart, TextSource, TextWriter
 from batchllm.records import Row
 
 DELIMITERS = ",;\t|"
@@ -52,14 +52,12 @@ class CsvSource(TextSource):
         if delimiter is None:
             delimiter = "\t" if self._is_tsv else max(DELIMITERS, key=header.count)
         self.delimiter = _checked_delimiter(delimiter)
-        self.columns = self._checked_header(self._header(InputPass(file)))
-
-    def _header(self, opened: InputPass) -> list[str]:
-        first = next(self._parsed(opened, RecordStart(0, 1, 0)), None)
+        first = next(self._parsed(InputPass(file), BEGINNING), None)
         if first is None:
             reason = "is empty; its first line must be a header with the names of the columns"
             raise InputError(self.name, reason)
-        return first[2]
+        self._check_header(first[2])
+        self.columns = tuple(first[2])
 
     def _records(
         self, opened: InputPass, start: RecordStart, starts: list[RecordStart]
@@ -79,8 +77,8 @@ class CsvSource(TextSource):
                     continue
                 cells = [""]  # a blank line
             if block is not marked and line >= block.line:
-                before = block.data.split(self._end, line - block.line)[-1]
-                starts.append(RecordStart(index, line, block.offset + len(block.data) - len(before)))
+                rest = block.data.split(self._end, line - block.line)[-1]
+                starts.append(RecordStart(index, line, block.offset + len(block.data) - len(rest)))
                 marked = block
             yield index, line, cells
             index += 1
@@ -101,7 +99,10 @@ class CsvSource(TextSource):
                         "a NUL character, which CSV cannot hold; remove it, or name the file's --encoding"
                     )
                     raise InputError(self.name, reason, line=at)
-                yield io.StringIO(self._text(block), newline=self._end.decode())
+                try:
+                    yield io.StringIO(block.data.decode(), newline=self._end.decode())
+                except UnicodeDecodeError:
+                    raise self._undecodable() from None
 
         line = start.line
         reader = csv.reader(chain.from_iterable(lines()), strict=True, delimiter=self.delimiter)
@@ -113,13 +114,7 @@ class CsvSource(TextSource):
             reason = _explained(error, reader.line_num + start.line - 1)
             raise InputError(self.name, reason, line=line) from None
 
-    def _text(self, block: Block) -> str:
-        try:
-            return block.data.decode()
-        except UnicodeDecodeError:
-            raise self._undecodable() from None
-
-    def _checked_header(self, header: list[str]) -> tuple[str, ...]:
+    def _check_header(self, header: list[str]) -> None:
         if not header:
             raise InputError(self.name, "is blank; the first line must be the header", line=1)
         seen: set[str] = set()
@@ -131,7 +126,6 @@ class CsvSource(TextSource):
                 reason = f"the header has the name {column!r} twice; rename one of the two columns"
                 raise InputError(self.name, reason, line=1)
             seen.add(column)
-        return tuple(header)
 
     def _ragged(self, line: int, cells: int) -> InputError:
         expected = len(self.columns)

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchllm.errors import InputError
-from batchllm.formats.columns import Columns
+from batchllm.formats.columns import Columns, Outcome, column_readers
 from batchllm.formats.format import Source
-from batchllm.formats.outcome import Outcome, column_readers
 from batchllm.formats.output_file import AtomicFile, StandardOutput
 from batchllm.formats.registry import format_named
 from batchllm.records import Answer, Row

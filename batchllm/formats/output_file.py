@@ -22,25 +22,15 @@ from typing import Self
 
 from batchllm.errors import CannotWrite, JobError, StorageFailure
 
-_CANNOT_WRITE = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
-}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+_BAD_PATH = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
+_CANNOT_WRITE = _NO_ROOM | _BAD_PATH | {errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def storage_error(error: OSError, path: Path, what: str) -> JobError:
     """Returns ``CannotWrite`` where room or permission is missing, else ``StorageFailure``."""
     kind = CannotWrite if error.errno in _CANNOT_WRITE else StorageFailure
-    advice = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "correct that"
+    advice = "make room" if error.errno in _NO_ROOM else "correct that"
     return kind(f"{path}: {what}: {error.strerror or error}; {advice} and run the same command again")
 
 

@@ -32,6 +32,9 @@ class RecordStart(NamedTuple):
     offset: int
 
 
+BEGINNING = RecordStart(0, 1, 0)
+
+
 class Block(NamedTuple):
     """Some lines of a file, with their ends.
 
@@ -84,14 +87,12 @@ class TextSource(Source):
         starts: list[RecordStart] = []
         reservoir: Reservoir[Row] = Reservoir()
         index = -1
-        for index, line, record in self._records(opened, RecordStart(0, 1, 0), starts):
+        for index, line, record in self._records(opened, BEGINNING, starts):
             self._inspect(line, record)
             if index == reservoir.wanted:
                 reservoir.take(self._row(index, line, record))
-        if (
-            self.layout.encoding == "utf-8"
-        ):  # offsets count bytes in UTF-8, and other encodings may have a state
-            self._starts = starts
+        # Offsets count bytes in UTF-8, and a decoder of another encoding may have a state in mid-file.
+        self._starts = starts if self.layout.encoding == "utf-8" else []
         sample = tuple(sorted(reservoir.items(), key=lambda row: row.index))
         return InputStatistics(index + 1, opened.size_bytes, opened.sha256(), self.columns, sample)
 
@@ -99,7 +100,7 @@ class TextSource(Source):
         """Streams the rows; see ``Source``. What is before ``start`` is not read where the scan knows its place."""
         self._digest = None
         after = bisect_right(self._starts, start, key=lambda record: record.index)
-        begin = self._starts[after - 1] if after and start else RecordStart(0, 1, 0)
+        begin = self._starts[after - 1] if after and start else BEGINNING
         opened = InputPass(self.file, begin.offset)
         for index, line, record in self._records(opened, begin, []):
             if index >= start:
