@@ -38,6 +38,7 @@ def test_the_delimiter_that_is_given_is_obeyed(tmp_path: Path) -> None:
 def test_tsv_means_tab(tmp_path: Path) -> None:
     assert opened(tmp_path, b"a,b\tc\n", "in.tsv").columns == ("a,b", "c")
     assert opened(tmp_path, b"a,b\tc\n", format="tsv").columns == ("a,b", "c")
+    assert opened(tmp_path, b"a,b\tc\n", "in.tsv", format="csv").columns == ("a,b", "c")
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])

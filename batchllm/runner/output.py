@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.budget.costs import Costs, Totals
-from batchllm.formats import Outcome, OutputStatistics, write_output
+from batchllm.formats import SUFFIXES, Outcome, OutputStatistics, format_of, write_output
 from batchllm.journal import JournalReader
 from batchllm.plan.outcomes import outcomes, readers
 from batchllm.prepare.prepared_job import PreparedJob
@@ -107,7 +107,7 @@ class Export:
                 self._counted(outcomes(entries, readers(self._prepared), self._chosen, costs)),
                 path=self._path,
                 columns=self._prepared.columns,
-                output_format=self._prepared.output_format,
+                output_format=_format_at(self._path, self._prepared.output_format),
                 partial=self._partial,
                 expected_sha256=self._prepared.statistics.sha256,
                 announce=lambda sha256: announce(sha256, self.figures),
@@ -126,6 +126,10 @@ def view_of(prepared: PreparedJob) -> dict[str, Any]:
         "format": prepared.output_format,
         "source": prepared.statistics.sha256,
     }
+
+
+def _format_at(path: Path | None, usual: str) -> str:
+    return usual if path is None or path.suffix.lower() not in SUFFIXES else format_of(path).name
 
 
 def read_options(prepared: PreparedJob, path: Path | None) -> dict[str, str]:
