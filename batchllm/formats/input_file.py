@@ -16,7 +16,7 @@ from typing import BinaryIO
 from batchllm.errors import InputError, StorageFailure
 from batchllm.formats.output_file import storage_error
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 18
 _HEAD_BYTES = 1 << 20
 
 
