@@ -18,14 +18,13 @@ class Row(NamedTuple):
         line: Line of the file on which the record starts, from 1.
         values: Column name to value. CSV values are ``str``, always; JSONL values are what JSON says,
             with numbers that remember how they were written.
-        raw: What the sink copies: the cells of a CSV record, or the bytes of a JSONL line without its
-            newline.
+        origin: What the row's source keeps of it to write it again as it was; only that source understands it.
     """
 
     index: int  # type: ignore[assignment]  # tuple.index, which nobody means by a row's
     line: int
     values: Mapping[str, Any]
-    raw: list[str] | bytes
+    origin: Any = None
 
 
 class ChatRequest(NamedTuple):

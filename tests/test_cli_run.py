@@ -280,7 +280,11 @@ def test_a_foreign_or_edited_output_is_not_overwritten(
         (("classify", "quote.csv", *SIMULATOR), 65, "quote.csv, line 2"),
         (("classify", "twice.csv", *SIMULATOR), 65, "twice"),
         (("classify", "bad.jsonl", *SIMULATOR), 65, "bad.jsonl, line 2"),
-        (("classify", "latin.csv", *SIMULATOR), 65, "--encoding cp1252"),
+        (
+            ("classify", "latin.csv", *SIMULATOR),
+            65,
+            "line 2: byte 8 (0xe9) is not UTF-8; name the file's encoding with --encoding",
+        ),
         (("templates", "show", "sumarize"), 2, "summarize"),
         (("status", "nothing.csv"), 65, "no journal"),
     ],
@@ -375,6 +379,9 @@ def test_export_status_show_and_clean(batchllm: Command, samples: Path, tmp_path
     assert batchllm("export", output, "-o", tmp_path / "copy.csv").status == 0
     assert (tmp_path / "copy.csv").read_bytes() == output.read_bytes()
     assert batchllm("export", output, "-o", "-").out.encode() == output.read_bytes()
+    assert batchllm("export", output, "-o", tmp_path / "copy.jsonl").status == 0
+    lines = (tmp_path / "copy.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["id"] for line in lines][:2] == ["r-001", "r-002"]
     assert batchllm("clean", output).status == 0
     assert output.exists()
     assert not list(samples.glob("*.journal*")) and not list(samples.glob("*.lock"))

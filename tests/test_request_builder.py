@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchllm.errors import UsageError
+from batchllm.formats import WrittenNumber
 from batchllm.job import Job
 from batchllm.records import Answer, ChatRequest
 from batchllm.request import RequestBuilder, Skipped, Unsendable, answer_spec, reask, request_key
-from batchllm.source.jsonl import WrittenNumber
 from batchllm.template import load, parse
 from tests.request_jobs import body_of, builder_of, built, make_job, make_row
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from batchllm.formats import open_source
 from batchllm.job import Job, assemble
-from batchllm.source import open_source
 from tests.command import Command
 
 SAMPLES = Path(__file__).parent.parent / "sample_jobs"
@@ -71,8 +71,8 @@ def test_the_command_of_a_sample_answers_every_row(command: str, elsewhere: Path
     job = job_of(words)
     assert job.input is not None and job.output is not None
     source = open_source(job.input)
-    rows = written(job.output, source.format.delimiter)
-    assert len(rows) == source.check().rows
+    rows = written(job.output, getattr(source, "delimiter", ","))
+    assert len(rows) == source.scan().rows
     ours = [name for name in rows[0] if name not in source.columns]
     answer = ours[0]
     for row in rows:

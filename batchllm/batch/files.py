@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from batchllm.batch.lines import request_line
+from batchllm.formats import storage_error
 from batchllm.journal import new_name
 from batchllm.presets import BatchFacts
 from batchllm.records import ChatRequest
-from batchllm.sink import storage_error
 
 MARGIN = 0.95
 """Share of the endpoint's byte limit that is used: some count the form around the file, or megabytes of 10^6."""

@@ -23,8 +23,7 @@ from batchllm.limiter.charge import Charge
 from batchllm.limiter.terms import TOKENS
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prices import Price
-from batchllm.records import ChatRequest, Pace, Row, Usage
-from batchllm.request import RequestBuilder
+from batchllm.records import ChatRequest, Pace, Usage
 
 SLACK = 1.5
 """How far an estimate of tokens may be off; for prose it is within this."""
@@ -193,7 +192,7 @@ def forecast_job(
     sums = Sums(pricing, prepared.job.endpoint.charge, learned or Learned())
     sample = prepared.statistics.sample
     if left and sample:
-        sent = _sampled(prepared.builder, sample)
+        sent = _sampled(prepared)
         scale = left / len(sample)
         stretch = _stretch(prepared, sent)
         for request, prompt, _ in sent:
@@ -232,24 +231,18 @@ def forecast_left(
     return sums.forecast(rows=rows, exact=False, pace=Pace(), seen=seen)
 
 
-def _sampled(builder: RequestBuilder, sample: tuple[Row, ...]) -> list[tuple[ChatRequest, int, int]]:
+def _sampled(prepared: PreparedJob) -> list[tuple[ChatRequest, int, int | None]]:
     """The requests of the sample that would be sent, the tokens of their prompts, and the bytes of their rows."""
     found = []
-    for row in sample:
-        built = builder.build(row)
+    for row in prepared.statistics.sample:
+        built = prepared.builder.build(row)
         if isinstance(built, ChatRequest):
             prompt = built.prompt_tokens or tokens.estimate(built.body.decode("utf-8", "replace"))
-            found.append((built, prompt, _size(row)))
+            found.append((built, prompt, prepared.source.size_of(row)))
     return found
 
 
-def _size(row: Row) -> int:
-    if isinstance(row.raw, bytes):
-        return len(row.raw) + 1
-    return sum(len(cell.encode("utf-8", "replace")) + 1 for cell in row.raw)
-
-
-def _stretch(prepared: PreparedJob, sent: list[tuple[ChatRequest, int, int]]) -> float:
+def _stretch(prepared: PreparedJob, sent: list[tuple[ChatRequest, int, int | None]]) -> float:
     """By how much the prompts of all rows differ from those of the sample, judged by the size of the file.
 
     A few rows may hold most of the text, and a sample misses them; the size of the file does not. Tokens grow
@@ -257,13 +250,10 @@ def _stretch(prepared: PreparedJob, sent: list[tuple[ChatRequest, int, int]]) ->
     prompt.
     """
     statistics = prepared.statistics
-    if (
-        not sent
-        or not statistics.rows
-        or not (prepared.source.format.encoding or "utf-8").startswith("utf-8")
-    ):
+    prompts = [prompt for _, prompt, _ in sent]
+    sizes = [size for _, _, size in sent if size is not None]
+    if not sent or not statistics.rows or len(sizes) < len(sent):
         return 1.0
-    prompts, sizes = [prompt for _, prompt, _ in sent], [size for _, _, size in sent]
     try:
         line = linear_regression(sizes, prompts)
     except StatisticsError:

@@ -278,9 +278,9 @@ def _input(job: Job, paths: JobPaths) -> Iterator[CheckResult]:
             yield CheckResult(
                 "template", f"{asks}; reads {used}; writes {', '.join(prepared.builder.answer_columns)}"
             )
-            form = f"{source.format.kind}, {source.format.encoding}"
             yield CheckResult(
-                "input", f"{source.name}: {form}, {statistics.rows:,} rows of {', '.join(statistics.columns)}"
+                "input",
+                f"{source.name}: {source.describe()}, {statistics.rows:,} rows of {', '.join(statistics.columns)}",
             )
     except InputError as error:
         yield _wrong("input", error)

@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from batchllm.formats import INPUT_FORMATS, SUFFIXES
 from batchllm.job import values
 from batchllm.job.values import Kind, any_text, boolean, choice, integer, number, text
 
@@ -102,9 +103,9 @@ SWITCH: dict[str, Any] = {**FLAG, "switch": True}
 EFFORTS = choice("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 TABLE = (
-    Option("input", values.path, "Rows to read: .csv, .tsv, .jsonl or .ndjson; '-' is standard input.", INPUT,
+    Option("input", values.path, f"Rows to read: {', '.join(SUFFIXES)}; '-' is standard input.", INPUT,
            example='"reviews.csv"', tasks=()),
-    Option("input_format", choice("csv", "tsv", "jsonl", "ndjson"), "Format of an input whose suffix does not say it.",
+    Option("input_format", choice(*INPUT_FORMATS), "Format of an input whose suffix does not say it.",
            INPUT, metavar="FORMAT", example='"csv"'),
     Option("delimiter", any_text, "Delimiter of CSV: comma, semicolon, bar or tab.", INPUT,
            otherwise="found in the header", example='";"'),

@@ -5,10 +5,9 @@ import re
 from pathlib import Path
 
 from batchllm.errors import UsageError
+from batchllm.formats import SUFFIXES, format_named, format_of
 from batchllm.job.layers import STANDARD_STREAM
 
-FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-_KINDS = {"csv": "csv", "tsv": "csv", "jsonl": "jsonl", "ndjson": "jsonl"}
 _UNUSUAL = re.compile(r"[^\w.-]+")
 
 
@@ -19,18 +18,11 @@ def input_path(path: Path | None, input_format: str | None) -> tuple[Path | None
         UsageError: There is no input, or its suffix is not that of a format.
     """
     if path is None:
-        raise UsageError(
-            "there is no INPUT: name a .csv, .tsv, .jsonl or .ndjson file, or - for standard input"
-        )
-    kind = _KINDS[input_format] if input_format else None
+        named = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+        raise UsageError(f"there is no INPUT: name a {named} file, or - for standard input")
     if str(path) == STANDARD_STREAM:
-        return None, kind
-    kind = kind or FORMATS.get(path.suffix.lower())
-    if kind is None:
-        raise UsageError(
-            f"{path}: the suffix {path.suffix!r} names no format; add --input-format csv or jsonl"
-        )
-    return path, kind
+        return None, format_named(input_format).name if input_format else None
+    return path, (format_named(input_format) if input_format else format_of(path)).name
 
 
 def output_path(
@@ -49,14 +41,14 @@ def output_path(
         UsageError: The suffix is not that of a format.
     """
     if path is None and source is not None:
-        suffix = source.suffix if source.suffix.lower() in FORMATS else f".{kind}"
+        suffix = source.suffix if source.suffix.lower() in SUFFIXES else f".{kind}"
         middle = _UNUSUAL.sub("-", label).strip("-.") or "run"
         path = source.with_name(f"{source.stem}.{middle}{'.simulated' if simulated else ''}{suffix}")
     if path is None or str(path) == STANDARD_STREAM:
         return None, kind
-    if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"{path}: the suffix of an output decides its format; use {', '.join(FORMATS)}")
-    return path, FORMATS[path.suffix.lower()]
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{path}: the suffix of an output decides its format; use {', '.join(SUFFIXES)}")
+    return path, format_of(path).name
 
 
 def journal_path(path: Path | None, output: Path | None) -> Path | None:

@@ -1,6 +1,6 @@
 """Texts made from the table of options: the reference page, the job file of ``init``, a job's options in a dry run.
 
-``python -m batchllm.job.reference`` prints the reference page.
+``python -m batchllm.job.reference`` prints the reference page of the documentation.
 """
 
 import json
@@ -22,13 +22,21 @@ def panels() -> dict[str, list[Option]]:
 
 
 def option_reference() -> str:
-    """Returns a Markdown table for each panel: flags, environment variable and job file key, default, meaning."""
-    lines = []
+    """Returns a page of Markdown with a table for each panel: flag, job file key and variable, default, meaning."""
+    lines = [
+        "# Options",
+        "",
+        "`python -m batchllm.job.reference > docs/reference/options.md` makes this page from the table of options.",
+        "",
+        "Each option is a flag, a key of a job file's `[job]` table, and an environment variable. The flag wins over the",
+        "environment, the environment over the job file, the job file over the template, the template over the preset.",
+        "",
+    ]
     for panel, options in panels().items():
-        lines += [f"**{panel}**", "", "| flag | job file, environment | default | |", "|---|---|---|---|"]
+        lines += [f"## {panel}", "", "| flag | job file, environment | default | |", "|---|---|---|---|"]
         lines += [f"| {' | '.join(_cells(option))} |" for option in options]
         lines.append("")
-    return "\n".join(lines)
+    return "\n".join(lines[:-1])
 
 
 def _cells(option: Option) -> list[str]:

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 from batchllm.answer import Reader
 from batchllm.budget.costs import Costs
+from batchllm.formats import Outcome
 from batchllm.journal import Entry, State
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.records import Answer
-from batchllm.sink import Outcome
 
 
 def readers(prepared: PreparedJob) -> Callable[[int], Reader]:

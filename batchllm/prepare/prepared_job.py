@@ -10,11 +10,10 @@ from pathlib import Path
 from batchllm import tokens
 from batchllm.answer import Reader
 from batchllm.errors import UsageError
+from batchllm.formats import Columns, InputStatistics, Source, open_source, plan_columns, spool
 from batchllm.job import Job
 from batchllm.prepare.job_paths import JobPaths
 from batchllm.request import RequestBuilder, answer_spec
-from batchllm.sink import Columns, plan_columns
-from batchllm.source import InputStatistics, Source, open_source
 from batchllm.template import KNOWN_PARAMETERS, text_column
 
 
@@ -30,7 +29,7 @@ class PreparedJob:
         builder: Makes a row's request.
         reader: Reads a row's answer.
         columns: The columns of the output.
-        output_format: ``csv`` or ``jsonl``.
+        output_format: Name of the format, such as ``csv``.
         count: Counts the tokens of a text, exactly where something rests on it.
     """
 
@@ -57,7 +56,7 @@ def prepare_job(job: Job, paths: JobPaths) -> Iterator[PreparedJob]:
         source = open_source(
             path, format=job.input_format, delimiter=job.delimiter, encoding=job.encoding, name=name
         )
-        yield prepared_of(job, paths, source, source.check())
+        yield prepared_of(job, paths, source, source.scan())
 
 
 def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStatistics) -> PreparedJob:
@@ -75,7 +74,7 @@ def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStat
         job.prefix,
         KNOWN_PARAMETERS if job.per_row else frozenset(),
     )
-    output_format = job.output_format or source.format.kind
+    output_format = job.output_format or source.kind
     return PreparedJob(
         job, paths, source, statistics, builder, Reader(answer_spec(job)), columns, output_format, count
     )
@@ -118,8 +117,6 @@ def _input_of(job: Job) -> Iterator[tuple[Path, str | None]]:
     if job.input is not None:
         yield job.input, None
         return
-    from batchllm.source import spool
-
     path = spool(sys.stdin.buffer, Path(tempfile.gettempdir()))
     try:
         yield path, "standard input"

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.budget.costs import Costs, Totals
+from batchllm.formats import SUFFIXES, Outcome, OutputStatistics, format_of, write_output
 from batchllm.journal import JournalReader
 from batchllm.plan.outcomes import outcomes, readers
 from batchllm.prepare.prepared_job import PreparedJob
-from batchllm.sink import Outcome, Written, write_output
 
 SAMPLES = 3
 
@@ -86,7 +86,9 @@ class Export:
         self._partial = partial or chosen is not None
         self.figures = Figures()
 
-    def write(self, announce: Callable[[str, Figures], None] = lambda sha256, figures: None) -> Written:
+    def write(
+        self, announce: Callable[[str, Figures], None] = lambda sha256, figures: None
+    ) -> OutputStatistics:
         """Writes them.
 
         Args:
@@ -105,7 +107,7 @@ class Export:
                 self._counted(outcomes(entries, readers(self._prepared), self._chosen, costs)),
                 path=self._path,
                 columns=self._prepared.columns,
-                output_format=self._prepared.output_format,
+                output_format=_format_at(self._path, self._prepared.output_format),
                 partial=self._partial,
                 expected_sha256=self._prepared.statistics.sha256,
                 announce=lambda sha256: announce(sha256, self.figures),
@@ -124,3 +126,14 @@ def view_of(prepared: PreparedJob) -> dict[str, Any]:
         "format": prepared.output_format,
         "source": prepared.statistics.sha256,
     }
+
+
+def _format_at(path: Path | None, usual: str) -> str:
+    return usual if path is None or path.suffix.lower() not in SUFFIXES else format_of(path).name
+
+
+def read_options(prepared: PreparedJob, path: Path | None) -> dict[str, str]:
+    """Returns the options of ``open_source`` that the output is read with."""
+    if path is None or prepared.output_format != prepared.source.kind:
+        return {}
+    return prepared.source.kept_options(path.suffix.lower())

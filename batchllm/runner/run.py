@@ -36,7 +36,7 @@ from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.progress import Progress, Quiet
 from batchllm.retry import RetryPolicy
 from batchllm.runner.display import shown
-from batchllm.runner.output import Export, Figures, view_of
+from batchllm.runner.output import Export, Figures, read_options, view_of
 from batchllm.runner.resume import begin, open_journal
 from batchllm.runner.summary import Result, Summary, exit_status_of, money_of, pace_words, summary_of
 from batchllm.signals import signals_stop
@@ -130,7 +130,7 @@ class _Run:
                 possibly_billed_rows=possibly_billed_rows(journal),
                 samples=tuple(figures.samples) if self._chosen is not None else (),
                 pace=pace_words(summary),
-                delimiter=self._prepared.source.format.delimiter,
+                read_options=read_options(self._prepared, self._paths.output),
             )
         except JobError as error:
             status = int(error.exit_status)

@@ -11,6 +11,7 @@ from batchllm.budget.costs import Totals
 from batchllm.budget.pricing import plus
 from batchllm.counters import RunCounters
 from batchllm.errors import CannotWrite, ExitStatus
+from batchllm.formats import open_source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,7 +102,7 @@ class Result:
         possibly_billed_rows: Rows (from 1) whose requests a dead run may have paid without an answer.
         samples: Up to three answers, for a look with ``-n`` and ``--sample``.
         pace: The pace that was held, in words; empty where there is none.
-        delimiter: Between the cells of a CSV output.
+        read_options: Options of ``open_source`` that the output is read with.
     """
 
     output: Path | None
@@ -109,7 +110,7 @@ class Result:
     possibly_billed_rows: tuple[int, ...] = ()
     samples: tuple[Mapping[str, Any], ...] = ()
     pace: str = ""
-    delimiter: str = ","
+    read_options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def exit_status(self) -> int:
@@ -126,11 +127,9 @@ class Result:
 
         if self.output is None:
             raise ValueError("the output went to standard output; name a file to get it as a frame")
-        if self.output.suffix in (".jsonl", ".ndjson"):
-            with self.output.open(encoding="utf-8") as file:
-                return pd.DataFrame([json.loads(line) for line in file])
-        separator = "\t" if self.output.suffix == ".tsv" else self.delimiter
-        return pd.read_csv(self.output, dtype=str, keep_default_na=False, sep=separator, encoding="utf-8-sig")
+        source = open_source(self.output, **self.read_options)
+        columns = source.scan().columns
+        return pd.DataFrame([row.values for row in source.rows()], columns=columns)
 
 
 def exit_status_of(failed: int, sent: int, allow_failed: float) -> ExitStatus:

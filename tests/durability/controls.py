@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from batchllm.formats.output_file import AtomicFile
 from batchllm.journal import Journal, database, inbox
 from batchllm.journal.writer import Done, Kind
 from batchllm.records import Failure, Response
-from batchllm.sink.atomic import AtomicFile
 
 
 def with_pragma(pragma: str) -> None:

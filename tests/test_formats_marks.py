@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchllm.source import Source, open_source, reading
+from batchllm.formats import Source, input_file, open_source
 
 CELLS = st.text(st.sampled_from('ab,"\n é😀\r'), max_size=12)
 CHUNK_BYTES = 24
@@ -17,7 +17,7 @@ CHUNK_BYTES = 24
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(reading, "CHUNK_BYTES", CHUNK_BYTES)
+    monkeypatch.setattr(input_file, "CHUNK_BYTES", CHUNK_BYTES)
     yield
 
 
@@ -39,7 +39,7 @@ def jsonl_file(rows: list[tuple[str, str]], end: str, bom: bytes, *, final: bool
 def checked(path: Path, content: bytes) -> Source:
     path.write_bytes(content)
     source = open_source(path)
-    source.check()
+    source.scan()
     return source
 
 
@@ -75,7 +75,7 @@ def test_a_pass_from_a_late_row_does_not_read_what_is_before_its_mark(tmp_path: 
     rows = list(source.rows())
     late = len(rows) - 5
     before = len(content) // 2
-    with source.path.open("r+b") as file:
+    with source.file.path.open("r+b") as file:
         file.write(b"\0" * before)  # would be an error for who reads it
     assert list(source.rows(late)) == rows[late:]
 
@@ -83,7 +83,7 @@ def test_a_pass_from_a_late_row_does_not_read_what_is_before_its_mark(tmp_path: 
 def test_an_error_behind_a_mark_names_its_line(tmp_path: Path) -> None:
     content = csv_file([(str(number), "x" * 20) for number in range(100)], "\n", b"", final=True)
     source = checked(tmp_path / "in.csv", content)
-    with source.path.open("ab") as file:
+    with source.file.path.open("ab") as file:
         file.write(b"one cell\n")
     with pytest.raises(Exception, match="line 102"):
         list(source.rows(95))
@@ -92,5 +92,5 @@ def test_an_error_behind_a_mark_names_its_line(tmp_path: Path) -> None:
 def test_a_file_in_an_encoding_without_marks_is_read_from_its_start(tmp_path: Path) -> None:
     text = csv_file([(str(number), "é" * 20) for number in range(50)], "\n", b"", final=True).decode()
     source = checked(tmp_path / "in.csv", codecs.BOM_UTF16_LE + text.encode("utf-16-le"))
-    assert not source._marks
+    assert not source._starts
     assert list(source.rows(40)) == list(source.rows())[40:]

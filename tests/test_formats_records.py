@@ -3,21 +3,15 @@
 import csv
 import json
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from batchllm.records import Answer, Row, Usage
-from batchllm.sink import Outcome, plan_columns
-from batchllm.sink.formats import (
-    csv_header,
-    csv_record,
-    csv_text,
-    csv_writer,
-    json_bytes,
-    jsonl_writer,
-    members_as_written,
-)
+from batchllm.formats import Columns, Outcome, open_source, plan_columns, write_output
+from batchllm.formats.csv import csv_header, csv_record
+from batchllm.formats.json_text import cell_text, json_bytes, members_as_written
+from batchllm.records import Answer, Usage
 
 ALL = (
     "label",
@@ -39,20 +33,27 @@ ANSWER = Answer(
 OUTCOME = Outcome(0, ANSWER, attempts=2, latency_s=0.12345, cost=Decimal("1E-7"))
 
 
-def json_row(line: str) -> Row:
-    return Row(0, 1, json.loads(line), line.encode())
+def written(
+    folder: Path, content: str, columns: Columns, output_format: str, outcome: Outcome = OUTCOME
+) -> str:
+    """The last line of the output for an input of one row."""
+    path = folder / ("in.jsonl" if "{" in content else "in.csv")
+    path.write_text(content + "\n", "utf-8")
+    output = folder / "out"
+    write_output(open_source(path), [outcome], path=output, columns=columns, output_format=output_format)
+    return output.read_text("utf-8").removesuffix("\n").split("\n")[-1]
 
 
-def test_our_values_are_cells_of_csv() -> None:
+def test_our_values_are_cells_of_csv(tmp_path: Path) -> None:
     columns = plan_columns(["id"], ["label"], columns=ALL)
-    line = csv_writer(columns, ",", from_csv=True)(Row(0, 2, {"id": "7"}, ["7"]), OUTCOME)
+    line = written(tmp_path, "id\n7", columns, "csv")
     expected = ["7", "positive", "stop", "12", "2", "", "0.123", "0.0000001", '[{"id":"c","name":"f"}]', ""]
-    assert next(csv.reader([str(line)], strict=True)) == expected
+    assert next(csv.reader([line], strict=True)) == expected
 
 
-def test_our_values_are_values_of_json() -> None:
+def test_our_values_are_values_of_json(tmp_path: Path) -> None:
     columns = plan_columns(["id"], ["label"], columns=ALL)
-    line = jsonl_writer(columns, from_csv=True)(Row(0, 2, {"id": "7"}, ["7"]), OUTCOME)
+    line = written(tmp_path, "id\n7", columns, "jsonl")
     assert json.loads(line) == {
         "id": "7",
         "label": "positive",
@@ -67,18 +68,16 @@ def test_our_values_are_values_of_json() -> None:
     }
 
 
-def test_a_skipped_row_has_empty_columns_of_ours() -> None:
+def test_a_skipped_row_has_empty_columns_of_ours(tmp_path: Path) -> None:
     columns = plan_columns(["id"], ["label"], columns=["label", "attempts", "error"])
-    line = csv_writer(columns, ",", from_csv=True)(Row(0, 2, {"id": "7"}, ["7"]), Outcome(0, None))
+    line = written(tmp_path, "id\n7", columns, "csv", Outcome(0, None))
     assert line == "7,,0,"
 
 
-def test_extra_values_stand_in_for_those_of_the_answer() -> None:
+def test_extra_values_stand_in_for_those_of_the_answer(tmp_path: Path) -> None:
     columns = plan_columns([], ["label", "score"], columns=["label", "score"])
     outcome = Outcome(0, ANSWER, extra={"score": 0.5})
-    assert (
-        jsonl_writer(columns, from_csv=False)(json_row("{}"), outcome) == b'{"label":"positive","score":0.5}'
-    )
+    assert written(tmp_path, "{}", columns, "jsonl", outcome) == '{"label":"positive","score":0.5}'
 
 
 @pytest.mark.parametrize(
@@ -90,14 +89,12 @@ def test_extra_values_stand_in_for_those_of_the_answer() -> None:
         ('{"a":{"b":"}"} }\t', '{"a":{"b":"}"} ,"label":"positive"}\t'),
     ],
 )
-def test_our_keys_go_in_before_the_closing_brace(line: str, expected: str) -> None:
-    write = jsonl_writer(plan_columns([], ["label"], columns=["label"]), from_csv=False)
-    assert write(json_row(line), OUTCOME) == expected.encode()
+def test_our_keys_go_in_before_the_closing_brace(tmp_path: Path, line: str, expected: str) -> None:
+    assert written(tmp_path, line, plan_columns([], ["label"], columns=["label"]), "jsonl") == expected
 
 
-def test_without_columns_of_ours_a_line_stays_as_it_is() -> None:
-    write = jsonl_writer(plan_columns([], ["label"], columns=[]), from_csv=False)
-    assert write(json_row('{"a" :1}'), OUTCOME) == b'{"a" :1}'
+def test_without_columns_of_ours_a_line_stays_as_it_is(tmp_path: Path) -> None:
+    assert written(tmp_path, '{"a" :1}', plan_columns([], ["label"], columns=[]), "jsonl") == '{"a" :1}'
 
 
 @pytest.mark.parametrize(
@@ -116,7 +113,7 @@ def test_a_single_empty_cell_is_quoted() -> None:
 
 def test_a_header_shows_no_delimiter_but_the_real_one() -> None:
     columns = plan_columns(["\ufeffa", "b;c|d"], [], columns=[])
-    assert csv_header(columns, ",") == '"\ufeffa","b;c|d"'
+    assert csv_header((*columns.input, *columns.order), ",") == '"\ufeffa","b;c|d"'
 
 
 def test_members_are_cut_out_as_they_were_written() -> None:
@@ -132,7 +129,7 @@ def test_members_are_cut_out_as_they_were_written() -> None:
     [(None, ""), (0, "0"), (1.5, "1.5"), (True, "true"), (2**70, str(2**70)), (["é", None], '["é",null]')],
 )
 def test_values_of_ours_as_text(value: Any, expected: str) -> None:
-    assert csv_text(value) == expected
+    assert cell_text(value) == expected
 
 
 def test_no_value_is_too_odd_to_be_written() -> None:

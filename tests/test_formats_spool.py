@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from batchllm.errors import CannotWrite
-from batchllm.source import open_source, spool
+from batchllm.formats import open_source, spool
 
 
 def test_a_stream_is_copied_whole_and_private(tmp_path: Path) -> None:
@@ -18,7 +18,7 @@ def test_a_stream_is_copied_whole_and_private(tmp_path: Path) -> None:
     finally:
         os.umask(umask)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert open_source(path, name="stdin").check().rows == 50_000
+    assert open_source(path, name="stdin").scan().rows == 50_000
 
 
 def test_a_folder_that_is_not_there_cannot_be_written(tmp_path: Path) -> None:

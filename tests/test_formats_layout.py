@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from batchllm.errors import InputError, UsageError
-from batchllm.source import Format, Source, open_source
+from batchllm.formats import Source, open_source
+from batchllm.formats.layout import TextLayout
 
 
 def opened(folder: Path, content: bytes, file_name: str = "in.csv", **options: str) -> Source:
@@ -18,7 +19,7 @@ def opened(folder: Path, content: bytes, file_name: str = "in.csv", **options: s
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_the_delimiter_is_found_in_the_header(tmp_path: Path, delimiter: str) -> None:
     source = opened(tmp_path, f'id{delimiter}"a,;|b"{delimiter}text\n'.encode())
-    assert source.format.delimiter == delimiter
+    assert source.delimiter == delimiter
     assert source.columns == ("id", "a,;|b", "text")
 
 
@@ -37,14 +38,15 @@ def test_the_delimiter_that_is_given_is_obeyed(tmp_path: Path) -> None:
 def test_tsv_means_tab(tmp_path: Path) -> None:
     assert opened(tmp_path, b"a,b\tc\n", "in.tsv").columns == ("a,b", "c")
     assert opened(tmp_path, b"a,b\tc\n", format="tsv").columns == ("a,b", "c")
+    assert opened(tmp_path, b"a,b\tc\n", "in.tsv", format="csv").columns == ("a,b", "c")
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 def test_the_newline_style_and_the_last_newline_are_remembered(tmp_path: Path, newline: str) -> None:
     source = opened(tmp_path, f'"a\n\rb",c{newline}1,2{newline}3,4'.encode())
-    assert source.format == Format("csv", newline=newline, final_newline=False)
-    assert [row.raw for row in source.rows()] == [["1", "2"], ["3", "4"]]
-    assert opened(tmp_path, f"a,b{newline}1,2{newline}".encode()).format.final_newline
+    assert source.layout == TextLayout(newline=newline, final_newline=False)
+    assert [row.origin for row in source.rows()] == [["1", "2"], ["3", "4"]]
+    assert opened(tmp_path, f"a,b{newline}1,2{newline}".encode()).layout.final_newline
 
 
 @pytest.mark.parametrize(
@@ -60,9 +62,9 @@ def test_the_newline_style_and_the_last_newline_are_remembered(tmp_path: Path, n
 def test_a_byte_order_mark_says_the_encoding(tmp_path: Path, bom: bytes, encoding: str, given: bool) -> None:
     options = {"encoding": encoding.removesuffix("-le").removesuffix("-be")} if given else {}
     source = opened(tmp_path, bom + "é,b\n猫,😀\n".encode(encoding), **options)
-    assert (source.format.bom, source.format.encoding) == (bom, encoding)
+    assert (source.layout.bom, source.layout.encoding) == (bom, encoding)
     assert [row.values for row in source.rows()] == [{"é": "猫", "b": "😀"}]
-    assert source.format.final_newline
+    assert source.layout.final_newline
 
 
 def test_the_encoding_that_is_given_is_obeyed(tmp_path: Path) -> None:
@@ -72,15 +74,15 @@ def test_the_encoding_that_is_given_is_obeyed(tmp_path: Path) -> None:
 
 
 def test_a_spooled_file_shows_its_format_in_its_first_character(tmp_path: Path) -> None:
-    assert opened(tmp_path, b' \n{"a": 1}\n', "spooled").format.kind == "jsonl"
-    assert opened(tmp_path, b"a,b\n", "spooled").format.kind == "csv"
+    assert opened(tmp_path, b' \n{"a": 1}\n', "spooled").kind == "jsonl"
+    assert opened(tmp_path, b"a,b\n", "spooled").kind == "csv"
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
         ("in.txt", {}, "--input-format"),
-        ("in.csv", {"format": "xml"}, "the formats are csv, tsv and jsonl"),
+        ("in.csv", {"format": "xml"}, "the formats are csv, tsv, jsonl, ndjson"),
         ("in.csv", {"encoding": "utf-99"}, "no encoding 'utf-99'"),
         ("in.csv", {"encoding": "rot13"}, "no encoding 'rot13'"),
         ("in.csv", {"delimiter": "--"}, "one character"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from batchllm.errors import CannotWrite, StorageFailure
-from batchllm.sink.atomic import AtomicFile, remove_leftovers
+from batchllm.formats.output_file import AtomicFile, remove_leftovers
 
 
 def written(path: Path, data: bytes = b"new") -> AtomicFile:
@@ -109,7 +109,7 @@ def failing(code: int, call: int = 1):
 def test_an_error_of_the_disk_is_told_apart_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int, kind: type[Exception]
 ) -> None:
-    monkeypatch.setattr(f"batchllm.sink.atomic.os.{call}", failing(code))
+    monkeypatch.setattr(f"batchllm.formats.output_file.os.{call}", failing(code))
     with pytest.raises(kind, match=f"out.csv: cannot be .*{os.strerror(code)}"):
         written(tmp_path / "out.csv")
     monkeypatch.undo()
@@ -120,7 +120,7 @@ def test_an_error_of_the_disk_is_told_apart_and_leaves_nothing(
 def test_a_failing_fsync_of_file_or_folder_is_a_failing_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int, names: list[str]
 ) -> None:
-    monkeypatch.setattr("batchllm.sink.atomic.os.fsync", failing(errno.ENOSPC, call))
+    monkeypatch.setattr("batchllm.formats.output_file.os.fsync", failing(errno.ENOSPC, call))
     with pytest.raises(StorageFailure, match="fsync"):
         written(tmp_path / "out.csv")
     assert [path.name for path in tmp_path.iterdir()] == names
@@ -140,7 +140,9 @@ def test_a_folder_that_is_not_there_cannot_be_written(tmp_path: Path) -> None:
 
 def test_a_short_write_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = os.write
-    monkeypatch.setattr("batchllm.sink.atomic.os.write", lambda file, data: whole(file, bytes(data[:7])))
+    monkeypatch.setattr(
+        "batchllm.formats.output_file.os.write", lambda file, data: whole(file, bytes(data[:7]))
+    )
     written(tmp_path / "out.csv", b"0123456789" * 10)
     assert (tmp_path / "out.csv").read_bytes() == b"0123456789" * 10
 
@@ -154,6 +156,6 @@ def test_file_and_folder_are_synced_around_the_rename(
     def sync(descriptor: int) -> None:
         seen.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), path.exists()))
 
-    monkeypatch.setattr("batchllm.sink.atomic.os.fsync", sync)
+    monkeypatch.setattr("batchllm.formats.output_file.os.fsync", sync)
     written(path)
     assert seen == [(False, False), (True, True)]

@@ -11,9 +11,16 @@ from typing import Any
 import pytest
 
 from batchllm.errors import CannotWrite, InputError
+from batchllm.formats import (
+    Columns,
+    Outcome,
+    OutputStatistics,
+    Source,
+    open_source,
+    plan_columns,
+    write_output,
+)
 from batchllm.records import Answer
-from batchllm.sink import Columns, Outcome, Written, plan_columns, write_output
-from batchllm.source import Source, open_source
 
 COLUMNS = {"columns": ["label", "attempts"]}
 
@@ -30,10 +37,10 @@ def outcomes(source: Source, label: str = "good") -> Iterator[Outcome]:
 
 
 def plan(source: Source) -> Columns:
-    return plan_columns(source.check().columns, ["label"], **COLUMNS)
+    return plan_columns(source.scan().columns, ["label"], **COLUMNS)
 
 
-def sent(source: Source, out: Path | None, label: str = "good", **options: Any) -> Written:
+def sent(source: Source, out: Path | None, label: str = "good", **options: Any) -> OutputStatistics:
     kind = options.pop("output_format", "jsonl" if out and out.suffix == ".jsonl" else "csv")
     given = options.pop("outcomes", None) or list(outcomes(source, label))
     partial = options.pop("partial", False)
@@ -47,7 +54,7 @@ def test_the_answer_stands_beside_its_row(tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     result = sent(opened(tmp_path, b"id,text\n1,a\n2,b\n"), out)
     assert out.read_bytes() == b"id,text,label,attempts\n1,a,good,1\n2,b,good,1\n"
-    assert result == Written(hashlib.sha256(out.read_bytes()).hexdigest(), out.stat().st_size, 2)
+    assert result == OutputStatistics(hashlib.sha256(out.read_bytes()).hexdigest(), out.stat().st_size, 2)
 
 
 @pytest.mark.parametrize("bom", ["", "utf-8", "utf-16-le", "utf-16-be"])
@@ -153,11 +160,11 @@ def test_an_input_that_changed_is_refused_before_the_output_is_replaced(
     tmp_path: Path, content: bytes
 ) -> None:
     source = opened(tmp_path, b"id\n0\n1\n")
-    before = source.check().sha256
+    before = source.scan().sha256
     given = list(outcomes(source))
     columns = plan(source)
     (tmp_path / "out.csv").write_bytes(b"old")
-    source.path.write_bytes(content)
+    source.file.path.write_bytes(content)
     with pytest.raises(InputError, match="changed while the job ran; run the same command again"):
         write_output(
             source,
@@ -182,7 +189,7 @@ def test_more_than_is_encoded_at_once_is_written_whole(tmp_path: Path, name: str
 
 def test_an_input_that_did_not_change_passes(tmp_path: Path) -> None:
     source = opened(tmp_path, b"id\n0\n1\n")
-    assert sent(source, tmp_path / "out.csv", expected_sha256=source.check().sha256).rows == 2
+    assert sent(source, tmp_path / "out.csv", expected_sha256=source.scan().sha256).rows == 2
 
 
 def test_the_same_outcomes_give_the_same_bytes(tmp_path: Path) -> None:
@@ -192,7 +199,7 @@ def test_the_same_outcomes_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_many_batches_are_joined_without_a_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchllm.sink.output._BATCH_CHARACTERS", 10)
+    monkeypatch.setattr("batchllm.formats.text._BATCH_CHARACTERS", 10)
     source = opened(tmp_path, b"id\r\n" + b"0\r\n" * 100)
     sent(source, tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_bytes() == b"id,label,attempts\r\n" + b"0,good,1\r\n" * 100
@@ -215,17 +222,20 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, monkeypatch: pytest
             buffer = broken
             flush = broken.flush
 
-        monkeypatch.setattr("batchllm.sink.stream.sys.stdout", Out())
+        monkeypatch.setattr("batchllm.formats.output_file.sys.stdout", Out())
         result = sent(opened(tmp_path, b"id\n" + b"1\n" * 20_000), None)
     assert result.is_cut
     assert result.rows == 20_000
 
 
-def test_a_device_is_written_and_not_replaced(tmp_path: Path) -> None:
-    assert sent(opened(tmp_path, b"id\n1\n"), Path(os.devnull)).rows == 1
-    assert Path(os.devnull).is_char_device()
-    with pytest.raises(CannotWrite, match="No space left"):
-        sent(opened(tmp_path, b"id\n1\n"), Path("/dev/full"))
+def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    (tmp_path / "out.csv").symlink_to(pipe)
+    for path in (pipe, tmp_path / "out.csv"):
+        with pytest.raises(CannotWrite, match="not a regular file"):
+            sent(opened(tmp_path, b"id\n1\n"), path)
+    assert pipe.is_fifo()
 
 
 def test_a_folder_in_the_place_of_the_output_cannot_be_written(tmp_path: Path) -> None:

@@ -5,13 +5,7 @@ import re
 import pytest
 
 from batchllm.errors import UsageError
-from batchllm.sink import STANDARD, plan_columns
-from batchllm.sink.columns import ADDABLE
-from batchllm.sink.outcome import FIELDS
-
-
-def test_every_column_that_can_be_asked_for_can_be_read() -> None:
-    assert set(FIELDS) == {*STANDARD, *ADDABLE}
+from batchllm.formats import STANDARD, plan_columns
 
 
 def test_the_answer_comes_first_and_what_is_added_last() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from batchllm.errors import InputError
-from batchllm.source import Source, WrittenNumber, open_source
+from batchllm.formats import Source, WrittenNumber, open_source
 
 
 def opened(folder: Path, content: str | bytes, **options: str) -> Source:
@@ -18,30 +18,30 @@ def opened(folder: Path, content: str | bytes, **options: str) -> Source:
 
 def only_values(folder: Path, line: str) -> dict[str, object]:
     source = opened(folder, line + "\n")
-    assert source.check().rows == 1
+    assert source.scan().rows == 1
     (row,) = source.rows()
-    assert row.raw == line.encode()
+    assert row.origin == line.encode()
     return dict(row.values)
 
 
 def test_rows_keep_their_bytes_and_know_their_lines(tmp_path: Path) -> None:
     source = opened(tmp_path, ' {"a": 1}  \r\n\n   \n{"b":"x"}')
-    assert [(row.index, row.line, row.raw, dict(row.values)) for row in source.rows()] == [
+    assert [(row.index, row.line, row.origin, dict(row.values)) for row in source.rows()] == [
         (0, 1, b' {"a": 1}  ', {"a": 1}),
         (1, 4, b'{"b":"x"}', {"b": "x"}),
     ]
-    assert source.check().rows == 2
+    assert source.scan().rows == 2
 
 
 def test_columns_are_all_keys_in_the_order_of_first_sight(tmp_path: Path) -> None:
     source = opened(tmp_path, '{"b":1}\n{"a":1,"b":2}\n{}\n{"c":null}\n')
-    assert source.check().columns == ("b", "a", "c")
+    assert source.scan().columns == ("b", "a", "c")
     assert source.columns == ("b", "a", "c")
 
 
 def test_the_digest_is_that_of_the_statistics(tmp_path: Path) -> None:
     source = opened(tmp_path, "".join(f'{{"a":{n}}}\n' for n in range(1000)))
-    statistics = source.check()
+    statistics = source.scan()
     rows = list(source.rows())
     assert source.digest() == statistics.sha256
     assert len(statistics.sample) == 100
@@ -115,14 +115,14 @@ def test_deep_objects_are_read_up_to_the_limit(tmp_path: Path) -> None:
         ("1", "a number where"),
         ('{"a":' + "[" * 10_000 + "]" * 10_000 + "}", "deeper than 200"),
         ('{"a":' * 10_000, "deeper than 200"),
-        ('{"a":"caf\udce9"}', "byte 23 .0xe9. is not UTF-8; if it is cp1252"),
+        ('{"a":"caf\udce9"}', "byte 23 .0xe9. is not UTF-8; name the file's encoding with --encoding"),
         ('{"a":\0}', "NUL"),
     ],
 )
 def test_a_bad_line_is_an_error_with_its_number(tmp_path: Path, line: str, message: str) -> None:
     content = '{"first": 1}\n\n' + line + '\n{"last": 1}\n'
     with pytest.raises(InputError, match=message) as checked:
-        opened(tmp_path, content.encode("utf-8", "surrogateescape")).check()
+        opened(tmp_path, content.encode("utf-8", "surrogateescape")).scan()
     with pytest.raises(InputError, match=message) as read:
         list(open_source(tmp_path / "in.jsonl").rows())
     assert checked.value.line == read.value.line == 3
@@ -130,30 +130,30 @@ def test_a_bad_line_is_an_error_with_its_number(tmp_path: Path, line: str, messa
 
 def test_a_json_array_gets_the_command_that_makes_jsonl(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="jq -c"):
-        opened(tmp_path, '[\n{"a":1}\n]\n').check()
+        opened(tmp_path, '[\n{"a":1}\n]\n').scan()
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "gb18030", "shift_jis"])
 def test_other_encodings_are_read_as_utf8_lines(tmp_path: Path, encoding: str) -> None:
     options = {} if encoding == "utf-16" else {"encoding": encoding}
     source = opened(tmp_path, '{"a":"日本"}\n{"a":"b"}\n'.encode(encoding), **options)
-    assert source.check().rows == 2
-    assert [row.raw for row in source.rows()] == ['{"a":"日本"}'.encode(), b'{"a":"b"}']
+    assert source.scan().rows == 2
+    assert [row.origin for row in source.rows()] == ['{"a":"日本"}'.encode(), b'{"a":"b"}']
 
 
 def test_a_byte_order_mark_and_cr_are_understood(tmp_path: Path) -> None:
     source = opened(tmp_path, b'\xef\xbb\xbf{"a":1}\r{"a":2}\r')
-    assert [row.raw for row in source.rows()] == [b'{"a":1}', b'{"a":2}']
+    assert [row.origin for row in source.rows()] == [b'{"a":1}', b'{"a":2}']
 
 
 def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
     source = opened(tmp_path, b"")
-    assert (source.check().rows, source.check().columns, list(source.rows())) == (0, (), [])
+    assert (source.scan().rows, source.scan().columns, list(source.rows())) == (0, (), [])
 
 
 def test_lines_may_lie_across_the_pieces_that_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchllm.source.reading.CHUNK_BYTES", 3)
+    monkeypatch.setattr("batchllm.formats.input_file.CHUNK_BYTES", 3)
     source = opened(tmp_path, '\ufeff{"猫":1}\r\n\r\n{"a":"😀"}')
     assert [(row.line, dict(row.values)) for row in source.rows()] == [(1, {"猫": 1}), (3, {"a": "😀"})]

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchllm.errors import InputError
-from batchllm.source import Source, open_source
-from batchllm.source.delimited import CsvSource
+from batchllm.formats import Source, open_source
+from batchllm.formats.csv import CsvSource
 
 
 def opened(folder: Path, content: str | bytes, **options: str) -> CsvSource:
@@ -22,7 +23,7 @@ def opened(folder: Path, content: str | bytes, **options: str) -> CsvSource:
 
 
 def values(source: Source) -> list[list[str]]:
-    return [list(row.raw) for row in source.rows()]  # type: ignore[arg-type]
+    return [list(row.origin) for row in source.rows()]  # type: ignore[arg-type]
 
 
 def test_rows_know_their_position_and_their_line(tmp_path: Path) -> None:
@@ -33,10 +34,10 @@ def test_rows_know_their_position_and_their_line(tmp_path: Path) -> None:
     ]
 
 
-def test_a_statistics_counts_hashes_and_samples(tmp_path: Path) -> None:
+def test_the_scan_counts_hashes_and_samples(tmp_path: Path) -> None:
     content = "id,text\n" + "".join(f'{index},"line\n{index}"\n' for index in range(1000))
     source = opened(tmp_path, content)
-    statistics = source.check()
+    statistics = source.scan()
     assert (statistics.rows, statistics.bytes, statistics.columns) == (1000, len(content), ("id", "text"))
     assert statistics.sha256 == hashlib.sha256(content.encode()).hexdigest()
     assert len(statistics.sample) == 100
@@ -47,51 +48,53 @@ def test_a_statistics_counts_hashes_and_samples(tmp_path: Path) -> None:
     assert source.digest() == statistics.sha256
 
 
-def test_both_looks_see_the_same_file(tmp_path: Path) -> None:
-    source = opened(tmp_path, "id,text\n" + "".join(f'{n},"a ""{n}""\r\n, b"\n' for n in range(300)))
-    assert source._quick_look() == source._careful_look()
-
-
 PIECES = st.sampled_from([",", '"', "\n", "\r\n", "\r", "a", "é", "", " ", '""', '"a,b"', '"x\ny"', ";"])
 
 
 @settings(max_examples=400, deadline=None)
 @given(header=st.sampled_from(["a\n", "a,b\n", "a,b,c\r\n"]), body=st.lists(PIECES, max_size=25))
-def test_the_quick_look_accepts_only_what_the_reader_accepts(
+def test_the_scan_accepts_what_a_strict_reader_accepts(
     tmp_path_factory: pytest.TempPathFactory, header: str, body: list[str]
 ) -> None:
-    source = opened(tmp_path_factory.mktemp("quick"), header + "".join(body))
-    quick = source._quick_look()
-    if quick is not None:
-        assert quick == source._careful_look()
-
-
-def test_the_quick_look_takes_ordinary_files(tmp_path: Path) -> None:
-    for content in ("a,b\n", "a,b", "a,b\r\n1,2\r\n", 'a\n\n"x"\n', 'a,b\n"1\n2",""""'):
-        assert opened(tmp_path, content)._quick_look() is not None
+    content = header + "".join(body)
+    source = opened(tmp_path_factory.mktemp("strict"), content)
+    try:
+        expected = list(csv.reader(io.StringIO(content, newline="\n"), strict=True))[1:]
+    except csv.Error:
+        with pytest.raises(InputError):
+            source.scan()
+        return
+    width = len(source.columns)
+    kept = [cells or [""] for cells in expected if cells or width == 1]
+    if any(len(cells) != width for cells in kept):
+        with pytest.raises(InputError, match="this row has"):
+            source.scan()
+        return
+    assert source.scan().rows == len(kept)
+    assert values(source) == kept
 
 
 def test_a_large_unbroken_cell_is_checked_in_linear_time(tmp_path: Path) -> None:
     cell = "x" * 9_000_000
     source = opened(tmp_path, f'id,text\n1,"{cell}"\n2,b\n')
-    assert source.check().rows == 2
+    assert source.scan().rows == 2
     assert next(source.rows()).values["text"] == cell
 
 
 def test_a_header_alone_is_a_file_of_no_rows(tmp_path: Path) -> None:
     for content in ("id,text", "id,text\n", "id,text\r\n"):
         source = opened(tmp_path, content)
-        assert source.check().rows == 0
-        assert source.check().columns == ("id", "text")
+        assert source.scan().rows == 0
+        assert source.scan().columns == ("id", "text")
         assert values(source) == []
 
 
 def test_a_blank_line_is_skipped_but_is_an_empty_cell_of_a_single_column(tmp_path: Path) -> None:
     assert values(opened(tmp_path, "a,b\n\n1,2\n\n\n")) == [["1", "2"]]
-    assert opened(tmp_path, "a,b\n\n1,2\n\n\n").check().rows == 1
+    assert opened(tmp_path, "a,b\n\n1,2\n\n\n").scan().rows == 1
     single = opened(tmp_path, 'a\n\n""\nx\n')
     assert values(single) == [[""], [""], ["x"]]
-    assert single.check().rows == 3
+    assert single.scan().rows == 3
 
 
 @pytest.mark.parametrize(
@@ -114,7 +117,7 @@ def test_a_blank_line_is_skipped_but_is_an_empty_cell_of_a_single_column(tmp_pat
         (
             "id,text\n1,a\n2,caf\udce9\n",
             3,
-            "byte 17 .0xe9. is not UTF-8; if it is cp1252, say --encoding cp1252",
+            "byte 17 .0xe9. is not UTF-8; name the file's encoding with --encoding",
         ),
     ],
 )
@@ -124,7 +127,7 @@ def test_every_error_has_its_line_and_says_what_to_do(
     if message is None:
         content, line, message = content.replace("a,b", '"a" ,b'), 2, "closing quote"
     with pytest.raises(InputError, match=message) as caught:
-        opened(tmp_path, content.encode("utf-8", "surrogateescape")).check()
+        opened(tmp_path, content.encode("utf-8", "surrogateescape")).scan()
     assert caught.value.line == line
     assert str(caught.value).startswith(f"{tmp_path / 'in.csv'}, line {line}: ")
 
@@ -144,7 +147,7 @@ def test_a_cell_beyond_the_limit_is_an_error_that_suspects_the_quote(
 def test_a_lone_cr_stays_in_its_cell(tmp_path: Path) -> None:
     for newline in ("\n", "\r\n"):
         source = opened(tmp_path, f'id,text{newline}1,"a\rb\r"{newline}')
-        assert source.check().rows == 1
+        assert source.scan().rows == 1
         assert values(source) == [["1", "a\rb\r"]]
 
 
@@ -155,27 +158,26 @@ def test_the_digest_is_that_of_a_complete_pass_only(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no pass"):
         source.digest()
     list(rows)
-    assert source.digest() == source.check().sha256
+    assert source.digest() == source.scan().sha256
 
 
 def test_a_header_that_changed_between_two_passes_is_found(tmp_path: Path) -> None:
     source = opened(tmp_path, "a,b\n1,2\n")
-    source.path.write_text("a,c\n1,2\n")
+    source.file.path.write_text("a,c\n1,2\n")
     with pytest.raises(InputError, match="changed"):
         list(source.rows())
 
 
 def test_a_character_cut_by_the_end_of_the_file_is_found(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="byte 4 ") as caught:
-        opened(tmp_path, b"a\nb\n\xe7\x8c").check()
+        opened(tmp_path, b"a\nb\n\xe7\x8c").scan()
     assert caught.value.line == 3
 
 
 def test_characters_may_lie_across_the_pieces_that_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchllm.source.reading.CHUNK_BYTES", 3)
+    monkeypatch.setattr("batchllm.formats.input_file.CHUNK_BYTES", 3)
     source = opened(tmp_path, '猫,b\r\n"😀\r\n""",é\r\n1,2')
     assert values(source) == [['😀\r\n"', "é"], ["1", "2"]]
-    assert source.check() == source._careful_look()
-    assert source.check().rows == 2
+    assert source.scan().rows == 2

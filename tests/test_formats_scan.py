@@ -1,6 +1,6 @@
 """The sample of the statistics is even, and the same every time."""
 
-from batchllm.source.statistics import Reservoir
+from batchllm.formats.scan import Reservoir
 
 
 def drawn(count: int, size: int = 100, seed: int = 0) -> list[int]:

@@ -1,4 +1,4 @@
-"""What one pass over the whole input found, and the fair sample taken on the way."""
+"""The statistics of an input, and the even sample that is drawn in the same pass."""
 
 import math
 import random
@@ -14,14 +14,14 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class InputStatistics:
-    """What ``check`` found out about a file.
+    """What the first pass over an input found.
 
     Attributes:
-        rows: Records, the header not counted.
+        rows: Number of rows, the header not counted.
         bytes: Size of the file.
         sha256: Hash of its bytes, in hexadecimal digits.
-        columns: Names in order; for JSONL every key of any row, in the order of first sight.
-        sample: About 100 rows drawn evenly from the whole file with a fixed seed, in input order.
+        columns: Names in order; of JSONL every key of any row, in the order in which they first occur.
+        sample: At most 100 rows drawn evenly from the whole file with a fixed seed, in input order.
     """
 
     rows: int
@@ -32,13 +32,13 @@ class InputStatistics:
 
 
 class Reservoir(Generic[Item]):
-    """An even sample of a stream of unknown length, at next to no cost for the items left out.
+    """Draws an even sample from a stream of unknown length.
 
-    Li, "Reservoir-sampling algorithms of time complexity O(n(1 + log(N/n)))" (1994), algorithm L: it draws
-    how many items to pass over instead of one number per item.
+    Algorithm L of Li, "Reservoir-sampling algorithms of time complexity O(n(1 + log(N/n)))" (1994), draws how many
+    items to skip instead of one number per item.
 
     Attributes:
-        wanted: Index of the next item to hand to ``take``; the ones before it can be passed over.
+        wanted: Index of the next item to hand to ``take``; the ones before it are skipped.
     """
 
     def __init__(self, size: int = SAMPLE_ROWS, seed: int = 0) -> None:
@@ -49,7 +49,7 @@ class Reservoir(Generic[Item]):
         self.wanted = 0
 
     def take(self, item: Item) -> None:
-        """Keep the item whose index is ``wanted``, in place of another once the reservoir is full."""
+        """Keeps the item whose index is ``wanted``, in place of another once the sample is full."""
         if len(self._items) < self._size:
             self._items.append(item)
         else:
@@ -58,9 +58,9 @@ class Reservoir(Generic[Item]):
             self.wanted += 1
             return
         self._weight *= math.exp(math.log(1.0 - self._random.random()) / self._size)
-        passed_over = math.log(1.0 - self._random.random()) / math.log1p(-self._weight)
-        self.wanted += int(passed_over) + 1
+        skipped = math.log(1.0 - self._random.random()) / math.log1p(-self._weight)
+        self.wanted += int(skipped) + 1
 
     def items(self) -> list[Item]:
-        """What was kept, in no order."""
+        """Returns the sample, in no order."""
         return self._items

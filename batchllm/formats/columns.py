@@ -1,0 +1,170 @@
+"""The outcome of a row, and the columns that the output gets of it.
+
+Which columns there are, and what they are called, is decided before the first request.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from batchllm.errors import UsageError
+from batchllm.records import Answer
+
+
+class Outcome(NamedTuple):
+    """The outcome of one row.
+
+    Attributes:
+        row_index: The row, by its position in the input from 0.
+        answer: Its answer, which may be a failure; ``None`` where the row was skipped.
+        attempts: Requests sent for it, over all runs.
+        latency_s: Seconds of the attempt that brought the answer.
+        cost: What the answer cost, in US dollars; ``None`` is unknown.
+        extra: Values of answer columns that replace those of the answer.
+    """
+
+    row_index: int
+    answer: Answer | None
+    attempts: int = 0
+    latency_s: float | None = None
+    cost: Decimal | None = None
+    extra: Mapping[str, Any] = MappingProxyType({})
+
+
+ColumnReader = Callable[[Outcome, Answer], Any]
+"""Returns the value of one column, given an outcome and its answer (an empty one where there is none)."""
+
+STANDARD: Mapping[str, ColumnReader] = {
+    "finish_reason": lambda outcome, answer: answer.finish_reason,
+    "prompt_tokens": lambda outcome, answer: answer.usage.prompt_tokens,
+    "completion_tokens": lambda outcome, answer: answer.usage.completion_tokens,
+    "total_tokens": lambda outcome, answer: answer.usage.total_tokens,
+    "model": lambda outcome, answer: answer.model,
+    "attempts": lambda outcome, answer: outcome.attempts,
+    "error": lambda outcome, answer: answer.error,
+}
+"""The columns beside the answer by default."""
+
+ADDABLE: Mapping[str, ColumnReader] = {
+    "response_id": lambda outcome, answer: answer.response_id,
+    "created": lambda outcome, answer: answer.created,
+    "latency_s": lambda outcome, answer: None if outcome.latency_s is None else round(outcome.latency_s, 3),
+    "cost": lambda outcome, answer: outcome.cost,
+    "reasoning_tokens": lambda outcome, answer: answer.usage.reasoning_tokens,
+    "cached_tokens": lambda outcome, answer: answer.usage.cached_tokens,
+    "tool_calls": lambda outcome, answer: answer.tool_calls,
+}
+"""The columns that ``--add`` adds."""
+
+_FIELDS = {**STANDARD, **ADDABLE}
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The columns of an output.
+
+    Attributes:
+        input: The columns of the input.
+        answer: Added columns that come from the answer: name in the output, name in ``Answer.columns``.
+        fields: The other added columns: name in the output, name in ``STANDARD`` or ``ADDABLE``.
+        order: All added columns by their names in the output, in order.
+    """
+
+    input: tuple[str, ...]
+    answer: tuple[tuple[str, str], ...]
+    fields: tuple[tuple[str, str], ...]
+    order: tuple[str, ...]
+
+
+def plan_columns(
+    input_columns: Sequence[str],
+    answer_columns: Sequence[str],
+    add: Sequence[str] = (),
+    columns: Sequence[str] | None = None,
+    prefix: str = "",
+    parameter_columns: Collection[str] = frozenset(),
+) -> Columns:
+    """Decides the columns of an output.
+
+    Args:
+        input_columns: Columns of the input; all of them are kept.
+        answer_columns: Columns that the task writes: ``summary``, or the fields of a schema.
+        add: Names of ``--add``.
+        columns: Names of ``--columns``, in order, out of the answer columns, ``STANDARD`` and ``ADDABLE``;
+            ``None`` takes the answer columns and ``STANDARD``.
+        prefix: Put before the name of each added column.
+        parameter_columns: Input columns that are parameters of the request. An added column of the same name
+            (``model``), or with the name of a field of the answer, becomes ``response_model``.
+
+    Raises:
+        UsageError: There is no such column, or the input already has one of that name.
+    """
+    _refuse_unknown("--add", add, tuple(_FIELDS), input_columns)
+    if columns is None:
+        chosen = (*answer_columns, *STANDARD, *add)
+    else:
+        _refuse_unknown("--columns", columns, (*answer_columns, *_FIELDS), input_columns)
+        chosen = (*columns, *add)
+    answer: list[tuple[str, str]] = []
+    fields: list[tuple[str, str]] = []
+    order: dict[str, None] = {}
+    for name in chosen:
+        written = prefix + name
+        if name in answer_columns and written not in order:
+            answer.append((written, name))
+        elif name in _FIELDS:
+            if name in answer_columns or written in parameter_columns:
+                written = f"{prefix}response_{name}"
+            if written not in order:
+                fields.append((written, name))
+        order[written] = None
+    _refuse_collisions(input_columns, tuple(order), prefix)
+    return Columns(tuple(input_columns), tuple(answer), tuple(fields), tuple(order))
+
+
+def _refuse_unknown(
+    option: str, names: Sequence[str], known: Sequence[str], input_columns: Sequence[str]
+) -> None:
+    for name in names:
+        if name in known:
+            continue
+        if name in input_columns:
+            raise UsageError(
+                f"{option}: {name!r} is a column of the input, and those are always kept; the option chooses among"
+                f" {', '.join(known)}"
+            )
+        near = get_close_matches(name, known, n=1)
+        suggestion = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        raise UsageError(f"{option}: there is no column {name!r}; {suggestion}")
+
+
+def _refuse_collisions(input_columns: Sequence[str], ours: Sequence[str], prefix: str) -> None:
+    taken = set(input_columns)
+    double = [name for name in ours if name in taken]
+    if not double:
+        return
+    bare = [name.removeprefix(prefix) for name in ours]
+    candidates = ["llm_", *(f"llm{number}_" for number in range(2, len(taken) + 3))]
+    free = next(found for found in candidates if not any(found + name in taken for name in bare))
+    raise UsageError(
+        f"the input already has {'the column' if len(double) == 1 else 'the columns'}"
+        f" {', '.join(map(repr, double))}, which the answer would get too; add --prefix {free}"
+    )
+
+
+def column_readers(columns: Columns) -> tuple[tuple[str, ColumnReader], ...]:
+    """Returns the names of ``columns.order``, each with its reader."""
+    found = {written: _answer_reader(name) for written, name in columns.answer}
+    found |= {written: _FIELDS[name] for written, name in columns.fields}
+    return tuple((written, found[written]) for written in columns.order)
+
+
+def _answer_reader(name: str) -> ColumnReader:
+    def read(outcome: Outcome, answer: Answer) -> Any:
+        value = answer.columns.get(name)
+        return outcome.extra.get(name, value) if outcome.extra else value
+
+    return read

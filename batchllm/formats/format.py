@@ -1,0 +1,128 @@
+"""What a file format is: a source that reads rows and a writer that writes them.
+
+A row is columns and values. What a format has to remember of a row to write it again as it was, such as the
+bytes of a line, is the row's ``origin``, which only the source that made it understands. Writers ask the source
+for what they need: the row's cells as text, or the row as a JSON object. So each format can be written from any
+other, and no format knows another.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from batchllm.formats.columns import Columns
+from batchllm.formats.input_file import InputFile
+from batchllm.formats.json_text import cell_text, json_bytes
+from batchllm.formats.output_file import OutputTarget
+from batchllm.formats.scan import InputStatistics
+from batchllm.records import Row
+
+
+class Source(ABC):
+    """An input file; use ``open_source``.
+
+    Attributes:
+        kind: Name of the format.
+        file: The file.
+        columns: Names of the columns, in order; where the file has no header they are known after ``scan``.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, file: InputFile) -> None:
+        self.file = file
+        self.columns: tuple[str, ...] = ()
+        self._digest: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call the file."""
+        return self.file.name
+
+    @abstractmethod
+    def scan(self) -> InputStatistics:
+        """Reads the whole file once; raises ``InputError`` for the first thing that is wrong with it."""
+
+    @abstractmethod
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        """Streams the rows from row ``start`` on; raises ``InputError``.
+
+        After a complete pass from row 0, ``digest`` knows the hash of what was read.
+        """
+
+    def digest(self) -> str:
+        """Returns the SHA-256 of the bytes that the last complete pass over ``rows`` read, in hexadecimal digits."""
+        if self._digest is None:
+            raise ValueError("no pass over rows() has been completed")
+        return self._digest
+
+    def cells(self, row: Row, names: Sequence[str]) -> list[str]:
+        """Returns the values of a row as text, as they are written in the file where that can be had."""
+        return [cell_text(row.values.get(name)) for name in names]
+
+    def json_object(self, row: Row, further: Mapping[str, Any]) -> bytes:
+        """Returns a row with further members as a JSON object, the row as it is written where that can be had."""
+        return json_bytes({**row.values, **further})
+
+    def size_of(self, row: Row) -> int | None:
+        """Returns about how many bytes of the file a row takes; ``None`` where that cannot be said."""
+        return None
+
+    def describe(self) -> str:
+        """Returns how the file is written, in a few words."""
+        return self.kind
+
+    def kept_options(self, suffix: str) -> dict[str, str]:
+        """Returns the options with which ``open_source`` reads an output of the same format.
+
+        Args:
+            suffix: Suffix of the output.
+        """
+        return {}
+
+
+class Writer(ABC):
+    """Writes the rows of a source with further columns.
+
+    Args:
+        target: Takes the bytes.
+        source: The input, which says how it is written.
+        columns: The columns of the output.
+        suffix: Suffix of the output, ``""`` for standard output.
+    """
+
+    @abstractmethod
+    def __init__(self, target: OutputTarget, source: Source, columns: Columns, suffix: str) -> None: ...
+
+    @abstractmethod
+    def add(self, row: Row, values: Mapping[str, Any]) -> None:
+        """Writes a row of the source, and beside it the values of ``columns.order``, which are in this order."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Writes what is left; called once, after the last row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """A file format.
+
+    Attributes:
+        suffixes: Suffixes of its files, the usual one first; without the dot they are values of ``--input-format``.
+        source: Opens a file: takes an ``InputFile``, the suffix, and ``options`` as keywords.
+        writer: Makes a writer.
+        options: Options of ``open_source`` that it understands.
+        begins_with: How its content begins, byte-order mark and blanks aside; ``b""`` where anything may.
+    """
+
+    suffixes: tuple[str, ...]
+    source: Callable[..., Source]
+    writer: type[Writer]
+    options: tuple[str, ...] = ()
+    begins_with: bytes = b""
+
+    @property
+    def name(self) -> str:
+        """The name of the format, such as ``csv``."""
+        return self.suffixes[0].removeprefix(".")

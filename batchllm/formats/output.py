@@ -1,0 +1,121 @@
+"""Writes the output: the source's rows in order, each with its outcome beside it."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from batchllm.errors import InputError
+from batchllm.formats.columns import Columns, Outcome, column_readers
+from batchllm.formats.format import Source
+from batchllm.formats.output_file import AtomicFile, StandardOutput
+from batchllm.formats.registry import format_named
+from batchllm.records import Answer, Row
+
+_NO_ANSWER = Answer()
+
+
+@dataclass(frozen=True, slots=True)
+class OutputStatistics:
+    """What an output has.
+
+    Attributes:
+        sha256: Hash of its bytes, in hexadecimal digits.
+        bytes: Its size.
+        rows: Number of rows, the header not counted.
+        is_cut: Whoever read standard output closed it before the end.
+    """
+
+    sha256: str
+    bytes: int
+    rows: int
+    is_cut: bool = False
+
+
+def write_output(
+    source: Source,
+    outcomes: Iterable[Outcome],
+    *,
+    path: Path | None,
+    columns: Columns,
+    output_format: str,
+    partial: bool = False,
+    expected_sha256: str | None = None,
+    announce: Callable[[str], None] = lambda sha256: None,
+) -> OutputStatistics:
+    """Writes every row of the input with its outcome.
+
+    Args:
+        source: The input; it is read once more from its start.
+        outcomes: In the order of ``row_index``.
+        path: Where the output appears, all at once; ``None`` is standard output, row by row.
+        columns: Which columns it has.
+        output_format: Name of the format; the path's suffix may say more, such as tabs.
+        partial: Rows without an outcome are left out; otherwise there must be none.
+        expected_sha256: The hash that the input must still have, or nothing is put in place.
+        announce: Told the hash of the whole output before it is put in place.
+
+    Raises:
+        InputError: The input changed.
+        CannotWrite: The output cannot be created, or there is no room.
+        StorageFailure: The disk reported an error.
+    """
+    readers = column_readers(columns)
+    pairs = _Pairs(source.rows())
+    suffix = path.suffix.lower() if path is not None else ""
+    with StandardOutput() if path is None else AtomicFile(path) as target:
+        writer = format_named(output_format).writer(target, source, columns, suffix)
+        try:
+            for row, outcome in pairs.pair(outcomes):
+                answer = outcome.answer or _NO_ANSWER
+                writer.add(row, {name: read(outcome, answer) for name, read in readers})
+        except InputError as error:
+            if expected_sha256 is None:
+                raise
+            raise _changed(source) from error
+        if expected_sha256 is not None and source.digest() != expected_sha256:
+            raise _changed(source)
+        assert pairs.missing is None, f"there is no row {pairs.missing}"
+        assert partial or pairs.skipped is None, f"row {pairs.skipped} has no outcome"
+        writer.finish()
+        announce(target.sha256())
+        target.commit()
+    return OutputStatistics(target.sha256(), target.size_bytes, pairs.rows, target.is_cut)
+
+
+class _Pairs:
+    """Pairs outcomes with their rows, and reads the input to its end.
+
+    Attributes:
+        rows: Pairs so far.
+        skipped: The first row without an outcome.
+        missing: The first outcome without a row.
+    """
+
+    def __init__(self, source_rows: Iterator[Row]) -> None:
+        self._source_rows = source_rows
+        self.rows = 0
+        self.skipped: int | None = None
+        self.missing: int | None = None
+
+    def pair(self, outcomes: Iterable[Outcome]) -> Iterator[tuple[Row, Outcome]]:
+        rows = self._source_rows
+        for outcome in outcomes:
+            row = next(rows, None)
+            while row is not None and row.index != outcome.row_index:
+                self._skip(row)
+                row = next(rows, None)
+            if row is None:
+                self.missing = outcome.row_index
+                return
+            yield row, outcome
+            self.rows += 1
+        for row in rows:
+            self._skip(row)
+
+    def _skip(self, row: Row) -> None:
+        if self.skipped is None:
+            self.skipped = row.index
+
+
+def _changed(source: Source) -> InputError:
+    return InputError(source.name, "changed while the job ran; run the same command again")

@@ -1,0 +1,184 @@
+"""Where an output goes: a file that appears whole or not at all, or standard output.
+
+The bytes go to ``.NAME.<16 digits>.tmp`` in the folder of the output, which only its owner can read. When all are
+written: fsync, the mode of the output that is replaced (0600 where there is none), rename, fsync of the folder. A
+run that is killed leaves the temporary file behind; the next write of the same output removes it. That is safe
+because a lock lets one run at a time have an output.
+
+An output that is a symbolic link stays one; the file it points to is replaced.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import secrets
+import stat
+import sys
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Self
+
+from batchllm.errors import CannotWrite, JobError, StorageFailure
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+_BAD_PATH = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
+_CANNOT_WRITE = _NO_ROOM | _BAD_PATH | {errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def storage_error(error: OSError, path: Path, what: str) -> JobError:
+    """Returns ``CannotWrite`` where room or permission is missing, else ``StorageFailure``."""
+    kind = CannotWrite if error.errno in _CANNOT_WRITE else StorageFailure
+    advice = "make room" if error.errno in _NO_ROOM else "correct that"
+    return kind(f"{path}: {what}: {error.strerror or error}; {advice} and run the same command again")
+
+
+class OutputTarget(ABC):
+    """Takes the bytes of an output; a context manager that leaves nothing half done unless ``commit`` was called.
+
+    Args:
+        called: What messages call it.
+
+    Attributes:
+        size_bytes: Bytes written so far.
+        is_cut: Whoever read it closed it before the end.
+    """
+
+    def __init__(self, called: Path) -> None:
+        self._called = called
+        self._hash = hashlib.sha256()
+        self.size_bytes = 0
+        self.is_cut = False
+
+    @abstractmethod
+    def __enter__(self) -> Self: ...
+
+    @abstractmethod
+    def __exit__(self, *exception: object) -> None: ...
+
+    @abstractmethod
+    def _append(self, data: memoryview) -> int:
+        """Writes at least one byte and returns how many."""
+
+    def write(self, data: bytes) -> None:
+        """Appends bytes; raises ``CannotWrite`` or ``StorageFailure``."""
+        self._hash.update(data)
+        self.size_bytes += len(data)
+        rest = memoryview(data)
+        try:
+            while rest and not self.is_cut:
+                rest = rest[self._append(rest) :]
+        except OSError as error:
+            raise storage_error(error, self._called, "cannot be written") from error
+
+    def sha256(self) -> str:
+        """Returns the hash of what was written so far, in hexadecimal digits."""
+        return self._hash.hexdigest()
+
+    @abstractmethod
+    def commit(self) -> None:
+        """Completes the output; raises ``CannotWrite`` or ``StorageFailure``."""
+
+
+class StandardOutput(OutputTarget):
+    """Writes rows as they come; a reader that goes away ends the writing, not the run."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("standard output"))
+
+    def __enter__(self) -> Self:
+        sys.stdout.flush()  # then past its buffer, which would complain at exit of what nobody took
+        self._file = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Leaves standard output open."""
+
+    def _append(self, data: memoryview) -> int:
+        try:
+            written: int = self._file.write(data)
+        except BrokenPipeError:
+            self.is_cut = True
+            return len(data)
+        return written
+
+    def commit(self) -> None:
+        """Does nothing: what was written is out."""
+
+
+class AtomicFile(OutputTarget):
+    """Writes a new version of a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = Path(os.path.realpath(path))
+        super().__init__(self._path)
+        self._temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}.tmp")
+        self._descriptor = -1
+        self._is_in_place = False
+
+    def __enter__(self) -> Self:
+        if self._path.exists() and not (self._path.is_file() or self._path.is_dir()):
+            raise CannotWrite(f"{self._path} is not a regular file, and it would be replaced; name another")
+        remove_leftovers(self._path)
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            self._descriptor = os.open(self._temporary, flags, 0o600)
+        except OSError as error:
+            raise storage_error(error, self._path, "cannot be created") from error
+        return self
+
+    def _append(self, data: memoryview) -> int:
+        return os.write(self._descriptor, data)
+
+    def commit(self) -> None:
+        """Makes the file durable and puts it in place; raises ``CannotWrite`` or ``StorageFailure``."""
+        try:
+            os.fchmod(self._descriptor, self._mode())
+        except OSError as error:
+            raise storage_error(error, self._path, "cannot get its mode") from error
+        self._sync(self._descriptor)
+        try:
+            self._temporary.replace(self._path)
+            self._is_in_place = True
+            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise storage_error(error, self._path, "cannot be put in place") from error
+        try:
+            self._sync(folder, is_folder=True)
+        finally:
+            os.close(folder)
+
+    def __exit__(self, *exception: object) -> None:
+        with contextlib.suppress(
+            OSError
+        ):  # after commit nothing depends on it, before it the file is removed
+            os.close(self._descriptor)
+        if not self._is_in_place:
+            with contextlib.suppress(OSError):  # the next write removes it
+                self._temporary.unlink()
+
+    def _mode(self) -> int:
+        try:
+            return stat.S_IMODE(self._path.stat().st_mode) & 0o777
+        except FileNotFoundError:
+            return 0o600
+
+    def _sync(self, descriptor: int, *, is_folder: bool = False) -> None:
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if is_folder and error.errno == errno.EINVAL:  # a file system that cannot sync folders
+                return
+            message = f"{self._path}: could not be made durable (fsync): {error.strerror}; check the disk"
+            raise StorageFailure(message) from error
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes the temporary files that killed runs left beside an output."""
+    path = Path(os.path.realpath(path))
+    leftover = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp")
+    with contextlib.suppress(OSError):  # what cannot be listed or removed does no harm to this write
+        for entry in os.scandir(path.parent):
+            if leftover.fullmatch(entry.name):
+                Path(entry.path).unlink()

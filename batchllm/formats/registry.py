@@ -1,0 +1,111 @@
+"""The formats, and which one a file has."""
+
+from pathlib import Path
+
+from batchllm.errors import InputError, UsageError
+from batchllm.formats import csv, jsonl
+from batchllm.formats.format import Format, Source
+from batchllm.formats.input_file import InputFile
+from batchllm.formats.layout import BYTE_ORDER_MARKS
+
+FORMATS: tuple[Format, ...] = (
+    csv.FORMAT,
+    jsonl.FORMAT,
+)
+"""Every format; the first one is that of content which nothing else tells."""
+
+_BY_SUFFIX = {suffix: form for form in FORMATS for suffix in form.suffixes}
+SUFFIXES = tuple(_BY_SUFFIX)
+"""The suffixes of all formats: ``.csv`` …"""
+
+INPUT_FORMATS = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
+"""The values of ``--input-format``."""
+
+_UNREADABLE = (
+    (b"\x1f\x8b", "is compressed with gzip; unpack it first (zcat FILE | batchllm TASK -)"),
+    (b"\x28\xb5\x2f\xfd", "is compressed with zstd; unpack it first (zstdcat FILE | batchllm TASK -)"),
+    (b"PK\x03\x04", "is a zip archive or an Excel workbook; save it as CSV"),
+    (b"PAR1", "is a Parquet file; save it as CSV or JSONL"),
+    (b"SQLite format 3\0", "is a SQLite database; export the table as CSV"),
+)
+
+
+def format_named(name: str) -> Format:
+    """Returns the format that ``--input-format`` names (``csv``, ``tsv``, …).
+
+    Raises:
+        UsageError: There is none.
+    """
+    if f".{name}" not in _BY_SUFFIX:
+        raise UsageError(f"there is no format {name!r}; the formats are {', '.join(INPUT_FORMATS)}")
+    return _BY_SUFFIX[f".{name}"]
+
+
+def format_of(path: Path, name: str | None = None) -> Format:
+    """Returns the format of an input by its suffix.
+
+    Args:
+        path: The file.
+        name: What messages call it, where that is not the path.
+
+    Raises:
+        UsageError: The suffix is that of no format.
+    """
+    form = _BY_SUFFIX.get(path.suffix.lower())
+    if form is None:
+        names = " or ".join(form.name for form in FORMATS)
+        raise UsageError(
+            f"{name or path}: the suffix {path.suffix!r} names no format; add --input-format {names}"
+        )
+    return form
+
+
+def open_source(
+    path: Path,
+    *,
+    format: str | None = None,  # noqa: A002 - the word of the command line
+    name: str | None = None,
+    **options: str | None,
+) -> Source:
+    """Opens a file of rows.
+
+    Args:
+        path: A regular file; it is read more than once.
+        format: One of ``INPUT_FORMATS``; by default the suffix decides, and for a path without one (spooled
+            standard input) the first bytes.
+        name: What messages call the file, where that is not the path.
+        options: What the format needs to know beyond the file itself, ``None`` to find it there: ``delimiter``
+            of CSV (one character, or ``tab``), ``encoding`` of text (a codec of Python).
+
+    Raises:
+        UsageError: An option makes no sense.
+        InputError: The file cannot be opened, or its beginning cannot be read.
+    """
+    file = InputFile(path, name or str(path))
+    head, _ = file.ends()
+    for start, reason in _UNREADABLE:
+        if head.startswith(start):
+            raise InputError(file.name, reason)
+    form = _format(file, format, head)
+    suffix = path.suffix.lower()
+    if format is not None and (suffix not in form.suffixes or format != form.name):
+        suffix = f".{format}"
+    given = {option: value for option, value in options.items() if value is not None}
+    for option in given:
+        if option not in form.options:
+            understood = " and ".join(other.name.upper() for other in FORMATS if option in other.options)
+            raise UsageError(
+                f"--{option} is for {understood}, and {file.name} is {form.name.upper()}; leave the option out"
+            )
+    return form.source(file, suffix, **given)
+
+
+def _format(file: InputFile, name: str | None, head: bytes) -> Format:
+    if name is not None:
+        return format_named(name)
+    if file.path.suffix:
+        return format_of(file.path, file.name)
+    mark = next((mark for mark, _ in BYTE_ORDER_MARKS if head.startswith(mark)), b"")
+    content = head[len(mark) :].replace(b"\0", b"").lstrip()
+    known = (form for form in FORMATS if form.begins_with and content.startswith(form.begins_with))
+    return next(known, FORMATS[0])

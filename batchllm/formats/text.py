@@ -1,0 +1,201 @@
+"""What text formats have in common: passes that may begin in the middle, and records that are joined and encoded."""
+
+import codecs
+from abc import abstractmethod
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from batchllm.errors import InputError
+from batchllm.formats.format import Source, Writer
+from batchllm.formats.input_file import InputFile, InputPass
+from batchllm.formats.layout import TextLayout, undecodable
+from batchllm.formats.output_file import OutputTarget
+from batchllm.formats.scan import InputStatistics, Reservoir
+from batchllm.records import Row
+
+_LINE_LIMIT_BYTES = 128 << 20
+_BATCH_CHARACTERS = 1 << 18
+
+
+class RecordStart(NamedTuple):
+    """A place in a file where a record begins.
+
+    Attributes:
+        index: The record's position, from 0.
+        line: Its first line, from 1.
+        offset: Its first byte; 0 is the beginning of the file, byte-order mark and header included.
+    """
+
+    index: int  # type: ignore[assignment]  # tuple.index, which nobody means by a record's
+    line: int
+    offset: int
+
+
+BEGINNING = RecordStart(0, 1, 0)
+
+
+class Block(NamedTuple):
+    """Some lines of a file, with their ends.
+
+    Attributes:
+        line: Number of the first one, from 1.
+        offset: Where it begins in the file; of no meaning unless the file is in UTF-8.
+        data: The lines in UTF-8.
+    """
+
+    line: int
+    offset: int
+    data: bytes
+
+
+class TextSource(Source):
+    """A source that reads records out of lines.
+
+    Attributes:
+        layout: How the file is written.
+    """
+
+    def __init__(self, file: InputFile, layout: TextLayout) -> None:
+        super().__init__(file)
+        self.layout = layout
+        self._end = b"\r" if layout.newline == "\r" else b"\n"
+        self._starts: list[RecordStart] = []
+
+    @abstractmethod
+    def _records(
+        self, opened: InputPass, start: RecordStart, starts: list[RecordStart]
+    ) -> Iterator[tuple[int, int, Any]]:
+        """Yields index, line and content of every record.
+
+        Args:
+            opened: The pass.
+            start: Where it begins.
+            starts: Gets a record's start for each block, where that can be had.
+        """
+
+    @abstractmethod
+    def _row(self, index: int, line: int, record: Any) -> Row:
+        """Makes the row of a record."""
+
+    def _inspect(self, line: int, record: Any) -> None:
+        """Looks at a record during the scan; raises ``InputError`` where it is wrong."""
+
+    def scan(self) -> InputStatistics:
+        """Reads the whole file once; see ``Source``."""
+        opened = InputPass(self.file)
+        starts: list[RecordStart] = []
+        reservoir: Reservoir[Row] = Reservoir()
+        index = -1
+        for index, line, record in self._records(opened, BEGINNING, starts):
+            self._inspect(line, record)
+            if index == reservoir.wanted:
+                reservoir.take(self._row(index, line, record))
+        # Offsets count bytes in UTF-8, and a decoder of another encoding may have a state in mid-file.
+        self._starts = starts if self.layout.encoding == "utf-8" else []
+        sample = tuple(sorted(reservoir.items(), key=lambda row: row.index))
+        return InputStatistics(index + 1, opened.size_bytes, opened.sha256(), self.columns, sample)
+
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        """Streams the rows; see ``Source``. What is before ``start`` is not read where the scan knows its place."""
+        self._digest = None
+        after = bisect_right(self._starts, start, key=lambda record: record.index)
+        begin = self._starts[after - 1] if after and start else BEGINNING
+        opened = InputPass(self.file, begin.offset)
+        for index, line, record in self._records(opened, begin, []):
+            if index >= start:
+                yield self._row(index, line, record)
+        if start == 0:
+            self._digest = opened.sha256()
+
+    def _blocks(self, opened: InputPass, start: RecordStart) -> Iterator[Block]:
+        """Yields all lines from a place on, many at a time."""
+        line, offset = start.line, start.offset or len(self.layout.bom)
+        rest = b""
+        for chunk in self._utf8(opened):
+            cut = chunk.rfind(self._end) + 1
+            if not cut:
+                rest += chunk
+                if len(rest) > _LINE_LIMIT_BYTES:
+                    reason = f"this line has more than 128 MiB; is it {self.kind.upper()}?"
+                    raise InputError(self.name, reason, line=line)
+                continue
+            data = rest + chunk[:cut]
+            yield Block(line, offset, data)
+            line += data.count(self._end)
+            offset += len(data)
+            rest = chunk[cut:]
+        if rest:
+            yield Block(line, offset, rest)
+
+    def _utf8(self, opened: InputPass) -> Iterator[bytes]:
+        """The bytes without the byte-order mark, in UTF-8."""
+        skip = 0 if opened.start else len(self.layout.bom)
+        if self.layout.encoding == "utf-8":
+            for chunk in opened.chunks():
+                yield chunk[skip:]
+                skip = 0
+            return
+        decoder = codecs.getincrementaldecoder(self.layout.encoding)("strict")
+        try:
+            for chunk in opened.chunks():
+                yield decoder.decode(chunk[skip:]).encode()
+                skip = 0
+            yield decoder.decode(b"", final=True).encode()
+        except UnicodeError:
+            raise self._undecodable() from None
+
+    def _undecodable(self) -> InputError:
+        return undecodable(self.file, self.layout.encoding, len(self.layout.bom))
+
+    def describe(self) -> str:
+        """Returns format and encoding."""
+        return f"{self.kind}, {self.layout.encoding}"
+
+    def kept_options(self, suffix: str) -> dict[str, str]:
+        """Returns the encoding; see ``Source``."""
+        return {"encoding": self.layout.encoding}
+
+
+class TextWriter(Writer):
+    """A writer of records with newlines between them, joined and encoded many at a time.
+
+    The layout is that of a source of the same format; from another format it is UTF-8 with LF.
+    """
+
+    kind: str
+
+    def __init__(self, target: OutputTarget, source: Source) -> None:
+        self.layout = TextLayout()
+        if isinstance(source, TextSource) and source.kind == self.kind:
+            self.layout = source.layout
+        self._target = target
+        self._records: list[Any] = []
+        self._size = 0
+        self._before = self.layout.bom
+        self._end = self.layout.newline.encode(self.layout.encoding)
+
+    @abstractmethod
+    def _joined(self, records: list[Any]) -> bytes:
+        """Encodes records with newlines between them."""
+
+    def _put(self, record: str | bytes) -> None:
+        self._records.append(record)
+        self._size += len(record)
+        if self._size > _BATCH_CHARACTERS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._records:
+            self._target.write(self._before + self._joined(self._records))
+            self._before = self._end
+            self._records.clear()
+            self._size = 0
+
+    def finish(self) -> None:
+        """Writes what is left, and the last newline where the layout has one."""
+        self._flush()
+        if self._before is not self._end:  # there was no record
+            self._target.write(self._before)
+        elif self.layout.final_newline:
+            self._target.write(self._end)
