@@ -10,7 +10,7 @@ from batchllm.budget.estimate import Forecast
 from batchllm.budget.modes import offer_of
 from batchllm.cli.dry_run import words
 from batchllm.cli.terminal import line_before
-from batchllm.inspect.dry_run import survey
+from batchllm.inspect.dry_run import dry_run
 from batchllm.job import Job, assemble
 from tests.batch_jobs import BatchJob, simulated
 
@@ -63,8 +63,8 @@ def test_there_is_one_road_where_there_is_no_batch_api(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_shows_both_roads_and_halves_the_price_of_batches(tmp_path: Path) -> None:
-    online = survey(job(tmp_path))
-    batch = survey(job(tmp_path, via="batch"))
+    online = dry_run(job(tmp_path))
+    batch = dry_run(job(tmp_path, via="batch"))
     assert online.forecast.cost_high
     assert batch.forecast.cost_high == online.forecast.cost_high / 2
     assert any(line.startswith("By batch: ") and "1 batch within 24h" in line for line in words(online))

@@ -18,7 +18,8 @@ from batchllm.journal import Entry, Journal, State
 from batchllm.limiter import Limiter
 from batchllm.online.online import Online
 from batchllm.plan import conversations
-from batchllm.plan.conversations import BROKEN, ConversationPlan, conversation_of
+from batchllm.plan.conversations import ConversationPlan, conversation_of
+from batchllm.plan.finished import BROKEN
 from batchllm.records import ChatRequest, Pace, Row
 from batchllm.request import RequestBuilder
 from batchllm.retry import RetryPolicy

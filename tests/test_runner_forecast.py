@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from batchllm.budget.estimate import SLACK, Forecast, Sums, forecast_job, forecast_left, seconds_under
 from batchllm.budget.learned import Learned
 from batchllm.budget.pricing import Pricing
-from batchllm.inspect.dry_run import Seen, survey
+from batchllm.inspect.dry_run import dry_run
 from batchllm.job import Job
+from batchllm.plan.finished import KeySet
 from batchllm.prepare.job_paths import job_paths
 from batchllm.prepare.prepared_job import prepare_job
 from batchllm.prices import Price, Rates
@@ -179,41 +180,41 @@ def test_a_sample_is_stretched_by_the_size_of_the_file(tmp_path: Path) -> None:
     job = job_of(tmp_path, "text\n" + "\n".join(rows) + "\n")
     with prepare_job(job, job_paths(job)) as prepared:
         estimated = forecast_job(prepared, rows=5000, left=5000).prompt_tokens
-    exact = survey(job).forecast.prompt_tokens
+    exact = dry_run(job).forecast.prompt_tokens
     assert estimated is not None
     assert exact is not None
     assert 1 / SLACK < estimated / exact < SLACK
 
 
-def test_a_survey_counts_every_kind_of_row_and_creates_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_counts_every_kind_of_row_and_creates_nothing(tmp_path: Path) -> None:
     rows = ["one", '""', "two", "one", '"  "', "three"]
     job = job_of(tmp_path, "text\n" + "\n".join(rows) + "\n")
     before = sorted(tmp_path.iterdir())
-    found = survey(job).forecast
+    found = dry_run(job).forecast
     assert (found.rows, found.duplicates, found.skipped, found.requests, found.answered) == (6, 1, 2, 4, 0)
     assert found.exact
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_survey_says_what_will_fail_unsent(tmp_path: Path) -> None:
+def test_a_dry_run_says_what_will_fail_unsent(tmp_path: Path) -> None:
     lines = '{"messages": [{"role": "nobody", "content": "x"}]}\n{"text": "one"}\n'
     job = job_of(tmp_path, lines, name="in.jsonl", per_row=True, template=None, input_format="jsonl")
-    found = survey(job)
+    found = dry_run(job)
     assert found.forecast.unsendable == 1
     assert found.unsendable == {"bad_messages": 1}
     assert found.forecast.requests == 1
 
 
-def test_the_rows_of_a_trial_alone_are_surveyed(tmp_path: Path) -> None:
+def test_a_dry_run_of_a_trial_counts_only_its_rows(tmp_path: Path) -> None:
     job = job_of(tmp_path, "text\n" + "".join(f"t{i}\n" for i in range(50)), limit=7)
-    assert survey(job).forecast.requests == survey(job).forecast.rows == 7
-    assert survey(replace(job, limit=None, sample=9)).forecast.requests == 9
+    assert dry_run(job).forecast.requests == dry_run(job).forecast.rows == 7
+    assert dry_run(replace(job, limit=None, sample=9)).forecast.requests == 9
 
 
 def test_turns_of_a_conversation_count_the_turns_before_them(tmp_path: Path) -> None:
     text = "text,who\n" + "".join(f"hello number {i},a\n" for i in range(4))
-    apart = survey(job_of(tmp_path, text)).forecast
-    together = survey(job_of(tmp_path, text, conversation="who", parameters={"max_tokens": 100})).forecast
+    apart = dry_run(job_of(tmp_path, text)).forecast
+    together = dry_run(job_of(tmp_path, text, conversation="who", parameters={"max_tokens": 100})).forecast
     assert apart.prompt_tokens is not None
     assert together.prompt_tokens is not None
     assert together.prompt_tokens > 2 * apart.prompt_tokens
@@ -239,7 +240,7 @@ def test_the_figures_have_these_names(tmp_path: Path) -> None:
 
 @given(st.lists(st.binary(min_size=16, max_size=16), max_size=200))
 def test_seen_knows_a_key_the_second_time(keys: list[bytes]) -> None:
-    seen, known = Seen(), set()
+    seen, known = KeySet(), set()
     for key in [*keys, *keys]:
         beginning = max(1, int.from_bytes(key[:8], "big"))
         assert seen.add(key) == (beginning in known)
@@ -248,7 +249,7 @@ def test_seen_knows_a_key_the_second_time(keys: list[bytes]) -> None:
 
 def test_seen_grows_and_stays_small() -> None:
     chance = random.Random(1)
-    seen = Seen()
+    seen = KeySet()
     keys = [chance.randbytes(16) for _ in range(20_000)]
     assert not any(seen.add(key) for key in keys)
     assert all(seen.add(key) for key in keys)

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from batchllm.counters import RunCounters
-from batchllm.journal import Admitted, State
 from batchllm.plan.plan import Plan
 
 
@@ -13,31 +12,14 @@ class BatchPlan(Plan):
     """One pass over rows for new batches; see ``Plan`` for the other arguments.
 
     Args:
-        since: The session's first attempt: what ended without an answer by it, or a later one, is not sent again.
-        retry_failed: Rows whose answer was a failure before this session are sent again.
         dedupe: Equal rows share one request, so that it has to be remembered which are on their way.
     """
 
     _defers = False  # what goes in one batch has no order
 
-    def __init__(
-        self, *args: Any, since: int, retry_failed: bool = False, dedupe: bool = False, **settings: Any
-    ) -> None:
-        super().__init__(*args, retry_failed=retry_failed, **settings)
-        self._since = since
-        self._retry_failed = retry_failed
+    def __init__(self, *args: Any, dedupe: bool, **settings: Any) -> None:
+        super().__init__(*args, **settings)
         self._dedupe = dedupe
-
-    def _has_end(self, known: Admitted) -> bool:
-        if known.request_id is None:
-            return super()._has_end(known)
-        if known.state in (State.ANSWERED, State.PENDING):
-            return True
-        if known.state is State.OPEN:
-            return False
-        if known.state is State.FAILED and not self._retry_failed:
-            return True
-        return known.attempt_id is None or known.attempt_id >= self._since
 
     def _is_shared(self, request_id: int) -> bool:
         return self._dedupe and super()._is_shared(request_id)

@@ -17,7 +17,7 @@ from batchllm.errors import UsageError
 from batchllm.progress import visible
 
 if TYPE_CHECKING:
-    from batchllm.inspect.dry_run import Survey
+    from batchllm.inspect.dry_run import DryRun
     from batchllm.job import Job
     from batchllm.records import ChatRequest, Endpoint
 
@@ -39,9 +39,9 @@ def dry_run(job: "Job", *, as_json: bool = False, as_curl: bool = False) -> None
     Raises:
         JobError: The job could not be run.
     """
-    from batchllm.inspect.dry_run import survey
+    from batchllm.inspect import dry_run as inspect
 
-    found = survey(job)
+    found = inspect.dry_run(job)
     if as_json:
         text = json.dumps(found.forecast.figures())
     elif as_curl:
@@ -51,7 +51,7 @@ def dry_run(job: "Job", *, as_json: bool = False, as_curl: bool = False) -> None
     sys.stdout.write(visible(text) + "\n" if sys.stdout.isatty() and not as_curl else text + "\n")
 
 
-def _roads(found: "Survey") -> Iterator[str]:
+def _roads(found: "DryRun") -> Iterator[str]:
     """The other road, where there is one."""
     from batchllm.budget.modes import offer_of
 
@@ -67,7 +67,7 @@ def _roads(found: "Survey") -> Iterator[str]:
         yield f"By batch: {price}, {batches} within {offer.window} (--via batch)"
 
 
-def words(found: "Survey") -> Iterator[str]:
+def words(found: "DryRun") -> Iterator[str]:
     """The same for people."""
     forecast = found.forecast
     yield f"Rows: {forecast.rows:,}" + "".join(_parts(found))
@@ -107,7 +107,7 @@ def words(found: "Survey") -> Iterator[str]:
         yield json.dumps(json.loads(request.body), indent=2, ensure_ascii=False)
 
 
-def _parts(found: "Survey") -> Iterator[str]:
+def _parts(found: "DryRun") -> Iterator[str]:
     forecast = found.forecast
     for count, what in (
         (forecast.answered, "answered already"),
@@ -187,7 +187,7 @@ def _written(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def curl(job: "Job", found: "Survey") -> str:
+def curl(job: "Job", found: "DryRun") -> str:
     """The first request as a command for a shell, with the key left to the environment.
 
     Raises:

@@ -26,8 +26,9 @@ from typing import Any
 
 from batchllm.counters import RunCounters
 from batchllm.journal import Admitted, Ended, Journal, JournalReader, State
+from batchllm.plan.finished import BROKEN, final_states
 from batchllm.plan.outcomes import answer_of
-from batchllm.plan.plan import BATCH, FIRST_BATCH, Plan, final_states
+from batchllm.plan.plan import BATCH, FIRST_BATCH, Plan
 from batchllm.plan.reask import ReaskPolicy
 from batchllm.plan.reuse import Reuse
 from batchllm.plan.work_item import WorkItem
@@ -40,9 +41,6 @@ Messages = list[Mapping[str, Any]]
 
 MOST_WAITING = 8_192
 """Rows that wait for the turn before them, at most."""
-
-BROKEN = "conversation"
-"""The reason of a turn that was not sent because an earlier one has no answer."""
 
 
 @dataclass(slots=True, eq=False)
@@ -168,9 +166,6 @@ class ConversationPlan(Plan):
 
     def _look_up(self, row_index: int) -> Admitted | None:
         return self._now[row_index].known
-
-    def _has_end(self, known: Admitted) -> bool:
-        return super()._has_end(known) and (known.note or "").partition("\n")[0] != BROKEN
 
     def _build(self, row: Row) -> ChatRequest | Skipped | Unsendable:
         conversation = self._now[row.index].conversation

@@ -11,6 +11,7 @@ from itertools import islice
 
 from batchllm.counters import RunCounters
 from batchllm.journal import SKIPPED, Admitted, Ended, Journal, State
+from batchllm.plan.finished import final_states, is_finished
 from batchllm.plan.reask import Final, ReaskPolicy
 from batchllm.plan.reuse import Reuse
 from batchllm.plan.work_item import WorkItem
@@ -23,13 +24,6 @@ BATCH = 256
 
 MOST_DEFERRED_BYTES = 64_000_000
 """Requests of rows that an earlier run tried wait for the other rows as far as they fit in here."""
-
-FINAL = (State.ANSWERED, State.FAILED, State.PENDING)
-
-
-def final_states(retry_failed: bool) -> tuple[State, ...]:
-    """The states of requests that this run does not send again."""
-    return (State.ANSWERED, State.PENDING) if retry_failed else FINAL
 
 
 class Plan:
@@ -46,6 +40,7 @@ class Plan:
         reuse: Answers of other jobs.
         reask: Goes on with rows whose answer, of an earlier run, is to be asked for once more.
         passed: The rows before the first of ``rows``, which an earlier run ended.
+        since: See ``is_finished``.
     """
 
     _defers = True
@@ -63,6 +58,7 @@ class Plan:
         reuse: Reuse | None = None,
         reask: ReaskPolicy | None = None,
         passed: Iterable[Ended] = (),
+        since: int | None = None,
     ) -> None:
         self._rows = rows
         self._builder = builder
@@ -73,6 +69,7 @@ class Plan:
         self._chosen = chosen
         self._retry_failed = retry_failed
         self._final = final_states(retry_failed)
+        self._since = since
         self._reuse = reuse
         self._reask = reask
         self._over: dict[int, Final] = {}
@@ -154,7 +151,7 @@ class Plan:
         for row in rows:
             known = self._look_up(row.index)
             if known is not None:
-                if self._has_end(known):
+                if self._is_finished(known):
                     self._count_known(known)
                     self._ended(row.index, _usable(known.state, known.note))
                     continue
@@ -189,10 +186,8 @@ class Plan:
     def _request(self, row: Row) -> ChatRequest | Skipped | Unsendable:
         return self._builder.build(row)
 
-    def _has_end(self, known: Admitted) -> bool:
-        if known.request_id is None:
-            return known.note == SKIPPED or not self._retry_failed
-        return known.state in self._final
+    def _is_finished(self, known: Admitted) -> bool:
+        return is_finished(known, retry_failed=self._retry_failed, since=self._since)
 
     def _ended(self, row_index: int, usable: bool | None) -> None:
         """A row has its end without a item: with an answer, without one, or, ``None``, with nothing to ask."""
@@ -210,7 +205,7 @@ class Plan:
         for entry in admitted:
             if entry.request_id is None:
                 continue
-            if self._has_end(entry):
+            if self._is_finished(entry):
                 self._count_found(entry)
                 self._ended(entry.row_index, _usable(entry.state, None))
             elif not self._is_shared(entry.request_id):

@@ -37,7 +37,7 @@ from batchllm.progress import Progress, Quiet
 from batchllm.retry import RetryPolicy
 from batchllm.runner.display import shown
 from batchllm.runner.output import Export, Figures, view_of
-from batchllm.runner.resume import begin, open_journal
+from batchllm.runner.resume import open_journal, resume
 from batchllm.runner.summary import Result, Summary, exit_status_of, money_of, pace_words, summary_of
 from batchllm.signals import signals_stop
 
@@ -148,7 +148,7 @@ class _Run:
         Returns:
             Whether the last run's pass over the input is continued.
         """
-        plan = begin(self._prepared, journal, self._reask)
+        plan = resume(self._prepared, journal, self._reask)
         self._money.begin(journal, self._counters)
         left = self._counters.rows
         if plan.continued:
