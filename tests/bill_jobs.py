@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.answer import Reader
-from batchllm.budget.budget import Budget, BudgetLimits
-from batchllm.budget.learned import Learned
-from batchllm.budget.meter import LARGEST, BudgetMeter, spent_before
-from batchllm.budget.pricing import Pricing
+from batchllm.budget.budget import LARGEST, Budget, BudgetLimits, BudgetMeter, spent_before
+from batchllm.budget.costs import Pricing
+from batchllm.budget.usage import UsageEstimator
 from batchllm.counters import RunCounters
 from batchllm.errors import BudgetStop, JobError, StorageFailure
 from batchllm.job import Job
@@ -164,7 +163,7 @@ class VirtualJob:
             self.pricing,
             largest=journal.get(LARGEST),
             put=journal.put,
-            learned=Learned(journal.get("learned")),
+            learned=UsageEstimator(journal.get("learned")),
         )
         plan_facts = journal.begin_plan("plan", dedupe=self.dedupe)
         for reply in journal.unsettled():

@@ -58,7 +58,7 @@ def write_lines(
         line = request_line(name, number, url, body)
         return change(number, line) if names.index(name) < files else line
 
-    monkeypatch.setattr("batchllm.batch.files.request_line", changed)
+    monkeypatch.setattr("batchllm.batch.submit.request_line", changed)
 
 
 # -- the circle ------------------------------------------------------------------------------------------------
@@ -489,7 +489,7 @@ def test_batches_are_listed_from_the_journal_alone(tmp_path: Path, monkeypatch: 
         job = BatchJob(tmp_path, server.base_url)
         job.until_done()
     (line,) = list_batches([job.output])
-    assert "completed, collected, 30 of 30 done, simulator" in line.words()
+    assert "completed, collected, 30 of 30 done, simulator" in line.to_text()
     monkeypatch.chdir(tmp_path)
-    assert [one.words() for one in list_batches([])] == [line.words().replace(str(job.output), "out.csv")]
+    assert [one.to_text() for one in list_batches([])] == [line.to_text().replace(str(job.output), "out.csv")]
     assert cancel_batches(job.output, {}) == []

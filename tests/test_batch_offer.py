@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from batchllm.budget.estimate import Forecast
-from batchllm.budget.modes import offer_of
+from batchllm.budget.estimate import Forecast, compare_modes
 from batchllm.cli.dry_run import words
 from batchllm.cli.terminal import line_before
 from batchllm.inspect.dry_run import dry_run
@@ -44,7 +43,7 @@ def test_by_batch_the_forecast_is_the_price_of_batches(tmp_path: Path) -> None:
     assert line.endswith(
         "$2.00 to $4.00 by batch within 24h; online $4.00 to $8.00, 2 h 0 min at the limits known"
     )
-    offer = offer_of(job(tmp_path, via="batch"), FORECAST)
+    offer = compare_modes(job(tmp_path, via="batch"), FORECAST)
     assert offer is not None
     assert offer.batches == 3
 
@@ -56,10 +55,10 @@ def test_an_unknown_price_is_a_share_of_it(tmp_path: Path) -> None:
 
 def test_there_is_one_road_where_there_is_no_batch_api(tmp_path: Path) -> None:
     one = job(tmp_path, provider="deepseek")
-    assert offer_of(one, FORECAST) is None
+    assert compare_modes(one, FORECAST) is None
     assert "batch" not in line_before(one, FORECAST)
-    assert offer_of(job(tmp_path, conversation="id"), FORECAST) is None
-    assert offer_of(job(tmp_path), Forecast(rows=5, requests=0)) is None
+    assert compare_modes(job(tmp_path, conversation="id"), FORECAST) is None
+    assert compare_modes(job(tmp_path), Forecast(rows=5, requests=0)) is None
 
 
 def test_a_dry_run_shows_both_roads_and_halves_the_price_of_batches(tmp_path: Path) -> None:

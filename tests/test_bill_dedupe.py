@@ -46,7 +46,7 @@ def test_half_the_rows_equal_half_the_requests(texts: list[str], tmp_path: Path)
     assert job.run() is None
     assert client.requests == 40
     assert set(job.states) == {State.ANSWERED}
-    assert (job.counters.answered, job.counters.duplicates, job.counters.before) == (40, 40, 0)
+    assert (job.counters.answered, job.counters.duplicates, job.counters.finished_before) == (40, 40, 0)
 
 
 @pytest.mark.parametrize("seed", range(30))

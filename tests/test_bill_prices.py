@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from batchllm.api import run
-from batchllm.budget.pricing import Pricing
+from batchllm.budget.costs import Pricing
 from batchllm.job import assemble
 from batchllm.progress import Quiet
 from batchllm.simulator import Running, Scripted, SimulatorSettings, start_in_thread
@@ -64,7 +64,7 @@ def test_no_price_is_looked_up_for_what_runs_here_or_next_door(
     urls: list[str] = []
     monkeypatch.setattr("batchllm.prices._model_info", lambda url, model: urls.append(url))
     flags = {"prompt": "{{ text }}", "input": str(source), "base_url": base_url, "model": "gpt-4o-mini"}
-    assert Pricing(assemble("run", flags, {"OPENAI_API_KEY": "k"})).of("gpt-4o-mini") is None
+    assert Pricing(assemble("run", flags, {"OPENAI_API_KEY": "k"})).price_of("gpt-4o-mini") is None
     assert urls == [looked_up]
 
 

@@ -232,7 +232,7 @@ def test_a_run_that_was_stopped_goes_on_in_the_middle_of_its_conversations(
     hall.run()
     assert Counter(row for row, _ in hall.bodies) == Counter(range(12)), "each turn was paid once"
     check_histories(hall)
-    assert hall.counters.ended == 12
+    assert hall.counters.finished == 12
 
 
 def check_histories(hall: Hall) -> None:

@@ -42,11 +42,11 @@ def batches(
         if not found:
             say("there is no batch to cancel")
         for line in found:
-            typer.echo(line.words())
+            typer.echo(line.to_text())
         return
     listed = 0
     for line in list_batches(map(Path, words or ())):
-        typer.echo(line.words())
+        typer.echo(line.to_text())
         listed += 1
     if not listed:
         say("there are no batches")

@@ -43,7 +43,7 @@ def dry_run(job: "Job", *, as_json: bool = False, as_curl: bool = False) -> None
 
     found = inspect.dry_run(job)
     if as_json:
-        text = json.dumps(found.forecast.figures())
+        text = json.dumps(found.forecast.to_json())
     elif as_curl:
         text = curl(job, found)
     else:
@@ -53,9 +53,9 @@ def dry_run(job: "Job", *, as_json: bool = False, as_curl: bool = False) -> None
 
 def _roads(found: "DryRun") -> Iterator[str]:
     """The other road, where there is one."""
-    from batchllm.budget.modes import offer_of
+    from batchllm.budget.estimate import compare_modes
 
-    offer = offer_of(found.job, found.forecast)
+    offer = compare_modes(found.job, found.forecast)
     if offer is None:
         return
     batches = f"{offer.batches} batch{'es' if offer.batches > 1 else ''}"
@@ -63,7 +63,7 @@ def _roads(found: "DryRun") -> Iterator[str]:
         yield f"Road: by batch, {batches} within {offer.window}; online {price_words(offer.online)}"
     else:
         known = offer.batch.cost_low is not None
-        price = price_words(offer.batch) if known else f"{offer.share:.0%} of the price"
+        price = price_words(offer.batch) if known else f"{offer.batch_share:.0%} of the price"
         yield f"By batch: {price}, {batches} within {offer.window} (--via batch)"
 
 

@@ -21,4 +21,4 @@ def status(
     from batchllm.inspect.status import job_status
 
     found = job_status(output)
-    typer.echo(json.dumps(found.figures(), ensure_ascii=False) if as_json else found.words())
+    typer.echo(json.dumps(found.to_json(), ensure_ascii=False) if as_json else found.to_text())

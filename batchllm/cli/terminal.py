@@ -85,15 +85,15 @@ def possibly_billed_words(rows: Sequence[int]) -> str:
 
 def road_words(job: Job, forecast: Forecast) -> str:
     """Price and time of the road that is asked for, and of the other where there is one."""
-    from batchllm.budget.modes import offer_of
+    from batchllm.budget.estimate import compare_modes
 
-    offer = offer_of(job, forecast)
+    offer = compare_modes(job, forecast)
     time = "" if forecast.seconds is None else f", {duration(forecast.seconds)} at the limits known"
     if offer is None:
         return f"{price_words(forecast)}{time}"
     batch = price_words(offer.batch)
     if offer.batch.cost_low is None and job.via != "batch":
-        batch = f"{offer.share:.0%} of that"
+        batch = f"{offer.batch_share:.0%} of that"
     batch = f"{batch} by batch within {offer.window}"
     online = price_words(offer.online)
     return (

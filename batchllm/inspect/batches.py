@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from batchllm import __version__
-from batchllm.batch.calls import job_error
-from batchllm.batch.setup import facts_of
+from batchllm.batch.errors import job_error
+from batchllm.batch.loop import facts_of
 from batchllm.batch.steps import GONE, Steps
-from batchllm.batch.waiting import PollIntervals
 from batchllm.client.batches import BatchApi, CallFailed
 from batchllm.endpoint import LazyClient
 from batchllm.errors import ExitStatus, InputError
@@ -34,7 +33,7 @@ class BatchLine:
     output: str
     batch: BatchRecord
 
-    def words(self) -> str:
+    def to_text(self) -> str:
         """One line: output, name at the endpoint, state, counts, model, times."""
         batch = self.batch
         done = "?" if batch.completed is None else f"{batch.completed:,}"
@@ -110,7 +109,7 @@ async def _cancel(job: Job, journal: Journal, live: list[BatchRecord]) -> list[B
     after: list[BatchRecord] = []
     async with AsyncExitStack() as stack:
         client = LazyClient(job, stack)
-        steps = Steps(client.batches, journal.batches, facts_of(job), PollIntervals(unknown_s=0.0))
+        steps = Steps(client.batches, journal.batches, facts_of(job), unknown_s=0.0)
         for batch in live:
             try:
                 if batch.state is not BatchState.ENDED:

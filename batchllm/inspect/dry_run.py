@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 import orjson
 
 from batchllm import tokens
-from batchllm.budget.estimate import SEEN_PACE, Forecast, Sums
-from batchllm.budget.learned import LEARNED, Learned
-from batchllm.budget.pricing import Pricing
+from batchllm.budget.costs import Pricing
+from batchllm.budget.estimate import SEEN_PACE, Forecast, RequestTotals
+from batchllm.budget.usage import LEARNED, UsageEstimator
 from batchllm.job import Job
 from batchllm.journal import JournalReader, State
 from batchllm.plan.conversations import conversation_of, turn_request
@@ -91,9 +91,9 @@ class _Counting:
             journals.append((own, set(final_states(job.retry_failed))))
         self._finished = FinishedRequests(journals, dedupe=job.dedupe)
         self._builder = RequestBuilder(job, prepared.statistics.columns, prepared.statistics.sample, None)
-        self._learned = Learned(own.get(LEARNED) if own is not None else None)
+        self._learned = UsageEstimator(own.get(LEARNED) if own is not None else None)
         self._pace_seen = own.get(SEEN_PACE) if own is not None else None
-        self._sums = Sums(Pricing(job), job.endpoint.charge, self._learned)
+        self._sums = RequestTotals(Pricing(job), job.endpoint.charge, self._learned)
         self._answered = self._duplicates = self._skipped = 0
         self._first: list[ChatRequest] = []
         self._unsendable: Counter[str] = Counter()

@@ -9,7 +9,7 @@ from batchllm.journal import JobLock, JournalReader, note
 from batchllm.prepare.job_paths import JobPaths, check_output, digest_of
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.prepare.saved_job import restored
-from batchllm.runner.output import Export
+from batchllm.runner.output import OutputWriter
 
 
 def export_job(output: Path, *, to: Path | None = None, force: bool = False) -> int:
@@ -32,12 +32,12 @@ def export_job(output: Path, *, to: Path | None = None, force: bool = False) -> 
         with prepare_job(job, paths) as prepared:
             _same_input(prepared, reader)
             own = path is not None and path == paths.output
-            known = partial(_make_known, paths) if own else lambda sha256, figures: None
-            written = Export(prepared, lambda: reader, path=path, partial=True).write(known)
+            known = partial(_make_known, paths) if own else lambda sha256, counts: None
+            written = OutputWriter(prepared, lambda: reader, path=path, partial=True).write(known)
         return written.rows
 
 
-def _make_known(paths: JobPaths, sha256: str, figures: object) -> None:
+def _make_known(paths: JobPaths, sha256: str, counts: object) -> None:
     """Tells the journal of an output before it is there; a run that goes on looks at its output at its end."""
     output = paths.output
     there = digest_of(output) if output is not None and output.exists() else None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.budget.estimate import MEAN_REQUEST, SEEN_PACE, Forecast, forecast_left
-from batchllm.budget.learned import LEARNED, Learned
+from batchllm.budget.usage import LEARNED, UsageEstimator
 from batchllm.inspect.open_job import open_job
 from batchllm.journal import Counts, JournalReader
 from batchllm.journal.bill import marked_rows
@@ -38,18 +38,18 @@ class Status:
     possibly_billed: int
     forecast: Forecast
 
-    def figures(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The same as JSON has it."""
         figures = {**asdict(replace(self, forecast=Forecast(rows=self.rows))), "left": self.left}
         del figures["forecast"]
-        return {**figures, **self.forecast.figures()}
+        return {**figures, **self.forecast.to_json()}
 
     @property
     def left(self) -> int | None:
         """Rows that have no end yet."""
         return rows_left(self.rows, self.counts)
 
-    def words(self) -> str:
+    def to_text(self) -> str:
         """The same in a few lines."""
         state = "running now" if self.running else "finished" if self.finished else "not finished"
         counts = self.counts
@@ -84,7 +84,7 @@ def job_status(output: Path) -> Status:
             restored(reader.get("job")),
             rows=rows,
             left=rows_left(rows, counts),
-            learned=Learned(reader.get(LEARNED)),
+            learned=UsageEstimator(reader.get(LEARNED)),
             mean_request=reader.get(MEAN_REQUEST),
             seen=reader.get(SEEN_PACE),
         )

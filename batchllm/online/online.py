@@ -18,8 +18,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from batchllm.budget.budget import BudgetMeter
 from batchllm.budget.early_stop import EarlyStop
-from batchllm.budget.meter import BudgetMeter
 from batchllm.counters import RunCounters
 from batchllm.errors import BudgetStop, ExitStatus, Unavailable, UsageError
 from batchllm.journal import Journal, State
@@ -86,7 +86,7 @@ class Online:
         self._settled = settled
         self._reask = reask
         self._meter = meter or BudgetMeter()
-        self._early_stop = early_stop or EarlyStop(released=True)
+        self._early_stop = early_stop or EarlyStop(inactive=True)
         self._held: deque[WorkItem] = deque()
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
@@ -188,7 +188,7 @@ class Online:
             ready.append(item)
         if not ready:
             if not self._flights and not self._saving:
-                left = self._counters.rows - self._counters.ended
+                left = self._counters.rows - self._counters.finished
                 rows = "one row" if left == 1 else f"{left:,} rows"
                 self.stop(BudgetStop(f"{self._meter.shortage(held[0].request)} with the {rows} left"))
             return
@@ -224,7 +224,7 @@ class Online:
                 item.sent = True
                 self._counters.requests += 1
             item.sent_at = asyncio.get_running_loop().time()
-            self._counters.leaves(item.sent_at)
+            self._counters.count_attempt(item.sent_at)
             outcome = await self._client.send(item.request)
         if isinstance(outcome, Response) and outcome.status == OK:
             # Whoever takes the slot is granted later, so its intent stands behind this answer in the journal's queue.
@@ -245,7 +245,7 @@ class Online:
             if error is not None:
                 self.stop(error)
             elif outcome is _NOT_SENT:
-                self._meter.settle(item.request, item.reserved, outcome)
+                self._meter.release(item.request, item.reserved, outcome)
             else:
                 self._land(item, attempt_id, outcome)
         except Exception as trouble:  # noqa: BLE001 - it is the run's; the rest of the group has to land
@@ -256,12 +256,12 @@ class Online:
         now = asyncio.get_running_loop().time()
         verdict = classify(outcome)
         headers = outcome.headers if isinstance(outcome, Response) else {}
-        if self._counters.before == 0 and self._same_rejection.stops(verdict):
+        if self._counters.finished_before == 0 and self._same_rejection.stops(verdict):
             self.stop(UsageError(f"the first rows were all refused alike: {verdict.message}"))
         if verdict.disposition is Disposition.ANSWERED:
             self._answered(item, attempt_id, outcome, now)
             return
-        self._meter.settle(item.request, item.reserved, outcome)
+        self._meter.release(item.request, item.reserved, outcome)
         match verdict.disposition:
             case Disposition.REFUSED:
                 self._counters.refusals += 1
@@ -289,9 +289,9 @@ class Online:
         answer = item.reader.read(outcome.status, outcome.body)
         item.attempts += 1
         self._fail_refused(item.sent_at)
-        cost = self._meter.settle(item.request, item.reserved, outcome, answer.usage)
-        self._counters.paid(answer.usage, cost)
-        self._counters.held.tokens += (answer.usage.prompt_tokens or 0) + (
+        cost = self._meter.release(item.request, item.reserved, outcome, answer.usage)
+        self._counters.count_answer(answer.usage, cost)
+        self._counters.send_rate.tokens += (answer.usage.prompt_tokens or 0) + (
             answer.usage.completion_tokens or 0
         )
         self._counters.finish_reasons[answer.finish_reason or "none"] += 1
@@ -304,8 +304,8 @@ class Online:
             self._counters.retries[answer.reason or "invalid"] += 1
             self._offer_again(item, now)
             return
-        self._counters.final(cost)
-        if (sentence := self._early_stop.saw(item.request.row_index, answer)) is not None:
+        self._counters.count_final_cost(cost)
+        if (sentence := self._early_stop.check(item.request.row_index, answer)) is not None:
             self.stop(BudgetStop(sentence))
         self._give_up(item, answer, State.ANSWERED if answer.error is None else State.FAILED, attempt_id)
 
@@ -339,7 +339,7 @@ class Online:
             self._counters.unanswered += 1
             self._counters.failed_by_reason[answer.reason or "unknown"] += 1
         else:
-            self._counters.ended_with(answer)
+            self._counters.count_finished(answer)
 
     def _never_sent(self, item: WorkItem, message: str) -> None:
         """Ends a item that no limit will ever hold; the row keeps the reason, since there is no reply to read."""
@@ -353,11 +353,12 @@ class Online:
     ) -> None:
         """Before any success a refusal of key, model or URL is wrong use; after one it may be its row's alone."""
         headers = outcome.headers if isinstance(outcome, Response) else {}
-        if self._counters.answers + self._counters.before == 0 or not may_be_the_rows_own(verdict):
+        if self._counters.answers + self._counters.finished_before == 0 or not may_be_the_rows_own(verdict):
             self._limiter.failed(now, item, verdict, headers)
             self._limiter.released(now, item)
             wrong_use = (
-                verdict.exit_status is ExitStatus.USAGE and not self._counters.answers + self._counters.before
+                verdict.exit_status is ExitStatus.USAGE
+                and not self._counters.answers + self._counters.finished_before
             )
             self.stop(UsageError(verdict.message) if wrong_use else Unavailable(verdict.message))
             return

@@ -228,7 +228,7 @@ def plan_of(
     start = sum(ended.rows for ended in passed)
     settings: dict[str, Any] = {
         "known": journal.planned(start) if continued else iter(()), "counters": counters, "chosen": chosen,
-        "retry_failed": job.retry_failed, "reuse": reuse, "reask": reask, "passed": passed,
+        "retry_failed": job.retry_failed, "reuse": reuse, "reask": reask, "passed": passed, "dedupe": job.dedupe,
     }  # fmt: skip
     if job.conversation is None:
         return Plan(source.rows(start), prepared.builder, journal, **settings)

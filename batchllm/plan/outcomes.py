@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from batchllm.answer import Reader
-from batchllm.budget.costs import Costs
+from batchllm.budget.costs import RowCosts
 from batchllm.journal import Entry, State
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.records import Answer
@@ -22,7 +22,7 @@ def outcomes(
     entries: Iterable[Entry],
     reader_of: Callable[[int], Reader],
     chosen: "range | frozenset[int] | None" = None,
-    costs: Costs | None = None,
+    costs: RowCosts | None = None,
 ) -> Iterator[Outcome]:
     """What each row that has its end got; rows that are still on their way are left out."""
     for entry in entries:
@@ -32,7 +32,7 @@ def outcomes(
         cost = (
             None
             if costs is None
-            else costs.of(entry.row_index, answer, entry.state, entry.status, entry.attempt_id)
+            else costs.cost_of(entry.row_index, answer, entry.state, entry.status, entry.attempt_id)
         )
         yield Outcome(entry.row_index, answer, entry.attempts, entry.latency_s, cost)
 

@@ -40,10 +40,9 @@ class Plan:
         reuse: Answers of other jobs.
         reask: Goes on with rows whose answer, of an earlier run, is to be asked for once more.
         passed: The rows before the first of ``rows``, which an earlier run ended.
-        since: See ``is_finished``.
+        dedupe: Equal rows may share a request, so that it has to be remembered which ones are on their way.
+        since: In batch mode, the session's first attempt; see ``is_finished``.
     """
-
-    _defers = True
 
     def __init__(
         self,
@@ -58,6 +57,7 @@ class Plan:
         reuse: Reuse | None = None,
         reask: ReaskPolicy | None = None,
         passed: Iterable[Ended] = (),
+        dedupe: bool = True,
         since: int | None = None,
     ) -> None:
         self._rows = rows
@@ -69,6 +69,7 @@ class Plan:
         self._chosen = chosen
         self._retry_failed = retry_failed
         self._final = final_states(retry_failed)
+        self._dedupe = dedupe
         self._since = since
         self._reuse = reuse
         self._reask = reask
@@ -99,7 +100,7 @@ class Plan:
         now = []
         for item in items:
             size = len(item.request.body)
-            if self._defers and item.earlier and self._deferred_bytes + size <= MOST_DEFERRED_BYTES:
+            if self._since is None and item.earlier and self._deferred_bytes + size <= MOST_DEFERRED_BYTES:
                 self._deferred.append(item)
                 self._deferred_bytes += size
             else:
@@ -129,7 +130,7 @@ class Plan:
             return False
         state = State.ANSWERED if final.answer.error is None else State.FAILED
         self._journal.settle(item.request_id, state, final.attempt_id, item.earlier)
-        self._counters.ended_with(final.answer)
+        self._counters.count_finished(final.answer)
         self.settled(item, final.answer, state)
         return True
 
@@ -223,6 +224,8 @@ class Plan:
 
     def _is_shared(self, request_id: int) -> bool:
         """Whether another row's item brings the answer (``--dedupe``); if not, this row's will."""
+        if not self._dedupe:
+            return False
         if request_id in self._on_the_way:
             self._counters.duplicates += 1
             return True
@@ -253,7 +256,7 @@ class Plan:
         elif ended.state is not None and ended.shared:
             counters.duplicates += ended.rows
         elif ended.state is not None:
-            counters.before += ended.rows
+            counters.finished_before += ended.rows
         elif ended.reason == SKIPPED:
             counters.skipped += ended.rows
         else:

@@ -21,8 +21,8 @@ class JobPaths:
     Attributes:
         output: The file to write; ``None`` is standard output.
         journal: The truth that the output is a view of.
-        lock: Held for as long as a run lives.
-        journal_lock: Held as well where ``--journal`` names a journal that other outputs could name too.
+        lock: SendRate for as long as a run lives.
+        journal_lock: SendRate as well where ``--journal`` names a journal that other outputs could name too.
     """
 
     output: Path | None
