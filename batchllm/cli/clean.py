@@ -20,7 +20,7 @@ def clean(
 ) -> None:
     """Remove the journal and the lock of a finished job; OUTPUT stays."""
     from batchllm.cli.terminal import say
-    from batchllm.inspect.clean import clean_job
+    from batchllm.inspect.job import clean_job
 
     for path in clean_job(output, force=force):
         say(f"removed {path}")

@@ -1,4 +1,4 @@
-"""What each row got, read from the journal's entries."""
+"""Reads each row's outcome from the journal."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -11,7 +11,7 @@ from batchllm.sink import Outcome
 
 
 def readers(prepared: PreparedJob) -> Callable[[int], Reader]:
-    """What reads a row's answer, by the row's index; asked in growing order only."""
+    """Returns a function from a row's index to the reader of its answer; indexes have to increase."""
     if not prepared.job.per_row:
         return lambda row_index: prepared.reader
     rows = prepared.source.rows()
@@ -24,7 +24,7 @@ def outcomes(
     chosen: "range | frozenset[int] | None" = None,
     costs: RowCosts | None = None,
 ) -> Iterator[Outcome]:
-    """What each row that has its end got; rows that are still on their way are left out."""
+    """Yields the outcome of each row that is finished or given up."""
     for entry in entries:
         if entry.state is State.OPEN or (chosen is not None and entry.row_index not in chosen):
             continue
@@ -38,7 +38,7 @@ def outcomes(
 
 
 def answer_of(entry: Entry, reader: Reader) -> Answer | None:
-    """What a row got, or ``None`` where its text was empty."""
+    """Returns a row's answer, or ``None`` if its text was empty."""
     if entry.note == "skipped":
         return None
     if entry.note is not None:
