@@ -75,7 +75,7 @@ def test_the_first_call_creates_and_a_later_one_collects(tmp_path: Path) -> None
         assert job.counts().pending == 30
         result = job.until_done()
         assert result.exit_status == 0
-        assert (result.summary.requests, result.summary.found) == (30, 0)
+        assert (result.summary.requests, result.summary.answered_before) == (30, 0)
         assert (server.ledger.batches, server.ledger.batch_requests, server.ledger.requests) == (1, 30, 0)
         whole(job)
 
@@ -86,7 +86,7 @@ def test_a_finished_job_makes_no_batch_and_leaves_the_same_bytes(tmp_path: Path)
         job.until_done()
         before = job.output.read_bytes()
         result = job.call()
-        assert (result.exit_status, result.summary.found) == (0, 30)
+        assert (result.exit_status, result.summary.answered_before) == (0, 30)
         assert (server.ledger.batches, server.ledger.files) == (1, 1)
         assert job.output.read_bytes() == before
 

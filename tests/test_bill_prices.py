@@ -26,7 +26,7 @@ class Notes(Quiet):
         self.notes.append(note)
 
 
-MONEY = ("cost", "saved_by_journal", "equal_rows_cost", "saved_by_equal_rows")
+MONEY = ("cost", "saved_by_journal", "duplicate_rows_cost", "saved_by_dedupe")
 
 
 @pytest.fixture
@@ -144,8 +144,8 @@ def test_the_cost_column_adds_up_to_the_bill(
     summary = read_summary(tmp_path / "s.json")
     assert summary["cost"] == pytest.approx(bill)
     assert summary["saved_by_journal"] == 0
-    assert summary["equal_rows"] == 1
-    assert summary["equal_rows_cost"] == pytest.approx(float(column(tmp_path / "o.csv", "cost")[2]))
+    assert summary["duplicate_rows"] == 1
+    assert summary["duplicate_rows_cost"] == pytest.approx(float(column(tmp_path / "o.csv", "cost")[2]))
 
 
 def test_a_corrected_table_needs_no_new_run(

@@ -198,7 +198,13 @@ def test_a_dry_run_counts_every_kind_of_row_and_creates_nothing(tmp_path: Path) 
     job = job_of(tmp_path, "text\n" + "\n".join(rows) + "\n")
     before = sorted(tmp_path.iterdir())
     found = dry_run(job).forecast
-    assert (found.rows, found.duplicates, found.skipped, found.requests, found.answered) == (6, 1, 2, 4, 0)
+    assert (found.rows, found.duplicate_rows, found.skipped, found.requests, found.answered) == (
+        6,
+        1,
+        2,
+        4,
+        0,
+    )
     assert found.exact
     assert sorted(tmp_path.iterdir()) == before
 
@@ -240,7 +246,7 @@ def test_what_nobody_knows_is_null_in_what_is_left(tmp_path: Path) -> None:
 
 def test_the_figures_have_these_names(tmp_path: Path) -> None:
     assert list(Forecast(rows=1).to_json()) == [
-        "rows", "answered", "duplicates", "skipped", "prompt_tokens", "completion_tokens_expected",
+        "rows", "answered", "duplicate_rows", "skipped", "prompt_tokens", "completion_tokens_expected",
         "completion_tokens_upper_bound", "cost_low", "cost_high", "seconds",
     ]  # fmt: skip
 

@@ -111,15 +111,15 @@ class CostTotals:
 
     Attributes:
         answers: The cost of all answers that the rows have, a shared one counted once.
-        equal_rows: Rows whose request equals an earlier row's.
-        shared_rows: Those of them that share its answer.
+        duplicate_rows: Rows whose request equals an earlier row's.
+        deduplicated_rows: Those of them that share its answer.
         equal: The cost of the answers to equal rows that were paid again.
         shared: The cost that sharing saved.
     """
 
     answers: Decimal | None
-    equal_rows: int = 0
-    shared_rows: int = 0
+    duplicate_rows: int = 0
+    deduplicated_rows: int = 0
     equal: Decimal | None = None
     shared: Decimal | None = None
 
@@ -127,7 +127,7 @@ class CostTotals:
         """Returns the form that the journal keeps."""
         money = {name: getattr(self, name) for name in ("answers", "equal", "shared")}
         kept = {name: None if value is None else str(value) for name, value in money.items()}
-        return {**kept, "equal_rows": self.equal_rows, "shared_rows": self.shared_rows}
+        return {**kept, "duplicate_rows": self.duplicate_rows, "deduplicated_rows": self.deduplicated_rows}
 
     @classmethod
     def from_json(cls, kept: dict[str, Any]) -> "CostTotals":
@@ -136,7 +136,9 @@ class CostTotals:
             name: None if kept[name] is None else Decimal(kept[name])
             for name in ("answers", "equal", "shared")
         }
-        return cls(**money, equal_rows=kept["equal_rows"], shared_rows=kept["shared_rows"])
+        return cls(
+            **money, duplicate_rows=kept["duplicate_rows"], deduplicated_rows=kept["deduplicated_rows"]
+        )
 
 
 class RowCosts:
@@ -173,8 +175,8 @@ class RowCosts:
         """Returns what a row cost; ``None`` if that is unknown, or if the row has no answer."""
         mark = self._mark_of(row_index)
         if mark is not None and (mark.shared or mark.equal):
-            self.totals.equal_rows += 1
-            self.totals.shared_rows += mark.shared
+            self.totals.duplicate_rows += 1
+            self.totals.deduplicated_rows += mark.shared
         paid = answer is not None and status is not None and 200 <= status < 300
         if answer is None or not paid or state not in (State.ANSWERED, State.FAILED):
             return None

@@ -35,7 +35,7 @@ MEAN_REQUEST = "mean_request"
 """The journal's key for the mean request that a run had to send: prompt tokens, and the answer's upper bound."""
 
 _JSON_KEYS = (
-    "rows", "answered", "duplicates", "skipped", "prompt_tokens", "completion_tokens_expected",
+    "rows", "answered", "duplicate_rows", "skipped", "prompt_tokens", "completion_tokens_expected",
     "completion_tokens_upper_bound", "cost_low", "cost_high", "seconds",
 )  # fmt: skip
 
@@ -47,7 +47,7 @@ class Forecast:
     Attributes:
         rows: Rows of the job, after ``-n`` and ``--sample``; ``None`` if no run has counted them.
         answered: Rows that are finished.
-        duplicates: Rows whose request equals an earlier row's.
+        duplicate_rows: Rows whose request equals an earlier row's.
         skipped: Rows with nothing to ask.
         unsendable: Rows that will fail before they are sent.
         requests: Requests still to be sent.
@@ -65,7 +65,7 @@ class Forecast:
 
     rows: int | None
     answered: int | None = 0
-    duplicates: int | None = None
+    duplicate_rows: int | None = None
     skipped: int | None = None
     unsendable: int | None = None
     requests: int | None = None

@@ -111,7 +111,7 @@ def _parts(found: "DryRun") -> Iterator[str]:
     forecast = found.forecast
     for count, what in (
         (forecast.answered, "answered already"),
-        (forecast.duplicates, "equal to an earlier one"),
+        (forecast.duplicate_rows, "equal to an earlier one"),
         (forecast.skipped, "empty"),
         (forecast.unsendable, f"that will fail unsent ({counts(found.unsendable)})"),
     ):

@@ -124,7 +124,7 @@ class _Counting:
         forecast = replace(
             forecast,
             answered=self._answered,
-            duplicates=self._duplicates,
+            duplicate_rows=self._duplicates,
             skipped=self._skipped,
             unsendable=self._unsendable.total(),
         )

@@ -39,7 +39,7 @@ class Status:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the numbers for ``--json``."""
-        values = {**asdict(replace(self, forecast=Forecast(rows=self.rows))), "left": self.left}
+        values = {**asdict(replace(self, forecast=Forecast(rows=self.rows))), "rows_left": self.left}
         del values["forecast"]
         return {**values, **self.forecast.to_json()}
 
@@ -98,7 +98,7 @@ def job_status(output: Path) -> Status:
             replace(
                 forecast,
                 answered=counts.answered + counts.failed,
-                duplicates=sum(mark.equal or mark.shared for mark in marked_rows(reader)),
+                duplicate_rows=sum(mark.equal or mark.shared for mark in marked_rows(reader)),
                 skipped=counts.skipped,
             ),
         )

@@ -27,17 +27,17 @@ class Summary:
         finish_reasons: The answers, those of failed rows included, by what the endpoint said.
         requests: Requests that this run sent, each counted once.
         attempts: Requests that this run sent, each attempt counted.
-        found: Answers that earlier runs, or other jobs (``--reuse``), had paid.
+        answered_before: Answers that earlier runs, or other jobs (``--reuse``), had paid.
         possibly_billed_twice: Attempts that may be billed though no answer came: those of this run that timed out
             or lost the connection, and those in flight when an earlier run died.
         prompt_tokens, completion_tokens, total_tokens: What this run paid.
         cost: US dollars that the answers of this run cost.
-        saved_by_journal: US dollars that the answers in ``found`` cost.
-        equal_rows: Rows whose request equals an earlier row's.
-        equal_rows_cost: US dollars for the answers to those that were paid again.
-        shared_rows: Those of them that share its answer (``--dedupe``).
-        saved_by_equal_rows: US dollars that sharing saved.
-        refusals: Attempts refused for a rate limit.
+        saved_by_journal: US dollars that those answers cost.
+        duplicate_rows: Rows whose request equals an earlier row's.
+        duplicate_rows_cost: US dollars for the answers to those that were paid again.
+        deduplicated_rows: Those of them that share its answer (``--dedupe``).
+        saved_by_dedupe: US dollars that sharing saved.
+        rate_limited: Attempts refused for a rate limit.
         retries: Attempts that were tried again, by reason.
         truncated: Texts that this run cut to ``--max-input-tokens``.
         seconds: The duration of the run.
@@ -54,18 +54,18 @@ class Summary:
     finish_reasons: Mapping[str, int] = field(default_factory=dict)
     requests: int = 0
     attempts: int = 0
-    found: int = 0
+    answered_before: int = 0
     possibly_billed_twice: int = 0
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
     cost: Decimal | None = None
     saved_by_journal: Decimal | None = None
-    equal_rows: int | None = None
-    equal_rows_cost: Decimal | None = None
-    shared_rows: int | None = None
-    saved_by_equal_rows: Decimal | None = None
-    refusals: int = 0
+    duplicate_rows: int | None = None
+    duplicate_rows_cost: Decimal | None = None
+    deduplicated_rows: int | None = None
+    saved_by_dedupe: Decimal | None = None
+    rate_limited: int = 0
     retries: Mapping[str, int] = field(default_factory=dict)
     truncated: int = 0
     seconds: float = 0.0
@@ -159,13 +159,13 @@ def summary_of(counters: RunCounters, *, orphans: int, seconds: float, status: i
         finish_reasons=dict(counters.finish_reasons),
         requests=counters.requests,
         attempts=counters.attempts,
-        found=counters.finished_before + counters.reused,
+        answered_before=counters.finished_before + counters.reused,
         possibly_billed_twice=counters.possibly_billed + orphans,
         prompt_tokens=counters.prompt_tokens,
         completion_tokens=counters.completion_tokens,
         total_tokens=counters.tokens,
         cost=counters.cost,
-        refusals=counters.refusals,
+        rate_limited=counters.refusals,
         retries=dict(counters.retries),
         truncated=counters.truncated,
         seconds=round(seconds, 3),
@@ -192,10 +192,10 @@ def with_output(summary: Summary, counts: OutputCounts, final_cost: Decimal | No
         failed_by_reason=dict(counts.failed_by_reason),
         finish_reasons=dict(counts.finish_reasons),
         saved_by_journal=plus(counts.costs.answers, None if final_cost is None else -final_cost),
-        equal_rows=counts.costs.equal_rows,
-        equal_rows_cost=counts.costs.equal,
-        shared_rows=counts.costs.shared_rows,
-        saved_by_equal_rows=counts.costs.shared,
+        duplicate_rows=counts.costs.duplicate_rows,
+        duplicate_rows_cost=counts.costs.equal,
+        deduplicated_rows=counts.costs.deduplicated_rows,
+        saved_by_dedupe=counts.costs.shared,
     )
 
 
