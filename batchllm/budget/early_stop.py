@@ -18,7 +18,7 @@ _CAUSES = {
     "no_label": "hold none of the labels; name the ones you mean with --labels, or ask for one word with --system",
     "content_filter": "were removed by the endpoint's content filter; look at the rows and at --system",
     "refusal": "are refusals; look at the rows and at --system",
-    "not_json": "are no JSON; the endpoint may not know --schema: try another --model, or ask for JSON in --system",
+    "not_json": "are not JSON; the endpoint may not know --schema: try another --model, or ask for JSON in --system",
     "schema": "do not fit the schema; simplify --schema, or try another --model",
 }
 _OTHER = "are unusable ({kind}); look at the template and --model"
