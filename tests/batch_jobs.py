@@ -1,4 +1,4 @@
-"""Jobs by batch against a simulator in another thread: one call after the other, as cron makes them."""
+"""Jobs in batch mode against a simulator in another thread: one call after the other, as cron makes them."""
 
 import csv
 import os

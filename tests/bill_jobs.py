@@ -116,7 +116,7 @@ class Builder:
 
 
 class VirtualJob:
-    """A job whose runs take no time: the real plan, road, meter and journal over a client that bills."""
+    """A job whose runs take no time: the real plan, online mode, meter and journal over a client that bills."""
 
     def __init__(
         self,
@@ -176,7 +176,7 @@ class VirtualJob:
             known=journal.planned() if plan_facts.continued else iter(()),
             counters=self.counters,
         )
-        road = Online(
+        online = Online(
             client=self.client,
             limiter=Limiter(Pace(concurrency=8), charge="max_tokens", now=loop.time()),
             journal=journal,
@@ -190,13 +190,13 @@ class VirtualJob:
             """Nothing reaches the disk any more, and nothing waits: what a SIGKILL leaves."""
             journal._writer.failure = StorageFailure("killed")
             self.flying_at_kills += self.client.in_flight
-            road.stop(StorageFailure("killed"))
-            road.abort()
+            online.stop(StorageFailure("killed"))
+            online.abort()
 
         if kill_at is not None:
             loop.call_at(kill_at, kill)
         try:
-            await road.run(plan.batches())
+            await online.run(plan.batches())
         except JobError as error:
             return error
         finally:

@@ -1,4 +1,4 @@
-"""Jobs by batch, call after call, against a simulator whose batches end in every way there is."""
+"""Jobs in batch mode, call after call, against a simulator whose batches end in every way there is."""
 
 import json
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def write_lines(
     monkeypatch.setattr("batchllm.batch.submit.request_line", changed)
 
 
-# -- the circle ------------------------------------------------------------------------------------------------
+# -- the loop --------------------------------------------------------------------------------------------------
 
 
 def test_the_first_call_creates_and_a_later_one_collects(tmp_path: Path) -> None:
@@ -417,7 +417,7 @@ def test_batches_of_a_simulator_that_ends_with_the_run_need_wait(tmp_path: Path)
     assert waiting_for(replace(job, via="online"), wait=False).ephemeral
 
 
-# -- roads -----------------------------------------------------------------------------------------------------
+# -- modes -----------------------------------------------------------------------------------------------------
 
 
 def test_what_is_in_a_batch_is_not_sent_online(tmp_path: Path) -> None:

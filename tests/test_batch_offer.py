@@ -1,4 +1,4 @@
-"""Both roads before a run, and what rows cost by either."""
+"""Both modes before a run, and what rows cost by either."""
 
 import os
 from decimal import Decimal
@@ -31,14 +31,14 @@ def job(tmp_path: Path, **flags: object) -> Job:
     )
 
 
-def test_the_line_before_a_run_names_both_roads(tmp_path: Path) -> None:
+def test_the_line_before_a_run_names_both_modes(tmp_path: Path) -> None:
     line = line_before(job(tmp_path), FORECAST)
     assert line.endswith(
         "$2.00 to $4.00, 2 h 0 min at the limits known; $1.00 to $2.00 by batch within 24h (--via batch)"
     )
 
 
-def test_by_batch_the_forecast_is_the_price_of_batches(tmp_path: Path) -> None:
+def test_in_batch_mode_the_forecast_is_the_price_of_batches(tmp_path: Path) -> None:
     line = line_before(job(tmp_path, via="batch"), FORECAST)
     assert line.endswith(
         "$2.00 to $4.00 by batch within 24h; online $4.00 to $8.00, 2 h 0 min at the limits known"
@@ -53,7 +53,7 @@ def test_an_unknown_price_is_a_share_of_it(tmp_path: Path) -> None:
     assert line.endswith("price unknown; 50% of that by batch within 24h (--via batch)")
 
 
-def test_there_is_one_road_where_there_is_no_batch_api(tmp_path: Path) -> None:
+def test_there_is_one_mode_without_a_batch_api(tmp_path: Path) -> None:
     one = job(tmp_path, provider="deepseek")
     assert compare_modes(one, FORECAST) is None
     assert "batch" not in line_before(one, FORECAST)
@@ -61,7 +61,7 @@ def test_there_is_one_road_where_there_is_no_batch_api(tmp_path: Path) -> None:
     assert compare_modes(job(tmp_path), Forecast(rows=5, requests=0)) is None
 
 
-def test_a_dry_run_shows_both_roads_and_halves_the_price_of_batches(tmp_path: Path) -> None:
+def test_a_dry_run_shows_both_modes_and_halves_the_price_of_batches(tmp_path: Path) -> None:
     online = dry_run(job(tmp_path))
     batch = dry_run(job(tmp_path, via="batch"))
     assert online.forecast.cost_high

@@ -79,13 +79,13 @@ class Steps:
         return self._store.update(batch, state=BatchState.UPLOADED, file_id=file_id)
 
     async def create(self, batch: BatchRecord) -> BatchRecord:
-        """UPLOADED → CREATED; or CREATING where nobody knows, or UPLOADED where the endpoint wants a pause.
+        """UPLOADED → CREATED; CREATING if the result is unknown, UPLOADED if the endpoint asks for a pause.
 
         Raises:
-            CallFailed: The endpoint will not have it; it is UPLOADED still.
+            CallFailed: The endpoint refuses it; it is still UPLOADED.
         """
         file_id, api = batch.file_id, await self._api()
-        assert file_id is not None, "a batch is created of its file"
+        assert file_id is not None, "a batch is created from its file"
         batch = self._store.update(batch, state=BatchState.CREATING)
         try:
             remote = await api.create(
@@ -129,8 +129,8 @@ class Steps:
             api, remote_id = await self._api(), batch.remote_id or ""
             remote = await retry_call(lambda: api.retrieve(remote_id))
             if remote.name not in (None, batch.name):
-                words = f"{remote_id} is another job's batch"
-                raise CallFailed(Verdict(Disposition.FATAL, "http_404", words), 404)
+                message = f"{remote_id} is another job's batch"
+                raise CallFailed(Verdict(Disposition.FATAL, "http_404", message), 404)
             return self._record(batch, remote)
         return batch
 

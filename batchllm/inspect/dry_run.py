@@ -48,7 +48,7 @@ class DryRun:
         forecast: What is left to send, and what that costs.
         first: The first requests that would be sent.
         unsendable: Rows that would fail before they are sent, by reason.
-        counted_with: The vocabularies that counted; empty where nothing was counted.
+        counted_with: The vocabularies that counted; empty if nothing was counted.
     """
 
     job: Job
