@@ -1,4 +1,4 @@
-"""Counts of a run while it goes on; the bar reads them, the summary is made of them."""
+"""Counts what a run does; the progress bar and the summary are made of these numbers."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -7,21 +7,21 @@ from decimal import Decimal
 from batchllm.records import Answer, Usage
 from batchllm.retry import Verdict
 
-LEAST_S = 1.0
-"""A pace is said of no shorter time between the first request and the last."""
+MIN_SPAN_S = 1.0
+"""The shortest time between the first and the last request from which a rate is computed."""
 
 
 @dataclass(slots=True)
-class Held:
-    """The pace of this run's single requests, from the first that left to the last.
+class SendRate:
+    """The rate of this run's single requests, from the first that was sent to the last.
 
-    The first one opens the time that is measured, so it is not counted: of 31 requests, one every 0.2 s, 30 left
-    in 6 s, which is 300 a minute.
+    The first request starts the clock, so it is not counted: of 31 requests, one every 0.2 s, 30 were sent in 6 s,
+    which is 300 a minute.
 
     Attributes:
-        requests: Requests that left, each try counted.
+        requests: Requests that were sent, each attempt counted.
         tokens: Tokens of their answers, prompts included.
-        first_s, last_s: When the first and the last one left, on the loop's clock.
+        first_s, last_s: When the first and the last one were sent, on the loop's clock.
     """
 
     requests: int = 0
@@ -29,21 +29,21 @@ class Held:
     first_s: float = 0.0
     last_s: float = 0.0
 
-    def leaves(self, now: float) -> None:
-        """Counts a request that leaves."""
+    def count(self, now: float) -> None:
+        """Counts a request that is sent."""
         if not self.requests:
             self.first_s = now
         self.requests += 1
         self.last_s = now
 
     def per_minute(self) -> tuple[float, float | None] | None:
-        """Requests and tokens (``None``: no usage was told) a minute.
+        """Returns requests and tokens a minute; the tokens are ``None`` if no usage is known.
 
         Returns:
-            ``None`` where fewer than two requests left, or all of them within ``LEAST_S``.
+            ``None`` if fewer than two requests were sent, or all of them within ``MIN_SPAN_S``.
         """
         seconds = self.last_s - self.first_s
-        if self.requests < 2 or seconds < LEAST_S:
+        if self.requests < 2 or seconds < MIN_SPAN_S:
             return None
         share = (self.requests - 1) / self.requests
         tokens = self.tokens * share * 60.0 / seconds if self.tokens else None
@@ -55,27 +55,28 @@ class RunCounters:
     """What this run has done so far.
 
     Attributes:
-        rows: Rows of the job, from the statistics or the bound of ``-n`` and ``--sample``.
-        before: Rows that an earlier run had ended for good.
-        answered, failed, skipped: Rows that this run ended, or found empty.
+        rows: Rows of the job, after ``-n`` and ``--sample``.
+        finished_before: Rows that an earlier run finished.
+        answered, failed, skipped: Rows that this run finished, or found empty.
         duplicates: Rows that share the request of another row (``--dedupe``).
-        requests: Requests sent by this run, each counted once.
-        attempts: The same, each try counted.
-        answers: Answers received by this run, useful or not: each is on the bill.
-        retries: Attempts that failed and were tried again, by reason.
-        refusals: Attempts that the endpoint refused for its limit.
-        possibly_billed: Attempts of this run that may be on the bill without an answer.
         pending: Rows whose request is in a batch.
+        requests: Requests sent by this run, each counted once.
+        attempts: Requests sent by this run, each attempt counted.
+        answers: Answers received by this run, usable or not: each is billed.
+        refusals: Attempts that were refused for a rate limit.
+        possibly_billed: Attempts of this run that may be billed though no answer came.
+        unanswered: Rows that this run gave up; the next one tries them again.
+        truncated: Texts of this run's rows that were cut to ``--max-input-tokens``.
         reused: Rows that got the answer of another job (``--reuse``).
         cost: US dollars of the answers that this run received; ``None`` is unknown.
-        final_cost: The same of those that rows keep, not asked for once more.
-        truncated: Texts of this run's rows that were cut to ``--max-input-tokens``.
-        held: The pace of the single requests; those of batches have none.
-        last_refusal: The latest refusal for a limit.
+        final_cost: US dollars of those that rows keep, re-asked ones excluded.
+        retries: Attempts that failed and were tried again, by reason.
+        send_rate: The rate of the single requests; those in batches have none.
+        last_refusal: The latest refusal for a rate limit.
     """
 
     rows: int = 0
-    before: int = 0
+    finished_before: int = 0
     answered: int = 0
     failed: int = 0
     skipped: int = 0
@@ -96,38 +97,38 @@ class RunCounters:
     retries: Counter[str] = field(default_factory=Counter)
     failed_by_reason: Counter[str] = field(default_factory=Counter)
     finish_reasons: Counter[str] = field(default_factory=Counter)
-    held: Held = field(default_factory=Held)
+    send_rate: SendRate = field(default_factory=SendRate)
     last_refusal: Verdict | None = None
 
     @property
-    def ended(self) -> int:
-        """Rows that have their end, whichever run ended them."""
+    def finished(self) -> int:
+        """Rows that are finished, or given up in this run."""
         here = self.answered + self.failed + self.skipped + self.unanswered + self.duplicates
-        return self.before + self.reused + here
+        return self.finished_before + self.reused + here
 
     @property
     def tokens(self) -> int:
         """Tokens that this run paid."""
         return self.prompt_tokens + self.completion_tokens
 
-    def leaves(self, now: float) -> None:
-        """Counts an attempt that leaves as a single request."""
+    def count_attempt(self, now: float) -> None:
+        """Counts a single request that is sent."""
         self.attempts += 1
-        self.held.leaves(now)
+        self.send_rate.count(now)
 
-    def paid(self, usage: Usage, cost: Decimal | None = None) -> None:
-        """Counts an answer, its usage, and what that costs; the sum is unknown as soon as a part of it is."""
+    def count_answer(self, usage: Usage, cost: Decimal | None = None) -> None:
+        """Counts an answer, its usage and its cost; one unknown cost makes the sum unknown."""
         self.cost = None if cost is None or self.cost is None else self.cost + cost
         self.answers += 1
         self.prompt_tokens += usage.prompt_tokens or 0
         self.completion_tokens += usage.completion_tokens or 0
 
-    def final(self, cost: Decimal | None) -> None:
+    def count_final_cost(self, cost: Decimal | None) -> None:
         """Counts the cost of an answer that its row keeps."""
         self.final_cost = None if cost is None or self.final_cost is None else self.final_cost + cost
 
-    def ended_with(self, answer: Answer) -> None:
-        """Counts a row that has its end."""
+    def count_finished(self, answer: Answer) -> None:
+        """Counts a row that is finished."""
         if answer.error is None:
             self.answered += 1
         else:

@@ -1,4 +1,4 @@
-"""What a person sees of a running job: a bar on a terminal, plain lines in a log, nothing when quiet."""
+"""Shows the progress of a run: a bar on a terminal, plain lines in a log, nothing when quiet."""
 
 import sys
 from typing import TYPE_CHECKING, NoReturn, Protocol, TextIO
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 PLAIN_LINES = 10
-"""Plain lines of a whole run at most; with the line before and the summary a log stays under a screen."""
+"""The most plain lines of a run, so that its log fits a screen."""
 
 WIDE = 100
-"""Columns from which on a bar has room for the time, the rate and the tokens beside what it waits for."""
+"""Columns from which on a bar has room for time, rate and tokens beside what it waits for."""
 
 _FULL = "{l_bar}{bar}{r_bar}"
 _SHORT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{remaining} left{postfix}]"
@@ -21,46 +21,46 @@ _WITHOUT_BAR = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt}{postfix}"
 
 
 class Progress(Protocol):
-    """Watches a run. ``show`` is called a few times a second, never once a row."""
+    """Displays a run; ``show`` is called a few times a second, not for each row."""
 
     def start(self, total: int, done: int) -> None:
-        """Begins at ``done`` of ``total`` rows; the rows of an earlier run count as done."""
+        """Begins at ``done`` of ``total`` rows."""
 
     def show(self, done: int, failed: int, tokens: int, note: str, waits: str = "") -> None:
-        """The state now.
+        """Shows the current state.
 
         Args:
             done, failed: Rows.
-            tokens: Paid in this run.
-            note: What this run has cost, or what else there is to say.
+            tokens: Tokens paid in this run.
+            note: Any other text, such as the cost of this run.
             waits: What the next request waits for.
         """
 
     def tell(self, line: str) -> None:
-        """Says something that happened, in a line that stays."""
+        """Writes a line that stays."""
 
     def close(self) -> None:
-        """Ends the display and leaves the cursor on a line of its own."""
+        """Ends the display."""
 
 
 class Quiet:
     """Shows nothing."""
 
     def start(self, total: int, done: int) -> None:
-        """Nothing to begin."""
+        """Does nothing."""
 
     def show(self, done: int, failed: int, tokens: int, note: str, waits: str = "") -> None:
-        """Nothing to show."""
+        """Does nothing."""
 
     def tell(self, line: str) -> None:
-        """Nothing to tell."""
+        """Does nothing."""
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Does nothing."""
 
 
 class Bar:
-    """A tqdm bar with rows a second, tokens, failures and time left; for a terminal."""
+    """Draws a tqdm bar on a terminal."""
 
     def __init__(self, title: str, stream: TextIO) -> None:
         self._title = title
@@ -90,23 +90,23 @@ class Bar:
         self._bar.update(done - self._bar.n)
         self._bar.refresh()
 
-    def _fit(self, words: list[str]) -> None:
-        """Chooses the layout that has room for the first word, and as many of the others as fit."""
+    def _fit(self, parts: list[str]) -> None:
+        """Chooses the layout that has room for the first part, and adds as many other parts as fit."""
         assert self._bar is not None, "start comes before show"
         columns = self._bar.format_dict["ncols"]
         layouts = [_FULL, _SHORT, _SHORTER] if columns is None or columns >= WIDE else [_SHORT, _SHORTER]
-        layout = next((each for each in layouts if self._fits(each, words[:1], columns)), _WITHOUT_BAR)
-        said = words[:1]
-        for word in words[1:]:
-            if self._fits(layout, [*said, word], columns):
-                said.append(word)
+        layout = next((each for each in layouts if self._fits(each, parts[:1], columns)), _WITHOUT_BAR)
+        shown = parts[:1]
+        for part in parts[1:]:
+            if self._fits(layout, [*shown, part], columns):
+                shown.append(part)
         self._bar.bar_format = layout
-        self._bar.set_postfix_str(", ".join(said), refresh=False)
+        self._bar.set_postfix_str(", ".join(shown), refresh=False)
 
-    def _fits(self, layout: str, words: list[str], columns: int | None) -> bool:
+    def _fits(self, layout: str, parts: list[str], columns: int | None) -> bool:
         """Whether a line with a bar of ten characters fits into the terminal."""
         assert self._bar is not None, "start comes before show"
-        state = {**self._bar.format_dict, "bar_format": layout, "postfix": ", ".join(words), "ncols": None}
+        state = {**self._bar.format_dict, "bar_format": layout, "postfix": ", ".join(parts), "ncols": None}
         return columns is None or len(self._bar.format_meter(**state)) < columns
 
     def tell(self, line: str) -> None:
@@ -115,16 +115,13 @@ class Bar:
             self._bar.write(printable(line), file=self._stream)
 
     def close(self) -> None:
-        """Leaves the finished bar on the screen."""
+        """Leaves the bar on the screen."""
         if self._bar is not None:
             self._bar.close()
 
 
 class Plain:
-    """For logs: at most ``PLAIN_LINES`` lines, one for each tenth of the job, and what it is told.
-
-    There are no carriage returns.
-    """
+    """Writes plain lines to a log: one for each tenth of the job, and those of ``tell``."""
 
     def __init__(self, title: str, stream: TextIO) -> None:
         self._title = title
@@ -133,12 +130,12 @@ class Plain:
         self._tenth = 0
 
     def start(self, total: int, done: int) -> None:
-        """Remembers where the job stands, so that only new tenths are told."""
+        """Remembers the finished tenths; only new ones get a line."""
         self._total = total
         self._tenth = done * PLAIN_LINES // total if total else 0
 
     def show(self, done: int, failed: int, tokens: int, note: str, waits: str = "") -> None:
-        """Writes a line when another tenth of the job is done."""
+        """Writes a line if another tenth of the job is done."""
         tenth = done * PLAIN_LINES // self._total if self._total else 0
         if tenth <= self._tenth or done >= self._total:
             return
@@ -156,11 +153,11 @@ class Plain:
         self._stream.flush()
 
     def close(self) -> None:
-        """Nothing is left open."""
+        """Does nothing."""
 
 
 def progress_for(title: str, *, quiet: bool, stream: TextIO | None = None) -> Progress:
-    """The display that fits the stream: a bar on a terminal, plain lines elsewhere."""
+    """Returns a bar for a terminal, plain lines for any other stream."""
     stream = stream or sys.stderr
     if quiet:
         return Quiet()
@@ -168,7 +165,7 @@ def progress_for(title: str, *, quiet: bool, stream: TextIO | None = None) -> Pr
 
 
 def compact(number: int) -> str:
-    """A count in four characters or so: ``950``, ``12.3k``, ``4.5M``."""
+    """Formats a count in about four characters: ``950``, ``12.3k``, ``4.5M``."""
     for size, suffix in ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")):
         if number >= size:
             return f"{number / size:.3g}{suffix}"

@@ -1,4 +1,4 @@
-"""Signals: the first one stops a run in order, the second at once."""
+"""Handles signals: the first one stops a run in order, the second at once."""
 
 import asyncio
 import signal
@@ -11,34 +11,34 @@ from batchllm.errors import STOPPING, Interrupted
 
 
 class Stoppable(Protocol):
-    """What a signal needs of a sender."""
+    """A run that signals can stop."""
 
     def stop(self, error: BaseException) -> None:
-        """Nothing new leaves; what is in flight may land."""
+        """Sends nothing more, and waits for what is in flight."""
 
     def abort(self) -> None:
-        """What is in flight is given up."""
+        """Gives up what is in flight."""
 
 
 @contextmanager
-def signals_stop(sender: Stoppable) -> Iterator[None]:
-    """Hears signals while a sender is travelled; only the main thread can. One that is ignored stays so (nohup)."""
+def signals_stop(run: Stoppable) -> Iterator[None]:
+    """Handles signals inside the ``with`` block, in the main thread only; ignored signals stay ignored (nohup)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     loop = asyncio.get_running_loop()
-    heard: list[int] = []
+    received: list[int] = []
 
-    def hear(number: int) -> None:
-        heard.append(number)
-        sender.stop(Interrupted(heard[0]))
-        if len(heard) > 1:
-            sender.abort()
+    def handle(number: int) -> None:
+        received.append(number)
+        run.stop(Interrupted(received[0]))
+        if len(received) > 1:
+            run.abort()
 
     before = {number: signal.getsignal(number) for number in STOPPING}
     numbers = [number for number in STOPPING if before[number] != signal.SIG_IGN]
     for number in numbers:
-        loop.add_signal_handler(number, hear, number)
+        loop.add_signal_handler(number, handle, number)
     try:
         yield
     finally:

@@ -1,14 +1,15 @@
-"""Jobs by batch against a simulator in another thread: one call after the other, as cron makes them."""
+"""Jobs in batch mode against a simulator in another thread: one call after the other, as cron makes them."""
 
 import csv
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from batchllm.batch.waiting import PollIntervals, Waiting
+from batchllm.batch.waiting import Waiting
 from batchllm.errors import NotReady
 from batchllm.job import Job, assemble
 from batchllm.journal import BatchRecord, JournalReader
@@ -16,7 +17,7 @@ from batchllm.presets import BatchFacts
 from batchllm.runner import Result, run_job
 from batchllm.simulator import BatchSettings, Simulator, SimulatorSettings, start_in_thread
 
-QUICK = PollIntervals(first_s=0.01, most_s=0.05, unknown_s=0.0)
+QUICK = Waiting(first_s=0.01, most_s=0.05, unknown_s=0.0)
 FACTS = BatchFacts(max_requests=50_000, max_bytes=200_000_000, windows=("24h",))
 
 
@@ -37,7 +38,6 @@ class BatchJob:
         self.output = folder / "out.csv"
         self.flags = {"provider": "simulator", "base_url": base_url, "output": str(self.output), **flags}
         self.facts = FACTS
-        self.patience = QUICK
         with self.input.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["id", "text"])
@@ -48,10 +48,10 @@ class BatchJob:
         return assemble(given.pop("task", "classify"), given, os.environ)
 
     def call(self, *, wait: bool = False, **flags: Any) -> Result:
-        waiting = Waiting(wait=wait, patience=self.patience)
+        waiting = replace(QUICK, wait=wait)
         with (
             patch("batchllm.runner.run.waiting_for", lambda job, wait: waiting),
-            patch("batchllm.batch.setup.facts_of", lambda job: self.facts),
+            patch("batchllm.batch.loop.facts_of", lambda job: self.facts),
         ):
             return run_job(self.job(**flags))
 

@@ -1,4 +1,4 @@
-"""Kills between any two steps of a job by batch: in this process as an exception, in another as SIGKILL.
+"""Kills between any two steps of a job in batch mode: in this process as an exception, in another as SIGKILL.
 
 A step is a call of one of ``STEPS``; a kill falls right before or right after it. In this process a kill also
 cuts the journal off, so that nothing of the dying run reaches the disk any more.

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.answer import Reader
-from batchllm.budget.budget import Budget, BudgetLimits
-from batchllm.budget.learned import Learned
-from batchllm.budget.meter import LARGEST, BudgetMeter, spent_before
-from batchllm.budget.pricing import Pricing
+from batchllm.budget.budget import LARGEST, Budget, BudgetLimits, BudgetMeter, spent_before
+from batchllm.budget.costs import Pricing
+from batchllm.budget.usage import UsageEstimator
 from batchllm.counters import RunCounters
 from batchllm.errors import BudgetStop, JobError, StorageFailure
 from batchllm.job import Job
@@ -117,7 +116,7 @@ class Builder:
 
 
 class VirtualJob:
-    """A job whose runs take no time: the real plan, road, meter and journal over a client that bills."""
+    """A job whose runs take no time: the real plan, online mode, meter and journal over a client that bills."""
 
     def __init__(
         self,
@@ -164,7 +163,7 @@ class VirtualJob:
             self.pricing,
             largest=journal.get(LARGEST),
             put=journal.put,
-            learned=Learned(journal.get("learned")),
+            learned=UsageEstimator(journal.get("learned")),
         )
         plan_facts = journal.begin_plan("plan", dedupe=self.dedupe)
         for reply in journal.unsettled():
@@ -177,7 +176,7 @@ class VirtualJob:
             known=journal.planned() if plan_facts.continued else iter(()),
             counters=self.counters,
         )
-        road = OnlineLoop(
+        online = OnlineLoop(
             client=self.client,
             limiter=Limiter(Pace(concurrency=8), charge="max_tokens", now=loop.time()),
             journal=journal,
@@ -191,13 +190,13 @@ class VirtualJob:
             """Nothing reaches the disk any more, and nothing waits: what a SIGKILL leaves."""
             journal._writer.failure = StorageFailure("killed")
             self.flying_at_kills += self.client.in_flight
-            road.stop(StorageFailure("killed"))
-            road.abort()
+            online.stop(StorageFailure("killed"))
+            online.abort()
 
         if kill_at is not None:
             loop.call_at(kill_at, kill)
         try:
-            await road.run(plan.batches())
+            await online.run(plan.batches())
         except JobError as error:
             return error
         finally:

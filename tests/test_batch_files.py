@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from batchllm.batch.files import MARGIN, BatchFile, BatchFileWriter, Caps, QueueFull, RequestTooLarge
+from batchllm.batch.submit import MARGIN, BatchFile, BatchFileWriter, Caps, QueueFull, RequestTooLarge
 from batchllm.presets import BatchFacts
 from batchllm.records import ChatRequest
 

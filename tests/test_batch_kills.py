@@ -1,4 +1,4 @@
-"""A job by batch, killed before and after every step: each row answered once, no batch created twice."""
+"""A job in batch mode, killed before and after every step: each row answered once, no batch created twice."""
 
 import random
 import signal

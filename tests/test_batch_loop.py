@@ -1,4 +1,4 @@
-"""Jobs by batch, call after call, against a simulator whose batches end in every way there is."""
+"""Jobs in batch mode, call after call, against a simulator whose batches end in every way there is."""
 
 import json
 from collections.abc import Callable
@@ -58,10 +58,10 @@ def write_lines(
         line = request_line(name, number, url, body)
         return change(number, line) if names.index(name) < files else line
 
-    monkeypatch.setattr("batchllm.batch.files.request_line", changed)
+    monkeypatch.setattr("batchllm.batch.submit.request_line", changed)
 
 
-# -- the circle ------------------------------------------------------------------------------------------------
+# -- the loop --------------------------------------------------------------------------------------------------
 
 
 def test_the_first_call_creates_and_a_later_one_collects(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_the_first_call_creates_and_a_later_one_collects(tmp_path: Path) -> None
         assert job.counts().pending == 30
         result = job.until_done()
         assert result.exit_status == 0
-        assert (result.summary.requests, result.summary.found) == (30, 0)
+        assert (result.summary.requests, result.summary.answered_before) == (30, 0)
         assert (server.ledger.batches, server.ledger.batch_requests, server.ledger.requests) == (1, 30, 0)
         whole(job)
 
@@ -86,7 +86,7 @@ def test_a_finished_job_makes_no_batch_and_leaves_the_same_bytes(tmp_path: Path)
         job.until_done()
         before = job.output.read_bytes()
         result = job.call()
-        assert (result.exit_status, result.summary.found) == (0, 30)
+        assert (result.exit_status, result.summary.answered_before) == (0, 30)
         assert (server.ledger.batches, server.ledger.files) == (1, 1)
         assert job.output.read_bytes() == before
 
@@ -424,7 +424,7 @@ def test_batches_of_a_simulator_that_ends_with_the_run_need_wait(tmp_path: Path)
     assert waiting_for(replace(job, via="online"), wait=False).ephemeral
 
 
-# -- roads -----------------------------------------------------------------------------------------------------
+# -- modes -----------------------------------------------------------------------------------------------------
 
 
 def test_what_is_in_a_batch_is_not_sent_online(tmp_path: Path) -> None:
@@ -496,7 +496,7 @@ def test_batches_are_listed_from_the_journal_alone(tmp_path: Path, monkeypatch: 
         job = BatchJob(tmp_path, server.base_url)
         job.until_done()
     (line,) = list_batches([job.output])
-    assert "completed, collected, 30 of 30 done, simulator" in line.words()
+    assert "completed, collected, 30 of 30 done, simulator" in line.to_text()
     monkeypatch.chdir(tmp_path)
-    assert [one.words() for one in list_batches([])] == [line.words().replace(str(job.output), "out.csv")]
+    assert [one.to_text() for one in list_batches([])] == [line.to_text().replace(str(job.output), "out.csv")]
     assert cancel_batches(job.output, {}) == []

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from batchllm.budget.estimate import Forecast
-from batchllm.budget.modes import offer_of
+from batchllm.budget.estimate import Forecast, compare_modes
 from batchllm.cli.dry_run import to_text
 from batchllm.cli.terminal import line_before
-from batchllm.inspect.dry_run import survey
+from batchllm.inspect.dry_run import dry_run
 from batchllm.job import Job, assemble
 from tests.batch_jobs import BatchJob, simulated
 
@@ -39,12 +38,12 @@ def test_the_line_before_a_run_names_both_modes(tmp_path: Path) -> None:
     )
 
 
-def test_by_batch_the_forecast_is_the_price_of_batches(tmp_path: Path) -> None:
+def test_in_batch_mode_the_forecast_is_the_price_of_batches(tmp_path: Path) -> None:
     line = line_before(job(tmp_path, via="batch"), FORECAST)
     assert line.endswith(
         "$2.00 to $4.00 in batch mode, up to 24h; online $4.00 to $8.00, 2 h 0 min at the limits known"
     )
-    offer = offer_of(job(tmp_path, via="batch"), FORECAST)
+    offer = compare_modes(job(tmp_path, via="batch"), FORECAST)
     assert offer is not None
     assert offer.batches == 3
 
@@ -54,17 +53,17 @@ def test_an_unknown_price_is_a_share_of_it(tmp_path: Path) -> None:
     assert line.endswith("price unknown; 50% of that in batch mode, up to 24h (--via batch)")
 
 
-def test_there_is_one_mode_where_there_is_no_batch_api(tmp_path: Path) -> None:
+def test_there_is_one_mode_without_a_batch_api(tmp_path: Path) -> None:
     one = job(tmp_path, provider="deepseek")
-    assert offer_of(one, FORECAST) is None
+    assert compare_modes(one, FORECAST) is None
     assert "batch" not in line_before(one, FORECAST)
-    assert offer_of(job(tmp_path, conversation="id"), FORECAST) is None
-    assert offer_of(job(tmp_path), Forecast(rows=5, requests=0)) is None
+    assert compare_modes(job(tmp_path, conversation="id"), FORECAST) is None
+    assert compare_modes(job(tmp_path), Forecast(rows=5, requests=0)) is None
 
 
 def test_a_dry_run_shows_both_modes_and_halves_the_price_of_batches(tmp_path: Path) -> None:
-    online = survey(job(tmp_path))
-    batch = survey(job(tmp_path, via="batch"))
+    online = dry_run(job(tmp_path))
+    batch = dry_run(job(tmp_path, via="batch"))
     assert online.forecast.cost_high
     assert batch.forecast.cost_high == online.forecast.cost_high / 2
     assert any(

@@ -1,4 +1,4 @@
-"""A large job by batch: as many files as the endpoint's limit makes, and memory that does not grow with rows."""
+"""A large job in batch mode: as many files as the endpoint's limit makes, and memory that does not grow with rows."""
 
 import subprocess
 import sys

@@ -46,7 +46,7 @@ def test_half_the_rows_equal_half_the_requests(texts: list[str], tmp_path: Path)
     assert job.run() is None
     assert client.requests == 40
     assert set(job.states) == {State.ANSWERED}
-    assert (job.counters.answered, job.counters.duplicates, job.counters.before) == (40, 40, 0)
+    assert (job.counters.answered, job.counters.duplicates, job.counters.finished_before) == (40, 40, 0)
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -118,8 +118,8 @@ def test_without_dedupe_every_row_pays_for_itself_and_the_summary_says_for_how_m
     assert server.ledger.requests == 80
     summary = read_summary(tmp_path / "s.json")
     bill = float(cost_of(server.ledger.prompt_tokens, server.ledger.completion_tokens))
-    assert (summary["equal_rows"], summary["shared_rows"]) == (40, 0)
-    assert summary["equal_rows_cost"] == pytest.approx(bill / 2)
+    assert (summary["duplicate_rows"], summary["deduplicated_rows"]) == (40, 0)
+    assert summary["duplicate_rows_cost"] == pytest.approx(bill / 2)
     assert "Equal to an earlier row: 40 rows, $" in said.err
     assert "--dedupe" in said.err
 
@@ -141,9 +141,13 @@ def test_with_dedupe_all_rows_have_the_answer_and_the_summary_says_what_that_sav
     assert sum(map(float, costs)) == pytest.approx(bill)
     assert set(map(float, costs[1::2])) == {0.0}
     summary = read_summary(tmp_path / "s.json")
-    assert summary["saved_by_equal_rows"] == pytest.approx(bill)
+    assert summary["saved_by_dedupe"] == pytest.approx(bill)
     assert summary["cost"] == pytest.approx(bill)
-    assert (summary["equal_rows"], summary["shared_rows"], summary["found"]) == (40, 40, 0)
+    assert (summary["duplicate_rows"], summary["deduplicated_rows"], summary["answered_before"]) == (
+        40,
+        40,
+        0,
+    )
 
 
 def test_the_dry_run_counts_equal_rows_and_sends_half_of_them(batchllm: Command, tmp_path: Path) -> None:
@@ -177,7 +181,7 @@ def test_equal_requests_take_the_answers_of_other_jobs(
     assert all(column(tmp_path / "new.out.csv", "response"))
     summary = read_summary(tmp_path / "s.json")
     bill = float(cost_of(server.ledger.prompt_tokens, server.ledger.completion_tokens)) - before
-    assert (summary["found"], summary["requests"]) == (3, 1)
+    assert (summary["answered_before"], summary["requests"]) == (3, 1)
     assert summary["cost"] == pytest.approx(bill)
     assert summary["saved_by_journal"] > 0
     costs = column(tmp_path / "new.out.csv", "cost")

@@ -1,4 +1,4 @@
-"""The early stop: a job whose first answers are all of no use stops, and says why."""
+"""The early stop: a job whose first answers are all unusable stops, and says why."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ GOOD = Answer(text="fine", finish_reason="stop")
 
 
 def told(early_stop: EarlyStop, *answers: Answer) -> list[str | None]:
-    return [early_stop.saw(row, answer) for row, answer in enumerate(answers)]
+    return [early_stop.check(row, answer) for row, answer in enumerate(answers)]
 
 
 @pytest.mark.parametrize(
@@ -43,15 +43,15 @@ def test_they_need_not_be_useless_alike() -> None:
 def test_one_answer_of_use_releases_it_for_good() -> None:
     early_stop = EarlyStop()
     assert told(early_stop, *[EMPTY] * 19, GOOD, *[EMPTY] * 100) == [None] * 120
-    assert early_stop.released
+    assert early_stop.inactive
 
 
 def test_a_label_that_was_cut_is_a_label() -> None:
     assert told(EarlyStop(cut_is_useless=False), *[CUT] * 50) == [None] * 50
 
 
-def test_a_released_early_stop_judges_nothing() -> None:
-    assert told(EarlyStop(released=True), *[EMPTY] * 50) == [None] * 50
+def test_an_inactive_early_stop_checks_nothing() -> None:
+    assert told(EarlyStop(inactive=True), *[EMPTY] * 50) == [None] * 50
 
 
 def test_what_is_shown_commands_no_terminal() -> None:

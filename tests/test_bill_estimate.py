@@ -115,4 +115,4 @@ def test_a_finished_job_has_nothing_before_it(batchllm: Command, tmp_path: Path,
         0,
     )
     status = json.loads(batchllm("status", samples / "reviews.classify.simulated.csv", "--json").out)
-    assert (status["answered"], status["prompt_tokens"], status["left"]) == (11, 0, 0)
+    assert (status["answered"], status["prompt_tokens"], status["rows_left"]) == (11, 0, 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from batchllm.api import run
-from batchllm.budget.pricing import Pricing
+from batchllm.budget.costs import Pricing
 from batchllm.job import assemble
 from batchllm.progress import Quiet
 from batchllm.simulator import ScriptedResponse, Simulator, SimulatorSettings, start_in_thread
@@ -26,7 +26,7 @@ class Notes(Quiet):
         self.notes.append(note)
 
 
-MONEY = ("cost", "saved_by_journal", "equal_rows_cost", "saved_by_equal_rows")
+MONEY = ("cost", "saved_by_journal", "duplicate_rows_cost", "saved_by_dedupe")
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_no_price_is_looked_up_for_what_runs_here_or_next_door(
     urls: list[str] = []
     monkeypatch.setattr("batchllm.prices._model_info", lambda url, model: urls.append(url))
     flags = {"prompt": "{{ text }}", "input": str(source), "base_url": base_url, "model": "gpt-4o-mini"}
-    assert Pricing(assemble("run", flags, {"OPENAI_API_KEY": "k"})).of("gpt-4o-mini") is None
+    assert Pricing(assemble("run", flags, {"OPENAI_API_KEY": "k"})).price_of("gpt-4o-mini") is None
     assert urls == [looked_up]
 
 
@@ -144,8 +144,8 @@ def test_the_cost_column_adds_up_to_the_bill(
     summary = read_summary(tmp_path / "s.json")
     assert summary["cost"] == pytest.approx(bill)
     assert summary["saved_by_journal"] == 0
-    assert summary["equal_rows"] == 1
-    assert summary["equal_rows_cost"] == pytest.approx(float(column(tmp_path / "o.csv", "cost")[2]))
+    assert summary["duplicate_rows"] == 1
+    assert summary["duplicate_rows_cost"] == pytest.approx(float(column(tmp_path / "o.csv", "cost")[2]))
 
 
 def test_a_corrected_table_needs_no_new_run(

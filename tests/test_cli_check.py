@@ -145,9 +145,9 @@ def at(base_url: str = "https://api.openai.com/v1", **details: Any) -> Endpoint:
 
 def test_a_missing_key_is_wrong_only_where_one_is_needed() -> None:
     assert _key(at()).exit_status is ExitStatus.USAGE
-    assert "OPENAI_API_KEY" in _key(at()).words
-    assert _key(at("http://localhost:8000/v1")).mark is CheckStatus.OK
-    assert _key(at("http://10.0.0.1/v1", preset="ollama")).mark is CheckStatus.OK
+    assert "OPENAI_API_KEY" in _key(at()).message
+    assert _key(at("http://localhost:8000/v1")).status is CheckStatus.OK
+    assert _key(at("http://10.0.0.1/v1", preset="ollama")).status is CheckStatus.OK
 
 
 def test_short_keys_are_masked_whole() -> None:
@@ -159,7 +159,7 @@ def test_a_proxy_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@proxy.example:3128")
     finding = _proxy("https://api.openai.com/v1")
     assert finding == CheckResult("proxy", "http://***@proxy.example:3128 (from HTTPS_PROXY)")
-    assert _proxy("http://127.0.0.1:8000/v1").words == "none for this URL"
+    assert _proxy("http://127.0.0.1:8000/v1").message == "none for this URL"
     monkeypatch.setenv("HTTPS_PROXY", "socks5://proxy.example")
     assert _proxy("https://api.openai.com/v1").exit_status is ExitStatus.USAGE
 
@@ -184,8 +184,8 @@ def test_an_answer_has_the_mark_and_the_status_of_its_verdict(
     outcome: Any, mark: CheckStatus, exit_status: int
 ) -> None:
     (finding,) = _answered(outcome)
-    assert (finding.mark, finding.exit_status) == (mark, exit_status)
-    assert finding.words
+    assert (finding.status, finding.exit_status) == (mark, exit_status)
+    assert finding.message
 
 
 @pytest.mark.parametrize(
@@ -201,8 +201,8 @@ def test_a_clock_that_is_off_is_said(headers: Mapping[str, str], says: str) -> N
     clock = [
         finding for finding in _headers(answered()._replace(headers=headers)) if finding.subject == "clock"
     ]
-    assert says in clock[0].words
-    assert clock[0].mark is CheckStatus.NOTE
+    assert says in clock[0].message
+    assert clock[0].status is CheckStatus.NOTE
 
 
 # -- init ------------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def test_json_has_the_figures_and_nothing_else(batchllm: Command, samples: Path)
     said = batchllm("summarize", samples / "articles.csv", *OPENAI, "--rpm", 6, "--dry-run", "--json")
     figures = json.loads(said.out)
     assert list(figures) == [
-        "rows", "answered", "duplicates", "skipped", "prompt_tokens", "completion_tokens_expected",
+        "rows", "answered", "duplicate_rows", "skipped", "prompt_tokens", "completion_tokens_expected",
         "completion_tokens_upper_bound", "cost_low", "cost_high", "seconds",
     ]  # fmt: skip
     assert figures["seconds"] == figures["rows"] * 10
@@ -225,6 +225,6 @@ def test_a_changed_input_finds_the_answers_by_what_is_asked(batchllm: Command, t
     assert batchllm("classify", source, *at).status == 0
     source.write_text("text\nnew\ngood\ngood\ngood\nbad\n", "utf-8")
     figures: dict[str, Any] = json.loads(batchllm("classify", source, *at, "--dry-run", "--json").out)
-    assert (figures["rows"], figures["answered"], figures["duplicates"]) == (5, 3, 2)
+    assert (figures["rows"], figures["answered"], figures["duplicate_rows"]) == (5, 3, 2)
     figures = json.loads(batchllm("classify", source, *at, "--dry-run", "--json", "--restart").out)
     assert figures["answered"] == 0

@@ -372,7 +372,7 @@ def test_export_status_show_and_clean(batchllm: Command, samples: Path, tmp_path
     batchllm("classify", samples / "reviews.csv", *SIMULATOR)
     assert "finished" in batchllm("status", output).out
     figures = json.loads(batchllm("status", output, "--json").out)
-    assert (figures["rows"], figures["counts"]["answered"], figures["left"]) == (12, 11, 0)
+    assert (figures["rows"], figures["counts"]["answered"], figures["rows_left"]) == (12, 11, 0)
     shown = batchllm("show", output, 2).out
     assert "The left ear stopped working" in shown
     assert "HTTP 200" in shown

@@ -58,5 +58,5 @@ def test_a_job_that_fits_into_what_remains_is_not_stretched(tmp_path: Path) -> N
     with start_in_thread(SimulatorSettings(requests_per_minute=600, tokens_per_minute=60_000)) as server:
         result = run(write_rows(tmp_path / "in.csv", 200), "classify", base_url=server.base_url, model="m")
     assert result.summary.answered == 200
-    assert result.summary.refusals == 0
+    assert result.summary.rate_limited == 0
     assert result.summary.seconds < 10

@@ -10,15 +10,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchllm import tokens
-from batchllm.budget.budget import NOTHING, ONE_REQUEST, Amount, Budget, BudgetLimits, taken, total_tokens
-from batchllm.budget.meter import BudgetMeter, spent_before
-from batchllm.budget.upper_bound import IMAGE_TOKENS, counted_upper_bound, upper_bound
+from batchllm.budget.budget import (
+    NOTHING,
+    ONE_REQUEST,
+    Amount,
+    Budget,
+    BudgetLimits,
+    BudgetMeter,
+    spent_before,
+    taken,
+    total_tokens,
+)
+from batchllm.budget.usage import IMAGE_TOKENS, counted_upper_bound, upper_bound
 from batchllm.journal import Journal
 from batchllm.records import ChatRequest, FailureKind, Paid, Response, Usage
 from tests.bill_jobs import MAX_TOKENS, BillingClient, VirtualJob, cost_of, stopped_by_budget
 from tests.fakes import answered, lost, status
 
-WORST = Amount(1, 100, Decimal("0.5"))
+BOUND = Amount(1, 100, Decimal("0.5"))
 
 
 def request_of(content: object, model: str = "gpt-4o-mini", max_tokens: int | None = 10) -> ChatRequest:
@@ -46,30 +55,30 @@ def test_what_is_spent_and_reserved_never_exceeds_the_limit(
         if lands and flying:
             reserved = flying.pop(0)
             used = int(reserved.tokens * share)
-            budget.settle(reserved, Amount(1, used, Decimal(used)))
+            budget.release(reserved, Amount(1, used, Decimal(used)))
         for value in ("requests", "tokens", "cost"):
             assert getattr(budget.spent + budget.reserved, value) <= limit
 
 
 def test_a_request_that_does_not_fit_reserves_nothing() -> None:
     budget = Budget(BudgetLimits(tokens=99))
-    assert not budget.reserve(WORST)
+    assert not budget.reserve(BOUND)
     assert budget.reserved == NOTHING
-    assert "--max-total-tokens 99" in (budget.shortage(WORST) or "")
+    assert "--max-total-tokens 99" in (budget.shortage(BOUND) or "")
 
 
 def test_room_that_a_request_did_not_use_is_there_for_the_next() -> None:
     budget = Budget(BudgetLimits(tokens=150))
-    assert budget.reserve(WORST)
-    assert not budget.reserve(WORST)
-    budget.settle(WORST, Amount(1, 20))
-    assert budget.reserve(WORST)
+    assert budget.reserve(BOUND)
+    assert not budget.reserve(BOUND)
+    budget.release(BOUND, Amount(1, 20))
+    assert budget.reserve(BOUND)
 
 
 def test_the_exact_limit_fits() -> None:
     budget = Budget(BudgetLimits(cost=Decimal("1.0"), requests=2, tokens=200))
-    assert budget.reserve(WORST)
-    assert budget.reserve(WORST)
+    assert budget.reserve(BOUND)
+    assert budget.reserve(BOUND)
     assert not budget.reserve(Amount(1))
 
 
@@ -78,20 +87,20 @@ def test_the_exact_limit_fits() -> None:
     [
         (answered(), Usage(5, 3), Decimal("0.1"), Amount(1, 8, Decimal("0.1"))),
         (answered(), Usage(5, 3), None, Amount(1, 8, Decimal("0.5"))),
-        (answered(), Usage(), None, WORST),
+        (answered(), Usage(), None, BOUND),
         (answered(), Usage(total_tokens=9), None, Amount(1, 9, Decimal("0.5"))),
-        (Response(200, {}, b"<html>", 0.1), Usage(), None, WORST),
+        (Response(200, {}, b"<html>", 0.1), Usage(), None, BOUND),
         (status(429), Usage(), None, ONE_REQUEST),
         (status(500), Usage(), None, ONE_REQUEST),
         (status(400), Usage(), None, ONE_REQUEST),
-        (lost(FailureKind.TIMEOUT, Paid.MAYBE), Usage(), None, WORST),
+        (lost(FailureKind.TIMEOUT, Paid.MAYBE), Usage(), None, BOUND),
         (lost(FailureKind.CONNECT, Paid.NO), Usage(), None, NOTHING),
     ],
 )
 def test_what_each_outcome_takes(
     outcome: Response, usage: Usage, cost: Decimal | None, expected: Amount
 ) -> None:
-    assert taken(WORST, outcome, usage, cost) == expected
+    assert taken(BOUND, outcome, usage, cost) == expected
 
 
 def test_a_total_that_is_larger_than_its_parts_counts() -> None:

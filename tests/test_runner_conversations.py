@@ -18,7 +18,8 @@ from batchllm.journal import Entry, Journal, State
 from batchllm.limiter import Limiter
 from batchllm.online.loop import OnlineLoop
 from batchllm.plan import conversations
-from batchllm.plan.conversations import BROKEN, ConversationPlan, conversation_of
+from batchllm.plan.conversations import ConversationPlan, conversation_of
+from batchllm.plan.finished import BROKEN
 from batchllm.records import ChatRequest, Pace, Row
 from batchllm.request import RequestBuilder
 from batchllm.retry import RetryPolicy
@@ -231,7 +232,7 @@ def test_a_run_that_was_stopped_goes_on_in_the_middle_of_its_conversations(
     hall.run()
     assert Counter(row for row, _ in hall.bodies) == Counter(range(12)), "each turn was paid once"
     check_histories(hall)
-    assert hall.counters.ended == 12
+    assert hall.counters.finished == 12
 
 
 def check_histories(hall: Hall) -> None:

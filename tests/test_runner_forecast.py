@@ -9,11 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchllm.budget.estimate import SLACK, Forecast, Sums, forecast_job, forecast_left, seconds_under
-from batchllm.budget.learned import Learned
-from batchllm.budget.pricing import Pricing
-from batchllm.inspect.dry_run import Seen, survey
+from batchllm.budget.costs import Pricing
+from batchllm.budget.estimate import (
+    SLACK,
+    Forecast,
+    RequestTotals,
+    forecast_job,
+    forecast_left,
+    seconds_under,
+)
+from batchllm.budget.usage import UsageEstimator
+from batchllm.inspect.dry_run import dry_run
 from batchllm.job import Job
+from batchllm.plan.finished import KeySet
 from batchllm.prepare.job_paths import job_paths
 from batchllm.prepare.prepared_job import prepare_job
 from batchllm.prices import Price, Rates
@@ -39,11 +47,11 @@ def job_of(folder: Path, text: str, *, name: str = "in.csv", **changes: object) 
     return replace(job, **changes)  # type: ignore[arg-type]
 
 
-def sums_of(folder: Path, learned: Learned | None = None, charge: str = "max_tokens") -> Sums:
-    return Sums(Pricing(job_of(folder, "text\none\n")), charge, learned or Learned())
+def sums_of(folder: Path, learned: UsageEstimator | None = None, charge: str = "max_tokens") -> RequestTotals:
+    return RequestTotals(Pricing(job_of(folder, "text\none\n")), charge, learned or UsageEstimator())
 
 
-def ready(sums: Sums, **changes: object) -> Forecast:
+def ready(sums: RequestTotals, **changes: object) -> Forecast:
     return sums.forecast(**{"rows": 1, "exact": True, "pace": NO_PACE, "seen": None, **changes})  # type: ignore[arg-type]
 
 
@@ -78,13 +86,13 @@ def test_an_answer_without_a_bound_has_no_upper_bound(tmp_path: Path) -> None:
 
 def test_one_unknown_price_makes_the_sum_unknown(tmp_path: Path) -> None:
     endpoint = Endpoint(preset="custom", base_url="http://127.0.0.1/v1", model="nobody-knows")
-    sums = Sums(Pricing(job_of(tmp_path, "text\none\n", endpoint=endpoint)), "sum", Learned())
+    sums = RequestTotals(Pricing(job_of(tmp_path, "text\none\n", endpoint=endpoint)), "sum", UsageEstimator())
     sums.add(MODEL, 100, 40)
     assert ready(sums).cost_low == cost_of(100, 0)
     sums.add("nobody-knows", 100, 40)
     found = ready(sums)
     assert found.cost_low is found.cost_high is found.cost_expected is None
-    assert found.figures()["cost_low"] is None
+    assert found.to_json()["cost_low"] is None
 
 
 def test_a_long_prompt_is_reckoned_at_its_own_tier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,8 +102,8 @@ def test_a_long_prompt_is_reckoned_at_its_own_tier(tmp_path: Path, monkeypatch: 
     )
     price = Price(rates=rates, per_request=Decimal("0.01"))
     pricing = Pricing(job_of(tmp_path, "text\none\n"))
-    monkeypatch.setattr(pricing, "of", lambda model: price)
-    sums = Sums(pricing, "sum", Learned())
+    monkeypatch.setattr(pricing, "price_of", lambda model: price)
+    sums = RequestTotals(pricing, "sum", UsageEstimator())
     sums.add(MODEL, 600, 10, times=2)  # together above the tier, each below it
     sums.add(MODEL, 2000, 10)
     expected = sum(pricing.cost(Usage(prompt, 10), MODEL) or 0 for prompt in (600, 600, 2000))
@@ -121,8 +129,8 @@ def test_the_tightest_limit_decides_and_what_is_given_goes_before_what_was_seen(
 # -- learning -----------------------------------------------------------------------------------------------------
 
 
-def learned_of(lengths: list[int]) -> Learned:
-    learned = Learned()
+def learned_of(lengths: list[int]) -> UsageEstimator:
+    learned = UsageEstimator()
     for length in lengths:
         learned.add(Usage(10, length))
     return learned
@@ -147,17 +155,17 @@ def test_low_and_high_keep_their_order_and_the_bound(lengths: list[int], bound: 
 
 def test_what_was_learned_survives_the_journal() -> None:
     learned = learned_of([1, 5, 900])
-    again = Learned(learned.as_json())
-    assert again.as_json() == learned.as_json()
+    again = UsageEstimator(learned.to_json())
+    assert again.to_json() == learned.to_json()
     assert again.high() == learned.high()
 
 
 def test_without_answers_nothing_is_learned_and_usage_that_is_missing_teaches_nothing() -> None:
-    learned = Learned()
+    learned = UsageEstimator()
     learned.add(Usage(10, None))
     assert learned.answers == 0
     assert learned.high(40) is None
-    assert learned.prompt() is None
+    assert learned.mean_prompt() is None
 
 
 def test_answers_that_came_move_the_expectation(tmp_path: Path) -> None:
@@ -179,41 +187,47 @@ def test_a_sample_is_stretched_by_the_size_of_the_file(tmp_path: Path) -> None:
     job = job_of(tmp_path, "text\n" + "\n".join(rows) + "\n")
     with prepare_job(job, job_paths(job)) as prepared:
         estimated = forecast_job(prepared, rows=5000, left=5000).prompt_tokens
-    exact = survey(job).forecast.prompt_tokens
+    exact = dry_run(job).forecast.prompt_tokens
     assert estimated is not None
     assert exact is not None
     assert 1 / SLACK < estimated / exact < SLACK
 
 
-def test_a_survey_counts_every_kind_of_row_and_creates_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_counts_every_kind_of_row_and_creates_nothing(tmp_path: Path) -> None:
     rows = ["one", '""', "two", "one", '"  "', "three"]
     job = job_of(tmp_path, "text\n" + "\n".join(rows) + "\n")
     before = sorted(tmp_path.iterdir())
-    found = survey(job).forecast
-    assert (found.rows, found.duplicates, found.skipped, found.requests, found.answered) == (6, 1, 2, 4, 0)
+    found = dry_run(job).forecast
+    assert (found.rows, found.duplicate_rows, found.skipped, found.requests, found.answered) == (
+        6,
+        1,
+        2,
+        4,
+        0,
+    )
     assert found.exact
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_survey_says_what_will_fail_unsent(tmp_path: Path) -> None:
+def test_a_dry_run_says_what_will_fail_unsent(tmp_path: Path) -> None:
     lines = '{"messages": [{"role": "nobody", "content": "x"}]}\n{"text": "one"}\n'
     job = job_of(tmp_path, lines, name="in.jsonl", per_row=True, template=None, input_format="jsonl")
-    found = survey(job)
+    found = dry_run(job)
     assert found.forecast.unsendable == 1
     assert found.unsendable == {"bad_messages": 1}
     assert found.forecast.requests == 1
 
 
-def test_the_rows_of_a_trial_alone_are_surveyed(tmp_path: Path) -> None:
+def test_a_dry_run_of_a_trial_counts_only_its_rows(tmp_path: Path) -> None:
     job = job_of(tmp_path, "text\n" + "".join(f"t{i}\n" for i in range(50)), limit=7)
-    assert survey(job).forecast.requests == survey(job).forecast.rows == 7
-    assert survey(replace(job, limit=None, sample=9)).forecast.requests == 9
+    assert dry_run(job).forecast.requests == dry_run(job).forecast.rows == 7
+    assert dry_run(replace(job, limit=None, sample=9)).forecast.requests == 9
 
 
 def test_turns_of_a_conversation_count_the_turns_before_them(tmp_path: Path) -> None:
     text = "text,who\n" + "".join(f"hello number {i},a\n" for i in range(4))
-    apart = survey(job_of(tmp_path, text)).forecast
-    together = survey(job_of(tmp_path, text, conversation="who", parameters={"max_tokens": 100})).forecast
+    apart = dry_run(job_of(tmp_path, text)).forecast
+    together = dry_run(job_of(tmp_path, text, conversation="who", parameters={"max_tokens": 100})).forecast
     assert apart.prompt_tokens is not None
     assert together.prompt_tokens is not None
     assert together.prompt_tokens > 2 * apart.prompt_tokens
@@ -222,24 +236,24 @@ def test_turns_of_a_conversation_count_the_turns_before_them(tmp_path: Path) -> 
 
 def test_what_nobody_knows_is_null_in_what_is_left(tmp_path: Path) -> None:
     job = job_of(tmp_path, "text\none\n")
-    known = {"learned": Learned(), "mean_request": None, "seen": None}
-    figures = forecast_left(job, rows=None, left=None, **known).figures()  # type: ignore[arg-type]
+    known = {"learned": UsageEstimator(), "mean_request": None, "seen": None}
+    figures = forecast_left(job, rows=None, left=None, **known).to_json()  # type: ignore[arg-type]
     assert {figures[name] for name in ("rows", "prompt_tokens", "cost_low", "cost_high", "seconds")} == {None}
-    figures = forecast_left(job, rows=5, left=5, **known).figures()  # type: ignore[arg-type]
+    figures = forecast_left(job, rows=5, left=5, **known).to_json()  # type: ignore[arg-type]
     assert figures["rows"] == 5
     assert figures["prompt_tokens"] is figures["cost_high"] is None
 
 
 def test_the_figures_have_these_names(tmp_path: Path) -> None:
-    assert list(Forecast(rows=1).figures()) == [
-        "rows", "answered", "duplicates", "skipped", "prompt_tokens", "completion_tokens_expected",
+    assert list(Forecast(rows=1).to_json()) == [
+        "rows", "answered", "duplicate_rows", "skipped", "prompt_tokens", "completion_tokens_expected",
         "completion_tokens_upper_bound", "cost_low", "cost_high", "seconds",
     ]  # fmt: skip
 
 
 @given(st.lists(st.binary(min_size=16, max_size=16), max_size=200))
 def test_seen_knows_a_key_the_second_time(keys: list[bytes]) -> None:
-    seen, known = Seen(), set()
+    seen, known = KeySet(), set()
     for key in [*keys, *keys]:
         beginning = max(1, int.from_bytes(key[:8], "big"))
         assert seen.add(key) == (beginning in known)
@@ -248,7 +262,7 @@ def test_seen_knows_a_key_the_second_time(keys: list[bytes]) -> None:
 
 def test_seen_grows_and_stays_small() -> None:
     chance = random.Random(1)
-    seen = Seen()
+    seen = KeySet()
     keys = [chance.randbytes(16) for _ in range(20_000)]
     assert not any(seen.add(key) for key in keys)
     assert all(seen.add(key) for key in keys)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from batchllm.answer import Reader
-from batchllm.counters import Held, RunCounters
+from batchllm.counters import RunCounters, SendRate
 from batchllm.errors import CannotWrite, Interrupted, JobError, Unavailable, UsageError
 from batchllm.journal import Journal, State
 from batchllm.limiter import Limiter
@@ -187,9 +187,9 @@ def test_refusals_do_not_use_up_attempts(tmp_path: Path) -> None:
 
 
 def test_the_pace_of_a_run_is_that_from_its_first_request_to_its_last() -> None:
-    held = Held()
+    held = SendRate()
     for at in [0.2 * i for i in range(31)] + [9.0]:
-        held.leaves(100.0 + at)
+        held.count(100.0 + at)
     assert held.per_minute() == (pytest.approx(31 * 60.0 / 9.0), None)
 
 

@@ -1,9 +1,9 @@
-"""The loop of batches: half the price, within a day, one command run until it is done.
+"""Batch mode: one run through the Batch API, at half the price and within a day.
 
-Each call of the command walks the same circle, as far as it gets: ``loop`` looks after the batches there are,
-lets ``sender`` make batches of the rows that are in none, and waits or says "not ready". ``files`` cuts rows into
-files on disk, ``steps`` brings a batch from one durable stage to the next, ``collect`` fetches its results into
-the journal and settles its rows, ``lines`` reads them, ``refusal`` says what a failed validation means.
+``loop`` polls live batches, submits rows that are in none, and waits or says "not ready". ``submit`` writes rows into
+files and makes batches of them, ``steps`` takes a batch from one durable state to the next, ``collect`` fetches its
+results into the journal, ``lines`` reads and writes their lines, ``errors`` says what a failed call or a failed
+validation means, ``waiting`` how long a call waits.
 
-Nothing is imported here, so that a run that makes no batches loads none of it.
+Nothing is imported here, so a run without batches loads none of it.
 """

@@ -1,9 +1,9 @@
-"""The results of an ended batch: fetched to disk, kept raw in the journal, counted, and only then read.
+"""Fetches the results of an ended batch and stores them in the journal.
 
-Three passes, each of which may be cut off anywhere and made again. *Keep*: each line of the two files becomes the
-reply of its attempt, unless it has one. *Explain*: an attempt without a line gets a failure that says why, and
-whether it may have been paid. *Settle*: every request of the batch that is pending still gets its state from the
-reply in the journal: an end, or open again, so that the same command sends it in a new batch.
+Three passes, each of which can be interrupted and repeated. First, each line of the two files becomes the reply of
+its attempt, unless it has one. Second, an attempt without a line gets a failure that says why, and whether it is
+possibly billed. Third, every pending request of the batch gets its state from the reply in the journal: finished, or
+open again, so that the same command sends it in a new batch.
 """
 
 import logging
@@ -11,18 +11,17 @@ import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from decimal import Decimal
-from itertools import islice
 from typing import IO
 
 from batchllm.answer import Reader
-from batchllm.batch.calls import steadily
-from batchllm.batch.files import storage
+from batchllm.batch.errors import BatchRejection, retry_call
 from batchllm.batch.lines import error_response, read_line
-from batchllm.batch.rejection import BatchRejection
 from batchllm.batch.steps import DROPPED, GONE
+from batchllm.batch.submit import storage
 from batchllm.client.batches import BatchApi
 from batchllm.counters import RunCounters
 from batchllm.journal import BatchRecord, BatchResult, BatchState, Journal, State
+from batchllm.plan.finished import pages
 from batchllm.records import Answer, Failure, FailureKind, Paid, Response, Usage
 from batchllm.retry import ENDPOINTS_OWN, Disposition, Verdict, classify, may_be_the_rows_own
 
@@ -31,25 +30,26 @@ log = logging.getLogger("batchllm.runner")
 PAGE = 256
 PAGE_BYTES = 4_000_000
 MAX_POSSIBLY_BILLED = 3
-"""Attempts of a request whose results were missing: the first, and at most two more."""
+"""Attempts of a request whose results are missing: the first, and at most two more."""
 
 Outcome = Response | Failure
 Readers = Callable[[], Callable[[int], Reader]]
 
 
 class Collector:
-    """Brings the results of ended batches row_counters.
+    """Collects the results of ended batches.
 
     Args:
         api: Opens the endpoint at the first call.
         journal: Where replies and states go.
         reader: Reads an answer.
-        readers: Makes what reads a row's answer, asked in growing order, where rows have tasks of their own.
+        readers: Makes a function from a row to its reader, if rows have tasks of their own; rows are asked for in
+            increasing order.
         counters: Counts what was paid.
-        row_counters: Counts rows that have their end.
-        cost: What an answer cost, from its usage and model.
-        max_attempts: Attempts of a request, of all calls, before it is given up.
-        ephemeral: The endpoint forgets its batches when the run ends, and has no bill.
+        collected: Counts rows that are finished.
+        cost: Returns what an answer cost, from its usage and model.
+        max_attempts: Attempts of a request, in all runs, before it is given up.
+        ephemeral: The endpoint forgets its batches when the run ends, and bills nothing.
 
     Attributes:
         fatal: Why further requests would be refused, from the newest result that says so.
@@ -63,7 +63,7 @@ class Collector:
         reader: Reader,
         readers: Readers | None,
         counters: RunCounters,
-        row_counters: RunCounters,
+        collected: RunCounters,
         cost: Callable[[Usage, str], Decimal | None],
         max_attempts: int,
         ephemeral: bool = False,
@@ -73,7 +73,7 @@ class Collector:
         self._reader = reader
         self._readers = readers
         self._counters = counters
-        self._row_counters = row_counters
+        self._collected = collected
         self._cost = cost
         self._max_attempts = max_attempts
         self._ephemeral = ephemeral
@@ -81,20 +81,20 @@ class Collector:
         self._rows_own = False
 
     async def collect(
-        self, batch: BatchRecord, refusal: BatchRejection | None, *, answered: bool = False
+        self, batch: BatchRecord, rejection: BatchRejection | None, *, answered: bool = False
     ) -> BatchRecord:
         """ENDED → DONE.
 
-        A refusal of key, model or URL is its row's failure where the batch has brought answers too, or where the
-        job has some and few rows are refused.
+        A refusal of key, model or URL fails its row if the batch has answers too, or if the job has some and few
+        rows are refused.
 
         Args:
             batch: The batch.
-            refusal: Why its validation failed, where it did.
+            rejection: Why its validation failed, if it did.
             answered: The job has answers.
 
         Raises:
-            CallFailed: A file of results cannot be fetched; ``status`` 404: it is there no more.
+            CallFailed: A file of results cannot be fetched; ``status`` 404: it does not exist any more.
         """
         flags = self._journal.reader().replied(batch)
         seen: Counter[str] = Counter()
@@ -103,21 +103,21 @@ class Collector:
             with storage(folder), tempfile.TemporaryFile(dir=folder, prefix=".batchllm-") as file:
                 await self._fetch(file_id, file)
                 await self._keep(_results(file, batch, flags, seen))
-        if refusal is not None and refusal.lines:
-            wrong = {number: error_response(error) for number, error in refusal.lines.items()}
+        if rejection is not None and rejection.lines:
+            wrong = {number: error_response(error) for number, error in rejection.lines.items()}
             await self._keep(_unsaved(wrong, batch, flags))
-        _reconcile(batch, flags, seen)
+        _warn_of_mismatch(batch, flags, seen)
         self._rows_own = seen["answers"] > 0 or (answered and seen["refused"] < ENDPOINTS_OWN)
-        ended = await self._settle(batch, self._missing(batch, seen, refusal))
+        ended = await self._finish(batch, self._missing(batch, seen, rejection))
         return self._journal.batches.update(batch, state=BatchState.DONE, ended_rows=ended)
 
     async def _fetch(self, file_id: str, file: IO[bytes]) -> None:
         api = await self._api()
-        await steadily(lambda: api.download(file_id, file))
+        await retry_call(lambda: api.download(file_id, file))
         file.seek(0)
 
     async def _keep(self, results: Iterable[tuple[int, Outcome]]) -> None:
-        """Saves outcomes, a page at a time; each page is durable, and all of it or none."""
+        """Saves outcomes; a page is saved whole or not at all."""
         page: list[tuple[int, Outcome]] = []
         size = 0
         for attempt_id, outcome in results:
@@ -129,16 +129,16 @@ class Collector:
         if page:
             await self._journal.save_all(page)
 
-    def _missing(self, batch: BatchRecord, seen: Counter[str], refusal: BatchRejection | None) -> Failure:
-        """What an attempt without a line gets."""
+    def _missing(self, batch: BatchRecord, seen: Counter[str], rejection: BatchRejection | None) -> Failure:
+        """Returns the failure of an attempt without a line."""
         if batch.status == DROPPED:
             return Failure(FailureKind.UNSENT, "its batch was never created", Paid.NO, 0.0)
-        if refusal is not None:
-            return Failure(FailureKind.UNSENT, f"its batch was refused: {refusal.words}", Paid.NO, 0.0)
+        if rejection is not None:
+            return Failure(FailureKind.UNSENT, f"its batch was refused: {rejection.message}", Paid.NO, 0.0)
         if batch.status == GONE:
             paid = Paid.NO if self._ephemeral else Paid.MAYBE
             kind = FailureKind.UNSENT if self._ephemeral else FailureKind.NO_RESULT
-            return Failure(kind, "the endpoint knows its batch no more", paid, 0.0)
+            return Failure(kind, "the endpoint does not know its batch any more", paid, 0.0)
         all_there = batch.completed is not None and seen["answers"] >= batch.completed
         if all_there and batch.status in ("expired", "cancelled"):
             return Failure(FailureKind.UNSENT, f"its batch was {batch.status} before it", Paid.NO, 0.0)
@@ -146,20 +146,20 @@ class Collector:
         paid = Paid.NO if all_there else Paid.MAYBE
         return Failure(FailureKind.NO_RESULT, message, paid, 0.0)
 
-    async def _settle(self, batch: BatchRecord, missing: Failure) -> int:
-        """Gives every request its state; returns how many have their end."""
+    async def _finish(self, batch: BatchRecord, missing: Failure) -> int:
+        """Gives every request its state; returns how many are finished."""
         ended = 0
         reader = self._journal.reader()
         if self._readers is not None:
             reader_of = self._readers()
-            for page in _pages(reader.results(batch, by_row=True)):
-                ended += await self._settle_page(page, missing, reader_of)
-        for page in _pages(reader.results(batch)):
-            ended += await self._settle_page(page, missing, lambda _: self._reader)
+            for page in pages(reader.results(batch, by_row=True), PAGE):
+                ended += await self._finish_page(page, missing, reader_of)
+        for page in pages(reader.results(batch), PAGE):
+            ended += await self._finish_page(page, missing, lambda _: self._reader)
         await self._journal.flush()
         return ended
 
-    async def _settle_page(
+    async def _finish_page(
         self, page: list[BatchResult], missing: Failure, reader_of: Callable[[int], Reader]
     ) -> int:
         lost = {result.attempt_id for result in page if result.outcome is None}
@@ -171,11 +171,11 @@ class Collector:
             if result.request_id not in done:
                 done.add(result.request_id)
                 row_reader = reader_of(-1 if result.row_index is None else result.row_index)
-                ended += self._settle_one(result, result.outcome or missing, row_reader)
+                ended += self._finish_one(result, result.outcome or missing, row_reader)
         await self._journal.flush()
         return ended
 
-    def _settle_one(self, result: BatchResult, outcome: Outcome, reader: Reader) -> bool:
+    def _finish_one(self, result: BatchResult, outcome: Outcome, reader: Reader) -> bool:
         verdict = classify(outcome)
         attempts = result.attempts + 1
         answer: Answer | None = None
@@ -208,21 +208,21 @@ class Collector:
         return state is not State.OPEN
 
     def _count(self, verdict: Verdict, answer: Answer | None, state: State) -> None:
-        counters, row_counters = self._counters, self._row_counters
+        counters, collected = self._counters, self._collected
         counters.requests += 1
         counters.attempts += 1
         if verdict.disposition is Disposition.UNKNOWN:
             counters.possibly_billed += 1
         if answer is not None and verdict.disposition is Disposition.ANSWERED:
             cost = self._cost(answer.usage, answer.model or "")
-            counters.paid(answer.usage, cost)
-            counters.final(cost)
+            counters.count_answer(answer.usage, cost)
+            counters.count_final_cost(cost)
             counters.finish_reasons[answer.finish_reason or "none"] += 1
         if answer is not None:
-            row_counters.ended_with(answer)
+            collected.count_finished(answer)
         elif state is State.UNANSWERED:
-            row_counters.unanswered += 1
-            row_counters.failed_by_reason[verdict.reason] += 1
+            collected.unanswered += 1
+            collected.failed_by_reason[verdict.reason] += 1
         else:
             counters.retries[verdict.reason] += 1
 
@@ -230,7 +230,7 @@ class Collector:
 def _results(
     file: IO[bytes], batch: BatchRecord, flags: bytearray, seen: Counter[str]
 ) -> Iterator[tuple[int, Outcome]]:
-    """The outcomes of a file that are not in the journal yet, each attempt's first; counts every line."""
+    """Yields the outcomes that are not in the journal yet, each attempt's first; counts every line."""
     for line in file:
         if not line.strip():
             continue
@@ -251,15 +251,15 @@ def _results(
 def _unsaved(
     outcomes: dict[int, Outcome] | dict[int, Response], batch: BatchRecord, flags: bytearray
 ) -> Iterator[tuple[int, Outcome]]:
-    """Outcomes by line whose attempts have no reply yet."""
+    """Yields the outcomes, given by line, whose attempts have no reply yet."""
     for number, outcome in outcomes.items():
         if not flags[number]:
             flags[number] = 1
             yield batch.first_attempt + number, outcome
 
 
-def _reconcile(batch: BatchRecord, flags: bytearray, seen: Counter[str]) -> None:
-    """Says where the lines of a batch are not what its requests and its counts promise."""
+def _warn_of_mismatch(batch: BatchRecord, flags: bytearray, seen: Counter[str]) -> None:
+    """Logs if the lines of a batch do not match its requests and its counts."""
     missing = flags.count(0)
     odd = seen["unreadable"] + seen["unknown"]
     counted = (batch.completed or 0) + (batch.failed or 0)
@@ -271,8 +271,3 @@ def _reconcile(batch: BatchRecord, flags: bytearray, seen: Counter[str]) -> None
             "not ours; %s requests have no line",
             batch.remote_id, batch.status, seen["lines"], batch.requests, counted, odd, missing,
         )  # fmt: skip
-
-
-def _pages(results: Iterator[BatchResult]) -> Iterator[list[BatchResult]]:
-    while page := list(islice(results, PAGE)):
-        yield page

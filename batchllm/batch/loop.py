@@ -1,124 +1,169 @@
-"""The circle that every call of the command walks: look after the batches there are, send what is in none, wait.
+"""The batch loop: poll live batches, submit rows that are in none, wait.
 
-A *session* is the calls that belong to one go at the job: from the first until one ends otherwise than "not
-ready". A row that is given up is not sent again before the next session, or a row that always fails would keep
-the job from ever ending.
+A *session* is a series of runs of which all but the last ended "not ready". A row that is given up is not sent again
+in the same session; otherwise a row that always fails would keep the job from ever ending.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from batchllm.batch.calls import job_error
+from batchllm import presets
 from batchllm.batch.collect import Collector
-from batchllm.batch.rejection import is_queue_full, read
+from batchllm.batch.errors import is_queue_full, job_error, read_rejection
 from batchllm.batch.steps import GONE, Steps
 from batchllm.batch.submit import BatchSubmitter
-from batchllm.batch.waiting import Waiting
+from batchllm.batch.waiting import Waiting, WaitingDisplay
+from batchllm.budget.account import Account
 from batchllm.client.batches import CallFailed
+from batchllm.counters import RunCounters
+from batchllm.endpoint import LazyClient
 from batchllm.errors import BudgetStop, ExitStatus, JobError, NotReady, Unavailable, UsageError
+from batchllm.job import Job
 from batchllm.journal import BatchRecord, BatchState, Journal
+from batchllm.plan.outcomes import readers
+from batchllm.plan.plan import Plan
+from batchllm.plan.reuse import Reuse
 from batchllm.plan.work_item import WorkItem
+from batchllm.prepare.prepared_job import PreparedJob
+from batchllm.presets import BatchFacts
+from batchllm.progress import Progress
 from batchllm.signals import signals_stop
 
 T = TypeVar("T")
 
 SESSION = "batch_session"
+"""The journal's key for the first attempt of the session."""
+
 MAX_EMPTY_BATCHES = 3
-"""Batches of a session that may end one after the other without bringing a single row to its end."""
+"""Batches of a session that may end, one after the other, without finishing a single row."""
+
+
+def facts_of(job: Job) -> BatchFacts:
+    """Returns the limits of an endpoint's Batch API; those of any compatible one if nothing is known."""
+    facts = presets.load(job.endpoint.preset).batch or presets.load(presets.CUSTOM).batch
+    assert facts is not None, "the preset for any URL has a Batch API"
+    return facts
 
 
 class BatchLoop:
-    """One call's way around the circle.
+    """The batches of one run.
 
     Args:
-        journal: What is known.
-        steps: Takes a batch from state to state.
-        collector: Brings results row_counters.
-        sender: Makes batches.
-        items: A pass over the rows; told the session's first attempt, it leaves out what was given up since.
-        online: Sends what is in no batch one by one, instead of the sender (``--via online``).
-        waiting: How to wait.
-        show: Told, while it waits, how many requests of live batches are done; ``None`` when it waits no more.
-        answered: Whether the job has an answer: then trouble is the endpoint's, not wrong use.
-        grace_s: How long a step may still take after a signal.
+        prepared: The job and its input.
+        journal: The job's journal.
+        client: Opens the endpoint at the first call.
+        counters: The run's counters.
+        account: Budget and prices.
+        progress: Shown while the run waits.
+        chosen: The only rows wanted (``-n``, ``--sample``), or ``None`` for all.
+        reuse: Answers of other jobs.
+        online: Sends what is in no batch as single requests (``--via online``); ``None`` makes batches of it.
+        waiting: How the run waits.
     """
 
     def __init__(
         self,
-        *,
+        prepared: PreparedJob,
         journal: Journal,
-        steps: Steps,
-        collector: Collector,
-        sender: BatchSubmitter,
-        items: Callable[[int], AsyncGenerator[Sequence[WorkItem], None]],
+        *,
+        client: LazyClient,
+        counters: RunCounters,
+        account: Account,
+        progress: Progress,
+        chosen: "range | frozenset[int] | None",
+        reuse: Reuse | None,
         online: Callable[[], Awaitable[None]] | None,
         waiting: Waiting,
-        show: Callable[[int | None], None],
-        answered: Callable[[], bool],
-        grace_s: float = 30.0,
     ) -> None:
+        job, facts = prepared.job, facts_of(prepared.job)
+        self._prepared = prepared
         self._journal = journal
-        self._book = journal.batches
-        self._steps = steps
-        self._collector = collector
-        self._sender = sender
-        self._items = items
+        self._store = journal.batches
+        self._counters = counters
+        self._collected = RunCounters()
+        self._chosen = chosen
+        self._reuse = reuse
         self._online = online
         self._waiting = waiting
-        self._show = show
-        self._answered = answered
-        self._grace_s = grace_s
+        self._display = WaitingDisplay(progress, journal, counters)
+        self._steps = Steps(client.batches, journal.batches, facts, waiting.unknown_s)
+        self._collector = Collector(
+            client.batches,
+            journal,
+            reader=prepared.reader,
+            readers=(lambda: readers(prepared)) if job.per_row else None,
+            counters=counters,
+            collected=self._collected,
+            cost=account.pricing.mode_cost,
+            max_attempts=job.pace.max_attempts,
+            ephemeral=waiting.ephemeral,
+        )
+        self._submitter = BatchSubmitter(
+            journal,
+            self._steps,
+            facts,
+            meter=account.meter,
+            counters=self._collected,
+            one_model=not job.per_row,
+        )
         self._since = _session(journal)
         self._stopped_by: BaseException | None = None
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[Any] | None = None
 
-    async def travel(self) -> None:
-        """Goes around until every row has its end.
+    async def run(self) -> None:
+        """Loops until every row is finished.
 
         Raises:
-            NotReady: Batches are under way, and the call does not wait.
+            NotReady: Batches are under way, and the run does not wait.
             JobError: The job cannot go on; everything received is in the journal.
         """
-        patience, sender = self._waiting.patience, self._sender
-        pause_s = patience.first_s
+        pause_s = self._waiting.first_s
         try:
             moved = True
             while True:
-                moved = await self._guarded(self._look()) or moved
-                held = self._steps.held or sender.held
-                if moved or held:
-                    self._show(None)
-                    await (self._guarded(self._send()) if self._online is None else self._online())
-                    held = self._steps.held or sender.held
-                live = self._book.live()
-                if not live and sender.short is not None:
-                    raise BudgetStop(sender.short)
-                if not live and not held:
+                moved = await self._guarded(self._poll()) or moved
+                if moved or self._held:
+                    self._display.close()
+                    await self._send_rest()
+                live = self._store.live()
+                if not live and self._submitter.shortage is not None:
+                    raise BudgetStop(self._submitter.shortage)
+                if not live and not self._held:
                     return
                 if not self._waiting.wait:
-                    raise NotReady(not_ready(live, held=held))
-                self._show(sum(batch.completed or 0 for batch in live))
+                    raise NotReady(not_ready(live, held=self._held))
+                self._display.show(sum(batch.completed or 0 for batch in live))
                 await self._guarded(self._pause(pause_s))
-                pause_s = min(patience.most_s, pause_s * 1.5)
+                pause_s = min(self._waiting.most_s, pause_s * 1.5)
                 moved = False
         finally:
-            self._show(None)
+            self._display.close()
 
     def stop(self, error: BaseException) -> None:
-        """Ends the call in order: the step that is being made may end, within the grace period."""
+        """Stops the run in order: the current step may end within the grace period."""
         self._stopped_by = self._stopped_by or error
         self._stopping.set()
-        asyncio.get_running_loop().call_later(self._grace_s, self.abort)
+        asyncio.get_running_loop().call_later(self._prepared.job.grace_s, self.abort)
 
     def abort(self) -> None:
-        """Ends it now; the next call takes up any step that was cut off."""
+        """Stops the run at once; the next run repeats an interrupted step."""
         if self._task is not None:
             self._task.cancel()
 
+    @property
+    def _held(self) -> bool:
+        return self._steps.held or self._submitter.held
+
+    @property
+    def _answered(self) -> bool:
+        """Whether the job has an answer: then trouble is the endpoint's, and not wrong use."""
+        return bool(self._counters.answers or self._journal.reader().counts().answered)
+
     async def _guarded(self, work: Coroutine[Any, Any, T]) -> T:
-        """Does some work that signals may stop."""
+        """Runs a coroutine that signals may stop."""
         self._task = asyncio.create_task(work)
         try:
             with signals_stop(self):
@@ -143,20 +188,20 @@ class BatchLoop:
         except TimeoutError:
             return
 
-    async def _look(self) -> bool:
-        """Takes every live batch as far as it goes; returns whether the rows of any came row_counters."""
+    async def _poll(self) -> bool:
+        """Takes every live batch as far as it goes; returns whether any was collected."""
         self._steps.held = False
         moved = False
         trouble: JobError | None = None
-        for batch in self._book.live():
+        for batch in self._store.live():
             self._check()
             try:
-                after = await self._forward(batch)
+                after = await self._advance(batch)
             except CallFailed as failed:
                 if failed.status != 404:
                     what = f"batch {batch.remote_id or batch.name}"
-                    raise job_error(failed, what=what, paid=self._answered()) from failed
-                trouble = trouble or UsageError(unknown_words(batch))
+                    raise job_error(failed, what=what, paid=self._answered) from failed
+                trouble = trouble or UsageError(unknown_batch(batch))
             except (UsageError, Unavailable) as error:
                 trouble = trouble or error
                 moved = True
@@ -166,47 +211,55 @@ class BatchLoop:
             raise trouble
         return moved
 
-    async def _forward(self, batch: BatchRecord) -> BatchRecord:
-        """Takes a batch as far as it goes, row_counters if it can be.
+    async def _advance(self, batch: BatchRecord) -> BatchRecord:
+        """Takes a batch as far as it goes, and collects it if it has ended.
 
         Raises:
-            UsageError, Unavailable: It is row_counters, and says that further requests would be refused alike.
-            CallFailed: It is not.
+            UsageError, Unavailable: It was collected, and says that further requests would be refused alike.
+            CallFailed: It was not collected.
         """
         if batch.state is not BatchState.ENDED:
             try:
-                batch = await self._steps.forward(batch, create=self._online is None)
+                batch = await self._steps.advance(batch, create=self._online is None)
             except CallFailed as failed:
                 if failed.status == 404 and self._waiting.ephemeral:
-                    batch = self._book.update(batch, state=BatchState.ENDED, status=GONE)
+                    batch = self._store.update(batch, state=BatchState.ENDED, status=GONE)
                 elif batch.remote_id is None and is_queue_full(str(failed)):
-                    batch = await self._sender.no_room(batch, str(failed))
+                    batch = await self._submitter.drop_refused(batch, str(failed))
                 else:
                     raise
         if batch.state is not BatchState.ENDED:
             return batch
-        refusal = None
+        rejection = None
         if batch.status == "failed":
-            refusal = read(batch.errors, batch.requests, answered=self._answered())
-            refusal = self._sender.learned(batch, refusal)
-        batch = await self._collector.collect(batch, refusal, answered=self._answered())
-        if refusal is not None and refusal.systemic:
-            message = f"the endpoint refused batch {batch.remote_id}: {refusal.words}"
-            raise Unavailable(message) if self._answered() else UsageError(message)
+            rejection = read_rejection(batch.errors, batch.requests, answered=self._answered)
+            rejection = self._submitter.apply_rejection(batch, rejection)
+        batch = await self._collector.collect(batch, rejection, answered=self._answered)
+        if rejection is not None and rejection.systemic:
+            message = f"the endpoint refused batch {batch.remote_id}: {rejection.message}"
+            raise Unavailable(message) if self._answered else UsageError(message)
         if (fatal := self._collector.fatal) is not None:
-            wrong_use = fatal.exit_status is ExitStatus.USAGE and not self._answered()
+            wrong_use = fatal.exit_status is ExitStatus.USAGE and not self._answered
             raise UsageError(fatal.message) if wrong_use else Unavailable(fatal.message)
         return batch
 
-    async def _send(self) -> None:
-        """Puts every row that is in no batch, and has no end, into one.
+    async def _send_rest(self) -> None:
+        """Sends every unfinished row that is in no batch, in the mode that the job asks for."""
+        if self._online is None:
+            await self._guarded(self._submit())
+            return
+        with recounted(self._counters, self._collected):
+            await self._online()
+
+    async def _submit(self) -> None:
+        """Puts every unfinished row that is in no batch into one.
 
         Raises:
-            Unavailable: Batch after batch ends without bringing anything.
+            Unavailable: The last batches finished no row.
         """
         ended = [
             batch
-            for batch in self._book.all()
+            for batch in self._store.all()
             if batch.first_attempt >= self._since
             and batch.state is BatchState.DONE
             and batch.status in ("completed", "expired")
@@ -217,11 +270,51 @@ class BatchLoop:
                 f"the last {MAX_EMPTY_BATCHES} batches ended ({last[-1].status}) without finishing a single row; "
                 "try again later, or finish the job with --via online"
             )
-        await self._sender.send(self._items(self._since), self._check, paid=self._answered())
+        await self._submitter.submit(self._items(), self._check, paid=self._answered)
+
+    async def _items(self) -> AsyncGenerator[Sequence[WorkItem], None]:
+        job = self._prepared.job
+        plan = Plan(
+            self._prepared.source.rows(),
+            self._prepared.builder,
+            self._journal,
+            known=self._journal.planned(),
+            counters=self._counters,
+            chosen=self._chosen,
+            retry_failed=job.retry_failed,
+            reuse=self._reuse,
+            dedupe=job.dedupe,
+            since=self._since,
+        )
+        with recounted(self._counters, self._collected):
+            async for items in plan.batches():
+                yield items
+
+
+@contextmanager
+def recounted(counters: RunCounters, collected: RunCounters) -> Iterator[None]:
+    """Lets a pass count every row anew, and tells the rows collected in this run from those finished before.
+
+    Args:
+        counters: The run's counters.
+        collected: The rows that this run collected from batches.
+    """
+    counters.finished_before = counters.answered = counters.failed = counters.unanswered = 0
+    counters.skipped = counters.duplicates = counters.pending = 0
+    counters.failed_by_reason.clear()
+    try:
+        yield
+    finally:
+        here = collected.answered + collected.failed + collected.unanswered
+        counters.finished_before = max(0, counters.finished_before - here)
+        counters.answered += collected.answered
+        counters.failed += collected.failed
+        counters.unanswered += collected.unanswered
+        counters.failed_by_reason.update(collected.failed_by_reason)
 
 
 def _session(journal: Journal) -> int:
-    """The first attempt of the session: that of the last call if it ended "not now", else one begins."""
+    """Returns the first attempt of the session: the last run's if that ended "not ready", else the next one."""
     runs = journal.reader().runs()
     kept: int | None = journal.get(SESSION)
     if kept is not None and len(runs) > 1 and runs[-2]["exit_status"] == int(ExitStatus.NOT_NOW):
@@ -231,25 +324,22 @@ def _session(journal: Journal) -> int:
 
 
 def not_ready(live: Sequence[BatchRecord], *, held: bool) -> str:
-    """What a call says that does not wait."""
+    """Returns the message of a run that does not wait."""
     requests = sum(batch.requests for batch in live)
     done = sum((batch.completed or 0) + (batch.failed or 0) for batch in live)
     are = "batch is" if len(live) == 1 else "batches are"
-    words = f"{len(live)} {are} under way, {done:,} of {requests:,} requests done"
+    message = f"{len(live)} {are} under way, {done:,} of {requests:,} requests done"
     if any(batch.state is BatchState.CREATING for batch in live):
-        words += ", and whether the endpoint has the last one is not known yet"
+        message += ", and whether the endpoint has the last one is not known yet"
     if held:
-        words += "; the other rows wait for room in the endpoint's queue"
-    return f"{words}; run the same command again to go on, or add --wait"
+        message += "; the other rows wait for room in the endpoint's queue"
+    return f"{message}; run the same command again to go on, or add --wait"
 
 
-def unknown_words(batch: BatchRecord) -> str:
-    """What to do about a batch, or its results, that the endpoint does not know."""
-    what = (
-        f"batch {batch.remote_id}"
-        if batch.state is BatchState.CREATED
-        else f"the results of {batch.remote_id}"
-    )
+def unknown_batch(batch: BatchRecord) -> str:
+    """Returns what to do about a batch, or its results, that the endpoint does not know."""
+    created = batch.state is BatchState.CREATED
+    what = f"batch {batch.remote_id}" if created else f"the results of {batch.remote_id}"
     return (
         f"the endpoint does not know {what} ({batch.requests:,} requests, possibly billed): use the URL and the key it "
         "was made with, or give it up with 'batchllm batches cancel OUTPUT'"

@@ -1,55 +1,45 @@
-"""How long a call of the command waits for batches, and whether it waits at all."""
+"""Whether and how long a run waits for its batches, and what it shows meanwhile."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from batchllm import presets
+from batchllm.counters import RunCounters
 from batchllm.errors import UsageError
 from batchllm.job import Job
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PollIntervals:
-    """How long what takes.
-
-    Attributes:
-        first_s, most_s: Seconds between two looks at the batches, growing by half each time.
-        unknown_s: Seconds after which a creation that the list does not show did not happen.
-    """
-
-    first_s: float = 30.0
-    most_s: float = 300.0
-    unknown_s: float = 60.0
+from batchllm.journal import Journal
+from batchllm.progress import Progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """How a call waits for batches.
+    """How a run waits for batches.
 
     Attributes:
-        wait: Until every row has its end; otherwise it says "not ready" at once.
-        patience: How long what takes.
-        ephemeral: The endpoint forgets its batches when the run ends, and has no bill.
+        wait: Wait until every row is finished; otherwise say "not ready" at once.
+        first_s, most_s: Seconds between two polls; each pause is half as long again as the one before.
+        unknown_s: Seconds after which a batch that the endpoint does not list was not created.
+        ephemeral: The endpoint forgets its batches when the run ends, and bills nothing.
     """
 
     wait: bool = False
-    patience: PollIntervals = field(default_factory=PollIntervals)
+    first_s: float = 30.0
+    most_s: float = 300.0
+    unknown_s: float = 60.0
     ephemeral: bool = False
 
 
-IN_PROCESS = Waiting(
-    wait=True, patience=PollIntervals(first_s=0.2, most_s=2.0, unknown_s=0.0), ephemeral=True
-)
+IN_PROCESS = Waiting(wait=True, first_s=0.2, most_s=2.0, unknown_s=0.0, ephemeral=True)
 
 
 def waiting_for(job: Job, *, wait: bool) -> Waiting:
-    """How a call of a job waits for its batches.
+    """Returns how a run of a job waits for its batches.
 
     Args:
-        job: Before its endpoint is started, where it is the simulator.
+        job: The job, before its endpoint is started if that is the simulator.
         wait: ``--wait``.
 
     Raises:
-        UsageError: The batches would be gone before anybody could collect them.
+        UsageError: The batches would be gone before they could be collected.
     """
     if job.endpoint.preset != presets.SIMULATOR or job.endpoint.base_url:
         return Waiting(wait=wait)
@@ -59,3 +49,36 @@ def waiting_for(job: Job, *, wait: bool) -> Waiting:
             "rehearse both calls, start 'batchllm simulate' beside it and add --base-url http://127.0.0.1:8080/v1"
         )
     return IN_PROCESS
+
+
+class WaitingDisplay:
+    """Shows the progress while a run waits for batches.
+
+    Args:
+        progress: The display.
+        journal: Knows the finished rows.
+        counters: The run's counters.
+    """
+
+    def __init__(self, progress: Progress, journal: Journal, counters: RunCounters) -> None:
+        self._progress = progress
+        self._journal = journal
+        self._counters = counters
+        self._open = False
+
+    def show(self, done: int) -> None:
+        """Shows the finished rows, and ``done`` more in live batches."""
+        counts = self._journal.reader().counts()
+        failed = counts.failed + counts.unsendable + counts.unanswered
+        finished = counts.answered + counts.skipped + failed
+        if not self._open:
+            self._progress.start(self._counters.rows, finished)
+            self._open = True
+        rows = min(self._counters.rows, finished + done)
+        self._progress.show(rows, failed, self._counters.tokens, "waiting for batches")
+
+    def close(self) -> None:
+        """Removes the display until it is shown again."""
+        if self._open:
+            self._progress.close()
+        self._open = False

@@ -1,1 +1,1 @@
-"""Everything about money: prices, estimate, budget, costs, and the early stop."""
+"""Everything about money: estimate, upper bounds, budget, costs, and the early stop."""

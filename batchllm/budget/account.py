@@ -1,16 +1,14 @@
-"""The money of one run: what may be spent, what it comes to on the way, what the journal keeps of it."""
+"""The money of one run: prices, budget, estimate and early stop, and what the journal keeps of them."""
 
 import hashlib
 import json
 from decimal import Decimal
 
-from batchllm.budget.budget import NOTHING, Budget, BudgetLimits, rounded
+from batchllm.budget.budget import LARGEST, NOTHING, Budget, BudgetLimits, BudgetMeter, rounded, spent_before
+from batchllm.budget.costs import Pricing, plus
 from batchllm.budget.early_stop import EarlyStop
 from batchllm.budget.estimate import MEAN_REQUEST, SEEN_PACE, Forecast, forecast_job
-from batchllm.budget.learned import LEARNED, Learned
-from batchllm.budget.meter import LARGEST, BudgetMeter, spent_before, spent_words
-from batchllm.budget.pricing import Pricing, plus
-from batchllm.budget.upper_bound import upper_bound
+from batchllm.budget.usage import LEARNED, UsageEstimator, upper_bound
 from batchllm.counters import RunCounters
 from batchllm.errors import UsageError
 from batchllm.job import Job
@@ -21,37 +19,38 @@ from batchllm.records import ChatRequest, Row, Usage
 from batchllm.request import answer_spec
 
 USEFUL = "useful_answers"
+"""The journal's key for the hash of the job that had a usable answer."""
+
 ENOUGH = 20
-"""Answers from which on the bar says what the whole job will come to."""
+"""Answers from which on the progress bar shows the expected cost of the whole job."""
 
 
-class Money:
-    """Prices, budget and early_stop of one run.
+class Account:
+    """The money of one run.
 
     Args:
         prepared: The job and its input.
 
     Attributes:
         pricing: What its models cost.
-        meter: Holds its requests to the budget; there after ``begin``.
-        early_stop: Stops it where the first answers are of no use; there after ``begin``.
+        meter: Keeps its requests within the budget; set by ``begin``.
+        early_stop: Stops it if the first answers are unusable; set by ``begin``.
 
     Raises:
-        UsageError: A budget cannot be kept, because a price or a bound is missing.
+        UsageError: A budget cannot be kept, because a price or an upper bound is missing.
     """
 
     def __init__(self, prepared: PreparedJob) -> None:
         self._prepared = prepared
-        self._job = prepared.job
-        self.pricing = Pricing(prepared.job)
-        job = prepared.job
+        self._job = job = prepared.job
+        self.pricing = Pricing(job)
         self._limits = BudgetLimits(cost=job.max_cost, requests=job.max_requests, tokens=job.max_total_tokens)
         self.meter: BudgetMeter
         self.early_stop: EarlyStop
         refuse_unbounded(prepared, self.pricing)
 
     def begin(self, journal: Journal, counters: RunCounters) -> None:
-        """Finds out what is spent already; call it before anything is sent."""
+        """Adds up what is spent already; has to be called before anything is sent."""
         limits = self._limits
         spent = spent_before(journal.reader(), limits, self.pricing) if limits.any else NOTHING
         self.meter = BudgetMeter(
@@ -59,18 +58,18 @@ class Money:
             self.pricing,
             largest=journal.get(LARGEST),
             put=journal.put,
-            learned=Learned(journal.get(LEARNED)),
+            learned=UsageEstimator(journal.get(LEARNED)),
         )
         first = next(map(self._prepared.builder.build, self._prepared.statistics.sample), None)
         self.early_stop = EarlyStop(
             cut_is_useless=answer_spec(self._job).read in ("text", "code"),
             bound=first.max_tokens if isinstance(first, ChatRequest) else None,
-            released=self._job.no_early_stop or journal.get(USEFUL) == _asked(self._job),
+            inactive=self._job.no_early_stop or journal.get(USEFUL) == _hash_of(self._job),
         )
         counters.cost = counters.final_cost = self.pricing.nothing()
 
     def forecast(self, journal: Journal, *, rows: int, left: int) -> Forecast:
-        """What the run has before it; the journal keeps its figures for ``status``."""
+        """Estimates what is left of the run; the journal keeps the mean request for ``status``."""
         found = forecast_job(
             self._prepared,
             rows=rows,
@@ -86,31 +85,31 @@ class Money:
         return found
 
     def keep(self, journal: Journal, view: View) -> None:
-        """Puts what was learned into the journal."""
-        journal.put(LEARNED, self.meter.learned.as_json())
+        """Writes what was learned to the journal."""
+        journal.put(LEARNED, self.meter.learned.to_json())
         if view.requests_per_minute or view.tokens_per_minute:
             seen = {
                 "requests_per_minute": view.requests_per_minute,
                 "tokens_per_minute": view.tokens_per_minute,
             }
             journal.put(SEEN_PACE, seen)
-        if self.early_stop.released and not self._job.no_early_stop:
-            journal.put(USEFUL, _asked(self._job))
+        if self.early_stop.inactive and not self._job.no_early_stop:
+            journal.put(USEFUL, _hash_of(self._job))
 
-    def note(self, counters: RunCounters) -> str:
-        """The running total for the bar, and what the whole will come to by the answers seen."""
-        words = [spent_words(self.meter.budget)] if self._limits.any else []
+    def to_text(self, counters: RunCounters) -> str:
+        """Says for the progress bar what is spent, and what the whole will cost by the answers so far."""
+        parts = [self.meter.budget.to_text()] if self._limits.any else []
         if self._limits.cost is None:
-            words.append("cost unknown" if counters.cost is None else f"${rounded(counters.cost)}")
-        whole = self._whole(counters)
-        if whole:
-            words.append(f"about ${rounded(whole)} in all")
-        return ", ".join(words)
+            parts.append("cost unknown" if counters.cost is None else f"${rounded(counters.cost)}")
+        total = self._expected_total(counters)
+        if total:
+            parts.append(f"about ${rounded(total)} in all")
+        return ", ".join(parts)
 
-    def _whole(self, counters: RunCounters) -> Decimal | None:
-        """What this run, or with a budget the job, will have cost at its end."""
+    def _expected_total(self, counters: RunCounters) -> Decimal | None:
+        """Estimates the cost at the end: of this run, or with a budget of the job."""
         learned = self.meter.learned
-        prompt, left = learned.prompt(), counters.rows - counters.ended
+        prompt, left = learned.mean_prompt(), counters.rows - counters.finished
         if prompt is None or learned.answers < ENOUGH or left <= 0:
             return None
         each = self.pricing.cost(Usage(round(prompt), learned.high()), self.pricing.model)
@@ -119,17 +118,17 @@ class Money:
 
 
 def refuse_unbounded(prepared: PreparedJob, pricing: Pricing) -> None:
-    """Refuses a budget that nothing bounds, before anything is paid.
+    """Refuses a budget that cannot be kept, before anything is paid.
 
     Raises:
-        UsageError: A request has no known price (``--max-cost``), no bound on its answer, or none on its prompt.
+        UsageError: A request has no known price (``--max-cost``), or no bound on its answer or its prompt.
     """
     job = prepared.job
     if job.max_cost is None and job.max_total_tokens is None:
         return
     flag = "--max-total-tokens" if job.max_cost is None else "--max-cost"
     priced: set[str] = set()
-    for row in prepared.source.rows() if _differs(job) else prepared.statistics.sample:
+    for row in prepared.source.rows() if _rows_differ(job) else prepared.statistics.sample:
         built = prepared.builder.build(row)
         if isinstance(built, ChatRequest):
             _refuse_request(flag, job, row, built)
@@ -146,32 +145,28 @@ def _refuse_request(flag: str, job: Job, row: Row, request: ChatRequest) -> None
         )
     if upper_bound(request).prompt_tokens is None:
         raise UsageError(
-            f"{flag} needs a bound on the prompt, and the request of row {row.index + 1} has a part whose tokens "
-            "nobody can know before; leave that out, or run without a budget"
+            f"{flag} needs a bound on the prompt, and the request of row {row.index + 1} has a part of unknown "
+            "size; leave that out, or run without a budget"
         )
 
 
 def _refuse_price(job: Job, model: str, pricing: Pricing) -> None:
-    if pricing.of(model) is None:
-        place = (
-            f"{job.endpoint.preset} ({job.endpoint.base_url})"
-            if job.endpoint.base_url
-            else job.endpoint.preset
-        )
+    if pricing.price_of(model) is None:
+        preset, base_url = job.endpoint.preset, job.endpoint.base_url
+        endpoint = f"{preset} ({base_url})" if base_url else preset
         raise UsageError(
-            f"--max-cost needs a price, and none is known for {model or 'the model'} at {place}; give one with "
+            f"--max-cost needs a price, and none is known for {model or 'the model'} at {endpoint}; give one with "
             "--prices FILE, or bound the job with --max-total-tokens"
         )
 
 
-def _differs(job: Job) -> bool:
-    """Whether rows may differ in more than their text, so that each has to be looked at."""
+def _rows_differ(job: Job) -> bool:
+    """Whether rows may differ in more than their text, so that a sample is not enough."""
     fixed = job.template is not None and not any(
         isinstance(value, str) and "{" in value for value in job.template.parameters.values()
     )
     return job.per_row or not fixed
 
 
-def _asked(job: Job) -> str:
-    """Names what a job asks."""
+def _hash_of(job: Job) -> str:
     return hashlib.sha256(json.dumps(job.fingerprint(), sort_keys=True).encode()).hexdigest()

@@ -1,84 +1,170 @@
-"""What each row cost, told while the output is written, so that a corrected price needs no new run.
+"""What usage costs at a job's endpoint, and what each row cost.
 
-The cost of a row is that of all answers that came for it, one that was asked for once more included. A row that
-shares another's answer, or has one of another job, cost nothing. Attempts that brought no answer are not in it,
-though they may have been paid; the summary counts those.
+A row's cost is the sum of all answers received for it, including re-asked ones. A row that shares another row's
+answer, or has one of another job, cost nothing. Attempts without an answer are not included, though they are possibly
+billed; the summary counts those. Costs are computed while the output is written, so a corrected price needs no new
+run.
 """
 
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from batchllm import presets, prices
 from batchllm.answer import Reader
-from batchllm.budget.pricing import Pricing, Shares, plus
-from batchllm.journal import JournalReader, State
+from batchllm.job import Job
+from batchllm.job.url import host_of, is_local
+from batchllm.journal import BatchRecord, JournalReader, State
 from batchllm.journal.bill import Marks, earlier_answers, marked_rows
+from batchllm.prepare.job_paths import digest_of
 from batchllm.prepare.prepared_job import PreparedJob
-from batchllm.records import Answer, Row
+from batchllm.prices import Price, Table
+from batchllm.records import Answer, Row, Usage
 from batchllm.template import AnswerSpec
 
 _USAGE = Reader(AnswerSpec("response"))
 
 
+class Pricing:
+    """The prices of a job's models, each looked up once.
+
+    Args:
+        job: Its endpoint and ``--prices``.
+        needed: If false, a missing ``--prices`` file is no error; then no price is known.
+
+    Attributes:
+        model: The model that rows use unless they name another.
+        batch_share: The share of the online price that this job pays; 1 in online mode.
+
+    Raises:
+        UsageError: ``--prices`` cannot be read, or is no price table.
+    """
+
+    def __init__(self, job: Job, *, needed: bool = True) -> None:
+        self._preset = job.endpoint.preset
+        # Nobody publishes prices of local endpoints, and loading the price list takes time.
+        self._base_url = "" if is_local(host_of(job.endpoint.base_url)) else job.endpoint.base_url
+        self._path = job.prices
+        self._lost = not needed and job.prices is not None and not job.prices.exists()
+        self._table: Table | None = prices.load_table(job.prices) if job.prices and not self._lost else None
+        self._known: dict[str, Price | None] = {}
+        self.model = job.endpoint.model
+        facts = presets.load(job.endpoint.preset).batch
+        share = facts.discount if facts is not None and job.via == "batch" else 1
+        self.batch_share = Decimal(str(share))
+
+    def price_of(self, model: str) -> Price | None:
+        """Returns the price of a model, ``None`` if it is unknown."""
+        if self._lost:
+            return None
+        if model not in self._known:
+            self._known[model] = prices.price(self._base_url, model, preset=self._preset, table=self._table)
+        return self._known[model]
+
+    def cost(self, usage: Usage, model: str) -> Decimal | None:
+        """Returns the online price of an answer, in dollars; ``None`` if price or usage is unknown."""
+        return prices.cost(usage, self.price_of(model))
+
+    def mode_cost(self, usage: Usage, model: str) -> Decimal | None:
+        """Returns what an answer costs in the job's mode, in dollars; ``None`` if price or usage is unknown."""
+        cost = self.cost(usage, model)
+        return None if cost is None else cost * self.batch_share
+
+    def nothing(self) -> Decimal | None:
+        """Returns a cost of 0 if the price is known, else ``None``: an unknown price is never 0."""
+        return None if self.price_of(self.model) is None else Decimal(0)
+
+    def identity(self) -> list[Any]:
+        """Returns what costs depend on beside usage, as JSON; equal identities mean equal costs."""
+        price = self.price_of(self.model)
+        rates = None if price is None else repr((price.rates, price.per_request))
+        return [rates, None if self._path is None or self._lost else digest_of(self._path)]
+
+
+class BatchShares:
+    """The share of the online price that each attempt cost: less than 1 if it was in a batch.
+
+    Args:
+        batches: The job's batches.
+        batch_share: The share that a batch costs.
+    """
+
+    def __init__(self, batches: Sequence[BatchRecord], batch_share: Decimal) -> None:
+        ranges = sorted((batch.first_attempt, batch.last_attempt) for batch in batches)
+        self._firsts = [first for first, _ in ranges]
+        self._lasts = [last for _, last in ranges]
+        self._batch_share = batch_share
+
+    def share_of(self, attempt_id: int | None) -> Decimal:
+        """Returns the share of one attempt."""
+        index = -1 if attempt_id is None else bisect_right(self._firsts, attempt_id) - 1
+        if attempt_id is None or index < 0 or attempt_id > self._lasts[index]:
+            return Decimal(1)
+        return self._batch_share
+
+
 @dataclass(slots=True)
-class Totals:
+class CostTotals:
     """Sums over the rows of an output, in US dollars; ``None`` is unknown.
 
     Attributes:
-        answers: What the answers cost that the rows have, those that rows share counted once.
-        equal_rows: Rows whose request equals an earlier row's.
-        shared_rows: How many of them share its answer.
-        equal: What the answers to those cost, where each was paid for itself.
-        shared: What they would have cost, where they share one.
+        answers: The cost of all answers that the rows have, a shared one counted once.
+        duplicate_rows: Rows whose request equals an earlier row's.
+        deduplicated_rows: Those of them that share its answer.
+        equal: The cost of the answers to equal rows that were paid again.
+        shared: The cost that sharing saved.
     """
 
     answers: Decimal | None
-    equal_rows: int = 0
-    shared_rows: int = 0
+    duplicate_rows: int = 0
+    deduplicated_rows: int = 0
     equal: Decimal | None = None
     shared: Decimal | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """What the journal keeps."""
+    def to_json(self) -> dict[str, Any]:
+        """Returns the form that the journal keeps."""
         money = {name: getattr(self, name) for name in ("answers", "equal", "shared")}
         kept = {name: None if value is None else str(value) for name, value in money.items()}
-        return {**kept, "equal_rows": self.equal_rows, "shared_rows": self.shared_rows}
+        return {**kept, "duplicate_rows": self.duplicate_rows, "deduplicated_rows": self.deduplicated_rows}
 
     @classmethod
-    def from_json(cls, kept: dict[str, Any]) -> "Totals":
-        """What ``as_json`` gave."""
+    def from_json(cls, kept: dict[str, Any]) -> "CostTotals":
+        """Restores what ``to_json`` returned."""
         money = {
             name: None if kept[name] is None else Decimal(kept[name])
             for name in ("answers", "equal", "shared")
         }
-        return cls(**money, equal_rows=kept["equal_rows"], shared_rows=kept["shared_rows"])
+        return cls(
+            **money, duplicate_rows=kept["duplicate_rows"], deduplicated_rows=kept["deduplicated_rows"]
+        )
 
 
-class Costs:
-    """The costs of the rows of a job; ask for rows in growing order.
+class RowCosts:
+    """Computes the cost of each row of a job; rows are asked for in increasing order.
 
     Args:
         prepared: The job.
         journal: What was paid.
 
     Attributes:
-        totals: What the rows asked for cost together.
+        totals: Sums over the rows asked for.
     """
 
     def __init__(self, prepared: PreparedJob, journal: JournalReader) -> None:
-        self._wanted = any(name == "cost" for _, name in prepared.columns.fields)
-        self._pricing = Pricing(prepared.job, needed=self._wanted)
-        self._shares = Shares(journal.batches(), self._pricing.batch_share)
+        wanted = any(name == "cost" for _, name in prepared.columns.fields)
+        self._pricing = Pricing(prepared.job, needed=wanted)
+        self._shares = BatchShares(journal.batches(), self._pricing.batch_share)
         nothing = self._pricing.nothing()
-        self.totals = Totals(nothing, equal=nothing, shared=nothing)
+        self.totals = CostTotals(nothing, equal=nothing, shared=nothing)
         self._model_of = _models(prepared)
         self._marks: Iterator[Marks] = marked_rows(journal)
         self._mark = next(self._marks, None)
-        self._earlier = earlier_answers(journal) if self._wanted else iter(())
+        self._earlier = earlier_answers(journal) if wanted else iter(())
         self._next_earlier = next(self._earlier, None)
 
-    def of(
+    def cost_of(
         self,
         row_index: int,
         answer: Answer | None,
@@ -86,11 +172,11 @@ class Costs:
         status: int | None,
         attempt_id: int | None = None,
     ) -> Decimal | None:
-        """What a row cost; ``None`` where that is not known, or where it has no answer."""
+        """Returns what a row cost; ``None`` if that is unknown, or if the row has no answer."""
         mark = self._mark_of(row_index)
         if mark is not None and (mark.shared or mark.equal):
-            self.totals.equal_rows += 1
-            self.totals.shared_rows += mark.shared
+            self.totals.duplicate_rows += 1
+            self.totals.deduplicated_rows += mark.shared
         paid = answer is not None and status is not None and 200 <= status < 300
         if answer is None or not paid or state not in (State.ANSWERED, State.FAILED):
             return None
@@ -104,10 +190,10 @@ class Costs:
         return cost
 
     def _cost(self, answer: Answer, model: str, attempt_id: int | None) -> Decimal | None:
-        if model and self._pricing.of(model) is None and answer.model:
+        if model and self._pricing.price_of(model) is None and answer.model:
             model = answer.model
         cost = self._pricing.cost(answer.usage, model or answer.model or "")
-        return None if cost is None else cost * self._shares.of(attempt_id)
+        return None if cost is None else cost * self._shares.share_of(attempt_id)
 
     def _count(self, mark: Marks | None, cost: Decimal | None) -> None:
         totals = self.totals
@@ -131,8 +217,13 @@ class Costs:
             self._next_earlier = next(self._earlier, None)
 
 
+def plus(one: Decimal | None, other: Decimal | None) -> Decimal | None:
+    """Adds two sums; an unknown part makes the sum unknown."""
+    return None if one is None or other is None else one + other
+
+
 def _models(prepared: PreparedJob) -> Callable[[int], str]:
-    """The model that a row asked for, by its index; asked in growing order only."""
+    """Returns a function from a row's index to the model it asked for; indexes have to increase."""
     model = prepared.job.endpoint.model
     if not prepared.job.per_row:
         return lambda row_index: model

@@ -1,7 +1,7 @@
-"""The early stop: a job whose first answers are all of no use stops before it has paid for thousands of them.
+"""Stops a job whose first answers are all unusable, before it has paid for thousands of them.
 
-It judges the first answers of a run, and lets go for the job, for as long as what it asks stays the same, once one
-of them is of use. What was in flight when it stops still lands.
+The first answers of a run are checked. Once one of them is usable, nothing is checked any more, in later runs either
+as long as the job asks the same. Requests in flight at the stop are still received.
 """
 
 from collections import Counter
@@ -19,62 +19,62 @@ _CAUSES = {
     "no_label": "hold none of the labels; name the ones you mean with --labels, or ask for one word with --system",
     "content_filter": "were removed by the endpoint's content filter; look at the rows and at --system",
     "refusal": "are refusals; look at the rows and at --system",
-    "not_json": "are no JSON; the endpoint may not know --schema: try another --model, or ask for JSON in --system",
+    "not_json": "are not JSON; the endpoint may not know --schema: try another --model, or ask for JSON in --system",
     "schema": "do not fit the schema; simplify --schema, or try another --model",
 }
-_OTHER = "are no use ({kind}); look at the template and --model"
+_OTHER = "are unusable ({kind}); look at the template and --model"
 _SHOWN = 200
 
 
 class EarlyStop:
-    """Judges the first answers of a run.
+    """Checks the first answers of a run.
 
     Args:
-        cut_is_useless: An answer that was cut is no use (a label may be cut and still be one).
+        cut_is_useless: An answer that was cut off is unusable (a label may be cut off and still be one).
         bound: The most tokens an answer may have, for the message.
-        released: It judges nothing: ``--no-early-stop``, or an earlier run of this job had answers of use.
+        inactive: Check nothing: ``--no-early-stop``, or an earlier run of this job had usable answers.
 
     Attributes:
-        released: Nothing is judged any more; an answer of use came.
+        inactive: Nothing is checked any more, because a usable answer came.
     """
 
     def __init__(
-        self, *, cut_is_useless: bool = True, bound: int | None = None, released: bool = False
+        self, *, cut_is_useless: bool = True, bound: int | None = None, inactive: bool = False
     ) -> None:
-        self.released = released
+        self.inactive = inactive
         self._cut_is_useless = cut_is_useless
         self._bound = bound
         self._kinds: Counter[str] = Counter()
         self._shown = ""
 
-    def saw(self, row_index: int, answer: Answer) -> str | None:
-        """Told the final answers in turn; returns the sentence to stop with, once all of the first are useless."""
-        if self.released:
+    def check(self, row_index: int, answer: Answer) -> str | None:
+        """Called with each final answer; returns a stop message once the first 20 are all unusable."""
+        if self.inactive:
             return None
         kind = self._useless(answer)
         if kind is None:
-            self.released = True
+            self.inactive = True
             return None
         if not self._kinds:
             said = answer.text or "nothing"
             self._shown = f"row {row_index + 1} got: '{one_line(said, _SHOWN)}'"
         self._kinds[kind] += 1
-        return self._sentence() if self._kinds.total() >= FIRST else None
+        return self._message() if self._kinds.total() >= FIRST else None
 
     def _useless(self, answer: Answer) -> str | None:
-        """Why an answer is no use, in one word; ``None`` where it is."""
+        """Returns why an answer is unusable, in one word; ``None`` if it is usable."""
         if answer.error is not None:
-            cut_short = answer.reason == "empty" and answer.finish_reason == "length"
-            return _CUT if cut_short else answer.reason or "unknown"
+            cut_off = answer.reason == "empty" and answer.finish_reason == "length"
+            return _CUT if cut_off else answer.reason or "unknown"
         return _CUT if answer.finish_reason == "length" and self._cut_is_useless else None
 
-    def _sentence(self) -> str:
+    def _message(self) -> str:
         kind, count = self._kinds.most_common(1)[0]
         bound = "the endpoint's own bound" if self._bound is None else f"max_tokens {self._bound}"
         cause = _CAUSES.get(kind, _OTHER).format(bound=bound, kind=kind)
         share = "all" if count == FIRST else f"{count} of them"
         return (
-            f"the first {FIRST} answers are of no use, so the job stopped: {share} {cause}. {self._shown}. "
+            f"none of the first {FIRST} answers is usable, so the job stopped: {share} {cause}. {self._shown}. "
             "What is paid is kept: with a changed job --accept-change asks these rows again, and --no-early-stop "
             "goes on as it is"
         )

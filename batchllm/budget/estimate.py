@@ -1,11 +1,10 @@
-"""What a job has before it: tokens, money, time.
+"""Estimates what is left of a job: tokens, money, time.
 
-The line before a run, ``--dry-run`` and ``status`` all come from here. A number that is not known is ``None``
-everywhere; nothing is ever guessed to be 0.
+The line before a run, ``--dry-run`` and ``status`` all come from here. An unknown number is ``None``, never 0.
 
-The price is a range. Its low end is what the prompts cost with answers as short as this job's shortest (without
-any known answer: none at all), its high end what they cost with answers that all reach ``max_tokens``. Where the
-prompts were not counted but estimated, both ends give way by ``SLACK``.
+The price is a range. Its low end assumes answers as short as this job's shortest (of no length, if no answer is
+known), its high end answers that all reach ``max_tokens``. If the prompts were estimated instead of counted, both
+ends are widened by the factor ``SLACK``.
 """
 
 from collections.abc import Mapping
@@ -14,9 +13,9 @@ from decimal import Decimal
 from statistics import StatisticsError, fmean, linear_regression
 from typing import Any
 
-from batchllm import prices, tokens
-from batchllm.budget.learned import Learned
-from batchllm.budget.pricing import Pricing, plus
+from batchllm import presets, prices, tokens
+from batchllm.budget.costs import Pricing, plus
+from batchllm.budget.usage import UsageEstimator
 from batchllm.job import Job
 from batchllm.limiter import Cost
 from batchllm.limiter.charge import Charge
@@ -26,47 +25,46 @@ from batchllm.prices import Price
 from batchllm.records import ChatRequest, Pace, Usage
 
 SLACK = 1.5
-"""How far an estimate of tokens may be off; for prose it is within this."""
+"""The factor by which an estimate of tokens may be off; for prose it is closer."""
 
 SEEN_PACE = "pace"
-"""The journal's entry for the limits that a run saw: requests and tokens a minute."""
+"""The journal's key for the limits that a run met: requests and tokens a minute."""
 
 MEAN_REQUEST = "mean_request"
-"""The journal's entry for the mean request that a run had before it: prompt tokens, and the bound of the answer."""
+"""The journal's key for the mean request that a run had to send: prompt tokens, and the answer's upper bound."""
 
-FIGURES = (
-    "rows", "answered", "duplicates", "skipped", "prompt_tokens", "completion_tokens_expected",
+_JSON_KEYS = (
+    "rows", "answered", "duplicate_rows", "skipped", "prompt_tokens", "completion_tokens_expected",
     "completion_tokens_upper_bound", "cost_low", "cost_high", "seconds",
 )  # fmt: skip
-"""The names of a forecast as JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What a job has before it.
+    """What is left of a job.
 
     Attributes:
-        rows: Rows of the job, or what ``-n`` and ``--sample`` leave of them; ``None`` where no run came that far.
-        answered: Rows that have their end already.
-        duplicates: Rows whose request equals an earlier row's.
+        rows: Rows of the job, after ``-n`` and ``--sample``; ``None`` if no run has counted them.
+        answered: Rows that are finished.
+        duplicate_rows: Rows whose request equals an earlier row's.
         skipped: Rows with nothing to ask.
         unsendable: Rows that will fail before they are sent.
         requests: Requests still to be sent.
         prompt_tokens: Tokens of their prompts.
-        completion_tokens_expected: Tokens of their answers, by a high percentile of the answers seen, or half of the
-            bound.
-        completion_tokens_upper_bound: The same if every answer reaches its bound; ``None`` where there is none.
-        cost_low, cost_high: US dollars, from the shortest answers to the longest.
-        cost_expected: The same for the expected answers.
-        seconds: How long it will take under the limits that are given or were seen.
-        exact: The prompts were counted, all of them; otherwise the tokens are an estimate.
-        price: What the job's model costs, and where that is from; ``None`` where it is not known.
-        possibly_billed_rows: Rows, from 1, that a run which died may have paid without an answer.
+        completion_tokens_expected: Tokens of their answers, by a high percentile of the known answers; without any,
+            half of the upper bound.
+        completion_tokens_upper_bound: Tokens of their answers if each reaches ``max_tokens``; ``None`` without one.
+        cost_low, cost_high: US dollars, with the shortest and the longest answers.
+        cost_expected: US dollars with the expected answers.
+        seconds: The time it takes under the limits that are given or were met.
+        exact: All prompts were counted; otherwise their tokens are an estimate.
+        price: The price of the job's model, and its source; ``None`` if it is unknown.
+        possibly_billed_rows: Rows, from 1, that a dead run possibly paid without an answer.
     """
 
     rows: int | None
     answered: int | None = 0
-    duplicates: int | None = None
+    duplicate_rows: int | None = None
     skipped: int | None = None
     unsendable: int | None = None
     requests: int | None = None
@@ -81,21 +79,64 @@ class Forecast:
     price: Price | None = None
     possibly_billed_rows: tuple[int, ...] = ()
 
-    def figures(self) -> dict[str, Any]:
-        """The figures as JSON has them; what is not known is null."""
-        return {name: _plain(getattr(self, name)) for name in FIGURES}
+    def to_json(self) -> dict[str, Any]:
+        """Returns the numbers for ``--json``; unknown ones are null."""
+        return {name: _plain(getattr(self, name)) for name in _JSON_KEYS}
+
+    def at_price(self, factor: Decimal) -> "Forecast":
+        """Returns the same forecast with all costs multiplied."""
+        low, high, expected = (
+            None if cost is None else cost * factor
+            for cost in (self.cost_low, self.cost_high, self.cost_expected)
+        )
+        return replace(self, cost_low=low, cost_high=high, cost_expected=expected)
 
 
-class Sums:
+@dataclass(frozen=True, slots=True)
+class ModeComparison:
+    """A job in online mode and in batch mode.
+
+    Attributes:
+        window: The time within which a batch ends: ``24h``.
+        batch_share: The share of the online price that a batch costs.
+        batches: The number of batches, at least.
+        online, batch: The forecast in each mode.
+    """
+
+    window: str
+    batch_share: Decimal
+    batches: int
+    online: Forecast
+    batch: Forecast
+
+
+def compare_modes(job: Job, forecast: Forecast) -> ModeComparison | None:
+    """Compares both modes; returns ``None`` if batch mode is impossible or nothing is left to send.
+
+    Args:
+        job: The job.
+        forecast: Its forecast in the mode that it asks for.
+    """
+    facts = presets.load(job.endpoint.preset).batch
+    if facts is None or job.conversation is not None or not forecast.requests:
+        return None
+    share = Decimal(str(facts.discount))
+    in_batches = job.via == "batch"
+    online = forecast.at_price(1 / share) if in_batches else forecast
+    batch = forecast if in_batches else forecast.at_price(share)
+    return ModeComparison(facts.windows[0], share, -(-forecast.requests // facts.max_requests), online, batch)
+
+
+class RequestTotals:
     """Adds up requests that are to be sent, in constant memory.
 
     Args:
         pricing: What models cost.
-        charge: What the endpoint takes off a token limit: ``Endpoint.charge``.
+        charge: What the endpoint charges against its token limit: ``Endpoint.charge``.
         learned: What is known about answers.
     """
 
-    def __init__(self, pricing: Pricing, charge: str, learned: Learned) -> None:
+    def __init__(self, pricing: Pricing, charge: str, learned: UsageEstimator) -> None:
         self._pricing = pricing
         self._charge = Charge(charge)
         self._learned = learned
@@ -111,18 +152,17 @@ class Sums:
         Args:
             model: Its model.
             prompt_tokens: Tokens of its prompt.
-            bound: The most that its answer may have.
-            times: How many.
+            bound: The most tokens that its answer may have.
+            times: The number of such requests.
         """
         low, expected = self._answers.get(bound) or self._answer(bound)
-        price = self._pricing.of(model)
+        price = self._pricing.price_of(model)
         tier = 0
         if price is not None and len(price.rates) > 1:
             tier = max(i for i, rates in enumerate(price.rates) if i == 0 or prompt_tokens > rates.above)
         group = self._groups.setdefault((model, tier), [0.0] * 5)
-        values = (1.0, prompt_tokens, low, expected or 0, bound or 0)
-        for place, value in enumerate(values):
-            group[place] += value * times
+        for column, value in enumerate((1.0, prompt_tokens, low, expected or 0, bound or 0)):
+            group[column] += value * times
         self._unknown_expected |= expected is None
         self._unbounded |= bound is None
         self.requests += times
@@ -131,8 +171,8 @@ class Sums:
     def forecast(
         self, *, rows: int | None, exact: bool, pace: Pace, seen: Mapping[str, Any] | None
     ) -> Forecast:
-        """What has been added up, as a forecast."""
-        totals = [sum(group[place] for group in self._groups.values()) for place in range(5)]
+        """Returns the totals as a forecast."""
+        totals = [sum(group[column] for group in self._groups.values()) for column in range(5)]
         slack = 1.0 if exact else SLACK
         return Forecast(
             rows=rows,
@@ -145,7 +185,7 @@ class Sums:
             cost_high=None if self._unbounded else self._cost(4, slack),
             seconds=seconds_under(pace, seen, self.requests, self.charged_tokens),
             exact=exact,
-            price=self._pricing.of(self._pricing.model),
+            price=self._pricing.price_of(self._pricing.model),
         )
 
     def _answer(self, bound: int | None) -> tuple[int, int | None]:
@@ -156,11 +196,9 @@ class Sums:
         return found
 
     def _cost(self, answers: int, factor: float) -> Decimal | None:
-        total = self._pricing.nothing()
-        if self._groups:
-            total = Decimal(0)
+        total = Decimal(0) if self._groups else self._pricing.nothing()
         for (model, tier), group in self._groups.items():
-            price = self._pricing.of(model)
+            price = self._pricing.price_of(model)
             if price is None:
                 return None
             one_tier = replace(price, rates=(price.rates[tier],), per_request=Decimal(0))
@@ -175,29 +213,30 @@ def forecast_job(
     rows: int,
     left: int,
     pricing: Pricing | None = None,
-    learned: Learned | None = None,
+    learned: UsageEstimator | None = None,
     seen: Mapping[str, Any] | None = None,
 ) -> Forecast:
-    """Estimates a job from the sample of rows that the statistics kept; reads no file and counts nothing exactly.
+    """Estimates a job from the sample of rows that the scan kept; reads no file and counts nothing exactly.
 
     Args:
         prepared: The job and its input.
         rows: Rows of the job.
-        left: How many of them are still to be sent.
+        left: Rows still to be sent.
         pricing: What its models cost.
         learned: What is known about answers.
-        seen: The limits that an earlier run saw (``SEEN_PACE``).
+        seen: The limits that an earlier run met (``SEEN_PACE``).
     """
-    pricing = pricing or Pricing(prepared.job)
-    sums = Sums(pricing, prepared.job.endpoint.charge, learned or Learned())
+    totals = RequestTotals(
+        pricing or Pricing(prepared.job), prepared.job.endpoint.charge, learned or UsageEstimator()
+    )
     sample = prepared.statistics.sample
     if left and sample:
         sent = _sampled(prepared)
         scale = left / len(sample)
         stretch = _stretch(prepared, sent)
         for request, prompt, _ in sent:
-            sums.add(request.model, prompt * stretch, request.max_tokens, scale)
-    found = sums.forecast(rows=rows, exact=False, pace=prepared.job.pace, seen=seen)
+            totals.add(request.model, prompt * stretch, request.max_tokens, scale)
+    found = totals.forecast(rows=rows, exact=False, pace=prepared.job.pace, seen=seen)
     return replace(found, answered=rows - left)
 
 
@@ -206,7 +245,7 @@ def forecast_left(
     *,
     rows: int | None,
     left: int | None,
-    learned: Learned,
+    learned: UsageEstimator,
     mean_request: Mapping[str, Any] | None,
     seen: Mapping[str, Any] | None,
 ) -> Forecast:
@@ -214,25 +253,25 @@ def forecast_left(
 
     Args:
         job: The job as the journal has it.
-        rows: Its rows, where they are known.
-        left: Rows that have no end yet.
+        rows: Its rows, if they are known.
+        left: Its unfinished rows.
         learned: What is known about answers.
         mean_request: The journal's ``MEAN_REQUEST``.
         seen: The journal's ``SEEN_PACE``.
     """
     mean = mean_request or {}
-    prompt = learned.prompt() or mean.get("prompt_tokens")
+    prompt = learned.mean_prompt() or mean.get("prompt_tokens")
     if rows is None or left is None or (left and prompt is None):
         return Forecast(rows=rows)
-    sums = Sums(Pricing(job, needed=False), job.endpoint.charge, learned)
+    totals = RequestTotals(Pricing(job, needed=False), job.endpoint.charge, learned)
     if left and prompt is not None:
         bound = mean.get("bound")
-        sums.add(job.endpoint.model, prompt, None if bound is None else round(bound), left)
-    return sums.forecast(rows=rows, exact=False, pace=Pace(), seen=seen)
+        totals.add(job.endpoint.model, prompt, None if bound is None else round(bound), left)
+    return totals.forecast(rows=rows, exact=False, pace=Pace(), seen=seen)
 
 
 def _sampled(prepared: PreparedJob) -> list[tuple[ChatRequest, int, int | None]]:
-    """The requests of the sample that would be sent, the tokens of their prompts, and the bytes of their rows."""
+    """Builds the sample's requests; returns each with the tokens of its prompt and the bytes of its row."""
     found = []
     for row in prepared.statistics.sample:
         built = prepared.builder.build(row)
@@ -243,10 +282,10 @@ def _sampled(prepared: PreparedJob) -> list[tuple[ChatRequest, int, int | None]]
 
 
 def _stretch(prepared: PreparedJob, sent: list[tuple[ChatRequest, int, int | None]]) -> float:
-    """By how much the prompts of all rows differ from those of the sample, judged by the size of the file.
+    """Returns the factor from the sample's mean prompt to the mean prompt of all rows.
 
     A few rows may hold most of the text, and a sample misses them; the size of the file does not. Tokens grow
-    with a row's bytes along a line, so the line through the sample, at the mean size of all rows, is the mean
+    linearly with a row's bytes, so the regression line of the sample, at the mean size of all rows, is the mean
     prompt.
     """
     statistics = prepared.statistics
@@ -266,23 +305,20 @@ def _stretch(prepared: PreparedJob, sent: list[tuple[ChatRequest, int, int | Non
 def seconds_under(
     pace: Pace, seen: Mapping[str, Any] | None, requests: float, charged_tokens: float
 ) -> float | None:
-    """Seconds that the limits make of a job; ``None`` where none is known.
+    """Returns the seconds that the limits make of a job; ``None`` if no limit is known.
 
     Args:
-        pace: The limits that are given; they go before those that were seen.
-        seen: Requests and tokens a minute, as ``SEEN_PACE`` keeps them.
+        pace: The limits that are given; they take precedence.
+        seen: The limits that a run met, as ``SEEN_PACE`` keeps them.
         requests: Requests to send.
-        charged_tokens: What the endpoint takes off its token limit for them.
+        charged_tokens: What the endpoint charges against its token limit for them.
     """
     seen = seen or {}
-    per_minute = pace.requests_per_minute or seen.get("requests_per_minute")
-    tokens_per_minute = pace.tokens_per_minute or seen.get("tokens_per_minute")
-    minutes = []
-    if per_minute:
-        minutes.append(requests / per_minute)
-    if tokens_per_minute:
-        minutes.append(charged_tokens / tokens_per_minute)
-    return max(minutes) * 60 if minutes else None
+    limits = (
+        (requests, pace.requests_per_minute or seen.get("requests_per_minute")),
+        (charged_tokens, pace.tokens_per_minute or seen.get("tokens_per_minute")),
+    )
+    return max((amount * 60 / per_minute for amount, per_minute in limits if per_minute), default=None)
 
 
 def _plain(value: Any) -> Any:

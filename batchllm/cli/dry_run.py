@@ -18,7 +18,7 @@ from batchllm.errors import UsageError
 from batchllm.printable import json_escape, printable
 
 if TYPE_CHECKING:
-    from batchllm.inspect.dry_run import Survey
+    from batchllm.inspect.dry_run import DryRun
     from batchllm.job import Job
     from batchllm.records import ChatRequest, Endpoint
 
@@ -35,11 +35,11 @@ def print_dry_run(
     Raises:
         JobError: The job could not be run.
     """
-    from batchllm.inspect.dry_run import survey
+    from batchllm.inspect import dry_run as inspect
 
-    found = survey(job)
+    found = inspect.dry_run(job)
     if as_json:
-        text = json.dumps(found.forecast.figures())
+        text = json.dumps(found.forecast.to_json())
     elif as_curl:
         text = curl(job, found)
     else:
@@ -47,7 +47,7 @@ def print_dry_run(
     sys.stdout.write((printable(text) if sys.stdout.isatty() and not as_curl else text) + "\n")
 
 
-def to_text(found: "Survey", *, every_option: bool) -> Iterator[str]:
+def to_text(found: "DryRun", *, every_option: bool) -> Iterator[str]:
     """The estimate, the options that are not at their default (or every one), and the first requests."""
     yield from _estimate(found)
     yield from _options(found.job, every=every_option)
@@ -59,11 +59,11 @@ def to_text(found: "Survey", *, every_option: bool) -> Iterator[str]:
         yield json.dumps(json.loads(request.body), indent=2, ensure_ascii=False)
 
 
-def _estimate(found: "Survey") -> Iterator[str]:
+def _estimate(found: "DryRun") -> Iterator[str]:
     forecast = found.forecast
     parts = (
         (forecast.answered, "answered already"),
-        (forecast.duplicates, "equal to an earlier one"),
+        (forecast.duplicate_rows, "equal to an earlier one"),
         (forecast.skipped, "empty"),
         (forecast.unsendable, f"that will fail unsent ({counts(found.unsendable)})"),
     )
@@ -85,11 +85,11 @@ def _estimate(found: "Survey") -> Iterator[str]:
     yield from _other_mode(found)
 
 
-def _other_mode(found: "Survey") -> Iterator[str]:
+def _other_mode(found: "DryRun") -> Iterator[str]:
     """The mode that the job does not use, where there is one."""
-    from batchllm.budget.modes import offer_of
+    from batchllm.budget.estimate import compare_modes
 
-    offer = offer_of(found.job, found.forecast)
+    offer = compare_modes(found.job, found.forecast)
     if offer is None:
         return
     batches = f"{offer.batches} batch{'es' if offer.batches > 1 else ''}, up to {offer.window}"
@@ -97,7 +97,7 @@ def _other_mode(found: "Survey") -> Iterator[str]:
         yield f"Mode: batch ({batches}); online {price_text(offer.online)}"
     else:
         known = offer.batch.cost_low is not None
-        price = price_text(offer.batch) if known else f"{offer.share:.0%} of the price"
+        price = price_text(offer.batch) if known else f"{offer.batch_share:.0%} of the price"
         yield f"In batch mode: {price} ({batches}; --via batch)"
 
 
@@ -112,7 +112,7 @@ def _options(job: "Job", *, every: bool) -> Iterator[str]:
         yield f"  {name:<{width}}  {value}  ({source})"
 
 
-def curl(job: "Job", found: "Survey") -> str:
+def curl(job: "Job", found: "DryRun") -> str:
     """Returns the first request as a shell command that takes the key from the environment.
 
     Raises:

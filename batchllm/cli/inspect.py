@@ -22,7 +22,7 @@ def status(
     from batchllm.inspect.status import job_status
 
     found = job_status(output)
-    typer.echo(json.dumps(found.figures(), ensure_ascii=False) if as_json else found.words())
+    typer.echo(json.dumps(found.to_json(), ensure_ascii=False) if as_json else found.to_text())
 
 
 def show(
@@ -84,7 +84,7 @@ def batches(
         else list_batches(map(Path, words))
     )
     for line in found:
-        typer.echo(line.words())
+        typer.echo(line.to_text())
     if not found:
         say("there is no batch to cancel" if cancel else "there are no batches")
 
@@ -96,7 +96,7 @@ def clean(
     ] = False,
 ) -> None:
     """Remove the journal and the lock of a finished job; OUTPUT stays."""
-    from batchllm.inspect.clean import clean_job
+    from batchllm.inspect.job import clean_job
 
     for path in clean_job(output, force=force):
         say(f"removed {path}")

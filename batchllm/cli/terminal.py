@@ -64,15 +64,15 @@ def possibly_billed_text(rows: Sequence[int]) -> str:
 
 def mode_text(job: Job, forecast: Forecast) -> str:
     """Price and time of the mode that the job uses, and the price of the other where there is one."""
-    from batchllm.budget.modes import offer_of
+    from batchllm.budget.estimate import compare_modes
 
-    offer = offer_of(job, forecast)
+    offer = compare_modes(job, forecast)
     time = "" if forecast.seconds is None else f", {duration(forecast.seconds)} at the limits known"
     if offer is None:
         return f"{price_text(forecast)}{time}"
     batch = price_text(offer.batch)
     if offer.batch.cost_low is None and job.via != "batch":
-        batch = f"{offer.share:.0%} of that"
+        batch = f"{offer.batch_share:.0%} of that"
     batch = f"{batch} in batch mode, up to {offer.window}"
     online = price_text(offer.online)
     return (
@@ -106,8 +106,8 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
     head = f"{summary.answered:,} of {summary.rows:,} rows answered"
     if summary.skipped:
         head += f", {summary.skipped:,} empty"
-    if summary.found:
-        head += f", {summary.found:,} of them found in the journal"
+    if summary.answered_before:
+        head += f", {summary.answered_before:,} of them found in the journal"
     lines = [f"{head}, in {duration(summary.seconds)}"]
     if summary.failed:
         lines.append(f"Failed: {summary.failed:,} ({counts(summary.failed_by_reason)})")
@@ -120,9 +120,9 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
             f"Paid in this run: {counted(summary.attempts, 'request')}, {tokens} tokens, {paid(summary.cost)}"
         )
     lines += money_lines(summary)
-    if summary.refusals or summary.retries:
+    if summary.rate_limited or summary.retries:
         retried = f"; tried again: {counts(summary.retries)}" if summary.retries else ""
-        lines.append(f"Refused for a limit: {summary.refusals:,}{retried}")
+        lines.append(f"Refused for a limit: {summary.rate_limited:,}{retried}")
     if summary.truncated:
         lines.append(f"Cut to --max-input-tokens: {summary.truncated:,} texts")
     if summary.possibly_billed_twice:
@@ -135,15 +135,17 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
 def money_lines(summary: Summary) -> list[str]:
     """What was not paid in this run, and what equal rows cost; empty where neither applies."""
     lines = []
-    if summary.found:
-        lines.append(f"Saved by the journal: {summary.found:,} answers, {paid(summary.saved_by_journal)}")
-    if summary.equal_rows and summary.shared_rows:
+    if summary.answered_before:
         lines.append(
-            f"Saved by equal rows: {summary.shared_rows:,} requests, {paid(summary.saved_by_equal_rows)}"
+            f"Saved by the journal: {summary.answered_before:,} answers, {paid(summary.saved_by_journal)}"
         )
-    elif summary.equal_rows:
+    if summary.duplicate_rows and summary.deduplicated_rows:
         lines.append(
-            f"Equal to an earlier row: {summary.equal_rows:,} rows, {paid(summary.equal_rows_cost)}; "
+            f"Saved by equal rows: {summary.deduplicated_rows:,} requests, {paid(summary.saved_by_dedupe)}"
+        )
+    elif summary.duplicate_rows:
+        lines.append(
+            f"Equal to an earlier row: {summary.duplicate_rows:,} rows, {paid(summary.duplicate_rows_cost)}; "
             "--dedupe sends equal requests once"
         )
     return lines

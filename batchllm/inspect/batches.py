@@ -1,25 +1,22 @@
-"""``batchllm batches``: the batches of jobs by their journals alone, and the end of those of one job."""
+"""``batchllm batches``: lists the batches of jobs by their journals, or cancels those of one job."""
 
 import asyncio
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from batchllm import __version__
-from batchllm.batch.calls import job_error
-from batchllm.batch.setup import facts_of
+from batchllm.batch.errors import job_error
+from batchllm.batch.loop import facts_of
 from batchllm.batch.steps import GONE, Steps
-from batchllm.batch.waiting import PollIntervals
 from batchllm.client.batches import BatchApi, CallFailed
 from batchllm.endpoint import LazyClient
-from batchllm.errors import ExitStatus, InputError
-from batchllm.inspect.open_job import journal_of
+from batchllm.errors import ExitStatus
+from batchllm.inspect.job import local_time, open_job
 from batchllm.job import Job, reconnect
 from batchllm.journal import BatchRecord, BatchState, JobLock, Journal, JournalReader
-from batchllm.prepare.job_paths import job_paths
-from batchllm.prepare.saved_job import restored
+from batchllm.prepare.job_paths import journal_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,50 +24,50 @@ class BatchLine:
     """A batch of a job.
 
     Attributes:
-        output: The job's output, or its journal where it writes to standard output.
-        batch: What the journal knows of it.
+        output: The job's output, or its journal if it writes to standard output.
+        batch: The batch.
     """
 
     output: str
     batch: BatchRecord
 
-    def words(self) -> str:
-        """One line: output, name at the endpoint, state, counts, model, times."""
+    def to_text(self) -> str:
+        """Returns one line: output, name at the endpoint, state, counts, model, times."""
         batch = self.batch
         done = "?" if batch.completed is None else f"{batch.completed:,}"
         counts = f"{done} of {batch.requests:,} done"
         if batch.failed:
             counts += f", {batch.failed:,} failed"
-        seen = f", seen {_clock(batch.seen_at)}" if batch.seen_at else ""
-        made = f"made {_clock(batch.made_at)}{seen}"
+        seen = f", seen {local_time(batch.seen_at)}" if batch.seen_at else ""
+        made = f"made {local_time(batch.made_at)}{seen}"
         return (
             f"{self.output}: {batch.remote_id or batch.name} {_state(batch)}, {counts}, {batch.model}, {made}"
         )
 
 
 def list_batches(outputs: Iterable[Path]) -> Iterator[BatchLine]:
-    """The batches of jobs, as the last run of each saw them, oldest first.
+    """Yields the batches of jobs, as the last run of each saw them, oldest first.
 
     Args:
         outputs: Outputs, or their journals; without any, every journal of the current folder.
 
     Raises:
-        InputError: There is no such journal, or it is damaged.
+        InputError: A journal does not exist, or is damaged.
     """
     for path in list(outputs) or sorted(Path().glob("*.journal")):
         with JournalReader.open(journal_of(path)) as reader:
             kept = reader.get("job")
             output = (kept or {}).get("output") or str(path)
-            yield from (BatchLine(_near(output), batch) for batch in reader.batches())
+            yield from (BatchLine(_relative(output), batch) for batch in reader.batches())
 
 
 def cancel_batches(
     output: Path, environ: Mapping[str, str], *, api_key_file: Path | None = None
 ) -> list[BatchLine]:
-    """Asks the endpoint to stop every batch of a job; what was done is kept, and collected by the next run.
+    """Cancels every batch of a job; the next run collects what was done.
 
-    A batch that the endpoint does not know, or whose results it has no more, is given up: its requests will be
-    sent again, and may be paid twice.
+    A batch that the endpoint does not know, or whose results are gone, is given up: its requests will be sent again,
+    and are possibly billed twice.
 
     Args:
         output: The job's output, or its journal.
@@ -78,39 +75,33 @@ def cancel_batches(
         api_key_file: File with the key.
 
     Returns:
-        The batches that were stopped or given up.
+        The batches that were cancelled or given up.
 
     Raises:
-        NotNow: A run is at the job.
-        JobError: The endpoint cannot be asked, or there is no journal.
+        NotNow: A run has the job.
+        JobError: The endpoint cannot be asked, or the journal does not exist.
     """
-    path = journal_of(output)
-    with JournalReader.open(path) as reader:
-        kept = reader.get("job")
-        if kept is None:
-            raise InputError(path, "no run of this job has begun; run it first")
-        job = restored(kept)
+    with open_job(output) as (reader, paths, job):
         if all(batch.state is BatchState.DONE for batch in reader.batches()):
             return []
     with ExitStack() as locks:
-        paths = job_paths(job)
         for lock in filter(None, (paths.lock, paths.journal_lock)):
             locks.enter_context(JobLock(lock))
-        journal = locks.enter_context(Journal.open(path, version=__version__))
+        journal = locks.enter_context(Journal.open(paths.journal, version=__version__))
         try:
             live = journal.batches.live()
             endpoint = reconnect(job.endpoint, environ, api_key_file=api_key_file)
             live = asyncio.run(_cancel(replace(job, endpoint=endpoint), journal, live))
         finally:
             journal.close(int(ExitStatus.NOT_NOW))
-    return [BatchLine(_near(str(output)), batch) for batch in live]
+    return [BatchLine(_relative(str(output)), batch) for batch in live]
 
 
 async def _cancel(job: Job, journal: Journal, live: list[BatchRecord]) -> list[BatchRecord]:
     after: list[BatchRecord] = []
     async with AsyncExitStack() as stack:
         client = LazyClient(job, stack)
-        steps = Steps(client.batches, journal.batches, facts_of(job), PollIntervals(unknown_s=0.0))
+        steps = Steps(client.batches, journal.batches, facts_of(job), unknown_s=0.0)
         for batch in live:
             try:
                 if batch.state is not BatchState.ENDED:
@@ -126,7 +117,7 @@ async def _cancel(job: Job, journal: Journal, live: list[BatchRecord]) -> list[B
 
 
 async def _lost(api: BatchApi, batch: BatchRecord) -> list[str]:
-    """Which files of an ended batch's results are at the endpoint no more."""
+    """Returns the files of an ended batch's results that the endpoint does not have any more."""
     files = {"output_file_id": batch.output_file_id, "error_file_id": batch.error_file_id}
     return [name for name, file_id in files.items() if file_id and not await api.has_file(file_id)]
 
@@ -137,17 +128,13 @@ def _state(batch: BatchRecord) -> str:
     if batch.state is BatchState.ENDED:
         return f"{batch.status}, to be collected"
     if batch.state is BatchState.CREATING:
-        return "perhaps created"
+        return "possibly created"
     return str(batch.status or batch.state)
 
 
-def _near(output: str) -> str:
-    """A path as short as it can be said from here."""
+def _relative(output: str) -> str:
+    """Returns a path relative to the current folder, if it is inside."""
     try:
         return str(Path(output).relative_to(Path.cwd()))
     except ValueError:
         return output
-
-
-def _clock(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

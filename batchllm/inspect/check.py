@@ -1,7 +1,7 @@
-"""``check``: what one needs to know when something does not work, found out for the price of the smallest request.
+"""``check``: tests an endpoint with one small request, and a job without running it.
 
-Each thing is looked at by itself, so that one that is wrong does not hide the others: key, proxy, model, ``/models``,
-one request, what the answer's headers say, the clock; of a job also its template, input, folder, journal and lock.
+Each check stands alone, so one failure does not hide another: key, proxy, model, ``/models``, one request, rate-limit
+headers, clock; for a job also template, input, output and lock.
 """
 
 import asyncio
@@ -31,14 +31,14 @@ from batchllm.template import AnswerSpec, from_prompt
 
 TIMEOUT_S = 60.0
 CLOCK_TOLERANCE_S = 5.0
-"""The header has whole seconds, and takes its time to arrive."""
+"""The Date header has whole seconds, and takes time to arrive."""
 
 _LIMIT_HEADER = re.compile(r"rate-?limit|^retry-after", re.IGNORECASE)
 _SMALLEST_MAX_TOKENS = 5
 
 
 class CheckStatus(StrEnum):
-    """What a finding means."""
+    """How a check ended."""
 
     OK = "ok"
     NOTE = "note"
@@ -47,33 +47,33 @@ class CheckStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        subject: What: ``key``, ``proxy``, ….
-        words: What was found, in one line.
-        mark: What it means.
-        exit_status: What a run would end with because of it.
+        subject: What was checked: ``key``, ``proxy``, ….
+        message: What was found, in one line.
+        status: How the check ended.
+        exit_status: The exit status of a run that has this problem.
     """
 
     subject: str
-    words: str
-    mark: CheckStatus = CheckStatus.OK
+    message: str
+    status: CheckStatus = CheckStatus.OK
     exit_status: ExitStatus = ExitStatus.OK
 
 
 def check_job(job: Job, *, whole: bool) -> Iterator[CheckResult]:
-    """Looks at the endpoint of a job, sends it one smallest request, and looks at the job.
+    """Checks a job's endpoint with one small request, then the job.
 
     Args:
-        job: What to look at.
-        whole: Look at template, input, folder and lock too; otherwise at the endpoint alone.
+        job: The job to check.
+        whole: Check template, input, output and lock too; otherwise only the endpoint.
     """
     with served(job) as job:
         yield _endpoint(job)
         yield _key(job.endpoint)
         yield _proxy(job.endpoint.base_url)
-        yield from asyncio.run(_talk(job))
+        yield from asyncio.run(_ask(job))
     if whole:
         yield from _files(job)
 
@@ -100,12 +100,12 @@ def _key(endpoint: Endpoint) -> CheckResult:
         "::1",
     ):
         return CheckResult("key", "none, and none is needed")
-    words = f"none: set {preset.key_variable}, or give --api-key-file FILE"
-    return CheckResult("key", words, CheckStatus.WRONG, ExitStatus.USAGE)
+    message = f"none: set {preset.key_variable}, or give --api-key-file FILE"
+    return CheckResult("key", message, CheckStatus.WRONG, ExitStatus.USAGE)
 
 
 def masked(key: str) -> str:
-    """A key as it may be shown: enough to tell two apart, too little to use one."""
+    """Returns a key as it may be shown: enough to tell two apart, too little to use one."""
     return f"{key[:3]}…{key[-4:]}, {len(key)} characters" if len(key) >= 20 else f"{len(key)} characters"
 
 
@@ -124,8 +124,7 @@ def _proxy(base_url: str) -> CheckResult:
     return CheckResult("proxy", f"{shown} (from {' or '.join(f'{kind.upper()}_PROXY' for kind in kinds)})")
 
 
-async def _talk(job: Job) -> list[CheckResult]:
-    """Asks for the models, then sends one request."""
+async def _ask(job: Job) -> list[CheckResult]:
     async with Client(job.endpoint, timeout_s=min(TIMEOUT_S, job.pace.timeout_s)) as client:
         try:
             models = await asyncio.wait_for(client.models(), TIMEOUT_S)
@@ -161,7 +160,6 @@ def _model(job: Job, model: str, models: list[str]) -> CheckResult:
 
 
 def _smallest(job: Job, model: str) -> ChatRequest:
-    """The smallest request that this model takes."""
     asking = Job(
         task=job.task,
         template=from_prompt("{{ text }}"),
@@ -180,21 +178,21 @@ def _answered(outcome: Response | Failure) -> list[CheckResult]:
     verdict = classify(outcome)
     if verdict.disposition is not Disposition.ANSWERED:
         status = f"HTTP {outcome.status}: " if isinstance(outcome, Response) else ""
-        mark = CheckStatus.NOTE if verdict.disposition is Disposition.REFUSED else CheckStatus.WRONG
-        return [CheckResult("request", f"{status}{verdict.message}", mark, _status_of(verdict))]
+        result = CheckStatus.NOTE if verdict.disposition is Disposition.REFUSED else CheckStatus.WRONG
+        return [CheckResult("request", f"{status}{verdict.message}", result, _status_of(verdict))]
     assert isinstance(outcome, Response), "only a response can be an answer"
     answer = Reader(AnswerSpec("response")).read(outcome.status, outcome.body)
     usage = answer.usage
     said = repr(answer.text[:40]) if answer.text else "no text"
-    words = [
+    parts = [
         f"answered in {outcome.latency_s:.2f} s: {said}, finish_reason {answer.finish_reason or 'missing'}"
     ]
     if answer.model:
-        words.append(f"model {answer.model}")
-    words.append(
+        parts.append(f"model {answer.model}")
+    parts.append(
         f"{usage.prompt_tokens} + {usage.completion_tokens} tokens" if usage.prompt_tokens else "no usage"
     )
-    return [CheckResult("request", ", ".join(words))]
+    return [CheckResult("request", ", ".join(parts))]
 
 
 def _status_of(verdict: Verdict) -> ExitStatus:
@@ -204,37 +202,37 @@ def _status_of(verdict: Verdict) -> ExitStatus:
 
 
 def _supports(endpoint: Endpoint) -> Iterator[CheckResult]:
-    """What the preset knows; asking would cost more requests."""
+    """Reports what the preset says; trying it would take more requests."""
     preset = presets.load(endpoint.preset)
     for name, known, without in (
         (
             "json_schema",
             preset.json_schema,
-            "--schema then asks in words, and validates the answer all the same",
+            "--schema then asks for JSON in the prompt, and validates the answer all the same",
         ),
         ("tools", preset.tools, "--tools will be refused or passed over"),
     ):
         if known:
             yield CheckResult(name, f"{preset.name} supports it")
         else:
-            words = (
+            message = (
                 f"not supported by {preset.name}; {without}"
                 if known is False
-                else f"not known of {preset.name}"
+                else f"not known for {preset.name}"
             )
-            yield CheckResult(name, words, CheckStatus.NOTE)
+            yield CheckResult(name, message, CheckStatus.NOTE)
 
 
 def _headers(outcome: Response | Failure) -> Iterator[CheckResult]:
-    """The limits and the time, as the answer's headers have them."""
+    """Checks the rate limits and the clock by the answer's headers."""
     if not isinstance(outcome, Response):
         return
     limits = {name: value for name, value in outcome.headers.items() if _LIMIT_HEADER.search(name)}
     if limits:
         yield CheckResult("limits", ", ".join(f"{name}: {value}" for name, value in limits.items()))
     else:
-        words = "no rate-limit headers; name the grant with --rpm and --tpm, or it is found by its refusals"
-        yield CheckResult("limits", words, CheckStatus.NOTE)
+        message = "no rate-limit headers; give the limits with --rpm and --tpm, or refusals show them"
+        yield CheckResult("limits", message, CheckStatus.NOTE)
     try:
         theirs = parsedate_to_datetime(outcome.headers["date"]).timestamp()
     except (KeyError, ValueError):
@@ -244,8 +242,8 @@ def _headers(outcome: Response | Failure) -> Iterator[CheckResult]:
     if abs(ahead_s) <= CLOCK_TOLERANCE_S:
         yield CheckResult("clock", "agrees with the endpoint's")
     else:
-        words = f"{abs(ahead_s):,.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the endpoint's; set this machine's"
-        yield CheckResult("clock", words, CheckStatus.NOTE)
+        message = f"{abs(ahead_s):,.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the endpoint's; set this machine's"
+        yield CheckResult("clock", message, CheckStatus.NOTE)
 
 
 def _files(job: Job) -> Iterator[CheckResult]:

@@ -1,28 +1,26 @@
-"""``show``: one row of a job in full."""
+"""``show``: shows everything about one row of a job."""
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from batchllm.errors import InputError
-from batchllm.inspect.open_job import open_job
+from batchllm.inspect.job import local_time, open_job
+from batchllm.job import Job
 from batchllm.journal import AttemptRecord, JournalReader
 from batchllm.plan.conversations import rebuilt
 from batchllm.prepare.job_paths import JobPaths
 from batchllm.prepare.prepared_job import prepare_job
-from batchllm.prepare.saved_job import restored
 from batchllm.records import ChatRequest, Failure, Response
 
 
 def show_row(output: Path, row_index: int) -> Iterator[str]:
-    """One row's exact request, every attempt, the raw answer and the times, line by line.
+    """Yields lines with one row's exact request, every attempt, the raw answer and the times.
 
     Raises:
-        InputError: There is no journal, no such row, or the journal is damaged.
+        InputError: The journal does not exist, has no such row, or is damaged.
     """
-    with open_job(output) as (reader, paths):
+    with open_job(output) as (reader, paths, job):
         attempts = reader.attempts_of(row_index)
         note = next(
             (entry.note for entry in reader.outcomes(row_index) if entry.row_index == row_index), None
@@ -31,14 +29,14 @@ def show_row(output: Path, row_index: int) -> Iterator[str]:
         if note is not None:
             yield "never sent: " + note.replace("\n", ": ")
         try:
-            yield from _request_lines(reader, restored(reader.get("job")), paths, row_index)
+            yield from _request_lines(reader, job, paths, row_index)
         except InputError as error:
             yield f"the request cannot be shown: {error}"
         for number, attempt in enumerate(attempts, 1):
             yield from _attempt_lines(number, attempt)
 
 
-def _request_lines(reader: JournalReader, job: Any, paths: JobPaths, row_index: int) -> Iterator[str]:
+def _request_lines(reader: JournalReader, job: Job, paths: JobPaths, row_index: int) -> Iterator[str]:
     with prepare_job(job, paths) as prepared:
         for row in prepared.source.rows():
             if row.index == row_index:
@@ -53,7 +51,7 @@ def _request_lines(reader: JournalReader, job: Any, paths: JobPaths, row_index: 
 
 
 def _attempt_lines(number: int, attempt: AttemptRecord) -> Iterator[str]:
-    sent = "taken from another job" if attempt.sent_at is None else f"sent {_clock(attempt.sent_at)}"
+    sent = "taken from another job" if attempt.sent_at is None else f"sent {local_time(attempt.sent_at)}"
     yield f"attempt {number} (run {attempt.run_id}): {sent}"
     if attempt.body is not None:
         yield f"  request: {attempt.body.decode('utf-8', 'replace')}"
@@ -65,7 +63,3 @@ def _attempt_lines(number: int, attempt: AttemptRecord) -> Iterator[str]:
             yield f"  {kind}: {message}; after {latency_s:.3f} s; paid: {paid}"
         case None:
             yield "  nothing came back: in flight, or its run died; possibly billed"
-
-
-def _clock(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

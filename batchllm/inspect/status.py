@@ -1,4 +1,4 @@
-"""``status``: how far a job is."""
+"""``status``: says how far a job is, also while it runs."""
 
 import os
 import socket
@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.budget.estimate import MEAN_REQUEST, SEEN_PACE, Forecast, forecast_left
-from batchllm.budget.learned import LEARNED, Learned
-from batchllm.inspect.open_job import open_job
+from batchllm.budget.usage import LEARNED, UsageEstimator
+from batchllm.inspect.job import open_job
 from batchllm.journal import Counts, JournalReader
 from batchllm.journal.bill import marked_rows
-from batchllm.prepare.saved_job import restored
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +18,14 @@ class Status:
     """How far a job is.
 
     Attributes:
-        output: Where its output is, or will be; ``None`` is standard output.
-        rows: Rows of the input; ``None`` where no run came that far.
-        counts: Rows by how far they are.
-        running: A run is at it now.
-        finished: The last run ended with every row at its end.
-        attempts: Requests sent by all runs.
-        possibly_billed: How many of them may have been paid without an answer.
-        forecast: What the rows that have no end yet will take.
+        output: The path of its output; ``None`` is standard output.
+        rows: Rows of the input; ``None`` if no run has counted them.
+        counts: Rows by state.
+        running: A run is alive.
+        finished: The last run finished every row.
+        attempts: Requests sent by all runs, each attempt counted.
+        possibly_billed: Those of them that may be billed though no answer came.
+        forecast: What the unfinished rows will take.
     """
 
     output: str | None
@@ -38,19 +37,19 @@ class Status:
     possibly_billed: int
     forecast: Forecast
 
-    def figures(self) -> dict[str, Any]:
-        """The same as JSON has it."""
-        figures = {**asdict(replace(self, forecast=Forecast(rows=self.rows))), "left": self.left}
-        del figures["forecast"]
-        return {**figures, **self.forecast.figures()}
+    def to_json(self) -> dict[str, Any]:
+        """Returns the numbers for ``--json``."""
+        values = {**asdict(replace(self, forecast=Forecast(rows=self.rows))), "rows_left": self.left}
+        del values["forecast"]
+        return {**values, **self.forecast.to_json()}
 
     @property
     def left(self) -> int | None:
-        """Rows that have no end yet."""
+        """Unfinished rows."""
         return rows_left(self.rows, self.counts)
 
-    def words(self) -> str:
-        """The same in a few lines."""
+    def to_text(self) -> str:
+        """Returns the status in a few lines."""
         state = "running now" if self.running else "finished" if self.finished else "not finished"
         counts = self.counts
         of = "" if self.rows is None else f" of {self.rows:,}"
@@ -65,31 +64,31 @@ class Status:
 
 
 def rows_left(rows: int | None, counts: Counts) -> int | None:
-    """Rows that have no end yet; ``None`` where the rows are not known."""
+    """Counts unfinished rows; returns ``None`` if the rows are not known."""
     ended = counts.answered + counts.failed + counts.skipped + counts.unsendable
     return None if rows is None else max(0, rows - ended)
 
 
 def job_status(output: Path) -> Status:
-    """How far a job is, also while it runs.
+    """Reads how far a job is.
 
     Raises:
-        InputError: There is no journal, or it is damaged.
+        InputError: The journal does not exist, or is damaged.
     """
-    with open_job(output) as (reader, places):
+    with open_job(output) as (reader, paths, job):
         attempts, possibly_billed = reader.count_attempts()
         running = _is_running(reader)
         rows, counts = reader.get("rows"), reader.counts()
         forecast = forecast_left(
-            restored(reader.get("job")),
+            job,
             rows=rows,
             left=rows_left(rows, counts),
-            learned=Learned(reader.get(LEARNED)),
+            learned=UsageEstimator(reader.get(LEARNED)),
             mean_request=reader.get(MEAN_REQUEST),
             seen=reader.get(SEEN_PACE),
         )
         return Status(
-            str(places.output) if places.output else None,
+            str(paths.output) if paths.output else None,
             rows,
             counts,
             running,
@@ -99,14 +98,14 @@ def job_status(output: Path) -> Status:
             replace(
                 forecast,
                 answered=counts.answered + counts.failed,
-                duplicates=sum(mark.equal or mark.shared for mark in marked_rows(reader)),
+                duplicate_rows=sum(mark.equal or mark.shared for mark in marked_rows(reader)),
                 skipped=counts.skipped,
             ),
         )
 
 
 def _is_running(reader: JournalReader) -> bool:
-    """Whether the last run is alive, by its pid; only for people to read, since the lock alone decides."""
+    """Whether the last run is alive, by its pid; only for display, since the lock alone decides."""
     last = reader.runs()[-1:]
     if not last or last[0]["ended_at"] is not None or last[0]["host"] != socket.gethostname():
         return False

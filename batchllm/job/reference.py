@@ -28,8 +28,8 @@ def option_reference() -> str:
         "",
         "`python -m batchllm.job.reference > docs/reference/options.md` makes this page from the table of options.",
         "",
-        "Each option is a flag, a key of a job file's `[job]` table, and an environment variable. The flag wins over the",
-        "environment, the environment over the job file, the job file over the template, the template over the preset.",
+        "Each option is a flag, a key of a job file's `[job]` table, and an environment variable. The flag wins over",
+        "the environment, the environment over the job file, the job file over the template, and that over the preset.",
         "",
     ]
     for panel, options in panels().items():

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from batchllm.budget.budget import BudgetMeter
 from batchllm.budget.early_stop import EarlyStop
-from batchllm.budget.meter import BudgetMeter
 from batchllm.counters import RunCounters
 from batchllm.errors import BudgetStop
 from batchllm.journal import Journal, State
@@ -61,7 +61,7 @@ class OnlineLoop:
     settled: Settled = lambda item, answer, state: None
     reask: Reask = lambda item, answer: None
     meter: BudgetMeter = field(default_factory=BudgetMeter)
-    early_stop: EarlyStop = field(default_factory=partial(EarlyStop, released=True))
+    early_stop: EarlyStop = field(default_factory=partial(EarlyStop, inactive=True))
 
     def __post_init__(self) -> None:
         self._outcomes = OutcomeHandler(
@@ -166,7 +166,7 @@ class OnlineLoop:
             ready.append(item)
         if not ready:
             if not self._in_flight and not self._saving:
-                left = self.counters.rows - self.counters.ended
+                left = self.counters.rows - self.counters.finished
                 rows = "one row" if left == 1 else f"{left:,} rows"
                 self.stop(BudgetStop(f"{self.meter.shortage(held[0].request)} with the {rows} left"))
             return
@@ -202,7 +202,7 @@ class OnlineLoop:
                 item.sent = True
                 self.counters.requests += 1
             item.sent_at = asyncio.get_running_loop().time()
-            self.counters.leaves(item.sent_at)
+            self.counters.count_attempt(item.sent_at)
             outcome = await self.client.send(item.request)
         if isinstance(outcome, Response) and outcome.status == OK:
             # The slot's next request is granted later, so its intent is behind this reply in the journal's queue.
@@ -223,7 +223,7 @@ class OnlineLoop:
             if error is not None:
                 self.stop(error)
             elif outcome is _NOT_SENT:
-                self.meter.settle(item.request, item.reserved, outcome)
+                self.meter.release(item.request, item.reserved, outcome)
             else:
                 self._outcomes.handle(item, attempt_id, outcome)
         except Exception as trouble:  # noqa: BLE001 - stops the run; the rest of the group is still handled

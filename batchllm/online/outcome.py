@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from batchllm.budget.budget import BudgetMeter
 from batchllm.budget.early_stop import EarlyStop
-from batchllm.budget.meter import BudgetMeter
 from batchllm.counters import RunCounters
 from batchllm.errors import BudgetStop, ExitStatus, Unavailable, UsageError
 from batchllm.journal import Journal, State
@@ -55,12 +55,12 @@ class OutcomeHandler:
         """Finishes, retries or holds the item of a durable outcome, or stops the run."""
         now = asyncio.get_running_loop().time()
         verdict = classify(outcome)
-        if self.counters.before == 0 and self.same_rejection.stops(verdict):
+        if self.counters.finished_before == 0 and self.same_rejection.stops(verdict):
             self.stop(UsageError(f"the first rows were all refused alike: {verdict.message}"))
         if verdict.disposition is Disposition.ANSWERED:
             self._answered(item, attempt_id, outcome, now)
             return
-        self.meter.settle(item.request, item.reserved, outcome)
+        self.meter.release(item.request, item.reserved, outcome)
         match verdict.disposition:
             case Disposition.REFUSED:
                 self.counters.refusals += 1
@@ -86,9 +86,11 @@ class OutcomeHandler:
         answer = item.reader.read(outcome.status, outcome.body)
         item.attempts += 1
         self.fail_refused(item.sent_at)
-        cost = self.meter.settle(item.request, item.reserved, outcome, answer.usage)
-        self.counters.paid(answer.usage, cost)
-        self.counters.held.tokens += (answer.usage.prompt_tokens or 0) + (answer.usage.completion_tokens or 0)
+        cost = self.meter.release(item.request, item.reserved, outcome, answer.usage)
+        self.counters.count_answer(answer.usage, cost)
+        self.counters.send_rate.tokens += (answer.usage.prompt_tokens or 0) + (
+            answer.usage.completion_tokens or 0
+        )
         self.counters.finish_reasons[answer.finish_reason or "none"] += 1
         self.limiter.answered(now, item, outcome.headers, answer.usage)
         self.limiter.released(now, item)
@@ -98,8 +100,8 @@ class OutcomeHandler:
             self.counters.retries[answer.reason or "invalid"] += 1
             self._offer_again(item, now)
             return
-        self.counters.final(cost)
-        if (sentence := self.early_stop.saw(item.request.row_index, answer)) is not None:
+        self.counters.count_final_cost(cost)
+        if (sentence := self.early_stop.check(item.request.row_index, answer)) is not None:
             self.stop(BudgetStop(sentence))
         self.finish(item, answer, State.ANSWERED if answer.error is None else State.FAILED, attempt_id)
 
@@ -136,16 +138,17 @@ class OutcomeHandler:
             self.counters.unanswered += 1
             self.counters.failed_by_reason[answer.reason or "unknown"] += 1
         else:
-            self.counters.ended_with(answer)
+            self.counters.count_finished(answer)
 
     def _fatal(
         self, item: WorkItem, attempt_id: int, outcome: Response | Failure, verdict: Verdict, now: float
     ) -> None:
         """Handles a refusal of key, model or URL: wrong use before any success, perhaps the row's own after one."""
-        if self.counters.answers + self.counters.before == 0 or not may_be_the_rows_own(verdict):
+        if self.counters.answers + self.counters.finished_before == 0 or not may_be_the_rows_own(verdict):
             self._failed(item, outcome, verdict, now)
             wrong_use = (
-                verdict.exit_status is ExitStatus.USAGE and not self.counters.answers + self.counters.before
+                verdict.exit_status is ExitStatus.USAGE
+                and not self.counters.answers + self.counters.finished_before
             )
             self.stop(UsageError(verdict.message) if wrong_use else Unavailable(verdict.message))
             return

@@ -1,1 +1,1 @@
-"""Which rows still need a request, and what each request is: the plan, reuse, re-asking, conversations."""
+"""Decides which rows need a request, and what it is: the plan, reuse, re-asking, conversations."""

@@ -1,19 +1,15 @@
-"""Conversations: rows that share a value are sent in order, each with the earlier turns and their answers before it.
+"""Conversations: rows that share a value are sent in order, each with the earlier turns and their answers.
 
-A turn can be built only when the turn before it has its answer. Until then its row waits here, holding neither a
-slot nor a place in the limiter, while the first turns of other conversations go. Conversations run side by side.
+A turn can be built only when the turn before it has its answer. Until then its row waits here, outside the limiter,
+while turns of other conversations are sent.
 
-Three rules:
-
-- A turn that brings no answer ends its conversation for this run: the later turns are noted as not sent. Such a
-  note is no final end: the next run reads on where the conversation broke.
-- The key of a turn is the hash of its request *and* its conversation. Were it the request alone, conversations
-  that open alike (``Hello``) would share their answers out by their order in the file, and a conversation put in
-  before them would give every later one another history, to be paid again.
-- Memory: at most ``MOST_WAITING`` rows wait; then no more input is read until a turn ends. Beside them a
-  conversation is kept, with its history, from its first turn to its last; how many turns each has is counted
-  before the first one is sent, at 100 bytes a conversation. So a file whose conversations lie together needs next
-  to nothing, and one that has all first turns before all second ones needs room for its texts and their answers.
+- A turn without an answer breaks its conversation for this run: the later turns get a note that they were not sent.
+  The next run tries them again.
+- The key of a turn is the hash of its request and its conversation. With the request alone, conversations that begin
+  alike (``Hello``) would share answers by their order in the file, and a conversation inserted before them would
+  change the history of every later one.
+- Memory: at most ``MOST_WAITING`` rows wait; then no more input is read until a turn is finished. A conversation is
+  kept, with its history, from its first turn to its last. The turns of each are counted before the first one is sent.
 """
 
 import asyncio
@@ -26,8 +22,9 @@ from typing import Any
 
 from batchllm.counters import RunCounters
 from batchllm.journal import Admitted, Ended, Journal, JournalReader, State
+from batchllm.plan.finished import BROKEN, final_states
 from batchllm.plan.outcomes import answer_of
-from batchllm.plan.plan import BATCH, FIRST_BATCH, Plan, final_states
+from batchllm.plan.plan import BATCH, FIRST_BATCH, Plan
 from batchllm.plan.reask import ReaskPolicy
 from batchllm.plan.reuse import Reuse
 from batchllm.plan.work_item import WorkItem
@@ -39,24 +36,21 @@ from batchllm.template import to_json
 Messages = list[Mapping[str, Any]]
 
 MOST_WAITING = 8_192
-"""Rows that wait for the turn before them, at most."""
-
-BROKEN = "conversation"
-"""The reason of a turn that was not sent because an earlier one has no answer."""
+"""The most rows that wait for the turn before them."""
 
 
 @dataclass(slots=True, eq=False)
 class Conversation:
-    """One conversation on its way.
+    """The state of one conversation.
 
     Attributes:
         name: The value that its rows share.
-        left: Its rows that have no end yet, those not read yet among them.
-        history: Messages of the turns that ended, and their answers.
-        unread: Rows that had their answer before this run; their messages are not in ``history`` yet.
-        waiting: Turns whose turn it is not.
-        busy: A turn is on its way.
-        broken_by: The row, from 1, that brought no answer.
+        left: Its unfinished rows, those not read yet included.
+        history: Messages of the finished turns, and their answers.
+        unread: Rows that were answered before this run; their messages are not in ``history`` yet.
+        waiting: Later turns.
+        busy: A turn is under way.
+        broken_by: The row, from 1, that has no answer.
     """
 
     name: str
@@ -70,7 +64,7 @@ class Conversation:
 
 @dataclass(slots=True, eq=False)
 class Turn:
-    """A row of a conversation (``None``: of none), and what the journal knows of it."""
+    """A row, its conversation (``None`` if it stands alone), and what the journal knows of it."""
 
     row: Row
     known: Admitted | None
@@ -82,8 +76,8 @@ class ConversationPlan(Plan):
     """One pass over rows that are turns of conversations; see ``Plan`` for the other arguments.
 
     Args:
-        column: The column whose equal values make rows one conversation; a row without a value stands alone.
-        all_rows: The rows once more, to count turns.
+        column: Rows with equal values in it are one conversation; a row without a value stands alone.
+        all_rows: The rows again, to count turns.
     """
 
     def __init__(self, *args: Any, column: str, all_rows: Iterable[Row], **settings: Any) -> None:
@@ -95,11 +89,11 @@ class ConversationPlan(Plan):
         self._due: deque[Turn] = deque()
         self._waiting = 0
         self._now: dict[int, Turn] = {}
-        self._on_their_way: dict[int, Turn] = {}
+        self._under_way_turns: dict[int, Turn] = {}
         self._changed = asyncio.Event()
 
     async def batches(self) -> AsyncIterator[Sequence[WorkItem]]:
-        """Tickets in batches, those of turns that have become due before those of rows further down."""
+        """Yields work items; turns that have become due come before further rows."""
         rows = iter(self._wanted())
         size, more = FIRST_BATCH, True
         while more or self._due or self._waiting or self._deferred:
@@ -109,7 +103,7 @@ class ConversationPlan(Plan):
                 size, more = BATCH, bool(batch)
                 turns = [turn for turn in map(self._read, batch) if self._may_start(turn)]
             elif not turns and self._deferred:
-                yield self._tried()
+                yield self._take_deferred()
             elif not turns:
                 self._changed.clear()
                 await self._changed.wait()
@@ -117,15 +111,15 @@ class ConversationPlan(Plan):
                 self._now = {turn.row.index: turn for turn in turns}
                 items = await self._items([turn.row for turn in turns])
                 for item in items:
-                    self._on_their_way[item.request_id] = self._now[item.request.row_index]
-                items = self._tried_later(await self._unpaid(items))
+                    self._under_way_turns[item.request_id] = self._now[item.request.row_index]
+                items = self._defer_tried(await self._unpaid(items))
                 if items:
                     yield items
 
     def settled(self, item: WorkItem, answer: Answer, state: State) -> None:
-        """Puts a turn and its answer into the history, and the next turn in line."""
+        """Adds a turn and its answer to the history, and makes the next turn due."""
         super().settled(item, answer, state)
-        turn = self._on_their_way.pop(item.request_id)
+        turn = self._under_way_turns.pop(item.request_id)
         if turn.conversation is None:
             return
         if state is State.ANSWERED:
@@ -145,7 +139,7 @@ class ConversationPlan(Plan):
         return Turn(row, known, conversation)
 
     def _may_start(self, turn: Turn) -> bool:
-        """Whether a turn is due; if not, it waits."""
+        """Whether a turn is due; otherwise it is put on its conversation's waiting list."""
         conversation = turn.conversation
         if conversation is None:
             return True
@@ -169,9 +163,6 @@ class ConversationPlan(Plan):
     def _look_up(self, row_index: int) -> Admitted | None:
         return self._now[row_index].known
 
-    def _has_end(self, known: Admitted) -> bool:
-        return super()._has_end(known) and (known.note or "").partition("\n")[0] != BROKEN
-
     def _build(self, row: Row) -> ChatRequest | Skipped | Unsendable:
         conversation = self._now[row.index].conversation
         if conversation is not None and conversation.unread:
@@ -191,7 +182,7 @@ class ConversationPlan(Plan):
         return built
 
     def _recall(self, conversation: Conversation) -> None:
-        """Reads the answers of earlier runs out of the journal, once somebody needs them."""
+        """Reads the answers of earlier runs from the journal."""
         reader = self._journal.reader()
         for row in conversation.unread:
             said = exchange(self._builder, reader, row)
@@ -201,7 +192,7 @@ class ConversationPlan(Plan):
             conversation.history += said
         conversation.unread.clear()
 
-    def _ended(self, row_index: int, usable: bool | None) -> None:
+    def _finished(self, row_index: int, usable: bool | None) -> None:
         turn = self._now[row_index]
         if turn.conversation is None:
             return
@@ -222,9 +213,9 @@ def plan_of(
     reuse: Reuse | None = None,
     reask: ReaskPolicy | None = None,
 ) -> Plan:
-    """The pass over the rows of a job, turn by turn where they are conversations.
+    """Returns the pass over the rows of a job, turn by turn if they are conversations.
 
-    A pass that an earlier run began goes on at the first row that has not its end, without a look at those before.
+    A pass that an earlier run began goes on at the first unfinished row, without reading those before.
     """
     source, job = prepared.source, prepared.job
     passed: list[Ended] = []
@@ -233,7 +224,7 @@ def plan_of(
     start = sum(ended.rows for ended in passed)
     settings: dict[str, Any] = {
         "known": journal.planned(start) if continued else iter(()), "counters": counters, "chosen": chosen,
-        "retry_failed": job.retry_failed, "reuse": reuse, "reask": reask, "passed": passed,
+        "retry_failed": job.retry_failed, "reuse": reuse, "reask": reask, "passed": passed, "dedupe": job.dedupe,
     }  # fmt: skip
     if job.conversation is None:
         return Plan(source.rows(start), prepared.builder, journal, **settings)
@@ -243,7 +234,7 @@ def plan_of(
 
 
 def conversation_of(row: Row, column: str) -> str | None:
-    """The conversation of a row; ``None`` where its cell is empty, so that it stands alone."""
+    """Returns the conversation of a row; ``None`` if its cell is empty, so that it stands alone."""
     value = row.values.get(column)
     name = value if isinstance(value, str) else "" if value is None else to_json(value)
     return name if name.strip() else None
@@ -252,7 +243,7 @@ def conversation_of(row: Row, column: str) -> str | None:
 def turn_request(
     builder: RequestBuilder, row: Row, name: str, history: Messages
 ) -> ChatRequest | Skipped | Unsendable:
-    """The request of a turn: its conversation before it, and named in its key."""
+    """Builds the request of a turn with its history; the conversation is part of its key."""
     built = builder.build(row, history)
     if isinstance(built, ChatRequest):
         return built._replace(key=sha256(built.key + name.encode("utf-8", "backslashreplace")).digest()[:16])
@@ -260,7 +251,7 @@ def turn_request(
 
 
 def answer_message(answer: Answer) -> dict[str, Any]:
-    """An answer as a message of the turns after it: what was visible of it, and its tool calls."""
+    """Returns an answer as a message for the later turns: its visible text and its tool calls."""
     message: dict[str, Any] = {"role": "assistant", "content": answer.text}
     if answer.tool_calls:
         message |= {"content": answer.text or None, "tool_calls": answer.tool_calls}
@@ -268,7 +259,7 @@ def answer_message(answer: Answer) -> dict[str, Any]:
 
 
 def exchange(builder: RequestBuilder, reader: JournalReader, row: Row) -> Messages | None:
-    """What a row asked and what the journal has as its answer; ``None`` where it has none, or cannot ask any more."""
+    """Returns a row's messages and its answer from the journal; ``None`` if it has no answer."""
     entry = next(reader.outcomes(row.index), None)
     if entry is None or entry.row_index != row.index or entry.state is not State.ANSWERED:
         return None
@@ -281,13 +272,13 @@ def exchange(builder: RequestBuilder, reader: JournalReader, row: Row) -> Messag
 def rebuilt(
     builder: RequestBuilder, reader: JournalReader, rows: Callable[[], Iterable[Row]], column: str, row: Row
 ) -> ChatRequest | Skipped | Unsendable:
-    """The request of a turn as it was, or will be, sent: from the input and the answers in the journal.
+    """Rebuilds the request of a turn from the input and the answers in the journal.
 
     Args:
         builder: Makes the requests.
         reader: The journal.
-        rows: The input from its beginning.
-        column: Of the conversations.
+        rows: Reads the input from its beginning.
+        column: The column of the conversations.
         row: The turn.
     """
     name = conversation_of(row, column)
@@ -307,5 +298,5 @@ def rebuilt(
 
 
 def broken(number: int) -> str:
-    """Why a turn is not sent, naming the row, from 1, that broke its conversation."""
+    """Returns why a turn is not sent, with the row, from 1, that broke its conversation."""
     return f"not sent: row {number}, an earlier turn of its conversation, has no answer"

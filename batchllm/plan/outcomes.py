@@ -1,9 +1,9 @@
-"""What each row got, read from the journal's entries."""
+"""Reads each row's outcome from the journal."""
 
 from collections.abc import Callable, Iterable, Iterator
 
 from batchllm.answer import Reader
-from batchllm.budget.costs import Costs
+from batchllm.budget.costs import RowCosts
 from batchllm.formats import Outcome
 from batchllm.journal import Entry, State
 from batchllm.prepare.prepared_job import PreparedJob
@@ -11,7 +11,7 @@ from batchllm.records import Answer
 
 
 def readers(prepared: PreparedJob) -> Callable[[int], Reader]:
-    """What reads a row's answer, by the row's index; asked in growing order only."""
+    """Returns a function from a row's index to the reader of its answer; indexes have to increase."""
     if not prepared.job.per_row:
         return lambda row_index: prepared.reader
     rows = prepared.source.rows()
@@ -22,9 +22,9 @@ def outcomes(
     entries: Iterable[Entry],
     reader_of: Callable[[int], Reader],
     chosen: "range | frozenset[int] | None" = None,
-    costs: Costs | None = None,
+    costs: RowCosts | None = None,
 ) -> Iterator[Outcome]:
-    """What each row that has its end got; rows that are still on their way are left out."""
+    """Yields the outcome of each row that is finished or given up."""
     for entry in entries:
         if entry.state is State.OPEN or (chosen is not None and entry.row_index not in chosen):
             continue
@@ -32,13 +32,13 @@ def outcomes(
         cost = (
             None
             if costs is None
-            else costs.of(entry.row_index, answer, entry.state, entry.status, entry.attempt_id)
+            else costs.cost_of(entry.row_index, answer, entry.state, entry.status, entry.attempt_id)
         )
         yield Outcome(entry.row_index, answer, entry.attempts, entry.latency_s, cost)
 
 
 def answer_of(entry: Entry, reader: Reader) -> Answer | None:
-    """What a row got, or ``None`` where its text was empty."""
+    """Returns a row's answer, or ``None`` if its text was empty."""
     if entry.note == "skipped":
         return None
     if entry.note is not None:

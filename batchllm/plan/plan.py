@@ -1,8 +1,8 @@
-"""The pass over the input that turns rows into items and leaves out what already has its end.
+"""The pass over the input that makes a work item of each unfinished row.
 
-Each row is bound to a request by the hash of what would be sent, never by its number, so rows may be inserted,
-shuffled or deleted between runs. Where the file's bytes and the job are those of the journal's last pass, the
-rows that pass had reached are known and need no rendering: that is what makes resuming quick.
+A row finds its request in the journal by the hash of what would be sent, never by its number, so rows may be inserted,
+shuffled or deleted between runs. If input and job are the same as in the journal's last pass, the rows of that pass
+are known and are not rendered again, so resuming is quick.
 """
 
 import random
@@ -11,6 +11,7 @@ from itertools import islice
 
 from batchllm.counters import RunCounters
 from batchllm.journal import SKIPPED, Admitted, Ended, Journal, State
+from batchllm.plan.finished import final_states, is_finished
 from batchllm.plan.reask import Final, ReaskPolicy
 from batchllm.plan.reuse import Reuse
 from batchllm.plan.work_item import WorkItem
@@ -22,14 +23,7 @@ BATCH = 256
 """Rows that go to the journal together; the first batch is small so that the first request leaves early."""
 
 MOST_DEFERRED_BYTES = 64_000_000
-"""Requests of rows that an earlier run tried wait for the other rows as far as they fit in here."""
-
-FINAL = (State.ANSWERED, State.FAILED, State.PENDING)
-
-
-def final_states(retry_failed: bool) -> tuple[State, ...]:
-    """The states of requests that this run does not send again."""
-    return (State.ANSWERED, State.PENDING) if retry_failed else FINAL
+"""Rows that an earlier run tried are sent last, as long as their requests fit into this many bytes."""
 
 
 class Plan:
@@ -38,17 +32,17 @@ class Plan:
     Args:
         rows: The rows of the input.
         builder: Makes a row's request.
-        journal: Knows which requests have their end.
-        known: The rows that an earlier run admitted in this very pass, in input order.
-        counters: Counts rows that end here.
+        journal: Knows which requests are finished.
+        known: The rows that an earlier run admitted in this same pass, in input order.
+        counters: Counts the rows that need no request.
         chosen: The only rows wanted (``-n``, ``--sample``), or ``None`` for all.
         retry_failed: Rows whose answer was a failure are sent again.
         reuse: Answers of other jobs.
-        reask: Goes on with rows whose answer, of an earlier run, is to be asked for once more.
-        passed: The rows before the first of ``rows``, which an earlier run ended.
+        reask: Resumes rows whose answer, of an earlier run, is to be re-asked.
+        passed: The rows before the first of ``rows``, which an earlier run finished.
+        dedupe: Equal rows may share a request.
+        since: In batch mode, the session's first attempt; see ``is_finished``.
     """
-
-    _defers = True
 
     def __init__(
         self,
@@ -63,6 +57,8 @@ class Plan:
         reuse: Reuse | None = None,
         reask: ReaskPolicy | None = None,
         passed: Iterable[Ended] = (),
+        dedupe: bool = True,
+        since: int | None = None,
     ) -> None:
         self._rows = rows
         self._builder = builder
@@ -73,66 +69,64 @@ class Plan:
         self._chosen = chosen
         self._retry_failed = retry_failed
         self._final = final_states(retry_failed)
+        self._dedupe = dedupe
+        self._since = since
         self._reuse = reuse
         self._reask = reask
-        self._over: dict[int, Final] = {}
-        self._on_the_way: set[int] = set()
+        self._finals: dict[int, Final] = {}
+        self._under_way: set[int] = set()
         self._deferred: list[WorkItem] = []
         self._deferred_bytes = 0
         for ended in passed:
             self._count(ended)
 
     async def batches(self) -> AsyncIterator[Sequence[WorkItem]]:
-        """Tickets in batches; rows that need no request are counted on the way.
-
-        They come in input order, those that an earlier run tried behind the others.
-        """
+        """Yields work items in input order, those that an earlier run tried last; counts the other rows."""
         rows = iter(self._wanted())
         size = FIRST_BATCH
         while batch := list(islice(rows, size)):
             size = BATCH
-            items = self._tried_later(await self._unpaid(await self._items(batch)))
+            items = self._defer_tried(await self._unpaid(await self._items(batch)))
             if items:
                 yield items
-        if items := self._tried():
+        if items := self._take_deferred():
             yield items
 
-    def _tried_later(self, items: list[WorkItem]) -> list[WorkItem]:
-        """Keeps back the items that an earlier run tried, so that rows which spoil a run come last."""
+    def _defer_tried(self, items: list[WorkItem]) -> list[WorkItem]:
+        """Keeps back the items that an earlier run tried, so that rows which stop a run come last."""
         now = []
         for item in items:
             size = len(item.request.body)
-            if self._defers and item.earlier and self._deferred_bytes + size <= MOST_DEFERRED_BYTES:
+            if self._since is None and item.earlier and self._deferred_bytes + size <= MOST_DEFERRED_BYTES:
                 self._deferred.append(item)
                 self._deferred_bytes += size
             else:
                 now.append(item)
         return now
 
-    def _tried(self) -> list[WorkItem]:
-        """Takes out what was kept back."""
+    def _take_deferred(self) -> list[WorkItem]:
         items, self._deferred, self._deferred_bytes = self._deferred, [], 0
         return items
 
     async def _unpaid(self, items: list[WorkItem]) -> list[WorkItem]:
-        """Ends the items that need no sending: for their last answer, or for another job's."""
-        if self._over:
-            items = [item for item in items if not self._is_over(item)]
+        """Finishes the items that have an answer, of this job or of another one; returns the others."""
+        if self._finals:
+            items = [item for item in items if not self._finish_with_final(item)]
         if self._reuse is None or not items:
             return items
-        left, adopted = await self._reuse.left(items)
+        left, adopted = await self._reuse.adopt(items)
         self._counters.reused += len(adopted)
         for item, answer in adopted:
             self.settled(item, answer, State.ANSWERED)
         return left
 
-    def _is_over(self, item: WorkItem) -> bool:
-        final = self._over.pop(item.request_id, None)
+    def _finish_with_final(self, item: WorkItem) -> bool:
+        final = self._finals.pop(item.request_id, None)
         if final is None:
             return False
         state = State.ANSWERED if final.answer.error is None else State.FAILED
         self._journal.settle(item.request_id, state, final.attempt_id, item.earlier)
-        self._counters.ended_with(final.answer)
+        self._counters.count_finished(final.answer)
         self.settled(item, final.answer, state)
         return True
 
@@ -154,9 +148,9 @@ class Plan:
         for row in rows:
             known = self._look_up(row.index)
             if known is not None:
-                if self._has_end(known):
+                if self._is_finished(known):
                     self._count_known(known)
-                    self._ended(row.index, _usable(known.state, known.note))
+                    self._finished(row.index, _usable(known.state, known.note))
                     continue
                 if known.request_id is not None and self._is_shared(known.request_id):
                     continue
@@ -170,12 +164,12 @@ class Plan:
                 case Skipped():
                     new.append((row.index, None, "skipped"))
                     self._counters.skipped += 1
-                    self._ended(row.index, None)
+                    self._finished(row.index, None)
                 case Unsendable(error=error, reason=reason):
                     new.append((row.index, None, f"{reason}\n{error}"))
                     self._counters.failed += 1
                     self._counters.failed_by_reason[reason] += 1
-                    self._ended(row.index, False)
+                    self._finished(row.index, False)
         if new:
             items += self._admitted(await self._journal.admit(new), requests)
         return items
@@ -189,13 +183,11 @@ class Plan:
     def _request(self, row: Row) -> ChatRequest | Skipped | Unsendable:
         return self._builder.build(row)
 
-    def _has_end(self, known: Admitted) -> bool:
-        if known.request_id is None:
-            return known.note == SKIPPED or not self._retry_failed
-        return known.state in self._final
+    def _is_finished(self, known: Admitted) -> bool:
+        return is_finished(known, retry_failed=self._retry_failed, since=self._since)
 
-    def _ended(self, row_index: int, usable: bool | None) -> None:
-        """A row has its end without a item: with an answer, without one, or, ``None``, with nothing to ask."""
+    def _finished(self, row_index: int, usable: bool | None) -> None:
+        """Called for a row that needs no item; ``usable`` is ``None`` if its text was empty."""
 
     def _look_up(self, row_index: int) -> Admitted | None:
         while self._next_known is not None and self._next_known.row_index < row_index:
@@ -210,9 +202,9 @@ class Plan:
         for entry in admitted:
             if entry.request_id is None:
                 continue
-            if self._has_end(entry):
-                self._count_found(entry)
-                self._ended(entry.row_index, _usable(entry.state, None))
+            if self._is_finished(entry):
+                self._count_known(entry)
+                self._finished(entry.row_index, _usable(entry.state, None))
             elif not self._is_shared(entry.request_id):
                 yield self._item(*requests[entry.row_index], entry)
 
@@ -221,44 +213,43 @@ class Plan:
         reader = self._builder.reader(row)
         item = WorkItem(request, entry.request_id, reader, entry.attempts, ordinal=entry.ordinal or 0)
         if self._reask is not None and entry.attempts and entry.state is not State.FAILED:
-            final = self._reask.take_up(item, self._journal)
+            final = self._reask.resume(item, self._journal)
             if final is not None:
-                self._over[item.request_id] = final
+                self._finals[item.request_id] = final
         return item
 
     def _is_shared(self, request_id: int) -> bool:
-        """Whether another row's item brings the answer (``--dedupe``); if not, this row's will."""
-        if request_id in self._on_the_way:
+        """Whether an earlier row's item brings the answer (``--dedupe``)."""
+        if not self._dedupe:
+            return False
+        if request_id in self._under_way:
             self._counters.duplicates += 1
             return True
-        self._on_the_way.add(request_id)
+        self._under_way.add(request_id)
         return False
 
     def settled(self, item: WorkItem, answer: Answer, state: State) -> None:
-        """Forgets a item that has its end.
+        """Called with each item that is finished.
 
-        One that is no end to this run stays known, so that no equal row repeats it. And as long as rows of the
-        last pass come, nothing is forgotten: what the journal said of them may be older than this end.
+        A request that was given up stays known, so that no equal row repeats it in this run. As long as rows of the
+        last pass come, all requests stay known: the journal's entries of those rows may be older.
         """
         if state in self._final and self._next_known is None:
-            self._on_the_way.discard(item.request_id)
-
-    def _count_found(self, entry: Admitted) -> None:
-        self._count(Ended(entry.state, None, entry.shared, 1))
+            self._under_way.discard(item.request_id)
 
     def _count_known(self, known: Admitted) -> None:
         reason = None if known.note is None else known.note.partition("\n")[0]
         self._count(Ended(known.state, reason, known.shared, 1))
 
     def _count(self, ended: Ended) -> None:
-        """Counts rows that an earlier run ended."""
+        """Counts rows that an earlier run finished."""
         counters = self._counters
         if ended.state is State.PENDING:
             counters.pending += ended.rows
         elif ended.state is not None and ended.shared:
             counters.duplicates += ended.rows
         elif ended.state is not None:
-            counters.before += ended.rows
+            counters.finished_before += ended.rows
         elif ended.reason == SKIPPED:
             counters.skipped += ended.rows
         else:
@@ -273,7 +264,7 @@ def _usable(state: State | None, note: str | None) -> bool | None:
 def chosen_rows(
     rows: int, *, limit: int | None, sample: int | None, seed: int
 ) -> "range | frozenset[int] | None":
-    """The rows that ``-n`` and ``--sample`` leave, or ``None`` for all of them."""
+    """Returns the rows that ``-n`` and ``--sample`` choose; ``None`` for all of them."""
     if sample is not None:
         among = min(rows, limit) if limit is not None else rows
         return frozenset(random.Random(seed).sample(range(among), min(sample, among)))

@@ -1,7 +1,7 @@
-"""Asking once more for answers that do not validate, also across runs.
+"""Re-asks answers that do not validate, also across runs.
 
-An answer that was received and cannot be used is paid. So a run that dies, or is stopped, before it asked once more
-leaves the row open, and the next one goes on from that answer: it never sends the first request again.
+An invalid answer was paid. So a run that stops before it has re-asked leaves the row open, and the next run goes on
+from that answer: the first request is never sent again.
 """
 
 from collections.abc import Callable
@@ -18,18 +18,18 @@ from batchllm.retry import Disposition, classify
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """An answer of an earlier run that is its row's end: it was not settled, or is not asked for again."""
+    """An answer of an earlier run that finishes its row: it was not recorded, or is not re-asked."""
 
     answer: Answer
     attempt_id: int
 
 
 class ReaskPolicy:
-    """Decides which answers are asked for once more.
+    """Decides which answers are re-asked.
 
     Args:
-        job: Its ``reask`` bounds how often.
-        count: Counts tokens of what is added to a request.
+        job: Its ``reask`` is the limit for a row.
+        count: Counts the tokens that are added to a request.
     """
 
     def __init__(self, job: Job, count: Callable[[str], int]) -> None:
@@ -39,17 +39,17 @@ class ReaskPolicy:
         self._count = count
 
     def request(self, item: WorkItem, answer: Answer) -> ChatRequest | None:
-        """The request that asks once more, or ``None``."""
+        """Returns the request that re-asks, or ``None``."""
         if answer.reason in ASK_AGAIN and item.reasked < self._most:
             return reask(item.request, answer, self._count)
         return None
 
     def leaves_open(self, answer: Answer) -> bool:
-        """Whether an answer found after a crash is for ``take_up`` to judge, when its row comes."""
+        """Whether ``resume`` has to decide about an answer found after a crash, when its row comes."""
         return self._own_readers or (self._most > 0 and answer.reason in ASK_AGAIN)
 
-    def take_up(self, item: WorkItem, journal: Journal) -> Final | None:
-        """Puts a item where the last run left it; returns its end where nothing is left to ask."""
+    def resume(self, item: WorkItem, journal: Journal) -> Final | None:
+        """Sets an item to where the last run stopped; returns its final answer if it is not re-asked."""
         if not (self._most or self._own_readers):
             return None
         answered = [one for one in journal.reader().attempts_of(item.request.row_index) if _is_answer(one)]

@@ -1,4 +1,4 @@
-"""``--reuse``: answers to equal requests, taken over from other jobs' journals instead of paid again."""
+"""``--reuse``: takes answers to equal requests from other jobs' journals instead of paying again."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -7,33 +7,32 @@ from pathlib import Path
 from batchllm.errors import InputError
 from batchllm.journal import Journal, JournalReader, State, Stored
 from batchllm.plan.work_item import WorkItem
+from batchllm.prepare.job_paths import journal_of
 from batchllm.records import Answer
 
 
 class Reuse:
-    """Other jobs' answers.
+    """Takes answers from other jobs.
 
     Args:
-        readers: Their journals; the first that has an answer gives it.
-        journal: The job's own.
+        readers: Their journals; the first one that has an answer is used.
+        journal: The job's own journal.
     """
 
     def __init__(self, readers: Sequence[JournalReader], journal: Journal) -> None:
         self._readers = readers
         self._journal = journal
 
-    async def left(self, items: Sequence[WorkItem]) -> tuple[list[WorkItem], list[tuple[WorkItem, Answer]]]:
-        """Gives items the answers there are.
-
-        An answer that this job would read as a failure is left where it is.
+    async def adopt(self, items: Sequence[WorkItem]) -> tuple[list[WorkItem], list[tuple[WorkItem, Answer]]]:
+        """Adopts the answers that other jobs have; those that this job would read as a failure are ignored.
 
         Returns:
-            The items that still have to be sent, and those that have their end, each with its answer.
+            The items that still have to be sent, and the finished ones, each with its answer.
         """
         left = list(items)
         adopted: list[tuple[WorkItem, Answer]] = []
         for reader in self._readers:
-            found = reader.answers_for(list(dict.fromkeys((t.request.key, t.ordinal) for t in left)))
+            found = reader.answers_for(list(dict.fromkeys((item.request.key, item.ordinal) for item in left)))
             taken: list[tuple[WorkItem, Stored, Answer]] = []
             still: list[WorkItem] = []
             for item in left:
@@ -44,12 +43,12 @@ class Reuse:
                 else:
                     still.append(item)
             if taken:
-                await self._adopt([(item, stored) for item, stored, _ in taken])
+                await self._record([(item, stored) for item, stored, _ in taken])
                 adopted += [(item, answer) for item, _, answer in taken]
             left = still
         return left, adopted
 
-    async def _adopt(self, taken: Sequence[tuple[WorkItem, Stored]]) -> None:
+    async def _record(self, taken: Sequence[tuple[WorkItem, Stored]]) -> None:
         attempt_ids = await self._journal.adopt([(item.request_id, stored) for item, stored in taken])
         for (item, _), attempt_id in zip(taken, attempt_ids, strict=True):
             self._journal.settle(item.request_id, State.ANSWERED, attempt_id, item.earlier)
@@ -57,16 +56,15 @@ class Reuse:
 
 @contextmanager
 def journals_of(outputs: Sequence[Path], own: Path) -> Iterator[list[JournalReader]]:
-    """The journals of other jobs' outputs, open.
+    """Opens the journals of other jobs' outputs.
 
     Raises:
-        InputError: There is none, or it is damaged, or it is the job's own.
+        InputError: A journal does not exist, is damaged, or is the job's own.
     """
     with ExitStack() as stack:
         readers = []
         for output in outputs:
-            beside = output.with_name(output.name + ".journal")
-            path = output if output.name.endswith(".journal") and not beside.exists() else beside
+            path = journal_of(output)
             if path.absolute() == own.absolute():
                 raise InputError(output, "--reuse names this very job; its answers are used anyway")
             readers.append(stack.enter_context(JournalReader.open(path)))

@@ -1,4 +1,4 @@
-"""A row's request on the road, and what the road needs of others for it."""
+"""A row's request within one run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,20 +13,20 @@ from batchllm.records import Answer, ChatRequest, Failure, Response
 
 @dataclass(slots=True, eq=False)
 class WorkItem:
-    """A row's request on its way to an end, within one run.
+    """A row's request within one run.
 
     Attributes:
-        request: What is sent; replaced when an answer is asked for once more.
-        request_id: The journal's name for it.
+        request: What is sent; replaced when the answer is re-asked.
+        request_id: The journal's id of the request.
         reader: Reads its answer.
         earlier: Attempts of earlier runs, for the ``attempts`` column.
         attempts: Attempts of this run that count against ``max_attempts``.
-        possibly_billed: How many of them may have been paid without an answer.
-        reasked: How many times an answer that did not validate was asked for again.
-        sent: Whether it has left at least once.
-        sent_at: When its last attempt left, in the loop's time.
+        possibly_billed: Those of them that may be billed though no answer came.
+        reasked: How many times an invalid answer was re-asked.
+        sent: Whether it was sent at least once.
+        sent_at: When its last attempt was sent, in the loop's time.
         ordinal: Which of several equal requests it is, from 0.
-        reserved: What the budget has set aside for the attempt in flight.
+        reserved: What the budget has reserved for the attempt in flight.
     """
 
     request: ChatRequest
@@ -48,10 +48,10 @@ class WorkItem:
 
 
 class ChatSender(Protocol):
-    """What the road needs of a client."""
+    """A client, as online mode uses it."""
 
     async def send(self, request: ChatRequest) -> Response | Failure:
-        """Sends one request; every outcome is data."""
+        """Sends one request; a failure is returned, not raised."""
 
 
 Settled = Callable[[WorkItem, Answer, State], None]

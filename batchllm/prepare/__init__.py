@@ -1,1 +1,1 @@
-"""A job made ready to run: its paths checked, its input read through once, its request builder built."""
+"""Prepares a job: checks its paths, scans its input, makes its request builder."""

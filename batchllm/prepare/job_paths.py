@@ -1,4 +1,4 @@
-"""Where a job's files lie, and whether they can be written: decided before anything is sent."""
+"""Names a job's files, and checks that they can be written before anything is sent."""
 
 import hashlib
 import json
@@ -20,9 +20,9 @@ class JobPaths:
 
     Attributes:
         output: The file to write; ``None`` is standard output.
-        journal: The truth that the output is a view of.
-        lock: Held for as long as a run lives.
-        journal_lock: Held as well where ``--journal`` names a journal that other outputs could name too.
+        journal: The journal.
+        lock: Held while a run is alive.
+        journal_lock: Held as well if ``--journal`` names a journal, which other outputs could name too.
     """
 
     output: Path | None
@@ -32,10 +32,10 @@ class JobPaths:
 
 
 def job_paths(job: Job) -> JobPaths:
-    """Names the files of a job; for standard output they lie in the user's state folder."""
+    """Returns the files of a job; for standard output they are in the user's state folder."""
     if job.output is not None:
         lock = job.output.with_name(job.output.name + ".lock")
-        usual = job.output.with_name(job.output.name + ".journal")
+        usual = _journal_beside(job.output)
         if job.journal in (None, usual):
             return JobPaths(job.output, usual, lock)
         return JobPaths(job.output, job.journal, lock, job.journal.with_name(job.journal.name + ".lock"))
@@ -47,18 +47,28 @@ def job_paths(job: Job) -> JobPaths:
     return JobPaths(None, journal, journal.with_name(f"{name}.lock"))
 
 
+def journal_of(output: Path) -> Path:
+    """Returns the journal beside an output; the path itself if that is a journal."""
+    beside = _journal_beside(output)
+    return output if output.name.endswith(".journal") and not beside.exists() else beside
+
+
+def _journal_beside(output: Path) -> Path:
+    return output.with_name(output.name + ".journal")
+
+
 def check_output(path: Path, *, written: Mapping[str, Any] | None, force: bool) -> None:
     """Refuses an output that cannot or should not be written.
 
     Args:
         path: The output.
-        written: What the journal says of the output: its ``sha256``, and the digest of what it replaces, because
-            it is written down before the output is put in place.
-        force: Overwrite whatever is there.
+        written: What the journal says of the output: its ``sha256``, and the digest of the file it replaces, since
+            the journal is written before the output is put in place.
+        force: Overwrite any file.
 
     Raises:
-        UsageError: There is something that batchllm did not write, or that was edited since it did.
-        CannotWrite: It is no regular file, or its folder cannot be written.
+        UsageError: batchllm did not write the file, or the file was edited since.
+        CannotWrite: The path is no regular file, or its folder cannot be written.
     """
     _check_folder(path.parent, "another output with -o")
     try:
@@ -95,7 +105,7 @@ def check_summary(path: Path | None) -> None:
 
 
 def known_output(journal: Path) -> dict[str, Any] | None:
-    """What a journal that is about to be put aside knows of the output, for the one that takes its place."""
+    """Returns what a journal that is to be put aside knows of the output, for the new journal."""
     if not journal.exists():
         return None
     try:
@@ -114,6 +124,6 @@ def _check_folder(folder: Path, other: str) -> None:
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Returns the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

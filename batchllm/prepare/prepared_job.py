@@ -1,4 +1,4 @@
-"""Everything that is decided and checked before a run touches the network or the journal."""
+"""Scans the input, and decides and checks everything that needs neither network nor journal."""
 
 import sys
 import tempfile
@@ -19,18 +19,18 @@ from batchllm.template import KNOWN_PARAMETERS, text_column
 
 @dataclass(frozen=True, slots=True)
 class PreparedJob:
-    """A job with its input read through once.
+    """A job with its input scanned.
 
     Attributes:
         job: The job.
-        paths: Where its files lie.
+        paths: Its files.
         source: The input, open for further passes.
-        statistics: What the first pass found.
+        statistics: The result of the scan.
         builder: Makes a row's request.
         reader: Reads a row's answer.
         columns: The columns of the output.
         output_format: Name of the format, such as ``csv``.
-        count: Counts the tokens of a text, exactly where something rests on it.
+        count: Counts the tokens of a text; see ``token_count``.
     """
 
     job: Job
@@ -46,10 +46,10 @@ class PreparedJob:
 
 @contextmanager
 def prepare_job(job: Job, paths: JobPaths) -> Iterator[PreparedJob]:
-    """Reads the input through and decides all that depends on it; standard input is put on disk first.
+    """Scans the input and prepares the job; standard input is copied to disk first.
 
     Raises:
-        InputError: The input cannot be read as what it claims to be.
+        InputError: The input cannot be read in its format.
         UsageError: A column, a placeholder or an option does not fit the input.
     """
     with _input_of(job) as (path, name):
@@ -60,7 +60,7 @@ def prepare_job(job: Job, paths: JobPaths) -> Iterator[PreparedJob]:
 
 
 def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStatistics) -> PreparedJob:
-    """Decides everything that follows from the job and what the first pass over its input found."""
+    """Prepares a job whose input is scanned."""
     _check_conversation(job, statistics)
     count = token_count(job)
     # An empty JSONL file names no column; nothing will be asked, so any name will do.
@@ -81,19 +81,18 @@ def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStat
 
 
 def token_count(job: Job) -> Callable[[str], int]:
-    """What counts the prompts of a job: exactly where a limit or a budget rests on it, an estimate elsewhere.
+    """Returns a token counter for a job: exact if a limit or a budget depends on it, otherwise an estimate.
 
-    The estimate costs next to nothing; a vocabulary takes half a second to load, and longer for each row than
-    all else that is done for it.
+    An exact count takes longer than everything else that is done for a row.
     """
-    rests_on_it = (job.pace.tokens_per_minute, job.max_total_tokens, job.max_cost)
-    if any(setting is not None for setting in rests_on_it):
+    depends_on_it = (job.pace.tokens_per_minute, job.max_total_tokens, job.max_cost)
+    if any(setting is not None for setting in depends_on_it):
         return tokens.counter(job.endpoint.model)
     return tokens.estimate
 
 
 def _check_conversation(job: Job, statistics: InputStatistics) -> None:
-    """Refuses conversations that cannot be held as they are asked for.
+    """Refuses options that a conversation cannot have.
 
     Raises:
         UsageError: There is no such column, or rows would be sent without the turns before them.

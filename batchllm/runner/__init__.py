@@ -1,7 +1,6 @@
-"""The runner: one page (``run``) that shows the whole run, and the steps it is made of.
+"""One run of a job: ``run`` shows it on one page, from the job to its output file.
 
-``plan`` turns rows into items, ``online`` brings them to their end, ``export`` writes the output. What looks at a job
-from outside is in ``views``.
+``resume`` opens the journal, ``output`` writes the output, ``summary`` has the numbers, ``display`` the progress.
 """
 
 from batchllm.budget.estimate import Forecast

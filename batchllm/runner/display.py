@@ -1,11 +1,11 @@
-"""What is shown of a run while it goes on, a few times a second."""
+"""Shows the progress of a run, a few times a second."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 
-from batchllm.budget.account import Money
+from batchllm.budget.account import Account
 from batchllm.counters import RunCounters
 from batchllm.journal import Journal
 from batchllm.limiter import Limiter
@@ -23,12 +23,11 @@ async def shown(
     endpoint: str,
     progress: Progress,
     counters: RunCounters,
-    money: Money,
+    account: Account,
     journal: Journal,
 ) -> AsyncIterator[None]:
     """Shows the run inside the ``with`` block, and keeps what it learns about pace and prices for the next one."""
     loop = asyncio.get_running_loop()
-
     events = Events(endpoint)
 
     def show(*, tell: bool = True) -> None:
@@ -37,15 +36,14 @@ async def shown(
         line = events.line(view, now, wall, counters.last_refusal) if tell else None
         if line is not None:
             progress.tell(line)
-        waits = bar_words(view, now, wall, counters.last_refusal)
         progress.show(
-            counters.ended,
+            counters.finished,
             counters.failed + counters.unanswered,
             counters.tokens,
-            money.note(counters),
-            waits,
+            account.to_text(counters),
+            bar_words(view, now, wall, counters.last_refusal),
         )
-        money.keep(journal, view)
+        account.keep(journal, view)
 
     async def tick() -> None:
         while True:

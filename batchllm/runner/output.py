@@ -1,5 +1,6 @@
-"""Source and journal become the output: a view that can be made again at any time."""
+"""Writes the output from source and journal; it can be written again at any time."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -7,18 +8,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from batchllm.budget.costs import Costs, Totals
+from batchllm.budget.costs import CostTotals, RowCosts
 from batchllm.formats import SUFFIXES, Outcome, OutputStatistics, format_of, write_output
-from batchllm.journal import JournalReader
+from batchllm.journal import Journal, JournalReader
 from batchllm.plan.outcomes import outcomes, readers
+from batchllm.prepare.job_paths import digest_of
 from batchllm.prepare.prepared_job import PreparedJob
 
 SAMPLES = 3
 
 
 @dataclass(slots=True)
-class Figures:
-    """What an export counted, row by row."""
+class OutputCounts:
+    """Counts of the rows in an output.
+
+    Attributes:
+        rows: All rows.
+        answered, skipped, failed: Rows with an answer, with an empty text, with an ``error``.
+        failed_by_reason: The failed rows by reason.
+        finish_reasons: The answers, those of failed rows included, by what the endpoint said.
+        samples: The first answers.
+        costs: What the answers cost.
+    """
 
     rows: int = 0
     answered: int = 0
@@ -27,7 +38,7 @@ class Figures:
     failed_by_reason: Counter[str] = field(default_factory=Counter)
     finish_reasons: Counter[str] = field(default_factory=Counter)
     samples: list[dict[str, Any]] = field(default_factory=list)
-    money: Totals = field(default_factory=lambda: Totals(None))
+    costs: CostTotals = field(default_factory=lambda: CostTotals(None))
 
     def count(self, outcome: Outcome) -> None:
         """Counts a row."""
@@ -46,28 +57,31 @@ class Figures:
             if len(self.samples) < SAMPLES:
                 self.samples.append(dict(answer.columns))
 
-    def as_json(self) -> dict[str, Any]:
-        """What the journal keeps."""
-        return {**{name: getattr(self, name) for name in Figures.__slots__}, "money": self.money.as_json()}
+    def to_json(self) -> dict[str, Any]:
+        """Returns the form that the journal keeps."""
+        return {
+            **{name: getattr(self, name) for name in OutputCounts.__slots__},
+            "costs": self.costs.to_json(),
+        }
 
     @classmethod
-    def from_json(cls, kept: dict[str, Any]) -> "Figures":
-        """What ``as_json`` gave."""
-        return cls(**{**kept, "money": Totals.from_json(kept["money"])})
+    def from_json(cls, kept: dict[str, Any]) -> "OutputCounts":
+        """Restores what ``to_json`` returned."""
+        return cls(**{**kept, "costs": CostTotals.from_json(kept["costs"])})
 
 
-class Export:
-    """The rows that have their end beside what they got, on their way to the output.
+class OutputWriter:
+    """Writes the finished rows, each beside its outcome.
 
     Args:
         prepared: The job and its input.
-        journal: Gives a view of what the rows got, as it is by then.
-        path: Where to; ``None`` is standard output.
+        journal: Opens a view of the journal.
+        path: The file to write; ``None`` is standard output.
         chosen: The only rows to write, ``None`` for all.
-        partial: Rows without an end are left out; otherwise there are none.
+        partial: Leave out unfinished rows; otherwise every row has to be finished.
 
     Attributes:
-        figures: What was counted of the rows so far.
+        counts: The rows written so far.
     """
 
     def __init__(
@@ -84,23 +98,23 @@ class Export:
         self._path = path
         self._chosen = chosen
         self._partial = partial or chosen is not None
-        self.figures = Figures()
+        self.counts = OutputCounts()
 
     def write(
-        self, announce: Callable[[str, Figures], None] = lambda sha256, figures: None
+        self, announce: Callable[[str, OutputCounts], None] = lambda sha256, counts: None
     ) -> OutputStatistics:
-        """Writes them.
+        """Writes the output.
 
         Args:
-            announce: Told the hash of the whole output, and what is in it, before it is put in place.
+            announce: Called with the output's SHA-256 and its counts before the output is put in place.
 
         Raises:
-            InputError: The input changed since the job planned it.
+            InputError: The input changed since it was scanned.
             CannotWrite, StorageFailure: The output cannot be written.
         """
         journal = self._journal()
-        costs = Costs(self._prepared, journal)
-        self.figures.money = costs.totals
+        costs = RowCosts(self._prepared, journal)
+        self.counts.costs = costs.totals
         with closing(journal.outcomes()) as entries:
             return write_output(
                 self._prepared.source,
@@ -110,22 +124,13 @@ class Export:
                 output_format=_format_at(self._path, self._prepared.output_format),
                 partial=self._partial,
                 expected_sha256=self._prepared.statistics.sha256,
-                announce=lambda sha256: announce(sha256, self.figures),
+                announce=lambda sha256: announce(sha256, self.counts),
             )
 
     def _counted(self, found: Iterable[Outcome]) -> Iterator[Outcome]:
         for outcome in found:
-            self.figures.count(outcome)
+            self.counts.count(outcome)
             yield outcome
-
-
-def view_of(prepared: PreparedJob) -> dict[str, Any]:
-    """What shapes the output beside the answers: where it is equal, an output need not be written again."""
-    return {
-        "columns": [list(prepared.columns.order), list(map(list, prepared.columns.fields))],
-        "format": prepared.output_format,
-        "source": prepared.statistics.sha256,
-    }
 
 
 def _format_at(path: Path | None, usual: str) -> str:
@@ -137,3 +142,40 @@ def read_options(prepared: PreparedJob, path: Path | None) -> dict[str, str]:
     if path is None or prepared.output_format != prepared.source.kind:
         return {}
     return prepared.source.kept_options(path.suffix.lower())
+
+
+def write_if_changed(
+    prepared: PreparedJob,
+    journal: Journal,
+    *,
+    chosen: "range | frozenset[int] | None",
+    prices: list[Any],
+    changed: bool,
+) -> OutputCounts:
+    """Writes the output of a finished run, unless the existing file is already up to date.
+
+    The journal knows an output before it is in place, so a run that dies in between recognizes its own output.
+
+    Args:
+        prepared: The job and its input.
+        journal: The job's journal; keeps what is known of the output.
+        chosen: The only rows to write, ``None`` for all.
+        prices: What costs depend on: ``Pricing.identity``.
+        changed: The run has new answers.
+    """
+    output = prepared.paths.output
+    columns = [list(prepared.columns.order), list(map(list, prepared.columns.fields))]
+    view = json.dumps([columns, prepared.output_format, prepared.statistics.sha256, str(chosen), prices])
+    last: dict[str, Any] = journal.get("output") or {}
+    existing = digest_of(output) if output is not None and output.exists() else None
+    if existing is not None and not changed and (last.get("view"), last.get("sha256")) == (view, existing):
+        return OutputCounts.from_json(last["counts"])
+
+    def announce(sha256: str, counts: OutputCounts) -> None:
+        if output is not None:
+            facts = {"sha256": sha256, "replaces": existing, "view": view, "counts": counts.to_json()}
+            journal.put_now("output", facts)
+
+    writer = OutputWriter(prepared, journal.reader, path=output, chosen=chosen)
+    writer.write(announce)
+    return writer.counts

@@ -1,23 +1,28 @@
-"""Opening a job's journal, and going on where the last run of the job stopped."""
+"""Opens a job's journal and resumes the job where its last run stopped."""
 
 import hashlib
 import json
 
 from batchllm import __version__
+from batchllm.errors import UsageError
+from batchllm.job import Job
 from batchllm.journal import Journal, PlanRecord, State, check_space, set_aside
+from batchllm.plan.finished import FinishedRequests, pages
 from batchllm.plan.reask import ReaskPolicy
 from batchllm.prepare.job_paths import check_output, check_summary, known_output
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prepare.saved_job import saved
+from batchllm.records import ChatRequest
 from batchllm.retry import Disposition, classify
-from batchllm.runner.guard import check_unchanged
 
 BYTES_PER_ROW = 4_000
 """Room that a row is expected to need in journal and output together, at most, beside its own bytes."""
 
+_PAGE = 256
+
 
 def open_journal(prepared: PreparedJob, *, rows: int, chosen: "range | frozenset[int] | None") -> Journal:
-    """Opens the journal once the output is known to be ours and there is room for both.
+    """Opens the journal, after checking that the output is this job's and that the disk has room for both.
 
     Args:
         prepared: The job and its input.
@@ -25,9 +30,9 @@ def open_journal(prepared: PreparedJob, *, rows: int, chosen: "range | frozenset
         chosen: The only rows wanted, ``None`` for all.
 
     Raises:
-        UsageError: The output is not ours, or the job was changed and rows would be paid again.
-        CannotWrite: A file cannot be written, or there is no room.
-        InputError: The journal is damaged, or is none.
+        UsageError: The output is another job's, or the job was changed and rows would be paid again.
+        CannotWrite: A file cannot be written, or the disk is full.
+        InputError: The journal is damaged, or is no journal.
     """
     job, paths = prepared.job, prepared.paths
     check_space(paths.journal.parent, prepared.statistics.bytes + rows * BYTES_PER_ROW)
@@ -41,15 +46,56 @@ def open_journal(prepared: PreparedJob, *, rows: int, chosen: "range | frozenset
             journal.put_now("output", output)
         if paths.output is not None:
             check_output(paths.output, written=journal.get("output"), force=job.force)
-        check_unchanged(prepared, journal, chosen)
+        if chosen is None:
+            check_unchanged(prepared, journal)
     except BaseException:
         journal.close()
         raise
     return journal
 
 
-def begin(prepared: PreparedJob, journal: Journal, reask: ReaskPolicy) -> PlanRecord:
-    """Continues the last pass over the input where it was the same, and settles what a crash left open."""
+def check_unchanged(prepared: PreparedJob, journal: Journal) -> None:
+    """Refuses a job that was changed after answers were paid, unless the user agrees to pay again.
+
+    ``--accept-change`` agrees, and so does a budget.
+
+    Raises:
+        UsageError: Rows that have an answer would be paid again; the message says how many, and what changed.
+    """
+    before, now = journal.get("fingerprint"), prepared.job.fingerprint()
+    if before is None or before == now or _agrees_to_pay(prepared.job):
+        return
+    answered = journal.count_answered()
+    if not answered:
+        return
+    again = min(answered, _count_unanswered(prepared, journal))
+    if again:
+        changed = ", ".join(sorted(name for name in now if now[name] != before.get(name)))
+        raise UsageError(
+            f"{changed} changed since this job began: {again:,} rows that have an answer would be paid again; "
+            "agree with --accept-change, or write to another output with -o"
+        )
+
+
+def _agrees_to_pay(job: Job) -> bool:
+    bounds = (job.max_cost, job.max_requests, job.max_total_tokens)
+    return job.accept_change or any(bound is not None for bound in bounds)
+
+
+def _count_unanswered(prepared: PreparedJob, journal: Journal) -> int:
+    """Counts the rows whose request, as the job is now, has no answer and is in no batch."""
+    answered = {State.ANSWERED, State.PENDING}
+    lookup = FinishedRequests([(journal.reader(), answered)], dedupe=prepared.job.dedupe)
+    built = map(prepared.builder.build, prepared.source.rows())
+    requests = (request for request in built if isinstance(request, ChatRequest))
+    return sum(not known.finished for page in pages(requests, _PAGE) for known in lookup.look_up(page))
+
+
+def resume(prepared: PreparedJob, journal: Journal, reask: ReaskPolicy) -> PlanRecord:
+    """Continues the last pass over the input if input and job are the same.
+
+    A reply that a dead run saved without recording its outcome is classified and recorded.
+    """
     fingerprint = prepared.job.fingerprint()
     subject = json.dumps(
         [prepared.statistics.sha256, fingerprint, prepared.statistics.columns], sort_keys=True

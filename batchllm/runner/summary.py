@@ -1,17 +1,17 @@
-"""What a run hands back: where the output lies and the figures of the summary."""
+"""The result of a run, and its summary."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchllm.budget.costs import Totals
-from batchllm.budget.pricing import plus
+from batchllm.budget.costs import plus
 from batchllm.counters import RunCounters
 from batchllm.errors import CannotWrite, ExitStatus
 from batchllm.formats import open_source
+from batchllm.runner.output import OutputCounts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,32 +19,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """A run in figures; ``None`` is unknown. This is also the JSON of ``--summary``.
+    """A run in numbers; ``None`` is unknown. This is also the JSON of ``--summary``.
 
     Attributes:
         rows: Rows of the job.
-        answered, skipped, failed: How many of them have an answer, an empty text, an ``error``.
-        failed_by_reason: The failed ones, by reason.
-        finish_reasons: The answers, those of failed rows too, by what the endpoint said.
+        answered, skipped, failed: Rows with an answer, with an empty text, with an ``error``.
+        failed_by_reason: The failed rows by reason.
+        finish_reasons: The answers, those of failed rows included, by what the endpoint said.
         requests: Requests that this run sent, each counted once.
-        attempts: Attempts that this run made.
-        found: Answers that earlier runs had paid.
-        possibly_billed_twice: Attempts that may be on the bill without an answer: of this run by a timeout or a
-            broken connection, of runs that died by what was in flight.
+        attempts: Requests that this run sent, each attempt counted.
+        answered_before: Answers that earlier runs, or other jobs (``--reuse``), had paid.
+        possibly_billed_twice: Attempts that may be billed though no answer came: those of this run that timed out
+            or lost the connection, and those in flight when an earlier run died.
         prompt_tokens, completion_tokens, total_tokens: What this run paid.
         cost: US dollars that the answers of this run cost.
-        saved_by_journal: What the answers cost that earlier runs, or other jobs (``--reuse``), had paid.
-        equal_rows: Rows whose request equals an earlier row's.
-        equal_rows_cost: What the answers to those cost, each being paid for itself.
-        shared_rows: Those of them that share its answer (``--dedupe``).
-        saved_by_equal_rows: What they would have cost.
-        refusals: Attempts refused for a limit.
+        saved_by_journal: US dollars that those answers cost.
+        duplicate_rows: Rows whose request equals an earlier row's.
+        duplicate_rows_cost: US dollars for the answers to those that were paid again.
+        deduplicated_rows: Those of them that share its answer (``--dedupe``).
+        saved_by_dedupe: US dollars that sharing saved.
+        rate_limited: Attempts refused for a rate limit.
         retries: Attempts that were tried again, by reason.
         truncated: Texts that this run cut to ``--max-input-tokens``.
-        seconds: How long the run took.
-        requests_per_minute, tokens_per_minute: The pace of this run's single requests, each try counted, from the
-            first that left to the last; ``None`` in batch mode, and where that took less than a second.
-        exit_status: What the process ends with.
+        seconds: The duration of the run.
+        requests_per_minute, tokens_per_minute: The rate of this run's single requests, each attempt counted, from
+            the first that was sent to the last; ``None`` in batch mode, and if that took less than a second.
+        exit_status: The exit status of the process.
     """
 
     rows: int
@@ -55,18 +55,18 @@ class Summary:
     finish_reasons: Mapping[str, int] = field(default_factory=dict)
     requests: int = 0
     attempts: int = 0
-    found: int = 0
+    answered_before: int = 0
     possibly_billed_twice: int = 0
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
     cost: Decimal | None = None
     saved_by_journal: Decimal | None = None
-    equal_rows: int | None = None
-    equal_rows_cost: Decimal | None = None
-    shared_rows: int | None = None
-    saved_by_equal_rows: Decimal | None = None
-    refusals: int = 0
+    duplicate_rows: int | None = None
+    duplicate_rows_cost: Decimal | None = None
+    deduplicated_rows: int | None = None
+    saved_by_dedupe: Decimal | None = None
+    rate_limited: int = 0
     retries: Mapping[str, int] = field(default_factory=dict)
     truncated: int = 0
     seconds: float = 0.0
@@ -75,7 +75,7 @@ class Summary:
     exit_status: int = 0
 
     def write(self, path: Path) -> None:
-        """Writes the figures as one JSON object; where ``path`` ends in ``.jsonl``, appends a line.
+        """Writes one JSON object; if ``path`` ends in ``.jsonl``, appends it as a line.
 
         Raises:
             CannotWrite: The file cannot be written.
@@ -97,11 +97,11 @@ class Result:
     """A finished run.
 
     Attributes:
-        output: The file that was written; ``None`` where it went to standard output.
-        summary: The figures.
-        possibly_billed_rows: Rows (from 1) whose requests a dead run may have paid without an answer.
-        samples: Up to three answers, for a look with ``-n`` and ``--sample``.
-        pace: The pace that was held, in words; empty where there is none.
+        output: The file that was written; ``None`` is standard output.
+        summary: The run in numbers.
+        possibly_billed_rows: Rows, from 1, that a dead run possibly paid without an answer.
+        samples: Up to three answers, with ``-n`` and ``--sample``.
+        pace: The rate of the requests as text; empty if there is none.
         read_options: Options of ``open_source`` that the output is read with.
     """
 
@@ -114,11 +114,11 @@ class Result:
 
     @property
     def exit_status(self) -> int:
-        """0 where every row that was sent has an answer, 1 where some have not."""
+        """0 if every row that was sent has an answer, 1 if some failed."""
         return self.summary.exit_status
 
     def frame(self) -> "pd.DataFrame":
-        """The output as a DataFrame: cells as they stand in the file, nothing guessed but the figures' types.
+        """Returns the output as a DataFrame; cells of a CSV file stay text.
 
         Raises:
             ValueError: The output went to standard output.
@@ -133,38 +133,38 @@ class Result:
 
 
 def exit_status_of(failed: int, sent: int, allow_failed: float) -> ExitStatus:
-    """0 where no row failed, or a smaller share than ``allow_failed`` of those that were sent."""
+    """Returns 0 if no row failed, or at most the share ``allow_failed`` of those that were sent."""
     if failed == 0 or (allow_failed and failed <= allow_failed * sent):
         return ExitStatus.OK
     return ExitStatus.SOME_FAILED
 
 
 def summary_of(counters: RunCounters, *, orphans: int, seconds: float, status: int) -> Summary:
-    """The figures of a run as its counters has them: all there is where it is stopped on the way.
+    """Returns the summary of a run by its counters alone: all there is if it is stopped.
 
     Args:
         counters: What the run counted.
-        orphans: Attempts of dead runs that may be on the bill, found by this one.
-        seconds: How long it took.
-        status: What the process ends with.
+        orphans: Attempts in flight when an earlier run died, found by this one.
+        seconds: The duration of the run.
+        status: The exit status of the process.
     """
-    requests_per_minute, tokens_per_minute = counters.held.per_minute() or (None, None)
+    requests_per_minute, tokens_per_minute = counters.send_rate.per_minute() or (None, None)
     return Summary(
         rows=counters.rows,
-        answered=counters.answered + counters.before + counters.reused,
+        answered=counters.answered + counters.finished_before + counters.reused,
         skipped=counters.skipped,
         failed=counters.failed + counters.unanswered,
         failed_by_reason=dict(counters.failed_by_reason),
         finish_reasons=dict(counters.finish_reasons),
         requests=counters.requests,
         attempts=counters.attempts,
-        found=counters.before + counters.reused,
+        answered_before=counters.finished_before + counters.reused,
         possibly_billed_twice=counters.possibly_billed + orphans,
         prompt_tokens=counters.prompt_tokens,
         completion_tokens=counters.completion_tokens,
         total_tokens=counters.tokens,
         cost=counters.cost,
-        refusals=counters.refusals,
+        rate_limited=counters.refusals,
         retries=dict(counters.retries),
         truncated=counters.truncated,
         seconds=round(seconds, 3),
@@ -174,28 +174,35 @@ def summary_of(counters: RunCounters, *, orphans: int, seconds: float, status: i
     )
 
 
-def pace_words(summary: Summary) -> str:
-    """The pace that was held, for the summary; empty where there is none."""
-    paces = ((summary.requests_per_minute, "requests"), (summary.tokens_per_minute, "tokens"))
-    return ", ".join(
-        f"{pace:,.0f} {name}/min" if pace >= 10 else f"{pace:.1f} {name}/min"
-        for pace, name in paces
-        if pace is not None
+def with_output(summary: Summary, counts: OutputCounts, final_cost: Decimal | None) -> Summary:
+    """Completes the summary of a finished run with what its output holds.
+
+    Args:
+        summary: The run by its counters.
+        counts: The rows of the output.
+        final_cost: What this run paid for answers that rows keep; ``None`` is unknown.
+    """
+    return replace(
+        summary,
+        rows=counts.rows,
+        answered=counts.answered,
+        skipped=counts.skipped,
+        failed=counts.failed,
+        failed_by_reason=dict(counts.failed_by_reason),
+        finish_reasons=dict(counts.finish_reasons),
+        saved_by_journal=plus(counts.costs.answers, None if final_cost is None else -final_cost),
+        duplicate_rows=counts.costs.duplicate_rows,
+        duplicate_rows_cost=counts.costs.equal,
+        deduplicated_rows=counts.costs.deduplicated_rows,
+        saved_by_dedupe=counts.costs.shared,
     )
 
 
-def money_of(totals: Totals, counters: RunCounters) -> dict[str, Any]:
-    """What a summary says about money that was not spent in this run, and about equal rows.
-
-    Args:
-        totals: Sums over the rows of the output.
-        counters: What this run counted.
-    """
-    paid = None if counters.final_cost is None else -counters.final_cost
-    return {
-        "saved_by_journal": plus(totals.answers, paid),
-        "equal_rows": totals.equal_rows,
-        "equal_rows_cost": totals.equal,
-        "shared_rows": totals.shared_rows,
-        "saved_by_equal_rows": totals.shared,
-    }
+def rate_text(summary: Summary) -> str:
+    """Says the rate of the requests; empty if there is none."""
+    rates = ((summary.requests_per_minute, "requests"), (summary.tokens_per_minute, "tokens"))
+    return ", ".join(
+        f"{rate:,.0f} {name}/min" if rate >= 10 else f"{rate:.1f} {name}/min"
+        for rate, name in rates
+        if rate is not None
+    )
