@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from batchllm.journal import SKIPPED, Admitted, Journal, JournalReader, State
+from batchllm.journal import SKIPPED, AdmittedRow, Journal, JournalReader, State
 from batchllm.plan.finished import BROKEN, FinishedRequests, KnownRequest, final_states, is_finished, pages
 from batchllm.records import ChatRequest
 from tests.journal_jobs import admit, key_of, response, save
 
 
-def sent(state: State, attempt_id: int | None = 7) -> Admitted:
-    return Admitted(0, 1, 0, state, 1, attempt_id, None, False)
+def sent(state: State, attempt_id: int | None = 7) -> AdmittedRow:
+    return AdmittedRow(0, 1, 0, state, 1, attempt_id, None, False)
 
 
-def unsent(note: str) -> Admitted:
-    return Admitted(0, None, None, None, 0, None, note, False)
+def unsent(note: str) -> AdmittedRow:
+    return AdmittedRow(0, None, None, None, 0, None, note, False)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def unsent(note: str) -> Admitted:
     ],
 )
 def test_a_row_is_finished_by_its_state_or_its_note(
-    row: Admitted, finished: bool, finished_when_retrying: bool
+    row: AdmittedRow, finished: bool, finished_when_retrying: bool
 ) -> None:
     assert is_finished(row, retry_failed=False) is finished
     assert is_finished(row, retry_failed=True) is finished_when_retrying
@@ -50,7 +50,7 @@ def test_a_row_is_finished_by_its_state_or_its_note(
         (sent(State.OPEN, 7), False),
     ],
 )
-def test_in_a_batch_session_a_row_that_was_given_up_in_it_is_finished(row: Admitted, finished: bool) -> None:
+def test_in_a_batch_session_a_row_that_was_given_up_in_it_is_finished(row: AdmittedRow, finished: bool) -> None:
     assert is_finished(row, retry_failed=True, since=5) is finished
 
 
@@ -67,7 +67,7 @@ def answered_once(path: Path, *, dedupe: bool) -> None:
             rows = await admit(journal, ["a", "a", "b"])
             (attempt_id,) = await journal.intend([(rows[0].request_id or 0, None)])
             await save(journal, attempt_id, response(b"A"))
-            journal.settle(rows[0].request_id or 0, State.ANSWERED, attempt_id, 1)
+            journal.record_outcome(rows[0].request_id or 0, State.ANSWERED, attempt_id, 1)
             await journal.flush()
 
     asyncio.run(write())

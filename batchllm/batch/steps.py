@@ -176,7 +176,7 @@ class Steps:
         remote = await retry_call(lambda: api.find(batch.name, batch.file_id))
         if remote is not None:
             return self._record(batch, remote)
-        if 0 <= self._clock() - batch.moved_at < self._unknown_s:
+        if 0 <= self._clock() - batch.state_changed_at < self._unknown_s:
             return batch
         return self._store.update(batch, state=BatchState.UPLOADED)
 
@@ -184,7 +184,7 @@ class Steps:
         """Returns the id of the batch's file at the endpoint; an incomplete file is deleted."""
         api = await self._api()
         try:
-            found = await retry_call(lambda: api.find_file(batch.filename, batch.made_at))
+            found = await retry_call(lambda: api.find_file(batch.filename, batch.prepared_at))
             if found is None:
                 return None
             file_id, size = found
@@ -203,7 +203,7 @@ class Steps:
             **({} if state is batch.state else {"state": state}),
             remote_id=remote.id,
             status=remote.status,
-            seen_at=self._clock(),
+            last_polled_at=self._clock(),
             total=remote.total,
             completed=remote.completed,
             failed=remote.failed,

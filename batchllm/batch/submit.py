@@ -254,7 +254,7 @@ class BatchSubmitter:
             self._meter.release(item.request, reserved, _NOT_SENT)
         except RequestTooLarge as error:
             self._meter.release(item.request, reserved, _NOT_SENT)
-            self._journal.settle(item.request_id, State.FAILED, None, item.earlier)
+            self._journal.record_outcome(item.request_id, State.FAILED, None, item.earlier)
             self._counters.count_finished(Answer(error=str(error), reason="too_large"))
         return None
 

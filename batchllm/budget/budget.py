@@ -26,7 +26,7 @@ from batchllm.answer import Reader
 from batchllm.budget.costs import BatchShares, Pricing
 from batchllm.budget.usage import UpperBound, UsageEstimator, counted_upper_bound, upper_bound
 from batchllm.journal import JournalReader
-from batchllm.journal.bill import count_sent, paid_attempts
+from batchllm.journal.bill import count_sent, billed_attempts
 from batchllm.records import ChatRequest, Failure, Paid, Response, Usage
 from batchllm.template import AnswerSpec
 
@@ -263,7 +263,7 @@ def spent_before(reader: JournalReader, limits: BudgetLimits, pricing: Pricing) 
     )
     shares = BatchShares(reader.batches(), pricing.batch_share)
     tokens, cost = 0, Decimal(0)
-    for attempt in paid_attempts(reader):
+    for attempt in billed_attempts(reader):
         answer = None if attempt.body is None else _USAGE.read(200, attempt.body)
         usage = Usage() if answer is None else answer.usage
         if attempt.status is None:

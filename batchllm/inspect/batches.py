@@ -38,8 +38,8 @@ class BatchLine:
         counts = f"{done} of {batch.requests:,} done"
         if batch.failed:
             counts += f", {batch.failed:,} failed"
-        seen = f", seen {local_time(batch.seen_at)}" if batch.seen_at else ""
-        made = f"made {local_time(batch.made_at)}{seen}"
+        seen = f", seen {local_time(batch.last_polled_at)}" if batch.last_polled_at else ""
+        made = f"made {local_time(batch.prepared_at)}{seen}"
         return (
             f"{self.output}: {batch.remote_id or batch.name} {_state(batch)}, {counts}, {batch.model}, {made}"
         )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from batchllm.errors import InputError, NotNow
 from batchllm.inspect.job import open_job
-from batchllm.journal import JobLock, JournalReader, note
+from batchllm.journal import JobLock, JournalReader, store_value
 from batchllm.prepare.job_paths import JobPaths, check_output, digest_of
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.runner.output import OutputWriter
@@ -41,7 +41,7 @@ def _record_output(paths: JobPaths, sha256: str, counts: object) -> None:
     existing = digest_of(output) if output is not None and output.exists() else None
     try:
         with JobLock(paths.lock):
-            note(paths.journal, "output", {"sha256": sha256, "replaces": existing})
+            store_value(paths.journal, "output", {"sha256": sha256, "replaces": existing})
     except NotNow:
         return
 

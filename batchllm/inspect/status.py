@@ -9,8 +9,8 @@ from typing import Any
 from batchllm.budget.estimate import MEAN_REQUEST, SEEN_PACE, Forecast, forecast_left
 from batchllm.budget.usage import LEARNED, UsageEstimator
 from batchllm.inspect.job import open_job
-from batchllm.journal import Counts, JournalReader
-from batchllm.journal.bill import marked_rows
+from batchllm.journal import RowCounts, JournalReader
+from batchllm.journal.bill import repeated_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Status:
 
     output: str | None
     rows: int | None
-    counts: Counts
+    counts: RowCounts
     running: bool
     finished: bool
     attempts: int
@@ -63,7 +63,7 @@ class Status:
         return "\n".join(lines)
 
 
-def rows_left(rows: int | None, counts: Counts) -> int | None:
+def rows_left(rows: int | None, counts: RowCounts) -> int | None:
     """Counts unfinished rows; returns ``None`` if the rows are not known."""
     ended = counts.answered + counts.failed + counts.skipped + counts.unsendable
     return None if rows is None else max(0, rows - ended)
@@ -98,7 +98,7 @@ def job_status(output: Path) -> Status:
             replace(
                 forecast,
                 answered=counts.answered + counts.failed,
-                duplicate_rows=sum(mark.equal or mark.shared for mark in marked_rows(reader)),
+                duplicate_rows=sum(mark.equal or mark.shares_request for mark in repeated_rows(reader)),
                 skipped=counts.skipped,
             ),
         )

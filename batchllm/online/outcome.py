@@ -133,7 +133,7 @@ class OutcomeHandler:
         self.settled(item, answer, state)
 
     def _close(self, item: WorkItem, answer: Answer, state: State, attempt_id: int | None) -> None:
-        self.journal.settle(item.request_id, state, attempt_id, item.earlier + item.attempts)
+        self.journal.record_outcome(item.request_id, state, attempt_id, item.earlier + item.attempts)
         if state is State.UNANSWERED:
             self.counters.unanswered += 1
             self.counters.failed_by_reason[answer.reason or "unknown"] += 1

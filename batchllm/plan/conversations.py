@@ -21,7 +21,7 @@ from itertools import islice
 from typing import Any
 
 from batchllm.counters import RunCounters
-from batchllm.journal import Admitted, Ended, Journal, JournalReader, State
+from batchllm.journal import AdmittedRow, FinishedRows, Journal, JournalReader, State
 from batchllm.plan.finished import BROKEN, final_states
 from batchllm.plan.outcomes import answer_of
 from batchllm.plan.plan import BATCH, FIRST_BATCH, Plan
@@ -67,7 +67,7 @@ class Turn:
     """A row, its conversation (``None`` if it stands alone), and what the journal knows of it."""
 
     row: Row
-    known: Admitted | None
+    known: AdmittedRow | None
     conversation: Conversation | None
     asked: Messages = field(default_factory=list)
 
@@ -160,7 +160,7 @@ class ConversationPlan(Plan):
             del self._open[conversation.name]
         self._changed.set()
 
-    def _look_up(self, row_index: int) -> Admitted | None:
+    def _look_up(self, row_index: int) -> AdmittedRow | None:
         return self._now[row_index].known
 
     def _build(self, row: Row) -> ChatRequest | Skipped | Unsendable:
@@ -218,9 +218,9 @@ def plan_of(
     A pass that an earlier run began goes on at the first unfinished row, without reading those before.
     """
     source, job = prepared.source, prepared.job
-    passed: list[Ended] = []
+    passed: list[FinishedRows] = []
     if continued and chosen is None and job.conversation is None:
-        passed = journal.reader().ended(final_states(job.retry_failed), notes=not job.retry_failed)
+        passed = journal.reader().finished_rows(final_states(job.retry_failed), unsendable=not job.retry_failed)
     start = sum(ended.rows for ended in passed)
     settings: dict[str, Any] = {
         "known": journal.planned(start) if continued else iter(()), "counters": counters, "chosen": chosen,

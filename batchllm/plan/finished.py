@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
-from batchllm.journal import SKIPPED, Admitted, JournalReader, State
+from batchllm.journal import SKIPPED, AdmittedRow, JournalReader, State
 from batchllm.journal.bill import states_of
 from batchllm.records import ChatRequest
 
@@ -22,7 +22,7 @@ def final_states(retry_failed: bool) -> tuple[State, ...]:
     return kept if retry_failed else (*kept, State.FAILED)
 
 
-def is_finished(row: Admitted, *, retry_failed: bool, since: int | None = None) -> bool:
+def is_finished(row: AdmittedRow, *, retry_failed: bool, since: int | None = None) -> bool:
     """Decides whether a row needs no request in this run.
 
     Args:
@@ -32,7 +32,7 @@ def is_finished(row: Admitted, *, retry_failed: bool, since: int | None = None) 
             sent again in this session.
     """
     if row.request_id is None:
-        reason = (row.note or "").partition("\n")[0]
+        reason = (row.unsent_reason or "").partition("\n")[0]
         return reason == SKIPPED or not (retry_failed or reason == BROKEN)
     if row.state in final_states(retry_failed):
         return True

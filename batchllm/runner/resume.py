@@ -65,7 +65,7 @@ def check_unchanged(prepared: PreparedJob, journal: Journal) -> None:
     before, now = journal.get("fingerprint"), prepared.job.fingerprint()
     if before is None or before == now or _agrees_to_pay(prepared.job):
         return
-    answered = journal.count_answered()
+    answered = journal.reader().count_answered()
     if not answered:
         return
     again = min(answered, _count_unanswered(prepared, journal))
@@ -105,12 +105,12 @@ def resume(prepared: PreparedJob, journal: Journal, reask: ReaskPolicy) -> PlanR
     journal.put("job", saved(prepared.job))
     journal.put("source", prepared.statistics.sha256)
     journal.put("rows", prepared.statistics.rows)
-    for reply in journal.unsettled():
+    for reply in journal.unread_replies():
         answer = prepared.reader.read(reply.response.status, reply.response.body)
         match classify(reply.response).disposition:
             case Disposition.ANSWERED if not reask.leaves_open(answer):
                 state = State.ANSWERED if answer.error is None else State.FAILED
-                journal.settle(reply.request_id, state, reply.attempt_id, reply.attempts)
+                journal.record_outcome(reply.request_id, state, reply.attempt_id, reply.attempts)
             case Disposition.REJECTED:
-                journal.settle(reply.request_id, State.FAILED, reply.attempt_id, reply.attempts)
+                journal.record_outcome(reply.request_id, State.FAILED, reply.attempt_id, reply.attempts)
     return plan
