@@ -32,7 +32,7 @@ STEPS: tuple[tuple[type, str], ...] = (
     (BatchApi, "find_file"),
     (BatchApi, "download"),
     (Journal, "save_all"),
-    (Journal, "settle"),
+    (Journal, "record_outcome"),
     (Journal, "flush"),
     (Journal, "put_now"),
 )

@@ -167,8 +167,8 @@ class VirtualJob:
             learned=Learned(journal.get("learned")),
         )
         plan_facts = journal.begin_plan("plan", dedupe=self.dedupe)
-        for reply in journal.unsettled():
-            journal.settle(reply.request_id, State.ANSWERED, reply.attempt_id, reply.attempts)
+        for reply in journal.unread_replies():
+            journal.record_outcome(reply.request_id, State.ANSWERED, reply.attempt_id, reply.attempts)
         self.counters = RunCounters(rows=len(self.texts))
         plan = Plan(
             self._rows(),

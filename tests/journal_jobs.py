@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from batchllm.journal import Admitted, Journal, State
+from batchllm.journal import AdmittedRow, Journal, State
 from batchllm.journal.writer import resolve
 from batchllm.records import Failure, Response
 
@@ -29,7 +29,7 @@ def ticking() -> "itertools.count[int]":
     return itertools.count(1_700_000_000)
 
 
-async def admit(journal: Journal, names: Sequence[object], first_row: int = 0) -> list[Admitted]:
+async def admit(journal: Journal, names: Sequence[object], first_row: int = 0) -> list[AdmittedRow]:
     """Admits a row for each name; equal names are equal requests, ``None`` is a row with nothing to send."""
     items = [
         (row_index, None if name is None else key_of(name), "skipped" if name is None else None)
@@ -57,12 +57,12 @@ async def run(
         live = [
             (name, row)
             for name, row in zip(part, rows, strict=True)
-            if row.request_id is not None and row.state is not State.ANSWERED and not row.shared
+            if row.request_id is not None and row.state is not State.ANSWERED and not row.shares_request
         ]
         attempt_ids = await journal.intend([(row.request_id or 0, None) for _, row in live])
         for attempt_id, (name, row) in zip(attempt_ids, live, strict=True):
             await save(journal, attempt_id, response(answer_to(name, row.ordinal)))
-            journal.settle(row.request_id or 0, State.ANSWERED, attempt_id, row.attempts + 1)
+            journal.record_outcome(row.request_id or 0, State.ANSWERED, attempt_id, row.attempts + 1)
         sent += len(live)
     await journal.flush()
     return sent

@@ -152,7 +152,7 @@ def test_an_expired_batch_keeps_what_was_done_and_the_rest_goes_again(tmp_path: 
             job.until_next_batch()
         assert job.counts().answered == 10
         first, second = job.batches
-        assert (first.status, first.ended_rows, second.requests) == ("expired", 10, 10)
+        assert (first.status, first.finished_rows, second.requests) == ("expired", 10, 10)
         assert {row.attempts for row in job.requests()} == {0, 1}  # the rest used no attempt up
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchllm.errors import InputError
-from batchllm.journal import Admitted, Journal, JournalReader, State
+from batchllm.journal import AdmittedRow, Journal, JournalReader, State
 from tests.journal_jobs import admit, answer_to, key_of, run
 
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -104,7 +104,7 @@ def test_a_crash_between_two_batches_of_a_pass_moves_no_ordinal(tmp_path: Path) 
     path = tmp_path / "j"
     names = list("abaabbacab")
 
-    async def part(upto: int) -> list[Admitted]:
+    async def part(upto: int) -> list[AdmittedRow]:
         with Journal.open(path, threaded=False) as journal:
             plan = journal.begin_plan("same")
             known = list(journal.planned())
@@ -138,7 +138,7 @@ def test_equal_rows_share_one_request_with_deduplication(tmp_path: Path) -> None
         with Journal.open(tmp_path / "j", threaded=False) as journal:
             journal.begin_plan("job", dedupe=True)
             rows = await admit(journal, "abaab") + await admit(journal, "bac", 5)
-            assert [row.shared for row in rows] == [False, False, True, True, True, True, True, False]
+            assert [row.shares_request for row in rows] == [False, False, True, True, True, True, True, False]
             assert len({row.request_id for row in rows}) == 3
             assert list(journal.planned()) == rows
 
@@ -151,11 +151,11 @@ def test_deduplication_prefers_an_answered_one_of_equal_requests(tmp_path: Path)
             journal.begin_plan("each pays")
             rows = await admit(journal, "aaa")
             (attempt_id,) = await journal.intend([(rows[1].request_id or 0, None)])
-            journal.settle(rows[1].request_id or 0, State.ANSWERED, attempt_id, 1)
+            journal.record_outcome(rows[1].request_id or 0, State.ANSWERED, attempt_id, 1)
             journal.begin_plan("shared", dedupe=True)
             first, second = await admit(journal, "aa")
             assert first.request_id == second.request_id == rows[1].request_id
-            assert (first.state, first.shared, second.shared) == (State.ANSWERED, False, True)
+            assert (first.state, first.shares_request, second.shares_request) == (State.ANSWERED, False, True)
             journal.begin_plan("each pays again")
             assert [row.ordinal for row in await admit(journal, "aaaa")] == [0, 1, 2, 3]
 
@@ -189,7 +189,7 @@ def test_a_row_can_be_admitted_again_as_one_that_is_never_sent(tmp_path: Path) -
 
     asyncio.run(whole())
     with JournalReader.open(path) as reader:
-        assert [entry.note for entry in reader.outcomes()] == [
+        assert [entry.unsent_reason for entry in reader.outcomes()] == [
             "larger than the limit \\udcff",
             None,
             "skipped",

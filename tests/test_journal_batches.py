@@ -89,7 +89,7 @@ def test_results_are_what_is_pending_with_what_came_for_it(path: Path) -> None:
         batch = prepared(journal, ids)
         await journal.save_all([(batch.first_attempt + 2, answered("yes"))])
         assert list(journal.reader().replied(batch)) == [0, 0, 1, 0]
-        journal.settle(ids[3], State.UNANSWERED, batch.last_attempt, 1)
+        journal.record_outcome(ids[3], State.UNANSWERED, batch.last_attempt, 1)
         await journal.flush()
         for by_row in (False, True):
             found = list(journal.reader().results(batch, by_row=by_row))
@@ -109,7 +109,7 @@ def test_many_results_come_in_pages_that_may_be_settled_on_the_way(path: Path) -
         seen = []
         for result in journal.reader().results(batch, by_row=True):
             seen.append(result.row_index)
-            journal.settle(result.request_id, State.OPEN, None, 0)
+            journal.record_outcome(result.request_id, State.OPEN, None, 0)
             await journal.flush()
         assert seen == list(range(700))
         assert list(journal.reader().results(batch)) == []
@@ -130,7 +130,7 @@ def test_what_a_batch_never_came_to_uses_no_attempt_up(path: Path) -> None:
             ]
         )
         for request_id, attempts in zip(ids, (0, 1), strict=True):
-            journal.settle(request_id, State.OPEN, None, attempts)
+            journal.record_outcome(request_id, State.OPEN, None, attempts)
         await journal.flush()
         journal.close()
         with Journal.open(path) as again:
@@ -145,7 +145,7 @@ def test_a_batch_keeps_what_the_endpoint_said_across_runs(path: Path) -> None:
         batch = prepared(journal, await admitted(journal, 2))
         errors = ({"code": "x", "line": 1},)
         after = journal.batches.update(batch, state=BatchState.ENDED, status="failed", errors=errors, total=2)
-        assert (after.state, after.status, after.errors, after.moved_at) == (
+        assert (after.state, after.status, after.errors, after.state_changed_at) == (
             BatchState.ENDED,
             "failed",
             errors,

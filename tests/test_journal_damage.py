@@ -12,19 +12,19 @@ from zlib import crc32
 import pytest
 
 from batchllm.errors import InputError, JobError
-from batchllm.journal import Entry, Journal, JournalReader, State
+from batchllm.journal import Journal, JournalReader, RowRecord, State
 from tests.journal_jobs import admit, answer_to, finished_job, response, save, ticking
 
 NAMES = [None if row % 9 == 0 else f"name {row % 15}" for row in range(40)]
 
 
-async def run_again(path: Path, identity: str) -> list[Entry]:
+async def run_again(path: Path, identity: str) -> list[RowRecord]:
     """The next run of the job, as the runner does it: what has no answer is sent."""
     with Journal.open(path, threaded=False) as journal:
         journal._store.connection.execute("PRAGMA synchronous=OFF")  # quick; nothing crashes here
         journal.begin_plan(identity)
-        for found in journal.unsettled():
-            journal.settle(found.request_id, State.ANSWERED, found.attempt_id, found.attempts)
+        for found in journal.unread_replies():
+            journal.record_outcome(found.request_id, State.ANSWERED, found.attempt_id, found.attempts)
         rows = {row.row_index: row for row in journal.planned()}
         for row_index in range(len(NAMES)):
             if row_index not in rows:
@@ -34,19 +34,19 @@ async def run_again(path: Path, identity: str) -> list[Entry]:
                 (attempt_id,) = await journal.intend([(row.request_id, None)])
                 body = answer_to(NAMES[row.row_index], row.ordinal) + b" paid again"
                 await save(journal, attempt_id, response(body))
-                journal.settle(row.request_id, State.ANSWERED, attempt_id, row.attempts + 1)
+                journal.record_outcome(row.request_id, State.ANSWERED, attempt_id, row.attempts + 1)
         return list(journal.reader().outcomes())
 
 
-def check(entries: list[Entry]) -> None:
+def check(entries: list[RowRecord]) -> None:
     """Every row has its own answer, and no two rows have one."""
     assert [entry.row_index for entry in entries] == list(range(len(NAMES)))
     for entry, name in zip(entries, NAMES, strict=True):
         if name is None:
-            assert entry.note == "skipped"
+            assert entry.unsent_reason == "skipped"
         else:
             assert entry.body.startswith(f'{{"answer to": "{name}", '.encode())
-    answered = [entry.body for entry in entries if entry.note is None]
+    answered = [entry.body for entry in entries if entry.unsent_reason is None]
     assert len(set(answered)) == len(answered)
 
 
@@ -143,7 +143,7 @@ def hot(tmp_path: Path) -> Path:
                 ids = await journal.intend([(row.request_id or 0, None) for row in rows])
                 for row, attempt_id in zip(rows, ids, strict=True):
                     await save(journal, attempt_id, response(answer_to(NAMES[row.row_index], row.ordinal)))
-                    journal.settle(row.request_id or 0, State.ANSWERED, attempt_id, 1)
+                    journal.record_outcome(row.request_id or 0, State.ANSWERED, attempt_id, 1)
             for suffix in ("", "-wal"):
                 shutil.copy(f"{journal.path}{suffix}", f"{tmp_path / 'j'}{suffix}")
 

@@ -33,7 +33,7 @@ def test_a_defect_in_the_thread_reaches_every_waiter(path: Path, monkeypatch: py
         for found in await asyncio.gather(*waits, return_exceptions=True):
             assert isinstance(found, ZeroDivisionError)
         with pytest.raises(ZeroDivisionError):
-            journal.settle(1, State.ANSWERED, 1, 1)
+            journal.record_outcome(1, State.ANSWERED, 1, 1)
         journal.close()
 
     asyncio.run(whole())

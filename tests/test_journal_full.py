@@ -46,7 +46,7 @@ async def fill(journal: Journal, landed: dict[int, bytes], in_flight: int = 32) 
             if end is None:
                 landed[attempt_id] = bodies[attempt_id]
                 if journal._writer.failure is None:
-                    journal.settle(row.request_id or 0, State.ANSWERED, attempt_id, 1)
+                    journal.record_outcome(row.request_id or 0, State.ANSWERED, attempt_id, 1)
             else:
                 raise end
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from batchllm.errors import InputError, NotNow
-from batchllm.journal import Counts, Journal, JournalReader, State
+from batchllm.journal import Journal, JournalReader, RowCounts, State
 from batchllm.records import Failure, FailureKind, Paid
 from tests.journal_jobs import admit, answer_to, finished_job, key_of, response, run, save, ticking
 
@@ -30,10 +30,10 @@ async def mixed(journal: Journal) -> None:
     await save(journal, ids[0], response(b"A"))
     await save(journal, ids[1], response(b"bad request", status=400))
     await save(journal, ids[2], Failure(FailureKind.TIMEOUT, "no answer in 600 s", Paid.MAYBE, 600.0, b"par"))
-    journal.settle(rows[0].request_id or 0, State.ANSWERED, ids[0], 1)
-    journal.settle(rows[1].request_id or 0, State.FAILED, ids[1], 1)
-    journal.settle(rows[2].request_id or 0, State.UNANSWERED, ids[2], 3)
-    journal.settle(5, State.FAILED, None, 0)
+    journal.record_outcome(rows[0].request_id or 0, State.ANSWERED, ids[0], 1)
+    journal.record_outcome(rows[1].request_id or 0, State.FAILED, ids[1], 1)
+    journal.record_outcome(rows[2].request_id or 0, State.UNANSWERED, ids[2], 3)
+    journal.record_outcome(5, State.FAILED, None, 0)
 
 
 def test_every_kind_of_row_is_told_apart(path: Path) -> None:
@@ -45,7 +45,7 @@ def test_every_kind_of_row_is_told_apart(path: Path) -> None:
     asyncio.run(whole())
     with JournalReader.open(path) as reader:
         entries = list(reader.outcomes())
-        assert [(e.row_index, e.note, e.state, e.attempts, e.status, e.body) for e in entries] == [
+        assert [(e.row_index, e.unsent_reason, e.state, e.attempts, e.status, e.body) for e in entries] == [
             (0, None, State.ANSWERED, 1, 200, b"A"),
             (1, None, State.FAILED, 1, 400, b"bad request"),
             (2, None, State.UNANSWERED, 3, None, b"par"),
@@ -62,7 +62,7 @@ def test_every_kind_of_row_is_told_apart(path: Path) -> None:
         assert (entries[2].latency_s, entries[2].attempt_id) == (600.0, 3)
         assert entries[0].received_at == 1_700_000_002
         assert list(reader.outcomes(start=5)) == entries[5:]
-        assert reader.counts() == Counts(
+        assert reader.counts() == RowCounts(
             rows=7, answered=1, failed=2, unanswered=1, open=1, skipped=1, unsendable=1
         )
         assert reader.count_answered() == 1
@@ -86,7 +86,7 @@ def test_all_attempts_of_a_row_are_kept_over_runs(path: Path) -> None:
             )
             await save(journal, attempt_id, response(b"%d" % status, status=status, retry_after="2"))
             state = State.ANSWERED if status == 200 else State.UNANSWERED
-            journal.settle(row.request_id or 0, state, attempt_id, row.attempts + 1)
+            journal.record_outcome(row.request_id or 0, state, attempt_id, row.attempts + 1)
 
     for status in (500, 503, 200):
         asyncio.run(try_once(status))
@@ -118,7 +118,7 @@ def test_other_processes_read_while_a_run_writes(path: Path) -> None:
             ids = await journal.intend([(row.request_id or 0, None) for row in rows])
             for done, (row, attempt_id) in enumerate(zip(rows, ids, strict=True), 1):
                 await save(journal, attempt_id, response(b"%d" % done))
-                journal.settle(row.request_id or 0, State.ANSWERED, attempt_id, 1)
+                journal.record_outcome(row.request_id or 0, State.ANSWERED, attempt_id, 1)
                 if done % 10 == 0:
                     await journal.flush()
                     with JournalReader.open(path) as reader:

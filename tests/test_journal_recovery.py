@@ -38,7 +38,7 @@ def test_an_answer_saved_but_not_settled_is_handed_to_the_next_run(path: Path, t
             rows = await admit(journal, "abcd")
             ids = await journal.intend([(row.request_id or 0, None) for row in rows])
             await save(journal, ids[0], response(b"settled"))
-            journal.settle(rows[0].request_id or 0, State.ANSWERED, ids[0], 1)
+            journal.record_outcome(rows[0].request_id or 0, State.ANSWERED, ids[0], 1)
             await save(journal, ids[1], response(b"paid", x_request_id="r1"))
             await save(journal, ids[2], Failure(FailureKind.TIMEOUT, "hung", Paid.MAYBE, 1.0))
             await save(journal, ids[3], response(b"slow down", status=429))
@@ -48,16 +48,16 @@ def test_an_answer_saved_but_not_settled_is_handed_to_the_next_run(path: Path, t
 
     with Journal.open(asyncio.run(first())) as journal:
         assert journal.orphans == ()
-        unsettled = {found.request_id: found for found in journal.unsettled()}
+        unsettled = {found.request_id: found for found in journal.unread_replies()}
         assert sorted(unsettled) == [2, 4]
         assert unsettled[2].response == response(b"paid", x_request_id="r1")
         assert (unsettled[2].attempt_id, unsettled[2].attempts) == (2, 1)
         assert (unsettled[4].response.status, unsettled[4].attempts) == (500, 1)  # the refusal does not count
         states = [(row.state, row.attempts) for row in journal.planned()]
         assert states == [(State.ANSWERED, 1), (State.OPEN, 1), (State.OPEN, 1), (State.OPEN, 1)]
-        journal.settle(2, State.ANSWERED, 2, 1)
+        journal.record_outcome(2, State.ANSWERED, 2, 1)
     with Journal.open(journal.path) as journal:
-        assert [found.request_id for found in journal.unsettled()] == [4]
+        assert [found.request_id for found in journal.unread_replies()] == [4]
 
 
 def test_an_answer_is_found_behind_a_later_attempt_that_died(path: Path, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_an_answer_is_found_behind_a_later_attempt_that_died(path: Path, tmp_pat
 
     with Journal.open(asyncio.run(first())) as journal:
         assert journal.orphans == (Orphan(attempt_id=2, request_id=1, row_index=0),)
-        (found,) = journal.unsettled()
+        (found,) = journal.unread_replies()
         assert (found.attempt_id, found.response.body, found.attempts) == (1, b"not valid", 2)
 
 
@@ -151,14 +151,14 @@ def test_an_answer_taken_from_another_job_is_never_an_orphan(path: Path, tmp_pat
             (row,) = await admit(journal, "a")
             (attempt_id,) = await journal.intend([(row.request_id or 0, None)])
             await save(journal, attempt_id, response(b"reused", x_request_id="r"))
-            journal.settle(row.request_id or 0, State.ANSWERED, attempt_id, 1)
+            journal.record_outcome(row.request_id or 0, State.ANSWERED, attempt_id, 1)
         with JournalReader.open(other) as reader, Journal.open(path) as journal:
             journal.begin_plan("job")
             rows = await admit(journal, "ab")
             found = reader.answers_for([(key_of("a"), 0), (key_of("a"), 1), (key_of("b"), 0)])
             assert list(found) == [(key_of("a"), 0)]
             ids = await journal.adopt([(rows[0].request_id or 0, found[key_of("a"), 0])])
-            journal.settle(rows[0].request_id or 0, State.ANSWERED, ids[0], 0)
+            journal.record_outcome(rows[0].request_id or 0, State.ANSWERED, ids[0], 0)
 
     asyncio.run(first())
     with Journal.open(path) as journal:
@@ -219,8 +219,8 @@ async def whole(path, seed, rows):
     journal = Journal.open(path)
     said = sys.stdout.fileno()
     plan = journal.begin_plan("job")
-    for found in journal.unsettled():
-        journal.settle(found.request_id, State.ANSWERED, found.attempt_id, found.attempts)
+    for found in journal.unread_replies():
+        journal.record_outcome(found.request_id, State.ANSWERED, found.attempt_id, found.attempts)
     known = list(journal.planned())
     names = [f"row {i % (rows // 2)}" for i in range(rows)]
     known += await admit(journal, names[plan.rows:], plan.rows)
@@ -235,7 +235,7 @@ async def whole(path, seed, rows):
             await asyncio.sleep(rng.random() * 0.002)
             await save(journal, attempt_id, response(answer_to(names[row.row_index], row.ordinal)))
             os.write(said, b"kept %d\\n" % row.row_index)
-            journal.settle(row.request_id, State.ANSWERED, attempt_id, row.attempts + 1)
+            journal.record_outcome(row.request_id, State.ANSWERED, attempt_id, row.attempts + 1)
 
     await asyncio.gather(*map(fly, left))
     journal.close(0)

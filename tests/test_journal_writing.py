@@ -47,7 +47,7 @@ def test_the_thread_and_the_inline_mode_write_the_same_database(tmp_path: Path, 
             again = await admit(journal, ["late"], 11)
             (attempt_id,) = await journal.intend([(again[0].request_id or 0, b"asked again")])
             await save(journal, attempt_id, Failure(FailureKind.TIMEOUT, "it hung", Paid.MAYBE, 9.0, b"{"))
-            journal.settle(again[0].request_id or 0, State.UNANSWERED, attempt_id, 1)
+            journal.record_outcome(again[0].request_id or 0, State.UNANSWERED, attempt_id, 1)
             journal.close(69)
 
     for threaded in paths:
@@ -122,7 +122,7 @@ def test_a_group_without_new_rows_is_one_statement(path: Path, size: int) -> Non
             ids = await journal.intend([(row.request_id or 0, None) for row in first])
             await journal.save_all([(attempt_id, response(b"x" * 500)) for attempt_id in ids])
             for row, attempt_id in zip(first, ids, strict=True):
-                journal.settle(row.request_id or 0, State.ANSWERED, attempt_id, 1)
+                journal.record_outcome(row.request_id or 0, State.ANSWERED, attempt_id, 1)
             counted = Counted(journal._store.connection)
             journal._store.connection = counted  # type: ignore[assignment]
             await journal.intend([(row.request_id or 0, None) for row in second])
@@ -202,8 +202,8 @@ def test_a_settlement_rides_on_the_next_commit_and_a_view_shows_it_at_once(path:
             (row,) = await admit(journal, ["a"])
             (attempt_id,) = await journal.intend([(row.request_id or 0, None)])
             await save(journal, attempt_id, response(b"x"))
-            journal.settle(row.request_id or 0, State.FAILED, attempt_id, 1)
-            journal.settle(row.request_id or 0, State.ANSWERED, attempt_id, 2)
+            journal.record_outcome(row.request_id or 0, State.FAILED, attempt_id, 1)
+            journal.record_outcome(row.request_id or 0, State.ANSWERED, attempt_id, 2)
             (known,) = journal.planned()
             assert (known.state, known.attempts, known.attempt_id) == (State.ANSWERED, 2, attempt_id)
 
@@ -219,9 +219,13 @@ def test_a_row_admitted_after_a_settlement_sees_it(path: Path) -> None:
             (row,) = await admit(journal, ["a"])
             (attempt_id,) = await journal.intend([(row.request_id or 0, None)])
             await save(journal, attempt_id, response(b"x"))
-            journal.settle(row.request_id or 0, State.ANSWERED, attempt_id, 1)
+            journal.record_outcome(row.request_id or 0, State.ANSWERED, attempt_id, 1)
             (twin,) = await admit(journal, ["a"], 1)
-            assert (twin.request_id, twin.state, twin.shared) == (row.request_id, State.ANSWERED, True)
+            assert (twin.request_id, twin.state, twin.shares_request) == (
+                row.request_id,
+                State.ANSWERED,
+                True,
+            )
 
     asyncio.run(whole())
 
@@ -235,7 +239,7 @@ def test_a_request_that_is_sent_again_is_open_again(path: Path) -> None:
             (row,) = await admit(journal, ["a"])
             (attempt_id,) = await journal.intend([(row.request_id or 0, None)])
             await save(journal, attempt_id, response(b"no label"))
-            journal.settle(row.request_id or 0, State.FAILED, attempt_id, 1)
+            journal.record_outcome(row.request_id or 0, State.FAILED, attempt_id, 1)
             return row.request_id or 0
 
     async def second(request_id: int) -> None:
@@ -317,7 +321,7 @@ def test_what_was_not_awaited_is_written_at_the_close(path: Path) -> None:
             (row,) = await admit(journal, ["a"])
             (attempt_id,) = await journal.intend([(row.request_id or 0, None)])
             save(journal, attempt_id, response(b"x"))
-            journal.settle(row.request_id or 0, State.ANSWERED, attempt_id, 1)
+            journal.record_outcome(row.request_id or 0, State.ANSWERED, attempt_id, 1)
             journal.put("learned", {"rpm": 600.5})
             journal.close(0)
 

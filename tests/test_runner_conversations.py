@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from batchllm.counters import RunCounters
 from batchllm.errors import Interrupted
-from batchllm.journal import Entry, Journal, State
+from batchllm.journal import Journal, RowRecord, State
 from batchllm.limiter import Limiter
 from batchllm.online.online import Online
 from batchllm.plan import conversations
@@ -116,7 +116,9 @@ class Hall:
     @property
     def notes(self) -> dict[int, str | None]:
         """The reason of each row that was not sent."""
-        return {entry.row_index: entry.note for entry in self.entries if entry.note is not None}
+        return {
+            entry.row_index: entry.unsent_reason for entry in self.entries if entry.unsent_reason is not None
+        }
 
     @property
     def said(self) -> dict[int, str]:
@@ -124,7 +126,7 @@ class Hall:
         return {entry.row_index: _text(entry) for entry in self.entries if entry.state is State.ANSWERED}
 
 
-def _text(entry: Entry) -> str:
+def _text(entry: RowRecord) -> str:
     text: str = orjson.loads(entry.body)["choices"][0]["message"]["content"]
     return text
 

@@ -82,7 +82,9 @@ class Trip:
                 entry.row_index: entry.state for entry in journal.planned() if entry.state is not None
             }
             self.notes = {
-                entry.row_index: entry.note for entry in journal.planned() if entry.note is not None
+                entry.row_index: entry.unsent_reason
+                for entry in journal.planned()
+                if entry.unsent_reason is not None
             }
             journal.close()
 

@@ -8,7 +8,7 @@ import pytest
 
 from batchllm.errors import Interrupted
 from batchllm.job import assemble
-from batchllm.journal import Ended, Journal, State
+from batchllm.journal import FinishedRows, Journal, State
 from batchllm.plan.plan import Plan
 from batchllm.records import ChatRequest, Row
 from batchllm.runner import run_job
@@ -96,28 +96,30 @@ def test_what_has_its_end_ends_at_the_first_row_that_has_not(tmp_path: Path) -> 
             for row, state in ((rows[0], State.ANSWERED), (rows[3], State.FAILED), (rows[5], State.ANSWERED)):
                 (attempt_id,) = await journal.intend([(row.request_id or 0, None)])
                 await save(journal, attempt_id, answered())
-                journal.settle(row.request_id or 0, state, attempt_id, 1)
+                journal.record_outcome(row.request_id or 0, state, attempt_id, 1)
 
         asyncio.run(fill())
         ends = (State.ANSWERED, State.FAILED, State.PENDING)
-        assert sorted(journal.reader().ended(ends, notes=True), key=str) == sorted(
+        assert sorted(journal.reader().finished_rows(ends, unsendable=True), key=str) == sorted(
             [
-                Ended(State.ANSWERED, None, False, 1),
-                Ended(None, "skipped", False, 1),
-                Ended(None, "bad_row", False, 1),
-                Ended(State.FAILED, None, False, 1),
+                FinishedRows(State.ANSWERED, None, False, 1),
+                FinishedRows(None, "skipped", False, 1),
+                FinishedRows(None, "bad_row", False, 1),
+                FinishedRows(State.FAILED, None, False, 1),
             ],
             key=str,
         )
-        assert sum(kind.rows for kind in journal.reader().ended(ends, notes=False)) == 2
-        assert sum(kind.rows for kind in journal.reader().ended((State.ANSWERED,), notes=True)) == 3
+        assert sum(kind.rows for kind in journal.reader().finished_rows(ends, unsendable=False)) == 2
+        assert (
+            sum(kind.rows for kind in journal.reader().finished_rows((State.ANSWERED,), unsendable=True)) == 3
+        )
 
 
 def test_rows_that_an_earlier_trial_left_out_are_not_passed_over(tmp_path: Path) -> None:
     with Journal.open(tmp_path / "out.journal", threaded=False) as journal:
         journal.begin_plan("job")
         asyncio.run(_admit(journal, [0, 1, 5]))
-        assert journal.reader().ended((State.ANSWERED,), notes=True) == []
+        assert journal.reader().finished_rows((State.ANSWERED,), unsendable=True) == []
 
 
 async def _admit(journal: Journal, indices: Sequence[int]) -> None:

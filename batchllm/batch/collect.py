@@ -109,7 +109,7 @@ class Collector:
         _reconcile(batch, flags, seen)
         self._rows_own = seen["answers"] > 0 or (answered and seen["refused"] < ENDPOINTS_OWN)
         ended = await self._settle(batch, self._missing(batch, seen, refusal))
-        return self._journal.batches.update(batch, state=BatchState.DONE, ended_rows=ended)
+        return self._journal.batches.update(batch, state=BatchState.DONE, finished_rows=ended)
 
     async def _fetch(self, file_id: str, file: IO[bytes]) -> None:
         api = await self._api()
@@ -204,7 +204,7 @@ class Collector:
                 state = State.UNANSWERED if attempts >= min(most, self._max_attempts) else State.OPEN
         self._count(verdict, answer, state)
         attempt_id = None if state is State.OPEN else result.attempt_id
-        self._journal.settle(result.request_id, state, attempt_id, attempts)
+        self._journal.record_outcome(result.request_id, state, attempt_id, attempts)
         return state is not State.OPEN
 
     def _count(self, verdict: Verdict, answer: Answer | None, state: State) -> None:

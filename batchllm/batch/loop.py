@@ -212,7 +212,7 @@ class BatchLoop:
             and batch.status in ("completed", "expired")
         ]
         last = ended[-MAX_EMPTY_BATCHES:]
-        if len(last) == MAX_EMPTY_BATCHES and not any(batch.ended_rows for batch in last):
+        if len(last) == MAX_EMPTY_BATCHES and not any(batch.finished_rows for batch in last):
             raise Unavailable(
                 f"the last {MAX_EMPTY_BATCHES} batches ended ({last[-1].status}) without finishing a single row; "
                 "try again later, or finish the job with --via online"

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from batchllm.counters import RunCounters
-from batchllm.journal import Admitted, State
+from batchllm.journal import AdmittedRow, State
 from batchllm.plan.plan import Plan
 
 
@@ -28,7 +28,7 @@ class BatchPlan(Plan):
         self._retry_failed = retry_failed
         self._dedupe = dedupe
 
-    def _has_end(self, known: Admitted) -> bool:
+    def _has_end(self, known: AdmittedRow) -> bool:
         if known.request_id is None:
             return super()._has_end(known)
         if known.state in (State.ANSWERED, State.PENDING):

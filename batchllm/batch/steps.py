@@ -178,7 +178,7 @@ class Steps:
         remote = await steadily(lambda: api.find(batch.name, batch.file_id))
         if remote is not None:
             return self._seen(batch, remote)
-        if 0 <= self._clock() - batch.moved_at < self._patience.unknown_s:
+        if 0 <= self._clock() - batch.state_changed_at < self._patience.unknown_s:
             return batch
         return self._book.update(batch, state=BatchState.UPLOADED)
 
@@ -186,7 +186,7 @@ class Steps:
         """The file of a batch at the endpoint; a part of it is deleted."""
         api = await self._api()
         try:
-            found = await steadily(lambda: api.find_file(batch.filename, batch.made_at))
+            found = await steadily(lambda: api.find_file(batch.filename, batch.prepared_at))
             if found is None:
                 return None
             file_id, size = found
@@ -205,7 +205,7 @@ class Steps:
             **({} if state is batch.state else {"state": state}),
             remote_id=remote.id,
             status=remote.status,
-            seen_at=self._clock(),
+            last_polled_at=self._clock(),
             total=remote.total,
             completed=remote.completed,
             failed=remote.failed,

@@ -124,7 +124,7 @@ class BatchSubmitter:
             self._budget.settle(item.request, reserved, _NOT_SENT)
         except RequestTooLarge as error:
             self._budget.settle(item.request, reserved, _NOT_SENT)
-            self._journal.settle(item.request_id, State.FAILED, None, item.earlier)
+            self._journal.record_outcome(item.request_id, State.FAILED, None, item.earlier)
             self._counters.ended_with(Answer(error=str(error), reason="too_large"))
         return None
 

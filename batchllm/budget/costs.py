@@ -13,7 +13,7 @@ from typing import Any
 from batchllm.answer import Reader
 from batchllm.budget.pricing import Pricing, Shares, plus
 from batchllm.journal import JournalReader, State
-from batchllm.journal.bill import Marks, earlier_answers, marked_rows
+from batchllm.journal.bill import RepeatedRow, earlier_answers, repeated_rows
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.records import Answer, Row
 from batchllm.template import AnswerSpec
@@ -73,7 +73,7 @@ class Costs:
         nothing = self._pricing.nothing()
         self.totals = Totals(nothing, equal=nothing, shared=nothing)
         self._model_of = _models(prepared)
-        self._marks: Iterator[Marks] = marked_rows(journal)
+        self._marks: Iterator[RepeatedRow] = repeated_rows(journal)
         self._mark = next(self._marks, None)
         self._earlier = earlier_answers(journal) if self._wanted else iter(())
         self._next_earlier = next(self._earlier, None)
@@ -88,16 +88,16 @@ class Costs:
     ) -> Decimal | None:
         """What a row cost; ``None`` where that is not known, or where it has no answer."""
         mark = self._mark_of(row_index)
-        if mark is not None and (mark.shared or mark.equal):
+        if mark is not None and (mark.shares_request or mark.equal):
             self.totals.equal_rows += 1
-            self.totals.shared_rows += mark.shared
+            self.totals.shared_rows += mark.shares_request
         paid = answer is not None and status is not None and 200 <= status < 300
         if answer is None or not paid or state not in (State.ANSWERED, State.FAILED):
             return None
         model = self._model_of(row_index)
         cost = self._cost(answer, model, attempt_id)
         self._count(mark, cost)
-        if mark is not None and (mark.shared or mark.adopted):
+        if mark is not None and (mark.shares_request or mark.adopted):
             return None if cost is None else Decimal(0)
         for earlier, earlier_id in self._earlier_of(row_index):
             cost = plus(cost, self._cost(earlier, model, earlier_id))
@@ -109,16 +109,16 @@ class Costs:
         cost = self._pricing.cost(answer.usage, model or answer.model or "")
         return None if cost is None else cost * self._shares.of(attempt_id)
 
-    def _count(self, mark: Marks | None, cost: Decimal | None) -> None:
+    def _count(self, mark: RepeatedRow | None, cost: Decimal | None) -> None:
         totals = self.totals
-        if mark is not None and mark.shared:
+        if mark is not None and mark.shares_request:
             totals.shared = plus(totals.shared, cost)
             return
         totals.answers = plus(totals.answers, cost)
         if mark is not None and mark.equal:
             totals.equal = plus(totals.equal, cost)
 
-    def _mark_of(self, row_index: int) -> Marks | None:
+    def _mark_of(self, row_index: int) -> RepeatedRow | None:
         while self._mark is not None and self._mark.row_index < row_index:
             self._mark = next(self._marks, None)
         return self._mark if self._mark is not None and self._mark.row_index == row_index else None

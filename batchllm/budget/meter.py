@@ -15,7 +15,7 @@ from batchllm.budget.learned import Learned
 from batchllm.budget.pricing import Pricing, Shares
 from batchllm.budget.upper_bound import UpperBound, counted_upper_bound, upper_bound
 from batchllm.journal import JournalReader
-from batchllm.journal.bill import count_sent, paid_attempts
+from batchllm.journal.bill import billed_attempts, count_sent
 from batchllm.records import ChatRequest, Failure, Response, Usage
 from batchllm.template import AnswerSpec
 
@@ -132,7 +132,7 @@ def spent_before(reader: JournalReader, limits: BudgetLimits, pricing: Pricing) 
     )
     shares = Shares(reader.batches(), pricing.batch_share)
     tokens, cost = 0, Decimal(0)
-    for attempt in paid_attempts(reader):
+    for attempt in billed_attempts(reader):
         answer = None if attempt.body is None else _USAGE.read(200, attempt.body)
         usage = Usage() if answer is None else answer.usage
         if attempt.status is None:

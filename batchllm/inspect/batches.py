@@ -41,8 +41,8 @@ class BatchLine:
         counts = f"{done} of {batch.requests:,} done"
         if batch.failed:
             counts += f", {batch.failed:,} failed"
-        seen = f", seen {_clock(batch.seen_at)}" if batch.seen_at else ""
-        made = f"made {_clock(batch.made_at)}{seen}"
+        seen = f", seen {_clock(batch.last_polled_at)}" if batch.last_polled_at else ""
+        made = f"made {_clock(batch.prepared_at)}{seen}"
         return (
             f"{self.output}: {batch.remote_id or batch.name} {_state(batch)}, {counts}, {batch.model}, {made}"
         )

@@ -21,7 +21,7 @@ from batchllm.budget.estimate import SEEN_PACE, Forecast, Sums
 from batchllm.budget.learned import LEARNED, Learned
 from batchllm.budget.pricing import Pricing
 from batchllm.job import Job
-from batchllm.journal import Admitted, JournalReader, State
+from batchllm.journal import AdmittedRow, JournalReader, State
 from batchllm.journal.bill import states_of
 from batchllm.plan.conversations import conversation_of, turn_request
 from batchllm.plan.plan import FINAL, chosen_rows
@@ -130,7 +130,7 @@ class _Ends:
         self._ordinals: Counter[bytes] = Counter()
         same = own is not None and own.get("source") == prepared.statistics.sha256
         same = same and own is not None and own.get("fingerprint") == job.fingerprint()
-        self._planned: Iterator[Admitted] | None = own.planned() if same and own is not None else None
+        self._planned: Iterator[AdmittedRow] | None = own.planned() if same and own is not None else None
         self._next = None if self._planned is None else next(self._planned, None)
 
     @property

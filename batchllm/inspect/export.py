@@ -5,7 +5,7 @@ from pathlib import Path
 
 from batchllm.errors import InputError, NotNow
 from batchllm.inspect.open_job import open_job
-from batchllm.journal import JobLock, JournalReader, note
+from batchllm.journal import JobLock, JournalReader, store_value
 from batchllm.prepare.job_paths import JobPaths, check_output, digest_of
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.prepare.saved_job import restored
@@ -43,7 +43,7 @@ def _make_known(paths: JobPaths, sha256: str, figures: object) -> None:
     there = digest_of(output) if output is not None and output.exists() else None
     try:
         with JobLock(paths.lock):
-            note(paths.journal, "output", {"sha256": sha256, "replaces": there})
+            store_value(paths.journal, "output", {"sha256": sha256, "replaces": there})
     except NotNow:
         return
 

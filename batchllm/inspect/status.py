@@ -9,8 +9,8 @@ from typing import Any
 from batchllm.budget.estimate import MEAN_REQUEST, SEEN_PACE, Forecast, forecast_left
 from batchllm.budget.learned import LEARNED, Learned
 from batchllm.inspect.open_job import open_job
-from batchllm.journal import Counts, JournalReader
-from batchllm.journal.bill import marked_rows
+from batchllm.journal import JournalReader, RowCounts
+from batchllm.journal.bill import repeated_rows
 from batchllm.prepare.saved_job import restored
 
 
@@ -31,7 +31,7 @@ class Status:
 
     output: str | None
     rows: int | None
-    counts: Counts
+    counts: RowCounts
     running: bool
     finished: bool
     attempts: int
@@ -64,7 +64,7 @@ class Status:
         return "\n".join(lines)
 
 
-def rows_left(rows: int | None, counts: Counts) -> int | None:
+def rows_left(rows: int | None, counts: RowCounts) -> int | None:
     """Rows that have no end yet; ``None`` where the rows are not known."""
     ended = counts.answered + counts.failed + counts.skipped + counts.unsendable
     return None if rows is None else max(0, rows - ended)
@@ -99,7 +99,7 @@ def job_status(output: Path) -> Status:
             replace(
                 forecast,
                 answered=counts.answered + counts.failed,
-                duplicates=sum(mark.equal or mark.shared for mark in marked_rows(reader)),
+                duplicates=sum(mark.equal or mark.shares_request for mark in repeated_rows(reader)),
                 skipped=counts.skipped,
             ),
         )

@@ -19,47 +19,47 @@ from batchllm.journal.batches import BatchRecord, BatchResult, BatchState
 from batchllm.journal.database import set_aside
 from batchllm.journal.entries import (
     SKIPPED,
-    Admitted,
+    AdmittedRow,
     AttemptRecord,
-    Counts,
-    Ended,
-    Entry,
+    FinishedRows,
     Orphan,
     PlanRecord,
+    RowCounts,
+    RowRecord,
     State,
-    Stored,
-    Unsettled,
+    StoredAnswer,
+    UnreadReply,
 )
 from batchllm.journal.journal import Journal
 from batchllm.journal.lock import JobLock
-from batchllm.journal.opening import note
+from batchllm.journal.opening import store_value
 from batchllm.journal.place import check_folder, check_space, remove, state_path
 from batchllm.journal.reader import JournalReader
 
 __all__ = [
     "SKIPPED",
-    "Admitted",
+    "AdmittedRow",
     "AttemptRecord",
     "BatchRecord",
     "BatchResult",
     "BatchState",
     "BatchStore",
-    "Counts",
-    "Ended",
-    "Entry",
+    "FinishedRows",
     "JobLock",
     "Journal",
     "JournalReader",
     "Orphan",
     "PlanRecord",
+    "RowCounts",
+    "RowRecord",
     "State",
-    "Stored",
-    "Unsettled",
+    "StoredAnswer",
+    "UnreadReply",
     "check_folder",
     "check_space",
     "new_name",
-    "note",
     "remove",
     "set_aside",
     "state_path",
+    "store_value",
 ]

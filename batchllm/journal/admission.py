@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from batchllm.journal.database import request_check
-from batchllm.journal.entries import STATES, Admitted
+from batchllm.journal.entries import STATES, AdmittedRow
 from batchllm.journal.faults import damaged
 from batchllm.journal.inbox import NO_NUMBER, NO_TEXT
 from batchllm.journal.replies import printable
@@ -70,21 +70,21 @@ class Admission:
         (last,) = connection.execute("SELECT max(request_id) FROM request").fetchone()
         self._next_id: int = (last or 0) + 1
 
-    def admit(self, items: Sequence[Item]) -> list[Admitted]:
+    def admit(self, items: Sequence[Item]) -> list[AdmittedRow]:
         """Admits rows in input order; every row of the input once a plan."""
         requests = self._requests(Counter(item[1] for item in items if item[1] is not None))
-        admitted: list[Admitted] = []
+        admitted: list[AdmittedRow] = []
         rows: list[tuple[int, int | str, str | int, int, int]] = []
         for row_index, key, note in items:
             if key is None:
                 text = printable(note or "")
                 rows.append((row_index, NO_NUMBER, text, 0, crc32(text.encode()) & 0x7FFFFFFF))
-                admitted.append(Admitted(row_index, None, None, None, 0, None, text, False))
+                admitted.append(AdmittedRow(row_index, None, None, None, 0, None, text, False))
                 continue
             request_id, ordinal, state, attempts, attempt_id, _, shared = requests[key].popleft()
             rows.append((row_index, request_id, NO_TEXT, shared, 0))
             admitted.append(
-                Admitted(
+                AdmittedRow(
                     row_index, request_id, ordinal, STATES[state], attempts, attempt_id, None, shared == 1
                 )
             )

@@ -74,8 +74,8 @@ class BatchStore:
 
         def write(connection: sqlite3.Connection) -> BatchRecord:
             cursor = connection.execute(
-                "INSERT INTO batch(name, state, model, requests, bytes, tokens, sha256, first_attempt, made_at,"
-                ' moved_at, ended_rows, "check") VALUES (?,?,?,?,?,?,?,?,?,?,0,0)',
+                "INSERT INTO batch(name, state, model, requests, bytes, tokens, sha256, first_attempt, prepared_at,"
+                ' state_changed_at, finished_rows, "check") VALUES (?,?,?,?,?,?,?,?,?,?,0,0)',
                 (name, BatchState.PREPARED, model, len(requests), size, tokens, sha256, first, now, now),
             )
             connection.execute(
@@ -98,7 +98,7 @@ class BatchStore:
         if "errors" in fields:
             fields["errors"] = json.dumps(fields["errors"])
         if "state" in fields:
-            fields["moved_at"] = self._clock()
+            fields["state_changed_at"] = self._clock()
         assert fields.keys() <= set(COLUMNS), "only columns are updated"
         assignments = ", ".join(f"{name} = :{name}" for name in fields)
 

@@ -54,15 +54,15 @@ class BatchRecord:
         requests, bytes, tokens: Lines and bytes of its file, and the prompt tokens that it was estimated to hold.
         sha256: Of its file, in hexadecimal.
         first_attempt: The attempt of its first line.
-        made_at: When it was prepared, in seconds since the epoch.
-        moved_at: When it came to its state.
-        seen_at: When the endpoint was last asked about it.
+        prepared_at: When it was prepared, in seconds since the epoch.
+        state_changed_at: When it came to its state.
+        last_polled_at: When the endpoint was last asked about it.
         file_id, remote_id: The endpoint's names for its file and for itself.
         status: What the endpoint said last; ``dropped`` where it was never created.
         total, completed, failed: Its ``request_counts``; ``None`` is unknown.
         output_file_id, error_file_id: Files of results.
         errors: Why its validation failed.
-        ended_rows: Requests that it brought to their end.
+        finished_rows: Requests that it brought to their end.
     """
 
     batch_id: int
@@ -74,9 +74,9 @@ class BatchRecord:
     tokens: int
     sha256: str
     first_attempt: int
-    made_at: float
-    moved_at: float
-    seen_at: float | None
+    prepared_at: float
+    state_changed_at: float
+    last_polled_at: float | None
     file_id: str | None
     remote_id: str | None
     status: str | None
@@ -86,7 +86,7 @@ class BatchRecord:
     output_file_id: str | None
     error_file_id: str | None
     errors: tuple[dict[str, Any], ...]
-    ended_rows: int
+    finished_rows: int
 
     @property
     def filename(self) -> str:
@@ -118,9 +118,9 @@ class BatchResult(NamedTuple):
 
 
 COLUMNS = (
-    "batch_id", "name", "state", "model", "requests", "bytes", "tokens", "sha256", "first_attempt", "made_at",
-    "moved_at", "seen_at", "file_id", "remote_id", "status", "total", "completed", "failed", "output_file_id",
-    "error_file_id", "errors", "ended_rows",
+    "batch_id", "name", "state", "model", "requests", "bytes", "tokens", "sha256", "first_attempt", "prepared_at",
+    "state_changed_at", "last_polled_at", "file_id", "remote_id", "status", "total", "completed", "failed",
+    "output_file_id", "error_file_id", "errors", "finished_rows",
 )  # fmt: skip
 BATCH_CHECK = "(batch_id * 1000003 + first_attempt * 524287 + requests * 8191) & 2147483647"
 LIST = f'SELECT {", ".join(COLUMNS)}, "check" = {BATCH_CHECK} FROM batch'

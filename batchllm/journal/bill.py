@@ -14,7 +14,7 @@ from batchllm.journal.statements import SHAPES
 _PAGE = 1024
 
 
-class PaidAttempt(NamedTuple):
+class BilledAttempt(NamedTuple):
     """An attempt that was paid, or may have been.
 
     Attributes:
@@ -28,18 +28,18 @@ class PaidAttempt(NamedTuple):
     body: bytes | None
 
 
-class Marks(NamedTuple):
+class RepeatedRow(NamedTuple):
     """A row whose answer was not, or need not have been, paid for it alone.
 
     Attributes:
         row_index: The row.
-        shared: An earlier row brings the same request's answer (``--dedupe``).
+        shares_request: An earlier row brings the same request's answer (``--dedupe``).
         equal: Its request equals an earlier row's, and is paid for itself.
         adopted: Its answer was taken from another job.
     """
 
     row_index: int
-    shared: bool
+    shares_request: bool
     equal: bool
     adopted: bool
 
@@ -76,12 +76,12 @@ ORDER BY row.row_index
 """
 
 
-def paid_attempts(reader: JournalReader) -> Iterator[PaidAttempt]:
+def billed_attempts(reader: JournalReader) -> Iterator[BilledAttempt]:
     """Every attempt that was sent and is, or may be, on the bill, of all runs and plans, oldest first."""
     last = 0
     while page := reader.select(_PAID, last, _PAGE):
         for fields in page:
-            yield PaidAttempt._make(fields)
+            yield BilledAttempt._make(fields)
         last = page[-1][0]
 
 
@@ -92,11 +92,11 @@ def count_sent(reader: JournalReader) -> int:
     return int(sent) - int(unsent)
 
 
-def marked_rows(reader: JournalReader, start: int = 0) -> Iterator[Marks]:
+def repeated_rows(reader: JournalReader, start: int = 0) -> Iterator[RepeatedRow]:
     """Rows of the current plan that share, equal or adopt, in input order, from row ``start`` on."""
     while page := reader.select(_MARKED, start, _PAGE):
         for row_index, shared, equal, adopted in page:
-            yield Marks(row_index, shared == 1, equal == 1, adopted == 1)
+            yield RepeatedRow(row_index, shared == 1, equal == 1, adopted == 1)
         start = page[-1][0] + 1
 
 

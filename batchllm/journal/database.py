@@ -26,9 +26,9 @@ CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NUL
 CREATE TABLE batch(
   batch_id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, state TEXT NOT NULL, model TEXT NOT NULL,
   requests INTEGER NOT NULL, bytes INTEGER NOT NULL, tokens INTEGER NOT NULL, sha256 TEXT NOT NULL,
-  first_attempt INTEGER NOT NULL, made_at REAL NOT NULL, moved_at REAL NOT NULL, seen_at REAL, file_id TEXT,
-  remote_id TEXT, status TEXT, total INTEGER, completed INTEGER, failed INTEGER, output_file_id TEXT,
-  error_file_id TEXT, errors TEXT, ended_rows INTEGER NOT NULL, "check" INTEGER NOT NULL);
+  first_attempt INTEGER NOT NULL, prepared_at REAL NOT NULL, state_changed_at REAL NOT NULL, last_polled_at REAL,
+  file_id TEXT, remote_id TEXT, status TEXT, total INTEGER, completed INTEGER, failed INTEGER, output_file_id TEXT,
+  error_file_id TEXT, errors TEXT, finished_rows INTEGER NOT NULL, "check" INTEGER NOT NULL);
 CREATE TABLE run(
   run_id INTEGER PRIMARY KEY, started_at REAL, ended_at REAL, exit_status INTEGER,
   pid INTEGER, host TEXT, boot_id TEXT, version TEXT);

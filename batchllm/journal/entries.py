@@ -29,7 +29,7 @@ STATES = tuple(State)
 """State by number: three times faster than ``State(number)``."""
 
 
-class Admitted(NamedTuple):
+class AdmittedRow(NamedTuple):
     """What a row of the input means in the journal.
 
     Attributes:
@@ -39,8 +39,8 @@ class Admitted(NamedTuple):
         state: How far the request is; ``OPEN`` for a new one, ``None`` for a row that is never sent.
         attempts: Attempts so far, of all runs.
         attempt_id: The attempt that ended it.
-        note: Why the row is never sent: ``"skipped"``, or its error.
-        shared: A row admitted before it, in this plan, means the same request (with deduplication only).
+        unsent_reason: Why the row is never sent: ``"skipped"``, or its error.
+        shares_request: A row admitted before it, in this plan, means the same request (with deduplication only).
     """
 
     row_index: int
@@ -49,16 +49,16 @@ class Admitted(NamedTuple):
     state: State | None
     attempts: int
     attempt_id: int | None
-    note: str | None
-    shared: bool
+    unsent_reason: str | None
+    shares_request: bool
 
 
-class Entry(NamedTuple):
+class RowRecord(NamedTuple):
     """One row of the current plan with what it got.
 
     Attributes:
         row_index: Position in the input, from 0.
-        note: Why the row was never sent: ``"skipped"``, or its error; else ``None``.
+        unsent_reason: Why the row was never sent: ``"skipped"``, or its error; else ``None``.
         state: How far its request is; ``None`` with a note.
         attempts: Attempts so far, of all runs.
         status: HTTP status of the attempt that ended it; ``None`` where no HTTP answer came, or none yet.
@@ -72,7 +72,7 @@ class Entry(NamedTuple):
     """
 
     row_index: int
-    note: str | None
+    unsent_reason: str | None
     state: State | None
     attempts: int
     status: int | None
@@ -85,19 +85,19 @@ class Entry(NamedTuple):
     attempt_id: int | None
 
 
-class Ended(NamedTuple):
+class FinishedRows(NamedTuple):
     """Rows with the same end.
 
     Attributes:
         state: How their requests ended; ``None`` for rows that are never sent.
         reason: Why those are not: ``"skipped"``, or the first line of their note; else ``None``.
-        shared: Rows admitted before them mean the same requests.
+        shares_request: Rows admitted before them mean the same requests.
         rows: How many.
     """
 
     state: State | None
     reason: str | None
-    shared: bool
+    shares_request: bool
     rows: int
 
 
@@ -138,7 +138,7 @@ class Orphan(NamedTuple):
     row_index: int | None
 
 
-class Unsettled(NamedTuple):
+class UnreadReply(NamedTuple):
     """A reply that was saved, but whose request a crash left open: the runner reads it and settles.
 
     Attributes:
@@ -154,7 +154,7 @@ class Unsettled(NamedTuple):
     response: Response
 
 
-class Stored(NamedTuple):
+class StoredAnswer(NamedTuple):
     """An answer of another job's journal.
 
     Attributes:
@@ -182,7 +182,7 @@ class PlanRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class RowCounts:
     """Rows of the current plan by how far they are.
 
     Attributes:

@@ -12,7 +12,7 @@ from typing import Any
 from batchllm.journal.admission import Item
 from batchllm.journal.batch_store import BatchStore
 from batchllm.journal.database import connect
-from batchllm.journal.entries import Admitted, PlanRecord, State, Stored, Unsettled
+from batchllm.journal.entries import AdmittedRow, PlanRecord, State, StoredAnswer, UnreadReply
 from batchllm.journal.faults import sqlite_errors
 from batchllm.journal.opening import Opened, close_store, open_store
 from batchllm.journal.reader import JournalReader
@@ -86,11 +86,11 @@ class Journal:
         plan: PlanRecord = self._writer.call(lambda: self._store.begin_plan(identity, dedupe=dedupe))
         return plan
 
-    def planned(self, start: int = 0) -> Iterator[Admitted]:
+    def planned(self, start: int = 0) -> Iterator[AdmittedRow]:
         """The rows that the current plan has admitted, in input order; see ``JournalReader.planned``."""
         return self.reader().planned(start)
 
-    def admit(self, items: Sequence[Item]) -> "asyncio.Future[list[Admitted]]":
+    def admit(self, items: Sequence[Item]) -> "asyncio.Future[list[AdmittedRow]]":
         """Gives rows their requests; rows come in input order, each once a plan.
 
         Args:
@@ -135,7 +135,7 @@ class Journal:
         saves = [(attempt_id, now, outcome) for attempt_id, outcome in outcomes]
         return self._submit(Kind.WRITE, ((), saves, None))
 
-    def settle(self, request_id: int, state: State, attempt_id: int | None, attempts: int) -> None:
+    def record_outcome(self, request_id: int, state: State, attempt_id: int | None, attempts: int) -> None:
         """Records how a request ended. It rides on the next commit: a crash before it settles again.
 
         Args:
@@ -146,7 +146,7 @@ class Journal:
         """
         self._writer.settle((request_id, int(state), attempts, attempt_id))
 
-    def adopt(self, answers: Sequence[tuple[int, Stored]]) -> "asyncio.Future[list[int]]":
+    def adopt(self, answers: Sequence[tuple[int, StoredAnswer]]) -> "asyncio.Future[list[int]]":
         """Takes answers over from another job's journal, each as the reply to an attempt that was never sent.
 
         Args:
@@ -191,11 +191,11 @@ class Journal:
 
     # -- beside the rows ---------------------------------------------------------------------------------------
 
-    def unsettled(self) -> Iterator[Unsettled]:
+    def unread_replies(self) -> Iterator[UnreadReply]:
         """Replies that dead runs saved and did not settle: read them, and settle or send again."""
         reader = self.reader()
         for request_id, attempt_id, attempts in self._unsettled:
-            yield Unsettled(request_id, attempt_id, attempts, reader.response_of(attempt_id))
+            yield UnreadReply(request_id, attempt_id, attempts, reader.response_of(attempt_id))
 
     def put(self, key: str, value: Any) -> None:
         """Stores a JSON value under a name; it rides on the next commit."""

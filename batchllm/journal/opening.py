@@ -71,7 +71,7 @@ def close_store(store: Store, run_id: int, now: float, exit_status: int | None) 
     store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def note(path: Path, key: str, entry: Any) -> None:
+def store_value(path: Path, key: str, entry: Any) -> None:
     """Stores a JSON value in a journal that no run has open; the caller holds the job's lock.
 
     Raises:

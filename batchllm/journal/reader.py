@@ -19,13 +19,13 @@ from batchllm.journal.database import check_kind, connect
 from batchllm.journal.entries import (
     SKIPPED,
     STATES,
-    Admitted,
+    AdmittedRow,
     AttemptRecord,
-    Counts,
-    Ended,
-    Entry,
+    FinishedRows,
+    RowCounts,
+    RowRecord,
     State,
-    Stored,
+    StoredAnswer,
 )
 from batchllm.journal.faults import damaged, sqlite_errors
 from batchllm.journal.place import is_there
@@ -100,7 +100,7 @@ class JournalReader:
         rows = self.select(f"SELECT {', '.join(names)} FROM run ORDER BY run_id")  # noqa: S608 - names are ours
         return [dict(zip(names, row, strict=True)) for row in rows]
 
-    def counts(self) -> Counts:
+    def counts(self) -> RowCounts:
         """Rows of the current plan by how far they are."""
         rows = self.select(
             "SELECT request.state, row.note = ?, count(*) FROM row"
@@ -108,7 +108,7 @@ class JournalReader:
             SKIPPED,
         )
         by = {(state, skipped): count for state, skipped, count in rows}
-        return Counts(
+        return RowCounts(
             rows=sum(by.values()),
             answered=by.get((State.ANSWERED, None), 0),
             failed=by.get((State.FAILED, None), 0),
@@ -130,7 +130,7 @@ class JournalReader:
         ((maybe,),) = self.select("SELECT count(*) FROM reply WHERE paid = 'maybe'")
         return int(sent), int(maybe)
 
-    def outcomes(self, start: int = 0) -> Generator[Entry]:
+    def outcomes(self, start: int = 0) -> Generator[RowRecord]:
         """Every row of the current plan with what it got, in input order, from row ``start`` on."""
         path, entry = self.path, verify.entry
         with sqlite_errors(path), closing(self._connection.execute(verify.ENTRIES, (start,))) as rows:
@@ -142,7 +142,7 @@ class JournalReader:
                 yield found
         self._check_still_immutable()
 
-    def planned(self, start: int = 0) -> Iterator[Admitted]:
+    def planned(self, start: int = 0) -> Iterator[AdmittedRow]:
         """The rows that the current plan has admitted, in input order, from row ``start`` on.
 
         It reads in pages, so that a slow caller does not hold back the log of a running job. A caller may admit
@@ -160,14 +160,14 @@ class JournalReader:
             if len(page) < _PAGE:
                 return
 
-    def ended(self, states: Sequence[State], *, notes: bool) -> list[Ended]:
+    def finished_rows(self, states: Sequence[State], *, unsendable: bool) -> list[FinishedRows]:
         """Rows that have their end, from the first one on, without a gap: what a run may pass over unseen.
 
         Rows are left to ``planned`` from the first one on that is on its way, or that does not match its check.
 
         Args:
             states: The states that are an end.
-            notes: Whether a row that could not be sent has its end too.
+            unsendable: Whether a row that could not be sent has its end too.
 
         Returns:
             How many there are of each kind; their sum is the index of the first row that is left.
@@ -178,7 +178,7 @@ class JournalReader:
             f" WHEN row.request_id IS NOT NULL THEN request.state IN ({final}) AND {verify.SOUND}"
             " ELSE row.note = ? OR ? END IS NOT 1 ORDER BY row.row_index LIMIT 1",
             SKIPPED,
-            notes,
+            unsendable,
         ) or self.select("SELECT max(row_index) + 1 FROM row")
         bound = left[0][0] or 0
         rows = self.select(
@@ -188,7 +188,7 @@ class JournalReader:
             bound,
         )
         found = [
-            Ended(None if state is None else STATES[state], reason, shared == 1, count)
+            FinishedRows(None if state is None else STATES[state], reason, shared == 1, count)
             for state, reason, shared, count in rows
         ]
         return found if sum(kind.rows for kind in found) == bound else []
@@ -211,7 +211,7 @@ class JournalReader:
         found = self.select(verify.REPLY, attempt_id)
         return verify.response(self.path, attempt_id, found[0] if found else None)
 
-    def answers_for(self, wanted: Sequence[tuple[bytes, int]]) -> dict[tuple[bytes, int], Stored]:
+    def answers_for(self, wanted: Sequence[tuple[bytes, int]]) -> dict[tuple[bytes, int], StoredAnswer]:
         """The answers that this journal has to requests, by key and ordinal; what it has not is left out."""
         with sqlite_errors(self.path):
             rows = verify.ANSWERS.fetch(self._connection, wanted)

@@ -15,7 +15,7 @@ from typing import Any
 
 from batchllm.journal import inbox
 from batchllm.journal.admission import Admission, Item
-from batchllm.journal.entries import Admitted, PlanRecord
+from batchllm.journal.entries import AdmittedRow, PlanRecord
 from batchllm.journal.replies import ReplyRow
 from batchllm.journal.statements import SET_META
 from batchllm.journal.verify import META, value, value_row
@@ -66,7 +66,7 @@ class Group:
 class GroupResult:
     """What a transaction found out: a result for each admission and each call, in order."""
 
-    admitted: list[list[Admitted]]
+    admitted: list[list[AdmittedRow]]
     called: list[Any]
 
 
@@ -106,7 +106,7 @@ class Store:
             raise
         return written
 
-    def _admit(self, admissions: Sequence[Sequence[Item]]) -> list[list[Admitted]]:
+    def _admit(self, admissions: Sequence[Sequence[Item]]) -> list[list[AdmittedRow]]:
         if not admissions:
             return []
         admitted = iter(self._admission.admit([item for items in admissions for item in items]))

@@ -8,7 +8,7 @@ from typing import Any
 from zlib import crc32
 
 from batchllm.journal.database import attempt_check, request_check, row_sum
-from batchllm.journal.entries import STATES, Admitted, AttemptRecord, Entry, State, Stored
+from batchllm.journal.entries import STATES, AdmittedRow, AttemptRecord, RowRecord, State, StoredAnswer
 from batchllm.journal.faults import damaged, loud
 from batchllm.journal.replies import seal, unpack
 from batchllm.journal.statements import Bulk
@@ -75,7 +75,7 @@ def value(path: Path, fields: Sequence[Any]) -> tuple[str, str]:
 
 
 @loud
-def entry(path: Path, fields: Sequence[Any]) -> Entry:
+def entry(path: Path, fields: Sequence[Any]) -> RowRecord:
     """A row of ``ENTRIES``."""
     (
         row_index, note, note_crc, request_id, state, sound, attempts, attempt_id,
@@ -83,31 +83,33 @@ def entry(path: Path, fields: Sequence[Any]) -> Entry:
     ) = fields  # fmt: skip
     if request_id is None or note is not None:
         _check_note(path, row_index, note, note_crc, request_id)
-        return Entry(row_index, note, None, 0, None, b"", None, None, None, None, None, None)
+        return RowRecord(row_index, note, None, 0, None, b"", None, None, None, None, None, None)
     if sound != 1 or note_crc != 0:
         raise damaged(path, f"row {row_index} does not match its check")
     if attempt_id is None or state == State.PENDING:
         if state == State.ANSWERED:
             raise damaged(path, f"the answer of row {row_index} is missing")
-        return Entry(row_index, None, STATES[state], attempts, None, b"", None, None, None, None, None, None)
+        return RowRecord(
+            row_index, None, STATES[state], attempts, None, b"", None, None, None, None, None, None
+        )
     if crc is None or crc != seal(attempt_id, status, latency_s, received_at, failure, message, paid, body):
         raise damaged(path, f"the answer of row {row_index} does not match its CRC")
-    return Entry(
+    return RowRecord(
         row_index, None, STATES[state], attempts, status, body, failure, message, paid, latency_s, received_at,
         attempt_id,
     )  # fmt: skip
 
 
 @loud
-def admitted(path: Path, fields: Sequence[Any]) -> Admitted:
+def admitted(path: Path, fields: Sequence[Any]) -> AdmittedRow:
     """A row of ``PLANNED``."""
     row_index, request_id, ordinal, state, attempts, attempt_id, note, shared, note_crc, sound = fields
     if request_id is None or note is not None:
         _check_note(path, row_index, note, note_crc, request_id)
-        return Admitted(row_index, None, None, None, 0, None, note, False)
+        return AdmittedRow(row_index, None, None, None, 0, None, note, False)
     if sound != 1 or note_crc != 0:
         raise damaged(path, f"row {row_index} does not match its check")
-    return Admitted(row_index, request_id, ordinal, STATES[state], attempts, attempt_id, None, shared == 1)
+    return AdmittedRow(row_index, request_id, ordinal, STATES[state], attempts, attempt_id, None, shared == 1)
 
 
 @loud
@@ -139,13 +141,15 @@ def response(path: Path, attempt_id: int, fields: Sequence[Any] | None) -> Respo
 
 
 @loud
-def stored(path: Path, fields: Sequence[Any]) -> tuple[tuple[bytes, int], Stored]:
+def stored(path: Path, fields: Sequence[Any]) -> tuple[tuple[bytes, int], StoredAnswer]:
     """A row of ``ANSWERS``: which request, and its answer."""
     wanted, key, ordinal, sound, attempt_id, received_at, latency_s, status, headers, body, crc = fields
     if wanted != key or sound != 1 or attempt_id is None:
         raise damaged(path, "a request does not match its check")
     reply = (received_at, status, headers, body, latency_s, None, None, None, crc)
-    return (key, ordinal), Stored(received_at, response(path, attempt_id, None if crc is None else reply))
+    return (key, ordinal), StoredAnswer(
+        received_at, response(path, attempt_id, None if crc is None else reply)
+    )
 
 
 def _check_note(path: Path, row_index: int, note: str | None, note_crc: int, request_id: int | None) -> None:

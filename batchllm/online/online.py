@@ -334,7 +334,7 @@ class Online:
         self._settled(item, answer, state)
 
     def _close(self, item: WorkItem, answer: Answer, state: State, attempt_id: int | None) -> None:
-        self._journal.settle(item.request_id, state, attempt_id, item.earlier + item.attempts)
+        self._journal.record_outcome(item.request_id, state, attempt_id, item.earlier + item.attempts)
         if state is State.UNANSWERED:
             self._counters.unanswered += 1
             self._counters.failed_by_reason[answer.reason or "unknown"] += 1

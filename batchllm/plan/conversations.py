@@ -25,7 +25,7 @@ from itertools import islice
 from typing import Any
 
 from batchllm.counters import RunCounters
-from batchllm.journal import Admitted, Ended, Journal, JournalReader, State
+from batchllm.journal import AdmittedRow, FinishedRows, Journal, JournalReader, State
 from batchllm.plan.outcomes import answer_of
 from batchllm.plan.plan import BATCH, FIRST_BATCH, Plan, final_states
 from batchllm.plan.reask import ReaskPolicy
@@ -73,7 +73,7 @@ class Turn:
     """A row of a conversation (``None``: of none), and what the journal knows of it."""
 
     row: Row
-    known: Admitted | None
+    known: AdmittedRow | None
     conversation: Conversation | None
     asked: Messages = field(default_factory=list)
 
@@ -166,11 +166,11 @@ class ConversationPlan(Plan):
             del self._open[conversation.name]
         self._changed.set()
 
-    def _look_up(self, row_index: int) -> Admitted | None:
+    def _look_up(self, row_index: int) -> AdmittedRow | None:
         return self._now[row_index].known
 
-    def _has_end(self, known: Admitted) -> bool:
-        return super()._has_end(known) and (known.note or "").partition("\n")[0] != BROKEN
+    def _has_end(self, known: AdmittedRow) -> bool:
+        return super()._has_end(known) and (known.unsent_reason or "").partition("\n")[0] != BROKEN
 
     def _build(self, row: Row) -> ChatRequest | Skipped | Unsendable:
         conversation = self._now[row.index].conversation
@@ -227,9 +227,11 @@ def plan_of(
     A pass that an earlier run began goes on at the first row that has not its end, without a look at those before.
     """
     source, job = prepared.source, prepared.job
-    passed: list[Ended] = []
+    passed: list[FinishedRows] = []
     if continued and chosen is None and job.conversation is None:
-        passed = journal.reader().ended(final_states(job.retry_failed), notes=not job.retry_failed)
+        passed = journal.reader().finished_rows(
+            final_states(job.retry_failed), unsendable=not job.retry_failed
+        )
     start = sum(ended.rows for ended in passed)
     settings: dict[str, Any] = {
         "known": journal.planned(start) if continued else iter(()), "counters": counters, "chosen": chosen,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from batchllm.answer import Reader
 from batchllm.budget.costs import Costs
-from batchllm.journal import Entry, State
+from batchllm.journal import RowRecord, State
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.records import Answer
 from batchllm.sink import Outcome
@@ -19,7 +19,7 @@ def readers(prepared: PreparedJob) -> Callable[[int], Reader]:
 
 
 def outcomes(
-    entries: Iterable[Entry],
+    entries: Iterable[RowRecord],
     reader_of: Callable[[int], Reader],
     chosen: "range | frozenset[int] | None" = None,
     costs: Costs | None = None,
@@ -37,12 +37,12 @@ def outcomes(
         yield Outcome(entry.row_index, answer, entry.attempts, entry.latency_s, cost)
 
 
-def answer_of(entry: Entry, reader: Reader) -> Answer | None:
+def answer_of(entry: RowRecord, reader: Reader) -> Answer | None:
     """What a row got, or ``None`` where its text was empty."""
-    if entry.note == "skipped":
+    if entry.unsent_reason == "skipped":
         return None
-    if entry.note is not None:
-        reason, _, error = entry.note.partition("\n")
+    if entry.unsent_reason is not None:
+        reason, _, error = entry.unsent_reason.partition("\n")
         return Answer(error=error, reason=reason)
     if entry.status is not None:
         return reader.read(entry.status, entry.body)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import islice
 
 from batchllm.counters import RunCounters
-from batchllm.journal import SKIPPED, Admitted, Ended, Journal, State
+from batchllm.journal import SKIPPED, AdmittedRow, FinishedRows, Journal, State
 from batchllm.plan.reask import Final, ReaskPolicy
 from batchllm.plan.reuse import Reuse
 from batchllm.plan.work_item import WorkItem
@@ -56,13 +56,13 @@ class Plan:
         builder: RequestBuilder,
         journal: Journal,
         *,
-        known: Iterator[Admitted],
+        known: Iterator[AdmittedRow],
         counters: RunCounters,
         chosen: "range | frozenset[int] | None" = None,
         retry_failed: bool = False,
         reuse: Reuse | None = None,
         reask: ReaskPolicy | None = None,
-        passed: Iterable[Ended] = (),
+        passed: Iterable[FinishedRows] = (),
     ) -> None:
         self._rows = rows
         self._builder = builder
@@ -131,7 +131,7 @@ class Plan:
         if final is None:
             return False
         state = State.ANSWERED if final.answer.error is None else State.FAILED
-        self._journal.settle(item.request_id, state, final.attempt_id, item.earlier)
+        self._journal.record_outcome(item.request_id, state, final.attempt_id, item.earlier)
         self._counters.ended_with(final.answer)
         self.settled(item, final.answer, state)
         return True
@@ -156,7 +156,7 @@ class Plan:
             if known is not None:
                 if self._has_end(known):
                     self._count_known(known)
-                    self._ended(row.index, _usable(known.state, known.note))
+                    self._ended(row.index, _usable(known.state, known.unsent_reason))
                     continue
                 if known.request_id is not None and self._is_shared(known.request_id):
                     continue
@@ -189,15 +189,15 @@ class Plan:
     def _request(self, row: Row) -> ChatRequest | Skipped | Unsendable:
         return self._builder.build(row)
 
-    def _has_end(self, known: Admitted) -> bool:
+    def _has_end(self, known: AdmittedRow) -> bool:
         if known.request_id is None:
-            return known.note == SKIPPED or not self._retry_failed
+            return known.unsent_reason == SKIPPED or not self._retry_failed
         return known.state in self._final
 
     def _ended(self, row_index: int, usable: bool | None) -> None:
         """A row has its end without a item: with an answer, without one, or, ``None``, with nothing to ask."""
 
-    def _look_up(self, row_index: int) -> Admitted | None:
+    def _look_up(self, row_index: int) -> AdmittedRow | None:
         while self._next_known is not None and self._next_known.row_index < row_index:
             self._next_known = next(self._known, None)
         if self._next_known is not None and self._next_known.row_index == row_index:
@@ -205,7 +205,7 @@ class Plan:
         return None
 
     def _admitted(
-        self, admitted: Iterable[Admitted], requests: dict[int, tuple[Row, ChatRequest]]
+        self, admitted: Iterable[AdmittedRow], requests: dict[int, tuple[Row, ChatRequest]]
     ) -> Iterator[WorkItem]:
         for entry in admitted:
             if entry.request_id is None:
@@ -216,7 +216,7 @@ class Plan:
             elif not self._is_shared(entry.request_id):
                 yield self._item(*requests[entry.row_index], entry)
 
-    def _item(self, row: Row, request: ChatRequest, entry: Admitted) -> WorkItem:
+    def _item(self, row: Row, request: ChatRequest, entry: AdmittedRow) -> WorkItem:
         assert entry.request_id is not None, "a row with a request has its id"
         reader = self._builder.reader(row)
         item = WorkItem(request, entry.request_id, reader, entry.attempts, ordinal=entry.ordinal or 0)
@@ -243,19 +243,19 @@ class Plan:
         if state in self._final and self._next_known is None:
             self._on_the_way.discard(item.request_id)
 
-    def _count_found(self, entry: Admitted) -> None:
-        self._count(Ended(entry.state, None, entry.shared, 1))
+    def _count_found(self, entry: AdmittedRow) -> None:
+        self._count(FinishedRows(entry.state, None, entry.shares_request, 1))
 
-    def _count_known(self, known: Admitted) -> None:
-        reason = None if known.note is None else known.note.partition("\n")[0]
-        self._count(Ended(known.state, reason, known.shared, 1))
+    def _count_known(self, known: AdmittedRow) -> None:
+        reason = None if known.unsent_reason is None else known.unsent_reason.partition("\n")[0]
+        self._count(FinishedRows(known.state, reason, known.shares_request, 1))
 
-    def _count(self, ended: Ended) -> None:
+    def _count(self, ended: FinishedRows) -> None:
         """Counts rows that an earlier run ended."""
         counters = self._counters
         if ended.state is State.PENDING:
             counters.pending += ended.rows
-        elif ended.state is not None and ended.shared:
+        elif ended.state is not None and ended.shares_request:
             counters.duplicates += ended.rows
         elif ended.state is not None:
             counters.before += ended.rows

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from batchllm.errors import InputError
-from batchllm.journal import Journal, JournalReader, State, Stored
+from batchllm.journal import Journal, JournalReader, State, StoredAnswer
 from batchllm.plan.work_item import WorkItem
 from batchllm.records import Answer
 
@@ -34,7 +34,7 @@ class Reuse:
         adopted: list[tuple[WorkItem, Answer]] = []
         for reader in self._readers:
             found = reader.answers_for(list(dict.fromkeys((t.request.key, t.ordinal) for t in left)))
-            taken: list[tuple[WorkItem, Stored, Answer]] = []
+            taken: list[tuple[WorkItem, StoredAnswer, Answer]] = []
             still: list[WorkItem] = []
             for item in left:
                 stored = found.get((item.request.key, item.ordinal))
@@ -49,10 +49,10 @@ class Reuse:
             left = still
         return left, adopted
 
-    async def _adopt(self, taken: Sequence[tuple[WorkItem, Stored]]) -> None:
+    async def _adopt(self, taken: Sequence[tuple[WorkItem, StoredAnswer]]) -> None:
         attempt_ids = await self._journal.adopt([(item.request_id, stored) for item, stored in taken])
         for (item, _), attempt_id in zip(taken, attempt_ids, strict=True):
-            self._journal.settle(item.request_id, State.ANSWERED, attempt_id, item.earlier)
+            self._journal.record_outcome(item.request_id, State.ANSWERED, attempt_id, item.earlier)
 
 
 @contextmanager

@@ -59,12 +59,12 @@ def begin(prepared: PreparedJob, journal: Journal, reask: ReaskPolicy) -> PlanRe
     journal.put("job", saved(prepared.job))
     journal.put("source", prepared.statistics.sha256)
     journal.put("rows", prepared.statistics.rows)
-    for reply in journal.unsettled():
+    for reply in journal.unread_replies():
         answer = prepared.reader.read(reply.response.status, reply.response.body)
         match classify(reply.response).disposition:
             case Disposition.ANSWERED if not reask.leaves_open(answer):
                 state = State.ANSWERED if answer.error is None else State.FAILED
-                journal.settle(reply.request_id, state, reply.attempt_id, reply.attempts)
+                journal.record_outcome(reply.request_id, state, reply.attempt_id, reply.attempts)
             case Disposition.REJECTED:
-                journal.settle(reply.request_id, State.FAILED, reply.attempt_id, reply.attempts)
+                journal.record_outcome(reply.request_id, State.FAILED, reply.attempt_id, reply.attempts)
     return plan
