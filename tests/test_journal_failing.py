@@ -8,7 +8,7 @@ import pytest
 
 from batchllm.errors import StorageFailure
 from batchllm.journal import Journal, JournalReader, State
-from batchllm.journal.store import Group, GroupResult, Store
+from batchllm.journal.store import Store, WriteGroup, WriteResult
 from tests.journal_jobs import admit, key_of, response, save
 
 
@@ -25,7 +25,7 @@ def test_a_defect_in_the_thread_reaches_every_waiter(path: Path, monkeypatch: py
         journal.begin_plan("job")
         rows = await admit(journal, range(3))
 
-        def broken(self: Store, group: Group) -> GroupResult:
+        def broken(self: Store, group: WriteGroup) -> WriteResult:
             raise ZeroDivisionError
 
         monkeypatch.setattr(Store, "write", broken)
@@ -41,7 +41,7 @@ def test_a_defect_in_the_thread_reaches_every_waiter(path: Path, monkeypatch: py
 
 def test_an_error_of_the_disk_ends_all_writing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is tried again after an I/O error: what a failed fsync left is not known."""
-    tries: list[Group] = []
+    tries: list[WriteGroup] = []
 
     async def whole() -> None:
         journal = Journal.open(path)
@@ -50,7 +50,7 @@ def test_an_error_of_the_disk_ends_all_writing(path: Path, monkeypatch: pytest.M
         attempt_ids = await journal.intend([(row.request_id or 0, None) for row in rows])
         write = Store.write
 
-        def failing(self: Store, group: Group) -> GroupResult:
+        def failing(self: Store, group: WriteGroup) -> WriteResult:
             tries.append(group)
             error = sqlite3.OperationalError("disk I/O error")
             error.sqlite_errorcode = 1034  # SQLITE_IOERR_FSYNC

@@ -19,7 +19,7 @@ from batchllm.journal import (
     state_path,
 )
 from batchllm.journal.database import APPLICATION_ID, VERSION
-from batchllm.journal.place import filesystem_of
+from batchllm.journal.files import filesystem_of
 from tests.journal_jobs import finished_job
 
 as_a_user = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

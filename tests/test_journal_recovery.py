@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from batchllm.errors import InputError
-from batchllm.journal import Journal, JournalReader, Orphan, State, database, recovery
+from batchllm.journal import Journal, JournalReader, Orphan, State, bulk, database, recovery, replies
 from batchllm.records import Failure, FailureKind, Paid
 from tests.journal_jobs import admit, answer_to, key_of, response, save, ticking
 
@@ -96,6 +96,7 @@ def test_all_that_was_lost_is_found_in_one_pass_over_the_rows(path: Path, tmp_pa
         return 0
 
     with closing(database.connect(asyncio.run(first()))) as connection:
+        bulk.prepare(connection)
         connection.execute("BEGIN IMMEDIATE")
         connection.set_progress_handler(step, 100)
         orphans, _ = recovery.recover(connection, path, 0.0)
@@ -117,7 +118,7 @@ def test_requests_of_a_dead_run_are_counted_once_with_their_rows(path: Path, tmp
         assert [(orphan.attempt_id, orphan.row_index) for orphan in journal.orphans] == [(1, 0), (3, 3)]
         attempt = journal.reader().attempts_of(0)[0]
         assert isinstance(attempt.outcome, Failure)
-        assert (attempt.outcome.message, attempt.paid) == (recovery.MESSAGE, "maybe")
+        assert (attempt.outcome.message, attempt.possibly_billed) == (replies.LOST, True)
         assert journal.reader().count_attempts() == (3, 2)
     with Journal.open(path) as journal:
         assert journal.orphans == ()

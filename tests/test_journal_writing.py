@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from batchllm.errors import JobError
-from batchllm.journal import Journal, JournalReader, State, inbox
-from batchllm.journal.store import Group, GroupResult, Store
+from batchllm.journal import Journal, JournalReader, State, bulk
+from batchllm.journal.store import Store, WriteGroup, WriteResult
 from batchllm.records import Failure, FailureKind, Paid, Response
 from tests.journal_jobs import admit, answer_to, key_of, response, run, save, ticking
 
@@ -75,7 +75,7 @@ def test_many_saves_share_one_commit(path: Path, monkeypatch: pytest.MonkeyPatch
     busy, gathered = threading.Event(), threading.Event()
     write = Store.write
 
-    def slow(self: Store, group: Group) -> GroupResult:
+    def slow(self: Store, group: WriteGroup) -> WriteResult:
         if group.replies:
             groups.append(len(group.replies))
             busy.set()
@@ -137,7 +137,7 @@ def test_a_group_larger_than_a_statement_is_written_whole_or_not_at_all(path: Pa
     async def whole() -> None:
         with Journal.open(path, threaded=False) as journal:
             journal.begin_plan("job")
-            rows = await admit(journal, range(2 * inbox.MOST))
+            rows = await admit(journal, range(2 * bulk.MAX_ROWS))
             ids = await journal.intend([(row.request_id or 0, None) for row in rows])
             with pytest.raises(JobError):
                 await journal.save_all([(attempt_id, response(b"x")) for attempt_id in [*ids, ids[0]]])
@@ -167,7 +167,7 @@ def test_a_save_is_on_the_disk_when_it_returns(path: Path) -> None:
     asyncio.run(whole())
 
 
-def test_the_database_is_prepare_job_to_lose_nothing(path: Path) -> None:
+def test_the_database_is_set_up_to_lose_nothing(path: Path) -> None:
     journal = Journal.open(path, threaded=False)
     found = {
         name: journal._store.connection.execute(f"PRAGMA {name}").fetchone()[0]
@@ -195,7 +195,7 @@ def test_attempt_ids_are_never_used_twice_whatever_the_run(path: Path) -> None:
     assert seen == list(range(1, 19))
 
 
-def test_a_settlement_rides_on_the_next_commit_and_a_view_shows_it_at_once(path: Path) -> None:
+def test_an_outcome_is_written_with_the_next_commit_and_a_reader_shows_it_at_once(path: Path) -> None:
     async def whole() -> None:
         with Journal.open(path) as journal:
             journal.begin_plan("job")
@@ -210,7 +210,7 @@ def test_a_settlement_rides_on_the_next_commit_and_a_view_shows_it_at_once(path:
     asyncio.run(whole())
 
 
-def test_a_row_admitted_after_a_settlement_sees_it(path: Path) -> None:
+def test_a_row_admitted_after_the_outcome_of_its_twin_sees_it(path: Path) -> None:
     """With deduplication, the twin of a row that has just ended must not be sent."""
 
     async def whole() -> None:
@@ -294,7 +294,7 @@ def test_a_failure_with_any_text_and_bytes_comes_back(path: Path) -> None:
     with JournalReader.open(path) as reader:
         (attempt,) = reader.attempts_of(0)
     assert attempt.outcome == Failure(FailureKind.CUT, "cut \\udcff", Paid.MAYBE, 1.5, b"\x00\xff{")
-    assert (attempt.body, attempt.paid) == (b"other bytes", "maybe")
+    assert (attempt.body, attempt.possibly_billed) == (b"other bytes", True)
 
 
 def test_an_abandoned_wait_does_not_lose_the_answer(path: Path) -> None:
@@ -360,7 +360,7 @@ def test_the_rate_is_bounded_by_the_disk_not_by_the_rows(path: Path) -> None:
         nonlocal commits
         write = Store.write
 
-        def counted(self: Store, group: Group) -> GroupResult:
+        def counted(self: Store, group: WriteGroup) -> WriteResult:
             nonlocal commits
             commits += 1
             time.sleep(0.002)  # the disk; in the journal's own thread

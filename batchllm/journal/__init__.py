@@ -14,10 +14,13 @@ output file is a view of it. Four rules hold at every instant, whatever is kille
 ``Journal`` writes, ``JournalReader`` reads (also while a run goes on), ``JobLock`` keeps a second run out.
 """
 
-from batchllm.journal.batch_store import BatchStore, new_name
-from batchllm.journal.batches import BatchRecord, BatchResult, BatchState
+from batchllm.journal.batches import BatchRecord, BatchResult, BatchState, BatchStore, new_name
 from batchllm.journal.database import set_aside
-from batchllm.journal.entries import (
+from batchllm.journal.files import check_folder, check_space, remove, state_path
+from batchllm.journal.journal import Journal
+from batchllm.journal.lock import JobLock
+from batchllm.journal.reader import JournalReader
+from batchllm.journal.records import (
     SKIPPED,
     AdmittedRow,
     AttemptRecord,
@@ -30,11 +33,7 @@ from batchllm.journal.entries import (
     StoredAnswer,
     UnreadReply,
 )
-from batchllm.journal.journal import Journal
-from batchllm.journal.lock import JobLock
-from batchllm.journal.opening import store_value
-from batchllm.journal.place import check_folder, check_space, remove, state_path
-from batchllm.journal.reader import JournalReader
+from batchllm.journal.recovery import store_value
 
 __all__ = [
     "SKIPPED",

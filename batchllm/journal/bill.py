@@ -7,9 +7,9 @@ goes through ``JournalReader.outcomes``, which is.
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from batchllm.journal.entries import STATES, State
+from batchllm.journal.bulk import BulkQuery
 from batchllm.journal.reader import JournalReader
-from batchllm.journal.statements import SHAPES
+from batchllm.journal.records import STATES, State
 
 _PAGE = 1024
 
@@ -51,17 +51,17 @@ FROM attempt JOIN request ON request.request_id = attempt.request_id
 LEFT JOIN reply ON reply.attempt_id = attempt.attempt_id
 LEFT JOIN reply AS answer ON answer.attempt_id = request.attempt_id AND answer.status BETWEEN 200 AND 299
 WHERE attempt.attempt_id > ? AND attempt.sent_at IS NOT NULL
-  AND (reply.attempt_id IS NULL OR reply.paid = 'maybe' OR reply.status BETWEEN 200 AND 299)
+  AND (reply.attempt_id IS NULL OR reply.possibly_billed = 1 OR reply.status BETWEEN 200 AND 299)
 ORDER BY attempt.attempt_id LIMIT ?
 """
 
 _MARKED = """
-SELECT row.row_index, row.shared = 1, request.ordinal > 0,
+SELECT row.row_index, row.shares_request = 1, request.ordinal > 0,
        attempt.attempt_id IS NOT NULL AND attempt.sent_at IS NULL
 FROM row JOIN request ON request.request_id = row.request_id
 LEFT JOIN attempt ON attempt.attempt_id = request.attempt_id
 WHERE row.row_index >= ?
-  AND (row.shared = 1 OR request.ordinal > 0 OR (attempt.attempt_id IS NOT NULL AND attempt.sent_at IS NULL))
+  AND (row.shares_request = 1 OR request.ordinal > 0 OR (attempt.attempt_id IS NOT NULL AND attempt.sent_at IS NULL))
 ORDER BY row.row_index LIMIT ?
 """
 
@@ -69,11 +69,18 @@ _EARLIER = """
 SELECT row.row_index, reply.status, reply.body, reply.attempt_id
 FROM reply JOIN attempt ON attempt.attempt_id = reply.attempt_id
 JOIN request ON request.request_id = attempt.request_id
-JOIN row ON row.request_id = request.request_id AND row.shared = 0
+JOIN row ON row.request_id = request.request_id AND row.shares_request = 0
 WHERE reply.status BETWEEN 200 AND 299 AND attempt.sent_at IS NOT NULL AND request.attempt_id <> attempt.attempt_id
   AND row.row_index >= ?
 ORDER BY row.row_index
 """
+
+
+_STATES = BulkQuery(
+    "key, ordinal",
+    "SELECT request.key, request.ordinal, request.state"
+    " FROM wanted JOIN request ON request.key = wanted.key AND request.ordinal = wanted.ordinal",
+)
 
 
 def billed_attempts(reader: JournalReader) -> Iterator[BilledAttempt]:
@@ -88,7 +95,7 @@ def billed_attempts(reader: JournalReader) -> Iterator[BilledAttempt]:
 def count_sent(reader: JournalReader) -> int:
     """Attempts that reached an endpoint, or may have, of all runs."""
     ((sent,),) = reader.select("SELECT count(*) FROM attempt WHERE sent_at IS NOT NULL")
-    ((unsent,),) = reader.select("SELECT count(*) FROM reply WHERE paid = 'no'")
+    ((unsent,),) = reader.select("SELECT count(*) FROM reply WHERE possibly_billed = 0")
     return int(sent) - int(unsent)
 
 
@@ -106,16 +113,5 @@ def earlier_answers(reader: JournalReader, start: int = 0) -> Iterator[tuple[int
 
 
 def states_of(reader: JournalReader, wanted: Sequence[tuple[bytes, int]]) -> dict[tuple[bytes, int], State]:
-    """How far requests are, by key and ordinal; what the journal does not have is left out."""
-    found: dict[tuple[bytes, int], State] = {}
-    largest = SHAPES[-1]
-    for start in range(0, len(wanted), largest):
-        part = wanted[start : start + largest]
-        values = ",".join(["(?,?)"] * len(part))
-        rows = reader.select(
-            f"WITH wanted(key, ordinal) AS (VALUES {values}) SELECT request.key, request.ordinal, request.state"  # noqa: S608
-            " FROM wanted JOIN request ON request.key = wanted.key AND request.ordinal = wanted.ordinal",
-            *[value for pair in part for value in pair],
-        )
-        found.update({(key, ordinal): STATES[state] for key, ordinal, state in rows})
-    return found
+    """Returns the states of requests by key and ordinal; what the journal does not have is left out."""
+    return {(key, ordinal): STATES[state] for key, ordinal, state in reader.look_up(_STATES, wanted)}

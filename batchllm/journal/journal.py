@@ -10,12 +10,12 @@ from types import TracebackType
 from typing import Any
 
 from batchllm.journal.admission import Item
-from batchllm.journal.batch_store import BatchStore
+from batchllm.journal.batches import BatchStore
 from batchllm.journal.database import connect
-from batchllm.journal.entries import AdmittedRow, PlanRecord, State, StoredAnswer, UnreadReply
-from batchllm.journal.faults import sqlite_errors
-from batchllm.journal.opening import Opened, close_store, open_store
 from batchllm.journal.reader import JournalReader
+from batchllm.journal.records import AdmittedRow, PlanRecord, State, StoredAnswer, UnreadReply
+from batchllm.journal.recovery import OpenedJournal, close_store, open_store
+from batchllm.journal.sqlite_errors import sqlite_errors
 from batchllm.journal.store import Intent
 from batchllm.journal.writer import Kind, Writer, resolve
 from batchllm.records import Failure, Response
@@ -35,12 +35,12 @@ class Journal:
         orphans: Attempts of dead runs that may have been paid without an answer, found now for the first time.
     """
 
-    def __init__(self, opened: Opened, writer: Writer, path: Path, clock: Callable[[], float]) -> None:
+    def __init__(self, opened: OpenedJournal, writer: Writer, path: Path, clock: Callable[[], float]) -> None:
         self.path = path
         self.new = opened.new
         self.run_id = opened.run_id
         self.orphans = opened.orphans
-        self._unsettled = opened.unsettled
+        self._unread = opened.unread
         self._meta = opened.meta
         self._next_attempt = opened.next_attempt
         self._store = opened.store
@@ -144,7 +144,7 @@ class Journal:
             attempt_id: The attempt whose reply is its outcome; ``None`` where it was never sent.
             attempts: Attempts so far, of all runs.
         """
-        self._writer.settle((request_id, int(state), attempts, attempt_id))
+        self._writer.record_outcome((request_id, int(state), attempts, attempt_id))
 
     def adopt(self, answers: Sequence[tuple[int, StoredAnswer]]) -> "asyncio.Future[list[int]]":
         """Takes answers over from another job's journal, each as the reply to an attempt that was never sent.
@@ -194,7 +194,7 @@ class Journal:
     def unread_replies(self) -> Iterator[UnreadReply]:
         """Replies that dead runs saved and did not settle: read them, and settle or send again."""
         reader = self.reader()
-        for request_id, attempt_id, attempts in self._unsettled:
+        for request_id, attempt_id, attempts in self._unread:
             yield UnreadReply(request_id, attempt_id, attempts, reader.response_of(attempt_id))
 
     def put(self, key: str, value: Any) -> None:

@@ -13,10 +13,12 @@ from types import TracebackType
 from typing import Any
 
 from batchllm.errors import CannotWrite, InputError, NotNow
-from batchllm.journal import verify
+from batchllm.journal import records
 from batchllm.journal.batches import BatchRecord, BatchResult, batches_of, replied, results_of
-from batchllm.journal.database import check_kind, connect
-from batchllm.journal.entries import (
+from batchllm.journal.bulk import BulkQuery
+from batchllm.journal.database import check_version, connect
+from batchllm.journal.files import exists
+from batchllm.journal.records import (
     SKIPPED,
     STATES,
     AdmittedRow,
@@ -27,8 +29,8 @@ from batchllm.journal.entries import (
     State,
     StoredAnswer,
 )
-from batchllm.journal.faults import damaged, sqlite_errors
-from batchllm.journal.place import is_there
+from batchllm.journal.replies import REPLY, read_response
+from batchllm.journal.sqlite_errors import damaged, sqlite_errors
 from batchllm.records import Response
 
 _PAGE = 2048
@@ -54,7 +56,7 @@ class JournalReader:
         Raises:
             InputError: There is none, or it is something else, damaged, or of another version.
         """
-        if not is_there(path):
+        if not exists(path):
             raise InputError(
                 path, "there is no journal; run the job first, or name its journal with --journal PATH"
             )
@@ -62,7 +64,7 @@ class JournalReader:
         connection = connect(path, mode="ro", immutable=immutable)
         try:
             with sqlite_errors(path):
-                check_kind(connection, path)
+                check_version(connection, path)
         except CannotWrite as error:
             connection.close()
             raise InputError(path, "the journal cannot be read; check its permissions") from error
@@ -85,8 +87,8 @@ class JournalReader:
 
     def get(self, key: str) -> Any:
         """What ``Journal.put`` stored under ``key``; ``None`` where it stored nothing."""
-        for fields in self.select(f"{verify.META} WHERE key = ?", key):
-            return json.loads(verify.value(self.path, fields)[1])
+        for fields in self.select(f"{records.META} WHERE key = ?", key):
+            return json.loads(records.read_meta(self.path, fields)[1])
         return None
 
     @property
@@ -103,7 +105,7 @@ class JournalReader:
     def counts(self) -> RowCounts:
         """Rows of the current plan by how far they are."""
         rows = self.select(
-            "SELECT request.state, row.note = ?, count(*) FROM row"
+            "SELECT request.state, row.unsent_reason = ?, count(*) FROM row"
             " LEFT JOIN request ON request.request_id = row.request_id GROUP BY 1, 2",
             SKIPPED,
         )
@@ -127,13 +129,13 @@ class JournalReader:
     def count_attempts(self) -> tuple[int, int]:
         """Requests sent by all runs, and how many of them may have been paid without an answer."""
         ((sent,),) = self.select("SELECT count(*) FROM attempt WHERE sent_at IS NOT NULL")
-        ((maybe,),) = self.select("SELECT count(*) FROM reply WHERE paid = 'maybe'")
+        ((maybe,),) = self.select("SELECT count(*) FROM reply WHERE possibly_billed = 1")
         return int(sent), int(maybe)
 
     def outcomes(self, start: int = 0) -> Generator[RowRecord]:
         """Every row of the current plan with what it got, in input order, from row ``start`` on."""
-        path, entry = self.path, verify.entry
-        with sqlite_errors(path), closing(self._connection.execute(verify.ENTRIES, (start,))) as rows:
+        path, entry = self.path, records.read_row
+        with sqlite_errors(path), closing(self._connection.execute(records.ROWS, (start,))) as rows:
             for fields in rows:
                 found = entry(path, fields)
                 if found.row_index < start:
@@ -148,9 +150,9 @@ class JournalReader:
         It reads in pages, so that a slow caller does not hold back the log of a running job. A caller may admit
         rows meanwhile, as long as they lie below the row it asks for next.
         """
-        path, admitted = self.path, verify.admitted
+        path, admitted = self.path, records.read_admitted
         while True:
-            page = self.select(verify.PLANNED, start, _PAGE)
+            page = self.select(records.ADMITTED, start, _PAGE)
             for fields in page:
                 found = admitted(path, fields)
                 if found.row_index < start:
@@ -175,16 +177,16 @@ class JournalReader:
         final = ",".join(str(int(state)) for state in states)
         left = self.select(
             "SELECT row.row_index FROM row LEFT JOIN request ON request.request_id = row.request_id WHERE CASE"  # noqa: S608
-            f" WHEN row.request_id IS NOT NULL THEN request.state IN ({final}) AND {verify.SOUND}"
-            " ELSE row.note = ? OR ? END IS NOT 1 ORDER BY row.row_index LIMIT 1",
+            f" WHEN row.request_id IS NOT NULL THEN request.state IN ({final}) AND request.valid"
+            " ELSE row.unsent_reason = ? OR ? END IS NOT 1 ORDER BY row.row_index LIMIT 1",
             SKIPPED,
             unsendable,
         ) or self.select("SELECT max(row_index) + 1 FROM row")
         bound = left[0][0] or 0
         rows = self.select(
-            "SELECT request.state, substr(row.note, 1, instr(row.note || char(10), char(10)) - 1), row.shared, count(*)"
-            " FROM row LEFT JOIN request ON request.request_id = row.request_id WHERE row.row_index < ?"
-            " GROUP BY 1, 2, 3",
+            "SELECT request.state, substr(row.unsent_reason, 1, instr(row.unsent_reason || char(10), char(10)) - 1),"
+            " row.shares_request, count(*) FROM row LEFT JOIN request ON request.request_id = row.request_id"
+            " WHERE row.row_index < ? GROUP BY 1, 2, 3",
             bound,
         )
         found = [
@@ -204,19 +206,22 @@ class JournalReader:
             raise InputError(self.path, f"row {row_index} is not in the journal (yet)")
         if row.request_id is None:
             return []
-        return [verify.attempt(self.path, fields) for fields in self.select(verify.ATTEMPTS, row.request_id)]
+        return [
+            records.read_attempt(self.path, fields)
+            for fields in self.select(records.ATTEMPTS, row.request_id)
+        ]
 
     def response_of(self, attempt_id: int) -> Response:
         """The HTTP answer of an attempt that has one, with its headers."""
-        found = self.select(verify.REPLY, attempt_id)
-        return verify.response(self.path, attempt_id, found[0] if found else None)
+        found = self.select(f"SELECT {REPLY} FROM reply WHERE attempt_id = ?", attempt_id)  # noqa: S608
+        if not found:
+            raise damaged(self.path, f"the reply to attempt {attempt_id} is missing")
+        return read_response(self.path, attempt_id, found[0])
 
     def answers_for(self, wanted: Sequence[tuple[bytes, int]]) -> dict[tuple[bytes, int], StoredAnswer]:
         """The answers that this journal has to requests, by key and ordinal; what it has not is left out."""
-        with sqlite_errors(self.path):
-            rows = verify.ANSWERS.fetch(self._connection, wanted)
-        self._check_still_immutable()
-        return dict(verify.stored(self.path, fields) for fields in rows)
+        rows = self.look_up(records.ANSWERS, wanted)
+        return dict(records.read_answer(self.path, fields) for fields in rows)
 
     def batches(self) -> list[BatchRecord]:
         """The batches of the job, oldest first."""
@@ -239,6 +244,13 @@ class JournalReader:
         """The rows of a query, not held against their checks: for figures, not for answers."""
         with sqlite_errors(self.path):
             rows = self._connection.execute(query, parameters).fetchall()
+        self._check_still_immutable()
+        return rows
+
+    def look_up(self, query: BulkQuery, keys: Sequence[Sequence[Any]]) -> list[Any]:
+        """Returns the rows of a query for many keys, without checking them."""
+        with sqlite_errors(self.path):
+            rows = query.fetch(self._connection, keys)
         self._check_still_immutable()
         return rows
 

@@ -1,7 +1,7 @@
 """One transaction of the journal: everything that waits, in one statement where no row is admitted.
 
-The order inside is fixed and safe: intents and replies name requests that exist; settlements come before
-admissions, so that a row admitted together with the end of its twin sees that end.
+The order inside matters: intents and replies name requests that exist; outcomes come before admissions, so that a row
+admitted together with the outcome of its twin sees that outcome.
 """
 
 import json
@@ -13,17 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from batchllm.journal import inbox
+from batchllm.journal import bulk
 from batchllm.journal.admission import Admission, Item
-from batchllm.journal.entries import AdmittedRow, PlanRecord
+from batchllm.journal.bulk import MISSING, meta_row
+from batchllm.journal.records import META, AdmittedRow, PlanRecord, read_meta
 from batchllm.journal.replies import ReplyRow
-from batchllm.journal.statements import SET_META
-from batchllm.journal.verify import META, value, value_row
 
 Intent = tuple[int, int, int, float | None, bytes | None]
 """attempt_id, request_id, run_id, sent_at, body."""
 
-Settlement = tuple[int, int, int, int | None]
+Outcome = tuple[int, int, int, int | None]
 """request_id, state, attempts, attempt_id."""
 
 PLAN = "plan"
@@ -31,60 +30,60 @@ PLAN = "plan"
 
 
 @dataclass(slots=True)
-class Group:
+class WriteGroup:
     """What one transaction writes."""
 
     meta: dict[str, str] = field(default_factory=dict)
     intents: list[Intent] = field(default_factory=list)
     replies: list[ReplyRow] = field(default_factory=list)
-    settlements: dict[int, Settlement] = field(default_factory=dict)  # the last one of a request counts
+    outcomes: dict[int, Outcome] = field(default_factory=dict)  # the last one of a request counts
     admissions: list[Sequence[Item]] = field(default_factory=list)
     calls: list[Callable[[], Any]] = field(default_factory=list)
 
     def rows(self) -> list[tuple[Any, ...]]:
-        """Everything but admissions and calls, as rows of the inbox."""
+        """Everything but admissions and calls, as rows of ``bulk``."""
         return [
             *[
                 (
-                    inbox.INTENT,
+                    bulk.ATTEMPT,
                     *names,
-                    inbox.NO_NUMBER if sent_at is None else sent_at,
-                    inbox.NO_TEXT if body is None else bytearray(body),
+                    MISSING if sent_at is None else sent_at,
+                    MISSING if body is None else bytearray(body),
                 )
                 for *names, sent_at, body in self.intents
             ],
-            *[(inbox.REPLY, *reply) for reply in self.replies],
+            *self.replies,
             *[
-                (inbox.SETTLEMENT, *facts, inbox.NO_NUMBER if attempt_id is None else attempt_id)
-                for *facts, attempt_id in self.settlements.values()
+                (bulk.OUTCOME, *facts, MISSING if attempt_id is None else attempt_id)
+                for *facts, attempt_id in self.outcomes.values()
             ],
-            *[(inbox.ENTRY, *value_row(key, text)) for key, text in self.meta.items()],
+            *[meta_row(key, text) for key, text in self.meta.items()],
         ]
 
 
 @dataclass(frozen=True, slots=True)
-class GroupResult:
-    """What a transaction found out: a result for each admission and each call, in order."""
+class WriteResult:
+    """What a transaction returns: a result for each admission and each call, in order."""
 
     admitted: list[list[AdmittedRow]]
     called: list[Any]
 
 
 class Store:
-    """The statements on the one writing connection; whoever holds it calls from one thread at a time.
+    """Writes groups on the one writing connection; its owner calls from one thread at a time.
 
     Args:
-        connection: The journal's writing connection, set up.
+        connection: The journal's writing connection, configured.
         path: The journal, for messages.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self.connection = connection
         self._path = path
-        inbox.prepare_job(connection)
+        bulk.prepare(connection)
         self._admission = Admission(connection, path)
 
-    def write(self, group: Group) -> GroupResult:
+    def write(self, group: WriteGroup) -> WriteResult:
         """Writes a group and commits it durably, or changes nothing.
 
         Raises:
@@ -94,12 +93,12 @@ class Store:
         connection = self.connection
         rows = group.rows()
         try:
-            if len(rows) <= inbox.MOST and not group.admissions and not group.calls:
-                inbox.put(connection, rows)
-                return GroupResult([], [])
+            if len(rows) <= bulk.MAX_ROWS and not group.admissions and not group.calls:
+                bulk.RUN_ROWS.insert(connection, rows)
+                return WriteResult([], [])
             connection.execute("BEGIN IMMEDIATE")
-            inbox.put(connection, rows)
-            written = GroupResult(self._admit(group.admissions), [call() for call in group.calls])
+            bulk.RUN_ROWS.insert(connection, rows)
+            written = WriteResult(self._admit(group.admissions), [call() for call in group.calls])
             connection.execute("COMMIT")
         except BaseException:
             self._roll_back()
@@ -117,10 +116,10 @@ class Store:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
         except sqlite3.Error:
-            pass  # the error that led here is the one to tell; an unfinished transaction is void in any case
+            pass  # the first error is raised; SQLite drops an unfinished transaction in any case
 
     def begin_run(self, now: float, version: str) -> int:
-        """Records that a run begins, with what helps to find its process; returns its number."""
+        """Records that a run begins, with what identifies its process; returns its number."""
         cursor = self.connection.execute(
             "INSERT INTO run(started_at, pid, host, boot_id, version) VALUES (?,?,?,?,?)",
             (now, os.getpid(), platform.node(), boot_id(), version),
@@ -135,27 +134,24 @@ class Store:
         )
 
     def begin_plan(self, identity: str, *, dedupe: bool) -> PlanRecord:
-        """Starts a pass over the input, or goes on with the last one where it is the same pass.
-
-        Args:
-            identity: Names the bytes of the source and everything that makes requests of them.
-            dedupe: Equal rows share one request.
-        """
+        """Starts a pass over the input, or continues the last one; see ``Journal.begin_plan``."""
         row = self.connection.execute(f"{META} WHERE key = ?", (PLAN,)).fetchone()
-        stored = json.loads(value(self._path, row)[1]) if row else {"plan_id": 0}
+        stored = json.loads(read_meta(self._path, row)[1]) if row else {"plan_id": 0}
         wanted = {"identity": identity, "dedupe": dedupe}
         continued = wanted.items() <= stored.items()
         plan_id = stored["plan_id"] + (0 if continued else 1)
         if not continued:
             self.connection.execute("DELETE FROM row")
-            SET_META.run(self.connection, [value_row(PLAN, json.dumps({"plan_id": plan_id, **wanted}))])
-        self._admission.plan, self._admission.dedupe = plan_id, dedupe
+            bulk.RUN_ROWS.insert(
+                self.connection, [meta_row(PLAN, json.dumps({"plan_id": plan_id, **wanted}))]
+            )
+        self._admission.plan_id, self._admission.dedupe = plan_id, dedupe
         (rows,) = self.connection.execute("SELECT count(*) FROM row").fetchone()
         return PlanRecord(plan_id, continued, rows)
 
 
 def boot_id() -> str | None:
-    """What tells one start of the machine from another; ``None`` where the system does not say."""
+    """Identifies this boot of the machine; ``None`` where the system does not say."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except OSError:

@@ -23,10 +23,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from batchllm.journal.faults import FULL, code_of, job_error
-from batchllm.journal.opening import Opened
+from batchllm.journal.recovery import OpenedJournal
 from batchllm.journal.replies import pack
-from batchllm.journal.store import Group, Settlement, Store
+from batchllm.journal.sqlite_errors import FULL, code_of, job_error
+from batchllm.journal.store import Outcome, Store, WriteGroup
 
 
 class Kind(IntEnum):
@@ -62,7 +62,7 @@ class Writer:
         self._threaded = threaded
         self._queue: SimpleQueue[list[Operation]] = SimpleQueue()
         self._gathered: list[Operation] = []
-        self._settlements: deque[Settlement] = deque()
+        self._outcomes: deque[Outcome] = deque()
         self._meta: deque[tuple[str, str]] = deque()
         self._thread: threading.Thread | None = None
         self._store: Store
@@ -70,13 +70,13 @@ class Writer:
         self._stopped = False
         self.failure: Exception | None = None
 
-    def start(self, open_store: Callable[[], Opened]) -> Opened:
+    def start(self, open_store: Callable[[], OpenedJournal]) -> OpenedJournal:
         """Opens the store where it will be used, and returns what was found.
 
         Raises:
             JobError: It cannot be opened.
         """
-        opening: Future[Opened] = Future()
+        opening: Future[OpenedJournal] = Future()
         if self._threaded:
             self._thread = threading.Thread(
                 target=self._work, args=(open_store, opening), name="journal", daemon=True
@@ -107,11 +107,11 @@ class Writer:
             gathered, self._gathered = self._gathered, []
             self._queue.put(gathered)
 
-    def settle(self, settlement: Settlement) -> None:
-        """Queues a settlement, which rides on the next commit."""
+    def record_outcome(self, outcome: Outcome) -> None:
+        """Queues an outcome, which is written with the next commit."""
         if self.failure is not None:
             raise self.failure
-        self._settlements.append(settlement)
+        self._outcomes.append(outcome)
 
     def put(self, key: str, value: str) -> None:
         """Queues an entry of ``meta``, which rides on the next commit."""
@@ -121,7 +121,7 @@ class Writer:
 
     def catch_up(self) -> None:
         """Commits settlements and entries that wait for a commit to ride on."""
-        if self._settlements or self._meta:
+        if self._outcomes or self._meta:
             self.call(lambda: None)
 
     def call(self, function: Callable[[], Any]) -> Any:
@@ -149,7 +149,7 @@ class Writer:
         if not told:
             stopping.result()
 
-    def _open(self, open_store: Callable[[], Opened], opening: "Future[Opened]") -> bool:
+    def _open(self, open_store: Callable[[], OpenedJournal], opening: "Future[OpenedJournal]") -> bool:
         try:
             opened = open_store()
         except Exception as error:  # noqa: BLE001 - the caller waits for it
@@ -159,7 +159,7 @@ class Writer:
         opening.set_result(opened)
         return True
 
-    def _work(self, open_store: Callable[[], Opened], opening: "Future[Opened]") -> None:
+    def _work(self, open_store: Callable[[], OpenedJournal], opening: "Future[OpenedJournal]") -> None:
         """The thread."""
         if not self._open(open_store, opening):
             return
@@ -213,7 +213,7 @@ class Writer:
 
     def _write(self, operations: Sequence[Operation]) -> "list[_Told]":
         """Writes one group; returns what to tell whom."""
-        group = Group()
+        group = WriteGroup()
         told: list[_Told] = []
         admits: list[Operation] = []
         calls: list[Operation] = []
@@ -233,9 +233,9 @@ class Writer:
             else:
                 group.calls.append(payload)
                 calls.append(operation)
-        for _ in range(len(self._settlements)):
-            settlement = self._settlements.popleft()
-            group.settlements[settlement[0]] = settlement
+        for _ in range(len(self._outcomes)):
+            outcome = self._outcomes.popleft()
+            group.outcomes[outcome[0]] = outcome
         for _ in range(len(self._meta)):
             key, value = self._meta.popleft()
             group.meta[key] = value
@@ -254,7 +254,7 @@ class Writer:
             kind, payload, done, loop = operation
             if kind is Kind.SAVE and self._full:
                 try:
-                    self._store.write(Group(replies=[pack(*payload)]))
+                    self._store.write(WriteGroup(replies=[pack(*payload)]))
                 except sqlite3.Error as error:
                     self._full = code_of(error) == FULL
                 else:

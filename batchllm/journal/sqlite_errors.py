@@ -81,7 +81,7 @@ def sqlite_errors(path: Path) -> Iterator[None]:
         raise damaged(path, "text that is no UTF-8") from error
 
 
-def loud(function: Callable[P, T]) -> Callable[P, T]:
+def report_damage(function: Callable[P, T]) -> Callable[P, T]:
     """Makes a function of a path and what was read there say "damaged" where that is not of the right type."""
 
     @wraps(function)

@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 from batchllm.errors import CannotWrite, InputError
-from batchllm.journal.faults import write_error
+from batchllm.journal.sqlite_errors import write_error
 
 NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "smb2", "9p", "afs", "ceph", "davfs", "ncpfs", "fuse"}
@@ -82,7 +82,7 @@ def filesystem_of(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> 
     return kind
 
 
-def is_there(path: Path) -> bool:
+def exists(path: Path) -> bool:
     """Whether a journal exists at ``path``.
 
     Raises:
