@@ -48,10 +48,14 @@ class JournalReader:
         self.path = path
 
     @classmethod
-    def open(cls, path: Path) -> "JournalReader":
+    def open(cls, path: Path, *, any_version: bool = False) -> "JournalReader":
         """Opens a journal.
 
         Where no log lies beside it, no run is going on, and it is read without making one.
+
+        Args:
+            path: The journal.
+            any_version: Whether other versions are opened too, for ``get``, whose table is the same in all.
 
         Raises:
             InputError: There is none, or it is something else, damaged, or of another version.
@@ -64,7 +68,8 @@ class JournalReader:
         connection = connect(path, mode="ro", immutable=immutable)
         try:
             with sqlite_errors(path):
-                check_version(connection, path)
+                if not any_version:
+                    check_version(connection, path)
         except CannotWrite as error:
             connection.close()
             raise InputError(path, "the journal cannot be read; check its permissions") from error
