@@ -1,17 +1,16 @@
-"""Which request a row means: keys, ordinals and plans.
+"""Finds the request of each row: keys, ordinals and plans.
 
-Two rows with the same request are two requests: each pays for its own answer, and the ordinal (0, 1, 2, …) tells
-them apart. It has to be the same in the next run, after rows were inserted, deleted or shuffled, and it must not
-need the keys in memory. So each pass over the input has a number, the *plan*; a row claims the lowest ordinal of
-its key that this plan has not claimed yet, or makes the next one.
+Two rows with the same key are two requests: each pays for its own answer, and an ordinal (0, 1, 2, …) tells them apart.
+It has to be the same in the next run, after rows were inserted, deleted or shuffled, without the keys in memory. So
+each pass over the input has a number, ``plan_id``. A row claims the lowest ordinal of its key that this plan has not
+claimed yet, or creates the next one; ``request.plan_id`` is the plan that claimed a request last.
 
-Invariant: among the requests of one key, sorted by ordinal, the plan that claimed each last never grows. (A new
-request gets the highest ordinal and the current plan, when all lower ones have been claimed by it; a claim takes
-the first that the current plan has not.) So what the current plan has claimed is a prefix, and its end is found
-by looking at the highest ordinal, and by bisection only where that one is not claimed: a million equal rows cost
-no more than a million different ones.
+Invariant: among the requests of one key, sorted by ordinal, ``plan_id`` never grows. (A new request gets the highest
+ordinal when the current plan has claimed all lower ones; a claim takes the first that the current plan has not.) So the
+requests that the current plan has claimed come first. Where they end is found by looking at the highest ordinal, and by
+bisection only where that one is not claimed: a million equal rows cost no more than a million different ones.
 
-With deduplication nothing is claimed: every row of a key means one request, an answered one if there is one.
+With deduplication nothing is claimed: all rows of a key have one request, an answered one if there is one.
 """
 
 # ruff: noqa: S608 - the SQL is put together from constants of this package
@@ -77,7 +76,7 @@ class Admission:
         self._next_id: int = (last or 0) + 1
 
     def admit(self, items: Sequence[Item]) -> list[AdmittedRow]:
-        """Admits rows in input order; every row of the input once a plan."""
+        """Admits rows in input order, each row of the input once in a plan."""
         rows: list[tuple[Any, ...]] = []
         requests = self._requests(Counter(item[1] for item in items if item[1] is not None), rows)
         admitted: list[AdmittedRow] = []
@@ -100,7 +99,7 @@ class Admission:
     def _requests(
         self, wanted: Mapping[bytes, int], rows: list[tuple[Any, ...]]
     ) -> dict[bytes, deque[_Request]]:
-        """For each key as many requests as it has rows here, by ordinal; adds to ``rows`` what is to be written."""
+        """Returns the requests of each key, one for each row that wants it; adds what is to be written to ``rows``."""
         found: dict[bytes, deque[_Request]] = {}
         keys = [(bytearray(key),) for key in wanted]
         last_by_key = {
@@ -128,7 +127,7 @@ class Admission:
         return found
 
     def _unclaimed(self, key: bytes, last: _Request, count: int) -> list[_Request]:
-        """The first ``count`` requests of a key that this plan has not claimed, fewer where there are fewer."""
+        """Returns the first ``count`` requests of a key that this plan has not claimed, fewer where there are fewer."""
         if last.plan_id == self.plan_id:
             return []
         if last.ordinal == 0:
@@ -147,7 +146,7 @@ class Admission:
         return [self._checked(key, fields) for fields in rows]
 
     def _shared(self, key: bytes, last: _Request) -> _Request:
-        """The one request that all rows of a key share: the first answered one, else the first."""
+        """Returns the request that all rows of a key share: the first answered one, else the first."""
         request = last
         if last.ordinal > 0:
             row = self._connection.execute(_ANSWERED, (key,)).fetchone()

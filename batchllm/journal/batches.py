@@ -13,7 +13,7 @@ import json
 import secrets
 import sqlite3
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -124,70 +124,31 @@ COLUMNS = (
     "state_changed_at", "last_polled_at", "file_id", "remote_id", "status", "total", "completed", "failed",
     "output_file_id", "error_file_id", "errors", "finished_rows",
 )  # fmt: skip
-_BATCHES = f"SELECT {', '.join(COLUMNS)}, valid FROM batch"
+BATCHES = f"SELECT {', '.join(COLUMNS)}, valid FROM batch"
 
 _RESULT = f"""
 SELECT attempt.attempt_id, attempt.request_id, %s, request.attempts, attempt.valid AND request.valid,
        reply.attempt_id, {REPLY}
 """
 _IS_PENDING = "request.state = 4 AND request.attempt_id = attempt.attempt_id"
-_BY_ATTEMPT = f"""{_RESULT % "NULL"}
+RESULTS_BY_ATTEMPT = f"""{_RESULT % "NULL"}
 FROM attempt CROSS JOIN request ON request.request_id = attempt.request_id
 LEFT JOIN reply ON reply.attempt_id = attempt.attempt_id
-WHERE attempt.attempt_id >= :start AND attempt.attempt_id BETWEEN :first AND :last AND {_IS_PENDING}
+WHERE attempt.attempt_id >= ? AND attempt.attempt_id BETWEEN ? AND ? AND {_IS_PENDING}
 ORDER BY attempt.attempt_id LIMIT {PAGE}
 """
-_BY_ROW = f"""{_RESULT % "row.row_index"}
+RESULTS_BY_ROW = f"""{_RESULT % "row.row_index"}
 FROM row CROSS JOIN request ON request.request_id = row.request_id
 CROSS JOIN attempt ON attempt.attempt_id = request.attempt_id
 LEFT JOIN reply ON reply.attempt_id = attempt.attempt_id
-WHERE row.row_index >= :start AND attempt.attempt_id BETWEEN :first AND :last AND {_IS_PENDING}
+WHERE row.row_index >= ? AND attempt.attempt_id BETWEEN ? AND ? AND {_IS_PENDING}
 ORDER BY row.row_index LIMIT {PAGE}
 """
 
 
-def batches_of(connection: sqlite3.Connection, path: Path) -> list[BatchRecord]:
-    """Returns every batch of a journal, oldest first."""
-    return [_read_batch(path, fields) for fields in connection.execute(f"{_BATCHES} ORDER BY batch_id")]
-
-
-def replied(connection: sqlite3.Connection, batch: BatchRecord) -> bytearray:
-    """Returns for each line of a batch 1 where its attempt has a reply already, else 0."""
-    flags = bytearray(batch.requests)
-    for (attempt_id,) in connection.execute(
-        "SELECT attempt_id FROM reply WHERE attempt_id BETWEEN ? AND ?",
-        (batch.first_attempt, batch.last_attempt),
-    ):
-        flags[attempt_id - batch.first_attempt] = 1
-    return flags
-
-
-def results_of(
-    connection: sqlite3.Connection, path: Path, batch: BatchRecord, *, by_row: bool
-) -> Iterator[BatchResult]:
-    """Yields the requests of a batch whose outcome is not recorded yet, in pages: a caller may record them meanwhile.
-
-    Args:
-        connection: A reading connection.
-        path: The journal, for messages.
-        batch: The batch.
-        by_row: In the order of their rows; requests without a row in this plan are left out.
-    """
-    start = 0
-    while True:
-        page = connection.execute(
-            _BY_ROW if by_row else _BY_ATTEMPT,
-            {"start": start, "first": batch.first_attempt, "last": batch.last_attempt},
-        ).fetchall()
-        for fields in page:
-            yield _read_result(path, fields)
-        if len(page) < PAGE:
-            return
-        start = (page[-1][2] if by_row else page[-1][0]) + 1
-
-
 @report_damage
-def _read_batch(path: Path, fields: Any) -> BatchRecord:
+def read_batch(path: Path, fields: Any) -> BatchRecord:
+    """Reads a row of ``BATCHES``."""
     if fields is None or fields[-1] != 1:
         raise damaged(path, "a batch does not match its checksum")
     values = dict(zip(COLUMNS, fields[:-1], strict=True))
@@ -197,7 +158,8 @@ def _read_batch(path: Path, fields: Any) -> BatchRecord:
 
 
 @report_damage
-def _read_result(path: Path, fields: Any) -> BatchResult:
+def read_result(path: Path, fields: Any) -> BatchResult:
+    """Reads a row of ``RESULTS_BY_ATTEMPT`` or ``RESULTS_BY_ROW``."""
     attempt_id, request_id, row_index, attempts, valid, reply_id, *reply = fields
     if valid != 1:
         raise damaged(path, f"attempt {attempt_id} does not match its checksum")
@@ -298,16 +260,16 @@ class BatchStore:
 
     def all(self) -> list[BatchRecord]:
         """Returns every batch, oldest first."""
-        found: list[BatchRecord] = self._call(lambda connection: batches_of(connection, self._path))
-        return found
+        rows = self._call(lambda connection: connection.execute(f"{BATCHES} ORDER BY batch_id").fetchall())
+        return [read_batch(self._path, fields) for fields in rows]
 
     def live(self) -> list[BatchRecord]:
         """Returns the batches that are not ``DONE``."""
         return [batch for batch in self.all() if batch.state is not BatchState.DONE]
 
     def _read(self, connection: sqlite3.Connection, batch_id: int) -> BatchRecord:
-        return _read_batch(
-            self._path, connection.execute(f"{_BATCHES} WHERE batch_id = ?", (batch_id,)).fetchone()
+        return read_batch(
+            self._path, connection.execute(f"{BATCHES} WHERE batch_id = ?", (batch_id,)).fetchone()
         )
 
 

@@ -1,7 +1,7 @@
-"""What a journal knows about money: attempts that are or may be on the bill, and rows that cost nothing of their own.
+"""Reads what a journal knows about the bill: billed attempts, and rows that repeat another request.
 
-Only figures are made of what is read here, so it is not held against its checks; whatever becomes an output
-goes through ``JournalReader.outcomes``, which is.
+It serves figures only, so checksums are not compared; the output is made from ``JournalReader.outcomes``, which
+compares them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,12 +15,12 @@ _PAGE = 1024
 
 
 class BilledAttempt(NamedTuple):
-    """An attempt that was paid, or may have been.
+    """An attempt that is billed, or possibly billed.
 
     Attributes:
         attempt_id: Its number.
         status: HTTP status, a 2xx; ``None`` where no answer came.
-        body: The raw answer; where none came, the answer that its request got by another attempt, if it got one.
+        body: The raw answer; where none came, the answer to another attempt of its request, if there is one.
     """
 
     attempt_id: int
@@ -29,12 +29,12 @@ class BilledAttempt(NamedTuple):
 
 
 class RepeatedRow(NamedTuple):
-    """A row whose answer was not, or need not have been, paid for it alone.
+    """A row whose request repeats another one, so that its answer was not, or need not have been, paid again.
 
     Attributes:
         row_index: The row.
-        shares_request: An earlier row brings the same request's answer (``--dedupe``).
-        equal: Its request equals an earlier row's, and is paid for itself.
+        shares_request: It has the request of an earlier row (``--dedupe``).
+        equal: Its request equals an earlier row's, and is paid again.
         adopted: Its answer was taken from another job.
     """
 
@@ -84,7 +84,7 @@ _STATES = BulkQuery(
 
 
 def billed_attempts(reader: JournalReader) -> Iterator[BilledAttempt]:
-    """Every attempt that was sent and is, or may be, on the bill, of all runs and plans, oldest first."""
+    """Yields every sent attempt that is billed or possibly billed, of all runs and plans, oldest first."""
     last = 0
     while page := reader.select(_PAID, last, _PAGE):
         for fields in page:
@@ -93,14 +93,14 @@ def billed_attempts(reader: JournalReader) -> Iterator[BilledAttempt]:
 
 
 def count_sent(reader: JournalReader) -> int:
-    """Attempts that reached an endpoint, or may have, of all runs."""
+    """Returns how many attempts of all runs have reached an endpoint, or possibly have."""
     ((sent,),) = reader.select("SELECT count(*) FROM attempt WHERE sent_at IS NOT NULL")
     ((unsent,),) = reader.select("SELECT count(*) FROM reply WHERE possibly_billed = 0")
     return int(sent) - int(unsent)
 
 
 def repeated_rows(reader: JournalReader, start: int = 0) -> Iterator[RepeatedRow]:
-    """Rows of the current plan that share, equal or adopt, in input order, from row ``start`` on."""
+    """Yields the repeated rows of the current plan, in input order, from row ``start`` on."""
     while page := reader.select(_MARKED, start, _PAGE):
         for row_index, shared, equal, adopted in page:
             yield RepeatedRow(row_index, shared == 1, equal == 1, adopted == 1)
@@ -108,7 +108,7 @@ def repeated_rows(reader: JournalReader, start: int = 0) -> Iterator[RepeatedRow
 
 
 def earlier_answers(reader: JournalReader, start: int = 0) -> Iterator[tuple[int, int, bytes, int]]:
-    """Paid answers that another of the same request came after: row, status, body, attempt; from row ``start`` on."""
+    """Yields billed answers that a later attempt replaced: row, status, body, attempt; from row ``start`` on."""
     yield from reader.select(_EARLIER, start)
 
 

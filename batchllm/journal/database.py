@@ -68,12 +68,12 @@ _TABLES = {statement.strip() for statement in SCHEMA.split(";")} - {""}
 
 
 def connect(path: Path, *, mode: str = "rw", immutable: bool = False) -> sqlite3.Connection:
-    """Connects without touching anything yet.
+    """Connects to a database, without reading or writing it yet.
 
     Args:
         path: The database, which exists.
         mode: ``rw`` or ``ro``.
-        immutable: Nobody writes it, so that no sidecar is needed or made.
+        immutable: Nobody writes it, so no sidecar is needed.
     """
     uri = f"file:{quote(str(path.absolute()), errors='surrogateescape')}?mode={mode}"
     return sqlite3.connect(
@@ -138,7 +138,7 @@ def check_version(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def quick_check(connection: sqlite3.Connection, path: Path) -> None:
-    """Looks at the structure of the whole database, about a second per gigabyte.
+    """Checks the structure of the whole database, about a second per gigabyte.
 
     Raises:
         InputError: It is damaged.
@@ -151,8 +151,8 @@ def quick_check(connection: sqlite3.Connection, path: Path) -> None:
 def set_aside(path: Path) -> Path | None:
     """Renames a journal to ``path.<n>``, with its sidecars; the caller holds the job's lock.
 
-    Its log is written into it first. Where damage prevents that, the log goes first, because one left behind
-    would be replayed into the next journal of that name.
+    Its log is written into it first. Where damage prevents that, the sidecars are renamed first, because SQLite would
+    replay a leftover log into the next journal of that name.
 
     Returns:
         Where it is now; ``None`` if there was none.
@@ -170,7 +170,7 @@ def set_aside(path: Path) -> Path | None:
     try:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     except sqlite3.Error:
-        pass  # damaged, which may be why it is put aside: it goes as it is
+        pass  # damaged, which may be why it is set aside
     finally:
         connection.close()
     try:
@@ -211,7 +211,7 @@ def _create(path: Path) -> None:
 
 
 def _configure(connection: sqlite3.Connection) -> None:
-    """The settings that durability and speed rest on; the page cache holds the index of some 300,000 keys."""
+    """Sets what durability and speed depend on; the page cache holds the index of some 300,000 keys."""
     for pragma in (
         "journal_mode=WAL",
         "synchronous=FULL",

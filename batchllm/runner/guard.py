@@ -24,7 +24,7 @@ def check_unchanged(prepared: PreparedJob, journal: Journal, chosen: "range | fr
     before, now = journal.get("fingerprint"), prepared.job.fingerprint()
     if before is None or before == now or _consents(prepared.job) or chosen is not None:
         return
-    answered = journal.count_answered()
+    answered = journal.reader().count_answered()
     if not answered:
         return
     again = min(answered, _without_answer(prepared, journal))
