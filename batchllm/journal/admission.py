@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from batchllm.journal import bulk
-from batchllm.journal.bulk import MISSING, BulkQuery
+from batchllm.journal.bulk import MISSING, BulkQuery, BulkRow
 from batchllm.journal.records import STATES, AdmittedRow, text_crc
 from batchllm.journal.replies import printable
 from batchllm.journal.sqlite_errors import damaged
@@ -77,7 +77,7 @@ class Admission:
 
     def admit(self, items: Sequence[Item]) -> list[AdmittedRow]:
         """Admits rows in input order, each row of the input once in a plan."""
-        rows: list[tuple[Any, ...]] = []
+        rows: list[BulkRow] = []
         requests = self._requests(Counter(item[1] for item in items if item[1] is not None), rows)
         admitted: list[AdmittedRow] = []
         for row_index, key, reason in items:
@@ -96,9 +96,7 @@ class Admission:
         bulk.ADMISSION_ROWS.insert(self._connection, rows)
         return admitted
 
-    def _requests(
-        self, wanted: Mapping[bytes, int], rows: list[tuple[Any, ...]]
-    ) -> dict[bytes, deque[_Request]]:
+    def _requests(self, wanted: Mapping[bytes, int], rows: list[BulkRow]) -> dict[bytes, deque[_Request]]:
         """Returns the requests of each key, one for each row that wants it; adds what is to be written to ``rows``."""
         found: dict[bytes, deque[_Request]] = {}
         keys = [(bytearray(key),) for key in wanted]

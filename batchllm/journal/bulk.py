@@ -31,6 +31,10 @@ ATTEMPT, REPLY, OUTCOME, META, REQUEST, CLAIM, ROW, BATCH_ATTEMPT = range(1, 9)
 """Kinds of rows. In a list, a row that refers to another one comes after it."""
 
 
+BulkRow = tuple[Any, ...]
+"""A kind, and the cells of the row."""
+
+
 class BulkInsert:
     """Writes rows of several kinds in one statement.
 
@@ -59,8 +63,8 @@ class BulkInsert:
                 f" BEGIN {'; '.join(statements)}; END"
             )
 
-    def insert(self, connection: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> None:
-        """Writes rows, each a kind and its cells; up to ``MAX_ROWS`` are one transaction where none has begun."""
+    def insert(self, connection: sqlite3.Connection, rows: Sequence[BulkRow]) -> None:
+        """Writes rows; up to ``MAX_ROWS`` are one transaction where none has begun."""
         fill, empty = self._fill, self._fill[0]
         for start in range(0, len(rows), MAX_ROWS):
             part = rows[start : start + MAX_ROWS]
@@ -166,6 +170,6 @@ class BulkQuery:
         return found
 
 
-def meta_row(key: str, text: str) -> tuple[int, str, str, int]:
+def meta_row(key: str, text: str) -> BulkRow:
     """The row that keeps a text under a key in the table ``meta``."""
     return META, key, text, crc32(f"{key}\0{text}".encode())

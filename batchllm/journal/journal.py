@@ -9,14 +9,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from batchllm.journal import bulk
 from batchllm.journal.admission import Item
 from batchllm.journal.batches import BatchStore
+from batchllm.journal.bulk import MISSING, BulkRow, meta_row
 from batchllm.journal.database import connect
 from batchllm.journal.reader import JournalReader
 from batchllm.journal.records import AdmittedRow, PlanRecord, State, StoredAnswer, UnreadReply
 from batchllm.journal.recovery import OpenedJournal, close_store, open_store
 from batchllm.journal.sqlite_errors import sqlite_errors
-from batchllm.journal.store import Intent
 from batchllm.journal.writer import Kind, Writer, resolve
 from batchllm.records import Failure, Response
 
@@ -107,7 +108,7 @@ class Journal:
             The ids of the attempts, in the same order.
         """
         rows = self._attempts(intents, self._clock())
-        return self._submit(Kind.WRITE, (rows, (), [row[0] for row in rows]))
+        return self._submit(Kind.WRITE, (rows, (), [row[1] for row in rows]))
 
     def save(
         self, attempt_id: int, outcome: Response | Failure, saved: Callable[[Exception | None], None]
@@ -142,7 +143,8 @@ class Journal:
             attempt_id: The attempt whose reply is its outcome; ``None`` where it was never sent.
             attempts: Attempts so far, of all runs.
         """
-        self._writer.record_outcome((request_id, int(state), attempts, attempt_id))
+        attempt = MISSING if attempt_id is None else attempt_id
+        self._writer.defer((bulk.OUTCOME, request_id, int(state), attempts, attempt))
 
     def adopt(self, answers: Sequence[tuple[int, StoredAnswer]]) -> "asyncio.Future[list[int]]":
         """Saves answers of another job's journal, each as the reply to an attempt that was never sent.
@@ -155,10 +157,10 @@ class Journal:
         """
         rows = self._attempts([(request_id, None) for request_id, _ in answers], None)
         saves = [
-            (row[0], stored.received_at, stored.response)
+            (row[1], stored.received_at, stored.response)
             for row, (_, stored) in zip(rows, answers, strict=True)
         ]
-        return self._submit(Kind.WRITE, (rows, saves, [row[0] for row in rows]))
+        return self._submit(Kind.WRITE, (rows, saves, [row[1] for row in rows]))
 
     @property
     def batches(self) -> BatchStore:
@@ -181,10 +183,12 @@ class Journal:
         self._next_attempt = first + count
         return first
 
-    def _attempts(self, intents: Sequence[tuple[int, bytes | None]], sent_at: float | None) -> list[Intent]:
+    def _attempts(self, intents: Sequence[tuple[int, bytes | None]], sent_at: float | None) -> list[BulkRow]:
         run_id, first = self.run_id, self._reserve(len(intents))
+        sent = MISSING if sent_at is None else sent_at
         return [
-            (first + i, request_id, run_id, sent_at, body) for i, (request_id, body) in enumerate(intents)
+            (bulk.ATTEMPT, first + i, request_id, run_id, sent, MISSING if body is None else bytearray(body))
+            for i, (request_id, body) in enumerate(intents)
         ]
 
     def unread_replies(self) -> Iterator[UnreadReply]:
@@ -197,7 +201,7 @@ class Journal:
         """Stores a JSON value under a key with the next commit."""
         text = json.dumps(value)
         self._meta[key] = text
-        self._writer.put(key, text)
+        self._writer.defer(meta_row(key, text))
 
     def put_now(self, key: str, value: Any) -> None:
         """Stores a JSON value under a key and waits for the disk."""

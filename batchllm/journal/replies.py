@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from batchllm.journal import bulk
-from batchllm.journal.bulk import MISSING
+from batchllm.journal.bulk import MISSING, BulkRow
 from batchllm.journal.sqlite_errors import damaged, report_damage
 from batchllm.records import Failure, FailureKind, Paid, Response
 
@@ -55,11 +55,8 @@ REPLY = ", ".join(
 )  # fmt: skip
 """The columns that ``read_reply`` needs."""
 
-ReplyRow = tuple[Any, ...]
-"""A row of ``bulk`` that saves a reply."""
 
-
-def pack(attempt_id: int, received_at: float, outcome: Response | Failure) -> ReplyRow:
+def pack(attempt_id: int, received_at: float, outcome: Response | Failure) -> BulkRow:
     """Returns the row that saves what an attempt brought."""
     latency_s = outcome.latency_s
     if latency_s != latency_s:
@@ -79,7 +76,7 @@ def pack(attempt_id: int, received_at: float, outcome: Response | Failure) -> Re
     return _failure_row(attempt_id, received_at, latency_s, kind, message, possibly_billed, outcome.partial)
 
 
-def lost_reply(attempt_id: int, now: float) -> ReplyRow:
+def lost_reply(attempt_id: int, now: float) -> BulkRow:
     """Returns the row that closes an attempt whose run died before it could save an outcome."""
     return _failure_row(attempt_id, now, None, UNKNOWN, LOST, 1, b"")
 
@@ -92,7 +89,7 @@ def _failure_row(
     message: str,
     billed: int,
     body: bytes,
-) -> ReplyRow:
+) -> BulkRow:
     crc = reply_crc(attempt_id, received_at, latency_s, None, kind, message, billed, body)
     return (
         bulk.REPLY, attempt_id, received_at, MISSING if latency_s is None else latency_s, MISSING, kind, message,

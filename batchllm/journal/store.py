@@ -1,7 +1,6 @@
 """One transaction of the journal: everything that waits, in one statement where no row is admitted.
 
-The order inside matters: intents and replies name requests that exist; outcomes come before admissions, so that a row
-admitted together with the outcome of its twin sees that outcome.
+Rows come before admissions, so that a row admitted together with the outcome of its twin sees that outcome.
 """
 
 import json
@@ -15,15 +14,8 @@ from typing import Any
 
 from batchllm.journal import bulk
 from batchllm.journal.admission import Admission, Item
-from batchllm.journal.bulk import MISSING, meta_row
+from batchllm.journal.bulk import BulkRow, meta_row
 from batchllm.journal.records import META, AdmittedRow, PlanRecord, read_meta
-from batchllm.journal.replies import ReplyRow
-
-Intent = tuple[int, int, int, float | None, bytes | None]
-"""attempt_id, request_id, run_id, sent_at, body."""
-
-Outcome = tuple[int, int, int, int | None]
-"""request_id, state, attempts, attempt_id."""
 
 PLAN = "plan"
 """The key of ``meta`` that names the current plan."""
@@ -31,34 +23,17 @@ PLAN = "plan"
 
 @dataclass(slots=True)
 class WriteGroup:
-    """What one transaction writes."""
+    """What one transaction writes.
 
-    meta: dict[str, str] = field(default_factory=dict)
-    intents: list[Intent] = field(default_factory=list)
-    replies: list[ReplyRow] = field(default_factory=list)
-    outcomes: dict[int, Outcome] = field(default_factory=dict)  # the last one of a request counts
+    Attributes:
+        rows: Rows of ``bulk.RUN_ROWS``: intents, then replies, then outcomes and values of ``meta``.
+        admissions: Rows of the input that get their requests.
+        calls: Functions to run.
+    """
+
+    rows: list[BulkRow] = field(default_factory=list)
     admissions: list[Sequence[Item]] = field(default_factory=list)
     calls: list[Callable[[], Any]] = field(default_factory=list)
-
-    def rows(self) -> list[tuple[Any, ...]]:
-        """Everything but admissions and calls, as rows of ``bulk``."""
-        return [
-            *[
-                (
-                    bulk.ATTEMPT,
-                    *names,
-                    MISSING if sent_at is None else sent_at,
-                    MISSING if body is None else bytearray(body),
-                )
-                for *names, sent_at, body in self.intents
-            ],
-            *self.replies,
-            *[
-                (bulk.OUTCOME, *facts, MISSING if attempt_id is None else attempt_id)
-                for *facts, attempt_id in self.outcomes.values()
-            ],
-            *[meta_row(key, text) for key, text in self.meta.items()],
-        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +66,7 @@ class Store:
             JobError: The journal is damaged; nothing was written.
         """
         connection = self.connection
-        rows = group.rows()
+        rows = group.rows
         try:
             if len(rows) <= bulk.MAX_ROWS and not group.admissions and not group.calls:
                 bulk.RUN_ROWS.insert(connection, rows)

@@ -23,17 +23,18 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from batchllm.journal.bulk import BulkRow
 from batchllm.journal.recovery import OpenedJournal
 from batchllm.journal.replies import pack
 from batchllm.journal.sqlite_errors import FULL, code_of, job_error
-from batchllm.journal.store import Outcome, Store, WriteGroup
+from batchllm.journal.store import Store, WriteGroup
 
 
 class Kind(IntEnum):
     """What an operation's payload is."""
 
     ADMIT = 0  # a sequence of items
-    WRITE = 1  # (intents, saves as of SAVE, the result)
+    WRITE = 1  # (rows, saves as of SAVE, the result)
     SAVE = 2  # (attempt id, received_at, Response | Failure)
     CALL = 3  # a function to run within the transaction
     STOP = 4  # a function to run after everything else
@@ -62,8 +63,7 @@ class Writer:
         self._threaded = threaded
         self._queue: SimpleQueue[list[Operation]] = SimpleQueue()
         self._gathered: list[Operation] = []
-        self._outcomes: deque[Outcome] = deque()
-        self._meta: deque[tuple[str, str]] = deque()
+        self._deferred: deque[BulkRow] = deque()
         self._thread: threading.Thread | None = None
         self._store: Store
         self._full = False
@@ -107,21 +107,15 @@ class Writer:
             gathered, self._gathered = self._gathered, []
             self._queue.put(gathered)
 
-    def record_outcome(self, outcome: Outcome) -> None:
-        """Queues an outcome, which is written with the next commit."""
+    def defer(self, row: BulkRow) -> None:
+        """Queues a row that is written with the next commit, after everything else."""
         if self.failure is not None:
             raise self.failure
-        self._outcomes.append(outcome)
-
-    def put(self, key: str, value: str) -> None:
-        """Queues a value of ``meta``, which is written with the next commit."""
-        if self.failure is not None:
-            raise self.failure
-        self._meta.append((key, value))
+        self._deferred.append(row)
 
     def catch_up(self) -> None:
-        """Commits outcomes and values that wait for the next commit."""
-        if self._outcomes or self._meta:
+        """Commits the rows that wait for the next commit."""
+        if self._deferred:
             self.call(lambda: None)
 
     def call(self, function: Callable[[], Any]) -> Any:
@@ -217,12 +211,12 @@ class Writer:
         for operation in operations:
             kind, payload, done, loop = operation
             if kind is Kind.SAVE:
-                group.replies.append(pack(*payload))
+                group.rows.append(pack(*payload))
                 reports.append((done, loop, None, None))
             elif kind is Kind.WRITE:
-                intents, saves, result = payload
-                group.intents += intents
-                group.replies += [pack(*save) for save in saves]
+                rows, saves, result = payload
+                group.rows += rows
+                group.rows += [pack(*save) for save in saves]
                 reports.append((done, loop, result, None))
             elif kind is Kind.ADMIT:
                 group.admissions.append(payload)
@@ -230,12 +224,7 @@ class Writer:
             else:
                 group.calls.append(payload)
                 calls.append(operation)
-        for _ in range(len(self._outcomes)):
-            outcome = self._outcomes.popleft()
-            group.outcomes[outcome[0]] = outcome
-        for _ in range(len(self._meta)):
-            key, value = self._meta.popleft()
-            group.meta[key] = value
+        group.rows += [self._deferred.popleft() for _ in range(len(self._deferred))]
         written = self._store.write(group)
         for waiting, results in ((admits, written.admitted), (calls, written.called)):
             for (_, _, done, loop), result in zip(waiting, results, strict=True):
@@ -249,7 +238,7 @@ class Writer:
             kind, payload, done, loop = operation
             if kind is Kind.SAVE and self._full:
                 try:
-                    self._store.write(WriteGroup(replies=[pack(*payload)]))
+                    self._store.write(WriteGroup(rows=[pack(*payload)]))
                 except sqlite3.Error as error:
                     self._full = code_of(error) == FULL
                 else:

@@ -54,7 +54,7 @@ def no_intent() -> None:
 
     def intend(self: Journal, intents: Sequence[tuple[int, bytes | None]]) -> "asyncio.Future[list[int]]":
         rows = self._attempts(intents, 0.0)
-        return _done([row[0] for row in rows])
+        return _done([row[1] for row in rows])
 
     Journal.intend = intend  # type: ignore[method-assign]
 
@@ -64,7 +64,7 @@ def intent_not_awaited() -> None:
 
     def intend(self: Journal, intents: Sequence[tuple[int, bytes | None]]) -> "asyncio.Future[list[int]]":
         rows = self._attempts(intents, 0.0)
-        ids = [row[0] for row in rows]
+        ids = [row[1] for row in rows]
         _unheard(self._submit(Kind.WRITE, (rows, (), ids)))
         return _done(ids)
 
