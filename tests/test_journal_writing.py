@@ -13,7 +13,7 @@ import pytest
 
 from batchllm.errors import JobError
 from batchllm.journal import Journal, JournalReader, State, bulk
-from batchllm.journal.store import Store, WriteGroup, WriteResult
+from batchllm.journal.store import Store
 from batchllm.records import Failure, FailureKind, Paid, Response
 from tests.journal_jobs import admit, answer_to, key_of, response, run, save, ticking
 
@@ -75,12 +75,12 @@ def test_many_saves_share_one_commit(path: Path, monkeypatch: pytest.MonkeyPatch
     busy, gathered = threading.Event(), threading.Event()
     write = Store.write
 
-    def slow(self: Store, group: WriteGroup) -> WriteResult:
-        if group.rows:
-            groups.append(sum(row[0] == bulk.REPLY for row in group.rows))
+    def slow(self: Store, rows: Sequence[bulk.BulkRow], calls: Sequence[Any] = ()) -> list[Any]:
+        if rows:
+            groups.append(sum(row[0] == bulk.REPLY for row in rows))
             busy.set()
             assert gathered.wait(10)
-        return write(self, group)
+        return write(self, rows, calls)
 
     async def whole() -> None:
         with Journal.open(path) as journal:
@@ -360,11 +360,11 @@ def test_the_rate_is_bounded_by_the_disk_not_by_the_rows(path: Path) -> None:
         nonlocal commits
         write = Store.write
 
-        def counted(self: Store, group: WriteGroup) -> WriteResult:
+        def counted(self: Store, rows: Sequence[bulk.BulkRow], calls: Sequence[Any] = ()) -> list[Any]:
             nonlocal commits
             commits += 1
             time.sleep(0.002)  # the disk; in the journal's own thread
-            return write(self, group)
+            return write(self, rows, calls)
 
         with pytest.MonkeyPatch.context() as patch, Journal.open(path) as journal:
             journal.begin_plan("job")

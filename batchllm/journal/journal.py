@@ -95,7 +95,7 @@ class Journal:
             items: ``(row_index, key, None)`` for a row with a request, ``(row_index, None, reason)`` for one that
                 is never sent. A row that is admitted again with a reason loses its request.
         """
-        return self._submit(Kind.ADMIT, items)
+        return self._submit(Kind.CALL, lambda: self._store.admission.admit(items))
 
     def intend(self, intents: Sequence[tuple[int, bytes | None]]) -> "asyncio.Future[list[int]]":
         """Records that requests are about to be sent; they may be sent when the future has its result.
@@ -222,7 +222,7 @@ class Journal:
 
     async def flush(self) -> None:
         """Returns when everything queued so far is durable."""
-        await self._submit(Kind.ADMIT, ())
+        await self._submit(Kind.CALL, lambda: None)
 
     def close(self, exit_status: int | None = None) -> None:
         """Writes what waits, records how the run ended, moves the log into the database, and closes it.

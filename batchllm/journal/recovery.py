@@ -18,7 +18,7 @@ from batchllm.journal.database import connect, open_writer, quick_check
 from batchllm.journal.records import META, Orphan, read_meta
 from batchllm.journal.replies import lost_reply
 from batchllm.journal.sqlite_errors import damaged, sqlite_errors
-from batchllm.journal.store import Store, WriteGroup, boot_id
+from batchllm.journal.store import Store, boot_id
 
 _UNFINISHED = """
 CREATE TEMP TABLE unfinished AS
@@ -67,7 +67,7 @@ def open_store(path: Path, now: float, version: str) -> OpenedJournal:
             check_after_crash(connection, path)
             store = Store(connection, path)
             calls = [lambda: recover(connection, path, now), lambda: store.begin_run(now, version)]
-            (orphans, unread), run_id = store.write(WriteGroup(calls=calls)).called
+            (orphans, unread), run_id = store.write([], calls)
             meta = dict(read_meta(path, fields) for fields in connection.execute(META))
             (last,) = connection.execute("SELECT max(attempt_id) FROM attempt").fetchone()
     except BaseException:
@@ -82,7 +82,7 @@ def close_store(store: Store, run_id: int, now: float, exit_status: int | None) 
     Raises:
         sqlite3.Error: Not all of that could be done; what was durable stays so.
     """
-    store.write(WriteGroup(calls=[lambda: store.end_run(run_id, now, exit_status)]))
+    store.write([], [lambda: store.end_run(run_id, now, exit_status)])
     store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 

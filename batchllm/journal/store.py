@@ -1,6 +1,6 @@
-"""One transaction of the journal: everything that waits, in one statement where no row is admitted.
+"""One transaction of the journal: everything that waits, in one statement where nothing but rows is written.
 
-Rows come before admissions, so that a row admitted together with the outcome of its twin sees that outcome.
+Functions run after the rows, so that a row admitted together with the outcome of its twin sees that outcome.
 """
 
 import json
@@ -8,83 +8,62 @@ import os
 import platform
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from batchllm.journal import bulk
-from batchllm.journal.admission import Admission, Item
+from batchllm.journal.admission import Admission
 from batchllm.journal.bulk import BulkRow, meta_row
-from batchllm.journal.records import META, AdmittedRow, PlanRecord, read_meta
+from batchllm.journal.records import META, PlanRecord, read_meta
 
 PLAN = "plan"
 """The key of ``meta`` that names the current plan."""
 
 
-@dataclass(slots=True)
-class WriteGroup:
-    """What one transaction writes.
-
-    Attributes:
-        rows: Rows of ``bulk.RUN_ROWS``: intents, then replies, then outcomes and values of ``meta``.
-        admissions: Rows of the input that get their requests.
-        calls: Functions to run.
-    """
-
-    rows: list[BulkRow] = field(default_factory=list)
-    admissions: list[Sequence[Item]] = field(default_factory=list)
-    calls: list[Callable[[], Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class WriteResult:
-    """What a transaction returns: a result for each admission and each call, in order."""
-
-    admitted: list[list[AdmittedRow]]
-    called: list[Any]
-
-
 class Store:
-    """Writes groups on the one writing connection; its owner calls from one thread at a time.
+    """Writes on the one writing connection; its owner calls from one thread at a time.
 
     Args:
         connection: The journal's writing connection, configured.
         path: The journal, for messages.
+
+    Attributes:
+        admission: Gives rows their requests, in a function that ``write`` runs.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self.connection = connection
         self._path = path
         bulk.prepare(connection)
-        self._admission = Admission(connection, path)
+        self.admission = Admission(connection, path)
 
-    def write(self, group: WriteGroup) -> WriteResult:
-        """Writes a group and commits it durably, or changes nothing.
+    def write(self, rows: Sequence[BulkRow], calls: Sequence[Callable[[], Any]] = ()) -> list[Any]:
+        """Writes rows, runs functions after them, and commits all of it durably, or changes nothing.
+
+        Args:
+            rows: Rows of ``bulk.RUN_ROWS``; a reply comes after its intent, an outcome after its reply.
+            calls: Functions that read and write the database.
+
+        Returns:
+            The results of the functions, in order.
 
         Raises:
             sqlite3.Error: Nothing was written.
             JobError: The journal is damaged; nothing was written.
         """
         connection = self.connection
-        rows = group.rows
         try:
-            if len(rows) <= bulk.MAX_ROWS and not group.admissions and not group.calls:
+            if len(rows) <= bulk.MAX_ROWS and not calls:
                 bulk.RUN_ROWS.insert(connection, rows)
-                return WriteResult([], [])
+                return []
             connection.execute("BEGIN IMMEDIATE")
             bulk.RUN_ROWS.insert(connection, rows)
-            written = WriteResult(self._admit(group.admissions), [call() for call in group.calls])
+            results = [call() for call in calls]
             connection.execute("COMMIT")
         except BaseException:
             self._roll_back()
             raise
-        return written
-
-    def _admit(self, admissions: Sequence[Sequence[Item]]) -> list[list[AdmittedRow]]:
-        if not admissions:
-            return []
-        admitted = iter(self._admission.admit([item for items in admissions for item in items]))
-        return [[next(admitted) for _ in items] for items in admissions]
+        return results
 
     def _roll_back(self) -> None:
         try:
@@ -120,7 +99,7 @@ class Store:
             bulk.RUN_ROWS.insert(
                 self.connection, [meta_row(PLAN, json.dumps({"plan_id": plan_id, **wanted}))]
             )
-        self._admission.plan_id, self._admission.dedupe = plan_id, dedupe
+        self.admission.plan_id, self.admission.dedupe = plan_id, dedupe
         (rows,) = self.connection.execute("SELECT count(*) FROM row").fetchone()
         return PlanRecord(plan_id, continued, rows)
 

@@ -26,13 +26,12 @@ from typing import Any
 from batchllm.journal.bulk import BulkRow
 from batchllm.journal.replies import pack
 from batchllm.journal.sqlite_errors import FULL, code_of, job_error
-from batchllm.journal.store import Store, WriteGroup
+from batchllm.journal.store import Store
 
 
 class Kind(IntEnum):
     """What an operation's payload is."""
 
-    ADMIT = 0  # a sequence of items
     WRITE = 1  # (rows, saves as of SAVE, the result)
     SAVE = 2  # (attempt id, received_at, Response | Failure)
     CALL = 3  # a function to run within the transaction
@@ -177,31 +176,25 @@ class Writer:
 
     def _write(self, operations: Sequence[Operation]) -> "list[_Report]":
         """Writes one group and returns its reports."""
-        group = WriteGroup()
+        rows: list[BulkRow] = []
         reports: list[_Report] = []
-        admits: list[Operation] = []
         calls: list[Operation] = []
         for operation in operations:
             kind, payload, done, loop = operation
             if kind is Kind.SAVE:
-                group.rows.append(pack(*payload))
+                rows.append(pack(*payload))
                 reports.append((done, loop, None, None))
             elif kind is Kind.WRITE:
-                rows, saves, result = payload
-                group.rows += rows
-                group.rows += [pack(*save) for save in saves]
+                new_rows, saves, result = payload
+                rows += new_rows
+                rows += [pack(*save) for save in saves]
                 reports.append((done, loop, result, None))
-            elif kind is Kind.ADMIT:
-                group.admissions.append(payload)
-                admits.append(operation)
             else:
-                group.calls.append(payload)
                 calls.append(operation)
-        group.rows += [self._deferred.popleft() for _ in range(len(self._deferred))]
-        written = self._store.write(group)
-        for waiting, results in ((admits, written.admitted), (calls, written.called)):
-            for (_, _, done, loop), result in zip(waiting, results, strict=True):
-                reports.append((done, loop, result, None))
+        rows += [self._deferred.popleft() for _ in range(len(self._deferred))]
+        results = self._store.write(rows, [call for _, call, _, _ in calls])
+        for (_, _, done, loop), result in zip(calls, results, strict=True):
+            reports.append((done, loop, result, None))
         return reports
 
     def _salvage(self, operations: Sequence[Operation]) -> list[Operation]:
@@ -211,7 +204,7 @@ class Writer:
             kind, payload, done, loop = operation
             if kind is Kind.SAVE and self._full:
                 try:
-                    self._store.write(WriteGroup(rows=[pack(*payload)]))
+                    self._store.write([pack(*payload)])
                 except sqlite3.Error as error:
                     self._full = code_of(error) == FULL
                 else:
