@@ -101,7 +101,7 @@ def test_results_are_what_is_pending_with_what_came_for_it(path: Path) -> None:
     run(work())
 
 
-def test_many_results_come_in_pages_that_may_be_settled_on_the_way(path: Path) -> None:
+def test_many_results_come_in_pages_while_their_outcomes_are_recorded(path: Path) -> None:
     async def work() -> None:
         journal = Journal.open(path)
         ids = await admitted(journal, 700)

@@ -31,13 +31,13 @@ def killed(journal: Journal, to: Path) -> Path:
     return to / journal.path.name
 
 
-def test_an_answer_saved_but_not_settled_is_handed_to_the_next_run(path: Path, tmp_path: Path) -> None:
+def test_an_answer_without_a_recorded_outcome_is_handed_to_the_next_run(path: Path, tmp_path: Path) -> None:
     async def first() -> Path:
         with Journal.open(path) as journal:
             journal.begin_plan("job")
             rows = await admit(journal, "abcd")
             ids = await journal.intend([(row.request_id or 0, None) for row in rows])
-            await save(journal, ids[0], response(b"settled"))
+            await save(journal, ids[0], response(b"recorded"))
             journal.record_outcome(rows[0].request_id or 0, State.ANSWERED, ids[0], 1)
             await save(journal, ids[1], response(b"paid", x_request_id="r1"))
             await save(journal, ids[2], Failure(FailureKind.TIMEOUT, "hung", Paid.MAYBE, 1.0))
@@ -48,11 +48,11 @@ def test_an_answer_saved_but_not_settled_is_handed_to_the_next_run(path: Path, t
 
     with Journal.open(asyncio.run(first())) as journal:
         assert journal.orphans == ()
-        unsettled = {found.request_id: found for found in journal.unread_replies()}
-        assert sorted(unsettled) == [2, 4]
-        assert unsettled[2].response == response(b"paid", x_request_id="r1")
-        assert (unsettled[2].attempt_id, unsettled[2].attempts) == (2, 1)
-        assert (unsettled[4].response.status, unsettled[4].attempts) == (500, 1)  # the refusal does not count
+        unread = {found.request_id: found for found in journal.unread_replies()}
+        assert sorted(unread) == [2, 4]
+        assert unread[2].response == response(b"paid", x_request_id="r1")
+        assert (unread[2].attempt_id, unread[2].attempts) == (2, 1)
+        assert (unread[4].response.status, unread[4].attempts) == (500, 1)  # the refusal does not count
         states = [(row.state, row.attempts) for row in journal.planned()]
         assert states == [(State.ANSWERED, 1), (State.OPEN, 1), (State.OPEN, 1), (State.OPEN, 1)]
         journal.record_outcome(2, State.ANSWERED, 2, 1)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from batchllm.errors import JobError
-from batchllm.journal import Journal, JournalReader, State, bulk
+from batchllm.journal import Journal, JournalReader, State, bulk, database
 from batchllm.journal.store import Store
 from batchllm.records import Failure, FailureKind, Paid, Response
 from tests.journal_jobs import admit, answer_to, key_of, response, run, save, ticking
@@ -146,6 +146,49 @@ def test_a_group_larger_than_a_statement_is_written_whole_or_not_at_all(path: Pa
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT count(*) FROM reply").fetchone() == (0,)
     connection.close()
+
+
+@pytest.mark.parametrize("number", [0, 1, 5, bulk.MAX_ROWS, bulk.MAX_ROWS + 1, 2 * bulk.MAX_ROWS + 7])
+def test_any_number_of_rows_is_written_and_found_again(number: int) -> None:
+    query = bulk.BulkQuery("key", "SELECT meta.key, value FROM wanted JOIN meta ON meta.key = wanted.key")
+    with sqlite3.connect(":memory:") as connection:
+        connection.executescript(database.SCHEMA)
+        bulk.prepare(connection)
+        rows = [bulk.meta_row(f"key {i}", str(i)) for i in range(number)]
+        bulk.RUN_ROWS.insert(connection, rows)
+        assert connection.execute("SELECT count(*) FROM meta").fetchone() == (number,)
+        assert query.fetch(connection, [(row[1],) for row in rows]) == [row[1:3] for row in rows]
+    connection.close()
+
+
+def test_what_is_missing_in_a_row_is_null(path: Path) -> None:
+    """Every kind of row has its own statement, and each has to turn the sign for it back."""
+
+    async def whole() -> None:
+        with Journal.open(path) as journal:
+            journal.begin_plan("job")
+            first, second, _ = await admit(journal, ["a", "b", None])
+            (attempt_id,) = await journal.intend([(first.request_id or 0, None)])
+            await save(journal, attempt_id, response(b"x"))
+            journal.record_outcome(second.request_id or 0, State.FAILED, None, 0)
+
+    asyncio.run(whole())
+    found: dict[str, list[list[str]]] = {}
+    with sqlite3.connect(path) as connection:
+        connection.row_factory = sqlite3.Row
+        for table in ("row", "request", "attempt", "reply"):
+            found[table] = [
+                [name for name in row.keys() if row[name] is None]  # noqa: SIM118 - a Row iterates over values
+                for row in connection.execute(f"SELECT * FROM {table}")
+            ]
+            assert -1 not in [cell for row in connection.execute(f"SELECT * FROM {table}") for cell in row]
+    connection.close()
+    assert found == {
+        "row": [["unsent_reason"], ["unsent_reason"], ["request_id"]],
+        "request": [["attempt_id"], ["attempt_id"]],
+        "attempt": [["body"]],
+        "reply": [["failure", "message", "possibly_billed", "headers"]],
+    }
 
 
 def test_a_save_is_on_the_disk_when_it_returns(path: Path) -> None:

@@ -40,7 +40,7 @@ def check_folder(path: Path, *, mounts: Path = Path("/proc/self/mountinfo")) -> 
     kind = filesystem_of(folder, mounts)
     if kind is not None and kind not in LOCAL_FUSE and kind.partition(".")[0] in NETWORK_FILESYSTEMS:
         raise CannotWrite(
-            f"{folder} lies on a network filesystem ({kind}), where a journal is not safe; "
+            f"{folder} is on a network filesystem ({kind}), where a journal is not safe; "
             "put it on a local disk with --journal PATH"
         )
 

@@ -60,7 +60,7 @@ class JournalReader:
     def open(cls, path: Path, *, any_version: bool = False) -> "JournalReader":
         """Opens a journal.
 
-        Where no log lies beside it, no run is going on, and it is read without making one.
+        Without a log beside it, no run is going on, and it is read without creating one.
 
         Args:
             path: The journal.
@@ -143,8 +143,8 @@ class JournalReader:
     def count_attempts(self) -> tuple[int, int]:
         """Returns how many requests all runs have sent, and how many of them are possibly billed without an answer."""
         ((sent,),) = self.select("SELECT count(*) FROM attempt WHERE sent_at IS NOT NULL")
-        ((maybe,),) = self.select("SELECT count(*) FROM reply WHERE possibly_billed = 1")
-        return int(sent), int(maybe)
+        ((possibly_billed,),) = self.select("SELECT count(*) FROM reply WHERE possibly_billed = 1")
+        return int(sent), int(possibly_billed)
 
     def outcomes(self, start: int = 0) -> Generator[RowRecord]:
         """Yields every row of the current plan with its outcome, in input order, from row ``start`` on."""
