@@ -68,8 +68,9 @@ class Journal:
             InputError: It is something else, damaged, or of another version.
             StorageFailure: The disk reported an error.
         """
-        opened = open_store(path, clock(), version)
-        return cls(opened, Writer(opened.store, path, threaded=threaded), path, clock)
+        writer = Writer(path, threaded=threaded)
+        opened = writer.start(lambda: open_store(path, clock(), version))
+        return cls(opened, writer, path, clock)
 
     def begin_plan(self, identity: str, *, dedupe: bool = False) -> PlanRecord:
         """Starts a pass over the input, or continues the last one where it was the same.

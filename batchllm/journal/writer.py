@@ -24,6 +24,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from batchllm.journal.bulk import BulkRow
+from batchllm.journal.recovery import OpenedJournal
 from batchllm.journal.replies import pack
 from batchllm.journal.sqlite_errors import FULL, code_of, job_error
 from batchllm.journal.store import Store
@@ -46,10 +47,9 @@ Operation = tuple[Kind, Any, Any, asyncio.AbstractEventLoop | None]
 
 
 class Writer:
-    """Writes to the store, and closes it, in a thread of its own or in the caller's.
+    """Owns the store, from its opening to its closing, in a thread of its own or in the caller's.
 
     Args:
-        store: The opened store, which nobody else uses from here on.
         path: The journal, for messages.
         threaded: Whether there is a thread; without one, ``submit`` commits before it returns.
 
@@ -57,18 +57,33 @@ class Writer:
         failure: Why nothing can be written any more.
     """
 
-    def __init__(self, store: Store, path: Path, *, threaded: bool) -> None:
-        self._store = store
+    def __init__(self, path: Path, *, threaded: bool) -> None:
         self._path = path
+        self._threaded = threaded
         self._queue: SimpleQueue[list[Operation]] = SimpleQueue()
         self._gathered: list[Operation] = []
         self._deferred: deque[BulkRow] = deque()
+        self._thread: threading.Thread | None = None
+        self._store: Store
         self._full = False
         self._stopped = False
         self.failure: Exception | None = None
-        self._thread = threading.Thread(target=self._work, name="journal", daemon=True) if threaded else None
-        if self._thread is not None:
+
+    def start(self, open_store: Callable[[], OpenedJournal]) -> OpenedJournal:
+        """Opens the store in the thread that will use it.
+
+        Raises:
+            JobError: It cannot be opened.
+        """
+        opening: Future[OpenedJournal] = Future()
+        if self._threaded:
+            self._thread = threading.Thread(
+                target=self._work, args=(open_store, opening), name="journal", daemon=True
+            )
             self._thread.start()
+        else:
+            self._open(open_store, opening)
+        return opening.result()
 
     def submit(
         self, kind: Kind, payload: Any, done: Done, loop: asyncio.AbstractEventLoop | None = None
@@ -76,7 +91,7 @@ class Writer:
         """Queues an operation; ``done`` is called when it is durable."""
         if self._stopped:
             raise RuntimeError("the journal is closed")
-        if self._thread is None:
+        if not self._threaded:
             self._commit([(kind, payload, done, None)])
             return
         self._gathered.append((kind, payload, done, loop))
@@ -127,8 +142,20 @@ class Writer:
         if not reported:
             stopping.result()
 
-    def _work(self) -> None:
+    def _open(self, open_store: Callable[[], OpenedJournal], opening: "Future[OpenedJournal]") -> bool:
+        try:
+            opened = open_store()
+        except Exception as error:  # noqa: BLE001 - the caller waits for it
+            opening.set_exception(error)
+            return False
+        self._store = opened.store
+        opening.set_result(opened)
+        return True
+
+    def _work(self, open_store: Callable[[], OpenedJournal], opening: "Future[OpenedJournal]") -> None:
         """The thread."""
+        if not self._open(open_store, opening):
+            return
         queue = self._queue
         while True:
             operations = queue.get()
