@@ -41,7 +41,7 @@ def test_the_points_are_all_there(points: list[list[str]]) -> None:
     first, last = points
     for name in ("prepare", "upload", "update", "create"):
         assert {f"before {name}", f"after {name}"} <= set(first)
-    for name in ("retrieve", "update", "download", "settle", "flush", "put_now"):
+    for name in ("retrieve", "update", "download", "record_outcome", "flush", "put_now"):
         assert {f"before {name}", f"after {name}"} <= set(last)
     assert last.count("before save_all") == 2
 
@@ -145,7 +145,7 @@ def test_a_batch_that_half_a_collection_was_killed_in_as_a_process(
         job = BatchJob(tmp_path, server.base_url, rows=ROWS)
         job.begin()
         command = [sys.executable, "-m", "tests.batch_kills", str(tmp_path), server.base_url]
-        for name in ("before save_all", "after settle", "before put_now"):
+        for name in ("before save_all", "after record_outcome", "before put_now"):
             at = len(points[1]) - 1 - points[1][::-1].index(name)
             died = subprocess.run([*command, str(at)], cwd=Path(__file__).parent.parent, check=False)
             assert died.returncode == -signal.SIGKILL or name != "before save_all"
