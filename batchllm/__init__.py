@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from batchllm.job import Job
     from batchllm.runner import Result, Summary
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Job", "Result", "Summary", "run"]
 
 

@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import itertools
+import re
+import sqlite3
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -77,3 +79,25 @@ def finished_job(path: Path, names: Sequence[object], *, dedupe: bool = False) -
             journal.close(0)
 
     asyncio.run(whole())
+
+
+def damage_cells(path: Path, statement: str) -> None:
+    """Changes cells as damage of the disk would: the checksums beside them stay as they are."""
+    with sqlite3.connect(path) as connection:
+        schema = connection.execute("SELECT sql, name FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
+    connection.close()
+    _set_schema(
+        path,
+        [(re.sub(r"checksum INTEGER AS .* STORED", "checksum INTEGER", sql), name) for sql, name in schema],
+    )
+    with sqlite3.connect(path) as connection:
+        connection.execute(statement)
+    connection.close()
+    _set_schema(path, schema)
+
+
+def _set_schema(path: Path, schema: list[tuple[str, str]]) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.executemany("UPDATE sqlite_schema SET sql = ? WHERE name = ?", schema)
+    connection.close()

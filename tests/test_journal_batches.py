@@ -1,7 +1,6 @@
 """Batches in the journal: intents with their batch, pending requests, results once, damage loud."""
 
 import asyncio
-import sqlite3
 from array import array
 from collections.abc import Coroutine
 from pathlib import Path
@@ -13,6 +12,7 @@ from batchllm.errors import InputError
 from batchllm.journal import BatchRecord, BatchState, Journal, JournalReader, State, new_name
 from batchllm.records import Failure, FailureKind, Paid, Response
 from tests.fakes import answered
+from tests.journal_jobs import damage_cells
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -101,7 +101,7 @@ def test_results_are_what_is_pending_with_what_came_for_it(path: Path) -> None:
     run(work())
 
 
-def test_many_results_come_in_pages_that_may_be_settled_on_the_way(path: Path) -> None:
+def test_many_results_come_in_pages_while_their_outcomes_are_recorded(path: Path) -> None:
     async def work() -> None:
         journal = Journal.open(path)
         ids = await admitted(journal, 700)
@@ -167,9 +167,6 @@ def test_a_batch_that_points_elsewhere_is_loud(path: Path, column: str) -> None:
             prepared(journal, await admitted(journal, 2))
 
     run(work())
-    connection = sqlite3.connect(path)
-    connection.execute(f"UPDATE batch SET {column} = {column} + 1")
-    connection.commit()
-    connection.close()
+    damage_cells(path, f"UPDATE batch SET {column} = {column} + 1")
     with JournalReader.open(path) as reader, pytest.raises(InputError, match="a batch does not match"):
         reader.batches()

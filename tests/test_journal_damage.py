@@ -7,13 +7,13 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from zlib import crc32
 
 import pytest
 
 from batchllm.errors import InputError, JobError
-from batchllm.journal import RowRecord, Journal, JournalReader, State
-from tests.journal_jobs import admit, answer_to, finished_job, response, save, ticking
+from batchllm.journal import Journal, JournalReader, RowRecord, State
+from batchllm.journal.records import text_crc
+from tests.journal_jobs import admit, answer_to, damage_cells, finished_job, response, save, ticking
 
 NAMES = [None if row % 9 == 0 else f"name {row % 15}" for row in range(40)]
 
@@ -173,8 +173,8 @@ def test_a_journal_copied_without_its_log_never_makes_a_wrong_row(tmp_path: Path
     "damage",
     [
         "UPDATE row SET request_id = 3 WHERE row_index = 1",
-        "UPDATE row SET note = 'skippee' WHERE row_index = 0",
-        "UPDATE row SET shared = 1 WHERE row_index = 1",
+        "UPDATE row SET unsent_reason = 'skippee' WHERE row_index = 0",
+        "UPDATE row SET shares_request = 1 WHERE row_index = 1",
         "UPDATE request SET attempt_id = 3 WHERE request_id = 1",
         "UPDATE request SET state = 2 WHERE request_id = 1",
         "UPDATE request SET attempts = 7 WHERE request_id = 1",
@@ -189,29 +189,25 @@ def test_a_journal_copied_without_its_log_never_makes_a_wrong_row(tmp_path: Path
 )
 def test_each_link_between_a_row_and_its_answer_is_checked(path: Path, finished: bytes, damage: str) -> None:
     path.write_bytes(finished)
-    connection = sqlite3.connect(path)
-    connection.execute(damage)
-    connection.commit()
-    connection.close()
+    damage_cells(path, damage)
     with JournalReader.open(path) as reader, pytest.raises(InputError, match="damaged"):
         list(reader.outcomes())
 
 
-def test_an_attempt_of_another_request_is_found_before_it_is_settled(tmp_path: Path) -> None:
+def test_an_attempt_of_another_request_is_found_before_its_outcome_is_recorded(tmp_path: Path) -> None:
     """A reply handed to the wrong open request would become a wrong row."""
     path = hot(tmp_path)
-    connection = sqlite3.connect(path)
-    connection.execute("UPDATE request SET state = 0, attempt_id = NULL")
-    connection.execute("UPDATE attempt SET request_id = 3 WHERE attempt_id = 1")
-    connection.commit()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE request SET state = 0, attempt_id = NULL")
     connection.close()
+    damage_cells(path, "UPDATE attempt SET request_id = 3 WHERE attempt_id = 1")
     with pytest.raises(InputError, match="attempt does not match"):
         Journal.open(path, threaded=False)
 
 
 def test_a_row_that_is_out_of_order_is_loud(path: Path) -> None:
     """As a damaged page yields them: the cells are sound, their order is not."""
-    rows = [(index, "skipped", crc32(b"skipped") & 0x7FFFFFFF, *[None] * 13) for index in (2, 1)]
+    rows = [(index, None, "skipped", text_crc("skipped"), 1, *[None] * 12) for index in (2, 1)]
 
     class Disordered:
         def execute(self, query: str, parameters: tuple[int, ...]) -> "Disordered":

@@ -2,13 +2,16 @@
 
 import asyncio
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from batchllm.errors import StorageFailure
 from batchllm.journal import Journal, JournalReader, State
-from batchllm.journal.store import Group, GroupResult, Store
+from batchllm.journal.bulk import BulkRow
+from batchllm.journal.store import Store
 from tests.journal_jobs import admit, key_of, response, save
 
 
@@ -25,7 +28,7 @@ def test_a_defect_in_the_thread_reaches_every_waiter(path: Path, monkeypatch: py
         journal.begin_plan("job")
         rows = await admit(journal, range(3))
 
-        def broken(self: Store, group: Group) -> GroupResult:
+        def broken(self: Store, rows: Sequence[BulkRow], calls: Sequence[Any] = ()) -> list[Any]:
             raise ZeroDivisionError
 
         monkeypatch.setattr(Store, "write", broken)
@@ -41,7 +44,7 @@ def test_a_defect_in_the_thread_reaches_every_waiter(path: Path, monkeypatch: py
 
 def test_an_error_of_the_disk_ends_all_writing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is tried again after an I/O error: what a failed fsync left is not known."""
-    tries: list[Group] = []
+    tries: list[Sequence[BulkRow]] = []
 
     async def whole() -> None:
         journal = Journal.open(path)
@@ -50,8 +53,8 @@ def test_an_error_of_the_disk_ends_all_writing(path: Path, monkeypatch: pytest.M
         attempt_ids = await journal.intend([(row.request_id or 0, None) for row in rows])
         write = Store.write
 
-        def failing(self: Store, group: Group) -> GroupResult:
-            tries.append(group)
+        def failing(self: Store, rows: Sequence[BulkRow], calls: Sequence[Any] = ()) -> list[Any]:
+            tries.append(rows)
             error = sqlite3.OperationalError("disk I/O error")
             error.sqlite_errorcode = 1034  # SQLITE_IOERR_FSYNC
             raise error

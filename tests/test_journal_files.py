@@ -1,5 +1,6 @@
 """Where a journal may lie, what is refused, and who may read it."""
 
+import gzip
 import os
 import sqlite3
 import stat
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import batchllm
 from batchllm.errors import CannotWrite, InputError
 from batchllm.journal import (
     JobLock,
@@ -19,7 +21,8 @@ from batchllm.journal import (
     state_path,
 )
 from batchllm.journal.database import APPLICATION_ID, VERSION
-from batchllm.journal.place import filesystem_of
+from batchllm.journal.files import filesystem_of
+from batchllm.prepare.job_paths import known_output
 from tests.journal_jobs import finished_job
 
 as_a_user = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -118,6 +121,27 @@ def test_what_is_no_journal_is_refused_and_left_alone(path: Path, opened: type) 
     path.unlink()
     os.mkfifo(path)
     refused("not an ordinary file")
+
+
+@pytest.mark.parametrize("opened", [Journal.open, JournalReader.open], ids=["writer", "reader"])
+def test_a_journal_of_the_first_version_is_refused_with_the_version_that_can_export_it(
+    path: Path, opened: type
+) -> None:
+    """The file was written by batchllm 0.1.0."""
+    written = gzip.decompress(Path(__file__).with_name("journal_of_0.1.gz").read_bytes())
+    path.write_bytes(written)
+    with pytest.raises(InputError) as caught:
+        opened(path)
+    assert str(caught.value) == (
+        f"{path}: this journal was written by batchllm 0.1; export it with that version "
+        "(pip install 'batchllm-cli==0.1.*'), or start over with --restart, which keeps it aside"
+    )
+    assert not batchllm.__version__.startswith("0.1.")
+    assert path.read_bytes() == written
+    assert known_output(path) == {"sha256": "00", "replaces": False}
+    aside = set_aside(path)
+    assert aside is not None
+    assert aside.read_bytes() == written
 
 
 @pytest.mark.parametrize("opened", [Journal.open, JournalReader.open], ids=["writer", "reader"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from batchllm.errors import InputError, NotNow
-from batchllm.journal import RowCounts, Journal, JournalReader, State
+from batchllm.journal import Journal, JournalReader, RowCounts, State
 from batchllm.records import Failure, FailureKind, Paid
 from tests.journal_jobs import admit, answer_to, finished_job, key_of, response, run, save, ticking
 
@@ -54,10 +54,10 @@ def test_every_kind_of_row_is_told_apart(path: Path) -> None:
             (5, "image not found", None, 0, None, b""),
             (6, None, State.FAILED, 0, None, b""),
         ]
-        assert (entries[2].failure, entries[2].message, entries[2].paid) == (
+        assert (entries[2].failure, entries[2].message, entries[2].possibly_billed) == (
             "timeout",
             "no answer in 600 s",
-            "maybe",
+            True,
         )
         assert (entries[2].latency_s, entries[2].attempt_id) == (600.0, 3)
         assert entries[0].received_at == 1_700_000_002

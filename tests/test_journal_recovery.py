@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from batchllm.errors import InputError
-from batchllm.journal import Journal, JournalReader, Orphan, State, database, recovery
+from batchllm.journal import Journal, JournalReader, Orphan, State, bulk, database, recovery, replies
 from batchllm.records import Failure, FailureKind, Paid
 from tests.journal_jobs import admit, answer_to, key_of, response, save, ticking
 
@@ -31,13 +31,13 @@ def killed(journal: Journal, to: Path) -> Path:
     return to / journal.path.name
 
 
-def test_an_answer_saved_but_not_settled_is_handed_to_the_next_run(path: Path, tmp_path: Path) -> None:
+def test_an_answer_without_a_recorded_outcome_is_handed_to_the_next_run(path: Path, tmp_path: Path) -> None:
     async def first() -> Path:
         with Journal.open(path) as journal:
             journal.begin_plan("job")
             rows = await admit(journal, "abcd")
             ids = await journal.intend([(row.request_id or 0, None) for row in rows])
-            await save(journal, ids[0], response(b"settled"))
+            await save(journal, ids[0], response(b"recorded"))
             journal.record_outcome(rows[0].request_id or 0, State.ANSWERED, ids[0], 1)
             await save(journal, ids[1], response(b"paid", x_request_id="r1"))
             await save(journal, ids[2], Failure(FailureKind.TIMEOUT, "hung", Paid.MAYBE, 1.0))
@@ -48,11 +48,11 @@ def test_an_answer_saved_but_not_settled_is_handed_to_the_next_run(path: Path, t
 
     with Journal.open(asyncio.run(first())) as journal:
         assert journal.orphans == ()
-        unsettled = {found.request_id: found for found in journal.unread_replies()}
-        assert sorted(unsettled) == [2, 4]
-        assert unsettled[2].response == response(b"paid", x_request_id="r1")
-        assert (unsettled[2].attempt_id, unsettled[2].attempts) == (2, 1)
-        assert (unsettled[4].response.status, unsettled[4].attempts) == (500, 1)  # the refusal does not count
+        unread = {found.request_id: found for found in journal.unread_replies()}
+        assert sorted(unread) == [2, 4]
+        assert unread[2].response == response(b"paid", x_request_id="r1")
+        assert (unread[2].attempt_id, unread[2].attempts) == (2, 1)
+        assert (unread[4].response.status, unread[4].attempts) == (500, 1)  # the refusal does not count
         states = [(row.state, row.attempts) for row in journal.planned()]
         assert states == [(State.ANSWERED, 1), (State.OPEN, 1), (State.OPEN, 1), (State.OPEN, 1)]
         journal.record_outcome(2, State.ANSWERED, 2, 1)
@@ -96,6 +96,7 @@ def test_all_that_was_lost_is_found_in_one_pass_over_the_rows(path: Path, tmp_pa
         return 0
 
     with closing(database.connect(asyncio.run(first()))) as connection:
+        bulk.prepare(connection)
         connection.execute("BEGIN IMMEDIATE")
         connection.set_progress_handler(step, 100)
         orphans, _ = recovery.recover(connection, path, 0.0)
@@ -117,7 +118,7 @@ def test_requests_of_a_dead_run_are_counted_once_with_their_rows(path: Path, tmp
         assert [(orphan.attempt_id, orphan.row_index) for orphan in journal.orphans] == [(1, 0), (3, 3)]
         attempt = journal.reader().attempts_of(0)[0]
         assert isinstance(attempt.outcome, Failure)
-        assert (attempt.outcome.message, attempt.paid) == (recovery.MESSAGE, "maybe")
+        assert (attempt.outcome.message, attempt.possibly_billed) == (replies.LOST, True)
         assert journal.reader().count_attempts() == (3, 2)
     with Journal.open(path) as journal:
         assert journal.orphans == ()

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from batchllm.errors import JobError
-from batchllm.journal import Journal, JournalReader, State, inbox
-from batchllm.journal.store import Group, GroupResult, Store
+from batchllm.journal import Journal, JournalReader, State, bulk, database
+from batchllm.journal.store import Store
 from batchllm.records import Failure, FailureKind, Paid, Response
 from tests.journal_jobs import admit, answer_to, key_of, response, run, save, ticking
 
@@ -75,12 +75,12 @@ def test_many_saves_share_one_commit(path: Path, monkeypatch: pytest.MonkeyPatch
     busy, gathered = threading.Event(), threading.Event()
     write = Store.write
 
-    def slow(self: Store, group: Group) -> GroupResult:
-        if group.replies:
-            groups.append(len(group.replies))
+    def slow(self: Store, rows: Sequence[bulk.BulkRow], calls: Sequence[Any] = ()) -> list[Any]:
+        if rows:
+            groups.append(sum(row[0] == bulk.REPLY for row in rows))
             busy.set()
             assert gathered.wait(10)
-        return write(self, group)
+        return write(self, rows, calls)
 
     async def whole() -> None:
         with Journal.open(path) as journal:
@@ -137,7 +137,7 @@ def test_a_group_larger_than_a_statement_is_written_whole_or_not_at_all(path: Pa
     async def whole() -> None:
         with Journal.open(path, threaded=False) as journal:
             journal.begin_plan("job")
-            rows = await admit(journal, range(2 * inbox.MOST))
+            rows = await admit(journal, range(2 * bulk.MAX_ROWS))
             ids = await journal.intend([(row.request_id or 0, None) for row in rows])
             with pytest.raises(JobError):
                 await journal.save_all([(attempt_id, response(b"x")) for attempt_id in [*ids, ids[0]]])
@@ -146,6 +146,49 @@ def test_a_group_larger_than_a_statement_is_written_whole_or_not_at_all(path: Pa
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT count(*) FROM reply").fetchone() == (0,)
     connection.close()
+
+
+@pytest.mark.parametrize("number", [0, 1, 5, bulk.MAX_ROWS, bulk.MAX_ROWS + 1, 2 * bulk.MAX_ROWS + 7])
+def test_any_number_of_rows_is_written_and_found_again(number: int) -> None:
+    query = bulk.BulkQuery("key", "SELECT meta.key, value FROM wanted JOIN meta ON meta.key = wanted.key")
+    with sqlite3.connect(":memory:") as connection:
+        connection.executescript(database.SCHEMA)
+        bulk.prepare(connection)
+        rows = [bulk.meta_row(f"key {i}", str(i)) for i in range(number)]
+        bulk.RUN_ROWS.insert(connection, rows)
+        assert connection.execute("SELECT count(*) FROM meta").fetchone() == (number,)
+        assert query.fetch(connection, [(row[1],) for row in rows]) == [row[1:3] for row in rows]
+    connection.close()
+
+
+def test_what_is_missing_in_a_row_is_null(path: Path) -> None:
+    """Every kind of row has its own statement, and each has to turn the sign for it back."""
+
+    async def whole() -> None:
+        with Journal.open(path) as journal:
+            journal.begin_plan("job")
+            first, second, _ = await admit(journal, ["a", "b", None])
+            (attempt_id,) = await journal.intend([(first.request_id or 0, None)])
+            await save(journal, attempt_id, response(b"x"))
+            journal.record_outcome(second.request_id or 0, State.FAILED, None, 0)
+
+    asyncio.run(whole())
+    found: dict[str, list[list[str]]] = {}
+    with sqlite3.connect(path) as connection:
+        connection.row_factory = sqlite3.Row
+        for table in ("row", "request", "attempt", "reply"):
+            found[table] = [
+                [name for name in row.keys() if row[name] is None]  # noqa: SIM118 - a Row iterates over values
+                for row in connection.execute(f"SELECT * FROM {table}")
+            ]
+            assert -1 not in [cell for row in connection.execute(f"SELECT * FROM {table}") for cell in row]
+    connection.close()
+    assert found == {
+        "row": [["unsent_reason"], ["unsent_reason"], ["request_id"]],
+        "request": [["attempt_id"], ["attempt_id"]],
+        "attempt": [["body"]],
+        "reply": [["failure", "message", "possibly_billed", "headers"]],
+    }
 
 
 def test_a_save_is_on_the_disk_when_it_returns(path: Path) -> None:
@@ -167,7 +210,7 @@ def test_a_save_is_on_the_disk_when_it_returns(path: Path) -> None:
     asyncio.run(whole())
 
 
-def test_the_database_is_prepare_job_to_lose_nothing(path: Path) -> None:
+def test_the_database_is_set_up_to_lose_nothing(path: Path) -> None:
     journal = Journal.open(path, threaded=False)
     found = {
         name: journal._store.connection.execute(f"PRAGMA {name}").fetchone()[0]
@@ -195,7 +238,7 @@ def test_attempt_ids_are_never_used_twice_whatever_the_run(path: Path) -> None:
     assert seen == list(range(1, 19))
 
 
-def test_a_settlement_rides_on_the_next_commit_and_a_view_shows_it_at_once(path: Path) -> None:
+def test_an_outcome_is_written_with_the_next_commit_and_a_reader_shows_it_at_once(path: Path) -> None:
     async def whole() -> None:
         with Journal.open(path) as journal:
             journal.begin_plan("job")
@@ -210,7 +253,7 @@ def test_a_settlement_rides_on_the_next_commit_and_a_view_shows_it_at_once(path:
     asyncio.run(whole())
 
 
-def test_a_row_admitted_after_a_settlement_sees_it(path: Path) -> None:
+def test_a_row_admitted_after_the_outcome_of_its_twin_sees_it(path: Path) -> None:
     """With deduplication, the twin of a row that has just ended must not be sent."""
 
     async def whole() -> None:
@@ -221,7 +264,11 @@ def test_a_row_admitted_after_a_settlement_sees_it(path: Path) -> None:
             await save(journal, attempt_id, response(b"x"))
             journal.record_outcome(row.request_id or 0, State.ANSWERED, attempt_id, 1)
             (twin,) = await admit(journal, ["a"], 1)
-            assert (twin.request_id, twin.state, twin.shares_request) == (row.request_id, State.ANSWERED, True)
+            assert (twin.request_id, twin.state, twin.shares_request) == (
+                row.request_id,
+                State.ANSWERED,
+                True,
+            )
 
     asyncio.run(whole())
 
@@ -290,7 +337,7 @@ def test_a_failure_with_any_text_and_bytes_comes_back(path: Path) -> None:
     with JournalReader.open(path) as reader:
         (attempt,) = reader.attempts_of(0)
     assert attempt.outcome == Failure(FailureKind.CUT, "cut \\udcff", Paid.MAYBE, 1.5, b"\x00\xff{")
-    assert (attempt.body, attempt.paid) == (b"other bytes", "maybe")
+    assert (attempt.body, attempt.possibly_billed) == (b"other bytes", True)
 
 
 def test_an_abandoned_wait_does_not_lose_the_answer(path: Path) -> None:
@@ -356,11 +403,11 @@ def test_the_rate_is_bounded_by_the_disk_not_by_the_rows(path: Path) -> None:
         nonlocal commits
         write = Store.write
 
-        def counted(self: Store, group: Group) -> GroupResult:
+        def counted(self: Store, rows: Sequence[bulk.BulkRow], calls: Sequence[Any] = ()) -> list[Any]:
             nonlocal commits
             commits += 1
             time.sleep(0.002)  # the disk; in the journal's own thread
-            return write(self, group)
+            return write(self, rows, calls)
 
         with pytest.MonkeyPatch.context() as patch, Journal.open(path) as journal:
             journal.begin_plan("job")

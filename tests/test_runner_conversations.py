@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from batchllm.counters import RunCounters
 from batchllm.errors import Interrupted
-from batchllm.journal import RowRecord, Journal, State
+from batchllm.journal import Journal, RowRecord, State
 from batchllm.limiter import Limiter
 from batchllm.online.loop import OnlineLoop
 from batchllm.plan import conversations
@@ -117,7 +117,9 @@ class Hall:
     @property
     def notes(self) -> dict[int, str | None]:
         """The reason of each row that was not sent."""
-        return {entry.row_index: entry.unsent_reason for entry in self.entries if entry.unsent_reason is not None}
+        return {
+            entry.row_index: entry.unsent_reason for entry in self.entries if entry.unsent_reason is not None
+        }
 
     @property
     def said(self) -> dict[int, str]:

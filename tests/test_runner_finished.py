@@ -50,7 +50,9 @@ def test_a_row_is_finished_by_its_state_or_its_note(
         (sent(State.OPEN, 7), False),
     ],
 )
-def test_in_a_batch_session_a_row_that_was_given_up_in_it_is_finished(row: AdmittedRow, finished: bool) -> None:
+def test_in_a_batch_session_a_row_that_was_given_up_in_it_is_finished(
+    row: AdmittedRow, finished: bool
+) -> None:
     assert is_finished(row, retry_failed=True, since=5) is finished
 
 

@@ -110,7 +110,9 @@ def test_what_has_its_end_ends_at_the_first_row_that_has_not(tmp_path: Path) -> 
             key=str,
         )
         assert sum(kind.rows for kind in journal.reader().finished_rows(ends, unsendable=False)) == 2
-        assert sum(kind.rows for kind in journal.reader().finished_rows((State.ANSWERED,), unsendable=True)) == 3
+        assert (
+            sum(kind.rows for kind in journal.reader().finished_rows((State.ANSWERED,), unsendable=True)) == 3
+        )
 
 
 def test_rows_that_an_earlier_trial_left_out_are_not_passed_over(tmp_path: Path) -> None:

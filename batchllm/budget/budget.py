@@ -26,7 +26,7 @@ from batchllm.answer import Reader
 from batchllm.budget.costs import BatchShares, Pricing
 from batchllm.budget.usage import UpperBound, UsageEstimator, counted_upper_bound, upper_bound
 from batchllm.journal import JournalReader
-from batchllm.journal.bill import count_sent, billed_attempts
+from batchllm.journal.bill import billed_attempts, count_sent
 from batchllm.records import ChatRequest, Failure, Paid, Response, Usage
 from batchllm.template import AnswerSpec
 

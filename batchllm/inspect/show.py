@@ -23,7 +23,8 @@ def show_row(output: Path, row_index: int) -> Iterator[str]:
     with open_job(output) as (reader, paths, job):
         attempts = reader.attempts_of(row_index)
         note = next(
-            (entry.unsent_reason for entry in reader.outcomes(row_index) if entry.row_index == row_index), None
+            (entry.unsent_reason for entry in reader.outcomes(row_index) if entry.row_index == row_index),
+            None,
         )
         yield f"row {row_index + 1} of {paths.output or 'standard output'}"
         if note is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from batchllm.budget.estimate import MEAN_REQUEST, SEEN_PACE, Forecast, forecast_left
 from batchllm.budget.usage import LEARNED, UsageEstimator
 from batchllm.inspect.job import open_job
-from batchllm.journal import RowCounts, JournalReader
+from batchllm.journal import JournalReader, RowCounts
 from batchllm.journal.bill import repeated_rows
 
 

@@ -1,65 +1,64 @@
-"""The journal of a job: what was meant to be sent, what came back, and what each row got.
+"""The journal of a job: what was about to be sent, what came back, and the outcome of each row.
 
-One SQLite database a job, in WAL mode, written by one connection in one thread. It is the truth of a job; the
-output file is a view of it. Four rules hold at every instant, whatever is killed when:
+A job has one SQLite database, in WAL mode, written by one connection in one thread. The output file is made from it.
+Four rules hold at every instant, whatever is killed when:
 
-1. *Intent before send.* ``await intend(…)`` returns when the attempts are on the disk; only then may bytes leave.
-2. *Saved first.* ``await save(…)`` returns when the raw answer is on the disk; only then may anything read it.
-   Replies are stored by attempt, inserted once, and never changed or deleted.
-3. *Right row.* A row means a request through a hash of the request and an ordinal for equal ones, never through
-   its number; the chain row → request → attempt → reply carries a check at every link, so damage is loud.
-4. *Resume is the same command.* What lies between an intent and its reply at a crash is counted once as perhaps
-   paid; what lies between a reply and its settlement is handed to the runner to settle.
+1. *Intent before send.* ``await intend(…)`` returns when the attempts are on the disk; only then is anything sent.
+2. *Saved first.* ``save(…)`` reports when the raw answer is on the disk; only then does anything read it. Replies are
+   stored by attempt, inserted once, and never changed or deleted.
+3. *Right row.* A row belongs to a request by a hash of the request and an ordinal for equal ones, never by its number;
+   each link of the chain row → request → attempt → reply has a checksum, so damage raises an error.
+4. *Resume is the same command.* After a crash, an intent without a reply is counted once as possibly billed; a reply
+   whose outcome is not recorded is read again by the runner.
 
-``Journal`` writes, ``JournalReader`` reads (also while a run goes on), ``JobLock`` keeps a second run out.
+``Journal`` writes, ``JournalReader`` reads (also during a run), and ``JobLock`` keeps a second run out.
 """
 
-from batchllm.journal.batch_store import BatchStore, new_name
-from batchllm.journal.batches import BatchRecord, BatchResult, BatchState
+from batchllm.journal.batches import BatchRecord, BatchResult, BatchState, BatchStore, new_name
 from batchllm.journal.database import set_aside
-from batchllm.journal.entries import (
-    SKIPPED,
-    Admitted,
-    AttemptRecord,
-    Counts,
-    Ended,
-    Entry,
-    Orphan,
-    PlanRecord,
-    State,
-    Stored,
-    Unsettled,
-)
+from batchllm.journal.files import check_folder, check_space, remove, state_path
 from batchllm.journal.journal import Journal
 from batchllm.journal.lock import JobLock
-from batchllm.journal.opening import note
-from batchllm.journal.place import check_folder, check_space, remove, state_path
 from batchllm.journal.reader import JournalReader
+from batchllm.journal.records import (
+    SKIPPED,
+    AdmittedRow,
+    AttemptRecord,
+    FinishedRows,
+    Orphan,
+    PlanRecord,
+    RowCounts,
+    RowRecord,
+    State,
+    StoredAnswer,
+    UnreadReply,
+)
+from batchllm.journal.recovery import store_value
 
 __all__ = [
     "SKIPPED",
-    "Admitted",
+    "AdmittedRow",
     "AttemptRecord",
     "BatchRecord",
     "BatchResult",
     "BatchState",
     "BatchStore",
-    "Counts",
-    "Ended",
-    "Entry",
+    "FinishedRows",
     "JobLock",
     "Journal",
     "JournalReader",
     "Orphan",
     "PlanRecord",
+    "RowCounts",
+    "RowRecord",
     "State",
-    "Stored",
-    "Unsettled",
+    "StoredAnswer",
+    "UnreadReply",
     "check_folder",
     "check_space",
     "new_name",
-    "note",
     "remove",
     "set_aside",
     "state_path",
+    "store_value",
 ]

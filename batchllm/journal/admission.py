@@ -1,47 +1,52 @@
-"""Which request a row means: keys, ordinals and plans.
+"""Finds the request of each row: keys, ordinals and plans.
 
-Two rows with the same request are two requests: each pays for its own answer, and the ordinal (0, 1, 2, …) tells
-them apart. It has to be the same in the next run, after rows were inserted, deleted or shuffled, and it must not
-need the keys in memory. So each pass over the input has a number, the *plan*; a row claims the lowest ordinal of
-its key that this plan has not claimed yet, or makes the next one.
+Two rows with the same key are two requests: each pays for its own answer, and an ordinal (0, 1, 2, …) tells them apart.
+It has to be the same in the next run, after rows were inserted, deleted or shuffled, without the keys in memory. So
+each pass over the input has a number, ``plan_id``. A row claims the lowest ordinal of its key that this plan has not
+claimed yet, or creates the next one; ``request.plan_id`` is the plan that claimed a request last.
 
-Invariant: among the requests of one key, sorted by ordinal, the plan that claimed each last never grows. (A new
-request gets the highest ordinal and the current plan, when all lower ones have been claimed by it; a claim takes
-the first that the current plan has not.) So what the current plan has claimed is a prefix, and its end is found
-by looking at the highest ordinal, and by bisection only where that one is not claimed: a million equal rows cost
-no more than a million different ones.
+Invariant: among the requests of one key, sorted by ordinal, ``plan_id`` never grows. (A new request gets the highest
+ordinal when the current plan has claimed all lower ones; a claim takes the first that the current plan has not.) So the
+requests that the current plan has claimed come first. Where they end is found by looking at the highest ordinal, and by
+bisection only where that one is not claimed: a million equal rows cost no more than a million different ones.
 
-With deduplication nothing is claimed: every row of a key means one request, an answered one if there is one.
+With deduplication nothing is claimed: all rows of a key have one request, an answered one if there is one.
 """
 
 # ruff: noqa: S608 - the SQL is put together from constants of this package
 
 import sqlite3
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from zlib import crc32
 
-from batchllm.journal.database import request_check
-from batchllm.journal.entries import STATES, Admitted
-from batchllm.journal.faults import damaged
-from batchllm.journal.inbox import NO_NUMBER, NO_TEXT
-from batchllm.journal.statements import CLAIM, LAST_OF_KEYS, NEW_REQUEST, SET_ROW
+from batchllm.journal import bulk
+from batchllm.journal.bulk import MISSING, BulkQuery, BulkRow
+from batchllm.journal.records import STATES, AdmittedRow, text_crc
+from batchllm.journal.sqlite_errors import damaged
 from batchllm.printable import printable
 
 Item = tuple[int, bytes | None, str | None]
-"""A row to admit: its index, the key of its request, or a note why there is none."""
+"""A row to admit: its index, and the key of its request or the reason why it is never sent."""
 
-_OF_KEY = (
+_REQUEST = (
     "SELECT request.key, request.request_id, request.ordinal, request.state, request.attempts, request.attempt_id,"
-    f' request.plan, request."check" = {request_check("request.")}'
-    " FROM request AS found CROSS JOIN request ON request.request_id = found.request_id WHERE found.key = ?"
+    " request.plan_id, request.valid"
+)
+_BY_KEY = (
+    f"{_REQUEST} FROM request AS found"
+    " CROSS JOIN request ON request.request_id = found.request_id WHERE found.key = ?"
 )
 """Found by the index, read from the table: where the two differ, the index is damaged."""
-_RANGE = f"{_OF_KEY} AND found.ordinal BETWEEN ? AND ? ORDER BY found.ordinal"
-_ANSWERED = f"{_OF_KEY} AND request.state = 1 ORDER BY found.ordinal LIMIT 1"
-_PLAN_AT = "SELECT plan FROM request WHERE key = ? AND ordinal = ?"
+_RANGE = f"{_BY_KEY} AND found.ordinal BETWEEN ? AND ? ORDER BY found.ordinal"
+_ANSWERED = f"{_BY_KEY} AND request.state = 1 ORDER BY found.ordinal LIMIT 1"
+_PLAN_AT = "SELECT plan_id FROM request WHERE key = ? AND ordinal = ?"
+_LAST_BY_KEY = BulkQuery(
+    "key",
+    f"{_REQUEST}, wanted.key FROM wanted CROSS JOIN request ON request.request_id ="
+    " (SELECT request_id FROM request WHERE key = wanted.key ORDER BY ordinal DESC LIMIT 1)",
+)
 
 
 class _Request(NamedTuple):
@@ -50,8 +55,8 @@ class _Request(NamedTuple):
     state: int
     attempts: int
     attempt_id: int | None
-    plan: int
-    shared: int  # 0 or 1: SQLite takes plain integers without asking how
+    plan_id: int
+    shared: int = 0  # 0 or 1, which SQLite takes without asking how
 
 
 class Admission:
@@ -65,67 +70,63 @@ class Admission:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
         self._path = path
-        self.plan = 0
+        self.plan_id = 0
         self.dedupe = False
         (last,) = connection.execute("SELECT max(request_id) FROM request").fetchone()
         self._next_id: int = (last or 0) + 1
 
-    def admit(self, items: Sequence[Item]) -> list[Admitted]:
-        """Admits rows in input order; every row of the input once a plan."""
-        requests = self._requests(Counter(item[1] for item in items if item[1] is not None))
-        admitted: list[Admitted] = []
-        rows: list[tuple[int, int | str, str | int, int, int]] = []
-        for row_index, key, note in items:
+    def admit(self, items: Sequence[Item]) -> list[AdmittedRow]:
+        """Admits rows in input order, each row of the input once in a plan."""
+        rows: list[BulkRow] = []
+        requests = self._requests(Counter(item[1] for item in items if item[1] is not None), rows)
+        admitted: list[AdmittedRow] = []
+        for row_index, key, reason in items:
             if key is None:
-                text = printable(note or "")
-                rows.append((row_index, NO_NUMBER, text, 0, crc32(text.encode()) & 0x7FFFFFFF))
-                admitted.append(Admitted(row_index, None, None, None, 0, None, text, False))
+                text = printable(reason or "")
+                rows.append((bulk.ROW, row_index, MISSING, text, 0, text_crc(text)))
+                admitted.append(AdmittedRow(row_index, None, None, None, 0, None, text, False))
                 continue
             request_id, ordinal, state, attempts, attempt_id, _, shared = requests[key].popleft()
-            rows.append((row_index, request_id, NO_TEXT, shared, 0))
+            rows.append((bulk.ROW, row_index, request_id, MISSING, shared, 0))
             admitted.append(
-                Admitted(
+                AdmittedRow(
                     row_index, request_id, ordinal, STATES[state], attempts, attempt_id, None, shared == 1
                 )
             )
-        SET_ROW.run(self._connection, rows)
+        bulk.ADMISSION_ROWS.insert(self._connection, rows)
         return admitted
 
-    def _requests(self, wanted: Mapping[bytes, int]) -> dict[bytes, deque[_Request]]:
-        """For each key as many requests as it has rows here, in the order of their ordinals."""
+    def _requests(self, wanted: Mapping[bytes, int], rows: list[BulkRow]) -> dict[bytes, deque[_Request]]:
+        """Returns the requests of each key, one for each row that wants it; adds what is to be written to ``rows``."""
         found: dict[bytes, deque[_Request]] = {}
-        claims: list[tuple[int, int]] = []
-        new: list[tuple[int, bytearray, int, int]] = []
-        last_of = self._last_of(wanted)
+        keys = [(bytearray(key),) for key in wanted]
+        last_by_key = {
+            key: self._checked(key, fields) for *fields, key in _LAST_BY_KEY.fetch(self._connection, keys)
+        }
         for key, count in wanted.items():
-            last = last_of.get(key)
+            last = last_by_key.get(key)
             make = 1 if self.dedupe else count
             requests: deque[_Request] = deque()
             if last is not None:
                 requests += [self._shared(key, last)] if self.dedupe else self._unclaimed(key, last, count)
-                claims += [
-                    (request.request_id, self.plan) for request in requests if request.plan != self.plan
+                rows += [
+                    (bulk.CLAIM, request.request_id, self.plan_id)
+                    for request in requests
+                    if request.plan_id != self.plan_id
                 ]
             first = 0 if last is None else last.ordinal + 1
             for ordinal in range(first, first + make - len(requests)):
-                new.append((self._next_id, bytearray(key), ordinal, self.plan))
-                requests.append(_Request(self._next_id, ordinal, 0, 0, None, self.plan, 0))
+                rows.append((bulk.REQUEST, self._next_id, bytearray(key), ordinal, self.plan_id))
+                requests.append(_Request(self._next_id, ordinal, 0, 0, None, self.plan_id))
                 self._next_id += 1
             if self.dedupe:
                 requests.extend([requests[0]._replace(shared=1)] * (count - 1))
             found[key] = requests
-        CLAIM.run(self._connection, claims)
-        NEW_REQUEST.run(self._connection, new)
         return found
 
-    def _last_of(self, keys: Iterable[bytes]) -> dict[bytes, _Request]:
-        """The request with the highest ordinal of each key that has any."""
-        rows = LAST_OF_KEYS.fetch(self._connection, [(bytearray(key),) for key in keys])
-        return {wanted: self._sound(wanted, fields) for wanted, *fields in rows}
-
     def _unclaimed(self, key: bytes, last: _Request, count: int) -> list[_Request]:
-        """The first ``count`` requests of a key that this plan has not claimed, fewer where there are fewer."""
-        if last.plan == self.plan:
+        """Returns the first ``count`` requests of a key that this plan has not claimed, fewer where there are fewer."""
+        if last.plan_id == self.plan_id:
             return []
         if last.ordinal == 0:
             return [last]
@@ -135,22 +136,22 @@ class Admission:
             found = self._connection.execute(_PLAN_AT, (key, middle)).fetchone()
             if found is None:
                 raise damaged(self._path, "an ordinal is missing")
-            if found[0] == self.plan:
+            if found[0] == self.plan_id:
                 low = middle + 1
             else:
                 high = middle
         rows = self._connection.execute(_RANGE, (key, low, min(low + count - 1, last.ordinal)))
-        return [self._sound(key, fields) for fields in rows]
+        return [self._checked(key, fields) for fields in rows]
 
     def _shared(self, key: bytes, last: _Request) -> _Request:
-        """The one request that all rows of a key share: the first answered one, else the first."""
+        """Returns the request that all rows of a key share: the first answered one, else the first."""
         request = last
         if last.ordinal > 0:
             row = self._connection.execute(_ANSWERED, (key,)).fetchone()
-            request = self._sound(key, row or self._connection.execute(_RANGE, (key, 0, 0)).fetchone())
-        return request._replace(shared=int(request.plan == self.plan))
+            request = self._checked(key, row or self._connection.execute(_RANGE, (key, 0, 0)).fetchone())
+        return request._replace(shared=int(request.plan_id == self.plan_id))
 
-    def _sound(self, key: bytes, fields: Sequence[Any] | None) -> _Request:
+    def _checked(self, key: bytes, fields: Sequence[Any] | None) -> _Request:
         if fields is None or fields[0] != key or fields[-1] != 1:
-            raise damaged(self._path, "a request does not match its check, or the index not the request")
-        return _Request._make((*fields[1:-1], 0))
+            raise damaged(self._path, "a request does not match its checksum or its index")
+        return _Request(*fields[1:-1])

@@ -1,37 +1,39 @@
-"""Batches of a job: what was meant to be uploaded and created, what the endpoint says, and whose answers came.
+"""The batches of a job: what is uploaded and created, what the endpoint reports, and which results have come.
 
-A batch holds the attempts ``first_attempt … first_attempt + requests - 1``, in the order of its lines, so line n
-is attempt ``first_attempt + n`` and nothing else need be kept. Its attempts are intents like any other, made
-durable together with it, before its file is uploaded. Its requests are ``PENDING`` from that instant until each
-is settled, and a request is in one live batch at most: ``prepare`` refuses a second. Pending requests are not
-open, so no run sends them, and recovery does not take their attempts for lost ones.
+A batch holds the attempts ``first_attempt`` to ``first_attempt + requests - 1``, in the order of its lines: line n is
+attempt ``first_attempt + n``, and nothing else is kept. Its attempts are intents like any other, made durable together
+with it, before its file is uploaded. Its requests are ``PENDING`` from that instant until the outcome of each is
+recorded, and a request is in one live batch at most: ``prepare`` refuses a second. Pending requests are not open, so no
+run sends them, and recovery does not take their attempts for lost ones.
 """
 
 # ruff: noqa: S608 - the SQL is put together from constants of this package
 
 import json
+import secrets
 import sqlite3
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from batchllm.journal.database import attempt_check, request_check
-from batchllm.journal.entries import State
-from batchllm.journal.faults import damaged, loud
-from batchllm.journal.replies import seal, unpack
+from batchllm.journal import bulk
+from batchllm.journal.replies import REPLY, read_reply
+from batchllm.journal.sqlite_errors import damaged, report_damage
 from batchllm.records import Failure, Response
 
 PAGE = 256
+CHUNK = 4096
 
 
 class BatchState(StrEnum):
-    """How far a batch is; each is durable before the step that follows it begins.
+    """How far a batch is; each state is durable before the next step begins.
 
-    ``PREPARED``: meant to be uploaded; ``UPLOADED``: its file is there; ``CREATING``: meant to be created, and
-    perhaps it was; ``CREATED``: the endpoint has it; ``ENDED``: it will not change any more, its results are to
-    be fetched; ``DONE``: each of its requests is settled.
+    ``PREPARED``: about to be uploaded; ``UPLOADED``: its file is there; ``CREATING``: about to be created, and possibly
+    created; ``CREATED``: the endpoint has it; ``ENDED``: it does not change any more, its results are to be fetched;
+    ``DONE``: the outcome of each request is recorded.
     """
 
     PREPARED = "prepared"
@@ -44,25 +46,25 @@ class BatchState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BatchRecord:
-    """A batch, as this job knows it.
+    """What the journal knows of a batch.
 
     Attributes:
         batch_id: Its number in the journal.
-        name: Our name for it: in its metadata, in its file's name, and before the number in each ``custom_id``.
+        name: Its own name: in its metadata, in its file's name, and before the number in each ``custom_id``.
         state: How far it is.
-        model: The one model of its requests.
-        requests, bytes, tokens: Lines and bytes of its file, and the prompt tokens that it was estimated to hold.
+        model: The model of its requests.
+        requests, bytes, tokens: Lines and bytes of its file, and the estimated prompt tokens in it.
         sha256: Of its file, in hexadecimal.
         first_attempt: The attempt of its first line.
-        made_at: When it was prepared, in seconds since the epoch.
-        moved_at: When it came to its state.
-        seen_at: When the endpoint was last asked about it.
-        file_id, remote_id: The endpoint's names for its file and for itself.
-        status: What the endpoint said last; ``dropped`` where it was never created.
+        prepared_at: When it was prepared, in seconds since the epoch.
+        state_changed_at: When its state last changed.
+        last_polled_at: When the endpoint was last asked about it.
+        file_id, remote_id: The endpoint's ids of its file and of the batch.
+        status: The endpoint's last status; ``dropped`` where it was never created.
         total, completed, failed: Its ``request_counts``; ``None`` is unknown.
         output_file_id, error_file_id: Files of results.
         errors: Why its validation failed.
-        ended_rows: Requests that it brought to their end.
+        finished_rows: Requests that are finished by its results.
     """
 
     batch_id: int
@@ -74,9 +76,9 @@ class BatchRecord:
     tokens: int
     sha256: str
     first_attempt: int
-    made_at: float
-    moved_at: float
-    seen_at: float | None
+    prepared_at: float
+    state_changed_at: float
+    last_polled_at: float | None
     file_id: str | None
     remote_id: str | None
     status: str | None
@@ -86,11 +88,11 @@ class BatchRecord:
     output_file_id: str | None
     error_file_id: str | None
     errors: tuple[dict[str, Any], ...]
-    ended_rows: int
+    finished_rows: int
 
     @property
     def filename(self) -> str:
-        """What its file is called at the endpoint."""
+        """The name of its file at the endpoint."""
         return f"{self.name}.jsonl"
 
     @property
@@ -100,14 +102,14 @@ class BatchRecord:
 
 
 class BatchResult(NamedTuple):
-    """One request of a batch that is not settled yet.
+    """One request of a batch whose outcome is not recorded yet.
 
     Attributes:
         attempt_id: Its attempt in the batch.
         request_id: The request.
-        row_index: The row that means it, where results are read in the order of rows.
+        row_index: Its row, where results are read in the order of rows.
         attempts: Attempts so far, without this one.
-        outcome: What the batch brought; ``None``: nothing.
+        outcome: The batch's result; ``None``: it has none.
     """
 
     attempt_id: int
@@ -118,95 +120,159 @@ class BatchResult(NamedTuple):
 
 
 COLUMNS = (
-    "batch_id", "name", "state", "model", "requests", "bytes", "tokens", "sha256", "first_attempt", "made_at",
-    "moved_at", "seen_at", "file_id", "remote_id", "status", "total", "completed", "failed", "output_file_id",
-    "error_file_id", "errors", "ended_rows",
+    "batch_id", "name", "state", "model", "requests", "bytes", "tokens", "sha256", "first_attempt", "prepared_at",
+    "state_changed_at", "last_polled_at", "file_id", "remote_id", "status", "total", "completed", "failed",
+    "output_file_id", "error_file_id", "errors", "finished_rows",
 )  # fmt: skip
-BATCH_CHECK = "(batch_id * 1000003 + first_attempt * 524287 + requests * 8191) & 2147483647"
-LIST = f'SELECT {", ".join(COLUMNS)}, "check" = {BATCH_CHECK} FROM batch'
+BATCHES = f"SELECT {', '.join(COLUMNS)}, valid FROM batch"
 
 _RESULT = f"""
-SELECT attempt.attempt_id, attempt.request_id, %s, request.attempts,
-       attempt."check" = {attempt_check("attempt.")} AND request."check" = {request_check("request.")},
-       reply.attempt_id, reply.status, reply.headers, reply.body, reply.latency_s, reply.failure, reply.message,
-       reply.paid, reply.received_at, reply.crc
+SELECT attempt.attempt_id, attempt.request_id, %s, request.attempts, attempt.valid AND request.valid,
+       reply.attempt_id, {REPLY}
 """
-_IS_PENDING = f"request.state = {int(State.PENDING)} AND request.attempt_id = attempt.attempt_id"
-_BY_ATTEMPT = f"""{_RESULT % "NULL"}
+_IS_PENDING = "request.state = 4 AND request.attempt_id = attempt.attempt_id"
+RESULTS_BY_ATTEMPT = f"""{_RESULT % "NULL"}
 FROM attempt CROSS JOIN request ON request.request_id = attempt.request_id
 LEFT JOIN reply ON reply.attempt_id = attempt.attempt_id
-WHERE attempt.attempt_id >= :start AND attempt.attempt_id BETWEEN :first AND :last AND {_IS_PENDING}
+WHERE attempt.attempt_id >= ? AND attempt.attempt_id BETWEEN ? AND ? AND {_IS_PENDING}
 ORDER BY attempt.attempt_id LIMIT {PAGE}
 """
-_BY_ROW = f"""{_RESULT % "row.row_index"}
+RESULTS_BY_ROW = f"""{_RESULT % "row.row_index"}
 FROM row CROSS JOIN request ON request.request_id = row.request_id
 CROSS JOIN attempt ON attempt.attempt_id = request.attempt_id
 LEFT JOIN reply ON reply.attempt_id = attempt.attempt_id
-WHERE row.row_index >= :start AND attempt.attempt_id BETWEEN :first AND :last AND {_IS_PENDING}
+WHERE row.row_index >= ? AND attempt.attempt_id BETWEEN ? AND ? AND {_IS_PENDING}
 ORDER BY row.row_index LIMIT {PAGE}
 """
 
 
-def batches_of(connection: sqlite3.Connection, path: Path) -> list[BatchRecord]:
-    """Every batch of a journal, oldest first."""
-    return [record_of(path, fields) for fields in connection.execute(f"{LIST} ORDER BY batch_id")]
-
-
-def replied(connection: sqlite3.Connection, batch: BatchRecord) -> bytearray:
-    """For each line of a batch 1 where its attempt has a reply already, else 0."""
-    flags = bytearray(batch.requests)
-    for (attempt_id,) in connection.execute(
-        "SELECT attempt_id FROM reply WHERE attempt_id BETWEEN ? AND ?",
-        (batch.first_attempt, batch.last_attempt),
-    ):
-        flags[attempt_id - batch.first_attempt] = 1
-    return flags
-
-
-def results_of(
-    connection: sqlite3.Connection, path: Path, batch: BatchRecord, *, by_row: bool
-) -> Iterator[BatchResult]:
-    """The requests of a batch that are not settled yet, in pages, so that a caller may settle on the way.
-
-    Args:
-        connection: A reading connection.
-        path: The journal, for messages.
-        batch: The batch.
-        by_row: In the order of the rows that mean them; requests that no row means any more are left out.
-    """
-    start = 0
-    while True:
-        page = connection.execute(
-            _BY_ROW if by_row else _BY_ATTEMPT,
-            {"start": start, "first": batch.first_attempt, "last": batch.last_attempt},
-        ).fetchall()
-        for fields in page:
-            yield _result(path, fields)
-        if len(page) < PAGE:
-            return
-        start = (page[-1][2] if by_row else page[-1][0]) + 1
-
-
-@loud
-def record_of(path: Path, fields: Any) -> BatchRecord:
-    """A row of ``LIST``."""
+@report_damage
+def read_batch(path: Path, fields: Any) -> BatchRecord:
+    """Reads a row of ``BATCHES``."""
     if fields is None or fields[-1] != 1:
-        raise damaged(path, "a batch does not match its check")
+        raise damaged(path, "a batch does not match its checksum")
     values = dict(zip(COLUMNS, fields[:-1], strict=True))
     values["state"] = BatchState(values["state"])
     values["errors"] = tuple(json.loads(values["errors"] or "[]"))
     return BatchRecord(**values)
 
 
-@loud
-def _result(path: Path, fields: Any) -> BatchResult:
-    attempt_id, request_id, row_index, attempts, sound, reply_id, *reply = fields
-    if sound != 1:
-        raise damaged(path, f"attempt {attempt_id} does not match its check")
-    if reply_id is None:
-        return BatchResult(attempt_id, request_id, row_index, attempts, None)
-    status, headers, body, latency_s, failure, message, paid, received_at, crc = reply
-    if crc != seal(attempt_id, status, latency_s, received_at, failure, message, paid, body):
-        raise damaged(path, f"the answer of attempt {attempt_id} does not match its CRC")
-    outcome = unpack(status, headers, body, latency_s, failure, message, paid)
+@report_damage
+def read_result(path: Path, fields: Any) -> BatchResult:
+    """Reads a row of ``RESULTS_BY_ATTEMPT`` or ``RESULTS_BY_ROW``."""
+    attempt_id, request_id, row_index, attempts, valid, reply_id, *reply = fields
+    if valid != 1:
+        raise damaged(path, f"attempt {attempt_id} does not match its checksum")
+    outcome = None if reply_id is None else read_reply(path, attempt_id, reply)
     return BatchResult(attempt_id, request_id, row_index, attempts, outcome)
+
+
+Call = Callable[[Callable[[sqlite3.Connection], Any]], Any]
+"""Runs a function on the journal's writing connection, within a transaction, and returns its result."""
+
+
+class BatchStore:
+    """Writes the batches of a journal; every call waits for the disk.
+
+    Args:
+        call: Reaches the writing connection.
+        reserve: Takes so many attempt numbers; returns the first.
+        run_id: The run.
+        clock: Seconds since the epoch.
+        path: The journal, for messages.
+    """
+
+    def __init__(
+        self, call: Call, reserve: Callable[[int], int], run_id: int, clock: Callable[[], float], path: Path
+    ) -> None:
+        self._call = call
+        self._reserve = reserve
+        self._run_id = run_id
+        self._clock = clock
+        self._path = path
+
+    def prepare(
+        self, name: str, requests: "array[int]", *, model: str, size: int, tokens: int, sha256: str
+    ) -> BatchRecord:
+        """Records that a file of requests is about to be uploaded, with the intent of each of its lines.
+
+        Args:
+            name: See ``new_name``.
+            requests: The requests' ids, in the order of the lines.
+            model: Their model.
+            size, tokens, sha256: Bytes, estimated prompt tokens and hash of the file.
+        """
+        first, now, run_id = self._reserve(len(requests)), self._clock(), self._run_id
+
+        def write(connection: sqlite3.Connection) -> BatchRecord:
+            (batch_id,) = connection.execute("SELECT ifnull(max(batch_id), 0) + 1 FROM batch").fetchone()
+            connection.execute(
+                "INSERT INTO batch(batch_id, name, state, model, requests, bytes, tokens, sha256, first_attempt,"
+                " prepared_at, state_changed_at, finished_rows) VALUES (?,?,?,?,?,?,?,?,?,?,?,0)",
+                (
+                    batch_id,
+                    name,
+                    BatchState.PREPARED,
+                    model,
+                    len(requests),
+                    size,
+                    tokens,
+                    sha256,
+                    first,
+                    now,
+                    now,
+                ),
+            )
+            before = connection.total_changes
+            for start in range(0, len(requests), CHUNK):
+                part = enumerate(requests[start : start + CHUNK], first + start)
+                bulk.BATCH_ROWS.insert(
+                    connection,
+                    [
+                        (bulk.BATCH_ATTEMPT, attempt_id, request_id, run_id, now, bulk.MISSING)
+                        for attempt_id, request_id in part
+                    ],
+                )
+            if connection.total_changes - before != 2 * len(requests):
+                raise damaged(self._path, "a request is in a batch already")
+            return self._read(connection, batch_id)
+
+        record: BatchRecord = self._call(write)
+        return record
+
+    def update(self, batch: BatchRecord, **fields: Any) -> BatchRecord:
+        """Changes columns of a batch; a new state gets the time."""
+        if "errors" in fields:
+            fields["errors"] = json.dumps(fields["errors"])
+        if "state" in fields:
+            fields["state_changed_at"] = self._clock()
+        assert fields.keys() <= set(COLUMNS), "only columns are updated"
+        assignments = ", ".join(f"{name} = :{name}" for name in fields)
+
+        def write(connection: sqlite3.Connection) -> BatchRecord:
+            connection.execute(
+                f"UPDATE batch SET {assignments} WHERE batch_id = :id", {**fields, "id": batch.batch_id}
+            )
+            return self._read(connection, batch.batch_id)
+
+        record: BatchRecord = self._call(write)
+        return record
+
+    def all(self) -> list[BatchRecord]:
+        """Returns every batch, oldest first."""
+        rows = self._call(lambda connection: connection.execute(f"{BATCHES} ORDER BY batch_id").fetchall())
+        return [read_batch(self._path, fields) for fields in rows]
+
+    def live(self) -> list[BatchRecord]:
+        """Returns the batches that are not ``DONE``."""
+        return [batch for batch in self.all() if batch.state is not BatchState.DONE]
+
+    def _read(self, connection: sqlite3.Connection, batch_id: int) -> BatchRecord:
+        return read_batch(
+            self._path, connection.execute(f"{BATCHES} WHERE batch_id = ?", (batch_id,)).fetchone()
+        )
+
+
+def new_name() -> str:
+    """Returns a name that no batch has, here or anywhere."""
+    return f"batchllm-{secrets.token_hex(8)}"

@@ -1,26 +1,26 @@
-"""What a journal knows about money: attempts that are or may be on the bill, and rows that cost nothing of their own.
+"""Reads what a journal knows about the bill: billed attempts, and rows that repeat another request.
 
-Only figures are made of what is read here, so it is not held against its checks; whatever becomes an output
-goes through ``JournalReader.outcomes``, which is.
+It serves figures only, so checksums are not compared; the output is made from ``JournalReader.outcomes``, which
+compares them.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from batchllm.journal.entries import STATES, State
+from batchllm.journal.bulk import BulkQuery
 from batchllm.journal.reader import JournalReader
-from batchllm.journal.statements import SHAPES
+from batchllm.journal.records import STATES, State
 
 _PAGE = 1024
 
 
-class PaidAttempt(NamedTuple):
-    """An attempt that was paid, or may have been.
+class BilledAttempt(NamedTuple):
+    """An attempt that is billed, or possibly billed.
 
     Attributes:
         attempt_id: Its number.
         status: HTTP status, a 2xx; ``None`` where no answer came.
-        body: The raw answer; where none came, the answer that its request got by another attempt, if it got one.
+        body: The raw answer; where none came, the answer to another attempt of its request, if there is one.
     """
 
     attempt_id: int
@@ -28,18 +28,18 @@ class PaidAttempt(NamedTuple):
     body: bytes | None
 
 
-class Marks(NamedTuple):
-    """A row whose answer was not, or need not have been, paid for it alone.
+class RepeatedRow(NamedTuple):
+    """A row whose request repeats another one, so that its answer was not, or need not have been, paid again.
 
     Attributes:
         row_index: The row.
-        shared: An earlier row brings the same request's answer (``--dedupe``).
-        equal: Its request equals an earlier row's, and is paid for itself.
+        shares_request: It has the request of an earlier row (``--dedupe``).
+        equal: Its request equals an earlier row's, and is paid again.
         adopted: Its answer was taken from another job.
     """
 
     row_index: int
-    shared: bool
+    shares_request: bool
     equal: bool
     adopted: bool
 
@@ -51,17 +51,17 @@ FROM attempt JOIN request ON request.request_id = attempt.request_id
 LEFT JOIN reply ON reply.attempt_id = attempt.attempt_id
 LEFT JOIN reply AS answer ON answer.attempt_id = request.attempt_id AND answer.status BETWEEN 200 AND 299
 WHERE attempt.attempt_id > ? AND attempt.sent_at IS NOT NULL
-  AND (reply.attempt_id IS NULL OR reply.paid = 'maybe' OR reply.status BETWEEN 200 AND 299)
+  AND (reply.attempt_id IS NULL OR reply.possibly_billed = 1 OR reply.status BETWEEN 200 AND 299)
 ORDER BY attempt.attempt_id LIMIT ?
 """
 
 _MARKED = """
-SELECT row.row_index, row.shared = 1, request.ordinal > 0,
+SELECT row.row_index, row.shares_request = 1, request.ordinal > 0,
        attempt.attempt_id IS NOT NULL AND attempt.sent_at IS NULL
 FROM row JOIN request ON request.request_id = row.request_id
 LEFT JOIN attempt ON attempt.attempt_id = request.attempt_id
 WHERE row.row_index >= ?
-  AND (row.shared = 1 OR request.ordinal > 0 OR (attempt.attempt_id IS NOT NULL AND attempt.sent_at IS NULL))
+  AND (row.shares_request = 1 OR request.ordinal > 0 OR (attempt.attempt_id IS NOT NULL AND attempt.sent_at IS NULL))
 ORDER BY row.row_index LIMIT ?
 """
 
@@ -69,53 +69,49 @@ _EARLIER = """
 SELECT row.row_index, reply.status, reply.body, reply.attempt_id
 FROM reply JOIN attempt ON attempt.attempt_id = reply.attempt_id
 JOIN request ON request.request_id = attempt.request_id
-JOIN row ON row.request_id = request.request_id AND row.shared = 0
+JOIN row ON row.request_id = request.request_id AND row.shares_request = 0
 WHERE reply.status BETWEEN 200 AND 299 AND attempt.sent_at IS NOT NULL AND request.attempt_id <> attempt.attempt_id
   AND row.row_index >= ?
 ORDER BY row.row_index
 """
 
 
-def paid_attempts(reader: JournalReader) -> Iterator[PaidAttempt]:
-    """Every attempt that was sent and is, or may be, on the bill, of all runs and plans, oldest first."""
+_STATES = BulkQuery(
+    "key, ordinal",
+    "SELECT request.key, request.ordinal, request.state"
+    " FROM wanted JOIN request ON request.key = wanted.key AND request.ordinal = wanted.ordinal",
+)
+
+
+def billed_attempts(reader: JournalReader) -> Iterator[BilledAttempt]:
+    """Yields every sent attempt that is billed or possibly billed, of all runs and plans, oldest first."""
     last = 0
     while page := reader.select(_PAID, last, _PAGE):
         for fields in page:
-            yield PaidAttempt._make(fields)
+            yield BilledAttempt._make(fields)
         last = page[-1][0]
 
 
 def count_sent(reader: JournalReader) -> int:
-    """Attempts that reached an endpoint, or may have, of all runs."""
+    """Returns how many attempts of all runs have reached an endpoint, or possibly have."""
     ((sent,),) = reader.select("SELECT count(*) FROM attempt WHERE sent_at IS NOT NULL")
-    ((unsent,),) = reader.select("SELECT count(*) FROM reply WHERE paid = 'no'")
+    ((unsent,),) = reader.select("SELECT count(*) FROM reply WHERE possibly_billed = 0")
     return int(sent) - int(unsent)
 
 
-def marked_rows(reader: JournalReader, start: int = 0) -> Iterator[Marks]:
-    """Rows of the current plan that share, equal or adopt, in input order, from row ``start`` on."""
+def repeated_rows(reader: JournalReader, start: int = 0) -> Iterator[RepeatedRow]:
+    """Yields the repeated rows of the current plan, in input order, from row ``start`` on."""
     while page := reader.select(_MARKED, start, _PAGE):
         for row_index, shared, equal, adopted in page:
-            yield Marks(row_index, shared == 1, equal == 1, adopted == 1)
+            yield RepeatedRow(row_index, shared == 1, equal == 1, adopted == 1)
         start = page[-1][0] + 1
 
 
 def earlier_answers(reader: JournalReader, start: int = 0) -> Iterator[tuple[int, int, bytes, int]]:
-    """Paid answers that another of the same request came after: row, status, body, attempt; from row ``start`` on."""
+    """Yields billed answers that a later attempt replaced: row, status, body, attempt; from row ``start`` on."""
     yield from reader.select(_EARLIER, start)
 
 
 def states_of(reader: JournalReader, wanted: Sequence[tuple[bytes, int]]) -> dict[tuple[bytes, int], State]:
-    """How far requests are, by key and ordinal; what the journal does not have is left out."""
-    found: dict[tuple[bytes, int], State] = {}
-    largest = SHAPES[-1]
-    for start in range(0, len(wanted), largest):
-        part = wanted[start : start + largest]
-        values = ",".join(["(?,?)"] * len(part))
-        rows = reader.select(
-            f"WITH wanted(key, ordinal) AS (VALUES {values}) SELECT request.key, request.ordinal, request.state"  # noqa: S608
-            " FROM wanted JOIN request ON request.key = wanted.key AND request.ordinal = wanted.ordinal",
-            *[value for pair in part for value in pair],
-        )
-        found.update({(key, ordinal): STATES[state] for key, ordinal, state in rows})
-    return found
+    """Returns the states of requests by key and ordinal; what the journal does not have is left out."""
+    return {(key, ordinal): STATES[state] for key, ordinal, state in reader.look_up(_STATES, wanted)}

@@ -1,13 +1,12 @@
-"""The database file: its schema, its settings, and how it is created, opened and put aside.
+"""The database file: its schema and settings, and how it is created, opened and set aside.
 
 The chain of an answer is row → request → attempt → reply. SQLite does not notice a flipped bit in a cell, and a
-flipped bit in a link would give a row another row's answer. So each link carries a check: a sum of its fields
-with odd multipliers, modulo 2^31. A change of one bit changes the sum, because an odd number times a power of two
-below 2^31 is not 0 modulo 2^31. SQLite computes it where it writes and compares it where it reads, which costs
-nothing that can be measured. Replies carry a CRC-32 (``replies``).
+flipped bit in a link would give a row another row's answer. So each table of the chain has a column ``checksum``: a
+sum of the row's fields with odd multipliers, modulo 2^31. A change of one bit changes the sum, because an odd number
+times a power of two below 2^31 is not 0 modulo 2^31. SQLite computes and stores it with each write; the column
+``valid`` compares the stored sum with the fields when it is read. Replies and texts carry a CRC-32.
 
-A journal is built under another name and renamed, so at its own name there is never half a schema: an empty
-file there is not a journal that a crash interrupted, and says so.
+A journal is built under another name and renamed, so there is never half a schema under its own name.
 """
 
 import sqlite3
@@ -15,65 +14,66 @@ from pathlib import Path
 from urllib.parse import quote
 
 from batchllm.errors import InputError
-from batchllm.journal.faults import damaged, job_error, sqlite_errors, write_error
-from batchllm.journal.place import SIDECARS, create_private, is_there, sync
+from batchllm.journal.files import SIDECARS, create_private, exists, sync
+from batchllm.journal.sqlite_errors import damaged, job_error, sqlite_errors, write_error
 
 APPLICATION_ID = 0x424C4C4D
 VERSION = 2
+WRITTEN_BY = {1: "0.1"}
+"""The version of batchllm that wrote an older version of the journal."""
 
-SCHEMA = """
+
+def _checked(checksum: str) -> str:
+    """The columns ``checksum`` and ``valid`` of a table."""
+    return (
+        f"checksum INTEGER AS (({checksum}) & 2147483647) STORED,"
+        f" valid INTEGER AS (checksum = (({checksum}) & 2147483647)) VIRTUAL"
+    )
+
+
+_BATCH = _checked("batch_id * 1000003 + first_attempt * 524287 + requests * 8191")
+_REQUEST = _checked(
+    "request_id * 1000003 + ordinal * 8191 + state * 131071 + attempts * 10007 + ifnull(attempt_id, 0) * 524287"
+)
+_ROW = _checked("row_index * 1000003 + ifnull(request_id, 0) * 524287 + shares_request * 8191 + reason_crc")
+_ATTEMPT = _checked("attempt_id * 1000003 + request_id * 524287")
+
+SCHEMA = f"""
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE batch(
   batch_id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, state TEXT NOT NULL, model TEXT NOT NULL,
   requests INTEGER NOT NULL, bytes INTEGER NOT NULL, tokens INTEGER NOT NULL, sha256 TEXT NOT NULL,
-  first_attempt INTEGER NOT NULL, made_at REAL NOT NULL, moved_at REAL NOT NULL, seen_at REAL, file_id TEXT,
-  remote_id TEXT, status TEXT, total INTEGER, completed INTEGER, failed INTEGER, output_file_id TEXT,
-  error_file_id TEXT, errors TEXT, ended_rows INTEGER NOT NULL, "check" INTEGER NOT NULL);
+  first_attempt INTEGER NOT NULL, prepared_at REAL NOT NULL, state_changed_at REAL NOT NULL, last_polled_at REAL,
+  file_id TEXT, remote_id TEXT, status TEXT, total INTEGER, completed INTEGER, failed INTEGER, output_file_id TEXT,
+  error_file_id TEXT, errors TEXT, finished_rows INTEGER NOT NULL, {_BATCH});
 CREATE TABLE run(
   run_id INTEGER PRIMARY KEY, started_at REAL, ended_at REAL, exit_status INTEGER,
   pid INTEGER, host TEXT, boot_id TEXT, version TEXT);
 CREATE TABLE request(
-  request_id INTEGER PRIMARY KEY, key BLOB NOT NULL, ordinal INTEGER NOT NULL, plan INTEGER NOT NULL,
-  state INTEGER NOT NULL, attempts INTEGER NOT NULL, attempt_id INTEGER, "check" INTEGER NOT NULL,
+  request_id INTEGER PRIMARY KEY, key BLOB NOT NULL, ordinal INTEGER NOT NULL, plan_id INTEGER NOT NULL,
+  state INTEGER NOT NULL, attempts INTEGER NOT NULL, attempt_id INTEGER, {_REQUEST},
   UNIQUE(key, ordinal));
 CREATE TABLE row(
-  row_index INTEGER PRIMARY KEY, request_id INTEGER, note TEXT, shared INTEGER NOT NULL, "check" INTEGER NOT NULL);
+  row_index INTEGER PRIMARY KEY, request_id INTEGER, unsent_reason TEXT, reason_crc INTEGER NOT NULL,
+  shares_request INTEGER NOT NULL, {_ROW});
 CREATE TABLE attempt(
-  attempt_id INTEGER PRIMARY KEY, request_id INTEGER NOT NULL, run_id INTEGER NOT NULL, sent_at REAL,
-  body BLOB, "check" INTEGER NOT NULL);
+  attempt_id INTEGER PRIMARY KEY, request_id INTEGER NOT NULL, run_id INTEGER NOT NULL, sent_at REAL, body BLOB,
+  {_ATTEMPT});
 CREATE TABLE reply(
   attempt_id INTEGER PRIMARY KEY, received_at REAL, latency_s REAL, status INTEGER, failure TEXT, message TEXT,
-  paid TEXT, crc INTEGER NOT NULL, headers TEXT, body BLOB);
+  possibly_billed INTEGER, crc INTEGER NOT NULL, headers TEXT, body BLOB);
 """
 
 _TABLES = {statement.strip() for statement in SCHEMA.split(";")} - {""}
 
 
-def request_check(of: str, state: str | None = None) -> str:
-    """The SQL of a request's check; ``of`` is the prefix of its columns, ``state`` another state than its own."""
-    return (
-        f"(({of}request_id * 1000003 + {of}ordinal * 8191 + {state or of + 'state'} * 131071 + {of}attempts * 10007"
-        f" + ifnull({of}attempt_id, 0) * 524287) & 2147483647)"
-    )
-
-
-def row_sum(of: str) -> str:
-    """The SQL of a row's sum, to which the CRC of its note is added to make its check."""
-    return f"({of}row_index * 1000003 + ifnull({of}request_id, 0) * 524287 + {of}shared * 8191)"
-
-
-def attempt_check(of: str) -> str:
-    """The SQL of an attempt's check."""
-    return f"(({of}attempt_id * 1000003 + {of}request_id * 524287) & 2147483647)"
-
-
 def connect(path: Path, *, mode: str = "rw", immutable: bool = False) -> sqlite3.Connection:
-    """Connects without touching anything yet.
+    """Connects to a database, without reading or writing it yet.
 
     Args:
         path: The database, which exists.
         mode: ``rw`` or ``ro``.
-        immutable: Nobody writes it, so that no sidecar is needed or made.
+        immutable: Nobody writes it, so no sidecar is needed.
     """
     uri = f"file:{quote(str(path.absolute()), errors='surrogateescape')}?mode={mode}"
     return sqlite3.connect(
@@ -95,21 +95,21 @@ def open_writer(path: Path) -> tuple[sqlite3.Connection, bool]:
     Raises:
         JobError: It cannot be created, is something else, is damaged, or is of another version.
     """
-    new = not is_there(path)
+    new = not exists(path)
     if new:
         _create(path)
     connection = connect(path)
     try:
         with sqlite_errors(path):
-            check_kind(connection, path)
-            _prepare_job(connection)
+            check_version(connection, path)
+            _configure(connection)
     except BaseException:
         connection.close()
         raise
     return connection, new
 
 
-def check_kind(connection: sqlite3.Connection, path: Path) -> None:
+def check_version(connection: sqlite3.Connection, path: Path) -> None:
     """Makes sure that a database is a journal that this version can read.
 
     Raises:
@@ -119,6 +119,12 @@ def check_kind(connection: sqlite3.Connection, path: Path) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION_ID:
         raise InputError(path, "not a journal of batchllm; name another with --journal PATH")
+    if version in WRITTEN_BY:
+        raise InputError(
+            path,
+            f"this journal was written by batchllm {WRITTEN_BY[version]}; export it with that version (pip install "
+            f"'batchllm-cli=={WRITTEN_BY[version]}.*'), or start over with --restart, which keeps it aside",
+        )
     if version != VERSION:
         raise InputError(
             path,
@@ -132,7 +138,7 @@ def check_kind(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def quick_check(connection: sqlite3.Connection, path: Path) -> None:
-    """Looks at the structure of the whole database, about a second per gigabyte.
+    """Checks the structure of the whole database, about a second per gigabyte.
 
     Raises:
         InputError: It is damaged.
@@ -145,8 +151,8 @@ def quick_check(connection: sqlite3.Connection, path: Path) -> None:
 def set_aside(path: Path) -> Path | None:
     """Renames a journal to ``path.<n>``, with its sidecars; the caller holds the job's lock.
 
-    Its log is written into it first. Where damage prevents that, the log goes first, because one left behind
-    would be replayed into the next journal of that name.
+    Its log is written into it first. Where damage prevents that, the sidecars are renamed first, because SQLite would
+    replay a leftover log into the next journal of that name.
 
     Returns:
         Where it is now; ``None`` if there was none.
@@ -155,7 +161,7 @@ def set_aside(path: Path) -> Path | None:
         CannotWrite: It cannot be renamed.
         StorageFailure: The disk reported an error.
     """
-    if not is_there(path):
+    if not exists(path):
         return None
     number = 1
     while (aside := path.with_name(f"{path.name}.{number}")).exists():
@@ -164,7 +170,7 @@ def set_aside(path: Path) -> Path | None:
     try:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     except sqlite3.Error:
-        pass  # damaged, which may be why it is put aside: it goes as it is
+        pass  # damaged, which may be why it is set aside
     finally:
         connection.close()
     try:
@@ -204,8 +210,8 @@ def _create(path: Path) -> None:
         raise write_error(path, error) from error
 
 
-def _prepare_job(connection: sqlite3.Connection) -> None:
-    """The settings that durability and speed rest on; the page cache holds the index of some 300,000 keys."""
+def _configure(connection: sqlite3.Connection) -> None:
+    """Sets what durability and speed depend on; the page cache holds the index of some 300,000 keys."""
     for pragma in (
         "journal_mode=WAL",
         "synchronous=FULL",

@@ -1,4 +1,4 @@
-"""The journal as a run sees it: cheap calls on the event loop's side, durable when awaited."""
+"""The journal as a run uses it: cheap calls from the event loop, durable when awaited."""
 
 import asyncio
 import json
@@ -9,38 +9,39 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from batchllm.journal import bulk
 from batchllm.journal.admission import Item
-from batchllm.journal.batch_store import BatchStore
+from batchllm.journal.batches import BatchStore
+from batchllm.journal.bulk import MISSING, BulkRow, meta_row
 from batchllm.journal.database import connect
-from batchllm.journal.entries import Admitted, PlanRecord, State, Stored, Unsettled
-from batchllm.journal.faults import sqlite_errors
-from batchllm.journal.opening import Opened, close_store, open_store
 from batchllm.journal.reader import JournalReader
-from batchllm.journal.store import Intent
+from batchllm.journal.records import AdmittedRow, PlanRecord, State, StoredAnswer, UnreadReply
+from batchllm.journal.recovery import OpenedJournal, close_store, open_store
+from batchllm.journal.sqlite_errors import sqlite_errors
 from batchllm.journal.writer import Kind, Writer, resolve
 from batchllm.records import Failure, Response
 
 
 class Journal:
-    """The one writer of a job's journal. Open it with ``open``, under the job's lock; close it, or use ``with``.
+    """Writes a job's journal. Open it with ``open``, holding the job's lock; close it, or use ``with``.
 
-    ``admit``, ``intend``, ``save`` and ``adopt`` return futures of the running event loop. Every call raises, or
-    its future gets, ``CannotWrite`` (no room, no permission), ``StorageFailure`` (the disk reported an error) or
-    ``InputError`` (damaged) once the journal has failed; it stays failed.
+    ``admit``, ``intend``, ``save_all`` and ``adopt`` return futures of the running event loop. Once the journal has
+    failed, it stays failed: every call raises, or its future gets, ``CannotWrite`` (no room, no permission),
+    ``StorageFailure`` (the disk reported an error) or ``InputError`` (damaged).
 
     Attributes:
-        path: Where it is.
+        path: Its file.
         new: Whether this run created it.
         run_id: The number of this run.
-        orphans: Attempts of dead runs that may have been paid without an answer, found now for the first time.
+        orphans: Possibly billed attempts of dead runs without an answer, found now for the first time.
     """
 
-    def __init__(self, opened: Opened, writer: Writer, path: Path, clock: Callable[[], float]) -> None:
+    def __init__(self, opened: OpenedJournal, writer: Writer, path: Path, clock: Callable[[], float]) -> None:
         self.path = path
         self.new = opened.new
         self.run_id = opened.run_id
         self.orphans = opened.orphans
-        self._unsettled = opened.unsettled
+        self._unread = opened.unread
         self._meta = opened.meta
         self._next_attempt = opened.next_attempt
         self._store = opened.store
@@ -53,13 +54,13 @@ class Journal:
     def open(
         cls, path: Path, *, threaded: bool = True, clock: Callable[[], float] = time.time, version: str = ""
     ) -> "Journal":
-        """Opens a job's journal, or creates it, and takes stock of what dead runs left.
+        """Opens a job's journal, or creates it, and closes what dead runs left.
 
         Args:
             path: ``OUTPUT.journal``.
             threaded: Whether commits happen in a thread of their own; without one, every call commits before it
-                returns its future, done (for tests in virtual time).
-            clock: Seconds since the epoch, for the times that are recorded; nothing is decided by it.
+                returns a future that is done (for tests in virtual time).
+            clock: Seconds since the epoch, for the recorded times only.
             version: The version of the program, recorded with the run.
 
         Raises:
@@ -71,36 +72,34 @@ class Journal:
         opened = writer.start(lambda: open_store(path, clock(), version))
         return cls(opened, writer, path, clock)
 
-    # -- what a run does for every row, in this order ---------------------------------------------------------
-
     def begin_plan(self, identity: str, *, dedupe: bool = False) -> PlanRecord:
-        """Starts a pass over the input, or goes on with the last one where it was the same.
+        """Starts a pass over the input, or continues the last one where it was the same.
 
         Call it once, before ``admit`` and ``planned``; it waits for the disk.
 
         Args:
-            identity: Names the bytes of the source and everything that makes requests of them: where it is equal
-                to the last pass's, the rows that one admitted keep their requests and need not be admitted again.
-            dedupe: Equal rows share one request.
+            identity: Identifies the source and everything that its requests depend on. Where it equals the last
+                pass's, the rows of that pass keep their requests and need not be admitted again.
+            dedupe: Whether equal rows share one request.
         """
         plan: PlanRecord = self._writer.call(lambda: self._store.begin_plan(identity, dedupe=dedupe))
         return plan
 
-    def planned(self, start: int = 0) -> Iterator[Admitted]:
-        """The rows that the current plan has admitted, in input order; see ``JournalReader.planned``."""
+    def planned(self, start: int = 0) -> Iterator[AdmittedRow]:
+        """Yields the rows that the current plan has admitted; see ``JournalReader.planned``."""
         return self.reader().planned(start)
 
-    def admit(self, items: Sequence[Item]) -> "asyncio.Future[list[Admitted]]":
-        """Gives rows their requests; rows come in input order, each once a plan.
+    def admit(self, items: Sequence[Item]) -> "asyncio.Future[list[AdmittedRow]]":
+        """Gives rows their requests; rows come in input order, each once in a plan.
 
         Args:
-            items: ``(row_index, key, None)`` for a row with a request, ``(row_index, None, note)`` for one that
-                is never sent. Admitting a row again as a note takes its request away from it.
+            items: ``(row_index, key, None)`` for a row with a request, ``(row_index, None, reason)`` for one that
+                is never sent. A row that is admitted again with a reason loses its request.
         """
-        return self._submit(Kind.ADMIT, items)
+        return self._submit(Kind.CALL, lambda: self._store.admission.admit(items))
 
     def intend(self, intents: Sequence[tuple[int, bytes | None]]) -> "asyncio.Future[list[int]]":
-        """Records that requests are about to be sent; they may leave when the future has its result.
+        """Records that requests are about to be sent; they may be sent when the future has its result.
 
         Args:
             intents: The request's id, and the bytes to send where they differ from the row's own request.
@@ -109,18 +108,18 @@ class Journal:
             The ids of the attempts, in the same order.
         """
         rows = self._attempts(intents, self._clock())
-        return self._submit(Kind.WRITE, (rows, (), [row[0] for row in rows]))
+        return self._submit(Kind.WRITE, (rows, (), [row[1] for row in rows]))
 
     def save(
         self, attempt_id: int, outcome: Response | Failure, saved: Callable[[Exception | None], None]
     ) -> None:
-        """Keeps what an attempt brought, once; a call for every row, so it makes no future.
+        """Saves what an attempt brought. It is called for every row, so it creates no future.
 
         Args:
             attempt_id: The attempt.
             outcome: What it brought.
-            saved: Called in the event loop when that is durable, with ``None``, or with why it will not be (without
-                a thread before ``save`` returns). It must not raise.
+            saved: Called in the event loop with ``None`` when that is durable, or with the error (without a thread,
+                before ``save`` returns). It must not raise.
         """
         self._writer.submit(
             Kind.SAVE,
@@ -130,41 +129,42 @@ class Journal:
         )
 
     def save_all(self, outcomes: Sequence[tuple[int, Response | Failure]]) -> "asyncio.Future[None]":
-        """Keeps what attempts brought, all or none of it; the way for results that arrive as a file."""
+        """Saves what attempts brought, all or nothing, for results that arrive as a file."""
         now = self._clock()
         saves = [(attempt_id, now, outcome) for attempt_id, outcome in outcomes]
         return self._submit(Kind.WRITE, ((), saves, None))
 
-    def settle(self, request_id: int, state: State, attempt_id: int | None, attempts: int) -> None:
-        """Records how a request ended. It rides on the next commit: a crash before it settles again.
+    def record_outcome(self, request_id: int, state: State, attempt_id: int | None, attempts: int) -> None:
+        """Records the outcome of a request with the next commit; after a crash before it, the reply is read again.
 
         Args:
             request_id: The request.
-            state: How it ended.
+            state: Its state.
             attempt_id: The attempt whose reply is its outcome; ``None`` where it was never sent.
             attempts: Attempts so far, of all runs.
         """
-        self._writer.settle((request_id, int(state), attempts, attempt_id))
+        attempt = MISSING if attempt_id is None else attempt_id
+        self._writer.defer((bulk.OUTCOME, request_id, int(state), attempts, attempt))
 
-    def adopt(self, answers: Sequence[tuple[int, Stored]]) -> "asyncio.Future[list[int]]":
-        """Takes answers over from another job's journal, each as the reply to an attempt that was never sent.
+    def adopt(self, answers: Sequence[tuple[int, StoredAnswer]]) -> "asyncio.Future[list[int]]":
+        """Saves answers of another job's journal, each as the reply to an attempt that was never sent.
 
         Args:
             answers: The request's id, and what ``JournalReader.answers_for`` found for it.
 
         Returns:
-            The ids of the attempts, in the same order, to settle the requests with.
+            The ids of the attempts, in the same order, for ``record_outcome``.
         """
         rows = self._attempts([(request_id, None) for request_id, _ in answers], None)
         saves = [
-            (row[0], stored.received_at, stored.response)
+            (row[1], stored.received_at, stored.response)
             for row, (_, stored) in zip(rows, answers, strict=True)
         ]
-        return self._submit(Kind.WRITE, (rows, saves, [row[0] for row in rows]))
+        return self._submit(Kind.WRITE, (rows, saves, [row[1] for row in rows]))
 
     @property
     def batches(self) -> BatchStore:
-        """The batches of the job, to be written."""
+        """Writes the batches of the job."""
         return BatchStore(
             lambda function: self._writer.call(lambda: function(self._store.connection)),
             self._reserve,
@@ -175,7 +175,7 @@ class Journal:
 
     @property
     def next_attempt(self) -> int:
-        """The number that the next attempt will have."""
+        """The number of the next attempt."""
         return self._next_attempt
 
     def _reserve(self, count: int) -> int:
@@ -183,51 +183,47 @@ class Journal:
         self._next_attempt = first + count
         return first
 
-    def _attempts(self, intents: Sequence[tuple[int, bytes | None]], sent_at: float | None) -> list[Intent]:
+    def _attempts(self, intents: Sequence[tuple[int, bytes | None]], sent_at: float | None) -> list[BulkRow]:
         run_id, first = self.run_id, self._reserve(len(intents))
+        sent = MISSING if sent_at is None else sent_at
         return [
-            (first + i, request_id, run_id, sent_at, body) for i, (request_id, body) in enumerate(intents)
+            (bulk.ATTEMPT, first + i, request_id, run_id, sent, MISSING if body is None else bytearray(body))
+            for i, (request_id, body) in enumerate(intents)
         ]
 
-    # -- beside the rows ---------------------------------------------------------------------------------------
-
-    def unsettled(self) -> Iterator[Unsettled]:
-        """Replies that dead runs saved and did not settle: read them, and settle or send again."""
+    def unread_replies(self) -> Iterator[UnreadReply]:
+        """Yields replies of dead runs whose outcome was not recorded: read them, and record it or send again."""
         reader = self.reader()
-        for request_id, attempt_id, attempts in self._unsettled:
-            yield Unsettled(request_id, attempt_id, attempts, reader.response_of(attempt_id))
+        for request_id, attempt_id, attempts in self._unread:
+            yield UnreadReply(request_id, attempt_id, attempts, reader.response_of(attempt_id))
 
     def put(self, key: str, value: Any) -> None:
-        """Stores a JSON value under a name; it rides on the next commit."""
+        """Stores a JSON value under a key with the next commit."""
         text = json.dumps(value)
         self._meta[key] = text
-        self._writer.put(key, text)
+        self._writer.defer(meta_row(key, text))
 
     def put_now(self, key: str, value: Any) -> None:
-        """The same, durable when it returns; it waits for the disk."""
+        """Stores a JSON value under a key and waits for the disk."""
         self.put(key, value)
         self._writer.call(lambda: None)
 
     def get(self, key: str) -> Any:
-        """What was stored under a name, by this run or an earlier one; ``None`` where nothing was."""
+        """Returns the value stored under a key, by this run or an earlier one; ``None`` where there is none."""
         text = self._meta.get(key)
         return None if text is None else json.loads(text)
 
     def reader(self) -> JournalReader:
-        """A view that shows all that was settled and put before this call; it lives as long as the journal."""
+        """Returns a reader that sees everything recorded before this call; it lives as long as the journal."""
         self._writer.catch_up()
         if self._reader is None:
             with sqlite_errors(self.path):
                 self._reader = JournalReader(connect(self.path, mode="ro"), self.path)
         return self._reader
 
-    def count_answered(self) -> int:
-        """Requests of all plans that have an answer, or will in a batch: what a changed job would pay again."""
-        return self.reader().count_answered()
-
     async def flush(self) -> None:
         """Returns when everything queued so far is durable."""
-        await self._submit(Kind.ADMIT, ())
+        await self._submit(Kind.CALL, lambda: None)
 
     def close(self, exit_status: int | None = None) -> None:
         """Writes what waits, records how the run ended, moves the log into the database, and closes it.

@@ -1,8 +1,7 @@
-"""One run per job: a kernel lock on a file beside the output.
+"""Allows one run per job: a kernel lock on a file beside the output.
 
-The kernel drops the lock when its holder dies, however it dies, so there is no stale lock; what the file says
-(the holder's pid) serves the message only and decides nothing. The file stays: deleting it would let two runs
-lock two files of one name. This module imports nothing heavy, because it is tried before anything heavy loads.
+The kernel drops the lock when its holder dies, so no lock is stale. The file contains the holder's pid, for messages
+only. It is never deleted: otherwise two runs could lock two files of one name.
 """
 
 import os
@@ -15,7 +14,7 @@ from batchllm.errors import CannotWrite, NotNow
 
 
 class JobLock:
-    """Holds a job for this process, from ``acquire`` or ``with`` until ``release`` or the end of the process.
+    """Locks a job for this process, from ``acquire`` or ``with`` until ``release`` or the end of the process.
 
     Args:
         path: The lock file, ``OUTPUT.lock``.
@@ -31,7 +30,7 @@ class JobLock:
         """Takes the lock.
 
         Raises:
-            NotNow: Another run has the job, and still had it after ``wait_s``.
+            NotNow: Another run still has the job after ``wait_s``.
             CannotWrite: The file cannot be created, or is no ordinary file.
         """
         if not self.path.parent.is_dir():
@@ -41,15 +40,15 @@ class JobLock:
         try:
             self._lock.acquire(timeout=self._wait_s, poll_interval=0.05)
         except Timeout:
-            raise NotNow(self._held()) from None
+            raise NotNow(self._busy()) from None
         except OSError as error:
             raise CannotWrite(
                 f"{self.path}: the lock cannot be taken ({error.strerror}); check the output folder and its permissions"
             ) from None
-        self._sign()
+        self._write_pid()
 
     def release(self) -> None:
-        """Gives the lock back; the file stays."""
+        """Releases the lock; the file stays."""
         self._lock.release()
 
     def __enter__(self) -> "JobLock":
@@ -61,8 +60,8 @@ class JobLock:
     ) -> None:
         self.release()
 
-    def _sign(self) -> None:
-        """Writes the pid for others to read; a disk without room for it does not matter here."""
+    def _write_pid(self) -> None:
+        """Writes the pid; on a full disk it is missing, which does no harm."""
         try:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
@@ -74,7 +73,7 @@ class JobLock:
         finally:
             os.close(descriptor)
 
-    def _held(self) -> str:
+    def _busy(self) -> str:
         try:
             pid = int(self.path.read_bytes()[:20])
         except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""Reading a journal, also while a run writes it: status, show, export, and the answers another job may reuse.
+"""Reads a journal, also while a run writes it.
 
-A reader never writes and never moves the log into the database: only the job's own run does, which is what
-keeps two of them from ever doing so at once.
+A reader never writes and never moves the log into the database: only the job's own run does, so two processes never do
+it at once.
 """
 
 import json
@@ -13,31 +13,42 @@ from types import TracebackType
 from typing import Any
 
 from batchllm.errors import CannotWrite, InputError, NotNow
-from batchllm.journal import verify
-from batchllm.journal.batches import BatchRecord, BatchResult, batches_of, replied, results_of
-from batchllm.journal.database import check_kind, connect
-from batchllm.journal.entries import (
+from batchllm.journal import records
+from batchllm.journal.batches import (
+    BATCHES,
+    PAGE,
+    RESULTS_BY_ATTEMPT,
+    RESULTS_BY_ROW,
+    BatchRecord,
+    BatchResult,
+    read_batch,
+    read_result,
+)
+from batchllm.journal.bulk import BulkQuery
+from batchllm.journal.database import check_version, connect
+from batchllm.journal.files import exists
+from batchllm.journal.records import (
     SKIPPED,
     STATES,
-    Admitted,
+    AdmittedRow,
     AttemptRecord,
-    Counts,
-    Ended,
-    Entry,
+    FinishedRows,
+    RowCounts,
+    RowRecord,
     State,
-    Stored,
+    StoredAnswer,
 )
-from batchllm.journal.faults import damaged, sqlite_errors
-from batchllm.journal.place import is_there
+from batchllm.journal.replies import REPLY, read_response
+from batchllm.journal.sqlite_errors import damaged, sqlite_errors
 from batchllm.records import Response
 
 _PAGE = 2048
 
 
 class JournalReader:
-    """A read-only view of a journal; close it, or use ``with``.
+    """Reads a journal; close it, or use ``with``.
 
-    Every method raises ``InputError`` where the journal is damaged, and never returns anything wrong instead.
+    Every method raises ``InputError`` where the journal is damaged.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path, *, immutable: bool = False) -> None:
@@ -46,15 +57,19 @@ class JournalReader:
         self.path = path
 
     @classmethod
-    def open(cls, path: Path) -> "JournalReader":
+    def open(cls, path: Path, *, any_version: bool = False) -> "JournalReader":
         """Opens a journal.
 
-        Where no log lies beside it, no run is going on, and it is read without making one.
+        Without a log beside it, no run is going on, and it is read without creating one.
+
+        Args:
+            path: The journal.
+            any_version: Whether other versions are opened too, for ``get``, whose table is the same in all.
 
         Raises:
             InputError: There is none, or it is something else, damaged, or of another version.
         """
-        if not is_there(path):
+        if not exists(path):
             raise InputError(
                 path, "there is no journal; run the job first, or name its journal with --journal PATH"
             )
@@ -62,7 +77,8 @@ class JournalReader:
         connection = connect(path, mode="ro", immutable=immutable)
         try:
             with sqlite_errors(path):
-                check_kind(connection, path)
+                if not any_version:
+                    check_version(connection, path)
         except CannotWrite as error:
             connection.close()
             raise InputError(path, "the journal cannot be read; check its permissions") from error
@@ -72,7 +88,7 @@ class JournalReader:
         return cls(connection, path, immutable=immutable)
 
     def close(self) -> None:
-        """Closes the view."""
+        """Closes the reader."""
         self._connection.close()
 
     def __enter__(self) -> "JournalReader":
@@ -84,31 +100,31 @@ class JournalReader:
         self.close()
 
     def get(self, key: str) -> Any:
-        """What ``Journal.put`` stored under ``key``; ``None`` where it stored nothing."""
-        for fields in self.select(f"{verify.META} WHERE key = ?", key):
-            return json.loads(verify.value(self.path, fields)[1])
+        """Returns the value that ``Journal.put`` stored under ``key``; ``None`` where there is none."""
+        for fields in self.select(f"{records.META} WHERE key = ?", key):
+            return json.loads(records.read_meta(self.path, fields)[1])
         return None
 
     @property
     def finished(self) -> bool:
-        """Whether the last run ended with every row at its end (exit status 0 or 1)."""
+        """Whether the last run finished every row (exit status 0 or 1)."""
         return self.select("SELECT exit_status FROM run ORDER BY run_id DESC LIMIT 1") in ([(0,)], [(1,)])
 
     def runs(self) -> list[dict[str, Any]]:
-        """The runs of the job, oldest first: ``run_id, started_at, ended_at, exit_status, pid, host, version``."""
+        """Returns the runs of the job, oldest first, as dictionaries of the columns of the table ``run``."""
         names = ("run_id", "started_at", "ended_at", "exit_status", "pid", "host", "version")
         rows = self.select(f"SELECT {', '.join(names)} FROM run ORDER BY run_id")  # noqa: S608 - names are ours
         return [dict(zip(names, row, strict=True)) for row in rows]
 
-    def counts(self) -> Counts:
-        """Rows of the current plan by how far they are."""
+    def counts(self) -> RowCounts:
+        """Returns how many rows of the current plan are in which state."""
         rows = self.select(
-            "SELECT request.state, row.note = ?, count(*) FROM row"
+            "SELECT request.state, row.unsent_reason = ?, count(*) FROM row"
             " LEFT JOIN request ON request.request_id = row.request_id GROUP BY 1, 2",
             SKIPPED,
         )
         by = {(state, skipped): count for state, skipped, count in rows}
-        return Counts(
+        return RowCounts(
             rows=sum(by.values()),
             answered=by.get((State.ANSWERED, None), 0),
             failed=by.get((State.FAILED, None), 0),
@@ -120,20 +136,20 @@ class JournalReader:
         )
 
     def count_answered(self) -> int:
-        """Requests of all plans that have an answer, or will in a batch: what a changed job would pay again."""
+        """Returns how many requests of all plans have an answer or are in a batch."""
         ((count,),) = self.select("SELECT count(*) FROM request WHERE state IN (1, 4)")
         return int(count)
 
     def count_attempts(self) -> tuple[int, int]:
-        """Requests sent by all runs, and how many of them may have been paid without an answer."""
+        """Returns how many requests all runs have sent, and how many of them are possibly billed without an answer."""
         ((sent,),) = self.select("SELECT count(*) FROM attempt WHERE sent_at IS NOT NULL")
-        ((maybe,),) = self.select("SELECT count(*) FROM reply WHERE paid = 'maybe'")
-        return int(sent), int(maybe)
+        ((possibly_billed,),) = self.select("SELECT count(*) FROM reply WHERE possibly_billed = 1")
+        return int(sent), int(possibly_billed)
 
-    def outcomes(self, start: int = 0) -> Generator[Entry]:
-        """Every row of the current plan with what it got, in input order, from row ``start`` on."""
-        path, entry = self.path, verify.entry
-        with sqlite_errors(path), closing(self._connection.execute(verify.ENTRIES, (start,))) as rows:
+    def outcomes(self, start: int = 0) -> Generator[RowRecord]:
+        """Yields every row of the current plan with its outcome, in input order, from row ``start`` on."""
+        path, entry = self.path, records.read_row
+        with sqlite_errors(path), closing(self._connection.execute(records.ROWS, (start,))) as rows:
             for fields in rows:
                 found = entry(path, fields)
                 if found.row_index < start:
@@ -142,15 +158,15 @@ class JournalReader:
                 yield found
         self._check_still_immutable()
 
-    def planned(self, start: int = 0) -> Iterator[Admitted]:
-        """The rows that the current plan has admitted, in input order, from row ``start`` on.
+    def planned(self, start: int = 0) -> Iterator[AdmittedRow]:
+        """Yields the rows that the current plan has admitted, in input order, from row ``start`` on.
 
-        It reads in pages, so that a slow caller does not hold back the log of a running job. A caller may admit
-        rows meanwhile, as long as they lie below the row it asks for next.
+        It reads in pages, so that a slow caller does not keep the log of a running job from being moved. A caller may
+        admit rows meanwhile, up to the row that it has got last.
         """
-        path, admitted = self.path, verify.admitted
+        path, admitted = self.path, records.read_admitted
         while True:
-            page = self.select(verify.PLANNED, start, _PAGE)
+            page = self.select(records.ADMITTED, start, _PAGE)
             for fields in page:
                 found = admitted(path, fields)
                 if found.row_index < start:
@@ -160,41 +176,41 @@ class JournalReader:
             if len(page) < _PAGE:
                 return
 
-    def ended(self, states: Sequence[State], *, notes: bool) -> list[Ended]:
-        """Rows that have their end, from the first one on, without a gap: what a run may pass over unseen.
+    def finished_rows(self, states: Sequence[State], *, unsendable: bool) -> list[FinishedRows]:
+        """Counts the finished rows before the first unfinished one, which a run may skip without reading them.
 
-        Rows are left to ``planned`` from the first one on that is on its way, or that does not match its check.
+        A row that does not match its checksum counts as unfinished, so that ``planned`` finds it.
 
         Args:
-            states: The states that are an end.
-            notes: Whether a row that could not be sent has its end too.
+            states: The states of a finished row.
+            unsendable: Whether a row that cannot be sent is finished too.
 
         Returns:
-            How many there are of each kind; their sum is the index of the first row that is left.
+            The rows by how they are finished; their sum is the index of the first row that is left.
         """
         final = ",".join(str(int(state)) for state in states)
         left = self.select(
             "SELECT row.row_index FROM row LEFT JOIN request ON request.request_id = row.request_id WHERE CASE"  # noqa: S608
-            f" WHEN row.request_id IS NOT NULL THEN request.state IN ({final}) AND {verify.SOUND}"
-            " ELSE row.note = ? OR ? END IS NOT 1 ORDER BY row.row_index LIMIT 1",
+            f" WHEN row.request_id IS NOT NULL THEN request.state IN ({final}) AND request.valid"
+            " ELSE row.unsent_reason = ? OR ? END IS NOT 1 ORDER BY row.row_index LIMIT 1",
             SKIPPED,
-            notes,
+            unsendable,
         ) or self.select("SELECT max(row_index) + 1 FROM row")
         bound = left[0][0] or 0
         rows = self.select(
-            "SELECT request.state, substr(row.note, 1, instr(row.note || char(10), char(10)) - 1), row.shared, count(*)"
-            " FROM row LEFT JOIN request ON request.request_id = row.request_id WHERE row.row_index < ?"
-            " GROUP BY 1, 2, 3",
+            "SELECT request.state, substr(row.unsent_reason, 1, instr(row.unsent_reason || char(10), char(10)) - 1),"
+            " row.shares_request, count(*) FROM row LEFT JOIN request ON request.request_id = row.request_id"
+            " WHERE row.row_index < ? GROUP BY 1, 2, 3",
             bound,
         )
         found = [
-            Ended(None if state is None else STATES[state], reason, shared == 1, count)
+            FinishedRows(None if state is None else STATES[state], reason, shared == 1, count)
             for state, reason, shared, count in rows
         ]
         return found if sum(kind.rows for kind in found) == bound else []
 
     def attempts_of(self, row_index: int) -> list[AttemptRecord]:
-        """Every attempt of a row's request, of all runs, oldest first; none for a row that is never sent.
+        """Returns every attempt of a row's request, of all runs, oldest first; none for a row that is never sent.
 
         Raises:
             InputError: The current plan has no such row.
@@ -204,41 +220,63 @@ class JournalReader:
             raise InputError(self.path, f"row {row_index} is not in the journal (yet)")
         if row.request_id is None:
             return []
-        return [verify.attempt(self.path, fields) for fields in self.select(verify.ATTEMPTS, row.request_id)]
+        return [
+            records.read_attempt(self.path, fields)
+            for fields in self.select(records.ATTEMPTS, row.request_id)
+        ]
 
     def response_of(self, attempt_id: int) -> Response:
-        """The HTTP answer of an attempt that has one, with its headers."""
-        found = self.select(verify.REPLY, attempt_id)
-        return verify.response(self.path, attempt_id, found[0] if found else None)
+        """Returns the HTTP answer of an attempt that has one, with its headers."""
+        found = self.select(f"SELECT {REPLY} FROM reply WHERE attempt_id = ?", attempt_id)  # noqa: S608
+        if not found:
+            raise damaged(self.path, f"the reply to attempt {attempt_id} is missing")
+        return read_response(self.path, attempt_id, found[0])
 
-    def answers_for(self, wanted: Sequence[tuple[bytes, int]]) -> dict[tuple[bytes, int], Stored]:
-        """The answers that this journal has to requests, by key and ordinal; what it has not is left out."""
-        with sqlite_errors(self.path):
-            rows = verify.ANSWERS.fetch(self._connection, wanted)
-        self._check_still_immutable()
-        return dict(verify.stored(self.path, fields) for fields in rows)
+    def answers_for(self, wanted: Sequence[tuple[bytes, int]]) -> dict[tuple[bytes, int], StoredAnswer]:
+        """Returns the answers to requests by key and ordinal; requests without an answer are left out."""
+        rows = self.look_up(records.ANSWERS, wanted)
+        return dict(records.read_answer(self.path, fields) for fields in rows)
 
     def batches(self) -> list[BatchRecord]:
-        """The batches of the job, oldest first."""
-        with sqlite_errors(self.path):
-            found = batches_of(self._connection, self.path)
-        self._check_still_immutable()
-        return found
+        """Returns the batches of the job, oldest first."""
+        return [read_batch(self.path, fields) for fields in self.select(f"{BATCHES} ORDER BY batch_id")]
 
     def replied(self, batch: BatchRecord) -> bytearray:
-        """For each line of a batch 1 where its attempt has a reply already, else 0."""
-        with sqlite_errors(self.path):
-            return replied(self._connection, batch)
+        """Returns for each line of a batch 1 where its attempt has a reply already, else 0."""
+        flags = bytearray(batch.requests)
+        query = "SELECT attempt_id FROM reply WHERE attempt_id BETWEEN ? AND ?"
+        for (attempt_id,) in self.select(query, batch.first_attempt, batch.last_attempt):
+            flags[attempt_id - batch.first_attempt] = 1
+        return flags
 
     def results(self, batch: BatchRecord, *, by_row: bool = False) -> Iterator[BatchResult]:
-        """The requests of a batch that are not settled yet; see ``batches.results_of``."""
-        with sqlite_errors(self.path):
-            yield from results_of(self._connection, self.path, batch, by_row=by_row)
+        """Yields the requests of a batch without a recorded outcome, in pages: a caller may record them meanwhile.
+
+        Args:
+            batch: The batch.
+            by_row: In the order of their rows; requests without a row in this plan are left out.
+        """
+        start = 0
+        query = RESULTS_BY_ROW if by_row else RESULTS_BY_ATTEMPT
+        while True:
+            page = self.select(query, start, batch.first_attempt, batch.last_attempt)
+            for fields in page:
+                yield read_result(self.path, fields)
+            if len(page) < PAGE:
+                return
+            start = (page[-1][2] if by_row else page[-1][0]) + 1
 
     def select(self, query: str, *parameters: Any) -> list[Any]:
-        """The rows of a query, not held against their checks: for figures, not for answers."""
+        """Returns the rows of a query without checking them: for figures, not for answers."""
         with sqlite_errors(self.path):
             rows = self._connection.execute(query, parameters).fetchall()
+        self._check_still_immutable()
+        return rows
+
+    def look_up(self, query: BulkQuery, keys: Sequence[Sequence[Any]]) -> list[Any]:
+        """Returns the rows of a query for many keys, without checking them."""
+        with sqlite_errors(self.path):
+            rows = query.fetch(self._connection, keys)
         self._check_still_immutable()
         return rows
 

@@ -1,43 +1,107 @@
-"""What a dead run left: found once, at the beginning of the next run.
+"""Opens a journal for a run, and closes what dead runs left.
 
-Only an open request can have an attempt without a reply, or a reply without a settlement: a request is settled
-after the reply of its last attempt, and opened again with the intent of the next. So one pass over the attempts,
-which are small, finds everything; the replies, which are large, are looked up for open requests only.
+Only an open request can have an attempt without a reply, or a reply whose outcome is not recorded: an outcome is
+recorded after the reply of the last attempt, and the intent of the next attempt opens the request again. So one pass
+over the attempts, which are small, finds everything; replies, which are large, are read for open requests only.
 """
 
-# ruff: noqa: S608 - the SQL is put together from constants of this package
-
+import json
 import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchllm.journal.database import attempt_check, quick_check, request_check
-from batchllm.journal.entries import Orphan
-from batchllm.journal.faults import damaged
-from batchllm.journal.replies import UNKNOWN, seal
-from batchllm.journal.statements import Bulk
-from batchllm.journal.store import boot_id
+from batchllm.journal import bulk
+from batchllm.journal.bulk import meta_row
+from batchllm.journal.database import connect, open_writer, quick_check
+from batchllm.journal.records import META, Orphan, read_meta
+from batchllm.journal.replies import lost_reply
+from batchllm.journal.sqlite_errors import damaged, sqlite_errors
+from batchllm.journal.store import Store, boot_id
 
-MESSAGE = "the run ended before an answer was saved"
-
-_FIND = f"""
+_UNFINISHED = """
 CREATE TEMP TABLE unfinished AS
-  SELECT attempt.attempt_id, attempt.request_id, reply.attempt_id AS reply_id, reply.status,
-         reply.failure = 'unsent' AS unsent, attempt."check" = {attempt_check("attempt.")} AS sound
+  SELECT attempt.attempt_id, attempt.request_id, attempt.valid, reply.attempt_id AS reply_id, reply.status,
+         reply.failure = 'unsent' AS unsent
   FROM attempt CROSS JOIN request ON request.request_id = attempt.request_id
   LEFT JOIN reply ON reply.attempt_id = attempt.attempt_id
   WHERE request.state = 0
 """
 
-_LOST = Bulk(
-    "INSERT INTO reply(attempt_id, received_at, failure, message, paid, crc, body) VALUES", "(?,?,?,?,?,?,?)"
-)
+
+@dataclass(frozen=True, slots=True)
+class OpenedJournal:
+    """A journal that a run may write.
+
+    Attributes:
+        store: Writes it.
+        new: Whether it was created now.
+        run_id: The number of the run that begins.
+        orphans: Possibly billed attempts of dead runs without an answer, found now for the first time.
+        unread: Open requests with an HTTP answer: request, newest such attempt, attempts so far.
+        meta: Everything in the table ``meta``, as JSON by key.
+        next_attempt: The number of the next attempt.
+    """
+
+    store: Store
+    new: bool
+    run_id: int
+    orphans: tuple[Orphan, ...]
+    unread: tuple[tuple[int, int, int], ...]
+    meta: dict[str, str]
+    next_attempt: int
+
+
+def open_store(path: Path, now: float, version: str) -> OpenedJournal:
+    """Opens or creates a journal and begins a run, in one transaction with what recovery changes.
+
+    Raises:
+        CannotWrite: It cannot be created or written.
+        InputError: It is something else, damaged, or of another version.
+        StorageFailure: The disk reported an error.
+    """
+    connection, new = open_writer(path)
+    try:
+        with sqlite_errors(path):
+            check_after_crash(connection, path)
+            store = Store(connection, path)
+            calls = [lambda: recover(connection, path, now), lambda: store.begin_run(now, version)]
+            (orphans, unread), run_id = store.write([], calls)
+            meta = dict(read_meta(path, fields) for fields in connection.execute(META))
+            (last,) = connection.execute("SELECT max(attempt_id) FROM attempt").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return OpenedJournal(store, new, run_id, tuple(orphans), tuple(unread), meta, (last or 0) + 1)
+
+
+def close_store(store: Store, run_id: int, now: float, exit_status: int | None) -> None:
+    """Records how the run ended and moves the log into the database.
+
+    Raises:
+        sqlite3.Error: Not all of that could be done; what was durable stays so.
+    """
+    store.write([], [lambda: store.end_run(run_id, now, exit_status)])
+    store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def store_value(path: Path, key: str, value: Any) -> None:
+    """Stores a JSON value in a journal that no run has open; the caller holds the job's lock.
+
+    Raises:
+        JobError: It cannot be written.
+    """
+    with sqlite_errors(path), closing(connect(path)) as connection:
+        connection.execute("PRAGMA synchronous=FULL")
+        bulk.prepare(connection)
+        bulk.RUN_ROWS.insert(connection, [meta_row(key, json.dumps(value))])
 
 
 def check_after_crash(connection: sqlite3.Connection, path: Path) -> None:
     """Checks the structure of a journal whose last run died with the machine.
 
-    The death of a process alone cannot damage the file: what it wrote is in the kernel's hands.
+    The death of a process alone cannot damage the file: the kernel has what it wrote.
 
     Raises:
         InputError: The journal is damaged.
@@ -52,59 +116,46 @@ def recover(
 ) -> tuple[list[Orphan], list[tuple[int, int, int]]]:
     """Closes the attempts of dead runs, within the transaction of the caller.
 
-    Each attempt without a reply gets one that says "possibly billed", so that it is counted once. The count of
-    attempts of open requests is brought up to date; refusals (429) do not count, nor what a batch never came to.
+    Each attempt without a reply gets one that says "possibly billed", so that it is counted once. The number of
+    attempts of open requests is brought up to date; refusals (429) do not count, nor do attempts never sent.
 
     Returns:
         The attempts closed now, and for each open request that has an HTTP answer: its id, the newest such
-        attempt, and how many attempts it has had.
+        attempt, and its number of attempts so far.
 
     Raises:
         InputError: The journal is damaged.
     """
     connection.execute("DROP TABLE IF EXISTS temp.unfinished")
-    connection.execute(_FIND)
-    if connection.execute("SELECT 1 FROM unfinished WHERE sound IS NOT 1").fetchone():
-        raise damaged(path, "an attempt does not match its check")
+    connection.execute(_UNFINISHED)
+    if connection.execute("SELECT 1 FROM unfinished WHERE valid IS NOT 1").fetchone():
+        raise damaged(path, "an attempt does not match its checksum")
     orphans = _close(connection, now)
     connection.execute(
-        "UPDATE request SET attempts = done.attempts,"
-        f' "check" = {request_check("request.").replace("request.attempts", "done.attempts")}'
+        "UPDATE request SET attempts = done.attempts"
         " FROM (SELECT request_id, sum(status IS NOT 429 AND unsent IS NOT 1) AS attempts FROM unfinished"
         "       GROUP BY request_id) AS done"
         " WHERE request.request_id = done.request_id"
     )
-    answered: list[Any] = connection.execute(
+    unread: list[Any] = connection.execute(
         "SELECT unfinished.request_id, max(unfinished.attempt_id), request.attempts FROM unfinished"
         " JOIN request ON request.request_id = unfinished.request_id"
         " WHERE unfinished.status IS NOT NULL GROUP BY unfinished.request_id ORDER BY 1"
     ).fetchall()
     connection.execute("DROP TABLE temp.unfinished")
-    return orphans, answered
+    return orphans, unread
 
 
 def _close(connection: sqlite3.Connection, now: float) -> list[Orphan]:
     lost = connection.execute(
         "SELECT attempt_id, request_id FROM unfinished WHERE reply_id IS NULL ORDER BY attempt_id"
     ).fetchall()
-    # Rows are not found by their request: one pass over them serves all that was lost.
+    # There is no index from a request to its rows: one pass over the rows serves all lost attempts.
     first_rows = dict(
         connection.execute(
             "SELECT request_id, min(row_index) FROM row"
             " WHERE request_id IN (SELECT request_id FROM unfinished WHERE reply_id IS NULL) GROUP BY request_id"
         )
     )
-    rows = [
-        (
-            attempt_id,
-            now,
-            UNKNOWN,
-            MESSAGE,
-            "maybe",
-            seal(attempt_id, None, None, now, UNKNOWN, MESSAGE, "maybe", b""),
-            b"",
-        )
-        for attempt_id, _ in lost
-    ]
-    _LOST.run(connection, rows)
+    bulk.RUN_ROWS.insert(connection, [lost_reply(attempt_id, now) for attempt_id, _ in lost])
     return [Orphan(attempt_id, request_id, first_rows.get(request_id)) for attempt_id, request_id in lost]

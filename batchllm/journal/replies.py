@@ -1,24 +1,29 @@
-"""How an outcome becomes a row of the journal, and back.
+"""Turns what an attempt brought into a row of the journal, and back.
 
-Nothing here may fail on what a server sends: between the last byte of an answer and its commit, an exception
-would lose money. The body goes down as the bytes that came. Headers are kept by an allow-list: what names a
-request for a support case, and what says why the endpoint was slow; never cookies, never anything we sent.
+Nothing here may fail on what a server sends: between the last byte of an answer and its commit, an exception would lose
+money. The body is saved as it came. Headers are kept by an allow-list: those that identify a request for the endpoint's
+support, and those that explain why it was slow; never cookies, never anything that was sent.
 """
 
 import json
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import orjson
 
-from batchllm.journal.inbox import NO_NUMBER, NO_TEXT
+from batchllm.journal import bulk
+from batchllm.journal.bulk import MISSING, BulkRow
+from batchllm.journal.sqlite_errors import damaged, report_damage
 from batchllm.printable import printable
 from batchllm.records import Failure, FailureKind, Paid, Response
 
 UNKNOWN = "unknown"
 """The failure of an attempt whose run died before it could save an outcome."""
+LOST = "the run ended before an answer was saved"
+"""Its message."""
 
 _KEPT = frozenset(
     {
@@ -43,68 +48,96 @@ _FACTS = struct.Struct("<qqdd")
 _kept_of: dict[tuple[str, ...], tuple[str, ...]] = {}  # an endpoint sends few sets of names
 _MOST_SETS = 256
 
-ReplyRow = tuple[int, float, float, int | str, str | int, str | int, str | int, int, str | int, bytearray]
-"""A row of ``reply``, in the order of the trigger in ``inbox``, with its signs for what is missing."""
+REPLY = ", ".join(
+    f"reply.{column}"
+    for column in (
+        "received_at", "latency_s", "status", "failure", "message", "possibly_billed", "crc", "headers", "body",
+    )
+)  # fmt: skip
+"""The columns that ``read_reply`` needs."""
 
 
-def pack(attempt_id: int, received_at: float, outcome: Response | Failure) -> ReplyRow:
-    """The row that keeps an outcome."""
+def pack(attempt_id: int, received_at: float, outcome: Response | Failure) -> BulkRow:
+    """Returns the row that saves what an attempt brought."""
+    latency_s = outcome.latency_s
+    if latency_s != latency_s:
+        latency_s = 0.0  # SQLite stores NaN as NULL, which would not match the CRC
     if isinstance(outcome, Response):
-        status, latency_s, body = outcome.status, _finite(outcome.latency_s), outcome.body
-        crc = seal(attempt_id, status, latency_s, received_at, None, None, None, body)
-        headers = kept_headers(outcome.headers)
+        status, body, headers = outcome.status, outcome.body, kept_headers(outcome.headers)
+        crc = reply_crc(attempt_id, received_at, latency_s, status, None, None, None, body)
         return (
-            attempt_id, received_at, latency_s, status, NO_TEXT, NO_TEXT, NO_TEXT, crc,
-            NO_TEXT if headers is None else headers, bytearray(body),
+            bulk.REPLY, attempt_id, received_at, latency_s, status, MISSING, MISSING, MISSING, crc,
+            MISSING if headers is None else headers, bytearray(body),
         )  # fmt: skip
-    kind, message, paid = str(outcome.kind), printable(outcome.message), str(outcome.paid)
-    latency_s, body = _finite(outcome.latency_s), outcome.partial
-    crc = seal(attempt_id, None, latency_s, received_at, kind, message, paid, body)
+    kind, message, possibly_billed = (
+        str(outcome.kind),
+        printable(outcome.message),
+        int(outcome.paid is Paid.MAYBE),
+    )
+    return _failure_row(attempt_id, received_at, latency_s, kind, message, possibly_billed, outcome.partial)
+
+
+def lost_reply(attempt_id: int, now: float) -> BulkRow:
+    """Returns the row that closes an attempt whose run died before it could save an outcome."""
+    return _failure_row(attempt_id, now, None, UNKNOWN, LOST, 1, b"")
+
+
+def _failure_row(
+    attempt_id: int,
+    received_at: float,
+    latency_s: float | None,
+    kind: str,
+    message: str,
+    billed: int,
+    body: bytes,
+) -> BulkRow:
+    crc = reply_crc(attempt_id, received_at, latency_s, None, kind, message, billed, body)
     return (
-        attempt_id, received_at, latency_s, NO_NUMBER, kind, message, paid, crc, NO_TEXT, bytearray(body)
+        bulk.REPLY, attempt_id, received_at, MISSING if latency_s is None else latency_s, MISSING, kind, message,
+        billed, crc, MISSING, bytearray(body),
     )  # fmt: skip
 
 
-def unpack(
-    status: int | None,
-    headers: str | None,
-    body: bytes,
-    latency_s: float | None,
-    failure: str | None,
-    message: str | None,
-    paid: str | None,
-) -> Response | Failure:
-    """The outcome that a row keeps; an attempt of a dead run reads as a reset that may have been paid."""
-    if status is not None:
-        return Response(status, json.loads(headers) if headers else {}, body, latency_s or 0.0)
-    kind = FailureKind.RESET if failure is None or failure == UNKNOWN else FailureKind(failure)
-    return Failure(kind, message or "", Paid(paid or Paid.MAYBE), latency_s or 0.0, body)
-
-
-def seal(
+def reply_crc(
     attempt_id: int,
-    status: int | None,
-    latency_s: float | None,
     received_at: float | None,
+    latency_s: float | None,
+    status: int | None,
     failure: str | None,
     message: str | None,
-    paid: str | None,
+    possibly_billed: int | None,
     body: bytes,
 ) -> int:
-    """CRC-32 over everything of a reply that a row's output is made of."""
+    """Returns the CRC-32 of everything of a reply that the output is made of."""
     facts = _FACTS.pack(attempt_id, status or 0, latency_s or 0.0, received_at or 0.0)
     if failure is not None:
-        facts += f"{failure}\0{message}\0{paid}".encode("utf-8", "surrogatepass")
+        facts += f"{failure}\0{message}\0{possibly_billed}".encode("utf-8", "surrogatepass")
     return zlib.crc32(body, zlib.crc32(facts))
 
 
-def _finite(seconds: float) -> float:
-    """SQLite keeps NaN as NULL, which would no longer match the seal."""
-    return seconds if seconds == seconds else 0.0
+@report_damage
+def read_reply(path: Path, attempt_id: int, fields: Sequence[Any]) -> Response | Failure:
+    """Reads the columns ``REPLY``; an attempt of a dead run reads as a connection that broke."""
+    received_at, latency_s, status, failure, message, possibly_billed, crc, headers, body = fields
+    if crc != reply_crc(attempt_id, received_at, latency_s, status, failure, message, possibly_billed, body):
+        raise damaged(path, f"the reply to attempt {attempt_id} does not match its CRC")
+    if status is not None:
+        return Response(status, json.loads(headers) if headers else {}, body, latency_s or 0.0)
+    kind = FailureKind.RESET if failure is None or failure == UNKNOWN else FailureKind(failure)
+    paid = Paid.NO if possibly_billed == 0 else Paid.MAYBE
+    return Failure(kind, message or "", paid, latency_s or 0.0, body)
+
+
+def read_response(path: Path, attempt_id: int, fields: Sequence[Any]) -> Response:
+    """Reads the columns ``REPLY`` of an attempt that has an HTTP answer."""
+    outcome = read_reply(path, attempt_id, fields)
+    if not isinstance(outcome, Response):
+        raise damaged(path, f"attempt {attempt_id} has no HTTP answer")
+    return outcome
 
 
 def kept_headers(headers: Mapping[str, str]) -> str | None:
-    """The headers worth keeping, as a JSON object; ``None`` where there are none."""
+    """Returns the headers that are kept, as a JSON object; ``None`` where there are none."""
     names = tuple(headers)
     kept = _kept_of.get(names)
     if kept is None:

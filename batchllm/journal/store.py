@@ -1,7 +1,6 @@
-"""One transaction of the journal: everything that waits, in one statement where no row is admitted.
+"""One transaction of the journal: everything that waits, in one statement where nothing but rows is written.
 
-The order inside is fixed and safe: intents and replies name requests that exist; settlements come before
-admissions, so that a row admitted together with the end of its twin sees that end.
+Functions run after the rows, so that a row admitted together with the outcome of its twin sees that outcome.
 """
 
 import json
@@ -9,118 +8,72 @@ import os
 import platform
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from batchllm.journal import inbox
-from batchllm.journal.admission import Admission, Item
-from batchllm.journal.entries import Admitted, PlanRecord
-from batchllm.journal.replies import ReplyRow
-from batchllm.journal.statements import SET_META
-from batchllm.journal.verify import META, value, value_row
-
-Intent = tuple[int, int, int, float | None, bytes | None]
-"""attempt_id, request_id, run_id, sent_at, body."""
-
-Settlement = tuple[int, int, int, int | None]
-"""request_id, state, attempts, attempt_id."""
+from batchllm.journal import bulk
+from batchllm.journal.admission import Admission
+from batchllm.journal.bulk import BulkRow, meta_row
+from batchllm.journal.records import META, PlanRecord, read_meta
 
 PLAN = "plan"
 """The key of ``meta`` that names the current plan."""
 
 
-@dataclass(slots=True)
-class Group:
-    """What one transaction writes."""
-
-    meta: dict[str, str] = field(default_factory=dict)
-    intents: list[Intent] = field(default_factory=list)
-    replies: list[ReplyRow] = field(default_factory=list)
-    settlements: dict[int, Settlement] = field(default_factory=dict)  # the last one of a request counts
-    admissions: list[Sequence[Item]] = field(default_factory=list)
-    calls: list[Callable[[], Any]] = field(default_factory=list)
-
-    def rows(self) -> list[tuple[Any, ...]]:
-        """Everything but admissions and calls, as rows of the inbox."""
-        return [
-            *[
-                (
-                    inbox.INTENT,
-                    *names,
-                    inbox.NO_NUMBER if sent_at is None else sent_at,
-                    inbox.NO_TEXT if body is None else bytearray(body),
-                )
-                for *names, sent_at, body in self.intents
-            ],
-            *[(inbox.REPLY, *reply) for reply in self.replies],
-            *[
-                (inbox.SETTLEMENT, *facts, inbox.NO_NUMBER if attempt_id is None else attempt_id)
-                for *facts, attempt_id in self.settlements.values()
-            ],
-            *[(inbox.ENTRY, *value_row(key, text)) for key, text in self.meta.items()],
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class GroupResult:
-    """What a transaction found out: a result for each admission and each call, in order."""
-
-    admitted: list[list[Admitted]]
-    called: list[Any]
-
-
 class Store:
-    """The statements on the one writing connection; whoever holds it calls from one thread at a time.
+    """Writes on the one writing connection; its owner calls from one thread at a time.
 
     Args:
-        connection: The journal's writing connection, set up.
+        connection: The journal's writing connection, configured.
         path: The journal, for messages.
+
+    Attributes:
+        admission: Gives rows their requests, in a function that ``write`` runs.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self.connection = connection
         self._path = path
-        inbox.prepare_job(connection)
-        self._admission = Admission(connection, path)
+        bulk.prepare(connection)
+        self.admission = Admission(connection, path)
 
-    def write(self, group: Group) -> GroupResult:
-        """Writes a group and commits it durably, or changes nothing.
+    def write(self, rows: Sequence[BulkRow], calls: Sequence[Callable[[], Any]] = ()) -> list[Any]:
+        """Writes rows, runs functions after them, and commits all of it durably, or changes nothing.
+
+        Args:
+            rows: Rows of ``bulk.RUN_ROWS``; a reply comes after its intent, an outcome after its reply.
+            calls: Functions that read and write the database.
+
+        Returns:
+            The results of the functions, in order.
 
         Raises:
             sqlite3.Error: Nothing was written.
             JobError: The journal is damaged; nothing was written.
         """
         connection = self.connection
-        rows = group.rows()
         try:
-            if len(rows) <= inbox.MOST and not group.admissions and not group.calls:
-                inbox.put(connection, rows)
-                return GroupResult([], [])
+            if len(rows) <= bulk.MAX_ROWS and not calls:
+                bulk.RUN_ROWS.insert(connection, rows)
+                return []
             connection.execute("BEGIN IMMEDIATE")
-            inbox.put(connection, rows)
-            written = GroupResult(self._admit(group.admissions), [call() for call in group.calls])
+            bulk.RUN_ROWS.insert(connection, rows)
+            results = [call() for call in calls]
             connection.execute("COMMIT")
         except BaseException:
             self._roll_back()
             raise
-        return written
-
-    def _admit(self, admissions: Sequence[Sequence[Item]]) -> list[list[Admitted]]:
-        if not admissions:
-            return []
-        admitted = iter(self._admission.admit([item for items in admissions for item in items]))
-        return [[next(admitted) for _ in items] for items in admissions]
+        return results
 
     def _roll_back(self) -> None:
         try:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
         except sqlite3.Error:
-            pass  # the error that led here is the one to tell; an unfinished transaction is void in any case
+            pass  # the first error is raised; SQLite drops an unfinished transaction in any case
 
     def begin_run(self, now: float, version: str) -> int:
-        """Records that a run begins, with what helps to find its process; returns its number."""
+        """Records that a run begins, with what identifies its process; returns its number."""
         cursor = self.connection.execute(
             "INSERT INTO run(started_at, pid, host, boot_id, version) VALUES (?,?,?,?,?)",
             (now, os.getpid(), platform.node(), boot_id(), version),
@@ -135,27 +88,24 @@ class Store:
         )
 
     def begin_plan(self, identity: str, *, dedupe: bool) -> PlanRecord:
-        """Starts a pass over the input, or goes on with the last one where it is the same pass.
-
-        Args:
-            identity: Names the bytes of the source and everything that makes requests of them.
-            dedupe: Equal rows share one request.
-        """
+        """Starts a pass over the input, or continues the last one; see ``Journal.begin_plan``."""
         row = self.connection.execute(f"{META} WHERE key = ?", (PLAN,)).fetchone()
-        stored = json.loads(value(self._path, row)[1]) if row else {"plan_id": 0}
+        stored = json.loads(read_meta(self._path, row)[1]) if row else {"plan_id": 0}
         wanted = {"identity": identity, "dedupe": dedupe}
         continued = wanted.items() <= stored.items()
         plan_id = stored["plan_id"] + (0 if continued else 1)
         if not continued:
             self.connection.execute("DELETE FROM row")
-            SET_META.run(self.connection, [value_row(PLAN, json.dumps({"plan_id": plan_id, **wanted}))])
-        self._admission.plan, self._admission.dedupe = plan_id, dedupe
+            bulk.RUN_ROWS.insert(
+                self.connection, [meta_row(PLAN, json.dumps({"plan_id": plan_id, **wanted}))]
+            )
+        self.admission.plan_id, self.admission.dedupe = plan_id, dedupe
         (rows,) = self.connection.execute("SELECT count(*) FROM row").fetchone()
         return PlanRecord(plan_id, continued, rows)
 
 
 def boot_id() -> str | None:
-    """What tells one start of the machine from another; ``None`` where the system does not say."""
+    """Identifies this boot of the machine; ``None`` where the system does not say."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except OSError:

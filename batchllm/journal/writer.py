@@ -1,14 +1,14 @@
 """The journal's thread: it commits whatever waits as soon as the last commit returns.
 
-Callers put operations into a queue, each with what is to be called when it is done. The thread takes all that
-wait, writes them in one transaction, and tells all of them with a single call into the event loop; while it waits
-for the disk, the next group gathers. So the disk's own latency decides how large a group is: one answer commits
-alone at once, and under load hundreds share one fsync.
+Callers queue operations, each with a function to call when it is done. The thread takes all that wait, writes them in
+one transaction, and reports all of them with a single call into the event loop; while it waits for the disk, the next
+group gathers. So the latency of the disk decides how large a group is: a single answer is committed at once, and under
+load hundreds share one fsync.
 
-After an error of the disk nothing is tried again: what a failed fsync left behind is not known, and a second
-fsync may report success for data that is gone. The error goes to every waiter and every later caller. The one
-exception is a full disk, which is found before the commit and leaves the database sound: answers that were paid
-are then saved one by one as long as they fit, and everything else is refused.
+After an error of the disk nothing is tried again: what a failed fsync left behind is not known, and a second fsync may
+report success for data that is gone. Every waiter and every later caller gets the error. The one exception is a full
+disk, which is found before the commit and leaves the database intact: answers are then saved one by one as long as they
+fit, and everything else is refused.
 """
 
 import asyncio
@@ -23,27 +23,27 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from batchllm.journal.faults import FULL, code_of, job_error
-from batchllm.journal.opening import Opened
+from batchllm.journal.bulk import BulkRow
+from batchllm.journal.recovery import OpenedJournal
 from batchllm.journal.replies import pack
-from batchllm.journal.store import Group, Settlement, Store
+from batchllm.journal.sqlite_errors import FULL, code_of, job_error
+from batchllm.journal.store import Store
 
 
 class Kind(IntEnum):
     """What an operation's payload is."""
 
-    ADMIT = 0  # a sequence of items
-    WRITE = 1  # (intents, saves as of SAVE, the result)
+    WRITE = 1  # (rows, saves as of SAVE, the result)
     SAVE = 2  # (attempt id, received_at, Response | Failure)
-    CALL = 3  # a function on the store's connection, within the transaction
-    STOP = 4  # a function that ends the run, after all else; a future waits for it
+    CALL = 3  # a function to run within the transaction
+    STOP = 4  # a function to run after everything else
 
 
 Done = Callable[[Any, Exception | None], None]
-"""Told the result of an operation, once it is durable, or why there is none; it must not raise."""
+"""Called with the result of an operation once it is durable, or with the error; it must not raise."""
 
 Operation = tuple[Kind, Any, Any, asyncio.AbstractEventLoop | None]
-"""Kind, payload, ``Done``, and the event loop that it is called in; ``None`` is the writer's thread."""
+"""Kind, payload, ``Done`` (of STOP a future), and the event loop that ``Done`` is called in; ``None``: the thread."""
 
 
 class Writer:
@@ -62,21 +62,20 @@ class Writer:
         self._threaded = threaded
         self._queue: SimpleQueue[list[Operation]] = SimpleQueue()
         self._gathered: list[Operation] = []
-        self._settlements: deque[Settlement] = deque()
-        self._meta: deque[tuple[str, str]] = deque()
+        self._deferred: deque[BulkRow] = deque()
         self._thread: threading.Thread | None = None
         self._store: Store
         self._full = False
         self._stopped = False
         self.failure: Exception | None = None
 
-    def start(self, open_store: Callable[[], Opened]) -> Opened:
-        """Opens the store where it will be used, and returns what was found.
+    def start(self, open_store: Callable[[], OpenedJournal]) -> OpenedJournal:
+        """Opens the store in the thread that will use it.
 
         Raises:
             JobError: It cannot be opened.
         """
-        opening: Future[Opened] = Future()
+        opening: Future[OpenedJournal] = Future()
         if self._threaded:
             self._thread = threading.Thread(
                 target=self._work, args=(open_store, opening), name="journal", daemon=True
@@ -107,25 +106,19 @@ class Writer:
             gathered, self._gathered = self._gathered, []
             self._queue.put(gathered)
 
-    def settle(self, settlement: Settlement) -> None:
-        """Queues a settlement, which rides on the next commit."""
+    def defer(self, row: BulkRow) -> None:
+        """Queues a row that is written with the next commit, after everything else."""
         if self.failure is not None:
             raise self.failure
-        self._settlements.append(settlement)
-
-    def put(self, key: str, value: str) -> None:
-        """Queues an entry of ``meta``, which rides on the next commit."""
-        if self.failure is not None:
-            raise self.failure
-        self._meta.append((key, value))
+        self._deferred.append(row)
 
     def catch_up(self) -> None:
-        """Commits settlements and entries that wait for a commit to ride on."""
-        if self._settlements or self._meta:
+        """Commits the rows that wait for the next commit."""
+        if self._deferred:
             self.call(lambda: None)
 
     def call(self, function: Callable[[], Any]) -> Any:
-        """Runs a function within a transaction of the journal, after all that waits, and returns its result."""
+        """Runs a function within a transaction, after everything that waits, and returns its result."""
         future: Future[Any] = Future()
         self.submit(Kind.CALL, function, partial(resolve, future))
         return future.result()
@@ -134,9 +127,9 @@ class Writer:
         """Writes what waits, runs ``finish`` if nothing has failed, closes the store and ends the thread.
 
         Raises:
-            JobError: Something of that failed; not again if callers have been told of it before.
+            JobError: Something of that failed; not raised again if callers have got it before.
         """
-        told = self.failure is not None
+        reported = self.failure is not None
         self._stopped = True
         stopping: Future[None] = Future()
         if self._thread is not None:
@@ -146,10 +139,10 @@ class Writer:
         else:
             self._commit([])
             self._stop(finish, stopping)
-        if not told:
+        if not reported:
             stopping.result()
 
-    def _open(self, open_store: Callable[[], Opened], opening: "Future[Opened]") -> bool:
+    def _open(self, open_store: Callable[[], OpenedJournal], opening: "Future[OpenedJournal]") -> bool:
         try:
             opened = open_store()
         except Exception as error:  # noqa: BLE001 - the caller waits for it
@@ -159,7 +152,7 @@ class Writer:
         opening.set_result(opened)
         return True
 
-    def _work(self, open_store: Callable[[], Opened], opening: "Future[Opened]") -> None:
+    def _work(self, open_store: Callable[[], OpenedJournal], opening: "Future[OpenedJournal]") -> None:
         """The thread."""
         if not self._open(open_store, opening):
             return
@@ -184,10 +177,7 @@ class Writer:
                 self._store.connection.close()
         except Exception as error:  # noqa: BLE001 - the caller waits for it
             self._fail(error)
-        if self.failure is None:
-            stopping.set_result(None)
-        else:
-            stopping.set_exception(self.failure)
+        resolve(stopping, None, self.failure)
 
     def _fail(self, error: Exception) -> None:
         if self.failure is not None:
@@ -197,55 +187,42 @@ class Writer:
             self.failure.__cause__ = error
 
     def _commit(self, operations: Sequence[Operation]) -> None:
-        """Writes one group and tells whoever waits."""
+        """Writes one group and reports its operations."""
         if self.failure is None:
             try:
-                written = self._write(operations)
-            except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, or would wait for ever
+                reports = self._write(operations)
+            except Exception as error:  # noqa: BLE001 - every waiter must get it, or would wait for ever
                 self._full = isinstance(error, sqlite3.Error) and code_of(error) == FULL
                 self._fail(error)
             else:
-                _tell(written)
+                _report(reports)
                 return
         if self._full:
             operations = self._salvage(operations)
-        _tell([(done, loop, None, self.failure) for _, _, done, loop in operations])
+        _report([(done, loop, None, self.failure) for _, _, done, loop in operations])
 
-    def _write(self, operations: Sequence[Operation]) -> "list[_Told]":
-        """Writes one group; returns what to tell whom."""
-        group = Group()
-        told: list[_Told] = []
-        admits: list[Operation] = []
+    def _write(self, operations: Sequence[Operation]) -> "list[_Report]":
+        """Writes one group and returns its reports."""
+        rows: list[BulkRow] = []
+        reports: list[_Report] = []
         calls: list[Operation] = []
         for operation in operations:
             kind, payload, done, loop = operation
             if kind is Kind.SAVE:
-                group.replies.append(pack(*payload))
-                told.append((done, loop, None, None))
+                rows.append(pack(*payload))
+                reports.append((done, loop, None, None))
             elif kind is Kind.WRITE:
-                intents, saves, result = payload
-                group.intents += intents
-                group.replies += [pack(*save) for save in saves]
-                told.append((done, loop, result, None))
-            elif kind is Kind.ADMIT:
-                group.admissions.append(payload)
-                admits.append(operation)
+                new_rows, saves, result = payload
+                rows += new_rows
+                rows += [pack(*save) for save in saves]
+                reports.append((done, loop, result, None))
             else:
-                group.calls.append(payload)
                 calls.append(operation)
-        for _ in range(len(self._settlements)):
-            settlement = self._settlements.popleft()
-            group.settlements[settlement[0]] = settlement
-        for _ in range(len(self._meta)):
-            key, value = self._meta.popleft()
-            group.meta[key] = value
-        written = self._store.write(group)
-        for waiting, results in ((admits, written.admitted), (calls, written.called)):
-            told += [
-                (done, loop, result, None)
-                for (_, _, done, loop), result in zip(waiting, results, strict=True)
-            ]
-        return told
+        rows += [self._deferred.popleft() for _ in range(len(self._deferred))]
+        results = self._store.write(rows, [call for _, call, _, _ in calls])
+        for (_, _, done, loop), result in zip(calls, results, strict=True):
+            reports.append((done, loop, result, None))
+        return reports
 
     def _salvage(self, operations: Sequence[Operation]) -> list[Operation]:
         """Saves answers one by one while they fit; returns what could not be done."""
@@ -254,41 +231,40 @@ class Writer:
             kind, payload, done, loop = operation
             if kind is Kind.SAVE and self._full:
                 try:
-                    self._store.write(Group(replies=[pack(*payload)]))
+                    self._store.write([pack(*payload)])
                 except sqlite3.Error as error:
                     self._full = code_of(error) == FULL
                 else:
-                    _tell([(done, loop, None, None)])
+                    _report([(done, loop, None, None)])
                     continue
             left.append(operation)
         return left
 
 
-_Told = tuple[Done, asyncio.AbstractEventLoop | None, Any, Exception | None]
-"""Whom to tell, in which event loop, the result, and why there is none."""
+_Report = tuple[Done, asyncio.AbstractEventLoop | None, Any, Exception | None]
+"""What to call in which event loop, with which result and error."""
 
 
-def _tell(told: Sequence[_Told]) -> None:
-    """Tells whoever waits: in this thread, or all of an event loop's with one call into it."""
-    loops = {loop for _, loop, _, _ in told}
-    for loop in loops:
-        theirs = [(done, result, error) for done, of, result, error in told if of is loop]
+def _report(reports: Sequence[_Report]) -> None:
+    """Calls every ``Done``: in this thread, or those of an event loop with one call into it."""
+    for loop in {loop for _, loop, _, _ in reports}:
+        of_loop = [(done, result, error) for done, its_loop, result, error in reports if its_loop is loop]
         if loop is None:
-            _tell_all(theirs)
+            _call_all(of_loop)
             continue
         try:
-            loop.call_soon_threadsafe(_tell_all, theirs)
+            loop.call_soon_threadsafe(_call_all, of_loop)
         except RuntimeError:
             pass  # the loop is closed: nobody waits any more, and what was written stays written
 
 
-def _tell_all(told: Sequence[tuple[Done, Any, Exception | None]]) -> None:
-    for done, result, error in told:
+def _call_all(reports: Sequence[tuple[Done, Any, Exception | None]]) -> None:
+    for done, result, error in reports:
         done(result, error)
 
 
 def resolve(future: "Future[Any] | asyncio.Future[Any]", result: Any, error: Exception | None) -> None:
-    """A ``Done`` for who waits with a future, unless nobody does any more."""
+    """Resolves a future unless it has been cancelled."""
     if future.done():
         return
     if error is None:

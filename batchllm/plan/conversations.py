@@ -220,7 +220,9 @@ def plan_of(
     source, job = prepared.source, prepared.job
     passed: list[FinishedRows] = []
     if continued and chosen is None and job.conversation is None:
-        passed = journal.reader().finished_rows(final_states(job.retry_failed), unsendable=not job.retry_failed)
+        passed = journal.reader().finished_rows(
+            final_states(job.retry_failed), unsendable=not job.retry_failed
+        )
     start = sum(ended.rows for ended in passed)
     settings: dict[str, Any] = {
         "known": journal.planned(start) if continued else iter(()), "counters": counters, "chosen": chosen,

@@ -105,11 +105,11 @@ def check_summary(path: Path | None) -> None:
 
 
 def known_output(journal: Path) -> dict[str, Any] | None:
-    """Returns what a journal that is to be put aside knows of the output, for the new journal."""
+    """Returns what a journal, of any version, knows of the output: for the journal that replaces it."""
     if not journal.exists():
         return None
     try:
-        with JournalReader.open(journal) as reader:
+        with JournalReader.open(journal, any_version=True) as reader:
             known = reader.get("output")
     except JobError:  # damaged, which may be why it is put aside
         return None

@@ -69,15 +69,15 @@ def facts_of(journal: Path) -> Facts:
         (facts.sound,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         rows = connection.execute(
             "SELECT attempt.attempt_id, request.request_id, hex(request.key), sent_at IS NOT NULL,"
-            " reply.attempt_id IS NOT NULL, reply.status, reply.paid, reply.body FROM attempt"
+            " reply.attempt_id IS NOT NULL, reply.status, reply.possibly_billed, reply.body FROM attempt"
             " JOIN request USING (request_id) LEFT JOIN reply USING (attempt_id)"
         )
-        for attempt, request, key, sent, replied, status, paid, body in rows:
+        for attempt, request, key, sent, replied, status, possibly_billed, body in rows:
             facts.sent[key.lower()] += sent
             facts.owner[attempt] = request
             if not replied:
                 facts.unreplied.add(attempt)
-            if paid == "maybe":
+            if possibly_billed:
                 facts.maybe.add(attempt)
             if status == 200:
                 answer = json.loads(body)

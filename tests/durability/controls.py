@@ -11,20 +11,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from batchllm.formats.output_file import AtomicFile
-from batchllm.journal import Journal, database, inbox
+from batchllm.journal import Journal, bulk, database
 from batchllm.journal.writer import Done, Kind
 from batchllm.records import Failure, Response
 
 
 def with_pragma(pragma: str) -> None:
     """Sets something else than the journal does, right after it."""
-    prepare_job = database._prepare_job
+    configure = database._configure
 
     def patched(connection: sqlite3.Connection) -> None:
-        prepare_job(connection)
+        configure(connection)
         connection.execute(f"PRAGMA {pragma}").fetchall()
 
-    database._prepare_job = patched
+    database._configure = patched
 
 
 def checkpoint_every(pages: int) -> None:
@@ -54,7 +54,7 @@ def no_intent() -> None:
 
     def intend(self: Journal, intents: Sequence[tuple[int, bytes | None]]) -> "asyncio.Future[list[int]]":
         rows = self._attempts(intents, 0.0)
-        return _done([row[0] for row in rows])
+        return _done([row[1] for row in rows])
 
     Journal.intend = intend  # type: ignore[method-assign]
 
@@ -64,7 +64,7 @@ def intent_not_awaited() -> None:
 
     def intend(self: Journal, intents: Sequence[tuple[int, bytes | None]]) -> "asyncio.Future[list[int]]":
         rows = self._attempts(intents, 0.0)
-        ids = [row[0] for row in rows]
+        ids = [row[1] for row in rows]
         _unheard(self._submit(Kind.WRITE, (rows, (), ids)))
         return _done(ids)
 
@@ -107,11 +107,9 @@ def folder_not_synced() -> None:
 
 def settled_by_key() -> None:
     """An answer goes to every request of its key, so that equal rows lose their own."""
-    inbox._TRIGGERS[inbox.SETTLEMENT] = (
-        "UPDATE request SET state = NEW.b, attempts = NEW.c, attempt_id = NEW.d,"
-        ' "check" = ((request_id * 1000003 + ordinal * 8191 + NEW.b * 131071 + NEW.c * 10007'
-        " + ifnull(NEW.d, 0) * 524287) & 2147483647)"
-        " WHERE key = (SELECT key FROM request AS own WHERE own.request_id = NEW.a);"
+    bulk.RUN_ROWS.statements[bulk.OUTCOME] = (
+        "UPDATE request SET state = NEW.b, attempts = NEW.c, attempt_id = NEW.d"
+        " WHERE key = (SELECT key FROM request AS own WHERE own.request_id = NEW.a)",
     )
 
 

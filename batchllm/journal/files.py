@@ -1,7 +1,7 @@
-"""Where a journal may lie: its folder, its files, the room it needs.
+"""The files of a journal: where they may be, and how they are created and removed.
 
-Files are created with mode 0600 from their first instant (SQLite gives ``-wal`` and ``-shm`` the mode of the
-database), never through a symbolic link, and never over somebody else's file.
+Files are created with mode 0600 (SQLite gives ``-wal`` and ``-shm`` the mode of the database), never through a symbolic
+link, and never over an existing file.
 """
 
 import os
@@ -9,28 +9,28 @@ import stat
 from pathlib import Path
 
 from batchllm.errors import CannotWrite, InputError
-from batchllm.journal.faults import write_error
+from batchllm.journal.sqlite_errors import write_error
 
 NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "smb2", "9p", "afs", "ceph", "davfs", "ncpfs", "fuse"}
 )
-"""Types on which SQLite's locks and shared memory cannot be relied on; ``fuse`` stands for ``fuse.*`` too."""
+"""Filesystems whose locks and shared memory SQLite cannot rely on; ``fuse`` stands for ``fuse.*`` too."""
 
 LOCAL_FUSE = frozenset({"fuse.fuse-overlayfs"})
-"""The root of containers without root: local, with working locks."""
+"""The root filesystem of rootless containers, which is local and has working locks."""
 
 SIDECARS = ("-wal", "-shm")
 
 
 def check_folder(path: Path, *, mounts: Path = Path("/proc/self/mountinfo")) -> None:
-    """Makes sure that a file at ``path`` can be created and relied on, before anything is paid.
+    """Makes sure that a file at ``path`` can be created and is safe there, before anything is paid.
 
     Args:
         path: The file that will be created, or the journal that exists.
-        mounts: The kernel's list of mounts; where there is none (not Linux), the filesystem is not looked at.
+        mounts: The kernel's list of mounts; where there is none (not Linux), the filesystem is not checked.
 
     Raises:
-        CannotWrite: The folder does not exist, cannot be written, or lies on a network.
+        CannotWrite: The folder does not exist, cannot be written, or is on a network filesystem.
     """
     folder = path.parent
     if not folder.is_dir():
@@ -40,13 +40,13 @@ def check_folder(path: Path, *, mounts: Path = Path("/proc/self/mountinfo")) -> 
     kind = filesystem_of(folder, mounts)
     if kind is not None and kind not in LOCAL_FUSE and kind.partition(".")[0] in NETWORK_FILESYSTEMS:
         raise CannotWrite(
-            f"{folder} lies on a network filesystem ({kind}), where a journal is not safe; "
+            f"{folder} is on a network filesystem ({kind}), where a journal is not safe; "
             "put it on a local disk with --journal PATH"
         )
 
 
 def check_space(folder: Path, needed_bytes: int) -> None:
-    """Makes sure that a folder has room.
+    """Makes sure that there is room in a folder.
 
     Raises:
         CannotWrite: It has less than ``needed_bytes``.
@@ -64,7 +64,7 @@ def check_space(folder: Path, needed_bytes: int) -> None:
 
 
 def filesystem_of(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
-    """The type of the filesystem a folder lies on (``ext4``), ``None`` where the kernel does not say."""
+    """Returns the type of a folder's filesystem (``ext4``), ``None`` where the kernel does not say."""
     try:
         lines = mounts.read_text("utf-8", "surrogateescape").splitlines()
     except OSError:
@@ -82,11 +82,11 @@ def filesystem_of(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> 
     return kind
 
 
-def is_there(path: Path) -> bool:
-    """Whether a journal exists at ``path``.
+def exists(path: Path) -> bool:
+    """Returns whether there is a file at ``path``.
 
     Raises:
-        InputError: Something else does: a folder, a symbolic link, an empty file.
+        InputError: It is a folder, a symbolic link, an empty file.
     """
     try:
         facts = path.lstat()
@@ -105,9 +105,9 @@ def is_there(path: Path) -> bool:
 
 
 def create_private(path: Path) -> None:
-    """Creates an empty file, mode 0600 whatever the umask, that nobody else made or planted.
+    """Creates an empty file, mode 0600 whatever the umask.
 
-    What a crash left under that name goes first, sidecars too: SQLite would take them for its own.
+    Files that a crash left under that name are removed first, sidecars too: SQLite would use them.
 
     Raises:
         CannotWrite: It cannot be created.
@@ -123,7 +123,7 @@ def create_private(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Makes a file's bytes, or a folder's names, durable."""
+    """Flushes a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -140,7 +140,7 @@ def remove(path: Path) -> None:
     try:
         for (
             sidecar
-        ) in SIDECARS:  # first: a log left behind would be replayed into the next journal of that name
+        ) in SIDECARS:  # first: SQLite would replay a leftover log into the next journal of that name
             Path(f"{path}{sidecar}").unlink(missing_ok=True)
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -148,7 +148,7 @@ def remove(path: Path) -> None:
 
 
 def state_path(name: str) -> Path:
-    """A file of that name in the user's state folder, for jobs whose output is standard output.
+    """Returns the path of a file in the user's state folder, for jobs whose output is standard output.
 
     The folder is ``$XDG_STATE_HOME/batchllm``, else ``~/.local/state/batchllm``; it is created, mode 0700.
 

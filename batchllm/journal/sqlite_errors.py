@@ -1,4 +1,4 @@
-"""What an error of SQLite means for the job."""
+"""Turns errors of SQLite and of the operating system into errors of the job."""
 
 import errno
 import os
@@ -20,26 +20,21 @@ FULL = 13
 
 _READ_ONLY, _CANNOT_OPEN, _NO_PERMISSION = 8, 14, 3
 _NOT_A_DATABASE = 26
-_DAMAGED = (
-    1,
-    11,
-    19,
-    20,
-    24,
-)  # our statements are right, so an error in them is one of the schema or the data
+_DAMAGED = (1, 11, 19, 20, 24)
+"""The package's statements are right, so an error in one of them is an error of the schema or the data."""
 _BUSY, _LOCKED = 5, 6
 _IO_ERROR = 10
 _NO_ROOM_BYTES = 1 << 20
 
 
 def code_of(error: sqlite3.Error) -> int:
-    """The primary result code of SQLite, 1 (SQLITE_ERROR) where Python has none."""
+    """Returns the primary result code of SQLite, 1 (SQLITE_ERROR) where Python has none."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return 1 if code is None else code & 0xFF
 
 
 def damaged(path: Path, what: str) -> InputError:
-    """The error for a journal that does not hold together."""
+    """Returns the error for a damaged journal."""
     return InputError(
         path,
         f"the journal is damaged ({what}); restore a copy, or start over with --restart, which keeps it aside",
@@ -47,7 +42,7 @@ def damaged(path: Path, what: str) -> InputError:
 
 
 def job_error(error: sqlite3.Error, path: Path) -> JobError:
-    """Turns an error of SQLite into one that says what happened, where, and what to do."""
+    """Returns the error that says what happened, where, and what to do."""
     code = code_of(error)
     if code == FULL or (code == _IO_ERROR and _is_full(path)):
         return CannotWrite(f"{path}: the disk is full; free some space and run the same command again")
@@ -72,17 +67,17 @@ def job_error(error: sqlite3.Error, path: Path) -> JobError:
 
 @contextmanager
 def sqlite_errors(path: Path) -> Iterator[None]:
-    """Lets errors of SQLite leave as errors of the job; one that quotes a damaged schema may not even decode."""
+    """Raises errors of SQLite as errors of the job."""
     try:
         yield
     except sqlite3.Error as error:
         raise job_error(error, path) from error
-    except UnicodeDecodeError as error:
+    except UnicodeDecodeError as error:  # a message that quotes a damaged schema
         raise damaged(path, "text that is no UTF-8") from error
 
 
-def loud(function: Callable[P, T]) -> Callable[P, T]:
-    """Makes a function of a path and what was read there say "damaged" where that is not of the right type."""
+def report_damage(function: Callable[P, T]) -> Callable[P, T]:
+    """Makes a function of a path and of values read there raise "damaged" where a value has a wrong type."""
 
     @wraps(function)
     def guarded(*arguments: P.args, **named: P.kwargs) -> T:
@@ -95,14 +90,14 @@ def loud(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def write_error(path: Path, error: OSError) -> JobError:
-    """Turns an error of the operating system into one that says what happened, where, and what to do."""
+    """Returns the error for a file that could not be written."""
     if error.errno == errno.EIO:
         return StorageFailure(f"{path}: {error.strerror}; check the disk, then run the same command again")
     return CannotWrite(f"{path}: {error.strerror}; check its folder, then run the same command again")
 
 
 def _is_full(path: Path) -> bool:
-    """Some failures for want of room reach SQLite as plain I/O errors (the shared memory file, quotas)."""
+    """SQLite reports some failures for want of room as plain I/O errors (the shared memory file, quotas)."""
     try:
         facts = os.statvfs(path.parent)
     except OSError:
