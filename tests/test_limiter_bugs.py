@@ -67,12 +67,12 @@ def test_05_the_sdk_never_retries_behind_our_back() -> None:
 
     folder = Path(batchllm.__file__).parent / "client"
     values = [
-        value.value
+        node.value.value
         for path in folder.glob("*.py")
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.Dict)
-        for key, value in zip(node.keys, node.values, strict=True)
-        if isinstance(key, ast.Constant) and key.value == "max_retries" and isinstance(value, ast.Constant)
+        if isinstance(node, ast.keyword)
+        and node.arg == "max_retries"
+        and isinstance(node.value, ast.Constant)
     ]
     assert values == [0]
 
