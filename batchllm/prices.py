@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
@@ -22,7 +22,6 @@ from batchllm.errors import UsageError
 from batchllm.records import Usage
 
 MILLION = Decimal(1_000_000)
-HALF = Decimal("0.5")
 
 # Prices of tokens that a chat answer's usage does not show separately: the cost of such a model is unknown.
 _BEYOND_USAGE = ("output_reasoning_mtok", "output_citation_mtok")
@@ -52,15 +51,11 @@ class Price:
     Attributes:
         rates: By size of the prompt, the smallest first; the last that the prompt exceeds applies to all of it.
         per_request: Dollars for each request, in addition to its tokens.
-        batch_rates: Rates of the Batch API where the table has them.
-        batch_discount: Share of the online price that a batch pays where it has not.
         source: Where the price is from, with its date (``genai-prices 0.2.3, for 2026-11-23``).
     """
 
     rates: tuple[Rates, ...]
     per_request: Decimal = Decimal(0)
-    batch_rates: tuple[Rates, ...] | None = None
-    batch_discount: Decimal = HALF
     source: str = ""
 
 
@@ -69,7 +64,7 @@ FREE = Price(rates=(Rates(input=Decimal(0), output=Decimal(0)),), source="the si
 Table = Mapping[str, Price]
 
 
-def cost(usage: Usage, price: Price | None, *, batch: bool = False) -> Decimal | None:
+def cost(usage: Usage, price: Price | None) -> Decimal | None:
     """Returns the cost of an answer in dollars; ``None`` where the price or a token count is unknown.
 
     Cached tokens are included in the prompt's, and reasoning tokens in the completion's, as endpoints count them.
@@ -77,15 +72,11 @@ def cost(usage: Usage, price: Price | None, *, batch: bool = False) -> Decimal |
     prompt, completion = usage.prompt_tokens, usage.completion_tokens
     if price is None or prompt is None or completion is None:
         return None
-    ready = price.batch_rates if batch and price.batch_rates else None
-    rates = next(
-        (rates for rates in reversed(ready or price.rates) if prompt > rates.above), (ready or price.rates)[0]
-    )
+    rates = next((rates for rates in reversed(price.rates) if prompt > rates.above), price.rates[0])
     cached = min(usage.cached_tokens or 0, prompt)
     cached_input = rates.input if rates.cached_input is None else rates.cached_input
     tokens = (prompt - cached) * rates.input + cached * cached_input + completion * rates.output
-    dollars = tokens / MILLION + price.per_request
-    return dollars * price.batch_discount if batch and not ready else dollars
+    return tokens / MILLION + price.per_request
 
 
 def price(
@@ -94,7 +85,6 @@ def price(
     *,
     preset: str = "",
     table: Table | None = None,
-    batch_discount: Decimal = HALF,
     when: datetime | None = None,
 ) -> Price | None:
     """Returns the price of a model at an endpoint; ``None`` where it is unknown.
@@ -104,15 +94,12 @@ def price(
         model: The endpoint's name of the model.
         preset: Name of the endpoint's preset; ``simulator`` is free.
         table: The user's own prices, which take precedence.
-        batch_discount: Share of the online price that the endpoint's batches pay.
         when: The time for prices that depend on date or time of day; now by default.
     """
     found = _in_table(table, model, preset)
     if found is None and preset == "simulator":
         found = FREE
-    if found is None:
-        found = _published(base_url, model, when or datetime.now(UTC))
-    return replace(found, batch_discount=batch_discount) if found else None
+    return found or _published(base_url, model, when or datetime.now(UTC))
 
 
 def context_window(base_url: str, model: str) -> int | None:
@@ -124,7 +111,7 @@ def context_window(base_url: str, model: str) -> int | None:
 def load_table(path: Path) -> Table:
     """Loads prices from a file in LiteLLM's format: model to ``input_cost_per_token``, ``output_cost_per_token``, ….
 
-    It also reads ``cache_read_input_token_cost``, ``input_cost_per_request``, ``…_batches`` and
+    It also reads ``cache_read_input_token_cost``, ``input_cost_per_request`` and
     ``…_above_200k_tokens`` (any number of thousands). Entries without both token prices are skipped.
 
     Raises:
@@ -177,14 +164,13 @@ def _entry(path: Path, model: str, entry: Mapping[str, Any], source: str) -> Pri
             cached_input=None if cached is None else cached * MILLION,
         )
 
-    base, batches = rates(""), rates("_batches")
+    base = rates("")
     if base is None:
         return None
     tiers = (rates(f"_above_{size}k_tokens", size * 1000) for size in _tier_sizes(entry))
     return Price(
         rates=(base, *(tier for tier in tiers if tier)),
         per_request=dollars("input_cost_per_request") or Decimal(0),
-        batch_rates=(batches,) if batches else None,
         source=source,
     )
 

@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from tests.command import Command
 from tests.rotation import POINT
 
 if TYPE_CHECKING:
     from tests.bench import Bench
+
+
+# How long an example takes is the machine's affair.
+settings.register_profile("batchllm", deadline=None)
+settings.load_profile("batchllm")
 
 
 def pytest_report_header() -> str:

@@ -72,7 +72,7 @@ def test_every_kind_of_row_is_told_apart(path: Path) -> None:
             response(b"bad request", status=400)
         ]
         assert reader.attempts_of(3) == reader.attempts_of(4) == []
-        with pytest.raises(InputError, match="row 7 is not in the journal"):
+        with pytest.raises(InputError, match="row 8 is not in the journal"):
             reader.attempts_of(7)
 
 

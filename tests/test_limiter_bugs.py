@@ -50,7 +50,6 @@ def test_03_no_burst_at_the_start_nor_after_an_idle_time() -> None:
                 limiter.released(now, row)
             now = now if poll.wake_at is None else poll.wake_at
         assert sent <= 102
-        limiter.withdraw_all()
 
 
 def test_04_a_refusal_is_read_by_status_and_by_code() -> None:
@@ -206,8 +205,6 @@ def test_15_what_is_cancelled_leaves_nothing_behind() -> None:
     (probe,) = limiter.poll(2.0).grants
     limiter.released(2.0, probe)
     assert len(limiter.poll(2.1).grants) == 1
-    limiter.withdraw_all()
-    assert limiter.waiting == 0
 
 
 def test_16_a_new_rate_carries_the_debt_as_an_amount() -> None:

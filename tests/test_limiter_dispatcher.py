@@ -225,16 +225,6 @@ def test_a_row_larger_than_the_limit_is_given_back_at_once() -> None:
     assert limiter.waiting == 0
 
 
-def test_withdrawn_rows_leave_no_trace() -> None:
-    limiter = make(5, tokens_per_minute=600.0, concurrency=9)
-    warm(limiter)
-    before = limiter.poll(0.0).wake_at
-    assert len(limiter.withdraw_all()) == limiter.waiting + 4
-    assert limiter.waiting == 0
-    limiter.offer(Item(), COST, lane="m")
-    assert limiter.poll(0.0).wake_at == before
-
-
 def test_a_rejected_first_row_proves_the_key() -> None:
     limiter = make(10, concurrency=4)
     (first,) = limiter.poll(0.0).grants

@@ -86,15 +86,6 @@ def test_unknown_usage_has_no_cost(usage: Usage) -> None:
     assert cost(usage, PLAIN) is None
 
 
-def test_a_batch_pays_its_share() -> None:
-    usage = Usage(prompt_tokens=1_000_000, completion_tokens=1_000_000)
-    online = price(OPENAI, "gpt-4o-mini", batch_discount=Decimal("0.5"))
-    assert cost(usage, online) == Decimal("0.75")
-    assert cost(usage, online, batch=True) == Decimal("0.375")
-    quarter_off = price(OPENAI, "gpt-4o-mini", batch_discount=Decimal("0.75"))
-    assert cost(usage, quarter_off, batch=True) == Decimal("0.5625")
-
-
 def test_a_long_prompt_pays_the_rate_of_its_tier_for_all_of_it() -> None:
     tiered = price(OPENAI, "gpt-5.4", when=WHEN)
     assert tiered is not None
@@ -155,8 +146,6 @@ def test_a_table_in_litellms_format_goes_before_the_published_prices(tmp_path: P
                     "input_cost_per_token": 5e-8,
                     "output_cost_per_token": 8e-8,
                     "cache_read_input_token_cost": 1e-8,
-                    "input_cost_per_token_batches": 1e-8,
-                    "output_cost_per_token_batches": 2e-8,
                     "input_cost_per_token_above_128k_tokens": 1e-7,
                     "output_cost_per_token_above_128k_tokens": 2e-7,
                     "input_cost_per_request": 0.001,
@@ -172,7 +161,6 @@ def test_a_table_in_litellms_format_goes_before_the_published_prices(tmp_path: P
     assert cost(Usage(prompt_tokens=1000, completion_tokens=1000, cached_tokens=500), llama) == Decimal(
         "0.00111"
     )
-    assert cost(Usage(prompt_tokens=1000, completion_tokens=1000), llama, batch=True) == Decimal("0.00103")
     assert cost(Usage(prompt_tokens=200_000, completion_tokens=0), llama) == Decimal("0.021")
     published = price(OPENAI, "gpt-4.1-nano", table=table)
     assert published is not None

@@ -217,13 +217,6 @@ def test_prompt_tokens_are_counted_where_somebody_counts() -> None:
     assert counted.count("You are a helpful assistant.") == 1
 
 
-def test_body_shows_what_would_be_sent_or_says_why_not() -> None:
-    builder = builder_of(make_job(), TEXT)
-    assert builder.body(TEXT)["messages"] == [SYSTEM, {"role": "user", "content": "Hello"}]
-    with pytest.raises(UsageError, match=r"row 1 \(line 2\) would not be sent: its text is empty"):
-        builder.body(make_row(text=""))
-
-
 def test_tools_go_out_as_they_are() -> None:
     tools = [
         {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchllm.records import ChatRequest
+from batchllm.records import ChatRequest, Row
 from batchllm.request import RequestBuilder, Skipped, Unsendable
 from batchllm.template import KNOWN_PARAMETERS
 from tests.request_jobs import body_of, builder_of, built, make_job, make_row
@@ -23,6 +23,13 @@ JOB = make_job(None)
 
 def completion(text: str) -> bytes:
     return orjson.dumps({"choices": [{"message": {"content": text}}]})
+
+
+def sent_by(builder: RequestBuilder, row: Row) -> dict[str, Any]:
+    request = builder.build(row)
+    assert isinstance(request, ChatRequest), request
+    body: dict[str, Any] = orjson.loads(request.body)
+    return body
 
 
 def test_messages_of_a_row_go_out_as_they_are() -> None:
@@ -83,7 +90,7 @@ def test_tasks_may_be_mixed_and_each_answer_is_read_its_way() -> None:
     answers = {"summarize": "- a", "classify": "**Negative**.", "codegen": "```py\nx\n```"}
     for name, answer in answers.items():
         row = make_row(task=name, text="Some text")
-        body = builder.body(row)
+        body = sent_by(builder, row)
         found[name] = (body["max_tokens"], builder.reader(row).read(200, completion(answer)).columns)
     assert found == {
         "summarize": (150, {"response": "- a"}),
@@ -96,14 +103,14 @@ def test_tasks_may_be_mixed_and_each_answer_is_read_its_way() -> None:
 def test_a_row_may_set_the_variables_and_parameters_of_its_task() -> None:
     builder = RequestBuilder(JOB, ("task", "text", "labels"), (), None)
     row = make_row(task="classify", text="It crashes", labels=["bug", "idea"], max_tokens=3)
-    assert "bug, idea" in builder.body(row)["messages"][0]["content"]
-    assert builder.body(row)["max_tokens"] == 3
+    assert "bug, idea" in sent_by(builder, row)["messages"][0]["content"]
+    assert sent_by(builder, row)["max_tokens"] == 3
     assert builder.reader(row).read(200, completion("Bug")).columns == {"response": "bug"}
     other = make_row(task="classify", text="It crashes", labels="crash, wish")
     assert builder.reader(other).read(200, completion("Wish")).columns == {"response": "wish"}
     assert (
         "Rust expert"
-        in builder.body(make_row(task="codegen", text="x", language="Rust"))["messages"][0]["content"]
+        in sent_by(builder, make_row(task="codegen", text="x", language="Rust"))["messages"][0]["content"]
     )
 
 
@@ -157,7 +164,7 @@ def test_a_schema_of_the_job_is_for_every_row() -> None:
     for values in ({"messages": [USER]}, {"task": "summarize", "text": "x"}):
         row = make_row(values)
         builder = builder_of(job, row)
-        assert builder.body(row)["response_format"]["type"] == "json_schema"
+        assert sent_by(builder, row)["response_format"]["type"] == "json_schema"
         assert builder.reader(row).read(200, completion('{"a": 1}')).columns == {"a": 1}
 
 

@@ -41,7 +41,7 @@ def command_line() -> typer.Typer:
     """Builds the program of all commands."""
     app = typer.Typer(
         name="batchllm",
-        help="Send every row of a CSV or JSONL file through a language model, and get the file back with answers.",
+        help="Send every row of a file through a language model, and get the file back with answers.",
         cls=SectionedGroup,
         no_args_is_help=True,
         pretty_exceptions_enable=False,

@@ -9,6 +9,7 @@ from typing import Any
 
 from batchllm.cli.parameters import argument, with_parameters
 from batchllm.errors import UsageError
+from batchllm.formats import SUFFIXES
 from batchllm.job.options import SWITCHES, TABLE
 
 HELP = {
@@ -28,10 +29,10 @@ def run_command(task: str) -> Callable[..., None]:
         _run(task, values, switches)
 
     command.__doc__ = HELP[task]
-    rows = "CSV or JSONL file of rows; '-' is standard input."
+    rows = f"File of rows ({', '.join(SUFFIXES)}); '-' is standard input."
     arguments = [argument("input", str, rows, "INPUT")]
     if task == "run":
-        text = "CSV or JSONL file of rows ('-' is standard input), or a job file (.toml)."
+        text = f"File of rows ({', '.join(SUFFIXES)}; '-' is standard input), or a job file (.toml)."
         arguments = [
             argument("input", str, text, "INPUT"),
             argument("rows", str | None, "Rows for a job file, instead of its own.", "[ROWS]", default=None),

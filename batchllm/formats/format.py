@@ -114,6 +114,7 @@ class Format:
         writer: Makes a writer.
         options: Options of ``open_source`` that it understands.
         begins_with: How its content begins, byte-order mark and blanks aside; ``b""`` where anything may.
+        nested: Values may be lists and objects, so that rows can bring their own messages.
     """
 
     suffixes: tuple[str, ...]
@@ -121,6 +122,7 @@ class Format:
     writer: type[Writer]
     options: tuple[str, ...] = ()
     begins_with: bytes = b""
+    nested: bool = False
 
     @property
     def name(self) -> str:

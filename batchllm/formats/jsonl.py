@@ -144,4 +144,5 @@ FORMAT = Format(
     writer=JsonlWriter,
     options=("encoding",),
     begins_with=b"{",
+    nested=True,
 )

@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from batchllm.errors import InputError, NotNow
+from batchllm.formats import format_of
 from batchllm.inspect.job import open_job
 from batchllm.journal import JobLock, JournalReader, store_value
 from batchllm.prepare.job_paths import JobPaths, check_output, digest_of
@@ -21,11 +22,13 @@ def export_job(output: Path, *, to: Path | None = None, force: bool = False) -> 
 
     Raises:
         InputError: The journal does not exist, or the input changed.
-        UsageError: The file to write exists, and batchllm did not write it.
+        UsageError: The suffix names no format, or the file exists and batchllm did not write it.
     """
     with open_job(output) as (reader, paths, job):
         path = paths.output if to is None else None if str(to) == "-" else to
         if path is not None:
+            if to is not None:
+                format_of(path)
             check_output(path, written=reader.get("output"), force=force)
         with prepare_job(job, paths) as prepared:
             _same_input(prepared, reader)

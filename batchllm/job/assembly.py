@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchllm import presets, prices
 from batchllm.errors import UsageError
+from batchllm.formats import format_named
 from batchllm.job import jobfile, paths
 from batchllm.job.attachments import read_schema, read_tools, tool_choice
 from batchllm.job.connection import endpoint
@@ -63,7 +64,7 @@ def assemble(
         label=template.name if template and task == RUN else task,
         simulated=place.preset == presets.SIMULATOR,
     )
-    if template is None and input_format not in (None, "jsonl"):
+    if template is None and input_format is not None and not format_named(input_format).nested:
         raise UsageError(
             "run needs to know what to ask: -p 'a prompt with {{ text }}', -t TEMPLATE or a job file"
         )

@@ -18,7 +18,7 @@ from batchllm.journal.reader import JournalReader
 from batchllm.journal.records import AdmittedRow, PlanRecord, State, StoredAnswer, UnreadReply
 from batchllm.journal.recovery import OpenedJournal, close_store, open_store
 from batchllm.journal.sqlite_errors import sqlite_errors
-from batchllm.journal.writer import Kind, Writer, resolve
+from batchllm.journal.writer import JournalThread, OperationKind, resolve
 from batchllm.records import Failure, Response
 
 
@@ -36,7 +36,9 @@ class Journal:
         orphans: Possibly billed attempts of dead runs without an answer, found now for the first time.
     """
 
-    def __init__(self, opened: OpenedJournal, writer: Writer, path: Path, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, opened: OpenedJournal, writer: JournalThread, path: Path, clock: Callable[[], float]
+    ) -> None:
         self.path = path
         self.new = opened.new
         self.run_id = opened.run_id
@@ -68,7 +70,7 @@ class Journal:
             InputError: It is something else, damaged, or of another version.
             StorageFailure: The disk reported an error.
         """
-        writer = Writer(path, threaded=threaded)
+        writer = JournalThread(path, threaded=threaded)
         opened = writer.start(lambda: open_store(path, clock(), version))
         return cls(opened, writer, path, clock)
 
@@ -96,7 +98,7 @@ class Journal:
             items: ``(row_index, key, None)`` for a row with a request, ``(row_index, None, reason)`` for one that
                 is never sent. A row that is admitted again with a reason loses its request.
         """
-        return self._submit(Kind.CALL, lambda: self._store.admission.admit(items))
+        return self._submit(OperationKind.CALL, lambda: self._store.admission.admit(items))
 
     def intend(self, intents: Sequence[tuple[int, bytes | None]]) -> "asyncio.Future[list[int]]":
         """Records that requests are about to be sent; they may be sent when the future has its result.
@@ -108,7 +110,7 @@ class Journal:
             The ids of the attempts, in the same order.
         """
         rows = self._attempts(intents, self._clock())
-        return self._submit(Kind.WRITE, (rows, (), [row[1] for row in rows]))
+        return self._submit(OperationKind.WRITE, (rows, (), [row[1] for row in rows]))
 
     def save(
         self, attempt_id: int, outcome: Response | Failure, saved: Callable[[Exception | None], None]
@@ -122,7 +124,7 @@ class Journal:
                 before ``save`` returns). It must not raise.
         """
         self._writer.submit(
-            Kind.SAVE,
+            OperationKind.SAVE,
             (attempt_id, self._clock(), outcome),
             lambda _, error: saved(error),
             asyncio.get_running_loop(),
@@ -132,7 +134,7 @@ class Journal:
         """Saves what attempts brought, all or nothing, for results that arrive as a file."""
         now = self._clock()
         saves = [(attempt_id, now, outcome) for attempt_id, outcome in outcomes]
-        return self._submit(Kind.WRITE, ((), saves, None))
+        return self._submit(OperationKind.WRITE, ((), saves, None))
 
     def record_outcome(self, request_id: int, state: State, attempt_id: int | None, attempts: int) -> None:
         """Records the outcome of a request with the next commit; after a crash before it, the reply is read again.
@@ -160,7 +162,7 @@ class Journal:
             (row[1], stored.received_at, stored.response)
             for row, (_, stored) in zip(rows, answers, strict=True)
         ]
-        return self._submit(Kind.WRITE, (rows, saves, [row[1] for row in rows]))
+        return self._submit(OperationKind.WRITE, (rows, saves, [row[1] for row in rows]))
 
     @property
     def batches(self) -> BatchStore:
@@ -223,7 +225,7 @@ class Journal:
 
     async def flush(self) -> None:
         """Returns when everything queued so far is durable."""
-        await self._submit(Kind.CALL, lambda: None)
+        await self._submit(OperationKind.CALL, lambda: None)
 
     def close(self, exit_status: int | None = None) -> None:
         """Writes what waits, records how the run ended, moves the log into the database, and closes it.
@@ -246,7 +248,7 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _submit(self, kind: Kind, payload: Any) -> "asyncio.Future[Any]":
+    def _submit(self, kind: OperationKind, payload: Any) -> "asyncio.Future[Any]":
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._writer.submit(kind, payload, partial(resolve, future), loop)

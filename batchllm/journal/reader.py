@@ -217,7 +217,7 @@ class JournalReader:
         """
         row = next(self.planned(row_index), None)
         if row is None or row.row_index != row_index:
-            raise InputError(self.path, f"row {row_index} is not in the journal (yet)")
+            raise InputError(self.path, f"row {row_index + 1} is not in the journal (yet)")
         if row.request_id is None:
             return []
         return [

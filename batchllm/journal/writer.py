@@ -30,7 +30,7 @@ from batchllm.journal.sqlite_errors import FULL, code_of, job_error
 from batchllm.journal.store import Store
 
 
-class Kind(IntEnum):
+class OperationKind(IntEnum):
     """What an operation's payload is."""
 
     WRITE = 1  # (rows, saves as of SAVE, the result)
@@ -42,11 +42,11 @@ class Kind(IntEnum):
 Done = Callable[[Any, Exception | None], None]
 """Called with the result of an operation once it is durable, or with the error; it must not raise."""
 
-Operation = tuple[Kind, Any, Any, asyncio.AbstractEventLoop | None]
+Operation = tuple[OperationKind, Any, Any, asyncio.AbstractEventLoop | None]
 """Kind, payload, ``Done`` (of STOP a future), and the event loop that ``Done`` is called in; ``None``: the thread."""
 
 
-class Writer:
+class JournalThread:
     """Owns the store, from its opening to its closing, in a thread of its own or in the caller's.
 
     Args:
@@ -86,7 +86,7 @@ class Writer:
         return opening.result()
 
     def submit(
-        self, kind: Kind, payload: Any, done: Done, loop: asyncio.AbstractEventLoop | None = None
+        self, kind: OperationKind, payload: Any, done: Done, loop: asyncio.AbstractEventLoop | None = None
     ) -> None:
         """Queues an operation; ``done`` is called when it is durable."""
         if self._stopped:
@@ -120,7 +120,7 @@ class Writer:
     def call(self, function: Callable[[], Any]) -> Any:
         """Runs a function within a transaction, after everything that waits, and returns its result."""
         future: Future[Any] = Future()
-        self.submit(Kind.CALL, function, partial(resolve, future))
+        self.submit(OperationKind.CALL, function, partial(resolve, future))
         return future.result()
 
     def stop(self, finish: Callable[[], None]) -> None:
@@ -133,7 +133,7 @@ class Writer:
         self._stopped = True
         stopping: Future[None] = Future()
         if self._thread is not None:
-            self._gathered.append((Kind.STOP, finish, stopping, None))
+            self._gathered.append((OperationKind.STOP, finish, stopping, None))
             self._hand_over()
             self._thread.join()
         else:
@@ -161,7 +161,7 @@ class Writer:
             operations = queue.get()
             for _ in range(queue.qsize()):
                 operations += queue.get_nowait()
-            if operations[-1][0] is Kind.STOP:
+            if operations[-1][0] is OperationKind.STOP:
                 _, finish, stopping, _ = operations.pop()
                 self._commit(operations)
                 self._stop(finish, stopping)
@@ -208,10 +208,10 @@ class Writer:
         calls: list[Operation] = []
         for operation in operations:
             kind, payload, done, loop = operation
-            if kind is Kind.SAVE:
+            if kind is OperationKind.SAVE:
                 rows.append(pack(*payload))
                 reports.append((done, loop, None, None))
-            elif kind is Kind.WRITE:
+            elif kind is OperationKind.WRITE:
                 new_rows, saves, result = payload
                 rows += new_rows
                 rows += [pack(*save) for save in saves]
@@ -229,7 +229,7 @@ class Writer:
         left: list[Operation] = []
         for operation in operations:
             kind, payload, done, loop = operation
-            if kind is Kind.SAVE and self._full:
+            if kind is OperationKind.SAVE and self._full:
                 try:
                     self._store.write([pack(*payload)])
                 except sqlite3.Error as error:

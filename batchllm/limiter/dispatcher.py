@@ -106,10 +106,6 @@ class Limiter(Generic[T]):
         behind = again and self.outage
         self._lane(lane).push(queued, again=again, not_before=not_before, behind=behind)
 
-    def withdraw_all(self) -> list[T]:
-        """Takes out everything that waits; nothing was reserved for it, so nothing is left behind."""
-        return [queued.item for lane in self._lanes.values() for queued in lane.queue.drain()]
-
     def set_limits(
         self,
         now: float,

@@ -164,9 +164,3 @@ class Queue(Generic[T]):
             self._again.sort()
         else:
             self._fresh.remove(queued)
-
-    def drain(self) -> list[QueuedItem[T]]:
-        """Takes everything out, in order."""
-        found = [*sorted(self._again), *(t for _, t in sorted(self._later)), *self._fresh]
-        self._again, self._later, self._fresh = [], [], deque()
-        return found

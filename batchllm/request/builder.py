@@ -8,7 +8,6 @@ from typing import Any
 from batchllm import presets, prices
 from batchllm.answer import Reader, answer_columns
 from batchllm.errors import UsageError
-from batchllm.exact import loads
 from batchllm.job import Job
 from batchllm.records import ChatRequest, Row
 from batchllm.request.images import Media
@@ -109,19 +108,6 @@ class RequestBuilder:
             return Unsendable(row.index, str(error), error.reason)
         except RenderError as error:
             return Unsendable(row.index, str(error), "bad_row")
-
-    def body(self, row: Row) -> dict[str, Any]:
-        """Returns what would be sent for a row, as data.
-
-        Raises:
-            UsageError: Nothing would be sent; the message says why.
-        """
-        built = self.build(row)
-        if isinstance(built, ChatRequest):
-            result: dict[str, Any] = loads(built.body)
-            return result
-        why = built.error if isinstance(built, Unsendable) else "its text is empty"
-        raise UsageError(f"row {row.index + 1} (line {row.line}) would not be sent: {why}")
 
     def turn(self, row: Row) -> Messages:
         """Returns what a row adds to its conversation: its messages without the leading instructions.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.budget.costs import CostTotals, RowCosts
-from batchllm.formats import SUFFIXES, Outcome, OutputStatistics, format_of, write_output
+from batchllm.formats import Outcome, OutputStatistics, format_of, write_output
 from batchllm.journal import Journal, JournalReader
 from batchllm.plan.outcomes import outcomes, readers
 from batchllm.prepare.job_paths import digest_of
@@ -134,7 +134,7 @@ class OutputWriter:
 
 
 def _format_at(path: Path | None, usual: str) -> str:
-    return usual if path is None or path.suffix.lower() not in SUFFIXES else format_of(path).name
+    return usual if path is None else format_of(path).name
 
 
 def read_options(prepared: PreparedJob, path: Path | None) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from batchllm.formats.output_file import AtomicFile
 from batchllm.journal import Journal, bulk, database
-from batchllm.journal.writer import Done, Kind
+from batchllm.journal.writer import Done, OperationKind
 from batchllm.records import Failure, Response
 
 
@@ -65,7 +65,7 @@ def intent_not_awaited() -> None:
     def intend(self: Journal, intents: Sequence[tuple[int, bytes | None]]) -> "asyncio.Future[list[int]]":
         rows = self._attempts(intents, 0.0)
         ids = [row[1] for row in rows]
-        _unheard(self._submit(Kind.WRITE, (rows, (), ids)))
+        _unheard(self._submit(OperationKind.WRITE, (rows, (), ids)))
         return _done(ids)
 
     Journal.intend = intend  # type: ignore[method-assign]
@@ -84,7 +84,7 @@ def acknowledged_before_durable() -> None:
     ) -> None:
         submit = self._writer.submit
 
-        def submitted(kind: Kind, payload: Any, done: Done, loop: asyncio.AbstractEventLoop) -> None:
+        def submitted(kind: OperationKind, payload: Any, done: Done, loop: asyncio.AbstractEventLoop) -> None:
             submit(kind, payload, lambda result, error: None, loop)
             loop.call_soon(done, None, None)
 
