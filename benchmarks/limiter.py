@@ -8,11 +8,14 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.limiter_bench import scenarios as s
+from tests.limiter_bench.peers import PEERS
 
 Line = Callable[[], s.Result]
 
@@ -25,35 +28,35 @@ def lines(quick: bool) -> Iterator[Line]:
             if kind == s.COUNTER and rpm == 60.0:
                 continue  # stands with the hard ones: a counter of 60 has no room for jitter
             until = long if rpm < 30_000 else long / 6.0
-            yield lambda k=kind, r=rpm, u=until: s.known_requests(k, r, u)
+            yield partial(s.known_requests, kind, rpm, until)
     for rpm in (600.0, 6000.0, 30_000.0):
-        yield lambda r=rpm: s.known_requests(s.BUCKET1, r, long if r < 30_000 else long / 6.0)
-    yield lambda: s.hard_bins(s.BINS, 600.0, 1800.0, 97.5)
-    yield lambda: s.hard_bins(s.BINS, 6000.0, 1800.0, 97.5)
-    yield lambda: s.hard_bins(s.BUCKET1, 60.0, 3600.0, 94.0)
-    yield lambda: s.hard_bins(s.COUNTER, 60.0, 3600.0, 97.0)
+        yield partial(s.known_requests, s.BUCKET1, rpm, long if rpm < 30_000 else long / 6.0)
+    yield partial(s.hard_bins, s.BINS, 600.0, 1800.0, 97.5)
+    yield partial(s.hard_bins, s.BINS, 6000.0, 1800.0, 97.5)
+    yield partial(s.hard_bins, s.BUCKET1, 60.0, 3600.0, 94.0)
+    yield partial(s.hard_bins, s.COUNTER, 60.0, 3600.0, 97.0)
     for kind in (s.SLIDING, s.BUCKET, s.FIXED):
-        yield lambda k=kind: s.known_tokens(k, 2_000_000, s.uneven_rows(), long, 99.5, "S4 all sizes,")
+        yield partial(s.known_tokens, kind, 2_000_000, s.uneven_rows(), long, 99.5, "S4 all sizes,")
     for kind in (s.SLIDING, s.BUCKET, s.FIXED):
-        yield lambda k=kind: s.known_tokens(k, 200_000, s.uneven_rows(), 1800.0, 98.9, "S5 all sizes,")
-        yield lambda k=kind: s.known_tokens(k, 200_000, s.two_sizes(200_000), 1800.0, 97.0, "S5 two sizes,")
-    yield lambda: s.both_limits(1000, 2_000_000, long)
-    yield lambda: s.both_limits(3000, 2_000_000, long)
+        yield partial(s.known_tokens, kind, 200_000, s.uneven_rows(), 1800.0, 98.9, "S5 all sizes,")
+        yield partial(s.known_tokens, kind, 200_000, s.two_sizes(200_000), 1800.0, 97.0, "S5 two sizes,")
+    yield partial(s.both_limits, 1000, 2_000_000, long)
+    yield partial(s.both_limits, 3000, 2_000_000, long)
     for charge in ("max_tokens", "estimate", "usage"):
-        yield lambda c=charge: s.charged_as(c, long)
+        yield partial(s.charged_as, charge, long)
     yield from lawful_lines(1200.0 if quick else 3600.0)
     yield from search_lines(quick, seeds)
     for slots in (4, 256, 1024):
-        yield lambda n=slots: s.engine(n, 1800.0)
-    yield lambda: s.engine(1024, 1800.0, explicit=1024)
-    yield lambda: s.engine(4, 1800.0, queue=16)
-    yield lambda: s.engine(64, 1800.0, queue=32)
-    yield lambda: s.ramp(1800.0 if quick else 5400.0)
+        yield partial(s.engine, slots, 1800.0)
+    yield partial(s.engine, 1024, 1800.0, explicit=1024)
+    yield partial(s.engine, 4, 1800.0, queue=16)
+    yield partial(s.engine, 64, 1800.0, queue=32)
+    yield partial(s.ramp, 1800.0 if quick else 5400.0)
 
 
 def lawful_lines(until: float) -> Iterator[Line]:
     """S7."""
-    cases: dict[str, dict[str, object]] = {
+    cases: dict[str, dict[str, Any]] = {
         "exact estimates": {},
         "server charges 0.8 of the estimate": {"bias": 0.8},
         "server charges 1.15 of the estimate": {"bias": 1.15},
@@ -64,8 +67,8 @@ def lawful_lines(until: float) -> Iterator[Line]:
         "a third of the headers lost": {"headers": "late"},
     }
     for name, changes in cases.items():
-        yield lambda n=name, c=changes: s.lawful(n, until, **c)
-    yield lambda: s.lawful("limit told as well", until, told=True)
+        yield partial(s.lawful, name, until, **changes)
+    yield partial(s.lawful, "limit told as well", until, told=True)
 
 
 def search_lines(quick: bool, seeds: tuple[int, ...]) -> Iterator[Line]:
@@ -76,18 +79,18 @@ def search_lines(quick: bool, seeds: tuple[int, ...]) -> Iterator[Line]:
         for kind in (s.BUCKET, s.BUCKET1, s.SLIDING, s.FIXED, s.FIXED10, s.COUNTER):
             for tells in ("seconds", "none"):
                 for seed in seeds:
-                    yield lambda k=kind, r=rpm, u=until, t=tells, d=seed: s.found(k, r, u, tells=t, seed=d)
+                    yield partial(s.found, kind, rpm, until, tells=tells, seed=seed)
     for kind in (s.SLIDING, s.BUCKET):
         for tells in ("seconds", "none"):
             for seed in seeds:
-                yield lambda k=kind, t=tells, d=seed: s.changing(k, tells=t, seed=d)
+                yield partial(s.changing, kind, tells=tells, seed=seed)
 
 
 def peer_lines() -> Iterator[Line]:
     """The peers' algorithms where the limit is known."""
-    for name in s.PEERS:
+    for name in PEERS:
         for kind in (s.SLIDING, s.BUCKET, s.FIXED, s.BUCKET1):
-            yield lambda n=name, k=kind: s.peer(n, k, 600.0, 300.0)
+            yield partial(s.peer, name, kind, 600.0, 300.0)
 
 
 def main() -> int:

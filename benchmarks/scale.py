@@ -10,7 +10,6 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from processes import Broken, batchllm_run, run
 from report import Figure
@@ -35,7 +34,7 @@ class Scale:
         self._server = server
         self._rows = bench.size.scale_rows
         self._kept = bench.folder / f"scale-{self._rows}.json"
-        self._done: dict[str, Any] = json.loads(self._kept.read_text()) if self._kept.exists() else {}
+        self._done: dict[str, Step] = json.loads(self._kept.read_text()) if self._kept.exists() else {}
 
     def step(self, name: str, work: Callable[[], Step]) -> Step:
         """A step's figures; measured unless an earlier run of the suite has done so."""

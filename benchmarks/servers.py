@@ -64,11 +64,12 @@ class Server:
         text = self._get("/requests")
         counted = _STUB_STATUS.search(text)
         # nginx counts these questions too.
-        return int(counted[1]) - self._asked if counted else json.loads(text)["requests"]
+        return int(counted[1]) - self._asked if counted else int(json.loads(text)["requests"])
 
     def forget(self) -> dict[str, Any]:
         """What the endpoint has seen, forgotten afterwards: ``requests``, and ``first_at`` by the monotonic clock."""
-        return json.loads(self._get("/forget"))
+        seen: dict[str, Any] = json.loads(self._get("/forget"))
+        return seen
 
     def _get(self, path: str) -> str:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
@@ -116,4 +117,4 @@ def free_port() -> int:
     """A port on loopback that nobody uses at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])

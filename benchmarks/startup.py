@@ -67,6 +67,6 @@ def _seconds_to_first_request(bench: Bench, server: Server) -> float:
     server.forget()
     started_at = time.monotonic()
     run(batchllm_run(source, output, server.base_url), bench.folder)
-    first_at = server.forget()["first_at"]
+    first_at: float = server.forget()["first_at"]
     bench.check(source, output, server)
     return first_at - started_at

@@ -22,7 +22,7 @@ def installed(request: pytest.FixtureRequest, factory: pytest.TempPathFactory, r
     done = folder / "installed"
     if not done.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        pip = [folder / "bin" / "python", "-m", "pip", "install", "-q", requirement]
+        pip: list[str | Path] = [folder / "bin" / "python", "-m", "pip", "install", "-q", requirement]
         made = subprocess.run(pip, capture_output=True, text=True)
         if made.returncode:
             pytest.skip(f"{requirement} cannot be installed: {made.stderr[-300:]}")

@@ -139,7 +139,7 @@ def stage(
     pool = ThreadPoolExecutor(AT_ONCE)
     played = {}
     for item in items:
-        params = item.callspec.params if hasattr(item, "callspec") else {}  # type: ignore[attr-defined]
+        params = item.callspec.params if hasattr(item, "callspec") else {}
         folder = tmp_path_factory.mktemp("scene")
         played[item.nodeid] = pool.submit(item.function.play, folder, **params)  # type: ignore[attr-defined]
     yield played

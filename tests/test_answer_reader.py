@@ -1,6 +1,5 @@
 import json
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -11,18 +10,9 @@ from hypothesis import strategies as st
 from batchllm.answer import ASK_AGAIN, Reader, answer_columns, visible_text
 from batchllm.error_body import ErrorBody, read_error
 from batchllm.errors import UsageError
-from batchllm.records import Answer, Usage
+from batchllm.records import Answer, AnswerSpec, Usage
 
-
-@dataclass(frozen=True)
-class AnswerSpec:
-    column: str = "summary"
-    read: str = "text"
-    labels: tuple[str, ...] = ()
-    schema: Any = None
-
-
-TEXT = AnswerSpec()
+TEXT = AnswerSpec("summary")
 LABEL = AnswerSpec("label", "label", ("positive", "negative"))
 CODE = AnswerSpec("code", "code")
 JSON = AnswerSpec("response", "json", schema="topic, urgent bool")

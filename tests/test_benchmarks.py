@@ -7,8 +7,10 @@ import json
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
 @pytest.fixture
-def suite(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def suite(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The benchmark's command; its modules are scripts beside each other, not a package."""
     before = set(sys.modules)
     monkeypatch.syspath_prepend(str(BENCHMARKS))
@@ -29,12 +31,13 @@ def suite(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
             del sys.modules[name]
 
 
-def measure(tmp_path: Path, *arguments: str) -> dict:
+def measure(tmp_path: Path, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, str(BENCHMARKS / "run.py"), "--small", *arguments]
     command += ["--folder", str(tmp_path / "work"), "--results", str(tmp_path / "results")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
-    return json.loads((tmp_path / "results" / "latest.json").read_text("utf-8"))
+    results: dict[str, Any] = json.loads((tmp_path / "results" / "latest.json").read_text("utf-8"))
+    return results
 
 
 def test_a_perfect_scheduler_fills_each_slot_the_moment_it_is_free(suite: ModuleType) -> None:
@@ -70,7 +73,9 @@ def test_rows_and_latencies_are_the_same_every_time(suite: ModuleType) -> None:
         (lambda lines: [line.replace("response", "other") for line in lines], "no answer column"),
     ],
 )
-def test_an_output_that_is_not_right_is_not_fast(suite: ModuleType, tmp_path: Path, change, problem) -> None:
+def test_an_output_that_is_not_right_is_not_fast(
+    suite: ModuleType, tmp_path: Path, change: Callable[[list[str]], list[str]], problem: str | None
+) -> None:
     from rows import problem_of, write_input
 
     source = write_input(tmp_path, 2, 5)
@@ -79,7 +84,11 @@ def test_an_output_that_is_not_right_is_not_fast(suite: ModuleType, tmp_path: Pa
     output = tmp_path / "out.csv"
     output.write_text("\n".join(change(written)) + "\n")
     found = problem_of(source, output, tagged=True)
-    assert found is None if problem is None else problem in found
+    if problem is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert problem in found
 
 
 def test_a_figure_is_judged_by_the_median_of_its_paired_ratios(suite: ModuleType, tmp_path: Path) -> None:

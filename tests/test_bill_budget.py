@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def test_the_ledger_never_exceeds_the_budget_under_faults_and_real_kills(
 
 
 @pytest.fixture
-def server() -> "Simulator":  # type: ignore[misc]
+def server() -> Iterator[Simulator]:
     with start_in_thread(SimulatorSettings()) as running:
         yield running
 

@@ -2,6 +2,7 @@
 
 import csv
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ SHUFFLED = random.Random(3).sample(HALF, len(HALF))
 
 
 @pytest.fixture
-def server() -> "Simulator":  # type: ignore[misc]
+def server() -> Iterator[Simulator]:
     with start_in_thread(SimulatorSettings()) as running:
         yield running
 
@@ -87,12 +88,12 @@ def test_a_row_known_from_a_dead_run_is_not_sent_after_its_twin_has_its_end(
             journal.begin_plan("plan", dedupe=True)
             plan = Plan(
                 rows,
-                Builder(),
+                Builder(),  # type: ignore[arg-type]
                 journal,
                 known=journal.planned(),
                 counters=RunCounters(),
                 retry_failed=retry_failed,
-            )  # type: ignore[arg-type]
+            )
             sent = []
             async for items in plan.batches():
                 for item in items:

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ SAMPLES = [
 
 
 @pytest.fixture
-def server() -> "Simulator":  # type: ignore[misc]
+def server() -> Iterator[Simulator]:
     with start_in_thread(SimulatorSettings()) as running:
         yield running
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ MONEY = ("cost", "saved_by_journal", "duplicate_rows_cost", "saved_by_dedupe")
 
 
 @pytest.fixture
-def server() -> "Simulator":  # type: ignore[misc]
+def server() -> Iterator[Simulator]:
     with start_in_thread(SimulatorSettings()) as running:
         yield running
 

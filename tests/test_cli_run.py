@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture
-def server() -> "Simulator":  # type: ignore[misc]
+def server() -> Iterator[Simulator]:
     with start_in_thread(SimulatorSettings(keep_requests=50)) as running:
         yield running
 

@@ -3,6 +3,8 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,8 +20,8 @@ def request(body: bytes = BODY, model: str = "m") -> ChatRequest:
     return ChatRequest(0, b"k" * 16, body, model, 0, None)
 
 
-def endpoint(url: str, **fields: object) -> Endpoint:
-    return Endpoint(preset="openai", base_url=url, model="m", api_key="sk-test", **fields)  # type: ignore[arg-type]
+def endpoint(url: str, **fields: Any) -> Endpoint:
+    return Endpoint(preset="openai", base_url=url, model="m", api_key="sk-test", **fields)
 
 
 async def read_request(reader: asyncio.StreamReader) -> tuple[str, dict[str, str], bytes]:
@@ -67,7 +69,7 @@ def saying(data: bytes, seen: list[tuple[str, dict[str, str], bytes]] | None = N
     return handle
 
 
-def send(handle: Handler, *, timeout_s: float = 5.0, **fields: object) -> Response | Failure:
+def send(handle: Handler, *, timeout_s: float = 5.0, **fields: Any) -> Response | Failure:
     async def whole() -> Response | Failure:
         async with server(handle) as url, Client(endpoint(url, **fields), timeout_s=timeout_s) as client:
             return await client.send(request())
@@ -146,8 +148,8 @@ def test_a_redirect_is_handed_back_and_not_followed() -> None:
     assert not reached
 
 
-def test_a_netrc_file_is_never_read(clean_environment: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    (clean_environment / ".netrc").write_text("machine 127.0.0.1 login a password b\n")  # type: ignore[operator]
+def test_a_netrc_file_is_never_read(clean_environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (clean_environment / ".netrc").write_text("machine 127.0.0.1 login a password b\n")
     seen: list[tuple[str, dict[str, str], bytes]] = []
 
     async def whole() -> None:

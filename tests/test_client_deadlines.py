@@ -29,7 +29,8 @@ def test_each_attempt_has_its_own_time_from_its_own_start() -> None:
             await asyncio.sleep(start)
             return await attempt(deadlines, seconds)
 
-        return await asyncio.gather(later(0, 9.9), later(3, 50), later(4, 50), later(5, 1), later(20, 50))
+        attempts = [later(0, 9.9), later(3, 50), later(4, 50), later(5, 1), later(20, 50)]
+        return await asyncio.gather(*attempts)
 
     assert run_virtual(whole()) == ["answered", "late at 13", "late at 14", "answered", "late at 30"]
 

@@ -72,7 +72,7 @@ def test_an_extra_body_goes_into_the_body_unchanged(bench: Bench) -> None:
 
 def test_rows_with_tasks_are_mixed_in_one_file(bench: Bench) -> None:
     bench.file("mine.toml", '[[messages]]\nrole = "user"\ncontent = "Shout: {{ text }}"\n')
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"task": "summarize", "text": "One thing. Another thing. A third.", "bullets": 2},
         {"task": "classify", "text": "I love it"},
         {"task": "codegen", "text": "a function that adds", "language": "Go"},
@@ -117,7 +117,7 @@ def test_lines_of_the_batch_api_are_sent_as_their_bodies(bench: Bench) -> None:
 
 
 def test_a_row_that_is_wrong_fails_alone_before_it_is_sent(bench: Bench) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"messages": [{"role": "usr", "content": "x"}]},
         {"task": "sumarize", "text": "x"},
         {"text": "fine"},

@@ -7,6 +7,7 @@ import pytest
 from batchllm.answer import Reader
 from batchllm.batch.lines import error_response
 from batchllm.exact import loads
+from batchllm.simulator import ScriptedResponse
 from batchllm.template import AnswerSpec
 from tests.bench import Bench
 from tests.fakes import chat_body
@@ -75,9 +76,7 @@ def test_what_a_batch_says_of_a_line_may_hold_any_number() -> None:
     assert loads(error_response({"code": TRACKING}).body) == {"error": {"code": TRACKING}}
 
 
-def _calls(call: object) -> object:
-    from batchllm.simulator import ScriptedResponse
-
+def _calls(call: object) -> ScriptedResponse:
     body = json.loads(chat_body(None))
     body["choices"][0]["message"]["tool_calls"] = [call]
     return ScriptedResponse(body=json.dumps(body).encode(), headers={"content-type": "application/json"})

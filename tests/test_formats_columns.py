@@ -1,6 +1,7 @@
 """The columns of the output are decided, and collisions refused, before the first request."""
 
 import re
+from typing import Any
 
 import pytest
 
@@ -74,6 +75,6 @@ def test_a_field_of_the_answer_keeps_its_name() -> None:
         ({"columns": ["id"]}, "'id' is a column of the input, and those are always kept"),
     ],
 )
-def test_an_unknown_name_is_refused(options: dict[str, list[str]], message: str) -> None:
+def test_an_unknown_name_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
         plan_columns(["id"], ["summary"], **options)

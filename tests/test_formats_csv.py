@@ -23,7 +23,7 @@ def opened(folder: Path, content: str | bytes, **options: str) -> CsvSource:
 
 
 def values(source: Source) -> list[list[str]]:
-    return [list(row.origin) for row in source.rows()]  # type: ignore[arg-type]
+    return [list(row.origin) for row in source.rows()]
 
 
 def test_rows_know_their_position_and_their_line(tmp_path: Path) -> None:

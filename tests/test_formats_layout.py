@@ -7,6 +7,7 @@ import pytest
 
 from batchllm.errors import InputError, UsageError
 from batchllm.formats import Source, open_source
+from batchllm.formats.csv import CsvSource
 from batchllm.formats.layout import TextLayout
 
 
@@ -16,9 +17,15 @@ def opened(folder: Path, content: bytes, file_name: str = "in.csv", **options: s
     return open_source(path, **options)
 
 
+def opened_csv(folder: Path, content: bytes, **options: str) -> CsvSource:
+    source = opened(folder, content, **options)
+    assert isinstance(source, CsvSource)
+    return source
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_the_delimiter_is_found_in_the_header(tmp_path: Path, delimiter: str) -> None:
-    source = opened(tmp_path, f'id{delimiter}"a,;|b"{delimiter}text\n'.encode())
+    source = opened_csv(tmp_path, f'id{delimiter}"a,;|b"{delimiter}text\n'.encode())
     assert source.delimiter == delimiter
     assert source.columns == ("id", "a,;|b", "text")
 
@@ -43,10 +50,10 @@ def test_tsv_means_tab(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 def test_the_newline_style_and_the_last_newline_are_remembered(tmp_path: Path, newline: str) -> None:
-    source = opened(tmp_path, f'"a\n\rb",c{newline}1,2{newline}3,4'.encode())
+    source = opened_csv(tmp_path, f'"a\n\rb",c{newline}1,2{newline}3,4'.encode())
     assert source.layout == TextLayout(newline=newline, final_newline=False)
     assert [row.origin for row in source.rows()] == [["1", "2"], ["3", "4"]]
-    assert opened(tmp_path, f"a,b{newline}1,2{newline}".encode()).layout.final_newline
+    assert opened_csv(tmp_path, f"a,b{newline}1,2{newline}".encode()).layout.final_newline
 
 
 @pytest.mark.parametrize(
@@ -61,7 +68,7 @@ def test_the_newline_style_and_the_last_newline_are_remembered(tmp_path: Path, n
 @pytest.mark.parametrize("given", [False, True])
 def test_a_byte_order_mark_says_the_encoding(tmp_path: Path, bom: bytes, encoding: str, given: bool) -> None:
     options = {"encoding": encoding.removesuffix("-le").removesuffix("-be")} if given else {}
-    source = opened(tmp_path, bom + "é,b\n猫,😀\n".encode(encoding), **options)
+    source = opened_csv(tmp_path, bom + "é,b\n猫,😀\n".encode(encoding), **options)
     assert (source.layout.bom, source.layout.encoding) == (bom, encoding)
     assert [row.values for row in source.rows()] == [{"é": "猫", "b": "😀"}]
     assert source.layout.final_newline

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchllm.formats import Source, input_file, open_source
+from batchllm.formats.text import TextSource
 
 CELLS = st.text(st.sampled_from('ab,"\n é😀\r'), max_size=12)
 CHUNK_BYTES = 24
@@ -92,5 +93,6 @@ def test_an_error_behind_a_mark_names_its_line(tmp_path: Path) -> None:
 def test_a_file_in_an_encoding_without_marks_is_read_from_its_start(tmp_path: Path) -> None:
     text = csv_file([(str(number), "é" * 20) for number in range(50)], "\n", b"", final=True).decode()
     source = checked(tmp_path / "in.csv", codecs.BOM_UTF16_LE + text.encode("utf-16-le"))
+    assert isinstance(source, TextSource)
     assert not source._starts
     assert list(source.rows(40)) == list(source.rows())[40:]

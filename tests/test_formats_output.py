@@ -22,7 +22,7 @@ from batchllm.formats import (
 )
 from batchllm.records import Answer
 
-COLUMNS = {"columns": ["label", "attempts"]}
+COLUMNS = ["label", "attempts"]
 
 
 def opened(folder: Path, content: bytes, name: str = "in.csv", **options: str) -> Source:
@@ -37,7 +37,7 @@ def outcomes(source: Source, label: str = "good") -> Iterator[Outcome]:
 
 
 def plan(source: Source) -> Columns:
-    return plan_columns(source.scan().columns, ["label"], **COLUMNS)
+    return plan_columns(source.scan().columns, ["label"], columns=COLUMNS)
 
 
 def sent(source: Source, out: Path | None, label: str = "good", **options: Any) -> OutputStatistics:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ def test_leftovers_of_this_output_go_and_others_stay(tmp_path: Path) -> None:
     remove_leftovers(tmp_path / "no folder" / "out.csv")
 
 
-def failing(code: int, call: int = 1):
+def failing(code: int, call: int = 1) -> Callable[..., int]:
     count = 0
 
     def fail(*arguments: object) -> int:

@@ -264,7 +264,7 @@ def test_the_default_model_of_a_preset_brings_its_parameters_below_all_others() 
 def test_the_fingerprint_holds_what_changes_requests_and_nothing_else() -> None:
     first = made().fingerprint()
     assert json.loads(json.dumps(first)) == first
-    same = [
+    same: list[dict[str, Any]] = [
         {"bullets": 3}, {"temperature": 0.3}, {"output": "x.jsonl"}, {"rpm": 5}, {"add": "cost"}, {"limit": 3},
         {"journal": "j"}, {"via": "batch"}, {"base_url": "https://api.openai.com/v1/"}, {"max_cost": 3},
     ]  # fmt: skip

@@ -59,7 +59,8 @@ def stored_bodies(path: Path) -> dict[int, bytes]:
 
 
 def test_a_full_disk_is_exit_73_and_what_was_kept_is_kept(small_disk: Path) -> None:
-    path, landed = small_disk / "out.journal", {}
+    path = small_disk / "out.journal"
+    landed: dict[int, bytes] = {}
 
     async def whole() -> None:
         journal = Journal.open(path)
@@ -110,8 +111,7 @@ def test_answers_that_still_fit_are_saved_one_by_one(tmp_path: Path) -> None:
         ends.extend(await asyncio.gather(*saves, return_exceptions=True))
         with pytest.raises(CannotWrite):
             await journal.intend([(1, None)])
-        late = save(journal, ids[3], response(b"a small answer that lands later"))
-        ends.append(await late)
+        await save(journal, ids[3], response(b"a small answer that lands later"))
         journal.close(73)
 
     asyncio.run(whole())

@@ -1,6 +1,7 @@
 """The limiter over real sockets: a whole job against a limited and faulty endpoint holds the grant."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ def test_the_grant_is_held_and_next_to_nothing_is_refused(
         seed=3,
         headers=not known,
     )
-    told = {"rpm": requests_per_minute, "tpm": tokens_per_minute} if known else {}
+    told: dict[str, Any] = {"rpm": requests_per_minute, "tpm": tokens_per_minute} if known else {}
     with start_in_thread(settings) as server:
         result = run(
             write_rows(tmp_path / "in.csv", rows), "classify", base_url=server.base_url, model="m", **told

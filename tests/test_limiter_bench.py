@@ -1,6 +1,7 @@
 """The bench, shortened: the bars of its table in virtual time. ``benchmarks/limiter.py`` runs all of it."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -8,14 +9,15 @@ from batchllm.limiter import Limiter
 from batchllm.records import Pace
 from tests.limiter_bench import scenarios as s
 from tests.limiter_bench.grants import FixedWindow, LeakyBucket
+from tests.limiter_bench.peers import PEERS
 from tests.limiter_bench.servers import BROKEN, Api, Faulty
-from tests.limiter_bench.world import Row
+from tests.limiter_bench.world import Reply, Row, World
 
 pytestmark = pytest.mark.proof
 
 CASES: dict[str, Callable[[], s.Result]] = {
     **{
-        f"S1 {kind} {rpm:g}": lambda k=kind, r=rpm: s.known_requests(k, r, 600.0 if r < 6000 else 120.0)
+        f"S1 {kind} {rpm:g}": partial(s.known_requests, kind, rpm, 600.0 if rpm < 6000 else 120.0)
         for kind in (s.SLIDING, s.BUCKET, s.FIXED, s.FIXED10)
         for rpm in (60.0, 600.0, 6000.0)
     },
@@ -76,12 +78,19 @@ def test_with_a_max_wait_of_a_day_it_goes_on_at_the_leak() -> None:
 
 
 @pytest.mark.parametrize("tells", ["none", "constant", "seconds"])
-def test_a_storm_of_refusals_is_one_epoch_an_event_and_nobody_comes_early(tells: str) -> None:
+def test_a_storm_of_refusals_is_one_epoch_an_event_and_nobody_comes_early(
+    tells: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """S12."""
     api = Api(FixedWindow(600, opens_with_first=True, counts_refused=True), tells=tells)
     arrivals: list[float] = []
     inside = api.submit
-    api.submit = lambda world, row, reply: (arrivals.append(world.now), inside(world, row, reply))  # type: ignore
+
+    def noted(world: World, row: Row, reply: Callable[[Reply], None]) -> None:
+        arrivals.append(world.now)
+        inside(world, row, reply)
+
+    monkeypatch.setattr(api, "submit", noted)
     limiter: Limiter[Row] = s.limiter(Pace(requests_per_minute=1200, concurrency=200))
     client = s.drive(limiter, api, s.equal_rows(), 400.0)
     assert client.record.refusal_times
@@ -121,6 +130,6 @@ def test_a_brownout_of_thirty_per_cent_opens_no_breaker_and_costs_only_what_chan
 
 def test_every_peer_wastes_more_or_is_refused_more() -> None:
     ours = s.known_requests(s.SLIDING, 600.0, 600.0)
-    for name in s.PEERS:
+    for name in PEERS:
         theirs = s.peer(name, s.SLIDING, 600.0, 180.0)
         assert theirs.refused > 1.0 or theirs.use < ours.use - 2.0, (name, theirs)

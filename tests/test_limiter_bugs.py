@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.limiter_bench.servers import BROKEN, CONNECT, Api, Faulty
 from tests.limiter_bench.world import Client, Network, Reply, Row, World
 
 
-def few(rows: int):
+def few(rows: int) -> Iterator[Row]:
     return iter([Row() for _ in range(rows)])
 
 
@@ -162,8 +163,9 @@ def test_12_no_large_row_starves_behind_small_ones() -> None:
 
 def test_13_a_jump_of_the_wall_clock_changes_nothing() -> None:
     def sent_times(jump: float) -> list[float]:
-        real, times = time.time, []
-        time.time = lambda: real() + jump  # type: ignore[assignment]
+        real = time.time
+        times: list[float] = []
+        time.time = lambda: real() + jump
         try:
             limiter, now = s.limiter(Pace(requests_per_minute=600, concurrency=9)), 0.0
             for row in few(50):
@@ -176,7 +178,7 @@ def test_13_a_jump_of_the_wall_clock_changes_nothing() -> None:
                     limiter.released(now, row)
                 now = now if poll.wake_at is None else poll.wake_at
         finally:
-            time.time = real  # type: ignore[assignment]
+            time.time = real
         return times
 
     assert sent_times(3600.0) == sent_times(-3600.0) == sent_times(0.0)
@@ -274,7 +276,7 @@ def test_22_a_starved_input_changes_neither_pace_nor_concurrency() -> None:
     limiter = s.limiter(Pace(concurrency=None))
     world = World(1)
 
-    def trickle():
+    def trickle() -> Iterator[Row]:
         yield from few(3)
 
     client = Client(world, limiter, Api(), trickle())

@@ -1,6 +1,7 @@
 """The dispatcher's contract: who goes when, what a refusal does, what stops a job."""
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -30,7 +31,7 @@ class Item:
     __hash__ = None  # type: ignore[assignment]
 
 
-def make(rows: int = 0, *, charge: str = "max_tokens", **pace: object) -> Limiter[Item]:
+def make(rows: int = 0, *, charge: str = "max_tokens", **pace: Any) -> Limiter[Item]:
     limiter: Limiter[Item] = Limiter(Pace(**pace), charge=charge, now=0.0, rng=random.Random(1))
     for _ in range(rows):
         limiter.offer(Item(), COST, lane="m")
@@ -183,6 +184,7 @@ def test_a_probe_that_is_not_refused_soon_counts_as_accepted() -> None:
     item = limiter.poll(0.0).grants[0]
     limiter.refused(0.1, item, REFUSED, {})
     probe_at = limiter.poll(0.1).wake_at
+    assert probe_at is not None
     assert len(limiter.poll(probe_at).grants) == 1
     quiet_at = limiter.poll(probe_at).wake_at
     assert quiet_at is not None and quiet_at < probe_at + 2.0
@@ -355,7 +357,7 @@ def test_the_wall_clock_is_never_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("pace", [{"requests_per_minute": 1.0}, {"tokens_per_minute": 300.0}])
-def test_while_a_row_waits_for_a_pace_somebody_looks_twice_a_second(pace: dict[str, float]) -> None:
+def test_while_a_row_waits_for_a_pace_somebody_looks_twice_a_second(pace: dict[str, Any]) -> None:
     limiter = make(3, **pace)
     warm(limiter)
     now, sent = 0.0, 0
@@ -481,9 +483,11 @@ def test_no_minute_holds_more_than_the_grant(arrivals: list[tuple[float, int]]) 
             for granted in poll.grants:
                 sent.append((now, costs[id(granted)][1]))
                 answer(limiter, now, granted)
-            if not poll.grants and (poll.wake_at is None or poll.wake_at > target):
+            if poll.grants:
+                continue
+            if poll.wake_at is None or poll.wake_at > target:
                 break
-            now = now if poll.grants else poll.wake_at
+            now = poll.wake_at
         now = max(now, target)
     for start, _ in sent:
         window = [tokens for at, tokens in sent if start <= at < start + 60.0]
@@ -572,7 +576,8 @@ def test_what_an_earlier_stretch_gives_back_is_not_taken_off_the_present_one() -
 def test_a_burst_of_refusals_whose_probe_is_let_in_does_not_overrule_what_the_user_told() -> None:
     limiter = make(400, requests_per_minute=600.0, concurrency=50)
     warm(limiter)
-    flying, now = [], 0.0
+    flying: list[Item] = []
+    now = 0.0
     while len(flying) < 24:
         flying += limiter.poll(now).grants
         for item in flying[:20]:

@@ -113,7 +113,7 @@ def assert_done_soon_after_the_turn(
 @pytest.mark.parametrize("tells", TELLS)
 @scene(alone(lambda tells: SpentWindow(60, 6.0, 5.0, tells), 20, limit_s=20))
 def test_a_short_window_that_was_spent_before_the_job_is_gone_on_with_when_it_turns(
-    seen: Any, tells: str
+    seen: Seen, tells: str
 ) -> None:
     assert_done_soon_after_the_turn(*seen, tells, rows=20, block_s=5)
 
@@ -123,7 +123,7 @@ def test_a_short_window_that_was_spent_before_the_job_is_gone_on_with_when_it_tu
 @pytest.mark.parametrize("tells", TELLS)
 @scene(alone(lambda tells, left_s: SpentWindow(600, 60.0, left_s, tells), 200, limit_s=75))
 def test_a_minute_that_was_spent_before_the_job_is_gone_on_with_when_it_turns(
-    seen: Any, tells: str, left_s: float
+    seen: Seen, tells: str, left_s: float
 ) -> None:
     assert_done_soon_after_the_turn(*seen, tells, rows=200, block_s=left_s)
 

@@ -3,6 +3,7 @@
 The test that names it must fail, or it proves nothing.
 """
 
+import re
 import time
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from batchllm import counters as counters
+from batchllm.counters import SendRate
 from batchllm.limiter import (
     breaker,
     charge,
@@ -27,7 +28,7 @@ from batchllm.limiter import (
     stock,
 )
 from batchllm.limiter.queue import Queue
-from batchllm.retry import Disposition, RetryPolicy, Verdict, policy, reading
+from batchllm.retry import Disposition, RetryPolicy, Verdict, policy, reading, seconds
 from tests import test_limiter_bugs as bugs
 from tests import test_limiter_dispatcher as dispatched
 from tests import test_limiter_found as finding
@@ -178,7 +179,7 @@ def refusals_are_attempts(patch: Patch) -> None:
 
 
 def quota_is_a_rate(patch: Patch) -> None:
-    patch.setattr(reading, "_QUOTA", reading.re.compile(r"(?!)"))
+    patch.setattr(reading, "_QUOTA", re.compile(r"(?!)"))
 
 
 def whole_seconds_only(patch: Patch) -> None:
@@ -298,24 +299,23 @@ def every_refusal_is_a_limit(patch: Patch) -> None:
 def no_reset_no_limit(patch: Patch) -> None:
     """Headers that name no reset are not read."""
     real = headers.read
-    patch.setattr(
-        dispatcher.limit_headers, "read", lambda told: [x for x in real(told) if x.reset_s is not None]
-    )
+    patch.setattr(headers, "read", lambda told: [x for x in real(told) if x.reset_s is not None])
 
 
 def no_milliseconds(patch: Patch) -> None:
     """L6: a reset in milliseconds since 1970 is not read."""
-    real = headers.seconds
-    patch.setattr(headers, "seconds", lambda text, date=None: None if len(text) == 13 else real(text, date))
+    patch.setattr(
+        headers, "seconds", lambda text, date=None: None if len(text) == 13 else seconds(text, date)
+    )
 
 
 def pace_of_the_last_instant(patch: Patch) -> None:
     """L8: the summary's pace is that of the last two requests."""
 
-    def leaves(self: Any, now: float) -> None:
+    def count(self: Any, now: float) -> None:
         self.first_s, self.last_s, self.requests = self.last_s, now, min(2, self.requests + 1)
 
-    patch.setattr(counters.Held, "leaves", leaves)
+    patch.setattr(SendRate, "count", count)
 
 
 def stretched_over_a_minute(patch: Patch) -> None:
@@ -518,7 +518,7 @@ SEEDED: list[tuple[Callable[[Patch], None], Callable[[], None]]] = [
 
 
 def _name(test: Any) -> str:
-    return getattr(test, "func", test).__name__
+    return str(getattr(test, "func", test).__name__)
 
 
 @pytest.mark.parametrize(("seed", "test"), SEEDED, ids=[f"{_name(t)[:30]}-{m.__name__}" for m, t in SEEDED])

@@ -100,7 +100,7 @@ def test_llmock_with_refusals_and_errors_at_random_takes_what_the_retries_need(
 
 
 RPM, ROWS = 600, 1_200
-STRATEGIES = {
+STRATEGIES: dict[str, dict[str, float]] = {
     "fixed_window": {"limit": RPM, "window_seconds": 60},
     "sliding_window": {"limit": RPM, "window_seconds": 60},
     "token_bucket": {"capacity": RPM, "refill_rate": RPM / 60},

@@ -139,7 +139,7 @@ def test_no_module_branches_on_the_name_of_a_vendor() -> None:
     vendors = set(presets.names()) - {presets.SIMULATOR, presets.CUSTOM}
     package = Path(presets.__file__).parent
     compared = [
-        f"{path.name}, line {node.lineno}: {constant.value}"
+        f"{path.name}, line {constant.lineno}: {constant.value}"
         for path in package.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Compare | ast.match_case)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from batchllm.errors import Interrupted, Unavailable
+from batchllm.errors import Interrupted, JobError, Unavailable
 from batchllm.journal import State
 from batchllm.simulator import ScriptedResponse
 from tests.batch_jobs import BatchJob, simulated
@@ -201,8 +201,8 @@ def test_a_batch_of_which_every_line_is_refused_is_the_endpoints(
     with simulated() as server:
         batch = BatchJob(tmp_path, server.base_url)
         batch.begin()
-        with pytest.raises(Exception, match="no access") as stopped:
+        with pytest.raises(JobError, match="no access") as stopped:
             batch.until_done()
-        assert stopped.value.exit_status == 2  # type: ignore[attr-defined]
+        assert stopped.value.exit_status == 2
         assert batch.counts().answered == 0
         assert batch.until_done().summary.answered == 30

@@ -154,7 +154,7 @@ def test_a_row_without_the_column_is_a_row_error() -> None:
 def test_the_text_column_is_known_to_who_asks() -> None:
     row = make_row(id="1", review="a text", title="t")
     builder = builder_of(make_job("{{ text }} by {{ id }}"), row)
-    assert (builder.column, builder.used_columns) == ("review", {"review", "id"})
+    assert (builder.column, builder.used_columns) == ("review", frozenset({"review", "id"}))
     assert builder_of(make_job(column="title"), row).column == "title"
     assert builder_of(make_job("{{ id }}"), row).column is None
 

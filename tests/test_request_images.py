@@ -1,7 +1,6 @@
 import base64
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -122,10 +121,14 @@ def test_nothing_outside_the_media_root_is_read(
 ) -> None:
     (root.parent / "media2").mkdir()
     (root.parent / "media2" / "a.png").write_bytes(PNG)
-    read: list[Any] = []
-    monkeypatch.setattr(
-        images, "_read", lambda descriptor, text: read.append(text) or os.close(descriptor) or PNG
-    )
+    read: list[str] = []
+
+    def note(descriptor: int, text: str) -> bytes:
+        read.append(text)
+        os.close(descriptor)
+        return PNG
+
+    monkeypatch.setattr(images, "_read", note)
     row = make_row(text="x", photo=cell or "./")
     outcome = built(make_job(images=("photo",), media_root=root), row)
     assert isinstance(outcome, Unsendable)

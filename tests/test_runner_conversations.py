@@ -20,6 +20,7 @@ from batchllm.online.loop import OnlineLoop
 from batchllm.plan import conversations
 from batchllm.plan.conversations import ConversationPlan, conversation_of
 from batchllm.plan.finished import BROKEN
+from batchllm.plan.plan import BATCH
 from batchllm.records import ChatRequest, Pace, Row
 from batchllm.request import RequestBuilder
 from batchllm.retry import RetryPolicy
@@ -297,7 +298,7 @@ def test_no_more_rows_are_read_than_may_wait(tmp_path: Path, monkeypatch: pytest
     hall = Hall(tmp_path, rows_of(*[("one long talk", f"turn {number}") for number in range(2000)]))
     with pytest.raises(Interrupted):
         hall.run(stop_at=3.5)
-    assert hall.read <= 30 + conversations.BATCH
+    assert hall.read <= 30 + BATCH
     assert len(hall.bodies) == 4
 
 

@@ -4,6 +4,7 @@ import random
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -32,7 +33,7 @@ from tests.bill_jobs import MODEL, cost_of, write_prices
 NO_PACE = Pace()
 
 
-def job_of(folder: Path, text: str, *, name: str = "in.csv", **changes: object) -> Job:
+def job_of(folder: Path, text: str, *, name: str = "in.csv", **changes: Any) -> Job:
     source = folder / name
     source.write_text(text, "utf-8")
     endpoint = Endpoint(preset="simulator", base_url="http://127.0.0.1/v1", model=MODEL)
@@ -44,15 +45,15 @@ def job_of(folder: Path, text: str, *, name: str = "in.csv", **changes: object) 
         endpoint=endpoint,
         prices=write_prices(folder),
     )
-    return replace(job, **changes)  # type: ignore[arg-type]
+    return replace(job, **changes)
 
 
 def sums_of(folder: Path, learned: UsageEstimator | None = None, charge: str = "max_tokens") -> RequestTotals:
     return RequestTotals(Pricing(job_of(folder, "text\none\n")), charge, learned or UsageEstimator())
 
 
-def ready(sums: RequestTotals, **changes: object) -> Forecast:
-    return sums.forecast(**{"rows": 1, "exact": True, "pace": NO_PACE, "seen": None, **changes})  # type: ignore[arg-type]
+def ready(sums: RequestTotals, **changes: Any) -> Forecast:
+    return sums.forecast(**{"rows": 1, "exact": True, "pace": NO_PACE, "seen": None, **changes})
 
 
 # -- sums ---------------------------------------------------------------------------------------------------------
@@ -80,7 +81,9 @@ def test_an_answer_without_a_bound_has_no_upper_bound(tmp_path: Path) -> None:
     sums.add(MODEL, 100, 40)
     sums.add(MODEL, 100, None)
     found = ready(sums)
-    assert found.completion_tokens_upper_bound is found.completion_tokens_expected is found.cost_high is None
+    assert found.completion_tokens_upper_bound is None
+    assert found.completion_tokens_expected is None
+    assert found.cost_high is None
     assert found.cost_low == cost_of(200, 0)
 
 
@@ -236,10 +239,10 @@ def test_turns_of_a_conversation_count_the_turns_before_them(tmp_path: Path) -> 
 
 def test_what_nobody_knows_is_null_in_what_is_left(tmp_path: Path) -> None:
     job = job_of(tmp_path, "text\none\n")
-    known = {"learned": UsageEstimator(), "mean_request": None, "seen": None}
-    figures = forecast_left(job, rows=None, left=None, **known).to_json()  # type: ignore[arg-type]
+    known: dict[str, Any] = {"learned": UsageEstimator(), "mean_request": None, "seen": None}
+    figures = forecast_left(job, rows=None, left=None, **known).to_json()
     assert {figures[name] for name in ("rows", "prompt_tokens", "cost_low", "cost_high", "seconds")} == {None}
-    figures = forecast_left(job, rows=5, left=5, **known).to_json()  # type: ignore[arg-type]
+    figures = forecast_left(job, rows=5, left=5, **known).to_json()
     assert figures["rows"] == 5
     assert figures["prompt_tokens"] is figures["cost_high"] is None
 

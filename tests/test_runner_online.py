@@ -70,9 +70,9 @@ class Trip:
             settled=lambda item, answer, state: self.settled(item, answer, state),
         )
         if stop_at is not None:
-            loop.call_at(stop_at, lambda: self.sender and self.sender.stop(Interrupted(15)))
+            loop.call_at(stop_at, self.sender.stop, Interrupted(15))
         if second_at is not None:
-            loop.call_at(second_at, lambda: self.sender and self.sender.abort())
+            loop.call_at(second_at, self.sender.abort)
         try:
             await self.sender.run(batches())
         finally:
@@ -192,7 +192,10 @@ def test_the_pace_of_a_run_is_that_from_its_first_request_to_its_last() -> None:
     held = SendRate()
     for at in [0.2 * i for i in range(31)] + [9.0]:
         held.count(100.0 + at)
-    assert held.per_minute() == (pytest.approx(31 * 60.0 / 9.0), None)
+    rate = held.per_minute()
+    assert rate is not None
+    assert rate[0] == pytest.approx(31 * 60.0 / 9.0)
+    assert rate[1] is None
 
 
 def test_a_signal_lets_what_is_in_flight_land_and_sends_nothing_new(tmp_path: Path) -> None:

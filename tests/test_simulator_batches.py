@@ -49,6 +49,7 @@ class Client:
         return await self.call("POST", "/batches", json={**request, **change})
 
     async def ended(self, identity: str) -> dict[str, Any]:
+        batch: dict[str, Any]
         while True:
             _, batch = await self.call("GET", f"/batches/{identity}")
             if batch["status"].lower() in ("completed", "failed", "expired", "cancelled"):

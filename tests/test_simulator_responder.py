@@ -224,7 +224,7 @@ def test_a_json_object_is_asked_for_and_comes() -> None:
     }
 
 
-WEATHER = {
+WEATHER: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "get_weather",
@@ -236,7 +236,7 @@ WEATHER = {
         },
     },
 }
-CLOCK = {
+CLOCK: dict[str, Any] = {
     "type": "function",
     "function": {"name": "tell_time", "parameters": {"type": "object", "properties": {}}},
 }

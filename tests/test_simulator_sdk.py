@@ -5,10 +5,11 @@ from collections.abc import Iterator
 
 import openai
 import pytest
+from openai.types.chat import ChatCompletionUserMessageParam
 
 from batchllm.simulator import BatchSettings, Simulator, SimulatorSettings, start_in_thread
 
-MESSAGES = [{"role": "user", "content": "Say hello"}]
+MESSAGES: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "Say hello"}]
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def client(running: Simulator) -> Iterator[openai.OpenAI]:
 
 
 def test_the_sdk_reads_answers_and_models(client: openai.OpenAI) -> None:
-    answer = client.chat.completions.create(model="simulator", messages=MESSAGES)  # type: ignore[arg-type]
+    answer = client.chat.completions.create(model="simulator", messages=MESSAGES)
     assert answer.choices[0].message.content == "Simulated answer (turn 1) to: Say hello"
     assert answer.usage is not None
     assert answer.usage.total_tokens > answer.usage.completion_tokens > 0
@@ -40,13 +41,13 @@ def test_the_sdk_reads_answers_and_models(client: openai.OpenAI) -> None:
 def test_the_sdk_raises_its_own_errors(client: openai.OpenAI, running: Simulator) -> None:
     create = client.chat.completions.create
     with pytest.raises(openai.NotFoundError, match="does not exist"):
-        create(model="other", messages=MESSAGES)  # type: ignore[call-overload]
+        create(model="other", messages=MESSAGES)
     with pytest.raises(openai.BadRequestError) as bad:
         create(model="simulator", messages=[])
     assert bad.value.code == "empty_array"
-    create(model="simulator", messages=MESSAGES, max_tokens=900)  # type: ignore[call-overload]
+    create(model="simulator", messages=MESSAGES, max_tokens=900)
     with pytest.raises(openai.RateLimitError) as refused:
-        create(model="simulator", messages=MESSAGES, max_tokens=900)  # type: ignore[call-overload]
+        create(model="simulator", messages=MESSAGES, max_tokens=900)
     assert refused.value.type == "tokens"
     assert refused.value.response.headers["x-ratelimit-limit-tokens"] == "1000"
     with openai.OpenAI(base_url=running.base_url, api_key="sk-wrong", max_retries=0) as stranger:

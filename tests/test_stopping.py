@@ -103,7 +103,12 @@ def test_an_intent_that_becomes_durable_after_the_stop_is_not_sent(
             return done
         loop = asyncio.get_running_loop()
         waiting: asyncio.Future[list[int]] = loop.create_future()
-        loop.call_later(2.0, lambda: waiting.cancelled() or waiting.set_result(done.result()))
+
+        def resolve() -> None:
+            if not waiting.cancelled():
+                waiting.set_result(done.result())
+
+        loop.call_later(2.0, resolve)
         assert trip.sender is not None
         trip.sender.stop(Interrupted(15))
         if abort:

@@ -26,6 +26,8 @@ VALUES: dict[str, Any] = {
 class Spelled(float):
     """A number that remembers how it was written."""
 
+    text: str
+
     def __new__(cls, text: str) -> "Spelled":
         number = super().__new__(cls, text)
         number.text = text
@@ -41,7 +43,8 @@ def row(values: dict[str, Any] | None = None) -> Row:
 
 def prompt(source: str, values: dict[str, Any] | None = None, **variables: Any) -> str:
     renderer = Renderer(from_prompt(source).with_variables(variables), COLUMNS, "text")
-    return renderer.messages(row(values))[1]["content"]
+    content: str = renderer.messages(row(values))[1]["content"]
+    return content
 
 
 def test_every_column_can_be_reached() -> None:

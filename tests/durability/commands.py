@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.durability.scenario import Scenario, write_input
 from tests.durability.workers import ROOT
@@ -48,10 +49,10 @@ class CommandJob(Scenario):
     concurrency: int = 64
 
     @classmethod
-    def of(cls, folder: Path, server: "LedgerServer", texts: Sequence[str], **details: float) -> "CommandJob":
+    def of(cls, folder: Path, server: "LedgerServer", texts: Sequence[str], **details: Any) -> "CommandJob":
         folder.mkdir()
         write_input(folder / "input.csv", texts)
-        return cls(folder, server.url, server.ledgers, **details)  # type: ignore[arg-type]
+        return cls(folder, server.url, server.ledgers, **details)
 
     @property
     def ledger(self) -> Path:

@@ -84,15 +84,18 @@ def acknowledged_before_durable() -> None:
     ) -> None:
         submit = self._writer.submit
 
-        def submitted(kind: OperationKind, payload: Any, done: Done, loop: asyncio.AbstractEventLoop) -> None:
+        def submitted(
+            kind: OperationKind, payload: Any, done: Done, loop: asyncio.AbstractEventLoop | None = None
+        ) -> None:
+            assert loop is not None
             submit(kind, payload, lambda result, error: None, loop)
             loop.call_soon(done, None, None)
 
-        self._writer.submit = submitted  # type: ignore[method-assign, assignment]
+        self._writer.submit = submitted  # type: ignore[method-assign]
         try:
             save(self, attempt_id, outcome, saved)
         finally:
-            del self._writer.submit  # type: ignore[method-assign]
+            del self._writer.submit
 
     Journal.save = early  # type: ignore[method-assign]
 

@@ -189,7 +189,8 @@ def warm_up() -> None:
 def carry_out(order: dict[str, Any]) -> dict[str, Any]:
     """One run; what it ended with."""
     folder = Path(order["folder"])
-    notes, ids = Notes(folder / "ledger.jsonl"), {}
+    notes = Notes(folder / "ledger.jsonl")
+    ids: dict[int, str] = {}
     note_what_is_acknowledged(notes, ids)
     policy.FIRST_BACKOFF_S = 0.002
     if order.get("control"):

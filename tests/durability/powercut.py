@@ -180,17 +180,15 @@ class Disk:
     @staticmethod
     def _content(file: _File, choice: random.Random | None, everything: bool) -> bytes:
         content = bytearray(file.durable)
-        share = choice.choice((0.1, 0.5, 0.9)) if choice else 1.0
-        for operation in file.pending if everything or choice else ():
-            if everything:
+        if everything:
+            for operation in file.pending:
                 _write(content, operation)
-            elif operation.kind == "truncate":
-                if choice.random() < share:
-                    _write(content, operation)
-            else:
-                for sector in _sectors(operation):
+        elif choice is not None:
+            share = choice.choice((0.1, 0.5, 0.9))
+            for operation in file.pending:
+                for part in [operation] if operation.kind == "truncate" else _sectors(operation):
                     if choice.random() < share:
-                        _write(content, sector)
+                        _write(content, part)
         return bytes(content)
 
 

@@ -22,7 +22,7 @@ class Run(dict[str, Any]):
 
     @property
     def was_killed(self) -> bool:
-        return self["ended"] < 0
+        return self.status < 0
 
     @property
     def status(self) -> int:

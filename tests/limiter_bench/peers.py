@@ -55,7 +55,7 @@ class Peer:
         raise NotImplementedError
 
     def poll(self, now: float) -> Poll[Any]:
-        grants = []
+        grants: list[Any] = []
         while self.line and self.flying < self.concurrency:
             at = self.at(now)
             if at > now:

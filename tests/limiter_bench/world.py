@@ -1,7 +1,7 @@
 """Virtual time: a heap of events, a network, and a client that drives a limiter as the runner does."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any, Protocol
@@ -99,7 +99,7 @@ class Record:
         self.stopped: str | None = None
 
     @staticmethod
-    def total(bins: dict[int, Any], start: float = 0.0, end: float = 1e18) -> float:
+    def total(bins: Mapping[int, float], start: float = 0.0, end: float = 1e18) -> float:
         return sum(value for second, value in bins.items() if start <= second < end)
 
     def refusal_share(self, start: float = 0.0, end: float = 1e18) -> float:

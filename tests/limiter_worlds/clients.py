@@ -24,7 +24,8 @@ class Client:
         limiter: Anything with the methods of ``batchllm.limiter.Limiter``.
         endpoint: Where requests go.
         rows: The job.
-        before, sent, changed: Told before anything changes, when rows have left, and after a change.
+        before, sent, arrived, changed: Told before anything changes, when rows have left, when one is at the
+            endpoint, and after a change.
     """
 
     def __init__(self, limiter: Any, endpoint: Endpoint, rows: Iterator[Row]) -> None:
@@ -33,6 +34,7 @@ class Client:
         self.before: Callable[[], None] = lambda: None
         self.changed: Callable[[], None] = lambda: None
         self.sent: Callable[[Client, list[Row]], None] = lambda client, rows: None
+        self.arrived: Callable[[Row], None] = lambda row: None
         self.unfinished = 0
         self.in_flight = 0
         self.sends = 0
@@ -146,9 +148,6 @@ class Client:
         self.arrived(row)
         self.endpoint.submit(row, lambda reply: self._on_the_way(row, reply))
         self.changed()
-
-    def arrived(self, row: Row) -> None:
-        """A row is at the endpoint: for the judge to replace."""
 
     def _on_the_way(self, row: Row, reply: Reply) -> None:
         self.clock.at(self.clock.now + noise.way_s(self.clock.rng), self._receive, row, reply)

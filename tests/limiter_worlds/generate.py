@@ -61,6 +61,10 @@ def _requests(
     return {"limits": (limit,), "rows": _rows(rng, rpm)}
 
 
+def _rows_without_a_limit(rng: Draw) -> Parts:
+    return {"limits": (), "rows": round(_log_uniform(rng, 3.0, 2000.0))}
+
+
 def _told(parts: Parts, factor: float = 1.0) -> Parts:
     limit = parts["limits"][0]
     return {"told_rpm": _rounded(limit.amount * 60.0 / limit.window_s * factor)}
@@ -167,7 +171,7 @@ def capped(slots: int, limited: bool = False) -> Callable[[Draw], Parts]:
     """A cap of requests in flight, refused with 429; with or without a limit of requests."""
 
     def build(rng: Draw) -> Parts:
-        parts = _requests(rng) if limited else {"limits": (), "rows": round(_log_uniform(rng, 3.0, 2000.0))}
+        parts = _requests(rng) if limited else _rows_without_a_limit(rng)
         cap = Limit("cap", float(slots))
         return parts | {"limits": (*parts["limits"], cap), "retry_after": rng.choice(("", "1"))}
 
@@ -175,7 +179,7 @@ def capped(slots: int, limited: bool = False) -> Callable[[Draw], Parts]:
 
 
 def _tokens_of(parts: Parts, rpm: float) -> float:
-    prompt = parts["prompt_tokens"] * exp(0.5 * parts["size_sigma"] ** 2)
+    prompt: float = parts["prompt_tokens"] * exp(0.5 * parts["size_sigma"] ** 2)
     mean = prompt + 200 if parts["charge"] == "estimate" else max(prompt, 200.0)
     return max(20.0 * (200.0 + prompt), _rounded(mean * rpm))
 

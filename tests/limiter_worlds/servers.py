@@ -4,6 +4,7 @@ Between two calls of ``take`` a limit only ever opens, so ``opens_at`` holds unt
 """
 
 from collections import deque
+from collections.abc import Callable
 from math import floor, inf
 from typing import Protocol
 
@@ -187,7 +188,13 @@ class Cap:
         return 0.0
 
 
-_KINDS = {"bucket": Bucket, "fixed": Fixed, "log": SlidingLog, "counter": SlidingCounter, "cap": Cap}
+_KINDS: dict[str, Callable[[Limit], Grant]] = {
+    "bucket": Bucket,
+    "fixed": Fixed,
+    "log": SlidingLog,
+    "counter": SlidingCounter,
+    "cap": Cap,
+}
 
 
 def grant_of(limit: Limit) -> Grant:
