@@ -217,7 +217,7 @@ class Found:
         self.sound = True
         self._believe(rate, measured_s, now, refusals)
 
-    def restore(self, now: float, measured_s: float) -> None:
+    def restore(self, now: float, measured_s: float = LEAST_S) -> None:
         """What made the estimate fall meant nothing; it counts as measured for ``measured_s``."""
         self._believe(max(self._best, self.rate), measured_s, now)
 
