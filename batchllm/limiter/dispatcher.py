@@ -323,6 +323,6 @@ class Limiter(Generic[T]):
         if now - self._rate_at < 0.5:
             return
         self._rate_at = now
-        rates = [lane.requests_per_s(now) for lane in self._lanes.values() if lane.answered]
+        rates = [lane.limits.requests_per_s(now) for lane in self._lanes.values() if lane.answered]
         known = [rate for rate in rates if rate is not None]
         self._concurrency.behind(sum(known) if known and len(known) == len(rates) else None)

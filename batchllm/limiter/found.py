@@ -35,16 +35,28 @@ class Sent:
         let_in: What has left since the last resumption and was not refused.
         resumed_at: When the last pause that taught something ended, or when the first request left.
         block_let_in, block_at: The same since the last pause that lasted.
+        paused_s: Seconds since the last resumption of short pauses that were asked for.
         resumed: There was such a pause. Before it, what a bucket had stored is let in too.
     """
 
-    __slots__ = ("_bins", "_refused", "block_at", "block_let_in", "let_in", "resumed", "resumed_at", "total")
+    __slots__ = (
+        "_bins",
+        "_refused",
+        "block_at",
+        "block_let_in",
+        "let_in",
+        "paused_s",
+        "resumed",
+        "resumed_at",
+        "total",
+    )
 
     def __init__(self) -> None:
         self.total = 0.0
         self.let_in = 0.0
         self.resumed_at: float | None = None
         self.resumed = False
+        self.paused_s = 0.0
         self.block_let_in = 0.0
         self.block_at = 0.0
         self._bins: dict[int, float] = {}
@@ -98,6 +110,7 @@ class Sent:
         """What leaves from now on is counted anew, after a pause that lasted (``block``) or not."""
         self.resumed_at = now
         self.resumed = True
+        self.paused_s = 0.0
         self.let_in = 0.0
         if block:
             self.block_at = now
@@ -118,14 +131,27 @@ class Found:
         measured_s: How long it took to measure.
         span_s: How long it is believed, and how long each doubling takes after that.
         since: From when on it is believed.
+        guessed: It was not measured.
         sound: It was measured from one pause to another; the first one holds what a bucket had stored too.
         proven: The pace that has been held for a whole span; 0: none.
     """
 
-    __slots__ = ("_best", "_doubts", "measured_s", "proven", "rate", "since", "sound", "span_s", "usual")
+    __slots__ = (
+        "_best",
+        "_doubts",
+        "guessed",
+        "measured_s",
+        "proven",
+        "rate",
+        "since",
+        "sound",
+        "span_s",
+        "usual",
+    )
 
     def __init__(self, rate: float, measured_s: float, now: float, usual: float = 1.0) -> None:
         self.proven = 0.0
+        self.guessed = False
         self.sound = False
         self._doubts = 0
         self._best = rate
@@ -135,7 +161,9 @@ class Found:
     @classmethod
     def soft_start(cls, now: float, usual: float) -> "Found":
         """Where a pause is over and nothing is known: a few requests a second, doubled every second."""
-        return cls(_SOFT_START_PER_S * usual, _SOFT_START_S, now, usual)
+        found = cls(_SOFT_START_PER_S * usual, _SOFT_START_S, now, usual)
+        found.guessed = True
+        return found
 
     def _believe(self, rate: float, measured_s: float, now: float, refusals: int = 1) -> None:
         self.rate = max(rate, 1e-6)
@@ -185,12 +213,13 @@ class Found:
                 self.proven = 0.0
         else:
             self._doubts = 0
+        self.guessed = False
         self.sound = True
         self._believe(rate, measured_s, now, refusals)
 
-    def restore(self, now: float) -> None:
-        """What made the estimate fall meant nothing."""
-        self._believe(max(self._best, self.rate), LEAST_S, now)
+    def restore(self, now: float, measured_s: float = LEAST_S) -> None:
+        """What made the estimate fall meant nothing; it counts as measured for ``measured_s``."""
+        self._believe(max(self._best, self.rate), measured_s, now)
 
 
 class Ramp:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any, Generic
 
 from batchllm.errors import Unavailable
+from batchllm.limiter.asked import AskedPauses
 from batchllm.limiter.charge import Charge
 from batchllm.limiter.gate import Gate
 from batchllm.limiter.headers import Level
 from batchllm.limiter.limits import LaneLimits
 from batchllm.limiter.patience import Patience
-from batchllm.limiter.queue import LOOK_AHEAD, Queue, QueuedItem
+from batchllm.limiter.queue import LOOK_AHEAD, Departure, Queue, QueuedItem
 from batchllm.limiter.refusals import Finding, Meaning, Refusals
 from batchllm.limiter.terms import REQUESTS, TOKENS, T
 from batchllm.records import Pace, Usage
@@ -59,11 +60,11 @@ class Lane(Generic[T]):
         self._patience = Patience(name, pace)
         self._reason = ""
         self._unit = REQUESTS
-        self._asked = False
+        self._asked = AskedPauses()
         self._means_nothing = False
         self._contradicted = False
         self._singles = 0
-        self._refused_sent_at = -math.inf
+        self._first_refused = Departure(-math.inf, 0)
         self._blocked_until = -math.inf  # nothing of the look-ahead fits before
 
     def set_limits(self, now: float, limits: Mapping[str, float | None]) -> None:
@@ -157,7 +158,7 @@ class Lane(Generic[T]):
         earliest = math.inf
         for queued in self.queue.ahead():
             amounts = tuple([self.charge.amount(d.name, queued.cost) for d in limits.dimensions])
-            words = self._never_fits(amounts)
+            words = limits.never_fits(amounts)
             if words:
                 self.queue.remove(queued)
                 too_large.append((queued.item, words))
@@ -188,15 +189,6 @@ class Lane(Generic[T]):
             self._blocked_until = -math.inf  # it may fit where the others do not
         self.queue.push(queued, again=again, not_before=not_before, behind=behind)
 
-    def _never_fits(self, amounts: tuple[float, ...]) -> str | None:
-        for dimension, amount in zip(self.limits.dimensions, amounts, strict=True):
-            if amount > dimension.limit:
-                return (
-                    f"the request takes {amount:,.0f} {dimension.name.replace('_', ' ')}, more than the "
-                    f"{dimension.limit:,.0f} a minute that the endpoint grants; shorten the row or lower max_tokens"
-                )
-        return None
-
     def _send(self, now: float, queued: QueuedItem[T]) -> None:
         queued.sent_at = now
         queued.answered = False
@@ -212,8 +204,7 @@ class Lane(Generic[T]):
         """Takes note of what headers show."""
         if levels:
             self.limits.observe(now, queued.sent_at, levels, queued.positions, let_in=let_in)
-            self._blocked_until = -math.inf
-        elif let_in and self.limits.forget_outlived(queued.sent_at):
+        if levels or (let_in and self.limits.forget_outlived(queued.sent_at)):
             self._blocked_until = -math.inf
 
     def accepted(self, now: float, queued: QueuedItem[T]) -> None:
@@ -221,11 +212,14 @@ class Lane(Generic[T]):
         self.answered = True
         self.refusals.let_in(queued)
         if self.gate.closed and (queued.probe or self._behind_refusal(queued)):
+            self._asked.over(contradicted=not queued.probe)
             self.resume(now)
 
     def _behind_refusal(self, queued: QueuedItem[T]) -> bool:
         """It left after the request whose refusal closed the gate, and was let in: nothing to wait for."""
-        return self._reason == "rate_limit" and not self._asked and queued.sent_at > self._refused_sent_at
+        if self._asked.asked and (self.limits.known or not self.refusals.let_in_behind(self._first_refused)):
+            return False
+        return self._reason == "rate_limit" and queued.sent_at > self._first_refused.sent_at
 
     def settle(self, now: float, queued: QueuedItem[T], usage: Usage) -> None:
         """Corrects what was taken by what was used, where the endpoint does."""
@@ -245,38 +239,42 @@ class Lane(Generic[T]):
     def refused(self, now: float, queued: QueuedItem[T], verdict: Verdict, levels: list[Level]) -> None:
         """The endpoint asked for a pause; the queued goes back, first in line."""
         limits, gate = self.limits, self.gate
-        for dimension, amount, position, entry in zip(
-            limits.dimensions, queued.amounts, queued.positions, queued.entries, strict=False
-        ):
-            dimension.refused(position, queued.sent_at, amount, entry)
+        limits.refused(queued.sent_at, queued.amounts, queued.positions, queued.entries)
         self.correct(queued, verdict)
         gate.observe_latency(now - queued.sent_at)
-        pause_s = verdict.retry_after_s
-        if pause_s is None:
+        if (pause_s := verdict.retry_after_s) is None:
             pause_s = limits.pause_of(levels, queued.amounts)
-        contradicted = limits.contradicts(now)
+        row_may_wait = (asked_s := pause_s or 0.0) <= self._patience.max_wait_s
+        searching = not limits.known and row_may_wait
+        if searching and self._asked.ignored:
+            pause_s = None
         meaning = Meaning.LIMIT
+        if verdict.reason == "overloaded" and self.refusals.busy(queued) and row_may_wait and not gate.closed:
+            self.push(queued, again=True, not_before=now + max(ROW_WAITS_S, asked_s))
+            return
         if verdict.reason == "rate_limit":
             meaning = self.refusals.refused(now, queued, believed=limits.believed(now), quiet_s=gate.quiet_s)
-        obeyed = pause_s is None or meaning is Meaning.CAP or self.refusals.noise
-        if meaning is not Meaning.LIMIT and not (queued.probe and gate.closed) and obeyed:
-            self._row_waits(now, queued, meaning, pause_s)
+        alone = not asked_s or searching or meaning is Meaning.CAP or self.refusals.noise
+        if alone and meaning is not Meaning.LIMIT and not (queued.probe and gate.closed):
+            self._row_waits(now, queued, meaning, asked_s)
             return
-        informed = limits.known
-        opened = gate.refused(now, queued.sent_at, pause_s, probe=queued.probe, informed=informed)
+        opened = gate.refused(now, queued.sent_at, pause_s, probe=queued.probe, informed=limits.known)
         if opened:
-            self._reason, self._asked = verdict.reason, pause_s is not None
+            self._reason, self._asked.asked = verdict.reason, pause_s is not None
             self._unit = limits.unit_of(verdict.message)
             self._means_nothing = meaning is not Meaning.LIMIT
-            self._contradicted = contradicted
-            self._refused_sent_at = queued.sent_at
-        self.push(queued, again=True, not_before=0.0, behind=gate.closed and verdict.reason != "rate_limit")
+            self._contradicted = limits.contradicts(now)
+            self._first_refused = queued.departure
+        elif queued.probe:
+            self._asked.probe_refused()
+        behind = gate.closed and verdict.reason != "rate_limit"
+        self.push(queued, again=True, not_before=now + (verdict.retry_after_s or 0.0), behind=behind)
         log.debug(
             "%s: refused (%s, %s) at %.3f, sent at %.3f, %s; closed until %.3f",
             self.name, verdict.reason, meaning, now, queued.sent_at, ("nothing new", "a new pause")[opened], gate.until
         )  # fmt: skip
 
-    def _row_waits(self, now: float, queued: QueuedItem[T], meaning: Meaning, pause_s: float | None) -> None:
+    def _row_waits(self, now: float, queued: QueuedItem[T], meaning: Meaning, asked_s: float) -> None:
         """The refusal is nobody's but its row's."""
         log.debug("%s: refused at %.3f: %s", self.name, now, meaning)
         if meaning is Meaning.CAP:
@@ -286,7 +284,7 @@ class Lane(Generic[T]):
             self.push(queued, again=True, not_before=now + ROW_WAITS_S / 10.0)
             return
         self._isolated(now)
-        self.push(queued, again=True, not_before=now + max(ROW_WAITS_S, pause_s or 0.0))
+        self.push(queued, again=True, not_before=now + max(ROW_WAITS_S, asked_s))
 
     def _isolated(self, now: float) -> None:
         """One was refused among many that were let in: a told limit is held a little too closely, or it is noise."""
@@ -298,7 +296,7 @@ class Lane(Generic[T]):
             now, sound=limits.sound, weak=limits.weak, lowered=lowered, quiet_s=self.gate.quiet_s
         ):
             case Finding.NOISE:
-                limits.noisy(now)
+                limits.noisy(now, quickly=self._asked.in_vain > 0)
             case Finding.LOWER:
                 limits.learn(now, self._unit, now, refusals=1, noisy=False)
 
@@ -324,6 +322,10 @@ class Lane(Generic[T]):
                 limits.restart(now)
                 return
             self._singles = self._singles + 1 if single else 0
+            if not limits.known:
+                self._asked.over(contradicted=self._contradicted)
+                if self._asked.may_be_rounded(now - closed_at, self.gate.probes_refused):
+                    limits.paused(now - closed_at)
             verdict = self.refusals.judge(
                 now,
                 contradicted=self._contradicted,
@@ -333,16 +335,12 @@ class Lane(Generic[T]):
                 quiet_s=self.gate.quiet_s,
             )
             if verdict is Finding.NOISE:
-                limits.noisy(now)
+                limits.noisy(now, quickly=self._asked.in_vain > 0)
             elif not single or self._singles >= OVERRULED_BY:
                 noisy = self.refusals.noise > 0.0
                 limits.learn(now, self._unit, closed_at, refusals=self.gate.refusals, noisy=noisy)
         limits.restart(now)
         log.debug("%s: resumed at %.3f after %d refusals", self.name, now, self.gate.refusals)
-
-    def requests_per_s(self, now: float) -> float | None:
-        """The requests a second that may go."""
-        return self.limits.requests_per_s(now)
 
     def learned(self) -> dict[str, float]:
         """What the next run should know."""

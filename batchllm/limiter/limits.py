@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from batchllm.limiter.dimension import Dimension
-from batchllm.limiter.found import LEAST_LET_IN, Found, Ramp
+from batchllm.limiter.found import LEAST_LET_IN, LEAST_S, Found, Ramp
 from batchllm.limiter.headers import Level
 from batchllm.limiter.pace import MARGIN
 from batchllm.limiter.stock import Stock, period_of
@@ -20,6 +20,10 @@ LEARNED_S = 60.0
 """An estimate goes to the next run only where it rests on this much."""
 WEAK_S = 10.0
 BLOCK_S = 1.5
+LEAST_BESIDE_PAUSES = 8
+"""Requests that an estimate rests on where its stretch holds pauses of about a second that were asked for."""
+GUESSED_PAUSES = 0.5
+"""The share of such pauses that is no part of a stretch in which the pace was only guessed."""
 NOISY_S = 5.0
 """The most that an estimate counts for where chance refuses too."""
 _ABOUT_TOKENS = re.compile(r"\btokens?\b|\bTP[MD]\b", re.I)
@@ -108,6 +112,19 @@ class LaneLimits:
             ]
         )
         return entries, tuple([d.sent.total for d in self.dimensions])
+
+    def refused(
+        self,
+        sent_at: float,
+        amounts: tuple[float, ...],
+        positions: tuple[float, ...],
+        entries: tuple[list[float] | None, ...],
+    ) -> None:
+        """A request was refused and took nothing; positions and entries are those that ``take`` returned."""
+        for dimension, amount, position, entry in zip(
+            self.dimensions, amounts, positions, entries, strict=False
+        ):
+            dimension.refused(position, sent_at, amount, entry)
 
     def spent(self, now: float, max_wait_s: float) -> Stock | None:
         """A day's limit that is spent and comes back later than may be waited for."""
@@ -216,27 +233,38 @@ class LaneLimits:
         dimension = self.of(unit)
         return dimension.told < math.inf and dimension.found is None
 
+    def never_fits(self, amounts: tuple[float, ...]) -> str | None:
+        """Why amounts fit into no minute of the endpoint; ``None``: they do."""
+        for dimension, amount in zip(self.dimensions, amounts, strict=True):
+            if amount > dimension.limit:
+                return (
+                    f"the request takes {amount:,.0f} {dimension.name.replace('_', ' ')}, more than the "
+                    f"{dimension.limit:,.0f} a minute that the endpoint grants; shorten the row or lower max_tokens"
+                )
+        return None
+
     def widen(self, now: float, unit: str) -> bool:
         """One refusal among many that were let in; ``True`` where a little less may prevent the next one."""
         dimension = self.of(unit)
         return dimension.told < math.inf and dimension.widen(now)
 
-    def noisy(self, now: float) -> None:
-        """The refusals mean nothing: what was taken back because of them is given back."""
+    def noisy(self, now: float, *, quickly: bool) -> None:
+        """The refusals mean nothing: what was taken back because of them is given back, ``quickly`` or less so."""
         self.resume(now)
         for dimension in self.dimensions:
             dimension.margin = MARGIN
             if dimension.told < math.inf:
                 dimension.found = None
             elif dimension.found is not None:
-                dimension.found.restore(now)
+                dimension.found.restore(now, 0.5 * LEAST_S if quickly else LEAST_S)
 
     def learn(self, now: float, unit: str, closed_at: float, *, refusals: int, noisy: bool) -> None:
         """A pause is over: what was let in since the last one, over that time, is the limit of the unit."""
         dimension = self.of(unit)
         sent = dimension.sent
         began = sent.resumed_at
-        if began is None or self.of(REQUESTS).sent.let_in < LEAST_LET_IN or now <= began:
+        least = LEAST_BESIDE_PAUSES if sent.paused_s else LEAST_LET_IN
+        if began is None or self.of(REQUESTS).sent.let_in < least or now <= began:
             if dimension.found is None and dimension.told == math.inf and not dimension.shown:
                 dimension.found = Found.soft_start(now, dimension.usual or 1.0)
             elif dimension.found is not None:
@@ -244,7 +272,9 @@ class LaneLimits:
             if began is not None and not sent.resumed and now - closed_at > 0.5 * (now - began):
                 self.resume(now, block=True)  # the stretch was a pause, and tells nothing
             return
-        measured_s = max(0.05, now - began)
+        guessed = dimension.found is not None and dimension.found.guessed
+        paused_s = GUESSED_PAUSES * sent.paused_s if guessed else 0.0
+        measured_s = max(0.05, now - began - paused_s)
         let_in = max(sent.let_in, 1e-3)
         rate = let_in / measured_s
         block = now - closed_at >= BLOCK_S
@@ -253,7 +283,9 @@ class LaneLimits:
                 rate = max(rate, sent.block_let_in / max(1.0, now - sent.block_at))
             if measured_s > MINUTE_S:
                 rate = max(rate, sent.last_minute(now) / MINUTE_S)
-        believed_s = min(measured_s, NOISY_S) if noisy else measured_s
+        believed_s = max(0.05, now - began - sent.paused_s)
+        if noisy:
+            believed_s = min(believed_s, NOISY_S)
         if dimension.found is None or not sent.resumed:
             dimension.found = Found(rate, believed_s, now, dimension.usual or 1.0)
         else:
@@ -266,6 +298,11 @@ class LaneLimits:
             dimension.found.rate,
         )
         self.resume(now)
+
+    def paused(self, paused_s: float) -> None:
+        """A pause was asked for that may have been longer than needed: a stretch that holds it proves less."""
+        for dimension in self.dimensions:
+            dimension.sent.paused_s += paused_s
 
     def resume(self, now: float, *, block: bool = False) -> None:
         """A new stretch begins, after a pause that lasted or not."""

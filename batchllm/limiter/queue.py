@@ -14,7 +14,7 @@ from typing import Generic
 from batchllm.limiter.terms import Cost, T
 
 LOOK_AHEAD = 64
-OUT, LET_IN, REFUSED = 0, 1, 2
+OUT, LET_IN, REFUSED, BUSY = 0, 1, 2, 3
 
 
 class Departure:
@@ -23,7 +23,7 @@ class Departure:
     Attributes:
         sent_at: When it left.
         beside: Requests that were in flight then.
-        outcome: ``OUT``, ``LET_IN`` or ``REFUSED``.
+        outcome: ``OUT``, ``LET_IN``, ``REFUSED``, or ``BUSY`` (refused for overload).
     """
 
     __slots__ = ("beside", "outcome", "sent_at")

@@ -11,12 +11,16 @@ from collections import deque
 from enum import StrEnum
 from typing import Generic
 
-from batchllm.limiter.queue import LET_IN, OUT, REFUSED, Departure, QueuedItem
+from batchllm.limiter.queue import BUSY, LET_IN, OUT, REFUSED, Departure, QueuedItem
 from batchllm.limiter.terms import T
 
 NEAR = 8
 RECENT = 160
 IN_VAIN = {True: 2, False: 4}
+NEAR_BUSY = 16
+LEAST_BESIDE = 4
+LEAST_BEHIND = 2
+"""Requests let in behind a refused one, beyond those refused there, that say that a pause is not everybody's."""
 SIX = 6
 CLEAN = 40
 """Requests let in without a refusal that speak against noise."""
@@ -126,6 +130,24 @@ class Refusals(Generic[T]):
         if believed and alone and before.count(LET_IN) >= 3:
             return Meaning.NOTHING
         return Meaning.LIMIT
+
+    def busy(self, queued: QueuedItem[T]) -> bool:
+        """A request was refused for overload; ``True``: more of those right before and behind it were let in."""
+        queued.departure.outcome = BUSY
+        last = list(self._last)
+        place = next((i for i, other in enumerate(last) if other is queued.departure), 0)
+        near = [other.outcome for other in last[max(0, place - NEAR_BUSY) :]]
+        let_in = near.count(LET_IN)
+        return let_in >= LEAST_BESIDE and let_in > near.count(REFUSED) + near.count(BUSY)
+
+    def let_in_behind(self, refused: Departure) -> bool:
+        """Others that left behind a refused request were let in, and fewer were refused."""
+        missing = LEAST_BEHIND
+        for other in reversed(self._last):
+            if other is refused:
+                break
+            missing += (other.outcome == REFUSED) - (other.outcome == LET_IN)
+        return missing <= 0
 
     def _known(self, now: float, quiet_s: float) -> list[int]:
         """Refusals come back fast and answers slowly, so only what left long enough ago is counted."""

@@ -118,11 +118,11 @@ class Endpoint:
         amounts = self.amounts(1.0, row.tokens)
         if spec.noise and rng.random() < spec.noise:
             counts.by_chance += 1
-            clock.at(
-                now + 0.005,
-                reply,
-                self._refusal("Too Many Requests", tells.headers(self.grants, spec, now), 0.0),
-            )
+            clock.at(now + spec.refusal_s, reply, self._by_chance("Too Many Requests", 429))
+            return
+        if spec.busy and rng.random() < spec.busy:
+            counts.by_chance += 1
+            clock.at(now + spec.refusal_s, reply, self._by_chance("Service unavailable", 503))
             return
         fault = noise.fault(spec, rng)
         if fault is noise.CONNECT:
@@ -170,12 +170,19 @@ class Endpoint:
         pause_s = tells.pause_s(told, self.grants, amounts, self.spec, now)
         return self._refusal(f"Rate limit reached for {words}", told, pause_s)
 
+    def _by_chance(self, words: str, status: int) -> Reply:
+        told = tells.retry_after(self.spec.chance_retry_after, 1.0)
+        pause_s = float(told.get("retry-after", 0.0))
+        return self._refusal(
+            words, tells.headers(self.grants, self.spec, self.clock.now) | told, pause_s, status
+        )
+
     def _odd(self) -> Reply:
         told = tells.retry_after(self.spec.odd_retry_after, 1.0)
         return self._refusal("Too Many Requests", told, float(told.get("retry-after", 0.0)))
 
     @staticmethod
-    def _refusal(words: str, told: dict[str, str], pause_s: float) -> Reply:
-        body = f'{{"error":{{"message":"{words}","code":429}}}}'.encode()
-        verdict: Any = classify(Response(429, told, body, 0.01))
+    def _refusal(words: str, told: dict[str, str], pause_s: float, status: int = 429) -> Reply:
+        body = f'{{"error":{{"message":"{words}","code":{status}}}}}'.encode()
+        verdict: Any = classify(Response(status, told, body, 0.01))
         return Reply(verdict, told, pause_s=pause_s)

@@ -45,6 +45,9 @@ class Spec:
         lie: ``""``, ``free`` (all free), ``none`` (nothing free) or ``ten`` (ten times the limit).
         retry_after: ``""``, ``true``, or seconds that are always the same.
         noise: The share of requests that are refused at random.
+        busy: The share of requests that are answered with 503 at random.
+        chance_retry_after: The Retry-After of both, ``""`` for none.
+        refusal_s: How long a refusal at random takes.
         faults: The share of requests that end in a connection error or a 500.
         outage: Start and length of a time in which nothing gets through.
         odd_first, odd_retry_after: How many of the first requests are refused, and with which Retry-After.
@@ -71,6 +74,9 @@ class Spec:
     lie: str = ""
     retry_after: str = ""
     noise: float = 0.0
+    busy: float = 0.0
+    chance_retry_after: str = ""
+    refusal_s: float = 0.005
     faults: float = 0.0
     outage: tuple[float, float] | None = None
     odd_first: int = 0
