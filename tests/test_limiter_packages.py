@@ -7,6 +7,7 @@ import json
 import re
 import secrets
 import time
+from operator import sub
 from pathlib import Path
 from typing import Any
 
@@ -211,11 +212,12 @@ def test_litellm_shows_a_limit_without_a_reset_and_it_is_held(seen: tuple[FieldS
     """120 a minute in fixed minutes of the clock; the answers tell limit and remaining, and never a reset.
 
     300 rows need two turns of the minute at most, so 61 to 120 s and the start. What is in flight when the minute
-    is spent may be refused, and each turn is found by probes of at most 3 s: 25 a minute of block is the bound.
+    is spent may be refused, and each turn is found by probes: 25 a minute of block is the bound.
     """
     upstream, ran, refused = seen
     assert ran.status == 0, f"status {ran.status}, {len(upstream.admitted)} rows: {ran.err[-500:]}"
-    print(f"litellm: {upstream.span_s:.0f} s, refused {refused}, gap {upstream.longest_gap_s():.0f} s")
-    assert refused <= 25, refused
+    blocked_s = sum(gap for gap in map(sub, upstream.admitted[1:], upstream.admitted) if gap > 3.0)
+    print(f"litellm: {upstream.span_s:.0f} s, refused {refused}, blocked {blocked_s:.0f} s")
+    assert refused <= 5 + 25 * blocked_s / 60
     assert upstream.longest_gap_s() <= 66
     assert upstream.span_s <= 150
