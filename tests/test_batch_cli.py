@@ -102,6 +102,15 @@ def test_what_there_is_not_is_said(tmp_path: Path, words: list[str], status: int
     assert said in err
 
 
+def test_rows_in_a_batch_are_not_exported(tmp_path: Path) -> None:
+    with simulated(seconds=60.0) as server:
+        shell = Shell(tmp_path, server.base_url)
+        assert shell.batch()[0] == 75
+        status, _, err = shell.run("export", "out.csv", "-o", "so-far.csv")
+        assert (status, "0 rows written" in err) == (0, True), err
+        assert len((tmp_path / "so-far.csv").read_text().splitlines()) == 1
+
+
 def test_an_endpoint_that_cannot_be_reached_is_unavailable(tmp_path: Path) -> None:
     with simulated(seconds=60.0) as server:
         shell = Shell(tmp_path, server.base_url)

@@ -210,8 +210,10 @@ def test_failed_rows_are_sent_again_only_when_asked(batchllm: Command, samples: 
         assert batchllm("classify", samples / "reviews.csv", *at(server), "--no-early-stop").status == 1
         assert server.ledger.requests == 11
     with start_in_thread(SimulatorSettings()) as server:
-        assert batchllm("classify", samples / "reviews.csv", *at(server), "--retry-failed").status == 0
+        again = batchllm("classify", samples / "reviews.csv", *at(server), "--retry-failed")
+        assert again.status == 0
         assert server.ledger.requests == 11
+        assert "about 0 + at most 0 tokens" not in again.err, "what is asked again has a price"
 
 
 def test_a_changed_job_is_refused_until_the_change_is_accepted(

@@ -323,3 +323,8 @@ def test_an_option_is_found_in_the_job_and_its_kind_takes_its_example(option: Op
     if option.default is not None:
         assert value == option.default_value
     assert option.kind(tomllib.loads(f"x = {option.toml}")["x"]) is not None
+
+
+def test_a_variable_for_a_switch_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"BATCHLLM_DRY_RUN means nothing; give --dry-run itself"):
+        assemble("classify", {"input": "rows.csv", "provider": "simulator"}, {"BATCHLLM_DRY_RUN": "1"})

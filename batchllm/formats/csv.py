@@ -155,10 +155,15 @@ class CsvSource(TextSource):
         return {**super().kept_options(suffix), "delimiter": delimiter}
 
 
+_NAMED_DELIMITERS = {"comma": ",", "semicolon": ";", "bar": "|", "tab": "\t", "\\t": "\t"}
+
+
 def _checked_delimiter(delimiter: str) -> str:
-    delimiter = {"tab": "\t", "\\t": "\t"}.get(delimiter, delimiter)
+    delimiter = _NAMED_DELIMITERS.get(delimiter, delimiter)
     if len(delimiter) != 1 or delimiter in '"\r\n\0':
-        raise UsageError(f"{delimiter!r} cannot be a delimiter; give one character, or tab")
+        raise UsageError(
+            f"{delimiter!r} cannot be a --delimiter; give one character, or comma, semicolon, bar or tab"
+        )
     return delimiter
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.errors import UsageError
-from batchllm.job.options import OPTIONS
+from batchllm.job.options import OPTIONS, TABLE
 
 STANDARD_STREAM = "-"
 
@@ -69,10 +69,15 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
     """The ``BATCHLLM_*`` variables; an empty one is not set.
 
     Raises:
-        UsageError: A variable is nearly the name of an option; a misspelled one would be ignored in silence.
+        UsageError: A variable is nearly the name of an option, or that of a switch; it would be ignored in silence.
     """
     known = {option.variable: name for name, option in OPTIONS.items()}
+    switches = {option.variable: option.flag for option in TABLE if option.switch}
     for variable in environ:
+        if variable in switches:
+            raise UsageError(
+                f"the environment variable {variable} means nothing; give {switches[variable]} itself"
+            )
         if variable.startswith("BATCHLLM_") and variable not in known:
             near = difflib.get_close_matches(variable, known, n=1, cutoff=0.92)
             if near:

@@ -26,7 +26,9 @@ def outcomes(
 ) -> Iterator[Outcome]:
     """Yields the outcome of each row that is finished or given up."""
     for entry in entries:
-        if entry.state is State.OPEN or (chosen is not None and entry.row_index not in chosen):
+        if entry.state in (State.OPEN, State.PENDING) or (
+            chosen is not None and entry.row_index not in chosen
+        ):
             continue
         answer = answer_of(entry, reader_of(entry.row_index))
         cost = (

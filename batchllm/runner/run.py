@@ -150,7 +150,9 @@ class _Run:
         left = self._counters.rows
         if plan.continued:
             counts = journal.reader().counts()
-            left -= counts.answered + counts.failed + counts.skipped + counts.unsendable + counts.pending
+            left -= counts.answered + counts.skipped + counts.pending
+            if not self._job.retry_failed:
+                left -= counts.failed + counts.unsendable
         forecast = self._account.forecast(journal, rows=self._counters.rows, left=max(0, left))
         self._confirm(replace(forecast, possibly_billed_rows=possibly_billed_rows(journal)))
         return plan.continued
