@@ -12,7 +12,7 @@ GROWTH = 1.6
 SHORTEST_PAUSE_S = 0.02
 QUIET_S = 0.3
 LONGEST_GAP_S = {True: 0.8, False: 3.0}
-"""How long the gaps grow at first: where a limit was told or shown, and where nothing is known of it."""
+"""How long the gaps grow at first: where a limit was given or shown, and where nothing is known of it."""
 LATER_S = {True: 0.8, False: 0.5}
 LATER = 0.1
 """Later on a gap is a tenth of the time for which everything has been refused, and a little more."""
@@ -53,7 +53,7 @@ class Gate:
         return max(QUIET_S, 3.0 * self.refusal_latency_s)
 
     def refused(
-        self, now: float, sent_at: float, pause_s: float | None, *, probe: bool, informed: bool
+        self, now: float, sent_at: float, pause_s: float | None, *, probe: bool, limit_known: bool
     ) -> bool:
         """Takes note of a refusal that means something; ``True`` when it closes the gate.
 
@@ -62,7 +62,7 @@ class Gate:
             sent_at: When its request left.
             pause_s: What the endpoint asked for.
             probe: Whether it was the probe's.
-            informed: A limit was told or shown.
+            limit_known: A limit was given or shown.
         """
         if self.closed_at is None:
             if sent_at < self.opened_at and not probe:
@@ -77,8 +77,8 @@ class Gate:
         if probe:
             self.probes_refused += 1
             self._probe_sent = None
-            later_s = LATER_S[informed] + LATER * (now - self.closed_at)
-            self._gap_s = min(GROWTH * self._gap_s, max(LONGEST_GAP_S[informed], later_s))
+            later_s = LATER_S[limit_known] + LATER * (now - self.closed_at)
+            self._gap_s = min(GROWTH * self._gap_s, max(LONGEST_GAP_S[limit_known], later_s))
             self._close(
                 now, max(pause_s or 0.0, self._gap_s)
             )  # what was asked for was too short once already

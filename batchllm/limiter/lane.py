@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from typing import Any, Generic
 
 from batchllm.errors import Unavailable
-from batchllm.limiter.asked import AskedPauses
 from batchllm.limiter.charge import Charge
 from batchllm.limiter.gate import Gate
 from batchllm.limiter.headers import Level
 from batchllm.limiter.limits import LaneLimits
-from batchllm.limiter.patience import Patience
-from batchllm.limiter.queue import LOOK_AHEAD, Departure, Queue, QueuedItem
-from batchllm.limiter.refusals import Finding, Meaning, Refusals
+from batchllm.limiter.patience import PauseLimit
+from batchllm.limiter.queue import LOOK_AHEAD, Attempt, Queue, QueuedItem
+from batchllm.limiter.refusals import Conclusion, RefusalKind, Refusals
+from batchllm.limiter.requested_pauses import RequestedPauses
 from batchllm.limiter.terms import REQUESTS, TOKENS, T
 from batchllm.records import Pace, Usage
 from batchllm.retry import Verdict
 
 log = logging.getLogger("batchllm.limiter")
 
-PATIENCE_S = 10.0
+MAX_OVERTAKEN_S = 10.0
 COALESCE_S = 0.005
 LONGEST_SLEEP_S = 0.5
 """The longest time until the next look while a pace waits: what is known may have changed without an event."""
@@ -30,7 +30,7 @@ UNANSWERED = 8
 """Requests in flight while nothing has been answered yet."""
 ROW_WAITS_S = 0.5
 OVERRULED_BY = 3
-"""Single refusals that overrule a limit that the user told; a pause whose probe is refused too does it at once."""
+"""Single refusals that overrule a limit that the user gave; a pause whose probe is refused too does it at once."""
 _EPSILON_S = 1e-9
 
 
@@ -57,18 +57,18 @@ class Lane(Generic[T]):
         self.in_flight = 0
         self.binding = "nothing"
         self._alone_until = math.inf
-        self._patience = Patience(name, pace)
+        self._pause_limit = PauseLimit(name, pace)
         self._reason = ""
-        self._unit = REQUESTS
-        self._asked = AskedPauses()
-        self._means_nothing = False
+        self._dimension = REQUESTS
+        self._requested_pauses = RequestedPauses()
+        self._refusal_isolated = False
         self._contradicted = False
-        self._singles = 0
-        self._first_refused = Departure(-math.inf, 0)
+        self._single_refusals = 0
+        self._first_refused = Attempt(-math.inf, 0)
         self._blocked_until = -math.inf  # nothing of the look-ahead fits before
 
     def set_limits(self, now: float, limits: Mapping[str, float | None]) -> None:
-        """Replaces what the user told of the limits, by the names of the dimensions."""
+        """Replaces what the user gave of the limits, by the names of the dimensions."""
         self.limits.tell(now, limits)
         self._blocked_until = -math.inf
 
@@ -85,8 +85,8 @@ class Lane(Generic[T]):
         if queue.head() is None:
             self.binding = "nothing"
             return wake
-        self._patience.check(now, self.gate, self._reason)
-        if (spent := self.limits.spent(now, self._patience.max_wait_s)) is not None:
+        self._pause_limit.check(now, self.gate, self._reason)
+        if (spent := self.limits.spent(now, self._pause_limit.max_wait_s)) is not None:
             raise Unavailable(f"{self.name}: {spent.sentence(now)}")
         if not self.answered:
             room = min(room, UNANSWERED - self.in_flight)
@@ -113,7 +113,7 @@ class Lane(Generic[T]):
     def gives_up_at(self) -> float | None:
         """When the pause has lasted too long; ``None``: there is none."""
         closed_at = self.gate.closed_at
-        return None if closed_at is None else closed_at + self._patience.longest_s(self._reason)
+        return None if closed_at is None else closed_at + self._pause_limit.longest_s(self._reason)
 
     def _waits(self, now: float) -> float | None:
         """Before the first answer, and while the gate is closed, one request goes alone.
@@ -178,7 +178,7 @@ class Lane(Generic[T]):
             if queued is head:
                 if head.blocked_since is None:
                     head.blocked_since = now
-                elif now - head.blocked_since > PATIENCE_S:
+                elif now - head.blocked_since > MAX_OVERTAKEN_S:
                     break
         self._blocked_until = min(max(earliest, now + COALESCE_S), now + LONGEST_SLEEP_S)
         return self._blocked_until, None
@@ -200,24 +200,26 @@ class Lane(Generic[T]):
         if queued.probe:
             self.gate.probing(now)
 
-    def observe(self, now: float, queued: QueuedItem[T], levels: list[Level], *, let_in: bool) -> None:
+    def observe(self, now: float, queued: QueuedItem[T], levels: list[Level], *, accepted: bool) -> None:
         """Takes note of what headers show."""
         if levels:
-            self.limits.observe(now, queued.sent_at, levels, queued.positions, let_in=let_in)
-        if levels or (let_in and self.limits.forget_outlived(queued.sent_at)):
+            self.limits.observe(now, queued.sent_at, levels, queued.positions, accepted=accepted)
+        if levels or (accepted and self.limits.forget_outdated(queued.sent_at)):
             self._blocked_until = -math.inf
 
     def accepted(self, now: float, queued: QueuedItem[T]) -> None:
         """A request was let in, whatever came of it."""
         self.answered = True
-        self.refusals.let_in(queued)
-        if self.gate.closed and (queued.probe or self._behind_refusal(queued)):
-            self._asked.over(contradicted=not queued.probe)
+        self.refusals.accepted(queued)
+        if self.gate.closed and (queued.probe or self._sent_after_refusal(queued)):
+            self._requested_pauses.over(contradicted=not queued.probe)
             self.resume(now)
 
-    def _behind_refusal(self, queued: QueuedItem[T]) -> bool:
+    def _sent_after_refusal(self, queued: QueuedItem[T]) -> bool:
         """It left after the request whose refusal closed the gate, and was let in: nothing to wait for."""
-        if self._asked.asked and (self.limits.known or not self.refusals.let_in_behind(self._first_refused)):
+        if self._requested_pauses.asked and (
+            self.limits.known or not self.refusals.later_accepted(self._first_refused)
+        ):
             return False
         return self._reason == "rate_limit" and queued.sent_at > self._first_refused.sent_at
 
@@ -244,29 +246,34 @@ class Lane(Generic[T]):
         gate.observe_latency(now - queued.sent_at)
         if (pause_s := verdict.retry_after_s) is None:
             pause_s = limits.pause_of(levels, queued.amounts)
-        row_may_wait = (asked_s := pause_s or 0.0) <= self._patience.max_wait_s
+        row_may_wait = (requested_s := pause_s or 0.0) <= self._pause_limit.max_wait_s
         searching = not limits.known and row_may_wait
-        if searching and self._asked.ignored:
+        if searching and self._requested_pauses.ignored:
             pause_s = None
-        meaning = Meaning.LIMIT
-        if verdict.reason == "overloaded" and self.refusals.busy(queued) and row_may_wait and not gate.closed:
-            self.push(queued, again=True, not_before=now + max(ROW_WAITS_S, asked_s))
+        meaning = RefusalKind.LIMIT
+        if (
+            verdict.reason == "overloaded"
+            and self.refusals.refused_for_overload(queued)
+            and row_may_wait
+            and not gate.closed
+        ):
+            self.push(queued, again=True, not_before=now + max(ROW_WAITS_S, requested_s))
             return
         if verdict.reason == "rate_limit":
             meaning = self.refusals.refused(now, queued, believed=limits.believed(now), quiet_s=gate.quiet_s)
-        alone = not asked_s or searching or meaning is Meaning.CAP or self.refusals.noise
-        if alone and meaning is not Meaning.LIMIT and not (queued.probe and gate.closed):
-            self._row_waits(now, queued, meaning, asked_s)
+        alone = not requested_s or searching or meaning is RefusalKind.CAP or self.refusals.noise
+        if alone and meaning is not RefusalKind.LIMIT and not (queued.probe and gate.closed):
+            self._row_waits(now, queued, meaning, requested_s)
             return
-        opened = gate.refused(now, queued.sent_at, pause_s, probe=queued.probe, informed=limits.known)
+        opened = gate.refused(now, queued.sent_at, pause_s, probe=queued.probe, limit_known=limits.known)
         if opened:
-            self._reason, self._asked.asked = verdict.reason, pause_s is not None
-            self._unit = limits.unit_of(verdict.message)
-            self._means_nothing = meaning is not Meaning.LIMIT
+            self._reason, self._requested_pauses.asked = verdict.reason, pause_s is not None
+            self._dimension = limits.dimension_of(verdict.message)
+            self._refusal_isolated = meaning is not RefusalKind.LIMIT
             self._contradicted = limits.contradicts(now)
-            self._first_refused = queued.departure
+            self._first_refused = queued.attempt
         elif queued.probe:
-            self._asked.probe_refused()
+            self._requested_pauses.probe_refused()
         behind = gate.closed and verdict.reason != "rate_limit"
         self.push(queued, again=True, not_before=now + (verdict.retry_after_s or 0.0), behind=behind)
         log.debug(
@@ -274,31 +281,35 @@ class Lane(Generic[T]):
             self.name, verdict.reason, meaning, now, queued.sent_at, ("nothing new", "a new pause")[opened], gate.until
         )  # fmt: skip
 
-    def _row_waits(self, now: float, queued: QueuedItem[T], meaning: Meaning, asked_s: float) -> None:
+    def _row_waits(self, now: float, queued: QueuedItem[T], meaning: RefusalKind, requested_s: float) -> None:
         """The refusal is nobody's but its row's."""
         log.debug("%s: refused at %.3f: %s", self.name, now, meaning)
-        if meaning is Meaning.CAP:
+        if meaning is RefusalKind.CAP:
             if self.gate.closed:
-                self._means_nothing = True
+                self._refusal_isolated = True
                 self.resume(now)
             self.push(queued, again=True, not_before=now + ROW_WAITS_S / 10.0)
             return
-        self._isolated(now)
-        self.push(queued, again=True, not_before=now + max(ROW_WAITS_S, asked_s))
+        self._learn_from_isolated(now)
+        self.push(queued, again=True, not_before=now + max(ROW_WAITS_S, requested_s))
 
-    def _isolated(self, now: float) -> None:
-        """One was refused among many that were let in: a told limit is held a little too closely, or it is noise."""
+    def _learn_from_isolated(self, now: float) -> None:
+        """One was refused among many that were let in: a given limit is held a little too closely, or it is noise."""
         limits, refusals = self.limits, self.refusals
-        if refusals.noise or limits.widen(now, self._unit):
+        if refusals.noise or limits.widen(now, self._dimension):
             return
-        lowered = limits.is_told(self._unit)  # by its margin
-        match refusals.in_vain(
-            now, sound=limits.sound, weak=limits.weak, lowered=lowered, quiet_s=self.gate.quiet_s
+        lowered = limits.is_given(self._dimension)  # by its margin
+        match refusals.unexplained_refusal(
+            now,
+            between_pauses=limits.between_pauses,
+            weak=limits.weak,
+            lowered=lowered,
+            quiet_s=self.gate.quiet_s,
         ):
-            case Finding.NOISE:
-                limits.noisy(now, quickly=self._asked.in_vain > 0)
-            case Finding.LOWER:
-                limits.learn(now, self._unit, now, refusals=1, noisy=False)
+            case Conclusion.NOISE:
+                limits.noisy(now, quickly=self._requested_pauses.unneeded > 0)
+            case Conclusion.LOWER:
+                limits.learn(now, self._dimension, now, refusals=1, noisy=False)
 
     def correct(self, queued: QueuedItem[T], verdict: Verdict) -> None:
         """Learns from "Requested N" what the endpoint charges."""
@@ -314,31 +325,31 @@ class Lane(Generic[T]):
         self._blocked_until = -math.inf
         if self._reason == "slow_down":
             limits.slow_down(now)
-        elif self._reason == "rate_limit" and self._means_nothing:
-            self._isolated(now)
+        elif self._reason == "rate_limit" and self._refusal_isolated:
+            self._learn_from_isolated(now)
         elif self._reason == "rate_limit":
-            single = self.gate.probes_refused == 0 and limits.is_told(self._unit)
-            if single and (self.refusals.noise or limits.widen(now, self._unit)):
+            single = self.gate.probes_refused == 0 and limits.is_given(self._dimension)
+            if single and (self.refusals.noise or limits.widen(now, self._dimension)):
                 limits.restart(now)
                 return
-            self._singles = self._singles + 1 if single else 0
+            self._single_refusals = self._single_refusals + 1 if single else 0
             if not limits.known:
-                self._asked.over(contradicted=self._contradicted)
-                if self._asked.may_be_rounded(now - closed_at, self.gate.probes_refused):
+                self._requested_pauses.over(contradicted=self._contradicted)
+                if self._requested_pauses.may_be_rounded(now - closed_at, self.gate.probes_refused):
                     limits.paused(now - closed_at)
             verdict = self.refusals.judge(
                 now,
                 contradicted=self._contradicted,
-                let_in=limits.of(REQUESTS).sent.let_in,
+                accepted=limits.of(REQUESTS).sent.accepted,
                 weak=limits.weak,
                 lowered=not limits.doubted,
                 quiet_s=self.gate.quiet_s,
             )
-            if verdict is Finding.NOISE:
-                limits.noisy(now, quickly=self._asked.in_vain > 0)
-            elif not single or self._singles >= OVERRULED_BY:
+            if verdict is Conclusion.NOISE:
+                limits.noisy(now, quickly=self._requested_pauses.unneeded > 0)
+            elif not single or self._single_refusals >= OVERRULED_BY:
                 noisy = self.refusals.noise > 0.0
-                limits.learn(now, self._unit, closed_at, refusals=self.gate.refusals, noisy=noisy)
+                limits.learn(now, self._dimension, closed_at, refusals=self.gate.refusals, noisy=noisy)
         limits.restart(now)
         log.debug("%s: resumed at %.3f after %d refusals", self.name, now, self.gate.refusals)
 

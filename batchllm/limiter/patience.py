@@ -7,7 +7,7 @@ from batchllm.limiter.gate import Gate
 from batchllm.records import Pace
 
 
-class Patience:
+class PauseLimit:
     """The longest pauses that the user allows.
 
     Args:

@@ -14,24 +14,24 @@ from typing import Generic
 from batchllm.limiter.terms import Cost, T
 
 LOOK_AHEAD = 64
-OUT, LET_IN, REFUSED, BUSY = 0, 1, 2, 3
+PENDING, ACCEPTED, REFUSED, OVERLOADED = 0, 1, 2, 3
 
 
-class Departure:
+class Attempt:
     """One try of a queued.
 
     Attributes:
         sent_at: When it left.
-        beside: Requests that were in flight then.
-        outcome: ``OUT``, ``LET_IN``, ``REFUSED``, or ``BUSY`` (refused for overload).
+        others_in_flight: Requests that were in flight then.
+        outcome: ``PENDING``, ``ACCEPTED``, ``REFUSED``, or ``OVERLOADED`` (refused for overload).
     """
 
-    __slots__ = ("beside", "outcome", "sent_at")
+    __slots__ = ("others_in_flight", "outcome", "sent_at")
 
-    def __init__(self, sent_at: float, beside: int) -> None:
+    def __init__(self, sent_at: float, others_in_flight: int) -> None:
         self.sent_at = sent_at
-        self.beside = beside
-        self.outcome = OUT
+        self.others_in_flight = others_in_flight
+        self.outcome = PENDING
 
 
 class QueuedItem(Generic[T]):
@@ -45,9 +45,9 @@ class QueuedItem(Generic[T]):
         entries: Where it stands in the logs of its lane's dimensions, once granted.
         sent_at: When it was granted.
         positions: Its position in the order of departures of each dimension.
-        departure: Its present try.
+        attempt: Its present try.
         answered: Its outcome is known; only its release is missing.
-        landed: Its answer has arrived, and its slot may be taken.
+        received: Its answer has arrived, and its slot may be taken.
         probe: It is the one request that asks whether a pause is over.
         blocked_since: Since when it has been the head that does not fit.
     """
@@ -55,17 +55,17 @@ class QueuedItem(Generic[T]):
     __slots__ = (
         "amounts",
         "answered",
+        "attempt",
         "behind",
         "blocked_since",
         "cost",
-        "departure",
         "entries",
         "item",
-        "landed",
         "lane",
         "number",
         "positions",
         "probe",
+        "received",
         "sent_at",
     )
 
@@ -79,9 +79,9 @@ class QueuedItem(Generic[T]):
         self.entries: tuple[list[float] | None, ...] = ()
         self.sent_at = 0.0
         self.positions: tuple[float, ...] = ()
-        self.departure = Departure(0.0, 0)
+        self.attempt = Attempt(0.0, 0)
         self.answered = False
-        self.landed = False
+        self.received = False
         self.probe = False
         self.blocked_since: float | None = None
 

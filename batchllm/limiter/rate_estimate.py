@@ -14,12 +14,12 @@ BELOW = 0.98
 SLOWLY = 0.05
 SLOWLY_SPANS = 0.25
 """The first quarter of a span goes to the estimate and a little beyond, where a true one refuses."""
-LEAST_LET_IN = 3
+MIN_ACCEPTED = 3
 LEAST_S = 1.0
 LONGEST_S = 300.0
 MOST_AMOUNTS = 1000.0
 """Requests of a span, unless its last pause cost several refusals: then as many for each of them."""
-UNSOUND_S = 20.0
+FIRST_SPAN_S = 20.0
 """The longest span of an estimate that began before the first pause: what was there at the start is in it."""
 _FASTEST = 1e6
 _BIN_S = 0.25
@@ -27,14 +27,14 @@ _SOFT_START_PER_S = 4.0
 _SOFT_START_S = 0.5
 
 
-class Sent:
+class SendRecord:
     """What has left, and how much of it was let in since the last resumption.
 
     Attributes:
         total: All that ever left; the position of a request in the order of departures.
-        let_in: What has left since the last resumption and was not refused.
+        accepted: What has left since the last resumption and was not refused.
         resumed_at: When the last pause that taught something ended, or when the first request left.
-        block_let_in, block_at: The same since the last pause that lasted.
+        block_accepted, block_at: The same since the last pause that lasted.
         paused_s: Seconds since the last resumption of short pauses that were asked for.
         resumed: There was such a pause. Before it, what a bucket had stored is let in too.
     """
@@ -42,9 +42,9 @@ class Sent:
     __slots__ = (
         "_bins",
         "_refused",
+        "accepted",
+        "block_accepted",
         "block_at",
-        "block_let_in",
-        "let_in",
         "paused_s",
         "resumed",
         "resumed_at",
@@ -53,11 +53,11 @@ class Sent:
 
     def __init__(self) -> None:
         self.total = 0.0
-        self.let_in = 0.0
+        self.accepted = 0.0
         self.resumed_at: float | None = None
         self.resumed = False
         self.paused_s = 0.0
-        self.block_let_in = 0.0
+        self.block_accepted = 0.0
         self.block_at = 0.0
         self._bins: dict[int, float] = {}
         self._refused: list[tuple[float, float]] = []  # (position, amount), the newest last
@@ -67,8 +67,8 @@ class Sent:
         if self.resumed_at is None:
             self.resumed_at = self.block_at = now
         self.total += amount
-        self.let_in += amount
-        self.block_let_in += amount
+        self.accepted += amount
+        self.block_accepted += amount
         place = int(now / _BIN_S)
         if place in self._bins:
             self._bins[place] += amount
@@ -80,9 +80,9 @@ class Sent:
     def give_back(self, sent_at: float, amount: float) -> None:
         """What left at an instant took less."""
         if self.resumed_at is not None and sent_at >= self.resumed_at:
-            self.let_in -= amount
+            self.accepted -= amount
         if sent_at >= self.block_at:
-            self.block_let_in -= amount
+            self.block_accepted -= amount
 
     def refused(self, position: float, sent_at: float, amount: float) -> None:
         """What left as the ``position``-th was refused."""
@@ -111,13 +111,13 @@ class Sent:
         self.resumed_at = now
         self.resumed = True
         self.paused_s = 0.0
-        self.let_in = 0.0
+        self.accepted = 0.0
         if block:
             self.block_at = now
-            self.block_let_in = 0.0
+            self.block_accepted = 0.0
 
 
-class Found:
+class RateEstimate:
     """An estimate of a limit in amount per second, and the pace that follows from it.
 
     Args:
@@ -132,34 +132,34 @@ class Found:
         span_s: How long it is believed, and how long each doubling takes after that.
         since: From when on it is believed.
         guessed: It was not measured.
-        sound: It was measured from one pause to another; the first one holds what a bucket had stored too.
-        proven: The pace that has been held for a whole span; 0: none.
+        between_pauses: It was measured from one pause to another; the first one holds what a bucket had stored too.
+        proven_rate: The pace that has been held for a whole span; 0: none.
     """
 
     __slots__ = (
         "_best",
         "_doubts",
+        "between_pauses",
         "guessed",
         "measured_s",
-        "proven",
+        "proven_rate",
         "rate",
         "since",
-        "sound",
         "span_s",
         "usual",
     )
 
     def __init__(self, rate: float, measured_s: float, now: float, usual: float = 1.0) -> None:
-        self.proven = 0.0
+        self.proven_rate = 0.0
         self.guessed = False
-        self.sound = False
+        self.between_pauses = False
         self._doubts = 0
         self._best = rate
         self.usual = usual
         self._believe(rate, measured_s, now)
 
     @classmethod
-    def soft_start(cls, now: float, usual: float) -> "Found":
+    def soft_start(cls, now: float, usual: float) -> "RateEstimate":
         """Where a pause is over and nothing is known: a few requests a second, doubled every second."""
         found = cls(_SOFT_START_PER_S * usual, _SOFT_START_S, now, usual)
         found.guessed = True
@@ -171,8 +171,8 @@ class Found:
         self.since = now
         thousand_s = MOST_AMOUNTS * self.usual / self.rate
         span_s = min(2.0 * measured_s, LONGEST_S, thousand_s)
-        if not self.sound:
-            span_s = min(span_s, UNSOUND_S)
+        if not self.between_pauses:
+            span_s = min(span_s, FIRST_SPAN_S)
         elif measured_s >= MINUTE_S:
             span_s = max(span_s, min(LONGEST_S, refusals * thousand_s))
         self.span_s = max(LEAST_S, span_s)
@@ -204,17 +204,17 @@ class Found:
             self._best = max(self._best, self.rate)
         else:
             self._best = rate
-            self.proven = max(self.proven, min(BELOW * self.rate, rate))
-        if rate < 0.9 * self.proven:
+            self.proven_rate = max(self.proven_rate, min(BELOW * self.rate, rate))
+        if rate < 0.9 * self.proven_rate:
             self._doubts += 1
             if self._doubts < 2:
-                rate = self.proven
+                rate = self.proven_rate
             else:
-                self.proven = 0.0
+                self.proven_rate = 0.0
         else:
             self._doubts = 0
         self.guessed = False
-        self.sound = True
+        self.between_pauses = True
         self._believe(rate, measured_s, now, refusals)
 
     def restore(self, now: float, measured_s: float = LEAST_S) -> None:
