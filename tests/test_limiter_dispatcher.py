@@ -335,7 +335,7 @@ def test_a_job_that_fits_into_what_remains_is_not_stretched_over_a_minute() -> N
 def test_a_dimension_that_the_endpoint_settles_gives_back_what_was_not_used() -> None:
     limiter = make(2, tokens_per_minute=6000.0, charge="usage", concurrency=5)
     (item,) = limiter.poll(0.0).grants
-    tokens = limiter._lanes["m"].limits.of("tokens")
+    tokens = limiter._lanes["m"].limits.dimension("tokens")
     limiter.answered(1.0, item, {}, USED)
     assert tokens.sent.accepted == 150.0
     assert tokens.log is not None
@@ -385,7 +385,7 @@ def test_any_sequence_of_events_conserves_what_was_granted(
     events: list[tuple[str, int]], charge: str
 ) -> None:
     limiter = make(0, requests_per_minute=600.0, tokens_per_minute=60_000.0, concurrency=5, charge=charge)
-    tokens = limiter._lane("m").limits.of("tokens")
+    tokens = limiter._lane("m").limits.dimension("tokens")
     now, in_flight = 0.0, []
     granted = 0.0
     taken: list[list[float]] = []  # [when, what it takes in the end]
@@ -519,7 +519,7 @@ def test_what_the_endpoint_charges_is_remembered_too() -> None:
     )
     again.offer(Item(), COST, lane="m")
     again.poll(0.0)
-    assert again._lanes["m"].limits.of("tokens").sent.total == 300.0
+    assert again._lanes["m"].limits.dimension("tokens").sent.total == 300.0
 
 
 def test_a_slot_whose_answer_has_landed_may_be_taken_before_it_is_read() -> None:
@@ -566,8 +566,8 @@ def test_what_an_earlier_stretch_gives_back_is_not_taken_off_the_present_one() -
     limiter = make(20, tokens_per_minute=600_000.0, concurrency=8, charge="usage")
     warm(limiter)
     in_flight = fill(limiter, 0.0)
-    tokens = limiter._lanes["m"].limits.of("tokens")
-    tokens.sent.resume(1.0)
+    tokens = limiter._lanes["m"].limits.dimension("tokens")
+    tokens.sent.start_stretch(1.0)
     for item in in_flight:
         limiter.answered(2.0, item, {}, Usage(100, 5, 105))
     assert tokens.sent.accepted == 0.0

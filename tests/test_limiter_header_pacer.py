@@ -97,8 +97,8 @@ def test_it_never_promises_more_than_the_limit(
             assert pacer.left(at) <= amount
             assert pacer.rate(at, 1.0, TAU_S) <= max(amount / TAU_S, 1.0 / LAST_GAP_S)
             fits = pacer.fits_at(at, 1.0)
-            assert fits is None or fits >= at or not pacer.believed
-            assert fits != at or pacer.left(at) >= 1.0 or not pacer.believed
+            assert fits is None or fits >= at or not pacer.trusted
+            assert fits != at or pacer.left(at) >= 1.0 or not pacer.trusted
 
 
 @given(st.sampled_from(["bucket", "fixed"]), st.integers(100, 600), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
@@ -229,12 +229,12 @@ def test_a_level_that_stays_at_nothing_while_requests_are_let_in_is_no_level() -
         sent.add(float(i), 1.0)
         level = Level("requests", 500.0, 0.0, 60.0, None)
         pacer.observe(i + PING_S, float(i), sent.total, sent, level, accepted=True)
-    assert not pacer.believed
+    assert not pacer.trusted
     assert pacer.rate(6.0, 1.0, TAU_S) == math.inf
     assert pacer.fits_at(6.0, 1.0) == 6.0
     sent.add(7.0, 1.0)
     pacer.observe(7.1, 7.0, sent.total, sent, Level("requests", 500.0, 12.0, 50.0, None), accepted=True)
-    assert pacer.believed
+    assert pacer.trusted
 
 
 def test_a_spent_limit_that_says_nothing_of_its_return_names_no_instant() -> None:
@@ -283,5 +283,5 @@ def test_a_day_that_does_not_leak_comes_back_at_its_edge_and_says_so() -> None:
     assert pacer.daily
     assert pacer.fits_at(10.0, 1.0) == pytest.approx(7200.0, abs=1.0)
     assert pacer.full_at(10.0) == 7200.0
-    assert "1,000 requests" in pacer.sentence(10.0)
-    assert "1,000 more fit in 2.0 h" in pacer.sentence(10.0)
+    assert "1,000 requests" in pacer.to_text(10.0)
+    assert "1,000 more fit in 2.0 h" in pacer.to_text(10.0)

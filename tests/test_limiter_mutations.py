@@ -115,13 +115,13 @@ def all_at_the_end_of_the_gate(patch: Patch) -> None:
 
 
 def too_large_waits_for_ever(patch: Patch) -> None:
-    patch.setattr(lane.Lane, "_never_fits", lambda self, amounts: None)
+    patch.setattr(limits.LaneLimits, "never_fits", lambda self, amounts: None)
 
 
 def pay_before(patch: Patch) -> None:
     """The line stands still behind the first row that does not fit."""
-    real = Queue.ahead
-    patch.setattr(Queue, "ahead", lambda self: iter([next(real(self))]))
+    real = Queue.look_ahead
+    patch.setattr(Queue, "look_ahead", lambda self: iter([next(real(self))]))
 
 
 def smallest_first(patch: Patch) -> None:
@@ -293,9 +293,7 @@ def spent_window_is_a_rate(patch: Patch) -> None:
 def every_refusal_is_a_limit(patch: Patch) -> None:
     """L2: a refusal at random lowers the pace."""
     patch.setattr(refusals.Refusals, "refused", lambda self, now, queued, **more: refusals.RefusalKind.LIMIT)
-    patch.setattr(
-        refusals.Refusals, "unexplained_refusal", lambda self, now, **more: refusals.Conclusion.WAIT
-    )
+    patch.setattr(refusals.Refusals, "judge_unexplained", lambda self, now, **more: refusals.Conclusion.WAIT)
 
 
 def no_reset_no_limit(patch: Patch) -> None:

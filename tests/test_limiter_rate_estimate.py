@@ -116,7 +116,7 @@ def test_fewer_than_three_that_were_let_in_make_no_estimate(accepted: int) -> No
     for second in range(accepted):
         limits.take(float(second), (1.0, 300.0))
     limits.learn(400.0, "requests", 399.0, refusals=1, noisy=False)
-    assert limits.of("requests").rate(400.0, 0.5) >= 3.5
+    assert limits.dimension("requests").rate(400.0, 0.5) >= 3.5
     assert limits.learned() == {}
 
 
@@ -125,7 +125,7 @@ def test_three_that_were_let_in_make_one() -> None:
     for second in range(MIN_ACCEPTED):
         limits.take(float(second), (1.0, 300.0))
     limits.learn(30.0, "requests", 3.0, refusals=1, noisy=False)
-    estimate = limits.of("requests").estimate
+    estimate = limits.dimension("requests").estimate
     assert estimate is not None
     assert estimate.rate == pytest.approx(0.1)
 
@@ -141,7 +141,7 @@ def test_an_estimate_goes_to_the_next_run_when_it_rests_on_a_minute(seconds: flo
 
 def test_an_estimate_of_an_earlier_run_is_believed_for_seconds() -> None:
     limits = LaneLimits(Pace(), 0.0, {"requests_found_per_s": 10.0})
-    estimate = limits.of("requests").estimate
+    estimate = limits.dimension("requests").estimate
     assert estimate is not None
     assert estimate.span_s == FIRST_SPAN_S
     assert estimate.pace(FIRST_SPAN_S) <= 9.5
@@ -150,7 +150,7 @@ def test_an_estimate_of_an_earlier_run_is_believed_for_seconds() -> None:
 def test_an_estimate_of_tokens_of_an_earlier_run_is_believed_for_as_long() -> None:
     limits = LaneLimits(Pace(), 0.0, {"tokens_found_per_s": 10_000.0})
     limits.take(0.0, (1.0, 500.0))
-    estimate = limits.of("tokens").estimate
+    estimate = limits.dimension("tokens").estimate
     assert estimate is not None
     assert estimate.pace(FIRST_SPAN_S) <= 9_500.0
 
@@ -187,7 +187,7 @@ def test_what_has_left_is_counted_as_a_plain_list_counts_it(
             left[-1][1] = 0.0
         if resumes:
             now += 0.1
-            sent.resume(now)
+            sent.start_stretch(now)
             stretch += 1
     assert sent.accepted == pytest.approx(sum(a for _, a, _, s in left if s == stretch))
     first = data.draw(st.sampled_from([0.0, *(p for _, _, p, _ in left)]))
@@ -203,7 +203,7 @@ def test_a_refusal_of_an_earlier_stretch_takes_nothing_of_the_present_one() -> N
     sent = SendRecord()
     sent.add(0.0, 1.0)
     position = sent.total
-    sent.resume(1.0)
+    sent.start_stretch(1.0)
     sent.add(2.0, 1.0)
     sent.refused(position, 0.0, 1.0)
     assert sent.accepted == 1.0

@@ -38,16 +38,16 @@ class Endpoint:
         for _ in range(count):
             self.refusals.accepted(self.leave(others_in_flight))
 
-    def refuse(self, others_in_flight: int = 0, *, believed: bool = True) -> RefusalKind:
+    def refuse(self, others_in_flight: int = 0, *, within_span: bool = True) -> RefusalKind:
         """A request is refused."""
         queued = self.leave(others_in_flight)
-        said = self.refusals.refused(self.now + BACK_S, queued, believed=believed, quiet_s=QUIET_S)
+        said = self.refusals.refused(self.now + BACK_S, queued, within_span=within_span, quiet_s=QUIET_S)
         self.said.append(said)
         return said
 
     def unexplained_refusal(self, *, lowered: bool = True) -> Conclusion:
         """The refusal should have been prevented by the present pace."""
-        return self.refusals.unexplained_refusal(
+        return self.refusals.judge_unexplained(
             self.now + BACK_S, between_pauses=True, weak=False, lowered=lowered, quiet_s=QUIET_S
         )
 
@@ -79,7 +79,7 @@ def test_the_first_refusal_of_all_means_a_limit() -> None:
 def test_a_refusal_of_a_pace_that_is_being_raised_means_a_limit() -> None:
     endpoint = Endpoint()
     endpoint.accepted(20)
-    assert endpoint.refuse(believed=False) is RefusalKind.LIMIT
+    assert endpoint.refuse(within_span=False) is RefusalKind.LIMIT
 
 
 @given(st.integers(0, 7))
@@ -149,7 +149,7 @@ def test_where_chance_refuses_most_refusals_mean_nothing(share: float, seed: int
         if rng.random() >= share:
             endpoint.accepted()
         elif endpoint.refuse() is RefusalKind.LIMIT:
-            endpoint.refusals.judge(
+            endpoint.refusals.judge_pause(
                 endpoint.now + BACK_S,
                 contradicted=True,
                 accepted=9.0,

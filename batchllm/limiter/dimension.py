@@ -28,7 +28,7 @@ class Dimension:
     """Requests or tokens a minute.
 
     The pace is the least of what is known: the limit that the user gave, less a margin that widens with refusals; what
-    the answers show as left (``stock``); what was found (``found``); a ramp after ``slow_down``.
+    the answers show as left (``header_pacer``); what was found (``estimate``); a ramp after ``slow_down``.
 
     Args:
         name: ``requests``, ``tokens``, ``input_tokens`` or ``output_tokens``.
@@ -38,7 +38,7 @@ class Dimension:
     Attributes:
         sent: What has left.
         usual: The usual amount of a request.
-        found: The estimate where refusals said more than was given or shown.
+        estimate: The estimate where refusals said more than was given or shown.
     """
 
     __slots__ = (
@@ -74,7 +74,7 @@ class Dimension:
         self._last_at = -math.inf
         self._starved_since: float | None = None
 
-    def tell(self, now: float, limit: float) -> None:
+    def set_limit(self, now: float, limit: float) -> None:
         """The limit that the user tells changes; infinite where there is none."""
         if limit == self.given:
             return
@@ -95,8 +95,8 @@ class Dimension:
 
     @property
     def shown(self) -> bool:
-        """Answers show what is left, and are believed."""
-        return self.header_pacer is not None and self.header_pacer.samples > 0 and self.header_pacer.believed
+        """Answers show what is left, and are trusted."""
+        return self.header_pacer is not None and self.header_pacer.samples > 0 and self.header_pacer.trusted
 
     @property
     def limit(self) -> float:
@@ -128,11 +128,11 @@ class Dimension:
         at = now
         if self.log is not None and not self.shown:
             at = self.log.fits_at(now, min(amount, self.log.limit))
-        stock = self.header_pacer
-        if stock is None or not stock.believed:
+        pacer = self.header_pacer
+        if pacer is None or not pacer.trusted:
             return at
-        shown_at = stock.fits_at(now, amount)
-        sure = stock.daily or stock.kind == "window" or (shown_at or now) <= now + SURE_S
+        shown_at = pacer.fits_at(now, amount)
+        sure = pacer.daily or pacer.kind == "window" or (shown_at or now) <= now + SURE_S
         if shown_at is None or not sure:
             # Nothing sure says when there is room again: after a while one request goes to see.
             since = self._starved_since
@@ -147,7 +147,7 @@ class Dimension:
         return max(at, shown_at)
 
     def take(self, now: float, amount: float, rate: float) -> list[float] | None:
-        """Takes an amount; keep what it returns for ``settle``."""
+        """Takes an amount; keep what it returns for ``give_back``."""
         self.sent.add(now, amount)
         self._last_at = now
         if self.name != REQUESTS:
@@ -167,9 +167,9 @@ class Dimension:
             self.header_pacer.give_back(position, amount)
             self.header_pacer.refused()
         if self.log is not None and entry is not None:
-            self.log.settle(entry, amount)
+            self.log.give_back(entry, amount)
 
-    def settle(
+    def give_back(
         self, position: float, sent_at: float, entry: list[float] | None, given_back: float, rate: float
     ) -> None:
         """Returns what was taken and not used."""
@@ -178,9 +178,9 @@ class Dimension:
         if self.header_pacer is not None:
             self.header_pacer.give_back(position, given_back)
         if self.log is not None and entry is not None:
-            self.log.settle(entry, given_back)
+            self.log.give_back(entry, given_back)
 
-    def widen(self, now: float) -> bool:
+    def widen_margin(self, now: float) -> bool:
         """A refusal in spite of a given limit: a little less from here on; ``False``: that is no help any more."""
         self._clean_since = now
         if self.margin >= WIDEST_MARGIN:

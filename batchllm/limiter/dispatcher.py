@@ -103,8 +103,8 @@ class Limiter(Generic[T]):
         """
         self._offered += 1
         queued = QueuedItem(item, cost, lane, self._offered)
-        behind = again and self.outage
-        self._lane(lane).push(queued, again=again, not_before=not_before, behind=behind)
+        deferred = again and self.outage
+        self._lane(lane).push(queued, again=again, not_before=not_before, deferred=deferred)
 
     def set_limits(
         self,
@@ -203,7 +203,7 @@ class Limiter(Generic[T]):
         queued.answered = True
         lane.observe(now, queued, limit_headers.read(headers), accepted=True)
         if usage is not None:
-            lane.settle(now, queued, usage)
+            lane.correct_charge(now, queued, usage)
         lane.accepted(now, queued)
         tokens = 1.0 if usage is None or usage.completion_tokens is None else float(usage.completion_tokens)
         self._worked(now, queued)
@@ -234,7 +234,7 @@ class Limiter(Generic[T]):
         queued = self._in_flight[id(item)]
         lane = self._lanes[queued.lane]
         queued.answered = True
-        lane.correct(queued, verdict)
+        lane.learn_charge(queued, verdict)
         if verdict.disposition is Disposition.REJECTED:
             lane.accepted(now, queued)
             self._worked(now, queued)

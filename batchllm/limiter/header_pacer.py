@@ -116,7 +116,7 @@ class HeaderPacer:
         daily: It is a limit of a day.
         leaks: A day's limit comes back little by little, not all at once.
         answered: An answer that was no refusal has shown it.
-        believed: The levels move as levels do. One that stays at nothing while requests are let in does not.
+        trusted: The levels move as levels do. One that stays at nothing while requests are let in does not.
     """
 
     __slots__ = (
@@ -132,12 +132,12 @@ class HeaderPacer:
         "_stuck_answers",
         "_turned",
         "answered",
-        "believed",
         "daily",
         "leaks",
         "limit",
         "name",
         "samples",
+        "trusted",
     )
 
     def __init__(self, name: str) -> None:
@@ -145,7 +145,7 @@ class HeaderPacer:
         self.limit = math.inf
         self.samples = 0
         self.answered = False
-        self.believed = True
+        self.trusted = True
         self.daily = False
         self.leaks = False
         self._header_kind = HeaderKind()
@@ -206,11 +206,11 @@ class HeaderPacer:
     def _judge(self, remaining: float, *, accepted: bool) -> None:
         if remaining >= 1.0 or self._level >= 1.0 or not accepted:
             self._stuck_answers = 0
-            self.believed = True
+            self.trusted = True
             return
         self._stuck_answers += 1
         if self._stuck_answers >= _MAX_STUCK_ANSWERS:
-            self.believed = False
+            self.trusted = False
 
     @property
     def refill_per_s(self) -> float:
@@ -238,7 +238,7 @@ class HeaderPacer:
 
     def rate(self, now: float, amount: float, tau_s: float) -> float:
         """The pace for requests of an amount, per second."""
-        if self.daily or not self.believed or not self.samples:
+        if self.daily or not self.trusted or not self.samples:
             return math.inf
         gap_s = max(LAST_GAP_S, 1.2 * amount * MINUTE_S / self.limit)
         return max(self.left(now) / tau_s, amount / gap_s)
@@ -267,7 +267,7 @@ class HeaderPacer:
 
     def fits_at(self, now: float, amount: float) -> float | None:
         """When an amount fits: ``now``, a later instant, or ``None`` where nothing says when."""
-        if not self.believed or not self.samples:
+        if not self.trusted or not self.samples:
             return now
         short = min(amount, self.limit) - self.left(now)
         if short <= 0.0:
@@ -283,7 +283,7 @@ class HeaderPacer:
             return now + (self.limit - self.left(now)) / self.refill_per_s
         return math.inf if self._edge is None else self._edge
 
-    def sentence(self, now: float) -> str:
+    def to_text(self, now: float) -> str:
         """When and how many rows fit next, of a day's limit that is spent."""
         what = f"the day's {self.limit:,.0f} {self.name.replace('_', ' ')}"
         hours = max(0.0, self.full_at(now) - now) / 3600.0

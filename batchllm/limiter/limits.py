@@ -60,11 +60,11 @@ class LaneLimits:
         """A limit was given or is shown."""
         return any(dimension.known for dimension in self.dimensions)
 
-    def tell(self, now: float, limits: Mapping[str, float | None]) -> None:
+    def set_limits(self, now: float, limits: Mapping[str, float | None]) -> None:
         """The limits that the user tells change; ``None``: not given."""
         for dimension in self.dimensions:
             if dimension.name in limits:
-                dimension.tell(now, limits[dimension.name] or math.inf)
+                dimension.set_limit(now, limits[dimension.name] or math.inf)
 
     def paced_until(self, now: float) -> tuple[float, str]:
         """The earliest instant that every pace allows, and which one decides."""
@@ -87,8 +87,8 @@ class LaneLimits:
     def day_fits_at(self, now: float, amounts: tuple[float, ...]) -> float:
         """When amounts fit into what is left of a day."""
         at = now
-        for stock in self._days.values():
-            fits = stock.fits_at(now, self._amount_of(stock.name, amounts))
+        for pacer in self._days.values():
+            fits = pacer.fits_at(now, self._amount_of(pacer.name, amounts))
             at = max(at, math.inf if fits is None else fits)
         return at
 
@@ -102,8 +102,8 @@ class LaneLimits:
         self, now: float, amounts: tuple[float, ...]
     ) -> tuple[tuple[list[float] | None, ...], tuple[float, ...]]:
         """Takes all of them; returns entries of the logs and positions in the order of departures."""
-        for stock in self._days.values():
-            stock.take(now, self._amount_of(stock.name, amounts))
+        for pacer in self._days.values():
+            pacer.take(now, self._amount_of(pacer.name, amounts))
         rates = self._rates if len(self._rates) == len(amounts) else [math.inf] * len(amounts)
         entries = tuple(
             [
@@ -128,9 +128,9 @@ class LaneLimits:
 
     def spent(self, now: float, max_wait_s: float) -> HeaderPacer | None:
         """A day's limit that is spent and comes back later than may be waited for."""
-        for stock in self._days.values():
-            if stock.samples and stock.left(now) < 1.0 and stock.full_at(now) - now > max_wait_s:
-                return stock
+        for pacer in self._days.values():
+            if pacer.samples and pacer.left(now) < 1.0 and pacer.full_at(now) - now > max_wait_s:
+                return pacer
         return None
 
     def observe(
@@ -155,17 +155,17 @@ class LaneLimits:
             dimension = self.dimensions[index]
             position = positions[index] if index < len(positions) else dimension.sent.total
             if level.period_s == DAY_S or (level.dimension in self._days and dimension.header_pacer is None):
-                stock = self._days.setdefault(level.dimension, HeaderPacer(level.dimension))
+                pacer = self._days.setdefault(level.dimension, HeaderPacer(level.dimension))
             elif level.period_s not in (None, MINUTE_S):
                 continue
             else:
                 if dimension.header_pacer is None:
                     dimension.header_pacer = HeaderPacer(level.dimension)
-                stock = dimension.header_pacer
+                pacer = dimension.header_pacer
                 self._start_search(now, dimension, level)
-            stock.observe(now, sent_at, position, dimension.sent, level, accepted=accepted)
-            if stock.daily and stock is dimension.header_pacer:
-                self._days[level.dimension], dimension.header_pacer = stock, None
+            pacer.observe(now, sent_at, position, dimension.sent, level, accepted=accepted)
+            if pacer.daily and pacer is dimension.header_pacer:
+                self._days[level.dimension], dimension.header_pacer = pacer, None
 
     def forget_outdated(self, sent_at: float) -> bool:
         """An answer without headers: drops what only refusals before it have shown; ``True`` where there was any."""
@@ -202,18 +202,20 @@ class LaneLimits:
             return TOKENS
         return REQUESTS
 
-    def of(self, name: str) -> Dimension:
+    def dimension(self, name: str) -> Dimension:
         """The dimension of a name."""
         return next(dimension for dimension in self.dimensions if dimension.name == name)
 
-    def believed(self, now: float) -> bool:
+    def within_span(self, now: float) -> bool:
         """No pace is being raised beyond what is known."""
         return all(d.estimate is None or d.estimate.within_span(now) for d in self.dimensions)
 
     def contradicts(self, now: float) -> bool:
         """A refusal at this instant contradicts an estimate: the pace is one that was let in before."""
-        founds = [d.estimate for d in self.dimensions if d.estimate is not None]
-        return bool(founds) and all(found.between_pauses and found.within_span(now) for found in founds)
+        estimates = [d.estimate for d in self.dimensions if d.estimate is not None]
+        return bool(estimates) and all(
+            estimate.between_pauses and estimate.within_span(now) for estimate in estimates
+        )
 
     @property
     def between_pauses(self) -> bool:
@@ -232,7 +234,7 @@ class LaneLimits:
 
     def is_given(self, name: str) -> bool:
         """The user given the limit of a dimension, and nothing has overruled it."""
-        dimension = self.of(name)
+        dimension = self.dimension(name)
         return dimension.given < math.inf and dimension.estimate is None
 
     def never_fits(self, amounts: tuple[float, ...]) -> str | None:
@@ -245,14 +247,14 @@ class LaneLimits:
                 )
         return None
 
-    def widen(self, now: float, name: str) -> bool:
+    def widen_margin(self, now: float, name: str) -> bool:
         """One refusal among many that were let in; ``True`` where a little less may prevent the next one."""
-        dimension = self.of(name)
-        return dimension.given < math.inf and dimension.widen(now)
+        dimension = self.dimension(name)
+        return dimension.given < math.inf and dimension.widen_margin(now)
 
-    def noisy(self, now: float, *, quickly: bool) -> None:
+    def ignore_refusals(self, now: float, *, quickly: bool) -> None:
         """The refusals mean nothing: what was taken back because of them is given back, ``quickly`` or less so."""
-        self.resume(now)
+        self.start_stretch(now)
         for dimension in self.dimensions:
             dimension.margin = MARGIN
             if dimension.given < math.inf:
@@ -262,17 +264,17 @@ class LaneLimits:
 
     def learn(self, now: float, name: str, closed_at: float, *, refusals: int, noisy: bool) -> None:
         """A pause is over: what was let in since the last one, over that time, is the limit of the dimension."""
-        dimension = self.of(name)
+        dimension = self.dimension(name)
         sent = dimension.sent
         began = sent.resumed_at
         least = MIN_ACCEPTED_BETWEEN_PAUSES if sent.paused_s else MIN_ACCEPTED
-        if began is None or self.of(REQUESTS).sent.accepted < least or now <= began:
+        if began is None or self.dimension(REQUESTS).sent.accepted < least or now <= began:
             if dimension.estimate is None and dimension.given == math.inf and not dimension.shown:
                 dimension.estimate = RateEstimate.soft_start(now, dimension.usual or 1.0)
             elif dimension.estimate is not None:
                 dimension.estimate.since = now
             if began is not None and not sent.resumed and now - closed_at > 0.5 * (now - began):
-                self.resume(now, block=True)  # the stretch was a pause, and tells nothing
+                self.start_stretch(now, block=True)  # the stretch was a pause, and tells nothing
             return
         guessed = dimension.estimate is not None and dimension.estimate.guessed
         paused_s = GUESSED_PAUSES * sent.paused_s if guessed else 0.0
@@ -299,17 +301,17 @@ class LaneLimits:
             measured_s,
             dimension.estimate.rate,
         )
-        self.resume(now)
+        self.start_stretch(now)
 
-    def paused(self, paused_s: float) -> None:
+    def note_pause(self, paused_s: float) -> None:
         """A pause was asked for that may have been longer than needed: a stretch that holds it proves less."""
         for dimension in self.dimensions:
             dimension.sent.paused_s += paused_s
 
-    def resume(self, now: float, *, block: bool = False) -> None:
+    def start_stretch(self, now: float, *, block: bool = False) -> None:
         """A new stretch begins, after a pause that lasted or not."""
         for dimension in self.dimensions:
-            dimension.sent.resume(now, block=block)
+            dimension.sent.start_stretch(now, block=block)
 
     def restart(self, now: float) -> None:
         """A pause is over: every pace goes on without catching up."""
@@ -318,7 +320,9 @@ class LaneLimits:
 
     def slow_down(self, now: float) -> None:
         """The endpoint asks for a slower growth."""
-        dimension = self.of(TOKENS) if self.of(TOKENS).sent.accepted > 0 else self.of(REQUESTS)
+        dimension = (
+            self.dimension(TOKENS) if self.dimension(TOKENS).sent.accepted > 0 else self.dimension(REQUESTS)
+        )
         sent = dimension.sent
         rate = max(
             0.01, sent.accepted / max(1.0, now - (now if sent.resumed_at is None else sent.resumed_at))
@@ -327,7 +331,7 @@ class LaneLimits:
             dimension.ramp = Ramp(rate, now)
         else:
             dimension.ramp.refused(rate, now)
-        self.resume(now)
+        self.start_stretch(now)
 
     def requests_per_s(self, now: float) -> float | None:
         """The requests a second that the limits allow; ``None`` where nothing limits them."""

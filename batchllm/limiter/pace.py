@@ -109,7 +109,7 @@ class WindowLog:
         return float("inf")
 
     def take(self, now: float, amount: float) -> list[float]:
-        """Takes an amount; keep what it returns for ``settle``."""
+        """Takes an amount; keep what it returns for ``give_back``."""
         self.total += amount
         if self._entries and now - self._entries[-1][0] < BIN_S:
             entry = self._entries[-1]
@@ -119,7 +119,7 @@ class WindowLog:
         self._entries.append(entry)
         return entry
 
-    def settle(self, entry: list[float], given_back: float) -> None:
+    def give_back(self, entry: list[float], given_back: float) -> None:
         """Corrects an amount taken earlier; one that has left the window changes nothing."""
         if entry[0] >= 0.0:
             entry[1] -= given_back

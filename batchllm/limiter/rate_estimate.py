@@ -106,7 +106,7 @@ class SendRecord:
         first = (now - MINUTE_S) / _BIN_S
         return sum([amount for place, amount in self._bins.items() if place >= first])
 
-    def resume(self, now: float, *, block: bool = False) -> None:
+    def start_stretch(self, now: float, *, block: bool = False) -> None:
         """What leaves from now on is counted anew, after a pause that lasted (``block``) or not."""
         self.resumed_at = now
         self.resumed = True

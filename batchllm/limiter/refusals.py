@@ -96,13 +96,13 @@ class Refusals(Generic[T]):
         queued.attempt.outcome = ACCEPTED
         self._accepted_by_load[min(queued.attempt.others_in_flight, _MAX_LOAD)] += 1
 
-    def refused(self, now: float, queued: QueuedItem[T], *, believed: bool, quiet_s: float) -> RefusalKind:
+    def refused(self, now: float, queued: QueuedItem[T], *, within_span: bool, quiet_s: float) -> RefusalKind:
         """A request was refused.
 
         Args:
             now: When.
             queued: The request.
-            believed: The pace it left at is no attempt to find a higher one.
+            within_span: The pace it left at is no attempt to find a higher one.
             quiet_s: After how long a request that was not refused counts as let in.
         """
         queued.attempt.outcome = REFUSED
@@ -127,11 +127,11 @@ class Refusals(Generic[T]):
         place = next((i for i, other in enumerate(self._last) if other is queued.attempt), 0)
         before, after = outcomes[max(0, place - NEARBY) : place], outcomes[place + 1 :]
         alone = REFUSED not in before and REFUSED not in after
-        if believed and alone and before.count(ACCEPTED) >= 3:
+        if within_span and alone and before.count(ACCEPTED) >= 3:
             return RefusalKind.NOTHING
         return RefusalKind.LIMIT
 
-    def refused_for_overload(self, queued: QueuedItem[T]) -> bool:
+    def overloaded(self, queued: QueuedItem[T]) -> bool:
         """A request was refused for overload; ``True``: more of those right before and behind it were let in."""
         queued.attempt.outcome = OVERLOADED
         last = list(self._last)
@@ -171,7 +171,7 @@ class Refusals(Generic[T]):
         share, noise = known.count(REFUSED) / count, self.noise
         return share > noise + 3.0 * math.sqrt(noise * (1.0 - noise) / count) + 0.01
 
-    def judge(
+    def judge_pause(
         self, now: float, *, contradicted: bool, accepted: float, weak: bool, lowered: bool, quiet_s: float
     ) -> Conclusion:
         """A pause is over: whether its refusals turn out to mean nothing.
@@ -191,7 +191,7 @@ class Refusals(Generic[T]):
                 self.noise = max(self.noise, _upper(known, 1.0))
             return Conclusion.LOWER
         if contradicted:
-            verdict = self.unexplained_refusal(
+            verdict = self.judge_unexplained(
                 now, between_pauses=True, weak=weak, lowered=lowered, quiet_s=quiet_s
             )
             return verdict if verdict is Conclusion.NOISE else Conclusion.LOWER
@@ -201,7 +201,7 @@ class Refusals(Generic[T]):
         self._unexplained_since_pause = False
         return Conclusion.LOWER
 
-    def unexplained_refusal(
+    def judge_unexplained(
         self, now: float, *, between_pauses: bool, weak: bool, lowered: bool, quiet_s: float
     ) -> Conclusion:
         """A refusal came that the present pace should have prevented.
@@ -236,8 +236,8 @@ class Refusals(Generic[T]):
         if self.noise:
             return False
         if self.cap is not None:
-            unexplained_refusal = queued.sent_at > self.cap_at and self._in_a_row(queued) >= CAP_DISPROVED_BY
-            if queued.attempt.others_in_flight == 0 or unexplained_refusal:
+            disproved = queued.sent_at > self.cap_at and self._in_a_row(queued) >= CAP_DISPROVED_BY
+            if queued.attempt.others_in_flight == 0 or disproved:
                 self.cap = None
                 self._forget()
                 return False
