@@ -69,7 +69,7 @@ def with_noise(share: float, seed: int = 1) -> Endpoint:
 def test_one_refusal_among_many_that_were_let_in_means_nothing() -> None:
     endpoint = Endpoint()
     endpoint.accepted(20)
-    assert endpoint.refuse() is RefusalKind.NOTHING
+    assert endpoint.refuse() is RefusalKind.ISOLATED
 
 
 def test_the_first_refusal_of_all_means_a_limit() -> None:
@@ -95,7 +95,7 @@ def test_what_is_out_for_long_counts_as_let_in() -> None:
     endpoint = Endpoint()
     for _ in range(20):
         endpoint.leave(others_in_flight=3)
-    assert endpoint.refuse() is RefusalKind.NOTHING
+    assert endpoint.refuse() is RefusalKind.ISOLATED
 
 
 def test_what_has_just_left_does_not() -> None:

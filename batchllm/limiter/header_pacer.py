@@ -1,9 +1,9 @@
-"""What answers show as left of a limit, and the pace that follows: what is left, spent over two seconds.
+"""Paces requests by what headers show as left of a limit: what is left is spent over two seconds.
 
-One law for buckets and windows, small jobs and large ones, one client and several: ``rate = left / tau``, where
-``left`` is what the newest answer shows, less what has left since its request did, plus what has come back. In a
-bucket that comes back at ``r`` it settles at ``left = r * tau``; in a window it spends what is there and waits for the
-edge. What comes back is measured from successive answers, so a limit without a reset is still a limit.
+One rule serves buckets and windows, small jobs and large ones, one client and several: ``rate = left / tau``. ``left``
+is what the newest answer shows, less what has been sent after its request, plus what has been refilled. In a bucket
+that refills at ``r``, ``left`` converges to ``r * tau``; a window is spent, and its edge is waited for. The refill is
+measured from successive answers, so a limit without a reset is still kept.
 """
 
 import math
@@ -16,7 +16,7 @@ LAST_GAP_S = 0.85
 """The longest gap between two requests while a whole one is left; longer where a minute grants fewer."""
 AFTER_EDGE_S = 0.1
 SLIDES = 0.1
-"""What comes back of a window, as a share of its pace: more than this and it slides."""
+"""A window that refills by more than this share of its pace is a sliding one."""
 LONG_RESET_S = 1200.0
 _FLOW_S = 8.0
 _SAMPLES = 3
@@ -24,7 +24,7 @@ _MAX_STUCK_ANSWERS = 4
 
 
 def period_of(level: Level) -> float | None:
-    """The period of a leaky bucket that shows this level: a minute, a day, or ``None`` where it is no such.
+    """Returns the period of a leaky bucket that shows this level: a minute, a day, or ``None`` if it is no such bucket.
 
     Such a bucket holds ``limit``, leaks ``limit / period``, and shows ``reset = used * period / limit``.
     """
@@ -38,10 +38,10 @@ def period_of(level: Level) -> float | None:
 
 
 class HeaderKind:
-    """What kind of limit the answers show, once enough of them agree.
+    """Finds out what kind of limit the headers show, once enough answers agree.
 
-    A relation that holds in one answer may hold by chance, so answers count that are a second apart, and an edge
-    counts as the same only where it stood still for two seconds.
+    A relation that holds in one answer may hold by chance. So only answers a second apart count, and an edge counts as
+    the same only if it stood still for two seconds.
 
     Attributes:
         kind: ``minute`` or ``day`` (a leaky bucket of that period), ``window`` (a counter that starts anew at an
@@ -89,13 +89,13 @@ class HeaderKind:
         )
 
     def deny_window(self) -> None:
-        """It does not start anew at its edge."""
+        """Records that the limit does not start again at its edge, so it is no window."""
         self._scores["window"] = -20
         self._anchor = None
         self.kind = None
 
     def _compare(self, edge: float, edge_late: float) -> None:
-        """Whether edges agree better by attempt or by arrival."""
+        """Finds out whether edges agree better by the sending of requests or by the arrival of answers."""
         moved, moved_late = abs(edge - self._edges[0]), abs(edge_late - self._edges[1])
         self._edges = (edge, edge_late)
         if max(moved, moved_late) < 10.0:
@@ -105,7 +105,7 @@ class HeaderKind:
 
 
 class HeaderPacer:
-    """What is left of one limit, as the endpoint shows it.
+    """What is left of one limit, as headers show it, and the pace that follows.
 
     Args:
         name: The dimension.
@@ -115,8 +115,8 @@ class HeaderPacer:
         samples: Answers that showed what is left.
         daily: It is a limit of a day.
         leaks: A day's limit comes back little by little, not all at once.
-        answered: An answer that was no refusal has shown it.
-        trusted: The levels move as levels do. One that stays at nothing while requests are let in does not.
+        answered: Whether an answer that is no refusal has shown it.
+        trusted: False while the level stays at nothing although requests are accepted.
     """
 
     __slots__ = (
@@ -192,7 +192,7 @@ class HeaderPacer:
         self._left = level.remaining - sent.since(position)
 
     def _measure(self, sent_at: float, position: float, sent: SendRecord, remaining: float) -> None:
-        """How much came back since the newest level, unless the limit was whole or a window turned."""
+        """Measures the refill since the newest level, unless the limit was full or a window turned."""
         whole = 0.98 * self.limit
         elapsed_s = sent_at - self._at
         refilled = remaining - self._level + sent.between(self._position, position)
@@ -214,7 +214,7 @@ class HeaderPacer:
 
     @property
     def refill_per_s(self) -> float:
-        """What comes back a second, on average over the last seconds; 0 where it is not known."""
+        """The refill per second, averaged over the last seconds; 0 if it is not known."""
         if self.daily:
             return self.limit / DAY_S if self.leaks else 0.0
         if self.kind == "window":
@@ -231,42 +231,42 @@ class HeaderPacer:
         return self._header_kind.kind
 
     def left(self, now: float) -> float:
-        """What may still leave."""
+        """Returns what may still be sent."""
         if self.kind == "window" and self._edge is not None and now > self._edge + AFTER_EDGE_S:
             return self.limit
         return min(self.limit, self._left + self.refill_per_s * max(0.0, now - self._at))
 
     def rate(self, now: float, amount: float, tau_s: float) -> float:
-        """The pace for requests of an amount, per second."""
+        """Returns the pace for requests of an amount, per second."""
         if self.daily or not self.trusted or not self.samples:
             return math.inf
         gap_s = max(LAST_GAP_S, 1.2 * amount * MINUTE_S / self.limit)
         return max(self.left(now) / tau_s, amount / gap_s)
 
     def take(self, now: float, amount: float) -> None:
-        """An amount leaves."""
+        """Takes an amount that is sent."""
         if self.kind == "window" and self._edge is not None and now > self._edge + AFTER_EDGE_S:
             self._left, self._at, self._edge = self.limit, now, None
             self._turned = True
         self._left -= amount
 
     def outdated(self, sent_at: float) -> bool:
-        """Only refusals have shown it, and a request that left later was let in without a word about it."""
+        """Returns whether only refusals have shown it, and a request sent later was accepted without such headers."""
         return self.samples > 0 and not self.answered and sent_at > self._sent_at
 
     def refused(self) -> None:
-        """A request was refused; where a window was taken to have turned, it is no window."""
+        """Records a refusal; if a window was assumed to have turned, it is no window."""
         if self._turned:
             self._turned = False
             self._header_kind.deny_window()
 
     def give_back(self, position: float, amount: float) -> None:
-        """What left as the ``position``-th was refused, or took less."""
+        """Gives back what the request at a position did not take."""
         if position > self._position:
             self._left += amount
 
     def fits_at(self, now: float, amount: float) -> float | None:
-        """When an amount fits: ``now``, a later instant, or ``None`` where nothing says when."""
+        """Returns when an amount fits: ``now``, a later instant, or ``None`` if nothing says when."""
         if not self.trusted or not self.samples:
             return now
         short = min(amount, self.limit) - self.left(now)
@@ -278,13 +278,13 @@ class HeaderPacer:
         return now + short / back if back > 0.0 else None
 
     def full_at(self, now: float) -> float:
-        """When all of it is back, as far as the answers say."""
+        """Returns when the limit is full again, as far as the answers say."""
         if self.leaks:
             return now + (self.limit - self.left(now)) / self.refill_per_s
         return math.inf if self._edge is None else self._edge
 
     def to_text(self, now: float) -> str:
-        """When and how many rows fit next, of a day's limit that is spent."""
+        """Returns a sentence about a spent daily limit: when how many requests fit again."""
         what = f"the day's {self.limit:,.0f} {self.name.replace('_', ' ')}"
         hours = max(0.0, self.full_at(now) - now) / 3600.0
         if self.leaks:

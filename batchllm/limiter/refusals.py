@@ -1,9 +1,9 @@
-"""What a refusal means: a limit, a cap of requests in flight, or nothing.
+"""Decides what a refusal means: a rate limit, a cap on requests in flight, or nothing.
 
-A gateway that refuses at random looks like a limit for a moment. Three things tell them apart. A refusal right behind
-which others were let in, at a pace that is believed, is nobody's limit. Refusals that a lower pace should have
-prevented, several times in a row, come from something else than the pace. And what refuses whenever as many are in
-flight as before, and never when fewer are, is a cap.
+A gateway that refuses at random looks like a limit for a moment. Three signs tell them apart. A refusal among accepted
+requests, at a pace within its span, is isolated: no limit. Unexplained refusals, which the present pace should have
+prevented, have another cause than the pace if there are several in a row. And if requests are refused whenever a
+certain number is in flight, and never when fewer are, that number is a cap.
 """
 
 import math
@@ -20,15 +20,15 @@ MIN_UNEXPLAINED = {True: 2, False: 4}
 NEARBY_OVERLOADED = 16
 MIN_ACCEPTED_NEARBY = 4
 MIN_ACCEPTED_LATER = 2
-"""Requests let in behind a refused one, beyond those refused there, that say that a pause is not everybody's."""
+"""Requests accepted after a refused one, beyond those refused there, that disprove a pause."""
 MIN_REFUSED_IN_A_ROW = 6
 ACCEPTED_AGAINST_NOISE = 40
-"""Requests let in without a refusal that speak against noise."""
+"""Requests accepted without a refusal that speak against noise."""
 CAP_RESTS_S = 30.0
-"""How long a cap is believed once it has refused; while one more is let in, the next one is tried soon."""
+"""How long a cap is kept after a refusal; while one more is accepted, the next one is tried after ``CAP_RISES_S``."""
 CAP_RISES_S = 2.0
 CAP_DISPROVED_BY = 3
-"""Refusals in a row although a cap was kept: it is none."""
+"""Refusals in a row in spite of a cap that show that there is none."""
 MIN_CAPPED = 5
 _JUDGED = 100
 _MAX_LOAD = 64
@@ -37,26 +37,27 @@ _MAX_LOAD = 64
 class RefusalKind(StrEnum):
     """What a refusal means."""
 
-    LIMIT = "limit"  # everybody waits, and the pace is learned
+    LIMIT = "limit"  # all rows wait, and the pace is learned
     CAP = "cap"  # too much was in flight
-    NOTHING = "nothing"  # only its row waits
+    ISOLATED = "isolated"  # only its row waits
 
 
 class Conclusion(StrEnum):
-    """What follows from refusals."""
+    """What follows from an unexplained refusal."""
 
     WAIT = "wait"  # too few to say
-    LOWER = "lower"  # the pace is learned anew
-    NOISE = "noise"  # they mean nothing
+    LOWER = "lower"  # the pace is measured again
+    NOISE = "noise"  # refusals come at random
 
 
 class Refusals(Generic[T]):
-    """The outcomes of the last departures of a lane, in the order in which they left.
+    """The outcomes of a lane's last attempts, in the order in which they were sent.
 
     Attributes:
-        noise: The share of refusals that mean nothing; 0 where none are known to.
-        unexplained: Refusals in a row that a lower pace should have prevented.
-        cap: The requests that the endpoint takes at once; ``None`` where refusals show no such cap.
+        noise: The share of requests refused at random; 0 if none are known to be.
+        unexplained: Unexplained refusals since the last conclusion.
+        cap: How many requests the endpoint takes at once; ``None`` if refusals show no cap.
+        cap_at: When the cap was found or last raised.
     """
 
     __slots__ = (
@@ -87,23 +88,23 @@ class Refusals(Generic[T]):
         self._below_cap = 0
 
     def sent(self, queued: QueuedItem[T], others_in_flight: int) -> None:
-        """A request leaves beside so many others."""
+        """Records that a request is sent."""
         queued.attempt = Attempt(queued.sent_at, others_in_flight)
         self._last.append(queued.attempt)
 
     def accepted(self, queued: QueuedItem[T]) -> None:
-        """A request was let in."""
+        """Records that a request was accepted."""
         queued.attempt.outcome = ACCEPTED
         self._accepted_by_load[min(queued.attempt.others_in_flight, _MAX_LOAD)] += 1
 
     def refused(self, now: float, queued: QueuedItem[T], *, within_span: bool, quiet_s: float) -> RefusalKind:
-        """A request was refused.
+        """Records a refusal for a rate limit; returns what it means.
 
         Args:
             now: When.
             queued: The request.
-            within_span: The pace it left at is no attempt to find a higher one.
-            quiet_s: After how long a request that was not refused counts as let in.
+            within_span: The request was not sent at a pace raised in search of a higher one.
+            quiet_s: Seconds after which a request that has not been refused counts as accepted.
         """
         queued.attempt.outcome = REFUSED
         self._refused_by_load[min(queued.attempt.others_in_flight, _MAX_LOAD)] += 1
@@ -119,20 +120,18 @@ class Refusals(Generic[T]):
             if self._is_more(known):
                 return RefusalKind.LIMIT
             if len(known) >= _JUDGED // 2:
-                self.noise = min(
-                    self.noise, _upper(known, 2.0)
-                )  # whatever is refused, noise is no more than that
-            return RefusalKind.NOTHING
+                self.noise = min(self.noise, _upper(known, 2.0))
+            return RefusalKind.ISOLATED
         outcomes = [_outcome(other, now, quiet_s) for other in self._last]
         place = next((i for i, other in enumerate(self._last) if other is queued.attempt), 0)
         before, after = outcomes[max(0, place - NEARBY) : place], outcomes[place + 1 :]
         alone = REFUSED not in before and REFUSED not in after
         if within_span and alone and before.count(ACCEPTED) >= 3:
-            return RefusalKind.NOTHING
+            return RefusalKind.ISOLATED
         return RefusalKind.LIMIT
 
     def overloaded(self, queued: QueuedItem[T]) -> bool:
-        """A request was refused for overload; ``True``: more of those right before and behind it were let in."""
+        """Records a refusal for overload; returns whether most requests around it were accepted."""
         queued.attempt.outcome = OVERLOADED
         last = list(self._last)
         place = next((i for i, other in enumerate(last) if other is queued.attempt), 0)
@@ -141,7 +140,7 @@ class Refusals(Generic[T]):
         return accepted >= MIN_ACCEPTED_NEARBY and accepted > near.count(REFUSED) + near.count(OVERLOADED)
 
     def later_accepted(self, refused: Attempt) -> bool:
-        """Others that left behind a refused request were let in, and fewer were refused."""
+        """Returns whether requests sent after a refused one were accepted, and fewer were refused."""
         missing = MIN_ACCEPTED_LATER
         for other in reversed(self._last):
             if other is refused:
@@ -150,11 +149,11 @@ class Refusals(Generic[T]):
         return missing <= 0
 
     def _known(self, now: float, quiet_s: float) -> list[int]:
-        """Refusals come back fast and answers slowly, so only what left long enough ago is counted."""
+        """Returns the outcomes of attempts that were sent so long ago that a refusal would have arrived."""
         return [other.outcome or ACCEPTED for other in self._last if now - other.sent_at > quiet_s]
 
     def _in_a_row(self, queued: QueuedItem[T]) -> int:
-        """Refusals of requests that left one after another, up to this one."""
+        """Returns how many attempts sent one after another were refused, up to this one."""
         count = 0
         for other in reversed(self._last):
             if other.outcome == REFUSED:
@@ -164,7 +163,7 @@ class Refusals(Generic[T]):
         return count
 
     def _is_more(self, known: list[int]) -> bool:
-        """More is refused than chance explains."""
+        """Returns whether more is refused than chance explains."""
         count = len(known)
         if count < 20:
             return False
@@ -174,15 +173,18 @@ class Refusals(Generic[T]):
     def judge_pause(
         self, now: float, *, contradicted: bool, accepted: float, weak: bool, lowered: bool, quiet_s: float
     ) -> Conclusion:
-        """A pause is over: whether its refusals turn out to mean nothing.
+        """Decides, after a pause, between noise and a pace to measure again.
+
+        Noise stays noise, and its share rises if the pace was contradicted. Otherwise only a contradicted pace counts
+        as an unexplained refusal, and enough accepted requests without one reset that count.
 
         Args:
             now: When.
-            contradicted: The pace that was refused had been let in before for as long as it is believed now.
-            accepted: Requests that were let in since the pause before.
-            weak: What is believed rests on a few seconds.
-            lowered: What the last pause taught has lowered it.
-            quiet_s: After how long a request that was not refused counts as let in.
+            contradicted: The refusal contradicts the estimate in force.
+            accepted: Requests accepted since the pause before.
+            weak: The estimates rest on a few seconds.
+            lowered: The last pause lowered the pace.
+            quiet_s: Seconds after which a request that has not been refused counts as accepted.
         """
         if self.noise:
             if contradicted:
@@ -204,17 +206,17 @@ class Refusals(Generic[T]):
     def judge_unexplained(
         self, now: float, *, between_pauses: bool, weak: bool, lowered: bool, quiet_s: float
     ) -> Conclusion:
-        """A refusal came that the present pace should have prevented.
+        """Counts an unexplained refusal, and decides whether there are enough for a conclusion.
 
-        A pace a little too high is refused now and then too, so a lower one is tried first. What refuses as before
-        then is noise.
+        A pace a little too high is refused now and then too, so the first conclusion is to lower it. If refusals come
+        as before then, and no more than half of the requests are refused, the next conclusion is noise.
 
         Args:
             now: When.
-            between_pauses: The present pace is one that was let in from one pause to another.
-            weak: What is believed rests on a few seconds, so that little is needed against it.
+            between_pauses: The estimates were measured from one pause to the next.
+            weak: The estimates rest on a few seconds, so fewer refusals are needed.
             lowered: The pace has been lowered already.
-            quiet_s: After how long a request that was not refused counts as let in.
+            quiet_s: Seconds after which a request that has not been refused counts as accepted.
         """
         self.unexplained += 1
         self._unexplained_since_pause = True
@@ -232,7 +234,7 @@ class Refusals(Generic[T]):
         return Conclusion.NOISE
 
     def _capped(self, now: float, queued: QueuedItem[T]) -> bool:
-        """Whether refusals come when, and only when, a number of requests is in flight."""
+        """Returns whether requests are refused when, and only when, a certain number is in flight."""
         if self.noise:
             return False
         if self.cap is not None:
@@ -274,12 +276,12 @@ class Refusals(Generic[T]):
         return False
 
     def room(self, now: float, in_flight: int) -> int | None:
-        """How many more the endpoint takes at once; now and then one more is tried. ``None``: no cap is known."""
+        """Returns how many more requests fit under the cap, which rises now and then; ``None`` if no cap is known."""
         if self.cap is None:
             return None
         if now - self.cap_at > self._cap_rests_s and in_flight >= self.cap:
             if self.cap == _MAX_LOAD:
-                self.cap = None  # more is not told apart, so it is left to what buys throughput
+                self.cap = None  # loads above are not told apart: concurrency decides
                 return None
             self.cap, self.cap_at, self._cap_rests_s = self.cap + 1, now, CAP_RISES_S
         return self.cap - in_flight
@@ -290,11 +292,11 @@ class Refusals(Generic[T]):
 
 
 def _upper(known: list[int], deviations: float) -> float:
-    """The share of refusals, and some standard deviations of what chance does to it."""
+    """Returns the share of refusals plus some of its standard deviations."""
     share = max(0.02, known.count(REFUSED) / len(known))
     return min(0.5, share + deviations * math.sqrt(share * (1.0 - share) / len(known)))
 
 
 def _outcome(attempt: Attempt, now: float, quiet_s: float) -> int:
-    """Refusals come back fast and answers slowly, so what is out for long counts as let in."""
+    """Returns an outcome; refusals come back fast, so an attempt pending for long counts as accepted."""
     return ACCEPTED if attempt.outcome == PENDING and now - attempt.sent_at > quiet_s else attempt.outcome
