@@ -15,9 +15,9 @@ LONGEST_CATCH_UP_S = 10.0
 WIDEST_MARGIN = 0.055
 _CLEAN_S = 1800.0
 TAU_S = 2.0
-"""What is shown as left is spent over this time, or over one latency where that is longer."""
+"""What headers show as left is spent over this time, or over one latency if that is longer."""
 GIVEN_TAU_S = 0.5
-"""The same where the user gave the pace, so that what is left only guards it."""
+"""The same if the user gave the limit, so that what is left only guards it."""
 SURE_S = 2.0
 """What comes back within this time is waited for."""
 LOOK_FIRST_S = 0.8
@@ -75,7 +75,7 @@ class Dimension:
         self._starved_since: float | None = None
 
     def set_limit(self, now: float, limit: float) -> None:
-        """The limit that the user tells changes; infinite where there is none."""
+        """Replaces the limit that the user gave; infinite if there is none."""
         if limit == self.given:
             return
         self.given = limit
@@ -124,7 +124,7 @@ class Dimension:
         return rate
 
     def fits_at(self, now: float, amount: float) -> float:
-        """When an amount fits into what left within the minute and into what is shown as left."""
+        """Returns when an amount fits into what was sent within the minute and into what is shown as left."""
         at = now
         if self.log is not None and not self.shown:
             at = self.log.fits_at(now, min(amount, self.log.limit))
@@ -161,7 +161,7 @@ class Dimension:
         return self.log.take(now, amount) if self.log is not None else None
 
     def refused(self, position: float, sent_at: float, amount: float, entry: list[float] | None) -> None:
-        """What left as the ``position``-th was refused: it took nothing."""
+        """Records that the request at a position was refused and took nothing."""
         self.sent.refused(position, sent_at, amount)
         if self.header_pacer is not None:
             self.header_pacer.give_back(position, amount)

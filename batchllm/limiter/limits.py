@@ -39,7 +39,7 @@ class LaneLimits:
         learned: What an earlier run found out.
 
     Attributes:
-        dimensions: In the order in which queued_items note what they take; only ever added to.
+        dimensions: In the order of the amounts in ``QueuedItem``; only ever added to.
         latency_s: The usual latency of an answer.
     """
 
@@ -207,11 +207,11 @@ class LaneLimits:
         return next(dimension for dimension in self.dimensions if dimension.name == name)
 
     def within_span(self, now: float) -> bool:
-        """No pace is being raised beyond what is known."""
+        """Returns whether every estimate is within its span, so that no pace is being raised."""
         return all(d.estimate is None or d.estimate.within_span(now) for d in self.dimensions)
 
     def contradicts(self, now: float) -> bool:
-        """A refusal at this instant contradicts an estimate: the pace is one that was let in before."""
+        """Returns whether a refusal now contradicts the estimates, because their pace was accepted before."""
         estimates = [d.estimate for d in self.dimensions if d.estimate is not None]
         return bool(estimates) and all(
             estimate.between_pauses and estimate.within_span(now) for estimate in estimates
@@ -219,12 +219,12 @@ class LaneLimits:
 
     @property
     def between_pauses(self) -> bool:
-        """No estimate is in force that holds what a bucket had stored."""
+        """Whether every estimate was measured from one pause to the next."""
         return all(d.estimate is None or d.estimate.between_pauses for d in self.dimensions)
 
     @property
     def weak(self) -> bool:
-        """Every estimate rests on a few seconds."""
+        """Whether every estimate rests on a few seconds."""
         return all(d.estimate is None or d.estimate.measured_s < WEAK_S for d in self.dimensions)
 
     @property
@@ -253,7 +253,7 @@ class LaneLimits:
         return dimension.given < math.inf and dimension.widen_margin(now)
 
     def ignore_refusals(self, now: float, *, quickly: bool) -> None:
-        """The refusals mean nothing: what was taken back because of them is given back, ``quickly`` or less so."""
+        """Undoes what refusals lowered, because they are noise; ``quickly`` lets the pace double sooner."""
         self.start_stretch(now)
         for dimension in self.dimensions:
             dimension.margin = MARGIN
@@ -304,22 +304,22 @@ class LaneLimits:
         self.start_stretch(now)
 
     def note_pause(self, paused_s: float) -> None:
-        """A pause was asked for that may have been longer than needed: a stretch that holds it proves less."""
+        """Records a requested pause that may have been longer than needed, so that the stretch counts for less."""
         for dimension in self.dimensions:
             dimension.sent.paused_s += paused_s
 
     def start_stretch(self, now: float, *, block: bool = False) -> None:
-        """A new stretch begins, after a pause that lasted or not."""
+        """Begins a new stretch, after a long pause (``block``) or a short one."""
         for dimension in self.dimensions:
             dimension.sent.start_stretch(now, block=block)
 
     def restart(self, now: float) -> None:
-        """A pause is over: every pace goes on without catching up."""
+        """Lets every pace go on after a pause, without catching up."""
         for dimension in self.dimensions:
             dimension.pacer.restart(now)
 
     def slow_down(self, now: float) -> None:
-        """The endpoint asks for a slower growth."""
+        """Lowers the pace, because the endpoint asks for slower growth."""
         dimension = (
             self.dimension(TOKENS) if self.dimension(TOKENS).sent.accepted > 0 else self.dimension(REQUESTS)
         )
@@ -343,7 +343,7 @@ class LaneLimits:
         return min(rates, default=None)
 
     def learned(self) -> dict[str, float]:
-        """What the next run should know."""
+        """Returns what the next run should know."""
         return {
             f"{d.name}_found_per_s": d.estimate.rate
             for d in self.dimensions
