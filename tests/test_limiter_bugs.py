@@ -255,10 +255,10 @@ def test_21_fifty_late_refusals_are_one_event_and_one_cut() -> None:
     (first,) = limiter.poll(0.0).grants
     limiter.answered(0.3, first, {}, None)
     limiter.released(0.3, first)
-    flying = [row for ms in range(400, 500, 5) for row in limiter.poll(ms / 1e3).grants]
-    assert len(flying) >= 50
+    in_flight = [row for ms in range(400, 500, 5) for row in limiter.poll(ms / 1e3).grants]
+    assert len(in_flight) >= 50
     refused = Verdict(Disposition.REFUSED, "rate_limit", retry_after_s=0.1)
-    for row in flying[:25]:
+    for row in in_flight[:25]:
         limiter.refused(0.7, row, refused, {})
     (probe,) = limiter.poll(0.9).grants
     limiter.answered(1.0, probe, {}, None)
@@ -266,7 +266,7 @@ def test_21_fifty_late_refusals_are_one_event_and_one_cut() -> None:
     once = limiter.view(1.1).requests_per_minute
     assert once is not None
     assert once < 60_000.0 * (1.0 - MARGIN)
-    for row in flying[25:50]:
+    for row in in_flight[25:50]:
         limiter.refused(1.1, row, refused, {})
     assert limiter.view(1.1).resumes_at is None
     assert limiter.view(1.1).requests_per_minute == once
@@ -319,7 +319,7 @@ def test_25_the_limiter_keeps_nothing_of_what_is_done() -> None:
             limiter.answered(1.0, granted, {}, None)
             limiter.released(1.0, granted)
     assert limiter.waiting + limiter.in_flight == 0
-    assert not limiter._flights
+    assert not limiter._in_flight
 
 
 def test_27_a_restart_costs_at_most_one_event() -> None:

@@ -19,7 +19,7 @@ USED = Usage(100, 50, 150)
 REFUSED = Verdict(Disposition.REFUSED, "rate_limit", "requests per min (RPM)")
 BROKEN = Verdict(Disposition.TRANSIENT, "http_500", "it answered 500")
 CONNECT = Verdict(Disposition.TRANSIENT, "connect", "no connection")
-BUSY = Verdict(Disposition.OVERLOADED, "overloaded", "server busy")
+OVERLOADED = Verdict(Disposition.OVERLOADED, "overloaded", "server busy")
 
 
 class Item:
@@ -156,23 +156,23 @@ def test_equal_items_are_told_apart() -> None:
 def test_a_refused_row_goes_first_and_alone_when_the_pause_is_over() -> None:
     limiter = make(10, concurrency=3)
     warm(limiter)
-    flying = limiter.poll(0.0).grants
-    limiter.refused(1.0, flying[1], Verdict(Disposition.REFUSED, "rate_limit", retry_after_s=20.0), {})
+    in_flight = limiter.poll(0.0).grants
+    limiter.refused(1.0, in_flight[1], Verdict(Disposition.REFUSED, "rate_limit", retry_after_s=20.0), {})
     poll = limiter.poll(1.0)
     assert (poll.grants, poll.wake_at) == ([], 21.0)
     assert limiter.view(1.0).limits == "pause"
     assert limiter.view(1.0).resumes_at == 21.0
     assert limiter.view(1.0).gives_up_at == 1.0 + Pace().max_wait_s
     (probe,) = limiter.poll(21.0).grants
-    assert probe is flying[1]
+    assert probe is in_flight[1]
     assert limiter.poll(21.0).grants == []
 
 
 def test_a_burst_of_refusals_is_one_event() -> None:
     limiter = make(100, concurrency=50)
     warm(limiter)
-    flying = fill(limiter, 0.0)
-    for item in flying:
+    in_flight = fill(limiter, 0.0)
+    for item in in_flight:
         limiter.refused(0.3, item, REFUSED, {})
     assert limiter.view(0.3).refused == 50
     assert len(limiter.poll(0.6).grants) == 1
@@ -269,10 +269,10 @@ def test_no_connection_before_any_success_stops_within_half_a_minute() -> None:
 def test_overload_shrinks_an_explicit_concurrency_and_it_comes_back() -> None:
     limiter = make(5000, concurrency=100)
     warm(limiter)
-    flying = limiter.poll(0.0).grants
-    limiter.failed(1.0, flying[0], BUSY, {})
+    in_flight = limiter.poll(0.0).grants
+    limiter.failed(1.0, in_flight[0], OVERLOADED, {})
     assert limiter.view(1.0).concurrency == 80
-    for item in flying:
+    for item in in_flight:
         limiter.released(1.0, item)
     now = 1.0
     while now < 120.0:
@@ -291,8 +291,8 @@ def found_after(seconds: float) -> tuple[Limiter[Item], float]:
         now += 0.5
         for item in limiter.poll(now).grants[:1]:
             answer(limiter, now, item)
-    flying = [queued.item for queued in limiter._flights.values()]
-    for item in flying:
+    in_flight = [queued.item for queued in limiter._in_flight.values()]
+    for item in in_flight:
         limiter.refused(now, item, REFUSED, {})
     probe_at = limiter.poll(now).wake_at
     assert probe_at is not None
@@ -324,9 +324,9 @@ def test_a_job_that_fits_into_what_remains_is_not_stretched_over_a_minute() -> N
         poll = limiter.poll(now)
         for item in poll.grants:
             used += 1
-            told = {"x-ratelimit-limit-requests": "500", "x-ratelimit-remaining-requests": f"{500 - used}",
+            headers = {"x-ratelimit-limit-requests": "500", "x-ratelimit-remaining-requests": f"{500 - used}",
                     "x-ratelimit-reset-requests": f"{used * 120}ms"}  # fmt: skip
-            answer(limiter, now, item, told)
+            answer(limiter, now, item, headers)
             done += 1
         now = now if poll.wake_at is None else poll.wake_at
         assert now < 3.0
@@ -335,9 +335,9 @@ def test_a_job_that_fits_into_what_remains_is_not_stretched_over_a_minute() -> N
 def test_a_dimension_that_the_endpoint_settles_gives_back_what_was_not_used() -> None:
     limiter = make(2, tokens_per_minute=6000.0, charge="usage", concurrency=5)
     (item,) = limiter.poll(0.0).grants
-    tokens = limiter._lanes["m"].limits.of("tokens")
+    tokens = limiter._lanes["m"].limits.dimension("tokens")
     limiter.answered(1.0, item, {}, USED)
-    assert tokens.sent.let_in == 150.0
+    assert tokens.sent.accepted == 150.0
     assert tokens.log is not None
     assert tokens.log.total == 150.0
 
@@ -385,8 +385,8 @@ def test_any_sequence_of_events_conserves_what_was_granted(
     events: list[tuple[str, int]], charge: str
 ) -> None:
     limiter = make(0, requests_per_minute=600.0, tokens_per_minute=60_000.0, concurrency=5, charge=charge)
-    tokens = limiter._lane("m").limits.of("tokens")
-    now, flying = 0.0, []
+    tokens = limiter._lane("m").limits.dimension("tokens")
+    now, in_flight = 0.0, []
     granted = 0.0
     taken: list[list[float]] = []  # [when, what it takes in the end]
     entries: dict[int, list[float]] = {}
@@ -400,16 +400,16 @@ def test_any_sequence_of_events_conserves_what_was_granted(
                 now += pick * 0.3
             case "poll":
                 grants = limiter.poll(now).grants
-                flying += grants
+                in_flight += grants
                 for item in grants:
-                    amount = limiter._flights[id(item)].amounts[1]
+                    amount = limiter._in_flight[id(item)].amounts[1]
                     granted += amount
                     entries[id(item)] = [now, amount]
                     taken.append(entries[id(item)])
-        if not flying:
+        if not in_flight:
             continue
         if event in ("answer", "refuse", "fail", "cancel"):
-            item = flying.pop(pick % len(flying))
+            item = in_flight.pop(pick % len(in_flight))
         if event == "answer":
             answer(limiter, now, item)
             if charge == "usage":
@@ -421,7 +421,7 @@ def test_any_sequence_of_events_conserves_what_was_granted(
             if event == "fail":
                 limiter.failed(now, item, BROKEN, {})
             limiter.released(now, item)
-    assert limiter.in_flight == len(flying)
+    assert limiter.in_flight == len(in_flight)
     assert tokens.sent.total == pytest.approx(granted)
     assert tokens.log is not None
     tokens.log.fits_at(now, 0.0)
@@ -434,16 +434,16 @@ def test_any_sequence_of_events_conserves_what_was_granted(
 def test_no_wake_up_is_lost(events: list[tuple[str, int]]) -> None:
     """Whatever happened: once everything in flight has ended, waking when told to sends all that waits."""
     limiter = make(0, requests_per_minute=600.0, concurrency=5)
-    now, flying = 0.0, []
+    now, in_flight = 0.0, []
     for event, pick in events:
         if event == "offer":
             limiter.offer(Item(), COST, lane="m", again=pick > 7, not_before=now + pick if pick == 9 else 0.0)
         elif event == "wait":
             now += pick * 0.3
         elif event == "poll":
-            flying += limiter.poll(now).grants
-        elif flying:
-            item = flying.pop(pick % len(flying))
+            in_flight += limiter.poll(now).grants
+        elif in_flight:
+            item = in_flight.pop(pick % len(in_flight))
             if event == "answer":
                 answer(limiter, now, item)
             elif event == "refuse":
@@ -453,13 +453,13 @@ def test_no_wake_up_is_lost(events: list[tuple[str, int]]) -> None:
                     limiter.failed(now, item, BROKEN, {})
                 limiter.released(now, item)
     for _ in range(2000):
-        while flying:
-            answer(limiter, now, flying.pop())
+        while in_flight:
+            answer(limiter, now, in_flight.pop())
         poll = limiter.poll(now)
-        flying = poll.grants
-        if not flying and not limiter.waiting:
+        in_flight = poll.grants
+        if not in_flight and not limiter.waiting:
             return
-        if not flying:
+        if not in_flight:
             assert poll.wake_at is not None, "something waits, nothing is in flight, and nobody will wake"
             assert poll.wake_at > now - 1e-9
             now = max(now + 1e-6, poll.wake_at)
@@ -519,28 +519,28 @@ def test_what_the_endpoint_charges_is_remembered_too() -> None:
     )
     again.offer(Item(), COST, lane="m")
     again.poll(0.0)
-    assert again._lanes["m"].limits.of("tokens").sent.total == 300.0
+    assert again._lanes["m"].limits.dimension("tokens").sent.total == 300.0
 
 
 def test_a_slot_whose_answer_has_landed_may_be_taken_before_it_is_read() -> None:
     limiter = make(20, concurrency=5)
     warm(limiter)
-    flying = limiter.poll(0.0).grants
-    assert len(flying) == 5
-    limiter.landed(flying[0])
-    limiter.landed(flying[1])
+    in_flight = limiter.poll(0.0).grants
+    assert len(in_flight) == 5
+    limiter.received(in_flight[0])
+    limiter.received(in_flight[1])
     assert len(limiter.poll(0.0).grants) == 2
-    answer(limiter, 1.0, flying[0])
-    answer(limiter, 1.0, flying[1])
+    answer(limiter, 1.0, in_flight[0])
+    answer(limiter, 1.0, in_flight[1])
     assert limiter.poll(1.0).grants == []
-    answer(limiter, 1.0, flying[2])
+    answer(limiter, 1.0, in_flight[2])
     assert len(limiter.poll(1.0).grants) == 1
 
 
 def test_the_first_request_keeps_its_slot_until_it_has_been_read() -> None:
     limiter = make(20, concurrency=5)
     (first,) = limiter.poll(0.0).grants
-    limiter.landed(first)
+    limiter.received(first)
     assert limiter.poll(0.0).grants == []
 
 
@@ -565,26 +565,26 @@ def test_a_refusal_may_show_a_limit_that_was_not_known_when_its_request_left() -
 def test_what_an_earlier_stretch_gives_back_is_not_taken_off_the_present_one() -> None:
     limiter = make(20, tokens_per_minute=600_000.0, concurrency=8, charge="usage")
     warm(limiter)
-    flying = fill(limiter, 0.0)
-    tokens = limiter._lanes["m"].limits.of("tokens")
-    tokens.sent.resume(1.0)
-    for item in flying:
+    in_flight = fill(limiter, 0.0)
+    tokens = limiter._lanes["m"].limits.dimension("tokens")
+    tokens.sent.start_stretch(1.0)
+    for item in in_flight:
         limiter.answered(2.0, item, {}, Usage(100, 5, 105))
-    assert tokens.sent.let_in == 0.0
+    assert tokens.sent.accepted == 0.0
 
 
 def test_a_burst_of_refusals_whose_probe_is_let_in_does_not_overrule_what_the_user_told() -> None:
     limiter = make(400, requests_per_minute=600.0, concurrency=50)
     warm(limiter)
-    flying: list[Item] = []
+    in_flight: list[Item] = []
     now = 0.0
-    while len(flying) < 24:
-        flying += limiter.poll(now).grants
-        for item in flying[:20]:
-            if id(item) in limiter._flights:
+    while len(in_flight) < 24:
+        in_flight += limiter.poll(now).grants
+        for item in in_flight[:20]:
+            if id(item) in limiter._in_flight:
                 answer(limiter, now, item)
         now += 0.05
-    for item in flying[20:]:
+    for item in in_flight[20:]:
         limiter.refused(now, item, REFUSED, {})
     probe_at = limiter._lanes["m"].gate.until
     (probe,) = limiter.poll(probe_at).grants

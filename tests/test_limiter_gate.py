@@ -16,24 +16,24 @@ def refuse(
     sent_at: float | None = None,
     pause_s: float | None = None,
     probe: bool = False,
-    informed: bool = False,
+    limit_known: bool = False,
 ) -> bool:
     """A refusal of what left a tenth of a second ago, unless said otherwise."""
     left = now - 0.1 if sent_at is None else sent_at
-    return gate.refused(now, left, pause_s, probe=probe, informed=informed)
+    return gate.refused(now, left, pause_s, probe=probe, limit_known=limit_known)
 
 
 def probes_of_a_block(
-    latency_s: float, block_s: float, pause_s: float | None, *, informed: bool
+    latency_s: float, block_s: float, pause_s: float | None, *, limit_known: bool
 ) -> list[float]:
     """When probes leave while everything is refused; the last one leaves after the block."""
     gate, probes = Gate(), []
-    refuse(gate, 0.0, pause_s=pause_s, informed=informed)
+    refuse(gate, 0.0, pause_s=pause_s, limit_known=limit_known)
     while gate.until < block_s:
         now = gate.until
         probes.append(now)
         gate.probing(now)
-        refuse(gate, now + latency_s, sent_at=now, pause_s=pause_s, probe=True, informed=informed)
+        refuse(gate, now + latency_s, sent_at=now, pause_s=pause_s, probe=True, limit_known=limit_known)
     return [*probes, gate.until]
 
 
@@ -71,7 +71,7 @@ def test_of_several_pauses_that_are_asked_for_the_longest_is_kept(pauses: list[f
 
 
 def test_a_pause_whose_probe_is_refused_grows_even_where_less_is_asked_for() -> None:
-    at = probes_of_a_block(0.05, 20.0, 0.02, informed=False)
+    at = probes_of_a_block(0.05, 20.0, 0.02, limit_known=False)
     gaps = [b - a for a, b in pairwise(at)]
     assert gaps == sorted(gaps)
     assert gaps[-1] > 1.0
@@ -79,15 +79,15 @@ def test_a_pause_whose_probe_is_refused_grows_even_where_less_is_asked_for() -> 
 
 @given(st.floats(0.001, 0.5), st.floats(1.0, 3000.0), st.booleans())
 def test_what_a_block_costs_beyond_its_end_is_a_tenth_of_it_and_a_little_more(
-    latency_s: float, block_s: float, informed: bool
+    latency_s: float, block_s: float, limit_known: bool
 ) -> None:
-    at = probes_of_a_block(latency_s, block_s, None, informed=informed)
-    most_s = max(LONGEST_GAP_S[informed], LATER_S[informed] + LATER * (block_s + latency_s))
+    at = probes_of_a_block(latency_s, block_s, None, limit_known=limit_known)
+    most_s = max(LONGEST_GAP_S[limit_known], LATER_S[limit_known] + LATER * (block_s + latency_s))
     assert at[-1] - block_s <= most_s + latency_s + 1e-6
 
 
 def test_a_minute_of_refusals_costs_between_ten_and_25_probes() -> None:
-    assert 10 <= len(probes_of_a_block(0.1, 60.0, None, informed=False)) - 1 <= 25
+    assert 10 <= len(probes_of_a_block(0.1, 60.0, None, limit_known=False)) - 1 <= 25
 
 
 def test_a_probe_that_is_not_refused_within_three_latencies_counts_as_let_in() -> None:

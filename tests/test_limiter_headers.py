@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchllm.limiter.header_pacer import period_of
 from batchllm.limiter.headers import Level, read
-from batchllm.limiter.stock import period_of
 
 
 @pytest.mark.parametrize(
@@ -48,9 +48,9 @@ def test_an_insane_limit_is_as_if_it_were_not_there(value: str) -> None:
 
 
 def test_a_reset_in_milliseconds_since_1970_is_read() -> None:
-    told = {"x-ratelimit-limit": "20", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "1767225605000",
+    headers = {"x-ratelimit-limit": "20", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "1767225605000",
             "date": "Thu, 01 Jan 2026 00:00:00 GMT"}  # fmt: skip
-    (level,) = read(told)
+    (level,) = read(headers)
     assert level.reset_s == 5.0
 
 

@@ -18,25 +18,25 @@ from batchllm.limiter import (
     concurrency,
     dimension,
     dispatcher,
-    found,
     gate,
+    header_pacer,
     headers,
     lane,
     limits,
     pace,
+    rate_estimate,
     refusals,
-    stock,
 )
 from batchllm.limiter.queue import Queue
 from batchllm.retry import Disposition, RetryPolicy, Verdict, policy, reading, seconds
 from tests import test_limiter_bugs as bugs
 from tests import test_limiter_dispatcher as dispatched
-from tests import test_limiter_found as finding
 from tests import test_limiter_gate as gates
+from tests import test_limiter_header_pacer as header_pacers
 from tests import test_limiter_headers as shown
 from tests import test_limiter_pace as paced
+from tests import test_limiter_rate_estimate as estimates
 from tests import test_limiter_refusals as meant
-from tests import test_limiter_stock as stocks
 from tests import test_runner_online as online
 from tests.limiter_worlds.spec import DAY_S, Limit, Spec
 from tests.limiter_worlds.world import Outcome, run
@@ -115,18 +115,18 @@ def all_at_the_end_of_the_gate(patch: Patch) -> None:
 
 
 def too_large_waits_for_ever(patch: Patch) -> None:
-    patch.setattr(lane.Lane, "_never_fits", lambda self, amounts: None)
+    patch.setattr(limits.LaneLimits, "never_fits", lambda self, amounts: None)
 
 
 def pay_before(patch: Patch) -> None:
     """The line stands still behind the first row that does not fit."""
-    real = Queue.ahead
-    patch.setattr(Queue, "ahead", lambda self: iter([next(real(self))]))
+    real = Queue.look_ahead
+    patch.setattr(Queue, "look_ahead", lambda self: iter([next(real(self))]))
 
 
 def smallest_first(patch: Patch) -> None:
     """Whatever fits goes, however long the head has waited."""
-    patch.setattr(lane, "PATIENCE_S", float("inf"))
+    patch.setattr(lane, "MAX_OVERTAKEN_S", float("inf"))
 
 
 def wall_clock(patch: Patch) -> None:
@@ -222,9 +222,9 @@ def flights_are_kept(patch: Patch) -> None:
     real = dispatcher.Limiter.released
 
     def released(self: Any, now: float, item: Any) -> None:
-        kept = dict(self._flights)
+        kept = dict(self._in_flight)
         real(self, now, item)
-        self._flights.update(kept)
+        self._in_flight.update(kept)
 
     patch.setattr(dispatcher.Limiter, "released", released)
 
@@ -235,7 +235,7 @@ def no_breaker(patch: Patch) -> None:
 
 def estimate_of_one(patch: Patch) -> None:
     """L1, L3: whatever was let in, over whatever time, is the limit."""
-    patch.setattr(limits, "LEAST_LET_IN", 0)
+    patch.setattr(limits, "MIN_ACCEPTED", 0)
 
 
 def estimate_goes_on_at_once(patch: Patch) -> None:
@@ -287,13 +287,13 @@ def spent_window_is_a_rate(patch: Patch) -> None:
     def soft_start(cls: Any, now: float, usual: float) -> Any:
         return cls(2.0 * usual / 60.0, 60.0, now, usual)
 
-    patch.setattr(found.Found, "soft_start", classmethod(soft_start))
+    patch.setattr(rate_estimate.RateEstimate, "soft_start", classmethod(soft_start))
 
 
 def every_refusal_is_a_limit(patch: Patch) -> None:
     """L2: a refusal at random lowers the pace."""
-    patch.setattr(refusals.Refusals, "refused", lambda self, now, queued, **more: refusals.Meaning.LIMIT)
-    patch.setattr(refusals.Refusals, "in_vain", lambda self, now, **more: refusals.Finding.WAIT)
+    patch.setattr(refusals.Refusals, "refused", lambda self, now, queued, **more: refusals.RefusalKind.LIMIT)
+    patch.setattr(refusals.Refusals, "judge_unexplained", lambda self, now, **more: refusals.Conclusion.WAIT)
 
 
 def no_reset_no_limit(patch: Patch) -> None:
@@ -325,12 +325,12 @@ def stretched_over_a_minute(patch: Patch) -> None:
 
 def levels_are_taken_as_they_are(patch: Patch) -> None:
     """What has left since the answer that shows the level is not taken off."""
-    patch.setattr(stock.Stock, "take", lambda self, now, amount: None)
+    patch.setattr(header_pacer.HeaderPacer, "take", lambda self, now, amount: None)
 
 
 def lies_are_believed(patch: Patch) -> None:
     """Nothing is left, says every answer, and nothing goes."""
-    patch.setattr(stock.Stock, "_judge", lambda self, remaining, *, let_in: None)
+    patch.setattr(header_pacer.HeaderPacer, "_judge", lambda self, remaining, *, accepted: None)
 
 
 def short_pauses_for_ever(patch: Patch) -> None:
@@ -359,25 +359,25 @@ def no_cap(patch: Patch) -> None:
 
 def noise_for_ever(patch: Patch) -> None:
     """What has refused at random is never believed again."""
-    patch.setattr(refusals, "SIX", 1_000_000)
+    patch.setattr(refusals, "MIN_REFUSED_IN_A_ROW", 1_000_000)
     patch.setattr(refusals.Refusals, "_is_more", lambda self, known: False)
 
 
 def estimate_for_ever(patch: Patch) -> None:
     """L1: nothing raises a pace that was found."""
-    patch.setattr(found.Found, "pace", lambda self, now: found.BELOW * self.rate)
+    patch.setattr(rate_estimate.RateEstimate, "pace", lambda self, now: rate_estimate.BELOW * self.rate)
 
 
 def proof_is_forgotten(patch: Patch) -> None:
     """One weak estimate undoes what was held for minutes."""
-    real = found.Found.learn
+    real = rate_estimate.RateEstimate.learn
 
     def learn(self: Any, rate: float, measured_s: float, now: float, *, refusals: int) -> None:
-        self.proven = 0.0
+        self.proven_rate = 0.0
         real(self, rate, measured_s, now, refusals=refusals)
         self.rate = rate
 
-    patch.setattr(found.Found, "learn", learn)
+    patch.setattr(rate_estimate.RateEstimate, "learn", learn)
 
 
 FIRST_REFUSED = Spec(name="L1", rows=12, odd_first=1, odd_retry_after="1")
@@ -464,10 +464,10 @@ SEEDED: list[tuple[Callable[[Patch], None], Callable[[], None]]] = [
     (full_bucket, bugs.test_27_a_restart_costs_at_most_one_event),
     (no_breaker, bugs.test_28_an_outage_takes_no_row_with_it),
     (estimate_of_one, a_spent_window_is_gone_on_with_when_it_turns),
-    (estimate_of_one, partial(finding.test_fewer_than_three_that_were_let_in_make_no_estimate, 1)),
+    (estimate_of_one, partial(estimates.test_fewer_than_three_that_were_let_in_make_no_estimate, 1)),
     (
         estimate_goes_on_at_once,
-        partial(finding.test_an_estimate_goes_to_the_next_run_when_it_rests_on_a_minute, 59.0, False),
+        partial(estimates.test_an_estimate_goes_to_the_next_run_when_it_rests_on_a_minute, 59.0, False),
     ),
     (
         estimate_goes_on_at_once,
@@ -500,19 +500,19 @@ SEEDED: list[tuple[Callable[[Patch], None], Callable[[], None]]] = [
         dispatched.test_a_job_that_fits_into_what_remains_is_not_stretched_over_a_minute,
     ),
     (stretched_over_a_minute, what_fits_goes_at_once),
-    (levels_are_taken_as_they_are, stocks.test_what_has_left_since_the_newest_answer_is_taken_off),
+    (levels_are_taken_as_they_are, header_pacers.test_what_has_left_since_the_newest_answer_is_taken_off),
     (
         lies_are_believed,
-        stocks.test_a_level_that_stays_at_nothing_while_requests_are_let_in_is_no_level,
+        header_pacers.test_a_level_that_stays_at_nothing_while_requests_are_let_in_is_no_level,
     ),
     (short_pauses_for_ever, gates.test_a_pause_whose_probe_is_refused_grows_even_where_less_is_asked_for),
     (gaps_double, gates.test_a_minute_of_refusals_costs_between_ten_and_25_probes),
     (no_cap, meant.test_refusals_whenever_as_many_are_in_flight_are_a_cap),
     (noise_for_ever, meant.test_where_everything_is_refused_noise_is_forgotten_soon),
-    (estimate_for_ever, finding.test_after_its_span_the_pace_doubles_every_span),
+    (estimate_for_ever, estimates.test_after_its_span_the_pace_doubles_every_span),
     (
         proof_is_forgotten,
-        finding.test_one_estimate_below_what_was_proven_is_not_believed_and_a_second_one_is,
+        estimates.test_one_estimate_below_what_was_proven_is_not_believed_and_a_second_one_is,
     ),
 ]
 

@@ -103,7 +103,7 @@ def test_giving_back_what_has_left_the_window_changes_nothing() -> None:
     entry = log.take(0.0, 10.0)
     assert log.fits_at(100.0, 10.0) == 100.0
     log.take(100.0, 10.0)
-    log.settle(entry, 8.0)
+    log.give_back(entry, 8.0)
     assert log.total == 10.0
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from batchllm.limiter import Cost, Limiter
 from batchllm.limiter.queue import REFUSED, QueuedItem
-from batchllm.limiter.refusals import CAP_RESTS_S, IN_VAIN, Finding, Meaning, Refusals
+from batchllm.limiter.refusals import CAP_RESTS_S, MIN_UNEXPLAINED, Conclusion, RefusalKind, Refusals
 from batchllm.records import Pace, Usage
 from batchllm.retry import Disposition, Verdict
 
@@ -23,32 +23,32 @@ class Endpoint:
     def __init__(self, gap_s: float = 0.1) -> None:
         self.refusals: Refusals[object] = Refusals()
         self.now, self._gap_s = 0.0, gap_s
-        self.said: list[Meaning] = []
+        self.said: list[RefusalKind] = []
 
-    def leave(self, beside: int = 0) -> QueuedItem[object]:
+    def leave(self, others_in_flight: int = 0) -> QueuedItem[object]:
         """A request leaves."""
         self.now += self._gap_s
         queued: QueuedItem[object] = QueuedItem(object(), Cost(1, 1), "m", 1)
         queued.sent_at = self.now
-        self.refusals.sent(queued, beside)
+        self.refusals.sent(queued, others_in_flight)
         return queued
 
-    def let_in(self, count: int = 1, beside: int = 0) -> None:
+    def accepted(self, count: int = 1, others_in_flight: int = 0) -> None:
         """Requests are let in."""
         for _ in range(count):
-            self.refusals.let_in(self.leave(beside))
+            self.refusals.accepted(self.leave(others_in_flight))
 
-    def refuse(self, beside: int = 0, *, believed: bool = True) -> Meaning:
+    def refuse(self, others_in_flight: int = 0, *, within_span: bool = True) -> RefusalKind:
         """A request is refused."""
-        queued = self.leave(beside)
-        said = self.refusals.refused(self.now + BACK_S, queued, believed=believed, quiet_s=QUIET_S)
+        queued = self.leave(others_in_flight)
+        said = self.refusals.refused(self.now + BACK_S, queued, within_span=within_span, quiet_s=QUIET_S)
         self.said.append(said)
         return said
 
-    def in_vain(self, *, lowered: bool = True) -> Finding:
+    def unexplained_refusal(self, *, lowered: bool = True) -> Conclusion:
         """The refusal should have been prevented by the present pace."""
-        return self.refusals.in_vain(
-            self.now + BACK_S, sound=True, weak=False, lowered=lowered, quiet_s=QUIET_S
+        return self.refusals.judge_unexplained(
+            self.now + BACK_S, between_pauses=True, weak=False, lowered=lowered, quiet_s=QUIET_S
         )
 
 
@@ -57,10 +57,10 @@ def with_noise(share: float, seed: int = 1) -> Endpoint:
     endpoint, rng = Endpoint(), random.Random(seed)
     for _ in range(2000):
         if rng.random() >= share:
-            endpoint.let_in()
+            endpoint.accepted()
         else:
             endpoint.refuse()
-            if endpoint.in_vain() is Finding.NOISE:
+            if endpoint.unexplained_refusal() is Conclusion.NOISE:
                 break
     assert endpoint.refusals.noise
     return endpoint
@@ -68,73 +68,73 @@ def with_noise(share: float, seed: int = 1) -> Endpoint:
 
 def test_one_refusal_among_many_that_were_let_in_means_nothing() -> None:
     endpoint = Endpoint()
-    endpoint.let_in(20)
-    assert endpoint.refuse() is Meaning.NOTHING
+    endpoint.accepted(20)
+    assert endpoint.refuse() is RefusalKind.ISOLATED
 
 
 def test_the_first_refusal_of_all_means_a_limit() -> None:
-    assert Endpoint().refuse() is Meaning.LIMIT
+    assert Endpoint().refuse() is RefusalKind.LIMIT
 
 
 def test_a_refusal_of_a_pace_that_is_being_raised_means_a_limit() -> None:
     endpoint = Endpoint()
-    endpoint.let_in(20)
-    assert endpoint.refuse(believed=False) is Meaning.LIMIT
+    endpoint.accepted(20)
+    assert endpoint.refuse(within_span=False) is RefusalKind.LIMIT
 
 
 @given(st.integers(0, 7))
 def test_two_refusals_near_each_other_mean_a_limit(between: int) -> None:
     endpoint = Endpoint()
-    endpoint.let_in(20)
+    endpoint.accepted(20)
     endpoint.refuse()
-    endpoint.let_in(between)
-    assert endpoint.refuse() is Meaning.LIMIT
+    endpoint.accepted(between)
+    assert endpoint.refuse() is RefusalKind.LIMIT
 
 
 def test_what_is_out_for_long_counts_as_let_in() -> None:
     endpoint = Endpoint()
     for _ in range(20):
-        endpoint.leave(beside=3)
-    assert endpoint.refuse() is Meaning.NOTHING
+        endpoint.leave(others_in_flight=3)
+    assert endpoint.refuse() is RefusalKind.ISOLATED
 
 
 def test_what_has_just_left_does_not() -> None:
     endpoint = Endpoint(gap_s=0.01)
     for _ in range(8):
         endpoint.leave()
-    assert endpoint.refuse() is Meaning.LIMIT
+    assert endpoint.refuse() is RefusalKind.LIMIT
 
 
 def test_refusals_that_a_lower_pace_does_not_prevent_are_noise() -> None:
     endpoint = Endpoint()
     answers = []
-    for _ in range(IN_VAIN[False]):
-        endpoint.let_in(9)
+    for _ in range(MIN_UNEXPLAINED[False]):
+        endpoint.accepted(9)
         endpoint.refuse()
-        answers.append(endpoint.in_vain())
-    assert answers == [Finding.WAIT] * (IN_VAIN[False] - 1) + [Finding.NOISE]
+        answers.append(endpoint.unexplained_refusal())
+    assert answers == [Conclusion.WAIT] * (MIN_UNEXPLAINED[False] - 1) + [Conclusion.NOISE]
     assert 0.1 <= endpoint.refusals.noise <= 0.2
 
 
 def test_before_refusals_are_noise_a_lower_pace_is_tried() -> None:
     endpoint = Endpoint()
     answers = []
-    for _ in range(2 * IN_VAIN[False]):
-        endpoint.let_in(9)
+    for _ in range(2 * MIN_UNEXPLAINED[False]):
+        endpoint.accepted(9)
         endpoint.refuse()
-        answers.append(endpoint.in_vain(lowered=False))
-    assert answers[IN_VAIN[False] - 1] is Finding.LOWER
-    assert answers[-1] is Finding.NOISE
-    assert answers.count(Finding.WAIT) == 2 * IN_VAIN[False] - 2
+        answers.append(endpoint.unexplained_refusal(lowered=False))
+    assert answers[MIN_UNEXPLAINED[False] - 1] is Conclusion.LOWER
+    assert answers[-1] is Conclusion.NOISE
+    assert answers.count(Conclusion.WAIT) == 2 * MIN_UNEXPLAINED[False] - 2
 
 
 def test_a_limit_that_refuses_most_of_what_is_sent_is_no_noise() -> None:
     endpoint = Endpoint()
     for _ in range(20):
-        endpoint.let_in(2)
+        endpoint.accepted(2)
         for _ in range(5):
             endpoint.refuse()
-        assert endpoint.in_vain() is not Finding.NOISE
+        assert endpoint.unexplained_refusal() is not Conclusion.NOISE
     assert endpoint.refusals.noise == 0.0
 
 
@@ -147,29 +147,34 @@ def test_where_chance_refuses_most_refusals_mean_nothing(share: float, seed: int
         if endpoint.refusals.noise == 0.0:
             break  # it is found anew
         if rng.random() >= share:
-            endpoint.let_in()
-        elif endpoint.refuse() is Meaning.LIMIT:
-            endpoint.refusals.judge(
-                endpoint.now + BACK_S, contradicted=True, let_in=9.0, weak=True, lowered=True, quiet_s=QUIET_S
+            endpoint.accepted()
+        elif endpoint.refuse() is RefusalKind.LIMIT:
+            endpoint.refusals.judge_pause(
+                endpoint.now + BACK_S,
+                contradicted=True,
+                accepted=9.0,
+                weak=True,
+                lowered=True,
+                quiet_s=QUIET_S,
             )
-    assert endpoint.said.count(Meaning.LIMIT) <= 5 + 0.2 * len(endpoint.said)
+    assert endpoint.said.count(RefusalKind.LIMIT) <= 5 + 0.2 * len(endpoint.said)
 
 
 @given(st.sampled_from([0.02, 0.1, 0.3]), st.integers(0, 10_000))
 @settings(max_examples=40, deadline=None)
 def test_where_everything_is_refused_noise_is_forgotten_soon(share: float, seed: int) -> None:
     endpoint = with_noise(share, seed)
-    assert Meaning.LIMIT in [endpoint.refuse() for _ in range(20)]
+    assert RefusalKind.LIMIT in [endpoint.refuse() for _ in range(20)]
 
 
 def test_refusals_whenever_as_many_are_in_flight_are_a_cap() -> None:
     endpoint = Endpoint()
     said = []
     for _ in range(6):
-        for beside in range(4):
-            endpoint.let_in(beside=beside)
-        said.append(endpoint.refuse(beside=4))
-    assert said[-1] is Meaning.CAP
+        for others_in_flight in range(4):
+            endpoint.accepted(others_in_flight=others_in_flight)
+        said.append(endpoint.refuse(others_in_flight=4))
+    assert said[-1] is RefusalKind.CAP
     assert endpoint.refusals.cap == 4
     assert endpoint.refusals.room(endpoint.now, 3) == 1
     assert endpoint.refusals.room(endpoint.now, 4) == 0
@@ -178,8 +183,8 @@ def test_refusals_whenever_as_many_are_in_flight_are_a_cap() -> None:
 def test_a_cap_is_tried_again_after_half_a_minute_by_one_more() -> None:
     endpoint = Endpoint()
     for _ in range(6):
-        endpoint.let_in(beside=1)
-        endpoint.refuse(beside=2)
+        endpoint.accepted(others_in_flight=1)
+        endpoint.refuse(others_in_flight=2)
     refusals = endpoint.refusals
     assert refusals.cap == 2
     assert refusals.room(refusals.cap_at + CAP_RESTS_S + 1.0, 1) == 1
@@ -191,23 +196,23 @@ def test_a_cap_is_tried_again_after_half_a_minute_by_one_more() -> None:
 def test_a_cap_that_rises_beyond_what_is_counted_is_given_up() -> None:
     endpoint = Endpoint()
     for _ in range(6):
-        endpoint.let_in(beside=1)
-        endpoint.refuse(beside=2)
+        endpoint.accepted(others_in_flight=1)
+        endpoint.refuse(others_in_flight=2)
     refusals, caps = endpoint.refusals, []
     while (cap := refusals.cap) is not None:
         caps.append(cap)
         refusals.room(refusals.cap_at + CAP_RESTS_S + 1.0, cap)
     assert caps == list(range(2, 65))
-    endpoint.refuse(beside=70)
+    endpoint.refuse(others_in_flight=70)
     assert refusals.cap is None
 
 
 def test_a_refusal_of_the_only_request_in_flight_denies_a_cap() -> None:
     endpoint = Endpoint()
     for _ in range(6):
-        endpoint.let_in(beside=1)
-        endpoint.refuse(beside=2)
-    assert endpoint.refuse(beside=0) is not Meaning.CAP
+        endpoint.accepted(others_in_flight=1)
+        endpoint.refuse(others_in_flight=2)
+    assert endpoint.refuse(others_in_flight=0) is not RefusalKind.CAP
     assert endpoint.refusals.cap is None
 
 
@@ -217,13 +222,13 @@ def test_no_cap_is_seen_where_refusals_do_not_depend_on_what_is_in_flight(
     events: list[tuple[int, bool]],
 ) -> None:
     endpoint = Endpoint()
-    for beside, refused in events:
+    for others_in_flight, refused in events:
         if refused:
-            endpoint.refuse(beside=0)
+            endpoint.refuse(others_in_flight=0)
         else:
-            endpoint.let_in(beside=beside)
+            endpoint.accepted(others_in_flight=others_in_flight)
     assert endpoint.refusals.cap is None
-    assert Meaning.CAP not in endpoint.said
+    assert RefusalKind.CAP not in endpoint.said
 
 
 class Chance:

@@ -2,10 +2,12 @@
 
 import csv
 import json
+import math
 import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -36,12 +38,19 @@ def command(path: Path, base_url: str, *words: str) -> list[str]:
 
 
 def refuses(number: int) -> Callable[[dict[str, Any]], ScriptedResponse | None]:
-    """Answers one request with a refusal that asks for three seconds, the others with a label."""
+    """Refuses everything for three seconds from one request on, and says for how long; else answers with a label."""
     requests = count(1)
+    until = math.inf
 
     def script(body: dict[str, Any]) -> ScriptedResponse | None:
+        nonlocal until
+        now = time.monotonic()
         if next(requests) == number:
-            return ScriptedResponse(status=429, headers={"retry-after": "3"}, body=REFUSAL)
+            until = now + 2.9
+        if until - 2.9 <= now < until:
+            return ScriptedResponse(
+                status=429, headers={"retry-after": str(math.ceil(until - now))}, body=REFUSAL
+            )
         return None
 
     return script

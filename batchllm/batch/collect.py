@@ -23,7 +23,7 @@ from batchllm.counters import RunCounters
 from batchllm.journal import BatchRecord, BatchResult, BatchState, Journal, State
 from batchllm.plan.finished import pages
 from batchllm.records import Answer, Failure, FailureKind, Paid, Response, Usage
-from batchllm.retry import ENDPOINTS_OWN, Disposition, Verdict, classify, may_be_the_rows_own
+from batchllm.retry import ENDPOINT_REFUSALS, Disposition, Verdict, classify, may_concern_one_row
 
 log = logging.getLogger("batchllm.runner")
 
@@ -107,7 +107,7 @@ class Collector:
             wrong = {number: error_response(error) for number, error in rejection.lines.items()}
             await self._keep(_unsaved(wrong, batch, flags))
         _warn_of_mismatch(batch, flags, seen)
-        self._rows_own = seen["answers"] > 0 or (answered and seen["refused"] < ENDPOINTS_OWN)
+        self._rows_own = seen["answers"] > 0 or (answered and seen["refused"] < ENDPOINT_REFUSALS)
         ended = await self._finish(batch, self._missing(batch, seen, rejection))
         return self._journal.batches.update(batch, state=BatchState.DONE, finished_rows=ended)
 
@@ -186,7 +186,7 @@ class Collector:
                 usable = verdict.disposition is Disposition.ANSWERED and answer.error is None
                 state = State.ANSWERED if usable else State.FAILED
             case Disposition.FATAL if (
-                self._rows_own and may_be_the_rows_own(verdict) and isinstance(outcome, Response)
+                self._rows_own and may_concern_one_row(verdict) and isinstance(outcome, Response)
             ):
                 answer = reader.read(outcome.status, outcome.body)
                 state = State.FAILED
@@ -243,7 +243,7 @@ def _results(
             seen["lines"] += 1
             if isinstance(result.outcome, Response) and 200 <= result.outcome.status < 300:
                 seen["answers"] += 1
-            elif may_be_the_rows_own(classify(result.outcome)):
+            elif may_concern_one_row(classify(result.outcome)):
                 seen["refused"] += 1
             yield from _unsaved({result.number: result.outcome}, batch, flags)
 

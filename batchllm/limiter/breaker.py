@@ -49,7 +49,7 @@ class Breaker:
         self.given_up = False
 
     def succeeded(self, now: float, sent_at: float, *, probe: bool) -> bool:
-        """An answer came; ``True`` when it ends an outage."""
+        """An answer arrived; ``True`` when it ends an outage."""
         self._worked = True
         self._in_a_row = 0
         self._count(now, 0)
@@ -69,7 +69,7 @@ class Breaker:
             now: When.
             sent_at: When it left; what left before the last outage ended says nothing about the present.
             message: What it said.
-            connection: No connection came about at all.
+            connection: No connection was made at all.
             probe: It was the probe.
         """
         self.last_failure = message

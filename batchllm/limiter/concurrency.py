@@ -94,7 +94,7 @@ class Concurrency:
         self._full = True
 
     def answered(self, now: float, latency_s: float, tokens: float) -> None:
-        """An answer came: its latency, without any waiting before it, and its tokens."""
+        """An answer arrived: its latency, without any waiting before it, and its tokens."""
         self._answers += 1
         if self.latency_s is None:
             self.latency_s = self.slow_s = latency_s

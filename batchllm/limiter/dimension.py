@@ -3,9 +3,9 @@
 import logging
 import math
 
-from batchllm.limiter.found import Found, Ramp, Sent
+from batchllm.limiter.header_pacer import HeaderPacer
 from batchllm.limiter.pace import CATCH_UP_S, MARGIN, Pacer, WindowLog
-from batchllm.limiter.stock import Stock
+from batchllm.limiter.rate_estimate import Ramp, RateEstimate, SendRecord
 from batchllm.limiter.terms import MINUTE_S, REQUESTS
 
 log = logging.getLogger("batchllm.limiter")
@@ -15,9 +15,9 @@ LONGEST_CATCH_UP_S = 10.0
 WIDEST_MARGIN = 0.055
 _CLEAN_S = 1800.0
 TAU_S = 2.0
-"""What is shown as left is spent over this time, or over one latency where that is longer."""
-TOLD_TAU_S = 0.5
-"""The same where the user told the pace, so that what is left only guards it."""
+"""What headers show as left is spent over this time, or over one latency if that is longer."""
+GIVEN_TAU_S = 0.5
+"""The same if the user gave the limit, so that what is left only guards it."""
 SURE_S = 2.0
 """What comes back within this time is waited for."""
 LOOK_FIRST_S = 0.8
@@ -27,18 +27,18 @@ LOOK_LATER = 0.1
 class Dimension:
     """Requests or tokens a minute.
 
-    The pace is the least of what is known: the limit that the user told, less a margin that widens with refusals; what
-    the answers show as left (``stock``); what was found (``found``); a ramp after ``slow_down``.
+    The pace is the least of what is known: the limit that the user gave, less a margin that widens with refusals; what
+    the answers show as left (``header_pacer``); what was found (``estimate``); a ramp after ``slow_down``.
 
     Args:
         name: ``requests``, ``tokens``, ``input_tokens`` or ``output_tokens``.
         now: The present.
-        told: The limit per minute that the user told; infinite where there is none.
+        given: The limit per minute that the user gave; infinite where there is none.
 
     Attributes:
         sent: What has left.
         usual: The usual amount of a request.
-        found: The estimate where refusals said more than was told or shown.
+        estimate: The estimate where refusals said more than was given or shown.
     """
 
     __slots__ = (
@@ -46,39 +46,39 @@ class Dimension:
         "_last_at",
         "_starved_since",
         "catch_up_s",
-        "found",
+        "estimate",
+        "given",
+        "header_pacer",
         "log",
         "margin",
         "name",
         "pacer",
         "ramp",
         "sent",
-        "stock",
-        "told",
         "usual",
     )
 
-    def __init__(self, name: str, now: float, *, told: float = math.inf) -> None:
+    def __init__(self, name: str, now: float, *, given: float = math.inf) -> None:
         self.name = name
-        self.told = told
-        self.stock: Stock | None = None
-        self.found: Found | None = None
+        self.given = given
+        self.header_pacer: HeaderPacer | None = None
+        self.estimate: RateEstimate | None = None
         self.ramp: Ramp | None = None
         self.margin = MARGIN
-        self.sent = Sent()
+        self.sent = SendRecord()
         self.usual = 1.0 if name == REQUESTS else 0.0
         self.catch_up_s = CATCH_UP_S if name == REQUESTS else TOKEN_CATCH_UP_S
         self.pacer = Pacer(now, self.catch_up_s)
-        self.log = WindowLog(told) if told < math.inf and name != REQUESTS else None
+        self.log = WindowLog(given) if given < math.inf and name != REQUESTS else None
         self._clean_since = now
         self._last_at = -math.inf
         self._starved_since: float | None = None
 
-    def tell(self, now: float, limit: float) -> None:
-        """The limit that the user tells changes; infinite where there is none."""
-        if limit == self.told:
+    def set_limit(self, now: float, limit: float) -> None:
+        """Replaces the limit that the user gave; infinite if there is none."""
+        if limit == self.given:
             return
-        self.told = limit
+        self.given = limit
         self.margin = MARGIN
         self._clean_since = now
         if limit == math.inf or self.name == REQUESTS:
@@ -90,45 +90,49 @@ class Dimension:
 
     @property
     def known(self) -> bool:
-        """The limit was told, or is shown."""
-        return self.told < math.inf or self.shown
+        """The limit was given, or is shown."""
+        return self.given < math.inf or self.shown
 
     @property
     def shown(self) -> bool:
-        """Answers show what is left, and are believed."""
-        return self.stock is not None and self.stock.samples > 0 and self.stock.believed
+        """Answers show what is left, and are trusted."""
+        return self.header_pacer is not None and self.header_pacer.samples > 0 and self.header_pacer.trusted
 
     @property
     def limit(self) -> float:
-        """The most that a minute takes, told or shown; infinite where neither is known."""
-        shown = self.stock.limit if self.stock is not None and self.stock.samples >= 3 else math.inf
-        return min(self.told, shown)
+        """The most that a minute takes, given or shown; infinite where neither is known."""
+        shown = (
+            self.header_pacer.limit
+            if self.header_pacer is not None and self.header_pacer.samples >= 3
+            else math.inf
+        )
+        return min(self.given, shown)
 
     def rate(self, now: float, latency_s: float) -> float:
         """The pace now, per second; infinite where nothing limits it."""
         if self.margin > MARGIN and now - self._clean_since > _CLEAN_S:
             self._clean_since = now
             self.margin = max(MARGIN, self.margin / 1.25)
-        rate = self.told * (1.0 - self.margin) / MINUTE_S
-        if self.stock is not None:
-            tau_s = max(TAU_S, latency_s) if self.told > self.stock.limit else TOLD_TAU_S
-            rate = min(rate, self.stock.rate(now, self.usual or 1.0, tau_s))
-        if self.found is not None:
-            rate = min(rate, self.found.pace(now))
+        rate = self.given * (1.0 - self.margin) / MINUTE_S
+        if self.header_pacer is not None:
+            tau_s = max(TAU_S, latency_s) if self.given > self.header_pacer.limit else GIVEN_TAU_S
+            rate = min(rate, self.header_pacer.rate(now, self.usual or 1.0, tau_s))
+        if self.estimate is not None:
+            rate = min(rate, self.estimate.pace(now))
         if self.ramp is not None:
             rate = min(rate, self.ramp.pace(now))
         return rate
 
     def fits_at(self, now: float, amount: float) -> float:
-        """When an amount fits into what left within the minute and into what is shown as left."""
+        """Returns when an amount fits into what was sent within the minute and into what is shown as left."""
         at = now
         if self.log is not None and not self.shown:
             at = self.log.fits_at(now, min(amount, self.log.limit))
-        stock = self.stock
-        if stock is None or not stock.believed:
+        pacer = self.header_pacer
+        if pacer is None or not pacer.trusted:
             return at
-        shown_at = stock.fits_at(now, amount)
-        sure = stock.daily or stock.kind == "window" or (shown_at or now) <= now + SURE_S
+        shown_at = pacer.fits_at(now, amount)
+        sure = pacer.daily or pacer.kind == "window" or (shown_at or now) <= now + SURE_S
         if shown_at is None or not sure:
             # Nothing sure says when there is room again: after a while one request goes to see.
             since = self._starved_since
@@ -143,7 +147,7 @@ class Dimension:
         return max(at, shown_at)
 
     def take(self, now: float, amount: float, rate: float) -> list[float] | None:
-        """Takes an amount; keep what it returns for ``settle``."""
+        """Takes an amount; keep what it returns for ``give_back``."""
         self.sent.add(now, amount)
         self._last_at = now
         if self.name != REQUESTS:
@@ -152,32 +156,32 @@ class Dimension:
                 # Large requests are bursts by themselves; what the log holds back must be caught up with afterwards.
                 self.pacer.widen(min(LONGEST_CATCH_UP_S, 2.0 * amount / rate))
         self.pacer.take(now, amount, rate)
-        if self.stock is not None:
-            self.stock.take(now, amount)
+        if self.header_pacer is not None:
+            self.header_pacer.take(now, amount)
         return self.log.take(now, amount) if self.log is not None else None
 
     def refused(self, position: float, sent_at: float, amount: float, entry: list[float] | None) -> None:
-        """What left as the ``position``-th was refused: it took nothing."""
+        """Records that the request at a position was refused and took nothing."""
         self.sent.refused(position, sent_at, amount)
-        if self.stock is not None:
-            self.stock.give_back(position, amount)
-            self.stock.refused()
+        if self.header_pacer is not None:
+            self.header_pacer.give_back(position, amount)
+            self.header_pacer.refused()
         if self.log is not None and entry is not None:
-            self.log.settle(entry, amount)
+            self.log.give_back(entry, amount)
 
-    def settle(
+    def give_back(
         self, position: float, sent_at: float, entry: list[float] | None, given_back: float, rate: float
     ) -> None:
         """Returns what was taken and not used."""
         self.sent.give_back(sent_at, given_back)
         self.pacer.give_back(given_back, rate)
-        if self.stock is not None:
-            self.stock.give_back(position, given_back)
+        if self.header_pacer is not None:
+            self.header_pacer.give_back(position, given_back)
         if self.log is not None and entry is not None:
-            self.log.settle(entry, given_back)
+            self.log.give_back(entry, given_back)
 
-    def widen(self, now: float) -> bool:
-        """A refusal in spite of a told limit: a little less from here on; ``False``: that is no help any more."""
+    def widen_margin(self, now: float) -> bool:
+        """A refusal in spite of a given limit: a little less from here on; ``False``: that is no help any more."""
         self._clean_since = now
         if self.margin >= WIDEST_MARGIN:
             return False

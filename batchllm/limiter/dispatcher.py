@@ -4,7 +4,7 @@ The invariant, which ``tests/limiter_worlds`` holds in random worlds: while a ro
 no pause that the endpoint asked for runs, and fewer than eight requests are in flight (or than the user allows, where
 that is less), a row leaves within the longest of
 
-- one second, or three where neither a limit nor a header has told anything, and until the first answer;
+- one second, or three where neither a limit nor a header has said anything, and until the first answer;
 - two intervals of the pace that the endpoint grants;
 - a tenth of the time for which it had refused everything.
 
@@ -66,8 +66,8 @@ class Limiter(Generic[T]):
         self._learned = dict(learned or {})
         self._valid_until = math.inf
         self._lanes: dict[str, Lane[T]] = {}
-        self._flights: dict[int, QueuedItem[T]] = {}
-        self._landed = 0
+        self._in_flight: dict[int, QueuedItem[T]] = {}
+        self._received = 0
         self._concurrency = Concurrency(pace.concurrency, now)
         self._breaker = Breaker(rng or random.Random(), pace.max_outage_s)
         self._offered = 0
@@ -84,7 +84,7 @@ class Limiter(Generic[T]):
     @property
     def in_flight(self) -> int:
         """Items granted whose slot is not free again."""
-        return len(self._flights)
+        return len(self._in_flight)
 
     @property
     def outage(self) -> bool:
@@ -103,8 +103,8 @@ class Limiter(Generic[T]):
         """
         self._offered += 1
         queued = QueuedItem(item, cost, lane, self._offered)
-        behind = again and self.outage
-        self._lane(lane).push(queued, again=again, not_before=not_before, behind=behind)
+        deferred = again and self.outage
+        self._lane(lane).push(queued, again=again, not_before=not_before, deferred=deferred)
 
     def set_limits(
         self,
@@ -114,11 +114,11 @@ class Limiter(Generic[T]):
         tokens_per_minute: float | None = None,
         valid_until: float | None = None,
     ) -> None:
-        """Replaces what the user told of the limits, at any time; they hold from the next grant on.
+        """Replaces what the user gave of the limits, at any time; they hold from the next grant on.
 
         Args:
             now: The present.
-            requests_per_minute, tokens_per_minute: The limits of each lane; ``None``: not told.
+            requests_per_minute, tokens_per_minute: The limits of each lane; ``None``: not given.
             valid_until: When they end. From then on nothing is granted until there are new ones; ``None``: never.
         """
         self._now = now
@@ -142,21 +142,21 @@ class Limiter(Generic[T]):
         if now >= self._valid_until:
             return Poll([], None, [])
         room, wake = self._room(now)
-        flying = len(self._flights) - self._landed
+        slots_taken = len(self._in_flight) - self._received
         for lane in self._in_turn():
             wake = min(wake, lane.grant(now, room - len(queued_items), queued_items, too_large))
             if (
                 lane.binding == "concurrency"
                 and lane.answered
-                and flying + len(queued_items) >= self._concurrency.cap
+                and slots_taken + len(queued_items) >= self._concurrency.cap
             ):
                 self._concurrency.saturated()
-        opens_at = self._concurrency.taken(flying + len(queued_items))
+        opens_at = self._concurrency.taken(slots_taken + len(queued_items))
         if self._breaker.opened_at is None and room <= len(queued_items):
             wake = min(wake, opens_at)
         grants = []
         for queued in queued_items:
-            self._flights[id(queued.item)] = queued
+            self._in_flight[id(queued.item)] = queued
             grants.append(queued.item)
         self._granted += len(grants)
         if grants and self._breaker.opened_at is not None:
@@ -168,7 +168,7 @@ class Limiter(Generic[T]):
         """How many may be granted now, and when that changes by itself."""
         breaker = self._breaker
         if breaker.opened_at is None:
-            return self._concurrency.room(len(self._flights) - self._landed, now), math.inf
+            return self._concurrency.room(len(self._in_flight) - self._received, now), math.inf
         if breaker.given_up:
             raise Unavailable(
                 f"the endpoint has been down for {now - breaker.opened_at:,.0f} s ({breaker.last_failure}); "
@@ -185,42 +185,42 @@ class Limiter(Generic[T]):
             return lanes[self._turn :] + lanes[: self._turn]
         return lanes
 
-    def landed(self, item: T) -> None:
+    def received(self, item: T) -> None:
         """An answer has arrived, unread: its slot may be taken by an item that leaves once the answer is durable.
 
         So one wait for the disk serves both, the answer and the intent that follows it. A probe, and the first
         request of a lane, keep their slots until they have been read.
         """
-        queued = self._flights[id(item)]
+        queued = self._in_flight[id(item)]
         if not queued.probe and self._lanes[queued.lane].answered:
-            queued.landed = True
-            self._landed += 1
+            queued.received = True
+            self._received += 1
 
     def answered(self, now: float, item: T, headers: Mapping[str, str], usage: Usage | None) -> None:
-        """A 2xx came for an item."""
-        queued = self._flights[id(item)]
+        """A 2xx arrived for an item."""
+        queued = self._in_flight[id(item)]
         lane = self._lanes[queued.lane]
         queued.answered = True
-        lane.observe(now, queued, limit_headers.read(headers), let_in=True)
+        lane.observe(now, queued, limit_headers.read(headers), accepted=True)
         if usage is not None:
-            lane.settle(now, queued, usage)
+            lane.correct_charge(now, queued, usage)
         lane.accepted(now, queued)
         tokens = 1.0 if usage is None or usage.completion_tokens is None else float(usage.completion_tokens)
         self._worked(now, queued)
         self._concurrency.answered(now, now - queued.sent_at, tokens)
         lane.limits.latency_s = self._concurrency.slow_s
-        self._retell_rate(now)
+        self._update_rate(now)
 
     def refused(self, now: float, item: T, verdict: Verdict, headers: Mapping[str, str]) -> None:
         """The endpoint asked for a pause: everybody waits, and the item is granted again first."""
-        queued = self._flights.pop(id(item))
+        queued = self._in_flight.pop(id(item))
         lane = self._lanes[queued.lane]
         lane.in_flight -= 1
-        self._landed -= queued.landed
-        queued.landed = False
+        self._received -= queued.received
+        queued.received = False
         self._refused += 1
         levels = limit_headers.read(headers)
-        lane.observe(now, queued, levels, let_in=False)
+        lane.observe(now, queued, levels, accepted=False)
         lane.refused(now, queued, verdict, levels)
         if verdict.reason == "overloaded":
             self._concurrency.overloaded(now)
@@ -231,10 +231,10 @@ class Limiter(Generic[T]):
 
         Ask ``outage`` afterwards: while it is true, the attempt does not count against the row.
         """
-        queued = self._flights[id(item)]
+        queued = self._in_flight[id(item)]
         lane = self._lanes[queued.lane]
         queued.answered = True
-        lane.correct(queued, verdict)
+        lane.learn_charge(queued, verdict)
         if verdict.disposition is Disposition.REJECTED:
             lane.accepted(now, queued)
             self._worked(now, queued)
@@ -251,12 +251,12 @@ class Limiter(Generic[T]):
 
     def released(self, now: float, item: T) -> None:
         """An item's slot is free: its answer is durable, or it will be offered again, or it was cancelled."""
-        queued = self._flights.pop(id(item), None)
+        queued = self._in_flight.pop(id(item), None)
         if queued is None:
             return
         lane = self._lanes[queued.lane]
         lane.in_flight -= 1
-        self._landed -= queued.landed
+        self._received -= queued.received
         if queued.probe and not queued.answered:
             if lane.gate.closed:
                 lane.gate.probe_gone()
@@ -293,7 +293,7 @@ class Limiter(Generic[T]):
             granted=self._granted,
             refused=self._refused,
             resumes_at=resumes_at,
-            searching=any(d.found is not None for d in dimensions),
+            searching=any(d.estimate is not None for d in dimensions),
             gives_up_at=gives_up_at,
             trouble=trouble,
         )
@@ -318,7 +318,7 @@ class Limiter(Generic[T]):
                 if not lane.gate.closed:
                     lane.queue.outage_over()
 
-    def _retell_rate(self, now: float) -> None:
+    def _update_rate(self, now: float) -> None:
         """Tells the concurrency law what the limits allow."""
         if now - self._rate_at < 0.5:
             return

@@ -42,11 +42,11 @@ _PREFIX = re.compile(r"^(?:x-rate-?limit|ratelimit|anthropic-ratelimit|x-tokenli
 _PERIODS = {"minute": MINUTE_S, "day": DAY_S, "hour": 3600.0}
 _NUMBER = re.compile(r"\s*(\d{1,15}(?:\.\d{1,6})?)(?![\w.])")
 _MOST_NAMES = 1000
-_Place = tuple[tuple[str, float | None], str]
-_places: dict[str, _Place | None] = {}
+_HeaderField = tuple[tuple[str, float | None], str]
+_fields: dict[str, _HeaderField | None] = {}
 
 
-def _place(name: str) -> _Place | None:
+def _parse_name(name: str) -> _HeaderField | None:
     """Takes a header's name apart: (dimension, period) and which of limit, remaining, reset it gives."""
     prefix = _PREFIX.match(name)
     if not prefix:
@@ -69,12 +69,12 @@ def read(headers: Mapping[str, str]) -> list[Level]:
     """The limits that an answer shows; names in lower case. Insane values are as if they were not there."""
     found: dict[tuple[str, float | None], dict[str, str]] = {}
     for name, value in headers.items():
-        if name in _places:
-            place = _places[name]
+        if name in _fields:
+            place = _fields[name]
         else:
-            if len(_places) > _MOST_NAMES:
-                _places.clear()
-            place = _places[name] = _place(name)
+            if len(_fields) > _MOST_NAMES:
+                _fields.clear()
+            place = _fields[name] = _parse_name(name)
         if place:
             found.setdefault(place[0], {})[place[1]] = value
     if "ratelimit" in headers:

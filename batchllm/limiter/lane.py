@@ -1,4 +1,7 @@
-"""One model's lane: who waits, what its limits allow, and the gate after a refusal."""
+"""One model's lane: the rows that wait, what its limits allow, and the gate after a refusal.
+
+The states of a lane, and what moves it between them, are on the package's page.
+"""
 
 import logging
 import math
@@ -6,39 +9,44 @@ from collections.abc import Mapping
 from typing import Any, Generic
 
 from batchllm.errors import Unavailable
-from batchllm.limiter.asked import AskedPauses
 from batchllm.limiter.charge import Charge
-from batchllm.limiter.gate import Gate
+from batchllm.limiter.gate import Gate, PauseLimit, RequestedPauses
 from batchllm.limiter.headers import Level
+from batchllm.limiter.learning import PauseCause, RefusalLearner
 from batchllm.limiter.limits import LaneLimits
-from batchllm.limiter.patience import Patience
-from batchllm.limiter.queue import LOOK_AHEAD, Departure, Queue, QueuedItem
-from batchllm.limiter.refusals import Finding, Meaning, Refusals
+from batchllm.limiter.queue import LOOK_AHEAD, Queue, QueuedItem
+from batchllm.limiter.refusals import RefusalKind, Refusals
 from batchllm.limiter.terms import REQUESTS, TOKENS, T
 from batchllm.records import Pace, Usage
 from batchllm.retry import Verdict
 
 log = logging.getLogger("batchllm.limiter")
 
-PATIENCE_S = 10.0
+MAX_OVERTAKEN_S = 10.0
+"""How long smaller rows may overtake a head that does not fit."""
 COALESCE_S = 0.005
 LONGEST_SLEEP_S = 0.5
-"""The longest time until the next look while a pace waits: what is known may have changed without an event."""
+"""The longest time until the next look while a pace holds rows back: what is known may change without an event."""
 ALONE_S = 2.0
-"""How long the first request goes alone; a slow answer does not hold the others."""
+"""How long the first request goes alone; a slow answer does not hold the others back."""
 UNANSWERED = 8
 """Requests in flight while nothing has been answered yet."""
 ROW_WAITS_S = 0.5
-OVERRULED_BY = 3
-"""Single refusals that overrule a limit that the user told; a pause whose probe is refused too does it at once."""
 _EPSILON_S = 1e-9
 
 
 class Lane(Generic[T]):
     """The requests of one model.
 
+    Args:
+        name: The model.
+        pace: The user's settings.
+        charge: What the endpoint takes off a token limit: ``Endpoint.charge``.
+        now: The present.
+        learned: What ``learned()`` returned in an earlier run.
+
     Attributes:
-        answered: The endpoint has taken one request, so key and model are right.
+        answered: Whether the endpoint has accepted a request, so that key and model are right.
         in_flight: Requests granted whose slot is not free again.
         binding: What held the next request back at the last poll, as in ``View.limits``.
     """
@@ -57,37 +65,33 @@ class Lane(Generic[T]):
         self.in_flight = 0
         self.binding = "nothing"
         self._alone_until = math.inf
-        self._patience = Patience(name, pace)
-        self._reason = ""
-        self._unit = REQUESTS
-        self._asked = AskedPauses()
-        self._means_nothing = False
-        self._contradicted = False
-        self._singles = 0
-        self._first_refused = Departure(-math.inf, 0)
-        self._blocked_until = -math.inf  # nothing of the look-ahead fits before
+        self._pause_limit = PauseLimit(name, pace)
+        self._requested_pauses = RequestedPauses()
+        self._cause = PauseCause()
+        self._learner = RefusalLearner(self.limits, self.refusals, self.gate, self._requested_pauses)
+        self._blocked_until = -math.inf  # nothing in the look-ahead fits before
 
     def set_limits(self, now: float, limits: Mapping[str, float | None]) -> None:
-        """Replaces what the user told of the limits, by the names of the dimensions."""
-        self.limits.tell(now, limits)
+        """Replaces the limits that the user gave, by dimension."""
+        self.limits.set_limits(now, limits)
         self._blocked_until = -math.inf
 
     def grant(
         self, now: float, room: int, grants: list[QueuedItem[T]], too_large: list[tuple[T, str]]
     ) -> float:
-        """Moves what may go now from the queue to ``grants``; returns when to ask again, or infinity.
+        """Moves what may be sent now from the queue to ``grants``; returns when to ask again, or infinity.
 
         Raises:
-            Unavailable: The endpoint asks for a longer pause than is allowed, or a day's limit is spent.
+            Unavailable: The endpoint requests a longer pause than is allowed, or a daily limit is spent.
         """
         queue = self.queue
         wake = queue.come_due(now)
         if queue.head() is None:
             self.binding = "nothing"
             return wake
-        self._patience.check(now, self.gate, self._reason)
-        if (spent := self.limits.spent(now, self._patience.max_wait_s)) is not None:
-            raise Unavailable(f"{self.name}: {spent.sentence(now)}")
+        self._pause_limit.check(now, self.gate, self._cause.reason)
+        if (spent := self.limits.spent(now, self._pause_limit.max_wait_s)) is not None:
+            raise Unavailable(f"{self.name}: {spent.to_text(now)}")
         if not self.answered:
             room = min(room, UNANSWERED - self.in_flight)
         if (under_cap := self.refusals.room(now, self.in_flight)) is not None:
@@ -111,15 +115,17 @@ class Lane(Generic[T]):
 
     @property
     def gives_up_at(self) -> float | None:
-        """When the pause has lasted too long; ``None``: there is none."""
+        """When the pause will have lasted too long; ``None`` if there is none."""
         closed_at = self.gate.closed_at
-        return None if closed_at is None else closed_at + self._patience.longest_s(self._reason)
+        return None if closed_at is None else closed_at + self._pause_limit.longest_s(self._cause.reason)
 
     def _waits(self, now: float) -> float | None:
-        """Before the first answer, and while the gate is closed, one request goes alone.
+        """Returns until when all rows wait, whatever their size.
+
+        Before the first answer, and while the gate is closed, one request goes alone.
 
         Returns:
-            ``None`` when one may go now, else when to ask again (infinity: only an event changes it).
+            ``None`` if a request may be sent now, else when to ask again (infinity: only an event changes it).
         """
         gate = self.gate
         if gate.closed:
@@ -140,10 +146,10 @@ class Lane(Generic[T]):
     def _admit(
         self, now: float, head: QueuedItem[T], too_large: list[tuple[T, str]]
     ) -> tuple[float | None, QueuedItem[T] | None]:
-        """Takes all limits together for the first queued of the look-ahead that fits, or none of them.
+        """Takes all limits together for the first item in the look-ahead that fits, or takes none.
 
         Returns:
-            The queued, or the instant to ask again; neither when one was given back as too large.
+            The item, or when to ask again; neither if an item was given back as too large.
         """
         limits = self.limits
         ready = now + _EPSILON_S
@@ -156,12 +162,12 @@ class Lane(Generic[T]):
             if self._blocked_until > ready:
                 return self._blocked_until, None
         earliest = math.inf
-        for queued in self.queue.ahead():
+        for queued in self.queue.look_ahead():
             amounts = tuple([self.charge.amount(d.name, queued.cost) for d in limits.dimensions])
-            words = limits.never_fits(amounts)
-            if words:
+            why = limits.never_fits(amounts)
+            if why:
                 self.queue.remove(queued)
-                too_large.append((queued.item, words))
+                too_large.append((queued.item, why))
                 return None, None
             fits, name = (
                 (limits.day_fits_at(now, amounts), "day") if probing else limits.fits_at(now, amounts)
@@ -178,16 +184,16 @@ class Lane(Generic[T]):
             if queued is head:
                 if head.blocked_since is None:
                     head.blocked_since = now
-                elif now - head.blocked_since > PATIENCE_S:
+                elif now - head.blocked_since > MAX_OVERTAKEN_S:
                     break
         self._blocked_until = min(max(earliest, now + COALESCE_S), now + LONGEST_SLEEP_S)
         return self._blocked_until, None
 
-    def push(self, queued: QueuedItem[T], *, again: bool, not_before: float, behind: bool = False) -> None:
-        """Adds a queued to the line."""
+    def push(self, queued: QueuedItem[T], *, again: bool, not_before: float, deferred: bool = False) -> None:
+        """Adds an item to the queue."""
         if again or len(self.queue) < LOOK_AHEAD:
             self._blocked_until = -math.inf  # it may fit where the others do not
-        self.queue.push(queued, again=again, not_before=not_before, behind=behind)
+        self.queue.push(queued, again=again, not_before=not_before, deferred=deferred)
 
     def _send(self, now: float, queued: QueuedItem[T]) -> None:
         queued.sent_at = now
@@ -200,29 +206,32 @@ class Lane(Generic[T]):
         if queued.probe:
             self.gate.probing(now)
 
-    def observe(self, now: float, queued: QueuedItem[T], levels: list[Level], *, let_in: bool) -> None:
-        """Takes note of what headers show."""
+    def observe(self, now: float, queued: QueuedItem[T], levels: list[Level], *, accepted: bool) -> None:
+        """Records what the headers of a response show."""
         if levels:
-            self.limits.observe(now, queued.sent_at, levels, queued.positions, let_in=let_in)
-        if levels or (let_in and self.limits.forget_outlived(queued.sent_at)):
+            self.limits.observe(now, queued.sent_at, levels, queued.positions, accepted=accepted)
+        if levels or (accepted and self.limits.forget_outdated(queued.sent_at)):
             self._blocked_until = -math.inf
 
     def accepted(self, now: float, queued: QueuedItem[T]) -> None:
-        """A request was let in, whatever came of it."""
+        """Records that a request was accepted, whatever its answer."""
         self.answered = True
-        self.refusals.let_in(queued)
-        if self.gate.closed and (queued.probe or self._behind_refusal(queued)):
-            self._asked.over(contradicted=not queued.probe)
+        self.refusals.accepted(queued)
+        if self.gate.closed and (queued.probe or self._disproves_pause(queued)):
+            self._requested_pauses.over(unneeded=not queued.probe)
             self.resume(now)
 
-    def _behind_refusal(self, queued: QueuedItem[T]) -> bool:
-        """It left after the request whose refusal closed the gate, and was let in: nothing to wait for."""
-        if self._asked.asked and (self.limits.known or not self.refusals.let_in_behind(self._first_refused)):
+    def _disproves_pause(self, queued: QueuedItem[T]) -> bool:
+        """Returns whether an accepted request was sent after the refused one, so that nothing has to wait."""
+        cause = self._cause
+        if self._requested_pauses.requested and (
+            self.limits.known or not self.refusals.later_accepted(cause.attempt)
+        ):
             return False
-        return self._reason == "rate_limit" and queued.sent_at > self._first_refused.sent_at
+        return cause.reason == "rate_limit" and queued.sent_at > cause.attempt.sent_at
 
-    def settle(self, now: float, queued: QueuedItem[T], usage: Usage) -> None:
-        """Corrects what was taken by what was used, where the endpoint does."""
+    def correct_charge(self, now: float, queued: QueuedItem[T], usage: Usage) -> None:
+        """Learns from the usage, and gives back what was not used if the endpoint does so too."""
         self.charge.learn(queued.cost, usage)
         if not self.charge.settles:
             return
@@ -233,118 +242,93 @@ class Lane(Generic[T]):
             used = self.charge.used(dimension.name, usage)
             if used is not None:
                 rate = dimension.rate(now, limits.latency_s)
-                dimension.settle(position, queued.sent_at, entry, amount - used, rate)
+                dimension.give_back(position, queued.sent_at, entry, amount - used, rate)
         self._blocked_until = -math.inf
 
     def refused(self, now: float, queued: QueuedItem[T], verdict: Verdict, levels: list[Level]) -> None:
-        """The endpoint asked for a pause; the queued goes back, first in line."""
+        """Records a refusal, and puts the item back first in line.
+
+        The gate closes, unless the refusal concerns this row only (noise, a cap, or an isolated refusal).
+        """
         limits, gate = self.limits, self.gate
         limits.refused(queued.sent_at, queued.amounts, queued.positions, queued.entries)
-        self.correct(queued, verdict)
+        self.learn_charge(queued, verdict)
         gate.observe_latency(now - queued.sent_at)
         if (pause_s := verdict.retry_after_s) is None:
             pause_s = limits.pause_of(levels, queued.amounts)
-        row_may_wait = (asked_s := pause_s or 0.0) <= self._patience.max_wait_s
+        row_may_wait = (requested_s := pause_s or 0.0) <= self._pause_limit.max_wait_s
         searching = not limits.known and row_may_wait
-        if searching and self._asked.ignored:
+        if searching and self._requested_pauses.ignored:
             pause_s = None
-        meaning = Meaning.LIMIT
-        if verdict.reason == "overloaded" and self.refusals.busy(queued) and row_may_wait and not gate.closed:
-            self.push(queued, again=True, not_before=now + max(ROW_WAITS_S, asked_s))
-            return
+        if verdict.reason == "overloaded":
+            isolated_overload = self.refusals.overloaded(queued)
+            if isolated_overload and row_may_wait and not gate.closed:
+                self.push(queued, again=True, not_before=now + max(ROW_WAITS_S, requested_s))
+                return
+        kind = RefusalKind.LIMIT
         if verdict.reason == "rate_limit":
-            meaning = self.refusals.refused(now, queued, believed=limits.believed(now), quiet_s=gate.quiet_s)
-        alone = not asked_s or searching or meaning is Meaning.CAP or self.refusals.noise
-        if alone and meaning is not Meaning.LIMIT and not (queued.probe and gate.closed):
-            self._row_waits(now, queued, meaning, asked_s)
+            kind = self.refusals.refused(
+                now, queued, within_span=limits.within_span(now), quiet_s=gate.quiet_s
+            )
+        row_only = not requested_s or searching or kind is RefusalKind.CAP or self.refusals.noise
+        if row_only and kind is not RefusalKind.LIMIT and not (queued.probe and gate.closed):
+            self._delay_row(now, queued, kind, requested_s)
             return
-        opened = gate.refused(now, queued.sent_at, pause_s, probe=queued.probe, informed=limits.known)
-        if opened:
-            self._reason, self._asked.asked = verdict.reason, pause_s is not None
-            self._unit = limits.unit_of(verdict.message)
-            self._means_nothing = meaning is not Meaning.LIMIT
-            self._contradicted = limits.contradicts(now)
-            self._first_refused = queued.departure
+        closed = gate.refused(now, queued.sent_at, pause_s, probe=queued.probe, limit_known=limits.known)
+        if closed:
+            self._requested_pauses.requested = pause_s is not None
+            self._cause = PauseCause(
+                verdict.reason,
+                limits.dimension_of(verdict.message),
+                queued.attempt,
+                isolated=kind is not RefusalKind.LIMIT,
+                contradicted=limits.contradicts(now),
+            )
         elif queued.probe:
-            self._asked.probe_refused()
-        behind = gate.closed and verdict.reason != "rate_limit"
-        self.push(queued, again=True, not_before=now + (verdict.retry_after_s or 0.0), behind=behind)
+            self._requested_pauses.probe_refused()
+        deferred = gate.closed and verdict.reason != "rate_limit"
+        self.push(queued, again=True, not_before=now + (verdict.retry_after_s or 0.0), deferred=deferred)
         log.debug(
             "%s: refused (%s, %s) at %.3f, sent at %.3f, %s; closed until %.3f",
-            self.name, verdict.reason, meaning, now, queued.sent_at, ("nothing new", "a new pause")[opened], gate.until
+            self.name, verdict.reason, kind, now, queued.sent_at, "a new pause" if closed else "nothing new", gate.until
         )  # fmt: skip
 
-    def _row_waits(self, now: float, queued: QueuedItem[T], meaning: Meaning, asked_s: float) -> None:
-        """The refusal is nobody's but its row's."""
-        log.debug("%s: refused at %.3f: %s", self.name, now, meaning)
-        if meaning is Meaning.CAP:
+    def _delay_row(self, now: float, queued: QueuedItem[T], kind: RefusalKind, requested_s: float) -> None:
+        """Lets only the refused row wait."""
+        log.debug("%s: refused at %.3f: %s", self.name, now, kind)
+        if kind is RefusalKind.CAP:
             if self.gate.closed:
-                self._means_nothing = True
+                self._cause.isolated = True
                 self.resume(now)
             self.push(queued, again=True, not_before=now + ROW_WAITS_S / 10.0)
             return
-        self._isolated(now)
-        self.push(queued, again=True, not_before=now + max(ROW_WAITS_S, asked_s))
+        self._learner.isolated(now, self._cause.dimension)
+        self.push(queued, again=True, not_before=now + max(ROW_WAITS_S, requested_s))
 
-    def _isolated(self, now: float) -> None:
-        """One was refused among many that were let in: a told limit is held a little too closely, or it is noise."""
-        limits, refusals = self.limits, self.refusals
-        if refusals.noise or limits.widen(now, self._unit):
-            return
-        lowered = limits.is_told(self._unit)  # by its margin
-        match refusals.in_vain(
-            now, sound=limits.sound, weak=limits.weak, lowered=lowered, quiet_s=self.gate.quiet_s
-        ):
-            case Finding.NOISE:
-                limits.noisy(now, quickly=self._asked.in_vain > 0)
-            case Finding.LOWER:
-                limits.learn(now, self._unit, now, refusals=1, noisy=False)
-
-    def correct(self, queued: QueuedItem[T], verdict: Verdict) -> None:
+    def learn_charge(self, queued: QueuedItem[T], verdict: Verdict) -> None:
         """Learns from "Requested N" what the endpoint charges."""
         if verdict.requested_tokens:
             self.charge.correct(queued.cost, verdict.requested_tokens)
 
     def resume(self, now: float) -> None:
-        """The pause is over: learn from it, and go on at the pace, without catching up."""
-        limits, closed_at = self.limits, self.gate.closed_at
+        """Ends the pause, learns from it, and goes on at the pace without catching up."""
+        closed_at, reason = self.gate.closed_at, self._cause.reason
         assert closed_at is not None, "only a closed gate opens"
         self.gate.open(now)
         self.queue.outage_over()
         self._blocked_until = -math.inf
-        if self._reason == "slow_down":
-            limits.slow_down(now)
-        elif self._reason == "rate_limit" and self._means_nothing:
-            self._isolated(now)
-        elif self._reason == "rate_limit":
-            single = self.gate.probes_refused == 0 and limits.is_told(self._unit)
-            if single and (self.refusals.noise or limits.widen(now, self._unit)):
-                limits.restart(now)
-                return
-            self._singles = self._singles + 1 if single else 0
-            if not limits.known:
-                self._asked.over(contradicted=self._contradicted)
-                if self._asked.may_be_rounded(now - closed_at, self.gate.probes_refused):
-                    limits.paused(now - closed_at)
-            verdict = self.refusals.judge(
-                now,
-                contradicted=self._contradicted,
-                let_in=limits.of(REQUESTS).sent.let_in,
-                weak=limits.weak,
-                lowered=not limits.doubted,
-                quiet_s=self.gate.quiet_s,
-            )
-            if verdict is Finding.NOISE:
-                limits.noisy(now, quickly=self._asked.in_vain > 0)
-            elif not single or self._singles >= OVERRULED_BY:
-                noisy = self.refusals.noise > 0.0
-                limits.learn(now, self._unit, closed_at, refusals=self.gate.refusals, noisy=noisy)
-        limits.restart(now)
+        if reason == "slow_down":
+            self.limits.slow_down(now)
+        elif reason == "rate_limit" and self._cause.isolated:
+            self._learner.isolated(now, self._cause.dimension)
+        elif reason == "rate_limit":
+            self._learner.pause(now, closed_at, self._cause)
+        self.limits.restart(now)
         log.debug("%s: resumed at %.3f after %d refusals", self.name, now, self.gate.refusals)
 
     def learned(self) -> dict[str, float]:
-        """What the next run should know."""
-        found = self.limits.learned()
+        """Returns what the next run should know."""
+        learned = self.limits.learned()
         if self.charge.factor != 1.0:
-            found["charge_factor"] = self.charge.factor
-        return found
+            learned["charge_factor"] = self.charge.factor
+        return learned

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from batchllm.limiter.dimension import Dimension
-from batchllm.limiter.found import LEAST_LET_IN, LEAST_S, Found, Ramp
+from batchllm.limiter.header_pacer import HeaderPacer, period_of
 from batchllm.limiter.headers import Level
 from batchllm.limiter.pace import MARGIN
-from batchllm.limiter.stock import Stock, period_of
+from batchllm.limiter.rate_estimate import LEAST_S, MIN_ACCEPTED, Ramp, RateEstimate
 from batchllm.limiter.terms import DAY_S, MINUTE_S, REQUESTS, TOKENS
 from batchllm.records import Pace
 
@@ -20,7 +20,7 @@ LEARNED_S = 60.0
 """An estimate goes to the next run only where it rests on this much."""
 WEAK_S = 10.0
 BLOCK_S = 1.5
-LEAST_BESIDE_PAUSES = 8
+MIN_ACCEPTED_BETWEEN_PAUSES = 8
 """Requests that an estimate rests on where its stretch holds pauses of about a second that were asked for."""
 GUESSED_PAUSES = 0.5
 """The share of such pauses that is no part of a stretch in which the pace was only guessed."""
@@ -39,32 +39,32 @@ class LaneLimits:
         learned: What an earlier run found out.
 
     Attributes:
-        dimensions: In the order in which queued_items note what they take; only ever added to.
+        dimensions: In the order of the amounts in ``QueuedItem``; only ever added to.
         latency_s: The usual latency of an answer.
     """
 
     def __init__(self, pace: Pace, now: float, learned: Mapping[str, Any]) -> None:
-        told = {REQUESTS: pace.requests_per_minute, TOKENS: pace.tokens_per_minute}
-        self.dimensions = [Dimension(name, now, told=limit or math.inf) for name, limit in told.items()]
+        given = {REQUESTS: pace.requests_per_minute, TOKENS: pace.tokens_per_minute}
+        self.dimensions = [Dimension(name, now, given=limit or math.inf) for name, limit in given.items()]
         self.latency_s = 0.0
-        self._days: dict[str, Stock] = {}
+        self._days: dict[str, HeaderPacer] = {}
         self._rates: list[float] = []
         for dimension in self.dimensions:
             rate = learned.get(f"{dimension.name}_found_per_s")
             if isinstance(rate, int | float) and 0 < rate < math.inf:
                 usual = 1.0 if dimension.name == REQUESTS else rate  # not known yet
-                dimension.found = Found(0.95 * rate, 10.0, now, usual)
+                dimension.estimate = RateEstimate(0.95 * rate, 10.0, now, usual)
 
     @property
     def known(self) -> bool:
-        """A limit was told or is shown."""
+        """A limit was given or is shown."""
         return any(dimension.known for dimension in self.dimensions)
 
-    def tell(self, now: float, limits: Mapping[str, float | None]) -> None:
-        """The limits that the user tells change; ``None``: not told."""
+    def set_limits(self, now: float, limits: Mapping[str, float | None]) -> None:
+        """The limits that the user tells change; ``None``: not given."""
         for dimension in self.dimensions:
             if dimension.name in limits:
-                dimension.tell(now, limits[dimension.name] or math.inf)
+                dimension.set_limit(now, limits[dimension.name] or math.inf)
 
     def paced_until(self, now: float) -> tuple[float, str]:
         """The earliest instant that every pace allows, and which one decides."""
@@ -87,8 +87,8 @@ class LaneLimits:
     def day_fits_at(self, now: float, amounts: tuple[float, ...]) -> float:
         """When amounts fit into what is left of a day."""
         at = now
-        for stock in self._days.values():
-            fits = stock.fits_at(now, self._amount_of(stock.name, amounts))
+        for pacer in self._days.values():
+            fits = pacer.fits_at(now, self._amount_of(pacer.name, amounts))
             at = max(at, math.inf if fits is None else fits)
         return at
 
@@ -102,8 +102,8 @@ class LaneLimits:
         self, now: float, amounts: tuple[float, ...]
     ) -> tuple[tuple[list[float] | None, ...], tuple[float, ...]]:
         """Takes all of them; returns entries of the logs and positions in the order of departures."""
-        for stock in self._days.values():
-            stock.take(now, self._amount_of(stock.name, amounts))
+        for pacer in self._days.values():
+            pacer.take(now, self._amount_of(pacer.name, amounts))
         rates = self._rates if len(self._rates) == len(amounts) else [math.inf] * len(amounts)
         entries = tuple(
             [
@@ -126,15 +126,15 @@ class LaneLimits:
         ):
             dimension.refused(position, sent_at, amount, entry)
 
-    def spent(self, now: float, max_wait_s: float) -> Stock | None:
+    def spent(self, now: float, max_wait_s: float) -> HeaderPacer | None:
         """A day's limit that is spent and comes back later than may be waited for."""
-        for stock in self._days.values():
-            if stock.samples and stock.left(now) < 1.0 and stock.whole_at(now) - now > max_wait_s:
-                return stock
+        for pacer in self._days.values():
+            if pacer.samples and pacer.left(now) < 1.0 and pacer.full_at(now) - now > max_wait_s:
+                return pacer
         return None
 
     def observe(
-        self, now: float, sent_at: float, levels: list[Level], positions: tuple[float, ...], *, let_in: bool
+        self, now: float, sent_at: float, levels: list[Level], positions: tuple[float, ...], *, accepted: bool
     ) -> None:
         """Takes note of what an answer shows of its limits.
 
@@ -143,41 +143,43 @@ class LaneLimits:
             sent_at: When its request left.
             levels: What it shows.
             positions: Where its request stands in the order of departures.
-            let_in: It is no refusal.
+            accepted: It is no refusal.
         """
         for level in levels:
             index = next((i for i, d in enumerate(self.dimensions) if d.name == level.dimension), None)
             if index is None:
-                if not let_in:
+                if not accepted:
                     continue
                 index = len(self.dimensions)
                 self.dimensions.append(Dimension(level.dimension, now))
             dimension = self.dimensions[index]
             position = positions[index] if index < len(positions) else dimension.sent.total
-            if level.period_s == DAY_S or (level.dimension in self._days and dimension.stock is None):
-                stock = self._days.setdefault(level.dimension, Stock(level.dimension))
+            if level.period_s == DAY_S or (level.dimension in self._days and dimension.header_pacer is None):
+                pacer = self._days.setdefault(level.dimension, HeaderPacer(level.dimension))
             elif level.period_s not in (None, MINUTE_S):
                 continue
             else:
-                if dimension.stock is None:
-                    dimension.stock = Stock(level.dimension)
-                stock = dimension.stock
-                self._word_only(now, dimension, level)
-            stock.observe(now, sent_at, position, dimension.sent, level, let_in=let_in)
-            if stock.daily and stock is dimension.stock:
-                self._days[level.dimension], dimension.stock = stock, None
+                if dimension.header_pacer is None:
+                    dimension.header_pacer = HeaderPacer(level.dimension)
+                pacer = dimension.header_pacer
+                self._start_search(now, dimension, level)
+            pacer.observe(now, sent_at, position, dimension.sent, level, accepted=accepted)
+            if pacer.daily and pacer is dimension.header_pacer:
+                self._days[level.dimension], dimension.header_pacer = pacer, None
 
-    def forget_outlived(self, sent_at: float) -> bool:
+    def forget_outdated(self, sent_at: float) -> bool:
         """An answer without headers: drops what only refusals before it have shown; ``True`` where there was any."""
-        found = [d for d in self.dimensions if d.stock is not None and d.stock.outlived(sent_at)]
+        found = [
+            d for d in self.dimensions if d.header_pacer is not None and d.header_pacer.outdated(sent_at)
+        ]
         for dimension in found:
-            dimension.stock = None
+            dimension.header_pacer = None
         return bool(found)
 
-    def _word_only(self, now: float, dimension: Dimension, level: Level) -> None:
+    def _start_search(self, now: float, dimension: Dimension, level: Level) -> None:
         """A limit without what is left of it is where the search begins."""
-        if level.remaining is None and dimension.found is None and dimension.told == math.inf:
-            dimension.found = Found(level.limit / MINUTE_S, MINUTE_S, now, dimension.usual or 1.0)
+        if level.remaining is None and dimension.estimate is None and dimension.given == math.inf:
+            dimension.estimate = RateEstimate(level.limit / MINUTE_S, MINUTE_S, now, dimension.usual or 1.0)
 
     def pause_of(self, levels: list[Level], amounts: tuple[float, ...]) -> float | None:
         """How long until an exhausted limit has room again, by a refusal's headers; ``None``: they do not say."""
@@ -191,7 +193,7 @@ class LaneLimits:
             pauses.append(lacking if period is not None else level.reset_s)
         return max(pauses, default=None)
 
-    def unit_of(self, message: str) -> str:
+    def dimension_of(self, message: str) -> str:
         """What a refusal is about: requests or tokens."""
         if _ABOUT_TOKENS.search(message) and not _ABOUT_REQUESTS.search(message):
             return TOKENS
@@ -200,38 +202,40 @@ class LaneLimits:
             return TOKENS
         return REQUESTS
 
-    def of(self, name: str) -> Dimension:
+    def dimension(self, name: str) -> Dimension:
         """The dimension of a name."""
         return next(dimension for dimension in self.dimensions if dimension.name == name)
 
-    def believed(self, now: float) -> bool:
-        """No pace is being raised beyond what is known."""
-        return all(d.found is None or d.found.within_span(now) for d in self.dimensions)
+    def within_span(self, now: float) -> bool:
+        """Returns whether every estimate is within its span, so that no pace is being raised."""
+        return all(d.estimate is None or d.estimate.within_span(now) for d in self.dimensions)
 
     def contradicts(self, now: float) -> bool:
-        """A refusal at this instant contradicts an estimate: the pace is one that was let in before."""
-        founds = [d.found for d in self.dimensions if d.found is not None]
-        return bool(founds) and all(found.sound and found.within_span(now) for found in founds)
+        """Returns whether a refusal now contradicts the estimates, because their pace was accepted before."""
+        estimates = [d.estimate for d in self.dimensions if d.estimate is not None]
+        return bool(estimates) and all(
+            estimate.between_pauses and estimate.within_span(now) for estimate in estimates
+        )
 
     @property
-    def sound(self) -> bool:
-        """No estimate is in force that holds what a bucket had stored."""
-        return all(d.found is None or d.found.sound for d in self.dimensions)
+    def between_pauses(self) -> bool:
+        """Whether every estimate was measured from one pause to the next."""
+        return all(d.estimate is None or d.estimate.between_pauses for d in self.dimensions)
 
     @property
     def weak(self) -> bool:
-        """Every estimate rests on a few seconds."""
-        return all(d.found is None or d.found.measured_s < WEAK_S for d in self.dimensions)
+        """Whether every estimate rests on a few seconds."""
+        return all(d.estimate is None or d.estimate.measured_s < WEAK_S for d in self.dimensions)
 
     @property
     def doubted(self) -> bool:
         """An estimate was held although less was let in."""
-        return any(d.found is not None and d.found.doubted for d in self.dimensions)
+        return any(d.estimate is not None and d.estimate.doubted for d in self.dimensions)
 
-    def is_told(self, unit: str) -> bool:
-        """The user told the limit of a unit, and nothing has overruled it."""
-        dimension = self.of(unit)
-        return dimension.told < math.inf and dimension.found is None
+    def is_given(self, name: str) -> bool:
+        """The user given the limit of a dimension, and nothing has overruled it."""
+        dimension = self.dimension(name)
+        return dimension.given < math.inf and dimension.estimate is None
 
     def never_fits(self, amounts: tuple[float, ...]) -> str | None:
         """Why amounts fit into no minute of the endpoint; ``None``: they do."""
@@ -243,87 +247,91 @@ class LaneLimits:
                 )
         return None
 
-    def widen(self, now: float, unit: str) -> bool:
+    def widen_margin(self, now: float, name: str) -> bool:
         """One refusal among many that were let in; ``True`` where a little less may prevent the next one."""
-        dimension = self.of(unit)
-        return dimension.told < math.inf and dimension.widen(now)
+        dimension = self.dimension(name)
+        return dimension.given < math.inf and dimension.widen_margin(now)
 
-    def noisy(self, now: float, *, quickly: bool) -> None:
-        """The refusals mean nothing: what was taken back because of them is given back, ``quickly`` or less so."""
-        self.resume(now)
+    def ignore_refusals(self, now: float, *, quickly: bool) -> None:
+        """Undoes what refusals lowered, because they are noise; ``quickly`` lets the pace double sooner."""
+        self.start_stretch(now)
         for dimension in self.dimensions:
             dimension.margin = MARGIN
-            if dimension.told < math.inf:
-                dimension.found = None
-            elif dimension.found is not None:
-                dimension.found.restore(now, 0.5 * LEAST_S if quickly else LEAST_S)
+            if dimension.given < math.inf:
+                dimension.estimate = None
+            elif dimension.estimate is not None:
+                dimension.estimate.restore(now, 0.5 * LEAST_S if quickly else LEAST_S)
 
-    def learn(self, now: float, unit: str, closed_at: float, *, refusals: int, noisy: bool) -> None:
-        """A pause is over: what was let in since the last one, over that time, is the limit of the unit."""
-        dimension = self.of(unit)
+    def learn(self, now: float, name: str, closed_at: float, *, refusals: int, noisy: bool) -> None:
+        """A pause is over: what was let in since the last one, over that time, is the limit of the dimension."""
+        dimension = self.dimension(name)
         sent = dimension.sent
         began = sent.resumed_at
-        least = LEAST_BESIDE_PAUSES if sent.paused_s else LEAST_LET_IN
-        if began is None or self.of(REQUESTS).sent.let_in < least or now <= began:
-            if dimension.found is None and dimension.told == math.inf and not dimension.shown:
-                dimension.found = Found.soft_start(now, dimension.usual or 1.0)
-            elif dimension.found is not None:
-                dimension.found.since = now
+        least = MIN_ACCEPTED_BETWEEN_PAUSES if sent.paused_s else MIN_ACCEPTED
+        if began is None or self.dimension(REQUESTS).sent.accepted < least or now <= began:
+            if dimension.estimate is None and dimension.given == math.inf and not dimension.shown:
+                dimension.estimate = RateEstimate.soft_start(now, dimension.usual or 1.0)
+            elif dimension.estimate is not None:
+                dimension.estimate.since = now
             if began is not None and not sent.resumed and now - closed_at > 0.5 * (now - began):
-                self.resume(now, block=True)  # the stretch was a pause, and tells nothing
+                self.start_stretch(now, block=True)  # the stretch was a pause, and tells nothing
             return
-        guessed = dimension.found is not None and dimension.found.guessed
+        guessed = dimension.estimate is not None and dimension.estimate.guessed
         paused_s = GUESSED_PAUSES * sent.paused_s if guessed else 0.0
         measured_s = max(0.05, now - began - paused_s)
-        let_in = max(sent.let_in, 1e-3)
-        rate = let_in / measured_s
+        accepted = max(sent.accepted, 1e-3)
+        rate = accepted / measured_s
         block = now - closed_at >= BLOCK_S
         if block:  # a window that turned: what it took is the limit, whatever short pauses there were in it
             if now - sent.block_at <= 2.0 * MINUTE_S:
-                rate = max(rate, sent.block_let_in / max(1.0, now - sent.block_at))
+                rate = max(rate, sent.block_accepted / max(1.0, now - sent.block_at))
             if measured_s > MINUTE_S:
                 rate = max(rate, sent.last_minute(now) / MINUTE_S)
         believed_s = max(0.05, now - began - sent.paused_s)
         if noisy:
             believed_s = min(believed_s, NOISY_S)
-        if dimension.found is None or not sent.resumed:
-            dimension.found = Found(rate, believed_s, now, dimension.usual or 1.0)
+        if dimension.estimate is None or not sent.resumed:
+            dimension.estimate = RateEstimate(rate, believed_s, now, dimension.usual or 1.0)
         else:
-            dimension.found.learn(rate, believed_s, now, refusals=refusals)
+            dimension.estimate.learn(rate, believed_s, now, refusals=refusals)
         log.debug(
             "%s: %.4g let in within %.2f s: %.4g a second",
-            unit,
-            sent.let_in,
+            name,
+            sent.accepted,
             measured_s,
-            dimension.found.rate,
+            dimension.estimate.rate,
         )
-        self.resume(now)
+        self.start_stretch(now)
 
-    def paused(self, paused_s: float) -> None:
-        """A pause was asked for that may have been longer than needed: a stretch that holds it proves less."""
+    def note_pause(self, paused_s: float) -> None:
+        """Records a requested pause that may have been longer than needed, so that the stretch counts for less."""
         for dimension in self.dimensions:
             dimension.sent.paused_s += paused_s
 
-    def resume(self, now: float, *, block: bool = False) -> None:
-        """A new stretch begins, after a pause that lasted or not."""
+    def start_stretch(self, now: float, *, block: bool = False) -> None:
+        """Begins a new stretch, after a long pause (``block``) or a short one."""
         for dimension in self.dimensions:
-            dimension.sent.resume(now, block=block)
+            dimension.sent.start_stretch(now, block=block)
 
     def restart(self, now: float) -> None:
-        """A pause is over: every pace goes on without catching up."""
+        """Lets every pace go on after a pause, without catching up."""
         for dimension in self.dimensions:
             dimension.pacer.restart(now)
 
     def slow_down(self, now: float) -> None:
-        """The endpoint asks for a slower growth."""
-        dimension = self.of(TOKENS) if self.of(TOKENS).sent.let_in > 0 else self.of(REQUESTS)
+        """Lowers the pace, because the endpoint asks for slower growth."""
+        dimension = (
+            self.dimension(TOKENS) if self.dimension(TOKENS).sent.accepted > 0 else self.dimension(REQUESTS)
+        )
         sent = dimension.sent
-        rate = max(0.01, sent.let_in / max(1.0, now - (now if sent.resumed_at is None else sent.resumed_at)))
+        rate = max(
+            0.01, sent.accepted / max(1.0, now - (now if sent.resumed_at is None else sent.resumed_at))
+        )
         if dimension.ramp is None:
             dimension.ramp = Ramp(rate, now)
         else:
             dimension.ramp.refused(rate, now)
-        self.resume(now)
+        self.start_stretch(now)
 
     def requests_per_s(self, now: float) -> float | None:
         """The requests a second that the limits allow; ``None`` where nothing limits them."""
@@ -335,9 +343,9 @@ class LaneLimits:
         return min(rates, default=None)
 
     def learned(self) -> dict[str, float]:
-        """What the next run should know."""
+        """Returns what the next run should know."""
         return {
-            f"{d.name}_found_per_s": d.found.rate
+            f"{d.name}_found_per_s": d.estimate.rate
             for d in self.dimensions
-            if d.found is not None and d.found.measured_s >= LEARNED_S
+            if d.estimate is not None and d.estimate.measured_s >= LEARNED_S
         }

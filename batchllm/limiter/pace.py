@@ -21,9 +21,9 @@ BIN_S = 0.02
 
 
 class Pacer:
-    """The due time of the next request: the last departure plus its amount over the rate of this instant.
+    """The due time of the next request: the last attempt plus its amount over the rate of this instant.
 
-    A debt is one request at the present rate, never a sum: a rate that rises is felt at once, and a departure
+    A debt is one request at the present rate, never a sum: a rate that rises is felt at once, and a request
     that no rate held back leaves no debt behind.
 
     Args:
@@ -35,11 +35,11 @@ class Pacer:
 
     def __init__(self, now: float, catch_up_s: float = CATCH_UP_S) -> None:
         self.catch_up_s = catch_up_s
-        self._last = now - catch_up_s  # when the last departure was due
+        self._last = now - catch_up_s  # when the last attempt was due
         self._amount = 0.0
 
     def ready_at(self, rate: float) -> float:
-        """The earliest instant of the next departure, whatever its size.
+        """The earliest instant of the next attempt, whatever its size.
 
         Args:
             rate: Amount per second, as of this instant; may be infinite.
@@ -64,7 +64,7 @@ class Pacer:
         self._last -= amount / rate
 
     def restart(self, now: float) -> None:
-        """After a pause: no catching up, and the next departure one unit away."""
+        """After a pause: no catching up, and the next attempt one request away."""
         self._last = max(self._last, now)
         self._amount = max(self._amount, 1.0)
 
@@ -109,7 +109,7 @@ class WindowLog:
         return float("inf")
 
     def take(self, now: float, amount: float) -> list[float]:
-        """Takes an amount; keep what it returns for ``settle``."""
+        """Takes an amount; keep what it returns for ``give_back``."""
         self.total += amount
         if self._entries and now - self._entries[-1][0] < BIN_S:
             entry = self._entries[-1]
@@ -119,7 +119,7 @@ class WindowLog:
         self._entries.append(entry)
         return entry
 
-    def settle(self, entry: list[float], given_back: float) -> None:
+    def give_back(self, entry: list[float], given_back: float) -> None:
         """Corrects an amount taken earlier; one that has left the window changes nothing."""
         if entry[0] >= 0.0:
             entry[1] -= given_back

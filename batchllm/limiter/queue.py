@@ -1,7 +1,7 @@
-"""Who waits: rows that go again before rows that are new, each in order, with a bounded look-ahead.
+"""The waiting rows of a lane: retries before new rows, each in order, with a bounded look-ahead.
 
-While the endpoint takes nothing, rows that it did not take go behind the others: the probes go through all rows that
-wait, and an outage is not one row's many attempts.
+In an outage or a pause, rows that the endpoint did not take are deferred behind the others. So the probes go through
+all waiting rows, and no single row uses up its attempts on the outage.
 """
 
 import math
@@ -14,24 +14,24 @@ from typing import Generic
 from batchllm.limiter.terms import Cost, T
 
 LOOK_AHEAD = 64
-OUT, LET_IN, REFUSED, BUSY = 0, 1, 2, 3
+PENDING, ACCEPTED, REFUSED, OVERLOADED = 0, 1, 2, 3
 
 
-class Departure:
-    """One try of a queued.
+class Attempt:
+    """One attempt of a queued item.
 
     Attributes:
-        sent_at: When it left.
-        beside: Requests that were in flight then.
-        outcome: ``OUT``, ``LET_IN``, ``REFUSED``, or ``BUSY`` (refused for overload).
+        sent_at: When it was sent.
+        others_in_flight: Requests that were in flight then.
+        outcome: ``PENDING``, ``ACCEPTED``, ``REFUSED``, or ``OVERLOADED`` (refused for overload).
     """
 
-    __slots__ = ("beside", "outcome", "sent_at")
+    __slots__ = ("others_in_flight", "outcome", "sent_at")
 
-    def __init__(self, sent_at: float, beside: int) -> None:
+    def __init__(self, sent_at: float, others_in_flight: int) -> None:
         self.sent_at = sent_at
-        self.beside = beside
-        self.outcome = OUT
+        self.others_in_flight = others_in_flight
+        self.outcome = PENDING
 
 
 class QueuedItem(Generic[T]):
@@ -39,33 +39,34 @@ class QueuedItem(Generic[T]):
 
     Attributes:
         item, cost: As offered.
+        lane: The name of its lane.
         number: Order of arrival.
-        behind: Its place behind the rows that were not tried in the present outage; 0: it is not there.
+        deferred: Its place behind the rows not tried in the present outage; 0 if it is not deferred.
         amounts: What it takes of each dimension of its lane, once granted.
-        entries: Where it stands in the logs of its lane's dimensions, once granted.
+        entries: Its entries in the logs of its lane's dimensions, once granted.
+        positions: Its position in the send record of each dimension, once granted.
         sent_at: When it was granted.
-        positions: Its position in the order of departures of each dimension.
-        departure: Its present try.
-        answered: Its outcome is known; only its release is missing.
-        landed: Its answer has arrived, and its slot may be taken.
-        probe: It is the one request that asks whether a pause is over.
-        blocked_since: Since when it has been the head that does not fit.
+        attempt: Its present attempt.
+        answered: Whether its outcome is known, so that only its release is missing.
+        received: Whether its answer has arrived, so that its slot may be taken.
+        probe: Whether it is the one request that finds out whether a pause is over.
+        blocked_since: When it became the head that does not fit.
     """
 
     __slots__ = (
         "amounts",
         "answered",
-        "behind",
+        "attempt",
         "blocked_since",
         "cost",
-        "departure",
+        "deferred",
         "entries",
         "item",
-        "landed",
         "lane",
         "number",
         "positions",
         "probe",
+        "received",
         "sent_at",
     )
 
@@ -74,46 +75,46 @@ class QueuedItem(Generic[T]):
         self.cost = cost
         self.lane = lane
         self.number = number
-        self.behind = 0
+        self.deferred = 0
         self.amounts: tuple[float, ...] = ()
         self.entries: tuple[list[float] | None, ...] = ()
-        self.sent_at = 0.0
         self.positions: tuple[float, ...] = ()
-        self.departure = Departure(0.0, 0)
+        self.sent_at = 0.0
+        self.attempt = Attempt(0.0, 0)
         self.answered = False
-        self.landed = False
+        self.received = False
         self.probe = False
         self.blocked_since: float | None = None
 
     def __lt__(self, other: "QueuedItem[T]") -> bool:
-        return (self.behind, self.number) < (other.behind, other.number)
+        return (self.deferred, self.number) < (other.deferred, other.number)
 
 
 class Queue(Generic[T]):
-    """The waiting queued_items of one lane."""
+    """The waiting items of one lane."""
 
-    __slots__ = ("_again", "_behind", "_fresh", "_later")
+    __slots__ = ("_again", "_deferred", "_fresh", "_later")
 
     def __init__(self) -> None:
         self._fresh: deque[QueuedItem[T]] = deque()
-        self._again: list[QueuedItem[T]] = []  # due retries and refused rows, oldest first
-        self._later: list[tuple[float, QueuedItem[T]]] = []  # not before an instant
-        self._behind = 0  # the last place given to one of them
+        self._again: list[QueuedItem[T]] = []  # heap: retries whose backoff is over, and refused rows
+        self._later: list[tuple[float, QueuedItem[T]]] = []  # heap by the end of the backoff
+        self._deferred = 0  # the last place given to a deferred item
 
     def __len__(self) -> int:
         return len(self._fresh) + len(self._again) + len(self._later)
 
-    def push(self, queued: QueuedItem[T], *, again: bool, not_before: float, behind: bool = False) -> None:
-        """Adds a queued: behind the new rows, or among those that go again once their time has come.
+    def push(self, queued: QueuedItem[T], *, again: bool, not_before: float, deferred: bool = False) -> None:
+        """Adds an item.
 
         Args:
-            queued: The row.
-            again: It has been tried.
-            not_before: When its time comes.
-            behind: An outage took its try: all others go first until ``outage_over``.
+            queued: The item.
+            again: It has been tried, so it goes before new rows.
+            not_before: When its backoff ends; 0 if it has none.
+            deferred: All others go first until ``outage_over``.
         """
-        self._behind += behind
-        queued.behind = self._behind if behind else 0
+        self._deferred += deferred
+        queued.deferred = self._deferred if deferred else 0
         if not_before > 0.0:
             heappush(self._later, (not_before, queued))
         elif again:
@@ -122,41 +123,41 @@ class Queue(Generic[T]):
             self._fresh.append(queued)
 
     def come_due(self, now: float) -> float:
-        """Moves rows whose time has come to the front; returns the next such instant, or infinity."""
+        """Moves items whose backoff is over to the front; returns when the next backoff ends, or infinity."""
         later = self._later
         while later and later[0][0] <= now:
             heappush(self._again, heappop(later)[1])
         return later[0][0] if later else math.inf
 
     def outage_over(self) -> None:
-        """The endpoint takes requests again: rows that it did not take are the first, in order of arrival."""
-        if self._behind:
-            self._behind = 0
+        """Puts deferred items first again, in order of arrival, because the endpoint takes requests."""
+        if self._deferred:
+            self._deferred = 0
             for queued in [*self._again, *(queued for _, queued in self._later)]:
-                queued.behind = 0
+                queued.deferred = 0
             heapify(self._again)
             heapify(self._later)
 
     def head(self) -> QueuedItem[T] | None:
-        """The queued whose turn it is."""
-        if self._again and not (self._again[0].behind and self._fresh):
+        """Returns the item whose turn it is."""
+        if self._again and not (self._again[0].deferred and self._fresh):
             return self._again[0]
         return self._fresh[0] if self._fresh else None
 
-    def ahead(self) -> Iterator[QueuedItem[T]]:
-        """The look-ahead: the head and those behind it."""
-        yield from islice((queued for queued in self._again if not queued.behind), LOOK_AHEAD)
+    def look_ahead(self) -> Iterator[QueuedItem[T]]:
+        """Yields the head and the items after it, a bounded number of each kind."""
+        yield from islice((queued for queued in self._again if not queued.deferred), LOOK_AHEAD)
         yield from islice(self._fresh, LOOK_AHEAD)
-        if self._behind:
-            yield from islice(sorted(queued for queued in self._again if queued.behind), LOOK_AHEAD)
+        if self._deferred:
+            yield from islice(sorted(queued for queued in self._again if queued.deferred), LOOK_AHEAD)
 
     def pop(self) -> QueuedItem[T]:
-        """Takes the head out."""
+        """Removes and returns the head."""
         again = self._again
         return heappop(again) if again and self.head() is again[0] else self._fresh.popleft()
 
     def remove(self, queued: QueuedItem[T]) -> None:
-        """Takes out a queued of the look-ahead."""
+        """Removes an item of the look-ahead."""
         if self.head() is queued:
             self.pop()
         elif queued in self._again:

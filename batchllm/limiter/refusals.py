@@ -1,9 +1,9 @@
-"""What a refusal means: a limit, a cap of requests in flight, or nothing.
+"""Decides what a refusal means: a rate limit, a cap on requests in flight, or nothing.
 
-A gateway that refuses at random looks like a limit for a moment. Three things tell them apart. A refusal right behind
-which others were let in, at a pace that is believed, is nobody's limit. Refusals that a lower pace should have
-prevented, several times in a row, come from something else than the pace. And what refuses whenever as many are in
-flight as before, and never when fewer are, is a cap.
+A gateway that refuses at random looks like a limit for a moment. Three signs tell them apart. A refusal among accepted
+requests, at a pace within its span, is isolated: no limit. Unexplained refusals, which the present pace should have
+prevented, have another cause than the pace if there are several in a row. And if requests are refused whenever a
+certain number is in flight, and never when fewer are, that number is a cap.
 """
 
 import math
@@ -11,238 +11,244 @@ from collections import deque
 from enum import StrEnum
 from typing import Generic
 
-from batchllm.limiter.queue import BUSY, LET_IN, OUT, REFUSED, Departure, QueuedItem
+from batchllm.limiter.queue import ACCEPTED, OVERLOADED, PENDING, REFUSED, Attempt, QueuedItem
 from batchllm.limiter.terms import T
 
-NEAR = 8
+NEARBY = 8
 RECENT = 160
-IN_VAIN = {True: 2, False: 4}
-NEAR_BUSY = 16
-LEAST_BESIDE = 4
-LEAST_BEHIND = 2
-"""Requests let in behind a refused one, beyond those refused there, that say that a pause is not everybody's."""
-SIX = 6
-CLEAN = 40
-"""Requests let in without a refusal that speak against noise."""
+MIN_UNEXPLAINED = {True: 2, False: 4}
+NEARBY_OVERLOADED = 16
+MIN_ACCEPTED_NEARBY = 4
+MIN_ACCEPTED_LATER = 2
+"""Requests accepted after a refused one, beyond those refused there, that disprove a pause."""
+MIN_REFUSED_IN_A_ROW = 6
+ACCEPTED_AGAINST_NOISE = 40
+"""Requests accepted without a refusal that speak against noise."""
 CAP_RESTS_S = 30.0
-"""How long a cap is believed once it has refused; while one more is let in, the next one is tried soon."""
+"""How long a cap is kept after a refusal; while one more is accepted, the next one is tried after ``CAP_RISES_S``."""
 CAP_RISES_S = 2.0
-CAP_IN_VAIN = 3
-"""Refusals in a row although a cap was kept: it is none."""
-LEAST_CAPPED = 5
+CAP_DISPROVED_BY = 3
+"""Refusals in a row in spite of a cap that show that there is none."""
+MIN_CAPPED = 5
 _JUDGED = 100
-_MOST_BESIDE = 64
+_MAX_LOAD = 64
 
 
-class Meaning(StrEnum):
+class RefusalKind(StrEnum):
     """What a refusal means."""
 
-    LIMIT = "limit"  # everybody waits, and the pace is learned
+    LIMIT = "limit"  # all rows wait, and the pace is learned
     CAP = "cap"  # too much was in flight
-    NOTHING = "nothing"  # only its row waits
+    ISOLATED = "isolated"  # only its row waits
 
 
-class Finding(StrEnum):
-    """What follows from refusals."""
+class Conclusion(StrEnum):
+    """What follows from an unexplained refusal."""
 
     WAIT = "wait"  # too few to say
-    LOWER = "lower"  # the pace is learned anew
-    NOISE = "noise"  # they mean nothing
+    LOWER = "lower"  # the pace is measured again
+    NOISE = "noise"  # refusals come at random
 
 
 class Refusals(Generic[T]):
-    """The outcomes of the last departures of a lane, in the order in which they left.
+    """The outcomes of a lane's last attempts, in the order in which they were sent.
 
     Attributes:
-        noise: The share of refusals that mean nothing; 0 where none are known to.
-        vain: Refusals in a row that a lower pace should have prevented.
-        cap: The requests that the endpoint takes at once; ``None`` where refusals show no such cap.
+        noise: The share of requests refused at random; 0 if none are known to be.
+        unexplained: Unexplained refusals since the last conclusion.
+        cap: How many requests the endpoint takes at once; ``None`` if refusals show no cap.
+        cap_at: When the cap was found or last raised.
     """
 
     __slots__ = (
+        "_accepted_by_load",
         "_below_cap",
-        "_beside_let_in",
-        "_beside_refused",
         "_cap_rests_s",
         "_last",
         "_lowered",
-        "_vain_since_pause",
+        "_refused_by_load",
+        "_unexplained_since_pause",
         "cap",
         "cap_at",
         "noise",
-        "vain",
+        "unexplained",
     )
 
     def __init__(self) -> None:
-        self._last: deque[Departure] = deque(maxlen=RECENT)
-        self.vain = 0
-        self._vain_since_pause = False
+        self._last: deque[Attempt] = deque(maxlen=RECENT)
+        self.unexplained = 0
+        self._unexplained_since_pause = False
         self._lowered = False
-        self._beside_let_in = [0] * (_MOST_BESIDE + 1)
-        self._beside_refused = [0] * (_MOST_BESIDE + 1)
+        self._accepted_by_load = [0] * (_MAX_LOAD + 1)
+        self._refused_by_load = [0] * (_MAX_LOAD + 1)
         self.noise = 0.0
         self.cap: int | None = None
         self.cap_at = 0.0
         self._cap_rests_s = CAP_RESTS_S
         self._below_cap = 0
 
-    def sent(self, queued: QueuedItem[T], beside: int) -> None:
-        """A request leaves beside so many others."""
-        queued.departure = Departure(queued.sent_at, beside)
-        self._last.append(queued.departure)
+    def sent(self, queued: QueuedItem[T], others_in_flight: int) -> None:
+        """Records that a request is sent."""
+        queued.attempt = Attempt(queued.sent_at, others_in_flight)
+        self._last.append(queued.attempt)
 
-    def let_in(self, queued: QueuedItem[T]) -> None:
-        """A request was let in."""
-        queued.departure.outcome = LET_IN
-        self._beside_let_in[min(queued.departure.beside, _MOST_BESIDE)] += 1
+    def accepted(self, queued: QueuedItem[T]) -> None:
+        """Records that a request was accepted."""
+        queued.attempt.outcome = ACCEPTED
+        self._accepted_by_load[min(queued.attempt.others_in_flight, _MAX_LOAD)] += 1
 
-    def refused(self, now: float, queued: QueuedItem[T], *, believed: bool, quiet_s: float) -> Meaning:
-        """A request was refused.
+    def refused(self, now: float, queued: QueuedItem[T], *, within_span: bool, quiet_s: float) -> RefusalKind:
+        """Records a refusal for a rate limit; returns what it means.
 
         Args:
             now: When.
             queued: The request.
-            believed: The pace it left at is no attempt to find a higher one.
-            quiet_s: After how long a request that was not refused counts as let in.
+            within_span: The request was not sent at a pace raised in search of a higher one.
+            quiet_s: Seconds after which a request that has not been refused counts as accepted.
         """
-        queued.departure.outcome = REFUSED
-        self._beside_refused[min(queued.departure.beside, _MOST_BESIDE)] += 1
+        queued.attempt.outcome = REFUSED
+        self._refused_by_load[min(queued.attempt.others_in_flight, _MAX_LOAD)] += 1
         if self._capped(now, queued):
-            return Meaning.CAP
+            return RefusalKind.CAP
         if self.noise:
-            in_a_row = max(SIX, math.ceil(-9.0 / math.log(self.noise)))
+            in_a_row = max(MIN_REFUSED_IN_A_ROW, math.ceil(-9.0 / math.log(self.noise)))
             if self._in_a_row(queued) >= in_a_row:
                 self.noise = 0.0
-                self.vain = 0
-                return Meaning.LIMIT
+                self.unexplained = 0
+                return RefusalKind.LIMIT
             known = self._known(now, quiet_s)[-_JUDGED:]
             if self._is_more(known):
-                return Meaning.LIMIT
+                return RefusalKind.LIMIT
             if len(known) >= _JUDGED // 2:
-                self.noise = min(
-                    self.noise, _upper(known, 2.0)
-                )  # whatever is refused, noise is no more than that
-            return Meaning.NOTHING
+                self.noise = min(self.noise, _upper(known, 2.0))
+            return RefusalKind.ISOLATED
         outcomes = [_outcome(other, now, quiet_s) for other in self._last]
-        place = next((i for i, other in enumerate(self._last) if other is queued.departure), 0)
-        before, after = outcomes[max(0, place - NEAR) : place], outcomes[place + 1 :]
+        place = next((i for i, other in enumerate(self._last) if other is queued.attempt), 0)
+        before, after = outcomes[max(0, place - NEARBY) : place], outcomes[place + 1 :]
         alone = REFUSED not in before and REFUSED not in after
-        if believed and alone and before.count(LET_IN) >= 3:
-            return Meaning.NOTHING
-        return Meaning.LIMIT
+        if within_span and alone and before.count(ACCEPTED) >= 3:
+            return RefusalKind.ISOLATED
+        return RefusalKind.LIMIT
 
-    def busy(self, queued: QueuedItem[T]) -> bool:
-        """A request was refused for overload; ``True``: more of those right before and behind it were let in."""
-        queued.departure.outcome = BUSY
+    def overloaded(self, queued: QueuedItem[T]) -> bool:
+        """Records a refusal for overload; returns whether most requests around it were accepted."""
+        queued.attempt.outcome = OVERLOADED
         last = list(self._last)
-        place = next((i for i, other in enumerate(last) if other is queued.departure), 0)
-        near = [other.outcome for other in last[max(0, place - NEAR_BUSY) :]]
-        let_in = near.count(LET_IN)
-        return let_in >= LEAST_BESIDE and let_in > near.count(REFUSED) + near.count(BUSY)
+        place = next((i for i, other in enumerate(last) if other is queued.attempt), 0)
+        near = [other.outcome for other in last[max(0, place - NEARBY_OVERLOADED) :]]
+        accepted = near.count(ACCEPTED)
+        return accepted >= MIN_ACCEPTED_NEARBY and accepted > near.count(REFUSED) + near.count(OVERLOADED)
 
-    def let_in_behind(self, refused: Departure) -> bool:
-        """Others that left behind a refused request were let in, and fewer were refused."""
-        missing = LEAST_BEHIND
+    def later_accepted(self, refused: Attempt) -> bool:
+        """Returns whether requests sent after a refused one were accepted, and fewer were refused."""
+        missing = MIN_ACCEPTED_LATER
         for other in reversed(self._last):
             if other is refused:
                 break
-            missing += (other.outcome == REFUSED) - (other.outcome == LET_IN)
+            missing += (other.outcome == REFUSED) - (other.outcome == ACCEPTED)
         return missing <= 0
 
     def _known(self, now: float, quiet_s: float) -> list[int]:
-        """Refusals come back fast and answers slowly, so only what left long enough ago is counted."""
-        return [other.outcome or LET_IN for other in self._last if now - other.sent_at > quiet_s]
+        """Returns the outcomes of attempts that were sent so long ago that a refusal would have arrived."""
+        return [other.outcome or ACCEPTED for other in self._last if now - other.sent_at > quiet_s]
 
     def _in_a_row(self, queued: QueuedItem[T]) -> int:
-        """Refusals of requests that left one after another, up to this one."""
+        """Returns how many attempts sent one after another were refused, up to this one."""
         count = 0
         for other in reversed(self._last):
             if other.outcome == REFUSED:
                 count += 1
-            elif count or other is queued.departure:
+            elif count or other is queued.attempt:
                 break
         return count
 
     def _is_more(self, known: list[int]) -> bool:
-        """More is refused than chance explains."""
+        """Returns whether more is refused than chance explains."""
         count = len(known)
         if count < 20:
             return False
         share, noise = known.count(REFUSED) / count, self.noise
         return share > noise + 3.0 * math.sqrt(noise * (1.0 - noise) / count) + 0.01
 
-    def judge(
-        self, now: float, *, contradicted: bool, let_in: float, weak: bool, lowered: bool, quiet_s: float
-    ) -> Finding:
-        """A pause is over: whether its refusals turn out to mean nothing.
+    def judge_pause(
+        self, now: float, *, contradicted: bool, accepted: float, weak: bool, lowered: bool, quiet_s: float
+    ) -> Conclusion:
+        """Decides, after a pause, between noise and a pace to measure again.
+
+        Noise stays noise, and its share rises if the pace was contradicted. Otherwise only a contradicted pace counts
+        as an unexplained refusal, and enough accepted requests without one reset that count.
 
         Args:
             now: When.
-            contradicted: The pace that was refused had been let in before for as long as it is believed now.
-            let_in: Requests that were let in since the pause before.
-            weak: What is believed rests on a few seconds.
-            lowered: What the last pause taught has lowered it.
-            quiet_s: After how long a request that was not refused counts as let in.
+            contradicted: The refusal contradicts the estimate in force.
+            accepted: Requests accepted since the pause before.
+            weak: The estimates rest on a few seconds.
+            lowered: The last pause lowered the pace.
+            quiet_s: Seconds after which a request that has not been refused counts as accepted.
         """
         if self.noise:
             if contradicted:
                 known = self._known(now, quiet_s)[-_JUDGED:]
                 assert known, "a pause is longer than a refusal takes"
                 self.noise = max(self.noise, _upper(known, 1.0))
-            return Finding.LOWER
+            return Conclusion.LOWER
         if contradicted:
-            verdict = self.in_vain(now, sound=True, weak=weak, lowered=lowered, quiet_s=quiet_s)
-            return verdict if verdict is Finding.NOISE else Finding.LOWER
-        if not self._vain_since_pause and let_in >= CLEAN:
-            self.vain = 0
+            verdict = self.judge_unexplained(
+                now, between_pauses=True, weak=weak, lowered=lowered, quiet_s=quiet_s
+            )
+            return verdict if verdict is Conclusion.NOISE else Conclusion.LOWER
+        if not self._unexplained_since_pause and accepted >= ACCEPTED_AGAINST_NOISE:
+            self.unexplained = 0
             self._lowered = False
-        self._vain_since_pause = False
-        return Finding.LOWER
+        self._unexplained_since_pause = False
+        return Conclusion.LOWER
 
-    def in_vain(self, now: float, *, sound: bool, weak: bool, lowered: bool, quiet_s: float) -> Finding:
-        """A refusal came that the present pace should have prevented.
+    def judge_unexplained(
+        self, now: float, *, between_pauses: bool, weak: bool, lowered: bool, quiet_s: float
+    ) -> Conclusion:
+        """Counts an unexplained refusal, and decides whether there are enough for a conclusion.
 
-        A pace a little too high is refused now and then too, so a lower one is tried first. What refuses as before
-        then is noise.
+        A pace a little too high is refused now and then too, so the first conclusion is to lower it. If refusals come
+        as before then, and no more than half of the requests are refused, the next conclusion is noise.
 
         Args:
             now: When.
-            sound: The present pace is one that was let in from one pause to another.
-            weak: What is believed rests on a few seconds, so that little is needed against it.
+            between_pauses: The estimates were measured from one pause to the next.
+            weak: The estimates rest on a few seconds, so fewer refusals are needed.
             lowered: The pace has been lowered already.
-            quiet_s: After how long a request that was not refused counts as let in.
+            quiet_s: Seconds after which a request that has not been refused counts as accepted.
         """
-        self.vain += 1
-        self._vain_since_pause = True
+        self.unexplained += 1
+        self._unexplained_since_pause = True
         known = self._known(now, quiet_s)[-_JUDGED:]
-        if self.vain < IN_VAIN[weak] or len(known) < 8:
-            return Finding.WAIT
-        self.vain = 0
-        if not (lowered or (sound and self._lowered)) or known.count(REFUSED) > 0.5 * len(known):
-            self._lowered = sound
-            return Finding.LOWER
+        if self.unexplained < MIN_UNEXPLAINED[weak] or len(known) < 8:
+            return Conclusion.WAIT
+        self.unexplained = 0
+        if not (lowered or (between_pauses and self._lowered)) or known.count(REFUSED) > 0.5 * len(known):
+            self._lowered = between_pauses
+            return Conclusion.LOWER
         self.noise = _upper(known, 1.0)
         self._lowered = False
         self.cap = None
         self._forget()
-        return Finding.NOISE
+        return Conclusion.NOISE
 
     def _capped(self, now: float, queued: QueuedItem[T]) -> bool:
-        """Whether refusals come when, and only when, a number of requests is in flight."""
+        """Returns whether requests are refused when, and only when, a certain number is in flight."""
         if self.noise:
             return False
         if self.cap is not None:
-            in_vain = queued.sent_at > self.cap_at and self._in_a_row(queued) >= CAP_IN_VAIN
-            if queued.departure.beside == 0 or in_vain:
+            disproved = queued.sent_at > self.cap_at and self._in_a_row(queued) >= CAP_DISPROVED_BY
+            if queued.attempt.others_in_flight == 0 or disproved:
                 self.cap = None
                 self._forget()
                 return False
-            if queued.departure.beside >= self.cap:
+            if queued.attempt.others_in_flight >= self.cap:
                 self._cap_rests_s = CAP_RESTS_S
                 return True
             below = self.cap - 1
-            if queued.departure.beside == below and self._beside_refused[below] > max(
-                2, self._beside_let_in[below]
+            if queued.attempt.others_in_flight == below and self._refused_by_load[below] > max(
+                2, self._accepted_by_load[below]
             ):
                 self.cap = max(1, below)
                 self._forget()
@@ -252,16 +258,16 @@ class Refusals(Generic[T]):
                 self.cap = None
                 self._forget()
             return False
-        total = sum(self._beside_refused)
+        total = sum(self._refused_by_load)
         fewer = 0
-        for cap in range(1, _MOST_BESIDE):
-            fewer += self._beside_refused[cap - 1]
+        for cap in range(1, _MAX_LOAD):
+            fewer += self._refused_by_load[cap - 1]
             refused = total - fewer
-            if fewer > 0.05 * total or refused < LEAST_CAPPED:
+            if fewer > 0.05 * total or refused < MIN_CAPPED:
                 return False
             if (
-                refused > 5 * sum(self._beside_let_in[cap:])
-                and sum(self._beside_let_in[:cap]) >= LEAST_CAPPED
+                refused > 5 * sum(self._accepted_by_load[cap:])
+                and sum(self._accepted_by_load[:cap]) >= MIN_CAPPED
             ):
                 self.cap, self.cap_at, self._cap_rests_s = cap, now, CAP_RESTS_S
                 self._below_cap = 0
@@ -270,27 +276,27 @@ class Refusals(Generic[T]):
         return False
 
     def room(self, now: float, in_flight: int) -> int | None:
-        """How many more the endpoint takes at once; now and then one more is tried. ``None``: no cap is known."""
+        """Returns how many more requests fit under the cap, which rises now and then; ``None`` if no cap is known."""
         if self.cap is None:
             return None
         if now - self.cap_at > self._cap_rests_s and in_flight >= self.cap:
-            if self.cap == _MOST_BESIDE:
-                self.cap = None  # more is not told apart, so it is left to what buys throughput
+            if self.cap == _MAX_LOAD:
+                self.cap = None  # loads above are not told apart: concurrency decides
                 return None
             self.cap, self.cap_at, self._cap_rests_s = self.cap + 1, now, CAP_RISES_S
         return self.cap - in_flight
 
     def _forget(self) -> None:
-        self._beside_let_in = [0] * (_MOST_BESIDE + 1)
-        self._beside_refused = [0] * (_MOST_BESIDE + 1)
+        self._accepted_by_load = [0] * (_MAX_LOAD + 1)
+        self._refused_by_load = [0] * (_MAX_LOAD + 1)
 
 
 def _upper(known: list[int], deviations: float) -> float:
-    """The share of refusals, and some standard deviations of what chance does to it."""
+    """Returns the share of refusals plus some of its standard deviations."""
     share = max(0.02, known.count(REFUSED) / len(known))
     return min(0.5, share + deviations * math.sqrt(share * (1.0 - share) / len(known)))
 
 
-def _outcome(departure: Departure, now: float, quiet_s: float) -> int:
-    """Refusals come back fast and answers slowly, so what is out for long counts as let in."""
-    return LET_IN if departure.outcome == OUT and now - departure.sent_at > quiet_s else departure.outcome
+def _outcome(attempt: Attempt, now: float, quiet_s: float) -> int:
+    """Returns an outcome; refusals come back fast, so an attempt pending for long counts as accepted."""
+    return ACCEPTED if attempt.outcome == PENDING and now - attempt.sent_at > quiet_s else attempt.outcome

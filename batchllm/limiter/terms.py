@@ -48,13 +48,13 @@ class View:
     Attributes:
         limits: What holds the next request back: ``requests``, ``tokens``, ``concurrency``, ``pause`` (the
             endpoint has refused, and everybody waits), ``outage`` (the endpoint is down), ``lease`` (the
-            limits that were told have ended, and there are no new ones) or ``nothing``.
+            limits that were given have ended, and there are no new ones) or ``nothing``.
         requests_per_minute, tokens_per_minute: The pace held now; ``None`` where nothing bounds it.
         concurrency: Requests that may be in flight.
         in_flight, waiting: Requests in flight; requests offered and not granted.
         granted, refused: Grants given, and refusals received, since the start.
         resumes_at: When the next try goes, in a pause or an outage, on the clock of ``now``; else ``None``.
-        searching: The pace is being searched for, because nobody told the limit.
+        searching: The pace is being searched for, because nobody given the limit.
         gives_up_at: When the run ends with status 69 unless the pause or the outage ends before, on the clock of
             ``now``; ``None``: there is neither.
         trouble: What the last failure of an outage said, in one line; else empty.

@@ -206,7 +206,7 @@ class OnlineLoop:
             outcome = await self.client.send(item.request)
         if isinstance(outcome, Response) and outcome.status == OK:
             # The slot's next request is granted later, so its intent is behind this reply in the journal's queue.
-            self.limiter.landed(item)
+            self.limiter.received(item)
             self._wake.set()
         self._save(item, attempt_id, outcome)
 

@@ -19,14 +19,14 @@ from batchllm.online.refusals import HeldRefusal, HeldRefusals
 from batchllm.plan.work_item import Reask, Settled, WorkItem
 from batchllm.records import Answer, Failure, Response
 from batchllm.retry import (
-    ENDPOINTS_OWN,
+    ENDPOINT_REFUSALS,
     LONGEST_BACKOFF_S,
     Disposition,
     RetryPolicy,
     SameRejection,
     Verdict,
     classify,
-    may_be_the_rows_own,
+    may_concern_one_row,
 )
 
 log = logging.getLogger("batchllm.runner")
@@ -144,7 +144,7 @@ class OutcomeHandler:
         self, item: WorkItem, attempt_id: int, outcome: Response | Failure, verdict: Verdict, now: float
     ) -> None:
         """Handles a refusal of key, model or URL: wrong use before any success, perhaps the row's own after one."""
-        if self.counters.answers + self.counters.finished_before == 0 or not may_be_the_rows_own(verdict):
+        if self.counters.answers + self.counters.finished_before == 0 or not may_concern_one_row(verdict):
             self._failed(item, outcome, verdict, now)
             wrong_use = (
                 verdict.exit_status is ExitStatus.USAGE
@@ -162,7 +162,7 @@ class OutcomeHandler:
         if item.earlier and self.counters.answers and not self.refusals.endpoints_own:
             self.finish(item, refused.answer, State.FAILED, attempt_id)  # a second run refused it again
         elif self.refusals.hold(refused):
-            self.stop(Unavailable(f"{ENDPOINTS_OWN} rows in a row were refused: {verdict.message}"))
+            self.stop(Unavailable(f"{ENDPOINT_REFUSALS} rows in a row were refused: {verdict.message}"))
         else:
             self.settled(item, refused.answer, State.UNANSWERED)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from batchllm.plan.work_item import WorkItem
 from batchllm.records import Answer
-from batchllm.retry import ENDPOINTS_OWN
+from batchllm.retry import ENDPOINT_REFUSALS
 
 
 class HeldRefusal(NamedTuple):
@@ -46,7 +46,7 @@ class HeldRefusals:
         if not self.endpoints_own:
             self._held.append(refused)
             self._in_a_row += 1
-            if self._in_a_row >= ENDPOINTS_OWN:
+            if self._in_a_row >= ENDPOINT_REFUSALS:
                 self.endpoints_own = True
                 self._held.clear()
         return self.endpoints_own

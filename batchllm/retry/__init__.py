@@ -10,24 +10,24 @@ the attempt was billed:
 
 from batchllm.retry.pauses import seconds, structured
 from batchllm.retry.policy import (
-    ENDPOINTS_OWN,
+    ENDPOINT_REFUSALS,
     LONGEST_BACKOFF_S,
     RetryPolicy,
     SameRejection,
-    may_be_the_rows_own,
+    may_concern_one_row,
 )
 from batchllm.retry.reading import classify
 from batchllm.retry.verdict import Disposition, Verdict
 
 __all__ = [
-    "ENDPOINTS_OWN",
+    "ENDPOINT_REFUSALS",
     "LONGEST_BACKOFF_S",
     "Disposition",
     "RetryPolicy",
     "SameRejection",
     "Verdict",
     "classify",
-    "may_be_the_rows_own",
+    "may_concern_one_row",
     "seconds",
     "structured",
 ]

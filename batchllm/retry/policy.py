@@ -8,7 +8,7 @@ from batchllm.retry.verdict import Disposition, Verdict
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 60.0
 POSSIBLY_BILLED_MORE = 2
-ENDPOINTS_OWN = 5
+ENDPOINT_REFUSALS = 5
 """This many different rows refused one after another mean that the endpoint refuses, not the rows."""
 
 
@@ -66,7 +66,7 @@ class SameRejection:
         return self._seen >= self._rows
 
 
-def may_be_the_rows_own(verdict: Verdict) -> bool:
+def may_concern_one_row(verdict: Verdict) -> bool:
     """Returns whether a fatal verdict may concern one row alone; TLS errors and a spent quota never do."""
     return (
         verdict.disposition is Disposition.FATAL

@@ -158,7 +158,7 @@ class Client:
         self.before()
         disposition = reply.verdict.disposition
         if disposition is Disposition.ANSWERED:
-            self.limiter.landed(row)
+            self.limiter.received(row)
             self.clock.at(self.clock.now + noise.SAVING_S, self._saved, row, reply)
         elif disposition is Disposition.REFUSED:
             self._refused(row, reply)

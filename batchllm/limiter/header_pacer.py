@@ -1,30 +1,30 @@
-"""What answers show as left of a limit, and the pace that follows: what is left, spent over two seconds.
+"""Paces requests by what headers show as left of a limit: what is left is spent over two seconds.
 
-One law for buckets and windows, small jobs and large ones, one client and several: ``rate = left / tau``, where
-``left`` is what the newest answer shows, less what has left since its request did, plus what has come back. In a
-bucket that comes back at ``r`` it settles at ``left = r * tau``; in a window it spends what is there and waits for the
-edge. What comes back is measured from successive answers, so a limit without a reset is still a limit.
+One rule serves buckets and windows, small jobs and large ones, one client and several: ``rate = left / tau``. ``left``
+is what the newest answer shows, less what has been sent after its request, plus what has been refilled. In a bucket
+that refills at ``r``, ``left`` converges to ``r * tau``; a window is spent, and its edge is waited for. The refill is
+measured from successive answers, so a limit without a reset is still kept.
 """
 
 import math
 
-from batchllm.limiter.found import Sent
 from batchllm.limiter.headers import Level
+from batchllm.limiter.rate_estimate import SendRecord
 from batchllm.limiter.terms import DAY_S, MINUTE_S
 
 LAST_GAP_S = 0.85
 """The longest gap between two requests while a whole one is left; longer where a minute grants fewer."""
 AFTER_EDGE_S = 0.1
 SLIDES = 0.1
-"""What comes back of a window, as a share of its pace: more than this and it slides."""
+"""A window that refills by more than this share of its pace is a sliding one."""
 LONG_RESET_S = 1200.0
 _FLOW_S = 8.0
 _SAMPLES = 3
-_LIES = 4
+_MAX_STUCK_ANSWERS = 4
 
 
 def period_of(level: Level) -> float | None:
-    """The period of a leaky bucket that shows this level: a minute, a day, or ``None`` where it is no such.
+    """Returns the period of a leaky bucket that shows this level: a minute, a day, or ``None`` if it is no such bucket.
 
     Such a bucket holds ``limit``, leaks ``limit / period``, and shows ``reset = used * period / limit``.
     """
@@ -37,11 +37,11 @@ def period_of(level: Level) -> float | None:
     return None
 
 
-class Nature:
-    """What kind of limit the answers show, once enough of them agree.
+class HeaderKind:
+    """Finds out what kind of limit the headers show, once enough answers agree.
 
-    A relation that holds in one answer may hold by chance, so answers count that are a second apart, and an edge
-    counts as the same only where it stood still for two seconds.
+    A relation that holds in one answer may hold by chance. So only answers a second apart count, and an edge counts as
+    the same only if it stood still for two seconds.
 
     Attributes:
         kind: ``minute`` or ``day`` (a leaky bucket of that period), ``window`` (a counter that starts anew at an
@@ -89,13 +89,13 @@ class Nature:
         )
 
     def deny_window(self) -> None:
-        """It does not start anew at its edge."""
+        """Records that the limit does not start again at its edge, so it is no window."""
         self._scores["window"] = -20
         self._anchor = None
         self.kind = None
 
     def _compare(self, edge: float, edge_late: float) -> None:
-        """Whether edges agree better by departure or by arrival."""
+        """Finds out whether edges agree better by the sending of requests or by the arrival of answers."""
         moved, moved_late = abs(edge - self._edges[0]), abs(edge_late - self._edges[1])
         self._edges = (edge, edge_late)
         if max(moved, moved_late) < 10.0:
@@ -104,8 +104,8 @@ class Nature:
             self.late = self._spreads[1] < 0.5 * self._spreads[0]
 
 
-class Stock:
-    """What is left of one limit, as the endpoint shows it.
+class HeaderPacer:
+    """What is left of one limit, as headers show it, and the pace that follows.
 
     Args:
         name: The dimension.
@@ -115,29 +115,29 @@ class Stock:
         samples: Answers that showed what is left.
         daily: It is a limit of a day.
         leaks: A day's limit comes back little by little, not all at once.
-        answered: An answer that was no refusal has shown it.
-        believed: The levels move as levels do. One that stays at nothing while requests are let in does not.
+        answered: Whether an answer that is no refusal has shown it.
+        trusted: False while the level stays at nothing although requests are accepted.
     """
 
     __slots__ = (
         "_at",
-        "_came",
-        "_came_s",
         "_edge",
+        "_header_kind",
         "_left",
         "_level",
-        "_lies",
-        "_nature",
         "_position",
+        "_refill_s",
+        "_refilled",
         "_sent_at",
+        "_stuck_answers",
         "_turned",
         "answered",
-        "believed",
         "daily",
         "leaks",
         "limit",
         "name",
         "samples",
+        "trusted",
     )
 
     def __init__(self, name: str) -> None:
@@ -145,22 +145,22 @@ class Stock:
         self.limit = math.inf
         self.samples = 0
         self.answered = False
-        self.believed = True
+        self.trusted = True
         self.daily = False
         self.leaks = False
-        self._nature = Nature()
+        self._header_kind = HeaderKind()
         self._left = math.inf
         self._level = 0.0  # as the newest answer shows it
         self._at = 0.0  # of that level
         self._sent_at = -math.inf
         self._position = -1.0
         self._edge: float | None = None
-        self._came = self._came_s = 0.0
-        self._lies = 0
+        self._refilled = self._refill_s = 0.0
+        self._stuck_answers = 0
         self._turned = False
 
     def observe(
-        self, now: float, sent_at: float, position: float, sent: Sent, level: Level, *, let_in: bool
+        self, now: float, sent_at: float, position: float, sent: SendRecord, level: Level, *, accepted: bool
     ) -> None:
         """Takes note of an answer; one whose request left before that of the newest is left out.
 
@@ -170,123 +170,123 @@ class Stock:
             position: ``sent.total`` once its request had left.
             sent: What has left.
             level: What it shows.
-            let_in: It is no refusal.
+            accepted: It is no refusal.
         """
         if level.remaining is None or position < self._position or sent_at < self._sent_at:
             return
         self.limit = level.limit
-        self._nature.observe(sent_at, now, level)
+        self._header_kind.observe(sent_at, now, level)
         self.daily = self.kind == "day" or level.period_s == DAY_S or (level.reset_s or 0.0) > LONG_RESET_S
         self.leaks = self.kind == "day"
         if self.samples:
             self._measure(sent_at, position, sent, level.remaining)
-            self._judge(level.remaining, let_in=let_in)
+            self._judge(level.remaining, accepted=accepted)
         self.samples += 1
-        if let_in:
+        if accepted:
             self._turned = False
             self.answered = True
         self._position, self._sent_at, self._level = position, sent_at, level.remaining
         self._at = sent_at
-        of = now if self._nature.late else sent_at
+        of = now if self._header_kind.late else sent_at
         self._edge = None if level.reset_s is None else of + level.reset_s
         self._left = level.remaining - sent.since(position)
 
-    def _measure(self, sent_at: float, position: float, sent: Sent, remaining: float) -> None:
-        """How much came back since the newest level, unless the limit was whole or a window turned."""
+    def _measure(self, sent_at: float, position: float, sent: SendRecord, remaining: float) -> None:
+        """Measures the refill since the newest level, unless the limit was full or a window turned."""
         whole = 0.98 * self.limit
         elapsed_s = sent_at - self._at
-        came = remaining - self._level + sent.between(self._position, position)
-        turned = came > 0.4 * self.limit and elapsed_s < 0.35 * MINUTE_S
+        refilled = remaining - self._level + sent.between(self._position, position)
+        turned = refilled > 0.4 * self.limit and elapsed_s < 0.35 * MINUTE_S
         if turned or self._level >= whole or remaining >= whole:
             return
         kept = math.exp(-elapsed_s / _FLOW_S)
-        self._came = kept * self._came + came
-        self._came_s = kept * self._came_s + elapsed_s
+        self._refilled = kept * self._refilled + refilled
+        self._refill_s = kept * self._refill_s + elapsed_s
 
-    def _judge(self, remaining: float, *, let_in: bool) -> None:
-        if remaining >= 1.0 or self._level >= 1.0 or not let_in:
-            self._lies = 0
-            self.believed = True
+    def _judge(self, remaining: float, *, accepted: bool) -> None:
+        if remaining >= 1.0 or self._level >= 1.0 or not accepted:
+            self._stuck_answers = 0
+            self.trusted = True
             return
-        self._lies += 1
-        if self._lies >= _LIES:
-            self.believed = False
+        self._stuck_answers += 1
+        if self._stuck_answers >= _MAX_STUCK_ANSWERS:
+            self.trusted = False
 
     @property
-    def comes_back_per_s(self) -> float:
-        """What comes back a second, on average over the last seconds; 0 where it is not known."""
+    def refill_per_s(self) -> float:
+        """The refill per second, averaged over the last seconds; 0 if it is not known."""
         if self.daily:
             return self.limit / DAY_S if self.leaks else 0.0
         if self.kind == "window":
-            measured = self._came / self._came_s if self._came_s >= 1.0 else 0.0
+            measured = self._refilled / self._refill_s if self._refill_s >= 1.0 else 0.0
             return measured if measured > SLIDES * self.limit / MINUTE_S else 0.0
         leak = self.limit / MINUTE_S if self.kind == "minute" else math.inf
-        if self._came_s < 1.0:
+        if self._refill_s < 1.0:
             return leak if leak < math.inf else 0.0
-        return min(leak, max(0.0, self._came / self._came_s))
+        return min(leak, max(0.0, self._refilled / self._refill_s))
 
     @property
     def kind(self) -> str | None:
-        """``minute``, ``day``, ``window``, or ``None``, as in ``Nature``."""
-        return self._nature.kind
+        """``minute``, ``day``, ``window``, or ``None``, as in ``HeaderKind``."""
+        return self._header_kind.kind
 
     def left(self, now: float) -> float:
-        """What may still leave."""
+        """Returns what may still be sent."""
         if self.kind == "window" and self._edge is not None and now > self._edge + AFTER_EDGE_S:
             return self.limit
-        return min(self.limit, self._left + self.comes_back_per_s * max(0.0, now - self._at))
+        return min(self.limit, self._left + self.refill_per_s * max(0.0, now - self._at))
 
     def rate(self, now: float, amount: float, tau_s: float) -> float:
-        """The pace for requests of an amount, per second."""
-        if self.daily or not self.believed or not self.samples:
+        """Returns the pace for requests of an amount, per second."""
+        if self.daily or not self.trusted or not self.samples:
             return math.inf
         gap_s = max(LAST_GAP_S, 1.2 * amount * MINUTE_S / self.limit)
         return max(self.left(now) / tau_s, amount / gap_s)
 
     def take(self, now: float, amount: float) -> None:
-        """An amount leaves."""
+        """Takes an amount that is sent."""
         if self.kind == "window" and self._edge is not None and now > self._edge + AFTER_EDGE_S:
             self._left, self._at, self._edge = self.limit, now, None
             self._turned = True
         self._left -= amount
 
-    def outlived(self, sent_at: float) -> bool:
-        """Only refusals have shown it, and a request that left later was let in without a word about it."""
+    def outdated(self, sent_at: float) -> bool:
+        """Returns whether only refusals have shown it, and a request sent later was accepted without such headers."""
         return self.samples > 0 and not self.answered and sent_at > self._sent_at
 
     def refused(self) -> None:
-        """A request was refused; where a window was taken to have turned, it is no window."""
+        """Records a refusal; if a window was assumed to have turned, it is no window."""
         if self._turned:
             self._turned = False
-            self._nature.deny_window()
+            self._header_kind.deny_window()
 
     def give_back(self, position: float, amount: float) -> None:
-        """What left as the ``position``-th was refused, or took less."""
+        """Gives back what the request at a position did not take."""
         if position > self._position:
             self._left += amount
 
     def fits_at(self, now: float, amount: float) -> float | None:
-        """When an amount fits: ``now``, a later instant, or ``None`` where nothing says when."""
-        if not self.believed or not self.samples:
+        """Returns when an amount fits: ``now``, a later instant, or ``None`` if nothing says when."""
+        if not self.trusted or not self.samples:
             return now
         short = min(amount, self.limit) - self.left(now)
         if short <= 0.0:
             return now
         if self.kind == "window" or (self.daily and not self.leaks):
             return None if self._edge is None else self._edge + 1.5 * AFTER_EDGE_S
-        back = self.comes_back_per_s
+        back = self.refill_per_s
         return now + short / back if back > 0.0 else None
 
-    def whole_at(self, now: float) -> float:
-        """When all of it is back, as far as the answers say."""
+    def full_at(self, now: float) -> float:
+        """Returns when the limit is full again, as far as the answers say."""
         if self.leaks:
-            return now + (self.limit - self.left(now)) / self.comes_back_per_s
+            return now + (self.limit - self.left(now)) / self.refill_per_s
         return math.inf if self._edge is None else self._edge
 
-    def sentence(self, now: float) -> str:
-        """When and how many rows fit next, of a day's limit that is spent."""
+    def to_text(self, now: float) -> str:
+        """Returns a sentence about a spent daily limit: when how many requests fit again."""
         what = f"the day's {self.limit:,.0f} {self.name.replace('_', ' ')}"
-        hours = max(0.0, self.whole_at(now) - now) / 3600.0
+        hours = max(0.0, self.full_at(now) - now) / 3600.0
         if self.leaks:
             when = f"{self.limit / 24.0:,.0f} more fit in an hour, {self.limit:,.0f} in {hours:,.1f} h"
         else:

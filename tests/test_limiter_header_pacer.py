@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchllm.limiter.dimension import Dimension
-from batchllm.limiter.found import Sent
+from batchllm.limiter.header_pacer import AFTER_EDGE_S, LAST_GAP_S, HeaderKind, HeaderPacer
 from batchllm.limiter.headers import Level
-from batchllm.limiter.stock import AFTER_EDGE_S, LAST_GAP_S, Nature, Stock
+from batchllm.limiter.rate_estimate import SendRecord
 from tests.limiter_worlds.servers import Grant, grant_of
 from tests.limiter_worlds.spec import Limit
 
@@ -23,7 +23,7 @@ class Shown:
     def __init__(self, limit: Limit, *, resets: bool = True, whole_seconds: bool = False) -> None:
         self.grant: Grant = grant_of(limit)
         self.dimension, self.now = Dimension("requests", 0.0), 0.0
-        self.stock = self.dimension.stock = Stock("requests")
+        self.header_pacer = self.dimension.header_pacer = HeaderPacer("requests")
         self.refused = 0
         self._resets, self._whole_seconds = resets, whole_seconds
 
@@ -32,8 +32,8 @@ class Shown:
         grant, now, dimension = self.grant, self.now, self.dimension
         entry = dimension.take(now, 1.0, dimension.rate(now, PING_S))
         position = dimension.sent.total
-        let_in = grant.opens_at(now, 1.0) <= now
-        if let_in:
+        accepted = grant.opens_at(now, 1.0) <= now
+        if accepted:
             grant.take(now, 1.0)
         else:
             self.refused += 1
@@ -48,21 +48,21 @@ class Shown:
             reset_s if self._resets else None,
             None,
         )
-        self.stock.observe(now + PING_S, now, position, dimension.sent, level, let_in=let_in)
+        self.header_pacer.observe(now + PING_S, now, position, dimension.sent, level, accepted=accepted)
         self.now += PING_S
-        return let_in
+        return accepted
 
     def drive(self, seconds: float) -> int:
-        """Sends as soon as pace and stock allow; returns how many were let in."""
-        let_in, until, dimension = 0, self.now + seconds, self.dimension
+        """Sends as soon as pace and pacer allow; returns how many were let in."""
+        accepted, until, dimension = 0, self.now + seconds, self.dimension
         while self.now < until:
             paced = dimension.pacer.ready_at(dimension.rate(self.now, PING_S))
             at = max(paced, dimension.fits_at(self.now, 1.0))
             if at > self.now:
                 self.now = min(at + 1e-6, self.now + 0.5)
             else:
-                let_in += self.send()
-        return let_in
+                accepted += self.send()
+        return accepted
 
 
 @given(
@@ -87,18 +87,18 @@ def test_it_never_promises_more_than_the_limit(
     shown = Shown(
         Limit(kind, float(amount), used=used, phase=phase), resets=resets, whole_seconds=whole_seconds
     )
-    stock = shown.stock
+    pacer = shown.header_pacer
     for wait, count in steps:
         shown.now += wait
         for _ in range(count):
             shown.send()
         for ahead in (0.0, 1.0, 100.0, 1e6):
             at = shown.now + ahead
-            assert stock.left(at) <= amount
-            assert stock.rate(at, 1.0, TAU_S) <= max(amount / TAU_S, 1.0 / LAST_GAP_S)
-            fits = stock.fits_at(at, 1.0)
-            assert fits is None or fits >= at or not stock.believed
-            assert fits != at or stock.left(at) >= 1.0 or not stock.believed
+            assert pacer.left(at) <= amount
+            assert pacer.rate(at, 1.0, TAU_S) <= max(amount / TAU_S, 1.0 / LAST_GAP_S)
+            fits = pacer.fits_at(at, 1.0)
+            assert fits is None or fits >= at or not pacer.trusted
+            assert fits != at or pacer.left(at) >= 1.0 or not pacer.trusted
 
 
 @given(st.sampled_from(["bucket", "fixed"]), st.integers(100, 600), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
@@ -115,9 +115,9 @@ def test_one_client_that_keeps_to_what_is_shown_is_next_to_never_refused(
 
 def test_a_slow_bucket_that_shows_its_reset_is_not_asked_before_it_has_room() -> None:
     shown = Shown(Limit("bucket", 60.0))
-    let_in = shown.drive(240.0)
-    assert shown.stock.kind == "minute"
-    assert shown.refused <= 0.01 * let_in
+    accepted = shown.drive(240.0)
+    assert shown.header_pacer.kind == "minute"
+    assert shown.refused <= 0.01 * accepted
 
 
 @pytest.mark.parametrize("kind", ["bucket", "fixed"])
@@ -136,108 +136,110 @@ def test_a_limit_without_a_reset_is_still_a_limit(kind: str, most: float) -> Non
     assert shown.refused - refused <= most * 3 * 600
 
 
-def seen(nature: Nature, second: float, used: float, reset_s: float, limit: float = 500.0) -> str | None:
+def seen(
+    header_kind: HeaderKind, second: float, used: float, reset_s: float, limit: float = 500.0
+) -> str | None:
     """What is known after one more answer."""
-    nature.observe(second, second + PING_S, Level("requests", limit, limit - used, reset_s, None))
-    return nature.kind
+    header_kind.observe(second, second + PING_S, Level("requests", limit, limit - used, reset_s, None))
+    return header_kind.kind
 
 
 def test_a_bucket_is_known_after_three_answers_a_second_apart_that_agree() -> None:
-    nature = Nature()
-    assert [seen(nature, float(i), 20.0, 2.4) for i in range(4)] == [None, None, "minute", "minute"]
+    header_kind = HeaderKind()
+    assert [seen(header_kind, float(i), 20.0, 2.4) for i in range(4)] == [None, None, "minute", "minute"]
 
 
 def test_answers_of_one_instant_count_once() -> None:
-    nature = Nature()
-    assert {seen(nature, 0.001 * i, 20.0, 2.4) for i in range(100)} == {None}
+    header_kind = HeaderKind()
+    assert {seen(header_kind, 0.001 * i, 20.0, 2.4) for i in range(100)} == {None}
 
 
 def test_a_counter_that_starts_anew_is_known_by_its_edge() -> None:
-    nature = Nature()
-    kinds = [seen(nature, float(i), 20.0 + 5.0 * i, 30.0 - i) for i in range(9)]
+    header_kind = HeaderKind()
+    kinds = [seen(header_kind, float(i), 20.0 + 5.0 * i, 30.0 - i) for i in range(9)]
     assert kinds[-1] == "window"
 
 
 def test_a_day_is_known_for_what_it_is() -> None:
-    nature = Nature()
-    kinds = [seen(nature, float(used), used, used * 86.4, 1000.0) for used in (2, 3, 4)]
+    header_kind = HeaderKind()
+    kinds = [seen(header_kind, float(used), used, used * 86.4, 1000.0) for used in (2, 3, 4)]
     assert kinds[-1] == "day"
 
 
 def test_an_edge_that_does_not_turn_makes_no_window() -> None:
-    nature = Nature()
+    header_kind = HeaderKind()
     for i in range(9):
-        seen(nature, float(i), 20.0 + 5.0 * i, 30.0 - i)
-    nature.deny_window()
-    assert {seen(nature, 9.0 + i, 70.0 + 5.0 * i, 21.0 - i) for i in range(9)} == {None}
+        seen(header_kind, float(i), 20.0 + 5.0 * i, 30.0 - i)
+    header_kind.deny_window()
+    assert {seen(header_kind, 9.0 + i, 70.0 + 5.0 * i, 21.0 - i) for i in range(9)} == {None}
 
 
 @given(st.lists(st.tuples(st.floats(0.0, 500.0), st.floats(0.0, 5000.0)), min_size=1, max_size=60))
 def test_a_kind_is_only_said_where_three_answers_agree(answers: list[tuple[float, float]]) -> None:
-    nature = Nature()
+    header_kind = HeaderKind()
     fits = 0
     for second, (used, reset_s) in enumerate(answers):
         fits += used >= 2.0
-        kind = seen(nature, float(second), used, reset_s)
+        kind = seen(header_kind, float(second), used, reset_s)
         assert kind is None or fits >= 3
 
 
-def stock_of(level: Level, *, sent_at: float = 0.0) -> tuple[Stock, Sent]:
-    """A stock after one answer."""
-    stock, sent = Stock("requests"), Sent()
+def pacer_of(level: Level, *, sent_at: float = 0.0) -> tuple[HeaderPacer, SendRecord]:
+    """A pacer after one answer."""
+    pacer, sent = HeaderPacer("requests"), SendRecord()
     sent.add(sent_at, 1.0)
-    stock.observe(sent_at + PING_S, sent_at, sent.total, sent, level, let_in=True)
-    return stock, sent
+    pacer.observe(sent_at + PING_S, sent_at, sent.total, sent, level, accepted=True)
+    return pacer, sent
 
 
 def test_what_has_left_since_the_newest_answer_is_taken_off() -> None:
-    stock, sent = stock_of(Level("requests", 500.0, 100.0, None, None))
+    pacer, sent = pacer_of(Level("requests", 500.0, 100.0, None, None))
     for _ in range(30):
         sent.add(0.1, 1.0)
-        stock.take(0.1, 1.0)
-    assert stock.left(0.1) == 70.0
-    assert stock.rate(0.1, 1.0, TAU_S) == 35.0
+        pacer.take(0.1, 1.0)
+    assert pacer.left(0.1) == 70.0
+    assert pacer.rate(0.1, 1.0, TAU_S) == 35.0
 
 
 def test_what_was_refused_is_given_back_unless_the_newest_answer_knows_of_it() -> None:
-    stock, sent = stock_of(Level("requests", 500.0, 100.0, None, None))
+    pacer, sent = pacer_of(Level("requests", 500.0, 100.0, None, None))
     sent.add(0.1, 1.0)
-    stock.take(0.1, 1.0)
-    stock.give_back(sent.total, 1.0)
-    assert stock.left(0.1) == 100.0
-    stock.give_back(0.5, 1.0)
-    assert stock.left(0.1) == 100.0
+    pacer.take(0.1, 1.0)
+    pacer.give_back(sent.total, 1.0)
+    assert pacer.left(0.1) == 100.0
+    pacer.give_back(0.5, 1.0)
+    assert pacer.left(0.1) == 100.0
 
 
 def test_answers_out_of_order_are_left_out() -> None:
-    stock, sent = stock_of(Level("requests", 500.0, 100.0, None, None), sent_at=5.0)
-    stock.observe(9.0, 4.0, 0.5, sent, Level("requests", 500.0, 3.0, None, None), let_in=True)
-    assert stock.left(9.0) == 100.0
+    pacer, sent = pacer_of(Level("requests", 500.0, 100.0, None, None), sent_at=5.0)
+    pacer.observe(9.0, 4.0, 0.5, sent, Level("requests", 500.0, 3.0, None, None), accepted=True)
+    assert pacer.left(9.0) == 100.0
 
 
 def test_a_limit_without_what_is_left_of_it_bounds_nothing() -> None:
-    stock, _ = stock_of(Level("requests", 500.0, None, None, None))
-    assert stock.rate(1.0, 1.0, TAU_S) == math.inf
-    assert stock.fits_at(1.0, 1.0) == 1.0
+    pacer, _ = pacer_of(Level("requests", 500.0, None, None, None))
+    assert pacer.rate(1.0, 1.0, TAU_S) == math.inf
+    assert pacer.fits_at(1.0, 1.0) == 1.0
 
 
 def test_a_level_that_stays_at_nothing_while_requests_are_let_in_is_no_level() -> None:
-    stock, sent = stock_of(Level("requests", 500.0, 0.0, 60.0, None))
+    pacer, sent = pacer_of(Level("requests", 500.0, 0.0, 60.0, None))
     for i in range(1, 6):
         sent.add(float(i), 1.0)
         level = Level("requests", 500.0, 0.0, 60.0, None)
-        stock.observe(i + PING_S, float(i), sent.total, sent, level, let_in=True)
-    assert not stock.believed
-    assert stock.rate(6.0, 1.0, TAU_S) == math.inf
-    assert stock.fits_at(6.0, 1.0) == 6.0
+        pacer.observe(i + PING_S, float(i), sent.total, sent, level, accepted=True)
+    assert not pacer.trusted
+    assert pacer.rate(6.0, 1.0, TAU_S) == math.inf
+    assert pacer.fits_at(6.0, 1.0) == 6.0
     sent.add(7.0, 1.0)
-    stock.observe(7.1, 7.0, sent.total, sent, Level("requests", 500.0, 12.0, 50.0, None), let_in=True)
-    assert stock.believed
+    pacer.observe(7.1, 7.0, sent.total, sent, Level("requests", 500.0, 12.0, 50.0, None), accepted=True)
+    assert pacer.trusted
 
 
 def test_a_spent_limit_that_says_nothing_of_its_return_names_no_instant() -> None:
-    stock, _ = stock_of(Level("requests", 500.0, 0.0, None, None))
-    assert stock.fits_at(1.0, 1.0) is None
+    pacer, _ = pacer_of(Level("requests", 500.0, 0.0, None, None))
+    assert pacer.fits_at(1.0, 1.0) is None
 
 
 def test_a_window_is_whole_again_just_after_its_edge() -> None:
@@ -245,41 +247,41 @@ def test_a_window_is_whole_again_just_after_its_edge() -> None:
     for _ in range(9):
         shown.send()
         shown.now += 1.0
-    stock = shown.stock
+    pacer = shown.header_pacer
     while shown.send():
         shown.now += 0.1
-    assert stock.kind == "window"
-    fits = stock.fits_at(shown.now, 1.0)
+    assert pacer.kind == "window"
+    fits = pacer.fits_at(shown.now, 1.0)
     assert fits is not None
     assert 60.0 < fits < 60.0 + 2.0 * AFTER_EDGE_S
-    assert stock.left(fits) == 100.0
-    stock.take(fits, 1.0)
-    assert stock.left(fits) == 99.0
+    assert pacer.left(fits) == 100.0
+    pacer.take(fits, 1.0)
+    assert pacer.left(fits) == 99.0
 
 
 def test_what_is_left_of_a_day_counts_down_between_answers_and_leaks_back() -> None:
-    stock, sent = Stock("requests"), Sent()
+    pacer, sent = HeaderPacer("requests"), SendRecord()
     for i in range(4):
         sent.add(2.0 * i, 1.0)
         used = 85_000.0 + i
         level = Level("requests", 86_400.0, 86_400.0 - used, used, None)
-        stock.observe(2.0 * i + PING_S, 2.0 * i, sent.total, sent, level, let_in=True)
-    assert (stock.daily, stock.leaks) == (True, True)
-    left = stock.left(6.0)
+        pacer.observe(2.0 * i + PING_S, 2.0 * i, sent.total, sent, level, accepted=True)
+    assert (pacer.daily, pacer.leaks) == (True, True)
+    left = pacer.left(6.0)
     for _ in range(int(left)):
-        stock.take(6.0, 1.0)
-    assert stock.left(6.0) < 1.0
-    fits = stock.fits_at(6.0, 1.0)
+        pacer.take(6.0, 1.0)
+    assert pacer.left(6.0) < 1.0
+    fits = pacer.fits_at(6.0, 1.0)
     assert fits is not None
     assert 6.0 < fits <= 7.0
-    assert stock.left(66.0) == pytest.approx(stock.left(6.0) + 60.0)
-    assert stock.rate(66.0, 1.0, TAU_S) == math.inf
+    assert pacer.left(66.0) == pytest.approx(pacer.left(6.0) + 60.0)
+    assert pacer.rate(66.0, 1.0, TAU_S) == math.inf
 
 
 def test_a_day_that_does_not_leak_comes_back_at_its_edge_and_says_so() -> None:
-    stock, _ = stock_of(Level("requests", 1000.0, 0.0, 7200.0, None))
-    assert stock.daily
-    assert stock.fits_at(10.0, 1.0) == pytest.approx(7200.0, abs=1.0)
-    assert stock.whole_at(10.0) == 7200.0
-    assert "1,000 requests" in stock.sentence(10.0)
-    assert "1,000 more fit in 2.0 h" in stock.sentence(10.0)
+    pacer, _ = pacer_of(Level("requests", 1000.0, 0.0, 7200.0, None))
+    assert pacer.daily
+    assert pacer.fits_at(10.0, 1.0) == pytest.approx(7200.0, abs=1.0)
+    assert pacer.full_at(10.0) == 7200.0
+    assert "1,000 requests" in pacer.to_text(10.0)
+    assert "1,000 more fit in 2.0 h" in pacer.to_text(10.0)

@@ -1,8 +1,8 @@
-"""The pace where nobody tells the limit: what was let in between two resumptions, over that time.
+"""Estimates a limit that nobody gave: the amount accepted from one pause to the next, divided by that time.
 
-That quotient *is* the limit: exactly for a bucket between two times it is empty, exactly for a window between two
-times it opens. It is believed for twice as long as it took to measure; then the pace doubles every such span, so a
-weak estimate is left quickly and a strong one is tried seldom. A pace that was held for a whole span is proven.
+That quotient *is* the limit: exactly for a bucket between two times when it is empty, and for a window between two
+times when it opens. The estimate is held for a span, twice as long as it took to measure; then the pace doubles every
+span. So a weak estimate is left quickly, and a strong one is rarely exceeded. A pace held for a whole span is proven.
 """
 
 import math
@@ -10,41 +10,41 @@ import math
 from batchllm.limiter.terms import MINUTE_S
 
 BELOW = 0.98
-"""Share of an estimate that is sent at: the rest lets a bucket fill and a window's edge be missed."""
+"""The share of an estimate to send at; the rest lets a bucket fill, and allows for the edge of a window."""
 SLOWLY = 0.05
 SLOWLY_SPANS = 0.25
-"""The first quarter of a span goes to the estimate and a little beyond, where a true one refuses."""
-LEAST_LET_IN = 3
+"""In the first quarter of a span the pace rises a little beyond the estimate, where a true limit refuses."""
+MIN_ACCEPTED = 3
 LEAST_S = 1.0
 LONGEST_S = 300.0
 MOST_AMOUNTS = 1000.0
-"""Requests of a span, unless its last pause cost several refusals: then as many for each of them."""
-UNSOUND_S = 20.0
-"""The longest span of an estimate that began before the first pause: what was there at the start is in it."""
+"""The most requests in a span, for each refusal that its last pause cost."""
+FIRST_SPAN_S = 20.0
+"""The longest span of an estimate from before the first pause: it includes what a bucket had stored."""
 _FASTEST = 1e6
 _BIN_S = 0.25
 _SOFT_START_PER_S = 4.0
 _SOFT_START_S = 0.5
 
 
-class Sent:
-    """What has left, and how much of it was let in since the last resumption.
+class SendRecord:
+    """What has been sent in a dimension, and how much of it was accepted in the present stretch.
 
     Attributes:
-        total: All that ever left; the position of a request in the order of departures.
-        let_in: What has left since the last resumption and was not refused.
-        resumed_at: When the last pause that taught something ended, or when the first request left.
-        block_let_in, block_at: The same since the last pause that lasted.
-        paused_s: Seconds since the last resumption of short pauses that were asked for.
-        resumed: There was such a pause. Before it, what a bucket had stored is let in too.
+        total: Everything ever sent; after a request is sent, its position.
+        accepted: The amount sent in this stretch and not refused.
+        resumed_at: When the stretch began: at the first request, or at the end of a pause.
+        resumed: Whether it began with a pause; before the first one, what a bucket had stored is accepted too.
+        block_accepted, block_at: The same as ``accepted`` and ``resumed_at`` since the last long pause.
+        paused_s: Seconds of short requested pauses in this stretch.
     """
 
     __slots__ = (
         "_bins",
         "_refused",
+        "accepted",
+        "block_accepted",
         "block_at",
-        "block_let_in",
-        "let_in",
         "paused_s",
         "resumed",
         "resumed_at",
@@ -53,22 +53,22 @@ class Sent:
 
     def __init__(self) -> None:
         self.total = 0.0
-        self.let_in = 0.0
+        self.accepted = 0.0
         self.resumed_at: float | None = None
         self.resumed = False
         self.paused_s = 0.0
-        self.block_let_in = 0.0
+        self.block_accepted = 0.0
         self.block_at = 0.0
         self._bins: dict[int, float] = {}
         self._refused: list[tuple[float, float]] = []  # (position, amount), the newest last
 
     def add(self, now: float, amount: float) -> None:
-        """An amount leaves."""
+        """Records an amount that is sent."""
         if self.resumed_at is None:
             self.resumed_at = self.block_at = now
         self.total += amount
-        self.let_in += amount
-        self.block_let_in += amount
+        self.accepted += amount
+        self.block_accepted += amount
         place = int(now / _BIN_S)
         if place in self._bins:
             self._bins[place] += amount
@@ -78,14 +78,14 @@ class Sent:
             del self._bins[oldest]
 
     def give_back(self, sent_at: float, amount: float) -> None:
-        """What left at an instant took less."""
+        """Records that what was sent at an instant took less."""
         if self.resumed_at is not None and sent_at >= self.resumed_at:
-            self.let_in -= amount
+            self.accepted -= amount
         if sent_at >= self.block_at:
-            self.block_let_in -= amount
+            self.block_accepted -= amount
 
     def refused(self, position: float, sent_at: float, amount: float) -> None:
-        """What left as the ``position``-th was refused."""
+        """Records that the request at a position was refused."""
         self.give_back(sent_at, amount)
         place = int(sent_at / _BIN_S)
         if place in self._bins:
@@ -94,31 +94,31 @@ class Sent:
         del self._refused[:-256]
 
     def since(self, position: float) -> float:
-        """What has left after a position and was not refused."""
+        """Returns what was sent after a position and not refused."""
         return self.total - position - sum([amount for at, amount in self._refused if at > position])
 
     def between(self, first: float, last: float) -> float:
-        """What left after one position, up to another, and was not refused."""
+        """Returns what was sent after one position, up to another, and not refused."""
         return last - first - sum([amount for at, amount in self._refused if first < at <= last])
 
     def last_minute(self, now: float) -> float:
-        """What has left within the last minute and was not refused."""
+        """Returns what was sent within the last minute and not refused."""
         first = (now - MINUTE_S) / _BIN_S
         return sum([amount for place, amount in self._bins.items() if place >= first])
 
-    def resume(self, now: float, *, block: bool = False) -> None:
-        """What leaves from now on is counted anew, after a pause that lasted (``block``) or not."""
+    def start_stretch(self, now: float, *, block: bool = False) -> None:
+        """Begins a new stretch, after a long pause (``block``) or a short one."""
         self.resumed_at = now
         self.resumed = True
         self.paused_s = 0.0
-        self.let_in = 0.0
+        self.accepted = 0.0
         if block:
             self.block_at = now
-            self.block_let_in = 0.0
+            self.block_accepted = 0.0
 
 
-class Found:
-    """An estimate of a limit in amount per second, and the pace that follows from it.
+class RateEstimate:
+    """An estimate of a limit, in amount per second, and the pace that follows from it.
 
     Args:
         rate: The estimate.
@@ -129,61 +129,61 @@ class Found:
     Attributes:
         rate: The estimate.
         measured_s: How long it took to measure.
-        span_s: How long it is believed, and how long each doubling takes after that.
-        since: From when on it is believed.
-        guessed: It was not measured.
-        sound: It was measured from one pause to another; the first one holds what a bucket had stored too.
-        proven: The pace that has been held for a whole span; 0: none.
+        span_s: How long it is held, and how long each doubling takes after that.
+        since: The start of the span.
+        guessed: Whether it was not measured.
+        between_pauses: Whether it was measured from one pause to the next; the first estimate is not.
+        proven_rate: A pace that has been held for a whole span; 0 if there is none.
     """
 
     __slots__ = (
         "_best",
         "_doubts",
+        "between_pauses",
         "guessed",
         "measured_s",
-        "proven",
+        "proven_rate",
         "rate",
         "since",
-        "sound",
         "span_s",
         "usual",
     )
 
     def __init__(self, rate: float, measured_s: float, now: float, usual: float = 1.0) -> None:
-        self.proven = 0.0
+        self.proven_rate = 0.0
         self.guessed = False
-        self.sound = False
+        self.between_pauses = False
         self._doubts = 0
         self._best = rate
         self.usual = usual
-        self._believe(rate, measured_s, now)
+        self._start_span(rate, measured_s, now)
 
     @classmethod
-    def soft_start(cls, now: float, usual: float) -> "Found":
-        """Where a pause is over and nothing is known: a few requests a second, doubled every second."""
+    def soft_start(cls, now: float, usual: float) -> "RateEstimate":
+        """Returns the start where nothing is known after a pause: a few requests a second, doubled every second."""
         found = cls(_SOFT_START_PER_S * usual, _SOFT_START_S, now, usual)
         found.guessed = True
         return found
 
-    def _believe(self, rate: float, measured_s: float, now: float, refusals: int = 1) -> None:
+    def _start_span(self, rate: float, measured_s: float, now: float, refusals: int = 1) -> None:
         self.rate = max(rate, 1e-6)
         self.measured_s = measured_s
         self.since = now
         thousand_s = MOST_AMOUNTS * self.usual / self.rate
         span_s = min(2.0 * measured_s, LONGEST_S, thousand_s)
-        if not self.sound:
-            span_s = min(span_s, UNSOUND_S)
+        if not self.between_pauses:
+            span_s = min(span_s, FIRST_SPAN_S)
         elif measured_s >= MINUTE_S:
             span_s = max(span_s, min(LONGEST_S, refusals * thousand_s))
         self.span_s = max(LEAST_S, span_s)
 
     @property
     def doubted(self) -> bool:
-        """The last estimate was lower, and what was proven has been held against it."""
+        """Whether the last measurement was lower, and the proven rate was kept."""
         return self._doubts > 0
 
     def pace(self, now: float) -> float:
-        """The pace now, per second."""
+        """Returns the pace now, per second."""
         spans = (now - self.since) / self.span_s - 1.0
         if spans <= 0.0:
             return BELOW * self.rate
@@ -192,34 +192,34 @@ class Found:
         return min(_FASTEST * self.usual, BELOW * self.rate * slowly * faster)
 
     def within_span(self, now: float) -> bool:
-        """The estimate is still believed, so a refusal contradicts it."""
+        """Returns whether the estimate is still held, so that a refusal contradicts it."""
         return now - self.since <= self.span_s
 
     def learn(self, rate: float, measured_s: float, now: float, *, refusals: int) -> None:
-        """Another stretch between two pauses is over, the last of which cost this many refusals.
+        """Takes the measurement of another stretch, whose last pause cost this many refusals.
 
-        A pace that was proven outlasts one estimate below it; two in a row say that the limit has fallen.
+        A proven rate outlasts one measurement below it; two in a row say that the limit has fallen.
         """
         if self.within_span(now):
             self._best = max(self._best, self.rate)
         else:
             self._best = rate
-            self.proven = max(self.proven, min(BELOW * self.rate, rate))
-        if rate < 0.9 * self.proven:
+            self.proven_rate = max(self.proven_rate, min(BELOW * self.rate, rate))
+        if rate < 0.9 * self.proven_rate:
             self._doubts += 1
             if self._doubts < 2:
-                rate = self.proven
+                rate = self.proven_rate
             else:
-                self.proven = 0.0
+                self.proven_rate = 0.0
         else:
             self._doubts = 0
         self.guessed = False
-        self.sound = True
-        self._believe(rate, measured_s, now, refusals)
+        self.between_pauses = True
+        self._start_span(rate, measured_s, now, refusals)
 
     def restore(self, now: float, measured_s: float = LEAST_S) -> None:
-        """What made the estimate fall meant nothing; it counts as measured for ``measured_s``."""
-        self._believe(max(self._best, self.rate), measured_s, now)
+        """Undoes a fall that came from noise; the estimate counts as measured for ``measured_s``."""
+        self._start_span(max(self._best, self.rate), measured_s, now)
 
 
 class Ramp:
@@ -235,10 +235,10 @@ class Ramp:
         self._since = now
 
     def pace(self, now: float) -> float:
-        """The pace now, per second."""
+        """Returns the pace now, per second."""
         return self._base * math.pow(1.4, min(40.0, max(0.0, now - self._since) / 900.0))
 
     def refused(self, rate: float, now: float) -> None:
-        """Too much again."""
+        """Lowers the pace again."""
         self._base = 0.7 * min(rate, self.pace(now))
         self._since = now
