@@ -279,8 +279,7 @@ class LaneLimits:
         guessed = dimension.estimate is not None and dimension.estimate.guessed
         paused_s = GUESSED_PAUSES * sent.paused_s if guessed else 0.0
         measured_s = max(0.05, now - began - paused_s)
-        accepted = max(sent.accepted, 1e-3)
-        rate = accepted / measured_s
+        rate = max(sent.accepted, 1e-3) / measured_s
         block = now - closed_at >= BLOCK_S
         if block:  # a window that turned: what it took is the limit, whatever short pauses there were in it
             if now - sent.block_at <= 2.0 * MINUTE_S:
