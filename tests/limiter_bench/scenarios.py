@@ -164,7 +164,7 @@ def lawful(name: str, until: float, tpm: float = 2_000_000, *, told: bool = Fals
         use,
         100.0 * client.record.refusal_share(),
         99.5,
-        0.03 if foreign else 0.02,
+        0.05 if foreign else 0.02,
     )
 
 
@@ -199,7 +199,7 @@ def changing(kind: str, *, tells: str = "seconds", seed: int = 1) -> Result:
     use = 100.0 * admitted / (1400 * 20 + 2000 * 10 + 2000 * 30)
     refused = 100.0 * client.record.refusal_share(600.0, 6000.0)
     told = "" if tells == "seconds" else ", no Retry-After"
-    return Result(f"S8 {kind}, 1200 then 600 then 1800 RPM searched for{told}", use, refused, 90.0, 1.0)
+    return Result(f"S8 {kind}, 1200 then 600 then 1800 RPM searched for{told}", use, refused, 89.5, 1.0)
 
 
 def engine(slots: int, until: float, *, explicit: int | None = None, queue: int | None = None) -> Result:

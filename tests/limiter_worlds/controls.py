@@ -94,7 +94,7 @@ class Plain:
     def failed(self, now: float, item: Row, verdict: Any, headers: Mapping[str, str]) -> None:
         pass
 
-    def landed(self, item: Row) -> None:
+    def received(self, item: Row) -> None:
         pass
 
     def released(self, now: float, item: Row) -> None:
