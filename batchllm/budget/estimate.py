@@ -60,6 +60,7 @@ class Forecast:
         exact: All prompts were counted; otherwise their tokens are an estimate.
         price: The price of the job's model, and its source; ``None`` if it is unknown.
         possibly_billed_rows: Rows, from 1, that a dead run possibly paid without an answer.
+        input_notes: What a reader of the input would not expect of it, in words.
     """
 
     rows: int | None
@@ -78,6 +79,7 @@ class Forecast:
     exact: bool = False
     price: Price | None = None
     possibly_billed_rows: tuple[int, ...] = ()
+    input_notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns the numbers for ``--json``; unknown ones are null."""

@@ -68,6 +68,8 @@ def _estimate(found: "DryRun") -> Iterator[str]:
         (forecast.unsendable, f"that will fail unsent ({counts(found.unsendable)})"),
     )
     yield f"Rows: {forecast.rows:,}" + "".join(f", {count:,} {what}" for count, what in parts if count)
+    if forecast.input_notes:
+        yield f"Input: {', '.join(forecast.input_notes)}"
     yield f"To send: {forecast.requests or 0:,} requests"
     counted = ", ".join(found.counted_with)
     estimate = f"an estimate with {counted}" if counted else "an estimate"

@@ -18,7 +18,7 @@ BYTE_ORDER_MARKS = (  # UTF-32 first: its little-endian mark begins with that of
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _NAME_IT = "name the file's encoding with --encoding"
-_NEWLINE = re.compile(r"\r\n|\n|\r")
+_NEWLINE = re.compile(r"\r+\n|\n|\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class TextLayout:
     Attributes:
         encoding: Codec of everything behind the byte-order mark.
         bom: The byte-order mark, ``b""`` without one.
-        newline: What ends the first line: LF, CRLF or CR.
+        newline: What ends the first line: LF, CRLF, CR, or CRCRLF, which a careless conversion leaves.
         final_newline: Whether the last line is ended too.
     """
 
@@ -49,7 +49,7 @@ def read_layout(
         ignored: Parts of the text, such as quoted cells, whose newlines do not end a line.
 
     Returns:
-        The layout, and the first line without the ignored parts.
+        The layout, and the text of the first mebibyte.
 
     Raises:
         UsageError: There is no such encoding.
@@ -61,11 +61,10 @@ def read_layout(
         text = codecs.getincrementaldecoder(codec)("strict").decode(head[len(bom) :])
     except UnicodeDecodeError:
         raise undecodable(file, codec, len(bom)) from None
-    bare = ignored.sub("", text) if ignored else text
-    newline = _NEWLINE.search(bare)
+    newline = ignored and _NEWLINE.search(ignored.sub("", text)) or _NEWLINE.search(text)
     ended = codecs.decode(tail, codec, "ignore")[-1:] in ("\n", "\r", "")
     layout = TextLayout(codec, bom, newline[0] if newline else "\n", ended)
-    return layout, bare[: newline.start()] if newline else bare
+    return layout, text
 
 
 def _encoding(name: str, head: bytes, wanted: str | None) -> tuple[bytes, str]:

@@ -82,6 +82,19 @@ def write_output(
     return OutputStatistics(target.sha256(), target.size_bytes, pairs.rows, target.is_cut)
 
 
+def write_skipped(source: Source, path: Path) -> None:
+    """Writes the records of an input that are left out because they cannot be rows.
+
+    Raises:
+        InputError: The input cannot be read again.
+        CannotWrite, StorageFailure: The file cannot be written.
+    """
+    with AtomicFile(path) as target:
+        for data in source.skipped_file():
+            target.write(data)
+        target.commit()
+
+
 class _Pairs:
     """Pairs outcomes with their rows, and reads the input to its end.
 

@@ -65,7 +65,7 @@ def open_source(
     *,
     format: str | None = None,  # noqa: A002 - the word of the command line
     name: str | None = None,
-    **options: str | None,
+    **options: str | int | None,
 ) -> Source:
     """Opens a file of rows.
 
@@ -75,7 +75,7 @@ def open_source(
             standard input) the first bytes.
         name: What messages call the file, where that is not the path.
         options: What the format needs to know beyond the file itself, ``None`` to find it there: ``delimiter``
-            of CSV (one character, or ``tab``), ``encoding`` of text (a codec of Python).
+            of CSV (one character, or ``tab``), ``encoding`` of text (a codec of Python); see the format.
 
     Raises:
         UsageError: An option makes no sense.
@@ -95,7 +95,7 @@ def open_source(
         if option not in form.options:
             understood = " and ".join(other.name.upper() for other in FORMATS if option in other.options)
             raise UsageError(
-                f"--{option} is for {understood}, and {file.name} is {form.name.upper()}; leave the option out"
+                f"--{option.replace('_', '-')} is for {understood}, and {file.name} is {form.name.upper()}; leave the option out"
             )
     return form.source(file, suffix, **given)
 

@@ -127,6 +127,7 @@ class _Counting:
             duplicate_rows=self._duplicates,
             skipped=self._skipped,
             unsendable=self._unsendable.total(),
+            input_notes=self._prepared.input_notes,
         )
         return DryRun(job, forecast, tuple(self._first), self._unsendable, self._counter.vocabularies())
 

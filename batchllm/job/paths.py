@@ -21,8 +21,8 @@ def input_path(path: Path | None, input_format: str | None) -> tuple[Path | None
         named = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         raise UsageError(f"there is no INPUT: name a {named} file, or - for standard input")
     if str(path) == STANDARD_STREAM:
-        return None, format_named(input_format).name if input_format else None
-    return path, (format_named(input_format) if input_format else format_of(path)).name
+        return None, input_format
+    return path, input_format or format_of(path).name
 
 
 def output_path(

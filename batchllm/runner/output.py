@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.budget.costs import CostTotals, RowCosts
-from batchllm.formats import Outcome, OutputStatistics, format_of, write_output
+from batchllm.formats import Outcome, OutputStatistics, format_of, write_output, write_skipped
 from batchllm.journal import Journal, JournalReader
 from batchllm.plan.outcomes import outcomes, readers
 from batchllm.prepare.job_paths import digest_of
@@ -144,6 +144,13 @@ def read_options(prepared: PreparedJob, path: Path | None) -> dict[str, str]:
     return prepared.source.kept_options(path.suffix.lower())
 
 
+def skipped_path(prepared: PreparedJob, output: Path) -> Path:
+    """Returns where the records go that ``--bad-rows skip`` leaves out; they stay in the input's format."""
+    source = prepared.job.input
+    suffix = source.suffix if source is not None and source.suffix else f".{prepared.source.kind}"
+    return output.with_name(f"{output.stem}.skipped{suffix}")
+
+
 def write_if_changed(
     prepared: PreparedJob,
     journal: Journal,
@@ -165,8 +172,11 @@ def write_if_changed(
     """
     output = prepared.paths.output
     columns = [list(prepared.columns.order), list(map(list, prepared.columns.fields))]
-    view = json.dumps([columns, prepared.output_format, prepared.statistics.sha256, str(chosen), prices])
+    of_input = [prepared.statistics.sha256, prepared.source.reading()]
+    view = json.dumps([columns, prepared.output_format, of_input, str(chosen), prices])
     last: dict[str, Any] = journal.get("output") or {}
+    if output is not None and prepared.statistics.bad_rows:
+        write_skipped(prepared.source, skipped_path(prepared, output))
     existing = digest_of(output) if output is not None and output.exists() else None
     if existing is not None and not changed and (last.get("view"), last.get("sha256")) == (view, existing):
         return OutputCounts.from_json(last["counts"])

@@ -98,7 +98,8 @@ def resume(prepared: PreparedJob, journal: Journal, reask: ReaskPolicy) -> PlanR
     """
     fingerprint = prepared.job.fingerprint()
     subject = json.dumps(
-        [prepared.statistics.sha256, fingerprint, prepared.statistics.columns], sort_keys=True
+        [prepared.statistics.sha256, fingerprint, prepared.statistics.columns, prepared.source.reading()],
+        sort_keys=True,
     )
     plan = journal.begin_plan(hashlib.sha256(subject.encode()).hexdigest(), dedupe=prepared.job.dedupe)
     journal.put("fingerprint", fingerprint)

@@ -118,7 +118,8 @@ class _Run:
                 changed=self._counters.attempts > 0,
             )
             sent = counts.failed + counts.answered
-            status = int(exit_status_of(counts.failed, sent, self._job.allow_failed))
+            bad_rows = self._prepared.statistics.bad_rows
+            status = int(exit_status_of(counts.failed, sent, self._job.allow_failed, bad_rows=bad_rows))
             summary = with_output(
                 self._summary(journal, loop.time() - started_s, status), counts, self._counters.final_cost
             )
@@ -154,7 +155,13 @@ class _Run:
             if not self._job.retry_failed:
                 left -= counts.failed + counts.unsendable
         forecast = self._account.forecast(journal, rows=self._counters.rows, left=max(0, left))
-        self._confirm(replace(forecast, possibly_billed_rows=possibly_billed_rows(journal)))
+        self._confirm(
+            replace(
+                forecast,
+                possibly_billed_rows=possibly_billed_rows(journal),
+                input_notes=self._prepared.input_notes,
+            )
+        )
         return plan.continued
 
     async def _answer_rows(self, journal: Journal, *, continued: bool) -> None:
@@ -225,7 +232,13 @@ class _Run:
         return Reuse(self._reuse, journal) if self._reuse else None
 
     def _summary(self, journal: Journal, seconds: float, status: int) -> Summary:
-        return summary_of(self._counters, orphans=len(journal.orphans), seconds=seconds, status=status)
+        return summary_of(
+            self._counters,
+            orphans=len(journal.orphans),
+            seconds=seconds,
+            status=status,
+            bad_rows=self._prepared.statistics.bad_rows,
+        )
 
     def _write_summary(self, summary: Summary) -> None:
         if self._job.summary is not None:
