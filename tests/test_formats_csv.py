@@ -14,7 +14,7 @@ from batchllm.formats import Source, open_source
 from batchllm.formats.csv import CsvSource
 
 
-def opened(folder: Path, content: str | bytes, **options: str | int) -> CsvSource:
+def opened(folder: Path, content: str | bytes, **options: str | int | None) -> CsvSource:
     path = folder / "in.csv"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     source = open_source(path, **options)

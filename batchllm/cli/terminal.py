@@ -126,7 +126,9 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
         retried = f"; tried again: {counts(summary.retries)}" if summary.retries else ""
         lines.append(f"Refused for a limit: {summary.rate_limited:,}{retried}")
     if summary.bad_rows:
-        lines.append(f"Left out because they cannot be read: {counted(summary.bad_rows, 'row')}, in OUTPUT.skipped")
+        lines.append(
+            f"Left out because they cannot be read: {counted(summary.bad_rows, 'row')}, in OUTPUT.skipped"
+        )
     if summary.truncated:
         lines.append(f"Cut to --max-input-tokens: {summary.truncated:,} texts")
     if summary.possibly_billed_twice:

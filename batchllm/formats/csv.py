@@ -34,7 +34,7 @@ csv.field_size_limit(CELL_LIMIT_BYTES)
 
 _QUOTED = re.compile(r'"[^"]*(?:"|\Z)')
 
-_Parsed = tuple[Block, int, list[str], str]  # where the record ends, its first line, its cells, its text
+_Record = list[Any]  # the cells, and at the end what is the row's origin
 
 
 class CsvSource(TextSource):
@@ -82,7 +82,9 @@ class CsvSource(TextSource):
             raise InputError(self.name, str(error), line=error.line) from None
         self.dialect = found.dialect
         self.notes = found.notes
-        self._has_merged_records = self.dialect.delimiter == "\t" and quote is None and bool(self.dialect.quote)
+        self._has_merged_records = (
+            self.dialect.delimiter == "\t" and quote is None and bool(self.dialect.quote)
+        )
         self._header, self._header_text = self._read_header(found.width, is_given=skip_lines is not None)
         self.columns = column_names(self._header)
 
@@ -98,9 +100,11 @@ class CsvSource(TextSource):
         if found is None:
             reason = "is empty; its first line must be a header with the names of the columns"
             raise InputError(self.name, reason)
-        _, line, cells, text = found
+        _, line, (*cells, text) = found
         if not any(cell.strip() for cell in cells) and len(cells) != 1:
-            reason = "is blank; the first line must be the header (or say with --skip-lines how many are above it)"
+            reason = (
+                "is blank; the first line must be the header (or say with --skip-lines how many are above it)"
+            )
             raise InputError(self.name, reason, line=line)
         header = cells[: max(width, 1)] if width else cells
         if not is_given and len(header) > 2 and header[0].strip() and not any(map(str.strip, header[1:])):
@@ -113,49 +117,49 @@ class CsvSource(TextSource):
 
     def _records(
         self, opened: InputPass, start: RecordStart, starts: list[RecordStart]
-    ) -> Iterator[tuple[int, int, tuple[list[str], str | None]]]:
+    ) -> Iterator[tuple[int, int, _Record]]:
         parsed = self._parsed(opened, start)
-        width = len(self._header)
-        if start.offset == 0 and ((header := next(parsed, None)) is None or header[2][:width] != self._header):
+        length = len(self._header) + 1
+        if start.offset == 0 and (
+            (header := next(parsed, None)) is None or header[2][: length - 1] != self._header
+        ):
             reason = "its header changed while the job ran; run the same command again"
             raise InputError(self.name, reason, line=1)
         index = start.index
         marked = None
-        text: str | None
-        for block, line, cells, text in parsed:
-            if len(cells) != width:
-                if not cells and width > 1:
-                    continue
-                fitted = self._fitted(line, cells, text)
+        for block, line, record in parsed:
+            if len(record) != length:
+                fitted = self._fitted(line, record)
                 if fitted is None:
                     continue
-                cells, text = fitted
+                record = fitted
             if block is not marked and line >= block.line:
                 rest = block.data.split(self._end, line - block.line)[-1]
                 starts.append(RecordStart(index, line, block.offset + len(block.data) - len(rest)))
                 marked = block
-            yield index, line, (cells, text)
+            yield index, line, record
             index += 1
 
-    def _fitted(self, line: int, cells: list[str], text: str) -> tuple[list[str], str | None] | None:
-        """Cells and text of a record that has not as many cells as the header; ``None`` if it is left out."""
+    def _fitted(self, line: int, record: _Record) -> _Record | None:
+        """Fits a record that has not as many cells as the header to it; ``None`` if it is left out."""
         width = len(self._header)
+        *cells, text = record
         if not cells:  # a blank line
-            return [""], '""'
+            return ["", '""'] if width == 1 else None
         beyond = len(cells) - width
         if beyond > 0 and not any(map(str.strip, cells[width:])):
             bare, tail = text.rstrip("\r\n"), self.dialect.delimiter * beyond
-            return cells[:width], bare.removesuffix(tail) if bare.endswith(tail) else None
+            return [*cells[:width], bare.removesuffix(tail) if bare.endswith(tail) else None]
         if beyond < 0 and self._bad_rows == "pad":
-            return cells + [""] * -beyond, None
+            return [*cells, *[""] * -beyond, None]
         self._refuse(self._ragged(line, len(cells)), text.rstrip("\r\n").encode())
         return None
 
-    def _row(self, index: int, line: int, record: tuple[list[str], str | None]) -> Row:
-        cells, text = record
-        return Row(index, line, dict(zip(self.columns, cells)), text)  # noqa: B905 - as long as each other
+    def _row(self, index: int, line: int, record: _Record) -> Row:
+        return Row(index, line, dict(zip(self.columns, record)), record[-1])  # noqa: B905 - the origin is no cell
 
-    def _parsed(self, opened: InputPass, start: RecordStart) -> Iterator[_Parsed]:
+    def _parsed(self, opened: InputPass, start: RecordStart) -> Iterator[tuple[Block, int, _Record]]:
+        """Yields the block in which a record ends, its first line, and its cells (none for a blank line) with its text."""
         block = Block(start.line, start.offset, b"")
         to_skip = 0 if start.offset else self.dialect.skip_lines
         line = first = before = start.line + to_skip  # of the record, of held[0], of the reader's first line
@@ -180,12 +184,12 @@ class CsvSource(TextSource):
                 for cells in reader:
                     after = reader.line_num + before
                     if after == line + 1:
-                        text = held[line - first]
+                        cells.append(held[line - first])
                     else:
-                        text = "".join(held[line - first : after - first])
+                        cells.append("".join(held[line - first : after - first]))
                         if self._has_merged_records:
-                            self._refuse_merged(line, cells, text)
-                    yield block, line, cells, text
+                            self._refuse_merged(line, cells)
+                    yield block, line, cells
                     line = after
             except csv.Error as error:
                 after = reader.line_num + before
@@ -200,8 +204,9 @@ class CsvSource(TextSource):
             else:
                 return
 
-    def _refuse_merged(self, line: int, cells: list[str], text: str) -> None:
+    def _refuse_merged(self, line: int, record: _Record) -> None:
         """Refuses a record of several lines each of which would be a record if quotes were text."""
+        *cells, text = record
         lines = text.rstrip("\r\n").splitlines()
         if len(cells) > 1 and all(part.count(self.dialect.delimiter) == len(cells) - 1 for part in lines):
             reason = (

@@ -25,7 +25,7 @@ def column_names(header: Sequence[str]) -> tuple[str, ...]:
 def csv_header(names: Sequence[str], delimiter: str) -> str:
     """Returns the header. Names with any usual delimiter are quoted, so that it shows only the real one."""
     cells = [_quoted(name) if _is_special(name, delimiter) or has_delimiter(name) else name for name in names]
-    if cells and (cells[0].startswith("\ufeff") or len(cells) == 1 and not cells[0]):
+    if cells and (cells[0].startswith("\ufeff") or (len(cells) == 1 and not cells[0])):
         cells[0] = _quoted(cells[0])  # or it would be read as a byte-order mark, or as a blank line
     return delimiter.join(cells)
 

@@ -85,7 +85,12 @@ def _character(option: str, given: str | None, words: str, forbidden: str = "") 
     if given is None:
         return None
     character = _NAMES.get(given.lower(), given)
-    if len(character) > 1 or not character and given.lower() != "none" or character in [*"\r\n\0", *forbidden]:
+    if (
+        len(character) > 1
+        or (not character
+        and given.lower() != "none")
+        or character in [*"\r\n\0", *forbidden]
+    ):
         raise UsageError(f"{given!r} cannot be a {option}; give one character, or {words}")
     return character
 

@@ -61,7 +61,7 @@ def read_layout(
         text = codecs.getincrementaldecoder(codec)("strict").decode(head[len(bom) :])
     except UnicodeDecodeError:
         raise undecodable(file, codec, len(bom)) from None
-    newline = ignored and _NEWLINE.search(ignored.sub("", text)) or _NEWLINE.search(text)
+    newline = (ignored and _NEWLINE.search(ignored.sub("", text))) or _NEWLINE.search(text)
     ended = codecs.decode(tail, codec, "ignore")[-1:] in ("\n", "\r", "")
     layout = TextLayout(codec, bom, newline[0] if newline else "\n", ended)
     return layout, text

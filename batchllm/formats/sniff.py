@@ -221,7 +221,9 @@ class _Search:
     def _one_column(self) -> _Reading:
         reading = self._read("")
         quoted = QUOTE in self._sample[0] or _QUOTED_CELLS.search(self._text) if self._sample else True
-        if reading.failed and self._options.quote is None and not quoted:  # a line of prose begins with a quote
+        if (
+            reading.failed and self._options.quote is None and not quoted
+        ):  # a line of prose begins with a quote
             return self._read("", quote="")
         return reading
 
@@ -242,11 +244,12 @@ class _Search:
 
         lines = [line for line in self._sample if len(line) <= _PROPOSAL_LINE_CHARACTERS]
         proposal = Detector().detect("".join(lines[:_PROPOSAL_LINES])) if lines else None
-        if proposal is None or len(proposal.delimiter or "") != 1 or proposal.delimiter in _NO_DELIMITERS:
+        delimiter = proposal and proposal.delimiter
+        if proposal is None or not delimiter or delimiter in _NO_DELIMITERS or delimiter.isalnum():
             return None
-        if proposal.delimiter.isalnum() or QUOTE in self._text and not proposal.quotechar:
+        if QUOTE in self._text and not proposal.quotechar:
             return None
-        reading = self._read(proposal.delimiter, proposal.quotechar or QUOTE)
+        reading = self._read(delimiter, proposal.quotechar or QUOTE)
         return reading if reading.is_table() and reading.rows and not self._is_prose(reading) else None
 
     def _refuse_ambiguous(self, tables: list[_Reading]) -> None:
@@ -281,8 +284,8 @@ class _Search:
             name = delimiter_name(reading.dialect.delimiter)
             raise UnclearDialectError(
                 f"has {cells} where line {line} and the lines below it have {width} ({name}); say --skip-lines"
-                f" {line - 1} if line {line} is the header, --delimiter none if each line is one cell, or quote cells that contain"
-                " the delimiter",
+                f" {line - 1} if line {line} is the header, --delimiter none if each line is one cell, or quote"
+                " cells that contain the delimiter",
                 self._skipped + 1,
             )
 

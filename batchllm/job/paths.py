@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from batchllm.errors import UsageError
-from batchllm.formats import SUFFIXES, format_named, format_of
+from batchllm.formats import SUFFIXES, format_of
 from batchllm.job.layers import STANDARD_STREAM
 
 _UNUSUAL = re.compile(r"[^\w.-]+")
