@@ -29,7 +29,7 @@ from batchllm.plan.work_item import WorkItem
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.presets import BatchFacts
 from batchllm.progress import Progress
-from batchllm.signals import signals_stop
+from batchllm.signals import Stops
 
 T = TypeVar("T")
 
@@ -76,6 +76,7 @@ class BatchLoop:
         reuse: Reuse | None,
         online: Callable[[], Awaitable[None]] | None,
         waiting: Waiting,
+        stops: Stops | None = None,
     ) -> None:
         job, facts = prepared.job, facts_of(prepared.job)
         self._prepared = prepared
@@ -87,6 +88,7 @@ class BatchLoop:
         self._reuse = reuse
         self._online = online
         self._waiting = waiting
+        self._stops = stops or Stops()
         self._display = WaitingDisplay(progress, journal, counters)
         self._steps = Steps(client.batches, journal.batches, facts, waiting.unknown_s)
         self._collector = Collector(
@@ -166,7 +168,7 @@ class BatchLoop:
         """Runs a coroutine that signals may stop."""
         self._task = asyncio.create_task(work)
         try:
-            with signals_stop(self):
+            with self._stops.attached(self):
                 await asyncio.wait({self._task})
         finally:
             if not self._task.done():

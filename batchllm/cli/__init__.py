@@ -84,7 +84,7 @@ def main() -> None:
             signal.signal(number, _interrupted)
     try:
         command_line()()
-    except JobError as error:
+    except (JobError, Interrupted) as error:
         if _debugging():
             logging.getLogger("batchllm").exception("the job stopped")
         if not (getattr(error, "silent", False) and ("--quiet" in sys.argv or "-q" in sys.argv)):
