@@ -4,7 +4,7 @@
 reason                                          where it is noticed                    exit status
 ==============================================  =====================================  ===============
 a signal                                        ``RunStop.watch``                      128 + n
-a limit of the job on its runs                  ``limit_reached``                      75
+``--max-time``                                  ``limit_reached``                      75
 a budget has no room                            ``budget.budget.BudgetMeter``          3
 the first answers are all unusable              ``budget.early_stop.EarlyStop``        3
 an outage, a pause or a quota beyond the limit  ``limiter``                            69
@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from batchllm.counters import RunCounters
-from batchllm.errors import STOPPING, Interrupted, JobError
+from batchllm.errors import STOPPING, Interrupted, JobError, NotReady
 from batchllm.job import Job
 
 CHECK_EVERY_S = 1.0
@@ -35,6 +35,8 @@ def limit_reached(job: Job, counters: RunCounters, elapsed_s: float) -> JobError
         counters: What the run has done so far.
         elapsed_s: Seconds since the input was read.
     """
+    if job.max_time_s is not None and elapsed_s >= job.max_time_s:
+        return NotReady(f"--max-time ({job.max_time_s:g} s) is over; the same command goes on")
     return None
 
 

@@ -149,7 +149,9 @@ def hanging() -> "Iterator[Simulator]":
         yield running
 
 
-def command(folder: Path, server: Simulator, grace_s: float) -> "subprocess.Popen[bytes]":
+def command(
+    folder: Path, server: Simulator, grace_s: float, *more: str, concurrency: int = 8
+) -> "subprocess.Popen[bytes]":
     (folder / "in.csv").write_text("text\n" + "".join(f"number {number}\n" for number in range(1, 41)))
     words = [
         "-o",
@@ -159,9 +161,10 @@ def command(folder: Path, server: Simulator, grace_s: float) -> "subprocess.Pope
         "-m",
         "m",
         "-c",
-        "8",
+        concurrency,
         "--grace",
         grace_s,
+        *more,
     ]
     return subprocess.Popen(
         [sys.executable, "-m", "batchllm", "run", "-p", "{{ text }}", folder / "in.csv", *map(str, words)],
@@ -195,6 +198,23 @@ def test_a_second_signal_ends_two_hanging_requests_at_once(tmp_path: Path, hangi
     _, err = process.communicate(timeout=40)
     assert time.monotonic() - began < 5
     assert process.returncode == 69, err
+
+
+def test_max_time_ends_a_run_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    def script(body: dict[str, Any]) -> ScriptedResponse:
+        return ScriptedResponse(body=chat_body("fine"), delay_s=0.2)
+
+    with start_in_thread(SimulatorSettings(), script=script) as server:
+        process = command(tmp_path, server, 5, "--max-time", "1s", concurrency=2)
+        _, err = process.communicate(timeout=40)
+        sent = server.ledger.requests
+        assert process.returncode == 75, err
+        assert b"--max-time (1 s) is over" in err
+        assert 0 < sent < 40
+        process = command(tmp_path, server, 5)
+        _, err = process.communicate(timeout=40)
+        assert process.returncode == 0, err
+        assert server.ledger.requests == 40
 
 
 # -- the owner, alone --------------------------------------------------------------------------------------------
