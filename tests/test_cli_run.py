@@ -286,7 +286,7 @@ def test_a_foreign_or_edited_output_is_not_overwritten(
         (
             ("classify", "latin.csv", *SIMULATOR),
             65,
-            "line 2: byte 8 (0xe9) is not UTF-8; name the file's encoding with --encoding",
+            "line 2: byte 8 (0xe9) is not UTF-8; in cp1252 this line reads “café is good”",
         ),
         (("templates", "show", "sumarize"), 2, "summarize"),
         (("status", "nothing.csv"), 65, "no journal"),

@@ -200,6 +200,11 @@ def _detected(sample: bytes, encoding: str) -> str | None:
     """The most likely encoding of some lines with characters beyond ASCII, other than the one given."""
     import chardet  # a tenth of a second, for a message alone
 
+    lone = re.findall(rb"(?<![\x80-\xff])[\xa0-\xff](?![\x80-\xff])", sample)
+    if len(lone) < 3 and len(lone) == len(sample) - len(sample.translate(None, bytes(range(128, 256)))):
+        return (
+            "cp1252" if encoding != "cp1252" else None
+        )  # too little for statistics, and the most usual by far
     candidates = [name for name in COMMON if name != encoding and _decodes(sample, name)]
     if not candidates:
         return None
