@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from batchllm import tokens
 from batchllm.errors import UsageError
 from batchllm.records import Row
-from batchllm import tokens
 from batchllm.template import Renderer, builtin_names, from_prompt, load, parse
 
 MESSAGE = '[[messages]]\nrole = "user"\ncontent = "{{ text }}"\n'
