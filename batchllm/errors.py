@@ -9,7 +9,7 @@
     ├── Unavailable       69     the endpoint is unavailable, or out of quota
     ├── CannotWrite       73     output or journal cannot be created or there is no room
     ├── StorageFailure    74     the disk reported an I/O error
-    └── NotNow            75     another run has this job, or (NotReady) a batch is not ready
+    └── NotNow            75     another run has this job, or (NotReady) a batch is not ready or --max-time is over
 
     Interrupted      128 + n     a signal; no Exception, so that no program swallows it
     └── KeyboardInterrupted      Ctrl-C in a program or a notebook; a KeyboardInterrupt too
@@ -96,13 +96,13 @@ class StorageFailure(JobError):
 
 
 class NotNow(JobError):
-    """Another run has this job, or a batch is not ready; try the same command later."""
+    """Another run has this job, or it is not ready; try the same command later."""
 
     exit_status = ExitStatus.NOT_NOW
 
 
 class NotReady(NotNow):
-    """Batches are in progress; try the same command later. Nothing is printed unless the user asks for it."""
+    """Batches are in progress, or ``--max-time`` is over; the same command goes on. Silent with ``--quiet``."""
 
     silent = True
 

@@ -75,7 +75,9 @@ class FailureKind(StrEnum):
 
     CONNECT = "connect"
     DNS = "dns"
+    UNKNOWN_HOST = "unknown_host"  # the name service says that there is no such host
     TLS = "tls"
+    PROXY = "proxy"  # the proxy refuses: name and password, or the destination
     TIMEOUT = "timeout"
     RESET = "reset"
     CUT = "cut"

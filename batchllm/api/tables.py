@@ -71,7 +71,10 @@ class Table(ABC):
         """Returns rows that are spread evenly over the table; a cell that cannot be read is ``None`` in them."""
         step = max(1, len(self) // size)
         indices = range(0, len(self), step)[:size]
-        return [Row(index, index + 1, {name: self._cell(name, index) for name in self.columns}) for index in indices]
+        return [
+            Row(index, index + 1, {name: self._cell(name, index) for name in self.columns})
+            for index in indices
+        ]
 
     def _cell(self, name: str, index: int) -> Any:
         try:
@@ -143,7 +146,11 @@ def _is(rows: Any, library: str, *classes: str) -> bool:
 def _described(rows: Any) -> str:
     if isinstance(rows, Mapping):
         return "one dictionary; put it into a list"
-    return f"{type(rows).__name__} ({str(rows)[:40]!r})" if not isinstance(rows, type) else f"the class {rows.__name__}"
+    return (
+        f"{type(rows).__name__} ({str(rows)[:40]!r})"
+        if not isinstance(rows, type)
+        else f"the class {rows.__name__}"
+    )
 
 
 class _RowView(Mapping[str, Any]):

@@ -46,7 +46,7 @@ def _run(task: str, values: dict[str, Any], switches: dict[str, bool]) -> None:
     from batchllm.job import assemble
     from batchllm.progress import progress_for
     from batchllm.runner import run_job
-    from batchllm.signals import SignalStops
+    from batchllm.stopping import SignalStops
 
     _log_to_stderr(verbose=switches["verbose"], debug=switches["debug"])
     rows = values.pop("rows", None)

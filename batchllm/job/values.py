@@ -4,7 +4,6 @@ A parser returns the value or raises ``ValueError`` with the end of a sentence, 
 beginning: the name of the flag, variable or key.
 """
 
-import codecs
 import json
 import math
 import re
@@ -13,6 +12,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
+
+from batchllm.formats import text_codec
 
 Parser = Callable[[Any], Any]
 
@@ -117,7 +118,9 @@ def choice(*words: str) -> Kind:
             raise ValueError(f"must be one of {', '.join(words)}, not {value!r}")
         return str(word)
 
-    return Kind(parse, "|".join(words), annotation=f"Literal[{', '.join(map(repr, words))}]".replace("'", '"'))
+    return Kind(
+        parse, "|".join(words), annotation=f"Literal[{', '.join(map(repr, words))}]".replace("'", '"')
+    )
 
 
 @_kind("TIME", float, annotation="float | str")
@@ -205,7 +208,13 @@ def path(value: Any) -> Path:
     return Path(text(value))
 
 
-@_kind("FILE", tuple, is_path=True, repeated=True, annotation="str | PathLike[str] | Sequence[str | PathLike[str]]")
+@_kind(
+    "FILE",
+    tuple,
+    is_path=True,
+    repeated=True,
+    annotation="str | PathLike[str] | Sequence[str | PathLike[str]]",
+)
 def paths(value: Any) -> tuple[Path, ...]:
     """One or more paths."""
     return tuple(map(Path, several(value)))
@@ -235,10 +244,10 @@ def prices(value: Any) -> Any:
 
 @_kind("ENCODING")
 def encoding(value: Any) -> str:
-    """A text encoding that Python knows."""
+    """An encoding of text files that Python knows."""
     try:
-        return codecs.lookup(text(value)).name
-    except LookupError:
+        return text_codec(text(value))
+    except ValueError:
         raise ValueError(f"must be an encoding such as utf-8, cp1252 or gb18030, not {value!r}") from None
 
 

@@ -23,9 +23,7 @@ class JobLock:
         check: Called while it waits; raises to give up.
     """
 
-    def __init__(
-        self, path: Path, *, wait_s: float = 0.0, check: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, path: Path, *, wait_s: float = 0.0, check: Callable[[], None] = lambda: None) -> None:
         self.path = path
         self._check = check
         self._wait_s = wait_s

@@ -31,7 +31,7 @@ from batchllm.retry import Disposition, Verdict
 
 log = logging.getLogger("batchllm.limiter")
 
-_NO_CONNECTION = frozenset({"connect", "dns"})
+_NO_CONNECTION = frozenset({"connect", "dns", "unknown_host", "tls", "proxy"})
 _FAULTS = frozenset({Disposition.OVERLOADED, Disposition.TRANSIENT, Disposition.UNKNOWN})
 
 

@@ -8,11 +8,14 @@ from urllib.parse import urlsplit
 from batchllm.error_body import ErrorBody, error_in, read_error
 from batchllm.errors import ExitStatus
 from batchllm.exact import parse_json
+from batchllm.printable import one_line
 from batchllm.records import Failure, FailureKind, Paid, Response
 from batchllm.retry.pauses import retry_after
 from batchllm.retry.verdict import Disposition, Verdict
 
 log = logging.getLogger("batchllm.retry")
+
+_PROXY_FORM = "http://name:password@host:port"
 
 _ANSWERED = Verdict(Disposition.ANSWERED, "answered")
 _LIMIT_REQUESTED = re.compile(r"limit:?\s*(\d[\d,]*).{0,80}?requested:?\s*(\d[\d,]*)", re.I | re.S)
@@ -66,10 +69,10 @@ def _of_response(outcome: Response) -> Verdict:
 
 def _of_failure(failure: Failure) -> Verdict:
     match failure.kind:
-        case FailureKind.TLS:
-            return Verdict(Disposition.FATAL, "tls", failure.message, exit_status=ExitStatus.USAGE)
-        case FailureKind.REDIRECT:
-            return Verdict(Disposition.FATAL, "redirect", failure.message, exit_status=ExitStatus.USAGE)
+        case FailureKind.TLS | FailureKind.REDIRECT | FailureKind.PROXY | FailureKind.UNKNOWN_HOST:
+            return Verdict(
+                Disposition.FATAL, str(failure.kind), failure.message, exit_status=ExitStatus.USAGE
+            )
         case FailureKind.TOO_LARGE:
             return Verdict(Disposition.REJECTED, "body_too_large", failure.message)
     disposition = Disposition.UNKNOWN if failure.paid is Paid.MAYBE else Disposition.TRANSIENT
@@ -127,7 +130,11 @@ def _of_error(status: int, error: ErrorBody, outcome: Response) -> Verdict:
     said = error.message if error.is_json else ""  # a proxy's page does not speak for the endpoint
     words = f"{error.code} {error.type} {said}"
     text = error.message or outcome.body[:200].decode("utf-8", "replace").strip() or "no explanation"
-    message = f"the endpoint answered {status}: {text[:500]}"
+    message = f"the endpoint answered {status}: {one_line(text, 500)}"
+    if status == 407:
+        message = (
+            f"the proxy refused name and password, or got none: set HTTP_PROXY to {_PROXY_FORM} ({message})"
+        )
     pause = retry_after(headers, error, refused=status == 429)
     should = {"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower())
     limit, requested = _limit_and_requested(said)

@@ -33,7 +33,7 @@ from batchllm.runner.feed import RowFeed
 from batchllm.runner.output import read_options, write_if_changed
 from batchllm.runner.resume import open_journal, resume
 from batchllm.runner.summary import Result, Summary, exit_status_of, rate_text, summary_of, with_output
-from batchllm.signals import Stops
+from batchllm.stopping import RunStop, Stops, run_stop
 
 Confirm = Callable[[Forecast], None]
 
@@ -187,9 +187,10 @@ class _Run:
 
     async def _answer_rows(self, journal: Journal, *, continued: bool) -> None:
         """Finishes every row, in the job's mode; batches under way are looked at first in either mode."""
+        stop = run_stop(self._job, self._counters, self._stops)
         batch_mode = self._job.via == "batch"
         if not batch_mode and not journal.batches.live():
-            await self._answer_online(journal, continued=continued)
+            await self._answer_online(journal, stop, continued=continued)
             return
         from batchllm.batch.loop import BatchLoop
 
@@ -203,12 +204,12 @@ class _Run:
                 progress=self._progress,
                 chosen=self._chosen,
                 reuse=self._reuse_of(journal),
-                online=None if batch_mode else lambda: self._answer_online(journal, continued=True),
+                online=None if batch_mode else lambda: self._answer_online(journal, stop, continued=True),
                 waiting=self._waiting,
-                stops=self._stops,
+                run_stop=stop,
             ).run()
 
-    async def _answer_online(self, journal: Journal, *, continued: bool) -> None:
+    async def _answer_online(self, journal: Journal, stop: RunStop, *, continued: bool) -> None:
         job, counters = self._job, self._counters
         plan = plan_of(
             self._prepared,
@@ -232,11 +233,11 @@ class _Run:
                 journal=journal,
                 retry=RetryPolicy(job.pace.max_attempts),
                 counters=counters,
-                grace_s=job.grace_s,
                 settled=plan.settled,
                 reask=self._reask.request,
                 meter=self._account.meter,
                 early_stop=self._account.early_stop,
+                run_stop=stop,
             )
             display = shown(
                 limiter,
@@ -246,7 +247,7 @@ class _Run:
                 account=self._account,
                 journal=journal,
             )
-            with self._stops.attached(online):
+            with stop.watch():
                 async with display:
                     await online.run(plan.batches())
 
