@@ -1,6 +1,7 @@
 """Shows the progress of a run: a bar on a terminal, plain lines in a log, nothing when quiet."""
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn, Protocol, TextIO
 
 from batchllm.printable import printable
@@ -170,3 +171,10 @@ def compact(number: int) -> str:
         if number >= size:
             return f"{number / size:.3g}{suffix}"
     return str(number)
+
+
+def auto_tqdm() -> "Callable[..., tqdm[NoReturn]]":
+    """Returns the bar that tqdm finds right for where Python runs."""
+    from tqdm.auto import tqdm
+
+    return tqdm

@@ -29,6 +29,9 @@ ONLY_IMPORTER = {
     "jinja2": {"template"},
     "jsonschema": {"answer"},
     "pandas": {"runner", "api"},
+    "polars": {"api"},
+    "pyarrow": {"api"},
+    "duckdb": {"api"},
     "typer": {"cli"},
 }
 

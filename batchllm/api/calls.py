@@ -1,93 +1,203 @@
-"""The library: ``run`` takes a file, a DataFrame or a job, and returns a result.
+"""``run``, ``arun`` and ``astream``."""
 
->>> from batchllm import run
->>> run("reviews.csv", "classify", provider="simulator").frame()        # doctest: +SKIP
-"""
+from __future__ import annotations
 
-import hashlib
-import os
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
-from batchllm.job import Job, assemble
-from batchllm.journal import state_path
+from batchllm.api.job_call import JobCall, job_call
+from batchllm.api.messages import python_words
+from batchllm.api.progress import progress_of
+from batchllm.api.running import Running
+from batchllm.errors import UsageError
 from batchllm.progress import Progress
-from batchllm.runner import Result, run_job
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from typing import Unpack
 
+    from batchllm.job.keywords import Options
+    from batchllm.runner import FinishedRow, Result
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FrameResult(Result):
-    """A finished run over a DataFrame.
-
-    Attributes:
-        joined: The given frame with the answer columns.
-    """
-
-    joined: "pd.DataFrame"
-
-    def frame(self) -> "pd.DataFrame":
-        """Returns the given frame, with the same index and types, and the answer columns."""
-        return self.joined
+Task = Literal["run", "summarize", "classify", "codegen"]
 
 
 def run(
-    rows: "Job | str | Path | pd.DataFrame",
-    task: str = "run",
+    rows: Any,
+    task: Task = "run",
     *,
-    progress: Progress | None = None,
+    progress: bool | Progress | Callable[[int, int], Any] | None = None,
+    on_row: Callable[[FinishedRow], Any] | None = None,
     wait: bool = False,
-    **options: Any,
+    keep: bool = True,
+    **options: Unpack[Options],
 ) -> Result:
-    """Sends every row through a model and writes the file back with the answers.
+    """Sends every row through a model, and returns the rows with their answers.
+
+    It works under a running event loop and in any thread: the job has a thread of its own, and this one waits. Ctrl-C
+    stops the job in order: nothing new is sent, requests in flight get ``grace`` seconds, everything received is kept,
+    and the same call goes on. A second Ctrl-C ends it at once.
 
     Args:
-        rows: A CSV or JSONL file, a DataFrame, or a whole ``Job`` (then nothing else is given).
+        rows: A file of rows, a job file (``.toml``), a ``Job``, a pandas or polars frame, any table with an Arrow C
+            stream, or a list or an iterator of dictionaries, which is read to its end first.
         task: ``summarize``, ``classify``, ``codegen``, or ``run`` with ``prompt=`` or ``template=``.
-        progress: Shows progress; nothing is shown by default.
+        progress: ``True`` shows a bar; a function is called with the rows done and all rows; an object has the methods
+            of ``Progress``. Nothing is shown by default.
+        on_row: Called in this thread with each row that is finished, those of earlier runs included and marked. What it
+            raises stops the job in order and comes out of this call.
         wait: With ``via="batch"``: wait until every batch is ready, instead of raising ``NotReady``.
-        options: Options by name (``job.options.OPTIONS``): ``provider="groq"``, ``labels="a,b"``, ``max_cost=5``.
+        keep: ``False`` removes journal and copies once every row has its answer.
+        options: The options of the command line by name: ``provider="groq"``, ``labels=["a", "b"]``, ``max_cost=5``.
+            ``schema`` takes a dictionary or a pydantic model too, ``labels`` a mapping of labels to descriptions,
+            ``tools`` a list, ``prices`` a mapping, and ``api_key`` a key or a function that returns one.
             ``BATCHLLM_*`` variables count as they do for the command.
 
     Returns:
-        The finished run, with ``frame()`` and ``summary``. The same call again goes on where a run stopped.
-        Answers to a DataFrame are kept in the user's state folder, unless ``output=`` names a file.
+        The finished run, with ``frame()`` and ``summary``. The same call again pays only for what is missing. Of rows
+        in memory, the columns that prompts read, the requests and the answers are kept in the user's state folder,
+        unless ``output=`` or ``journal=`` names a place; ``batchllm jobs`` lists them, ``batchllm.clean`` removes them.
+
+    Raises:
+        JobError: The job stopped; everything received is in its journal.
+        Interrupted: Ctrl-C stopped it; it is a ``KeyboardInterrupt`` too.
+    """
+    with python_words():
+        _refuse_coroutine(on_row)
+        call = job_call(rows, task, options, keep=keep)
+        return _running(call, progress, on_row, wait=wait).wait()
+
+
+async def arun(
+    rows: Any,
+    task: Task = "run",
+    *,
+    progress: bool | Progress | Callable[[int, int], Any] | None = None,
+    on_row: Callable[[FinishedRow], Any] | None = None,
+    wait: bool = False,
+    keep: bool = True,
+    **options: Unpack[Options],
+) -> Result:
+    """Does what ``run`` does, for programs with an event loop.
+
+    ``on_row`` and ``progress`` are called in the event loop; ``on_row`` may be a coroutine function. Cancelling the
+    task that awaits stops the job as Ctrl-C stops ``run``: the first cancellation waits for its end, a further one leaves it
+    to end by itself within the grace period.
+
+    Args:
+        rows, task, progress, on_row, wait, keep, options: See ``run``.
+
+    Returns:
+        The finished run.
 
     Raises:
         JobError: The job stopped; everything received is in its journal.
     """
-    if isinstance(rows, Job):
-        if options:
-            raise TypeError("a Job has its options already; use dataclasses.replace to change one")
-        return run_job(rows, progress=progress, wait=wait)
-    if isinstance(rows, (str, Path)):
-        job = assemble(task, {"input": str(rows), **options}, os.environ)
-        return run_job(job, progress=progress, wait=wait)
-    return _run_frame(rows, task, options, progress=progress, wait=wait)
+    with python_words():
+        call = job_call(rows, task, options, keep=keep)
+        running = _running(call, progress, on_row, wait=wait)
+        reports = running.reports()
+        try:
+            async for report in reports:
+                done = report()
+                if inspect.isawaitable(done):
+                    await done
+        finally:
+            await reports.aclose()
+        return running.outcome()
 
 
-def _run_frame(
-    frame: "pd.DataFrame", task: str, options: dict[str, Any], *, progress: Progress | None, wait: bool
-) -> Result:
-    import pandas as pd
+async def astream(
+    rows: Any,
+    task: Task = "run",
+    *,
+    ordered: bool = False,
+    progress: bool | Progress | Callable[[int, int], Any] | None = None,
+    wait: bool = False,
+    keep: bool = True,
+    **options: Unpack[Options],
+) -> AsyncIterator[FinishedRow]:
+    """Yields the rows as they finish, those that earlier runs finished first.
 
-    text = (
-        frame.to_json(orient="records", lines=True, force_ascii=False, date_format="iso")
-        if len(frame)
-        else ""
-    )
-    name = f"frame-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    path = state_path(f"{name}.jsonl")
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    output = options.pop("output", None) or state_path(f"{name}.{task}.jsonl")
-    job = assemble(task, {"input": str(path), "output": str(output), **options}, os.environ)
-    result = run_job(job, progress=progress, wait=wait)
-    answers = result.frame()
-    ours = answers[[name for name in answers.columns if name not in frame.columns]]
-    joined = pd.concat([frame, ours.set_axis(frame.index, axis=0)], axis=1)
-    return FrameResult(**{field.name: getattr(result, field.name) for field in fields(result)}, joined=joined)
+    Leaving the loop, closing the iterator or cancelling the task stops the job as it stops ``arun``.
+
+    Args:
+        rows, task, progress, wait, keep, options: See ``run``.
+        ordered: Yield the rows in input order instead.
+
+    Raises:
+        JobError: The job stopped; everything received is in its journal.
+    """
+    with python_words():
+        call = job_call(rows, task, options, keep=keep)
+        finished: list[FinishedRow] = []
+        running = _running(call, progress, finished.append, wait=wait)
+        reports = running.reports()
+        held: dict[int, FinishedRow] = {}
+        following = 0
+        try:
+            async for report in reports:
+                report()
+                for row in finished:
+                    held[row.index] = row
+                finished.clear()
+                while held and (not ordered or following in held):
+                    index = following if ordered else next(iter(held))
+                    following += 1
+                    yield held.pop(index)
+            for index in sorted(held):  # a trial has gaps
+                yield held.pop(index)
+        finally:
+            await reports.aclose()
+        running.outcome()
+
+
+def _running(
+    call: JobCall,
+    progress: Any,
+    on_row: Callable[[FinishedRow], Any] | None,
+    *,
+    wait: bool,
+) -> Running:
+    shown = progress_of(progress)
+
+    def work(running: Running) -> Result:
+        def deliver(row: FinishedRow) -> None:
+            assert on_row is not None, "somebody asked for rows"
+            running.report(partial(on_row, row))
+
+        return call.run(
+            progress=None if shown is None else _Reported(running, shown),
+            wait=wait,
+            stops=running.switch,
+            deliver=None if on_row is None else deliver,
+            has_room=running.has_room,
+        )
+
+    return Running(work)
+
+
+class _Reported:
+    """Progress of the job's thread that is shown in the caller's."""
+
+    def __init__(self, running: Running, shown: Progress) -> None:
+        self._report = running.report
+        self._shown = shown
+
+    def start(self, total: int, done: int) -> None:
+        self._report(partial(self._shown.start, total, done))
+
+    def show(self, done: int, failed: int, tokens: int, note: str, waits: str = "") -> None:
+        self._report(partial(self._shown.show, done, failed, tokens, note, waits))
+
+    def tell(self, line: str) -> None:
+        self._report(partial(self._shown.tell, line))
+
+    def close(self) -> None:
+        self._report(self._shown.close)
+
+
+def _refuse_coroutine(on_row: Callable[[Any], Awaitable[Any] | Any] | None) -> None:
+    if inspect.iscoroutinefunction(on_row):
+        raise UsageError("on_row= of run is a plain function; arun takes coroutine functions too")

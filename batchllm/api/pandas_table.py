@@ -26,7 +26,8 @@ class PandasTable(Table):
 
     def column(self, position: int) -> Iterable[Any]:
         """Returns the values of a column; see ``Table``."""
-        return self._frame.iloc[:, position].array
+        values: Iterable[Any] = self._frame.iloc[:, position].array
+        return values
 
     def cell(self, position: int, index: int) -> Any:
         """Returns one value of a column; see ``Table``."""

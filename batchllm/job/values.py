@@ -239,7 +239,16 @@ def tools(value: Any) -> Any:
 @_kind("FILE", Path, is_path=True, annotation="str | PathLike[str] | Mapping[str, Mapping[str, Any]]")
 def prices(value: Any) -> Any:
     """A price table, or the path of its file."""
-    return dict(value) if isinstance(value, Mapping) else path(value)
+    if not isinstance(value, Mapping):
+        return path(value)
+    if not all(isinstance(entry, Mapping) for entry in value.values()):
+        raise ValueError(
+            'must be a table of models, each with a table of prices such as "input_cost_per_token"'
+        )
+    return {
+        str(model): {name: float(cost) if isinstance(cost, Decimal) else cost for name, cost in entry.items()}
+        for model, entry in value.items()
+    }
 
 
 @_kind("ENCODING")

@@ -14,7 +14,7 @@ from batchllm.answer import Reader
 from batchllm.budget.costs import RowCosts
 from batchllm.counters import RunCounters
 from batchllm.errors import JobError
-from batchllm.formats.columns import column_readers
+from batchllm.formats.columns import Columns, column_readers
 from batchllm.journal import AdmittedRow, Journal, JournalReader, RowRecord, State
 from batchllm.plan.finished import is_finished
 from batchllm.plan.outcomes import outcomes
@@ -118,6 +118,11 @@ class RowFeed:
                 await self._end(follower)
             raise
         await self._end(follower)
+
+    @property
+    def columns(self) -> Columns:
+        """The columns of the output; known once the run has begun."""
+        return self._prepared.columns
 
     async def finish(self) -> None:
         """Hands out every row of the output that was not handed out before, in input order."""

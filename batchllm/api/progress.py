@@ -1,0 +1,85 @@
+"""What ``progress=`` may be: ``True``, a function, or an object of the protocol ``Progress``."""
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from batchllm.errors import UsageError
+from batchllm.progress import Progress, compact
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+_METHODS = ("start", "show", "tell", "close")
+
+
+def progress_of(given: Any) -> Progress | None:
+    """Returns the progress that a call asked for; ``None`` shows nothing.
+
+    Raises:
+        UsageError: It is nothing that can show progress.
+    """
+    if given is None or given is False:
+        return None
+    if given is True:
+        return AutoBar()
+    if all(callable(getattr(given, name, None)) for name in _METHODS):
+        return given  # type: ignore[no-any-return]
+    if callable(given):
+        return _Function(given)
+    methods = ", ".join(_METHODS)
+    raise UsageError(
+        f"progress= takes True, a function of rows done and rows in all, or an object with {methods}; not {given!r}"
+    )
+
+
+class _Function:
+    """Calls a function with the rows that are done and all rows."""
+
+    def __init__(self, function: Callable[[int, int], Any]) -> None:
+        self._function = function
+        self._total = 0
+
+    def start(self, total: int, done: int) -> None:
+        self._total = total
+        self._function(done, total)
+
+    def show(self, done: int, failed: int, tokens: int, note: str, waits: str = "") -> None:
+        self._function(done, self._total)
+
+    def tell(self, line: str) -> None:
+        """Has no line for a function of two numbers."""
+
+    def close(self) -> None:
+        """Has nothing to close."""
+
+
+class AutoBar:
+    """tqdm's own choice of a bar: a widget in a notebook, else text on standard error."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[NoReturn] | None = None
+
+    def start(self, total: int, done: int) -> None:
+        """Draws the bar."""
+        from batchllm.progress import auto_tqdm
+
+        self._bar = auto_tqdm()(total=total, initial=done, unit=" rows", dynamic_ncols=True)
+
+    def show(self, done: int, failed: int, tokens: int, note: str, waits: str = "") -> None:
+        """Moves the bar."""
+        if self._bar is not None:
+            words = (waits, f"{failed} failed" if failed else "", f"{compact(tokens)} tokens", note)
+            self._bar.set_postfix_str(", ".join(word for word in words if word), refresh=False)
+            self._bar.update(done - self._bar.n)
+            self._bar.refresh()
+
+    def tell(self, line: str) -> None:
+        """Writes a line beside the bar."""
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+
+    def close(self) -> None:
+        """Leaves the bar where it is."""
+        if self._bar is not None:
+            self._bar.close()
