@@ -1,9 +1,9 @@
 """A call becomes a job: of a file, of a job that was made before, or of rows in memory.
 
 Rows in memory are written to a file, since a job reads its input several times, and goes on in another process. Only
-the columns that prompts read are in it, unless ``output`` names a file that is to have all of them. Where neither output
-nor journal is named, both lie in the user's state folder, and their name is a hash of these rows and of what is asked:
-another question is another job.
+the columns that prompts read are in it, unless ``output`` names a file that is to have all of them. Where neither
+output nor journal is named, both lie in the user's state folder, and their name is a hash of these rows and of what is
+asked: another question is another job.
 """
 
 import hashlib

@@ -152,8 +152,8 @@ def _entries(journal: Path) -> Iterator[JobEntry]:
             state = "running" if is_running(reader) else "finished" if reader.finished else "unfinished"
             files = tuple(path for path in _files(journal, paths) if path.exists())
             yield JobEntry(
-                paths.output or journal, journal, paths.lock, job.task, state, reader.get("rows"), reader.counts().answered,
-                sum(map(_size, files)), max(map(_changed, files), default=0.0), files,
+                paths.output or journal, journal, paths.lock, job.task, state, reader.get("rows"),
+                reader.counts().answered, sum(map(_size, files)), max(map(_changed, files), default=0.0), files,
             )  # fmt: skip
     except JobError as error:
         reason = str(error).removeprefix(f"{journal}: ")

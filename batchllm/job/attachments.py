@@ -19,7 +19,7 @@ def read_tools(source: Path | list[Any], called: str) -> list[dict[str, Any]]:
     tools = _json_of(source, called) if isinstance(source, Path) else source
     where = f"{called} {source}" if isinstance(source, Path) else called
     if not isinstance(tools, list) or not tools:
-        raise UsageError(f"{where}: expected a list of tools, in JSON where it is a file")
+        raise UsageError(f"{where}: expected a JSON list of tools")
     names = [_tool_name(tool, f"{where}, tool {number}") for number, tool in enumerate(tools, 1)]
     for name in names:
         if names.count(name) > 1:
