@@ -83,8 +83,6 @@ def test_without_v_it_lists_the_options_that_are_not_at_their_default(
         ["model", "gpt-4o-mini  (--model)"],
         ["api_key_file", "OPENAI_API_KEY  (environment)"],
         ["header", "X-Token  (--header)"],
-        ["temperature", "0.7  (template)"],
-        ["max_tokens", "150  (template)"],
         ["param", f'{{"top_p": 0.9, "stop": "x"}}  (--param, {path})'],
         ["seed", "7  (BATCHLLM_SEED)"],
     ]
@@ -99,7 +97,8 @@ def test_with_v_it_lists_every_option_with_where_it_came_from(
     assert list(shown) == list(OPTIONS)
     assert shown["rpm"].endswith("60  (--rpm)")
     assert shown["bullets"].endswith("5  (BATCHLLM_BULLETS)")
-    assert shown["max_tokens"].endswith("150  (template)")
+    assert shown["max_tokens"].endswith("50 }}  (template)")
+    assert "Settings: column text, at most 250 tokens an answer, temperature 0.3\n" in out
     assert shown["input"].endswith("articles.csv  (INPUT)")
     assert shown["max_attempts"].endswith("5  (default)")
     assert shown["base_url"].endswith("https://api.openai.com/v1  (preset openai)")

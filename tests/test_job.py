@@ -37,7 +37,7 @@ def test_the_simplest_job_has_the_defaults_of_the_design() -> None:
         1,
     )
     assert job.template is not None
-    assert job.template.parameters == {"temperature": 0.3, "max_tokens": 150}
+    assert job.template.parameters == {"temperature": 0.3, "max_tokens": "{{ (bullets | int) * 50 }}"}
     assert (job.variables, job.parameters) == ({}, {})
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from batchllm import presets
 from batchllm.cli.terminal import compact_or_unknown, counts, dollars, duration, price_text
 from batchllm.errors import UsageError
-from batchllm.printable import json_escape, printable
+from batchllm.printable import counted, json_escape, printable
 
 if TYPE_CHECKING:
     from batchllm.inspect.dry_run import DryRun
@@ -68,10 +68,15 @@ def _estimate(found: "DryRun") -> Iterator[str]:
         (forecast.unsendable, f"that will fail unsent ({counts(found.unsendable)})"),
     )
     yield f"Rows: {forecast.rows:,}" + "".join(f", {count:,} {what}" for count, what in parts if count)
-    yield f"To send: {forecast.requests or 0:,} requests"
-    counted = ", ".join(found.counted_with)
-    estimate = f"an estimate with {counted}" if counted else "an estimate"
-    how = f"counted with {counted}" if forecast.exact else estimate
+    yield f"To send: {counted(forecast.requests or 0, 'request')}"
+    if settings := forecast.settings.to_text():
+        yield f"Settings: {settings}"
+    vocabularies = ", ".join(found.counted_with)
+    estimate = f"an estimate with {vocabularies}" if vocabularies else "an estimate"
+    if not forecast.requests:
+        how = "nothing to count"
+    else:
+        how = f"counted with {vocabularies}" if forecast.exact else estimate
     yield f"Prompt tokens: {compact_or_unknown(forecast.prompt_tokens)} ({how})"
     yield (
         f"Answer tokens: {compact_or_unknown(forecast.completion_tokens_expected)} expected, "

@@ -9,6 +9,7 @@ A new format is a module like ``csv`` or ``jsonl`` and a line in ``registry.FORM
 """
 
 from batchllm.formats.columns import ADDABLE, STANDARD, Columns, Outcome, plan_columns
+from batchllm.formats.encodings import text_codec
 from batchllm.formats.format import Source
 from batchllm.formats.input_file import spool
 from batchllm.formats.json_text import WrittenNumber
@@ -34,5 +35,6 @@ __all__ = [
     "plan_columns",
     "spool",
     "storage_error",
+    "text_codec",
     "write_output",
 ]
