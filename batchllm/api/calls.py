@@ -82,8 +82,8 @@ async def arun(
     """Does what ``run`` does, for programs with an event loop.
 
     ``on_row`` and ``progress`` are called in the event loop; ``on_row`` may be a coroutine function. Cancelling the
-    task that awaits stops the job as Ctrl-C stops ``run``: the first cancellation waits for its end, a further one leaves it
-    to end by itself within the grace period.
+    task that awaits stops the job as Ctrl-C stops ``run``: the first cancellation waits for its end, a further one
+    leaves it to end by itself within the grace period.
 
     Args:
         rows, task, progress, on_row, wait, keep, options: See ``run``.
