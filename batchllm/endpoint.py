@@ -84,9 +84,13 @@ def reachable(job: Job) -> Iterator[Job]:
     """Yields the job with a URL and a model to send to.
 
     Raises:
-        UsageError: No model is named, and the endpoint has not exactly one.
+        UsageError: No model is named, and the endpoint has not exactly one; or the environment's proxy or
+            certificates cannot be used.
     """
+    from batchllm.client import check_route
+
     with served(job) as job:
+        check_route(job.endpoint.base_url)
         if not job.endpoint.model and not job.per_row:
             yield replace(job, endpoint=replace(job.endpoint, model=asyncio.run(_only_model(job))))
         else:

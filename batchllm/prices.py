@@ -52,11 +52,13 @@ class Price:
         rates: By size of the prompt, the smallest first; the last that the prompt exceeds applies to all of it.
         per_request: Dollars for each request, in addition to its tokens.
         source: Where the price is from, with its date (``genai-prices 0.2.3, for 2026-11-23``).
+        output_limit: The most tokens of an answer, where a table of the user's says so.
     """
 
     rates: tuple[Rates, ...]
     per_request: Decimal = Decimal(0)
     source: str = ""
+    output_limit: int | None = None
 
 
 FREE = Price(rates=(Rates(input=Decimal(0), output=Decimal(0)),), source="the simulator costs nothing")
@@ -172,6 +174,9 @@ def _entry(path: Path, model: str, entry: Mapping[str, Any], source: str) -> Pri
         rates=(base, *(tier for tier in tiers if tier)),
         per_request=dollars("input_cost_per_request") or Decimal(0),
         source=source,
+        output_limit=limit
+        if isinstance(limit := entry.get("max_output_tokens"), int) and limit > 0
+        else None,
     )
 
 

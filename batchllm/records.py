@@ -75,7 +75,9 @@ class FailureKind(StrEnum):
 
     CONNECT = "connect"
     DNS = "dns"
+    UNKNOWN_HOST = "unknown_host"  # the name service says that there is no such host
     TLS = "tls"
+    PROXY = "proxy"  # the proxy refuses: name and password, or the destination
     TIMEOUT = "timeout"
     RESET = "reset"
     CUT = "cut"
@@ -136,7 +138,8 @@ class Answer(NamedTuple):
     Attributes:
         columns: Answer columns to values: ``{"summary": …}``, ``{"label": …}``, the fields of a schema.
         text: The visible text of the answer, reasoning blocks removed; ``""`` where there is none.
-        finish_reason: As the endpoint said it; ``None`` where it said nothing.
+        finish_reason: Why the answer ended, in the words of ``batchllm.finish_reason``; ``None`` where the endpoint
+            said nothing.
         usage: Tokens as the endpoint counted them.
         model: The model that the endpoint says answered.
         response_id: The endpoint's id of the answer.
@@ -144,6 +147,7 @@ class Answer(NamedTuple):
         tool_calls: The calls the model asks for, as the endpoint wrote them, or ``None``.
         error: Why the row failed, in one sentence; ``None`` means that it did not.
         reason: The same in one word, for counting (``no_label``, ``content_filter``, ``http_400``).
+        raw_finish_reason: Why the answer ended, as the endpoint said it.
     """
 
     columns: Mapping[str, Any] = MappingProxyType({})
@@ -156,6 +160,7 @@ class Answer(NamedTuple):
     tool_calls: list[dict[str, Any]] | None = None
     error: str | None = None
     reason: str | None = None
+    raw_finish_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

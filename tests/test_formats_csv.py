@@ -117,7 +117,7 @@ def test_a_blank_line_is_skipped_but_is_an_empty_cell_of_a_single_column(tmp_pat
         (
             "id,text\n1,a\n2,caf\udce9\n",
             3,
-            "byte 17 .0xe9. is not UTF-8; name the file's encoding with --encoding",
+            "byte 17 .0xe9. is not UTF-8; .* add --encoding",
         ),
     ],
 )

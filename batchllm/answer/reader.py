@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from batchllm.answer.code import code_block
 from batchllm.answer.text import content_text, visible_text
-from batchllm.error_body import ErrorBody, error_in, read_error
+from batchllm.error_body import ErrorBody, error_within, read_error
 from batchllm.errors import UsageError
-from batchllm.exact import parse_json
+from batchllm.event_stream import parse_reply
+from batchllm.finish_reason import finish_word
 from batchllm.printable import one_line
 from batchllm.records import Answer, AnswerSpec, Usage
 
@@ -86,11 +87,13 @@ class Reader:
             said = _said(found) or f"HTTP {status} without a message"
             return Answer(error=f"HTTP {status}: {said}", reason=found.row_fault(status) or f"http_{status}")
         try:
-            data = parse_json(body)
+            data = parse_reply(body)
         except ValueError:
             start = one_line(body[:200].decode("utf-8", "replace"))[:80]
             said = f"begins {start!r}" if start else "is empty"
             return Answer(error=f"the response is not JSON: it {said}", reason="bad_json")
+        if isinstance(data, list) and len(data) == 1:  # Gemini's errors
+            data = data[0]
         if not isinstance(data, dict):
             return Answer(error="the response is JSON, but not an object", reason="bad_json")
         return self._of_object(data)
@@ -100,12 +103,11 @@ class Reader:
         created = data.get("created")
         choices = data.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
-        fault = data.get("error") or (choice.get("error") if isinstance(choice, dict) else None)
-        if fault:
-            found = error_in({"error": fault})
-            said = _said(found) or "an error without a message"
+        fault = error_within(data)
+        if fault and (fault.message or fault.code or fault.type):
+            said = _said(fault) or fault.type
             error = f"the endpoint answered with an error: {said}"
-            answer = Answer(error=error, reason=found.row_fault(200) or "error")
+            answer = Answer(error=error, reason=fault.row_fault(200) or "error")
         elif isinstance(choice, dict):
             answer = self._of_choice(choice, usage)
         else:
@@ -118,7 +120,7 @@ class Reader:
         )
 
     def _of_choice(self, choice: dict[str, Any], usage: Usage) -> Answer:
-        finish = _string(choice.get("finish_reason"))
+        finish = finish_word(choice.get("finish_reason"))
         message = choice.get("message")
         if not isinstance(message, dict):
             message = {"content": choice.get("text")}  # the older completions
@@ -126,9 +128,7 @@ class Reader:
         text = visible_text(content)
         calls = _calls(message)
         reading: Reading
-        if finish == "error":
-            reading = {}, "the endpoint says that it failed while answering (finish_reason error)", "error"
-        elif text:
+        if text:
             reading = self._read(text, finish)
         elif (refusal := _refusal(message)) is not None:
             reading = {}, f"the model refused: {one_line(refusal)}", "refusal"
@@ -139,7 +139,10 @@ class Reader:
         else:
             reading = {}, *_nothing(message, content, finish, usage)
         columns, error, reason = reading
-        return Answer(columns, text, finish, tool_calls=calls, error=error, reason=reason)
+        raw = _string(choice.get("finish_reason"))
+        return Answer(
+            columns, text, finish, tool_calls=calls, error=error, reason=reason, raw_finish_reason=raw
+        )
 
     def _as_text(self, text: str, finish: str | None) -> Reading:
         return {self._column: text}, None, None

@@ -63,6 +63,15 @@ class Pricing:
             self._known[model] = prices.price(self._base_url, model, preset=self._preset, table=self._table)
         return self._known[model]
 
+    def output_limit(self, model: str) -> int | None:
+        """Returns the most tokens that an answer of the model can have; ``None`` if it is unknown.
+
+        That is what ``--prices`` says, else what the vendor does, else the context window.
+        """
+        price = self.price_of(model) if self._table else None
+        published = presets.output_limit(model) or prices.context_window(self._base_url, model)
+        return published if price is None else price.output_limit or published
+
     def cost(self, usage: Usage, model: str) -> Decimal | None:
         """Returns the online price of an answer, in dollars; ``None`` if price or usage is unknown."""
         return prices.cost(usage, self.price_of(model))

@@ -8,7 +8,7 @@ ends are widened by the factor ``SLACK``.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from statistics import StatisticsError, fmean, linear_regression
 from typing import Any
@@ -23,6 +23,7 @@ from batchllm.limiter.terms import TOKENS
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prices import Price
 from batchllm.records import ChatRequest, Pace, Usage
+from batchllm.request import AnswerSettings, answer_settings
 
 SLACK = 1.5
 """The factor by which an estimate of tokens may be off; for prose it is closer."""
@@ -60,6 +61,9 @@ class Forecast:
         exact: All prompts were counted; otherwise their tokens are an estimate.
         price: The price of the job's model, and its source; ``None`` if it is unknown.
         possibly_billed_rows: Rows, from 1, that a dead run possibly paid without an answer.
+        settings: What shapes the answers.
+        at_once: How many requests the budget has room for at once, where nothing but the model bounds an answer.
+        output_limit: That bound, in tokens.
     """
 
     rows: int | None
@@ -78,6 +82,9 @@ class Forecast:
     exact: bool = False
     price: Price | None = None
     possibly_billed_rows: tuple[int, ...] = ()
+    settings: AnswerSettings = field(default_factory=AnswerSettings)
+    at_once: int | None = None
+    output_limit: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the numbers for ``--json``; unknown ones are null."""
@@ -230,14 +237,16 @@ def forecast_job(
         pricing or Pricing(prepared.job), prepared.job.endpoint.charge, learned or UsageEstimator()
     )
     sample = prepared.statistics.sample
+    settings = AnswerSettings(prepared.builder.column)
     if left and sample:
         sent = _sampled(prepared)
+        settings = answer_settings(prepared.builder.column, (request for request, _, _ in sent))
         scale = left / len(sample)
         stretch = _stretch(prepared, sent)
         for request, prompt, _ in sent:
             totals.add(request.model, prompt * stretch, request.max_tokens, scale)
     found = totals.forecast(rows=rows, exact=False, pace=prepared.job.pace, seen=seen)
-    return replace(found, answered=rows - left)
+    return replace(found, answered=rows - left, settings=settings)
 
 
 def forecast_left(

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from batchllm.errors import InputError
+from batchllm.formats.encodings import undecodable
 from batchllm.formats.format import Source, Writer
 from batchllm.formats.input_file import InputFile, InputPass
-from batchllm.formats.layout import TextLayout, undecodable
+from batchllm.formats.layout import TextLayout
 from batchllm.formats.output_file import OutputTarget
 from batchllm.formats.scan import InputStatistics, Reservoir
 from batchllm.records import Row

@@ -100,6 +100,7 @@ class Job:
     restart: bool = DEFAULTS["restart"]
     allow_failed: float = DEFAULTS["allow_failed"]
     grace_s: float = DEFAULTS["grace"]
+    max_time_s: float | None = DEFAULTS["max_time"]
     wait_lock_s: float = DEFAULTS["wait_lock"]
 
     @property

@@ -127,7 +127,7 @@ _TEMPLATE_PART = """\
 # content = "Answer this review: {{ text }}"
 #
 # [parameters]
-# temperature = 0.7
+# temperature = 0.3
 # max_tokens = 150
 #
 # [answer]

@@ -4,7 +4,6 @@ A parser returns the value or raises ``ValueError`` with the end of a sentence, 
 beginning: the name of the flag, variable or key.
 """
 
-import codecs
 import json
 import math
 import re
@@ -13,6 +12,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
+
+from batchllm.formats import text_codec
 
 Parser = Callable[[Any], Any]
 
@@ -195,7 +196,9 @@ def several(value: Any) -> tuple[str, ...]:
 @_kind("FILE", Path, is_path=True)
 def path(value: Any) -> Path:
     """A path; ``-`` is a standard stream."""
-    return Path(text(value))
+    if "\0" in text(value):
+        raise ValueError("must be a path, which has no NUL character")
+    return Path(value)
 
 
 @_kind("FILE", tuple, is_path=True, repeated=True)
@@ -210,10 +213,10 @@ text_or_path = replace(text, metavar="TEXT|FILE", is_path=True)
 
 @_kind("ENCODING")
 def encoding(value: Any) -> str:
-    """A text encoding that Python knows."""
+    """An encoding of text files that Python knows."""
     try:
-        return codecs.lookup(text(value)).name
-    except LookupError:
+        return text_codec(text(value))
+    except ValueError:
         raise ValueError(f"must be an encoding such as utf-8, cp1252 or gb18030, not {value!r}") from None
 
 

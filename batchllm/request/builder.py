@@ -17,7 +17,7 @@ from batchllm.request.outcome import InvalidRow, Messages, RowRequest, Skipped, 
 from batchllm.request.parameters import fit_to_model, max_tokens, merge_layers
 from batchllm.request.spec import answer_spec, prepared, response_format, schema_in_words
 from batchllm.request.tasks import RowTasks, Task, image_cells
-from batchllm.template import RenderError, builtin_names, dumps, text_column, to_json
+from batchllm.template import RenderError, builtin_names, dumps, text_column, text_like, to_json
 
 VISION_MAX_TOKENS = 300
 
@@ -72,8 +72,10 @@ class RequestBuilder:
             self._rows = RowTasks(job, self._media, self._reader, forced=self._schema is not None)
         else:
             template = prepared(job, job.template)
-            self.column = text_column(columns, sample, job.column)
-            self._task = Task(template, columns, self.column, self._media, self._reader)
+            rows = list(sample)
+            self.column = text_column(columns, rows, job.column)
+            candidates = () if self.column else text_like(columns, rows)
+            self._task = Task(template, columns, self.column, self._media, self._reader, candidates)
             self.used_columns |= self._task.renderer.used_columns
             if not self.used_columns:
                 raise UsageError(
@@ -84,6 +86,11 @@ class RequestBuilder:
                 self.column = job.column
         self._own_layer = self._job_parameters()
         self._fixed = self._checked_parameters()
+
+    @property
+    def same_for_all_rows(self) -> bool:
+        """Whether the requests of all rows have the same model and parameters."""
+        return self._fixed is not None
 
     @property
     def truncated(self) -> int:

@@ -53,6 +53,7 @@ class Task:
         column: The text column.
         media: Makes image URLs.
         reader: Reads the answers.
+        candidates: The columns that may be the text column, where it is not clear.
 
     Raises:
         UsageError: The template does not fit the columns.
@@ -65,8 +66,9 @@ class Task:
         column: str | None,
         media: Media,
         reader: Reader,
+        candidates: Sequence[str] = (),
     ) -> None:
-        self.renderer = Renderer(template, columns, column)
+        self.renderer = Renderer(template, columns, column, candidates)
         self.reader = reader
         self._media = media
         self._column = (column or "text") if self.renderer.reads_text else None

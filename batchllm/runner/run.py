@@ -16,7 +16,7 @@ from batchllm.counters import RunCounters
 from batchllm.endpoint import LazyClient, reachable
 from batchllm.errors import JobError
 from batchllm.job import Job
-from batchllm.journal import JobLock, Journal, JournalReader, check_folder
+from batchllm.journal import JobLock, Journal, JournalReader
 from batchllm.limiter import Limiter
 from batchllm.online.loop import OnlineLoop
 from batchllm.plan.conversations import plan_of
@@ -24,7 +24,7 @@ from batchllm.plan.plan import chosen_rows
 from batchllm.plan.reask import ReaskPolicy
 from batchllm.plan.reuse import Reuse, journals_of
 from batchllm.plan.work_item import ChatSender, WorkItem
-from batchllm.prepare.job_paths import job_paths
+from batchllm.prepare.job_paths import check_places, job_paths
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.progress import Progress, Quiet
 from batchllm.retry import RetryPolicy
@@ -32,7 +32,7 @@ from batchllm.runner.display import shown
 from batchllm.runner.output import read_options, write_if_changed
 from batchllm.runner.resume import open_journal, resume
 from batchllm.runner.summary import Result, Summary, exit_status_of, rate_text, summary_of, with_output
-from batchllm.signals import signals_stop
+from batchllm.stopping import RunStop, run_stop
 
 Confirm = Callable[[Forecast], None]
 
@@ -61,7 +61,7 @@ def run_job(
         JobError: The job could not go on; everything received is in the journal.
     """
     paths = job_paths(job)
-    check_folder(paths.journal)
+    check_places(job, paths)
     waiting = waiting_for(job, wait=wait)
     with (
         JobLock(paths.lock, wait_s=job.wait_lock_s),
@@ -159,9 +159,10 @@ class _Run:
 
     async def _answer_rows(self, journal: Journal, *, continued: bool) -> None:
         """Finishes every row, in the job's mode; batches under way are looked at first in either mode."""
+        stop = run_stop(self._job, self._counters)
         batch_mode = self._job.via == "batch"
         if not batch_mode and not journal.batches.live():
-            await self._answer_online(journal, continued=continued)
+            await self._answer_online(journal, stop, continued=continued)
             return
         from batchllm.batch.loop import BatchLoop
 
@@ -175,11 +176,12 @@ class _Run:
                 progress=self._progress,
                 chosen=self._chosen,
                 reuse=self._reuse_of(journal),
-                online=None if batch_mode else lambda: self._answer_online(journal, continued=True),
+                online=None if batch_mode else lambda: self._answer_online(journal, stop, continued=True),
                 waiting=self._waiting,
+                run_stop=stop,
             ).run()
 
-    async def _answer_online(self, journal: Journal, *, continued: bool) -> None:
+    async def _answer_online(self, journal: Journal, stop: RunStop, *, continued: bool) -> None:
         job, counters = self._job, self._counters
         plan = plan_of(
             self._prepared,
@@ -203,11 +205,11 @@ class _Run:
                 journal=journal,
                 retry=RetryPolicy(job.pace.max_attempts),
                 counters=counters,
-                grace_s=job.grace_s,
                 settled=plan.settled,
                 reask=self._reask.request,
                 meter=self._account.meter,
                 early_stop=self._account.early_stop,
+                run_stop=stop,
             )
             display = shown(
                 limiter,
@@ -217,7 +219,7 @@ class _Run:
                 account=self._account,
                 journal=journal,
             )
-            with signals_stop(online):
+            with stop.watch():
                 async with display:
                     await online.run(plan.batches())
 
