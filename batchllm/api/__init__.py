@@ -1,4 +1,4 @@
-"""The library: ``run`` takes a file, a table or a job, and returns a result; ``arun`` and ``astream`` are its async forms.
+"""The library: ``run`` takes a file, a table or a job; ``arun`` and ``astream`` are its async forms.
 
 >>> from batchllm import run
 >>> run("reviews.csv", "classify", provider="simulator").frame()        # doctest: +SKIP

@@ -81,7 +81,7 @@ def batches(
     found = list(
         cancel_batches(Path(words[1]), os.environ, api_key_file=api_key_file)
         if cancel
-        else list_batches(map(Path, words))
+        else list_batches(map(Path, words), say)
     )
     for line in found:
         typer.echo(line.to_text())

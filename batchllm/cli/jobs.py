@@ -54,10 +54,14 @@ def clean(
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Even if a job is not finished: its answers are lost.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Even if the job is not finished, or its journal cannot be read: its answers are lost.",
+        ),
     ] = False,
 ) -> None:
-    """Remove the journal and the lock of a finished job; OUTPUT stays.
+    """Remove the journal of a finished job; OUTPUT stays.
 
     With --older-than, remove those of all old jobs that `batchllm jobs` lists, and their copies in the state folder.
     """

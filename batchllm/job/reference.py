@@ -159,8 +159,6 @@ _KEYWORDS = '''"""The keywords of ``run``, ``arun`` and ``astream``, typed for e
 ``python -m batchllm.job.reference keywords > batchllm/job/keywords.py`` makes this module from the table of options.
 """
 
-# ruff: noqa: E501 - a line is an option
-
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from os import PathLike

@@ -205,7 +205,9 @@ def several(value: Any) -> tuple[str, ...]:
 @_kind("FILE", Path, is_path=True, annotation="str | PathLike[str]")
 def path(value: Any) -> Path:
     """A path; ``-`` is a standard stream."""
-    return Path(text(value))
+    if "\0" in text(value):
+        raise ValueError("must be a path, which has no NUL character")
+    return Path(value)
 
 
 @_kind(
