@@ -28,6 +28,8 @@ ASK_AGAIN = frozenset({"not_json", "schema"})
 _MAX_COUNT = 2**53
 _NO_USAGE = Usage()
 
+_JSON_CUT = "the answer was cut before its JSON ended; raise --max-tokens"
+
 Reading = tuple[Mapping[str, Any], str | None, str | None]  # columns, error, reason
 
 
@@ -157,17 +159,30 @@ class Reader:
         return {self._column: label}, None, None
 
     def _as_json(self, text: str, finish: str | None) -> Reading:
-        from batchllm.answer.schema import NotJson, json_in
+        from batchllm.answer.json_text import NotJson, json_values, unwrapped
 
         try:
-            value = json_in(text)
+            found = json_values(text)
         except NotJson as error:
             if finish == "length":
-                return {}, "the answer was cut before its JSON ended; raise --max-tokens", "cut"
+                return {}, _JSON_CUT, "cut"
             return {}, f"the answer is not JSON: {error}", "not_json"
-        fault = self._schema.fault(value) if self._schema else None
-        if fault is not None:
-            return {}, f"the answer does not fit the schema: {fault}", "schema"
+        if finish == "length":
+            found = [one for one in found[-1:] if isinstance(one.value, dict | list) and one.is_last]
+            if not found:
+                return {}, _JSON_CUT, "cut"
+        value = max(found, key=lambda one: one.length).value
+        if self._schema:
+            last_first = [one.value for one in reversed(found)]
+            inner = [part for whole in last_first for part in unwrapped(whole)]
+            for one in (*last_first, *inner):
+                if self._schema.fault(one) is None:
+                    return self._filled(one)
+            return {}, f"the answer does not fit the schema: {self._schema.fault(value)}", "schema"
+        return {self._column: value}, None, None
+
+    def _filled(self, value: Any) -> Reading:
+        """Puts a value into the columns of the schema's fields."""
         if self._schema and self._schema.fields and isinstance(value, dict):
             return {name: value.get(name) for name in self._schema.fields}, None, None
         return {self._column: value}, None, None
