@@ -7,10 +7,12 @@ if there is nothing to put into it.
 
 import logging
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from batchllm.answer.code import code_block
 from batchllm.answer.text import content_text, visible_text
+from batchllm.answer.tools import Tools, with_read_arguments
 from batchllm.error_body import ErrorBody, error_within, read_error
 from batchllm.errors import UsageError
 from batchllm.event_stream import parse_reply
@@ -44,12 +46,17 @@ class Reader:
     Args:
         spec: What kind, and into which column.
 
+    Attributes:
+        spec: The same.
+
     Raises:
         UsageError: The labels or the schema cannot be used, or the kind is unknown.
     """
 
     def __init__(self, spec: AnswerSpec) -> None:
+        self.spec = spec
         self._column = spec.column
+        self._tools = None if spec.tools is None else Tools(spec.tools, spec.tool_choice)
         self._plain = spec.read == "text"
         self._read: Callable[[str, str | None], Reading]
         if spec.read == "text":
@@ -68,6 +75,12 @@ class Reader:
             raise UsageError(
                 f"an answer cannot be read as {spec.read!r}; it may be text, label, code or json"
             )
+
+    def with_tools(self, tools: tuple[Any, ...] | None, choice: Any) -> "Reader":
+        """Returns a reader of the same answers for a request that offers these tools."""
+        other = copy(self)
+        other._tools = None if tools is None else Tools(tools, choice)
+        return other
 
     def read(self, status: int, body: bytes) -> Answer:
         """Reads the answer in a response; never raises.
@@ -130,12 +143,15 @@ class Reader:
         text = visible_text(content)
         calls = _calls(message)
         reading: Reading
-        if text:
-            reading = self._read(text, finish)
-        elif (refusal := _refusal(message)) is not None:
+        calls_fault = self._tools.fault(calls, text, finish) if self._tools else None
+        if not text and (refusal := _refusal(message)) is not None:
             reading = {}, f"the model refused: {one_line(refusal)}", "refusal"
-        elif finish == "content_filter":
+        elif not text and finish == "content_filter":
             reading = {}, "the content filter of the endpoint removed the answer", "content_filter"
+        elif calls_fault is not None:
+            reading = {}, *calls_fault
+        elif text:
+            reading = self._read(text, finish)
         elif calls:
             reading = {self._column: ""} if self._plain else {}, None, None
         else:
@@ -150,7 +166,10 @@ class Reader:
         return {self._column: text}, None, None
 
     def _as_code(self, text: str, finish: str | None) -> Reading:
-        return {self._column: code_block(text)}, None, None
+        code = code_block(text)
+        if code is None:
+            return {}, f"no code: {one_line(text)}", "no_code"
+        return {self._column: code}, None, None
 
     def _as_label(self, text: str, finish: str | None) -> Reading:
         label = self._labels.find(text)
@@ -235,9 +254,11 @@ def _nothing(message: dict[str, Any], content: str, finish: str | None, usage: U
 
 def _calls(message: dict[str, Any]) -> list[dict[str, Any]] | None:
     calls = message.get("tool_calls")
+    if not calls and isinstance(message.get("function_call"), dict):  # the older form
+        calls = [{"type": "function", "function": message["function_call"]}]
     if not isinstance(calls, list):
         return None
-    return [call for call in calls if isinstance(call, dict)] or None
+    return with_read_arguments([call for call in calls if isinstance(call, dict)])
 
 
 def _usage(usage: Any) -> Usage:
