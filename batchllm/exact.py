@@ -52,6 +52,7 @@ def parse_json(body: bytes | str) -> Any:
 
 
 def mended(value: Any) -> Any:
+    """Returns a JSON value with U+FFFD for each lone surrogate, so that UTF-8 can carry it."""
     if isinstance(value, str):
         return (
             value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

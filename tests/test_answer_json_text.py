@@ -57,8 +57,10 @@ def test_each_leniency_keeps_what_is_there(text: str, value: Any) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "no JSON at all", "{", "[", '{"a": ', '{"a": 1', '{"a": "cut', '{"a": "x", "b": "cut}', '[{"a": 1}, {"a": 2}',
-        '{"a": {"b": 1}, "c": "cut', '{"a": [1, 2}', '{"a": {"b": 1}', "{'a': 'cut", "{a: 1, b", '```json\n{"a": "cut\n```',
+        "", "no JSON at all", "{", "[", '{"a": ', '{"a": 1', '{"a": "cut', '{"a": "x", "b": "cut}',
+        '[{"a": 1}, {"a": 2}',
+        '{"a": {"b": 1}, "c": "cut', '{"a": [1, 2}', '{"a": {"b": 1}', "{'a': 'cut", "{a: 1, b",
+        '```json\n{"a": "cut\n```',
         '{"a": {"b": "x"}, "c": "he said "so', '{"a": 1} and then {"a": "cut', "[" * 100_000, '{"a":' * 50_000,
     ],
 )  # fmt: skip
@@ -165,7 +167,8 @@ def test_whatever_the_text_it_is_a_value_or_no_json(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 20_000, "{'" * 20_000, '{"a" ' * 5_000, "[{" * 9_000 + "}]" * 9_000, '["' * 9_001, "{'" * 9000 + "}" * 9000]
+    "text", ["[" * 20_000, "{'" * 20_000, '{"a" ' * 5_000, "[{" * 9_000 + "}]" * 9_000, '["' * 9_001,
+             "{'" * 9000 + "}" * 9000]
 )  # fmt: skip
 def test_hostile_answers_take_no_long_time(text: str) -> None:
     started = time.process_time()

@@ -40,8 +40,6 @@ def test_tool_calls_come_back_in_a_column(
             {"role": "system", "content": "You are a helpful assistant."},
             {"role": "user", "content": "How is the weather in Paris?"},
         ],
-        "max_tokens": 150,
-        "temperature": 0.7,
         **sent,
         "tools": [WEATHER],
     }

@@ -17,11 +17,13 @@ _ASIDE = frozenset(
 _MARK = re.compile(r"^(?:[-*+•]|\d+[.)]|#{1,6}|>)\s+")
 _QUOTED = re.compile(r"`[^`]*`|\*\*|https?://\S+|\b[\w.]+\(\)")
 _SENTENCE = re.compile(
-    r"^[\"'“(]?[^\W\d_][^\W\d_'’,-]*(?:[ \u00a0][^\n]*)?[.!?:…][\"'”)]*$|[。！？]|\b(?:I|you|we)(?:'m|’m|'re| am| can| need| have)\b"
+    r"^[\"'“(]?[^\W\d_][^\W\d_'’,-]*(?:[ \u00a0][^\n]*)?[.!?:…][\"'”)]*$|[。！？]"
+    r"|\b(?:I|you|we)(?:'m|’m|'re| am| can| need| have)\b"
     r"|\b(?:sorry|cannot|can't|can’t)\b"
 )
 _CODE = re.compile(
-    r"[;{}]\s*$|[^=!<>]==?[^=]|=>|->|::|\w\[|\w\([^)\s]*\)\s*[:;{.]?$|\w\([^()]*[\"'=,+*\[(]|^\s*[#/]{2}|^#!|^#include|^<[?!/a-zA-Z]"
+    r"[;{}]\s*$|[^=!<>]==?[^=]|=>|->|::|\w\[|\w\([^)\s]*\)\s*[:;{.]?$|\w\([^()]*[\"'=,+*\[(]"
+    r"|^\s*[#/]{2}|^#!|^#include|^<[?!/a-zA-Z]"
     r"|^\$\s|^@\w+|^(?:def|class|async|elif|while|for|if|with|try|except|switch|case)\b[^.?!]*:\s*$"
     r"|^(?:import|package|namespace|require)\s+[\w.\"'{*]+(?:\s+as\s+\w+)?$|^(?:from|use)\s+\S+\s+import\b|^using\s+[\w.]+$"
     r"|^(?:return|yield|raise|throw|print|echo|puts|printf)\s+[\"'\w$\[({]+(?:\s*[-+*/%]\s*\w+)*$"

@@ -44,7 +44,11 @@ class Tools:
                 return f"a tool call was required, and the answer has none: {said}", "no_tool_call"
             return None
         if not self.are_offered:
-            return None if text else (f"the model called {_names(calls)}, but no tools were offered", "tool_call")
+            return (
+                None
+                if text
+                else (f"the model called {_names(calls)}, but no tools were offered", "tool_call")
+            )
         for call in calls:
             fault = self._fault_of(call, finish)
             if fault is not None:
@@ -78,7 +82,9 @@ class Tools:
         if not isinstance(value, Mapping):
             return f"the arguments of {name} are not a JSON object", "tool_arguments"
         fault = self._schema_fault(name, value)
-        return None if fault is None else (f"the arguments of {name} do not fit it: {fault}", "tool_arguments")
+        return (
+            None if fault is None else (f"the arguments of {name} do not fit it: {fault}", "tool_arguments")
+        )
 
     def _schema_fault(self, name: str, value: Mapping[str, Any]) -> str | None:
         from batchllm.answer.schema import Schema
@@ -114,7 +120,10 @@ def with_read_arguments(calls: Calls | None) -> Calls | None:
                 except NotJson:
                     pass
                 else:
-                    call = {**call, "function": {**function, "arguments": json.dumps(value, ensure_ascii=False)}}
+                    call = {
+                        **call,
+                        "function": {**function, "arguments": json.dumps(value, ensure_ascii=False)},
+                    }
         read.append(call)
     return read
 
