@@ -124,12 +124,16 @@ class AnswerSpec:
         read: ``text`` as it is, ``label`` (one of ``labels``), ``code`` (the fenced block), ``json``.
         labels: The labels, spelled as the label column spells them.
         schema: For ``json``: a JSON Schema, or the short form (``"topic, urgent bool"``).
+        tools: The tools that the request offers; ``None`` where nobody knows, so that calls are not checked.
+        tool_choice: The request's parameter of this name.
     """
 
     column: str
     read: str = "text"
     labels: tuple[str, ...] = ()
     schema: Mapping[str, Any] | str | None = None
+    tools: tuple[Any, ...] | None = None
+    tool_choice: Any = None
 
 
 class Answer(NamedTuple):
@@ -144,7 +148,7 @@ class Answer(NamedTuple):
         model: The model that the endpoint says answered.
         response_id: The endpoint's id of the answer.
         created: When, in seconds since the epoch, by the endpoint's clock.
-        tool_calls: The calls the model asks for, as the endpoint wrote them, or ``None``.
+        tool_calls: The calls the model asks for, or ``None``; arguments that were not quite JSON are written as JSON.
         error: Why the row failed, in one sentence; ``None`` means that it did not.
         reason: The same in one word, for counting (``no_label``, ``content_filter``, ``http_400``).
         raw_finish_reason: Why the answer ended, as the endpoint said it.

@@ -28,6 +28,7 @@ ONLY_IMPORTER = {
     "genai_prices": {"prices"},
     "jinja2": {"template"},
     "jsonschema": {"answer"},
+    "json_repair": {"answer"},
     "pandas": {"runner", "api"},
     "typer": {"cli"},
 }

@@ -15,8 +15,8 @@ from batchllm.request.limits import LengthLimits
 from batchllm.request.messages import TokenCount, with_images
 from batchllm.request.outcome import InvalidRow, Messages, RowRequest, Skipped, Unsendable, request_key
 from batchllm.request.parameters import fit_to_model, max_tokens, merge_layers
-from batchllm.request.spec import answer_spec, prepared, response_format, schema_in_words
-from batchllm.request.tasks import RowTasks, Task, image_cells
+from batchllm.request.spec import answer_spec, prepared, response_format, schema_in_words, with_tools
+from batchllm.request.tasks import RowTasks, Task, image_cells, is_batch_line
 from batchllm.template import RenderError, builtin_names, dumps, text_column, text_like, to_json
 
 VISION_MAX_TOKENS = 300
@@ -126,14 +126,19 @@ class RequestBuilder:
         return [] if row_request is None else row_request.messages[row_request.own :]
 
     def reader(self, row: Row) -> Reader:
-        """Returns the reader of a row's answer; the same for all rows unless they bring their own tasks."""
+        """Returns the reader of a row's answer; the same for all rows unless they bring their own tasks or tools."""
         if self._rows is None:
             return self._reader
         try:
             task = self._rows.task(row)
         except InvalidRow:
             return self._reader
-        return self._reader if task is None else task.reader
+        reader = self._reader if task is None else task.reader
+        own = row.values["body"] if is_batch_line(row.values) else row.values
+        if isinstance(own, Mapping) and (own.get("tools") or own.get("tool_choice")):
+            spec = with_tools(reader.spec, own)
+            return reader.with_tools(spec.tools, spec.tool_choice)
+        return reader
 
     def _row_request(self, row: Row) -> RowRequest | None:
         task = self._task if self._rows is None else self._rows.task(row)
