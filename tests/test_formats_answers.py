@@ -91,9 +91,7 @@ def test_half_a_surrogate_pair_goes_to_csv_and_back_as_a_visible_escape(bench: B
     assert set(original) <= set(json.loads(again.read_text("utf-8")))
 
 
-@pytest.mark.parametrize(
-    "text", ["=1+1", "+cmd", "-2+3", "@SUM(A1)", "\uff1d1", "- a point\n- another"]
-)
+@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-2+3", "@SUM(A1)", "\uff1d1", "- a point\n- another"])
 def test_a_formula_gets_an_apostrophe_where_that_is_wanted(bench: Bench, text: str) -> None:
     bench.file("in.csv", "id,text\n=1,hello\n")
     bench.dictate(text)
