@@ -7,8 +7,7 @@ durable. A look at it begins at the first row that has not been handed out, so i
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, suppress
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any
 
 from batchllm.answer import Reader
@@ -44,7 +43,7 @@ class FinishedRow:
     index: int
     values: Mapping[str, Any]
     answers: Mapping[str, Any]
-    fields: Mapping[str, Any] = MappingProxyType({})
+    fields: Mapping[str, Any] = field(default_factory=dict)
     earlier: bool = False
 
     @property
