@@ -49,14 +49,16 @@ class LazyClient:
     def _client(self) -> "Client":
         from batchllm.client import Client
 
-        raise_open_files()
         client = Client(self._job.endpoint, timeout_s=self._job.pace.timeout_s)
         self._stack.push_async_exit(client)
         return client
 
 
 def raise_open_files() -> None:
-    """Raises the soft limit of open files as far as the hard limit allows; each connection is a file."""
+    """Raises the soft limit of open files as far as the hard limit allows; each connection is a file.
+
+    It is a setting of the whole process, so only the command line does it.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
@@ -84,9 +86,13 @@ def reachable(job: Job) -> Iterator[Job]:
     """Yields the job with a URL and a model to send to.
 
     Raises:
-        UsageError: No model is named, and the endpoint has not exactly one.
+        UsageError: No model is named, and the endpoint has not exactly one; or the environment's proxy or
+            certificates cannot be used.
     """
+    from batchllm.client import check_route
+
     with served(job) as job:
+        check_route(job.endpoint.base_url)
         if not job.endpoint.model and not job.per_row:
             yield replace(job, endpoint=replace(job.endpoint, model=asyncio.run(_only_model(job))))
         else:

@@ -3,7 +3,10 @@
 OpenAI ``{"error": {message, type, code}}`` · Azure the same with ``innererror`` · Anthropic ``{"type": "error",
 "error": {…}}`` · Ollama ``{"error": "…"}`` · FastAPI and vLLM ``{"detail": …}`` · Mistral ``{"message", "code"}`` ·
 Gemini ``[{"error": {status, details}}]`` · OpenRouter with the provider's words in ``metadata.raw`` and its headers
-in ``metadata.headers`` · HTML pages or plain text from proxies.
+in ``metadata.headers`` · MiniMax ``{"base_resp": {status_code, status_msg}}`` · DashScope ``{"code", "message"}`` ·
+Qianfan ``{"error_code", "error_msg"}`` · Tencent ``{"Response": {"Error": {Code, Message}}}`` · AWS ``{"__type",
+"message"}`` · Cloudflare ``{"success": false, "errors": […]}`` · Apigee ``{"fault": {"faultstring"}}`` · TGI
+``{"error", "error_type"}`` · RFC 9457 ``{"title", "status", "detail"}`` · HTML pages or plain text from proxies.
 """
 
 import html
@@ -12,26 +15,31 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from batchllm.exact import parse_json
+from batchllm.error_words import FILTERED, TOO_LARGE, TOO_LONG
+from batchllm.event_stream import parse_reply
+from batchllm.finish_reason import finish_word
 
 _LONGEST_MESSAGE = 2_000
 _LONGEST_WORD = 100
+_DEEPEST = 4
+_BROKE_OFF = "the endpoint says that it failed while answering (finish_reason error)"
+# Names of fields, in lower case without "_" and "-".
+_ERRORS = ("error", "errors", "detail", "err", "fault", "exception")
+_WRAPPERS = ("baseresp", "response", "output", "result", "data", "header", "status", "meta")
+_SAID = (
+    "message", "msg", "statusmsg", "errormsg", "errmsg", "errormessage", "errordescription", "statusmessage",
+    "faultstring", "detail", "description", "details", "errors", "error", "reason", "title",
+)  # fmt: skip
+_CODES = (
+    "code", "statuscode", "errorcode", "errcode", "errno", "errorno", "retcode", "httpstatus", "httpcode",
+)  # fmt: skip
+_TYPES = ("type", "errortype", "status", "name")
+_DELAYS = {
+    "retryafter": "s", "retryafterseconds": "s", "retryafters": "s", "retryafterms": "ms", "estimatedtime": "s",
+    "waittime": "s", "waitseconds": "s",
+}  # fmt: skip
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<[^>]*>")
-_TOO_LONG = re.compile(
-    r"context[_ ](?:length|window|size)|maximum context|prompt is too long|too many (?:input )?tokens"
-    r"|input is too long|string_above_max",
-    re.IGNORECASE,
-)
-_TOO_LARGE = re.compile(
-    r"request too large|payload too large|request entity too large"
-    r"|exceeds? the maximum (?:number of )?(?:tokens|request size)",
-    re.IGNORECASE,
-)
-_FILTERED = re.compile(
-    r"content[_ ]?(?:filter|policy|management)|responsible\s?ai|moderation|flagged|guardrail|data_inspection|safety",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +74,11 @@ class ErrorBody:
         words = f"{self.code} {self.type}"
         if status >= 500:
             return None
-        if _TOO_LONG.search(words) or (status in (400, 413, 422) and _TOO_LONG.search(self.message)):
+        if TOO_LONG.search(words) or (status in (400, 413, 422) and TOO_LONG.search(self.message)):
             return "context_length"
-        if status == 413 or _TOO_LARGE.search(self.message):
+        if status == 413 or TOO_LARGE.search(self.message):
             return "too_large"
-        if _FILTERED.search(words) or (status in (400, 403) and _FILTERED.search(self.message)):
+        if FILTERED.search(words) or (status in (400, 403) and FILTERED.search(self.message)):
             return "content_filter"
         return None
 
@@ -78,43 +86,117 @@ class ErrorBody:
 def read_error(body: bytes) -> ErrorBody:
     """Reads the body of a failed response; never raises."""
     try:
-        return error_in(parse_json(body))
+        return error_in(parse_reply(body))
     except ValueError:
         return ErrorBody(message=_page_text(body), is_json=False)
 
 
-def error_in(data: Any) -> ErrorBody:
+def error_within(data: Mapping[str, Any]) -> ErrorBody | None:
+    """Returns the error that the body of a 2xx holds in an answer's place; ``None`` where an answer was billed.
+
+    A body with neither choices nor usage is not billed, whatever its shape: the error is what it says.
+    """
+    choices = data.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if isinstance(choice, dict):
+        fault = data.get("error") or choice.get("error")
+        if fault or finish_word(choice.get("finish_reason")) == "error":
+            return error_in({"error": fault or _BROKE_OFF})
+        return None
+    if data.get("error"):
+        return error_in(data)
+    return None if _is_billed(data) else error_in(data)
+
+
+def _is_billed(data: Mapping[str, Any]) -> bool:
+    """Returns whether a body without choices counts tokens, or holds the answer of another protocol."""
+    for name in ("usage", "usageMetadata", "usage_metadata"):
+        usage = data.get(name)
+        counts = usage.values() if isinstance(usage, dict) else ()
+        if any(type(count) is int and count > 0 for count in counts):
+            return True
+    return any(
+        isinstance(data.get(name), list) and data[name] for name in ("candidates", "content", "output")
+    )
+
+
+def error_in(data: Any, depth: int = 0) -> ErrorBody:
     """Reads an error from a body that is parsed already."""
     if isinstance(data, list):
         data = data[0] if data else {}
     if not isinstance(data, dict):
         return ErrorBody(message=_text(data) if isinstance(data, str) else "", is_json=False)
-    error = next((data[name] for name in ("error", "errors", "detail") if data.get(name)), data)
+    outer = _folded(data)
+    error = next((outer[name] for name in _ERRORS if outer.get(name)), data)
+    if isinstance(error, bool | int | float):  # {"error": true, "message": …}
+        code = "" if isinstance(error, bool) else _cut_word(error)
+        return ErrorBody(
+            message=_message(data), code=_word(outer, *_CODES) or code, type=_word(outer, *_TYPES)
+        )
     if isinstance(error, str):
-        said = data.get("message") or data.get("error_description") or data.get("detail")
-        said = said if isinstance(said, str) else error
-        code = _word(data, "code", "statusCode") or (_cut_word(error) if said != error else "")
-        return ErrorBody(message=_text(said), code=code, type=_word(data, "type", "error_type"))
+        said = next(filter(None, (_string(outer, name) for name in _SAID)), error)
+        code = _word(outer, *_CODES) or (_cut_word(error) if said != error else "")
+        return ErrorBody(
+            message=_text(said),
+            code=code,
+            type=_word(outer, "type", "errortype", "exception"),
+            retry_delays=_delays(outer),
+        )
     message = _message(error)
     if isinstance(error, list):
         error = error[0]
     if not isinstance(error, dict):
         error = data
-    metadata = error.get("metadata")
+    if error is data and depth < _DEEPEST:
+        inside = (error_in(outer[name], depth + 1) for name in _WRAPPERS if isinstance(outer.get(name), dict))
+        found = next((inner for inner in inside if inner.message or inner.type), None)
+        if found is not None and not message:
+            return found
+    own = _folded(error)
+    metadata = own.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
-    raw, inner, details = metadata.get("raw"), error.get("innererror"), error.get("details")
-    codes = (_word(error, "code", "statusCode") or _word(data, "code"), _word(inner, "code"))
+    raw, inner, details = metadata.get("raw"), own.get("innererror"), own.get("details")
+    codes = (_word(own, *_CODES) or _word(outer, *_CODES), _word(inner, "code"))
     return ErrorBody(
         message=_text(": ".join(filter(None, (message, raw)))) if isinstance(raw, str) else message,
         code=" ".join(filter(None, codes)),
-        type=_word(error, "type", "status"),
-        retry_delays=tuple(
-            _text(detail["retryDelay"])
-            for detail in (details if isinstance(details, list) else ())
-            if isinstance(detail, dict) and isinstance(detail.get("retryDelay"), str)
+        type=_word(own, *_TYPES),
+        retry_delays=(
+            *(
+                _text(detail["retryDelay"])
+                for detail in (details if isinstance(details, list) else ())
+                if isinstance(detail, dict) and isinstance(detail.get("retryDelay"), str)
+            ),
+            *_delays(own),
+            *(_delays(outer) if error is not data else ()),
         ),
         headers=_lower(metadata.get("headers")),
     )
+
+
+def _folded(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns an object by its names in lower case without ``_`` and ``-``; the first of equal names stays."""
+    folded: dict[str, Any] = {}
+    for name, value in data.items():
+        folded.setdefault(name.replace("_", "").replace("-", "").lower(), value)
+    return folded
+
+
+def _string(data: Mapping[str, Any], name: str) -> str:
+    value = data.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _delays(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the pauses that an error object names, as durations."""
+    found = []
+    for name, unit in _DELAYS.items():
+        value = data.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9:
+            found.append(f"{value}{unit}")
+        elif isinstance(value, str) and len(value) < 64:
+            found.append(_text(f"{value}{unit}" if value.isdigit() else value))
+    return tuple(found)
 
 
 def _message(error: Any) -> str:
@@ -122,10 +204,20 @@ def _message(error: Any) -> str:
     for _ in range(8):  # some endpoints nest one error in another
         if not isinstance(error, dict):
             break
-        error = next((error[name] for name in ("message", "msg", "detail", "errors") if error.get(name)), "")
+        own = _folded(error)
+        found = next(
+            (own[name] for name in _SAID if isinstance(own.get(name), str | dict | list) and own[name]), None
+        )
+        if found is None:  # {"field": ["what is wrong with it"]}
+            return _text("; ".join(f"{name}: {said[0]}" for name, said in error.items() if _is_words(said)))
+        error = found
     if isinstance(error, list):
         return _text("; ".join(filter(None, map(_field_fault, error[:3]))))
     return _text(error) if isinstance(error, str) else ""
+
+
+def _is_words(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], str)
 
 
 def _field_fault(item: Any) -> str:
@@ -147,6 +239,8 @@ def _word(data: Any, *names: str) -> str:
 
 
 def _cut_word(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | int):
         return ""
     try:

@@ -19,7 +19,7 @@ CUSTOM = "custom"
 SIMULATOR = "simulator"
 _FILE = Path(__file__).with_name("presets.toml")
 
-_REASONING_TABLES = ("reasoning", "reasoning_refused", "reasoning_room_tokens")
+_MODEL_TABLES = ("reasoning", "reasoning_refused", "reasoning_room_tokens", "output_limits")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +125,7 @@ class Reasoning:
 
 def names() -> list[str]:
     """Returns the names of the presets, in the order of the file."""
-    return [name for name in _data() if name not in _REASONING_TABLES]
+    return [name for name in _data() if name not in _MODEL_TABLES]
 
 
 @cache
@@ -237,6 +237,17 @@ def _reasoning(model: str) -> Reasoning | None:
 @cache
 def _reasoning_table() -> list[tuple[re.Pattern[str], dict[str, Any]]]:
     return [(re.compile(table["match"]), table) for table in _data()["reasoning"]]
+
+
+@cache
+def output_limit(model: str) -> int | None:
+    """Returns the most tokens that a model's answer may have; ``None`` where that is not known.
+
+    Names are compared as ``reasoning`` does.
+    """
+    base = model.lower().rsplit("/", 1)[-1].split(":", 1)[0]
+    limits: dict[str, int] = _data()["output_limits"]
+    return next((limit for pattern, limit in limits.items() if re.fullmatch(pattern, base)), None)
 
 
 @cache

@@ -41,3 +41,8 @@ def one_line(text: str, limit: int = MAX_MESSAGE) -> str:
     """Returns the text on one line of at most ``limit`` characters, printable, with single spaces."""
     line = printable(" ".join(text[: 10 * limit].split()), keep="")
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Returns a number with its noun: ``1 row``, ``12 rows``; ``plural`` where that is not the noun with an s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -190,8 +190,8 @@ class VirtualJob:
             """Nothing reaches the disk any more, and nothing waits: what a SIGKILL leaves."""
             journal._writer.failure = StorageFailure("killed")
             self.flying_at_kills += self.client.in_flight
-            online.stop(StorageFailure("killed"))
-            online.abort()
+            online.run_stop.stop(StorageFailure("killed"))
+            online.run_stop.abort()
 
         if kill_at is not None:
             loop.call_at(kill_at, kill)

@@ -31,8 +31,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
     """Removes every variable that batchllm or the SDK reads; gives a HOME that is empty."""
     for name in list(os.environ):
         upper = name.upper()
-        if upper.startswith(("OPENAI_", "AZURE_", "BATCHLLM_", "XDG_")) or upper.endswith(
-            ("_API_KEY", "_PROXY")
+        if upper.startswith(("OPENAI_", "AZURE_", "BATCHLLM_", "XDG_", "SSL_CERT_")) or upper.endswith(
+            ("_API_KEY", "_PROXY", "_CA_BUNDLE")
         ):
             monkeypatch.delenv(name)
     home = tmp_path_factory.mktemp("home")

@@ -56,6 +56,7 @@ def test_the_standard_answer_is_read_whole() -> None:
         model="gpt-4",
         response_id="chatcmpl-abc123",
         created=1677858242,
+        raw_finish_reason="stop",
     )
 
 
@@ -92,7 +93,7 @@ def test_a_finish_reason_of_any_kind_leaves_the_text_an_answer(finish: Any) -> N
     answer = read(completion("cut te", finish))
     assert answer.columns == {"summary": "cut te"}
     assert answer.error is None
-    assert answer.finish_reason == (finish if isinstance(finish, str) else None)
+    assert answer.raw_finish_reason == (finish if isinstance(finish, str) else None)
 
 
 def test_a_filter_that_left_some_text_left_an_answer() -> None:

@@ -54,6 +54,15 @@ errors = st.one_of(
     shape(error=values, error_type=values, error_description=values, message=values),  # Ollama, gateways
     shape(base_resp=shape(status_code=values, status_msg=values), choices=values),  # MiniMax
     shape(statusCode=values, message=values, msg=values),  # gateways of clouds
+    shape(error_code=values, error_msg=values, id=values),  # Qianfan
+    shape(Response=values | shape(Error=values | shape(Code=values, Message=values))),  # Tencent
+    shape(__type=values, message=values, Message=values, Output=values | shape(__type=values)),  # Bedrock
+    shape(success=values, errors=values | st.lists(shape(**WORDS), max_size=2), result=values),  # Cloudflare
+    shape(fault=values | shape(faultstring=values, detail=values | shape(errorcode=values))),  # Apigee
+    shape(title=values, status=values, detail=values, instance=values, errors=values),  # RFC 9457, Replicate
+    shape(error=values, error_type=values, estimated_time=values, retry_after=values),  # TGI
+    shape(header=values | shape(code=values, message=values, status=values), payload=values),  # Spark
+    shape(status=values | shape(code=values, description=values, details=values), data=values),  # Clarifai
     shape(
         choices=values
         | st.lists(
@@ -69,6 +78,21 @@ errors = st.one_of(
     ),
 )  # fmt: skip
 nested = st.integers(1, 6000).map(lambda depth: b'{"error":' + b"[" * depth + b"]" * depth + b"}")
+chunks = shape(
+    choices=values | st.lists(
+        shape(
+            index=values, finish_reason=values, text=values, message=values,
+            delta=values | shape(
+                content=values, reasoning_content=values, refusal=values,
+                tool_calls=values | st.lists(
+                    shape(index=values, id=values, function=values | shape(name=values, arguments=values)), max_size=2
+                ),
+            ),
+        ),
+        max_size=2,
+    ),
+    usage=values, error=values,
+)  # fmt: skip
 digits = st.integers(1, 6000).map(lambda count: b'{"error":{"code":' + b"9" * count + b"}}")
 
 
@@ -77,7 +101,12 @@ def written(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-bodies = st.binary(max_size=200) | (values | errors).map(written) | nested | digits
+def streamed(events: list[Any]) -> bytes:
+    return b"".join(b"data: " + written(event) + b"\n\n" for event in events)
+
+
+streams = st.lists(chunks | values, max_size=4).map(streamed) | st.binary(max_size=99).map(b"data: ".__add__)
+bodies = st.binary(max_size=200) | streams | (values | errors).map(written) | nested | digits
 names = st.sampled_from(
     ["retry-after", "retry-after-ms", "date", "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests",
      "x-ratelimit-reset-requests", "x-ratelimit-reset", "x-ratelimit-limit", "x-ratelimit-remaining", "ratelimit",
@@ -116,8 +145,8 @@ def test_what_no_reader_foresees_is_its_rows_failure(monkeypatch: pytest.MonkeyP
     def broken(body: bytes) -> Any:
         raise ArithmeticError("odd")
 
-    monkeypatch.setattr("batchllm.answer.reader.parse_json", broken)
-    monkeypatch.setattr("batchllm.retry.reading.parse_json", broken)
+    monkeypatch.setattr("batchllm.answer.reader.parse_reply", broken)
+    monkeypatch.setattr("batchllm.retry.reading.parse_reply", broken)
     monkeypatch.setattr("batchllm.retry.reading.read_error", broken)
     answer = READERS[0].read(200, chat_body())
     assert (answer.reason, answer.error) == ("unreadable", "the response cannot be read (ArithmeticError)")

@@ -76,6 +76,14 @@ def test_a_signal_ends_waiting_and_loses_nothing(tmp_path: Path) -> None:
         assert server.ledger.batches == 1
 
 
+def test_max_time_ends_waiting_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    with simulated(seconds=3.0) as server:
+        shell = Shell(tmp_path, server.base_url)
+        assert shell.batch("--wait", "--max-time", "1s", "--quiet") == (75, "", "")
+        assert shell.batch("--wait", "--quiet")[0] == 0
+        assert server.ledger.batches == 1
+
+
 def test_the_simulator_of_the_run_itself_needs_wait(tmp_path: Path) -> None:
     shell = Shell(tmp_path, "http://127.0.0.1:9/v1")
     shell.job = ["classify", "in.csv", "-o", "out.csv", "--provider", "simulator"]

@@ -36,7 +36,8 @@ def test_the_ledger_never_exceeds_the_budget_under_faults_and_real_kills(
     settings = SimulatorSettings(seed=seed, error_rate=FAULTS, latency_s=0.05, injected_retry_after_s=0.0)
     with start_in_thread(settings) as server:
         job = ["run", "-p", "{{ text }}", source, "--provider", "simulator", "--base-url", server.base_url,
-               "--prices", table, "-o", tmp_path / "o.csv", "-c", 8, "--no-early-stop"]  # fmt: skip
+               "--prices", table, "-o", tmp_path / "o.csv", "-c", 8, "--no-early-stop", "--max-tokens",
+               150]  # fmt: skip
         budget = ["--max-cost", "0.02", "--max-requests", 90]
         for _ in range(3):
             words = [sys.executable, "-m", "batchllm", *map(str, [*job, *budget])]
@@ -98,7 +99,8 @@ def test_the_bar_says_how_much_of_the_budget_is_gone(
 ) -> None:
     source = texts(tmp_path / "in.csv", 40)
     said = batchllm("run", "-p", "{{ text }}", source, "--provider", "simulator", "--base-url", server.base_url,
-                    "--prices", write_prices(tmp_path), "--max-cost", "0.0035", "-o", tmp_path / "o.csv")  # fmt: skip
+                    "--prices", write_prices(tmp_path), "--max-cost", "0.0035", "-o", tmp_path / "o.csv",
+                    "--max-tokens", 150)  # fmt: skip
     assert said.status == 3
     assert " of $0.0035" in said.err
 
@@ -107,8 +109,7 @@ def test_the_bar_says_how_much_of_the_budget_is_gone(
     ("budget", "at", "missing"),
     [
         (("--max-cost", "5"), ("--base-url", "http://127.0.0.1:1/v1", "-m", "any"), "--prices"),
-        (("--max-cost", "5"), ("--provider", "simulator"), "--max-tokens"),
-        (("--max-total-tokens", "500"), ("--provider", "simulator"), "--max-tokens"),
+        (("--max-total-tokens", "500"), ("--base-url", "http://127.0.0.1:1/v1", "-m", "any"), "--max-tokens"),
     ],
 )
 def test_a_budget_that_nothing_bounds_is_refused_with_what_is_missing(
@@ -137,3 +138,24 @@ def test_the_one_row_without_a_bound_is_found_before_anything_is_sent(
     assert said.status == 2
     assert "row 251" in said.err
     assert server.ledger.requests == 0
+
+
+def test_a_budget_without_a_bound_takes_the_models_own_limit_and_says_what_fits_at_once(
+    batchllm: Command, tmp_path: Path, server: Simulator
+) -> None:
+    words = ("run", "-p", "{{ text }}", texts(tmp_path / "in.csv", 4), "--provider", "simulator", "--base-url",
+             server.base_url, "-o", tmp_path / "o.csv", "--max-total-tokens")  # fmt: skip
+    said = batchllm(*words, 40_000)
+    assert said.status == 0, said.err
+    assert "room for 2 requests at once" in said.err
+    assert "16,384 tokens; --max-tokens makes room for more" in said.err
+    said = batchllm(*words, 10_000, "--restart", "--force")
+    assert said.status == 3
+    assert "--max-tokens bounds it" in said.err
+
+
+def test_a_dry_run_refuses_the_budget_that_the_run_would_refuse(batchllm: Command, tmp_path: Path) -> None:
+    words = ("run", "-p", "{{ text }}", texts(tmp_path / "in.csv", 4), "-m", "any", "--base-url")
+    said = batchllm(*words, "http://127.0.0.1:1/v1", "--max-cost", 5, "--max-tokens", 5, "--dry-run")
+    assert said.status == 2
+    assert "--max-cost needs a price" in said.err

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from batchllm.cli.dry_run import url
 from batchllm.client import Client
+from batchllm.client.secrets import is_secret_header
 from batchllm.job.options import OPTIONS
 from batchllm.printable import json_escape, printable
 from batchllm.records import ChatRequest, Endpoint
@@ -80,8 +83,6 @@ def test_without_v_it_lists_the_options_that_are_not_at_their_default(
         ["model", "gpt-4o-mini  (--model)"],
         ["api_key_file", "OPENAI_API_KEY  (environment)"],
         ["header", "X-Token  (--header)"],
-        ["temperature", "0.7  (template)"],
-        ["max_tokens", "150  (template)"],
         ["param", f'{{"top_p": 0.9, "stop": "x"}}  (--param, {path})'],
         ["seed", "7  (BATCHLLM_SEED)"],
     ]
@@ -96,7 +97,8 @@ def test_with_v_it_lists_every_option_with_where_it_came_from(
     assert list(shown) == list(OPTIONS)
     assert shown["rpm"].endswith("60  (--rpm)")
     assert shown["bullets"].endswith("5  (BATCHLLM_BULLETS)")
-    assert shown["max_tokens"].endswith("150  (template)")
+    assert shown["max_tokens"].endswith("50 }}  (template)")
+    assert "Settings: column text, at most 250 tokens an answer, temperature 0.3\n" in out
     assert shown["input"].endswith("articles.csv  (INPUT)")
     assert shown["max_attempts"].endswith("5  (default)")
     assert shown["base_url"].endswith("https://api.openai.com/v1  (preset openai)")
@@ -228,3 +230,30 @@ def test_a_changed_input_finds_the_answers_by_what_is_asked(batchllm: Command, t
     assert (figures["rows"], figures["answered"], figures["duplicate_rows"]) == (5, 3, 2)
     figures = json.loads(batchllm("classify", source, *at, "--dry-run", "--json", "--restart").out)
     assert figures["answered"] == 0
+
+
+_SIGNS = "!#$%&'*+.^_`|~09AZaz-"
+
+
+@settings(max_examples=15)
+@given(
+    name=st.text(_SIGNS, min_size=1, max_size=12).map(lambda text: f"X{text}"),
+    value=st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=20).map(str.strip),
+    secret=st.booleans(),
+)
+def test_curl_is_quoted_for_the_shell_whatever_headers_hold(name: str, value: str, secret: bool) -> None:
+    from batchllm.cli.dry_run import _headers
+    from batchllm.records import Endpoint
+
+    name = f"{name}-Token" if secret else name
+    endpoint = Endpoint(preset="openai", base_url="", model="m", headers={name: value})
+    words = " ".join(_headers(endpoint))
+    environ = {"OPENAI_API_KEY": "sk-one", "PATH": "/usr/bin:/bin"}
+    told = subprocess.run(
+        ["sh", "-c", f"printf '%s\\0' {words}"], capture_output=True, env=environ, check=True, text=True
+    )
+    assert told.stderr == ""
+    content, key, own = told.stdout.removesuffix("\0").split("\0")
+    assert (content, key) == ("Content-Type: application/json", "Authorization: Bearer sk-one")
+    hidden = is_secret_header(name, value)
+    assert own == f"{name}: {'' if hidden else value}"

@@ -83,11 +83,11 @@ def test_the_reference_defaults_are_what_is_sent(batchllm: Command, samples: Pat
         batchllm(task, samples / file, "-n", 1, *at(server))
     batchllm("run", "-p", "Say {{ text }}", samples / "articles.csv", "-n", 1, *at(server))
     sent = [json.loads(received.body) for received in server.received if received.method == "POST"]
-    assert [(body["temperature"], body["max_tokens"]) for body in sent] == [
+    assert [(body.get("temperature"), body.get("max_tokens")) for body in sent] == [
         (0.3, 150),
         (0.0, 10),
         (0.2, 500),
-        (0.7, 150),
+        (None, None),
     ]
     assert "3 bullet points" in sent[0]["messages"][0]["content"]
     assert "Python" in sent[2]["messages"][0]["content"]
@@ -286,7 +286,7 @@ def test_a_foreign_or_edited_output_is_not_overwritten(
         (
             ("classify", "latin.csv", *SIMULATOR),
             65,
-            "line 2: byte 8 (0xe9) is not UTF-8; name the file's encoding with --encoding",
+            "line 2: byte 8 (0xe9) is not UTF-8; in cp1252 this line reads “café is good”",
         ),
         (("templates", "show", "sumarize"), 2, "summarize"),
         (("status", "nothing.csv"), 65, "no journal"),
@@ -456,3 +456,21 @@ def test_what_a_signal_leaves_half_made_says_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 143
     assert done.stderr == "batchllm: stopped by signal 15; the same command goes on where this one stopped\n"
+
+
+def test_the_line_before_the_run_names_column_limit_and_temperature(batchllm: Command, samples: Path) -> None:
+    said = batchllm("classify", samples / "reviews.csv", *SIMULATOR)
+    assert "column review, at most 10 tokens an answer, temperature 0," in said.err
+    said = batchllm("run", "-p", "Say {{ text }}", samples / "reviews.csv", *SIMULATOR)
+    assert "column review, no limit of an answer set, temperature not set," in said.err
+
+
+def test_a_question_beside_an_answer_is_not_classified_in_silence(batchllm: Command, tmp_path: Path) -> None:
+    source = tmp_path / "q.csv"
+    source.write_text("id,question,answer\n1,What is the capital of France?,Paris\n")
+    said = batchllm("classify", source, *SIMULATOR)
+    assert said.status == 2
+    assert "several columns read like text: question, answer; say which it is with --column NAME" in said.err
+    said = batchllm("classify", source, *SIMULATOR, "--column", "question")
+    assert said.status == 0
+    assert "column question," in said.err

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from batchllm.client import MAX_BODY_BYTES, Client, proxy_of
-from batchllm.errors import UsageError
+from batchllm.client import MAX_BODY_BYTES, Client
 from batchllm.records import ChatRequest, Endpoint, Failure, FailureKind, Paid, Response
 
 BODY = b'{"model":"m","messages":[{"role":"user","content":"caf\xc3\xa9 \xe2\x9c\x93"}],"temperature":0.3}'
@@ -215,7 +214,8 @@ def test_a_host_that_does_not_exist_is_not_paid() -> None:
 
     outcome = asyncio.run(whole())
     assert isinstance(outcome, Failure)
-    assert (outcome.kind, outcome.paid) == (FailureKind.DNS, Paid.NO)
+    assert outcome.kind in (FailureKind.DNS, FailureKind.UNKNOWN_HOST)
+    assert outcome.paid is Paid.NO
 
 
 def test_an_endless_body_is_cut_at_the_bound() -> None:
@@ -239,32 +239,3 @@ def test_a_gzip_bomb_is_cut_at_the_bound_of_decoded_bytes() -> None:
     outcome = send(saying(answer(bomb, extra="content-encoding: gzip\r\n")), timeout_s=30)
     assert isinstance(outcome, Failure)
     assert len(outcome.partial) <= 65_536
-
-
-@pytest.mark.parametrize(
-    ("environment", "url", "proxy"),
-    [
-        ({}, "https://api.openai.com/v1", None),
-        ({"HTTPS_PROXY": "http://proxy:3128"}, "https://api.openai.com/v1", "http://proxy:3128"),
-        ({"ALL_PROXY": "proxy:3128"}, "https://api.openai.com/v1", "http://proxy:3128"),
-        ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "openai.com"}, "https://api.openai.com/v1", None),
-        (
-            {"HTTP_PROXY": "http://proxy:3128", "HTTPS_PROXY": "http://proxy:3128"},
-            "http://127.0.0.1:8000/v1",
-            None,
-        ),
-        ({"ALL_PROXY": "http://proxy:3128"}, "http://localhost:8000/v1", None),
-    ],
-)
-def test_proxies_come_from_the_environment_and_loopback_is_never_proxied(
-    environment: dict[str, str], url: str, proxy: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert proxy_of(url) == proxy
-
-
-def test_a_socks_proxy_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALL_PROXY", "socks5://proxy:1080")
-    with pytest.raises(UsageError, match="HTTPS_PROXY"):
-        proxy_of("https://api.openai.com/v1")

@@ -101,7 +101,7 @@ def test_an_option_that_makes_no_sense_is_wrong_use(
     tmp_path: Path, name: str, options: dict[str, str], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        opened(tmp_path, b"{}\n", name, **options)
+        opened(tmp_path, b"{}\n" if name == "in.jsonl" else b"text\n", name, **options)
 
 
 @pytest.mark.parametrize(

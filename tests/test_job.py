@@ -37,7 +37,7 @@ def test_the_simplest_job_has_the_defaults_of_the_design() -> None:
         1,
     )
     assert job.template is not None
-    assert job.template.parameters == {"temperature": 0.3, "max_tokens": 150}
+    assert job.template.parameters == {"temperature": 0.3, "max_tokens": "{{ (bullets | int) * 50 }}"}
     assert (job.variables, job.parameters) == ({}, {})
 
 
@@ -191,7 +191,7 @@ def test_every_setting_reaches_the_job(tmp_path: Path) -> None:
         on_long="truncate", columns="summary,error", add="cost", prefix="x_", summary="runs.jsonl", force=True,
         sample=14, seed=15, dedupe=True, reuse=["old.csv"], max_cost="5", max_requests=16, max_total_tokens=17,
         prices=str(prices), no_early_stop=True, via="batch", retry_failed=True, accept_change=True, restart=True,
-        allow_failed="2%", grace=18, wait_lock=19, journal="j", model="gpt-4o",
+        allow_failed="2%", grace=18, max_time="20s", wait_lock=19, journal="j", model="gpt-4o",
     )  # fmt: skip
     assert (job.column, job.system, job.delimiter, job.encoding) == ("review", "Be brief.", ";", "cp1252")
     assert (job.conversation, job.max_input_tokens, job.on_long) == ("thread", 13, "truncate")
@@ -208,7 +208,7 @@ def test_every_setting_reaches_the_job(tmp_path: Path) -> None:
     assert (job.max_cost, job.max_requests, job.max_total_tokens) == (Decimal(5), 16, 17)
     assert (job.prices, job.no_early_stop, job.via) == (prices, True, "batch")
     assert job.force and job.retry_failed and job.accept_change and job.restart
-    assert (job.allow_failed, job.grace_s, job.wait_lock_s) == (0.02, 18, 19)
+    assert (job.allow_failed, job.grace_s, job.max_time_s, job.wait_lock_s) == (0.02, 18, 20, 19)
     assert (job.journal, job.summary, job.endpoint.model) == (Path("j"), Path("runs.jsonl"), "gpt-4o")
 
 

@@ -20,8 +20,17 @@ TEXT = make_row(id="1", text="Hello")
 SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
 
 
+REFERENCE = {"temperature": 0.7, "max_tokens": 150}
+
+
+def test_a_prompt_of_one_line_sends_neither_temperature_nor_max_tokens() -> None:
+    request = built(make_job(), TEXT)
+    assert list(orjson.loads(request.body)) == ["model", "messages"]
+    assert request.max_tokens is None
+
+
 def test_the_body_is_the_reference_example_byte_for_byte() -> None:
-    request = built(make_job(), make_row(text="What's the weather like?"))
+    request = built(make_job(parameters=REFERENCE), make_row(text="What's the weather like?"))
     assert request.body == (
         b'{"model":"gpt-4","messages":[{"role":"system","content":"You are a helpful assistant."},'
         b'{"role":"user","content":"What\'s the weather like?"}],"max_tokens":150,"temperature":0.7}'
@@ -39,8 +48,8 @@ def test_the_key_is_a_hash_of_preset_and_body_and_of_nothing_else() -> None:
 
 
 def test_the_order_in_which_parameters_were_given_changes_nothing() -> None:
-    one = built(make_job(parameters={"seed": 1, "top_p": 0.5, "stop": ["a"]}), TEXT)
-    other = built(make_job(parameters={"stop": ["a"], "top_p": 0.5, "seed": 1}), TEXT)
+    one = built(make_job(parameters={"seed": 1, "top_p": 0.5, "stop": ["a"], **REFERENCE}), TEXT)
+    other = built(make_job(parameters={"stop": ["a"], **REFERENCE, "top_p": 0.5, "seed": 1}), TEXT)
     assert one.body == other.body
     assert list(orjson.loads(one.body)) == [
         "model",
@@ -91,7 +100,7 @@ def test_what_is_equal_for_all_rows_comes_before_the_rows_text(task: str, settin
 
 
 def test_what_a_row_adds_to_its_request_comes_last() -> None:
-    request = built(make_job(), TEXT)
+    request = built(make_job(parameters=REFERENCE), TEXT)
     again = reask(request, Answer(text="x", error="this is not JSON"))
     messages_end = request.body.index(b'],"max_tokens"')
     assert again.body.startswith(request.body[:messages_end] + b',{"role":"assistant"')
@@ -108,9 +117,13 @@ def test_variables_and_system_of_the_job_go_into_the_template() -> None:
 
 def test_parameters_of_the_job_go_over_those_of_the_template() -> None:
     body = body_of(
-        make_job(parameters={"temperature": 0, "extra_body": {"top_k": 5, "x": {"y": None}}}), TEXT
+        make_job(
+            template=load("codegen"),
+            parameters={"temperature": 0, "extra_body": {"top_k": 5, "x": {"y": None}}},
+        ),
+        TEXT,
     )
-    assert (body["temperature"], body["max_tokens"], body["top_k"], body["x"]) == (0, 150, 5, {"y": None})
+    assert (body["temperature"], body["max_tokens"], body["top_k"], body["x"]) == (0, 500, 5, {"y": None})
 
 
 def test_one_way_to_bound_the_answer_replaces_the_other() -> None:

@@ -4,28 +4,36 @@ import orjson
 import pytest
 
 from batchllm import tokens
+from batchllm.job import Job
 from batchllm.records import ChatRequest
 from batchllm.request import RequestBuilder, Unsendable
+from batchllm.template import parse
 from tests.request_jobs import body_of, built, make_job, make_row
 
 TEXT = make_row(text="Hello")
 
 
+def job_with_both(**settings: Any) -> Job:
+    """A job whose template sets temperature and limit."""
+    source = '[[messages]]\ncontent = "{{ text }}"\n[parameters]\ntemperature = 0.7\nmax_tokens = 150\n'
+    return make_job(template=parse(source, "mine"), **settings)
+
+
 def test_a_reasoning_model_gets_room_for_reasoning_and_the_lowest_effort() -> None:
-    body = body_of(make_job(model="gpt-5-mini", parameters={"max_tokens": 100}), TEXT)
+    body = body_of(job_with_both(model="gpt-5-mini", parameters={"max_tokens": 100}), TEXT)
     assert body["max_completion_tokens"] == 100 + 1024
     assert body["reasoning_effort"] == "minimal"
     assert not {"max_tokens", "temperature"} & body.keys()
-    assert built(make_job(model="gpt-5-mini"), TEXT).max_tokens == 150 + 1024
+    assert built(job_with_both(model="gpt-5-mini"), TEXT).max_tokens == 150 + 1024
 
 
 def test_more_effort_gets_more_room() -> None:
-    body = body_of(make_job(model="gpt-5-mini", reasoning_effort="high"), TEXT)
+    body = body_of(job_with_both(model="gpt-5-mini", reasoning_effort="high"), TEXT)
     assert (body["reasoning_effort"], body["max_completion_tokens"]) == ("high", 150 + 32768)
 
 
 def test_effort_none_is_a_model_that_does_not_reason() -> None:
-    body = body_of(make_job(model="gpt-5.1"), TEXT)
+    body = body_of(job_with_both(model="gpt-5.1"), TEXT)
     assert (body["reasoning_effort"], body["temperature"], body["max_completion_tokens"]) == (
         "none",
         0.7,
@@ -34,24 +42,24 @@ def test_effort_none_is_a_model_that_does_not_reason() -> None:
 
 
 def test_a_bound_on_everything_is_left_as_it_was_given() -> None:
-    body = body_of(make_job(model="o3", parameters={"max_completion_tokens": 77}), TEXT)
+    body = body_of(job_with_both(model="o3", parameters={"max_completion_tokens": 77}), TEXT)
     assert body["max_completion_tokens"] == 77
 
 
 def test_a_reasoning_model_without_efforts_keeps_its_own_parameter() -> None:
-    body = body_of(make_job(model="deepseek-reasoner"), TEXT)
+    body = body_of(job_with_both(model="deepseek-reasoner"), TEXT)
     assert body["max_tokens"] == 150 + 32768
     assert not {"temperature", "reasoning_effort", "max_completion_tokens"} & body.keys()
 
 
 def test_reasoning_that_is_switched_off_needs_no_room() -> None:
-    job = make_job(model="deepseek-v4-flash", parameters={"thinking": {"type": "disabled"}})
+    job = job_with_both(model="deepseek-v4-flash", parameters={"thinking": {"type": "disabled"}})
     assert body_of(job, TEXT)["max_tokens"] == 150
 
 
 def test_another_model_keeps_its_parameters() -> None:
-    assert body_of(make_job(model="gpt-4o", reasoning_effort="low"), TEXT)["reasoning_effort"] == "low"
-    assert body_of(make_job(model="gpt-4o"), TEXT)["max_tokens"] == 150
+    assert body_of(job_with_both(model="gpt-4o", reasoning_effort="low"), TEXT)["reasoning_effort"] == "low"
+    assert body_of(job_with_both(model="gpt-4o"), TEXT)["max_tokens"] == 150
 
 
 def test_a_long_text_fails_its_row_or_is_cut_in_the_text_column_only() -> None:

@@ -39,7 +39,7 @@ ANSWER = {"id": "x", "choices": [CHOICE], "usage": {"total_tokens": 3}}
         {**ANSWER, "choices": [{**CHOICE, "message": {"content": None}, "finish_reason": "content_filter"}]},
         {**ANSWER, "choices": [{**CHOICE, "finish_reason": "length"}]},
         {**ANSWER, "choices": []},
-        {"id": "no choices at all"},
+        {"id": "no choices at all", "usage": {"prompt_tokens": 3}},
         b"\n\n\n" + json.dumps(ANSWER).encode(),
         b'{"choices": [{"message": {"content": "\\ud800"}, "finish_reason": "stop"}]}',
         b'{"choices": [{"message": {"content": "x"}}], "usage": {"total_tokens": NaN}}',

@@ -101,7 +101,7 @@ class Hall:
             settled=self.plan.settled,
         )
         if stop_at is not None:
-            loop.call_at(stop_at, lambda: sender.stop(Interrupted(15)))
+            loop.call_at(stop_at, lambda: sender.run_stop.stop(Interrupted(15)))
         try:
             await sender.run(self.plan.batches())
         finally:

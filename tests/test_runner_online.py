@@ -18,6 +18,7 @@ from batchllm.online.loop import OnlineLoop
 from batchllm.plan.work_item import Settled, WorkItem
 from batchllm.records import ChatRequest, Failure, FailureKind, Pace, Paid, Response
 from batchllm.retry import RetryPolicy
+from batchllm.stopping import RunStop
 from batchllm.template import AnswerSpec
 from tests.fakes import FakeClient, answered, in_turn, lost, rows_with, status
 from tests.virtual_time import run_virtual
@@ -42,6 +43,7 @@ class Trip:
         self.ended_at = 0.0
         self.sender: OnlineLoop | None = None
         self.settled: Settled = lambda item, answer, state: None
+        self.limit: Callable[[float], JobError | None] = lambda elapsed_s: None
 
     def run(self, stop_at: float | None = None, second_at: float | None = None) -> "Trip":
         run_virtual(self._run(stop_at, second_at))
@@ -66,13 +68,13 @@ class Trip:
             journal=journal,
             retry=RetryPolicy(self.pace.max_attempts, random.Random(1)),
             counters=self.counters,
-            grace_s=self.grace_s,
+            run_stop=RunStop(self.grace_s, lambda elapsed_s: self.limit(elapsed_s)),
             settled=lambda item, answer, state: self.settled(item, answer, state),
         )
         if stop_at is not None:
-            loop.call_at(stop_at, self.sender.stop, Interrupted(15))
+            loop.call_at(stop_at, self.sender.run_stop.stop, Interrupted(15))
         if second_at is not None:
-            loop.call_at(second_at, self.sender.abort)
+            loop.call_at(second_at, self.sender.run_stop.abort)
         try:
             await self.sender.run(batches())
         finally:
@@ -269,7 +271,7 @@ def test_what_departs_while_a_run_is_being_stopped_is_kept_as_not_sent(
         groups.append(len(intents))
         if len(groups) == 3:
             assert trip.sender is not None
-            trip.sender.stop(Interrupted(15))
+            trip.sender.run_stop.stop(Interrupted(15))
         return intend(self, intents)
 
     monkeypatch.setattr(Journal, "intend", stopped)

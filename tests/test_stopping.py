@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
-from batchllm.errors import BudgetStop, Interrupted, Unavailable
+from batchllm.errors import STOPPING, BudgetStop, Interrupted, NotReady, Unavailable
 from batchllm.journal import Journal, State
 from batchllm.simulator import ScriptedResponse, Simulator, SimulatorSettings, start_in_thread
+from batchllm.stopping import RunStop
 from tests.fakes import FakeClient, answered, chat_body, status
 from tests.test_runner_online import Trip
+from tests.virtual_time import run_virtual
 
 QUOTA = status(429, "out of credit", "insufficient_quota")
 LONG_PAUSE = status(429, "slow", "rate_limit_exceeded", retry_after="80000")
@@ -79,7 +81,9 @@ def test_grace_holds_after_an_outage(tmp_path: Path) -> None:
 def test_grace_holds_after_an_early_stop(tmp_path: Path) -> None:
     trip = Trip(tmp_path, HangingClient(answered()), rows=40, grace_s=10.0)
     trip.settled = lambda item, answer, state: (
-        trip.sender.stop(BudgetStop("enough")) if trip.sender and item.request.row_index == 9 else None
+        trip.sender.run_stop.stop(BudgetStop("enough"))
+        if trip.sender and item.request.row_index == 9
+        else None
     )
     with pytest.raises(BudgetStop):
         trip.run()
@@ -110,9 +114,9 @@ def test_an_intent_that_becomes_durable_after_the_stop_is_not_sent(
 
         loop.call_later(2.0, resolve)
         assert trip.sender is not None
-        trip.sender.stop(Interrupted(15))
+        trip.sender.run_stop.stop(Interrupted(15))
         if abort:
-            loop.call_later(1.0, trip.sender.abort)
+            loop.call_later(1.0, trip.sender.run_stop.abort)
         return waiting
 
     monkeypatch.setattr(Journal, "intend", late)
@@ -145,7 +149,9 @@ def hanging() -> "Iterator[Simulator]":
         yield running
 
 
-def command(folder: Path, server: Simulator, grace_s: float) -> "subprocess.Popen[bytes]":
+def command(
+    folder: Path, server: Simulator, grace_s: float, *more: str, concurrency: int = 8
+) -> "subprocess.Popen[bytes]":
     (folder / "in.csv").write_text("text\n" + "".join(f"number {number}\n" for number in range(1, 41)))
     words = [
         "-o",
@@ -155,9 +161,10 @@ def command(folder: Path, server: Simulator, grace_s: float) -> "subprocess.Pope
         "-m",
         "m",
         "-c",
-        "8",
+        concurrency,
         "--grace",
         grace_s,
+        *more,
     ]
     return subprocess.Popen(
         [sys.executable, "-m", "batchllm", "run", "-p", "{{ text }}", folder / "in.csv", *map(str, words)],
@@ -191,3 +198,75 @@ def test_a_second_signal_ends_two_hanging_requests_at_once(tmp_path: Path, hangi
     _, err = process.communicate(timeout=40)
     assert time.monotonic() - began < 5
     assert process.returncode == 69, err
+
+
+def test_max_time_ends_a_run_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    def script(body: dict[str, Any]) -> ScriptedResponse:
+        return ScriptedResponse(body=chat_body("fine"), delay_s=0.2)
+
+    with start_in_thread(SimulatorSettings(), script=script) as server:
+        process = command(tmp_path, server, 5, "--max-time", "1s", concurrency=2)
+        _, err = process.communicate(timeout=40)
+        sent = server.ledger.requests
+        assert process.returncode == 75, err
+        assert b"--max-time (1 s) is over" in err
+        assert 0 < sent < 40
+        process = command(tmp_path, server, 5)
+        _, err = process.communicate(timeout=40)
+        assert process.returncode == 0, err
+        assert server.ledger.requests == 40
+
+
+# -- the owner, alone --------------------------------------------------------------------------------------------
+
+
+class Stopped(NotReady):
+    """A limit is reached."""
+
+
+def test_a_limit_ends_a_run_in_which_nothing_happens_and_its_grace_follows() -> None:
+    async def run() -> tuple[float, float]:
+        loop = asyncio.get_running_loop()
+        stop = RunStop(5.0, lambda elapsed_s: Stopped() if elapsed_s >= 60 else None)
+        stopped, aborted = asyncio.Event(), asyncio.Event()
+        stop.subscribe(stopped.set, aborted.set)
+        with pytest.raises(Stopped), stop.watch():
+            await stopped.wait()
+            stopped_at = loop.time()
+            await aborted.wait()
+        return stopped_at, loop.time()
+
+    stopped_at, aborted_at = run_virtual(run())
+    assert 60 <= stopped_at <= 61
+    assert aborted_at == pytest.approx(stopped_at + 5.0)
+
+
+def test_the_first_reason_counts() -> None:
+    async def run() -> RunStop:
+        stop = RunStop(limit=lambda elapsed_s: Stopped())
+        stop.stop(BudgetStop("enough"))
+        stop.stop(Interrupted(15))
+        stop.check()
+        return stop
+
+    assert isinstance(run_virtual(run()).reason, BudgetStop)
+
+
+def test_a_limit_ends_a_run_with_what_is_in_flight(tmp_path: Path) -> None:
+    trip = Trip(tmp_path, FakeClient(latency_s=2.0), rows=400)
+    trip.limit = lambda elapsed_s: Stopped() if trip.counters.answered >= 50 else None
+    with pytest.raises(Stopped):
+        trip.run()
+    assert 50 <= trip.counters.answered <= 50 + 2 * 8
+    assert trip.counters.answered == trip.counters.attempts
+
+
+def test_signals_are_as_before_after_a_watch() -> None:
+    before = [signal.getsignal(number) for number in STOPPING]
+
+    async def run() -> None:
+        with RunStop().watch():
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert [signal.getsignal(number) for number in STOPPING] == before

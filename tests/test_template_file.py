@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from batchllm import tokens
 from batchllm.errors import UsageError
 from batchllm.records import Row
 from batchllm.template import Renderer, builtin_names, from_prompt, load, parse
@@ -18,8 +19,8 @@ def test_the_three_tasks_have_the_defaults_of_the_reference_api_document() -> No
     assert builtin_names() == ["classify", "codegen", "summarize"]
     found = {name: (load(name).answer.column, dict(load(name).parameters)) for name in builtin_names()}
     assert found == {
-        "summarize": ("summary", {"temperature": 0.3, "max_tokens": 150}),
-        "classify": ("label", {"temperature": 0.0, "max_tokens": 10}),
+        "summarize": ("summary", {"temperature": 0.3, "max_tokens": "{{ (bullets | int) * 50 }}"}),
+        "classify": ("label", {"temperature": 0.0, "max_tokens": "{{ labels | room }}"}),
         "codegen": ("code", {"temperature": 0.2, "max_tokens": 500}),
     }
     assert load("classify").answer.labels == ("positive", "negative", "neutral")
@@ -59,7 +60,7 @@ def test_the_source_of_a_template_gives_the_same_template_again() -> None:
 def test_a_prompt_of_one_line_is_a_template_like_any_other(prompt: str) -> None:
     template = from_prompt(prompt)
     assert template.messages[-1].content == prompt
-    assert dict(template.parameters) == {"temperature": 0.7, "max_tokens": 150}
+    assert dict(template.parameters) == {}
     assert (template.name, template.answer.column) == ("run", "response")
 
 
@@ -120,3 +121,19 @@ def test_a_template_that_is_not_there_names_those_that_are(tmp_path: Path) -> No
 
 def test_the_job_table_is_left_to_the_job() -> None:
     assert parse("[job]\nanything = 1\n" + MESSAGE, "mine").name == "mine"
+
+
+@pytest.mark.parametrize(("bullets", "limit"), [(3, 150), (1, 50), ("7", 350)])
+def test_a_summary_has_fifty_tokens_for_each_bullet_point(bullets: object, limit: int) -> None:
+    renderer = Renderer(load("summarize").with_variables({"bullets": bullets}), ("text",), "text")
+    assert renderer.has_fixed_parameters
+    assert renderer.parameters(Row(0, 2, {"text": "a"}, [])) == {"temperature": 0.3, "max_tokens": limit}
+
+
+@pytest.mark.parametrize(
+    "label", ["a", "delivery was late, and support did not answer", "非常糟糕的客户服务体验和物流", "🙂" * 9]
+)
+def test_a_label_has_room_in_its_answer_however_long_it_is(label: str) -> None:
+    renderer = Renderer(load("classify").with_variables({"labels": ["b", label]}), ("text",), "text")
+    limit = renderer.parameters(Row(0, 2, {"text": "a"}, []))["max_tokens"]
+    assert limit >= max(10, tokens.counter("gpt-4")(label), tokens.counter("gpt-4o")(label))

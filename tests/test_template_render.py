@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from batchllm.errors import UsageError
 from batchllm.records import Row
-from batchllm.template import Renderer, RenderError, from_prompt, parse, text_column
+from batchllm.template import Renderer, RenderError, from_prompt, parse, text_column, text_like
 from batchllm.template.render import _concatenation
 from batchllm.template.sandbox import Sandbox, bounded
 from batchllm.template.values import to_text
@@ -172,7 +172,7 @@ def test_an_unknown_name_lists_the_columns() -> None:
 
 
 def test_text_without_a_chosen_column_asks_for_one() -> None:
-    with pytest.raises(UsageError, match=r"say --column NAME; the columns are: a, b"):
+    with pytest.raises(UsageError, match=r"the columns are: a, b; say which it is with --column NAME"):
         Renderer(from_prompt("{{ text }}"), ("a", "b"))
 
 
@@ -311,7 +311,9 @@ def test_the_text_column_is_the_wanted_one() -> None:
     ("columns", "chosen"),
     [(("zzz",), "zzz"), (("id", "Text"), "Text"), (("body", "text"), "text"), (("编号", "评论"), "评论")],
 )
-def test_the_text_column_is_the_only_one_or_has_a_usual_name(columns: tuple[str, ...], chosen: str) -> None:
+def test_the_text_column_is_the_only_one_or_text_or_the_only_usual_name(
+    columns: tuple[str, ...], chosen: str
+) -> None:
     assert text_column(columns, [], None) == chosen
 
 
@@ -327,3 +329,27 @@ def test_the_text_column_is_the_only_one_that_reads_like_text() -> None:
 def test_no_column_is_chosen_among_several_that_read_like_text() -> None:
     assert text_column(("a", "b"), rows({"a": "some words of text", "b": "more words of text"}), None) is None
     assert text_column(("a", "b"), rows({"a": "1", "b": "2"}), None) is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"id": "1", "question": "What is the capital of France?", "answer": "Paris"},
+        {"id": "1", "question": "What is up?", "answer": "Not much"},
+        {"id": "1", "title": "A day by the sea", "body": "We went to the sea in May."},
+    ],
+)
+def test_several_columns_that_may_be_the_text_are_listed_and_none_is_chosen(values: dict[str, str]) -> None:
+    columns = tuple(values)
+    assert text_column(columns, rows(values), None) is None
+    candidates = text_like(columns, rows(values))
+    assert candidates == list(columns[1:])
+    with pytest.raises(
+        UsageError, match=f"several columns read like text: {', '.join(columns[1:])}; say which"
+    ):
+        Renderer(from_prompt("{{ text }}"), columns, None, candidates)
+
+
+def test_names_and_labels_beside_a_text_are_no_text() -> None:
+    sample = rows({"name": "John Smith", "text_id": "7", "review": "I like it very much.", "label": "good"})
+    assert text_column(("name", "text_id", "review", "label"), sample, None) == "review"

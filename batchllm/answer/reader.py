@@ -7,13 +7,16 @@ if there is nothing to put into it.
 
 import logging
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from batchllm.answer.code import code_block
 from batchllm.answer.text import content_text, visible_text
-from batchllm.error_body import ErrorBody, error_in, read_error
+from batchllm.answer.tools import Tools, with_read_arguments
+from batchllm.error_body import ErrorBody, error_within, read_error
 from batchllm.errors import UsageError
-from batchllm.exact import parse_json
+from batchllm.event_stream import parse_reply
+from batchllm.finish_reason import finish_word
 from batchllm.printable import one_line
 from batchllm.records import Answer, AnswerSpec, Usage
 
@@ -26,6 +29,8 @@ log = logging.getLogger("batchllm.answer")
 ASK_AGAIN = frozenset({"not_json", "schema"})
 _MAX_COUNT = 2**53
 _NO_USAGE = Usage()
+
+_JSON_CUT = "the answer was cut before its JSON ended; raise --max-tokens"
 
 Reading = tuple[Mapping[str, Any], str | None, str | None]  # columns, error, reason
 
@@ -41,12 +46,17 @@ class Reader:
     Args:
         spec: What kind, and into which column.
 
+    Attributes:
+        spec: The same.
+
     Raises:
         UsageError: The labels or the schema cannot be used, or the kind is unknown.
     """
 
     def __init__(self, spec: AnswerSpec) -> None:
+        self.spec = spec
         self._column = spec.column
+        self._tools = None if spec.tools is None else Tools(spec.tools, spec.tool_choice)
         self._plain = spec.read == "text"
         self._read: Callable[[str, str | None], Reading]
         if spec.read == "text":
@@ -65,6 +75,12 @@ class Reader:
             raise UsageError(
                 f"an answer cannot be read as {spec.read!r}; it may be text, label, code or json"
             )
+
+    def with_tools(self, tools: tuple[Any, ...] | None, choice: Any) -> "Reader":
+        """Returns a reader of the same answers for a request that offers these tools."""
+        other = copy(self)
+        other._tools = None if tools is None else Tools(tools, choice)
+        return other
 
     def read(self, status: int, body: bytes) -> Answer:
         """Reads the answer in a response; never raises.
@@ -86,11 +102,13 @@ class Reader:
             said = _said(found) or f"HTTP {status} without a message"
             return Answer(error=f"HTTP {status}: {said}", reason=found.row_fault(status) or f"http_{status}")
         try:
-            data = parse_json(body)
+            data = parse_reply(body)
         except ValueError:
             start = one_line(body[:200].decode("utf-8", "replace"))[:80]
             said = f"begins {start!r}" if start else "is empty"
             return Answer(error=f"the response is not JSON: it {said}", reason="bad_json")
+        if isinstance(data, list) and len(data) == 1:  # Gemini's errors
+            data = data[0]
         if not isinstance(data, dict):
             return Answer(error="the response is JSON, but not an object", reason="bad_json")
         return self._of_object(data)
@@ -100,12 +118,11 @@ class Reader:
         created = data.get("created")
         choices = data.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
-        fault = data.get("error") or (choice.get("error") if isinstance(choice, dict) else None)
-        if fault:
-            found = error_in({"error": fault})
-            said = _said(found) or "an error without a message"
+        fault = error_within(data)
+        if fault and (fault.message or fault.code or fault.type):
+            said = _said(fault) or fault.type
             error = f"the endpoint answered with an error: {said}"
-            answer = Answer(error=error, reason=found.row_fault(200) or "error")
+            answer = Answer(error=error, reason=fault.row_fault(200) or "error")
         elif isinstance(choice, dict):
             answer = self._of_choice(choice, usage)
         else:
@@ -118,7 +135,7 @@ class Reader:
         )
 
     def _of_choice(self, choice: dict[str, Any], usage: Usage) -> Answer:
-        finish = _string(choice.get("finish_reason"))
+        finish = finish_word(choice.get("finish_reason"))
         message = choice.get("message")
         if not isinstance(message, dict):
             message = {"content": choice.get("text")}  # the older completions
@@ -126,26 +143,33 @@ class Reader:
         text = visible_text(content)
         calls = _calls(message)
         reading: Reading
-        if finish == "error":
-            reading = {}, "the endpoint says that it failed while answering (finish_reason error)", "error"
+        calls_fault = self._tools.fault(calls, text, finish) if self._tools else None
+        if not text and (refusal := _refusal(message)) is not None:
+            reading = {}, f"the model refused: {one_line(refusal)}", "refusal"
+        elif not text and finish == "content_filter":
+            reading = {}, "the content filter of the endpoint removed the answer", "content_filter"
+        elif calls_fault is not None:
+            reading = {}, *calls_fault
         elif text:
             reading = self._read(text, finish)
-        elif (refusal := _refusal(message)) is not None:
-            reading = {}, f"the model refused: {one_line(refusal)}", "refusal"
-        elif finish == "content_filter":
-            reading = {}, "the content filter of the endpoint removed the answer", "content_filter"
         elif calls:
             reading = {self._column: ""} if self._plain else {}, None, None
         else:
             reading = {}, *_nothing(message, content, finish, usage)
         columns, error, reason = reading
-        return Answer(columns, text, finish, tool_calls=calls, error=error, reason=reason)
+        raw = _string(choice.get("finish_reason"))
+        return Answer(
+            columns, text, finish, tool_calls=calls, error=error, reason=reason, raw_finish_reason=raw
+        )
 
     def _as_text(self, text: str, finish: str | None) -> Reading:
         return {self._column: text}, None, None
 
     def _as_code(self, text: str, finish: str | None) -> Reading:
-        return {self._column: code_block(text)}, None, None
+        code = code_block(text)
+        if code is None:
+            return {}, f"no code: {one_line(text)}", "no_code"
+        return {self._column: code}, None, None
 
     def _as_label(self, text: str, finish: str | None) -> Reading:
         label = self._labels.find(text)
@@ -154,17 +178,30 @@ class Reader:
         return {self._column: label}, None, None
 
     def _as_json(self, text: str, finish: str | None) -> Reading:
-        from batchllm.answer.schema import NotJson, json_in
+        from batchllm.answer.json_text import NotJson, json_values, unwrapped
 
         try:
-            value = json_in(text)
+            found = json_values(text)
         except NotJson as error:
             if finish == "length":
-                return {}, "the answer was cut before its JSON ended; raise --max-tokens", "cut"
+                return {}, _JSON_CUT, "cut"
             return {}, f"the answer is not JSON: {error}", "not_json"
-        fault = self._schema.fault(value) if self._schema else None
-        if fault is not None:
-            return {}, f"the answer does not fit the schema: {fault}", "schema"
+        if finish == "length":
+            found = [one for one in found[-1:] if isinstance(one.value, dict | list) and one.is_last]
+            if not found:
+                return {}, _JSON_CUT, "cut"
+        value = max(found, key=lambda one: one.length).value
+        if self._schema:
+            last_first = [one.value for one in reversed(found)]
+            inner = [part for whole in last_first for part in unwrapped(whole)]
+            for one in (*last_first, *inner):
+                if self._schema.fault(one) is None:
+                    return self._filled(one)
+            return {}, f"the answer does not fit the schema: {self._schema.fault(value)}", "schema"
+        return {self._column: value}, None, None
+
+    def _filled(self, value: Any) -> Reading:
+        """Puts a value into the columns of the schema's fields."""
         if self._schema and self._schema.fields and isinstance(value, dict):
             return {name: value.get(name) for name in self._schema.fields}, None, None
         return {self._column: value}, None, None
@@ -217,9 +254,11 @@ def _nothing(message: dict[str, Any], content: str, finish: str | None, usage: U
 
 def _calls(message: dict[str, Any]) -> list[dict[str, Any]] | None:
     calls = message.get("tool_calls")
+    if not calls and isinstance(message.get("function_call"), dict):  # the older form
+        calls = [{"type": "function", "function": message["function_call"]}]
     if not isinstance(calls, list):
         return None
-    return [call for call in calls if isinstance(call, dict)] or None
+    return with_read_arguments([call for call in calls if isinstance(call, dict)])
 
 
 def _usage(usage: Any) -> Usage:

@@ -29,7 +29,7 @@ from batchllm.plan.work_item import WorkItem
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.presets import BatchFacts
 from batchllm.progress import Progress
-from batchllm.signals import signals_stop
+from batchllm.stopping import RunStop
 
 T = TypeVar("T")
 
@@ -61,6 +61,7 @@ class BatchLoop:
         reuse: Answers of other jobs.
         online: Sends what is in no batch as single requests (``--via online``); ``None`` makes batches of it.
         waiting: How the run waits.
+        run_stop: Says when the run has to end.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class BatchLoop:
         reuse: Reuse | None,
         online: Callable[[], Awaitable[None]] | None,
         waiting: Waiting,
+        run_stop: RunStop,
     ) -> None:
         job, facts = prepared.job, facts_of(prepared.job)
         self._prepared = prepared
@@ -109,9 +111,10 @@ class BatchLoop:
             one_model=not job.per_row,
         )
         self._since = _session(journal)
-        self._stopped_by: BaseException | None = None
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[Any] | None = None
+        self._run_stop = run_stop
+        run_stop.subscribe(self._stopping.set, self._cancel)
 
     async def run(self) -> None:
         """Loops until every row is finished.
@@ -142,14 +145,8 @@ class BatchLoop:
         finally:
             self._display.close()
 
-    def stop(self, error: BaseException) -> None:
-        """Stops the run in order: the current step may end within the grace period."""
-        self._stopped_by = self._stopped_by or error
-        self._stopping.set()
-        asyncio.get_running_loop().call_later(self._prepared.job.grace_s, self.abort)
-
-    def abort(self) -> None:
-        """Stops the run at once; the next run repeats an interrupted step."""
+    def _cancel(self) -> None:
+        """Gives up the current step; the next run repeats it."""
         if self._task is not None:
             self._task.cancel()
 
@@ -163,24 +160,16 @@ class BatchLoop:
         return bool(self._counters.answers or self._journal.reader().counts().answered)
 
     async def _guarded(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine that signals may stop."""
-        self._task = asyncio.create_task(work)
+        """Runs a coroutine; once the run is to stop, it has the grace period to end."""
+        task = self._task = asyncio.create_task(work)
         try:
-            with signals_stop(self):
-                await asyncio.wait({self._task})
+            with self._run_stop.watch():
+                await asyncio.wait({task})
         finally:
-            if not self._task.done():
-                self._task.cancel()
-                await asyncio.gather(self._task, return_exceptions=True)
-        if self._task.cancelled():
-            self._check()
-        result: T = self._task.result()
-        self._check()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        result: T = task.result()
         return result
-
-    def _check(self) -> None:
-        if self._stopped_by is not None:
-            raise self._stopped_by
 
     async def _pause(self, pause_s: float) -> None:
         try:
@@ -194,7 +183,8 @@ class BatchLoop:
         moved = False
         trouble: JobError | None = None
         for batch in self._store.live():
-            self._check()
+            self._run_stop.check()
+            self._run_stop.raise_reason()
             try:
                 after = await self._advance(batch)
             except CallFailed as failed:
@@ -270,7 +260,7 @@ class BatchLoop:
                 f"the last {MAX_EMPTY_BATCHES} batches ended ({last[-1].status}) without finishing a single row; "
                 "try again later, or finish the job with --via online"
             )
-        await self._submitter.submit(self._items(), self._check, paid=self._answered)
+        await self._submitter.submit(self._items(), self._run_stop.raise_reason, paid=self._answered)
 
     async def _items(self) -> AsyncGenerator[Sequence[WorkItem], None]:
         job = self._prepared.job

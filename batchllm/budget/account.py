@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from decimal import Decimal
 
 from batchllm.budget.budget import LARGEST, NOTHING, Budget, BudgetLimits, BudgetMeter, rounded, spent_before
@@ -47,6 +48,7 @@ class Account:
         self._limits = BudgetLimits(cost=job.max_cost, requests=job.max_requests, tokens=job.max_total_tokens)
         self.meter: BudgetMeter
         self.early_stop: EarlyStop
+        self._sample: ChatRequest | None = None
         refuse_unbounded(prepared, self.pricing)
 
     def begin(self, journal: Journal, counters: RunCounters) -> None:
@@ -60,10 +62,11 @@ class Account:
             put=journal.put,
             learned=UsageEstimator(journal.get(LEARNED)),
         )
-        first = next(map(self._prepared.builder.build, self._prepared.statistics.sample), None)
+        built = map(self._prepared.builder.build, self._prepared.statistics.sample)
+        self._sample = next((request for request in built if isinstance(request, ChatRequest)), None)
         self.early_stop = EarlyStop(
             cut_is_useless=answer_spec(self._job).read in ("text", "code"),
-            bound=first.max_tokens if isinstance(first, ChatRequest) else None,
+            bound=None if self._sample is None else self._sample.max_tokens,
             inactive=self._job.no_early_stop or journal.get(USEFUL) == _hash_of(self._job),
         )
         counters.cost = counters.final_cost = self.pricing.nothing()
@@ -78,6 +81,13 @@ class Account:
             learned=self.meter.learned,
             seen=journal.get(SEEN_PACE),
         )
+        unbounded = self._sample if self._sample is not None and self._sample.max_tokens is None else None
+        if unbounded is not None and (self._limits.cost is not None or self._limits.tokens is not None):
+            found = replace(
+                found,
+                at_once=self.meter.most_at_once(unbounded),
+                output_limit=self.pricing.output_limit(unbounded.model),
+            )
         if found.requests and found.prompt_tokens is not None:
             bound = found.completion_tokens_upper_bound
             mean = {"prompt_tokens": found.prompt_tokens / found.requests}
@@ -128,20 +138,21 @@ def refuse_unbounded(prepared: PreparedJob, pricing: Pricing) -> None:
         return
     flag = "--max-total-tokens" if job.max_cost is None else "--max-cost"
     priced: set[str] = set()
-    for row in prepared.source.rows() if _rows_differ(job) else prepared.statistics.sample:
+    for row in prepared.statistics.sample if prepared.builder.same_for_all_rows else prepared.source.rows():
         built = prepared.builder.build(row)
         if isinstance(built, ChatRequest):
-            _refuse_request(flag, job, row, built)
+            _refuse_request(flag, job, row, built, pricing)
             if job.max_cost is not None and built.model not in priced:
                 _refuse_price(job, built.model, pricing)
                 priced.add(built.model)
 
 
-def _refuse_request(flag: str, job: Job, row: Row, request: ChatRequest) -> None:
+def _refuse_request(flag: str, job: Job, row: Row, request: ChatRequest, pricing: Pricing) -> None:
     where = f" of row {row.index + 1}" if job.per_row else ""
-    if request.max_tokens is None:
+    if request.max_tokens is None and pricing.output_limit(request.model) is None:
         raise UsageError(
-            f"{flag} needs a bound on the answer, and the request{where} has no max_tokens; give --max-tokens"
+            f"{flag} needs a bound on the answer: the request{where} has no max_tokens, and the output limit of "
+            f"{request.model or 'the model'} is not known; give --max-tokens"
         )
     if upper_bound(request).prompt_tokens is None:
         raise UsageError(
@@ -158,14 +169,6 @@ def _refuse_price(job: Job, model: str, pricing: Pricing) -> None:
             f"--max-cost needs a price, and none is known for {model or 'the model'} at {endpoint}; give one with "
             "--prices FILE, or bound the job with --max-total-tokens"
         )
-
-
-def _rows_differ(job: Job) -> bool:
-    """Whether rows may differ in more than their text, so that a sample is not enough."""
-    fixed = job.template is not None and not any(
-        isinstance(value, str) and "{" in value for value in job.template.parameters.values()
-    )
-    return job.per_row or not fixed
 
 
 def _hash_of(job: Job) -> str:

@@ -176,12 +176,12 @@ class BudgetMeter:
 
     def reserve(self, request: ChatRequest) -> Amount | None:
         """Reserves what the request may take; returns ``None`` if the budget is too small for it."""
-        bound = upper_bound(request)
+        bound = self._bounded(upper_bound(request), request.model)
         reserved = NOTHING
         if self._limited:
             reserved = self._amount(bound, request.model)
             if not self.budget.reserve(reserved):
-                bound = counted_upper_bound(request)
+                bound = self._bounded(counted_upper_bound(request), request.model)
                 reserved = self._amount(bound, request.model)
                 if not self.budget.reserve(reserved):
                     return None
@@ -209,8 +209,31 @@ class BudgetMeter:
 
     def shortage(self, request: ChatRequest) -> str:
         """Says why the request does not fit even when nothing else is in flight."""
-        reason = self.budget.shortage(self._amount(counted_upper_bound(request), request.model))
+        bound = self._bounded(counted_upper_bound(request), request.model)
+        reason = self.budget.shortage(self._amount(bound, request.model))
+        if request.max_tokens is None and bound.completion_tokens is not None:
+            reason = f"{reason} (an answer of {bound.completion_tokens:,} tokens; --max-tokens bounds it)"
         return f"{reason}; the same command with a larger budget goes on"
+
+    def most_at_once(self, request: ChatRequest) -> int:
+        """Returns how many requests like this one the budget has room for at once."""
+        limits, spent = self.budget.limits, self.budget.spent
+        each = self._amount(self._bounded(upper_bound(request), request.model), request.model)
+        rooms = (
+            (limits.requests, spent.requests, each.requests),
+            (limits.tokens, spent.tokens, each.tokens),
+            (limits.cost, spent.cost, each.cost),
+        )
+        return min(
+            (max(0, int((limit - used) // one)) for limit, used, one in rooms if limit is not None and one),
+            default=0,
+        )
+
+    def _bounded(self, bound: UpperBound, model: str) -> UpperBound:
+        """Bounds an answer by the model's own output limit where the request does not."""
+        if bound.completion_tokens is not None or self._pricing is None:
+            return bound
+        return bound._replace(completion_tokens=self._pricing.output_limit(model))
 
     def _amount(self, bound: UpperBound, model: str) -> Amount:
         """Returns the upper bound in all dimensions; above every limit if it has no bound or no price."""

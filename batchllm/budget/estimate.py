@@ -8,7 +8,7 @@ ends are widened by the factor ``SLACK``.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from statistics import StatisticsError, fmean, linear_regression
 from typing import Any
@@ -23,6 +23,7 @@ from batchllm.limiter.terms import TOKENS
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prices import Price
 from batchllm.records import ChatRequest, Pace, Usage
+from batchllm.request import AnswerSettings, answer_settings
 
 SLACK = 1.5
 """The factor by which an estimate of tokens may be off; for prose it is closer."""
@@ -61,6 +62,9 @@ class Forecast:
         price: The price of the job's model, and its source; ``None`` if it is unknown.
         possibly_billed_rows: Rows, from 1, that a dead run possibly paid without an answer.
         input_notes: What a reader of the input would not expect of it, in words.
+        settings: What shapes the answers.
+        at_once: How many requests the budget has room for at once, where nothing but the model bounds an answer.
+        output_limit: That bound, in tokens.
     """
 
     rows: int | None
@@ -80,6 +84,9 @@ class Forecast:
     price: Price | None = None
     possibly_billed_rows: tuple[int, ...] = ()
     input_notes: tuple[str, ...] = ()
+    settings: AnswerSettings = field(default_factory=AnswerSettings)
+    at_once: int | None = None
+    output_limit: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the numbers for ``--json``; unknown ones are null."""
@@ -232,14 +239,16 @@ def forecast_job(
         pricing or Pricing(prepared.job), prepared.job.endpoint.charge, learned or UsageEstimator()
     )
     sample = prepared.statistics.sample
+    settings = AnswerSettings(prepared.builder.column)
     if left and sample:
         sent = _sampled(prepared)
+        settings = answer_settings(prepared.builder.column, (request for request, _, _ in sent))
         scale = left / len(sample)
         stretch = _stretch(prepared, sent)
         for request, prompt, _ in sent:
             totals.add(request.model, prompt * stretch, request.max_tokens, scale)
     found = totals.forecast(rows=rows, exact=False, pace=prepared.job.pace, seen=seen)
-    return replace(found, answered=rows - left)
+    return replace(found, answered=rows - left, settings=settings)
 
 
 def forecast_left(

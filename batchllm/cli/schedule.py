@@ -17,7 +17,7 @@ STATUSES = """\
 #   2   wrong use, nothing was paid      3   stopped at a budget, or early
 #   65  the input cannot be read        69   endpoint unavailable, or out of quota
 #   73  cannot write                    74   I/O error
-#   75  another run has this job, or a batch is not ready: not a failure
+#   75  another run has this job, a batch is not ready, or --max-time is over: not a failure
 # After 3, 69, 73, 74 and 75 the same command goes on, so the next time does."""
 
 

@@ -9,8 +9,9 @@ from decimal import Decimal
 
 from batchllm.cli.streams import say
 from batchllm.errors import UsageError
+from batchllm.formats import is_narrow
 from batchllm.job import Job
-from batchllm.printable import printable
+from batchllm.printable import counted, printable
 from batchllm.progress import compact
 from batchllm.runner import Forecast, Result, Summary
 
@@ -31,6 +32,10 @@ def confirm(job: Job, forecast: Forecast, *, quiet: bool, yes: bool) -> None:
         if forecast.input_notes:
             say(printable(f"{job.input or 'standard input'}: {', '.join(forecast.input_notes)}"))
         say(line_before(job, forecast))
+        if (note := encoding_text(job)) is not None:
+            say(note)
+        if forecast.at_once is not None:
+            say(at_once_text(forecast))
         if forecast.possibly_billed_rows:
             say(possibly_billed_text(forecast.possibly_billed_rows))
     high = forecast.cost_high
@@ -42,7 +47,7 @@ def confirm(job: Job, forecast: Forecast, *, quiet: bool, yes: bool) -> None:
 
 
 def line_before(job: Job, forecast: Forecast) -> str:
-    """Rows, model, endpoint, tokens and price, in one line."""
+    """Rows, model, endpoint, what shapes the answers, tokens and price, in one line."""
     endpoint = job.endpoint
     parts = [counted(forecast.rows or 0, "row")]
     if forecast.answered:
@@ -50,12 +55,36 @@ def line_before(job: Job, forecast: Forecast) -> str:
     parts.append(
         f"{endpoint.model or 'no model'} at {endpoint.preset} ({endpoint.base_url or 'on this machine'})"
     )
+    if settings := forecast.settings.to_text():
+        parts.append(printable(settings))
     if forecast.prompt_tokens is not None:
         about = "" if forecast.exact else "about "
         answer = forecast.completion_tokens_upper_bound
         bound = f" + at most {compact(answer)}" if answer is not None else " + answers"
         parts.append(f"{about}{compact(forecast.prompt_tokens)}{bound} tokens")
     return f"{', '.join(parts)}, {mode_text(job, forecast)}"
+
+
+def at_once_text(forecast: Forecast) -> str:
+    """How many requests the budget lets fly at once, where answers are bounded by the model alone."""
+    room = counted(forecast.at_once or 0, "request")
+    limit = "" if forecast.output_limit is None else f" of {forecast.output_limit:,} tokens"
+    return (
+        f"The budget has room for {room} at once, since each answer may reach the model's own limit{limit}; "
+        "--max-tokens makes room for more"
+    )
+
+
+def encoding_text(job: Job) -> str | None:
+    """What becomes of characters that the encoding of the input or the output lacks; ``None`` if it lacks none."""
+    if job.output_encoding is not None and is_narrow(job.output_encoding):
+        return f"Characters that {job.output_encoding} lacks will be written as escapes such as \\u2019"
+    if job.output_encoding is None and job.encoding is not None and is_narrow(job.encoding):
+        return (
+            f"The output will be in UTF-8, since {job.encoding} lacks characters that answers may have; "
+            f"--output-encoding {job.encoding} keeps it"
+        )
+    return None
 
 
 def possibly_billed_text(rows: Sequence[int]) -> str:
@@ -73,7 +102,7 @@ def mode_text(job: Job, forecast: Forecast) -> str:
     if offer is None:
         return f"{price_text(forecast)}{time}"
     batch = price_text(offer.batch)
-    if offer.batch.cost_low is None and job.via != "batch":
+    if (offer.batch.cost_low is None or offer.batch.cost_high is None) and job.via != "batch":
         batch = f"{offer.batch_share:.0%} of that"
     batch = f"{batch} in batch mode, up to {offer.window}"
     online = price_text(offer.online)
@@ -165,11 +194,6 @@ def paid(cost: Decimal | None) -> str:
 def compact_or_unknown(number: int | None) -> str:
     """A count, or that it is not known."""
     return "unknown" if number is None else f"{number:,}"
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 row``, ``12 rows``."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def counts(values: Mapping[str, int]) -> str:

@@ -4,6 +4,6 @@
 """
 
 from batchllm.client.chat import MAX_BODY_BYTES, Client
-from batchllm.client.connection import proxy_of
+from batchllm.client.route import Proxy, check_route, proxy_of
 
-__all__ = ["MAX_BODY_BYTES", "Client", "proxy_of"]
+__all__ = ["MAX_BODY_BYTES", "Client", "Proxy", "check_route", "proxy_of"]

@@ -13,6 +13,10 @@ import httpx2
 import openai
 import orjson
 
+from batchllm.client.failures import Destination, meaning
+from batchllm.client.route import proxy_of
+from batchllm.client.secrets import Mask
+from batchllm.printable import one_line
 from batchllm.records import Failure, FailureKind, Paid, Response
 from batchllm.retry import Verdict, classify
 
@@ -77,22 +81,26 @@ class BatchApi:
 
     Args:
         sdk: The SDK's client, its retries off.
+        mask: Hides secrets in what the endpoint says.
     """
 
-    def __init__(self, sdk: openai.AsyncOpenAI) -> None:
+    def __init__(self, sdk: openai.AsyncOpenAI, mask: Mask | None = None) -> None:
         self._sdk = sdk
+        self._mask = mask or Mask(())
+        base_url = str(sdk.base_url)
+        self._destination = Destination(base_url, proxy_of(base_url))
 
     async def upload(self, file: IO[bytes], filename: str) -> str:
         """Uploads a file of requests in pieces; returns the file's id."""
         file.seek(0)
-        data = await _json_of(
+        data = await self._json_of(
             lambda: self._sdk.files.with_raw_response.create(file=(filename, file), purpose="batch")
         )
         return str(_field(data, "id", self._sdk))
 
     async def create(self, file_id: str, *, endpoint: str, window: str, name: str) -> RemoteBatch:
         """Creates a batch with a name in its metadata."""
-        data = await _json_of(
+        data = await self._json_of(
             lambda: self._sdk.batches.with_raw_response.create(
                 input_file_id=file_id,
                 endpoint=endpoint,  # type: ignore[arg-type]  # Azure has its own, and so may others
@@ -104,11 +112,13 @@ class BatchApi:
 
     async def retrieve(self, batch_id: str) -> RemoteBatch:
         """Returns the current state of a batch; ``CallFailed.status`` is 404 where there is none."""
-        return self._remote(await _json_of(lambda: self._sdk.batches.with_raw_response.retrieve(batch_id)))
+        return self._remote(
+            await self._json_of(lambda: self._sdk.batches.with_raw_response.retrieve(batch_id))
+        )
 
     async def cancel(self, batch_id: str) -> RemoteBatch:
         """Requests the cancellation of a batch."""
-        return self._remote(await _json_of(lambda: self._sdk.batches.with_raw_response.cancel(batch_id)))
+        return self._remote(await self._json_of(lambda: self._sdk.batches.with_raw_response.cancel(batch_id)))
 
     async def find(self, name: str, file_id: str | None) -> RemoteBatch | None:
         """Returns the batch with a name or an input file; ``None`` where there is none.
@@ -137,12 +147,12 @@ class BatchApi:
 
     async def delete_file(self, file_id: str) -> None:
         """Deletes a file."""
-        await _json_of(lambda: self._sdk.files.with_raw_response.delete(file_id))
+        await self._json_of(lambda: self._sdk.files.with_raw_response.delete(file_id))
 
     async def has_file(self, file_id: str) -> bool:
         """Returns whether the endpoint has a file."""
         try:
-            await _json_of(lambda: self._sdk.files.with_raw_response.retrieve(file_id))
+            await self._json_of(lambda: self._sdk.files.with_raw_response.retrieve(file_id))
         except CallFailed as failed:
             if failed.status == 404:
                 return False
@@ -158,7 +168,7 @@ class BatchApi:
                 async for piece in reply.iter_bytes():
                     to.write(piece)
         except (openai.APIError, httpx2.HTTPError) as error:
-            raise _failed(error) from error
+            raise _failed(error, self._destination, self._mask) from error
         return to.tell()
 
     async def _pages(
@@ -166,7 +176,7 @@ class BatchApi:
     ) -> AsyncIterator[dict[str, Any]]:
         """Yields every object of a list, newest first where the endpoint sorts as OpenAI does."""
         while True:
-            page = await _json_of(lambda more=more: listed(limit=PAGE, **more))  # type: ignore[misc]
+            page = await self._json_of(lambda more=more: listed(limit=PAGE, **more))  # type: ignore[misc]
             objects = page.get("data") if isinstance(page, dict) else page
             if not isinstance(objects, list) or not objects:
                 return
@@ -177,6 +187,17 @@ class BatchApi:
             if not (isinstance(page, dict) and page.get("has_more")) or more.get("after") == last:
                 return
             more["after"] = last
+
+    async def _json_of(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Returns the JSON of a call's reply; ``None`` where it is not JSON."""
+        try:
+            reply = await call()
+        except openai.APIError as error:
+            raise _failed(error, self._destination, self._mask) from error
+        try:
+            return orjson.loads(reply.content)
+        except orjson.JSONDecodeError:
+            return None
 
     def _remote(self, data: Any) -> RemoteBatch:
         """Reads a batch object of any dialect."""
@@ -204,30 +225,16 @@ class BatchApi:
         )
 
 
-async def _json_of(call: Callable[[], Awaitable[Any]]) -> Any:
-    """Returns the JSON of a call's reply; ``None`` where it is not JSON."""
-    try:
-        reply = await call()
-    except openai.APIError as error:
-        raise _failed(error) from error
-    try:
-        return orjson.loads(reply.content)
-    except orjson.JSONDecodeError:
-        return None
-
-
-def _failed(error: Exception) -> CallFailed:
+def _failed(error: Exception, to: Destination, mask: Mask) -> CallFailed:
     """Classifies a failure as a chat request's; a call that was sent and has no reply may have succeeded."""
     if isinstance(error, openai.APIStatusError):
         headers = {name.lower(): value for name, value in error.response.headers.items()}
         response = Response(error.status_code, headers, error.response.content, 0.0)
-        return CallFailed(classify(response), error.status_code)
+        return CallFailed(classify(mask.reply(response)), error.status_code)
     cause = error.__cause__ or error
-    connecting = type(cause).__name__ in ("ConnectError", "ConnectTimeout")
-    kind = FailureKind.CONNECT if connecting else FailureKind.RESET
-    words = f"{error}: {cause}" if cause is not error else str(error)
-    failure = Failure(kind, words, Paid.NO if connecting else Paid.MAYBE, 0.0)
-    return CallFailed(classify(failure), None)
+    words = one_line(f"{error}: {cause}" if cause is not error else str(error))
+    kind, paid, message = meaning(error, to) or (FailureKind.RESET, Paid.MAYBE, mask.text(words))
+    return CallFailed(classify(Failure(kind, message, paid, 0.0)), None)
 
 
 def _field(data: Any, name: str, sdk: openai.AsyncOpenAI) -> Any:

@@ -5,8 +5,7 @@ and headers that the SDK would send. Models, files and batches are the SDK's.
 """
 
 import asyncio
-import errno
-import os
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -15,10 +14,14 @@ import aiohttp
 from yarl import URL
 
 from batchllm import presets
-from batchllm.client.connection import chat_headers, proxy_of, sdk_client, ssl_context
+from batchllm.client.connection import chat_headers, mask_of, sdk_client
 from batchllm.client.deadlines import Deadlines
+from batchllm.client.failures import Destination, meaning, port_speaks_tls, speaks_tls
+from batchllm.client.route import proxy_of, ssl_context
+from batchllm.client.secrets import Mask
 from batchllm.error_body import read_error
 from batchllm.errors import Unavailable, UsageError
+from batchllm.printable import one_line
 from batchllm.records import ChatRequest, Endpoint, Failure, FailureKind, Paid, Response
 
 if TYPE_CHECKING:
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 16 * 1024 * 1024
 KEEP_ALIVE_S = 60.0
 CONNECT_TIMEOUT_S = 15.0
+HANDSHAKE_TIMEOUT_S = 30.0
+"""For the whole connection: name service, proxy and TLS included."""
 
 
 class Client:
@@ -50,6 +55,9 @@ class Client:
         self._session: aiohttp.ClientSession | None = None
         self._sdk: openai.AsyncOpenAI | None = None
         self._proxy = proxy_of(endpoint.base_url)
+        self._destination = Destination(endpoint.base_url, self._proxy)
+        self._proxy_url = None if self._proxy is None else self._proxy.url
+        self._is_known = urlsplit(endpoint.base_url).scheme == "https" or self._proxy is not None
 
     async def __aenter__(self) -> "Client":
         return self
@@ -64,7 +72,10 @@ class Client:
             await self._sdk.close()
 
     async def send(self, request: ChatRequest) -> Response | Failure:
-        """Sends one chat request and reads its whole answer. Every outcome is data; nothing is raised."""
+        """Sends one chat request and reads its whole answer, secrets hidden; every outcome is data."""
+        return self._mask.reply(await self._send(request))
+
+    async def _send(self, request: ChatRequest) -> Response | Failure:
         session = self._session or self._open()
         url = self._urls.get(request.model) or self.url(request.model)
         loop = asyncio.get_running_loop()
@@ -74,7 +85,7 @@ class Client:
         received: list[bytes] = []
         self._deadlines.begin(task, started)
         try:
-            reply = await session.post(url, data=request.body, allow_redirects=False, proxy=self._proxy)
+            reply = await session.post(url, data=request.body, allow_redirects=False, proxy=self._proxy_url)
             try:
                 whole = await _receive(reply.content, received)
             finally:
@@ -82,15 +93,26 @@ class Client:
             if not whole:
                 return _too_large(loop.time() - started, received)
             headers = {name.lower(): value for name, value in reply.headers.items()}
+            self._is_known = True
             return Response(reply.status, headers, b"".join(received), loop.time() - started)
         except asyncio.CancelledError:
             if not self._deadlines.was_late(task):
                 raise
-            return _failure(TimeoutError(), self._timeout_s, loop.time() - started, b"".join(received))
+            return self._failed(TimeoutError(), loop.time() - started, received)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return _failure(error, self._timeout_s, loop.time() - started, b"".join(received))
+            failed = self._failed(error, loop.time() - started, received)
         finally:
             self._deadlines.end(task)
+        if failed.kind is FailureKind.RESET and not self._is_known:
+            # Some TLS servers close a connection on which plain http arrives without a word.
+            self._is_known = True
+            if await port_speaks_tls(self._destination):
+                kind, paid, message = speaks_tls(self._destination)
+                return failed._replace(kind=kind, paid=paid, message=message)
+        return failed
+
+    def _failed(self, error: Exception, latency_s: float, received: list[bytes]) -> Failure:
+        return _failure(error, self._destination, self._timeout_s, latency_s, b"".join(received))
 
     def _open(self) -> aiohttp.ClientSession:
         secure = urlsplit(self.endpoint.base_url).scheme == "https" or self._proxy is not None
@@ -98,7 +120,9 @@ class Client:
         self._session = aiohttp.ClientSession(
             headers=chat_headers(self.endpoint),
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=context),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+            timeout=aiohttp.ClientTimeout(
+                total=None, connect=HANDSHAKE_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
         )
@@ -122,21 +146,26 @@ class Client:
         try:
             return [model.id async for model in self.sdk.models.list()]
         except openai.APIStatusError as error:
-            said = " ".join(read_error(error.response.content).message.split())[:300] or "no explanation"
+            said = read_error(self._mask.error(error.response.content)).message
+            said = one_line(said) or "no explanation"
             raise UsageError(
                 f"{self.endpoint.base_url} does not list its models: HTTP {error.status_code}: {said}"
             ) from error
         except openai.APIConnectionError as error:
-            raise Unavailable(
-                f"{self.endpoint.base_url} cannot be reached: {error.__cause__ or error}"
-            ) from error
+            found = meaning(error, self._destination)
+            words = found[2] if found else one_line(self._mask.text(str(error.__cause__ or error)))
+            raise Unavailable(f"{self.endpoint.base_url} cannot be reached: {words}") from error
+
+    @cached_property
+    def _mask(self) -> Mask:
+        return mask_of(self.endpoint)
 
     @property
     def batches(self) -> "BatchApi":
         """Files and batches."""
         from batchllm.client.batches import BatchApi
 
-        return BatchApi(self.sdk)
+        return BatchApi(self.sdk, self._mask)
 
     @property
     def sdk(self) -> "openai.AsyncOpenAI":
@@ -165,36 +194,19 @@ def _too_large(latency_s: float, received: list[bytes]) -> Failure:
     return Failure(FailureKind.TOO_LARGE, message, Paid.MAYBE, latency_s, partial)
 
 
-def _failure(error: Exception, timeout_s: float, latency_s: float, partial: bytes) -> Failure:
+def _failure(
+    error: Exception, to: Destination, timeout_s: float, latency_s: float, partial: bytes
+) -> Failure:
     """Maps the transport's exception; ``paid`` is ``MAYBE`` where bytes of the request can have been sent."""
-    words = str(error) or type(error).__name__
-    match error:
-        case aiohttp.ClientConnectorDNSError():
-            kind, paid, message = FailureKind.DNS, Paid.NO, f"the host name cannot be resolved: {words}"
-        case aiohttp.ClientConnectorCertificateError():
-            kind, paid, message = FailureKind.TLS, Paid.NO, f"the certificate is not valid: {words}"
-        case (
-            aiohttp.ConnectionTimeoutError()
-            | aiohttp.ClientConnectorError()
-            | aiohttp.ClientProxyConnectionError()
-        ):
-            kind, paid, message = FailureKind.CONNECT, Paid.NO, _no_connection(error, words)
-        case aiohttp.ClientHttpProxyError():
-            kind, paid, message = FailureKind.CONNECT, Paid.NO, f"the proxy refused: {words}"
-        case TimeoutError():
-            kind, paid, message = FailureKind.TIMEOUT, Paid.MAYBE, f"no whole answer within {timeout_s:g} s"
-        case aiohttp.ClientPayloadError():
-            kind, paid, message = FailureKind.CUT, Paid.MAYBE, "the answer was cut off"
-        case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
-            kind, paid, message = FailureKind.CONNECT, Paid.NO, f"not a usable URL: {words}"
-        case _:
-            kind, paid, message = FailureKind.RESET, Paid.MAYBE, f"the connection broke: {words}"
+    kind, paid, message = meaning(error, to) or _broken(error, timeout_s)
     return Failure(kind, message, paid, latency_s, partial[:65_536])
 
 
-def _no_connection(error: Exception, words: str) -> str:
-    if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
-        number = error.os_error.errno
-        if number is not None and number in errno.errorcode:
-            return f"no connection to {error.host}:{error.port}: {os.strerror(number).lower()}"
-    return f"no connection: {words}"
+def _broken(error: Exception, timeout_s: float) -> tuple[FailureKind, Paid, str]:
+    match error:
+        case TimeoutError():
+            return FailureKind.TIMEOUT, Paid.MAYBE, f"no whole answer within {timeout_s:g} s"
+        case aiohttp.ClientPayloadError():
+            return FailureKind.CUT, Paid.MAYBE, "the answer was cut off"
+    words = one_line(str(error) or type(error).__name__)
+    return FailureKind.RESET, Paid.MAYBE, f"the connection broke: {words}"

@@ -1,18 +1,15 @@
-"""How to connect to an endpoint: the headers of a chat request, the OpenAI SDK for everything else, TLS, proxy.
+"""How to ask an endpoint: the headers of a chat request, and the OpenAI SDK for everything else.
 
 The SDK takes 0.6 s of CPU to load, so it is loaded only where models, files or batches are asked for. Both ways
 send the headers of ``presets.auth_headers`` and read ``OPENAI_CUSTOM_HEADERS`` as the SDK does.
 """
 
-import os
-import ssl
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 from batchllm import __version__, presets
-from batchllm.errors import UsageError
+from batchllm.client.route import proxy_of, ssl_context
+from batchllm.client.secrets import Mask, custom_headers, secrets_in
 from batchllm.records import Endpoint
 
 if TYPE_CHECKING:
@@ -28,10 +25,24 @@ def chat_headers(endpoint: Endpoint) -> dict[str, str]:
     return _BODY | _headers(endpoint)
 
 
+def mask_of(endpoint: Endpoint) -> Mask:
+    """Returns what hides the secrets of every request to an endpoint in its replies."""
+    proxy = proxy_of(endpoint.base_url)
+    key = {endpoint.api_key} if endpoint.api_key else set()
+    return Mask(key | secrets_in(_headers(endpoint)) | (proxy.secrets if proxy else set()))
+
+
 def sdk_client(endpoint: Endpoint) -> "openai.AsyncOpenAI":
-    """Returns the SDK's client of an endpoint. It never retries: ``batchllm.retry`` decides that."""
+    """Returns the SDK's client of an endpoint. It never retries: ``batchllm.retry`` decides that.
+
+    Raises:
+        UsageError: The environment's proxy or certificates cannot be used.
+    """
+    import httpx2
     import openai
 
+    proxy, context = proxy_of(endpoint.base_url), ssl_context()
+    over_tls = context if proxy is not None and proxy.url.lower().startswith("https") else None
     headers = _headers(endpoint)
     hooks = [] if "authorization" in headers else [_drop_authorization]
     base_url, version = endpoint.base_url, endpoint.azure_api_version
@@ -41,7 +52,13 @@ def sdk_client(endpoint: Endpoint) -> "openai.AsyncOpenAI":
         default_query=None if version is None else {"api-version": version},
         default_headers=headers,
         max_retries=0,
-        http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False, event_hooks={"request": hooks}),
+        http_client=openai.DefaultAsyncHttpxClient(
+            follow_redirects=False,
+            event_hooks={"request": hooks},
+            trust_env=False,
+            verify=context,
+            proxy=None if proxy is None else httpx2.Proxy(proxy.url, ssl_context=over_tls),
+        ),
     )
     # Not as arguments: the SDK would fill a None from the environment, also for endpoints of others.
     client.organization, client.project = endpoint.organization, endpoint.project
@@ -56,47 +73,8 @@ async def _drop_authorization(request: "httpx2.Request") -> None:
 def _headers(endpoint: Endpoint) -> dict[str, str]:
     """Returns what both ways send, the user's own last."""
     own = {"User-Agent": f"batchllm/{__version__}", **presets.auth_headers(endpoint)}
-    custom = _custom_headers()
+    custom = custom_headers()
     if not endpoint.api_key:  # a key in the variable is not meant for an endpoint that takes none
         custom = {name: value for name, value in custom.items() if name.lower() not in presets.key_headers()}
     layers: tuple[Mapping[str, str], ...] = (own, custom, endpoint.headers)
     return {name.lower(): value for layer in layers for name, value in layer.items()}
-
-
-def _custom_headers() -> dict[str, str]:
-    lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")
-    pairs = (line.partition(":") for line in lines)
-    return {name.strip(): value.strip() for name, colon, value in pairs if colon}
-
-
-def proxy_of(base_url: str) -> str | None:
-    """Returns the proxy that the environment names for a URL; loopback is never proxied.
-
-    Raises:
-        UsageError: The environment asks for a SOCKS proxy, which the transport cannot speak.
-    """
-    parts = urlsplit(base_url)
-    host = parts.hostname or ""
-    if host in ("localhost", "::1") or host.startswith("127."):
-        return None
-    proxies = getproxies_environment()
-    if proxy_bypass_environment(host, proxies):
-        return None
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if not proxy:
-        return None
-    if "://" not in proxy:
-        proxy = f"http://{proxy}"
-    scheme = urlsplit(proxy).scheme
-    if scheme not in ("http", "https"):
-        raise UsageError(
-            f"the environment names a {scheme} proxy; set HTTPS_PROXY to an http:// proxy instead"
-        )
-    return proxy
-
-
-def ssl_context() -> ssl.SSLContext:
-    """Returns the SDK's TLS settings: ``SSL_CERT_FILE``, else the certificates that come with it."""
-    import httpx2
-
-    return httpx2.create_ssl_context()

@@ -2,18 +2,19 @@
 
 ``open_source`` opens a file, ``Source.scan`` reads it whole once (structure, encoding, columns, number of rows, hash)
 and ``Source.rows`` streams it again as often as needed. What cannot be read as what it claims to be, or can
-be read in two ways, is an ``InputError`` with the line, the reason and what to do. ``write_output`` keeps every cell of the input as it
-was, and puts the output in place in one rename.
+be read in two ways, is an ``InputError`` with the line, the reason and what to do. ``write_output`` keeps every cell of
+the input as it was, and puts the output in place in one rename.
 
 A new format is a module like ``csv`` or ``jsonl`` and a line in ``registry.FORMATS``.
 """
 
 from batchllm.formats.columns import ADDABLE, STANDARD, Columns, Outcome, plan_columns
+from batchllm.formats.encodings import is_narrow, text_codec
 from batchllm.formats.format import Source
 from batchllm.formats.input_file import spool
 from batchllm.formats.json_text import WrittenNumber
 from batchllm.formats.output import OutputStatistics, write_output, write_skipped
-from batchllm.formats.output_file import storage_error
+from batchllm.formats.output_file import AtomicFile, storage_error
 from batchllm.formats.registry import INPUT_FORMATS, SUFFIXES, format_named, format_of, open_source
 from batchllm.formats.scan import InputStatistics
 from batchllm.formats.text import BAD_ROWS
@@ -24,6 +25,7 @@ __all__ = [
     "INPUT_FORMATS",
     "STANDARD",
     "SUFFIXES",
+    "AtomicFile",
     "Columns",
     "InputStatistics",
     "Outcome",
@@ -32,10 +34,12 @@ __all__ = [
     "WrittenNumber",
     "format_named",
     "format_of",
+    "is_narrow",
     "open_source",
     "plan_columns",
     "spool",
     "storage_error",
+    "text_codec",
     "write_output",
     "write_skipped",
 ]

@@ -8,7 +8,6 @@ A row's ``origin`` is the text of its record, with the end of its line; ``None``
 as it is.
 """
 
-import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 from batchllm.errors import InputError
 from batchllm.formats.columns import Columns
+from batchllm.formats.csv_module import csv
 from batchllm.formats.csv_text import column_names, csv_header, csv_record, has_delimiter
 from batchllm.formats.dialect import QUOTE, Dialect, DialectOptions
 from batchllm.formats.format import Format, Source
@@ -30,7 +30,7 @@ from batchllm.formats.text import BEGINNING, Block, RecordStart, TextSource, Tex
 from batchllm.records import Row
 
 CELL_LIMIT_BYTES = 64 << 20
-csv.field_size_limit(CELL_LIMIT_BYTES)
+csv.field_size_limit(CELL_LIMIT_BYTES)  # of this module's own copy
 
 _QUOTED = re.compile(r'"[^"]*(?:"|\Z)')
 
@@ -159,7 +159,7 @@ class CsvSource(TextSource):
         return Row(index, line, dict(zip(self.columns, record)), record[-1])  # noqa: B905 - the origin is no cell
 
     def _parsed(self, opened: InputPass, start: RecordStart) -> Iterator[tuple[Block, int, _Record]]:
-        """Yields the block in which a record ends, its first line, and its cells (none for a blank line) with its text."""
+        """Yields the block in which a record ends, its first line, and its cells (none of a blank line) with its text."""
         block = Block(start.line, start.offset, b"")
         to_skip = 0 if start.offset else self.dialect.skip_lines
         line = first = before = start.line + to_skip  # of the record, of held[0], of the reader's first line
@@ -169,6 +169,12 @@ class CsvSource(TextSource):
         def lines() -> Iterator[list[str]]:
             nonlocal block, held, to_skip, first
             for block in self._blocks(opened, start):
+                if (nul := block.data.find(0)) >= 0:
+                    at = block.line + block.data.count(self._end, 0, nul)
+                    reason = (
+                        "a NUL character, which CSV cannot hold; remove it, or name the file's --encoding"
+                    )
+                    raise InputError(self.name, reason, line=at)
                 try:
                     more = io.StringIO(block.data.decode(), newline=newline).readlines()
                 except UnicodeDecodeError:
@@ -314,7 +320,10 @@ class CsvWriter(TextWriter):
             self._put(csv_record([*self._cells(row, self._names), *added], self._delimiter))
 
     def _joined(self, records: list[str]) -> bytes:
-        return self.layout.newline.join(records).encode(self.layout.encoding, "backslashreplace")
+        text = self.layout.newline.join(records)
+        if "\0" in text:  # readers of CSV refuse it, this one too
+            text = text.replace("\0", "\\u0000")
+        return text.encode(self.layout.encoding, "backslashreplace")
 
 
 FORMAT = Format(

@@ -1,11 +1,11 @@
 """The dialect of a CSV file: its delimiter and quoting, and the lines above its header."""
 
-import csv
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from batchllm.errors import UsageError
+from batchllm.formats.csv_module import csv
 
 if TYPE_CHECKING:
     from _csv import Reader
@@ -87,8 +87,7 @@ def _character(option: str, given: str | None, words: str, forbidden: str = "") 
     character = _NAMES.get(given.lower(), given)
     if (
         len(character) > 1
-        or (not character
-        and given.lower() != "none")
+        or (not character and given.lower() != "none")
         or character in [*"\r\n\0", *forbidden]
     ):
         raise UsageError(f"{given!r} cannot be a {option}; give one character, or {words}")

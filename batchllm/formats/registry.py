@@ -4,9 +4,10 @@ from pathlib import Path
 
 from batchllm.errors import InputError, UsageError
 from batchllm.formats import csv, jsonl
+from batchllm.formats.content import foreign_text, refuse_foreign
+from batchllm.formats.encodings import BYTE_ORDER_MARKS, marked_codec
 from batchllm.formats.format import Format, Source
 from batchllm.formats.input_file import InputFile
-from batchllm.formats.layout import BYTE_ORDER_MARKS
 
 FORMATS: tuple[Format, ...] = (
     csv.FORMAT,
@@ -20,14 +21,6 @@ SUFFIXES = tuple(_BY_SUFFIX)
 
 INPUT_FORMATS = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
 """The values of ``--input-format``."""
-
-_UNREADABLE = (
-    (b"\x1f\x8b", "is compressed with gzip; unpack it first (zcat FILE | batchllm TASK -)"),
-    (b"\x28\xb5\x2f\xfd", "is compressed with zstd; unpack it first (zstdcat FILE | batchllm TASK -)"),
-    (b"PK\x03\x04", "is a zip archive or an Excel workbook; save it as CSV"),
-    (b"PAR1", "is a Parquet file; save it as CSV or JSONL"),
-    (b"SQLite format 3\0", "is a SQLite database; export the table as CSV"),
-)
 
 
 def format_named(name: str) -> Format:
@@ -82,10 +75,8 @@ def open_source(
         InputError: The file cannot be opened, or its beginning cannot be read.
     """
     file = InputFile(path, name or str(path))
-    head, _ = file.ends()
-    for start, reason in _UNREADABLE:
-        if head.startswith(start):
-            raise InputError(file.name, reason)
+    head, tail = file.ends()
+    refuse_foreign(file.name, head, tail)
     form = _format(file, format, head)
     suffix = path.suffix.lower()
     if format is not None and (suffix not in form.suffixes or format != form.name):
@@ -95,8 +86,13 @@ def open_source(
         if option not in form.options:
             understood = " and ".join(other.name.upper() for other in FORMATS if option in other.options)
             raise UsageError(
-                f"--{option.replace('_', '-')} is for {understood}, and {file.name} is {form.name.upper()}; leave the option out"
+                f"--{option.replace('_', '-')} is for {understood}, and {file.name} is {form.name.upper()};"
+                " leave the option out"
             )
+    bom, codec = marked_codec(file.name, head, options.get("encoding"))
+    foreign = foreign_text(head[len(bom) :].decode(codec, "ignore"), form.name)
+    if foreign is not None:
+        raise InputError(file.name, foreign)
     return form.source(file, suffix, **given)
 
 

@@ -7,12 +7,12 @@ pass the same test. Where two readings pass it, or the table seems to begin furt
 in which nothing separates cells has one column.
 """
 
-import csv
 import io
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from batchllm.formats.csv_module import csv
 from batchllm.formats.dialect import DELIMITERS, QUOTE, Dialect, DialectOptions, delimiter_name
 
 SAMPLE_LINES = 200
@@ -87,13 +87,11 @@ def find_dialect(
 def _above_header(lines: list[str]) -> tuple[int, str | None]:
     """Counts blank lines and a line ``sep=;`` above the header, and returns the delimiter that it names."""
     sep = None
-    skipped = 0
-    for line in lines:
+    for skipped, line in enumerate(lines):
         found = _SEP_LINE.fullmatch(line) if sep is None else None
         if not found and line.strip(" \r\n"):
             return skipped, sep
         sep = found[1] if found else sep
-        skipped += 1
     return 0, None  # nothing but blank lines
 
 
@@ -212,7 +210,12 @@ class _Search:
         wanted = options.quote if options.quote is not None else QUOTE if quote is None else quote
         dialect = Dialect(delimiter, wanted, options.escape or "", self._skipped)
         reading = _Reading(dialect, self._sample, is_cut=self._is_cut)
-        if delimiter and wanted and re.search(f"{re.escape(delimiter)} +{re.escape(wanted)}", self._text):
+        if (
+            delimiter
+            and wanted
+            and options.quote is None
+            and re.search(f"{re.escape(delimiter)} +{re.escape(wanted)}", self._text)
+        ):
             spaced = _Reading(replace(dialect, initial_space=True), self._sample, is_cut=self._is_cut)
             if spaced.is_table() and spaced.quotes_in_cells() < reading.quotes_in_cells():
                 return spaced

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment
 
 from batchllm import presets
 from batchllm.answer import Reader
@@ -116,12 +115,7 @@ def _proxy(base_url: str) -> CheckResult:
         return _wrong("proxy", error)
     if proxy is None:
         return CheckResult("proxy", "none for this URL")
-    parts = urlsplit(proxy)
-    shown = f"{parts.scheme}://{'***@' if '@' in parts.netloc else ''}{parts.netloc.rpartition('@')[2]}"
-    kinds = [
-        kind for kind, url in getproxies_environment().items() if url in (proxy, proxy.partition("://")[2])
-    ]
-    return CheckResult("proxy", f"{shown} (from {' or '.join(f'{kind.upper()}_PROXY' for kind in kinds)})")
+    return CheckResult("proxy", f"{proxy} (from {proxy.variable})")
 
 
 async def _ask(job: Job) -> list[CheckResult]:
@@ -252,7 +246,7 @@ def _files(job: Job) -> Iterator[CheckResult]:
     try:
         check_folder(paths.journal)
         if paths.output is not None:
-            check_output(paths.output, written=_written(paths), force=job.force)
+            check_output(paths.output, written=_written(paths), force=job.force, journal=paths.journal)
     except JobError as error:
         yield _wrong("output", error)
     else:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import orjson
 
 from batchllm import tokens
+from batchllm.budget.account import refuse_unbounded
 from batchllm.budget.costs import Pricing
 from batchllm.budget.estimate import SEEN_PACE, Forecast, RequestTotals
 from batchllm.budget.usage import LEARNED, UsageEstimator
@@ -26,7 +27,7 @@ from batchllm.plan.reuse import journals_of
 from batchllm.prepare.job_paths import job_paths
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.records import ChatRequest, Row
-from batchllm.request import RequestBuilder, Skipped, Unsendable
+from batchllm.request import RequestBuilder, Skipped, Unsendable, answer_settings
 from batchllm.request.messages import TokenCount
 
 BATCH = 128
@@ -70,6 +71,7 @@ def dry_run(job: Job, *, threads: int | None = None) -> DryRun:
     """
     paths = job_paths(job)
     with prepare_job(job, paths) as prepared, ExitStack() as stack:
+        refuse_unbounded(prepared, Pricing(job))
         own = None
         if paths.journal.exists() and not job.restart:
             own = stack.enter_context(JournalReader.open(paths.journal))
@@ -128,6 +130,7 @@ class _Counting:
             skipped=self._skipped,
             unsendable=self._unsendable.total(),
             input_notes=self._prepared.input_notes,
+            settings=answer_settings(self._builder.column, self._first),
         )
         return DryRun(job, forecast, tuple(self._first), self._unsendable, self._counter.vocabularies())
 

@@ -6,12 +6,11 @@ durable before the request leaves; the raw reply is durable before anything read
 the row counted. Waiting for the disk is done by callbacks: what the journal makes durable together is sent and
 handled together, without a task or a future for each row.
 
-A row's failure stays with its work item. A job's failure stops the loop: no new request leaves, those in flight get a
-grace period, and everything that arrives is kept.
+A row's failure stays with its work item. A job's failure stops the run (``RunStop``): no new request leaves, those in
+flight get a grace period, and everything that arrives is kept.
 """
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from batchllm.online.outcome import OutcomeHandler
 from batchllm.plan.work_item import ChatSender, Reask, Settled, WorkItem
 from batchllm.records import Answer, Failure, FailureKind, Paid, Response
 from batchllm.retry import RetryPolicy
+from batchllm.stopping import RunStop
 
 OK = 200
 _NOT_SENT = Failure(FailureKind.UNSENT, "not sent: the run was stopped", Paid.NO, 0.0)
@@ -45,11 +45,11 @@ class OnlineLoop:
         journal: Makes intents and answers durable.
         retry: Decides whether and when a failed attempt is tried again.
         counters: Counts.
-        grace_s: How long requests in flight may still take once the run stops, whatever stops it.
         settled: Called with each finished item.
         reask: Makes the request that asks again for an answer that does not validate, or ``None``.
         meter: Holds requests to the budget and prices answers; by default there is no budget.
         early_stop: Stops a run whose first answers are all unusable.
+        run_stop: Says when the run has to end, and how long requests in flight may still take.
     """
 
     client: ChatSender
@@ -57,25 +57,23 @@ class OnlineLoop:
     journal: Journal
     retry: RetryPolicy
     counters: RunCounters
-    grace_s: float = 30.0
     settled: Settled = lambda item, answer, state: None
     reask: Reask = lambda item, answer: None
     meter: BudgetMeter = field(default_factory=BudgetMeter)
     early_stop: EarlyStop = field(default_factory=partial(EarlyStop, inactive=True))
+    run_stop: RunStop = field(default_factory=RunStop)
 
     def __post_init__(self) -> None:
         self._outcomes = OutcomeHandler(
             self.limiter, self.journal, self.retry, self.counters, self.settled, self.reask,
-            self.meter, self.early_stop, self.stop,
+            self.meter, self.early_stop, self.run_stop.stop,
         )  # fmt: skip
         self._held: deque[WorkItem] = deque()
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._in_flight: set[asyncio.Future[Any]] = set()
         self._saving = 0
-        self._stopped_by: BaseException | None = None
-        self._ends_at = math.inf
-        self._aborted = False
+        self.run_stop.subscribe(self._wake.set, self._cancel_in_flight)
 
     async def run(self, batches: AsyncIterator[Sequence[WorkItem]]) -> None:
         """Finishes every item.
@@ -88,27 +86,11 @@ class OnlineLoop:
         try:
             await self._dispatch(feeder)
         except BaseException as error:  # noqa: BLE001 - raised below, once what is in flight has been handled
-            self.stop(error)
+            self.run_stop.stop(error)
         feeder.cancel()
         await asyncio.gather(feeder, return_exceptions=True)
         await self._finish_in_flight()
-        if self._stopped_by is not None:
-            raise self._stopped_by
-
-    def stop(self, error: BaseException) -> None:
-        """Stops the run in order: nothing new leaves, and what is in flight gets the grace period.
-
-        The first reason counts, also for the exit status.
-        """
-        if self._stopped_by is None:
-            self._stopped_by = error
-            self._ends_at = asyncio.get_running_loop().time() + self.grace_s
-        self._wake.set()
-
-    def abort(self) -> None:
-        """Ends the grace period: requests in flight are cancelled, replies already received are kept."""
-        self._aborted = True
-        self._cancel_in_flight()
+        self.run_stop.raise_reason()
 
     def _cancel_in_flight(self) -> None:
         """Cancels what was sent. Intents on their way to the disk are left alone, or they would look sent."""
@@ -127,7 +109,7 @@ class OnlineLoop:
 
     async def _dispatch(self, feeder: "asyncio.Task[None]") -> None:
         loop = asyncio.get_running_loop()
-        while self._stopped_by is None:
+        while self.run_stop.check() is None:
             self._wake.clear()
             poll = self.limiter.poll(loop.time())
             for item, message in poll.too_large:
@@ -146,11 +128,9 @@ class OnlineLoop:
 
     async def _finish_in_flight(self) -> None:
         """Waits for requests in flight, at most for the grace period; cancels the rest; handles what arrived."""
-        loop = asyncio.get_running_loop()
-        while self._in_flight and not self._aborted and (left_s := self._ends_at - loop.time()) > 0:
-            await asyncio.wait(self._in_flight, timeout=None if left_s == math.inf else left_s)
         while self._in_flight:
-            self._cancel_in_flight()
+            if self.run_stop.aborted:
+                self._cancel_in_flight()
             await asyncio.wait(self._in_flight)
         if self._saving:
             await asyncio.gather(self.journal.flush(), return_exceptions=True)
@@ -168,7 +148,7 @@ class OnlineLoop:
             if not self._in_flight and not self._saving:
                 left = self.counters.rows - self.counters.finished
                 rows = "one row" if left == 1 else f"{left:,} rows"
-                self.stop(BudgetStop(f"{self.meter.shortage(held[0].request)} with the {rows} left"))
+                self.run_stop.stop(BudgetStop(f"{self.meter.shortage(held[0].request)} with the {rows} left"))
             return
         intents = [(t.request_id, t.request.body if t.reasked else None) for t in ready]
         intended = self.journal.intend(intents)
@@ -179,7 +159,7 @@ class OnlineLoop:
         self._in_flight.discard(task)
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.stop(error)
+            self.run_stop.stop(error)
 
     def _send_group(self, items: Sequence[WorkItem], intended: "asyncio.Future[list[int]]") -> None:
         """Sends the requests of a group whose intents are durable, each in a task."""
@@ -187,7 +167,7 @@ class OnlineLoop:
         if intended.cancelled() or intended.exception() is not None:
             return
         for item, attempt_id in zip(items, intended.result(), strict=True):
-            if self._stopped_by is not None:
+            if self.run_stop.reason is not None:
                 self._save(item, attempt_id, _NOT_SENT)
                 continue
             task = asyncio.create_task(self._send(item, attempt_id))
@@ -195,7 +175,7 @@ class OnlineLoop:
             task.add_done_callback(self._watch)
 
     async def _send(self, item: WorkItem, attempt_id: int) -> None:
-        if self._stopped_by is not None:
+        if self.run_stop.reason is not None:
             outcome: Response | Failure = _NOT_SENT
         else:
             if not item.sent:
@@ -221,13 +201,13 @@ class OnlineLoop:
         self._saving -= 1
         try:
             if error is not None:
-                self.stop(error)
+                self.run_stop.stop(error)
             elif outcome is _NOT_SENT:
                 self.meter.release(item.request, item.reserved, outcome)
             else:
                 self._outcomes.handle(item, attempt_id, outcome)
         except Exception as trouble:  # noqa: BLE001 - stops the run; the rest of the group is still handled
-            self.stop(trouble)
+            self.run_stop.stop(trouble)
         self._wake.set()
 
     def _never_sent(self, item: WorkItem, message: str) -> None:

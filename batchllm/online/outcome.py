@@ -26,6 +26,7 @@ from batchllm.retry import (
     SameRejection,
     Verdict,
     classify,
+    is_connection,
     may_concern_one_row,
 )
 
@@ -55,6 +56,8 @@ class OutcomeHandler:
         """Finishes, retries or holds the item of a durable outcome, or stops the run."""
         now = asyncio.get_running_loop().time()
         verdict = classify(outcome)
+        if is_connection(verdict) and self._has_worked:
+            verdict = replace(verdict, disposition=Disposition.TRANSIENT, exit_status=None)
         if self.counters.finished_before == 0 and self.same_rejection.stops(verdict):
             self.stop(UsageError(f"the first rows were all refused alike: {verdict.message}"))
         if verdict.disposition is Disposition.ANSWERED:
@@ -80,6 +83,11 @@ class OutcomeHandler:
                     self._offer_again(item, now + asked_s)
                 else:
                     self._retry(item, attempt_id, verdict, now)
+
+    @property
+    def _has_worked(self) -> bool:
+        """Whether this run or an earlier one of the job has had an answer."""
+        return self.counters.answers + self.counters.finished_before > 0
 
     def _answered(self, item: WorkItem, attempt_id: int, outcome: Response | Failure, now: float) -> None:
         assert isinstance(outcome, Response), "only a response can be an answer"
@@ -144,12 +152,9 @@ class OutcomeHandler:
         self, item: WorkItem, attempt_id: int, outcome: Response | Failure, verdict: Verdict, now: float
     ) -> None:
         """Handles a refusal of key, model or URL: wrong use before any success, perhaps the row's own after one."""
-        if self.counters.answers + self.counters.finished_before == 0 or not may_concern_one_row(verdict):
+        if not self._has_worked or not may_concern_one_row(verdict):
             self._failed(item, outcome, verdict, now)
-            wrong_use = (
-                verdict.exit_status is ExitStatus.USAGE
-                and not self.counters.answers + self.counters.finished_before
-            )
+            wrong_use = verdict.exit_status is ExitStatus.USAGE and not self._has_worked
             self.stop(UsageError(verdict.message) if wrong_use else Unavailable(verdict.message))
             return
         # An endpoint that refuses a row is not down.

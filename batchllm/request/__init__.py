@@ -8,6 +8,16 @@ template's, the preset's.
 from batchllm.request.builder import RequestBuilder
 from batchllm.request.messages import reask
 from batchllm.request.outcome import Skipped, Unsendable, request_key
+from batchllm.request.settings import AnswerSettings, answer_settings
 from batchllm.request.spec import answer_spec
 
-__all__ = ["RequestBuilder", "Skipped", "Unsendable", "answer_spec", "reask", "request_key"]
+__all__ = [
+    "AnswerSettings",
+    "RequestBuilder",
+    "Skipped",
+    "Unsendable",
+    "answer_settings",
+    "answer_spec",
+    "reask",
+    "request_key",
+]

@@ -66,10 +66,21 @@ class SameRejection:
         return self._seen >= self._rows
 
 
+_CONNECTION = frozenset({"tls", "proxy", "unknown_host"})
+
+
+def is_connection(verdict: Verdict) -> bool:
+    """Returns whether no connection was made for a reason that a setting corrects, before any success.
+
+    After a success the same is an outage: a certificate that is being replaced, a name service or a proxy that is down.
+    """
+    return verdict.disposition is Disposition.FATAL and verdict.reason in _CONNECTION
+
+
 def may_concern_one_row(verdict: Verdict) -> bool:
-    """Returns whether a fatal verdict may concern one row alone; TLS errors and a spent quota never do."""
+    """Returns whether a fatal verdict may concern one row alone; a connection and a spent quota never do."""
     return (
         verdict.disposition is Disposition.FATAL
         and verdict.exit_status is ExitStatus.USAGE
-        and verdict.reason != "tls"
+        and not is_connection(verdict)
     )

@@ -5,26 +5,21 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
-from batchllm.error_body import ErrorBody, error_in, read_error
+from batchllm.error_body import ErrorBody, error_within, read_error
+from batchllm.error_words import BUSY, LOADING, QUOTA, QUOTA_NAMED, THROTTLED, status_meant
 from batchllm.errors import ExitStatus
-from batchllm.exact import parse_json
+from batchllm.event_stream import STREAM_CUT, parse_reply
+from batchllm.printable import one_line
 from batchllm.records import Failure, FailureKind, Paid, Response
 from batchllm.retry.pauses import retry_after
 from batchllm.retry.verdict import Disposition, Verdict
 
 log = logging.getLogger("batchllm.retry")
 
+_PROXY_FORM = "http://name:password@host:port"
+
 _ANSWERED = Verdict(Disposition.ANSWERED, "answered")
 _LIMIT_REQUESTED = re.compile(r"limit:?\s*(\d[\d,]*).{0,80}?requested:?\s*(\d[\d,]*)", re.I | re.S)
-_QUOTA = re.compile(
-    r"insufficient[_ ](?:quota|balance|credit|funds)|credit[_ ]balance"
-    r"|billing[_ ](?:hard[_ ]limit|not[_ ]active)|spend[_ ]limit|usage_limit_exceeded"
-    r"|out of credits",
-    re.I,
-)
-_RATE = re.compile(r"rate[_ ]?limit|too[_ ]many[_ ]requests|resource[_ ]exhausted", re.I)
-_BUSY = re.compile(r"server busy|overloaded|maximum pending requests|at capacity|queue is full", re.I)
-_LOADING = re.compile(r"loading model|model is loading|currently loading|warming up", re.I)
 _URL_OR_MODEL = re.compile(
     r"model|deployment|engine|url|path|route|endpoint|page|resource|^\W*not found\W*$", re.I
 )
@@ -50,15 +45,7 @@ def classify(outcome: Response | Failure) -> Verdict:
 def _of_response(outcome: Response) -> Verdict:
     status = outcome.status
     if 200 <= status < 300:
-        try:
-            parsed = parse_json(outcome.body)
-        except ValueError:
-            parsed = None
-        if type(parsed) is list and parsed:  # Gemini
-            parsed = parsed[0]
-        if type(parsed) is dict and "error" not in parsed and _finished(parsed):
-            return _ANSWERED
-        return _of_odd_success(outcome, parsed)
+        return _of_success(outcome)
     if 300 <= status < 400:
         return _redirected(outcome.headers.get("location", ""), status)
     return _of_error(status, read_error(outcome.body), outcome)
@@ -66,49 +53,38 @@ def _of_response(outcome: Response) -> Verdict:
 
 def _of_failure(failure: Failure) -> Verdict:
     match failure.kind:
-        case FailureKind.TLS:
-            return Verdict(Disposition.FATAL, "tls", failure.message, exit_status=ExitStatus.USAGE)
-        case FailureKind.REDIRECT:
-            return Verdict(Disposition.FATAL, "redirect", failure.message, exit_status=ExitStatus.USAGE)
+        case FailureKind.TLS | FailureKind.REDIRECT | FailureKind.PROXY | FailureKind.UNKNOWN_HOST:
+            return Verdict(
+                Disposition.FATAL, str(failure.kind), failure.message, exit_status=ExitStatus.USAGE
+            )
         case FailureKind.TOO_LARGE:
             return Verdict(Disposition.REJECTED, "body_too_large", failure.message)
     disposition = Disposition.UNKNOWN if failure.paid is Paid.MAYBE else Disposition.TRANSIENT
     return Verdict(disposition, str(failure.kind), failure.message)
 
 
-def _finished(parsed: dict[str, Any]) -> bool:
-    """Returns whether the choices hold an answer; OpenRouter ends a broken one with ``error``."""
-    choices = parsed.get("choices")
-    if type(choices) is not list or not choices or type(choices[0]) is not dict:
-        return "choices" in parsed
-    return choices[0].get("finish_reason") != "error"
-
-
-def _of_odd_success(outcome: Response, parsed: Any) -> Verdict:
-    """Classifies a 2xx that is not a plain answer: an error inside, JSON without choices, or no JSON at all."""
+def _of_success(outcome: Response) -> Verdict:
+    """Classifies a 2xx: an answer, an error inside, JSON without choices, or no JSON at all."""
+    try:
+        parsed = parse_reply(outcome.body)
+    except ValueError:
+        parsed = None
+    if type(parsed) is list and parsed:  # Gemini
+        parsed = parsed[0]
     if type(parsed) is not dict:
         if parsed is None and outcome.body.lstrip()[:1] == b"{" and b'"choices"' in outcome.body:
             return _ANSWERED  # an answer that no parser reads is billed too
         message = f"the endpoint answered {outcome.status} with a body that is not a chat completion"
         return Verdict(Disposition.TRANSIENT, "bad_body", message, retry_after(outcome.headers, ErrorBody()))
-    choices = parsed.get("choices")
-    if type(choices) is list and choices and type(choices[0]) is dict:
-        if choices[0].get("finish_reason") != "error" and not parsed.get("error"):
-            return _ANSWERED
-        parsed = {"error": choices[0].get("error") or parsed.get("error") or "finish_reason is error"}
-    elif not parsed.get("error"):
+    error = error_within(parsed)
+    if error is None:
         return _ANSWERED
-    error = error_in(parsed)
-    code, words = error.code, f"{error.code} {error.type}"
-    if len(code) == 3 and code.isascii() and code.isdigit() and 400 <= int(code) < 600:
-        status = int(code)
-    elif _RATE.search(words):
-        status = 429
-    elif "invalid_request" in words or error.row_fault(200) == "content_filter":
-        status = 400
-    else:
-        status = 500
-    return _of_error(status, error, outcome)
+    if error.code == STREAM_CUT:
+        return Verdict(Disposition.UNKNOWN, STREAM_CUT, error.message)
+    if not (error.message or error.code or error.type):
+        message = f"the endpoint answered {outcome.status} with neither choices nor an error"
+        return Verdict(Disposition.TRANSIENT, "no_choices", message, retry_after(outcome.headers, error))
+    return _of_error(status_meant(error.code, error.type, error.message), error, outcome)
 
 
 def _redirected(location: str, status: int) -> Verdict:
@@ -127,7 +103,14 @@ def _of_error(status: int, error: ErrorBody, outcome: Response) -> Verdict:
     said = error.message if error.is_json else ""  # a proxy's page does not speak for the endpoint
     words = f"{error.code} {error.type} {said}"
     text = error.message or outcome.body[:200].decode("utf-8", "replace").strip() or "no explanation"
-    message = f"the endpoint answered {status}: {text[:500]}"
+    inside = " with an error" if outcome.status < 300 else ""
+    message = f"the endpoint answered {outcome.status}{inside}: {one_line(text, 500)}"
+    if status == 407:
+        message = (
+            f"the proxy refused name and password, or got none: set HTTP_PROXY to {_PROXY_FORM} ({message})"
+        )
+    if status == 400 and THROTTLED.search(f"{error.code} {error.type}"):  # AWS
+        status = 429
     pause = retry_after(headers, error, refused=status == 429)
     should = {"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower())
     limit, requested = _limit_and_requested(said)
@@ -136,7 +119,7 @@ def _of_error(status: int, error: ErrorBody, outcome: Response) -> Verdict:
     def verdict(disposition: Disposition, reason: str, exit_status: ExitStatus | None = None) -> Verdict:
         return Verdict(disposition, reason, message, pause, exit_status, requested, limit, should)
 
-    if status == 402 or (status in (400, 403, 429) and _QUOTA.search(words)):
+    if status == 402 or (status in (400, 403, 429) and _is_quota(status, error, said)):
         return verdict(Disposition.FATAL, "quota", ExitStatus.UNAVAILABLE)
     if fault == "context_length":
         return verdict(Disposition.REJECTED, "context_length")
@@ -155,14 +138,20 @@ def _of_error(status: int, error: ErrorBody, outcome: Response) -> Verdict:
     return _of_retryable(status, words, pause, should, verdict)
 
 
+def _is_quota(status: int, error: ErrorBody, said: str) -> bool:
+    if QUOTA.search(f"{error.code} {error.type}"):
+        return True
+    return (QUOTA if status == 429 else QUOTA_NAMED).search(said) is not None
+
+
 def _of_retryable(status: int, words: str, pause: float | None, should: bool | None, verdict: Any) -> Verdict:
     """Classifies overload, failures of the server, and rows that the endpoint does not accept."""
     found: Verdict
-    if status == 503 and _LOADING.search(words):
+    if status == 503 and LOADING.search(words):
         found = verdict(Disposition.REFUSED, "loading")
     elif status == 529 or (status == 503 and pause is not None):
         found = verdict(Disposition.REFUSED, "overloaded")
-    elif status in (503, 498) or (status >= 500 and _BUSY.search(words)):
+    elif status in (503, 498) or (status >= 500 and BUSY.search(words)):
         found = verdict(Disposition.OVERLOADED, "overloaded")
     elif status >= 500 or status in (408, 409, 425) or should:
         found = verdict(Disposition.TRANSIENT, f"http_{status}")

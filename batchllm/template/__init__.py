@@ -10,7 +10,7 @@ A name means, in this order: ``row`` (every column by its name), a variable of t
 
 from batchllm.errors import did_you_mean
 from batchllm.records import AnswerSpec
-from batchllm.template.columns import text_column
+from batchllm.template.columns import text_column, text_like
 from batchllm.template.file import builtin_names, from_prompt, load, parse
 from batchllm.template.model import Message, Template
 from batchllm.template.render import Renderer
@@ -31,5 +31,6 @@ __all__ = [
     "parameter_value",
     "parse",
     "text_column",
+    "text_like",
     "to_json",
 ]

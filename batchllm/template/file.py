@@ -66,13 +66,12 @@ def load(name_or_path: str | Path) -> Template:
 
 
 def from_prompt(prompt: str) -> Template:
-    """Returns the template of ``run -p``: one user message, the parameters of the API's basic example."""
+    """Returns the template of ``run -p``: one user message; temperature and limit are the model's own."""
     quoted = json.dumps(prompt, ensure_ascii=False).replace("\x7f", "\\u007f")
     source = (
         'description = "A prompt of one line"\n\n'
         '[[messages]]\nrole = "system"\ncontent = "You are a helpful assistant."\n\n'
         f'[[messages]]\nrole = "user"\ncontent = {quoted}\n\n'
-        "[parameters]\ntemperature = 0.7\nmax_tokens = 150\n\n"
         '[answer]\ncolumn = "response"\nread = "text"\n'
     )
     try:

@@ -4,7 +4,7 @@ Parts that read no column are rendered once. A message of text and plain placeho
 which is much faster than Jinja and gives the same text.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from jinja2 import nodes
@@ -39,7 +39,8 @@ class Renderer:
     Args:
         template: What to fill.
         columns: The columns of the input; ``None`` where they differ from row to row.
-        column: The column that ``{{ text }}`` means.
+        column: The column that ``{{ text }}`` means; ``None`` where that is not clear.
+        candidates: The columns that it may mean, for the message.
 
     Attributes:
         used_columns: The columns that messages and parameters read.
@@ -55,11 +56,13 @@ class Renderer:
         template: Template,
         columns: Iterable[str] | None = None,
         column: str | None = None,
+        candidates: Sequence[str] = (),
     ) -> None:
         self._template = template
         self._columns = None if columns is None else tuple(columns)
         self._known = frozenset(self._columns or ())
         self._column = column
+        self._candidates = candidates
         self._variables = template.variables
         self._sandbox = Sandbox()
         self._used: set[str] = set()
@@ -170,10 +173,7 @@ class Renderer:
             if name == _TEXT:
                 self.reads_text = True
                 if self._column is None and self._columns is not None and _TEXT not in self._known:
-                    raise UsageError(
-                        f"{place} reads {{{{ text }}}}, and it is not clear which column that is; "
-                        f"say --column NAME; the columns are: {listed(self._columns)}"
-                    )
+                    raise UsageError(self._unclear(place, self._columns))
             self._use(self._column_of(name), place, optional)
         if ROW not in names:
             return
@@ -182,6 +182,13 @@ class Renderer:
                 self._used.update(self._columns or ())
             else:
                 self._use(key, place, optional, f'row["{key}"]')
+
+    def _unclear(self, place: str, columns: Sequence[str]) -> str:
+        """Says that ``{{ text }}`` may be several columns, or none."""
+        several = f"several columns read like text: {listed(self._candidates)}"
+        none = f"no column is called text or reads like text; the columns are: {listed(columns)}"
+        found = several if self._candidates else none
+        return f"{place} reads {{{{ text }}}}, and {found}; say which it is with --column NAME"
 
     def _use(self, column: str, place: str, optional: frozenset[str], written: str | None = None) -> None:
         if self._columns is not None and column not in self._known:

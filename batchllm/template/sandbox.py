@@ -20,6 +20,7 @@ MAX_OUTPUT = 10_000_000
 ROW = "row"
 _ROW_METHODS = frozenset({"items", "keys", "values", "get"})
 _MAX_BITS = 100_000
+_LEAST_ROOM = 10
 _FILTERS = [
     "abs", "capitalize", "count", "d", "default", "dictsort", "escape", "first", "float", "int", "items",
     "join", "last", "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "replace",
@@ -46,7 +47,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             lstrip_blocks=True,
             cache_size=0,
         )
-        self.filters = {name: self.filters[name] for name in _FILTERS} | {"tojson": to_json}
+        self.filters = {name: self.filters[name] for name in _FILTERS} | {"tojson": to_json, "room": room}
         self.globals = {}
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -69,6 +70,14 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def wrap_str_format(self, value: Any) -> None:
         """Refuses ``str.format``, because a width in it makes any length."""
+
+
+def room(texts: Iterable[Any]) -> int:
+    """The filter ``room``: tokens that any of the texts fits into as an answer, at least 10.
+
+    No known vocabulary has a token shorter than a byte of UTF-8; two more are for a full stop and the end.
+    """
+    return max(_LEAST_ROOM, *(len(str(text).encode("utf-8", "replace")) + 2 for text in texts))
 
 
 def _small_power(base: Any, exponent: Any) -> bool:

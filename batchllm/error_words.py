@@ -1,0 +1,91 @@
+"""What the words of an error mean: patterns over codes, types and messages, in English and Chinese."""
+
+import re
+
+_I = re.IGNORECASE
+TOO_LONG = re.compile(
+    r"context[_ ](?:length|window|size)|maximum context|prompt (?:is )?too long|too many (?:input )?tokens"
+    r"|input (?:is )?too long|string_above_max|tokens?_too_long|characters_too_long|超过.{0,8}(?:最大)?长度|输入过长",
+    _I,
+)
+TOO_LARGE = re.compile(
+    r"request too large|payload too large|request entity too large"
+    r"|exceeds? the maximum (?:number of )?(?:tokens|request size)",
+    _I,
+)
+FILTERED = re.compile(
+    r"content[_ ]?(?:filter|policy|management)|responsible\s?ai|moderation|flagged|guardrail|data_?inspection|safety"
+    r"|inappropriate content|new_sensitive|sensitive (?:content|words?)|prohibited content|敏感|违规|不安全|内容安全",
+    _I,
+)
+QUOTA = re.compile(
+    r"insufficient[_ ](?:\w+[_ ])?(?:quota|balance|credits?|funds)|credit[_ ]balance"
+    r"|balance (?:is )?(?:not enough|too low|in)"
+    r"|balance[_ ](?:exhausted|depleted)|billing[_ ](?:hard[_ ]limit|not[_ ]active)|spend[_ ]limit|usage_limit_exceeded"
+    r"|out of credits|credits? (?:\w+ ){0,3}(?:exhausted|depleted|used up)|no (?:more |remaining )?credits"
+    r"|payment[_ ]required|arrear|overdue|余额|欠费",
+    _I,
+)
+QUOTA_NAMED = re.compile(
+    r"insufficient[_ ](?:quota|balance|credit|funds)|credit[_ ]balance"
+    r"|billing[_ ](?:hard[_ ]limit|not[_ ]active)|spend[_ ]limit|usage_limit_exceeded|out of credits",
+    _I,
+)
+"""As ``QUOTA``, for messages that may repeat words of the row."""
+_PAY = re.compile(r"recharge|top[ -]?up|充值", _I)
+RATE = re.compile(
+    r"rate[_ -]?limit|too[_ ]?many[_ ]?requests|resource[_ ]?exhausted|throttl|rate (?:is )?exceeded"
+    r"|(?:request|qps|rpm|tpm|quota|concurrency|frequency|minute|token)s?[_ ](?:\w+[_ ]){0,2}(?:limit|exceeded|reached)"
+    r"|quota exceeded|too frequent|requests? too fast|limit ?exceeded|限流|频繁|并发|频率|速率|请求过多|请求过快"
+    r"|超出.{0,6}限制",
+    _I,
+)
+THROTTLED = re.compile(r"throttl|too[_ ]?many[_ ]?requests|rate[_ ]?limit", _I)
+"""As ``RATE``, for the codes of a 400."""
+BUSY = re.compile(
+    r"server[_ ](?:is )?busy|engine[_ ](?:is )?busy|system[_ ](?:is )?busy|overload|maximum pending requests"
+    r"|(?:at|no|over|exceeded) capacity|queue is full|temporarily unavailable|service[_ ]?unavailable|繁忙|过载|负载",
+    _I,
+)
+LOADING = re.compile(r"loading model|model is loading|currently loading|warming up", _I)
+_KEY = re.compile(
+    r"(?:invalid|incorrect|wrong|missing|expired|no|bad)[_ -]?(?:\w+[_ -]){0,2}(?:(?:api|access)[_ -]?key|credentials?)"
+    r"|api[_ -]?key\b.{0,20}\b(?:invalid|incorrect|expired|missing|required)"
+    r"|unauthori[sz]ed|unauthenticated|authenti?cation|authorization|login fail|access[_ ]?denied|permission[_ ]?denied"
+    r"|鉴权|密钥|未授权|认证",
+    _I,
+)
+_MODEL = re.compile(
+    r"model[^.]{0,60}(?:not[_ ]found|not[_ ]exist|does not exist|not supported|unknown)|no such model|unknown model"
+    r"|模型不存在",
+    _I,
+)
+_INVALID = re.compile(
+    r"invalid[_ .]?(?:param|request|argument|input|value|type)|bad[_ ]?request|validation|illegal|unsupported"
+    r"|malformed|参数",
+    _I,
+)
+
+# The more specific first: what says "quota" and "limit" in one breath is a limit only where no balance is named.
+_STATUS = (
+    (TOO_LONG, 400), (QUOTA, 402), (FILTERED, 400), (RATE, 429), (_PAY, 402), (BUSY, 503), (LOADING, 503), (_KEY, 401),
+    (_MODEL, 404), (_INVALID, 400),
+)  # fmt: skip
+
+
+def status_meant(code: str, kind: str, message: str) -> int:
+    """Returns the HTTP status that an error within a 2xx would have had; 500 where its words say nothing known.
+
+    Args:
+        code: The error's code; an HTTP status in it decides.
+        kind: The error's type.
+        message: Its explanation, which counts where code and type are silent.
+    """
+    first = code.partition(" ")[0]
+    if len(first) == 3 and first.isascii() and first.isdigit() and 400 <= int(first) < 600:
+        return int(first)
+    for words in (f"{code} {kind}", message):
+        for pattern, status in _STATUS:
+            if pattern.search(words):
+                return status
+    return 500
