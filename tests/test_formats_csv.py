@@ -3,6 +3,7 @@
 import hashlib
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from batchllm.formats.csv import CsvSource
 from batchllm.formats.csv_module import csv
 
 
-def opened(folder: Path, content: str | bytes, **options: str | int | None) -> CsvSource:
+def opened(folder: Path, content: str | bytes, **options: Any) -> CsvSource:
     path = folder / "in.csv"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     source = open_source(path, **options)

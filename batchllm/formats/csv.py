@@ -159,7 +159,7 @@ class CsvSource(TextSource):
         return Row(index, line, dict(zip(self.columns, record)), record[-1])  # noqa: B905 - the origin is no cell
 
     def _parsed(self, opened: InputPass, start: RecordStart) -> Iterator[tuple[Block, int, _Record]]:
-        """Yields the block in which a record ends, its first line, and its cells (none of a blank line) with its text."""
+        """Yields the block in which a record ends, its first line, and its cells (a blank line has none) and text."""
         block = Block(start.line, start.offset, b"")
         to_skip = 0 if start.offset else self.dialect.skip_lines
         line = first = before = start.line + to_skip  # of the record, of held[0], of the reader's first line

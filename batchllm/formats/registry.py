@@ -1,6 +1,7 @@
 """The formats, and which one a file has."""
 
 from pathlib import Path
+from typing import Any
 
 from batchllm.errors import InputError, UsageError
 from batchllm.formats import csv, jsonl
@@ -58,7 +59,7 @@ def open_source(
     *,
     format: str | None = None,  # noqa: A002 - the word of the command line
     name: str | None = None,
-    **options: str | int | None,
+    **options: Any,
 ) -> Source:
     """Opens a file of rows.
 

@@ -72,15 +72,23 @@ def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStat
     _check_conversation(job, statistics)
     count = token_count(job)
     builder = RequestBuilder(job, statistics.columns or None, statistics.sample, count)
-    columns = output_columns(job, builder, statistics.columns)
+    columns = output_columns(job, builder, statistics.columns, source.header(statistics.columns))
     output_format = job.output_format or source.kind
     return PreparedJob(
         job, paths, source, statistics, builder, Reader(answer_spec(job)), columns, output_format, count
     )
 
 
-def output_columns(job: Job, builder: RequestBuilder, input_columns: Sequence[str]) -> Columns:
+def output_columns(
+    job: Job, builder: RequestBuilder, input_columns: Sequence[str], written: Sequence[str] = ()
+) -> Columns:
     """Returns the columns of a job's output.
+
+    Args:
+        job: The job.
+        builder: Makes its requests.
+        input_columns: The columns of the input.
+        written: Their names as they are written, where they are called otherwise.
 
     Raises:
         UsageError: The input has a column of the same name as one of the answer.
@@ -92,7 +100,7 @@ def output_columns(job: Job, builder: RequestBuilder, input_columns: Sequence[st
         job.columns,
         job.prefix,
         KNOWN_PARAMETERS if job.per_row else frozenset(),
-        source.header(statistics.columns),
+        written,
     )
 
 
