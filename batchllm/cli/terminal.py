@@ -131,7 +131,7 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
         known = f"{summary.prompt_tokens or 0:,} + {summary.completion_tokens or 0:,}"
         tokens = "unknown" if summary.total_tokens is None else known
         lines.append(
-            f"Paid in this run: {counted(summary.attempts, 'request')}, {tokens} tokens, {paid(summary.cost)}"
+            f"Paid in this run: {counted(summary.answers, 'request')}, {tokens} tokens, {paid(summary.cost)}"
         )
     lines += money_lines(summary)
     if summary.rate_limited or summary.retries:
