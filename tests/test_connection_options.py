@@ -36,8 +36,8 @@ NUMBERS: list[Any] = [
     True, None, [], {}, "1_0", "5e-324", 5e-324, 1e15, 10**16, "9" * 20,
 ]  # fmt: skip
 NUMERIC = ["rpm", "tpm", "concurrency", "max_attempts", "timeout", "max_wait", "max_outage", "max_tokens",
-           "temperature", "max_cost", "max_requests", "max_total_tokens", "grace", "wait_lock", "seed", "limit", "sample",
-           "reask", "allow_failed", "max_input_tokens", "max_time"]  # fmt: skip
+           "temperature", "max_cost", "max_requests", "max_total_tokens", "grace", "wait_lock", "seed", "limit",
+           "sample", "reask", "allow_failed", "max_input_tokens", "max_time"]  # fmt: skip
 
 
 def assembled(**flags: Any) -> None:
