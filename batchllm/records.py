@@ -4,7 +4,7 @@ These are made for every row, so they are named tuples, which are faster to make
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -176,7 +176,7 @@ class Endpoint:
         preset: Name of the preset; part of every request's key (the host is not).
         base_url: Root of the API, ending in ``/v1`` or what the endpoint has instead.
         model: The model that rows use unless they name another.
-        api_key: The key; ``None`` only where none is needed. Never shown.
+        api_key: The key; ``None`` only where none is needed. Never shown, compared or pickled.
         key_source: Where the key came from, for messages (``OPENAI_API_KEY``).
         organization, project: OpenAI's own headers, where set.
         headers: Further headers, by ``--header``.
@@ -190,14 +190,29 @@ class Endpoint:
     preset: str
     base_url: str
     model: str
-    api_key: str | None = field(default=None, repr=False)
-    key_source: str | None = None
+    api_key: str | None = field(default=None, repr=False, compare=False)
+    key_source: str | None = field(default=None, compare=False)
     organization: str | None = None
     project: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     azure_api_version: str | None = None
     charge: str = "max_tokens"
     allow_http: bool = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles everything but the key."""
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "api_key"}
+        return _endpoint, ({**values, "headers": dict(self.headers)},)
+
+    def __copy__(self) -> "Endpoint":
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "Endpoint":
+        return self
+
+
+def _endpoint(values: dict[str, Any]) -> Endpoint:
+    return Endpoint(**values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,9 @@ ONLY_IMPORTER = {
     "jsonschema": {"answer"},
     "json_repair": {"answer"},
     "pandas": {"runner", "api"},
+    "polars": {"api"},
+    "pyarrow": {"api"},
+    "duckdb": {"api"},
     "typer": {"cli"},
 }
 

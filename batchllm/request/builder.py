@@ -29,7 +29,7 @@ class RequestBuilder:
 
     Args:
         job: What to ask, of which model.
-        columns: The columns of the input.
+        columns: The columns of the input; ``None`` for an input without rows, whose columns nobody knows.
         sample: Some rows, to find the text column.
         count: Counts the tokens of a text; ``None`` where ``prompt_tokens`` is not needed.
         context_window: Tokens of a model's context, ``None`` where unknown; by default the published one.
@@ -46,7 +46,7 @@ class RequestBuilder:
     def __init__(
         self,
         job: Job,
-        columns: Sequence[str],
+        columns: Sequence[str] | None,
         sample: Iterable[Row],
         count: Callable[[str], int] | None,
         *,
@@ -73,8 +73,10 @@ class RequestBuilder:
         else:
             template = prepared(job, job.template)
             rows = list(sample)
-            self.column = text_column(columns, rows, job.column)
-            candidates = () if self.column else text_like(columns, rows)
+            self.column = (
+                text_column(columns, rows, job.column) if columns is not None else job.column or "text"
+            )
+            candidates = () if self.column or columns is None else text_like(columns, rows)
             self._task = Task(template, columns, self.column, self._media, self._reader, candidates)
             self.used_columns |= self._task.renderer.used_columns
             if not self.used_columns:
@@ -212,9 +214,9 @@ class RequestBuilder:
             layer["reasoning_effort"] = job.reasoning_effort
         return merge_layers(layer, job.parameters)
 
-    def _check_names(self, columns: Sequence[str]) -> None:
+    def _check_names(self, columns: Sequence[str] | None) -> None:
         for column in self._job.images:
-            if column not in columns:
+            if columns is not None and column not in columns:
                 text_column(columns, (), column)  # raises, naming the columns there are
 
     def _checked_parameters(self) -> _Fitted | None:
