@@ -110,8 +110,7 @@ class JobCall:
     def _result(self, result: Result, feed: RowFeed, rows: list[FinishedRow]) -> Result:
         parsed = None
         if self.model is not None:
-            instances = parsed_of(self.model, rows)
-            parsed = tuple(instances[row.index] for row in rows)
+            parsed = parsed_of(self.model, rows)
         if self.table is None:
             return replace(result, models=parsed)
         answers = answer_columns(feed.columns, self.job, [row.answers for row in rows])

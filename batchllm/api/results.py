@@ -106,19 +106,18 @@ def _typed(value: Any, kind: type) -> Any:
     return value
 
 
-def parsed_of(model: Any, rows: Iterable[FinishedRow]) -> dict[int, Any]:
-    """Returns instances of a pydantic model by row; ``None`` where a row has no answer or the model refuses it."""
-    from batchllm.answer.schema import NotJson, json_in
-
-    found: dict[int, Any] = {}
-    for row in rows:
-        found[row.index] = None
-        if row.error is None and row.text:
-            try:
-                found[row.index] = model.model_validate(json_in(row.text))
-            except (NotJson, ValueError):
-                continue  # validators of the model's own may refuse what fits its schema
-    return found
+def parsed_of(model: Any, rows: Iterable[FinishedRow]) -> tuple[Any, ...]:
+    """Returns instances of a pydantic model; ``None`` for a row that has no answer, or that the model refuses."""
+    is_object = "properties" in model.model_json_schema()
+    return tuple(None if row.error is not None else _instance(model, row.fields, is_object) for row in rows)
 
 
-__all__ = ["TableResult", "answer_columns", "parsed_of", "with_table"]
+def _instance(model: Any, answer: Mapping[str, Any], is_object: bool) -> Any:
+    """A field that the answer left out is ``None`` in it, and has the model's default."""
+    given = {name: value for name, value in answer.items() if value is not None}
+    for value in (dict(answer), given) if is_object else answer.values():
+        try:
+            return model.model_validate(value)
+        except ValueError:
+            continue  # validators of the model's own may refuse what fits its schema
+    return None

@@ -207,7 +207,10 @@ class CsvWriter(TextWriter):
         self._put(csv_record(cells, self._delimiter))
 
     def _joined(self, records: list[str]) -> bytes:
-        return self.layout.newline.join(records).encode(self.layout.encoding, "backslashreplace")
+        text = self.layout.newline.join(records)
+        if "\0" in text:  # readers of CSV refuse it, this one too
+            text = text.replace("\0", "\\u0000")
+        return text.encode(self.layout.encoding, "backslashreplace")
 
 
 def csv_header(names: Sequence[str], delimiter: str) -> str:

@@ -2,17 +2,16 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from batchllm.errors import InputError, JobError, NotNow, UsageError
-from batchllm.inspect.job import open_job
+from batchllm.inspect.job import clean_job, open_job
 from batchllm.inspect.status import is_running
 from batchllm.job.values import duration_s
-from batchllm.journal import JobLock, remove, state_path
+from batchllm.journal import state_path
 from batchllm.prepare.job_paths import JobPaths, rows_path
 from batchllm.progress import compact
 
@@ -26,7 +25,6 @@ class JobEntry:
     Attributes:
         path: Its output; its journal, where the output is standard output or the journal cannot be read.
         journal: Its journal.
-        lock: Its lock.
         task: ``summarize``, ``classify``, ``codegen`` or ``run``; ``None`` if the journal cannot be read.
         state: ``running``, ``finished``, ``unfinished``, or why the journal cannot be read.
         rows: Rows of the input; ``None`` if no run has counted them.
@@ -38,7 +36,6 @@ class JobEntry:
 
     path: Path
     journal: Path
-    lock: Path
     task: str | None
     state: str
     rows: int | None
@@ -127,11 +124,13 @@ def clean(*folders: str | PathLike[str], older_than: float | str = 0, force: boo
     for entry in jobs(*folders):
         if entry.age_s < least_s or entry.task is None or (entry.state != "finished" and not force):
             continue
-        with suppress(NotNow), JobLock(entry.lock):
-            remove(entry.journal)
-            for path in entry.files:
-                path.unlink(missing_ok=True)
-            removed.append(entry)
+        try:
+            clean_job(entry.journal, force=force)
+        except NotNow:
+            continue
+        for path in entry.files:
+            path.unlink(missing_ok=True)
+        removed.append(entry)
     return removed
 
 
@@ -152,23 +151,18 @@ def _entries(journal: Path) -> Iterator[JobEntry]:
             state = "running" if is_running(reader) else "finished" if reader.finished else "unfinished"
             files = tuple(path for path in _files(journal, paths) if path.exists())
             yield JobEntry(
-                paths.output or journal, journal, paths.lock, job.task, state, reader.get("rows"),
+                paths.output or journal, journal, job.task, state, reader.get("rows"),
                 reader.counts().answered, sum(map(_size, files)), max(map(_changed, files), default=0.0), files,
             )  # fmt: skip
     except JobError as error:
         reason = str(error).removeprefix(f"{journal}: ")
-        yield JobEntry(
-            journal, journal, journal, None, reason, None, 0, _size(journal), _changed(journal), ()
-        )
+        yield JobEntry(journal, journal, None, reason, None, 0, _size(journal), _changed(journal), ())
 
 
 def _files(journal: Path, paths: JobPaths) -> Iterator[Path]:
     """Everything that belongs to a job and to nobody else."""
     yield journal
     yield from (journal.with_name(journal.name + sidecar) for sidecar in ("-wal", "-shm"))
-    yield paths.lock
-    if paths.journal_lock is not None:
-        yield paths.journal_lock
     yield rows_path(journal)
     if paths.output is not None and paths.output.parent == state_path(""):
         yield paths.output

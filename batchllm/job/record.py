@@ -71,6 +71,8 @@ class Job:
     columns: tuple[str, ...] | None = DEFAULTS["columns"]
     add: tuple[str, ...] = DEFAULTS["add"]
     prefix: str = DEFAULTS["prefix"]
+    output_encoding: str | None = DEFAULTS["output_encoding"]
+    escape_formulas: bool = DEFAULTS["escape_formulas"]
     summary: Path | None = DEFAULTS["summary"]
     force: bool = DEFAULTS["force"]
     system: str | None = DEFAULTS["system"]

@@ -7,7 +7,7 @@ durable. A look at it begins at the first row that has not been handed out, so i
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from batchllm.answer import Reader
@@ -36,14 +36,14 @@ class FinishedRow:
         index: Its position in the input, from 0.
         values: Its own columns.
         answers: The answer columns: ``label``, ``finish_reason``, …, ``error``.
-        text: The visible text of the answer.
+        fields: What was read from the answer: ``label``, or the fields of the schema.
         earlier: An earlier run brought its answer, and this one pays nothing for it.
     """
 
     index: int
     values: Mapping[str, Any]
     answers: Mapping[str, Any]
-    text: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict)
     earlier: bool = False
 
     @property
@@ -206,7 +206,7 @@ class RowFeed:
             values = window.take(outcome.row_index).values if self._values else {}
             columns = column_readers(self._prepared.columns)
             answers = {name: read(outcome, answer) for name, read in columns}
-            self._deliver(FinishedRow(outcome.row_index, values, answers, answer.text, earlier))
+            self._deliver(FinishedRow(outcome.row_index, values, answers, answer.columns, earlier))
 
     def _reader_in(self, window: "_Window") -> Callable[[int], Reader]:
         if not self._prepared.job.per_row:
