@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchllm import presets
-from batchllm.cli.terminal import compact_or_unknown, counts, dollars, duration, price_text
+from batchllm.cli.terminal import compact_or_unknown, counts, dollars, duration, models_text, price_text
 from batchllm.errors import UsageError
 from batchllm.printable import counted, json_escape, printable
 
@@ -71,6 +71,8 @@ def _estimate(found: "DryRun") -> Iterator[str]:
     if forecast.input_notes:
         yield f"Input: {', '.join(forecast.input_notes)}"
     yield f"To send: {counted(forecast.requests or 0, 'request')}"
+    if forecast.models and list(forecast.models) != [found.job.endpoint.model]:
+        yield f"Models: {models_text(found.job, replace(forecast, exact=True))}"
     if settings := forecast.settings.to_text():
         yield f"Settings: {settings}"
     vocabularies = ", ".join(found.counted_with)

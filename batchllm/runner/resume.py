@@ -7,6 +7,7 @@ from batchllm import __version__
 from batchllm.errors import UsageError
 from batchllm.job import Job
 from batchllm.journal import Journal, PlanRecord, State, check_space, remove, set_aside
+from batchllm.online.refusals import may_be_setting
 from batchllm.plan.finished import FinishedRequests, pages
 from batchllm.plan.reask import ReaskPolicy
 from batchllm.prepare.job_paths import check_output, known_output
@@ -99,7 +100,8 @@ def _count_unanswered(prepared: PreparedJob, journal: Journal) -> int:
 def resume(prepared: PreparedJob, journal: Journal, reask: ReaskPolicy) -> PlanRecord:
     """Continues the last pass over the input if input and job are the same.
 
-    A reply that a dead run saved without recording its outcome is classified and recorded.
+    A reply that a dead run saved without recording its outcome is classified and recorded. Rows that were rejected
+    before any success stay open: a setting may be wrong.
     """
     fingerprint = prepared.job.fingerprint()
     subject = json.dumps(
@@ -111,12 +113,18 @@ def resume(prepared: PreparedJob, journal: Journal, reask: ReaskPolicy) -> PlanR
     journal.put("job", saved(prepared.job))
     journal.put("source", prepared.statistics.sha256)
     journal.put("rows", prepared.statistics.rows)
+    worked, rejected = bool(journal.reader().count_answered()), []
     for reply in journal.unread_replies():
         answer = prepared.reader.read(reply.response.status, reply.response.body)
-        match classify(reply.response).disposition:
+        verdict = classify(reply.response)
+        worked |= verdict.disposition is Disposition.ANSWERED
+        match verdict.disposition:
             case Disposition.ANSWERED if not reask.leaves_open(answer):
                 state = State.ANSWERED if answer.error is None else State.FAILED
                 journal.record_outcome(reply.request_id, state, reply.attempt_id, reply.attempts)
             case Disposition.REJECTED:
-                journal.record_outcome(reply.request_id, State.FAILED, reply.attempt_id, reply.attempts)
+                rejected.append((verdict, reply.request_id, reply.attempt_id, reply.attempts))
+    for verdict, request_id, attempt_id, attempts in rejected:
+        if worked or not may_be_setting(verdict):
+            journal.record_outcome(request_id, State.FAILED, attempt_id, attempts)
     return plan
