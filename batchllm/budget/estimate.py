@@ -35,7 +35,7 @@ MEAN_REQUEST = "mean_request"
 """The journal's key for the mean request that a run had to send: prompt tokens, and the answer's upper bound."""
 
 _JSON_KEYS = (
-    "rows", "answered", "duplicate_rows", "skipped", "prompt_tokens", "completion_tokens_expected",
+    "rows", "answered", "failed", "pending", "duplicate_rows", "skipped", "prompt_tokens", "completion_tokens_expected",
     "completion_tokens_upper_bound", "cost_low", "cost_high", "seconds",
 )  # fmt: skip
 
@@ -46,7 +46,9 @@ class Forecast:
 
     Attributes:
         rows: Rows of the job, after ``-n`` and ``--sample``; ``None`` if no run has counted them.
-        answered: Rows that are finished.
+        answered: Rows that have an answer.
+        failed: Rows that failed before and are not asked again.
+        pending: Rows whose request is in a batch.
         duplicate_rows: Rows whose request equals an earlier row's.
         skipped: Rows with nothing to ask.
         unsendable: Rows that will fail before they are sent.
@@ -68,6 +70,8 @@ class Forecast:
 
     rows: int | None
     answered: int | None = 0
+    failed: int | None = 0
+    pending: int | None = 0
     duplicate_rows: int | None = None
     skipped: int | None = None
     unsendable: int | None = None
@@ -149,7 +153,7 @@ class RequestTotals:
         self._learned = learned
         self._answers: dict[int | None, tuple[int, int | None]] = {}
         self._groups: dict[tuple[str, int], list[float]] = {}
-        self._unknown_expected = self._unbounded = False
+        self._unknown_expected = self._unbounded = self._unbounded_cost = False
         self.requests = 0.0
         self.charged_tokens = 0.0
 
@@ -172,6 +176,8 @@ class RequestTotals:
             group[column] += value * times
         self._unknown_expected |= expected is None
         self._unbounded |= bound is None
+        free = price is not None and not any(rates.output for rates in price.rates)
+        self._unbounded_cost |= bound is None and not free
         self.requests += times
         self.charged_tokens += times * self._charge.amount(TOKENS, Cost(round(prompt_tokens), bound))
 
@@ -189,7 +195,7 @@ class RequestTotals:
             completion_tokens_upper_bound=None if self._unbounded else round(totals[4]),
             cost_low=self._cost(2, 1 / slack),
             cost_expected=None if self._unknown_expected else self._cost(3, 1.0),
-            cost_high=None if self._unbounded else self._cost(4, slack),
+            cost_high=None if self._unbounded_cost else self._cost(4, slack),
             seconds=seconds_under(pace, seen, self.requests, self.charged_tokens),
             exact=exact,
             price=self._pricing.price_of(self._pricing.model),

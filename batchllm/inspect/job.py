@@ -37,12 +37,11 @@ def clean_job(output: Path, *, force: bool = False) -> list[Path]:
         UsageError: The job is not finished.
     """
     with open_job(output) as (reader, paths, _):
-        finished = reader.finished
+        finished, trial = reader.finished, reader.trial_finished
     with JobLock(paths.lock):
         if not finished and not force:
-            raise UsageError(
-                f"{output}: the job is not finished; finish it, or lose its answers with --force"
-            )
+            state = "only a trial of the job is finished" if trial else "the job is not finished"
+            raise UsageError(f"{output}: {state}; finish it, or lose its answers with --force")
         remove(paths.journal)
         paths.lock.unlink(missing_ok=True)
     return [paths.journal, paths.lock]
