@@ -143,10 +143,16 @@ class Interrupted(JobError):
         )
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Returns `` (did you mean temperature?)`` with its leading space, or nothing where no known name is near."""
+def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """Returns `` (did you mean temperature?)`` with its leading space, or nothing if no known name is near.
+
+    Args:
+        word: What was written.
+        known: The names that there are.
+        cutoff: How near a name has to be, from 0 to 1 (``difflib``).
+    """
     by_fold = {name.casefold(): name for name in known}
-    found = get_close_matches(word.casefold(), by_fold, n=1, cutoff=0.6)
+    found = get_close_matches(word.casefold(), by_fold, n=1, cutoff=cutoff)
     return f" (did you mean {by_fold[found[0]]}?)" if found else ""
 
 

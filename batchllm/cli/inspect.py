@@ -81,7 +81,7 @@ def batches(
     found = list(
         cancel_batches(Path(words[1]), os.environ, api_key_file=api_key_file)
         if cancel
-        else list_batches(map(Path, words))
+        else list_batches(map(Path, words), say)
     )
     for line in found:
         typer.echo(line.to_text())
@@ -92,10 +92,14 @@ def batches(
 def clean(
     output: OutputArgument,
     force: Annotated[
-        bool, typer.Option("--force", help="Even if the job is not finished: its answers are lost.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Even if the job is not finished, or its journal cannot be read: its answers are lost.",
+        ),
     ] = False,
 ) -> None:
-    """Remove the journal and the lock of a finished job; OUTPUT stays."""
+    """Remove the journal of a finished job; OUTPUT stays."""
     from batchllm.inspect.job import clean_job
 
     for path in clean_job(output, force=force):

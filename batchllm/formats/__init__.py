@@ -14,7 +14,7 @@ from batchllm.formats.format import Source
 from batchllm.formats.input_file import spool
 from batchllm.formats.json_text import WrittenNumber
 from batchllm.formats.output import OutputStatistics, write_output
-from batchllm.formats.output_file import storage_error
+from batchllm.formats.output_file import AtomicFile, storage_error
 from batchllm.formats.registry import INPUT_FORMATS, SUFFIXES, format_named, format_of, open_source
 from batchllm.formats.scan import InputStatistics
 
@@ -23,6 +23,7 @@ __all__ = [
     "INPUT_FORMATS",
     "STANDARD",
     "SUFFIXES",
+    "AtomicFile",
     "Columns",
     "InputStatistics",
     "Outcome",

@@ -246,7 +246,7 @@ def _files(job: Job) -> Iterator[CheckResult]:
     try:
         check_folder(paths.journal)
         if paths.output is not None:
-            check_output(paths.output, written=_written(paths), force=job.force)
+            check_output(paths.output, written=_written(paths), force=job.force, journal=paths.journal)
     except JobError as error:
         yield _wrong("output", error)
     else:

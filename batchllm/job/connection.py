@@ -196,19 +196,48 @@ def _key(
     preset = place.preset
     if preset.free:
         return None, None
-    if given.has("api_key_file") and given.rank("api_key_file") <= given.rank("provider"):
+    foreign = _foreign_file(given, environ, place)
+    kept_back = foreign is not None and _is_of_environment(given, "api_key_file")
+    if given.has("api_key_file") and given.rank("api_key_file") <= given.rank("provider") and not kept_back:
         path: Path = given.get("api_key_file")
         return _checked_key(_key_in(path), str(path)), str(path)
     own = ["OPENAI_API_KEY"] if place.by_url and preset.needs_key else []
-    for variable in filter(None, [preset.key_variable, *own]):
+    for variable in filter(None, [preset.key_variable, *own] if foreign is None else []):
         if key := environ.get(variable, "").strip():
             return _checked_key(key, variable), variable
     if needs_key and preset.needs_key and not is_loopback(host_of(place.base_url)):
+        if foreign is not None:
+            raise UsageError(
+                f"{foreign} names the URL {place.base_url}, and no key of the environment goes there without your "
+                f"word: add --base-url {place.base_url}, or name a key for it with --api-key-file FILE"
+            )
         raise UsageError(
             f"there is no key for {place.base_url}: set {preset.key_variable}, or give --api-key-file FILE; "
             "to rehearse without one, add --provider simulator"
         )
     return None, None
+
+
+def _foreign_file(given: Given, environ: Mapping[str, str], place: Place) -> Path | None:
+    """The job file that alone names the URL, where that is not the vendor's own; ``None`` where the user names it.
+
+    A job file may come from somebody else, and its URL is where the key would go.
+    """
+    rank = given.rank("base_url")
+    if rank >= len(given.layers) or given.rank("provider") < rank:
+        return None
+    file = given.layers[rank].file
+    vendor = presets.for_base_url(place.base_url)
+    named = environ.get("OPENAI_BASE_URL", "").strip()
+    if file is None or (vendor is not None and vendor.name == place.preset.name):
+        return None
+    return None if named and normalise(named, "OPENAI_BASE_URL") == place.base_url else file
+
+
+def _is_of_environment(given: Given, name: str) -> bool:
+    """Whether an option is given by its variable: neither by a flag nor by the job file."""
+    rank = given.rank(name)
+    return 0 < rank < len(given.layers) and given.layers[rank].file is None
 
 
 def _key_in(path: Path) -> str:

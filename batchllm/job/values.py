@@ -196,7 +196,9 @@ def several(value: Any) -> tuple[str, ...]:
 @_kind("FILE", Path, is_path=True)
 def path(value: Any) -> Path:
     """A path; ``-`` is a standard stream."""
-    return Path(text(value))
+    if "\0" in text(value):
+        raise ValueError("must be a path, which has no NUL character")
+    return Path(value)
 
 
 @_kind("FILE", tuple, is_path=True, repeated=True)

@@ -1,10 +1,12 @@
 """Allows one run per job: a kernel lock on a file beside the output.
 
 The kernel drops the lock when its holder dies, so no lock is stale. The file contains the holder's pid, for messages
-only. It is never deleted: otherwise two runs could lock two files of one name.
+only. Its holder removes it before it lets go; filelock takes no lock on a file that was removed meanwhile, so two runs
+never lock two files of one name.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -48,7 +50,10 @@ class JobLock:
         self._write_pid()
 
     def release(self) -> None:
-        """Releases the lock; the file stays."""
+        """Removes the file and releases the lock."""
+        if self._lock.is_locked:
+            with suppress(OSError):  # a file that stays is locked again by the next run
+                self.path.unlink()
         self._lock.release()
 
     def __enter__(self) -> "JobLock":

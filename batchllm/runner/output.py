@@ -12,7 +12,7 @@ from batchllm.budget.costs import CostTotals, RowCosts
 from batchllm.formats import Outcome, OutputStatistics, format_of, write_output
 from batchllm.journal import Journal, JournalReader
 from batchllm.plan.outcomes import outcomes, readers
-from batchllm.prepare.job_paths import digest_of
+from batchllm.prepare.job_paths import digest_of, exported_note
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.runner.trial import Destination
 
@@ -184,4 +184,5 @@ def write_if_changed(
 
     writer = OutputWriter(prepared, journal.reader, path=output, chosen=chosen)
     writer.write(announce)
+    exported_note(prepared.paths.journal).unlink(missing_ok=True)
     return writer.counts

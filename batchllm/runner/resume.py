@@ -20,7 +20,7 @@ from batchllm.journal import (
     set_aside,
 )
 from batchllm.plan.reask import ReaskPolicy
-from batchllm.prepare.job_paths import check_output, check_summary, known_output
+from batchllm.prepare.job_paths import check_output, known_output
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prepare.saved_job import saved
 from batchllm.retry import Disposition, classify
@@ -56,7 +56,6 @@ class ResumedJob:
         self._chosen = chosen
         job, paths = prepared.job, prepared.paths
         check_space(paths.journal.parent, prepared.statistics.bytes + rows * BYTES_PER_ROW)
-        check_summary(job.summary)
         output = known_output(paths.journal) if job.restart else None
         self._paid_again = 0
         if job.restart:
@@ -81,8 +80,10 @@ class ResumedJob:
         self.plan_id = 0
 
     def _check_output(self, written: "dict[str, object] | None") -> None:
-        if self.destination.path is not None:
-            check_output(self.destination.path, written=written, force=self._prepared.job.force)
+        path, paths = self.destination.path, self._prepared.paths
+        if path is not None:
+            noted = paths.journal if path == paths.output else None
+            check_output(path, written=written, force=self._prepared.job.force, journal=noted)
 
     def _identity(self) -> str:
         prepared = self._prepared

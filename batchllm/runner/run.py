@@ -16,7 +16,7 @@ from batchllm.counters import RunCounters
 from batchllm.endpoint import LazyClient, reachable
 from batchllm.errors import JobError
 from batchllm.job import Job
-from batchllm.journal import FINISHED, TRIAL, JobLock, Journal, JournalReader, check_folder
+from batchllm.journal import FINISHED, TRIAL, JobLock, Journal, JournalReader
 from batchllm.limiter import Limiter
 from batchllm.online.loop import OnlineLoop
 from batchllm.plan.conversations import plan_of
@@ -24,7 +24,7 @@ from batchllm.plan.plan import chosen_rows
 from batchllm.plan.reask import ReaskPolicy
 from batchllm.plan.reuse import Reuse, journals_of
 from batchllm.plan.work_item import ChatSender, WorkItem
-from batchllm.prepare.job_paths import job_paths
+from batchllm.prepare.job_paths import check_places, job_paths
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.progress import Progress, Quiet
 from batchllm.retry import RetryPolicy
@@ -62,7 +62,7 @@ def run_job(
         JobError: The job could not go on; everything received is in the journal.
     """
     paths = job_paths(job)
-    check_folder(paths.journal)
+    check_places(job, paths)
     waiting = waiting_for(job, wait=wait)
     with (
         JobLock(paths.lock, wait_s=job.wait_lock_s),
@@ -108,7 +108,7 @@ class _Run:
         try:
             self._begin(resumed)
         except BaseException:
-            journal.withdraw()
+            journal.withdraw(keep=self._job.restart)
             raise
         loop = asyncio.get_running_loop()
         started_s = loop.time()
