@@ -49,14 +49,16 @@ class LazyClient:
     def _client(self) -> "Client":
         from batchllm.client import Client
 
-        raise_open_files()
         client = Client(self._job.endpoint, timeout_s=self._job.pace.timeout_s)
         self._stack.push_async_exit(client)
         return client
 
 
 def raise_open_files() -> None:
-    """Raises the soft limit of open files as far as the hard limit allows; each connection is a file."""
+    """Raises the soft limit of open files as far as the hard limit allows; each connection is a file.
+
+    It is a setting of the whole process, so only the command line does it.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft == resource.RLIM_INFINITY or soft >= wanted:

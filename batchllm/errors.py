@@ -10,8 +10,10 @@
     ├── Unavailable       69     the endpoint is unavailable, or out of quota
     ├── CannotWrite       73     output or journal cannot be created or there is no room
     ├── StorageFailure    74     the disk reported an I/O error
-    ├── NotNow            75     another run has this job, or (NotReady) a batch is not ready or --max-time is over
-    └── Interrupted   128 + n    a signal
+    └── NotNow            75     another run has this job, or (NotReady) a batch is not ready or --max-time is over
+
+    Interrupted      128 + n     a signal; no Exception, so that no program swallows it
+    └── KeyboardInterrupted      Ctrl-C in a program or a notebook; a KeyboardInterrupt too
 
 A row's failure is data (``records.Answer.error``), never one of these. After 3, 69, 73, 74, 75 and the signals
 the same command resumes the job.
@@ -132,8 +134,11 @@ class NotReady(NotNow):
     silent = True
 
 
-class Interrupted(JobError):
-    """A signal asked the run to stop; everything received was kept."""
+class Interrupted(BaseException):
+    """A signal asked the run to stop; everything received was kept.
+
+    It is no ``Exception``, so that ``except Exception`` in a program does not swallow it.
+    """
 
     def __init__(self, signal_number: int) -> None:
         self.signal_number = signal_number
@@ -141,6 +146,14 @@ class Interrupted(JobError):
         super().__init__(
             f"stopped by signal {signal_number}; the same command goes on where this one stopped"
         )
+
+
+class KeyboardInterrupted(Interrupted, KeyboardInterrupt):
+    """Ctrl-C stopped a call of the library; a program that handles ``KeyboardInterrupt`` handles it too."""
+
+    def __init__(self) -> None:
+        super().__init__(signal.SIGINT)
+        self.args = ("stopped by Ctrl-C; the same call goes on where this one stopped",)
 
 
 def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:

@@ -1,4 +1,4 @@
-"""Commands that look at a job through its journal: ``status``, ``show``, ``export``, ``batches`` and ``clean``."""
+"""Commands that look at a job through its journal: ``status``, ``show``, ``export`` and ``batches``."""
 
 import json
 import os
@@ -87,20 +87,3 @@ def batches(
         typer.echo(line.to_text())
     if not found:
         say("there is no batch to cancel" if cancel else "there are no batches")
-
-
-def clean(
-    output: OutputArgument,
-    force: Annotated[
-        bool,
-        typer.Option(
-            "--force",
-            help="Even if the job is not finished, or its journal cannot be read: its answers are lost.",
-        ),
-    ] = False,
-) -> None:
-    """Remove the journal of a finished job; OUTPUT stays."""
-    from batchllm.inspect.job import clean_job
-
-    for path in clean_job(output, force=force):
-        say(f"removed {path}")

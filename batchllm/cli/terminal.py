@@ -9,6 +9,7 @@ from decimal import Decimal
 
 from batchllm.cli.streams import say
 from batchllm.errors import UsageError
+from batchllm.formats import is_narrow
 from batchllm.job import Job
 from batchllm.printable import counted, dollars, one_line, printable
 from batchllm.progress import compact
@@ -32,6 +33,8 @@ def confirm(job: Job, forecast: Forecast, *, quiet: bool, yes: bool) -> None:
     """
     if not quiet:
         say(line_before(job, forecast))
+        if (note := encoding_text(job)) is not None:
+            say(note)
         if forecast.at_once is not None:
             say(at_once_text(forecast))
         if forecast.possibly_billed_rows:
@@ -75,6 +78,18 @@ def at_once_text(forecast: Forecast) -> str:
         f"The budget has room for {room} at once, since each answer may reach the model's own limit{limit}; "
         "--max-tokens makes room for more"
     )
+
+
+def encoding_text(job: Job) -> str | None:
+    """What becomes of characters that the encoding of the input or the output lacks; ``None`` if it lacks none."""
+    if job.output_encoding is not None and is_narrow(job.output_encoding):
+        return f"Characters that {job.output_encoding} lacks will be written as escapes such as \\u2019"
+    if job.output_encoding is None and job.encoding is not None and is_narrow(job.encoding):
+        return (
+            f"The output will be in UTF-8, since {job.encoding} lacks characters that answers may have; "
+            f"--output-encoding {job.encoding} keeps it"
+        )
+    return None
 
 
 def possibly_billed_text(rows: Sequence[int]) -> str:

@@ -9,7 +9,7 @@ A new format is a module like ``csv`` or ``jsonl`` and a line in ``registry.FORM
 """
 
 from batchllm.formats.columns import ADDABLE, STANDARD, Columns, Outcome, plan_columns
-from batchllm.formats.encodings import text_codec
+from batchllm.formats.encodings import is_narrow, text_codec
 from batchllm.formats.format import Source
 from batchllm.formats.input_file import spool
 from batchllm.formats.json_text import WrittenNumber
@@ -32,6 +32,7 @@ __all__ = [
     "WrittenNumber",
     "format_named",
     "format_of",
+    "is_narrow",
     "open_source",
     "plan_columns",
     "spool",

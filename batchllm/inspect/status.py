@@ -87,7 +87,7 @@ def job_status(output: Path) -> Status:
     """
     with open_job(output) as (reader, paths, job):
         attempts, possibly_billed = reader.count_attempts()
-        running = _is_running(reader)
+        running = is_running(reader)
         rows, counts = reader.get("rows"), reader.counts()
         forecast = forecast_left(
             job,
@@ -117,7 +117,7 @@ def job_status(output: Path) -> Status:
         )
 
 
-def _is_running(reader: JournalReader) -> bool:
+def is_running(reader: JournalReader) -> bool:
     """Whether the last run is alive, by its pid; only for display, since the lock alone decides."""
     last = reader.runs()[-1:]
     if not last or last[0]["ended_at"] is not None or last[0]["host"] != socket.gethostname():

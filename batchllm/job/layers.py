@@ -160,7 +160,7 @@ def _relative_to(folder: Path, value: Any) -> Any:
         return tuple(_relative_to(folder, part) for part in value)
     if isinstance(value, Path):
         return value if str(value) == STANDARD_STREAM else folder / value.expanduser()
-    return str(folder / value) if _is_file(folder / value) else value
+    return str(folder / value) if isinstance(value, str) and _is_file(folder / value) else value
 
 
 def _is_file(path: Path) -> bool:

@@ -29,6 +29,7 @@ class Kind:
         is_path: The value is a path, or may be one; in a job file it is relative to that file.
         repeated: The flag can be given several times.
         merged: A table to which command line, environment and job file each add.
+        annotation: What a keyword of the library may be, as Python writes the type; by default ``python_type``.
     """
 
     parse: Parser
@@ -37,13 +38,14 @@ class Kind:
     is_path: bool = False
     repeated: bool = False
     merged: bool = False
+    annotation: str = ""
 
     def __call__(self, value: Any) -> Any:
         """Parses a value."""
         return self.parse(value)
 
 
-def _kind(metavar: str, python_type: Any = str, **how: bool) -> Callable[[Parser], Kind]:
+def _kind(metavar: str, python_type: Any = str, **how: Any) -> Callable[[Parser], Kind]:
     return lambda parse: Kind(parse, metavar, python_type, **how)
 
 
@@ -116,10 +118,12 @@ def choice(*words: str) -> Kind:
             raise ValueError(f"must be one of {', '.join(words)}, not {value!r}")
         return str(word)
 
-    return Kind(parse, "|".join(words))
+    return Kind(
+        parse, "|".join(words), annotation=f"Literal[{', '.join(map(repr, words))}]".replace("'", '"')
+    )
 
 
-@_kind("TIME", float)
+@_kind("TIME", float, annotation="float | str")
 def duration_s(value: Any) -> float:
     """Seconds, as a number or as ``90s``, ``10min``, ``1h``, ``2d``."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -130,7 +134,7 @@ def duration_s(value: Any) -> float:
     return float(match[1]) * _SECONDS[(match[2] or "s")[0].lower()]
 
 
-@_kind("SHARE", float)
+@_kind("SHARE", float, annotation="float | str")
 def share(value: Any) -> float:
     """A share from 0 to 1, as ``0.01`` or ``1%``."""
     percent = isinstance(value, str) and value.strip().endswith("%")
@@ -144,7 +148,7 @@ def share(value: Any) -> float:
     return found
 
 
-@_kind("DOLLARS", Decimal)
+@_kind("DOLLARS", Decimal, annotation="float | str | Decimal")
 def dollars(value: Any) -> Decimal:
     """An amount above 0, as ``5``, ``5.00`` or ``$5``."""
     try:
@@ -156,7 +160,7 @@ def dollars(value: Any) -> Decimal:
     return found
 
 
-@_kind("A,B,C", tuple)
+@_kind("A,B,C", tuple, annotation="str | Sequence[str]")
 def words(value: Any) -> tuple[str, ...]:
     """Names, as a list or separated by commas: stripped, not empty, each once."""
     parts = value.split(",") if isinstance(value, str) else value
@@ -171,9 +175,14 @@ def words(value: Any) -> tuple[str, ...]:
     return found
 
 
-@_kind("A,B,C", tuple)
-def labels(value: Any) -> tuple[str, ...]:
-    """At least two labels that differ in more than case."""
+@_kind("A,B,C", tuple, annotation="str | Sequence[str] | Mapping[str, str]")
+def labels(value: Any) -> tuple[str, ...] | dict[str, str]:
+    """At least two labels that differ in more than case; a table gives each label a description."""
+    if isinstance(value, Mapping):
+        named = labels(list(value))
+        if not all(isinstance(text, str) for text in value.values()):
+            raise ValueError(f"must give each label a description in words, not {value!r}")
+        return dict(zip(named, value.values(), strict=True))
     found: tuple[str, ...] = words(value)
     if len(found) < 2:
         raise ValueError(f"must be at least two labels separated by commas, not {value!r}")
@@ -184,7 +193,7 @@ def labels(value: Any) -> tuple[str, ...]:
     return found
 
 
-@_kind("TEXT", tuple, repeated=True)
+@_kind("TEXT", tuple, repeated=True, annotation="str | Sequence[str]")
 def several(value: Any) -> tuple[str, ...]:
     """One or more texts, such as column names or paths, which may hold commas."""
     found = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else ()
@@ -193,7 +202,7 @@ def several(value: Any) -> tuple[str, ...]:
     return found
 
 
-@_kind("FILE", Path, is_path=True)
+@_kind("FILE", Path, is_path=True, annotation="str | PathLike[str]")
 def path(value: Any) -> Path:
     """A path; ``-`` is a standard stream."""
     if "\0" in text(value):
@@ -201,14 +210,47 @@ def path(value: Any) -> Path:
     return Path(value)
 
 
-@_kind("FILE", tuple, is_path=True, repeated=True)
+@_kind(
+    "FILE",
+    tuple,
+    is_path=True,
+    repeated=True,
+    annotation="str | PathLike[str] | Sequence[str | PathLike[str]]",
+)
 def paths(value: Any) -> tuple[Path, ...]:
     """One or more paths."""
     return tuple(map(Path, several(value)))
 
 
-text_or_path = replace(text, metavar="TEXT|FILE", is_path=True)
+text_or_path = replace(text, metavar="TEXT|FILE", is_path=True, annotation="str | PathLike[str]")
 """Text that is a path where such a file exists."""
+
+
+@_kind("FILE|TEXT", is_path=True, annotation="str | PathLike[str] | Mapping[str, Any] | type[Any]")
+def schema(value: Any) -> Any:
+    """A JSON Schema as a table, or as text: its file or its short form."""
+    return dict(value) if isinstance(value, Mapping) else text(value)
+
+
+@_kind("FILE", is_path=True, annotation="str | PathLike[str] | Sequence[Mapping[str, Any]]")
+def tools(value: Any) -> Any:
+    """Tool definitions as a list, or the path of their file."""
+    return list(value) if isinstance(value, (list, tuple)) else path(value)
+
+
+@_kind("FILE", Path, is_path=True, annotation="str | PathLike[str] | Mapping[str, Mapping[str, Any]]")
+def prices(value: Any) -> Any:
+    """A price table, or the path of its file."""
+    if not isinstance(value, Mapping):
+        return path(value)
+    if not all(isinstance(entry, Mapping) for entry in value.values()):
+        raise ValueError(
+            'must be a table of models, each with a table of prices such as "input_cost_per_token"'
+        )
+    return {
+        str(model): {name: float(cost) if isinstance(cost, Decimal) else cost for name, cost in entry.items()}
+        for model, entry in value.items()
+    }
 
 
 @_kind("ENCODING")
@@ -220,13 +262,13 @@ def encoding(value: Any) -> str:
         raise ValueError(f"must be an encoding such as utf-8, cp1252 or gb18030, not {value!r}") from None
 
 
-@_kind("NAME=VALUE", dict, repeated=True, merged=True)
+@_kind("NAME=VALUE", dict, repeated=True, merged=True, annotation="Mapping[str, str] | Sequence[str] | str")
 def pairs(value: Any) -> dict[str, str]:
     """``NAME=VALUE`` once or in a list, or a table; values stay text."""
     return {name: item if isinstance(item, str) else json.dumps(item) for name, item in _items(value)}
 
 
-@_kind("NAME=JSON", dict, repeated=True, merged=True)
+@_kind("NAME=JSON", dict, repeated=True, merged=True, annotation="Mapping[str, Any] | Sequence[str] | str")
 def json_pairs(value: Any) -> dict[str, Any]:
     """``NAME=JSON`` once or in a list, or a table; what is no JSON is text."""
     return {

@@ -6,6 +6,7 @@ never lock two files of one name.
 """
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -21,10 +22,12 @@ class JobLock:
     Args:
         path: The lock file, ``OUTPUT.lock``.
         wait_s: How long to wait for another run to end; 0 does not wait.
+        check: Called while it waits; raises to give up.
     """
 
-    def __init__(self, path: Path, *, wait_s: float = 0.0) -> None:
+    def __init__(self, path: Path, *, wait_s: float = 0.0, check: Callable[[], None] = lambda: None) -> None:
         self.path = path
+        self._check = check
         self._wait_s = wait_s
         self._lock = FileLock(path, mode=0o600, fallback_to_soft=False)
 
@@ -40,8 +43,9 @@ class JobLock:
         if self.path.is_symlink():
             raise CannotWrite(f"{self.path} is a symbolic link; remove it and run the same command again")
         try:
-            self._lock.acquire(timeout=self._wait_s, poll_interval=0.05)
+            self._lock.acquire(timeout=self._wait_s, poll_interval=0.05, cancel_check=self._is_given_up)
         except Timeout:
+            self._check()
             raise NotNow(self._busy()) from None
         except OSError as error:
             raise CannotWrite(
@@ -64,6 +68,13 @@ class JobLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+    def _is_given_up(self) -> bool:
+        try:
+            self._check()
+        except BaseException:  # noqa: BLE001 - ``acquire`` raises it again
+            return True
+        return False
 
     def _write_pid(self) -> None:
         """Writes the pid; on a full disk it is missing, which does no harm."""

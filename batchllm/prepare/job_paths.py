@@ -60,6 +60,11 @@ def journal_of(output: Path) -> Path:
     return output if output.name.endswith(".journal") and not beside.exists() else beside
 
 
+def rows_path(journal: Path) -> Path:
+    """Returns the file with the rows of a job of the library whose rows are in memory."""
+    return journal.with_name(f"{journal.name.removesuffix('.journal')}.rows.jsonl")
+
+
 def _journal_beside(output: Path) -> Path:
     return output.with_name(output.name + ".journal")
 

@@ -2,7 +2,7 @@
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,20 +63,27 @@ def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStat
     """Prepares a job whose input is scanned."""
     _check_conversation(job, statistics)
     count = token_count(job)
-    # An empty JSONL file names no column; nothing will be asked, so any name will do.
-    known = statistics.columns or (job.column or "text",)
-    builder = RequestBuilder(job, known, statistics.sample, count)
-    columns = plan_columns(
-        statistics.columns,
+    builder = RequestBuilder(job, statistics.columns or None, statistics.sample, count)
+    columns = output_columns(job, builder, statistics.columns)
+    output_format = job.output_format or source.kind
+    return PreparedJob(
+        job, paths, source, statistics, builder, Reader(answer_spec(job)), columns, output_format, count
+    )
+
+
+def output_columns(job: Job, builder: RequestBuilder, input_columns: Sequence[str]) -> Columns:
+    """Returns the columns of a job's output.
+
+    Raises:
+        UsageError: The input has a column of the same name as one of the answer.
+    """
+    return plan_columns(
+        input_columns,
         builder.answer_columns,
         (*job.add, *(("tool_calls",) if job.tools and "tool_calls" not in job.add else ())),
         job.columns,
         job.prefix,
         KNOWN_PARAMETERS if job.per_row else frozenset(),
-    )
-    output_format = job.output_format or source.kind
-    return PreparedJob(
-        job, paths, source, statistics, builder, Reader(answer_spec(job)), columns, output_format, count
     )
 
 
@@ -97,7 +104,7 @@ def _check_conversation(job: Job, statistics: InputStatistics) -> None:
     Raises:
         UsageError: There is no such column, or rows would be sent without the turns before them.
     """
-    if job.conversation is None:
+    if job.conversation is None or not statistics.columns:
         return
     text_column(statistics.columns, (), job.conversation)
     if job.sample is not None:

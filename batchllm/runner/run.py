@@ -5,8 +5,8 @@ Whatever stops the run, everything received is in the journal.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 
 from batchllm.batch.waiting import Waiting, waiting_for
@@ -14,7 +14,7 @@ from batchllm.budget.account import Account
 from batchllm.budget.estimate import Forecast
 from batchllm.counters import RunCounters
 from batchllm.endpoint import LazyClient, reachable
-from batchllm.errors import JobError
+from batchllm.errors import Interrupted, JobError
 from batchllm.job import Job
 from batchllm.journal import FINISHED, TRIAL, JobLock, Journal, JournalReader
 from batchllm.limiter import Limiter
@@ -29,11 +29,12 @@ from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.progress import Progress, Quiet
 from batchllm.retry import RetryPolicy
 from batchllm.runner.display import shown
+from batchllm.runner.feed import RowFeed
 from batchllm.runner.output import read_options, write_if_changed
 from batchllm.runner.resume import ResumedJob
 from batchllm.runner.summary import Result, Summary, exit_status_of, rate_text, summary_of, with_output
 from batchllm.runner.trial import asked_of
-from batchllm.stopping import RunStop, run_stop
+from batchllm.stopping import RunStop, Stops, run_stop
 
 Confirm = Callable[[Forecast], None]
 
@@ -45,6 +46,9 @@ def run_job(
     confirm: Confirm = lambda forecast: None,
     client: ChatSender | None = None,
     wait: bool = False,
+    stops: Stops | None = None,
+    feed: RowFeed | None = None,
+    bring_input: Callable[[], None] = lambda: None,
 ) -> Result:
     """Runs a job until it is finished or stopped; the same call again resumes it.
 
@@ -54,24 +58,40 @@ def run_job(
         confirm: Called with the forecast before the first request; raises to stop there.
         client: Sends the requests, instead of a client of the job's endpoint.
         wait: Wait for batches that are under way, instead of raising ``NotReady``.
+        stops: What may stop the run from outside; by default nothing does.
+        feed: Hands out the finished rows.
+        bring_input: Called once the job is locked, before its input is read; puts the input in place.
 
     Returns:
         The finished run; its output is written.
 
     Raises:
         JobError: The job could not go on; everything received is in the journal.
+        Interrupted: It was stopped from outside; everything received is in the journal.
     """
+    stops = stops or Stops()
     paths = job_paths(job)
     check_places(job, paths)
     waiting = waiting_for(job, wait=wait)
     with (
-        JobLock(paths.lock, wait_s=job.wait_lock_s),
-        JobLock(paths.journal_lock, wait_s=job.wait_lock_s) if paths.journal_lock else nullcontext(),
+        JobLock(paths.lock, wait_s=job.wait_lock_s, check=stops.check),
+        JobLock(paths.journal_lock, wait_s=job.wait_lock_s, check=stops.check)
+        if paths.journal_lock
+        else nullcontext(),
+        _brought(bring_input),
         reachable(job) as job,
         prepare_job(job, paths) as prepared,
         journals_of(job.reuse, paths.journal) as reuse,
     ):
-        return asyncio.run(_Run(prepared, progress or Quiet(), confirm, client, reuse, waiting).run())
+        run = _Run(prepared, progress or Quiet(), confirm, client, reuse, waiting, stops, feed)
+        with asyncio.Runner() as loop:  # asyncio.run may be another one in a notebook (nest_asyncio)
+            return loop.run(run.run())
+
+
+@contextmanager
+def _brought(bring_input: Callable[[], None]) -> Iterator[None]:
+    bring_input()
+    yield
 
 
 class _Run:
@@ -83,6 +103,8 @@ class _Run:
         client: ChatSender | None,
         reuse: Sequence[JournalReader],
         waiting: Waiting,
+        stops: Stops,
+        feed: RowFeed | None,
     ) -> None:
         self._prepared = prepared
         self._job = prepared.job
@@ -91,6 +113,8 @@ class _Run:
         self._client = client
         self._reuse = reuse
         self._waiting = waiting
+        self._stops = stops
+        self._feed = feed or RowFeed()
         self._account = Account(prepared)
         self._chosen = chosen_rows(
             prepared.statistics.rows,
@@ -114,8 +138,11 @@ class _Run:
         started_s = loop.time()
         status: int | None = None
         try:
-            await self._answer_rows(journal, continued=resumed.continued)
-            await journal.flush()
+            self._stops.check()
+            async with self._feed.following(
+                self._prepared, journal, self._counters, continued=resumed.continued, chosen=self._chosen
+            ):
+                await self._answer_rows(journal, continued=resumed.continued)
             counts = write_if_changed(
                 self._prepared,
                 journal,
@@ -132,6 +159,7 @@ class _Run:
                 self._summary(journal, loop.time() - started_s, status), counts, self._counters.final_cost
             )
             self._write_summary(summary)
+            await self._feed.finish()
             return Result(
                 output=destination.path,
                 instead_of=destination.instead_of,
@@ -142,7 +170,7 @@ class _Run:
                 pace=rate_text(summary),
                 read_options=read_options(self._prepared, destination.path),
             )
-        except JobError as error:
+        except (JobError, Interrupted) as error:
             status = int(error.exit_status)
             with suppress(JobError):  # the error to report is the one that stopped the job
                 self._write_summary(self._summary(journal, loop.time() - started_s, status))
@@ -176,7 +204,7 @@ class _Run:
 
     async def _answer_rows(self, journal: Journal, *, continued: bool) -> None:
         """Finishes every row, in the job's mode; batches under way are looked at first in either mode."""
-        stop = run_stop(self._job, self._counters)
+        stop = run_stop(self._job, self._counters, self._stops)
         batch_mode = self._job.via == "batch"
         if not batch_mode and not journal.batches.live():
             await self._answer_online(journal, stop, continued=continued)

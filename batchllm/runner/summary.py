@@ -4,13 +4,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchllm.budget.costs import plus
 from batchllm.counters import RunCounters
-from batchllm.errors import CannotWrite, ExitStatus
+from batchllm.errors import CannotWrite, ExitStatus, UsageError
 from batchllm.formats import open_source
+from batchllm.printable import printable
 from batchllm.runner.output import OutputCounts
 
 if TYPE_CHECKING:
@@ -92,7 +94,7 @@ class Summary:
             ) from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Result:
     """A finished run.
 
@@ -105,6 +107,7 @@ class Result:
         asked: The texts of their rows.
         pace: The rate of the requests as text; empty if there is none.
         read_options: Options of ``open_source`` that the output is read with.
+        models: What ``parsed`` returns, where the schema was a pydantic model.
     """
 
     output: Path | None
@@ -115,6 +118,45 @@ class Result:
     asked: tuple[str, ...] = ()
     pace: str = ""
     read_options: Mapping[str, str] = field(default_factory=dict)
+    models: tuple[Any, ...] | None = None
+
+    @property
+    def parsed(self) -> tuple[Any, ...]:
+        """Instances of the pydantic model that was given as ``schema``, one a row.
+
+        ``None`` stands for a row without an answer, and for an answer that validators of the model's own refuse.
+
+        Raises:
+            UsageError: The schema was no pydantic model.
+        """
+        if self.models is None:
+            raise UsageError("there is nothing parsed: schema= was no pydantic model")
+        return self.models
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name}: {text}" for name, text in self._lines())
+
+    def _repr_html_(self) -> str:
+        """Returns a small table, for notebooks."""
+        cells = (f"<tr><th>{name}</th><td>{escape(text)}</td></tr>" for name, text in self._lines())
+        return f"<table>{''.join(cells)}</table>"
+
+    def _lines(self) -> tuple[tuple[str, str], ...]:
+        """The result in three lines."""
+        summary = self.summary
+        reasons = ", ".join(f"{name}: {count:,}" for name, count in summary.failed_by_reason.items())
+        failed = f"{summary.failed:,} failed" + (f" ({reasons})" if reasons else "")
+        cost = "at an unknown price" if summary.cost is None else f"${summary.cost:.4f}"
+        tokens = f"{summary.total_tokens or 0:,} tokens"
+        before = f", {summary.answered_before:,} answered before" if summary.answered_before else ""
+        return (
+            (
+                "rows",
+                f"{summary.answered:,} of {summary.rows:,} answered, {failed}, {summary.skipped:,} empty{before}",
+            ),
+            ("paid", f"{summary.requests:,} requests, {tokens}, {cost}, in {summary.seconds:.1f} s"),
+            ("output", printable(str(self.output)) if self.output else "none"),
+        )
 
     @property
     def exit_status(self) -> int:
