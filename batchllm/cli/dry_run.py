@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchllm import presets
-from batchllm.cli.terminal import compact_or_unknown, counts, duration, price_text
+from batchllm.cli.terminal import compact_or_unknown, counts, duration, models_text, price_text
 from batchllm.errors import UsageError
 from batchllm.printable import counted, dollars, json_escape, printable
 
@@ -71,6 +71,8 @@ def _estimate(found: "DryRun") -> Iterator[str]:
     )
     yield f"Rows: {forecast.rows:,}" + "".join(f", {count:,} {what}" for count, what in parts if count)
     yield f"To send: {counted(forecast.requests or 0, 'request')}"
+    if forecast.models and list(forecast.models) != [found.job.endpoint.model]:
+        yield f"Models: {models_text(found.job, replace(forecast, exact=True))}"
     if settings := forecast.settings.to_text():
         yield f"Settings: {settings}"
     vocabularies = ", ".join(found.counted_with)
@@ -94,7 +96,7 @@ def _estimate(found: "DryRun") -> Iterator[str]:
 
 def _other_mode(found: "DryRun") -> Iterator[str]:
     """The mode that the job does not use, where there is one."""
-    from batchllm.budget.estimate import compare_modes
+    from batchllm.budget.modes import compare_modes
 
     offer = compare_modes(found.job, found.forecast)
     if offer is None:

@@ -58,7 +58,7 @@ def line_before(job: Job, forecast: Forecast) -> str:
     )
     parts += [f"{count:,} {what}" for count, what in before if count]
     parts.append(
-        f"{endpoint.model or 'no model'} at {endpoint.preset} ({endpoint.base_url or 'on this machine'})"
+        f"{models_text(job, forecast)} at {endpoint.preset} ({endpoint.base_url or 'on this machine'})"
     )
     if settings := forecast.settings.to_text():
         parts.append(printable(settings))
@@ -78,6 +78,23 @@ def at_once_text(forecast: Forecast) -> str:
         f"The budget has room for {room} at once, since each answer may reach the model's own limit{limit}; "
         "--max-tokens makes room for more"
     )
+
+
+MOST_MODELS = 5
+
+
+def models_text(job: Job, forecast: Forecast) -> str:
+    """The models that rows go to; with their rows where these are not all the job's own."""
+    own = job.endpoint.model or "no model"
+    if not forecast.models or list(forecast.models) == [own]:
+        return own
+    about = "" if forecast.exact else "about "
+    named = [
+        f"{printable(name)} ({about}{counted(count, 'row')})"
+        for name, count in list(forecast.models.items())[:MOST_MODELS]
+    ]
+    more = len(forecast.models) - len(named)
+    return ", ".join(named) + (f" and {counted(more, 'more model')}" if more > 0 else "")
 
 
 def encoding_text(job: Job) -> str | None:
@@ -100,7 +117,7 @@ def possibly_billed_text(rows: Sequence[int]) -> str:
 
 def mode_text(job: Job, forecast: Forecast) -> str:
     """Price and time of the mode that the job uses, and the price of the other where there is one."""
-    from batchllm.budget.estimate import compare_modes
+    from batchllm.budget.modes import compare_modes
 
     offer = compare_modes(job, forecast)
     time = "" if forecast.seconds is None else f", {duration(forecast.seconds)} at the limits known"
@@ -156,7 +173,7 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
         known = f"{summary.prompt_tokens or 0:,} + {summary.completion_tokens or 0:,}"
         tokens = "unknown" if summary.total_tokens is None else known
         lines.append(
-            f"Paid in this run: {counted(summary.attempts, 'request')}, {tokens} tokens, {paid(summary.cost)}"
+            f"Paid in this run: {counted(summary.answers, 'request')}, {tokens} tokens, {paid(summary.cost)}"
         )
     lines += money_lines(summary)
     if summary.rate_limited or summary.retries:

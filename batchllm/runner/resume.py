@@ -19,6 +19,7 @@ from batchllm.journal import (
     check_space,
     set_aside,
 )
+from batchllm.online.refusals import may_be_setting
 from batchllm.plan.reask import ReaskPolicy
 from batchllm.prepare.job_paths import check_output, known_output
 from batchllm.prepare.prepared_job import PreparedJob
@@ -91,17 +92,25 @@ class ResumedJob:
         return hashlib.sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()
 
     def read_saved_replies(self, reask: ReaskPolicy) -> None:
-        """Reads the replies that a dead run saved without recording their outcome, and records it."""
-        for reply in self.journal.unread_replies():
+        """Reads the replies that a dead run saved without recording their outcome, and records it.
+
+        Rows that were rejected before any success stay open: a setting may be wrong.
+        """
+        journal = self.journal
+        worked, rejected = bool(journal.reader().count_answered()), []
+        for reply in journal.unread_replies():
             answer = self._prepared.reader.read(reply.response.status, reply.response.body)
-            match classify(reply.response).disposition:
+            verdict = classify(reply.response)
+            worked |= verdict.disposition is Disposition.ANSWERED
+            match verdict.disposition:
                 case Disposition.ANSWERED if not reask.leaves_open(answer):
                     state = State.ANSWERED if answer.error is None else State.FAILED
-                    self.journal.record_outcome(reply.request_id, state, reply.attempt_id, reply.attempts)
+                    journal.record_outcome(reply.request_id, state, reply.attempt_id, reply.attempts)
                 case Disposition.REJECTED:
-                    self.journal.record_outcome(
-                        reply.request_id, State.FAILED, reply.attempt_id, reply.attempts
-                    )
+                    rejected.append((verdict, reply.request_id, reply.attempt_id, reply.attempts))
+        for verdict, request_id, attempt_id, attempts in rejected:
+            if worked or not may_be_setting(verdict):
+                journal.record_outcome(request_id, State.FAILED, attempt_id, attempts)
 
     def counts(self) -> RowCounts:
         """Counts the wanted rows that earlier runs of this pass admitted, by state."""

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 
 from batchllm.batch.waiting import Waiting, waiting_for
 from batchllm.budget.account import Account
@@ -27,6 +28,7 @@ from batchllm.plan.work_item import ChatSender, WorkItem
 from batchllm.prepare.job_paths import check_places, job_paths
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.progress import Progress, Quiet
+from batchllm.request.plain import plain_request
 from batchllm.retry import RetryPolicy
 from batchllm.runner.display import shown
 from batchllm.runner.feed import RowFeed
@@ -255,6 +257,7 @@ class _Run:
                 meter=self._account.meter,
                 early_stop=self._account.early_stop,
                 run_stop=stop,
+                plain=partial(plain_request, job),
             )
             display = shown(
                 limiter,

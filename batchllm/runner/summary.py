@@ -30,6 +30,7 @@ class Summary:
         finish_reasons: The answers, those of failed rows included, by what the endpoint said.
         requests: Requests that this run sent, each counted once.
         attempts: Requests that this run sent, each attempt counted.
+        answers: Answers that this run received, usable or not: each is billed.
         answered_before: Answers that earlier runs, or other jobs (``--reuse``), had paid.
         possibly_billed_twice: Attempts that may be billed though no answer came: those of this run that timed out
             or lost the connection, and those in flight when an earlier run died.
@@ -57,6 +58,7 @@ class Summary:
     finish_reasons: Mapping[str, int] = field(default_factory=dict)
     requests: int = 0
     attempts: int = 0
+    answers: int = 0
     answered_before: int = 0
     possibly_billed_twice: int = 0
     prompt_tokens: int | None = None
@@ -204,6 +206,7 @@ def summary_of(counters: RunCounters, *, orphans: int, seconds: float, status: i
         finish_reasons=dict(counters.finish_reasons),
         requests=counters.requests,
         attempts=counters.attempts,
+        answers=counters.answers,
         answered_before=counters.finished_before + counters.reused,
         possibly_billed_twice=counters.possibly_billed + orphans,
         prompt_tokens=counters.prompt_tokens,
