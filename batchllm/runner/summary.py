@@ -105,8 +105,10 @@ class Result:
     Attributes:
         output: The file that was written; ``None`` is standard output.
         summary: The run in numbers.
+        instead_of: The finished output that a trial left as it is.
         possibly_billed_rows: Rows, from 1, that a dead run possibly paid without an answer.
         samples: Up to three answers, with ``-n`` and ``--sample``.
+        asked: The texts of their rows.
         pace: The rate of the requests as text; empty if there is none.
         read_options: Options of ``open_source`` that the output is read with.
         models: What ``parsed`` returns, where the schema was a pydantic model.
@@ -114,8 +116,10 @@ class Result:
 
     output: Path | None
     summary: Summary
+    instead_of: Path | None = None
     possibly_billed_rows: tuple[int, ...] = ()
     samples: tuple[Mapping[str, Any], ...] = ()
+    asked: tuple[str, ...] = ()
     pace: str = ""
     read_options: Mapping[str, str] = field(default_factory=dict)
     models: tuple[Any, ...] | None = None
