@@ -115,5 +115,7 @@ def only(models: Sequence[str], base_url: str) -> str:
     """
     if len(models) == 1:
         return models[0]
+    if not models:
+        raise UsageError(f"{base_url} lists no models; name one with --model")
     some = ", ".join(models[:8]) + (", …" if len(models) > 8 else "")
     raise UsageError(f"{base_url} has {len(models)} models; name one with --model: {some}")

@@ -82,6 +82,7 @@ class FailureKind(StrEnum):
     RESET = "reset"
     CUT = "cut"
     TOO_LARGE = "too_large"
+    ENCODING = "encoding"  # an answer came in an encoding that was not asked for
     REDIRECT = "redirect"
     UNSENT = "unsent"  # it was in a batch that ended, or was never created, before any work on it
     NO_RESULT = "no_result"  # it was in a batch whose files of results have no line for it

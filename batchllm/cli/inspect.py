@@ -49,7 +49,7 @@ def export(
     """Write the finished rows of a job, in input order, also while it runs."""
     from batchllm.inspect.export import export_job
 
-    rows = export_job(output, to=to, force=force)
+    rows = export_job(output, to=to, force=force, note=say)
     if to is None or str(to) != "-":
         say(f"{rows:,} rows written to {to or output}")
 

@@ -135,6 +135,10 @@ class BatchApi:
                 return found
         return None
 
+    async def probe(self) -> None:
+        """Asks for the newest batch, to see whether the endpoint has a Batch API."""
+        await self._json_of(lambda: self._sdk.batches.with_raw_response.list(limit=1))
+
     async def find_file(self, filename: str, since: float) -> tuple[str, int | None] | None:
         """Returns id and size of a file that was uploaded for batches; ``None`` where there is none."""
         async for data in self._pages(self._sdk.files.with_raw_response.list, purpose="batch"):

@@ -5,6 +5,7 @@ and headers that the SDK would send. Models, files and batches are the SDK's.
 """
 
 import asyncio
+from collections.abc import Mapping
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from yarl import URL
 from batchllm import presets
 from batchllm.client.connection import chat_headers, mask_of, sdk_client
 from batchllm.client.deadlines import Deadlines
+from batchllm.client.encoding import TooLarge, Truncated, Undecodable, decoded
 from batchllm.client.failures import Destination, meaning, port_speaks_tls, speaks_tls
 from batchllm.client.route import proxy_of, ssl_context
 from batchllm.client.secrets import Mask
@@ -94,7 +96,7 @@ class Client:
                 return _too_large(loop.time() - started, received)
             headers = {name.lower(): value for name, value in reply.headers.items()}
             self._is_known = True
-            return Response(reply.status, headers, b"".join(received), loop.time() - started)
+            return _decoded(reply.status, headers, b"".join(received), loop.time() - started)
         except asyncio.CancelledError:
             if not self._deadlines.was_late(task):
                 raise
@@ -124,6 +126,7 @@ class Client:
                 total=None, connect=HANDSHAKE_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
             trust_env=False,
         )
         return self._session
@@ -186,6 +189,22 @@ async def _receive(content: aiohttp.StreamReader, received: list[bytes]) -> bool
         if content.at_eof() and content.exception() is None:
             break
     return True
+
+
+def _decoded(status: int, headers: Mapping[str, str], body: bytes, latency_s: float) -> Response | Failure:
+    encoding = headers.get("content-encoding", "")
+    try:
+        if encoding or body.startswith(b"\x1f\x8b"):
+            body = decoded(body, encoding, MAX_BODY_BYTES)
+    except TooLarge:
+        return _too_large(latency_s, [body])
+    except Truncated as error:
+        return Failure(FailureKind.CUT, str(error), Paid.MAYBE, latency_s, body[:65_536])
+    except Undecodable as error:
+        if not 200 <= status < 300:
+            return Response(status, headers, b"", latency_s)
+        return Failure(FailureKind.ENCODING, str(error), Paid.MAYBE, latency_s, body[:65_536])
+    return Response(status, headers, body, latency_s)
 
 
 def _too_large(latency_s: float, received: list[bytes]) -> Failure:

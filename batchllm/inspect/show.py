@@ -6,6 +6,7 @@ from pathlib import Path
 
 from batchllm.errors import InputError
 from batchllm.inspect.job import local_time, open_job
+from batchllm.inspect.no_input import NOT_KEPT
 from batchllm.job import Job
 from batchllm.journal import AttemptRecord, JournalReader
 from batchllm.plan.conversations import rebuilt
@@ -21,6 +22,9 @@ def show_row(output: Path, row_index: int) -> Iterator[str]:
         InputError: The journal does not exist, has no such row, or is damaged.
     """
     with open_job(output) as (reader, paths, job):
+        rows = reader.get("rows")
+        if rows is not None and row_index >= rows:
+            raise InputError(reader.path, f"the job has {rows:,} rows, and no row {row_index + 1}")
         attempts = reader.attempts_of(row_index)
         note = next(
             (entry.unsent_reason for entry in reader.outcomes(row_index) if entry.row_index == row_index),
@@ -30,6 +34,8 @@ def show_row(output: Path, row_index: int) -> Iterator[str]:
         if note is not None:
             yield "never sent: " + note.replace("\n", ": ")
         try:
+            if job.input is None:
+                raise InputError("standard input", f"{NOT_KEPT}; the reply below is what the journal has")
             yield from _request_lines(reader, job, paths, row_index)
         except InputError as error:
             yield f"the request cannot be shown: {error}"

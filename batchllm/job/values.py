@@ -55,6 +55,19 @@ _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off", ""})
 
 
+LARGEST = 1e15
+"""No option needs a larger number; up to here a float holds every integer."""
+
+
+def _shown(value: Any) -> str:
+    """A value for a message; an integer may have more digits than Python writes."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
 @_kind("TEXT")
 def text(value: Any) -> str:
     """Text that is not blank."""
@@ -95,10 +108,10 @@ def number(minimum: float, maximum: float = math.inf, *, above: bool = False, wh
         try:
             found = value if isinstance(value, (int, float)) else float(value.replace("_", "").strip())
         except (AttributeError, ValueError):
-            raise ValueError(f"must be {limits}, not {value!r}") from None
-        beyond = not minimum <= found <= maximum or (above and found == minimum) or math.isinf(found)
+            raise ValueError(f"must be {limits}, not {_shown(value)}") from None
+        beyond = not minimum <= found <= maximum or (above and found == minimum) or abs(found) > LARGEST
         if isinstance(value, bool) or beyond or (whole and found != int(found)):
-            raise ValueError(f"must be {limits}, not {value!r}")
+            raise ValueError(f"must be {limits}, not {_shown(value)}")
         return int(found) if whole else found
 
     return Kind(parse, "INTEGER", int) if whole else Kind(parse, "NUMBER", float)
@@ -126,12 +139,15 @@ def choice(*words: str) -> Kind:
 @_kind("TIME", float, annotation="float | str")
 def duration_s(value: Any) -> float:
     """Seconds, as a number or as ``90s``, ``10min``, ``1h``, ``2d``."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST:
         value = str(value)
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
     if not match:
-        raise ValueError(f"must be a time such as 90s, 10min, 1h or 2d, not {value!r}")
-    return float(match[1]) * _SECONDS[(match[2] or "s")[0].lower()]
+        raise ValueError(f"must be a time such as 90s, 10min, 1h or 2d, not {_shown(value)}")
+    found = float(match[1]) * _SECONDS[(match[2] or "s")[0].lower()]
+    if found > LARGEST:
+        raise ValueError(f"must be a time such as 90s, 10min, 1h or 2d, not {_shown(value)}")
+    return found
 
 
 @_kind("SHARE", float, annotation="float | str")
@@ -140,11 +156,11 @@ def share(value: Any) -> float:
     percent = isinstance(value, str) and value.strip().endswith("%")
     try:
         found = float(value.strip().removesuffix("%")) if isinstance(value, str) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = math.nan
     found = found / 100 if percent else found
     if isinstance(value, bool) or not 0 <= found <= 1:
-        raise ValueError(f"must be a share such as 1% or 0.01, not {value!r}")
+        raise ValueError(f"must be a share such as 1% or 0.01, not {_shown(value)}")
     return found
 
 
@@ -153,10 +169,10 @@ def dollars(value: Any) -> Decimal:
     """An amount above 0, as ``5``, ``5.00`` or ``$5``."""
     try:
         found = Decimal(str(value).strip().removeprefix("$"))
-    except InvalidOperation:
+    except (InvalidOperation, ValueError):
         found = Decimal(0)
     if isinstance(value, bool) or not found.is_finite() or found <= 0:
-        raise ValueError(f"must be an amount of dollars above 0, such as 5.00, not {value!r}")
+        raise ValueError(f"must be an amount of dollars above 0, such as 5.00, not {_shown(value)}")
     return found
 
 

@@ -313,10 +313,18 @@ class Limiter(Generic[T]):
     def _worked(self, now: float, queued: QueuedItem[T]) -> None:
         """Ends an outage, because the endpoint answered."""
         if self._breaker.succeeded(now, queued.sent_at, probe=queued.probe):
-            self._concurrency.recover(now)
-            for lane in self._lanes.values():
-                if not lane.gate.closed:
-                    lane.queue.outage_over()
+            self._outage_over(now)
+
+    def recovered(self, now: float) -> None:
+        """A request beside the queue was answered, so the endpoint is not down."""
+        if self._breaker.succeeded(now, now, probe=True):
+            self._outage_over(now)
+
+    def _outage_over(self, now: float) -> None:
+        self._concurrency.recover(now)
+        for lane in self._lanes.values():
+            if not lane.gate.closed:
+                lane.queue.outage_over()
 
     def _update_rate(self, now: float) -> None:
         """Passes the rate that the limits allow to the concurrency, at most twice a second."""

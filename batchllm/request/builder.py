@@ -145,8 +145,8 @@ class RequestBuilder:
     def _row_request(self, row: Row) -> RowRequest | None:
         task = self._task if self._rows is None else self._rows.task(row)
         cells = image_cells(row.values, self._job.images) if self._job.images else []
-        if self._job.images and not cells:
-            return None
+        if self._job.images and not cells and task is not None and not task.renderer.used_columns:
+            return None  # the images are all that a row has
         if task is not None:
             if not cells and task.is_empty(row):
                 return None

@@ -13,7 +13,6 @@ from batchllm.retry.policy import (
     ENDPOINT_REFUSALS,
     LONGEST_BACKOFF_S,
     RetryPolicy,
-    SameRejection,
     is_connection,
     may_concern_one_row,
 )
@@ -25,7 +24,6 @@ __all__ = [
     "LONGEST_BACKOFF_S",
     "Disposition",
     "RetryPolicy",
-    "SameRejection",
     "Verdict",
     "classify",
     "is_connection",

@@ -30,6 +30,7 @@ class Summary:
         finish_reasons: The answers, those of failed rows included, by what the endpoint said.
         requests: Requests that this run sent, each counted once.
         attempts: Requests that this run sent, each attempt counted.
+        answers: Answers that this run received, usable or not: each is billed.
         answered_before: Answers that earlier runs, or other jobs (``--reuse``), had paid.
         possibly_billed_twice: Attempts that may be billed though no answer came: those of this run that timed out
             or lost the connection, and those in flight when an earlier run died.
@@ -57,6 +58,7 @@ class Summary:
     finish_reasons: Mapping[str, int] = field(default_factory=dict)
     requests: int = 0
     attempts: int = 0
+    answers: int = 0
     answered_before: int = 0
     possibly_billed_twice: int = 0
     prompt_tokens: int | None = None
@@ -101,8 +103,10 @@ class Result:
     Attributes:
         output: The file that was written; ``None`` is standard output.
         summary: The run in numbers.
+        instead_of: The finished output that a trial left as it is.
         possibly_billed_rows: Rows, from 1, that a dead run possibly paid without an answer.
         samples: Up to three answers, with ``-n`` and ``--sample``.
+        asked: The texts of their rows.
         pace: The rate of the requests as text; empty if there is none.
         read_options: Options of ``open_source`` that the output is read with.
         models: What ``parsed`` returns, where the schema was a pydantic model.
@@ -110,8 +114,10 @@ class Result:
 
     output: Path | None
     summary: Summary
+    instead_of: Path | None = None
     possibly_billed_rows: tuple[int, ...] = ()
     samples: tuple[Mapping[str, Any], ...] = ()
+    asked: tuple[str, ...] = ()
     pace: str = ""
     read_options: Mapping[str, str] = field(default_factory=dict)
     models: tuple[Any, ...] | None = None
@@ -200,6 +206,7 @@ def summary_of(counters: RunCounters, *, orphans: int, seconds: float, status: i
         finish_reasons=dict(counters.finish_reasons),
         requests=counters.requests,
         attempts=counters.attempts,
+        answers=counters.answers,
         answered_before=counters.finished_before + counters.reused,
         possibly_billed_twice=counters.possibly_billed + orphans,
         prompt_tokens=counters.prompt_tokens,
