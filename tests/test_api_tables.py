@@ -98,7 +98,7 @@ def pandas_frames(draw: st.DrawFn) -> pd.DataFrame:
     if not rows:
         frame = pd.DataFrame({number: [] for number in range(len(names))})
     frame.columns = pd.Index(names, tupleize_cols=False)
-    indexes = [
+    indexes: list[Any] = [
         pd.RangeIndex(rows),
         pd.Index(["same"] * rows, name="key"),
         pd.date_range("2026-01-01", periods=rows),
@@ -231,7 +231,7 @@ def test_a_value_that_cannot_be_written_is_named(server: Simulator) -> None:
 
 
 @pytest.mark.parametrize("trial", [{"limit": 2}, {"sample": 2}])
-def test_a_trial_gives_the_rows_that_were_tried(server: Simulator, trial: dict[str, int]) -> None:
+def test_a_trial_gives_the_rows_that_were_tried(server: Simulator, trial: dict[str, Any]) -> None:
     frame = pd.DataFrame({"x": ["a", "b", "c", "d"]}, index=[9, 8, 7, 6])
     answered, prompts = asked(server, frame, **trial)
     assert answered["x"].tolist() == prompts
