@@ -211,12 +211,12 @@ def test_a_job_with_failed_rows_is_kept(clean_environment: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: run(ROWS, "classify", labells="a"), r"no option labells \(did you mean labels\?\)"),
+        (lambda: CALL(ROWS, "classify", labells="a"), r"no option labells \(did you mean labels\?\)"),
         (lambda: run(ROWS, "classify", prompt="x"), "prompt= is not an option of classify, but of run"),
         (lambda: CALL(ROWS, "summarise"), "summarise"),
         (lambda: run(ROWS, "classify", rpm=-1, provider="simulator"), "^rpm= must be"),
         (lambda: run(ROWS, "classify", limit=1, sample=1, provider="simulator"), "^limit= and sample= exclude"),
-        (lambda: run(ROWS, "classify", provider="simulator", dry_run=True), "dry_run is an option of the command line"),
+        (lambda: CALL(ROWS, "classify", provider="simulator", dry_run=True), "dry_run is an option of the command line"),
         (lambda: run(ROWS, "classify", delimiter=";", provider="simulator"), "delimiter= is for files"),
         (lambda: run(ROWS, "classify"), "provider= or base_url=.*provider=\"simulator\""),
         (lambda: run([{"label": "a", "text": "b"}], "classify", provider="simulator"), 'add prefix="llm_"'),
