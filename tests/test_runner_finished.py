@@ -82,7 +82,12 @@ def test_an_equal_row_is_finished_by_the_same_answer_with_dedupe_only(tmp_path: 
     with JournalReader.open(path) as reader:
         lookup = FinishedRequests([(reader, set(final_states(retry_failed=False)))], dedupe=dedupe)
         found = lookup.look_up([request("a")]) + lookup.look_up([request("a"), request("b")])
-    assert found == [KnownRequest(False, True), KnownRequest(True, dedupe), KnownRequest(False, False)]
+    assert [(known.duplicate, known.finished) for known in found] == [
+        (False, True),
+        (True, dedupe),
+        (False, False),
+    ]
+    assert found[0] == KnownRequest(False, State.ANSWERED)
 
 
 def test_pages_hold_every_item_in_order() -> None:

@@ -72,7 +72,7 @@ class Account:
         counters.cost = counters.final_cost = self.pricing.nothing()
 
     def forecast(self, journal: Journal, *, rows: int, left: int) -> Forecast:
-        """Estimates what is left of the run; the journal keeps the mean request for ``status``."""
+        """Estimates what is left of the run."""
         found = forecast_job(
             self._prepared,
             rows=rows,
@@ -88,11 +88,14 @@ class Account:
                 at_once=self.meter.most_at_once(unbounded),
                 output_limit=self.pricing.output_limit(unbounded.model),
             )
+        return found
+
+    def keep_forecast(self, journal: Journal, found: Forecast) -> None:
+        """Keeps the mean request in the journal, for ``status``."""
         if found.requests and found.prompt_tokens is not None:
             bound = found.completion_tokens_upper_bound
             mean = {"prompt_tokens": found.prompt_tokens / found.requests}
             journal.put(MEAN_REQUEST, {**mean, "bound": None if bound is None else bound / found.requests})
-        return found
 
     def keep(self, journal: Journal, view: View) -> None:
         """Writes what was learned to the journal."""

@@ -11,12 +11,15 @@ from batchllm.cli.streams import say
 from batchllm.errors import UsageError
 from batchllm.formats import is_narrow
 from batchllm.job import Job
-from batchllm.printable import counted, printable
+from batchllm.printable import counted, dollars, one_line, printable
 from batchllm.progress import compact
 from batchllm.runner import Forecast, Result, Summary
 
 NAMED_ROWS = 100
 """The most rows that the line about possibly billed requests names."""
+
+SHOWN = 150
+"""Characters of a text or an answer that the samples of a trial show."""
 
 ASK_ABOVE = Decimal(5)
 """A run that may cost more than this many dollars asks first, on a terminal."""
@@ -48,8 +51,12 @@ def line_before(job: Job, forecast: Forecast) -> str:
     """Rows, model, endpoint, what shapes the answers, tokens and price, in one line."""
     endpoint = job.endpoint
     parts = [counted(forecast.rows or 0, "row")]
-    if forecast.answered:
-        parts.append(f"{forecast.answered:,} answered already")
+    before = (
+        (forecast.answered, "answered already"),
+        (forecast.failed, "failed before (--retry-failed asks again)"),
+        (forecast.pending, "in batches"),
+    )
+    parts += [f"{count:,} {what}" for count, what in before if count]
     parts.append(
         f"{models_text(job, forecast)} at {endpoint.preset} ({endpoint.base_url or 'on this machine'})"
     )
@@ -110,7 +117,7 @@ def possibly_billed_text(rows: Sequence[int]) -> str:
 
 def mode_text(job: Job, forecast: Forecast) -> str:
     """Price and time of the mode that the job uses, and the price of the other where there is one."""
-    from batchllm.budget.estimate import compare_modes
+    from batchllm.budget.modes import compare_modes
 
     offer = compare_modes(job, forecast)
     time = "" if forecast.seconds is None else f", {duration(forecast.seconds)} at the limits known"
@@ -139,12 +146,15 @@ def price_text(forecast: Forecast) -> str:
 
 def show_result(job: Job, result: Result) -> None:
     """The summary of a finished run."""
-    for sample in result.samples if sys.stderr.isatty() else ():
-        say("  " + " · ".join(f"{name}: {printable(str(value))}" for name, value in sample.items()))
+    for asked, sample in zip(result.asked, result.samples, strict=True):
+        say(f"  asked: {one_line(asked, SHOWN)}")
+        say("    " + " · ".join(f"{name}: {one_line(str(value), SHOWN)}" for name, value in sample.items()))
     for line in summary_lines(result.summary, result.pace):
         say(line)
     if result.output is not None:
         say(f"Written: {result.output}")
+    if result.instead_of is not None:
+        say(f"{result.instead_of} holds the finished job and stays as it is")
 
 
 def summary_lines(summary: Summary, pace: str = "") -> list[str]:
@@ -211,15 +221,6 @@ def counts(values: Mapping[str, int]) -> str:
     """``stop 98, length 2``, the most frequent first."""
     most_first = sorted(values.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{printable(name)} {count:,}" for name, count in most_first)
-
-
-def dollars(amount: Decimal) -> str:
-    """An amount with cents, or with as many digits as a small one needs."""
-    if amount >= Decimal("0.1"):
-        return f"${amount:,.2f}"
-    if amount > Decimal("0.0001"):
-        return f"${amount:.2g}"
-    return "<$0.0001" if amount else "$0"
 
 
 def duration(seconds: float) -> str:

@@ -96,7 +96,8 @@ class _Counting:
         self._learned = UsageEstimator(own.get(LEARNED) if own is not None else None)
         self._pace_seen = own.get(SEEN_PACE) if own is not None else None
         self._sums = RequestTotals(Pricing(job), job.endpoint.charge, self._learned)
-        self._answered = self._duplicates = self._skipped = 0
+        self._duplicates = self._skipped = 0
+        self._known: Counter[State] = Counter()
         self._first: list[ChatRequest] = []
         self._unsendable: Counter[str] = Counter()
         self._exact = True
@@ -125,7 +126,9 @@ class _Counting:
         )
         forecast = replace(
             forecast,
-            answered=self._answered,
+            answered=self._known[State.ANSWERED],
+            failed=self._known[State.FAILED],
+            pending=self._known[State.PENDING],
             duplicate_rows=self._duplicates,
             skipped=self._skipped,
             unsendable=self._unsendable.total(),
@@ -148,7 +151,7 @@ class _Counting:
                         self._unsendable[reason] += 1
             known = self._finished.look_up([request for request, _ in built])
             self._duplicates += sum(each.duplicate for each in known)
-            self._answered += sum(each.finished for each in known)
+            self._known.update(each.state for each in known if each.state is not None)
             batch = [
                 item
                 for item, each in zip(built, known, strict=True)

@@ -11,6 +11,7 @@ from batchllm.budget.usage import LEARNED, UsageEstimator
 from batchllm.inspect.job import open_job
 from batchllm.journal import JournalReader, RowCounts
 from batchllm.journal.bill import repeated_rows
+from batchllm.printable import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,8 @@ class Status:
         rows: Rows of the input; ``None`` if no run has counted them.
         counts: Rows by state.
         running: A run is alive.
-        finished: The last run finished every row.
+        finished: A run finished every row.
+        trial_finished: A trial (``-n``, ``--sample``) is finished, and nothing but that.
         attempts: Requests sent by all runs, each attempt counted.
         possibly_billed: Those of them that may be billed though no answer came.
         forecast: What the unfinished rows will take.
@@ -33,6 +35,7 @@ class Status:
     counts: RowCounts
     running: bool
     finished: bool
+    trial_finished: bool
     attempts: int
     possibly_billed: int
     forecast: Forecast
@@ -50,7 +53,13 @@ class Status:
 
     def to_text(self) -> str:
         """Returns the status in a few lines."""
-        state = "running now" if self.running else "finished" if self.finished else "not finished"
+        states = (
+            (self.running, "running now"),
+            (self.finished, "finished"),
+            (self.trial_finished, "trial finished"),
+            (True, "not finished"),
+        )
+        state = next(word for holds, word in states if holds)
         counts = self.counts
         of = "" if self.rows is None else f" of {self.rows:,}"
         batched = f", {counts.pending:,} of them in batches" if counts.pending else ""
@@ -58,7 +67,8 @@ class Status:
             f"{self.output or 'standard output'}: {state}",
             f"{counts.answered:,}{of} rows answered, {counts.failed + counts.unsendable:,} failed, "
             f"{counts.skipped:,} empty, {self.left if self.left is not None else counts.open:,} to go{batched}",
-            f"{self.attempts:,} requests sent, {self.possibly_billed:,} of them possibly billed without an answer",
+            f"{counted(self.attempts, 'request')} sent, {self.possibly_billed:,} of them possibly billed "
+            "without an answer",
         ]
         return "\n".join(lines)
 
@@ -93,11 +103,14 @@ def job_status(output: Path) -> Status:
             counts,
             running,
             reader.finished and not running,
+            reader.trial_finished and not (running or reader.finished),
             attempts,
             possibly_billed,
             replace(
                 forecast,
-                answered=counts.answered + counts.failed,
+                answered=counts.answered,
+                failed=counts.failed + counts.unsendable,
+                pending=counts.pending,
                 duplicate_rows=sum(mark.equal or mark.shares_request for mark in repeated_rows(reader)),
                 skipped=counts.skipped,
             ),

@@ -21,7 +21,10 @@ from batchllm.journal.journal import Journal
 from batchllm.journal.lock import JobLock
 from batchllm.journal.reader import JournalReader
 from batchllm.journal.records import (
+    FINISHED,
+    PLAN,
     SKIPPED,
+    TRIAL,
     AdmittedRow,
     AttemptRecord,
     FinishedRows,
@@ -36,7 +39,10 @@ from batchllm.journal.records import (
 from batchllm.journal.recovery import store_value
 
 __all__ = [
+    "FINISHED",
+    "PLAN",
     "SKIPPED",
+    "TRIAL",
     "AdmittedRow",
     "AttemptRecord",
     "BatchRecord",

@@ -85,11 +85,16 @@ class KnownRequest(NamedTuple):
 
     Attributes:
         duplicate: An earlier row has an equal request.
-        finished: A journal has its final state.
+        state: Its final state in a journal; ``None`` if none has one.
     """
 
     duplicate: bool
-    finished: bool
+    state: State | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether a journal has its final state."""
+        return self.state is not None
 
 
 class FinishedRequests:
@@ -113,11 +118,11 @@ class FinishedRequests:
             (request.key, self._ordinal(request.key, duplicate))
             for request, duplicate in zip(requests, duplicates, strict=True)
         ]
-        finished: set[tuple[bytes, int]] = set()
-        for journal, final in self._journals:
-            finished.update(pair for pair, state in states_of(journal, wanted).items() if state in final)
+        finished: dict[tuple[bytes, int], State] = {}
+        for journal, final in reversed(self._journals):
+            finished |= {pair: state for pair, state in states_of(journal, wanted).items() if state in final}
         return [
-            KnownRequest(duplicate, pair in finished)
+            KnownRequest(duplicate, finished.get(pair))
             for duplicate, pair in zip(duplicates, wanted, strict=True)
         ]
 

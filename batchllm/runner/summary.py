@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from batchllm.budget.costs import plus
 from batchllm.counters import RunCounters
@@ -14,9 +14,6 @@ from batchllm.errors import CannotWrite, ExitStatus, UsageError
 from batchllm.formats import open_source
 from batchllm.printable import printable
 from batchllm.runner.output import OutputCounts
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +100,10 @@ class Result:
     Attributes:
         output: The file that was written; ``None`` is standard output.
         summary: The run in numbers.
+        instead_of: The finished output that a trial left as it is.
         possibly_billed_rows: Rows, from 1, that a dead run possibly paid without an answer.
         samples: Up to three answers, with ``-n`` and ``--sample``.
+        asked: The texts of their rows.
         pace: The rate of the requests as text; empty if there is none.
         read_options: Options of ``open_source`` that the output is read with.
         models: What ``parsed`` returns, where the schema was a pydantic model.
@@ -112,8 +111,10 @@ class Result:
 
     output: Path | None
     summary: Summary
+    instead_of: Path | None = None
     possibly_billed_rows: tuple[int, ...] = ()
     samples: tuple[Mapping[str, Any], ...] = ()
+    asked: tuple[str, ...] = ()
     pace: str = ""
     read_options: Mapping[str, str] = field(default_factory=dict)
     models: tuple[Any, ...] | None = None
@@ -161,8 +162,8 @@ class Result:
         """0 if every row that was sent has an answer, 1 if some failed."""
         return self.summary.exit_status
 
-    def frame(self) -> "pd.DataFrame":
-        """Returns the output as a DataFrame; cells of a CSV file stay text.
+    def frame(self) -> Any:
+        """Returns the output as a pandas DataFrame; cells of a CSV file stay text.
 
         Raises:
             ValueError: The output went to standard output.
