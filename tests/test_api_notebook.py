@@ -20,7 +20,7 @@ class Notebook:
     """A notebook whose cells are run one by one in one kernel."""
 
     def __init__(self, folder: Path) -> None:
-        self._notebook: Any = nbformat.v4.new_notebook()
+        self._notebook: Any = nbformat.v4.new_notebook()  # type: ignore[no-untyped-call]
         self._client = NotebookClient(
             self._notebook, timeout=90, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
         )
@@ -35,7 +35,7 @@ class Notebook:
 
     def run(self, source: str) -> list[dict[str, Any]]:
         """Runs a cell and returns its outputs."""
-        cell = nbformat.v4.new_code_cell(source)
+        cell = nbformat.v4.new_code_cell(source)  # type: ignore[no-untyped-call]
         self._notebook.cells.append(cell)
         self._client.execute_cell(cell, len(self._notebook.cells) - 1)
         return list(cell.outputs)

@@ -92,12 +92,14 @@ class Running:
             except RuntimeError:  # the loop is closed
                 self._is_deaf = True
 
+        timer: asyncio.TimerHandle | None = None
+
         def turn() -> None:
             nonlocal timer
             timer = loop.call_later(TURN_EVERY_S, turn)
 
         self._listener = listen
-        timer = loop.call_later(TURN_EVERY_S, turn)
+        turn()
         self._start()
         is_ended = False
         try:
@@ -119,7 +121,8 @@ class Running:
                     changed.clear()
                     await changed.wait()
             finally:
-                timer.cancel()
+                if timer is not None:
+                    timer.cancel()
 
     def outcome(self) -> Result:
         """Returns the result of a job that has ended, or raises what ended it."""
