@@ -179,6 +179,10 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
     lines = [f"{head}, in {duration(summary.seconds)}"]
     if summary.failed:
         lines.append(f"Failed: {summary.failed:,} ({counts(summary.failed_by_reason)})")
+    if cut_off := summary.finish_reasons.get("length"):
+        lines.append(
+            f"Cut off at the limit of an answer: {counted(cut_off, 'answer')}; a higher --max-tokens gives more room"
+        )
     if summary.finish_reasons:
         lines.append(f"Finish reasons: {counts(summary.finish_reasons)}")
     if summary.attempts:
@@ -192,9 +196,11 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
         retried = f"; tried again: {counts(summary.retries)}" if summary.retries else ""
         lines.append(f"Refused for a limit: {summary.rate_limited:,}{retried}")
     if summary.truncated:
-        lines.append(f"Cut to --max-input-tokens: {summary.truncated:,} texts")
+        lines.append(f"Cut to --max-input-tokens: {counted(summary.truncated, 'text')}")
     if summary.possibly_billed_twice:
-        lines.append(f"Possibly billed without an answer: {summary.possibly_billed_twice:,} requests")
+        lines.append(
+            f"Possibly billed without an answer: {counted(summary.possibly_billed_twice, 'request')}"
+        )
     if pace:
         lines.append(f"Pace: {pace}")
     return lines
@@ -205,15 +211,15 @@ def money_lines(summary: Summary) -> list[str]:
     lines = []
     if summary.answered_before:
         lines.append(
-            f"Saved by the journal: {summary.answered_before:,} answers, {paid(summary.saved_by_journal)}"
+            f"Saved by the journal: {counted(summary.answered_before, 'answer')}, {paid(summary.saved_by_journal)}"
         )
     if summary.duplicate_rows and summary.deduplicated_rows:
         lines.append(
-            f"Saved by equal rows: {summary.deduplicated_rows:,} requests, {paid(summary.saved_by_dedupe)}"
+            f"Saved by equal rows: {counted(summary.deduplicated_rows, 'request')}, {paid(summary.saved_by_dedupe)}"
         )
     elif summary.duplicate_rows:
         lines.append(
-            f"Equal to an earlier row: {summary.duplicate_rows:,} rows, {paid(summary.duplicate_rows_cost)}; "
+            f"Equal to an earlier row: {counted(summary.duplicate_rows, 'row')}, {paid(summary.duplicate_rows_cost)}; "
             "--dedupe sends equal requests once"
         )
     return lines
