@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+from batchllm.answer import fields_text
 from batchllm.cli.streams import say
 from batchllm.errors import UsageError
 from batchllm.formats import is_narrow
@@ -21,6 +22,9 @@ NAMED_ROWS = 100
 SHOWN = 150
 """Characters of a text or an answer that the samples of a trial show."""
 
+MOST_FIELDS = 1000
+"""Characters of the line that shows the fields of a schema."""
+
 ASK_ABOVE = Decimal(5)
 """A run that may cost more than this many dollars asks first, on a terminal."""
 
@@ -33,6 +37,8 @@ def confirm(job: Job, forecast: Forecast, *, quiet: bool, yes: bool) -> None:
     """
     if not quiet:
         say(line_before(job, forecast))
+        if fields := fields_line(job):
+            say(fields)
         if (note := encoding_text(job)) is not None:
             say(note)
         if forecast.at_once is not None:
@@ -95,6 +101,12 @@ def models_text(job: Job, forecast: Forecast) -> str:
     ]
     more = len(forecast.models) - len(named)
     return ", ".join(named) + (f" and {counted(more, 'more model')}" if more > 0 else "")
+
+
+def fields_line(job: Job) -> str:
+    """The fields of the schema with their types, as they were understood; empty if there are none."""
+    fields = "" if job.schema is None else fields_text(job.schema)
+    return f"Fields: {one_line(fields, MOST_FIELDS)}" if fields else ""
 
 
 def encoding_text(job: Job) -> str | None:

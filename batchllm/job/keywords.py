@@ -121,7 +121,7 @@ class Options(TypedDict, total=False):
     sample: int | None
     """Only N random rows."""
     schema: str | PathLike[str] | Mapping[str, Any] | type[Any] | None
-    """JSON Schema file, or 'name, age int, bio: short text'."""
+    """'label [a|b], score 1..5, tags list, note?', a JSON Schema file, or module:Model."""
     seed: int | None
     """Seed of the sample."""
     summary: str | PathLike[str] | None
