@@ -165,7 +165,8 @@ def _schema(given: Given, template: "Template | None") -> Mapping[str, Any] | No
     from batchllm.template import AnswerSpec
 
     if text := given.get("schema"):
-        schema = read_schema(text, given.called("schema"))
+        from_file = given.layers[given.rank("schema")].file is not None
+        schema = read_schema(text, given.called("schema"), may_import=not from_file)
     elif template is not None and template.answer.schema is not None:
         schema = answer.schema_of(template.answer.schema)
     else:

@@ -46,6 +46,8 @@ class Options(TypedDict, total=False):
     """Resolution at which the model sees images."""
     encoding: str | None
     """Encoding of the input."""
+    escape_formulas: bool | None
+    """Put ' before answers in CSV that a spreadsheet would run as a formula."""
     force: bool | None
     """Overwrite an output that batchllm did not write."""
     grace: float | None
@@ -92,6 +94,8 @@ class Options(TypedDict, total=False):
     """What to do with longer text."""
     output: str | PathLike[str] | None
     """File to write; '-' is standard output. The suffix decides the format."""
+    output_encoding: str | None
+    """Encoding of the output."""
     param: Mapping[str, Any] | Sequence[str] | str | None
     """Any other request parameter."""
     prefix: str | None
@@ -117,7 +121,7 @@ class Options(TypedDict, total=False):
     sample: int | None
     """Only N random rows."""
     schema: str | PathLike[str] | Mapping[str, Any] | type[Any] | None
-    """JSON Schema file, or 'name, age int, bio: short text'."""
+    """'label [a|b], score 1..5, tags list, note?', a JSON Schema file, or module:Model."""
     seed: int | None
     """Seed of the sample."""
     summary: str | PathLike[str] | None

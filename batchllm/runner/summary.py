@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from batchllm.budget.costs import plus
 from batchllm.counters import RunCounters
@@ -14,9 +14,6 @@ from batchllm.errors import CannotWrite, ExitStatus, UsageError
 from batchllm.formats import open_source
 from batchllm.printable import printable
 from batchllm.runner.output import OutputCounts
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,8 +164,8 @@ class Result:
         """0 if every row that was sent has an answer, 1 if some failed."""
         return self.summary.exit_status
 
-    def frame(self) -> "pd.DataFrame":
-        """Returns the output as a DataFrame; cells of a CSV file stay text.
+    def frame(self) -> Any:
+        """Returns the output as a pandas DataFrame; cells of a CSV file stay text.
 
         Raises:
             ValueError: The output went to standard output.
