@@ -143,7 +143,9 @@ def keywords_module() -> str:
     for option in sorted(OPTIONS.values(), key=lambda option: option.name):
         if option.name in ("input", "task"):
             continue
-        lines.append(f"    {option.name}: {option.kind.annotation or option.kind.python_type.__name__} | None")
+        lines.append(
+            f"    {option.name}: {option.kind.annotation or option.kind.python_type.__name__} | None"
+        )
     return "\n".join([*lines, ""])
 
 
@@ -161,7 +163,7 @@ from typing import Any, Literal, TypedDict
 class Options(TypedDict, total=False):
     """Options of a call by name; one that is ``None`` is not given.
 
-    They are those of the command line, and ``api_key``: the key, or a function that is called for it when the run begins.
+    They are those of the command line, and ``api_key``: the key, or a function that returns it when the run begins.
     """
 
     api_key: str | Callable[[], str] | None
