@@ -19,7 +19,7 @@ from batchllm.budget.costs import Pricing
 from batchllm.budget.estimate import SEEN_PACE, Forecast, RequestTotals
 from batchllm.budget.usage import LEARNED, UsageEstimator
 from batchllm.job import Job
-from batchllm.journal import JournalReader, State
+from batchllm.journal import PLAN, JournalReader, State
 from batchllm.plan.conversations import conversation_of, turn_request
 from batchllm.plan.finished import FinishedRequests, final_states, pages
 from batchllm.plan.plan import chosen_rows
@@ -29,6 +29,7 @@ from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.records import ChatRequest, Row
 from batchllm.request import RequestBuilder, Skipped, Unsendable, answer_settings
 from batchllm.request.messages import TokenCount
+from batchllm.runner.cut_off import check_retry, cut_off_rows, is_same_pass, with_raised_limit
 
 BATCH = 128
 AHEAD = 4
@@ -70,6 +71,7 @@ def dry_run(job: Job, *, threads: int | None = None) -> DryRun:
         JobError: The input, the job or its journal cannot be used.
     """
     paths = job_paths(job)
+    job = with_raised_limit(job, paths.journal)
     with prepare_job(job, paths) as prepared, ExitStack() as stack:
         refuse_unbounded(prepared, Pricing(job))
         own = None
@@ -93,6 +95,11 @@ class _Counting:
             journals.append((own, set(final_states(job.retry_failed))))
         self._finished = FinishedRequests(journals, dedupe=job.dedupe)
         self._builder = RequestBuilder(job, prepared.statistics.columns, prepared.statistics.sample, None)
+        self._again: frozenset[int] = frozenset()
+        if own is not None and job.raised_max_tokens is not None:
+            check_retry(prepared, is_same=is_same_pass(prepared, own.get(PLAN)))
+            self._again = frozenset(row.row_index for row in cut_off_rows(prepared, own))
+        self._cut_off = 0
         self._learned = UsageEstimator(own.get(LEARNED) if own is not None else None)
         self._pace_seen = own.get(SEEN_PACE) if own is not None else None
         self._sums = RequestTotals(Pricing(job), job.endpoint.charge, self._learned)
@@ -128,6 +135,7 @@ class _Counting:
             forecast,
             answered=self._known[State.ANSWERED],
             failed=self._known[State.FAILED],
+            cut_off=self._cut_off,
             pending=self._known[State.PENDING],
             duplicate_rows=self._duplicates,
             skipped=self._skipped,
@@ -152,11 +160,17 @@ class _Counting:
                         self._unsendable[reason] += 1
             known = self._finished.look_up([request for request, _ in built])
             self._duplicates += sum(each.duplicate for each in known)
-            self._known.update(each.state for each in known if each.state is not None)
+            again = [request.row_index in self._again for request, _ in built]
+            self._cut_off += sum(again)
+            self._known.update(
+                each.state
+                for each, is_again in zip(known, again, strict=True)
+                if each.state is not None and not is_again
+            )
             batch = [
                 item
-                for item, each in zip(built, known, strict=True)
-                if not each.finished and not (each.duplicate and self._job.dedupe)
+                for item, each, is_again in zip(built, known, again, strict=True)
+                if (is_again or not each.finished) and not (each.duplicate and self._job.dedupe)
             ]
             self._first += [request for request, _ in batch[: SHOWN - len(self._first)]]
             if batch:

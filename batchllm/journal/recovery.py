@@ -39,7 +39,8 @@ class OpenedJournal:
         new: Whether it was created now.
         run_id: The number of the run that begins.
         orphans: Possibly billed attempts of dead runs without an answer, found now for the first time.
-        unread: Open requests with an HTTP answer: request, newest such attempt, attempts so far.
+        unread: Open requests with an HTTP answer: request, newest such attempt (a 2xx one before others), attempts so
+            far.
         meta: Everything in the table ``meta``, as JSON by key.
         next_attempt: The number of the next attempt.
     """
@@ -124,7 +125,7 @@ def recover(
 
     Returns:
         The attempts closed now, and for each open request that has an HTTP answer: its id, the newest such
-        attempt, and its number of attempts so far.
+        attempt, one with a 2xx status before others, and its number of attempts so far.
 
     Raises:
         InputError: The journal is damaged.
@@ -141,7 +142,8 @@ def recover(
         " WHERE request.request_id = done.request_id"
     )
     unread: list[Any] = connection.execute(
-        "SELECT unfinished.request_id, max(unfinished.attempt_id), request.attempts FROM unfinished"
+        "SELECT unfinished.request_id, ifnull(max(CASE WHEN unfinished.status BETWEEN 200 AND 299"
+        " THEN unfinished.attempt_id END), max(unfinished.attempt_id)), request.attempts FROM unfinished"
         " JOIN request ON request.request_id = unfinished.request_id"
         " WHERE unfinished.status IS NOT NULL GROUP BY unfinished.request_id ORDER BY 1"
     ).fetchall()

@@ -212,7 +212,8 @@ class Plan:
         assert entry.request_id is not None, "a row with a request has its id"
         reader = self._builder.reader(row)
         item = WorkItem(request, entry.request_id, reader, entry.attempts, ordinal=entry.ordinal or 0)
-        if self._reask is not None and entry.attempts and entry.state is not State.FAILED:
+        anew = entry.state is State.FAILED or self._journal.is_asked_again(entry.request_id)
+        if self._reask is not None and entry.attempts and not anew:
             final = self._reask.resume(item, self._journal)
             if final is not None:
                 self._finals[item.request_id] = final

@@ -3,15 +3,15 @@
 Everything that refuses a run comes before the journal is changed: a refused command changes nothing.
 """
 
-import hashlib
-import json
 from collections import Counter
+from collections.abc import Sequence
 
 from batchllm import __version__
 from batchllm.journal import (
     PLAN,
     SKIPPED,
     TRIAL,
+    AdmittedRow,
     Journal,
     JournalReader,
     RowCounts,
@@ -26,6 +26,14 @@ from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prepare.saved_job import saved
 from batchllm.retry import Disposition, classify
 from batchllm.runner.consent import FINGERPRINT, GIVEN_UP, check_unchanged
+from batchllm.runner.cut_off import (
+    check_retry,
+    cut_off_rows,
+    identity_of,
+    is_same_pass,
+    keep_answers,
+    keep_limit,
+)
 from batchllm.runner.trial import destination_of
 
 BYTES_PER_ROW = 4_000
@@ -69,15 +77,14 @@ class ResumedJob:
                 self.destination = destination_of(job, paths.output, chosen, written)
                 self._check_output(reader.get(self.destination.key))
                 self._paid_again = check_unchanged(prepared, reader, chosen=chosen)
+                check_retry(prepared, is_same=is_same_pass(prepared, reader.get(PLAN)))
         else:
             self.destination = destination_of(job, paths.output, chosen, None)
             self._check_output(None)
         self.journal = Journal.open(paths.journal, version=__version__)
         if output is not None:
             self.journal.put_now("output", output)
-        plan = self.journal.get(PLAN) or {}
-        same = (plan.get("identity"), plan.get("dedupe")) == (self._identity(), job.dedupe)
-        self.continued = same
+        self.continued = is_same_pass(prepared, self.journal.get(PLAN))
         self.plan_id = 0
 
     def _check_output(self, written: "dict[str, object] | None") -> None:
@@ -86,18 +93,13 @@ class ResumedJob:
             noted = paths.journal if path == paths.output else None
             check_output(path, written=written, force=self._prepared.job.force, journal=noted)
 
-    def _identity(self) -> str:
-        prepared = self._prepared
-        of_input = [prepared.statistics.sha256, prepared.statistics.columns, prepared.source.reading()]
-        subject = [of_input, prepared.job.fingerprint()]
-        return hashlib.sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()
-
     def read_saved_replies(self, reask: ReaskPolicy) -> None:
         """Reads the replies that a dead run saved without recording their outcome, and records it.
 
         Rows that were rejected before any success stay open: a setting may be wrong.
         """
         journal = self.journal
+        keep_answers(self._prepared, journal)
         worked, rejected = bool(journal.reader().count_answered()), []
         for reply in journal.unread_replies():
             answer = self._prepared.reader.read(reply.response.status, reply.response.body)
@@ -120,11 +122,23 @@ class ResumedJob:
         reader = self.journal.reader()
         return reader.counts() if self._chosen is None else _counts_of(reader, self._chosen)
 
-    def begin(self) -> None:
-        """Begins the pass, or continues it, once it is known that the run goes on."""
+    def cut_off(self) -> list[AdmittedRow]:
+        """Returns the rows that are asked again because their answer was cut off (``--retry-cut-off``)."""
+        if not self.continued or self._prepared.job.raised_max_tokens is None:
+            return []
+        return cut_off_rows(self._prepared, self.journal.reader(), chosen=self._chosen)
+
+    def begin(self, cut_off: Sequence[AdmittedRow] = ()) -> None:
+        """Begins the pass, or continues it, once it is known that the run goes on.
+
+        Args:
+            cut_off: The rows that are asked again though they have an answer.
+        """
         prepared, journal, job = self._prepared, self.journal, self._prepared.job
         fingerprint = job.fingerprint()
-        self.plan_id = journal.begin_plan(self._identity(), dedupe=job.dedupe).plan_id
+        self.plan_id = journal.begin_plan(identity_of(prepared), dedupe=job.dedupe).plan_id
+        keep_limit(journal, job.raised_max_tokens)
+        journal.ask_again(cut_off)
         trial = self._chosen is not None
         if not trial or journal.get(FINGERPRINT) is None:
             journal.put(FINGERPRINT, fingerprint)
