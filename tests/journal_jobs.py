@@ -61,7 +61,7 @@ async def run(
             for name, row in zip(part, rows, strict=True)
             if row.request_id is not None and row.state is not State.ANSWERED and not row.shares_request
         ]
-        attempt_ids = await journal.intend([(row.request_id or 0, None) for _, row in live])
+        attempt_ids = await journal.intend([row.request_id or 0 for _, row in live])
         for attempt_id, (name, row) in zip(attempt_ids, live, strict=True):
             await save(journal, attempt_id, response(answer_to(name, row.ordinal)))
             journal.record_outcome(row.request_id or 0, State.ANSWERED, attempt_id, row.attempts + 1)

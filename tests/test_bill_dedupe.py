@@ -98,7 +98,7 @@ def test_a_row_known_from_a_dead_run_is_not_sent_after_its_twin_has_its_end(
             async for items in plan.batches():
                 for item in items:
                     sent.append(item.request.row_index)
-                    (attempt_id,) = await journal.intend([(item.request_id, None)])
+                    (attempt_id,) = await journal.intend([item.request_id])
                     await save(journal, attempt_id, answered())
                     journal.record_outcome(item.request_id, ended, attempt_id, 1)
                     plan.settled(item, Answer(), ended)

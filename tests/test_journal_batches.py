@@ -71,7 +71,7 @@ def test_attempts_in_a_batch_are_not_orphans_of_a_dead_run(path: Path) -> None:
     async def work() -> None:
         journal = Journal.open(path)
         ids = await admitted(journal, 3)
-        await journal.intend([(ids[0], None)])
+        await journal.intend([ids[0]])
         batch = prepared(journal, ids[1:])
         journal.close()
         with Journal.open(path) as again:

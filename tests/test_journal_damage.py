@@ -31,7 +31,7 @@ async def run_again(path: Path, identity: str) -> list[RowRecord]:
                 (rows[row_index],) = await admit(journal, [NAMES[row_index]], row_index)
         for row in rows.values():
             if row.request_id is not None and row.state not in (State.ANSWERED, State.FAILED):
-                (attempt_id,) = await journal.intend([(row.request_id, None)])
+                (attempt_id,) = await journal.intend([row.request_id])
                 body = answer_to(NAMES[row.row_index], row.ordinal) + b" paid again"
                 await save(journal, attempt_id, response(body))
                 journal.record_outcome(row.request_id, State.ANSWERED, attempt_id, row.attempts + 1)
@@ -140,7 +140,7 @@ def hot(tmp_path: Path) -> Path:
                 rows = [
                     row for row in await admit(journal, NAMES[start : start + 4], start) if row.request_id
                 ]
-                ids = await journal.intend([(row.request_id or 0, None) for row in rows])
+                ids = await journal.intend([row.request_id or 0 for row in rows])
                 for row, attempt_id in zip(rows, ids, strict=True):
                     await save(journal, attempt_id, response(answer_to(NAMES[row.row_index], row.ordinal)))
                     journal.record_outcome(row.request_id or 0, State.ANSWERED, attempt_id, 1)

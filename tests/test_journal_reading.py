@@ -26,7 +26,7 @@ async def mixed(journal: Journal) -> None:
     journal.begin_plan("job")
     rows = await admit(journal, ["a", "b", "c", "d", None])
     await journal.admit([(5, None, "image not found"), (6, key_of("g"), None)])
-    ids = await journal.intend([(row.request_id or 0, None) for row in rows[:3]])
+    ids = await journal.intend([row.request_id or 0 for row in rows[:3]])
     await save(journal, ids[0], response(b"A"))
     await save(journal, ids[1], response(b"bad request", status=400))
     await save(journal, ids[2], Failure(FailureKind.TIMEOUT, "no answer in 600 s", Paid.MAYBE, 600.0, b"par"))
@@ -115,7 +115,7 @@ def test_other_processes_read_while_a_run_writes(path: Path) -> None:
         with Journal.open(path) as journal:
             journal.begin_plan("job")
             rows = await admit(journal, range(30))
-            ids = await journal.intend([(row.request_id or 0, None) for row in rows])
+            ids = await journal.intend([row.request_id or 0 for row in rows])
             for done, (row, attempt_id) in enumerate(zip(rows, ids, strict=True), 1):
                 await save(journal, attempt_id, response(b"%d" % done))
                 journal.record_outcome(row.request_id or 0, State.ANSWERED, attempt_id, 1)

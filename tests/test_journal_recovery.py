@@ -36,13 +36,13 @@ def test_an_answer_without_a_recorded_outcome_is_handed_to_the_next_run(path: Pa
         with Journal.open(path) as journal:
             journal.begin_plan("job")
             rows = await admit(journal, "abcd")
-            ids = await journal.intend([(row.request_id or 0, None) for row in rows])
+            ids = await journal.intend([row.request_id or 0 for row in rows])
             await save(journal, ids[0], response(b"recorded"))
             journal.record_outcome(rows[0].request_id or 0, State.ANSWERED, ids[0], 1)
             await save(journal, ids[1], response(b"paid", x_request_id="r1"))
             await save(journal, ids[2], Failure(FailureKind.TIMEOUT, "hung", Paid.MAYBE, 1.0))
             await save(journal, ids[3], response(b"slow down", status=429))
-            (again,) = await journal.intend([(rows[3].request_id or 0, None)])
+            (again,) = await journal.intend([rows[3].request_id or 0])
             await save(journal, again, response(b"broken", status=500))
             return killed(journal, tmp_path / "killed")
 
@@ -67,7 +67,7 @@ def test_an_answer_is_found_behind_a_later_attempt_that_died(path: Path, tmp_pat
         with Journal.open(path) as journal:
             journal.begin_plan("job")
             (row,) = await admit(journal, "a")
-            (one,) = await journal.intend([(row.request_id or 0, None)])
+            (one,) = await journal.intend([row.request_id or 0])
             await save(journal, one, response(b"not valid"))
             await journal.intend([(row.request_id or 0, b"once more")])
             return killed(journal, tmp_path / "killed")
@@ -85,7 +85,7 @@ def test_all_that_was_lost_is_found_in_one_pass_over_the_rows(path: Path, tmp_pa
         with Journal.open(path) as journal:
             journal.begin_plan("job")
             admitted = await admit(journal, range(rows))
-            await journal.intend([(row.request_id or 0, None) for row in admitted[-lost:]])
+            await journal.intend([row.request_id or 0 for row in admitted[-lost:]])
             return killed(journal, tmp_path / "killed")
 
     steps = 0
@@ -109,7 +109,7 @@ def test_requests_of_a_dead_run_are_counted_once_with_their_rows(path: Path, tmp
         with Journal.open(path) as journal:
             journal.begin_plan("job")
             rows = await admit(journal, ["a", None, "b", "c"])
-            ids = await journal.intend([(rows[i].request_id or 0, None) for i in (0, 2, 3)])
+            ids = await journal.intend([rows[i].request_id or 0 for i in (0, 2, 3)])
             await save(journal, ids[1], response(b"x"))
             return killed(journal, tmp_path / "killed")
 
@@ -130,7 +130,7 @@ def test_a_kill_during_recovery_loses_and_counts_nothing_twice(path: Path, tmp_p
         with Journal.open(path) as journal:
             journal.begin_plan("job")
             (row,) = await admit(journal, "a")
-            await journal.intend([(row.request_id or 0, None)])
+            await journal.intend([row.request_id or 0])
             return killed(journal, tmp_path / "killed")
 
     once = asyncio.run(first())
@@ -150,7 +150,7 @@ def test_an_answer_taken_from_another_job_is_never_an_orphan(path: Path, tmp_pat
         with Journal.open(other) as journal:
             journal.begin_plan("other")
             (row,) = await admit(journal, "a")
-            (attempt_id,) = await journal.intend([(row.request_id or 0, None)])
+            (attempt_id,) = await journal.intend([row.request_id or 0])
             await save(journal, attempt_id, response(b"reused", x_request_id="r"))
             journal.record_outcome(row.request_id or 0, State.ANSWERED, attempt_id, 1)
         with JournalReader.open(other) as reader, Journal.open(path) as journal:
@@ -231,7 +231,7 @@ async def whole(path, seed, rows):
 
     async def fly(row):
         async with slots:
-            (attempt_id,) = await journal.intend([(row.request_id, None)])
+            (attempt_id,) = await journal.intend([row.request_id])
             os.write(said, b"sent %d\\n" % row.row_index)
             await asyncio.sleep(rng.random() * 0.002)
             await save(journal, attempt_id, response(answer_to(names[row.row_index], row.ordinal)))
@@ -293,7 +293,7 @@ def test_recovery_writes_what_the_clock_says(path: Path, tmp_path: Path) -> None
         with Journal.open(path, clock=ticking().__next__) as journal:
             journal.begin_plan("job")
             (row,) = await admit(journal, "a")
-            await journal.intend([(row.request_id or 0, None)])
+            await journal.intend([row.request_id or 0])
             return killed(journal, tmp_path / "killed")
 
     with Journal.open(asyncio.run(first()), clock=lambda: 5.0) as journal:

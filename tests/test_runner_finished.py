@@ -67,7 +67,7 @@ def answered_once(path: Path, *, dedupe: bool) -> None:
         with Journal.open(path) as journal:
             journal.begin_plan("job", dedupe=dedupe)
             rows = await admit(journal, ["a", "a", "b"])
-            (attempt_id,) = await journal.intend([(rows[0].request_id or 0, None)])
+            (attempt_id,) = await journal.intend([rows[0].request_id or 0])
             await save(journal, attempt_id, response(b"A"))
             journal.record_outcome(rows[0].request_id or 0, State.ANSWERED, attempt_id, 1)
             await journal.flush()

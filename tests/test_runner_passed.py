@@ -94,7 +94,7 @@ def test_what_has_its_end_ends_at_the_first_row_that_has_not(tmp_path: Path) -> 
             ]  # fmt: skip
             rows = await journal.admit(items)
             for row, state in ((rows[0], State.ANSWERED), (rows[3], State.FAILED), (rows[5], State.ANSWERED)):
-                (attempt_id,) = await journal.intend([(row.request_id or 0, None)])
+                (attempt_id,) = await journal.intend([row.request_id or 0])
                 await save(journal, attempt_id, answered())
                 journal.record_outcome(row.request_id or 0, state, attempt_id, 1)
 

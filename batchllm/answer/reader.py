@@ -42,11 +42,15 @@ class Reader:
     Args:
         spec: What kind, and into which column.
 
+    Attributes:
+        kind: ``text``, ``label``, ``code`` or ``json``.
+
     Raises:
         UsageError: The labels or the schema cannot be used, or the kind is unknown.
     """
 
     def __init__(self, spec: AnswerSpec) -> None:
+        self.kind = spec.read
         self._column = spec.column
         self._plain = spec.read == "text"
         self._read: Callable[[str, str | None], Reading]

@@ -20,7 +20,7 @@ from batchllm.records import ChatRequest, Row, Usage
 from batchllm.request import answer_spec
 
 USEFUL = "useful_answers"
-"""The journal's key for the hash of the job that had a usable answer."""
+"""The journal's key for the steps that had a usable answer, with the hash of the job."""
 
 ENOUGH = 20
 """Answers from which on the progress bar shows the expected cost of the whole job."""
@@ -62,14 +62,16 @@ class Account:
             put=journal.put,
             learned=UsageEstimator(journal.get(LEARNED)),
         )
+        useful = journal.get(USEFUL) or {"job": None}
         built = map(self._prepared.builder.build, self._prepared.statistics.sample)
         self._sample = next((request for request in built if isinstance(request, ChatRequest)), None)
         self.early_stop = EarlyStop(
             cut_is_useless=answer_spec(self._job).read in ("text", "code"),
             bound=None if self._sample is None else self._sample.max_tokens,
-            inactive=self._job.no_early_stop or journal.get(USEFUL) == _hash_of(self._job),
+            inactive=self._job.no_early_stop,
+            useful=useful["steps"] if useful["job"] == _hash_of(self._job) else (),
         )
-        counters.cost = counters.final_cost = self.pricing.nothing()
+        counters.cost = self.pricing.nothing()
 
     def forecast(self, journal: Journal, *, rows: int, left: int) -> Forecast:
         """Estimates what is left of the run; the journal keeps the mean request for ``status``."""
@@ -103,8 +105,8 @@ class Account:
                 "tokens_per_minute": view.tokens_per_minute,
             }
             journal.put(SEEN_PACE, seen)
-        if self.early_stop.inactive and not self._job.no_early_stop:
-            journal.put(USEFUL, _hash_of(self._job))
+        if self.early_stop.useful:
+            journal.put(USEFUL, {"job": _hash_of(self._job), "steps": sorted(self.early_stop.useful)})
 
     def to_text(self, counters: RunCounters) -> str:
         """Says for the progress bar what is spent, and what the whole will cost by the answers so far."""

@@ -79,7 +79,8 @@ class Job:
     tools: list[dict[str, Any]] | None = DEFAULTS["tools"]
     tool_choice: Any = DEFAULTS["tool_choice"]
     schema: Mapping[str, Any] | None = DEFAULTS["schema"]
-    reask: int = DEFAULTS["reask"]
+    reask: int | None = DEFAULTS["reask"]
+    samples: int = DEFAULTS["samples"]
     conversation: str | None = DEFAULTS["conversation"]
     max_input_tokens: int | None = DEFAULTS["max_input_tokens"]
     on_long: str = DEFAULTS["on_long"]
@@ -102,6 +103,13 @@ class Job:
     grace_s: float = DEFAULTS["grace"]
     max_time_s: float | None = DEFAULTS["max_time"]
     wait_lock_s: float = DEFAULTS["wait_lock"]
+
+    @property
+    def reasks(self) -> int:
+        """How often an answer that does not validate is re-asked; in batch mode each time is one more batch."""
+        if self.reask is not None:
+            return self.reask
+        return 0 if self.via == "batch" else 1
 
     @property
     def all_variables(self) -> dict[str, Any]:

@@ -69,7 +69,7 @@ _EARLIER = """
 SELECT row.row_index, reply.status, reply.body, reply.attempt_id
 FROM reply JOIN attempt ON attempt.attempt_id = reply.attempt_id
 JOIN request ON request.request_id = attempt.request_id
-JOIN row ON row.request_id = request.request_id AND row.shares_request = 0
+JOIN row ON row.request_id = ifnull(request.root_id, request.request_id) AND row.shares_request = 0
 WHERE reply.status BETWEEN 200 AND 299 AND attempt.sent_at IS NOT NULL AND request.attempt_id <> attempt.attempt_id
   AND row.row_index >= ?
 ORDER BY row.row_index

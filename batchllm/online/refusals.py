@@ -6,14 +6,15 @@ are still good; several refusals in a row show that they are not.
 """
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from batchllm.plan.work_item import WorkItem
 from batchllm.records import Answer
 from batchllm.retry import ENDPOINT_REFUSALS
 
 
-class HeldRefusal(NamedTuple):
+@dataclass(slots=True, eq=False)
+class HeldRefusal:
     """A refused row whose failure is not decided yet.
 
     Attributes:
@@ -21,12 +22,14 @@ class HeldRefusal(NamedTuple):
         answer: The row's failure, if the refusal is its own.
         attempt_id: The attempt that was refused.
         at: When the refusal arrived, in the loop's time.
+        row_ended: Its row has no other request under way.
     """
 
     item: WorkItem
     answer: Answer
     attempt_id: int
     at: float
+    row_ended: bool = True
 
 
 class HeldRefusals:

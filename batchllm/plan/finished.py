@@ -6,15 +6,13 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
+from batchllm.flows.conversation import BROKEN
 from batchllm.journal import SKIPPED, AdmittedRow, JournalReader, State
 from batchllm.journal.bill import states_of
+from batchllm.plan.row_counts import row_state_of
 from batchllm.records import ChatRequest
 
 T = TypeVar("T")
-
-BROKEN = "conversation"
-"""The reason of a turn that was not sent because an earlier turn has no answer; the next run tries it again."""
-
 
 def final_states(retry_failed: bool) -> tuple[State, ...]:
     """Returns the states of requests that this run does not send again."""
@@ -34,9 +32,9 @@ def is_finished(row: AdmittedRow, *, retry_failed: bool, since: int | None = Non
     if row.request_id is None:
         reason = (row.unsent_reason or "").partition("\n")[0]
         return reason == SKIPPED or not (retry_failed or reason == BROKEN)
-    if row.state in final_states(retry_failed):
+    if row_state_of(row) in final_states(retry_failed):
         return True
-    if since is None or row.state is State.OPEN:
+    if since is None or row.state is State.OPEN or row.row_state is not None:
         return False
     return row.attempt_id is None or row.attempt_id >= since
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from batchllm import tokens
 from batchllm.answer import Reader
 from batchllm.errors import UsageError
+from batchllm.flows import JobFlow, job_flow
+from batchllm.flows.samples import AGREEMENT, SAMPLES
 from batchllm.formats import Columns, InputStatistics, Source, open_source, plan_columns, spool
 from batchllm.job import Job
 from batchllm.prepare.job_paths import JobPaths
@@ -27,6 +29,7 @@ class PreparedJob:
         source: The input, open for further passes.
         statistics: The result of the scan.
         builder: Makes a row's request.
+        flow: What is done with a row.
         reader: Reads a row's answer.
         columns: The columns of the output.
         output_format: Name of the format, such as ``csv``.
@@ -38,6 +41,7 @@ class PreparedJob:
     source: Source
     statistics: InputStatistics
     builder: RequestBuilder
+    flow: JobFlow
     reader: Reader
     columns: Columns
     output_format: str
@@ -66,9 +70,14 @@ def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStat
     # An empty JSONL file names no column; nothing will be asked, so any name will do.
     known = statistics.columns or (job.column or "text",)
     builder = RequestBuilder(job, known, statistics.sample, count)
+    sample_columns = (AGREEMENT, SAMPLES) if job.samples > 1 else ()
+    if twice := set(sample_columns) & set(builder.answer_columns):
+        raise UsageError(
+            f"--samples adds a column {', '.join(sorted(twice))}, and the schema has a field of that name; rename the field"
+        )
     columns = plan_columns(
         statistics.columns,
-        builder.answer_columns,
+        (*builder.answer_columns, *sample_columns),
         (*job.add, *(("tool_calls",) if job.tools and "tool_calls" not in job.add else ())),
         job.columns,
         job.prefix,
@@ -76,7 +85,16 @@ def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStat
     )
     output_format = job.output_format or source.kind
     return PreparedJob(
-        job, paths, source, statistics, builder, Reader(answer_spec(job)), columns, output_format, count
+        job,
+        paths,
+        source,
+        statistics,
+        builder,
+        job_flow(job, builder),
+        Reader(answer_spec(job)),
+        columns,
+        output_format,
+        count,
     )
 
 
@@ -103,11 +121,6 @@ def _check_conversation(job: Job, statistics: InputStatistics) -> None:
     if job.sample is not None:
         raise UsageError(
             "--sample takes rows out of their conversations; try the first ones instead, with -n"
-        )
-    if job.via == "batch":
-        raise UsageError(
-            "--conversation needs the answer to a turn before the next is sent, and a batch brings all at once; "
-            "leave out --via batch"
         )
 
 

@@ -8,12 +8,10 @@ from batchllm.errors import UsageError
 from batchllm.job import Job
 from batchllm.journal import Journal, PlanRecord, State, check_space, set_aside
 from batchllm.plan.finished import FinishedRequests, pages
-from batchllm.plan.reask import ReaskPolicy
 from batchllm.prepare.job_paths import check_output, check_summary, known_output
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prepare.saved_job import saved
 from batchllm.records import ChatRequest
-from batchllm.retry import Disposition, classify
 
 BYTES_PER_ROW = 4_000
 """Room that a row is expected to need in journal and output together, at most, beside its own bytes."""
@@ -91,26 +89,19 @@ def _count_unanswered(prepared: PreparedJob, journal: Journal) -> int:
     return sum(not known.finished for page in pages(requests, _PAGE) for known in lookup.look_up(page))
 
 
-def resume(prepared: PreparedJob, journal: Journal, reask: ReaskPolicy) -> PlanRecord:
-    """Continues the last pass over the input if input and job are the same.
-
-    A reply that a dead run saved without recording its outcome is classified and recorded.
-    """
+def resume(prepared: PreparedJob, journal: Journal) -> PlanRecord:
+    """Continues the last pass over the input if input and job are the same."""
     fingerprint = prepared.job.fingerprint()
     subject = json.dumps(
         [prepared.statistics.sha256, fingerprint, prepared.statistics.columns], sort_keys=True
     )
-    plan = journal.begin_plan(hashlib.sha256(subject.encode()).hexdigest(), dedupe=prepared.job.dedupe)
+    plan = journal.begin_plan(
+        hashlib.sha256(subject.encode()).hexdigest(),
+        dedupe=prepared.job.dedupe,
+        job=json.dumps(fingerprint, sort_keys=True),
+    )
     journal.put("fingerprint", fingerprint)
     journal.put("job", saved(prepared.job))
     journal.put("source", prepared.statistics.sha256)
     journal.put("rows", prepared.statistics.rows)
-    for reply in journal.unread_replies():
-        answer = prepared.reader.read(reply.response.status, reply.response.body)
-        match classify(reply.response).disposition:
-            case Disposition.ANSWERED if not reask.leaves_open(answer):
-                state = State.ANSWERED if answer.error is None else State.FAILED
-                journal.record_outcome(reply.request_id, state, reply.attempt_id, reply.attempts)
-            case Disposition.REJECTED:
-                journal.record_outcome(reply.request_id, State.FAILED, reply.attempt_id, reply.attempts)
     return plan

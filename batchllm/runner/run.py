@@ -19,9 +19,8 @@ from batchllm.job import Job
 from batchllm.journal import JobLock, Journal, JournalReader, check_folder
 from batchllm.limiter import Limiter
 from batchllm.online.loop import OnlineLoop
-from batchllm.plan.conversations import plan_of
+from batchllm.plan.job_plan import plan_of
 from batchllm.plan.plan import chosen_rows
-from batchllm.plan.reask import ReaskPolicy
 from batchllm.plan.reuse import Reuse, journals_of
 from batchllm.plan.work_item import ChatSender, WorkItem
 from batchllm.prepare.job_paths import job_paths
@@ -99,7 +98,6 @@ class _Run:
         )
         rows = prepared.statistics.rows if self._chosen is None else len(self._chosen)
         self._counters = RunCounters(rows=rows)
-        self._reask = ReaskPolicy(prepared.job, prepared.count)
 
     async def run(self) -> Result:
         journal = open_journal(self._prepared, rows=self._counters.rows, chosen=self._chosen)
@@ -120,7 +118,7 @@ class _Run:
             sent = counts.failed + counts.answered
             status = int(exit_status_of(counts.failed, sent, self._job.allow_failed))
             summary = with_output(
-                self._summary(journal, loop.time() - started_s, status), counts, self._counters.final_cost
+                self._summary(journal, loop.time() - started_s, status), counts
             )
             self._write_summary(summary)
             return Result(
@@ -145,7 +143,7 @@ class _Run:
         Returns:
             Whether the last run's pass over the input is continued.
         """
-        plan = resume(self._prepared, journal, self._reask)
+        plan = resume(self._prepared, journal)
         self._account.begin(journal, self._counters)
         left = self._counters.rows
         if plan.continued:
@@ -190,7 +188,6 @@ class _Run:
             counters=counters,
             chosen=self._chosen,
             reuse=self._reuse_of(journal),
-            reask=self._reask,
         )
         limiter: Limiter[WorkItem] = Limiter(
             job.pace,
@@ -206,7 +203,6 @@ class _Run:
                 retry=RetryPolicy(job.pace.max_attempts),
                 counters=counters,
                 settled=plan.settled,
-                reask=self._reask.request,
                 meter=self._account.meter,
                 early_stop=self._account.early_stop,
                 run_stop=stop,
