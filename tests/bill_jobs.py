@@ -14,8 +14,8 @@ from batchllm.budget.costs import Pricing
 from batchllm.budget.usage import UsageEstimator
 from batchllm.counters import RunCounters
 from batchllm.errors import BudgetStop, JobError, StorageFailure
-from batchllm.job import Job
 from batchllm.flows import flow_of
+from batchllm.job import Job
 from batchllm.journal import Journal, State
 from batchllm.limiter import Limiter
 from batchllm.online.loop import OnlineLoop

@@ -20,7 +20,6 @@ from batchllm.journal import Journal, RowRecord, State
 from batchllm.limiter import Limiter
 from batchllm.online.loop import OnlineLoop
 from batchllm.plan import plan
-from batchllm.plan.conversations import turns_of
 from batchllm.plan.plan import BATCH, Plan
 from batchllm.records import ChatRequest, Pace, Row
 from batchllm.request import RequestBuilder
@@ -86,12 +85,11 @@ class Hall:
         builder = RequestBuilder(self._job, ("thread", "text"), self.rows, None)
         self.plan = Plan(
             self._reading(),
-            job_flow(self._job, builder),
+            job_flow(self._job, builder, lambda: self.rows),
             journal,
             known=journal.planned() if record.continued else iter(()),
             counters=self.counters,
             retry_failed=retry_failed,
-            turns=turns_of(self.rows, "thread"),
         )
         sender = OnlineLoop(
             client=self.client,
@@ -292,7 +290,9 @@ def test_whatever_fails_and_wherever_it_stops_no_turn_is_lost_or_out_of_its_plac
             broken.add(name)
             assert row.index in bad
     conversations = hall.plan._conversations
-    assert conversations._open == {} and conversations.waiting == 0, "nothing of a conversation that ended stays"
+    assert conversations._open == {} and conversations.waiting == 0, (
+        "nothing of a conversation that ended stays"
+    )
 
 
 def test_no_more_rows_are_read_than_may_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,9 +191,7 @@ class Collector:
                 state = State.ANSWERED if usable else State.FAILED
                 if not self._single:
                     self._count(verdict, answer, state)
-                    self._journal.record_outcome(
-                        result.request_id, State.OPEN, result.attempt_id, attempts
-                    )
+                    self._journal.record_outcome(result.request_id, State.OPEN, result.attempt_id, attempts)
                     return True
             case Disposition.FATAL if (
                 self._rows_own and may_concern_one_row(verdict) and isinstance(outcome, Response)

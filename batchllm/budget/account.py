@@ -12,6 +12,7 @@ from batchllm.budget.estimate import MEAN_REQUEST, SEEN_PACE, Forecast, forecast
 from batchllm.budget.usage import LEARNED, UsageEstimator, upper_bound
 from batchllm.counters import RunCounters
 from batchllm.errors import UsageError
+from batchllm.flows.stand_in import begun, missing
 from batchllm.job import Job
 from batchllm.journal import Journal
 from batchllm.limiter import View
@@ -92,7 +93,7 @@ class Account:
             )
         if found.requests and found.prompt_tokens is not None:
             bound = found.completion_tokens_upper_bound
-            mean = {"prompt_tokens": found.prompt_tokens / found.requests}
+            mean = {"prompt_tokens": found.prompt_tokens / found.requests, "requests": found.requests / left}
             journal.put(MEAN_REQUEST, {**mean, "bound": None if bound is None else bound / found.requests})
         return found
 
@@ -140,9 +141,9 @@ def refuse_unbounded(prepared: PreparedJob, pricing: Pricing) -> None:
         return
     flag = "--max-total-tokens" if job.max_cost is None else "--max-cost"
     priced: set[str] = set()
+    _, longest = UsageEstimator().stand_ins()
     for row in prepared.statistics.sample if prepared.builder.same_for_all_rows else prepared.source.rows():
-        built = prepared.builder.build(row)
-        if isinstance(built, ChatRequest):
+        for _, built in missing(begun(prepared.flow.start(row)), longest):
             _refuse_request(flag, job, row, built, pricing)
             if job.max_cost is not None and built.model not in priced:
                 _refuse_price(job, built.model, pricing)

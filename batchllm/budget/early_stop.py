@@ -41,7 +41,11 @@ class EarlyStop:
     """
 
     def __init__(
-        self, *, cut_is_useless: bool = True, bound: int | None = None, inactive: bool = False,
+        self,
+        *,
+        cut_is_useless: bool = True,
+        bound: int | None = None,
+        inactive: bool = False,
         useful: Iterable[str] = (),
     ) -> None:
         self.useful = set(useful)
@@ -86,7 +90,7 @@ class EarlyStop:
         of_step = f" of {step}" if step else ""
         share = "all" if count == FIRST else f"{count} of them"
         return (
-            f"none of the first {FIRST} answers{of_step} is usable, so the job stopped: {share} {cause}. {self._shown[step]}. "
-            "What is paid is kept: with a changed job --accept-change asks these rows again, and --no-early-stop "
+            f"none of the first {FIRST} answers{of_step} is usable, so the job stopped: {share} {cause}. "
+            f"{self._shown[step]}. What is paid is kept: with a changed job --accept-change asks these rows again, and --no-early-stop "
             "goes on as it is"
         )

@@ -7,22 +7,24 @@ known), its high end answers that all reach ``max_tokens``. If the prompts were 
 ends are widened by the factor ``SLACK``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from statistics import StatisticsError, fmean, linear_regression
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchllm import presets, prices, tokens
 from batchllm.budget.costs import Pricing, plus
 from batchllm.budget.usage import UsageEstimator
+from batchllm.flows import History
+from batchllm.flows.stand_in import STAND_IN, StandIn, begun, missing
 from batchllm.job import Job
 from batchllm.limiter import Cost
 from batchllm.limiter.charge import Charge
 from batchllm.limiter.terms import TOKENS
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prices import Price
-from batchllm.records import ChatRequest, Pace, Usage
+from batchllm.records import ChatRequest, Pace, Row, Usage
 from batchllm.request import AnswerSettings, answer_settings
 
 SLACK = 1.5
@@ -60,6 +62,7 @@ class Forecast:
         seconds: The time it takes under the limits that are given or were met.
         exact: All prompts were counted; otherwise their tokens are an estimate.
         price: The price of the job's model, and its source; ``None`` if it is unknown.
+        waves: In batch mode, how many batches one after the other a row may need at most.
         possibly_billed_rows: Rows, from 1, that a dead run possibly paid without an answer.
         settings: What shapes the answers.
         at_once: How many requests the budget has room for at once, where nothing but the model bounds an answer.
@@ -81,6 +84,7 @@ class Forecast:
     seconds: float | None = None
     exact: bool = False
     price: Price | None = None
+    waves: int | None = None
     possibly_billed_rows: tuple[int, ...] = ()
     settings: AnswerSettings = field(default_factory=AnswerSettings)
     at_once: int | None = None
@@ -125,7 +129,7 @@ def compare_modes(job: Job, forecast: Forecast) -> ModeComparison | None:
         forecast: Its forecast in the mode that it asks for.
     """
     facts = presets.load(job.endpoint.preset).batch
-    if facts is None or job.conversation is not None or not forecast.requests:
+    if facts is None or not forecast.requests:
         return None
     share = Decimal(str(facts.discount))
     in_batches = job.via == "batch"
@@ -176,9 +180,30 @@ class RequestTotals:
         self.charged_tokens += times * self._charge.amount(TOKENS, Cost(round(prompt_tokens), bound))
 
     def forecast(
-        self, *, rows: int | None, exact: bool, pace: Pace, seen: Mapping[str, Any] | None
+        self,
+        *,
+        rows: int | None,
+        exact: bool,
+        pace: Pace,
+        seen: Mapping[str, Any] | None,
+        upper: "RequestTotals | None" = None,
     ) -> Forecast:
-        """Returns the totals as a forecast."""
+        """Returns the totals as a forecast.
+
+        Args:
+            rows: Rows of the job.
+            exact: All prompts were counted.
+            pace: The limits that are given.
+            seen: The limits that a run met.
+            upper: The totals of the longest answers, where these make other requests.
+        """
+        if upper is not None:
+            most = upper.forecast(rows=rows, exact=exact, pace=pace, seen=seen)
+            return replace(
+                self.forecast(rows=rows, exact=exact, pace=pace, seen=seen),
+                completion_tokens_upper_bound=most.completion_tokens_upper_bound,
+                cost_high=most.cost_high,
+            )
         totals = [sum(group[column] for group in self._groups.values()) for column in range(5)]
         slack = 1.0 if exact else SLACK
         return Forecast(
@@ -233,20 +258,27 @@ def forecast_job(
         learned: What is known about answers.
         seen: The limits that an earlier run met (``SEEN_PACE``).
     """
-    totals = RequestTotals(
-        pricing or Pricing(prepared.job), prepared.job.endpoint.charge, learned or UsageEstimator()
-    )
+    flow, learned = prepared.flow, learned or UsageEstimator()
+    pricing = pricing or Pricing(prepared.job)
+    expected, longest = learned.stand_ins()
+    totals = RequestTotals(pricing, prepared.job.endpoint.charge, learned)
+    upper = None
     sample = prepared.statistics.sample
     settings = AnswerSettings(prepared.builder.column)
     if left and sample:
-        sent = _sampled(prepared)
-        settings = answer_settings(prepared.builder.column, (request for request, _, _ in sent))
+        sent = _sampled(prepared, expected, learned)
+        settings = answer_settings(prepared.builder.column, (each.request for each in sent))
         scale = left / len(sample)
-        stretch = _stretch(prepared, sent)
-        for request, prompt, _ in sent:
-            totals.add(request.model, prompt * stretch, request.max_tokens, scale)
-    found = totals.forecast(rows=rows, exact=False, pace=prepared.job.pace, seen=seen)
-    return replace(found, answered=rows - left, settings=settings)
+        stretch = _stretch(prepared, [each for each in sent if each.first])
+        for each in sent:
+            totals.add(each.request.model, each.prompt_tokens * stretch, each.request.max_tokens, scale)
+        if not flow.single or flow.conversation is not None:
+            upper = RequestTotals(pricing, prepared.job.endpoint.charge, learned)
+            for each in _sampled(prepared, longest, learned, at_most=True):
+                upper.add(each.request.model, each.prompt_tokens * stretch, each.request.max_tokens, scale)
+    found = totals.forecast(rows=rows, exact=False, pace=prepared.job.pace, seen=seen, upper=upper)
+    waves = flow.waves if prepared.job.via == "batch" else None
+    return replace(found, answered=rows - left, settings=settings, waves=waves)
 
 
 def forecast_left(
@@ -275,22 +307,56 @@ def forecast_left(
     totals = RequestTotals(Pricing(job, needed=False), job.endpoint.charge, learned)
     if left and prompt is not None:
         bound = mean.get("bound")
-        totals.add(job.endpoint.model, prompt, None if bound is None else round(bound), left)
+        times = left * mean.get("requests", 1.0)
+        totals.add(job.endpoint.model, prompt, None if bound is None else round(bound), times)
     return totals.forecast(rows=rows, exact=False, pace=Pace(), seen=seen)
 
 
-def _sampled(prepared: PreparedJob) -> list[tuple[ChatRequest, int, int | None]]:
-    """Builds the sample's requests; returns each with the tokens of its prompt and the bytes of its row."""
+class _Sampled(NamedTuple):
+    """A request of a row of the sample.
+
+    Attributes:
+        request: It.
+        prompt_tokens: The tokens of its prompt.
+        size: The bytes of its row; ``None`` is unknown.
+        first: It is the first one of its row.
+    """
+
+    request: ChatRequest
+    prompt_tokens: int
+    size: int | None
+    first: bool
+
+
+def _sampled(
+    prepared: PreparedJob, stand_in: StandIn, learned: UsageEstimator, *, at_most: bool = False
+) -> list[_Sampled]:
+    """Builds the requests of the sample's rows, with stand-ins for answers and histories."""
     found = []
     for row in prepared.statistics.sample:
-        built = prepared.builder.build(row)
-        if isinstance(built, ChatRequest):
-            prompt = built.prompt_tokens or tokens.estimate(built.body.decode("utf-8", "replace"))
-            found.append((built, prompt, prepared.source.size_of(row)))
+        flow = begun(prepared.flow.start(row))
+        history = _history(prepared, row, learned, at_most=at_most) if flow.waits_for is not None else None
+        for number, (_, request) in enumerate(missing(flow, stand_in, history=history)):
+            prompt = request.prompt_tokens or tokens.estimate(request.body.decode("utf-8", "replace"))
+            found.append(_Sampled(request, prompt, prepared.source.size_of(row), number == 0))
     return found
 
 
-def _stretch(prepared: PreparedJob, sent: list[tuple[ChatRequest, int, int | None]]) -> float:
+def _history(prepared: PreparedJob, row: Row, learned: UsageEstimator, *, at_most: bool) -> History:
+    """Returns a history as long as the mean one of all rows, if each turn is like this row."""
+    built = prepared.builder.build(row)
+    rows = prepared.statistics.rows
+    if not isinstance(built, ChatRequest) or not rows:
+        return History()
+    turns = prepared.flow.turns.values()
+    before = sum(count * (count - 1) / 2 for count in turns) / rows
+    bound = built.max_tokens
+    answer = bound if at_most and bound is not None else learned.mean(bound)
+    own = prepared.builder.count(prepared.builder.turn(row)) + answer
+    return History(tokens=round(before * own), key=STAND_IN.encode())
+
+
+def _stretch(prepared: PreparedJob, sent: Sequence[_Sampled]) -> float:
     """Returns the factor from the sample's mean prompt to the mean prompt of all rows.
 
     A few rows may hold most of the text, and a sample misses them; the size of the file does not. Tokens grow
@@ -298,8 +364,8 @@ def _stretch(prepared: PreparedJob, sent: list[tuple[ChatRequest, int, int | Non
     prompt.
     """
     statistics = prepared.statistics
-    prompts = [prompt for _, prompt, _ in sent]
-    sizes = [size for _, _, size in sent if size is not None]
+    prompts = [each.prompt_tokens for each in sent]
+    sizes = [each.size for each in sent if each.size is not None]
     if not sent or not statistics.rows or len(sizes) < len(sent):
         return 1.0
     try:

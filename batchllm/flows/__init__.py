@@ -15,8 +15,8 @@ A request that fails is raised at the ``yield`` as ``RequestFailed``; a flow tha
 that cannot be sent raises ``Unsent``.
 
 Whoever drives a flow decides where answers come from: the endpoint, the Batch API, the journal of an earlier run, or
-stand-ins for an estimate. So a flow is run again and again over what there is (it is *replayed*), and has to ask the same
-whenever it receives the same: no clock, no random number, no order of a set. What a new version of a library may
+stand-ins for an estimate. So a flow is run again and again over what there is (it is *replayed*), and has to ask the
+same whenever it receives the same: no clock, no random number, no order of a set. What a new version of a library may
 compute differently is a ``Kept`` value. A flow knows no journal, no limiter and no mode.
 """
 

@@ -1,6 +1,7 @@
 """A turn of a conversation: a request with what was said before it."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable
 from functools import partial
 from hashlib import sha256
 from typing import Any
@@ -78,9 +79,11 @@ def conversation_of(row: Row, column: str) -> str | None:
     return name if name.strip() else None
 
 
-def longest_of(turns: Sequence[int]) -> int:
-    """Returns the turns of the longest conversation; 1 where there is none."""
-    return max(turns, default=1)
+def turns_of(rows: Iterable[Row], column: str) -> dict[int, int]:
+    """Counts the turns of each conversation with several, by the hash of its name."""
+    turns = Counter(hash(conversation_of(row, column)) for row in rows)
+    turns.pop(hash(None), None)
+    return {name: count for name, count in turns.items() if count > 1}
 
 
 def broken(number: int) -> str:

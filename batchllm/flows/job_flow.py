@@ -1,11 +1,11 @@
 """The flow of a job: what it does with each of its rows."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 from batchllm.answer import Reader
-from batchllm.flows.conversation import conversation_of, turn
+from batchllm.flows.conversation import conversation_of, turn, turns_of
 from batchllm.flows.flow import Ask, Flow, Unsent
 from batchllm.flows.reask import reasking
 from batchllm.flows.samples import sampled
@@ -24,6 +24,7 @@ class JobFlow:
         single: No row needs more than one request.
         longest: The most requests that a row sends one after the other.
         conversation: The column whose equal values make rows one conversation.
+        turns: How many turns each conversation has that has several, by the hash of its name.
     """
 
     builder: RequestBuilder
@@ -31,10 +32,22 @@ class JobFlow:
     single: bool = True
     longest: int = 1
     conversation: str | None = None
+    turns: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def waves(self) -> int:
+        """The most batches, one after the other, that a row may need."""
+        return self.longest * max(self.turns.values(), default=1)
 
 
-def job_flow(job: Job, builder: RequestBuilder) -> JobFlow:
-    """Returns the flow of a job."""
+def job_flow(job: Job, builder: RequestBuilder, rows: Callable[[], Iterable[Row]] = tuple) -> JobFlow:
+    """Returns the flow of a job.
+
+    Args:
+        job: The job.
+        builder: Makes its requests.
+        rows: Reads the input, to count the turns of conversations.
+    """
     reads_data = job.per_row or answer_spec(job).read == "json"
     reasks = job.reasks if reads_data else 0
     first = partial(_first, builder)
@@ -59,6 +72,7 @@ def job_flow(job: Job, builder: RequestBuilder) -> JobFlow:
         single=reasks == 0 and job.samples == 1,
         longest=1 + reasks,
         conversation=job.conversation,
+        turns={} if job.conversation is None else turns_of(rows(), job.conversation),
     )
 
 

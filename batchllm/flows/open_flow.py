@@ -22,7 +22,8 @@ class OpenFlow:
     """
 
     __slots__ = (
-        "_answers", "_flow", "_left", "_many", "answered", "asks", "given_up", "requests", "result", "steps", "unsent", "waits_for",
+        "_answers", "_flow", "_left", "_many", "answered", "asks", "given_up",
+        "requests", "result", "steps", "unsent", "waits_for",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -102,6 +103,6 @@ class OpenFlow:
             self.asks = (step,) if isinstance(step, Ask) else tuple(step)
             assert self.asks, "a flow asks at least one request at a time"
             self._left = len(self.asks)
-            self._answers = [None] * self._left
+            self._answers: list[Any] = [None] * self._left
             self.steps += 1
             self.requests += self._left

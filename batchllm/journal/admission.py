@@ -109,7 +109,11 @@ class Admission:
         self._next_id: int = (last or 0) + 1
 
     def admit(
-        self, items: Sequence[Item], *, open_rows: bool = False, body_keys: Mapping[bytes, bytes] = NO_BODY_KEYS
+        self,
+        items: Sequence[Item],
+        *,
+        open_rows: bool = False,
+        body_keys: Mapping[bytes, bytes] = NO_BODY_KEYS,
     ) -> list[AdmittedRow]:
         """Admits rows in input order, each row of the input once in a plan.
 
@@ -134,14 +138,22 @@ class Admission:
             rows.append((bulk.ROW, row_index, request_id, MISSING, shared, 0, state_cell))
             admitted.append(
                 AdmittedRow(
-                    row_index, request_id, ordinal, STATES[state], attempts, attempt_id, None, shared == 1, row_state
+                    row_index,
+                    request_id,
+                    ordinal,
+                    STATES[state],
+                    attempts,
+                    attempt_id,
+                    None,
+                    shared == 1,
+                    row_state,
                 )
             )
         bulk.ADMISSION_ROWS.insert(self._connection, rows)
         return admitted
 
     def later(self, wanted: Sequence[LaterRequest], *, changed: bool = False) -> list[LaterState]:
-        """Finds the later requests of flows, or creates them; one that differs from what was answered is not created."""
+        """Finds the later requests of flows, or creates them, but not where a path was answered something else."""
         keys = [(bytearray(key),) for _, _, key in wanted]
         found = {fields[0]: fields[1:] for fields in _LATER_BY_KEY.fetch(self._connection, keys)}
         since = self.plan_id + 1 if changed else self.same_since

@@ -83,16 +83,17 @@ def _values(cells: int, rows: int) -> str:
     return f"VALUES {','.join([row] * rows)}"
 
 
-_INSERT_ATTEMPT = (
-    "INSERT INTO attempt(attempt_id, request_id, run_id, sent_at) VALUES (NEW.a, NEW.b, NEW.c, nullif(NEW.d, -1))"
-)
+_INSERT_ATTEMPT = "INSERT INTO attempt(attempt_id, request_id, run_id, sent_at) VALUES (NEW.a, NEW.b, NEW.c, nullif(NEW.d, -1))"
 
 RUN_ROWS = BulkInsert(
     "run_rows",
     10,
     {
         # A request that is sent again is open again.
-        ATTEMPT: (_INSERT_ATTEMPT, "UPDATE request SET state = 0, attempt_id = NULL WHERE request_id = NEW.b AND state <> 0"),
+        ATTEMPT: (
+            _INSERT_ATTEMPT,
+            "UPDATE request SET state = 0, attempt_id = NULL WHERE request_id = NEW.b AND state <> 0",
+        ),
         REPLY: (
             "INSERT INTO reply(attempt_id, received_at, latency_s, status, failure, message, possibly_billed, crc,"
             " headers, body) VALUES (NEW.a, NEW.b, nullif(NEW.c, -1), nullif(NEW.d, -1), nullif(NEW.e, -1),"

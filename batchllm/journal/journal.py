@@ -93,9 +93,7 @@ class Journal:
             job: Identifies what requests depend on beside the source. Only where it changed, what rows were asked
                 before is adopted, and a flow may ask something else at a path that has an answer.
         """
-        plan: PlanRecord = self._writer.call(
-            lambda: self._store.begin_plan(identity, dedupe=dedupe, job=job)
-        )
+        plan: PlanRecord = self._writer.call(lambda: self._store.begin_plan(identity, dedupe=dedupe, job=job))
         return plan
 
     def planned(self, start: int = 0) -> Iterator[AdmittedRow]:
@@ -103,7 +101,11 @@ class Journal:
         return self.reader().planned(start)
 
     def admit(
-        self, items: Sequence[Item], *, open_rows: bool = False, body_keys: Mapping[bytes, bytes] = NO_BODY_KEYS
+        self,
+        items: Sequence[Item],
+        *,
+        open_rows: bool = False,
+        body_keys: Mapping[bytes, bytes] = NO_BODY_KEYS,
     ) -> "asyncio.Future[list[AdmittedRow]]":
         """Gives rows their requests; rows come in input order, each once in a plan.
 
@@ -127,9 +129,7 @@ class Journal:
             wanted: The requests.
             changed: They may differ from what the same job was answered at their paths.
         """
-        return self._submit(
-            OperationKind.CALL, lambda: self._store.admission.later(wanted, changed=changed)
-        )
+        return self._submit(OperationKind.CALL, lambda: self._store.admission.later(wanted, changed=changed))
 
     def intend(self, request_ids: Sequence[int]) -> "asyncio.Future[list[int]]":
         """Records that requests are about to be sent; they may be sent when the future has its result.

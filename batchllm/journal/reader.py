@@ -206,7 +206,8 @@ class JournalReader:
         ) or self.select("SELECT max(row_index) + 1 FROM row")
         bound = left[0][0] or 0
         rows = self.select(
-            "SELECT ifnull(row.state, request.state), substr(row.unsent_reason, 1, instr(row.unsent_reason || char(10), char(10)) - 1),"
+            "SELECT ifnull(row.state, request.state),"
+            " substr(row.unsent_reason, 1, instr(row.unsent_reason || char(10), char(10)) - 1),"
             " row.shares_request, count(*) FROM row LEFT JOIN request ON request.request_id = row.request_id"
             " WHERE row.row_index < ? GROUP BY 1, 2, 3",
             bound,

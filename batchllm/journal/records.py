@@ -328,7 +328,19 @@ def read_row(path: Path, fields: Sequence[Any]) -> RowRecord:
         raise damaged(path, f"row {row_index} does not match its checksum")
     if row_state is not None:
         return RowRecord(
-            row_index, None, STATES[row_state], attempts, None, b"", None, None, None, None, None, None, request_id
+            row_index,
+            None,
+            STATES[row_state],
+            attempts,
+            None,
+            b"",
+            None,
+            None,
+            None,
+            None,
+            None,
+            None,
+            request_id,
         )
     if attempt_id is None or state == State.PENDING:
         if state == State.ANSWERED:

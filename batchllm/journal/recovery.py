@@ -22,7 +22,8 @@ from batchllm.journal.store import Store, boot_id
 
 _UNFINISHED = """
 CREATE TEMP TABLE unfinished AS
-  SELECT attempt.attempt_id, attempt.request_id, ifnull(request.root_id, request.request_id) AS root_id, attempt.valid, reply.attempt_id AS reply_id, reply.status,
+  SELECT attempt.attempt_id, attempt.request_id, ifnull(request.root_id, request.request_id) AS root_id,
+         attempt.valid, reply.attempt_id AS reply_id, reply.status,
          reply.failure = 'unsent' AS unsent
   FROM attempt CROSS JOIN request ON request.request_id = attempt.request_id
   LEFT JOIN reply ON reply.attempt_id = attempt.attempt_id
@@ -150,4 +151,6 @@ def _close(connection: sqlite3.Connection, now: float) -> list[Orphan]:
         )
     )
     bulk.RUN_ROWS.insert(connection, [lost_reply(attempt_id, now) for attempt_id, _, _ in lost])
-    return [Orphan(attempt_id, request_id, first_rows.get(root_id)) for attempt_id, request_id, root_id in lost]
+    return [
+        Orphan(attempt_id, request_id, first_rows.get(root_id)) for attempt_id, request_id, root_id in lost
+    ]

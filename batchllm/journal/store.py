@@ -98,7 +98,12 @@ class Store:
         if not continued:
             self.connection.execute("DELETE FROM row")
             bulk.RUN_ROWS.insert(
-                self.connection, [meta_row(PLAN, json.dumps({"plan_id": plan_id, "same_since": same_since, "job": job, **wanted}))]
+                self.connection,
+                [
+                    meta_row(
+                        PLAN, json.dumps({"plan_id": plan_id, "same_since": same_since, "job": job, **wanted})
+                    )
+                ],
             )
         self.admission.plan_id, self.admission.same_since, self.admission.dedupe = plan_id, same_since, dedupe
         (rows,) = self.connection.execute("SELECT count(*) FROM row").fetchone()

@@ -13,8 +13,8 @@ from batchllm.budget.budget import BudgetMeter
 from batchllm.budget.early_stop import EarlyStop
 from batchllm.counters import RunCounters
 from batchllm.errors import BudgetStop, ExitStatus, Unavailable, UsageError
-from batchllm.journal import Journal, State
 from batchllm.flows import step_of
+from batchllm.journal import Journal, State
 from batchllm.limiter import Limiter
 from batchllm.online.refusals import HeldRefusal, HeldRefusals
 from batchllm.plan.row_counts import count_end
@@ -108,7 +108,9 @@ class OutcomeHandler:
         if answer.error is not None and end is None:
             # The flow goes on without this answer: it re-asks, for instance.
             self.counters.retries[answer.reason or "invalid"] += 1
-        elif (sentence := self.early_stop.check(item.request.row_index, answer, step_of(item.path))) is not None:
+        elif (
+            sentence := self.early_stop.check(item.request.row_index, answer, step_of(item.path))
+        ) is not None:
             self.stop(BudgetStop(sentence))
 
     def _failed(self, item: WorkItem, outcome: Response | Failure, verdict: Verdict, now: float) -> None:

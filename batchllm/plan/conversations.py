@@ -8,8 +8,8 @@ A turn that waits is outside the limiter, while turns of other conversations are
   kept, with its history, from its first turn to its last. The turns of each are counted before the first one is sent.
 """
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from batchllm.flows import History
@@ -20,13 +20,6 @@ from batchllm.request import RequestBuilder
 
 MOST_WAITING = 8_192
 """The most rows that wait for the turn before them."""
-
-
-def turns_of(rows: Iterable[Row], column: str) -> Mapping[int, int]:
-    """Counts the turns of each conversation with several, by the hash of its name."""
-    turns = Counter(hash(conversation_of(row, column)) for row in rows)
-    turns.pop(hash(None), None)
-    return {name: count for name, count in turns.items() if count > 1}
 
 
 @dataclass(slots=True, eq=False)
@@ -57,7 +50,7 @@ class Conversations:
 
     Args:
         column: The column whose equal values make rows one conversation; ``None``: there are none.
-        turns: What ``turns_of`` returned.
+        turns: ``JobFlow.turns``.
         builder: Makes a turn's messages.
         answer_of: Returns the answer of a row from the journal; ``None`` if it has none.
 

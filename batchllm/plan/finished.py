@@ -10,9 +10,9 @@ from batchllm.flows.conversation import BROKEN
 from batchllm.journal import SKIPPED, AdmittedRow, JournalReader, State
 from batchllm.journal.bill import states_of
 from batchllm.plan.row_counts import row_state_of
-from batchllm.records import ChatRequest
 
 T = TypeVar("T")
+
 
 def final_states(retry_failed: bool) -> tuple[State, ...]:
     """Returns the states of requests that this run does not send again."""
@@ -84,10 +84,12 @@ class KnownRequest(NamedTuple):
     Attributes:
         duplicate: An earlier row has an equal request.
         finished: A journal has its final state.
+        request_id: Its number in the last of the journals, if that has it.
     """
 
     duplicate: bool
     finished: bool
+    request_id: int | None = None
 
 
 class FinishedRequests:
@@ -104,18 +106,20 @@ class FinishedRequests:
         self._seen = KeySet()
         self._repeated: Counter[bytes] = Counter()
 
-    def look_up(self, requests: Sequence[ChatRequest]) -> list[KnownRequest]:
-        """Looks up a page of requests; the pages come in input order."""
-        duplicates = [self._seen.add(request.key) for request in requests]
+    def look_up(self, keys: Sequence[bytes]) -> list[KnownRequest]:
+        """Looks up a page of first requests by their keys; the pages come in input order."""
+        duplicates = [self._seen.add(key) for key in keys]
         wanted = [
-            (request.key, self._ordinal(request.key, duplicate))
-            for request, duplicate in zip(requests, duplicates, strict=True)
+            (key, self._ordinal(key, duplicate)) for key, duplicate in zip(keys, duplicates, strict=True)
         ]
         finished: set[tuple[bytes, int]] = set()
+        numbers: dict[tuple[bytes, int], int] = {}
         for journal, final in self._journals:
-            finished.update(pair for pair, state in states_of(journal, wanted).items() if state in final)
+            states = states_of(journal, wanted)
+            finished.update(pair for pair, (state, _) in states.items() if state in final)
+            numbers = {pair: request_id for pair, (_, request_id) in states.items()}
         return [
-            KnownRequest(duplicate, pair in finished)
+            KnownRequest(duplicate, pair in finished, numbers.get(pair))
             for duplicate, pair in zip(duplicates, wanted, strict=True)
         ]
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from batchllm.answer import Reader
 from batchllm.counters import RunCounters
 from batchllm.journal import FinishedRows, Journal
-from batchllm.plan.conversations import turns_of
 from batchllm.plan.finished import final_states
 from batchllm.plan.plan import Plan
 from batchllm.plan.reuse import Reuse
@@ -56,5 +55,4 @@ def plan_of(
         dedupe=job.dedupe,
         since=since,
         collected=collected,
-        turns=turns_of(source.rows(), flow.conversation) if flow.conversation is not None else {},
     )

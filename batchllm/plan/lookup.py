@@ -50,7 +50,9 @@ class Lookup:
         """Records the first requests of flows, and the rows that are not sent."""
         items: list[Item] = [(flow.row.index, flow.asks[0].identity, None) for flow in flows]
         items += [(row_index, None, reason) for row_index, reason in self.unsent]
-        body_keys = {flow.asks[0].identity: body for flow in flows if (body := flow.asks[0].body_key) is not None}
+        body_keys = {
+            flow.asks[0].identity: body for flow in flows if (body := flow.asks[0].body_key) is not None
+        }
         self.unsent = []
         admitted = await self._journal.admit(items, open_rows=self._open_rows, body_keys=body_keys)
         for flow, root in zip(flows, admitted, strict=False):
@@ -101,7 +103,9 @@ class Lookup:
         later: list[LaterRequest] = []
         for flow in flows:
             root = flow.root
-            assert root is not None and root.request_id is not None and root.state is not None, "it is admitted"
+            assert root is not None and root.request_id is not None and root.state is not None, (
+                "it is admitted"
+            )
             for number, ask in enumerate(flow.asks):
                 if number == 0 and flow.at_root:
                     states.append(LaterState(root.request_id, root.state, root.attempts, root.attempt_id))

@@ -12,7 +12,7 @@ answer, are dropped, and are replayed in the next pass.
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import islice
 
 from batchllm.counters import RunCounters
@@ -61,7 +61,6 @@ class Plan:
         dedupe: Equal rows may share their requests.
         since: In batch mode, the session's first attempt; see ``is_finished``.
         collected: In batch mode, counts the rows that this run finished.
-        turns: The turns of each conversation; see ``turns_of``.
     """
 
     def __init__(
@@ -80,7 +79,6 @@ class Plan:
         dedupe: bool = True,
         since: int | None = None,
         collected: RunCounters | None = None,
-        turns: Mapping[int, int] = {},  # noqa: B006 - never changed
     ) -> None:
         self._rows = rows
         self._flow = flow
@@ -98,7 +96,10 @@ class Plan:
         self._accept_change = accept_change
         self._reuse = reuse
         self._conversations = Conversations(
-            flow.conversation, turns, flow.builder, lambda row: Replayer(flow, journal.reader()).answer_of(row)
+            flow.conversation,
+            flow.turns,
+            flow.builder,
+            lambda row: Replayer(flow, journal.reader()).answer_of(row),
         )
         self._leaders: dict[int, RowFlow | State] = {}
         self._open = 0

@@ -96,7 +96,9 @@ class Replayer:
                 flow.give(value)
                 continue
             group = [
-                _replayed(ask, root if flow.steps == 1 and number == 0 else by_key.get(later_key(root_id, ask)))
+                _replayed(
+                    ask, root if flow.steps == 1 and number == 0 else by_key.get(later_key(root_id, ask))
+                )
                 for number, ask in enumerate(flow.asks)
             ]
             replay.requests += group

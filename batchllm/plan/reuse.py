@@ -5,8 +5,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from batchllm.errors import InputError
-from batchllm.journal import Journal, JournalReader, State, StoredAnswer
 from batchllm.flows import later_key
+from batchllm.journal import Journal, JournalReader, State, StoredAnswer
 from batchllm.plan.work_item import WorkItem
 from batchllm.prepare.job_paths import journal_of
 from batchllm.records import Answer

@@ -30,7 +30,8 @@ class RowFlow(OpenFlow):
     """
 
     __slots__ = (
-        "adopted", "conversation", "followers", "held", "key", "known", "known_root", "newest", "reopened", "reused", "root", "row", "sent",
+        "adopted", "conversation", "followers", "held", "key", "known",
+        "known_root", "newest", "reopened", "reused", "root", "row", "sent",
     )  # fmt: skip
 
     def __init__(self, row: Row, known: AdmittedRow | None = None) -> None:

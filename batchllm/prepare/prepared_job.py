@@ -73,7 +73,8 @@ def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStat
     sample_columns = (AGREEMENT, SAMPLES) if job.samples > 1 else ()
     if twice := set(sample_columns) & set(builder.answer_columns):
         raise UsageError(
-            f"--samples adds a column {', '.join(sorted(twice))}, and the schema has a field of that name; rename the field"
+            f"--samples adds a column {', '.join(sorted(twice))}, and the schema has a field of that name; rename "
+            "the field"
         )
     columns = plan_columns(
         statistics.columns,
@@ -90,7 +91,7 @@ def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStat
         source,
         statistics,
         builder,
-        job_flow(job, builder),
+        job_flow(job, builder, source.rows),
         Reader(answer_spec(job)),
         columns,
         output_format,

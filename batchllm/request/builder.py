@@ -185,7 +185,9 @@ class RequestBuilder:
             raise InvalidRow("bad_text", f"the row cannot be written as JSON: {error}") from error
         self._limits.context(model, len(body), messages, parameters, bound or 0)
         prompt_tokens = (
-            0 if self._count is None else self._count.prompt(row_request.messages, parameters) + earlier_tokens
+            0
+            if self._count is None
+            else self._count.prompt(row_request.messages, parameters) + earlier_tokens
         )
         key = request_key(self._preset.name, body)
         return ChatRequest(row.index, key, body, model, prompt_tokens, bound)

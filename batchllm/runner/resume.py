@@ -7,11 +7,11 @@ from batchllm import __version__
 from batchllm.errors import UsageError
 from batchllm.job import Job
 from batchllm.journal import Journal, PlanRecord, State, check_space, set_aside
-from batchllm.plan.finished import FinishedRequests, pages
+from batchllm.plan.finished import pages
+from batchllm.plan.preview import Preview
 from batchllm.prepare.job_paths import check_output, check_summary, known_output
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prepare.saved_job import saved
-from batchllm.records import ChatRequest
 
 BYTES_PER_ROW = 4_000
 """Room that a row is expected to need in journal and output together, at most, beside its own bytes."""
@@ -81,12 +81,14 @@ def _agrees_to_pay(job: Job) -> bool:
 
 
 def _count_unanswered(prepared: PreparedJob, journal: Journal) -> int:
-    """Counts the rows whose request, as the job is now, has no answer and is in no batch."""
-    answered = {State.ANSWERED, State.PENDING}
-    lookup = FinishedRequests([(journal.reader(), answered)], dedupe=prepared.job.dedupe)
-    built = map(prepared.builder.build, prepared.source.rows())
-    requests = (request for request in built if isinstance(request, ChatRequest))
-    return sum(not known.finished for page in pages(requests, _PAGE) for known in lookup.look_up(page))
+    """Counts the rows that, as the job is now, ask something else in place of what has an answer or is in a batch."""
+    preview = Preview(
+        prepared.flow,
+        journal.reader(),
+        final=(State.ANSWERED, State.PENDING),
+        dedupe=prepared.job.dedupe,
+    )
+    return sum(row.paid_again for page in pages(prepared.source.rows(), _PAGE) for row in preview.look(page))
 
 
 def resume(prepared: PreparedJob, journal: Journal) -> PlanRecord:

@@ -117,9 +117,7 @@ class _Run:
             )
             sent = counts.failed + counts.answered
             status = int(exit_status_of(counts.failed, sent, self._job.allow_failed))
-            summary = with_output(
-                self._summary(journal, loop.time() - started_s, status), counts
-            )
+            summary = with_output(self._summary(journal, loop.time() - started_s, status), counts)
             self._write_summary(summary)
             return Result(
                 output=self._prepared.paths.output,
