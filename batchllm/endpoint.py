@@ -49,14 +49,16 @@ class LazyClient:
     def _client(self) -> "Client":
         from batchllm.client import Client
 
-        raise_open_files()
         client = Client(self._job.endpoint, timeout_s=self._job.pace.timeout_s)
         self._stack.push_async_exit(client)
         return client
 
 
 def raise_open_files() -> None:
-    """Raises the soft limit of open files as far as the hard limit allows; each connection is a file."""
+    """Raises the soft limit of open files as far as the hard limit allows; each connection is a file.
+
+    It is a setting of the whole process, so only the command line does it.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
@@ -113,5 +115,7 @@ def only(models: Sequence[str], base_url: str) -> str:
     """
     if len(models) == 1:
         return models[0]
+    if not models:
+        raise UsageError(f"{base_url} lists no models; name one with --model")
     some = ", ".join(models[:8]) + (", …" if len(models) > 8 else "")
     raise UsageError(f"{base_url} has {len(models)} models; name one with --model: {some}")

@@ -9,8 +9,10 @@
     ├── Unavailable       69     the endpoint is unavailable, or out of quota
     ├── CannotWrite       73     output or journal cannot be created or there is no room
     ├── StorageFailure    74     the disk reported an I/O error
-    ├── NotNow            75     another run has this job, or (NotReady) a batch is not ready or --max-time is over
-    └── Interrupted   128 + n    a signal
+    └── NotNow            75     another run has this job, or (NotReady) a batch is not ready or --max-time is over
+
+    Interrupted      128 + n     a signal; no Exception, so that no program swallows it
+    └── KeyboardInterrupted      Ctrl-C in a program or a notebook; a KeyboardInterrupt too
 
 A row's failure is data (``records.Answer.error``), never one of these. After 3, 69, 73, 74, 75 and the signals
 the same command resumes the job.
@@ -105,8 +107,11 @@ class NotReady(NotNow):
     silent = True
 
 
-class Interrupted(JobError):
-    """A signal asked the run to stop; everything received was kept."""
+class Interrupted(BaseException):
+    """A signal asked the run to stop; everything received was kept.
+
+    It is no ``Exception``, so that ``except Exception`` in a program does not swallow it.
+    """
 
     def __init__(self, signal_number: int) -> None:
         self.signal_number = signal_number
@@ -116,10 +121,24 @@ class Interrupted(JobError):
         )
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Returns `` (did you mean temperature?)`` with its leading space, or nothing where no known name is near."""
+class KeyboardInterrupted(Interrupted, KeyboardInterrupt):
+    """Ctrl-C stopped a call of the library; a program that handles ``KeyboardInterrupt`` handles it too."""
+
+    def __init__(self) -> None:
+        super().__init__(signal.SIGINT)
+        self.args = ("stopped by Ctrl-C; the same call goes on where this one stopped",)
+
+
+def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """Returns `` (did you mean temperature?)`` with its leading space, or nothing if no known name is near.
+
+    Args:
+        word: What was written.
+        known: The names that there are.
+        cutoff: How near a name has to be, from 0 to 1 (``difflib``).
+    """
     by_fold = {name.casefold(): name for name in known}
-    found = get_close_matches(word.casefold(), by_fold, n=1, cutoff=0.6)
+    found = get_close_matches(word.casefold(), by_fold, n=1, cutoff=cutoff)
     return f" (did you mean {by_fold[found[0]]}?)" if found else ""
 
 

@@ -46,18 +46,19 @@ def parse_json(body: bytes | str) -> Any:
             pass
     text = body if isinstance(body, str) else body.decode("utf-8-sig", "replace")
     try:
-        return _mended(json.loads(text))
+        return mended(json.loads(text))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
 
-def _mended(value: Any) -> Any:
+def mended(value: Any) -> Any:
+    """Returns a JSON value with U+FFFD for each lone surrogate, so that UTF-8 can carry it."""
     if isinstance(value, str):
         return (
             value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         )
     if isinstance(value, dict):
-        return {_mended(key): _mended(item) for key, item in value.items()}
+        return {mended(key): mended(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_mended(item) for item in value]
+        return [mended(item) for item in value]
     return value

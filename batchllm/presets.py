@@ -32,6 +32,7 @@ class BatchFacts:
         windows: Completion windows that may be asked for, the usual one first.
         discount: Share of the online price that is paid.
         endpoint: The ``endpoint`` of a batch and the ``url`` of each of its lines.
+        offered: Whether the endpoint is known to have one, so that its price is shown to who did not ask for it.
     """
 
     max_requests: int
@@ -39,6 +40,7 @@ class BatchFacts:
     windows: tuple[str, ...]
     discount: float = 0.5
     endpoint: str = "/v1/chat/completions"
+    offered: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -110,8 +110,8 @@ def context_window(base_url: str, model: str) -> int | None:
     return info.context_window if info else None
 
 
-def load_table(path: Path) -> Table:
-    """Loads prices from a file in LiteLLM's format: model to ``input_cost_per_token``, ``output_cost_per_token``, ….
+def load_table(source: Path | Mapping[str, Any]) -> Table:
+    """Loads prices in LiteLLM's format: model to ``input_cost_per_token``, ``output_cost_per_token``, ….
 
     It also reads ``cache_read_input_token_cost``, ``input_cost_per_request`` and
     ``…_above_200k_tokens`` (any number of thousands). Entries without both token prices are skipped.
@@ -119,19 +119,21 @@ def load_table(path: Path) -> Table:
     Raises:
         UsageError: The file cannot be read or is not such a table; the message names file, model and field.
     """
-    try:
-        data = json.loads(path.read_bytes(), parse_float=Decimal)
-        modified = time.strftime("%Y-%m-%d", time.gmtime(path.stat().st_mtime))
-    except OSError as error:
-        raise UsageError(f"--prices {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UsageError(f"--prices {path}: this is not JSON ({error})") from None
+    if isinstance(source, Mapping):
+        where, origin = "--prices", "prices of the job"
+        data = json.loads(json.dumps(dict(source)), parse_float=Decimal)
+    else:
+        where = f"--prices {source}"
+        try:
+            data = json.loads(source.read_bytes(), parse_float=Decimal)
+            origin = f"{source.name}, {time.strftime('%Y-%m-%d', time.gmtime(source.stat().st_mtime))}"
+        except OSError as error:
+            raise UsageError(f"{where}: {error.strerror}") from None
+        except ValueError as error:
+            raise UsageError(f"{where}: this is not JSON ({error})") from None
     if not isinstance(data, dict) or not all(isinstance(entry, dict) for entry in data.values()):
-        raise UsageError(
-            f"--prices {path}: expected LiteLLM's format, an object of models with an object each"
-        )
-    source = f"{path.name}, {modified}"
-    prices = {model: _entry(path, model, entry, source) for model, entry in data.items()}
+        raise UsageError(f"{where}: expected LiteLLM's format, an object of models with an object each")
+    prices = {model: _entry(where, model, entry, origin) for model, entry in data.items()}
     return {model: price for model, price in prices.items() if price is not None}
 
 
@@ -142,7 +144,7 @@ def _in_table(table: Table | None, model: str, preset: str) -> Price | None:
     return table.get(model) or table.get(f"{preset}/{model}")
 
 
-def _entry(path: Path, model: str, entry: Mapping[str, Any], source: str) -> Price | None:
+def _entry(where: str, model: str, entry: Mapping[str, Any], source: str) -> Price | None:
     """Reads one model of a LiteLLM table."""
 
     def dollars(field: str) -> Decimal | None:
@@ -151,7 +153,7 @@ def _entry(path: Path, model: str, entry: Mapping[str, Any], source: str) -> Pri
             return None
         number = isinstance(value, (int, Decimal)) and not isinstance(value, bool)
         if not number or not math.isfinite(value) or value < 0:
-            raise UsageError(f"--prices {path}: {model}: {field} must be a number of dollars, not {value!r}")
+            raise UsageError(f"{where}: {model}: {field} must be a number of dollars, not {value!r}")
         return Decimal(value)
 
     def rates(suffix: str, above: int = 0) -> Rates | None:

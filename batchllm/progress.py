@@ -120,6 +120,37 @@ class Bar:
             self._bar.close()
 
 
+class AutoBar:
+    """tqdm's own choice of a bar: a widget in a notebook, else text on standard error."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[NoReturn] | None = None
+
+    def start(self, total: int, done: int) -> None:
+        """Draws the bar."""
+        from tqdm.auto import tqdm
+
+        self._bar = tqdm(total=total, initial=done, unit=" rows", dynamic_ncols=True)
+
+    def show(self, done: int, failed: int, tokens: int, note: str, waits: str = "") -> None:
+        """Moves the bar."""
+        if self._bar is not None:
+            words = (waits, f"{failed} failed" if failed else "", f"{compact(tokens)} tokens", note)
+            self._bar.set_postfix_str(", ".join(word for word in words if word), refresh=False)
+            self._bar.update(done - self._bar.n)
+            self._bar.refresh()
+
+    def tell(self, line: str) -> None:
+        """Writes a line beside the bar."""
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+
+    def close(self) -> None:
+        """Leaves the bar where it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+
 class Plain:
     """Writes plain lines to a log: one for each tenth of the job, and those of ``tell``."""
 

@@ -4,7 +4,7 @@ These are made for every row, so they are named tuples, which are faster to make
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -82,6 +82,7 @@ class FailureKind(StrEnum):
     RESET = "reset"
     CUT = "cut"
     TOO_LARGE = "too_large"
+    ENCODING = "encoding"  # an answer came in an encoding that was not asked for
     REDIRECT = "redirect"
     UNSENT = "unsent"  # it was in a batch that ended, or was never created, before any work on it
     NO_RESULT = "no_result"  # it was in a batch whose files of results have no line for it
@@ -124,12 +125,16 @@ class AnswerSpec:
         read: ``text`` as it is, ``label`` (one of ``labels``), ``code`` (the fenced block), ``json``.
         labels: The labels, spelled as the label column spells them.
         schema: For ``json``: a JSON Schema, or the short form (``"topic, urgent bool"``).
+        tools: The tools that the request offers; ``None`` where nobody knows, so that calls are not checked.
+        tool_choice: The request's parameter of this name.
     """
 
     column: str
     read: str = "text"
     labels: tuple[str, ...] = ()
     schema: Mapping[str, Any] | str | None = None
+    tools: tuple[Any, ...] | None = None
+    tool_choice: Any = None
 
 
 class Answer(NamedTuple):
@@ -144,7 +149,7 @@ class Answer(NamedTuple):
         model: The model that the endpoint says answered.
         response_id: The endpoint's id of the answer.
         created: When, in seconds since the epoch, by the endpoint's clock.
-        tool_calls: The calls the model asks for, as the endpoint wrote them, or ``None``.
+        tool_calls: The calls the model asks for, or ``None``; arguments that were not quite JSON are written as JSON.
         error: Why the row failed, in one sentence; ``None`` means that it did not.
         reason: The same in one word, for counting (``no_label``, ``content_filter``, ``http_400``).
         raw_finish_reason: Why the answer ended, as the endpoint said it.
@@ -171,7 +176,7 @@ class Endpoint:
         preset: Name of the preset; part of every request's key (the host is not).
         base_url: Root of the API, ending in ``/v1`` or what the endpoint has instead.
         model: The model that rows use unless they name another.
-        api_key: The key; ``None`` only where none is needed. Never shown.
+        api_key: The key; ``None`` only where none is needed. Never shown, compared or pickled.
         key_source: Where the key came from, for messages (``OPENAI_API_KEY``).
         organization, project: OpenAI's own headers, where set.
         headers: Further headers, by ``--header``.
@@ -185,14 +190,29 @@ class Endpoint:
     preset: str
     base_url: str
     model: str
-    api_key: str | None = field(default=None, repr=False)
-    key_source: str | None = None
+    api_key: str | None = field(default=None, repr=False, compare=False)
+    key_source: str | None = field(default=None, compare=False)
     organization: str | None = None
     project: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     azure_api_version: str | None = None
     charge: str = "max_tokens"
     allow_http: bool = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles everything but the key."""
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "api_key"}
+        return _endpoint, ({**values, "headers": dict(self.headers)},)
+
+    def __copy__(self) -> "Endpoint":
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "Endpoint":
+        return self
+
+
+def _endpoint(values: dict[str, Any]) -> Endpoint:
+    return Endpoint(**values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

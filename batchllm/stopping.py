@@ -3,7 +3,7 @@
 ==============================================  =====================================  ===============
 reason                                          where it is noticed                    exit status
 ==============================================  =====================================  ===============
-a signal                                        ``RunStop.watch``                      128 + n
+a signal, Ctrl-C or a cancelled task            ``Stops``                              128 + n
 ``--max-time``                                  ``limit_reached``                      75
 a budget has no room                            ``budget.budget.BudgetMeter``          3
 the first answers are all unusable              ``budget.early_stop.EarlyStop``        3
@@ -46,6 +46,7 @@ class RunStop:
     Args:
         grace_s: Seconds that requests in flight get, whatever stops the run.
         limit: Takes the seconds since the run began, and returns why it has to end.
+        stops: What may stop the run from outside; by default nothing does.
 
     Attributes:
         reason: The first reason to stop; ``None`` while the run goes on.
@@ -53,14 +54,17 @@ class RunStop:
     """
 
     def __init__(
-        self, grace_s: float = 30.0, limit: Callable[[float], JobError | None] = lambda elapsed_s: None
+        self,
+        grace_s: float = 30.0,
+        limit: Callable[[float], JobError | None] = lambda elapsed_s: None,
+        stops: "Stops | None" = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._grace_s = grace_s
         self._limit = limit
         self._began = self._loop.time()
         self._subscribers: list[tuple[Callable[[], object], Callable[[], object]]] = []
-        self._signals: list[int] = []
+        self._stops = stops or Stops()
         self._timer: asyncio.TimerHandle
         self.reason: BaseException | None = None
         self.aborted = False
@@ -100,10 +104,10 @@ class RunStop:
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Handles signals and checks the limits inside the ``with`` block; at its end the reason is raised."""
+        """Heeds ``stops`` and the limits inside the ``with`` block; at its end the reason is raised."""
         self._tick()
         try:
-            with _handling(self._received):
+            with self._stops.attached(self):
                 yield
         finally:
             self._timer.cancel()
@@ -113,16 +117,86 @@ class RunStop:
         self.check()
         self._timer = self._loop.call_later(CHECK_EVERY_S, self._tick)
 
-    def _received(self, number: int) -> None:
-        self._signals.append(number)
-        self.stop(Interrupted(number))
-        if len(self._signals) > 1:
-            self.abort()
 
-
-def run_stop(job: Job, counters: RunCounters) -> RunStop:
+def run_stop(job: Job, counters: RunCounters, stops: "Stops | None" = None) -> RunStop:
     """Makes what stops a run of a job; call it while the event loop runs."""
-    return RunStop(job.grace_s, partial(limit_reached, job, counters))
+    return RunStop(job.grace_s, partial(limit_reached, job, counters), stops)
+
+
+class Stops:
+    """Stops a run from outside; this one never does."""
+
+    @contextmanager
+    def attached(self, run: RunStop) -> Iterator[None]:
+        """Stops ``run`` inside the ``with`` block, which is entered in the thread of its event loop."""
+        yield
+
+    def check(self) -> None:
+        """Raises what asked the run to stop, if anything did; called between the steps of a run."""
+
+
+class SignalStops(Stops):
+    """Signals stop the run, for the command line: the library leaves the signals of its host alone."""
+
+    @contextmanager
+    def attached(self, run: RunStop) -> Iterator[None]:
+        """Handles signals inside the ``with`` block: the second one ends the grace period."""
+        numbers: list[int] = []
+
+        def received(number: int) -> None:
+            numbers.append(number)
+            run.stop(Interrupted(number))
+            if len(numbers) > 1:
+                run.abort()
+
+        with _handling(received):
+            yield
+
+
+class StopSwitch(Stops):
+    """Another thread stops the run, at any moment: a stop that comes early holds for everything that follows."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._error: BaseException | None = None
+        self._is_aborted = False
+        self._attached: tuple[asyncio.AbstractEventLoop, RunStop] | None = None
+
+    def stop(self, error: BaseException) -> None:
+        """Stops the run in order; the first reason counts. Any thread may call it."""
+        with self._lock:
+            self._error = self._error or error
+            if self._attached is not None:
+                loop, run = self._attached
+                loop.call_soon_threadsafe(run.stop, self._error)
+
+    def abort(self) -> None:
+        """Ends the grace period of a run that is stopped. Any thread may call it."""
+        with self._lock:
+            self._is_aborted = True
+            if self._attached is not None:
+                loop, run = self._attached
+                loop.call_soon_threadsafe(run.abort)
+
+    @contextmanager
+    def attached(self, run: RunStop) -> Iterator[None]:
+        """Stops ``run`` inside the ``with`` block; see ``Stops``."""
+        with self._lock:
+            self._attached = asyncio.get_running_loop(), run
+            if self._error is not None:
+                run.stop(self._error)
+            if self._is_aborted:
+                run.abort()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._attached = None
+
+    def check(self) -> None:
+        """Raises what asked the run to stop; see ``Stops``."""
+        if self._error is not None:
+            raise self._error
 
 
 @contextmanager

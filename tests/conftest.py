@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from batchllm.errors import STOPPING
 from tests.command import Command
 from tests.rotation import POINT
 
@@ -19,6 +21,18 @@ if TYPE_CHECKING:
 # How long an example takes is the machine's affair.
 settings.register_profile("batchllm", deadline=None)
 settings.load_profile("batchllm")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets the programs that tests start receive signals that ``nohup`` or a background shell ignores.
+
+    A program inherits an ignored signal, but not a handler. So the process that runs tests handles those signals by
+    doing nothing. The process that only distributes tests to workers leaves them ignored, so that workers see it.
+    """
+    if config.getoption("dist", "no") == "no" or hasattr(config, "workerinput"):
+        for number in STOPPING:
+            if signal.getsignal(number) == signal.SIG_IGN:
+                signal.signal(number, lambda number, frame: None)
 
 
 def pytest_report_header() -> str:

@@ -45,9 +45,12 @@ def listening(
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         server.close()
-        for task in asyncio.all_tasks(loop):
+        left = asyncio.all_tasks(loop)
+        for task in left:
             task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
+        if left:
+            loop.run_until_complete(asyncio.wait(left))
+        loop.run_until_complete(asyncio.sleep(0.01))  # closes the transports of the cancelled
         loop.close()
 
 

@@ -43,6 +43,6 @@ def test_a_fence_within_one_line_is_understood() -> None:
 
 
 def test_no_closing_and_no_content_is_no_error() -> None:
-    assert code_block("```") == ""
-    assert code_block("```python") == ""
+    assert code_block("```") is None
+    assert code_block("```python") is None
     assert code_block("") == ""

@@ -148,3 +148,51 @@ def test_long_answers_take_no_long_time(text: str) -> None:
     started = time.process_time()
     Labels(SENTIMENTS).find(text)
     assert time.process_time() - started < 1.0
+
+
+NAMES = ("billing_issue", "tech-support", "Feature Request", "other")
+
+
+@pytest.mark.parametrize(
+    ("labels", "text", "label"),
+    [
+        (NAMES, "Billing issue", "billing_issue"),
+        (NAMES, "billing-issue", "billing_issue"),
+        (NAMES, "BILLING_ISSUE.", "billing_issue"),
+        (NAMES, "BillingIssue", "billing_issue"),
+        (NAMES, "billing–issue", "billing_issue"),
+        (NAMES, "**Tech Support**", "tech-support"),
+        (NAMES, "tech_support", "tech-support"),
+        (NAMES, "tech\u2011support", "tech-support"),
+        (NAMES, "feature_request", "Feature Request"),
+        (NAMES, "- feature-request", "Feature Request"),
+        (NAMES, '{"label": "feature_request"}', "Feature Request"),
+        (NAMES, "Label: billing issue", "billing_issue"),
+        (NAMES, "The customer has a billing issue with the invoice.", "billing_issue"),
+        (NAMES, "This is about tech support or a billing issue", None),
+        (NAMES, "It is not a billing issue", None),
+        (("1", "2", "3", "4", "5"), "4.0", "4"),
+        (("1", "2", "3", "4", "5"), "4,00", "4"),
+        (("1", "2", "3", "4", "5"), "Score: 4.0", "4"),
+        (("1", "2", "3", "4", "5"), "I rate this 4.0", "4"),
+        (("1", "2", "3", "4", "5"), "04", "4"),
+        (("1", "2", "3", "4", "5"), "4.5", None),
+        (("1.0", "2.0"), "2", "2.0"),
+        (("0.5", "1.5"), "1.50", "1.5"),
+        (("-1", "0", "1"), "-1", "-1"),
+        (("-1", "0", "1"), "−1.0", "-1"),
+        (("-1", "0", "1"), "+1", "1"),
+        (("0", "1", "2"), "-1", None),
+        (("4", "4.0"), "4", "4"),
+        (("4", "4.0"), "4.00", None),
+        (("no go", "nogo"), "no go", "no go"),
+        (("no go", "nogo"), "no_go", None),
+        (("re-sign", "resign"), "re sign", None),
+        (("pre_paid", "other"), "prepaid", "pre_paid"),
+        (("非常 好", "差"), "非常好", "非常 好"),
+    ],
+)  # fmt: skip
+def test_a_label_is_found_up_to_case_separators_and_the_form_of_a_number(
+    labels: tuple[str, ...], text: str, label: str | None
+) -> None:
+    assert Labels(labels).find(text) == label

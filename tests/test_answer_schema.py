@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from batchllm.answer import schema_of
-from batchllm.answer.schema import NotJson, Schema, json_in
+from batchllm.answer.schema import Schema
 from batchllm.errors import UsageError
 
 
@@ -42,26 +42,6 @@ def test_a_wrong_short_form_says_what_is_wrong(text: str, said: str) -> None:
     with pytest.raises(UsageError) as raised:
         schema_of(text)
     assert said in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        '{"a": 1}',
-        '```json\n{"a": 1}\n```',
-        'Here you are:\n{"a": 1}\nAnything else?',
-        '```\n{"a": 1}',
-        '\ufeff{"a": 1}',
-    ],
-)
-def test_json_is_found_where_models_put_it(text: str) -> None:
-    assert json_in(text) == {"a": 1}
-
-
-@pytest.mark.parametrize("text", ["", "no", "{", '{"a": ', "[" * 100_000])
-def test_what_is_no_json_is_said_to_be_none(text: str) -> None:
-    with pytest.raises(NotJson):
-        json_in(text)
 
 
 @pytest.mark.parametrize(

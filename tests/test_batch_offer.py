@@ -1,16 +1,22 @@
 """Both modes before a run, and what rows cost in either."""
 
 import os
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from batchllm.batch.errors import job_error
+from batchllm.batch.waiting import Waiting
 from batchllm.budget.estimate import Forecast, compare_modes
 from batchllm.cli.dry_run import to_text
 from batchllm.cli.terminal import line_before
+from batchllm.client.batches import CallFailed
 from batchllm.inspect.dry_run import dry_run
 from batchllm.job import Job, assemble
+from batchllm.records import Response
+from batchllm.retry import classify
 from tests.batch_jobs import BatchJob, simulated
 
 FORECAST = Forecast(
@@ -97,3 +103,36 @@ def test_rows_of_a_batch_cost_its_share_and_the_budget_counts_them_so(tmp_path: 
     ]
     assert costs == [*full[:2], *(cost / 2 for cost in full[2:])]
     assert paid == sum(costs[2:])
+
+
+def test_batches_of_any_url_are_offered_to_nobody_who_did_not_ask(tmp_path: Path) -> None:
+    custom = job(tmp_path, provider=None, base_url="http://127.0.0.1:9/v1", model="m")
+    assert custom.endpoint.preset == "custom"
+    assert "batch" not in line_before(custom, FORECAST)
+    asked = job(tmp_path, provider=None, base_url="http://127.0.0.1:9/v1", model="m", via="batch")
+    assert "batch mode" in line_before(asked, FORECAST)
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_an_endpoint_without_batches_is_said_in_a_sentence(status: int) -> None:
+    verdict = classify(Response(status, {}, b'{"detail":"Not Found"}', 0.1))
+    error = job_error(CallFailed(verdict, status), what="a file of requests was refused", paid=False)
+    assert "seems to have no Batch API: leave out --via batch" in str(error)
+
+
+def test_batches_are_looked_at_soon_and_then_less_often() -> None:
+    waiting = Waiting(wait=True)
+    assert waiting.first_s <= 2.0
+    assert waiting.most_s >= 300.0
+
+
+def test_the_line_before_a_run_and_the_dry_run_name_every_model_with_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    chat = '{"messages": [{"role": "user", "content": "a"}]'
+    path.write_text(f'{chat}}}\n{chat}, "model": "b"}}\n{chat}, "model": "b"}}\n')
+    flags = {"input": str(path), "base_url": "http://127.0.0.1:9/v1", "model": "x"}
+    mixed = assemble("run", flags, os.environ, needs_key=False)
+    found = dry_run(mixed)
+    assert found.forecast.models == {"b": 2, "x": 1}
+    assert "Models: b (2 rows), x (1 row)" in list(to_text(found, every_option=False))
+    assert "b (2 rows), x (1 row) at custom" in line_before(mixed, replace(found.forecast, exact=True))

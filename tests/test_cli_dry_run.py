@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from batchllm.cli.dry_run import url
 from batchllm.client import Client
+from batchllm.client.secrets import is_secret_header
 from batchllm.job.options import OPTIONS
 from batchllm.printable import json_escape, printable
 from batchllm.records import ChatRequest, Endpoint
@@ -227,3 +230,30 @@ def test_a_changed_input_finds_the_answers_by_what_is_asked(batchllm: Command, t
     assert (figures["rows"], figures["answered"], figures["duplicate_rows"]) == (5, 3, 2)
     figures = json.loads(batchllm("classify", source, *at, "--dry-run", "--json", "--restart").out)
     assert figures["answered"] == 0
+
+
+_SIGNS = "!#$%&'*+.^_`|~09AZaz-"
+
+
+@settings(max_examples=15)
+@given(
+    name=st.text(_SIGNS, min_size=1, max_size=12).map(lambda text: f"X{text}"),
+    value=st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=20).map(str.strip),
+    secret=st.booleans(),
+)
+def test_curl_is_quoted_for_the_shell_whatever_headers_hold(name: str, value: str, secret: bool) -> None:
+    from batchllm.cli.dry_run import _headers
+    from batchllm.records import Endpoint
+
+    name = f"{name}-Token" if secret else name
+    endpoint = Endpoint(preset="openai", base_url="", model="m", headers={name: value})
+    words = " ".join(_headers(endpoint))
+    environ = {"OPENAI_API_KEY": "sk-one", "PATH": "/usr/bin:/bin"}
+    told = subprocess.run(
+        ["sh", "-c", f"printf '%s\\0' {words}"], capture_output=True, env=environ, check=True, text=True
+    )
+    assert told.stderr == ""
+    content, key, own = told.stdout.removesuffix("\0").split("\0")
+    assert (content, key) == ("Content-Type: application/json", "Authorization: Bearer sk-one")
+    hidden = is_secret_header(name, value)
+    assert own == f"{name}: {'' if hidden else value}"

@@ -40,8 +40,6 @@ def test_tool_calls_come_back_in_a_column(
             {"role": "system", "content": "You are a helpful assistant."},
             {"role": "user", "content": "How is the weather in Paris?"},
         ],
-        "max_tokens": 150,
-        "temperature": 0.7,
         **sent,
         "tools": [WEATHER],
     }
@@ -143,7 +141,11 @@ def test_an_endpoint_without_schemas_is_asked_in_words_and_held_to_them(
     [
         ({"message": {"content": "x"}, "finish_reason": "stop"}, 0, ("x", "stop", None)),
         ({"message": {"content": "cut te"}, "finish_reason": "length"}, 0, ("cut te", "length", None)),
-        ({"message": {"tool_calls": [CALL]}, "finish_reason": "tool_calls"}, 0, ("", "tool_calls", None)),
+        (
+            {"message": {"tool_calls": [CALL]}, "finish_reason": "tool_calls"},
+            1,
+            (None, "tool_calls", "called the tool get_weather, but no tools were offered"),
+        ),
         ({"message": {"content": "x"}}, 0, ("x", None, None)),
         ({"finish_reason": "content_filter"}, 1, (None, "content_filter", "content filter")),
         (

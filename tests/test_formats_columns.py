@@ -69,8 +69,8 @@ def test_a_field_of_the_answer_keeps_its_name() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"add": ["costs"]}, "--add: there is no column 'costs'; did you mean cost?"),
-        ({"columns": ["sumary"]}, "--columns: there is no column 'sumary'; did you mean summary?"),
+        ({"add": ["costs"]}, "--add: there is no column 'costs' (did you mean cost?)"),
+        ({"columns": ["sumary"]}, "--columns: there is no column 'sumary' (did you mean summary?)"),
         ({"columns": ["zzz"]}, "there are summary, finish_reason"),
         ({"columns": ["id"]}, "'id' is a column of the input, and those are always kept"),
     ],

@@ -1,6 +1,5 @@
 """CSV is read strictly: every cell as it stands, every error with its line."""
 
-import csv
 import hashlib
 import io
 from pathlib import Path
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from batchllm.errors import InputError
 from batchllm.formats import Source, open_source
 from batchllm.formats.csv import CsvSource
+from batchllm.formats.csv_module import csv
 
 
 def opened(folder: Path, content: str | bytes, **options: str) -> CsvSource:

@@ -132,11 +132,11 @@ def test_across_formats_the_output_is_plain_utf8(tmp_path: Path) -> None:
 def test_what_the_encoding_cannot_hold_is_escaped_not_an_error(tmp_path: Path, label: str) -> None:
     for encoding in ("cp1252", "gb18030", "utf-8"):
         out = tmp_path / "out.csv"
-        sent(opened(tmp_path, b"id\n1\n", encoding=encoding), out, label)
+        sent(opened(tmp_path, b"id\n1\n", encoding=encoding), out, label, encoding=encoding)
         cell = out.read_text(encoding).splitlines()[1].split(",")[1]
         assert cell == label.encode(encoding, "backslashreplace").decode(encoding)
     out = tmp_path / "out.jsonl"
-    sent(opened(tmp_path, b'{"id": 1}\n', "in.jsonl", encoding="cp1252"), out, label)
+    sent(opened(tmp_path, b'{"id": 1}\n', "in.jsonl", encoding="cp1252"), out, label, encoding="cp1252")
     assert json.loads(out.read_text("cp1252"))["label"] == label.replace("\ud83d", "\\ud83d")
 
 

@@ -230,3 +230,52 @@ def test_a_model_that_is_rendered_for_each_row_stays_in_the_template(tmp_path: P
     job = assemble("run", {**flags, "model": "fixed"}, KEY)
     assert job.template is not None
     assert ("model" in job.template.parameters, job.endpoint.model) == (False, "fixed")
+
+
+GATEWAY = "https://gateway.example/v1"
+
+
+@pytest.mark.parametrize("extra", ["", 'provider = "custom-x-api-key"\n', 'provider = "groq"\n'])
+def test_a_url_of_a_job_file_gets_no_key_of_the_environment_without_the_users_word(
+    tmp_path: Path, extra: str
+) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text(
+        f'[job]\ntask = "summarize"\ninput = "rows.csv"\nmodel = "m"\nbase_url = "{GATEWAY}"\n{extra}'
+    )
+    keys = {**KEY, "GROQ_API_KEY": "gsk"}
+    secret = tmp_path / "key"
+    secret.write_text("sk-file")
+    secret.chmod(0o600)
+
+    def key(environ: dict[str, str], **flags: Any) -> str | None:
+        job = assemble("run", {"job_file": file, **flags}, environ, needs_key=True)
+        assert job.endpoint.base_url == GATEWAY
+        return job.endpoint.api_key
+
+    for environ in (keys, {**keys, "BATCHLLM_API_KEY_FILE": str(secret)}):
+        with pytest.raises(UsageError, match=f"job.toml names the URL {GATEWAY}.*--base-url {GATEWAY}"):
+            key(environ)
+        unnamed = assemble("run", {"job_file": file}, environ, needs_key=False)
+        assert unnamed.endpoint.api_key is None
+    own = "gsk" if "groq" in extra else "sk-one"
+    assert key(keys, base_url=GATEWAY) == own
+    assert key({**keys, "BATCHLLM_BASE_URL": GATEWAY}) == own
+    assert key({**keys, "OPENAI_BASE_URL": f"{GATEWAY}/"}) == own
+    assert key(keys, api_key_file=str(secret)) == "sk-file"
+    with pytest.raises(UsageError, match="no key of the environment"):
+        key({**keys, "OPENAI_BASE_URL": "https://other.example/v1"})
+
+
+def test_a_job_file_may_name_a_key_for_its_url_and_the_vendors_own_url(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("sk-file")
+    (tmp_path / "key").chmod(0o600)
+    file = tmp_path / "job.toml"
+    table = '[job]\ntask = "summarize"\ninput = "rows.csv"\nmodel = "m"\n'
+    file.write_text(f'{table}base_url = "{GATEWAY}"\napi_key_file = "key"\n')
+    assert assemble("run", {"job_file": file}, KEY, needs_key=True).endpoint.api_key == "sk-file"
+    file.write_text(f'{table}base_url = "https://api.groq.com/openai/v1"\n')
+    groq = assemble("run", {"job_file": file}, {"GROQ_API_KEY": "gsk"}, needs_key=True)
+    assert groq.endpoint.api_key == "gsk"
+    file.write_text(f'{table}base_url = "http://localhost:8000/v1"\n')
+    assert assemble("run", {"job_file": file}, KEY, needs_key=True).endpoint.api_key is None

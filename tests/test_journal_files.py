@@ -134,7 +134,7 @@ def test_a_journal_of_the_first_version_is_refused_with_the_version_that_can_exp
         opened(path)
     assert str(caught.value) == (
         f"{path}: this journal was written by batchllm 0.1; export it with that version "
-        "(pip install 'batchllm-cli==0.1.*'), or start over with --restart, which keeps it aside"
+        "(pip install 'batchllm-cli==0.1.*'), or run the job with --restart, which keeps it aside"
     )
     assert not batchllm.__version__.startswith("0.1.")
     assert path.read_bytes() == written

@@ -83,14 +83,36 @@ def test_it_excludes_a_second_holder_in_one_process_too(path: Path) -> None:
         pass
 
 
-def test_the_lock_file_is_private_and_stays(path: Path) -> None:
+def test_the_lock_file_is_private_and_goes_with_the_lock(path: Path) -> None:
     before = os.umask(0)
     try:
         with JobLock(path):
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
     finally:
         os.umask(before)
-    assert path.exists()
+    assert not path.exists()
+
+
+def test_removing_the_file_never_lets_two_runs_in_at_once(path: Path) -> None:
+    """Processes that take and leave the lock as fast as they can never meet."""
+    code = textwrap.dedent("""
+        import os, sys
+        from pathlib import Path
+        from batchllm.errors import NotNow
+        from batchllm.journal.lock import JobLock
+        path = Path(sys.argv[1])
+        taken = 0
+        while taken < 100:
+            try:
+                with JobLock(path, wait_s=5):
+                    os.close(os.open(f"{path}.inside", os.O_CREAT | os.O_EXCL))
+                    os.unlink(f"{path}.inside")
+                    taken += 1
+            except NotNow:
+                pass
+    """)
+    runs = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(3)]
+    assert [run.wait(60) for run in runs] == [0, 0, 0]
 
 
 def test_a_link_at_its_place_is_refused_and_its_target_left_alone(path: Path, tmp_path: Path) -> None:

@@ -28,7 +28,11 @@ ONLY_IMPORTER = {
     "genai_prices": {"prices"},
     "jinja2": {"template"},
     "jsonschema": {"answer"},
+    "json_repair": {"answer"},
     "pandas": {"runner", "api"},
+    "polars": {"api"},
+    "pyarrow": {"api"},
+    "duckdb": {"api"},
     "typer": {"cli"},
 }
 

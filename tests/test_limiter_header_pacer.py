@@ -95,7 +95,8 @@ def test_it_never_promises_more_than_the_limit(
         for ahead in (0.0, 1.0, 100.0, 1e6):
             at = shown.now + ahead
             assert pacer.left(at) <= amount
-            assert pacer.rate(at, 1.0, TAU_S) <= max(amount / TAU_S, 1.0 / LAST_GAP_S)
+            most = max(amount / TAU_S, 1.0 / LAST_GAP_S) if pacer.trusted else math.inf
+            assert pacer.rate(at, 1.0, TAU_S) <= most
             fits = pacer.fits_at(at, 1.0)
             assert fits is None or fits >= at or not pacer.trusted
             assert fits != at or pacer.left(at) >= 1.0 or not pacer.trusted
@@ -254,6 +255,16 @@ def test_a_window_is_whole_again_just_after_its_edge() -> None:
     fits = pacer.fits_at(shown.now, 1.0)
     assert fits is not None
     assert 60.0 < fits < 60.0 + 2.0 * AFTER_EDGE_S
+    assert pacer.left(fits) == 8.0  # until an answer shows that it started anew
+    shown.now = fits
+    assert shown.send()
+    shown.now += 1.0
+    assert shown.send()
+    assert pacer.left(shown.now) == 98.0
+    while shown.send():
+        shown.now += 0.1
+    fits = pacer.fits_at(shown.now, 1.0)
+    assert fits is not None
     assert pacer.left(fits) == 100.0
     pacer.take(fits, 1.0)
     assert pacer.left(fits) == 99.0

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from batchllm.limiter import Cost, Limiter
 from batchllm.limiter.queue import REFUSED, QueuedItem
-from batchllm.limiter.refusals import CAP_RESTS_S, MIN_UNEXPLAINED, Conclusion, RefusalKind, Refusals
+from batchllm.limiter.refusals import (
+    CAP_RESTS_S,
+    MIN_UNEXPLAINED,
+    Conclusion,
+    PaceBasis,
+    RefusalKind,
+    Refusals,
+)
 from batchllm.records import Pace, Usage
 from batchllm.retry import Disposition, Verdict
 
@@ -48,7 +55,7 @@ class Endpoint:
     def unexplained_refusal(self, *, lowered: bool = True) -> Conclusion:
         """The refusal should have been prevented by the present pace."""
         return self.refusals.judge_unexplained(
-            self.now + BACK_S, between_pauses=True, weak=False, lowered=lowered, quiet_s=QUIET_S
+            self.now + BACK_S, PaceBasis(True, weak=False, lowered=lowered), quiet_s=QUIET_S
         )
 
 
@@ -151,10 +158,9 @@ def test_where_chance_refuses_most_refusals_mean_nothing(share: float, seed: int
         elif endpoint.refuse() is RefusalKind.LIMIT:
             endpoint.refusals.judge_pause(
                 endpoint.now + BACK_S,
+                PaceBasis(True, weak=True, lowered=True),
                 contradicted=True,
                 accepted=9.0,
-                weak=True,
-                lowered=True,
                 quiet_s=QUIET_S,
             )
     assert endpoint.said.count(RefusalKind.LIMIT) <= 5 + 0.2 * len(endpoint.said)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from batchllm.cli import INTERNAL_ERROR
 from batchllm.errors import ExitStatus
 from batchllm.job.options import TABLE
 from batchllm.job.reference import option_reference
@@ -83,7 +84,8 @@ def test_every_exit_status_is_documented() -> None:
     numbers = set(
         map(int, re.findall(r"\b(\d+)\b", " ".join(re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE))))
     )
-    assert numbers == {int(status) for status in ExitStatus}
+    assert numbers == {int(status) for status in ExitStatus} | {INTERNAL_ERROR}
+    assert "our fault" in table
 
 
 def test_nobody_is_told_to_install_batchllm_from_an_index() -> None:

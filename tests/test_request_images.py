@@ -1,4 +1,5 @@
 import base64
+import json
 import os
 from pathlib import Path
 
@@ -57,6 +58,13 @@ def test_a_prompt_may_be_about_the_image_alone() -> None:
     body = body_of(make_job("What is this?", images=("photo",)), row)
     assert len(body["messages"][1]["content"]) == 2
     assert built(make_job("What is this?", images=("photo",)), make_row(photo=" ")) == Skipped(0)
+
+
+def test_a_row_with_a_text_and_an_empty_image_cell_is_sent_without_the_image() -> None:
+    body = body_of(make_job(images=("photo",)), make_row(text="hello", photo=""))
+    assert "image_url" not in json.dumps(body)
+    assert "hello" in json.dumps(body)
+    assert built(make_job(images=("photo",)), make_row(text=" ", photo="")) == Skipped(0)
 
 
 def test_images_count_in_the_estimate() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import batchllm.retry as retry
 from batchllm.errors import ExitStatus
 from batchllm.records import Failure, FailureKind, Paid, Response
-from batchllm.retry import Disposition, RetryPolicy, SameRejection, Verdict, classify, seconds
+from batchllm.retry import Disposition, RetryPolicy, Verdict, classify, seconds
 
 DATE = "Thu, 01 Jan 2026 00:00:00 GMT"
 
@@ -295,19 +295,6 @@ def test_a_refusal_never_uses_up_attempts() -> None:
 def test_a_retry_waits_as_long_as_the_endpoint_asked() -> None:
     assert (
         RetryPolicy(5).delay_s(1, 0, Verdict(Disposition.TRANSIENT, "http_502", retry_after_s=40.0)) == 40.0
-    )
-
-
-def test_the_same_rejection_of_the_first_ten_rows_stops_the_job() -> None:
-    rejected = Verdict(Disposition.REJECTED, "http_400")
-    same = SameRejection()
-    assert [same.stops(rejected) for _ in range(10)] == [False] * 9 + [True]
-    mixed = SameRejection()
-    assert not any(
-        mixed.stops(v) for v in [rejected] * 5 + [Verdict(Disposition.ANSWERED, "answered")] + [rejected] * 20
-    )
-    assert not any(
-        SameRejection().stops(Verdict(Disposition.REJECTED, f"http_{400 + i % 2}")) for i in range(20)
     )
 
 

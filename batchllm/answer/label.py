@@ -10,14 +10,15 @@ below are tried from the safest to the least safe, and the first that finds a la
 4. One label is emphasised where several are mentioned.
 5. One label is mentioned at all, as a whole word, and is not denied (``not positive``, ``不积极``).
 
-If that rule finds two different labels, the answer has none. Case and full or half width make no difference. A
-label that is part of another (``neg``, ``A`` and ``A+``) never stands for it. The usual words for sentiments are
-understood in English and Chinese, whichever language the labels are in.
+If that rule finds two different labels, the answer has none. Case, full or half width, spaces, ``_``, dashes and the
+form of a number (``4.0`` for ``4``) make no difference, except where labels differ in nothing else. A label that is
+part of another (``neg``, ``A`` and ``A+``) never stands for it. The usual words for sentiments are understood in
+English and Chinese, whichever language the labels are in.
 """
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from batchllm.errors import UsageError
 from batchllm.exact import parse_json
@@ -44,6 +45,9 @@ _SENTIMENTS = (
     ("negative", "消极", "负面", "负向"),
     ("neutral", "中性", "中立"),
 )
+_DASHES = "\\-\u2010-\u2015\u2212\ufe58\ufe63\uff0d"
+_APART = re.compile(rf"(?<=\w)[\s_{_DASHES}]+(?=\w)")
+_DIGITS = re.compile(r"([+-]?)(\d+)(?:[.,](\d*))?", re.ASCII)
 # Scripts that put no space between words.
 _UNSPACED = "぀-ヿ㐀-鿿豈-﫿가-힯฀-໿က-႟ក-៿"
 
@@ -77,6 +81,7 @@ class Labels:
             own = [word for word in words if word in self._whole]
             if len(own) == 1:
                 self._whole |= dict.fromkeys(words, self._whole[own[0]])
+        self._loose = _unambiguous(self._whole)
         longest_first = sorted(self._whole, key=len, reverse=True)
         self._mention = re.compile("|".join(map(_word, longest_first)))
         # A letter alone is a word of the language too (a, I): only its own case mentions it.
@@ -105,8 +110,12 @@ class Labels:
         if found is None:
             stripped = plain.strip(_AROUND)
             found = self._whole.get(stripped) or self._bare.get(stripped)
+        if found is None:
+            found = self._loose.get(_loose(plain)) or self._loose.get(_loose(plain.strip(_AROUND)))
         if found is None and plain.lstrip()[:1] in ("-", "+", "#"):  # the item of a list, a heading
-            found = self._whole.get(plain.lstrip(" -+#").strip(_AROUND))
+            item = plain.lstrip(" -+#").strip(_AROUND)
+            if not (item[:1].isdigit() and plain.lstrip()[1:2].isdigit()):  # -1 is no item
+                found = self._whole.get(item) or self._loose.get(_loose(item))
         return found
 
     def _in_json(self, plain: str) -> Iterator[str]:
@@ -149,7 +158,9 @@ class Labels:
     def _mentioned(self, full: str) -> Iterator[str]:
         plain = full.casefold()
         for match in self._mention.finditer(plain):
-            label = self._whole[match.group()]
+            label = self._whole.get(match.group()) or self._loose.get(_loose(match.group()))
+            if label is None:
+                continue
             alone = self._single and len(match.group()) == 1 and len(plain) == len(full)
             if alone and full[match.start()] not in self._single:
                 continue
@@ -157,11 +168,34 @@ class Labels:
                 yield label
 
 
+def _loose(text: str) -> str:
+    """Returns a text without what separates its words, and a number in its shortest form."""
+    text = text.replace("\u2212", "-")
+    number = _DIGITS.fullmatch(text)
+    if number:
+        sign, whole, rest = number.groups()
+        rest = (rest or "").rstrip("0")
+        return sign.strip("+") + (whole.lstrip("0") or "0") + (f".{rest}" if rest else "")
+    return _APART.sub("", text)
+
+
+def _unambiguous(labels: Mapping[str, str]) -> dict[str, str]:
+    """Returns the loose forms that stand for one label only."""
+    found: dict[str, set[str]] = {}
+    for word, label in labels.items():
+        found.setdefault(_loose(word), set()).add(label)
+    return {form: named.pop() for form, named in found.items() if len(named) == 1 and form}
+
+
 def _word(label: str) -> str:
     """Returns a pattern for the label as a whole word, at each end where the script separates words."""
-    pattern = re.escape(label)
+    pattern = rf"[\s_{_DASHES}]{{0,3}}".join(map(re.escape, _APART.split(label)))
+    if re.fullmatch(r"\d+", label, re.ASCII):
+        pattern += r"(?:[.,]0+)?"
     if re.match(rf"[\w+#](?<![{_UNSPACED}])", label):
         pattern = rf"(?<!(?![{_UNSPACED}])\w)(?<!\w-)(?<!\d[.,]){pattern}"
     if re.search(rf"[\w+#](?<![{_UNSPACED}])$", label):
         pattern = rf"{pattern}(?!(?![{_UNSPACED}])\w|[+#]|-(?:\w|\s|$)|[.,]\d)"
+    if label[:1].isdigit():  # -1 does not mention 1
+        pattern = rf"(?<![-\u2212]){pattern}"
     return pattern

@@ -7,10 +7,12 @@ if there is nothing to put into it.
 
 import logging
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from batchllm.answer.code import code_block
 from batchllm.answer.text import content_text, visible_text
+from batchllm.answer.tools import Tools, with_read_arguments
 from batchllm.error_body import ErrorBody, error_within, read_error
 from batchllm.errors import UsageError
 from batchllm.event_stream import parse_reply
@@ -28,6 +30,8 @@ ASK_AGAIN = frozenset({"not_json", "schema"})
 _MAX_COUNT = 2**53
 _NO_USAGE = Usage()
 
+_JSON_CUT = "the answer was cut before its JSON ended; raise --max-tokens"
+
 Reading = tuple[Mapping[str, Any], str | None, str | None]  # columns, error, reason
 
 
@@ -43,15 +47,16 @@ class Reader:
         spec: What kind, and into which column.
 
     Attributes:
-        kind: ``text``, ``label``, ``code`` or ``json``.
+        spec: The same.
 
     Raises:
         UsageError: The labels or the schema cannot be used, or the kind is unknown.
     """
 
     def __init__(self, spec: AnswerSpec) -> None:
-        self.kind = spec.read
+        self.spec = spec
         self._column = spec.column
+        self._tools = None if spec.tools is None else Tools(spec.tools, spec.tool_choice)
         self._plain = spec.read == "text"
         self._read: Callable[[str, str | None], Reading]
         if spec.read == "text":
@@ -70,6 +75,12 @@ class Reader:
             raise UsageError(
                 f"an answer cannot be read as {spec.read!r}; it may be text, label, code or json"
             )
+
+    def with_tools(self, tools: tuple[Any, ...] | None, choice: Any) -> "Reader":
+        """Returns a reader of the same answers for a request that offers these tools."""
+        other = copy(self)
+        other._tools = None if tools is None else Tools(tools, choice)
+        return other
 
     def read(self, status: int, body: bytes) -> Answer:
         """Reads the answer in a response; never raises.
@@ -132,12 +143,15 @@ class Reader:
         text = visible_text(content)
         calls = _calls(message)
         reading: Reading
-        if text:
-            reading = self._read(text, finish)
-        elif (refusal := _refusal(message)) is not None:
+        calls_fault = self._tools.fault(calls, text, finish) if self._tools else None
+        if not text and (refusal := _refusal(message)) is not None:
             reading = {}, f"the model refused: {one_line(refusal)}", "refusal"
-        elif finish == "content_filter":
+        elif not text and finish == "content_filter":
             reading = {}, "the content filter of the endpoint removed the answer", "content_filter"
+        elif calls_fault is not None:
+            reading = {}, *calls_fault
+        elif text:
+            reading = self._read(text, finish)
         elif calls:
             reading = {self._column: ""} if self._plain else {}, None, None
         else:
@@ -152,7 +166,10 @@ class Reader:
         return {self._column: text}, None, None
 
     def _as_code(self, text: str, finish: str | None) -> Reading:
-        return {self._column: code_block(text)}, None, None
+        code = code_block(text)
+        if code is None:
+            return {}, f"no code: {one_line(text)}", "no_code"
+        return {self._column: code}, None, None
 
     def _as_label(self, text: str, finish: str | None) -> Reading:
         label = self._labels.find(text)
@@ -161,17 +178,30 @@ class Reader:
         return {self._column: label}, None, None
 
     def _as_json(self, text: str, finish: str | None) -> Reading:
-        from batchllm.answer.schema import NotJson, json_in
+        from batchllm.answer.json_text import NotJson, json_values, unwrapped
 
         try:
-            value = json_in(text)
+            found = json_values(text)
         except NotJson as error:
             if finish == "length":
-                return {}, "the answer was cut before its JSON ended; raise --max-tokens", "cut"
+                return {}, _JSON_CUT, "cut"
             return {}, f"the answer is not JSON: {error}", "not_json"
-        fault = self._schema.fault(value) if self._schema else None
-        if fault is not None:
-            return {}, f"the answer does not fit the schema: {fault}", "schema"
+        if finish == "length":
+            found = [one for one in found[-1:] if isinstance(one.value, dict | list) and one.is_last]
+            if not found:
+                return {}, _JSON_CUT, "cut"
+        value = max(found, key=lambda one: one.length).value
+        if self._schema:
+            last_first = [one.value for one in reversed(found)]
+            inner = [part for whole in last_first for part in unwrapped(whole)]
+            for one in (*last_first, *inner):
+                if self._schema.fault(one) is None:
+                    return self._filled(one)
+            return {}, f"the answer does not fit the schema: {self._schema.fault(value)}", "schema"
+        return {self._column: value}, None, None
+
+    def _filled(self, value: Any) -> Reading:
+        """Puts a value into the columns of the schema's fields."""
         if self._schema and self._schema.fields and isinstance(value, dict):
             return {name: value.get(name) for name in self._schema.fields}, None, None
         return {self._column: value}, None, None
@@ -224,9 +254,11 @@ def _nothing(message: dict[str, Any], content: str, finish: str | None, usage: U
 
 def _calls(message: dict[str, Any]) -> list[dict[str, Any]] | None:
     calls = message.get("tool_calls")
+    if not calls and isinstance(message.get("function_call"), dict):  # the older form
+        calls = [{"type": "function", "function": message["function_call"]}]
     if not isinstance(calls, list):
         return None
-    return [call for call in calls if isinstance(call, dict)] or None
+    return with_read_arguments([call for call in calls if isinstance(call, dict)])
 
 
 def _usage(usage: Any) -> Usage:

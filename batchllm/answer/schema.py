@@ -1,6 +1,5 @@
-"""Finds the JSON in an answer and validates it against a JSON Schema (Draft 2020-12)."""
+"""Validates answers against a JSON Schema (Draft 2020-12)."""
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -10,41 +9,10 @@ from jsonschema.exceptions import SchemaError, best_match
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from batchllm.answer.code import fenced_blocks
 from batchllm.answer.fields import schema_of
 from batchllm.errors import UsageError
-from batchllm.exact import parse_json
 
 _MAX_WORDS = 200
-
-
-class NotJson(ValueError):
-    """The answer holds no JSON."""
-
-
-def json_in(text: str) -> Any:
-    """Returns the JSON value of an answer: the whole text, its fenced block, or the first object within it.
-
-    Raises:
-        NotJson: There is none.
-    """
-    try:
-        return parse_json(text)
-    except ValueError as error:
-        reason = str(error)
-    for _, content in fenced_blocks(text):
-        try:
-            return parse_json(content)
-        except ValueError:
-            continue
-    start = text.find("{")
-    if start >= 0:
-        try:
-            _, end = json.JSONDecoder().raw_decode(text, start)
-            return parse_json(text[start:end])
-        except (ValueError, RecursionError):
-            pass
-    raise NotJson(reason)
 
 
 class Schema:

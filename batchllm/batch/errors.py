@@ -31,6 +31,8 @@ _TOO_LONG = re.compile(
 )
 _LIMIT = re.compile(r"limit:?\s*(\d[\d,]*)", re.I)
 
+_NO_SUCH_CALL = (404, 405, 501)
+
 LineError = Mapping[str, Any]
 
 
@@ -78,6 +80,8 @@ def job_error(failed: CallFailed, *, what: str, paid: bool) -> JobError:
         paid: The job has paid answers, so that this is the endpoint's trouble and not wrong use.
     """
     message = f"{what}: {failed}; the same command goes on when that is corrected"
+    if failed.status in _NO_SUCH_CALL:
+        message = f"{what}: {failed}; the endpoint seems to have no Batch API: leave out --via batch"
     wrong_use = (
         failed.verdict.exit_status is ExitStatus.USAGE or failed.verdict.disposition is Disposition.REJECTED
     )

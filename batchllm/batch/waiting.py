@@ -22,7 +22,7 @@ class Waiting:
     """
 
     wait: bool = False
-    first_s: float = 30.0
+    first_s: float = 2.0
     most_s: float = 300.0
     unknown_s: float = 60.0
     ephemeral: bool = False

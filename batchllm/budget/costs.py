@@ -10,11 +10,13 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from batchllm import presets, prices
 from batchllm.answer import Reader
 from batchllm.job import Job
+from batchllm.job.record import plain
 from batchllm.job.url import host_of, is_local
 from batchllm.journal import BatchRecord, JournalReader
 from batchllm.journal.bill import RepeatedRow, earlier_answers, repeated_rows
@@ -46,8 +48,8 @@ class Pricing:
         self._preset = job.endpoint.preset
         # Nobody publishes prices of local endpoints, and loading the price list takes time.
         self._base_url = "" if is_local(host_of(job.endpoint.base_url)) else job.endpoint.base_url
-        self._path = job.prices
-        self._lost = not needed and job.prices is not None and not job.prices.exists()
+        self._given = job.prices
+        self._lost = not needed and isinstance(job.prices, Path) and not job.prices.exists()
         self._table: Table | None = prices.load_table(job.prices) if job.prices and not self._lost else None
         self._known: dict[str, Price | None] = {}
         self.model = job.endpoint.model
@@ -89,7 +91,9 @@ class Pricing:
         """Returns what costs depend on beside usage, as JSON; equal identities mean equal costs."""
         price = self.price_of(self.model)
         rates = None if price is None else repr((price.rates, price.per_request))
-        return [rates, None if self._path is None or self._lost else digest_of(self._path)]
+        if isinstance(self._given, Path):
+            return [rates, None if self._lost else digest_of(self._given)]
+        return [rates, plain(self._given)]
 
 
 class BatchShares:

@@ -67,6 +67,7 @@ class Forecast:
         settings: What shapes the answers.
         at_once: How many requests the budget has room for at once, where nothing but the model bounds an answer.
         output_limit: That bound, in tokens.
+        models: Model to its requests still to be sent; estimated where the rows are.
     """
 
     rows: int | None
@@ -89,6 +90,7 @@ class Forecast:
     settings: AnswerSettings = field(default_factory=AnswerSettings)
     at_once: int | None = None
     output_limit: int | None = None
+    models: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the numbers for ``--json``; unknown ones are null."""
@@ -131,8 +133,10 @@ def compare_modes(job: Job, forecast: Forecast) -> ModeComparison | None:
     facts = presets.load(job.endpoint.preset).batch
     if facts is None or not forecast.requests:
         return None
-    share = Decimal(str(facts.discount))
     in_batches = job.via == "batch"
+    if not facts.offered and not in_batches:
+        return None
+    share = Decimal(str(facts.discount))
     online = forecast.at_price(1 / share) if in_batches else forecast
     batch = forecast if in_batches else forecast.at_price(share)
     return ModeComparison(facts.windows[0], share, -(-forecast.requests // facts.max_requests), online, batch)
@@ -218,7 +222,14 @@ class RequestTotals:
             seconds=seconds_under(pace, seen, self.requests, self.charged_tokens),
             exact=exact,
             price=self._pricing.price_of(self._pricing.model),
+            models=self._models(),
         )
+
+    def _models(self) -> dict[str, int]:
+        counts: dict[str, float] = {}
+        for (model, _), group in self._groups.items():
+            counts[model] = counts.get(model, 0.0) + group[0]
+        return {model: round(count) for model, count in sorted(counts.items(), key=lambda item: -item[1])}
 
     def _answer(self, bound: int | None) -> tuple[int, int | None]:
         expected = self._learned.high(bound)

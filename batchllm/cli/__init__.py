@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from batchllm import __version__
-from batchllm.cli import inspect, prepare
+from batchllm.cli import inspect, jobs, prepare
 from batchllm.cli.check import check_command
 from batchllm.cli.parameters import SectionedCommand, SectionedGroup
 from batchllm.cli.run import HELP, run_command
@@ -32,7 +32,7 @@ GC_THRESHOLDS = (50_000, 20, 50)
 COMMANDS: dict[str, list[Callable[..., None]]] = {
     "Run a job": [run_command(task) for task in HELP],
     "Prepare a job": [prepare.init, check_command(), prepare.templates, schedule, simulate],
-    "Look at a job": [inspect.status, inspect.show, inspect.export, inspect.batches, inspect.clean],
+    "Look at a job": [inspect.status, inspect.show, inspect.export, inspect.batches, jobs.jobs, jobs.clean],
 }
 """The commands by panel of the help; a command has the name of its function."""
 
@@ -84,7 +84,7 @@ def main() -> None:
             signal.signal(number, _interrupted)
     try:
         command_line()()
-    except JobError as error:
+    except (JobError, Interrupted) as error:
         if _debugging():
             logging.getLogger("batchllm").exception("the job stopped")
         if not (getattr(error, "silent", False) and ("--quiet" in sys.argv or "-q" in sys.argv)):

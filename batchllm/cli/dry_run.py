@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchllm import presets
-from batchllm.cli.terminal import compact_or_unknown, counts, dollars, duration, price_text
+from batchllm.cli.terminal import compact_or_unknown, counts, dollars, duration, models_text, price_text
 from batchllm.errors import UsageError
 from batchllm.printable import counted, json_escape, printable
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from batchllm.job import Job
     from batchllm.records import ChatRequest, Endpoint
 
-_SECRET = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
+_PLAIN = re.compile(r"[\w:. -]+", re.ASCII)
 _LONGEST_ARGUMENT = 100_000
 """Characters of one argument; Linux takes 128 KiB."""
 
@@ -69,6 +69,8 @@ def _estimate(found: "DryRun") -> Iterator[str]:
     )
     yield f"Rows: {forecast.rows:,}" + "".join(f", {count:,} {what}" for count, what in parts if count)
     yield f"To send: {counted(forecast.requests or 0, 'request')}"
+    if forecast.models and list(forecast.models) != [found.job.endpoint.model]:
+        yield f"Models: {models_text(found.job, replace(forecast, exact=True))}"
     if settings := forecast.settings.to_text():
         yield f"Settings: {settings}"
     vocabularies = ", ".join(found.counted_with)
@@ -143,13 +145,22 @@ def url(endpoint: "Endpoint", request: "ChatRequest") -> str:
 
 def _headers(endpoint: "Endpoint") -> Iterator[str]:
     """Yields the headers as arguments for a shell; secrets are variables."""
+    from batchllm.client.secrets import is_secret_header
+
     yield shlex.quote("Content-Type: application/json")
     key = f"${presets.load(endpoint.preset).key_variable or 'OPENAI_API_KEY'}"
     for header, value in presets.auth_headers(replace(endpoint, api_key=key)).items():
-        yield f'"{header}: {value}"' if value.endswith(key) else shlex.quote(f"{header}: {value}")
+        yield _argument(f"{header}: {value.removesuffix(key)}", key if value.endswith(key) else "")
     for header, value in endpoint.headers.items():
-        if _SECRET.search(header):
-            variable = re.sub(r"\W", "_", header).upper()
-            yield f'"{header}: ${variable}"'
+        if is_secret_header(header, value) or (endpoint.api_key and endpoint.api_key in value):
+            variable = re.sub(r"[^A-Za-z0-9]", "_", header).upper()
+            yield _argument(f"{header}: ", f"${'_' if variable[0].isdigit() else ''}{variable}")
         else:
-            yield shlex.quote(f"{header}: {value}")
+            yield _argument(f"{header}: {value}")
+
+
+def _argument(text: str, variable: str = "") -> str:
+    """A text and a variable behind it as one argument; within double quotes only what no shell reads."""
+    if variable and _PLAIN.fullmatch(text):
+        return f'"{text}{variable}"'
+    return shlex.quote(text) + (f'"{variable}"' if variable else "")

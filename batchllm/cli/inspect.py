@@ -1,4 +1,4 @@
-"""Commands that look at a job through its journal: ``status``, ``show``, ``export``, ``batches`` and ``clean``."""
+"""Commands that look at a job through its journal: ``status``, ``show``, ``export`` and ``batches``."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def export(
     """Write the finished rows of a job, in input order, also while it runs."""
     from batchllm.inspect.export import export_job
 
-    rows = export_job(output, to=to, force=force)
+    rows = export_job(output, to=to, force=force, note=say)
     if to is None or str(to) != "-":
         say(f"{rows:,} rows written to {to or output}")
 
@@ -81,22 +81,9 @@ def batches(
     found = list(
         cancel_batches(Path(words[1]), os.environ, api_key_file=api_key_file)
         if cancel
-        else list_batches(map(Path, words))
+        else list_batches(map(Path, words), say)
     )
     for line in found:
         typer.echo(line.to_text())
     if not found:
         say("there is no batch to cancel" if cancel else "there are no batches")
-
-
-def clean(
-    output: OutputArgument,
-    force: Annotated[
-        bool, typer.Option("--force", help="Even if the job is not finished: its answers are lost.")
-    ] = False,
-) -> None:
-    """Remove the journal and the lock of a finished job; OUTPUT stays."""
-    from batchllm.inspect.job import clean_job
-
-    for path in clean_job(output, force=force):
-        say(f"removed {path}")

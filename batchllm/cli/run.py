@@ -42,9 +42,11 @@ def run_command(task: str) -> Callable[..., None]:
 
 def _run(task: str, values: dict[str, Any], switches: dict[str, bool]) -> None:
     from batchllm.cli import terminal
+    from batchllm.endpoint import raise_open_files
     from batchllm.job import assemble
     from batchllm.progress import progress_for
     from batchllm.runner import run_job
+    from batchllm.stopping import SignalStops
 
     _log_to_stderr(verbose=switches["verbose"], debug=switches["debug"])
     rows = values.pop("rows", None)
@@ -64,11 +66,13 @@ def _run(task: str, values: dict[str, Any], switches: dict[str, bool]) -> None:
         )
         return
     quiet = switches["quiet"]
+    raise_open_files()
     result = run_job(
         job,
         progress=progress_for(job.template.name if job.template else task, quiet=quiet),
         confirm=partial(terminal.confirm, job, quiet=quiet, yes=switches["yes"]),
         wait=switches["wait"],
+        stops=SignalStops(),
     )
     if not quiet or result.exit_status:
         terminal.show_result(job, result)

@@ -9,6 +9,7 @@ from decimal import Decimal
 
 from batchllm.cli.streams import say
 from batchllm.errors import UsageError
+from batchllm.formats import is_narrow
 from batchllm.job import Job
 from batchllm.printable import counted, printable
 from batchllm.progress import compact
@@ -29,6 +30,8 @@ def confirm(job: Job, forecast: Forecast, *, quiet: bool, yes: bool) -> None:
     """
     if not quiet:
         say(line_before(job, forecast))
+        if (note := encoding_text(job)) is not None:
+            say(note)
         if forecast.at_once is not None:
             say(at_once_text(forecast))
         if forecast.possibly_billed_rows:
@@ -48,7 +51,7 @@ def line_before(job: Job, forecast: Forecast) -> str:
     if forecast.answered:
         parts.append(f"{forecast.answered:,} answered already")
     parts.append(
-        f"{endpoint.model or 'no model'} at {endpoint.preset} ({endpoint.base_url or 'on this machine'})"
+        f"{models_text(job, forecast)} at {endpoint.preset} ({endpoint.base_url or 'on this machine'})"
     )
     if settings := forecast.settings.to_text():
         parts.append(printable(settings))
@@ -68,6 +71,35 @@ def at_once_text(forecast: Forecast) -> str:
         f"The budget has room for {room} at once, since each answer may reach the model's own limit{limit}; "
         "--max-tokens makes room for more"
     )
+
+
+MOST_MODELS = 5
+
+
+def models_text(job: Job, forecast: Forecast) -> str:
+    """The models that rows go to; with their rows where these are not all the job's own."""
+    own = job.endpoint.model or "no model"
+    if not forecast.models or list(forecast.models) == [own]:
+        return own
+    about = "" if forecast.exact else "about "
+    named = [
+        f"{printable(name)} ({about}{counted(count, 'row')})"
+        for name, count in list(forecast.models.items())[:MOST_MODELS]
+    ]
+    more = len(forecast.models) - len(named)
+    return ", ".join(named) + (f" and {counted(more, 'more model')}" if more > 0 else "")
+
+
+def encoding_text(job: Job) -> str | None:
+    """What becomes of characters that the encoding of the input or the output lacks; ``None`` if it lacks none."""
+    if job.output_encoding is not None and is_narrow(job.output_encoding):
+        return f"Characters that {job.output_encoding} lacks will be written as escapes such as \\u2019"
+    if job.output_encoding is None and job.encoding is not None and is_narrow(job.encoding):
+        return (
+            f"The output will be in UTF-8, since {job.encoding} lacks characters that answers may have; "
+            f"--output-encoding {job.encoding} keeps it"
+        )
+    return None
 
 
 def possibly_billed_text(rows: Sequence[int]) -> str:
@@ -131,7 +163,7 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
         known = f"{summary.prompt_tokens or 0:,} + {summary.completion_tokens or 0:,}"
         tokens = "unknown" if summary.total_tokens is None else known
         lines.append(
-            f"Paid in this run: {counted(summary.attempts, 'request')}, {tokens} tokens, {paid(summary.cost)}"
+            f"Paid in this run: {counted(summary.answers, 'request')}, {tokens} tokens, {paid(summary.cost)}"
         )
     lines += money_lines(summary)
     if summary.rate_limited or summary.retries:

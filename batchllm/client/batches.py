@@ -15,6 +15,7 @@ import orjson
 
 from batchllm.client.failures import Destination, meaning
 from batchllm.client.route import proxy_of
+from batchllm.client.secrets import Mask
 from batchllm.printable import one_line
 from batchllm.records import Failure, FailureKind, Paid, Response
 from batchllm.retry import Verdict, classify
@@ -80,10 +81,12 @@ class BatchApi:
 
     Args:
         sdk: The SDK's client, its retries off.
+        mask: Hides secrets in what the endpoint says.
     """
 
-    def __init__(self, sdk: openai.AsyncOpenAI) -> None:
+    def __init__(self, sdk: openai.AsyncOpenAI, mask: Mask | None = None) -> None:
         self._sdk = sdk
+        self._mask = mask or Mask(())
         base_url = str(sdk.base_url)
         self._destination = Destination(base_url, proxy_of(base_url))
 
@@ -132,6 +135,10 @@ class BatchApi:
                 return found
         return None
 
+    async def probe(self) -> None:
+        """Asks for the newest batch, to see whether the endpoint has a Batch API."""
+        await self._json_of(lambda: self._sdk.batches.with_raw_response.list(limit=1))
+
     async def find_file(self, filename: str, since: float) -> tuple[str, int | None] | None:
         """Returns id and size of a file that was uploaded for batches; ``None`` where there is none."""
         async for data in self._pages(self._sdk.files.with_raw_response.list, purpose="batch"):
@@ -165,7 +172,7 @@ class BatchApi:
                 async for piece in reply.iter_bytes():
                     to.write(piece)
         except (openai.APIError, httpx2.HTTPError) as error:
-            raise _failed(error, self._destination) from error
+            raise _failed(error, self._destination, self._mask) from error
         return to.tell()
 
     async def _pages(
@@ -190,7 +197,7 @@ class BatchApi:
         try:
             reply = await call()
         except openai.APIError as error:
-            raise _failed(error, self._destination) from error
+            raise _failed(error, self._destination, self._mask) from error
         try:
             return orjson.loads(reply.content)
         except orjson.JSONDecodeError:
@@ -222,15 +229,15 @@ class BatchApi:
         )
 
 
-def _failed(error: Exception, to: Destination) -> CallFailed:
+def _failed(error: Exception, to: Destination, mask: Mask) -> CallFailed:
     """Classifies a failure as a chat request's; a call that was sent and has no reply may have succeeded."""
     if isinstance(error, openai.APIStatusError):
         headers = {name.lower(): value for name, value in error.response.headers.items()}
         response = Response(error.status_code, headers, error.response.content, 0.0)
-        return CallFailed(classify(response), error.status_code)
+        return CallFailed(classify(mask.reply(response)), error.status_code)
     cause = error.__cause__ or error
     words = one_line(f"{error}: {cause}" if cause is not error else str(error))
-    kind, paid, message = meaning(error, to) or (FailureKind.RESET, Paid.MAYBE, words)
+    kind, paid, message = meaning(error, to) or (FailureKind.RESET, Paid.MAYBE, mask.text(words))
     return CallFailed(classify(Failure(kind, message, paid, 0.0)), None)
 
 

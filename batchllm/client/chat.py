@@ -5,6 +5,8 @@ and headers that the SDK would send. Models, files and batches are the SDK's.
 """
 
 import asyncio
+from collections.abc import Mapping
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -13,10 +15,12 @@ import aiohttp
 from yarl import URL
 
 from batchllm import presets
-from batchllm.client.connection import chat_headers, sdk_client
+from batchllm.client.connection import chat_headers, mask_of, sdk_client
 from batchllm.client.deadlines import Deadlines
+from batchllm.client.encoding import TooLarge, Truncated, Undecodable, decoded
 from batchllm.client.failures import Destination, meaning, port_speaks_tls, speaks_tls
 from batchllm.client.route import proxy_of, ssl_context
+from batchllm.client.secrets import Mask
 from batchllm.error_body import read_error
 from batchllm.errors import Unavailable, UsageError
 from batchllm.printable import one_line
@@ -70,7 +74,10 @@ class Client:
             await self._sdk.close()
 
     async def send(self, request: ChatRequest) -> Response | Failure:
-        """Sends one chat request and reads its whole answer. Every outcome is data; nothing is raised."""
+        """Sends one chat request and reads its whole answer, secrets hidden; every outcome is data."""
+        return self._mask.reply(await self._send(request))
+
+    async def _send(self, request: ChatRequest) -> Response | Failure:
         session = self._session or self._open()
         url = self._urls.get(request.model) or self.url(request.model)
         loop = asyncio.get_running_loop()
@@ -89,7 +96,7 @@ class Client:
                 return _too_large(loop.time() - started, received)
             headers = {name.lower(): value for name, value in reply.headers.items()}
             self._is_known = True
-            return Response(reply.status, headers, b"".join(received), loop.time() - started)
+            return _decoded(reply.status, headers, b"".join(received), loop.time() - started)
         except asyncio.CancelledError:
             if not self._deadlines.was_late(task):
                 raise
@@ -119,6 +126,7 @@ class Client:
                 total=None, connect=HANDSHAKE_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
             trust_env=False,
         )
         return self._session
@@ -141,21 +149,26 @@ class Client:
         try:
             return [model.id async for model in self.sdk.models.list()]
         except openai.APIStatusError as error:
-            said = " ".join(read_error(error.response.content).message.split())[:300] or "no explanation"
+            said = read_error(self._mask.error(error.response.content)).message
+            said = one_line(said) or "no explanation"
             raise UsageError(
                 f"{self.endpoint.base_url} does not list its models: HTTP {error.status_code}: {said}"
             ) from error
         except openai.APIConnectionError as error:
             found = meaning(error, self._destination)
-            words = found[2] if found else one_line(str(error.__cause__ or error))
+            words = found[2] if found else one_line(self._mask.text(str(error.__cause__ or error)))
             raise Unavailable(f"{self.endpoint.base_url} cannot be reached: {words}") from error
+
+    @cached_property
+    def _mask(self) -> Mask:
+        return mask_of(self.endpoint)
 
     @property
     def batches(self) -> "BatchApi":
         """Files and batches."""
         from batchllm.client.batches import BatchApi
 
-        return BatchApi(self.sdk)
+        return BatchApi(self.sdk, self._mask)
 
     @property
     def sdk(self) -> "openai.AsyncOpenAI":
@@ -176,6 +189,22 @@ async def _receive(content: aiohttp.StreamReader, received: list[bytes]) -> bool
         if content.at_eof() and content.exception() is None:
             break
     return True
+
+
+def _decoded(status: int, headers: Mapping[str, str], body: bytes, latency_s: float) -> Response | Failure:
+    encoding = headers.get("content-encoding", "")
+    try:
+        if encoding or body.startswith(b"\x1f\x8b"):
+            body = decoded(body, encoding, MAX_BODY_BYTES)
+    except TooLarge:
+        return _too_large(latency_s, [body])
+    except Truncated as error:
+        return Failure(FailureKind.CUT, str(error), Paid.MAYBE, latency_s, body[:65_536])
+    except Undecodable as error:
+        if not 200 <= status < 300:
+            return Response(status, headers, b"", latency_s)
+        return Failure(FailureKind.ENCODING, str(error), Paid.MAYBE, latency_s, body[:65_536])
+    return Response(status, headers, body, latency_s)
 
 
 def _too_large(latency_s: float, received: list[bytes]) -> Failure:

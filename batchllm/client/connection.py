@@ -4,12 +4,12 @@ The SDK takes 0.6 s of CPU to load, so it is loaded only where models, files or 
 send the headers of ``presets.auth_headers`` and read ``OPENAI_CUSTOM_HEADERS`` as the SDK does.
 """
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from batchllm import __version__, presets
 from batchllm.client.route import proxy_of, ssl_context
+from batchllm.client.secrets import Mask, custom_headers, secrets_in
 from batchllm.records import Endpoint
 
 if TYPE_CHECKING:
@@ -23,6 +23,13 @@ _BODY = {"accept": "application/json", "content-type": "application/json", "acce
 def chat_headers(endpoint: Endpoint) -> dict[str, str]:
     """Returns the headers of every chat request to an endpoint, by names in lower case."""
     return _BODY | _headers(endpoint)
+
+
+def mask_of(endpoint: Endpoint) -> Mask:
+    """Returns what hides the secrets of every request to an endpoint in its replies."""
+    proxy = proxy_of(endpoint.base_url)
+    key = {endpoint.api_key} if endpoint.api_key else set()
+    return Mask(key | secrets_in(_headers(endpoint)) | (proxy.secrets if proxy else set()))
 
 
 def sdk_client(endpoint: Endpoint) -> "openai.AsyncOpenAI":
@@ -66,14 +73,8 @@ async def _drop_authorization(request: "httpx2.Request") -> None:
 def _headers(endpoint: Endpoint) -> dict[str, str]:
     """Returns what both ways send, the user's own last."""
     own = {"User-Agent": f"batchllm/{__version__}", **presets.auth_headers(endpoint)}
-    custom = _custom_headers()
+    custom = custom_headers()
     if not endpoint.api_key:  # a key in the variable is not meant for an endpoint that takes none
         custom = {name: value for name, value in custom.items() if name.lower() not in presets.key_headers()}
     layers: tuple[Mapping[str, str], ...] = (own, custom, endpoint.headers)
     return {name.lower(): value for layer in layers for name, value in layer.items()}
-
-
-def _custom_headers() -> dict[str, str]:
-    lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")
-    pairs = (line.partition(":") for line in lines)
-    return {name.strip(): value.strip() for name, colon, value in pairs if colon}

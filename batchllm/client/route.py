@@ -5,6 +5,7 @@ The variables are those of curl and requests: ``HTTPS_PROXY``, ``HTTP_PROXY``, `
 or upper case, the lower first; ``SSL_CERT_FILE``, ``SSL_CERT_DIR``, ``REQUESTS_CA_BUNDLE`` and ``CURL_CA_BUNDLE``.
 """
 
+import base64
 import ipaddress
 import os
 import ssl
@@ -37,10 +38,14 @@ class Proxy:
         return f"{parts.scheme}://{'***@' if '@' in parts.netloc else ''}{parts.netloc.rpartition('@')[2]}"
 
     @property
-    def password(self) -> str | None:
-        """Returns its password, decoded; ``None`` where it has none."""
-        password = urlsplit(self.url).password
-        return unquote(password) if password else None
+    def secrets(self) -> set[str]:
+        """Returns the password, as it is and as it is written, and what is sent of it; none where it has none."""
+        parts = urlsplit(self.url)
+        if not parts.password:
+            return set()
+        password = unquote(parts.password)
+        sent = base64.b64encode(f"{unquote(parts.username or '')}:{password}".encode()).decode()
+        return {password, parts.password, sent}
 
 
 def proxy_of(base_url: str) -> Proxy | None:

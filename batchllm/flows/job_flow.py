@@ -10,7 +10,7 @@ from batchllm.flows.flow import Ask, Flow, Unsent
 from batchllm.flows.reask import reasking
 from batchllm.flows.samples import sampled
 from batchllm.job import Job
-from batchllm.records import ChatRequest, Row
+from batchllm.records import Answer, ChatRequest, Row
 from batchllm.request import RequestBuilder, answer_spec
 
 
@@ -55,7 +55,7 @@ def job_flow(job: Job, builder: RequestBuilder, rows: Callable[[], Iterable[Row]
         return JobFlow(builder=builder, start=partial(_single, builder))
 
     def one(ask: Ask) -> Flow:
-        return reasking(builder, ask, reasks if ask.reader.kind == "json" else 0)
+        return reasking(builder, ask, reasks if ask.reader.spec.read == "json" else 0)
 
     def answered(ask: Ask) -> Flow:
         return one(ask) if job.samples == 1 else sampled(ask, job.samples, one)
@@ -90,7 +90,8 @@ def _first(builder: RequestBuilder, row: Row) -> Ask:
 
 
 def _single(builder: RequestBuilder, row: Row) -> Flow:
-    return (yield _first(builder, row))
+    answer: Answer = yield _first(builder, row)
+    return answer
 
 
 def _alone(row: Row, first: Callable[[Row], Ask], answered: Callable[[Ask], Flow]) -> Flow:

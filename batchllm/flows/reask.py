@@ -11,12 +11,14 @@ def reasking(builder: RequestBuilder, ask: Ask, most: int) -> Flow:
     base = f"{ask.path}/" if ask.path else ""
     for number in range(1, most + 1):
         try:
-            return (yield ask._replace(again=True))
+            answer: Answer = yield ask._replace(again=True)
+            return answer
         except RequestFailed as failed:
             if failed.answer.reason not in ASK_AGAIN:
                 raise
             ask = _again(builder, ask, failed.answer, f"{base}reask/{number}")
-    return (yield ask)
+    last: Answer = yield ask
+    return last
 
 
 def _again(builder: RequestBuilder, ask: Ask, answer: Answer, path: str) -> Ask:

@@ -32,7 +32,7 @@ def sampled(ask: Ask, count: int, answered: Callable[[Ask], Flow]) -> Flow:
     if len(failures) == count:
         raise failures[0]
     given = [None if isinstance(result, RequestFailed) else result for result in results]
-    return majority(given, votes=ask.reader.kind in ("label", "json"))
+    return majority(given, votes=ask.reader.spec.read in ("label", "json"))
 
 
 def majority(answers: Sequence[Answer | None], *, votes: bool) -> Answer:

@@ -9,12 +9,12 @@ A new format is a module like ``csv`` or ``jsonl`` and a line in ``registry.FORM
 """
 
 from batchllm.formats.columns import ADDABLE, STANDARD, Columns, Outcome, plan_columns
-from batchllm.formats.encodings import text_codec
+from batchllm.formats.encodings import is_narrow, text_codec
 from batchllm.formats.format import Source
 from batchllm.formats.input_file import spool
 from batchllm.formats.json_text import WrittenNumber
 from batchllm.formats.output import OutputStatistics, write_output
-from batchllm.formats.output_file import storage_error
+from batchllm.formats.output_file import AtomicFile, storage_error
 from batchllm.formats.registry import INPUT_FORMATS, SUFFIXES, format_named, format_of, open_source
 from batchllm.formats.scan import InputStatistics
 
@@ -23,6 +23,7 @@ __all__ = [
     "INPUT_FORMATS",
     "STANDARD",
     "SUFFIXES",
+    "AtomicFile",
     "Columns",
     "InputStatistics",
     "Outcome",
@@ -31,6 +32,7 @@ __all__ = [
     "WrittenNumber",
     "format_named",
     "format_of",
+    "is_narrow",
     "open_source",
     "plan_columns",
     "spool",

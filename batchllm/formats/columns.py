@@ -6,11 +6,10 @@ Which columns there are, and what they are called, is decided before the first r
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from batchllm.errors import UsageError
+from batchllm.errors import UsageError, did_you_mean
 from batchllm.records import Answer
 
 
@@ -137,9 +136,9 @@ def _refuse_unknown(
                 f"{option}: {name!r} is a column of the input, and those are always kept; the option chooses among"
                 f" {', '.join(known)}"
             )
-        near = get_close_matches(name, known, n=1)
-        suggestion = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-        raise UsageError(f"{option}: there is no column {name!r}; {suggestion}")
+        raise UsageError(
+            f"{option}: there is no column {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}"
+        )
 
 
 def _refuse_collisions(input_columns: Sequence[str], ours: Sequence[str], prefix: str) -> None:

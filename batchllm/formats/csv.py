@@ -7,7 +7,6 @@ row whose cell is empty. Every row has as many cells as the header.
 A row's ``origin`` is the list of its cells.
 """
 
-import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 from batchllm.errors import InputError, UsageError
 from batchllm.formats.columns import Columns
+from batchllm.formats.csv_module import csv
 from batchllm.formats.format import Format, Source
 from batchllm.formats.input_file import InputFile, InputPass
 from batchllm.formats.json_text import cell_text
@@ -26,7 +26,7 @@ from batchllm.records import Row
 
 DELIMITERS = ",;\t|"
 CELL_LIMIT_BYTES = 64 << 20
-csv.field_size_limit(CELL_LIMIT_BYTES)
+csv.field_size_limit(CELL_LIMIT_BYTES)  # of this module's own copy
 
 _QUOTED = re.compile(r'"[^"]*(?:"|\Z)')
 
@@ -207,7 +207,10 @@ class CsvWriter(TextWriter):
         self._put(csv_record(cells, self._delimiter))
 
     def _joined(self, records: list[str]) -> bytes:
-        return self.layout.newline.join(records).encode(self.layout.encoding, "backslashreplace")
+        text = self.layout.newline.join(records)
+        if "\0" in text:  # readers of CSV refuse it, this one too
+            text = text.replace("\0", "\\u0000")
+        return text.encode(self.layout.encoding, "backslashreplace")
 
 
 def csv_header(names: Sequence[str], delimiter: str) -> str:

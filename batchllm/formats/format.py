@@ -99,6 +99,13 @@ class Writer(ABC):
     def add(self, row: Row, values: Mapping[str, Any]) -> None:
         """Writes a row of the source, and beside it the values of ``columns.order``, which are in this order."""
 
+    def set_encoding(self, source: Source, encoding: str) -> None:  # noqa: B027 - what is no text has none
+        """Writes in an encoding that the user names, where the format is text; called before the first row.
+
+        Raises:
+            UsageError: There is no such encoding.
+        """
+
     @abstractmethod
     def finish(self) -> None:
         """Writes what is left; called once, after the last row."""

@@ -1,9 +1,10 @@
 """JSON as it is written: parsed so that nothing of it is lost, and made of any value.
 
 A number that Python would write otherwise (``1e5``, ``1.50``, ``-0``, 5,000 digits) is a ``WrittenNumber``. NaN and
-Infinity are not JSON and are refused. Half of a surrogate pair (``"\\ud83d"``, what a careless cut leaves) is U+FFFD
-in the value, which can then be encoded. Of two equal keys the last one counts, as everywhere in Python. Objects
-nested deeper than 200 levels are refused, whatever the depth of the call stack.
+Infinity are not JSON and are refused. Half of a surrogate pair (``"\\ud83d"``, what a careless cut leaves) is its
+escape in the value, six characters that can be encoded and seen. Of two equal keys the last one
+counts, as everywhere in Python. Objects nested deeper than 200 levels are refused, whatever the depth of the call
+stack.
 """
 
 import json
@@ -131,9 +132,9 @@ _EXACT = json.JSONDecoder(parse_float=_float, parse_int=_integer, parse_constant
 
 
 def _encodable(value: Any) -> Any:
-    """The same with U+FFFD for each half of a surrogate pair."""
+    """The same with a visible escape for each half of a surrogate pair."""
     if type(value) is str:
-        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return value.encode("utf-8", "backslashreplace").decode()
     if type(value) is dict:
         return {_encodable(key): _encodable(inner) for key, inner in value.items()}
     if type(value) is list:
@@ -150,7 +151,7 @@ def members_as_written(raw: bytes) -> dict[str, str]:
         key, position = scanstring(text, position + 1, True)
         position = _past_blanks(text, _past_blanks(text, position) + 1)
         _, end = _AS_WRITTEN.raw_decode(text, position)
-        members[key] = text[position:end]
+        members[_encodable(key)] = text[position:end]
         position = _past_blanks(text, end)
         if text[position] == ",":
             position = _past_blanks(text, position + 1)

@@ -1,8 +1,10 @@
 """Writes the output: the source's rows in order, each with its outcome beside it."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from batchllm.errors import InputError
 from batchllm.formats.columns import Columns, Outcome, column_readers
@@ -12,6 +14,8 @@ from batchllm.formats.registry import format_named
 from batchllm.records import Answer, Row
 
 _NO_ANSWER = Answer()
+_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
+_NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,8 @@ def write_output(
     output_format: str,
     partial: bool = False,
     expected_sha256: str | None = None,
+    encoding: str | None = None,
+    escape_formulas: bool = False,
     announce: Callable[[str], None] = lambda sha256: None,
 ) -> OutputStatistics:
     """Writes every row of the input with its outcome.
@@ -52,10 +58,13 @@ def write_output(
         output_format: Name of the format; the path's suffix may say more, such as tabs.
         partial: Rows without an outcome are left out; otherwise there must be none.
         expected_sha256: The hash that the input must still have, or nothing is put in place.
+        encoding: The encoding of a text output; ``None`` is the input's, or UTF-8 where that lacks characters.
+        escape_formulas: In CSV, put an apostrophe before a text that a spreadsheet would run as a formula.
         announce: Told the hash of the whole output before it is put in place.
 
     Raises:
         InputError: The input changed.
+        UsageError: There is no such encoding.
         CannotWrite: The output cannot be created, or there is no room.
         StorageFailure: The disk reported an error.
     """
@@ -64,10 +73,16 @@ def write_output(
     suffix = path.suffix.lower() if path is not None else ""
     with StandardOutput() if path is None else AtomicFile(path) as target:
         writer = format_named(output_format).writer(target, source, columns, suffix)
+        if encoding is not None:
+            writer.set_encoding(source, encoding)
+        escapes = escape_formulas and output_format == "csv"
         try:
             for row, outcome in pairs.pair(outcomes):
                 answer = outcome.answer or _NO_ANSWER
-                writer.add(row, {name: read(outcome, answer) for name, read in readers})
+                values = {name: read(outcome, answer) for name, read in readers}
+                if escapes:
+                    values = {name: without_formula(value) for name, value in values.items()}
+                writer.add(row, values)
         except InputError as error:
             if expected_sha256 is None:
                 raise
@@ -80,6 +95,16 @@ def write_output(
         announce(target.sha256())
         target.commit()
     return OutputStatistics(target.sha256(), target.size_bytes, pairs.rows, target.is_cut)
+
+
+def without_formula(value: Any) -> Any:
+    """Returns a text that a spreadsheet would run as a formula with an apostrophe before it; all else as it is.
+
+    The characters are those of OWASP's page on CSV injection, also behind blanks. Plain numbers are no formulas.
+    """
+    if not isinstance(value, str) or not _FORMULA.match(value) or _NUMBER.fullmatch(value):
+        return value
+    return f"'{value}"
 
 
 class _Pairs:

@@ -117,16 +117,39 @@ class AtomicFile(OutputTarget):
         self._descriptor = -1
         self._is_in_place = False
 
+    def check(self) -> None:
+        """Makes sure that the file can be written here, under its long temporary name too, and leaves no trace.
+
+        Raises:
+            CannotWrite: Its name is too long, its place is no file, or its folder cannot be written.
+        """
+        if os.path.isdir(self._path):  # noqa: PTH112 - False for a name that no file can have
+            raise CannotWrite(f"{self._path} is a folder; name a file")
+        try:
+            self._create()
+        finally:
+            self.__exit__()
+
     def __enter__(self) -> Self:
-        if self._path.exists() and not (self._path.is_file() or self._path.is_dir()):
-            raise CannotWrite(f"{self._path} is not a regular file, and it would be replaced; name another")
         remove_leftovers(self._path)
+        self._create()
+        return self
+
+    def _create(self) -> None:
+        path = self._path
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # noqa: PTH110, PTH112, PTH113
+            raise CannotWrite(f"{self._path} is not a regular file, and it would be replaced; name another")
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
             self._descriptor = os.open(self._temporary, flags, 0o600)
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                extra = len(self._temporary.name) - len(self._path.name)
+                raise CannotWrite(
+                    f"{self._path}: its name is too long: the files beside it need {extra} bytes more; name a shorter "
+                    "one with -o"
+                ) from error
             raise storage_error(error, self._path, "cannot be created") from error
-        return self
 
     def _append(self, data: memoryview) -> int:
         return os.write(self._descriptor, data)

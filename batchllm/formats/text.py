@@ -4,10 +4,11 @@ import codecs
 from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-from batchllm.errors import InputError
-from batchllm.formats.encodings import undecodable
+from batchllm.errors import InputError, UsageError
+from batchllm.formats.encodings import is_narrow, text_codec, undecodable
 from batchllm.formats.format import Source, Writer
 from batchllm.formats.input_file import InputFile, InputPass
 from batchllm.formats.layout import TextLayout
@@ -158,23 +159,58 @@ class TextSource(Source):
         return {"encoding": self.layout.encoding}
 
 
+def output_layout(source: Source, kind: str, encoding: str | None) -> TextLayout:
+    """Returns how an output is written: like a source of the same format, else in UTF-8 with LF.
+
+    An encoding that has not every character, such as cp1252, is used only where the user names it, because nobody
+    knows which characters answers will have.
+
+    Args:
+        source: The input.
+        kind: Name of the output's format.
+        encoding: The encoding that the user names; ``None`` decides by the source.
+
+    Raises:
+        UsageError: There is no such encoding.
+    """
+    layout = source.layout if isinstance(source, TextSource) and source.kind == kind else TextLayout()
+    if encoding is None:
+        return replace(layout, encoding="utf-8", bom=b"") if is_narrow(layout.encoding) else layout
+    try:
+        codec = text_codec(encoding)
+    except ValueError as error:
+        raise UsageError(f"there is {error}; well-known ones: utf-8, utf-8-sig, utf-16, cp1252") from None
+    if codec == "utf-8-sig":
+        return replace(layout, encoding="utf-8", bom=codecs.BOM_UTF8)
+    if codec in ("utf-16", "utf-32"):
+        bom = codecs.BOM_UTF16_LE if codec == "utf-16" else codecs.BOM_UTF32_LE
+        return replace(layout, encoding=f"{codec}-le", bom=bom)
+    return replace(layout, encoding=codec, bom=layout.bom if codec == layout.encoding else b"")
+
+
 class TextWriter(Writer):
     """A writer of records with newlines between them, joined and encoded many at a time.
 
-    The layout is that of a source of the same format; from another format it is UTF-8 with LF.
+    The layout is that of ``output_layout``.
     """
 
     kind: str
 
     def __init__(self, target: OutputTarget, source: Source) -> None:
-        self.layout = TextLayout()
-        if isinstance(source, TextSource) and source.kind == self.kind:
-            self.layout = source.layout
+        self.layout = output_layout(source, self.kind, None)
         self._target = target
         self._records: list[Any] = []
         self._size = 0
-        self._before = self.layout.bom
-        self._end = self.layout.newline.encode(self.layout.encoding)
+        self._set_layout(self.layout)
+
+    def set_encoding(self, source: Source, encoding: str) -> None:
+        """Writes in an encoding that the user names; see ``Writer``."""
+        self._set_layout(output_layout(source, self.kind, encoding))
+
+    def _set_layout(self, layout: TextLayout) -> None:
+        self.layout = layout
+        self._before = layout.bom
+        self._end = layout.newline.encode(layout.encoding)
 
     @abstractmethod
     def _joined(self, records: list[Any]) -> bytes:

@@ -1,7 +1,7 @@
 """``batchllm batches``: lists the batches of jobs by their journals, or cancels those of one job."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from batchllm.batch.loop import facts_of
 from batchllm.batch.steps import GONE, Steps
 from batchllm.client.batches import BatchApi, CallFailed
 from batchllm.endpoint import LazyClient
-from batchllm.errors import ExitStatus
+from batchllm.errors import ExitStatus, JobError
 from batchllm.inspect.job import local_time, open_job
 from batchllm.job import Job, reconnect
 from batchllm.journal import BatchRecord, BatchState, JobLock, Journal, JournalReader
@@ -45,20 +45,33 @@ class BatchLine:
         )
 
 
-def list_batches(outputs: Iterable[Path]) -> Iterator[BatchLine]:
+def list_batches(
+    outputs: Iterable[Path], skipped: Callable[[str], None] = lambda reason: None
+) -> Iterator[BatchLine]:
     """Yields the batches of jobs, as the last run of each saw them, oldest first.
 
     Args:
         outputs: Outputs, or their journals; without any, every journal of the current folder.
+        skipped: Told of each journal of the folder that cannot be read.
 
     Raises:
-        InputError: A journal does not exist, or is damaged.
+        InputError: A journal that was named does not exist, or is damaged.
     """
-    for path in list(outputs) or sorted(Path().glob("*.journal")):
-        with JournalReader.open(journal_of(path)) as reader:
-            kept = reader.get("job")
-            output = (kept or {}).get("output") or str(path)
-            yield from (BatchLine(_relative(output), batch) for batch in reader.batches())
+    named = list(outputs)
+    for path in named or sorted(Path().glob("*.journal")):
+        try:
+            yield from _batches_of(path)
+        except JobError as error:
+            if named:
+                raise
+            skipped(f"skipped: {error}")
+
+
+def _batches_of(path: Path) -> list[BatchLine]:
+    with JournalReader.open(journal_of(path)) as reader:
+        kept = reader.get("job")
+        output = (kept or {}).get("output") or str(path)
+        return [BatchLine(_relative(output), batch) for batch in reader.batches()]
 
 
 def cancel_batches(

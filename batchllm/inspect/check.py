@@ -8,32 +8,32 @@ import asyncio
 import re
 import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from typing import Any
 from urllib.parse import urlsplit
 
 from batchllm import presets
 from batchllm.answer import Reader
-from batchllm.client import Client, proxy_of
+from batchllm.client import Client, check_route, proxy_of
 from batchllm.endpoint import only, served
-from batchllm.errors import ExitStatus, InputError, JobError
+from batchllm.errors import ExitStatus, InputError, JobError, Unavailable
 from batchllm.job import Job
 from batchllm.journal import JobLock, JournalReader, check_folder
 from batchllm.prepare.job_paths import JobPaths, check_output, job_paths
 from batchllm.prepare.prepared_job import prepare_job
-from batchllm.records import ChatRequest, Endpoint, Failure, Response, Row
-from batchllm.request import RequestBuilder
+from batchllm.records import Endpoint, Failure, Response
+from batchllm.request.plain import plain_request
 from batchllm.retry import Disposition, Verdict, classify
-from batchllm.template import AnswerSpec, from_prompt
+from batchllm.template import AnswerSpec
 
 TIMEOUT_S = 60.0
 CLOCK_TOLERANCE_S = 5.0
 """The Date header has whole seconds, and takes time to arrive."""
 
 _LIMIT_HEADER = re.compile(r"rate-?limit|^retry-after", re.IGNORECASE)
-_SMALLEST_MAX_TOKENS = 5
 
 
 class CheckStatus(StrEnum):
@@ -119,16 +119,19 @@ def _proxy(base_url: str) -> CheckResult:
 
 
 async def _ask(job: Job) -> list[CheckResult]:
+    try:
+        check_route(job.endpoint.base_url)
+    except JobError as error:
+        return [_wrong("connection", error)]
     async with Client(job.endpoint, timeout_s=min(TIMEOUT_S, job.pace.timeout_s)) as client:
         try:
             models = await asyncio.wait_for(client.models(), TIMEOUT_S)
-        except JobError as error:
+        except (JobError, TimeoutError) as error:
+            if isinstance(error, TimeoutError):
+                error = Unavailable(f"no answer within {TIMEOUT_S:g} s")
+            if not job.endpoint.model:  # then the model is unknown, and there is nothing to ask for
+                return [_wrong("/models", error)]
             models, listing = [], CheckResult("/models", str(error), CheckStatus.NOTE)
-        except TimeoutError:
-            models, listing = (
-                [],
-                CheckResult("/models", f"no answer within {TIMEOUT_S:g} s", CheckStatus.NOTE),
-            )
         else:
             some = ", ".join(models[:5]) + (", …" if len(models) > 5 else "")
             listing = CheckResult("/models", f"lists {len(models)}: {some}" if models else "lists none")
@@ -136,14 +139,51 @@ async def _ask(job: Job) -> list[CheckResult]:
             model = job.endpoint.model or only(models, job.endpoint.base_url)
         except JobError as error:
             return [listing, _wrong("model", error)]
-        outcome = await client.send(_smallest(job, model))
+        outcome = await client.send(plain_request(job, model))
+        tried = []
+        if classify(outcome).disposition is Disposition.ANSWERED:
+            tried = [check async for check in _needs(job, model, client)]
+    known = {check.subject for check in tried}
     return [
         listing,
         _model(job, model, models),
         *_answered(outcome),
-        *_supports(job.endpoint),
+        *tried,
+        *(check for check in _supports(job.endpoint) if check.subject not in known),
         *_headers(outcome),
     ]
+
+
+async def _needs(job: Job, model: str, client: Client) -> AsyncIterator[CheckResult]:
+    """Tries what the job's requests have beyond a plain one, each alone."""
+    from batchllm.client.batches import CallFailed
+
+    needs: dict[str, dict[str, Any]] = {}
+    if job.schema is not None:
+        needs["json_schema"] = {"schema": job.schema}
+    if job.tools:
+        needs["tools"] = {"tools": job.tools}
+    if job.images:
+        needs["images"] = {"images": job.images[:1]}
+    for subject, more in needs.items():
+        outcome = await client.send(plain_request(job, model, **more))
+        verdict = classify(outcome)
+        if verdict.disposition is Disposition.ANSWERED:
+            yield CheckResult(subject, "a request with it is answered")
+        elif verdict.disposition is Disposition.REFUSED:
+            yield CheckResult(subject, verdict.message, CheckStatus.NOTE)
+        else:
+            message = f"a plain request is answered, one with it is not: {verdict.message}"
+            yield CheckResult(subject, message, CheckStatus.WRONG, ExitStatus.USAGE)
+    if job.via == "batch":
+        try:
+            await client.batches.probe()
+        except CallFailed as failed:
+            status = "" if failed.status is None else f"HTTP {failed.status}: "
+            message = f"{status}{failed.verdict.message}; the endpoint may have no batches"
+            yield CheckResult("batches", message, CheckStatus.WRONG, ExitStatus.USAGE)
+        else:
+            yield CheckResult("batches", "the endpoint lists them")
 
 
 def _model(job: Job, model: str, models: list[str]) -> CheckResult:
@@ -151,21 +191,6 @@ def _model(job: Job, model: str, models: list[str]) -> CheckResult:
     if models and model not in models:
         return CheckResult("model", f"{model} (from {source}), which /models does not list", CheckStatus.NOTE)
     return CheckResult("model", f"{model} (from {source})")
-
-
-def _smallest(job: Job, model: str) -> ChatRequest:
-    asking = Job(
-        task=job.task,
-        template=from_prompt("{{ text }}"),
-        input=None,
-        output=None,
-        endpoint=replace(job.endpoint, model=model),
-        parameters={"max_tokens": _SMALLEST_MAX_TOKENS, "temperature": None},
-        reasoning_effort=job.reasoning_effort,
-    )
-    built = RequestBuilder(asking, ("text",), (), None).build(Row(0, 1, {"text": "Say OK."}, []))
-    assert isinstance(built, ChatRequest), "a fixed text can be sent"
-    return built
 
 
 def _answered(outcome: Response | Failure) -> list[CheckResult]:
@@ -246,7 +271,7 @@ def _files(job: Job) -> Iterator[CheckResult]:
     try:
         check_folder(paths.journal)
         if paths.output is not None:
-            check_output(paths.output, written=_written(paths), force=job.force)
+            check_output(paths.output, written=_written(paths), force=job.force, journal=paths.journal)
     except JobError as error:
         yield _wrong("output", error)
     else:

@@ -1,24 +1,33 @@
 """``export``: writes the finished rows of a job at any time."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from batchllm.errors import InputError, NotNow
+from batchllm.errors import CannotWrite, InputError, NotNow
 from batchllm.formats import format_of
 from batchllm.inspect.job import open_job
+from batchllm.inspect.no_input import NOT_KEPT, export_answers
 from batchllm.journal import JobLock, JournalReader, store_value
-from batchllm.prepare.job_paths import JobPaths, check_output, digest_of
+from batchllm.prepare.job_paths import JobPaths, check_output, digest_of, exported_note
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.runner.output import OutputWriter
 
 
-def export_job(output: Path, *, to: Path | None = None, force: bool = False) -> int:
+def export_job(
+    output: Path,
+    *,
+    to: Path | None = None,
+    force: bool = False,
+    note: Callable[[str], None] = lambda text: None,
+) -> int:
     """Writes the finished rows; returns how many.
 
     Args:
         output: The job's output, or its journal.
         to: Where to write instead; ``-`` is standard output.
         force: Overwrite a file that batchllm did not write.
+        note: Told what the export lacks where the rows came from standard input.
 
     Raises:
         InputError: The journal does not exist, or the input changed.
@@ -29,7 +38,11 @@ def export_job(output: Path, *, to: Path | None = None, force: bool = False) -> 
         if path is not None:
             if to is not None:
                 format_of(path)
-            check_output(path, written=reader.get("output"), force=force)
+            own_journal = paths.journal if path == paths.output else None
+            check_output(path, written=reader.get("output"), force=force, journal=own_journal)
+        if job.input is None:
+            note(f"{NOT_KEPT}; the export has the answers with the numbers of their rows")
+            return export_answers(reader, job, path)
         with prepare_job(job, paths) as prepared:
             _same_input(prepared, reader)
             own = path is not None and path == paths.output
@@ -39,14 +52,18 @@ def export_job(output: Path, *, to: Path | None = None, force: bool = False) -> 
 
 
 def _record_output(paths: JobPaths, sha256: str, counts: object) -> None:
-    """Records the output in the journal before it is put in place; a running job records its own at its end."""
+    """Records the output before it is put in place: in the journal, or beside it while a run has the journal."""
     output = paths.output
     existing = digest_of(output) if output is not None and output.exists() else None
     try:
         with JobLock(paths.lock):
             store_value(paths.journal, "output", {"sha256": sha256, "replaces": existing})
     except NotNow:
-        return
+        try:
+            with exported_note(paths.journal).open("a", encoding="ascii") as note:
+                note.write(f"{sha256}\n")
+        except OSError as error:
+            raise CannotWrite(f"{exported_note(paths.journal)}: {error.strerror}; export with -o") from None
 
 
 def _same_input(prepared: PreparedJob, reader: JournalReader) -> None:

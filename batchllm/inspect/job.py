@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from batchllm.errors import InputError, UsageError
+from batchllm.errors import CannotWrite, InputError, NotNow, UsageError
 from batchllm.job import Job
-from batchllm.journal import JobLock, JournalReader, remove
-from batchllm.prepare.job_paths import JobPaths, job_paths, journal_of
+from batchllm.journal import ForeignDatabase, JobLock, JournalReader, remove
+from batchllm.prepare.job_paths import JobPaths, exported_note, job_paths, journal_of
 from batchllm.prepare.saved_job import restored
 
 
@@ -30,22 +30,51 @@ def open_job(output: Path) -> Iterator[tuple[JournalReader, JobPaths, Job]]:
 
 
 def clean_job(output: Path, *, force: bool = False) -> list[Path]:
-    """Removes journal and lock of a finished job; returns what was removed.
+    """Removes the journal of a finished job, or of one in which nothing was sent; returns what was removed.
+
+    Args:
+        output: The job's output, or its journal.
+        force: Also a journal of an unfinished job, and one that is damaged or of another version.
 
     Raises:
         NotNow: A run has the job.
-        UsageError: The job is not finished.
+        UsageError: The job is not finished, or nobody can say.
+        InputError: There is no journal, or it is another program's file.
     """
+    journal = journal_of(output)
+    try:
+        refusal, locks = _not_finished(output, journal)
+    except (ForeignDatabase, CannotWrite, NotNow):
+        raise
+    except InputError as error:
+        if not journal.is_file() or journal.is_symlink():
+            raise
+        refusal = (
+            f"{error.path}: the journal cannot be read, so nobody can say whether its job is finished "
+            f"({error.reason.partition(';')[0]}); remove it, and the answers that may be in it, with --force"
+        )
+        beside = journal.with_name(journal.name.removesuffix(".journal") + ".lock")
+        locks = [beside, journal.with_name(f"{journal.name}.lock")]
+    with ExitStack() as stack:
+        for lock in locks:
+            stack.enter_context(JobLock(lock))
+        if refusal and not force:
+            raise UsageError(refusal)
+        remove(journal)
+        exported_note(journal).unlink(missing_ok=True)
+    return [journal]
+
+
+def _not_finished(output: Path, journal: Path) -> tuple[str, list[Path]]:
+    """Why a journal should not be removed, empty if it may be, and the locks of its job."""
+    with JournalReader.open(journal) as reader:
+        if reader.get("job") is None and reader.count_attempts() == (0, 0):
+            return "", [journal.with_name(journal.name.removesuffix(".journal") + ".lock")]
     with open_job(output) as (reader, paths, _):
-        finished = reader.finished
-    with JobLock(paths.lock):
-        if not finished and not force:
-            raise UsageError(
-                f"{output}: the job is not finished; finish it, or lose its answers with --force"
-            )
-        remove(paths.journal)
-        paths.lock.unlink(missing_ok=True)
-    return [paths.journal, paths.lock]
+        refusal = f"{output}: the job is not finished; finish it, or lose its answers with --force"
+        return "" if reader.finished else refusal, [
+            lock for lock in (paths.lock, paths.journal_lock) if lock is not None
+        ]
 
 
 def local_time(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from batchllm.budget.estimate import MEAN_REQUEST, SEEN_PACE, Forecast, forecast_left
 from batchllm.budget.usage import LEARNED, UsageEstimator
 from batchllm.inspect.job import open_job
-from batchllm.journal import JournalReader, RowCounts
+from batchllm.journal import JournalReader, RowCounts, State
 from batchllm.journal.bill import repeated_rows
 
 
@@ -23,6 +24,7 @@ class Status:
         counts: Rows by state.
         running: A run is alive.
         finished: The last run finished every row.
+        requests: Requests by state; rows may have several.
         attempts: Requests sent by all runs, each attempt counted.
         possibly_billed: Those of them that may be billed though no answer came.
         forecast: What the unfinished rows will take.
@@ -33,6 +35,7 @@ class Status:
     counts: RowCounts
     running: bool
     finished: bool
+    requests: Mapping[str, int]
     attempts: int
     possibly_billed: int
     forecast: Forecast
@@ -58,6 +61,8 @@ class Status:
             f"{self.output or 'standard output'}: {state}",
             f"{counts.answered:,}{of} rows answered, {counts.failed + counts.unsendable:,} failed, "
             f"{counts.skipped:,} empty, {self.left if self.left is not None else counts.open:,} to go{batched}",
+            f"{self.requests['answered']:,} requests answered, {self.requests['failed']:,} failed, "
+            f"{self.requests['pending']:,} in batches, {self.requests['open'] + self.requests['unanswered']:,} to go",
             f"{self.attempts:,} requests sent, {self.possibly_billed:,} of them possibly billed without an answer",
         ]
         return "\n".join(lines)
@@ -77,7 +82,7 @@ def job_status(output: Path) -> Status:
     """
     with open_job(output) as (reader, paths, job):
         attempts, possibly_billed = reader.count_attempts()
-        running = _is_running(reader)
+        running = is_running(reader)
         rows, counts = reader.get("rows"), reader.counts()
         forecast = forecast_left(
             job,
@@ -93,6 +98,7 @@ def job_status(output: Path) -> Status:
             counts,
             running,
             reader.finished and not running,
+            {state.name.lower(): found.get(state, 0) for state in State},
             attempts,
             possibly_billed,
             replace(
@@ -104,7 +110,7 @@ def job_status(output: Path) -> Status:
         )
 
 
-def _is_running(reader: JournalReader) -> bool:
+def is_running(reader: JournalReader) -> bool:
     """Whether the last run is alive, by its pid; only for display, since the lock alone decides."""
     last = reader.runs()[-1:]
     if not last or last[0]["ended_at"] is not None or last[0]["host"] != socket.gethostname():

@@ -29,7 +29,12 @@ RUN = "run"
 
 
 def assemble(
-    task: str, flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ, *, needs_key: bool = True
+    task: str,
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str] = os.environ,
+    *,
+    needs_key: bool = True,
+    api_key: str | None = None,
 ) -> Job:
     """Makes the job that these options describe.
 
@@ -38,6 +43,7 @@ def assemble(
         flags: Options by name (``job.options.OPTIONS``), ``None`` where not given, and ``job_file``.
         environ: The environment: ``BATCHLLM_*``, the SDK's variables, keys.
         needs_key: Refuse a job without the key that its endpoint needs.
+        api_key: The key itself, of a program.
 
     Raises:
         UsageError: An option is unknown, missing or wrong; the message names the flag, variable or key, and says
@@ -55,7 +61,7 @@ def assemble(
     if schema is not None and template is not None:
         template = replace(template, answer=replace(template.answer, read="json", schema=schema))
     template, template_model = _without_model(template, given)
-    place = endpoint(given, environ, template_model=template_model, needs_key=needs_key)
+    place = endpoint(given, environ, template_model=template_model, needs_key=needs_key, api_key=api_key)
     source, input_format = paths.input_path(given.get("input"), given.get("input_format"))
     output, output_format = paths.output_path(
         given.get("output"),

@@ -10,19 +10,20 @@ from batchllm.errors import UsageError
 _TOOL_CHOICES = ("auto", "none", "required")
 
 
-def read_tools(path: Path, called: str) -> list[dict[str, Any]]:
-    """Reads tool definitions from a JSON file: a list of ``{"type": "function", "function": {"name": …}}``.
+def read_tools(source: Path | list[Any], called: str) -> list[dict[str, Any]]:
+    """Returns tool definitions, of a JSON file or a list: ``{"type": "function", "function": {"name": …}}`` each.
 
     Raises:
-        UsageError: The file holds something else; the message names the tool.
+        UsageError: They are something else; the message names the tool.
     """
-    tools = _json_of(path, called)
+    tools = _json_of(source, called) if isinstance(source, Path) else source
+    where = f"{called} {source}" if isinstance(source, Path) else called
     if not isinstance(tools, list) or not tools:
-        raise UsageError(f"{called} {path}: expected a JSON list of tools")
-    names = [_tool_name(tool, f"{called} {path}, tool {number}") for number, tool in enumerate(tools, 1)]
+        raise UsageError(f"{where}: expected a JSON list of tools")
+    names = [_tool_name(tool, f"{where}, tool {number}") for number, tool in enumerate(tools, 1)]
     for name in names:
         if names.count(name) > 1:
-            raise UsageError(f"{called} {path}: there are two tools named {name!r}")
+            raise UsageError(f"{where}: there are two tools named {name!r}")
     return tools
 
 
@@ -54,14 +55,16 @@ def tool_choice(value: str | None, tools: list[dict[str, Any]] | None, called: s
     return {"type": "function", "function": {"name": value}}
 
 
-def read_schema(text: str, called: str) -> Mapping[str, Any]:
-    """Reads a JSON Schema from a file, from JSON, or from the short form of ``answer.schema_of``.
+def read_schema(text: str | Mapping[str, Any], called: str) -> Mapping[str, Any]:
+    """Returns a JSON Schema: as it is, from a file, from JSON, or from the short form of ``answer.schema_of``.
 
     Raises:
         UsageError: It is none of them.
     """
     from batchllm import answer
 
+    if isinstance(text, Mapping):
+        return answer.schema_of(text)
     path = Path(text)
     if path.suffix.lower() == ".json":
         schema = _json_of(path, called)

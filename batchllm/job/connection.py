@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ from batchllm.job.layers import Given, flag_layer
 from batchllm.job.url import host_of, is_local, is_loopback, normalise
 from batchllm.presets import Preset
 from batchllm.records import Endpoint
+
+API_KEY = "api_key="
+"""The source of a key that a program gives."""
 
 _MAX_KEY_FILE_BYTES = 65_536
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -37,7 +40,14 @@ class Place:
     by_url: bool
 
 
-def endpoint(given: Given, environ: Mapping[str, str], *, template_model: Any, needs_key: bool) -> Endpoint:
+def endpoint(
+    given: Given,
+    environ: Mapping[str, str],
+    *,
+    template_model: Any,
+    needs_key: bool,
+    api_key: str | None = None,
+) -> Endpoint:
     """Returns the endpoint of a job.
 
     Args:
@@ -45,19 +55,25 @@ def endpoint(given: Given, environ: Mapping[str, str], *, template_model: Any, n
         environ: The environment, for the variables of the SDK and of vendors.
         template_model: The template's ``model`` parameter, where it is a plain name.
         needs_key: Refuse an endpoint without the key that it needs.
+        api_key: The key itself, of a program; it goes before every other.
 
     Raises:
         UsageError: Something is missing or wrong; the message says what to do.
     """
-    place = _place(given, environ, needs_key)
+    place = _place(given, environ, needs_key and api_key is None)
     preset, url = place.preset, place.base_url
     allow_http = given.get("allow_http")
     _check_transport(url, given, allow_http)
     given.sources.setdefault("provider", "its URL" if place.by_url else "default")
     given.sources.setdefault("base_url", f"preset {preset.name}")
-    key, key_source = _key(given, environ, place, needs_key)
+    key: str | None
+    key_source: str | None
+    if api_key is not None and not place.preset.free:
+        key, key_source = _checked_key(api_key, API_KEY), API_KEY
+    else:
+        key, key_source = _key(given, environ, place, needs_key)
     if key_source:
-        given.sources.setdefault("api_key_file", "environment")
+        given.sources.setdefault("api_key_file", key_source if key_source == API_KEY else "environment")
     return Endpoint(
         preset=preset.name,
         base_url=url,
@@ -93,6 +109,28 @@ def reconnect(kept: Endpoint, environ: Mapping[str, str], *, api_key_file: Path 
         "model": kept.model or None,
     }
     return endpoint(Given((flag_layer(flags),)), environ, template_model=None, needs_key=True)
+
+
+def with_key(endpoint: Endpoint, environ: Mapping[str, str], api_key: str | None = None) -> Endpoint:
+    """Returns an endpoint with its key again, which no copy of it in another process has.
+
+    Raises:
+        UsageError: The key is not where it was; the message says where that was.
+    """
+    if api_key is not None:
+        return replace(endpoint, api_key=_checked_key(api_key, API_KEY), key_source=API_KEY)
+    source = endpoint.key_source
+    if endpoint.api_key is not None or source is None:
+        return endpoint
+    if source == API_KEY:
+        raise UsageError("the job was made with api_key=, which is not kept with it: run(job, api_key=…)")
+    if key := environ.get(source, "").strip():
+        return replace(endpoint, api_key=_checked_key(key, source))
+    if not Path(source).exists():
+        raise UsageError(
+            f"the key of the job came from {source}, which is not there: set it, or run(job, api_key=…)"
+        )
+    return replace(endpoint, api_key=_checked_key(_key_in(Path(source)), source))
 
 
 def _place(given: Given, environ: Mapping[str, str], needs_key: bool) -> Place:
@@ -196,19 +234,48 @@ def _key(
     preset = place.preset
     if preset.free:
         return None, None
-    if given.has("api_key_file") and given.rank("api_key_file") <= given.rank("provider"):
+    foreign = _foreign_file(given, environ, place)
+    kept_back = foreign is not None and _is_of_environment(given, "api_key_file")
+    if given.has("api_key_file") and given.rank("api_key_file") <= given.rank("provider") and not kept_back:
         path: Path = given.get("api_key_file")
         return _checked_key(_key_in(path), str(path)), str(path)
     own = ["OPENAI_API_KEY"] if place.by_url and preset.needs_key else []
-    for variable in filter(None, [preset.key_variable, *own]):
+    for variable in filter(None, [preset.key_variable, *own] if foreign is None else []):
         if key := environ.get(variable, "").strip():
             return _checked_key(key, variable), variable
     if needs_key and preset.needs_key and not is_loopback(host_of(place.base_url)):
+        if foreign is not None:
+            raise UsageError(
+                f"{foreign} names the URL {place.base_url}, and no key of the environment goes there without your "
+                f"word: add --base-url {place.base_url}, or name a key for it with --api-key-file FILE"
+            )
         raise UsageError(
             f"there is no key for {place.base_url}: set {preset.key_variable}, or give --api-key-file FILE; "
             "to rehearse without one, add --provider simulator"
         )
     return None, None
+
+
+def _foreign_file(given: Given, environ: Mapping[str, str], place: Place) -> Path | None:
+    """The job file that alone names the URL, where that is not the vendor's own; ``None`` where the user names it.
+
+    A job file may come from somebody else, and its URL is where the key would go.
+    """
+    rank = given.rank("base_url")
+    if rank >= len(given.layers) or given.rank("provider") < rank:
+        return None
+    file = given.layers[rank].file
+    vendor = presets.for_base_url(place.base_url)
+    named = environ.get("OPENAI_BASE_URL", "").strip()
+    if file is None or (vendor is not None and vendor.name == place.preset.name):
+        return None
+    return None if named and normalise(named, "OPENAI_BASE_URL") == place.base_url else file
+
+
+def _is_of_environment(given: Given, name: str) -> bool:
+    """Whether an option is given by its variable: neither by a flag nor by the job file."""
+    rank = given.rank(name)
+    return 0 < rank < len(given.layers) and given.layers[rank].file is None
 
 
 def _key_in(path: Path) -> str:

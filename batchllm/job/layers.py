@@ -5,13 +5,12 @@ value there is, and remembers where it was. Template, SDK variables and preset c
 ``assemble`` ask them.
 """
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from batchllm.errors import UsageError
+from batchllm.errors import UsageError, did_you_mean
 from batchllm.job.options import OPTIONS, TABLE
 
 STANDARD_STREAM = "-"
@@ -60,7 +59,7 @@ def flag_layer(flags: Mapping[str, Any]) -> Layer:
     """
     for name in flags:
         if name not in OPTIONS:
-            raise UsageError(f"there is no option {name}{did_you_mean(name)}")
+            raise UsageError(f"there is no option {name}{_near(name)}")
     given = {name: value for name, value in flags.items() if value is not None}
     return Layer(given, lambda name: OPTIONS[name].flag)
 
@@ -78,12 +77,9 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
             raise UsageError(
                 f"the environment variable {variable} means nothing; give {switches[variable]} itself"
             )
-        if variable.startswith("BATCHLLM_") and variable not in known:
-            near = difflib.get_close_matches(variable, known, n=1, cutoff=0.92)
-            if near:
-                raise UsageError(
-                    f"the environment variable {variable} means nothing (did you mean {near[0]}?)"
-                )
+        unknown = variable.startswith("BATCHLLM_") and variable not in known
+        if unknown and (hint := did_you_mean(variable, known, cutoff=0.92)):
+            raise UsageError(f"the environment variable {variable} means nothing{hint}")
     given = {name: environ[variable] for variable, name in known.items() if environ.get(variable)}
     return Layer(given, lambda name: OPTIONS[name].variable)
 
@@ -96,7 +92,7 @@ def file_layers(path: Path, data: Mapping[str, Any]) -> tuple[Layer, ...]:
     """
     for name in data["job"]:
         if name not in OPTIONS:
-            raise UsageError(f"{path}: [job] has the unknown key {name}{did_you_mean(name)}")
+            raise UsageError(f"{path}: [job] has the unknown key {name}{_near(name)}")
     job = Layer(data["job"], lambda _: str(path), path)
     if "messages" in data:
         return (job,)
@@ -106,10 +102,8 @@ def file_layers(path: Path, data: Mapping[str, Any]) -> tuple[Layer, ...]:
     return job, Layer(values, job.source, path, titles)
 
 
-def did_you_mean(name: str) -> str:
-    """`` (did you mean temperature?)``, or nothing."""
-    near = difflib.get_close_matches(name.lower().replace("-", "_"), OPTIONS, n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
+def _near(name: str) -> str:
+    return did_you_mean(name.replace("-", "_"), OPTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +160,7 @@ def _relative_to(folder: Path, value: Any) -> Any:
         return tuple(_relative_to(folder, part) for part in value)
     if isinstance(value, Path):
         return value if str(value) == STANDARD_STREAM else folder / value.expanduser()
-    return str(folder / value) if _is_file(folder / value) else value
+    return str(folder / value) if isinstance(value, str) and _is_file(folder / value) else value
 
 
 def _is_file(path: Path) -> bool:

@@ -52,10 +52,27 @@ def output_path(
 
 
 def journal_path(path: Path | None, output: Path | None) -> Path | None:
-    """Returns the journal: as given, or beside the output; ``None`` leaves it to the runner."""
+    """Returns the journal: as given, or beside the output; ``None`` leaves it to the runner.
+
+    Raises:
+        UsageError: The path is that of a folder or a device.
+    """
     if path is not None:
+        _refuse_no_file(path, "--journal")
         return path
     return output.with_name(f"{output.name}.journal") if output else None
+
+
+def _refuse_no_file(path: Path, option: str) -> None:
+    """Refuses the path of a file to write that is a folder or a device."""
+    try:
+        if not path.name or path.is_dir():
+            raise UsageError(f"{option} {path} is a folder; name a file, such as {path / 'job.journal'}")
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{option} {path} is not an ordinary file; name another")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a path"
+        raise UsageError(f"{option} {path}: {reason}; name another file") from None
 
 
 def refuse_same_file(**paths: Path | None) -> None:

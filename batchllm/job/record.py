@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,7 @@ class Job:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     output_format: str | None = None
     per_row: bool = False
-    sources: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     input_format: str | None = DEFAULTS["input_format"]
     delimiter: str | None = DEFAULTS["delimiter"]
@@ -70,6 +71,8 @@ class Job:
     columns: tuple[str, ...] | None = DEFAULTS["columns"]
     add: tuple[str, ...] = DEFAULTS["add"]
     prefix: str = DEFAULTS["prefix"]
+    output_encoding: str | None = DEFAULTS["output_encoding"]
+    escape_formulas: bool = DEFAULTS["escape_formulas"]
     summary: Path | None = DEFAULTS["summary"]
     force: bool = DEFAULTS["force"]
     system: str | None = DEFAULTS["system"]
@@ -91,7 +94,7 @@ class Job:
     max_cost: Decimal | None = DEFAULTS["max_cost"]
     max_requests: int | None = DEFAULTS["max_requests"]
     max_total_tokens: int | None = DEFAULTS["max_total_tokens"]
-    prices: Path | None = DEFAULTS["prices"]
+    prices: Path | Mapping[str, Any] | None = DEFAULTS["prices"]
     dedupe: bool = DEFAULTS["dedupe"]
     reuse: tuple[Path, ...] = DEFAULTS["reuse"]
     via: str = DEFAULTS["via"]
@@ -103,6 +106,21 @@ class Job:
     grace_s: float = DEFAULTS["grace"]
     max_time_s: float | None = DEFAULTS["max_time"]
     wait_lock_s: float = DEFAULTS["wait_lock"]
+
+    @staticmethod
+    def from_file(path: str | PathLike[str], **options: Any) -> Job:
+        """Makes the job of a job file.
+
+        Args:
+            path: A TOML file with a ``[job]`` table.
+            options: Options that go before those of the file: ``input="rows.csv"``, ``model="…"``.
+
+        Raises:
+            UsageError: The file or an option is wrong.
+        """
+        from batchllm.job.assembly import assemble
+
+        return assemble("run", {"job_file": str(path), **options})
 
     @property
     def reasks(self) -> int:

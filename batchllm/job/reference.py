@@ -1,9 +1,11 @@
 """Texts made from the table of options: the reference page, the job file of ``init``, a job's options in a dry run.
 
-``python -m batchllm.job.reference`` prints the reference page of the documentation.
+``python -m batchllm.job.reference`` prints the reference page of the documentation, and with the word ``keywords``
+the module ``job.keywords``.
 """
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -135,5 +137,44 @@ _TEMPLATE_PART = """\
 """
 
 
+def keywords_module() -> str:
+    """Returns the module with the types of the library's keywords."""
+    lines = _KEYWORDS.splitlines()
+    for option in sorted(OPTIONS.values(), key=lambda option: option.name):
+        if option.name in ("input", "task"):
+            continue
+        kind = option.kind
+        annotation = kind.annotation or kind.python_type.__name__
+        lines += [f"    {option.name}: {annotation} | None", f'    """{_meaning(option)}"""']
+    return "\n".join([*lines, ""])
+
+
+def _meaning(option: Option) -> str:
+    text = option.help.replace("\\", "\\\\")
+    return text if text.endswith(".") else f"{text}."
+
+
+_KEYWORDS = '''"""The keywords of ``run``, ``arun`` and ``astream``, typed for editors and type checkers.
+
+``python -m batchllm.job.reference keywords > batchllm/job/keywords.py`` makes this module from the table of options.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from os import PathLike
+from typing import Any, Literal, TypedDict
+
+
+class Options(TypedDict, total=False):
+    """Options of a call by name; one that is ``None`` is not given."""
+
+    api_key: str | Callable[[], str] | None
+    """The key, or a function that is called for it when the run begins. It is kept nowhere."""
+'''
+
+
 if __name__ == "__main__":
-    print(option_reference())  # noqa: T201 - this is its output
+    print(  # noqa: T201 - this is its output
+        keywords_module() if "keywords" in sys.argv else option_reference(),
+        end="" if "keywords" in sys.argv else "\n",
+    )

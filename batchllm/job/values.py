@@ -29,6 +29,7 @@ class Kind:
         is_path: The value is a path, or may be one; in a job file it is relative to that file.
         repeated: The flag can be given several times.
         merged: A table to which command line, environment and job file each add.
+        annotation: What a keyword of the library may be, as Python writes the type; by default ``python_type``.
     """
 
     parse: Parser
@@ -37,13 +38,14 @@ class Kind:
     is_path: bool = False
     repeated: bool = False
     merged: bool = False
+    annotation: str = ""
 
     def __call__(self, value: Any) -> Any:
         """Parses a value."""
         return self.parse(value)
 
 
-def _kind(metavar: str, python_type: Any = str, **how: bool) -> Callable[[Parser], Kind]:
+def _kind(metavar: str, python_type: Any = str, **how: Any) -> Callable[[Parser], Kind]:
     return lambda parse: Kind(parse, metavar, python_type, **how)
 
 
@@ -51,6 +53,19 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|seconds?|m|min|minutes?|h|hour
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off", ""})
+
+
+LARGEST = 1e15
+"""No option needs a larger number; up to here a float holds every integer."""
+
+
+def _shown(value: Any) -> str:
+    """A value for a message; an integer may have more digits than Python writes."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= 60 else text[:59] + "…"
 
 
 @_kind("TEXT")
@@ -93,10 +108,10 @@ def number(minimum: float, maximum: float = math.inf, *, above: bool = False, wh
         try:
             found = value if isinstance(value, (int, float)) else float(value.replace("_", "").strip())
         except (AttributeError, ValueError):
-            raise ValueError(f"must be {limits}, not {value!r}") from None
-        beyond = not minimum <= found <= maximum or (above and found == minimum) or math.isinf(found)
+            raise ValueError(f"must be {limits}, not {_shown(value)}") from None
+        beyond = not minimum <= found <= maximum or (above and found == minimum) or abs(found) > LARGEST
         if isinstance(value, bool) or beyond or (whole and found != int(found)):
-            raise ValueError(f"must be {limits}, not {value!r}")
+            raise ValueError(f"must be {limits}, not {_shown(value)}")
         return int(found) if whole else found
 
     return Kind(parse, "INTEGER", int) if whole else Kind(parse, "NUMBER", float)
@@ -116,47 +131,52 @@ def choice(*words: str) -> Kind:
             raise ValueError(f"must be one of {', '.join(words)}, not {value!r}")
         return str(word)
 
-    return Kind(parse, "|".join(words))
+    return Kind(
+        parse, "|".join(words), annotation=f"Literal[{', '.join(map(repr, words))}]".replace("'", '"')
+    )
 
 
-@_kind("TIME", float)
+@_kind("TIME", float, annotation="float | str")
 def duration_s(value: Any) -> float:
     """Seconds, as a number or as ``90s``, ``10min``, ``1h``, ``2d``."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST:
         value = str(value)
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
     if not match:
-        raise ValueError(f"must be a time such as 90s, 10min, 1h or 2d, not {value!r}")
-    return float(match[1]) * _SECONDS[(match[2] or "s")[0].lower()]
+        raise ValueError(f"must be a time such as 90s, 10min, 1h or 2d, not {_shown(value)}")
+    found = float(match[1]) * _SECONDS[(match[2] or "s")[0].lower()]
+    if found > LARGEST:
+        raise ValueError(f"must be a time such as 90s, 10min, 1h or 2d, not {_shown(value)}")
+    return found
 
 
-@_kind("SHARE", float)
+@_kind("SHARE", float, annotation="float | str")
 def share(value: Any) -> float:
     """A share from 0 to 1, as ``0.01`` or ``1%``."""
     percent = isinstance(value, str) and value.strip().endswith("%")
     try:
         found = float(value.strip().removesuffix("%")) if isinstance(value, str) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = math.nan
     found = found / 100 if percent else found
     if isinstance(value, bool) or not 0 <= found <= 1:
-        raise ValueError(f"must be a share such as 1% or 0.01, not {value!r}")
+        raise ValueError(f"must be a share such as 1% or 0.01, not {_shown(value)}")
     return found
 
 
-@_kind("DOLLARS", Decimal)
+@_kind("DOLLARS", Decimal, annotation="float | str | Decimal")
 def dollars(value: Any) -> Decimal:
     """An amount above 0, as ``5``, ``5.00`` or ``$5``."""
     try:
         found = Decimal(str(value).strip().removeprefix("$"))
-    except InvalidOperation:
+    except (InvalidOperation, ValueError):
         found = Decimal(0)
     if isinstance(value, bool) or not found.is_finite() or found <= 0:
-        raise ValueError(f"must be an amount of dollars above 0, such as 5.00, not {value!r}")
+        raise ValueError(f"must be an amount of dollars above 0, such as 5.00, not {_shown(value)}")
     return found
 
 
-@_kind("A,B,C", tuple)
+@_kind("A,B,C", tuple, annotation="str | Sequence[str]")
 def words(value: Any) -> tuple[str, ...]:
     """Names, as a list or separated by commas: stripped, not empty, each once."""
     parts = value.split(",") if isinstance(value, str) else value
@@ -171,9 +191,14 @@ def words(value: Any) -> tuple[str, ...]:
     return found
 
 
-@_kind("A,B,C", tuple)
-def labels(value: Any) -> tuple[str, ...]:
-    """At least two labels that differ in more than case."""
+@_kind("A,B,C", tuple, annotation="str | Sequence[str] | Mapping[str, str]")
+def labels(value: Any) -> tuple[str, ...] | dict[str, str]:
+    """At least two labels that differ in more than case; a table gives each label a description."""
+    if isinstance(value, Mapping):
+        named = labels(list(value))
+        if not all(isinstance(text, str) for text in value.values()):
+            raise ValueError(f"must give each label a description in words, not {value!r}")
+        return dict(zip(named, value.values(), strict=True))
     found: tuple[str, ...] = words(value)
     if len(found) < 2:
         raise ValueError(f"must be at least two labels separated by commas, not {value!r}")
@@ -184,7 +209,7 @@ def labels(value: Any) -> tuple[str, ...]:
     return found
 
 
-@_kind("TEXT", tuple, repeated=True)
+@_kind("TEXT", tuple, repeated=True, annotation="str | Sequence[str]")
 def several(value: Any) -> tuple[str, ...]:
     """One or more texts, such as column names or paths, which may hold commas."""
     found = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else ()
@@ -193,20 +218,55 @@ def several(value: Any) -> tuple[str, ...]:
     return found
 
 
-@_kind("FILE", Path, is_path=True)
+@_kind("FILE", Path, is_path=True, annotation="str | PathLike[str]")
 def path(value: Any) -> Path:
     """A path; ``-`` is a standard stream."""
-    return Path(text(value))
+    if "\0" in text(value):
+        raise ValueError("must be a path, which has no NUL character")
+    return Path(value)
 
 
-@_kind("FILE", tuple, is_path=True, repeated=True)
+@_kind(
+    "FILE",
+    tuple,
+    is_path=True,
+    repeated=True,
+    annotation="str | PathLike[str] | Sequence[str | PathLike[str]]",
+)
 def paths(value: Any) -> tuple[Path, ...]:
     """One or more paths."""
     return tuple(map(Path, several(value)))
 
 
-text_or_path = replace(text, metavar="TEXT|FILE", is_path=True)
+text_or_path = replace(text, metavar="TEXT|FILE", is_path=True, annotation="str | PathLike[str]")
 """Text that is a path where such a file exists."""
+
+
+@_kind("FILE|TEXT", is_path=True, annotation="str | PathLike[str] | Mapping[str, Any] | type[Any]")
+def schema(value: Any) -> Any:
+    """A JSON Schema as a table, or as text: its file or its short form."""
+    return dict(value) if isinstance(value, Mapping) else text(value)
+
+
+@_kind("FILE", is_path=True, annotation="str | PathLike[str] | Sequence[Mapping[str, Any]]")
+def tools(value: Any) -> Any:
+    """Tool definitions as a list, or the path of their file."""
+    return list(value) if isinstance(value, (list, tuple)) else path(value)
+
+
+@_kind("FILE", Path, is_path=True, annotation="str | PathLike[str] | Mapping[str, Mapping[str, Any]]")
+def prices(value: Any) -> Any:
+    """A price table, or the path of its file."""
+    if not isinstance(value, Mapping):
+        return path(value)
+    if not all(isinstance(entry, Mapping) for entry in value.values()):
+        raise ValueError(
+            'must be a table of models, each with a table of prices such as "input_cost_per_token"'
+        )
+    return {
+        str(model): {name: float(cost) if isinstance(cost, Decimal) else cost for name, cost in entry.items()}
+        for model, entry in value.items()
+    }
 
 
 @_kind("ENCODING")
@@ -218,13 +278,13 @@ def encoding(value: Any) -> str:
         raise ValueError(f"must be an encoding such as utf-8, cp1252 or gb18030, not {value!r}") from None
 
 
-@_kind("NAME=VALUE", dict, repeated=True, merged=True)
+@_kind("NAME=VALUE", dict, repeated=True, merged=True, annotation="Mapping[str, str] | Sequence[str] | str")
 def pairs(value: Any) -> dict[str, str]:
     """``NAME=VALUE`` once or in a list, or a table; values stay text."""
     return {name: item if isinstance(item, str) else json.dumps(item) for name, item in _items(value)}
 
 
-@_kind("NAME=JSON", dict, repeated=True, merged=True)
+@_kind("NAME=JSON", dict, repeated=True, merged=True, annotation="Mapping[str, Any] | Sequence[str] | str")
 def json_pairs(value: Any) -> dict[str, Any]:
     """``NAME=JSON`` once or in a list, or a table; what is no JSON is text."""
     return {

@@ -79,6 +79,10 @@ CREATE TABLE reply(
 _TABLES = {statement.strip() for statement in SCHEMA.split(";")} - {""}
 
 
+class ForeignDatabase(InputError):
+    """A database of another program, which is never removed."""
+
+
 def connect(path: Path, *, mode: str = "rw", immutable: bool = False) -> sqlite3.Connection:
     """Connects to a database, without reading or writing it yet.
 
@@ -125,23 +129,23 @@ def check_version(connection: sqlite3.Connection, path: Path) -> None:
     """Makes sure that a database is a journal that this version can read.
 
     Raises:
-        InputError: It is not.
+        InputError: It is not; ``ForeignDatabase`` where it is none at all.
     """
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION_ID:
-        raise InputError(path, "not a journal of batchllm; name another with --journal PATH")
+        raise ForeignDatabase(path, "not a journal of batchllm but another program's database; name another")
     if version in WRITTEN_BY:
         raise InputError(
             path,
             f"this journal was written by batchllm {WRITTEN_BY[version]}; export it with that version (pip install "
-            f"'batchllm-cli=={WRITTEN_BY[version]}.*'), or start over with --restart, which keeps it aside",
+            f"'batchllm-cli=={WRITTEN_BY[version]}.*'), or run the job with --restart, which keeps it aside",
         )
     if version != VERSION:
         raise InputError(
             path,
             f"the journal has version {version} and this batchllm knows version {VERSION}; "
-            "use the batchllm that wrote it, or start over with --restart, which keeps it aside",
+            "use the batchllm that wrote it, or run the job with --restart, which keeps it aside",
         )
     if {
         sql for (sql,) in connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")

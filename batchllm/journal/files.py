@@ -96,11 +96,9 @@ def exists(path: Path) -> bool:
         raise CannotWrite(f"{path}: {error.strerror}; name another place with --journal PATH") from None
     if not stat.S_ISREG(facts.st_mode):
         what = "a symbolic link" if stat.S_ISLNK(facts.st_mode) else "not an ordinary file"
-        raise InputError(
-            path, f"{what}; a journal must be a file of its own, name another with --journal PATH"
-        )
+        raise InputError(path, f"{what}; a journal must be a file of its own, name another")
     if facts.st_size == 0:
-        raise InputError(path, "not a journal (it is empty); remove it, or name another with --journal PATH")
+        raise InputError(path, "not a journal (it is empty); remove it, or name another")
     return True
 
 

@@ -1,10 +1,13 @@
 """Allows one run per job: a kernel lock on a file beside the output.
 
 The kernel drops the lock when its holder dies, so no lock is stale. The file contains the holder's pid, for messages
-only. It is never deleted: otherwise two runs could lock two files of one name.
+only. Its holder removes it before it lets go; filelock takes no lock on a file that was removed meanwhile, so two runs
+never lock two files of one name.
 """
 
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -19,10 +22,12 @@ class JobLock:
     Args:
         path: The lock file, ``OUTPUT.lock``.
         wait_s: How long to wait for another run to end; 0 does not wait.
+        check: Called while it waits; raises to give up.
     """
 
-    def __init__(self, path: Path, *, wait_s: float = 0.0) -> None:
+    def __init__(self, path: Path, *, wait_s: float = 0.0, check: Callable[[], None] = lambda: None) -> None:
         self.path = path
+        self._check = check
         self._wait_s = wait_s
         self._lock = FileLock(path, mode=0o600, fallback_to_soft=False)
 
@@ -38,8 +43,9 @@ class JobLock:
         if self.path.is_symlink():
             raise CannotWrite(f"{self.path} is a symbolic link; remove it and run the same command again")
         try:
-            self._lock.acquire(timeout=self._wait_s, poll_interval=0.05)
+            self._lock.acquire(timeout=self._wait_s, poll_interval=0.05, cancel_check=self._is_given_up)
         except Timeout:
+            self._check()
             raise NotNow(self._busy()) from None
         except OSError as error:
             raise CannotWrite(
@@ -48,7 +54,10 @@ class JobLock:
         self._write_pid()
 
     def release(self) -> None:
-        """Releases the lock; the file stays."""
+        """Removes the file and releases the lock."""
+        if self._lock.is_locked:
+            with suppress(OSError):  # a file that stays is locked again by the next run
+                self.path.unlink()
         self._lock.release()
 
     def __enter__(self) -> "JobLock":
@@ -59,6 +68,13 @@ class JobLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+    def _is_given_up(self) -> bool:
+        try:
+            self._check()
+        except BaseException:  # noqa: BLE001 - ``acquire`` raises it again
+            return True
+        return False
 
     def _write_pid(self) -> None:
         """Writes the pid; on a full disk it is missing, which does no harm."""

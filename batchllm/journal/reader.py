@@ -74,7 +74,7 @@ class JournalReader:
         """
         if not exists(path):
             raise InputError(
-                path, "there is no journal; run the job first, or name its journal with --journal PATH"
+                path, "there is no journal; run the job first, or name its journal instead of its output"
             )
         immutable = not Path(f"{path}-wal").exists()
         connection = connect(path, mode="ro", immutable=immutable)

@@ -24,8 +24,8 @@ SKIPPED = "skipped"
 class State(IntEnum):
     """How far a request is.
 
-    ``OPEN``: unfinished; one with an ``attempt_id`` has an answer that was not read yet; ``ANSWERED``: finished with an answer; ``FAILED``: finished with a failure, sent again only
-    with ``--retry-failed``; ``UNANSWERED``: the run gave up without an answer, sent again by the next run;
+    ``OPEN``: unfinished; one with an ``attempt_id`` has an answer that was not read yet; ``ANSWERED``: finished with an
+    answer; ``FAILED``: finished with a failure, sent again only with ``--retry-failed``; ``UNANSWERED``: the run gave up without an answer, sent again by the next run;
     ``PENDING``: in a batch without a result yet, sent by nobody else.
     """
 
@@ -401,12 +401,11 @@ def read_request(path: Path, fields: Sequence[Any]) -> RequestRecord:
         return RequestRecord(
             request_id, key, request_path, STATES[state], attempts, None, b"", None, None, None, None
         )
-    match read_reply(path, attempt_id, reply):
-        case Response(status=status, body=body, latency_s=latency_s):
-            outcome = (status, body, None, None, latency_s)
-        case Failure(message=message, latency_s=latency_s, partial=partial):
-            outcome = (None, partial, reply[3], message, latency_s)
-    return RequestRecord(request_id, key, request_path, STATES[state], attempts, *outcome, attempt_id)
+    read_reply(path, attempt_id, reply)  # checks it
+    _, latency_s, status, failure, message, _, _, _, body = reply
+    return RequestRecord(
+        request_id, key, request_path, STATES[state], attempts, status, body, failure, message, latency_s, attempt_id
+    )
 
 
 @report_damage

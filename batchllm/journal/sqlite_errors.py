@@ -37,7 +37,7 @@ def damaged(path: Path, what: str) -> InputError:
     """Returns the error for a damaged journal."""
     return InputError(
         path,
-        f"the journal is damaged ({what}); restore a copy, or start over with --restart, which keeps it aside",
+        f"the journal is damaged ({what}); restore a copy, or run the job with --restart, which keeps it aside",
     )
 
 
@@ -93,6 +93,8 @@ def write_error(path: Path, error: OSError) -> JobError:
     """Returns the error for a file that could not be written."""
     if error.errno == errno.EIO:
         return StorageFailure(f"{path}: {error.strerror}; check the disk, then run the same command again")
+    if error.errno == errno.ENAMETOOLONG:
+        return CannotWrite(f"{path}: its name is too long; name a shorter OUTPUT, or another --journal PATH")
     return CannotWrite(f"{path}: {error.strerror}; check its folder, then run the same command again")
 
 

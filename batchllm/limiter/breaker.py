@@ -1,8 +1,9 @@
-"""A circuit breaker for outages (M. Nygard, "Release It!"): not for refusals, which have a gate of their own.
+"""A circuit breaker for outages (M. Nygard, "Release It!"). Refusals for a limit are the gate's.
 
-Half of at least 20 results within 30 s failed, or eight failures in a row, or no connection before any
-success: the endpoint is down. Then one probe goes at a time, after 1, 2, 4, … 60 s, and what fails meanwhile
-is no attempt of its row. After a success the run goes on with a quarter of what was in flight, and doubles.
+The endpoint is down when half of at least 20 results within 30 s failed, after eight failures in a row, or when no
+connection can be made before the first success. Then one probe is sent at a time: a second later at first, and later
+after a tenth of the outage so far, at most a minute. Failures meanwhile are no attempts of their rows. After a success
+the run goes on with a quarter of the requests in flight, and doubles them.
 """
 
 import logging
@@ -20,17 +21,18 @@ NEVER_WORKED_S = 30.0
 
 
 class Breaker:
-    """Closed (all is well), or open with one probe at a time.
+    """Closed while the endpoint works, open in an outage.
 
     Args:
         rng: Source of jitter.
-        max_outage_s: How long an outage may last; where nothing ever worked, half a minute.
+        max_outage_s: How long an outage may last; at most half a minute before the first success.
 
     Attributes:
-        opened_at: When the outage began; ``None``: there is none.
-        probe_at: When the next probe may go.
-        probing: A probe is out.
-        last_failure: What the last failure said.
+        opened_at: When the outage began; ``None`` without an outage.
+        closed_at: When the last outage ended.
+        probe_at: When the next probe may be sent.
+        probing: A probe is in flight.
+        last_failure: The message of the last failure.
         given_up: The outage has lasted too long, and its last probe has failed.
     """
 
@@ -49,7 +51,7 @@ class Breaker:
         self.given_up = False
 
     def succeeded(self, now: float, sent_at: float, *, probe: bool) -> bool:
-        """An answer arrived; ``True`` when it ends an outage."""
+        """Records an answer; returns whether it ends an outage."""
         self._worked = True
         self._in_a_row = 0
         self._count(now, 0)
@@ -63,14 +65,14 @@ class Breaker:
         return True
 
     def failed(self, now: float, sent_at: float, message: str, *, connection: bool, probe: bool) -> bool:
-        """An attempt failed by the endpoint's fault; ``True`` when that starts an outage.
+        """Records a failure of the endpoint; returns whether it starts an outage.
 
         Args:
-            now: When.
-            sent_at: When it left; what left before the last outage ended says nothing about the present.
-            message: What it said.
-            connection: No connection was made at all.
-            probe: It was the probe.
+            now: The time now.
+            sent_at: When the request was sent; one sent before the last outage ended is ignored.
+            message: What failed.
+            connection: No connection could be made.
+            probe: The request was the probe.
         """
         self.last_failure = message
         if self.opened_at is not None:
@@ -94,7 +96,7 @@ class Breaker:
 
     @property
     def gives_up_at(self) -> float | None:
-        """When the outage has lasted too long; ``None``: there is none."""
+        """When the outage has lasted too long; ``None`` without an outage."""
         if self.opened_at is None:
             return None
         return self.opened_at + (
@@ -102,7 +104,7 @@ class Breaker:
         )
 
     def _next_probe(self, now: float) -> None:
-        """When the next probe goes; the last one goes when the longest outage is over, and decides."""
+        """Sets the time of the next probe; the last one is sent when the longest outage is over, and decides."""
         last = self.gives_up_at
         assert last is not None, "a probe is only planned in an outage"
         self.probing = False
@@ -112,7 +114,7 @@ class Breaker:
             self.probe_at = last
 
     def probe_gone(self, now: float) -> None:
-        """The probe was withdrawn: another may go."""
+        """Allows another probe, because this one was cancelled."""
         self.probing = False
         self.probe_at = now
 

@@ -1,7 +1,7 @@
-"""What a request takes of a token limit, by the way its endpoint counts, corrected by what the endpoint says.
+"""Estimates what a request takes of a token limit; endpoints count in four ways.
 
 ========== ===================================================== ==========================
-kind       taken when admitted                                   corrected when answered
+kind       taken when the request is admitted                    corrected after the answer
 ========== ===================================================== ==========================
 max_tokens the larger of ``max_tokens`` and the prompt           no
 sum        prompt + ``max_tokens``                               no
@@ -9,8 +9,7 @@ usage      prompt + the usual answer (at most ``max_tokens``)    by ``usage``
 split      prompt and usual answer, each against its own limit   by ``usage``
 ========== ===================================================== ==========================
 
-Giving tokens back where the endpoint does not is what produces refusals; not giving them back where it does
-wastes the grant.
+Correcting a charge that the endpoint does not correct causes refusals; leaving one that it corrects wastes the limit.
 """
 
 from batchllm.limiter.terms import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS, Cost
@@ -23,16 +22,16 @@ _REQUESTED_BLEND = 0.5
 
 
 class Charge:
-    """Estimates charges, and learns how the endpoint's differ from the estimates.
+    """Estimates charges, and learns from usage and refusals by how much they are wrong.
 
     Args:
         kind: ``max_tokens``, ``sum``, ``usage`` or ``split``.
 
     Attributes:
         settles: Whether the endpoint corrects the charge by actual usage.
-        prompt_factor: Prompt tokens by the endpoint's count, to ours.
-        factor: The endpoint's charge ("Requested N") to our estimate of it.
-        usual_answer: The 90 % quantile of answers' tokens.
+        prompt_factor: The endpoint's count of prompt tokens, divided by the estimate.
+        factor: The endpoint's charge ("Requested N"), divided by the estimate.
+        usual_answer: The 90 % quantile of the tokens of answers.
     """
 
     __slots__ = ("_answers", "_kind", "factor", "prompt_factor", "settles", "usual_answer")
@@ -46,7 +45,7 @@ class Charge:
         self._answers = 0
 
     def amount(self, dimension: str, cost: Cost) -> float:
-        """What a request takes of a dimension."""
+        """Returns what a request takes of a dimension."""
         if dimension == REQUESTS:
             return 1.0
         prompt = cost.prompt_tokens * self.prompt_factor
@@ -61,7 +60,7 @@ class Charge:
         return (prompt + answer) * self.factor
 
     def used(self, dimension: str, usage: Usage) -> float | None:
-        """What an answered request took in the end; ``None`` where that changes nothing."""
+        """Returns what an answered request took; ``None`` if its charge is not corrected."""
         if not self.settles or dimension == REQUESTS:
             return None
         if dimension == INPUT_TOKENS:
@@ -73,7 +72,7 @@ class Charge:
         return usage.prompt_tokens + usage.completion_tokens
 
     def learn(self, cost: Cost, usage: Usage) -> None:
-        """Takes note of what an answer used."""
+        """Learns from the usage of an answer."""
         if cost.prompt_tokens > 0 and usage.prompt_tokens:
             ratio = min(10.0, max(0.1, usage.prompt_tokens / cost.prompt_tokens))
             self.prompt_factor += _BLEND * (ratio - self.prompt_factor)
@@ -88,7 +87,7 @@ class Charge:
         self.usual_answer += step * (_QUANTILE if tokens > self.usual_answer else _QUANTILE - 1.0)
 
     def correct(self, cost: Cost, requested: int) -> None:
-        """Takes note of "Requested N": the endpoint's own charge for a request."""
+        """Learns from the endpoint's own charge for a request ("Requested N")."""
         estimate = self.amount("tokens", cost) / self.factor
         if estimate > 0:
             ratio = min(10.0, max(0.1, requested / estimate))

@@ -1,13 +1,14 @@
-"""How many may be in flight: as many as buy something.
+"""Decides how many requests may be in flight at once.
 
-Continuous batching makes latency grow with the batch while throughput grows far more, so latency is a bad
-judge (Vegas reaches 6 % of an engine's best, Gradient2 94 %). What is climbed is goodput: answer tokens a
-second. A step up must buy at least 15 % of what it costs, or it is taken back and the next try is shorter and
-later. Behind a rate limit Little's law says how many there must be: rate times latency.
+An engine with continuous batching answers each request more slowly when more are in flight, but all of them together
+faster. So latency is no measure here (of an engine's best throughput, the limit "Vegas" reaches 6 %, "Gradient2"
+94 %). This one measures goodput, answer tokens per second: a step up is kept if goodput grows by at least 15 % of the
+step, else it is undone, and the next step is smaller and later. Behind a rate limit, Little's law gives the number:
+rate times latency.
 
-A slot that is used for the first time opens a connection. New slots open one after another, as fast as the event
-loop keeps up with: hundreds in the same instant come back in the same instant, answer after answer, and each of
-them then waits for all the others.
+A slot that is used for the first time opens a connection. New slots are opened one after another, as fast as the event
+loop can follow: if hundreds of requests left at once, their answers would arrive at once, and each would wait for all
+the others.
 """
 
 import logging
@@ -23,7 +24,7 @@ LEAST_STEP = 1.15
 WORTH_IT = 0.15
 SHRINK = 0.8
 MUCH = 0.25
-"""Share of refusals for overload that leaves no doubt that less has to be in flight."""
+"""Share of refusals for overload from which on they cannot be chance."""
 _QUANTILE = 0.9
 
 NEW_SLOTS_PER_S = 2000.0
@@ -34,12 +35,12 @@ class Concurrency:
     """The cap on requests in flight.
 
     Args:
-        explicit: The user's number, exact from the first second; only overload makes it less, for a while.
-        now: The present.
+        explicit: ``--concurrency``, which holds from the first second; only overload lowers it, for a while.
+        now: The time now, in seconds.
 
     Attributes:
         cap: Requests that may be in flight now.
-        latency_s: The usual latency of an answer.
+        latency_s: The moving average of the latency of an answer.
         slow_s: The 90 % quantile of latencies.
     """
 
@@ -64,13 +65,13 @@ class Concurrency:
         self._window(now)
 
     def room(self, in_flight: int, now: float) -> int:
-        """How many more may go now."""
+        """Returns how many more requests may be sent now."""
         grown = self._new + (now - self._new_at) * NEW_SLOTS_PER_S
         self._new, self._new_at = min(float(NEW_SLOTS_AT_ONCE), grown), now
         return min(self.cap, max(self._used, in_flight) + int(self._new)) - in_flight
 
     def taken(self, in_flight: int) -> float:
-        """Told how many are in flight once all that may go has gone; returns when there is room for more by itself."""
+        """Records how many requests are in flight after a round of grants; returns when a new slot opens."""
         if in_flight > self._used:
             self._new -= in_flight - self._used
             self._used = in_flight
@@ -79,22 +80,22 @@ class Concurrency:
         return self._new_at + (NEW_SLOTS_AT_ONCE - self._new) / NEW_SLOTS_PER_S
 
     def _window(self, now: float) -> None:
-        """Starts to measure, once what is in flight has settled."""
+        """Starts a measurement, after the time that requests in flight need to be answered."""
         self._starts_at = now + 1.2 * (self.latency_s or 0.0)
         self._done = 0
         self._tokens = 0.0
         self._full = False
 
     def behind(self, rate: float | None) -> None:
-        """Told the requests a second that a rate limit grants; ``None``: there is none."""
+        """Sets the requests per second that the rate limits allow; ``None`` without a limit."""
         self._rate = rate
 
     def saturated(self) -> None:
-        """All slots are taken while more could go: the cap is what binds."""
+        """Records that all slots are taken while more items could be sent."""
         self._full = True
 
     def answered(self, now: float, latency_s: float, tokens: float) -> None:
-        """An answer arrived: its latency, without any waiting before it, and its tokens."""
+        """Records an answer: its latency since it was sent, and its completion tokens."""
         self._answers += 1
         if self.latency_s is None:
             self.latency_s = self.slow_s = latency_s
@@ -126,7 +127,7 @@ class Concurrency:
             self._climb(now, self._tokens / span)
 
     def _follow(self, now: float, span: float) -> None:
-        """Little's law, approached by doubling at most once a latency."""
+        """Moves the cap towards rate times latency, at most doubling it once per latency."""
         assert self._rate is not None
         needed = min(MOST_BEHIND_A_RATE, max(START, math.ceil(1.3 * self._rate * self.slow_s) + 2))
         if needed < self.cap:
@@ -136,7 +137,7 @@ class Concurrency:
             self._set(min(needed, 2 * self.cap), now, "Little's law")
 
     def _span_s(self) -> float:
-        """How long goodput is measured: shortly while every step has bought something, longer to judge small steps."""
+        """Returns how long goodput is measured: longer for a small step, whose effect is small."""
         latency_s = self.latency_s or 0.0
         return max(2.0, latency_s) if self._step >= FIRST_STEP else max(5.0, 2.0 * latency_s)
 
@@ -168,12 +169,12 @@ class Concurrency:
         self._starts_at = now + windows * max(5.0, 2.0 * (self.latency_s or 0.0))
 
     def overloaded(self, now: float) -> None:
-        """The endpoint said that too much is in flight."""
+        """Lowers the cap, because the endpoint said that too much is in flight."""
         self._overloaded = True
         self._note(True, now)
         share = sum(self._results) / max(20, len(self._results))
-        # A few faults at random look like overload, but cutting does not make them fewer: where little is refused, a
-        # number that the user gave is cut once a hold, and a found one not below where it started.
+        # A few random faults look like overload, and a lower cap does not prevent them. So while little is refused, a
+        # number that the user gave is lowered once per hold, and a found one not below where it started.
         mild = share <= MUCH
         rest_s = self._hold_s() if mild and self.explicit is not None else max(0.1, self.latency_s or 1.0)
         if now - self._cut_at < rest_s:
@@ -191,7 +192,7 @@ class Concurrency:
             self._return_to, self._return_step = self.explicit, 1.25
 
     def _hold_s(self) -> float:
-        """How long a cut is given to show what it did."""
+        """Returns how long a lower cap is kept before it is judged."""
         return 4.0 * max(5.0, 2.0 * (self.latency_s or 0.0))
 
     def _note(self, overload: bool, now: float) -> None:
@@ -200,11 +201,11 @@ class Concurrency:
             del self._results[: -self._judged_by()]
 
     def _judged_by(self) -> int:
-        """Results that say whether much is refused: all that was in flight, twice over."""
+        """Returns how many results decide whether much is refused: twice what is in flight."""
         return max(50, 2 * self.cap)
 
     def recover(self, now: float) -> None:
-        """An outage is over: go on with a quarter, and double every latency up to what it was."""
+        """Goes on after an outage with a quarter of the cap, and doubles it every latency up to what it was."""
         self._before = None
         self._return_to, self._return_step = max(self.cap, self._return_to or 0), 2.0
         self._set(max(1, self.cap // 4), now, "after an outage")

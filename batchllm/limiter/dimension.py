@@ -1,4 +1,4 @@
-"""One limit of a lane, and the pace that follows from all that is known of it."""
+"""One limit of a lane, and the pace that follows from everything known about it."""
 
 import logging
 import math
@@ -15,11 +15,11 @@ LONGEST_CATCH_UP_S = 10.0
 WIDEST_MARGIN = 0.055
 _CLEAN_S = 1800.0
 TAU_S = 2.0
-"""What headers show as left is spent over this time, or over one latency if that is longer."""
+"""The time over which the remaining amount in headers is spent, or one latency if that is longer."""
 GIVEN_TAU_S = 0.5
-"""The same if the user gave the limit, so that what is left only guards it."""
+"""The same if the user gave the limit, so that the remaining amount is only a safeguard."""
 SURE_S = 2.0
-"""What comes back within this time is waited for."""
+"""If room is expected within this time, requests wait for it."""
 LOOK_FIRST_S = 0.8
 LOOK_LATER = 0.1
 
@@ -28,17 +28,17 @@ class Dimension:
     """Requests or tokens a minute.
 
     The pace is the least of what is known: the limit that the user gave, less a margin that widens with refusals; what
-    the answers show as left (``header_pacer``); what was found (``estimate``); a ramp after ``slow_down``.
+    headers show as left (``header_pacer``); what was found (``estimate``); a ramp after ``slow_down``.
 
     Args:
         name: ``requests``, ``tokens``, ``input_tokens`` or ``output_tokens``.
-        now: The present.
-        given: The limit per minute that the user gave; infinite where there is none.
+        now: The time now, in seconds.
+        given: The limit per minute that the user gave; infinite without one.
 
     Attributes:
-        sent: What has left.
+        sent: What was sent.
         usual: The usual amount of a request.
-        estimate: The estimate where refusals said more than was given or shown.
+        estimate: The estimated limit; set once refusals contradict what was given or shown.
     """
 
     __slots__ = (
@@ -75,7 +75,7 @@ class Dimension:
         self._starved_since: float | None = None
 
     def set_limit(self, now: float, limit: float) -> None:
-        """Replaces the limit that the user gave; infinite if there is none."""
+        """Replaces the limit that the user gave; infinite without one."""
         if limit == self.given:
             return
         self.given = limit
@@ -90,17 +90,17 @@ class Dimension:
 
     @property
     def known(self) -> bool:
-        """The limit was given, or is shown."""
+        """Whether the limit was given, or is shown."""
         return self.given < math.inf or self.shown
 
     @property
     def shown(self) -> bool:
-        """Answers show what is left, and are trusted."""
+        """Whether headers show what is left, and are trusted."""
         return self.header_pacer is not None and self.header_pacer.samples > 0 and self.header_pacer.trusted
 
     @property
     def limit(self) -> float:
-        """The most that a minute takes, given or shown; infinite where neither is known."""
+        """The limit per minute, given or shown; infinite if neither."""
         shown = (
             self.header_pacer.limit
             if self.header_pacer is not None and self.header_pacer.samples >= 3
@@ -109,7 +109,7 @@ class Dimension:
         return min(self.given, shown)
 
     def rate(self, now: float, latency_s: float) -> float:
-        """The pace now, per second; infinite where nothing limits it."""
+        """Returns the current pace per second; infinite without a limit."""
         if self.margin > MARGIN and now - self._clean_since > _CLEAN_S:
             self._clean_since = now
             self.margin = max(MARGIN, self.margin / 1.25)
@@ -134,7 +134,7 @@ class Dimension:
         shown_at = pacer.fits_at(now, amount)
         sure = pacer.daily or pacer.kind == "window" or (shown_at or now) <= now + SURE_S
         if shown_at is None or not sure:
-            # Nothing sure says when there is room again: after a while one request goes to see.
+            # It is uncertain when there is room again: after a while one request is sent to find out.
             since = self._starved_since
             if since is None:
                 since = self._starved_since = now
@@ -147,13 +147,13 @@ class Dimension:
         return max(at, shown_at)
 
     def take(self, now: float, amount: float, rate: float) -> list[float] | None:
-        """Takes an amount; keep what it returns for ``give_back``."""
+        """Takes an amount; returns the entry for ``give_back``."""
         self.sent.add(now, amount)
         self._last_at = now
         if self.name != REQUESTS:
             self.usual = amount if not self.usual else self.usual + 0.05 * (amount - self.usual)
             if rate < math.inf:
-                # Large requests are bursts by themselves; what the log holds back must be caught up with afterwards.
+                # A large request is a burst; what the log holds back meanwhile has to be caught up with.
                 self.pacer.widen(min(LONGEST_CATCH_UP_S, 2.0 * amount / rate))
         self.pacer.take(now, amount, rate)
         if self.header_pacer is not None:
@@ -172,7 +172,7 @@ class Dimension:
     def give_back(
         self, position: float, sent_at: float, entry: list[float] | None, given_back: float, rate: float
     ) -> None:
-        """Returns what was taken and not used."""
+        """Gives back what was taken and not used."""
         self.sent.give_back(sent_at, given_back)
         self.pacer.give_back(given_back, rate)
         if self.header_pacer is not None:
@@ -181,7 +181,7 @@ class Dimension:
             self.log.give_back(entry, given_back)
 
     def widen_margin(self, now: float) -> bool:
-        """A refusal in spite of a given limit: a little less from here on; ``False``: that is no help any more."""
+        """Lowers the pace a little after a refusal in spite of a given limit; returns whether that was possible."""
         self._clean_since = now
         if self.margin >= WIDEST_MARGIN:
             return False

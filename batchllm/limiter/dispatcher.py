@@ -1,4 +1,4 @@
-"""The one dispatcher of a run: it owns the pace, and computes the next instant.
+"""The limiter of a run: decides which rows may be sent now, and when to ask again.
 
 The invariant, which ``tests/limiter_worlds`` holds in random worlds: while a row waits, the endpoint would accept it,
 no pause that the endpoint asked for runs, and fewer than eight requests are in flight (or than the user allows, where
@@ -8,8 +8,8 @@ that is less), a row leaves within the longest of
 - two intervals of the pace that the endpoint grants;
 - a tenth of the time for which it had refused everything.
 
-So every wait has a reason that ``view`` names, and ends by itself: a pace is looked at again within half a second, a
-pause ends with a probe, and where nothing tells when there is room again, one request goes to see.
+So every wait has a reason, which ``view`` names, and an end: a pace is computed again within half a second, a pause
+ends with a probe, and where nothing says when there is room again, one request is sent to find out.
 """
 
 import logging
@@ -36,17 +36,17 @@ _FAULTS = frozenset({Disposition.OVERLOADED, Disposition.TRANSIENT, Disposition.
 
 
 class Limiter(Generic[T]):
-    """Decides when each item may be sent. Told the time and the events; never waits and never sleeps.
+    """Decides when each item may be sent. It is given the time and the events, and never waits itself.
 
-    One per run. Items wait in lanes, one a model; the number in flight is counted over all of them.
+    A run has one. Items wait in lanes, one for each model; the number in flight is counted over all lanes.
     The order of calls for an item: ``offer``, a ``poll`` that grants it, exactly one of ``answered``,
     ``refused`` and ``failed``, then ``released`` (not after ``refused``, which frees the slot and puts the
-    item back by itself). An item that is cancelled in flight is just ``released``.
+    item back). An item that is cancelled in flight is only ``released``.
 
     Args:
         pace: The user's settings.
-        charge: What the endpoint takes off a token limit: ``Endpoint.charge``.
-        now: The present, on the clock of every later ``now``; a monotonic one.
+        charge: How the endpoint counts tokens: ``Endpoint.charge``.
+        now: The time now, in seconds, on the monotonic clock of every later ``now``.
         learned: What an earlier run of the job returned from ``learned()``.
         rng: Source of jitter; give a seeded one to repeat a run.
     """
@@ -78,27 +78,27 @@ class Limiter(Generic[T]):
 
     @property
     def waiting(self) -> int:
-        """Items offered and not granted."""
+        """The number of items that are offered and not granted."""
         return sum([len(lane.queue) for lane in self._lanes.values()])
 
     @property
     def in_flight(self) -> int:
-        """Items granted whose slot is not free again."""
+        """The number of granted items whose slot is not free yet."""
         return len(self._in_flight)
 
     @property
     def outage(self) -> bool:
-        """The endpoint is judged to be down: what fails now is no attempt of its row."""
+        """Whether the endpoint is down; a failure then does not count as an attempt of its row."""
         return self._breaker.opened_at is not None
 
     def offer(self, item: T, cost: Cost, *, lane: str, again: bool = False, not_before: float = 0.0) -> None:
-        """Puts an item in line.
+        """Queues an item.
 
         Args:
-            item: Any object; it is known by its identity until it is released.
-            cost: What it takes of the grant.
+            item: Any object; identified by ``id()`` until it is released.
+            cost: What it is expected to take of the limits.
             lane: Its model.
-            again: It has been tried before, and goes before new ones; in an outage, behind those not tried in it.
+            again: It was tried before: it goes before new items, or in an outage behind those not tried in it.
             not_before: When its backoff ends.
         """
         self._offered += 1
@@ -114,12 +114,12 @@ class Limiter(Generic[T]):
         tokens_per_minute: float | None = None,
         valid_until: float | None = None,
     ) -> None:
-        """Replaces what the user gave of the limits, at any time; they hold from the next grant on.
+        """Replaces the limits that the user gave, from the next grant on.
 
         Args:
-            now: The present.
-            requests_per_minute, tokens_per_minute: The limits of each lane; ``None``: not given.
-            valid_until: When they end. From then on nothing is granted until there are new ones; ``None``: never.
+            now: The time now.
+            requests_per_minute, tokens_per_minute: The limits of each lane; ``None`` is not given.
+            valid_until: When they end; after that nothing is granted until new ones are set. ``None`` is never.
         """
         self._now = now
         self._valid_until = math.inf if valid_until is None else valid_until
@@ -130,11 +130,11 @@ class Limiter(Generic[T]):
             lane.set_limits(now, {REQUESTS: requests_per_minute, TOKENS: tokens_per_minute})
 
     def poll(self, now: float) -> Poll[T]:
-        """What may go now, and when to ask again.
+        """Returns which items may be sent now, and when to ask again.
 
         Raises:
-            Unavailable: The endpoint asks for a longer pause than is allowed, a day's grant is spent, or the
-                endpoint stays down for too long.
+            Unavailable: The endpoint asks for a longer pause than ``--max-wait``, a day's quota is spent, or the
+                endpoint is down for longer than ``--max-outage``.
         """
         self._now = now
         queued_items: list[QueuedItem[T]] = []
@@ -165,7 +165,7 @@ class Limiter(Generic[T]):
         return Poll(grants, None if wake == math.inf else wake, too_large)
 
     def _room(self, now: float) -> tuple[int, float]:
-        """How many may be granted now, and when that changes by itself."""
+        """Returns how many items may be granted now, and when that number changes without an event."""
         breaker = self._breaker
         if breaker.opened_at is None:
             return self._concurrency.room(len(self._in_flight) - self._received, now), math.inf
@@ -186,10 +186,10 @@ class Limiter(Generic[T]):
         return lanes
 
     def received(self, item: T) -> None:
-        """An answer has arrived, unread: its slot may be taken by an item that leaves once the answer is durable.
+        """Records that an answer has arrived and is not read yet; its slot may be granted to another item.
 
-        So one wait for the disk serves both, the answer and the intent that follows it. A probe, and the first
-        request of a lane, keep their slots until they have been read.
+        The answer and the intent of that item then become durable in one write. A probe and the first request of a
+        lane keep their slots until their answers are read.
         """
         queued = self._in_flight[id(item)]
         if not queued.probe and self._lanes[queued.lane].answered:
@@ -197,7 +197,7 @@ class Limiter(Generic[T]):
             self._received += 1
 
     def answered(self, now: float, item: T, headers: Mapping[str, str], usage: Usage | None) -> None:
-        """A 2xx arrived for an item."""
+        """Records that an item got a response of status 2xx."""
         queued = self._in_flight[id(item)]
         lane = self._lanes[queued.lane]
         queued.answered = True
@@ -212,7 +212,7 @@ class Limiter(Generic[T]):
         self._update_rate(now)
 
     def refused(self, now: float, item: T, verdict: Verdict, headers: Mapping[str, str]) -> None:
-        """The endpoint asked for a pause: everybody waits, and the item is granted again first."""
+        """Records that the endpoint refused an item for a limit. All items wait, and this one is granted first."""
         queued = self._in_flight.pop(id(item))
         lane = self._lanes[queued.lane]
         lane.in_flight -= 1
@@ -227,9 +227,9 @@ class Limiter(Generic[T]):
         self._worked(now, queued)
 
     def failed(self, now: float, item: T, verdict: Verdict, headers: Mapping[str, str]) -> None:
-        """An attempt brought no answer and was not refused; the caller decides what becomes of the item.
+        """Records that an attempt brought no answer and was not refused; the caller decides what becomes of the item.
 
-        Ask ``outage`` afterwards: while it is true, the attempt does not count against the row.
+        Read ``outage`` afterwards: while it is true, the attempt does not count.
         """
         queued = self._in_flight[id(item)]
         lane = self._lanes[queued.lane]
@@ -250,7 +250,7 @@ class Limiter(Generic[T]):
             )
 
     def released(self, now: float, item: T) -> None:
-        """An item's slot is free: its answer is durable, or it will be offered again, or it was cancelled."""
+        """Frees an item's slot: its answer is durable, or it will be offered again, or it was cancelled."""
         queued = self._in_flight.pop(id(item), None)
         if queued is None:
             return
@@ -264,7 +264,7 @@ class Limiter(Generic[T]):
                 self._breaker.probe_gone(now)
 
     def view(self, now: float) -> View:
-        """The limiter at this instant; of several lanes, the busiest speaks."""
+        """Returns the state of the limiter at ``now``; of several lanes, that of the busiest."""
         lane = max(self._lanes.values(), key=lambda lane: len(lane.queue) + lane.in_flight, default=None)
         dimensions = lane.limits.dimensions if lane is not None else []
         rates = {d.name: d.rate(now, 0.0) * MINUTE_S for d in dimensions}
@@ -299,7 +299,7 @@ class Limiter(Generic[T]):
         )
 
     def learned(self) -> dict[str, Any]:
-        """What the job's next run should know, as JSON."""
+        """Returns what the job's next run should know; JSON-able."""
         lanes = {name: found for name, lane in self._lanes.items() if (found := lane.learned())}
         return {**self._learned, "lanes": {**self._learned.get("lanes", {}), **lanes}}
 
@@ -311,15 +311,23 @@ class Limiter(Generic[T]):
         return lane
 
     def _worked(self, now: float, queued: QueuedItem[T]) -> None:
-        """The endpoint answered, so it is not down."""
+        """Ends an outage, because the endpoint answered."""
         if self._breaker.succeeded(now, queued.sent_at, probe=queued.probe):
-            self._concurrency.recover(now)
-            for lane in self._lanes.values():
-                if not lane.gate.closed:
-                    lane.queue.outage_over()
+            self._outage_over(now)
+
+    def recovered(self, now: float) -> None:
+        """A request beside the queue was answered, so the endpoint is not down."""
+        if self._breaker.succeeded(now, now, probe=True):
+            self._outage_over(now)
+
+    def _outage_over(self, now: float) -> None:
+        self._concurrency.recover(now)
+        for lane in self._lanes.values():
+            if not lane.gate.closed:
+                lane.queue.outage_over()
 
     def _update_rate(self, now: float) -> None:
-        """Tells the concurrency law what the limits allow."""
+        """Passes the rate that the limits allow to the concurrency, at most twice a second."""
         if now - self._rate_at < 0.5:
             return
         self._rate_at = now

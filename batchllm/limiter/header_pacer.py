@@ -19,8 +19,12 @@ SLIDES = 0.1
 """A window that refills by more than this share of its pace is a sliding one."""
 LONG_RESET_S = 1200.0
 _FLOW_S = 8.0
+_SLIDING_SHARE = 0.7
+"""The part of a sliding window's measured refill that is counted on, as the refill may be falling."""
 _SAMPLES = 3
 _MAX_STUCK_ANSWERS = 4
+_TRIAL_REQUESTS = 8.0
+"""What is sent behind the first edge of a window before an answer shows that the window started anew."""
 
 
 def period_of(level: Level) -> float | None:
@@ -131,6 +135,7 @@ class HeaderPacer:
         "_sent_at",
         "_stuck_answers",
         "_turned",
+        "_turns_whole",
         "answered",
         "daily",
         "leaks",
@@ -158,6 +163,7 @@ class HeaderPacer:
         self._refilled = self._refill_s = 0.0
         self._stuck_answers = 0
         self._turned = False
+        self._turns_whole = False  # a window was seen to start anew as a whole
 
     def observe(
         self, now: float, sent_at: float, position: float, sent: SendRecord, level: Level, *, accepted: bool
@@ -183,6 +189,7 @@ class HeaderPacer:
             self._judge(level.remaining, accepted=accepted)
         self.samples += 1
         if accepted:
+            self._turns_whole = self._turns_whole or (self._turned and level.remaining > 0.5 * self.limit)
             self._turned = False
             self.answered = True
         self._position, self._sent_at, self._level = position, sent_at, level.remaining
@@ -219,7 +226,7 @@ class HeaderPacer:
             return self.limit / DAY_S if self.leaks else 0.0
         if self.kind == "window":
             measured = self._refilled / self._refill_s if self._refill_s >= 1.0 else 0.0
-            return measured if measured > SLIDES * self.limit / MINUTE_S else 0.0
+            return _SLIDING_SHARE * measured if measured > SLIDES * self.limit / MINUTE_S else 0.0
         leak = self.limit / MINUTE_S if self.kind == "minute" else math.inf
         if self._refill_s < 1.0:
             return leak if leak < math.inf else 0.0
@@ -230,10 +237,10 @@ class HeaderPacer:
         """``minute``, ``day``, ``window``, or ``None``, as in ``HeaderKind``."""
         return self._header_kind.kind
 
-    def left(self, now: float) -> float:
-        """Returns what may still be sent."""
-        if self.kind == "window" and self._edge is not None and now > self._edge + AFTER_EDGE_S:
-            return self.limit
+    def left(self, now: float, amount: float = 1.0) -> float:
+        """Returns what may still be sent, in requests of an amount."""
+        if self._edge_passed(now):
+            return self._left_after_edge(amount)
         return min(self.limit, self._left + self.refill_per_s * max(0.0, now - self._at))
 
     def rate(self, now: float, amount: float, tau_s: float) -> float:
@@ -241,14 +248,20 @@ class HeaderPacer:
         if self.daily or not self.trusted or not self.samples:
             return math.inf
         gap_s = max(LAST_GAP_S, 1.2 * amount * MINUTE_S / self.limit)
-        return max(self.left(now) / tau_s, amount / gap_s)
+        return max(self.left(now, amount) / tau_s, amount / gap_s)
 
     def take(self, now: float, amount: float) -> None:
         """Takes an amount that is sent."""
-        if self.kind == "window" and self._edge is not None and now > self._edge + AFTER_EDGE_S:
-            self._left, self._at, self._edge = self.limit, now, None
+        if self._edge_passed(now):
+            self._left, self._at, self._edge = self._left_after_edge(amount), now, None
             self._turned = True
         self._left -= amount
+
+    def _edge_passed(self, now: float) -> bool:
+        return self.kind == "window" and self._edge is not None and now > self._edge + AFTER_EDGE_S
+
+    def _left_after_edge(self, amount: float) -> float:
+        return self.limit if self._turns_whole else min(self.limit, _TRIAL_REQUESTS * amount)
 
     def outdated(self, sent_at: float) -> bool:
         """Returns whether only refusals have shown it, and a request sent later was accepted without such headers."""
@@ -269,7 +282,7 @@ class HeaderPacer:
         """Returns when an amount fits: ``now``, a later instant, or ``None`` if nothing says when."""
         if not self.trusted or not self.samples:
             return now
-        short = min(amount, self.limit) - self.left(now)
+        short = min(amount, self.limit) - self.left(now, amount)
         if short <= 0.0:
             return now
         if self.kind == "window" or (self.daily and not self.leaks):

@@ -1,8 +1,8 @@
-"""What the headers of an answer say about the limits, in every form in use; tolerant, never raises.
+"""Reads the rate limits in the headers of a response, in every form in use; never raises.
 
 Names differ (``x-ratelimit-limit-requests``, ``x-rate-limit-…``, ``ratelimit-limit``,
-``anthropic-ratelimit-input-tokens-remaining``, ``x-tokenlimit-…``, with or without ``-day``), values more so. A
-name is taken apart once and remembered, so reading an answer costs about a microsecond.
+``anthropic-ratelimit-input-tokens-remaining``, ``x-tokenlimit-…``, with or without ``-day``), and so do values. Parsed
+names are cached, because every response is read.
 """
 
 import math
@@ -16,14 +16,14 @@ from batchllm.retry import seconds, structured
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One limit as an answer shows it.
+    """One limit as a response shows it.
 
     Attributes:
         dimension: ``requests``, ``tokens``, ``input_tokens`` or ``output_tokens``.
-        limit: The grant per period.
-        remaining: What is left of it; ``None``: not said.
-        reset_s: Seconds until all of it is back (a leaky bucket) or the next window (a counter).
-        period_s: The period where the name says it, else ``None``.
+        limit: The limit per period.
+        remaining: What is left of it; ``None`` if the headers do not say.
+        reset_s: Seconds until a leaky bucket is full, or until the next window of a counter.
+        period_s: The period, if the header's name says it.
     """
 
     dimension: str
@@ -34,7 +34,7 @@ class Level:
 
     @property
     def used(self) -> float | None:
-        """How much is taken now."""
+        """What is taken of the limit; ``None`` if the headers do not say."""
         return None if self.remaining is None else self.limit - self.remaining
 
 
@@ -47,7 +47,7 @@ _fields: dict[str, _HeaderField | None] = {}
 
 
 def _parse_name(name: str) -> _HeaderField | None:
-    """Takes a header's name apart: (dimension, period) and which of limit, remaining, reset it gives."""
+    """Parses a header's name into (dimension, period) and one of ``limit``, ``remaining`` and ``reset``."""
     prefix = _PREFIX.match(name)
     if not prefix:
         return None
@@ -66,7 +66,11 @@ def _parse_name(name: str) -> _HeaderField | None:
 
 
 def read(headers: Mapping[str, str]) -> list[Level]:
-    """The limits that an answer shows; names in lower case. Insane values are as if they were not there."""
+    """Returns the limits that headers show; ignores values that make no sense.
+
+    Args:
+        headers: The headers, with names in lower case.
+    """
     found: dict[tuple[str, float | None], dict[str, str]] = {}
     for name, value in headers.items():
         if name in _fields:
@@ -97,7 +101,7 @@ def _level(key: tuple[str, float | None], values: dict[str, str], headers: Mappi
 
 
 def _number(text: str | None) -> float | None:
-    """A number that is finite and not negative."""
+    """Returns a finite number that is not negative, or ``None``."""
     found = _NUMBER.match(text) if text else None
     if not found:
         return None

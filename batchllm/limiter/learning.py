@@ -7,7 +7,7 @@ from typing import Generic
 from batchllm.limiter.gate import Gate, RequestedPauses
 from batchllm.limiter.limits import LaneLimits
 from batchllm.limiter.queue import Attempt
-from batchllm.limiter.refusals import Conclusion, Refusals
+from batchllm.limiter.refusals import Conclusion, PaceBasis, Refusals
 from batchllm.limiter.terms import REQUESTS, T
 
 OVERRULED_BY = 3
@@ -52,13 +52,9 @@ class RefusalLearner(Generic[T]):
         limits, refusals = self._limits, self._refusals
         if refusals.noise or limits.widen_margin(now, dimension):
             return
-        match refusals.judge_unexplained(
-            now,
-            between_pauses=limits.between_pauses,
-            weak=limits.weak,
-            lowered=limits.is_given(dimension),  # by its margin, which is as wide as it gets
-            quiet_s=self._gate.quiet_s,
-        ):
+        lowered = limits.is_given(dimension)  # by its margin, which is as wide as it gets
+        basis = PaceBasis(limits.between_pauses, limits.weak, lowered)
+        match refusals.judge_unexplained(now, basis, quiet_s=self._gate.quiet_s):
             case Conclusion.NOISE:
                 limits.ignore_refusals(now, quickly=self._requested_pauses.unneeded > 0)
             case Conclusion.LOWER:
@@ -82,10 +78,9 @@ class RefusalLearner(Generic[T]):
                 limits.note_pause(now - closed_at)
         conclusion = self._refusals.judge_pause(
             now,
+            PaceBasis(between_pauses=True, weak=limits.weak, lowered=not limits.doubted),
             contradicted=cause.contradicted,
             accepted=limits.dimension(REQUESTS).sent.accepted,
-            weak=limits.weak,
-            lowered=not limits.doubted,
             quiet_s=gate.quiet_s,
         )
         if conclusion is Conclusion.NOISE:

@@ -1,4 +1,4 @@
-"""All limits of one model together: what they allow now, and what answers and refusals teach about them."""
+"""The limits of one model: what they allow now, and what answers and refusals say about them."""
 
 import logging
 import math
@@ -17,15 +17,15 @@ from batchllm.records import Pace
 log = logging.getLogger("batchllm.limiter")
 
 LEARNED_S = 60.0
-"""An estimate goes to the next run only where it rests on this much."""
+"""An estimate is kept for the next run if it was measured for at least this long."""
 WEAK_S = 10.0
 BLOCK_S = 1.5
 MIN_ACCEPTED_BETWEEN_PAUSES = 8
-"""Requests that an estimate rests on where its stretch holds pauses of about a second that were asked for."""
+"""Requests that an estimate needs if its stretch has requested pauses of about a second."""
 GUESSED_PAUSES = 0.5
-"""The share of such pauses that is no part of a stretch in which the pace was only guessed."""
+"""The share of such pauses that is left out of a stretch in which the pace was guessed."""
 NOISY_S = 5.0
-"""The most that an estimate counts for where chance refuses too."""
+"""The longest time that an estimate counts for while requests are also refused at random."""
 _ABOUT_TOKENS = re.compile(r"\btokens?\b|\bTP[MD]\b", re.I)
 _ABOUT_REQUESTS = re.compile(r"\brequests? per\b|\bRP[MDS]\b|requests? rate", re.I)
 
@@ -35,11 +35,11 @@ class LaneLimits:
 
     Args:
         pace: The user's settings.
-        now: The present.
-        learned: What an earlier run found out.
+        now: The time now, in seconds.
+        learned: What an earlier run learned.
 
     Attributes:
-        dimensions: In the order of the amounts in ``QueuedItem``; only ever added to.
+        dimensions: In the order of the amounts in ``QueuedItem``; never shortened.
         latency_s: The usual latency of an answer.
     """
 
@@ -57,17 +57,17 @@ class LaneLimits:
 
     @property
     def known(self) -> bool:
-        """A limit was given or is shown."""
+        """Whether a limit was given or is shown."""
         return any(dimension.known for dimension in self.dimensions)
 
     def set_limits(self, now: float, limits: Mapping[str, float | None]) -> None:
-        """The limits that the user tells change; ``None``: not given."""
+        """Replaces the limits that the user gave; ``None`` is not given."""
         for dimension in self.dimensions:
             if dimension.name in limits:
                 dimension.set_limit(now, limits[dimension.name] or math.inf)
 
     def paced_until(self, now: float) -> tuple[float, str]:
-        """The earliest instant that every pace allows, and which one decides."""
+        """Returns the earliest time that every pace allows, and the dimension that decides."""
         latest, name = -math.inf, ""
         self._rates = [dimension.rate(now, self.latency_s) for dimension in self.dimensions]
         for dimension, rate in zip(self.dimensions, self._rates, strict=True):
@@ -76,7 +76,7 @@ class LaneLimits:
         return latest, name
 
     def fits_at(self, now: float, amounts: tuple[float, ...]) -> tuple[float, str]:
-        """When amounts fit into what left within the minute and into what is shown as left; and which one decides."""
+        """Returns when amounts fit into the last minute and into what headers show as left, and what decides."""
         latest, name = now, ""
         for dimension, amount in zip(self.dimensions, amounts, strict=True):
             if (at := dimension.fits_at(now, amount)) > latest:
@@ -85,7 +85,7 @@ class LaneLimits:
         return (at, "day") if at > latest else (latest, name)
 
     def day_fits_at(self, now: float, amounts: tuple[float, ...]) -> float:
-        """When amounts fit into what is left of a day."""
+        """Returns when amounts fit into what is left of a day's quota."""
         at = now
         for pacer in self._days.values():
             fits = pacer.fits_at(now, self._amount_of(pacer.name, amounts))
@@ -101,7 +101,7 @@ class LaneLimits:
     def take(
         self, now: float, amounts: tuple[float, ...]
     ) -> tuple[tuple[list[float] | None, ...], tuple[float, ...]]:
-        """Takes all of them; returns entries of the logs and positions in the order of departures."""
+        """Takes amounts; returns the entries of the logs, and the positions in the order of sending."""
         for pacer in self._days.values():
             pacer.take(now, self._amount_of(pacer.name, amounts))
         rates = self._rates if len(self._rates) == len(amounts) else [math.inf] * len(amounts)
@@ -120,14 +120,14 @@ class LaneLimits:
         positions: tuple[float, ...],
         entries: tuple[list[float] | None, ...],
     ) -> None:
-        """A request was refused and took nothing; positions and entries are those that ``take`` returned."""
+        """Records that a request was refused and took nothing; ``take`` returned its positions and entries."""
         for dimension, amount, position, entry in zip(
             self.dimensions, amounts, positions, entries, strict=False
         ):
             dimension.refused(position, sent_at, amount, entry)
 
     def spent(self, now: float, max_wait_s: float) -> HeaderPacer | None:
-        """A day's limit that is spent and comes back later than may be waited for."""
+        """Returns a spent quota of a day that comes back later than ``max_wait_s``; ``None`` without one."""
         for pacer in self._days.values():
             if pacer.samples and pacer.left(now) < 1.0 and pacer.full_at(now) - now > max_wait_s:
                 return pacer
@@ -136,14 +136,14 @@ class LaneLimits:
     def observe(
         self, now: float, sent_at: float, levels: list[Level], positions: tuple[float, ...], *, accepted: bool
     ) -> None:
-        """Takes note of what an answer shows of its limits.
+        """Records the limits in the headers of a response.
 
         Args:
             now: When it arrived.
-            sent_at: When its request left.
-            levels: What it shows.
-            positions: Where its request stands in the order of departures.
-            accepted: It is no refusal.
+            sent_at: When its request was sent.
+            levels: The limits.
+            positions: The positions of its request in the order of sending.
+            accepted: The response is no refusal.
         """
         for level in levels:
             index = next((i for i, d in enumerate(self.dimensions) if d.name == level.dimension), None)
@@ -168,7 +168,7 @@ class LaneLimits:
                 self._days[level.dimension], dimension.header_pacer = pacer, None
 
     def forget_outdated(self, sent_at: float) -> bool:
-        """An answer without headers: drops what only refusals before it have shown; ``True`` where there was any."""
+        """Forgets limits that only earlier refusals showed, after an answer without them; returns whether any was."""
         found = [
             d for d in self.dimensions if d.header_pacer is not None and d.header_pacer.outdated(sent_at)
         ]
@@ -177,12 +177,12 @@ class LaneLimits:
         return bool(found)
 
     def _start_search(self, now: float, dimension: Dimension, level: Level) -> None:
-        """A limit without what is left of it is where the search begins."""
+        """Starts the search at a shown limit whose remaining amount is not shown."""
         if level.remaining is None and dimension.estimate is None and dimension.given == math.inf:
             dimension.estimate = RateEstimate(level.limit / MINUTE_S, MINUTE_S, now, dimension.usual or 1.0)
 
     def pause_of(self, levels: list[Level], amounts: tuple[float, ...]) -> float | None:
-        """How long until an exhausted limit has room again, by a refusal's headers; ``None``: they do not say."""
+        """Returns how long an exhausted limit has no room, by a refusal's headers; ``None`` if they do not say."""
         pauses = []
         for level in levels:
             amount = self._amount_of(level.dimension, amounts) if amounts else 1.0
@@ -194,7 +194,7 @@ class LaneLimits:
         return max(pauses, default=None)
 
     def dimension_of(self, message: str) -> str:
-        """What a refusal is about: requests or tokens."""
+        """Returns the dimension that a refusal's message is about."""
         if _ABOUT_TOKENS.search(message) and not _ABOUT_REQUESTS.search(message):
             return TOKENS
         known = {dimension.name for dimension in self.dimensions if dimension.known}
@@ -203,7 +203,7 @@ class LaneLimits:
         return REQUESTS
 
     def dimension(self, name: str) -> Dimension:
-        """The dimension of a name."""
+        """Returns the dimension of a name."""
         return next(dimension for dimension in self.dimensions if dimension.name == name)
 
     def within_span(self, now: float) -> bool:
@@ -229,16 +229,16 @@ class LaneLimits:
 
     @property
     def doubted(self) -> bool:
-        """An estimate was held although less was let in."""
+        """Whether an estimate was kept although the last measurement was lower."""
         return any(d.estimate is not None and d.estimate.doubted for d in self.dimensions)
 
     def is_given(self, name: str) -> bool:
-        """The user given the limit of a dimension, and nothing has overruled it."""
+        """Returns whether the user gave the limit of a dimension, and no estimate replaces it."""
         dimension = self.dimension(name)
         return dimension.given < math.inf and dimension.estimate is None
 
     def never_fits(self, amounts: tuple[float, ...]) -> str | None:
-        """Why amounts fit into no minute of the endpoint; ``None``: they do."""
+        """Returns why amounts are larger than a limit; ``None`` if they are not."""
         for dimension, amount in zip(self.dimensions, amounts, strict=True):
             if amount > dimension.limit:
                 return (
@@ -248,12 +248,12 @@ class LaneLimits:
         return None
 
     def widen_margin(self, now: float, name: str) -> bool:
-        """One refusal among many that were let in; ``True`` where a little less may prevent the next one."""
+        """Lowers the pace a little after a single refusal; returns whether that may prevent the next one."""
         dimension = self.dimension(name)
         return dimension.given < math.inf and dimension.widen_margin(now)
 
     def ignore_refusals(self, now: float, *, quickly: bool) -> None:
-        """Undoes what refusals lowered, because they are noise; ``quickly`` lets the pace double sooner."""
+        """Restores what refusals lowered, because they are random; ``quickly`` lets the pace double sooner."""
         self.start_stretch(now)
         for dimension in self.dimensions:
             dimension.margin = MARGIN
@@ -263,7 +263,7 @@ class LaneLimits:
                 dimension.estimate.restore(now, 0.5 * LEAST_S if quickly else LEAST_S)
 
     def learn(self, now: float, name: str, closed_at: float, *, refusals: int, noisy: bool) -> None:
-        """A pause is over: what was let in since the last one, over that time, is the limit of the dimension."""
+        """Measures the limit of a dimension: what was accepted since the last pause, over that time."""
         dimension = self.dimension(name)
         sent = dimension.sent
         began = sent.resumed_at
@@ -274,14 +274,14 @@ class LaneLimits:
             elif dimension.estimate is not None:
                 dimension.estimate.since = now
             if began is not None and not sent.resumed and now - closed_at > 0.5 * (now - began):
-                self.start_stretch(now, block=True)  # the stretch was a pause, and tells nothing
+                self.start_stretch(now, block=True)  # the stretch was mostly a pause
             return
         guessed = dimension.estimate is not None and dimension.estimate.guessed
         paused_s = GUESSED_PAUSES * sent.paused_s if guessed else 0.0
         measured_s = max(0.05, now - began - paused_s)
         rate = max(sent.accepted, 1e-3) / measured_s
         block = now - closed_at >= BLOCK_S
-        if block:  # a window that turned: what it took is the limit, whatever short pauses there were in it
+        if block:  # a window has ended: what it accepted is the limit, whatever short pauses it had
             if now - sent.block_at <= 2.0 * MINUTE_S:
                 rate = max(rate, sent.block_accepted / max(1.0, now - sent.block_at))
             if measured_s > MINUTE_S:
@@ -313,7 +313,7 @@ class LaneLimits:
             dimension.sent.start_stretch(now, block=block)
 
     def restart(self, now: float) -> None:
-        """Lets every pace go on after a pause, without catching up."""
+        """Starts every pace again after a pause, without catch-up."""
         for dimension in self.dimensions:
             dimension.pacer.restart(now)
 
@@ -333,7 +333,7 @@ class LaneLimits:
         self.start_stretch(now)
 
     def requests_per_s(self, now: float) -> float | None:
-        """The requests a second that the limits allow; ``None`` where nothing limits them."""
+        """Returns the requests per second that the limits allow; ``None`` without a limit."""
         rates = []
         for dimension in self.dimensions:
             rate = dimension.rate(now, self.latency_s)

@@ -1,15 +1,15 @@
-"""Pacing: a due time for each limit, and the exact log of a minute.
+"""Pacing: when the next request is due, and the log of what was sent within the last minute.
 
-Theorem (why this is inside every server's model). GCRA (ITU-T I.371) at rate ``r = L(1-m)/W`` with catch-up
-``tau`` lets at most ``r * (X + tau) + 1`` through in any span ``X``. With arrivals jittering within ``J``, any
-window ``W`` of the server holds at most ``r * (W + tau + J) + 1`` requests, so a limit of ``L`` per ``W`` is
-kept whenever ``tau + J <= m * W / (1 - m)``: ``m`` = 0.5 % of a minute is 300 ms, 50 of them for catch-up and
-250 for the network. A bucket that starts full would double the first minute; no catch-up at all would lose
-what every late timer loses.
+The pace keeps the limit whatever window the server counts in. GCRA (ITU-T I.371) at rate ``r = L(1-m)/W`` with
+catch-up ``tau`` lets at most ``r * (X + tau) + 1`` requests through in any span ``X``. If the network delays each by
+up to ``J``, any window ``W`` of the server holds at most ``r * (W + tau + J) + 1``, so a limit of ``L`` per ``W`` is
+kept while ``tau + J <= m * W / (1 - m)``. With ``m`` = 0.5 % of a minute that is 300 ms: 50 for catch-up and 250 for
+the network. A bucket that starts full would send twice the limit in the first minute; without catch-up, every timer
+that is late would lower the rate.
 
-Tokens are borrowed, then paid: an amount of any size may go as soon as what was taken before has been paid
-for, so the wait never depends on the waiting request's own size, and nothing blocks the head of the line. What
-a strict window would object to is held back by ``WindowLog``, which remembers what left within the window.
+An amount of any size may be sent once the amount before it is paid for by elapsed time. So a wait does not depend on
+the size of the waiting request, and a large one does not block the queue. ``WindowLog`` holds back what would exceed a
+server's strict window.
 """
 
 from collections import deque
@@ -21,14 +21,14 @@ BIN_S = 0.02
 
 
 class Pacer:
-    """The due time of the next request: the last attempt plus its amount over the rate of this instant.
+    """Computes when the next request is due: its predecessor's due time plus that one's amount over the current rate.
 
-    A debt is one request at the present rate, never a sum: a rate that rises is felt at once, and a request
-    that no rate held back leaves no debt behind.
+    A debt is one request at the current rate, never a sum. So a new rate holds at once, and requests sent without a
+    rate leave no debt.
 
     Args:
-        now: The present; there is no burst at the start but what may be caught up with.
-        catch_up_s: How far behind its schedule it may catch up.
+        now: The time now, in seconds.
+        catch_up_s: How late a request may be and still be caught up with.
     """
 
     __slots__ = ("_amount", "_last", "catch_up_s")
@@ -39,41 +39,40 @@ class Pacer:
         self._amount = 0.0
 
     def ready_at(self, rate: float) -> float:
-        """The earliest instant of the next attempt, whatever its size.
+        """Returns the earliest time of the next request, whatever its size.
 
         Args:
-            rate: Amount per second, as of this instant; may be infinite.
+            rate: The current amount per second; may be infinite.
         """
         return self._last + self._amount / rate
 
     def widen(self, catch_up_s: float) -> None:
-        """Lets it catch up with more than before."""
+        """Raises the catch-up to ``catch_up_s``."""
         more_s = catch_up_s - self.catch_up_s
         if more_s > 0.0:
             self.catch_up_s = catch_up_s
             self._last -= more_s
 
     def take(self, now: float, amount: float, rate: float) -> None:
-        """An amount departs."""
+        """Records that an amount is sent."""
         due = self._last + self._amount / rate
         self._last = now if due > now else max(due, now - self.catch_up_s)
         self._amount = amount
 
     def give_back(self, amount: float, rate: float) -> None:
-        """Returns what was taken and not used; negative to take what was used beyond."""
+        """Gives back what was taken and not used; a negative amount was used in addition."""
         self._last -= amount / rate
 
     def restart(self, now: float) -> None:
-        """After a pause: no catching up, and the next attempt one request away."""
+        """Starts again after a pause, without catch-up: the next request is due one request later."""
         self._last = max(self._last, now)
         self._amount = max(self._amount, 1.0)
 
 
 class WindowLog:
-    """What left within the last window, so that no window of the server can hold more than the limit.
+    """Logs what was sent within the last window, so that no window of the server holds more than the limit.
 
-    Amounts that left within 20 ms share an entry, so memory is bounded; each is remembered for as much longer,
-    so the error is on the safe side.
+    Amounts sent within 20 ms share an entry, which bounds the memory; an entry is kept 20 ms longer for it.
     """
 
     __slots__ = ("_entries", "_kept_s", "limit", "total")
@@ -84,7 +83,7 @@ class WindowLog:
         self.total = 0.0
         self._entries: deque[list[float]] = (
             deque()
-        )  # [instant of the first, amount]; instant -1 once it has left
+        )  # [time of the first, amount]; the time is -1 once it has expired
 
     def _expire(self, now: float) -> None:
         horizon = now - self._kept_s
@@ -97,7 +96,7 @@ class WindowLog:
             self.total = 0.0
 
     def fits_at(self, now: float, amount: float) -> float:
-        """When an amount fits: ``now`` or before it, a later instant, or infinity where it never does."""
+        """Returns when an amount fits: ``now``, a later time, or infinity if it never does."""
         self._expire(now)
         excess = self.total + amount - self.limit
         if excess <= 0.0:
@@ -109,7 +108,7 @@ class WindowLog:
         return float("inf")
 
     def take(self, now: float, amount: float) -> list[float]:
-        """Takes an amount; keep what it returns for ``give_back``."""
+        """Takes an amount; returns the entry for ``give_back``."""
         self.total += amount
         if self._entries and now - self._entries[-1][0] < BIN_S:
             entry = self._entries[-1]
@@ -120,7 +119,7 @@ class WindowLog:
         return entry
 
     def give_back(self, entry: list[float], given_back: float) -> None:
-        """Corrects an amount taken earlier; one that has left the window changes nothing."""
+        """Gives back a part of an amount taken earlier; does nothing if that has left the window."""
         if entry[0] >= 0.0:
             entry[1] -= given_back
             self.total -= given_back

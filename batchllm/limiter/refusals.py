@@ -8,6 +8,7 @@ certain number is in flight, and never when fewer are, that number is a cap.
 
 import math
 from collections import deque
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic
 
@@ -48,6 +49,21 @@ class Conclusion(StrEnum):
     WAIT = "wait"  # too few to say
     LOWER = "lower"  # the pace is measured again
     NOISE = "noise"  # refusals come at random
+
+
+@dataclass(frozen=True, slots=True)
+class PaceBasis:
+    """What the refused pace rests on.
+
+    Attributes:
+        between_pauses: The estimates were measured from one pause to the next.
+        weak: The estimates rest on a few seconds, so fewer refusals are needed for a conclusion.
+        lowered: The pace has been lowered already.
+    """
+
+    between_pauses: bool
+    weak: bool
+    lowered: bool
 
 
 class Refusals(Generic[T]):
@@ -171,7 +187,7 @@ class Refusals(Generic[T]):
         return share > noise + 3.0 * math.sqrt(noise * (1.0 - noise) / count) + 0.01
 
     def judge_pause(
-        self, now: float, *, contradicted: bool, accepted: float, weak: bool, lowered: bool, quiet_s: float
+        self, now: float, basis: PaceBasis, *, contradicted: bool, accepted: float, quiet_s: float
     ) -> Conclusion:
         """Decides, after a pause, between noise and a pace to measure again.
 
@@ -180,10 +196,9 @@ class Refusals(Generic[T]):
 
         Args:
             now: When.
+            basis: What the pace rests on.
             contradicted: The refusal contradicts the estimate in force.
             accepted: Requests accepted since the pause before.
-            weak: The estimates rest on a few seconds.
-            lowered: The last pause lowered the pace.
             quiet_s: Seconds after which a request that has not been refused counts as accepted.
         """
         if self.noise:
@@ -193,9 +208,7 @@ class Refusals(Generic[T]):
                 self.noise = max(self.noise, _upper(known, 1.0))
             return Conclusion.LOWER
         if contradicted:
-            verdict = self.judge_unexplained(
-                now, between_pauses=True, weak=weak, lowered=lowered, quiet_s=quiet_s
-            )
+            verdict = self.judge_unexplained(now, basis, quiet_s=quiet_s)
             return verdict if verdict is Conclusion.NOISE else Conclusion.LOWER
         if not self._unexplained_since_pause and accepted >= ACCEPTED_AGAINST_NOISE:
             self.unexplained = 0
@@ -203,9 +216,7 @@ class Refusals(Generic[T]):
         self._unexplained_since_pause = False
         return Conclusion.LOWER
 
-    def judge_unexplained(
-        self, now: float, *, between_pauses: bool, weak: bool, lowered: bool, quiet_s: float
-    ) -> Conclusion:
+    def judge_unexplained(self, now: float, basis: PaceBasis, *, quiet_s: float) -> Conclusion:
         """Counts an unexplained refusal, and decides whether there are enough for a conclusion.
 
         A pace a little too high is refused now and then too, so the first conclusion is to lower it. If refusals come
@@ -213,19 +224,18 @@ class Refusals(Generic[T]):
 
         Args:
             now: When.
-            between_pauses: The estimates were measured from one pause to the next.
-            weak: The estimates rest on a few seconds, so fewer refusals are needed.
-            lowered: The pace has been lowered already.
+            basis: What the pace rests on.
             quiet_s: Seconds after which a request that has not been refused counts as accepted.
         """
         self.unexplained += 1
         self._unexplained_since_pause = True
         known = self._known(now, quiet_s)[-_JUDGED:]
-        if self.unexplained < MIN_UNEXPLAINED[weak] or len(known) < 8:
+        if self.unexplained < MIN_UNEXPLAINED[basis.weak] or len(known) < 8:
             return Conclusion.WAIT
         self.unexplained = 0
-        if not (lowered or (between_pauses and self._lowered)) or known.count(REFUSED) > 0.5 * len(known):
-            self._lowered = between_pauses
+        lowered = basis.lowered or (basis.between_pauses and self._lowered)
+        if not lowered or known.count(REFUSED) > 0.5 * len(known):
+            self._lowered = basis.between_pauses
             return Conclusion.LOWER
         self.noise = _upper(known, 1.0)
         self._lowered = False

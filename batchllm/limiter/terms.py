@@ -1,4 +1,4 @@
-"""The limiter's own vocabulary: what is offered, what is granted, what can be seen."""
+"""The values that the limiter takes and returns."""
 
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
@@ -14,11 +14,11 @@ DAY_S = 86_400.0
 
 
 class Cost(NamedTuple):
-    """What a request is expected to take of the grant.
+    """What a request is expected to take of the limits.
 
     Attributes:
         prompt_tokens: Tokens of its messages, counted or estimated.
-        max_tokens: The most its answer may have; ``None`` where the request does not bound it.
+        max_tokens: The most tokens of its answer; ``None`` without a bound.
     """
 
     prompt_tokens: int
@@ -27,13 +27,13 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Poll(Generic[T]):
-    """What may happen now.
+    """The result of ``Limiter.poll``.
 
     Attributes:
         grants: Items to send now, in order.
-        wake_at: When to ask again, on the clock of ``now``; ``None``: only an event can change anything.
-        too_large: Items given back because the endpoint's limit can never hold them, each with the sentence
-            that says so. They no longer wait and hold no slot.
+        wake_at: When to ask again, on the clock of ``now``; ``None`` if only an event can change the result.
+        too_large: Items that are larger than the endpoint's limit, each with a message that says so. They have left
+            the queue and hold no slot.
     """
 
     grants: list[T]
@@ -43,21 +43,20 @@ class Poll(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The limiter at one instant, for the bar, the summary and ``--debug``.
+    """The state of the limiter, for the progress bar, the summary and ``--debug``.
 
     Attributes:
         limits: What holds the next request back: ``requests``, ``tokens``, ``concurrency``, ``pause`` (the
             endpoint has refused, and everybody waits), ``outage`` (the endpoint is down), ``lease`` (the
             limits that were given have ended, and there are no new ones) or ``nothing``.
-        requests_per_minute, tokens_per_minute: The pace held now; ``None`` where nothing bounds it.
+        requests_per_minute, tokens_per_minute: The current pace; ``None`` without a limit.
         concurrency: Requests that may be in flight.
         in_flight, waiting: Requests in flight; requests offered and not granted.
-        granted, refused: Grants given, and refusals received, since the start.
-        resumes_at: When the next try goes, in a pause or an outage, on the clock of ``now``; else ``None``.
-        searching: The pace is being searched for, because nobody given the limit.
-        gives_up_at: When the run ends with status 69 unless the pause or the outage ends before, on the clock of
-            ``now``; ``None``: there is neither.
-        trouble: What the last failure of an outage said, in one line; else empty.
+        granted, refused: Grants and refusals since the start.
+        resumes_at: In a pause or an outage, when the next request is tried, on the clock of ``now``.
+        searching: The pace is an estimate, because the limit is not known.
+        gives_up_at: In a pause or an outage, when the run ends with status 69, on the clock of ``now``.
+        trouble: The message of the last failure of an outage, in one line.
     """
 
     limits: str

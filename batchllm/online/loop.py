@@ -11,8 +11,9 @@ flight get a grace period, and everything that arrives is kept.
 """
 
 import asyncio
+import math
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -25,12 +26,13 @@ from batchllm.journal import Journal, State
 from batchllm.limiter import Limiter
 from batchllm.online.outcome import OutcomeHandler
 from batchllm.plan.work_item import ChatSender, Settled, WorkItem
-from batchllm.records import Answer, Failure, FailureKind, Paid, Response
-from batchllm.retry import RetryPolicy
+from batchllm.records import Answer, ChatRequest, Failure, FailureKind, Paid, Response
+from batchllm.retry import RetryPolicy, Verdict
 from batchllm.stopping import RunStop
 
 OK = 200
 _NOT_SENT = Failure(FailureKind.UNSENT, "not sent: the run was stopped", Paid.NO, 0.0)
+PLAIN_EVERY_S = 10.0
 LOOK_AHEAD = 512
 """Work items that wait in the limiter: enough to hide the journal's latency, few enough to need no memory."""
 
@@ -49,6 +51,8 @@ class OnlineLoop:
         meter: Holds requests to the budget and prices answers; by default there is no budget.
         early_stop: Stops a run whose first answers are all unusable.
         run_stop: Says when the run has to end, and how long requests in flight may still take.
+        plain: Makes the plainest request to a model, which tells an outage from requests that the endpoint does not
+            take; ``None`` sends none.
     """
 
     client: ChatSender
@@ -60,17 +64,19 @@ class OnlineLoop:
     meter: BudgetMeter = field(default_factory=BudgetMeter)
     early_stop: EarlyStop = field(default_factory=partial(EarlyStop, inactive=True))
     run_stop: RunStop = field(default_factory=RunStop)
+    plain: Callable[[str], ChatRequest] | None = None
 
     def __post_init__(self) -> None:
         self._outcomes = OutcomeHandler(
             self.limiter, self.journal, self.retry, self.counters, self.settled,
-            self.meter, self.early_stop, self.run_stop.stop,
+            self.meter, self.early_stop, self.run_stop.stop, self._ask_plainly,
         )  # fmt: skip
         self._held: deque[WorkItem] = deque()
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._in_flight: set[asyncio.Future[Any]] = set()
         self._saving = 0
+        self._plain_after = -math.inf
         self.run_stop.subscribe(self._wake.set, self._cancel_in_flight)
 
     async def run(self, batches: AsyncIterator[Sequence[WorkItem]]) -> None:
@@ -117,7 +123,7 @@ class OnlineLoop:
             if self.limiter.waiting < LOOK_AHEAD:
                 self._room.set()
             if feeder.done() and not (self._held or self.limiter.waiting or self._in_flight or self._saving):
-                self._outcomes.fail_refused()
+                self._outcomes.end()
                 return
             timer = None if poll.wake_at is None else loop.call_at(poll.wake_at, self._wake.set)
             await self._wake.wait()
@@ -186,6 +192,21 @@ class OnlineLoop:
             self.limiter.received(item)
             self._wake.set()
         self._save(item, attempt_id, outcome)
+
+    def _ask_plainly(self, item: WorkItem, refused: Verdict) -> None:
+        """Sends a plain request, once in ``PLAIN_EVERY_S``, to tell whether the endpoint or the request is to blame."""
+        now = asyncio.get_running_loop().time()
+        if self.plain is None or now < self._plain_after or self.run_stop.reason is not None:
+            return
+        self._plain_after = now + PLAIN_EVERY_S
+        request = self.plain(item.request.model)
+
+        async def ask() -> None:
+            self._outcomes.answered_plainly(await self.client.send(request), item, refused)
+
+        task = asyncio.create_task(ask())
+        self._in_flight.add(task)
+        task.add_done_callback(self._watch)
 
     def _save(self, item: WorkItem, attempt_id: int, outcome: Response | Failure) -> None:
         self._saving += 1

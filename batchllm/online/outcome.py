@@ -16,16 +16,16 @@ from batchllm.errors import BudgetStop, ExitStatus, Unavailable, UsageError
 from batchllm.flows import step_of
 from batchllm.journal import Journal, State
 from batchllm.limiter import Limiter
-from batchllm.online.refusals import HeldRefusal, HeldRefusals
+from batchllm.online.refusals import FirstRejections, HeldRefusal, HeldRefusals
 from batchllm.plan.row_counts import count_end
 from batchllm.plan.work_item import RowEnd, Settled, WorkItem
 from batchllm.records import Answer, Failure, Response
+from batchllm.request.plain import beyond_plain
 from batchllm.retry import (
     ENDPOINT_REFUSALS,
     LONGEST_BACKOFF_S,
     Disposition,
     RetryPolicy,
-    SameRejection,
     Verdict,
     classify,
     is_connection,
@@ -33,6 +33,14 @@ from batchllm.retry import (
 )
 
 log = logging.getLogger("batchllm.runner")
+
+NOTHING_PAID = "nothing was paid"
+ATTEMPTS_BESIDE_SUCCESS = 2
+"""Attempts of a row whose request fails while a plain one is answered."""
+
+_ALSO_OF_ROWS = ("http_403", "http_404")
+"""What a firewall or a missing ability says to single rows, so that one of these before any success decides nothing."""
+_DOWN = (Disposition.TRANSIENT, Disposition.OVERLOADED)
 
 
 @dataclass(eq=False)
@@ -50,8 +58,10 @@ class OutcomeHandler:
     meter: BudgetMeter
     early_stop: EarlyStop
     stop: Callable[[BaseException], None]
-    same_rejection: SameRejection = field(default_factory=SameRejection)
+    ask_plainly: Callable[[WorkItem, Verdict], None] = lambda item, verdict: None
+    first: FirstRejections = field(default_factory=FirstRejections)
     refusals: HeldRefusals = field(default_factory=HeldRefusals)
+    plain_works: bool = False
 
     def handle(self, item: WorkItem, attempt_id: int, outcome: Response | Failure) -> None:
         """Finishes, retries or holds the item of a durable outcome, or stops the run."""
@@ -59,8 +69,6 @@ class OutcomeHandler:
         verdict = classify(outcome)
         if is_connection(verdict) and self._has_worked:
             verdict = replace(verdict, disposition=Disposition.TRANSIENT, exit_status=None)
-        if self.counters.finished_before == 0 and self.same_rejection.stops(verdict):
-            self.stop(UsageError(f"the first rows were all refused alike: {verdict.message}"))
         if verdict.disposition is Disposition.ANSWERED:
             self._answered(item, attempt_id, outcome, now)
             return
@@ -73,11 +81,14 @@ class OutcomeHandler:
             case Disposition.REJECTED:
                 self._failed(item, outcome, verdict, now)
                 item.attempts += 1
-                self.finish(item, _rejection(item, outcome, verdict), State.FAILED, attempt_id)
+                rejected = HeldRefusal(item, _rejection(item, outcome, verdict), attempt_id, now)
+                self._rejected(rejected, verdict)
             case Disposition.FATAL:
                 self._fatal(item, attempt_id, outcome, verdict, now)
             case _:
                 self._failed(item, outcome, verdict, now)
+                if self.limiter.outage and isinstance(outcome, Response):
+                    self.ask_plainly(item, verdict)
                 if verdict.disposition is not Disposition.UNKNOWN and self.limiter.outage:
                     # An outage uses up no attempt, and other rows probe next. A long Retry-After is cut short.
                     asked_s = min(verdict.retry_after_s or 0.0, LONGEST_BACKOFF_S)
@@ -94,6 +105,8 @@ class OutcomeHandler:
         assert isinstance(outcome, Response), "only a response can be an answer"
         answer = item.reader.read(outcome.status, outcome.body)
         item.attempts += 1
+        self.plain_works = False
+        self._settle_first()
         self.fail_refused(item.sent_at)
         cost = self.meter.release(item.request, item.reserved, outcome, answer.usage)
         self.counters.count_answer(answer.usage, cost)
@@ -123,10 +136,14 @@ class OutcomeHandler:
             item.possibly_billed += 1
             self.counters.possibly_billed += 1
         delay_s = self.retry.delay_s(item.attempts, item.possibly_billed, verdict)
+        if self.plain_works and item.attempts >= ATTEMPTS_BESIDE_SUCCESS:
+            delay_s = None
         log.debug("row %d: %s, retry in %s s", item.request.row_index, verdict.reason, delay_s)
         if delay_s is None:
             answer = Answer(error=verdict.message, reason=verdict.reason)
             self.finish(item, answer, State.UNANSWERED, attempt_id)
+            if not self._has_worked and verdict.reason.startswith("http_5"):
+                self.ask_plainly(item, verdict)
         else:
             self.counters.retries[verdict.reason] += 1
             self._offer_again(item, now + delay_s)
@@ -149,7 +166,8 @@ class OutcomeHandler:
         self, item: WorkItem, attempt_id: int, outcome: Response | Failure, verdict: Verdict, now: float
     ) -> None:
         """Handles a refusal of key, model or URL: wrong use before any success, perhaps the row's own after one."""
-        if not self._has_worked or not may_concern_one_row(verdict):
+        first = not self._has_worked and verdict.reason not in _ALSO_OF_ROWS
+        if first or not may_concern_one_row(verdict):
             self._failed(item, outcome, verdict, now)
             wrong_use = verdict.exit_status is ExitStatus.USAGE and not self._has_worked
             self.stop(UsageError(verdict.message) if wrong_use else Unavailable(verdict.message))
@@ -164,19 +182,73 @@ class OutcomeHandler:
         if item.earlier and self.counters.answers and not self.refusals.endpoints_own:
             self.finish(item, refused.answer, State.FAILED, attempt_id)  # a second run refused it again
         elif self.refusals.hold(refused):
-            self.stop(Unavailable(f"{ENDPOINT_REFUSALS} rows in a row were refused: {verdict.message}"))
+            words = f"{ENDPOINT_REFUSALS} rows in a row were refused: {verdict.message}"
+            self.stop(Unavailable(words) if self._has_worked else UsageError(f"{words}; {NOTHING_PAID}"))
         else:
             # Nobody waits for the decision: for this run the request has no answer.
             refused.row_ended = self.settled(item, refused.answer, State.UNANSWERED) is not None
 
+    def _rejected(self, rejected: HeldRefusal, verdict: Verdict) -> None:
+        """Fails a row that the endpoint rejected; before any success, only where not every row is rejected alike."""
+        item, answer = rejected.item, rejected.answer
+        if self._has_worked or not self.first.holds(verdict):
+            self._settle_first()
+            self.finish(item, answer, State.FAILED, rejected.attempt_id)
+            return
+        rejected.row_ended = self.settled(item, answer, State.UNANSWERED) is not None
+        if self.first.hold(rejected, verdict):
+            self.stop(UsageError(f"the first rows were all refused alike: {verdict.message}; {NOTHING_PAID}"))
+
+    def _settle_first(self) -> None:
+        for rejected in self.first.take():
+            self._fail(rejected)
+
+    def end(self) -> None:
+        """Decides about the rows still held when every row has been tried."""
+        others = self.counters.failed + self.counters.unanswered
+        if not self._has_worked and not others:
+            if self.first.is_setting:
+                rows = "all rows were" if self.counters.rows > 1 else "the row was"
+                self.stop(UsageError(f"{rows} refused alike: {self.first.message}; {NOTHING_PAID}"))
+                return
+            if self.refusals.message:
+                self.stop(UsageError(f"{self.refusals.message}; {NOTHING_PAID}"))
+                return
+        self._settle_first()
+        self.fail_refused()
+
+    def answered_plainly(self, outcome: Response | Failure, item: WorkItem, refused: Verdict) -> None:
+        """Decides who is to blame for failing requests, by the outcome of a plain one of the same model."""
+        verdict = classify(outcome)
+        log.debug("a plain request: %s %s", verdict.disposition, verdict.message)
+        if verdict.disposition is Disposition.ANSWERED:
+            if self._has_worked:
+                self.plain_works = True
+                self.limiter.recovered(asyncio.get_running_loop().time())
+                return
+            more = beyond_plain(item.request.body)
+            hint = f"; what they have and it has not: {more}" if more else ""
+            self.stop(
+                UsageError(
+                    f"{refused.message}; so far every request of this job ends so, and a plain request to "
+                    f"{item.request.model} is answered{hint}"
+                )
+            )
+        elif not self._has_worked and not self.limiter.outage and verdict.disposition in _DOWN:
+            self.stop(Unavailable(f"{refused.message}; a plain request ends so too, so the endpoint is down"))
+
     def fail_refused(self, sent_at: float = math.inf) -> None:
         """Fails the rows held since before ``sent_at``, when a request left that succeeded; all of them by default."""
         for refused in self.refusals.take(sent_at):
-            item = refused.item
-            attempts = item.earlier + item.attempts
-            self.journal.record_outcome(item.request_id, State.FAILED, refused.attempt_id, attempts)
-            if refused.row_ended:
-                self.counters.count_finished(refused.answer)
+            self._fail(refused)
+
+    def _fail(self, held: HeldRefusal) -> None:
+        """Fails a request that was held."""
+        item = held.item
+        attempts = item.earlier + item.attempts
+        self.journal.record_outcome(item.request_id, State.FAILED, held.attempt_id, attempts)
+        if held.row_ended:
+            self.counters.count_finished(held.answer)
 
 
 def _rejection(item: WorkItem, outcome: Response | Failure, verdict: Verdict) -> Answer:

@@ -1,4 +1,4 @@
-"""What the next request waits for and until when, in words: for the tail of the bar, and for lines of their own."""
+"""Says what the run waits for and until when: beside the progress bar, and in lines of their own."""
 
 import math
 from datetime import datetime, timedelta
@@ -8,25 +8,25 @@ from batchllm.progress import compact
 from batchllm.retry import Verdict
 
 LEAST_TOLD_S = 2.0
-"""A pause gets a line of its own where more than this is left of it."""
+"""A pause gets a line of its own if more than this is left of it."""
 LONGER = 10.0
-"""A second line of a pause is for one that is so many times longer than the one told before."""
+"""A later pause gets a line if it is this many times longer than the last one that got one."""
 MOST_OUTAGES = 4
-"""Outages that get a line in one run; an endpoint that comes and goes does not fill a log."""
+"""Outages that get a line in one run, so that an unstable endpoint does not fill a log."""
 MOST_REASON = 160
-"""Characters of a failure's or a refusal's own words."""
+"""The most characters shown of the endpoint's own message."""
 
 _ANSWERED = "the endpoint answered "
-"""How a message begins where the endpoint was reached and said something."""
+"""The beginning of a message about a response, in contrast to a failed connection."""
 
 
 def bar_words(view: View, now: float, wall: datetime, refusal: Verdict | None = None) -> str:
-    """What the next request waits for, in some 40 characters; empty where it waits for nothing.
+    """Returns what the next request waits for, in some 40 characters; empty if it does not wait.
 
     Args:
-        view: The limiter.
-        now: The present, on the limiter's clock.
-        wall: The present, on the clock of the wall.
+        view: The state of the limiter.
+        now: The time now, on the limiter's clock.
+        wall: The local time now.
         refusal: The latest refusal for a limit.
     """
     match view.limits:
@@ -50,7 +50,7 @@ def bar_words(view: View, now: float, wall: datetime, refusal: Verdict | None = 
 
 
 def outage_line(view: View, now: float, wall: datetime, endpoint: str) -> str:
-    """An outage, in a sentence: what fails, why, and until when it is tried."""
+    """Returns a sentence about an outage: what fails, why, and until when it is tried."""
     until = "" if view.gives_up_at is None else f" until {clock(view.gives_up_at, now, wall)}"
     if view.trouble.startswith(_ANSWERED):
         reason = _clipped(view.trouble.removeprefix(_ANSWERED))
@@ -60,7 +60,7 @@ def outage_line(view: View, now: float, wall: datetime, endpoint: str) -> str:
 
 
 def pause_line(view: View, now: float, wall: datetime, refusal: Verdict | None = None) -> str:
-    """A pause, in a sentence: why, and until when everything waits."""
+    """Returns a sentence about a pause: why, and until when everything waits."""
     resumes_at = now if view.resumes_at is None else view.resumes_at
     reason = "" if refusal is None else _clipped(refusal.message.removeprefix(_ANSWERED))
     because = f" ({reason})" if reason else ""
@@ -71,7 +71,7 @@ def pause_line(view: View, now: float, wall: datetime, refusal: Verdict | None =
 
 
 class Events:
-    """Says when a run begins to wait for something else, each kind once or a few times.
+    """Decides which outages and pauses get a line of their own.
 
     Args:
         endpoint: Where the requests go.
@@ -84,7 +84,7 @@ class Events:
         self._told_s = LEAST_TOLD_S / LONGER
 
     def line(self, view: View, now: float, wall: datetime, refusal: Verdict | None = None) -> str | None:
-        """The line for what has just begun; ``None`` where it has been told, or is not worth one.
+        """Returns the line for an outage or a pause that has just begun; ``None`` if there is nothing to say.
 
         Call it a few times a second; see ``bar_words`` for the arguments.
         """
@@ -102,7 +102,7 @@ class Events:
 
 
 def clock(instant: float, now: float, wall: datetime) -> str:
-    """The time of day at an instant, with seconds within two minutes, with the date on another day."""
+    """Returns the time of day at an instant, with seconds within two minutes, with the date on another day."""
     moment = wall + timedelta(seconds=instant - now)
     near = abs(instant - now) < 120
     if not near:

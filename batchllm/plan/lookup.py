@@ -10,7 +10,7 @@ from batchllm.plan.replay import read_outcome
 from batchllm.plan.row_flow import RowFlow
 from batchllm.plan.work_item import WorkItem
 from batchllm.records import Answer, Response
-from batchllm.retry import Disposition, classify
+from batchllm.retry import Disposition, Verdict, classify, may_be_setting
 
 
 class Lookup:
@@ -31,6 +31,7 @@ class Lookup:
         self._open_rows = not flow.single
         self._since = since
         self._accept_change = accept_change
+        self._has_worked = False
         self.unsent: list[tuple[int, str]] = []
 
     def provide(self, flow: RowFlow, history: Callable[[RowFlow], History] | None = None) -> None:
@@ -142,14 +143,21 @@ class Lookup:
         if record.state is not State.OPEN:
             return read_outcome(record, ask.reader)
         assert record.status is not None, "an answer that was not read has a status"
-        disposition = classify(Response(record.status, {}, record.body, 0.0)).disposition
-        if disposition not in (Disposition.ANSWERED, Disposition.REJECTED):
+        verdict = classify(Response(record.status, {}, record.body, 0.0))
+        usable = verdict.disposition is Disposition.ANSWERED
+        if not usable and not (verdict.disposition is Disposition.REJECTED and self._is_rows_own(verdict)):
             return None
         answer = ask.reader.read(record.status, record.body)
-        usable = answer.error is None and disposition is Disposition.ANSWERED
-        end = State.ANSWERED if usable else State.FAILED
+        self._has_worked |= usable
+        end = State.ANSWERED if usable and answer.error is None else State.FAILED
         self._journal.record_outcome(record.request_id, end, record.attempt_id, record.attempts)
         return answer
+
+    def _is_rows_own(self, verdict: Verdict) -> bool:
+        """Whether a row was rejected for its own content; before any success, a setting may be wrong."""
+        if not self._has_worked:
+            self._has_worked = bool(self._journal.reader().count_answered())
+        return self._has_worked or not may_be_setting(verdict)
 
     def _item(self, flow: RowFlow, number: int, ask: Ask, state: LaterState) -> WorkItem:
         assert flow.root is not None, "it is admitted"

@@ -62,7 +62,7 @@ class _OutcomeReader:
             return self._replayed(entry, entry.flow_of, costs)
         reader = self._reader or self._flow.builder.reader(self._row(entry.row_index))
         answer = read_outcome(entry, reader)
-        paid = ()
+        paid: tuple[PaidAnswer, ...] = ()
         if entry.status is not None and 200 <= entry.status < 300:
             paid = (PaidAnswer(answer.usage, answer.model, "", entry.attempt_id),)
         cost = None if costs is None else costs.cost_of(entry.row_index, paid)

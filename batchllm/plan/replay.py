@@ -1,10 +1,12 @@
 """Runs a row's flow over the answers in the journal, and nothing else: for the output, for ``show``, for histories."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from batchllm.answer import Reader
 from batchllm.flows import After, Ask, History, JobFlow, later_key
+from batchllm.flows.conversation import conversation_of, said
 from batchllm.flows.open_flow import OpenFlow
 from batchllm.journal import SKIPPED, JournalReader, RequestRecord, RowRecord, State
 from batchllm.records import Answer, Row, Usage
@@ -81,8 +83,14 @@ class Replayer:
         self._flow = flow
         self._reader = reader
 
-    def replay(self, row: Row, root_id: int) -> Replay:
-        """Replays the flow of a row whose first request is ``root_id``."""
+    def replay(self, row: Row, root_id: int, history: History | None = None) -> Replay:
+        """Replays the flow of a row.
+
+        Args:
+            row: The row.
+            root_id: Its first request.
+            history: Of its conversation; answers are found without it, and requests built with it.
+        """
         records = self._reader.flow_requests(root_id)
         root = next(record for record in records if record.request_id == root_id)
         by_key = {record.key: record for record in records}
@@ -90,7 +98,7 @@ class Replayer:
         flow.begin(self._flow.start(row))
         while not flow.ended:
             if flow.waits_for is not None:
-                value = self._waited_for(flow, root)
+                value = self._waited_for(flow, root, history)
                 if value is None:
                     return replay
                 flow.give(value)
@@ -121,9 +129,27 @@ class Replayer:
             answer = read_outcome(entry, self._flow.builder.reader(row))
         return None if answer is None or answer.error is not None else answer
 
-    def _waited_for(self, flow: OpenFlow, root: RequestRecord) -> History | bytes | None:
+    def history(self, row: Row, rows: Callable[[], Iterable[Row]]) -> History | None:
+        """Returns what was said in a row's conversation before it; ``None`` if it is no turn."""
+        column = self._flow.conversation
+        name = None if column is None else conversation_of(row, column)
+        if name is None or column is None:
+            return None
+        history = History()
+        for earlier in rows():
+            if earlier.index >= row.index:
+                break
+            if conversation_of(earlier, column) == name:
+                answer = self.answer_of(earlier)
+                if answer is not None:
+                    said(history, self._flow.builder, earlier, b"", answer)
+        return history
+
+    def _waited_for(
+        self, flow: OpenFlow, root: RequestRecord, history: History | None
+    ) -> History | bytes | None:
         if isinstance(flow.waits_for, After):
-            return History(turn_key=root.key)
+            return replace(history or History(), turn_key=root.key)
         assert flow.waits_for is not None, "only called for a flow that waits"
         return self._reader.kept(flow.waits_for.key)
 
@@ -133,6 +159,15 @@ def read_outcome(entry: RowRecord | RequestRecord, reader: Reader) -> Answer:
     if entry.status is not None:
         return reader.read(entry.status, entry.body)
     return Answer(error=entry.message or "never sent", reason=entry.failure or "too_large")
+
+
+def first_asks(flow: JobFlow, row: Row) -> tuple[Ask, ...]:
+    """Returns what a row asks first, without a history; nothing if it cannot be sent."""
+    begun = OpenFlow()
+    begun.begin(flow.start(row))
+    if isinstance(begun.waits_for, After):
+        begun.give(History())
+    return begun.asks
 
 
 def unsent_answer(reason: str) -> Answer | None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.errors import CannotWrite, JobError, UsageError
+from batchllm.formats import AtomicFile
 from batchllm.job import Job
-from batchllm.journal import JournalReader, state_path
+from batchllm.journal import JournalReader, check_folder, state_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +49,54 @@ def job_paths(job: Job) -> JobPaths:
 
 
 def journal_of(output: Path) -> Path:
-    """Returns the journal beside an output; the path itself if that is a journal."""
+    """Returns the journal beside an output; the path itself if that is a journal.
+
+    Raises:
+        UsageError: The path is a folder.
+    """
+    if not output.name or _is_folder(output):
+        raise UsageError(f"{output} is a folder; name the OUTPUT of a job, or its journal")
     beside = _journal_beside(output)
     return output if output.name.endswith(".journal") and not beside.exists() else beside
+
+
+def rows_path(journal: Path) -> Path:
+    """Returns the file with the rows of a job of the library whose rows are in memory."""
+    return journal.with_name(f"{journal.name.removesuffix('.journal')}.rows.jsonl")
 
 
 def _journal_beside(output: Path) -> Path:
     return output.with_name(output.name + ".journal")
 
 
-def check_output(path: Path, *, written: Mapping[str, Any] | None, force: bool) -> None:
+def check_places(job: Job, paths: JobPaths) -> None:
+    """Refuses files that could not be written later, before anything is read, locked or paid; leaves no trace.
+
+    Raises:
+        CannotWrite: A folder is missing or cannot be written, a name is too long, or no file can be there.
+    """
+    if paths.output is not None:
+        _check_folder(paths.output.parent, "another output with -o")
+        AtomicFile(paths.output).check()
+    check_folder(paths.journal)
+    check_summary(job.summary)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def exported_note(journal: Path) -> Path:
+    """Returns the file with the digests of exports that replaced the output while a run had the journal."""
+    return journal.with_name(f"{journal.name}.exported")
+
+
+def check_output(
+    path: Path, *, written: Mapping[str, Any] | None, force: bool, journal: Path | None = None
+) -> None:
     """Refuses an output that cannot or should not be written.
 
     Args:
@@ -65,6 +104,7 @@ def check_output(path: Path, *, written: Mapping[str, Any] | None, force: bool) 
         written: What the journal says of the output: its ``sha256``, and the digest of the file it replaces, since
             the journal is written before the output is put in place.
         force: Overwrite any file.
+        journal: The journal, beside which exports are noted.
 
     Raises:
         UsageError: batchllm did not write the file, or the file was edited since.
@@ -81,14 +121,24 @@ def check_output(path: Path, *, written: Mapping[str, Any] | None, force: bool) 
         raise CannotWrite(f"{path} is not a regular file; name another with -o")
     if force or path.stat().st_size == 0:
         return
+    digest = digest_of(path)
+    if journal is not None and digest in _exported(journal):
+        return
     if written is None:
         raise UsageError(
             f"{path} exists and is not this job's; name another with -o, or overwrite it with --force"
         )
-    if digest_of(path) not in (written["sha256"], written.get("replaces")):
+    if digest not in (written["sha256"], written.get("replaces")):
         raise UsageError(
             f"{path} was edited since batchllm wrote it; move it away, or overwrite it with --force"
         )
+
+
+def _exported(journal: Path) -> list[str]:
+    try:
+        return exported_note(journal).read_text("ascii").split()
+    except (OSError, ValueError):
+        return []
 
 
 def check_summary(path: Path | None) -> None:
@@ -100,8 +150,17 @@ def check_summary(path: Path | None) -> None:
     if path is None:
         return
     _check_folder(path.parent, "another file with --summary")
-    if path.is_dir():
-        raise CannotWrite(f"{path} is a folder; name a file with --summary")
+    try:
+        if path.is_dir():
+            raise CannotWrite(f"{path} is a folder; name a file with --summary")
+        is_new = not path.exists()
+        if is_new or path.is_file():
+            with path.open("ab"):
+                pass
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise CannotWrite(f"{path}: {error.strerror}; name another file with --summary") from None
 
 
 def known_output(journal: Path) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,35 +67,35 @@ def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStat
     """Prepares a job whose input is scanned."""
     _check_conversation(job, statistics)
     count = token_count(job)
-    # An empty JSONL file names no column; nothing will be asked, so any name will do.
-    known = statistics.columns or (job.column or "text",)
-    builder = RequestBuilder(job, known, statistics.sample, count)
+    builder = RequestBuilder(job, statistics.columns or None, statistics.sample, count)
+    columns = output_columns(job, builder, statistics.columns)
+    output_format = job.output_format or source.kind
+    flow = job_flow(job, builder, source.rows)
+    reader = Reader(answer_spec(job))
+    return PreparedJob(
+        job, paths, source, statistics, builder, flow, reader, columns, output_format, count
+    )
+
+
+def output_columns(job: Job, builder: RequestBuilder, input_columns: Sequence[str]) -> Columns:
+    """Returns the columns of a job's output.
+
+    Raises:
+        UsageError: The input has a column of the same name as one of the answer.
+    """
     sample_columns = (AGREEMENT, SAMPLES) if job.samples > 1 else ()
     if twice := set(sample_columns) & set(builder.answer_columns):
         raise UsageError(
             f"--samples adds a column {', '.join(sorted(twice))}, and the schema has a field of that name; rename "
             "the field"
         )
-    columns = plan_columns(
-        statistics.columns,
+    return plan_columns(
+        input_columns,
         (*builder.answer_columns, *sample_columns),
         (*job.add, *(("tool_calls",) if job.tools and "tool_calls" not in job.add else ())),
         job.columns,
         job.prefix,
         KNOWN_PARAMETERS if job.per_row else frozenset(),
-    )
-    output_format = job.output_format or source.kind
-    return PreparedJob(
-        job,
-        paths,
-        source,
-        statistics,
-        builder,
-        job_flow(job, builder, source.rows),
-        Reader(answer_spec(job)),
-        columns,
-        output_format,
-        count,
     )
 
 
@@ -116,7 +116,7 @@ def _check_conversation(job: Job, statistics: InputStatistics) -> None:
     Raises:
         UsageError: There is no such column, or rows would be sent without the turns before them.
     """
-    if job.conversation is None:
+    if job.conversation is None or not statistics.columns:
         return
     text_column(statistics.columns, (), job.conversation)
     if job.sample is not None:

@@ -15,8 +15,8 @@ from batchllm.request.limits import LengthLimits
 from batchllm.request.messages import TokenCount, reask, with_images
 from batchllm.request.outcome import InvalidRow, Messages, RowRequest, Skipped, Unsendable, request_key
 from batchllm.request.parameters import fit_to_model, max_tokens, merge_layers
-from batchllm.request.spec import answer_spec, prepared, response_format, schema_in_words
-from batchllm.request.tasks import RowTasks, Task, image_cells
+from batchllm.request.spec import answer_spec, prepared, response_format, schema_in_words, with_tools
+from batchllm.request.tasks import RowTasks, Task, image_cells, is_batch_line
 from batchllm.template import RenderError, builtin_names, dumps, text_column, text_like, to_json
 
 VISION_MAX_TOKENS = 300
@@ -29,7 +29,7 @@ class RequestBuilder:
 
     Args:
         job: What to ask, of which model.
-        columns: The columns of the input.
+        columns: The columns of the input; ``None`` for an input without rows, whose columns nobody knows.
         sample: Some rows, to find the text column.
         count: Counts the tokens of a text; ``None`` where ``prompt_tokens`` is not needed.
         context_window: Tokens of a model's context, ``None`` where unknown; by default the published one.
@@ -46,7 +46,7 @@ class RequestBuilder:
     def __init__(
         self,
         job: Job,
-        columns: Sequence[str],
+        columns: Sequence[str] | None,
         sample: Iterable[Row],
         count: Callable[[str], int] | None,
         *,
@@ -74,8 +74,10 @@ class RequestBuilder:
         else:
             template = prepared(job, job.template)
             rows = list(sample)
-            self.column = text_column(columns, rows, job.column)
-            candidates = () if self.column else text_like(columns, rows)
+            self.column = (
+                text_column(columns, rows, job.column) if columns is not None else job.column or "text"
+            )
+            candidates = () if self.column or columns is None else text_like(columns, rows)
             self._task = Task(template, columns, self.column, self._media, self._reader, candidates)
             self.used_columns |= self._task.renderer.used_columns
             if not self.used_columns:
@@ -136,20 +138,25 @@ class RequestBuilder:
         return [] if row_request is None else row_request.messages[row_request.own :]
 
     def reader(self, row: Row) -> Reader:
-        """Returns the reader of a row's answer; the same for all rows unless they bring their own tasks."""
+        """Returns the reader of a row's answer; the same for all rows unless they bring their own tasks or tools."""
         if self._rows is None:
             return self._reader
         try:
             task = self._rows.task(row)
         except InvalidRow:
             return self._reader
-        return self._reader if task is None else task.reader
+        reader = self._reader if task is None else task.reader
+        own = row.values["body"] if is_batch_line(row.values) else row.values
+        if isinstance(own, Mapping) and (own.get("tools") or own.get("tool_choice")):
+            spec = with_tools(reader.spec, own)
+            return reader.with_tools(spec.tools, spec.tool_choice)
+        return reader
 
     def _row_request(self, row: Row) -> RowRequest | None:
         task = self._task if self._rows is None else self._rows.task(row)
         cells = image_cells(row.values, self._job.images) if self._job.images else []
-        if self._job.images and not cells:
-            return None
+        if self._job.images and not cells and task is not None and not task.renderer.used_columns:
+            return None  # the images are all that a row has
         if task is not None:
             if not cells and task.is_empty(row):
                 return None
@@ -221,9 +228,9 @@ class RequestBuilder:
             layer["reasoning_effort"] = job.reasoning_effort
         return merge_layers(layer, job.parameters)
 
-    def _check_names(self, columns: Sequence[str]) -> None:
+    def _check_names(self, columns: Sequence[str] | None) -> None:
         for column in self._job.images:
-            if column not in columns:
+            if columns is not None and column not in columns:
                 text_column(columns, (), column)  # raises, naming the columns there are
 
     def _checked_parameters(self) -> _Fitted | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from batchllm.answer import schema_of
 from batchllm.job import Job
-from batchllm.template import AnswerSpec, Template
+from batchllm.template import AnswerSpec, Template, parameter_value
 
 ROW_COLUMN = "response"  # where rows that bring their own task get their answer
 
@@ -22,11 +22,28 @@ def answer_spec(job: Job) -> AnswerSpec:
         if job.template is None
         else _with_variables(job.template, job.variables).answer
     )
+    base = with_tools(base, *tool_layers(job, job.template))
     if job.schema is not None:
         return replace(base, read="json", labels=(), schema=schema_of(job.schema))
     if base.schema is not None:
         return replace(base, schema=schema_of(base.schema))
     return base
+
+
+def tool_layers(job: Job, template: Template | None) -> tuple[Mapping[str, Any], ...]:
+    """Returns where a request's tools come from, the later before the earlier."""
+    own = {"tools": job.tools, "tool_choice": job.tool_choice}
+    return ({} if template is None else template.parameters, own, job.parameters)
+
+
+def with_tools(spec: AnswerSpec, *layers: Mapping[str, Any]) -> AnswerSpec:
+    """Returns the spec with the tools of a request's parameters; a later layer wins over an earlier one."""
+    tools, choice = spec.tools or (), spec.tool_choice
+    for layer in layers:
+        given = {name: layer[name] for name in ("tools", "tool_choice") if layer.get(name)}
+        given = {name: parameter_value(name, it) if isinstance(it, str) else it for name, it in given.items()}
+        tools, choice = given.get("tools", tools), given.get("tool_choice", choice)
+    return replace(spec, tools=tuple(tools) if isinstance(tools, list | tuple) else None, tool_choice=choice)
 
 
 def _with_variables(template: Template, variables: Mapping[str, Any]) -> Template:

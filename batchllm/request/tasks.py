@@ -27,7 +27,7 @@ from batchllm.records import Row
 from batchllm.request.images import Media
 from batchllm.request.messages import checked, last_user, own_start, with_media
 from batchllm.request.outcome import InvalidRow, RowRequest
-from batchllm.request.spec import ROW_COLUMN, prepared
+from batchllm.request.spec import ROW_COLUMN, prepared, tool_layers, with_tools
 from batchllm.template import (
     KNOWN_PARAMETERS,
     Renderer,
@@ -177,7 +177,8 @@ class RowTasks:
             if isinstance(own.get("labels"), str):
                 own["labels"] = [label.strip() for label in own["labels"].split(",") if label.strip()]
             template = template.with_variables(own)
-            reader = self._reader if self._forced else Reader(replace(template.answer, column=ROW_COLUMN))
+            spec = with_tools(template.answer, *tool_layers(self._job, template))
+            reader = self._reader if self._forced else Reader(replace(spec, column=ROW_COLUMN))
             return Task(template, None, self._column, self._media, reader)
         except (UsageError, TypeError) as error:
             raise InvalidRow("bad_task", str(error)) from error

@@ -13,8 +13,8 @@ from batchllm.retry.policy import (
     ENDPOINT_REFUSALS,
     LONGEST_BACKOFF_S,
     RetryPolicy,
-    SameRejection,
     is_connection,
+    may_be_setting,
     may_concern_one_row,
 )
 from batchllm.retry.reading import classify
@@ -25,10 +25,10 @@ __all__ = [
     "LONGEST_BACKOFF_S",
     "Disposition",
     "RetryPolicy",
-    "SameRejection",
     "Verdict",
     "classify",
     "is_connection",
+    "may_be_setting",
     "may_concern_one_row",
     "seconds",
     "structured",

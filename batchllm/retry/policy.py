@@ -45,27 +45,6 @@ class RetryPolicy:
         return max(self._rng.uniform(0.0, ceiling), verdict.retry_after_s or 0.0)
 
 
-class SameRejection:
-    """Detects that the first rows are all rejected for one reason: a wrong setting, not bad rows."""
-
-    def __init__(self, rows: int = 10) -> None:
-        self._rows = rows
-        self._first: str | None = None
-        self._seen = 0
-        self._over = False
-
-    def stops(self, verdict: Verdict) -> bool:
-        """Takes each final verdict in turn; returns ``True`` once the first ``rows`` are equal rejections."""
-        if self._over or verdict.disposition not in (Disposition.REJECTED, Disposition.ANSWERED):
-            return False
-        if verdict.disposition is Disposition.ANSWERED or self._first not in (None, verdict.reason):
-            self._over = True
-            return False
-        self._first = verdict.reason
-        self._seen += 1
-        return self._seen >= self._rows
-
-
 _CONNECTION = frozenset({"tls", "proxy", "unknown_host"})
 
 
@@ -84,3 +63,13 @@ def may_concern_one_row(verdict: Verdict) -> bool:
         and verdict.exit_status is ExitStatus.USAGE
         and not is_connection(verdict)
     )
+
+
+_ROWS_OWN = frozenset(
+    {"context_length", "request_too_large", "body_too_large", "content_filter", "too_large"}
+)
+
+
+def may_be_setting(verdict: Verdict) -> bool:
+    """Returns whether a row may be rejected for a setting of the job, and not for its own content."""
+    return verdict.disposition is Disposition.REJECTED and verdict.reason not in _ROWS_OWN

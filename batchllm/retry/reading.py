@@ -59,6 +59,8 @@ def _of_failure(failure: Failure) -> Verdict:
             )
         case FailureKind.TOO_LARGE:
             return Verdict(Disposition.REJECTED, "body_too_large", failure.message)
+        case FailureKind.ENCODING:
+            return Verdict(Disposition.REJECTED, "encoding", failure.message)
     disposition = Disposition.UNKNOWN if failure.paid is Paid.MAYBE else Disposition.TRANSIENT
     return Verdict(disposition, str(failure.kind), failure.message)
 

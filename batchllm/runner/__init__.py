@@ -4,7 +4,8 @@
 """
 
 from batchllm.budget.estimate import Forecast
+from batchllm.runner.feed import FinishedRow, RowFeed
 from batchllm.runner.run import run_job
 from batchllm.runner.summary import Result, Summary
 
-__all__ = ["Forecast", "Result", "Summary", "run_job"]
+__all__ = ["FinishedRow", "Forecast", "Result", "RowFeed", "Summary", "run_job"]

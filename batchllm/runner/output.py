@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.budget.costs import CostTotals, RowCosts
-from batchllm.formats import Outcome, OutputStatistics, format_of, write_output
+from batchllm.formats import Outcome, OutputStatistics, format_of, is_narrow, write_output
 from batchllm.journal import Journal, JournalReader
 from batchllm.plan.outcomes import outcomes
-from batchllm.prepare.job_paths import digest_of
+from batchllm.prepare.job_paths import digest_of, exported_note
 from batchllm.prepare.prepared_job import PreparedJob
 
 SAMPLES = 3
@@ -124,6 +124,8 @@ class OutputWriter:
                 output_format=_format_at(self._path, self._prepared.output_format),
                 partial=self._partial,
                 expected_sha256=self._prepared.statistics.sha256,
+                encoding=self._prepared.job.output_encoding,
+                escape_formulas=self._prepared.job.escape_formulas,
                 announce=lambda sha256: announce(sha256, self.counts),
             )
 
@@ -139,9 +141,14 @@ def _format_at(path: Path | None, usual: str) -> str:
 
 def read_options(prepared: PreparedJob, path: Path | None) -> dict[str, str]:
     """Returns the options of ``open_source`` that the output is read with."""
-    if path is None or prepared.output_format != prepared.source.kind:
+    if path is None:
         return {}
-    return prepared.source.kept_options(path.suffix.lower())
+    own = prepared.output_format == prepared.source.kind
+    kept = prepared.source.kept_options(path.suffix.lower()) if own else {}
+    encoding = prepared.job.output_encoding
+    if encoding is None and is_narrow(kept.get("encoding", "utf-8")):
+        encoding = "utf-8"
+    return kept if encoding is None else {**kept, "encoding": encoding}
 
 
 def write_if_changed(
@@ -165,7 +172,8 @@ def write_if_changed(
     """
     output = prepared.paths.output
     columns = [list(prepared.columns.order), list(map(list, prepared.columns.fields))]
-    view = json.dumps([columns, prepared.output_format, prepared.statistics.sha256, str(chosen), prices])
+    style = [prepared.output_format, prepared.job.output_encoding, prepared.job.escape_formulas]
+    view = json.dumps([columns, style, prepared.statistics.sha256, str(chosen), prices])
     last: dict[str, Any] = journal.get("output") or {}
     existing = digest_of(output) if output is not None and output.exists() else None
     if existing is not None and not changed and (last.get("view"), last.get("sha256")) == (view, existing):
@@ -178,4 +186,5 @@ def write_if_changed(
 
     writer = OutputWriter(prepared, journal.reader, path=output, chosen=chosen)
     writer.write(announce)
+    exported_note(prepared.paths.journal).unlink(missing_ok=True)
     return writer.counts

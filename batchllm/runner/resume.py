@@ -6,10 +6,10 @@ import json
 from batchllm import __version__
 from batchllm.errors import UsageError
 from batchllm.job import Job
-from batchllm.journal import Journal, PlanRecord, State, check_space, set_aside
+from batchllm.journal import Journal, PlanRecord, State, check_space, remove, set_aside
 from batchllm.plan.finished import pages
 from batchllm.plan.preview import Preview
-from batchllm.prepare.job_paths import check_output, check_summary, known_output
+from batchllm.prepare.job_paths import check_output, known_output
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prepare.saved_job import saved
 
@@ -34,20 +34,25 @@ def open_journal(prepared: PreparedJob, *, rows: int, chosen: "range | frozenset
     """
     job, paths = prepared.job, prepared.paths
     check_space(paths.journal.parent, prepared.statistics.bytes + rows * BYTES_PER_ROW)
-    check_summary(job.summary)
     output = known_output(paths.journal) if job.restart else None
     if job.restart:
+        if paths.output is not None:
+            check_output(paths.output, written=output, force=job.force, journal=paths.journal)
         set_aside(paths.journal)
+    is_new = not paths.journal.exists()
     journal = Journal.open(paths.journal, version=__version__)
     try:
         if output is not None:
             journal.put_now("output", output)
         if paths.output is not None:
-            check_output(paths.output, written=journal.get("output"), force=job.force)
+            written = journal.get("output")
+            check_output(paths.output, written=written, force=job.force, journal=paths.journal)
         if chosen is None:
             check_unchanged(prepared, journal)
     except BaseException:
         journal.close()
+        if is_new and not job.restart:
+            remove(paths.journal)
         raise
     return journal
 

@@ -5,33 +5,36 @@ Whatever stops the run, everything received is in the journal.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 
 from batchllm.batch.waiting import Waiting, waiting_for
 from batchllm.budget.account import Account
 from batchllm.budget.estimate import Forecast
 from batchllm.counters import RunCounters
 from batchllm.endpoint import LazyClient, reachable
-from batchllm.errors import JobError
+from batchllm.errors import Interrupted, JobError
 from batchllm.job import Job
-from batchllm.journal import JobLock, Journal, JournalReader, check_folder
+from batchllm.journal import JobLock, Journal, JournalReader
 from batchllm.limiter import Limiter
 from batchllm.online.loop import OnlineLoop
 from batchllm.plan.job_plan import plan_of
 from batchllm.plan.plan import chosen_rows
 from batchllm.plan.reuse import Reuse, journals_of
 from batchllm.plan.work_item import ChatSender, WorkItem
-from batchllm.prepare.job_paths import job_paths
+from batchllm.prepare.job_paths import check_places, job_paths
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.progress import Progress, Quiet
+from batchllm.request.plain import plain_request
 from batchllm.retry import RetryPolicy
 from batchllm.runner.display import shown
+from batchllm.runner.feed import RowFeed
 from batchllm.runner.output import read_options, write_if_changed
 from batchllm.runner.resume import open_journal, resume
 from batchllm.runner.summary import Result, Summary, exit_status_of, rate_text, summary_of, with_output
-from batchllm.stopping import RunStop, run_stop
+from batchllm.stopping import RunStop, Stops, run_stop
 
 Confirm = Callable[[Forecast], None]
 
@@ -43,6 +46,9 @@ def run_job(
     confirm: Confirm = lambda forecast: None,
     client: ChatSender | None = None,
     wait: bool = False,
+    stops: Stops | None = None,
+    feed: RowFeed | None = None,
+    bring_input: Callable[[], None] = lambda: None,
 ) -> Result:
     """Runs a job until it is finished or stopped; the same call again resumes it.
 
@@ -52,24 +58,40 @@ def run_job(
         confirm: Called with the forecast before the first request; raises to stop there.
         client: Sends the requests, instead of a client of the job's endpoint.
         wait: Wait for batches that are under way, instead of raising ``NotReady``.
+        stops: What may stop the run from outside; by default nothing does.
+        feed: Hands out the finished rows.
+        bring_input: Called once the job is locked, before its input is read; puts the input in place.
 
     Returns:
         The finished run; its output is written.
 
     Raises:
         JobError: The job could not go on; everything received is in the journal.
+        Interrupted: It was stopped from outside; everything received is in the journal.
     """
+    stops = stops or Stops()
     paths = job_paths(job)
-    check_folder(paths.journal)
+    check_places(job, paths)
     waiting = waiting_for(job, wait=wait)
     with (
-        JobLock(paths.lock, wait_s=job.wait_lock_s),
-        JobLock(paths.journal_lock, wait_s=job.wait_lock_s) if paths.journal_lock else nullcontext(),
+        JobLock(paths.lock, wait_s=job.wait_lock_s, check=stops.check),
+        JobLock(paths.journal_lock, wait_s=job.wait_lock_s, check=stops.check)
+        if paths.journal_lock
+        else nullcontext(),
+        _brought(bring_input),
         reachable(job) as job,
         prepare_job(job, paths) as prepared,
         journals_of(job.reuse, paths.journal) as reuse,
     ):
-        return asyncio.run(_Run(prepared, progress or Quiet(), confirm, client, reuse, waiting).run())
+        run = _Run(prepared, progress or Quiet(), confirm, client, reuse, waiting, stops, feed)
+        with asyncio.Runner() as loop:  # asyncio.run may be another one in a notebook (nest_asyncio)
+            return loop.run(run.run())
+
+
+@contextmanager
+def _brought(bring_input: Callable[[], None]) -> Iterator[None]:
+    bring_input()
+    yield
 
 
 class _Run:
@@ -81,6 +103,8 @@ class _Run:
         client: ChatSender | None,
         reuse: Sequence[JournalReader],
         waiting: Waiting,
+        stops: Stops,
+        feed: RowFeed | None,
     ) -> None:
         self._prepared = prepared
         self._job = prepared.job
@@ -89,6 +113,8 @@ class _Run:
         self._client = client
         self._reuse = reuse
         self._waiting = waiting
+        self._stops = stops
+        self._feed = feed or RowFeed()
         self._account = Account(prepared)
         self._chosen = chosen_rows(
             prepared.statistics.rows,
@@ -105,9 +131,12 @@ class _Run:
         started_s = loop.time()
         status: int | None = None
         try:
+            self._stops.check()
             continued = self._resume(journal)
-            await self._answer_rows(journal, continued=continued)
-            await journal.flush()
+            async with self._feed.following(
+                self._prepared, journal, self._counters, continued=continued, chosen=self._chosen
+            ):
+                await self._answer_rows(journal, continued=continued)
             counts = write_if_changed(
                 self._prepared,
                 journal,
@@ -119,6 +148,7 @@ class _Run:
             status = int(exit_status_of(counts.failed, sent, self._job.allow_failed))
             summary = with_output(self._summary(journal, loop.time() - started_s, status), counts)
             self._write_summary(summary)
+            await self._feed.finish()
             return Result(
                 output=self._prepared.paths.output,
                 summary=summary,
@@ -127,7 +157,7 @@ class _Run:
                 pace=rate_text(summary),
                 read_options=read_options(self._prepared, self._prepared.paths.output),
             )
-        except JobError as error:
+        except (JobError, Interrupted) as error:
             status = int(error.exit_status)
             with suppress(JobError):  # the error to report is the one that stopped the job
                 self._write_summary(self._summary(journal, loop.time() - started_s, status))
@@ -155,7 +185,7 @@ class _Run:
 
     async def _answer_rows(self, journal: Journal, *, continued: bool) -> None:
         """Finishes every row, in the job's mode; batches under way are looked at first in either mode."""
-        stop = run_stop(self._job, self._counters)
+        stop = run_stop(self._job, self._counters, self._stops)
         batch_mode = self._job.via == "batch"
         if not batch_mode and not journal.batches.live():
             await self._answer_online(journal, stop, continued=continued)
@@ -204,6 +234,7 @@ class _Run:
                 meter=self._account.meter,
                 early_stop=self._account.early_stop,
                 run_stop=stop,
+                plain=partial(plain_request, job),
             )
             display = shown(
                 limiter,

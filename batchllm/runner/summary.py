@@ -4,13 +4,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchllm.budget.costs import plus
 from batchllm.counters import RunCounters
-from batchllm.errors import CannotWrite, ExitStatus
+from batchllm.errors import CannotWrite, ExitStatus, UsageError
 from batchllm.formats import open_source
+from batchllm.printable import printable
 from batchllm.runner.output import OutputCounts
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ class Summary:
         finish_reasons: The answers, those of failed rows included, by what the endpoint said.
         requests: Requests that this run sent, each counted once.
         attempts: Requests that this run sent, each attempt counted.
+        answers: Answers that this run received, usable or not: each is billed.
         answered_before: Answers that earlier runs, or other jobs (``--reuse``), had paid.
         possibly_billed_twice: Attempts that may be billed though no answer came: those of this run that timed out
             or lost the connection, and those in flight when an earlier run died.
@@ -55,6 +58,7 @@ class Summary:
     finish_reasons: Mapping[str, int] = field(default_factory=dict)
     requests: int = 0
     attempts: int = 0
+    answers: int = 0
     answered_before: int = 0
     possibly_billed_twice: int = 0
     prompt_tokens: int | None = None
@@ -92,7 +96,7 @@ class Summary:
             ) from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Result:
     """A finished run.
 
@@ -103,6 +107,7 @@ class Result:
         samples: Up to three answers, with ``-n`` and ``--sample``.
         pace: The rate of the requests as text; empty if there is none.
         read_options: Options of ``open_source`` that the output is read with.
+        models: What ``parsed`` returns, where the schema was a pydantic model.
     """
 
     output: Path | None
@@ -111,6 +116,45 @@ class Result:
     samples: tuple[Mapping[str, Any], ...] = ()
     pace: str = ""
     read_options: Mapping[str, str] = field(default_factory=dict)
+    models: tuple[Any, ...] | None = None
+
+    @property
+    def parsed(self) -> tuple[Any, ...]:
+        """Instances of the pydantic model that was given as ``schema``, one a row.
+
+        ``None`` stands for a row without an answer, and for an answer that validators of the model's own refuse.
+
+        Raises:
+            UsageError: The schema was no pydantic model.
+        """
+        if self.models is None:
+            raise UsageError("there is nothing parsed: schema= was no pydantic model")
+        return self.models
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name}: {text}" for name, text in self._lines())
+
+    def _repr_html_(self) -> str:
+        """Returns a small table, for notebooks."""
+        cells = (f"<tr><th>{name}</th><td>{escape(text)}</td></tr>" for name, text in self._lines())
+        return f"<table>{''.join(cells)}</table>"
+
+    def _lines(self) -> tuple[tuple[str, str], ...]:
+        """The result in three lines."""
+        summary = self.summary
+        reasons = ", ".join(f"{name}: {count:,}" for name, count in summary.failed_by_reason.items())
+        failed = f"{summary.failed:,} failed" + (f" ({reasons})" if reasons else "")
+        cost = "at an unknown price" if summary.cost is None else f"${summary.cost:.4f}"
+        tokens = f"{summary.total_tokens or 0:,} tokens"
+        before = f", {summary.answered_before:,} answered before" if summary.answered_before else ""
+        return (
+            (
+                "rows",
+                f"{summary.answered:,} of {summary.rows:,} answered, {failed}, {summary.skipped:,} empty{before}",
+            ),
+            ("paid", f"{summary.requests:,} requests, {tokens}, {cost}, in {summary.seconds:.1f} s"),
+            ("output", printable(str(self.output)) if self.output else "none"),
+        )
 
     @property
     def exit_status(self) -> int:
@@ -158,6 +202,7 @@ def summary_of(counters: RunCounters, *, orphans: int, seconds: float, status: i
         finish_reasons=dict(counters.finish_reasons),
         requests=counters.requests,
         attempts=counters.attempts,
+        answers=counters.answers,
         answered_before=counters.finished_before + counters.reused,
         possibly_billed_twice=counters.possibly_billed + orphans,
         prompt_tokens=counters.prompt_tokens,

@@ -26,7 +26,7 @@ def start_in_thread(
     """
     simulator = Simulator(settings, script=script)
     loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="simulator")
+    thread = threading.Thread(target=loop.run_forever, name="simulator", daemon=True)
     thread.start()
 
     def wait_for(coroutine: Coroutine[Any, Any, object]) -> None:

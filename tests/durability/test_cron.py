@@ -3,6 +3,7 @@
 The line is the one that ``batchllm schedule`` prints. The folder's name has what has to be escaped in it.
 """
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -74,7 +75,7 @@ def test_a_job_under_the_conditions_of_cron_ends_0_and_says_nothing(quick_folder
 @pytest.mark.timeout(120)
 def test_a_job_that_is_still_running_is_no_failure_of_the_next_night(quick_folder: Path) -> None:
     with scheduled(quick_folder) as (job, command):
-        long = job.start()
+        long = dataclasses.replace(job, latency_ms=2_000).start()
         assert wait_for_requests(job, long, more_than=0)
         run = start_as_cron_does(job, command)
         run.communicate(timeout=60)

@@ -53,13 +53,29 @@ class Bucket:
         return (self.limit.amount - self.free(now)) / self._rate
 
 
-class Fixed:
-    """A window that turns at fixed instants and begins with nothing used."""
+class Windows:
+    """Counts by windows that turn at fixed instants."""
 
     def __init__(self, limit: Limit) -> None:
         self.limit = limit
         self._edge = limit.window_s * (1.0 - limit.phase)
         self._used = limit.amount * limit.used
+
+    def _turn(self, now: float) -> None:
+        """Begins the window that holds the instant."""
+        raise NotImplementedError
+
+    def take(self, now: float, amount: float) -> None:
+        self._turn(now)
+        self._used += amount
+
+    def reset_s(self, now: float) -> float:
+        self._turn(now)
+        return self._edge - now
+
+
+class Fixed(Windows):
+    """A window that begins with nothing used."""
 
     def _turn(self, now: float) -> None:
         if now >= self._edge:
@@ -75,14 +91,6 @@ class Fixed:
 
     def opens_at(self, now: float, amount: float) -> float:
         return now if self.free(now) - amount >= -_LEAST else self._edge
-
-    def take(self, now: float, amount: float) -> None:
-        self._turn(now)
-        self._used += amount
-
-    def reset_s(self, now: float) -> float:
-        self._turn(now)
-        return self._edge - now
 
 
 class SlidingLog:
@@ -128,13 +136,12 @@ class SlidingLog:
         return self._log[-1][0] + self.limit.window_s - now if self._log else 0.0
 
 
-class SlidingCounter:
+class SlidingCounter(Windows):
     """Two counters: the last window's, weighted by what of it is still in sight, and the present one's."""
 
     def __init__(self, limit: Limit) -> None:
-        self.limit = limit
-        self._edge = limit.window_s * (1.0 - limit.phase)
-        self._before, self._used = 0.0, limit.amount * limit.used
+        super().__init__(limit)
+        self._before = 0.0
 
     def _turn(self, now: float) -> None:
         while now >= self._edge:
@@ -155,14 +162,6 @@ class SlidingCounter:
         if self._used + amount <= limit:
             return max(now, self._edge - (limit - self._used - amount) / self._before * window) + _LEAST
         return self._edge + max(0.0, 1.0 - (limit - amount) / self._used) * window + _LEAST
-
-    def take(self, now: float, amount: float) -> None:
-        self._turn(now)
-        self._used += amount
-
-    def reset_s(self, now: float) -> float:
-        self._turn(now)
-        return self._edge - now
 
 
 class Cap:

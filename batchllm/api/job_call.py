@@ -1,0 +1,193 @@
+"""A call becomes a job: of a file, of a job that was made before, or of rows in memory.
+
+Rows in memory are written to a file, since a job reads its input several times, and goes on in another process. Only
+the columns that prompts read are in it, unless ``output`` names a file that is to have all of them. Where neither
+output nor journal is named, both lie in the user's state folder, and their name is a hash of these rows and of what is
+asked: another question is another job.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from batchllm.api.options import are_paths, is_path, options_of
+from batchllm.api.results import answer_columns, parsed_of, with_table
+from batchllm.api.tables import Table, table_of
+from batchllm.errors import UsageError
+from batchllm.formats.memory import put_rows
+from batchllm.job import Job, assemble
+from batchllm.job.connection import with_key
+from batchllm.journal import check_folder, remove, state_path
+from batchllm.prepare.job_paths import job_paths, rows_path
+from batchllm.prepare.prepared_job import output_columns
+from batchllm.progress import Progress
+from batchllm.request import RequestBuilder
+from batchllm.runner import FinishedRow, Result, RowFeed, run_job
+from batchllm.stopping import Stops
+
+log = logging.getLogger("batchllm.api")
+
+_UNNAMED = "rows.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class JobCall:
+    """A job that is ready to run.
+
+    Attributes:
+        job: The job.
+        table: Its rows, where they are in memory.
+        content: These rows as they are written to the job's input.
+        model: The pydantic model of the answers.
+        keep: Keep journal and copies after success.
+        is_unnamed: Its output lies in the state folder.
+    """
+
+    job: Job
+    table: Table | None = None
+    content: bytes = b""
+    model: Any = None
+    keep: bool = True
+    is_unnamed: bool = False
+
+    def run(
+        self,
+        *,
+        progress: Progress | None,
+        wait: bool,
+        stops: Stops,
+        deliver: Callable[[FinishedRow], None] | None,
+        has_room: Callable[[], bool],
+    ) -> Result:
+        """Runs the job in this thread.
+
+        Args:
+            progress: Shows the progress.
+            wait: Wait for batches.
+            stops: What may stop it.
+            deliver: Called with each row as it finishes; ``None`` for nobody.
+            has_room: Whether its receiver takes more.
+        """
+        rows: list[FinishedRow] = []
+        collects = self.table is not None or self.model is not None
+
+        def hand_out(row: FinishedRow) -> None:
+            if self.table is not None:
+                row = replace(row, values=self.table.row(row.index))
+            if collects:
+                rows.append(replace(row, values={}))
+            if deliver is not None:
+                deliver(row)
+
+        feed = RowFeed(
+            hand_out if collects or deliver else None,
+            live=deliver is not None,
+            values=self.table is None and deliver is not None,
+            has_room=has_room,
+        )
+        name = self.job.input or "standard input"
+        log.info("a run of %s begins: %s", name, self.job.endpoint.base_url or self.job.endpoint.preset)
+        result = run_job(
+            self.job, progress=progress, wait=wait, stops=stops, feed=feed, bring_input=self._bring_input
+        )
+        summary = result.summary
+        log.info("the run of %s ended: %d of %d rows answered", name, summary.answered, summary.rows)
+        result = self._result(result, feed, sorted(rows, key=lambda row: row.index))
+        if not self.keep and result.exit_status == 0:
+            result = self._forget(result)
+        return result
+
+    def _bring_input(self) -> None:
+        if self.table is not None:
+            assert self.job.input is not None, "a table has a file for its rows"
+            put_rows(self.job.input, self.content)
+
+    def _result(self, result: Result, feed: RowFeed, rows: list[FinishedRow]) -> Result:
+        parsed = None
+        if self.model is not None:
+            parsed = parsed_of(self.model, rows)
+        if self.table is None:
+            return replace(result, models=parsed)
+        answers = answer_columns(feed.columns, self.job, [row.answers for row in rows])
+        indices = [row.index for row in rows]
+        whole = len(indices) == len(self.table)
+        return with_table(result, self.table.joined(None if whole else indices, answers), parsed)
+
+    def _forget(self, result: Result) -> Result:
+        """Removes what the job left beside a named output."""
+        paths = job_paths(self.job)
+        remove(paths.journal)
+        left = [paths.lock, paths.journal_lock]
+        if self.table is not None:
+            left.append(self.job.input)
+        if self.is_unnamed:
+            left.append(self.job.output)
+            result = replace(result, output=None)
+        for path in left:
+            if path is not None:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+        return result
+
+
+def job_call(rows: Any, task: str, options: Mapping[str, Any], *, keep: bool = True) -> JobCall:
+    """Returns the job of a call.
+
+    Raises:
+        UsageError: Rows or options are wrong.
+        InputError: A row cannot be read.
+    """
+    if isinstance(rows, Job):
+        others = set(options) - {"api_key"}
+        if others:
+            raise TypeError("a Job has its options already; use dataclasses.replace to change one")
+        key = options_of("run", options)[1]
+        return JobCall(replace(rows, endpoint=with_key(rows.endpoint, os.environ, key)), keep=keep)
+    found, key, model = options_of(task, options)
+    if "input" in found:
+        raise UsageError("the rows are the first argument; leave out input=")
+    if is_path(rows) or are_paths(rows):
+        path = [os.fspath(one) for one in rows] if are_paths(rows) else os.fspath(rows)
+        which = {"input": path}
+        if isinstance(path, str) and path.lower().endswith(".toml"):
+            which = {"job_file": path}
+        job = assemble(task, {**which, **found}, os.environ, api_key=key)
+        return JobCall(job, model=model, keep=keep)
+    return _table_call(table_of(rows), task, found, key, model, keep)
+
+
+def _table_call(
+    table: Table, task: str, options: dict[str, Any], key: str | None, model: Any, keep: bool
+) -> JobCall:
+    for name in ("input_format", "delimiter", "encoding"):
+        if name in options:
+            raise UsageError(f"{name}= is for files; rows in memory have none")
+    named = "output" in options
+    job = assemble(
+        task,
+        {**options, "input": _UNNAMED, "output": options.get("output", f"{task}-{_UNNAMED}")},
+        os.environ,
+        api_key=key,
+    )
+    if job.output is None:
+        raise UsageError("output= must name a file; frame() has the answers of rows in memory")
+    builder = RequestBuilder(job, table.columns or None, table.sample(), None)
+    output_columns(job, builder, table.columns)
+    names = set(table.columns) if named or job.per_row else set(builder.used_columns)
+    names |= {name for name in (builder.column, job.conversation) if name is not None}
+    content = table.content(names)
+    job = replace(job, column=builder.column if builder.column in table.columns else job.column)
+    if not named:
+        question = json.dumps([job.fingerprint(), hashlib.sha256(content).hexdigest()], sort_keys=True)
+        output = state_path(f"{task}-{hashlib.sha256(question.encode()).hexdigest()[:16]}.jsonl")
+        own = None if "journal" in options else output.with_name(f"{output.name}.journal")
+        job = replace(job, output=output, journal=own or job.journal)
+    journal = job_paths(job).journal
+    check_folder(journal)
+    job = replace(job, input=rows_path(journal).absolute())
+    return JobCall(job, table, content, model, keep, is_unnamed=not named)

@@ -1,0 +1,123 @@
+"""Results of tables: the caller's own kind of table with the answer columns beside its own."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from decimal import Decimal
+from typing import Any
+
+from batchllm.api.tables import AnswerColumn
+from batchllm.formats import Columns
+from batchllm.job import Job
+from batchllm.runner import FinishedRow, Result
+
+_TEXTS = frozenset({"finish_reason", "model", "error", "response_id"})
+_NUMBERS = frozenset({"latency_s", "cost"})
+_OBJECTS = frozenset({"tool_calls"})
+_KINDS: Mapping[str, type] = {"string": str, "integer": int, "number": float, "boolean": bool}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class TableResult(Result):
+    """A finished run over a table.
+
+    Attributes:
+        table: The given table with the answer columns.
+    """
+
+    table: Any = field(compare=False)
+
+    def frame(self) -> Any:
+        """Returns the given table, its own columns, index and types untouched, with the answer columns beside them.
+
+        It is of the kind that was given: a pandas or polars frame, an Arrow table, a list of dictionaries. After a
+        trial (``limit=``, ``sample=``) it has the rows that were tried.
+        """
+        return self.table
+
+
+def with_table(result: Result, table: Any, parsed: tuple[Any, ...] | None) -> TableResult:
+    """Returns a result as that of a table."""
+    values = {each.name: getattr(result, each.name) for each in fields(Result)}
+    return TableResult(**{**values, "models": parsed}, table=table)
+
+
+def answer_columns(columns: Columns, job: Job, answers: Sequence[Mapping[str, Any]]) -> list[AnswerColumn]:
+    """Returns the answer columns of rows, with their types.
+
+    Args:
+        columns: The columns of the output.
+        job: Whose schema says the types of an answer's fields.
+        answers: The answers of the rows, in order.
+    """
+    kinds = {**_schema_kinds(columns, job), **{name: _kind(field) for name, field in columns.fields}}
+    found = []
+    for name in columns.order:
+        kind = kinds.get(name, str)
+        found.append(AnswerColumn(name, kind, [_typed(row.get(name), kind) for row in answers]))
+    return found
+
+
+def _kind(column: str) -> type:
+    if column in _TEXTS:
+        return str
+    if column in _NUMBERS:
+        return float
+    return object if column in _OBJECTS else int
+
+
+def _schema_kinds(columns: Columns, job: Job) -> dict[str, type]:
+    """The types of the columns that come from the answer: those of the schema, text without one."""
+    schema = job.schema or {}
+    if job.schema is None and (job.template is None or job.template.answer.read != "json"):
+        return {}
+    properties = schema.get("properties", {})
+    return {written: _schema_kind(properties.get(name, {}), schema) for written, name in columns.answer}
+
+
+def _schema_kind(declared: Any, schema: Mapping[str, Any]) -> type:
+    """The type of a field; ``object`` where the schema allows several, or a list or an object."""
+    if not isinstance(declared, Mapping):
+        return object
+    reference = declared.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#/$defs/"):
+        declared = schema.get("$defs", {}).get(reference.removeprefix("#/$defs/"), {})
+    kinds = declared.get("type")
+    names = set(kinds if isinstance(kinds, list) else [kinds])
+    for choice in declared.get("anyOf", ()):
+        names.add(choice.get("type") if isinstance(choice, Mapping) else None)
+    for value in declared.get("enum", ()):
+        names.add("string" if isinstance(value, str) else None)
+    names -= {"null"}
+    if "anyOf" in declared or ("enum" in declared and kinds is None):
+        names -= {None}
+    if names == {"integer", "number"}:
+        return float
+    return _KINDS.get(next(iter(names)) or "", object) if len(names) == 1 else object
+
+
+def _typed(value: Any, kind: type) -> Any:
+    """A value of JSON as its column's type: 1.0 is an integer to JSON Schema."""
+    if value is None or kind is object:
+        return value
+    if kind is float and isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def parsed_of(model: Any, rows: Iterable[FinishedRow]) -> tuple[Any, ...]:
+    """Returns instances of a pydantic model; ``None`` for a row that has no answer, or that the model refuses."""
+    is_object = "properties" in model.model_json_schema()
+    return tuple(None if row.error is not None else _instance(model, row.fields, is_object) for row in rows)
+
+
+def _instance(model: Any, answer: Mapping[str, Any], is_object: bool) -> Any:
+    """A field that the answer left out is ``None`` in it, and has the model's default."""
+    given = {name: value for name, value in answer.items() if value is not None}
+    for value in (dict(answer), given) if is_object else answer.values():
+        try:
+            return model.model_validate(value)
+        except ValueError:
+            continue  # validators of the model's own may refuse what fits its schema
+    return None

@@ -1,0 +1,81 @@
+"""``batchllm jobs`` and ``clean``: what runs have left behind, and how it is removed."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from batchllm.cli.streams import say
+from batchllm.errors import UsageError
+from batchllm.printable import printable
+
+
+def jobs(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Further folders to look in.  (the user's state folder alone)",
+            metavar="[FOLDER]...",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object a line.")] = False,
+) -> None:
+    """List jobs with their size, age, rows and state.
+
+    The state folder has the jobs of tables that were given to the Python library, and those that wrote to standard
+    output.
+    """
+    from batchllm.inspect.jobs import jobs as found_jobs
+
+    found = found_jobs(*(folders or ()))
+    for entry in found:
+        typer.echo(json.dumps(entry.to_json(), ensure_ascii=False) if as_json else printable(entry.to_text()))
+    if not found and not as_json:
+        say("there are no jobs")
+
+
+def clean(
+    output: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The job's OUTPUT (or its journal); with --older-than, a folder beside the state folder.",
+            metavar="[OUTPUT]",
+            show_default=False,
+        ),
+    ] = None,
+    older_than: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of one job, all finished ones that no run has changed for so long: 30d.",
+            metavar="TIME",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Even if the job is not finished, or its journal cannot be read: its answers are lost.",
+        ),
+    ] = False,
+) -> None:
+    """Remove the journal of a finished job; OUTPUT stays.
+
+    With --older-than, remove those of all old jobs that `batchllm jobs` lists, and their copies in the state folder.
+    """
+    if older_than is not None:
+        from batchllm.inspect.jobs import clean as clean_jobs
+
+        removed = clean_jobs(*([output] if output else ()), older_than=older_than, force=force)
+        for entry in removed:
+            say(f"removed {entry.path.name}, {entry.size_text}")
+        say(f"{len(removed):,} {'job' if len(removed) == 1 else 'jobs'} removed")
+        return
+    if output is None:
+        raise UsageError("name the job's OUTPUT, or say which jobs with --older-than 30d")
+    from batchllm.inspect.job import clean_job
+
+    for path in clean_job(output, force=force):
+        say(f"removed {path}")

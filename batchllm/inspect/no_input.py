@@ -1,0 +1,69 @@
+"""Rows that came from standard input: what the journal has of them, since nothing else is kept."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from batchllm.answer import Reader, answer_columns
+from batchllm.errors import UsageError
+from batchllm.formats import InputStatistics, Source, format_of, plan_columns, write_output
+from batchllm.formats.input_file import InputFile
+from batchllm.job import Job
+from batchllm.journal import JournalReader
+from batchllm.plan.outcomes import outcomes
+from batchllm.records import Row
+from batchllm.request import answer_spec
+
+NOT_KEPT = "the rows came from standard input, which is not kept"
+
+
+class NumberedRows(Source):
+    """Rows of which only the number is known, from 1, in the column ``row``."""
+
+    kind = "journal"
+
+    def __init__(self, journal: Path, rows: int) -> None:
+        super().__init__(InputFile(journal, str(journal)))
+        self.columns = ("row",)
+        self._rows = rows
+
+    def scan(self) -> InputStatistics:
+        """Returns the number of rows; there is nothing to read."""
+        return InputStatistics(self._rows, 0, "", self.columns, ())
+
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        """Yields the numbers of the rows; see ``Source``."""
+        for index in range(start, self._rows):
+            yield Row(index, index + 1, {"row": index + 1}, None)
+
+
+def export_answers(reader: JournalReader, job: Job, path: Path | None) -> int:
+    """Writes the answers of a job whose rows are not there any more, each with the number of its row.
+
+    Args:
+        reader: The job's journal.
+        job: The job.
+        path: The file to write; ``None`` is standard output.
+
+    Returns:
+        The number of rows written.
+
+    Raises:
+        UsageError: The file is the job's own output, which has the columns of the input.
+    """
+    if path is not None and path == job.output and path.exists():
+        raise UsageError(f"{path}: {NOT_KEPT}, so an export has fewer columns; write it elsewhere with -o")
+    spec = answer_spec(job)
+    answer_reader = Reader(spec)
+    columns = plan_columns(("row",), answer_columns(spec), job.add, job.columns, job.prefix)
+    with closing(reader.outcomes()) as entries:
+        return write_output(
+            NumberedRows(reader.path, reader.get("rows") or 0),
+            outcomes(entries, lambda row_index: answer_reader),
+            path=path,
+            columns=columns,
+            output_format=(job.output_format or "csv") if path is None else format_of(path).name,
+            partial=True,
+            encoding=job.output_encoding,
+            escape_formulas=job.escape_formulas,
+        ).rows
