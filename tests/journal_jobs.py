@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from batchllm.journal import AdmittedRow, Journal, State
+from batchllm.journal import AdmittedRow, Journal, RequestRecord, State
 from batchllm.journal.writer import resolve
 from batchllm.records import Failure, Response
 
@@ -68,6 +68,12 @@ async def run(
         sent += len(live)
     await journal.flush()
     return sent
+
+
+def unread(journal: Journal) -> list[RequestRecord]:
+    """The requests whose answer a dead run saved without recording an outcome."""
+    known = [row for row in journal.planned() if row.state is State.OPEN and row.attempt_id is not None]
+    return [*journal.reader().requests([row.request_id or 0 for row in known]).values()]
 
 
 def finished_job(path: Path, names: Sequence[object], *, dedupe: bool = False) -> None:

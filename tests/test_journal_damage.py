@@ -13,7 +13,7 @@ import pytest
 from batchllm.errors import InputError, JobError
 from batchllm.journal import Journal, JournalReader, RowRecord, State
 from batchllm.journal.records import text_crc
-from tests.journal_jobs import admit, answer_to, damage_cells, finished_job, response, save, ticking
+from tests.journal_jobs import admit, answer_to, damage_cells, finished_job, response, save, ticking, unread
 
 NAMES = [None if row % 9 == 0 else f"name {row % 15}" for row in range(40)]
 
@@ -23,7 +23,7 @@ async def run_again(path: Path, identity: str) -> list[RowRecord]:
     with Journal.open(path, threaded=False) as journal:
         journal._store.connection.execute("PRAGMA synchronous=OFF")  # quick; nothing crashes here
         journal.begin_plan(identity)
-        for found in journal.unread_replies():
+        for found in unread(journal):
             journal.record_outcome(found.request_id, State.ANSWERED, found.attempt_id, found.attempts)
         rows = {row.row_index: row for row in journal.planned()}
         for row_index in range(len(NAMES)):

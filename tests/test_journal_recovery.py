@@ -15,7 +15,7 @@ import pytest
 from batchllm.errors import InputError
 from batchllm.journal import Journal, JournalReader, Orphan, State, bulk, database, recovery, replies
 from batchllm.records import Failure, FailureKind, Paid
-from tests.journal_jobs import admit, answer_to, key_of, response, save, ticking
+from tests.journal_jobs import admit, answer_to, key_of, response, save, ticking, unread
 
 
 @pytest.fixture
@@ -48,16 +48,15 @@ def test_an_answer_without_a_recorded_outcome_is_handed_to_the_next_run(path: Pa
 
     with Journal.open(asyncio.run(first())) as journal:
         assert journal.orphans == ()
-        unread = {found.request_id: found for found in journal.unread_replies()}
-        assert sorted(unread) == [2, 4]
-        assert unread[2].response == response(b"paid", x_request_id="r1")
-        assert (unread[2].attempt_id, unread[2].attempts) == (2, 1)
-        assert (unread[4].response.status, unread[4].attempts) == (500, 1)  # the refusal does not count
+        found = {record.request_id: record for record in unread(journal)}
+        assert sorted(found) == [2, 4]
+        assert (found[2].body, found[2].attempt_id, found[2].attempts) == (b"paid", 2, 1)
+        assert (found[4].status, found[4].attempts) == (500, 1)  # the refusal does not count
         states = [(row.state, row.attempts) for row in journal.planned()]
         assert states == [(State.ANSWERED, 1), (State.OPEN, 1), (State.OPEN, 1), (State.OPEN, 1)]
         journal.record_outcome(2, State.ANSWERED, 2, 1)
     with Journal.open(journal.path) as journal:
-        assert [found.request_id for found in journal.unread_replies()] == [4]
+        assert [found.request_id for found in unread(journal)] == [4]
 
 
 def test_an_answer_is_found_behind_a_later_attempt_that_died(path: Path, tmp_path: Path) -> None:
@@ -69,13 +68,13 @@ def test_an_answer_is_found_behind_a_later_attempt_that_died(path: Path, tmp_pat
             (row,) = await admit(journal, "a")
             (one,) = await journal.intend([row.request_id or 0])
             await save(journal, one, response(b"not valid"))
-            await journal.intend([(row.request_id or 0, b"once more")])
+            await journal.intend([row.request_id or 0])
             return killed(journal, tmp_path / "killed")
 
     with Journal.open(asyncio.run(first())) as journal:
         assert journal.orphans == (Orphan(attempt_id=2, request_id=1, row_index=0),)
-        (found,) = journal.unread_replies()
-        assert (found.attempt_id, found.response.body, found.attempts) == (1, b"not valid", 2)
+        (found,) = unread(journal)
+        assert (found.attempt_id, found.body, found.attempts) == (1, b"not valid", 2)
 
 
 def test_all_that_was_lost_is_found_in_one_pass_over_the_rows(path: Path, tmp_path: Path) -> None:
@@ -99,7 +98,7 @@ def test_all_that_was_lost_is_found_in_one_pass_over_the_rows(path: Path, tmp_pa
         bulk.prepare(connection)
         connection.execute("BEGIN IMMEDIATE")
         connection.set_progress_handler(step, 100)
-        orphans, _ = recovery.recover(connection, path, 0.0)
+        orphans = recovery.recover(connection, path, 0.0)
     assert [orphan.row_index for orphan in orphans] == list(range(rows - lost, rows))
     assert steps < 50 * rows
 
@@ -116,7 +115,7 @@ def test_requests_of_a_dead_run_are_counted_once_with_their_rows(path: Path, tmp
     path = asyncio.run(first())
     with Journal.open(path) as journal:
         assert [(orphan.attempt_id, orphan.row_index) for orphan in journal.orphans] == [(1, 0), (3, 3)]
-        attempt = journal.reader().attempts_of(0)[0]
+        attempt = journal.reader().attempts_of(1)[0]
         assert isinstance(attempt.outcome, Failure)
         assert (attempt.outcome.message, attempt.possibly_billed) == (replies.LOST, True)
         assert journal.reader().count_attempts() == (3, 2)
@@ -167,7 +166,7 @@ def test_an_answer_taken_from_another_job_is_never_an_orphan(path: Path, tmp_pat
         first_row, second_row = journal.reader().outcomes()
         assert (first_row.state, first_row.body, first_row.attempts) == (State.ANSWERED, b"reused", 0)
         assert second_row.state is State.OPEN
-        (attempt,) = journal.reader().attempts_of(0)
+        (attempt,) = journal.reader().attempts_of(1)
         assert attempt.sent_at is None
         assert attempt.outcome == response(b"reused", x_request_id="r")
         assert journal.reader().count_attempts() == (0, 0)
@@ -213,14 +212,14 @@ WRITER = """
 import asyncio, os, random, sys
 from pathlib import Path
 from batchllm.journal import Journal, State
-from tests.journal_jobs import admit, answer_to, response, save
+from tests.journal_jobs import admit, answer_to, response, save, unread
 
 async def whole(path, seed, rows):
     rng = random.Random(seed)
     journal = Journal.open(path)
     said = sys.stdout.fileno()
     plan = journal.begin_plan("job")
-    for found in journal.unread_replies():
+    for found in unread(journal):
         journal.record_outcome(found.request_id, State.ANSWERED, found.attempt_id, found.attempts)
     known = list(journal.planned())
     names = [f"row {i % (rows // 2)}" for i in range(rows)]
@@ -297,5 +296,5 @@ def test_recovery_writes_what_the_clock_says(path: Path, tmp_path: Path) -> None
             return killed(journal, tmp_path / "killed")
 
     with Journal.open(asyncio.run(first()), clock=lambda: 5.0) as journal:
-        (attempt,) = journal.reader().attempts_of(0)
+        (attempt,) = journal.reader().attempts_of(1)
         assert (attempt.sent_at, attempt.received_at) == (1_700_000_001, 5.0)

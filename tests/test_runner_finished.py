@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from batchllm.flows.conversation import BROKEN
 from batchllm.journal import SKIPPED, AdmittedRow, Journal, JournalReader, State
-from batchllm.plan.finished import BROKEN, FinishedRequests, KnownRequest, final_states, is_finished, pages
-from batchllm.records import ChatRequest
+from batchllm.plan.finished import FinishedRequests, KnownRequest, final_states, is_finished, pages
 from tests.journal_jobs import admit, key_of, response, save
 
 
@@ -56,10 +56,6 @@ def test_in_a_batch_session_a_row_that_was_given_up_in_it_is_finished(
     assert is_finished(row, retry_failed=True, since=5) is finished
 
 
-def request(text: str) -> ChatRequest:
-    return ChatRequest(0, key_of(text), b"", "m", 0, None)
-
-
 def answered_once(path: Path, *, dedupe: bool) -> None:
     """Writes a journal with the rows a, a, b, of which the first one is answered."""
 
@@ -81,8 +77,12 @@ def test_an_equal_row_is_finished_by_the_same_answer_with_dedupe_only(tmp_path: 
     answered_once(path, dedupe=dedupe)
     with JournalReader.open(path) as reader:
         lookup = FinishedRequests([(reader, set(final_states(retry_failed=False)))], dedupe=dedupe)
-        found = lookup.look_up([request("a")]) + lookup.look_up([request("a"), request("b")])
-    assert found == [KnownRequest(False, True), KnownRequest(True, dedupe), KnownRequest(False, False)]
+        found = lookup.look_up([key_of("a")]) + lookup.look_up([key_of("a"), key_of("b")])
+    assert found == [
+        KnownRequest(False, True, 1),
+        KnownRequest(True, dedupe, 1 if dedupe else 2),
+        KnownRequest(False, False, 2 if dedupe else 3),
+    ]
 
 
 def test_pages_hold_every_item_in_order() -> None:

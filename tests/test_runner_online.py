@@ -267,7 +267,7 @@ def test_what_departs_while_a_run_is_being_stopped_is_kept_as_not_sent(
     intend = Journal.intend
     groups: list[int] = []
 
-    def stopped(self: Journal, intents: Sequence[tuple[int, bytes | None]]) -> "asyncio.Future[list[int]]":
+    def stopped(self: Journal, intents: Sequence[int]) -> "asyncio.Future[list[int]]":
         groups.append(len(intents))
         if len(groups) == 3:
             assert trip.sender is not None

@@ -91,6 +91,6 @@ class EarlyStop:
         share = "all" if count == FIRST else f"{count} of them"
         return (
             f"none of the first {FIRST} answers{of_step} is usable, so the job stopped: {share} {cause}. "
-            f"{self._shown[step]}. What is paid is kept: with a changed job --accept-change asks these rows again, and --no-early-stop "
-            "goes on as it is"
+            f"{self._shown[step]}. What is paid is kept: with a changed job --accept-change asks these rows again, and "
+            "--no-early-stop goes on as it is"
         )

@@ -6,10 +6,16 @@ from typing import Any
 
 from batchllm.flows.combine import together
 from batchllm.flows.flow import Ask, Flow, RequestFailed
+from batchllm.job import Job
 from batchllm.records import Answer
 
 AGREEMENT, SAMPLES = "agreement", "samples"
 """The columns that samples add: the share of the samples that gave the row's answer, and all answers."""
+
+
+def sample_columns(job: Job) -> tuple[str, ...]:
+    """Returns the columns that the samples of a job add."""
+    return (AGREEMENT, SAMPLES) if job.samples > 1 else ()
 
 
 def sampled(ask: Ask, count: int, answered: Callable[[Ask], Flow]) -> Flow:

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from batchllm.errors import InputError
+from batchllm.flows import Ask, Unsent, later_key
 from batchllm.inspect.job import local_time, open_job
 from batchllm.inspect.no_input import NOT_KEPT
-from batchllm.flows import Ask, Unsent, later_key
 from batchllm.job import Job
 from batchllm.journal import AdmittedRow, AttemptRecord, JournalReader
 from batchllm.plan.replay import Replayer, first_asks
@@ -65,6 +65,7 @@ def _flow_lines(
             return
         replay = replayer.replay(row, known.request_id, replayer.history(row, prepared.source.rows))
         for each in replay.requests:
+            assert each.ask is not None, "the row is there"
             key = each.record.key if each.record is not None else later_key(known.request_id, each.ask)
             yield _request_line(each.ask, key), None if each.record is None else each.record.request_id
         if len(replay.requests) > 1 and replay.result is not None:

@@ -82,7 +82,7 @@ def job_status(output: Path) -> Status:
     """
     with open_job(output) as (reader, paths, job):
         attempts, possibly_billed = reader.count_attempts()
-        running = is_running(reader)
+        running, found = is_running(reader), reader.count_requests()
         rows, counts = reader.get("rows"), reader.counts()
         forecast = forecast_left(
             job,

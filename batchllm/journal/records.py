@@ -25,8 +25,8 @@ class State(IntEnum):
     """How far a request is.
 
     ``OPEN``: unfinished; one with an ``attempt_id`` has an answer that was not read yet; ``ANSWERED``: finished with an
-    answer; ``FAILED``: finished with a failure, sent again only with ``--retry-failed``; ``UNANSWERED``: the run gave up without an answer, sent again by the next run;
-    ``PENDING``: in a batch without a result yet, sent by nobody else.
+    answer; ``FAILED``: finished with a failure, sent again only with ``--retry-failed``; ``UNANSWERED``: the run gave up
+    without an answer, sent again by the next run; ``PENDING``: in a batch without a result yet, sent by nobody else.
     """
 
     OPEN = 0
@@ -404,7 +404,17 @@ def read_request(path: Path, fields: Sequence[Any]) -> RequestRecord:
     read_reply(path, attempt_id, reply)  # checks it
     _, latency_s, status, failure, message, _, _, _, body = reply
     return RequestRecord(
-        request_id, key, request_path, STATES[state], attempts, status, body, failure, message, latency_s, attempt_id
+        request_id,
+        key,
+        request_path,
+        STATES[state],
+        attempts,
+        status,
+        body,
+        failure,
+        message,
+        latency_s,
+        attempt_id,
     )
 
 

@@ -2,32 +2,92 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
+from batchllm.answer import Reader
 from batchllm.budget.costs import PaidAnswer, RowCosts
-from batchllm.flows import JobFlow
 from batchllm.formats import Outcome
 from batchllm.journal import JournalReader, RowRecord, State
-from batchllm.plan.replay import Replayer, read_outcome, unsent_answer
+from batchllm.plan.replay import ReplayedRequest, Replayer, Replays, read_outcome, unsent_answer
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.records import Row
 
 
+class OutcomeReader:
+    """Reads outcomes.
+
+    Args:
+        replays: Replays the flows of rows that have several requests.
+        reader_of: Returns the reader of a row's answer.
+    """
+
+    def __init__(self, replays: Replays, reader_of: Callable[[int], Reader]) -> None:
+        self._replays = replays
+        self._reader_of = reader_of
+
+    def outcome(self, entry: RowRecord, costs: RowCosts | None) -> Outcome:
+        """Returns the outcome of a row that is finished or given up."""
+        if entry.unsent_reason is not None:
+            answer, paid, attempts, latency_s = unsent_answer(entry.unsent_reason), [], 0, None
+        elif entry.flow_of is not None:
+            replay = self._replays.replay_row(entry.row_index, entry.flow_of)
+            answer, attempts, latency_s = replay.summed(), replay.attempts, replay.latency_s
+            paid = [each for each in map(_paid, replay.requests) if each is not None]
+        else:
+            answer = read_outcome(entry, self._reader_of(entry.row_index))
+            attempts, latency_s, paid = entry.attempts, entry.latency_s, []
+            if entry.status is not None and 200 <= entry.status < 300:
+                paid = [PaidAnswer(answer.usage, answer.model, "", entry.attempt_id)]
+        cost = None if costs is None else costs.cost_of(entry.row_index, paid)
+        return Outcome(entry.row_index, answer, attempts, latency_s, cost)
+
+
+def outcome_reader(
+    prepared: PreparedJob, journal: JournalReader, row_of: Callable[[int], Row] | None = None
+) -> OutcomeReader:
+    """Returns a reader of a job's outcomes.
+
+    Args:
+        prepared: The job and its input.
+        journal: Its journal.
+        row_of: Returns a row by its index; by default rows are read in order, so indexes have to increase.
+    """
+    row_of = row_of or in_order(prepared.source.rows)
+    reader, builder = prepared.reader, prepared.builder
+    reader_of: Callable[[int], Reader] = lambda row_index: reader  # noqa: E731 - the usual case
+    if prepared.job.per_row:
+        reader_of = lambda row_index: builder.reader(row_of(row_index))  # noqa: E731
+    return OutcomeReader(Replayer(prepared.flow, journal, row_of), reader_of)
+
+
+def in_order(rows: Callable[[], Iterator[Row]]) -> Callable[[int], Row]:
+    """Returns a function from an index to its row; indexes must not decrease."""
+    opened: list[Iterator[Row]] = []
+    last: list[Row] = []
+
+    def row_of(row_index: int) -> Row:
+        if last and last[0].index == row_index:
+            return last[0]
+        if not opened:
+            opened.append(rows())
+        last[:] = [next(row for row in opened[0] if row.index == row_index)]
+        return last[0]
+
+    return row_of
+
+
 def outcomes(
-    prepared: PreparedJob,
-    journal: JournalReader,
     entries: Iterable[RowRecord],
+    read: OutcomeReader,
     chosen: "range | frozenset[int] | None" = None,
     costs: RowCosts | None = None,
 ) -> Iterator[Outcome]:
     """Yields the outcome of each row that is finished or given up.
 
     Args:
-        prepared: The job and its input.
-        journal: Its journal.
         entries: What the journal has of the rows, in input order.
+        read: Reads outcomes.
         chosen: The only rows wanted, ``None`` for all.
         costs: Computes what each row cost.
     """
-    read = _OutcomeReader(prepared.flow, journal, prepared.source.rows, per_row=prepared.job.per_row)
     for entry in entries:
         if entry.state in (State.OPEN, State.PENDING) or (
             chosen is not None and entry.row_index not in chosen
@@ -36,52 +96,10 @@ def outcomes(
         yield read.outcome(entry, costs)
 
 
-class _OutcomeReader:
-    """Reads outcomes of rows, which come in input order."""
-
-    def __init__(
-        self,
-        flow: JobFlow,
-        journal: JournalReader,
-        rows: Callable[[], Iterator[Row]],
-        *,
-        per_row: bool,
-    ) -> None:
-        self._flow = flow
-        self._replayer = Replayer(flow, journal)
-        self._rows_of = rows
-        self._rows: Iterator[Row] | None = None
-        self._reader = None if per_row else flow.builder.reader(Row(0, 0, {}))
-
-    def outcome(self, entry: RowRecord, costs: RowCosts | None) -> Outcome:
-        if entry.unsent_reason is not None:
-            answer = unsent_answer(entry.unsent_reason)
-            cost = None if costs is None else costs.cost_of(entry.row_index, ())
-            return Outcome(entry.row_index, answer, entry.attempts, entry.latency_s, cost)
-        if entry.flow_of is not None:
-            return self._replayed(entry, entry.flow_of, costs)
-        reader = self._reader or self._flow.builder.reader(self._row(entry.row_index))
-        answer = read_outcome(entry, reader)
-        paid: tuple[PaidAnswer, ...] = ()
-        if entry.status is not None and 200 <= entry.status < 300:
-            paid = (PaidAnswer(answer.usage, answer.model, "", entry.attempt_id),)
-        cost = None if costs is None else costs.cost_of(entry.row_index, paid)
-        return Outcome(entry.row_index, answer, entry.attempts, entry.latency_s, cost)
-
-    def _replayed(self, entry: RowRecord, root_id: int, costs: RowCosts | None) -> Outcome:
-        replay = self._replayer.replay(self._row(entry.row_index), root_id)
-        paid = [
-            PaidAnswer(each.answer.usage, each.answer.model, each.ask.model, each.record.attempt_id)
-            for each in replay.requests
-            if each.answer is not None
-            and each.record is not None
-            and each.record.status is not None
-            and 200 <= each.record.status < 300
-        ]
-        cost = None if costs is None else costs.cost_of(entry.row_index, paid)
-        return Outcome(entry.row_index, replay.summed(), replay.attempts, replay.latency_s, cost)
-
-    def _row(self, row_index: int) -> Row:
-        if self._rows is None:
-            self._rows = self._rows_of()
-        return next(row for row in self._rows if row.index == row_index)
+def _paid(each: ReplayedRequest) -> PaidAnswer | None:
+    answer, record = each.answer, each.record
+    if answer is None or record is None or record.status is None or not 200 <= record.status < 300:
+        return None
+    return PaidAnswer(
+        answer.usage, answer.model, "" if each.ask is None else each.ask.model, record.attempt_id
+    )

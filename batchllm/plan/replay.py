@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from batchllm.answer import Reader
 from batchllm.flows import After, Ask, History, JobFlow, later_key
 from batchllm.flows.conversation import conversation_of, said
 from batchllm.flows.open_flow import OpenFlow
+from batchllm.flows.samples import majority
 from batchllm.journal import SKIPPED, JournalReader, RequestRecord, RowRecord, State
 from batchllm.records import Answer, Row, Usage
 
@@ -18,12 +19,12 @@ class ReplayedRequest(NamedTuple):
     """A request of a replayed flow.
 
     Attributes:
-        ask: What the flow yielded.
+        ask: What the flow yielded; ``None`` where the rows are not there any more.
         record: What the journal has; ``None``: it was never sent.
         answer: Its answer; ``None``: none yet.
     """
 
-    ask: Ask
+    ask: Ask | None
     record: RequestRecord | None
     answer: Answer | None
 
@@ -71,17 +72,33 @@ class Replay:
         )
 
 
+class Replays(Protocol):
+    """Replays rows by their numbers."""
+
+    def replay_row(self, row_index: int, root_id: int) -> Replay:
+        """Replays a row whose first request is ``root_id``."""
+
+
 class Replayer:
     """Replays rows of a job.
 
     Args:
         flow: The job's flow.
         reader: The journal.
+        row_of: Returns a row by its index; only ``replay_row`` needs it.
     """
 
-    def __init__(self, flow: JobFlow, reader: JournalReader) -> None:
+    def __init__(
+        self, flow: JobFlow, reader: JournalReader, row_of: Callable[[int], Row] | None = None
+    ) -> None:
         self._flow = flow
         self._reader = reader
+        self._row_of = row_of
+
+    def replay_row(self, row_index: int, root_id: int) -> Replay:
+        """Replays a row; see ``Replays``."""
+        assert self._row_of is not None, "rows are asked for by their numbers"
+        return self.replay(self._row_of(row_index), root_id)
 
     def replay(self, row: Row, root_id: int, history: History | None = None) -> Replay:
         """Replays the flow of a row.
@@ -152,6 +169,34 @@ class Replayer:
             return replace(history or History(), turn_key=root.key)
         assert flow.waits_for is not None, "only called for a flow that waits"
         return self._reader.kept(flow.waits_for.key)
+
+
+class AnswersAlone:
+    """Stands for replays where the rows are not there any more: takes the answers as they are in the journal.
+
+    Args:
+        reader: The journal.
+        answer_reader: Reads every answer.
+        samples: How many samples each row has.
+    """
+
+    def __init__(self, reader: JournalReader, answer_reader: Reader, samples: int) -> None:
+        self._reader = reader
+        self._answer_reader = answer_reader
+        self._samples = samples
+
+    def replay_row(self, row_index: int, root_id: int) -> Replay:
+        """Returns the last usable answer of a row, or the majority of its samples."""
+        records = [record for record in self._reader.flow_requests(root_id) if record.state in ENDED]
+        answers = [read_outcome(record, self._answer_reader) for record in records]
+        usable = [answer for answer in answers if answer.error is None]
+        result = (usable or answers)[-1] if answers else None
+        if self._samples > 1 and usable:
+            missing = [None] * (self._samples - len(usable))
+            votes = self._answer_reader.spec.read in ("label", "json")
+            result = majority([*usable[: self._samples], *missing], votes=votes)
+        requests = [ReplayedRequest(None, *each) for each in zip(records, answers, strict=True)]
+        return Replay(requests, result)
 
 
 def read_outcome(entry: RowRecord | RequestRecord, reader: Reader) -> Answer:

@@ -11,7 +11,7 @@ from batchllm import tokens
 from batchllm.answer import Reader
 from batchllm.errors import UsageError
 from batchllm.flows import JobFlow, job_flow
-from batchllm.flows.samples import AGREEMENT, SAMPLES
+from batchllm.flows.samples import sample_columns
 from batchllm.formats import Columns, InputStatistics, Source, open_source, plan_columns, spool
 from batchllm.job import Job
 from batchllm.prepare.job_paths import JobPaths
@@ -72,9 +72,7 @@ def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStat
     output_format = job.output_format or source.kind
     flow = job_flow(job, builder, source.rows)
     reader = Reader(answer_spec(job))
-    return PreparedJob(
-        job, paths, source, statistics, builder, flow, reader, columns, output_format, count
-    )
+    return PreparedJob(job, paths, source, statistics, builder, flow, reader, columns, output_format, count)
 
 
 def output_columns(job: Job, builder: RequestBuilder, input_columns: Sequence[str]) -> Columns:
@@ -83,15 +81,15 @@ def output_columns(job: Job, builder: RequestBuilder, input_columns: Sequence[st
     Raises:
         UsageError: The input has a column of the same name as one of the answer.
     """
-    sample_columns = (AGREEMENT, SAMPLES) if job.samples > 1 else ()
-    if twice := set(sample_columns) & set(builder.answer_columns):
+    added = sample_columns(job)
+    if twice := set(added) & set(builder.answer_columns):
         raise UsageError(
             f"--samples adds a column {', '.join(sorted(twice))}, and the schema has a field of that name; rename "
             "the field"
         )
     return plan_columns(
         input_columns,
-        (*builder.answer_columns, *sample_columns),
+        (*builder.answer_columns, *added),
         (*job.add, *(("tool_calls",) if job.tools and "tool_calls" not in job.add else ())),
         job.columns,
         job.prefix,

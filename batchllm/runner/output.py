@@ -11,7 +11,7 @@ from typing import Any
 from batchllm.budget.costs import CostTotals, RowCosts
 from batchllm.formats import Outcome, OutputStatistics, format_of, is_narrow, write_output
 from batchllm.journal import Journal, JournalReader
-from batchllm.plan.outcomes import outcomes
+from batchllm.plan.outcomes import outcome_reader, outcomes
 from batchllm.prepare.job_paths import digest_of, exported_note
 from batchllm.prepare.prepared_job import PreparedJob
 
@@ -118,7 +118,9 @@ class OutputWriter:
         with closing(journal.outcomes()) as entries:
             return write_output(
                 self._prepared.source,
-                self._counted(outcomes(self._prepared, journal, entries, self._chosen, costs)),
+                self._counted(
+                    outcomes(entries, outcome_reader(self._prepared, journal), self._chosen, costs)
+                ),
                 path=self._path,
                 columns=self._prepared.columns,
                 output_format=_format_at(self._path, self._prepared.output_format),
