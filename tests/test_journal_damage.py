@@ -207,7 +207,7 @@ def test_an_attempt_of_another_request_is_found_before_its_outcome_is_recorded(t
 
 def test_a_row_that_is_out_of_order_is_loud(path: Path) -> None:
     """As a damaged page yields them: the cells are sound, their order is not."""
-    rows = [(index, None, "skipped", text_crc("skipped"), 1, *[None] * 12) for index in (2, 1)]
+    rows = [(index, None, "skipped", text_crc("skipped"), 1, *[None] * 13) for index in (2, 1)]
 
     class Disordered:
         def execute(self, query: str, parameters: tuple[int, ...]) -> "Disordered":

@@ -167,7 +167,7 @@ TABLE = (
            otherwise="read from the answers, or found", example="200_000", field="pace.tokens_per_minute"),
     Option("concurrency", integer(1, 10_000), "Requests in flight.", PACE, otherwise="found, at most 256", short="-c",
            example="64", field="pace.concurrency"),
-    Option("max_attempts", integer(1, 100), "Attempts per row in one run, the first included.", PACE, 5,
+    Option("max_attempts", integer(1, 100), "Attempts per request in one run, the first included.", PACE, 5,
            field="pace.max_attempts"),
     Option("timeout", number(0, 86_400, above=True), "Timeout per attempt, in seconds.", PACE, 600, metavar="SECONDS",
            field="pace.timeout_s"),

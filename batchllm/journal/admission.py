@@ -147,6 +147,7 @@ class Admission:
                     None,
                     shared == 1,
                     row_state,
+                    key,
                 )
             )
         bulk.ADMISSION_ROWS.insert(self._connection, rows)

@@ -83,7 +83,10 @@ def _values(cells: int, rows: int) -> str:
     return f"VALUES {','.join([row] * rows)}"
 
 
-_INSERT_ATTEMPT = "INSERT INTO attempt(attempt_id, request_id, run_id, sent_at) VALUES (NEW.a, NEW.b, NEW.c, nullif(NEW.d, -1))"
+_INSERT_ATTEMPT = (
+    "INSERT INTO attempt(attempt_id, request_id, run_id, sent_at)"
+    " VALUES (NEW.a, NEW.b, NEW.c, nullif(NEW.d, -1))"
+)
 
 RUN_ROWS = BulkInsert(
     "run_rows",

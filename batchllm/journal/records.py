@@ -25,8 +25,8 @@ class State(IntEnum):
     """How far a request is.
 
     ``OPEN``: unfinished; one with an ``attempt_id`` has an answer that was not read yet; ``ANSWERED``: finished with an
-    answer; ``FAILED``: finished with a failure, sent again only with ``--retry-failed``; ``UNANSWERED``: the run gave up
-    without an answer, sent again by the next run; ``PENDING``: in a batch without a result yet, sent by nobody else.
+    answer; ``FAILED``: finished with a failure, sent again only with ``--retry-failed``; ``UNANSWERED``: the run gave
+    up without an answer, sent again by the next run; ``PENDING``: in a batch without a result yet, sent by nobody else.
     """
 
     OPEN = 0

@@ -183,6 +183,8 @@ class Plan:
             return False
         if known is not None and known.request_id is not None:
             self._take_root(flow, known)
+            if not self._flow.single and known.row_state is None:
+                self._journal.end_row(known.row_index, State.OPEN)  # the last run asked for one request only
         flow.key = flow.asks[0].identity
         return True
 
@@ -294,7 +296,7 @@ class Plan:
         self._journal.reopen(root.request_id)
         if not self._flow.single:
             self._journal.end_row(flow.row.index, State.OPEN)
-        flow.root = root._replace(state=State.OPEN) if root.state is State.FAILED else root
+        flow.root = root._replace(state=State.OPEN, attempt_id=None) if root.state is State.FAILED else root
         return self._start(flow)
 
     def _drop(self, flow: RowFlow) -> None:
@@ -321,7 +323,8 @@ class Plan:
         state = State.ANSWERED if answer.error is None else State.FAILED
         if flow.given_up:
             state = State.UNANSWERED
-        if not self._flow.single:
+        known = flow.known
+        if not self._flow.single or (known is not None and known.row_state is not None):
             row_state = None if flow.requests == 1 and flow.unsent is None else state
             for row_index in (flow.row.index, *flow.followers):
                 self._journal.end_row(row_index, row_state)
