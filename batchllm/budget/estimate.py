@@ -7,24 +7,22 @@ known), its high end answers that all reach ``max_tokens``. If the prompts were 
 ends are widened by the factor ``SLACK``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from statistics import StatisticsError, fmean, linear_regression
-from typing import Any, NamedTuple
+from typing import Any
 
-from batchllm import presets, prices, tokens
+from batchllm import presets, prices
 from batchllm.budget.costs import Pricing, plus
+from batchllm.budget.sample import sampled, stretch_of
 from batchllm.budget.usage import UsageEstimator
-from batchllm.flows import History
-from batchllm.flows.stand_in import STAND_IN, StandIn, begun, missing
 from batchllm.job import Job
 from batchllm.limiter import Cost
 from batchllm.limiter.charge import Charge
 from batchllm.limiter.terms import TOKENS
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prices import Price
-from batchllm.records import ChatRequest, Pace, Row, Usage
+from batchllm.records import Pace, Usage
 from batchllm.request import AnswerSettings, answer_settings
 
 SLACK = 1.5
@@ -63,6 +61,7 @@ class Forecast:
         exact: All prompts were counted; otherwise their tokens are an estimate.
         price: The price of the job's model, and its source; ``None`` if it is unknown.
         waves: In batch mode, how many batches one after the other a row may need at most.
+        begun: A batch of this job has been made already.
         possibly_billed_rows: Rows, from 1, that a dead run possibly paid without an answer.
         settings: What shapes the answers.
         at_once: How many requests the budget has room for at once, where nothing but the model bounds an answer.
@@ -86,6 +85,7 @@ class Forecast:
     exact: bool = False
     price: Price | None = None
     waves: int | None = None
+    begun: bool = False
     possibly_billed_rows: tuple[int, ...] = ()
     settings: AnswerSettings = field(default_factory=AnswerSettings)
     at_once: int | None = None
@@ -277,15 +277,15 @@ def forecast_job(
     sample = prepared.statistics.sample
     settings = AnswerSettings(prepared.builder.column)
     if left and sample:
-        sent = _sampled(prepared, expected, learned)
+        sent = sampled(prepared, expected, learned)
         settings = answer_settings(prepared.builder.column, (each.request for each in sent))
         scale = left / len(sample)
-        stretch = _stretch(prepared, [each for each in sent if each.first])
+        stretch = stretch_of(prepared, [each for each in sent if each.first])
         for each in sent:
             totals.add(each.request.model, each.prompt_tokens * stretch, each.request.max_tokens, scale)
         if not flow.single or flow.conversation is not None:
             upper = RequestTotals(pricing, prepared.job.endpoint.charge, learned)
-            for each in _sampled(prepared, longest, learned, at_most=True):
+            for each in sampled(prepared, longest, learned, at_most=True):
                 upper.add(each.request.model, each.prompt_tokens * stretch, each.request.max_tokens, scale)
     found = totals.forecast(rows=rows, exact=False, pace=prepared.job.pace, seen=seen, upper=upper)
     waves = flow.waves if prepared.job.via == "batch" else None
@@ -321,71 +321,6 @@ def forecast_left(
         times = left * mean.get("requests", 1.0)
         totals.add(job.endpoint.model, prompt, None if bound is None else round(bound), times)
     return totals.forecast(rows=rows, exact=False, pace=Pace(), seen=seen)
-
-
-class _Sampled(NamedTuple):
-    """A request of a row of the sample.
-
-    Attributes:
-        request: It.
-        prompt_tokens: The tokens of its prompt.
-        size: The bytes of its row; ``None`` is unknown.
-        first: It is the first one of its row.
-    """
-
-    request: ChatRequest
-    prompt_tokens: int
-    size: int | None
-    first: bool
-
-
-def _sampled(
-    prepared: PreparedJob, stand_in: StandIn, learned: UsageEstimator, *, at_most: bool = False
-) -> list[_Sampled]:
-    """Builds the requests of the sample's rows, with stand-ins for answers and histories."""
-    found = []
-    for row in prepared.statistics.sample:
-        flow = begun(prepared.flow.start(row))
-        history = _history(prepared, row, learned, at_most=at_most) if flow.waits_for is not None else None
-        for number, (_, request) in enumerate(missing(flow, stand_in, history=history)):
-            prompt = request.prompt_tokens or tokens.estimate(request.body.decode("utf-8", "replace"))
-            found.append(_Sampled(request, prompt, prepared.source.size_of(row), number == 0))
-    return found
-
-
-def _history(prepared: PreparedJob, row: Row, learned: UsageEstimator, *, at_most: bool) -> History:
-    """Returns a history as long as the mean one of all rows, if each turn is like this row."""
-    built = prepared.builder.build(row)
-    rows = prepared.statistics.rows
-    if not isinstance(built, ChatRequest) or not rows:
-        return History()
-    turns = prepared.flow.turns.values()
-    before = sum(count * (count - 1) / 2 for count in turns) / rows
-    bound = built.max_tokens
-    answer = bound if at_most and bound is not None else learned.mean(bound)
-    own = prepared.builder.count(prepared.builder.turn(row)) + answer
-    return History(tokens=round(before * own), key=STAND_IN.encode())
-
-
-def _stretch(prepared: PreparedJob, sent: Sequence[_Sampled]) -> float:
-    """Returns the factor from the sample's mean prompt to the mean prompt of all rows.
-
-    A few rows may hold most of the text, and a sample misses them; the size of the file does not. Tokens grow
-    linearly with a row's bytes, so the regression line of the sample, at the mean size of all rows, is the mean
-    prompt.
-    """
-    statistics = prepared.statistics
-    prompts = [each.prompt_tokens for each in sent]
-    sizes = [each.size for each in sent if each.size is not None]
-    if not sent or not statistics.rows or len(sizes) < len(sent):
-        return 1.0
-    try:
-        line = linear_regression(sizes, prompts)
-    except StatisticsError:
-        return 1.0
-    mean = fmean(prompts)
-    found = line.intercept + line.slope * statistics.bytes / statistics.rows
-    return min(10.0, max(0.1, found / mean)) if mean else 1.0
 
 
 def seconds_under(

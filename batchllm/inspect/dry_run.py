@@ -22,8 +22,8 @@ from batchllm.budget.usage import LEARNED, UsageEstimator
 from batchllm.flows import job_flow
 from batchllm.job import Job
 from batchllm.journal import JournalReader
+from batchllm.plan.chosen import chosen_rows
 from batchllm.plan.finished import final_states, pages
-from batchllm.plan.plan import chosen_rows
 from batchllm.plan.preview import Preview
 from batchllm.plan.reuse import journals_of
 from batchllm.prepare.job_paths import job_paths

@@ -25,17 +25,14 @@ from batchllm.journal.records import (
     AdmittedRow,
     AttemptRecord,
     FinishedRows,
-    LaterRequest,
-    LaterState,
     Orphan,
     PlanRecord,
-    RequestRecord,
     RowCounts,
     RowRecord,
     State,
-    StoredAnswer,
 )
 from batchllm.journal.recovery import store_value
+from batchllm.journal.requests import LaterRequest, LaterState, RequestRecord, StoredAnswer
 
 __all__ = [
     "SKIPPED",

@@ -31,7 +31,8 @@ from typing import Any, NamedTuple
 
 from batchllm.journal import bulk
 from batchllm.journal.bulk import MISSING, BulkQuery, BulkRow
-from batchllm.journal.records import STATES, AdmittedRow, LaterRequest, LaterState, State, text_crc
+from batchllm.journal.records import STATES, AdmittedRow, State, text_crc
+from batchllm.journal.requests import LaterRequest, LaterState
 from batchllm.journal.sqlite_errors import damaged
 from batchllm.printable import printable
 

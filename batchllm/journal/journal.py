@@ -18,13 +18,11 @@ from batchllm.journal.database import connect
 from batchllm.journal.reader import JournalReader
 from batchllm.journal.records import (
     AdmittedRow,
-    LaterRequest,
-    LaterState,
     PlanRecord,
     State,
-    StoredAnswer,
 )
 from batchllm.journal.recovery import OpenedJournal, close_store, open_store
+from batchllm.journal.requests import LaterRequest, LaterState, StoredAnswer
 from batchllm.journal.sqlite_errors import sqlite_errors
 from batchllm.journal.writer import JournalThread, OperationKind, resolve
 from batchllm.records import Failure, Response

@@ -14,7 +14,7 @@ from typing import Any
 from zlib import crc32
 
 from batchllm.errors import CannotWrite, InputError, NotNow
-from batchllm.journal import records
+from batchllm.journal import records, requests
 from batchllm.journal.batches import (
     BATCHES,
     PAGE,
@@ -34,13 +34,12 @@ from batchllm.journal.records import (
     AdmittedRow,
     AttemptRecord,
     FinishedRows,
-    RequestRecord,
     RowCounts,
     RowRecord,
     State,
-    StoredAnswer,
 )
 from batchllm.journal.replies import REPLY, read_response
+from batchllm.journal.requests import RequestRecord, StoredAnswer
 from batchllm.journal.sqlite_errors import damaged, sqlite_errors
 from batchllm.records import Response
 
@@ -238,13 +237,13 @@ class JournalReader:
 
     def requests(self, request_ids: Sequence[int]) -> dict[int, RequestRecord]:
         """Returns requests with their outcomes, by their numbers."""
-        found = self.look_up(records.REQUESTS, [(request_id,) for request_id in request_ids])
-        return {fields[0]: records.read_request(self.path, fields) for fields in found}
+        found = self.look_up(requests.REQUESTS, [(request_id,) for request_id in request_ids])
+        return {fields[0]: requests.read_request(self.path, fields) for fields in found}
 
     def flow_requests(self, root_id: int) -> list[RequestRecord]:
         """Returns a flow's first request and all later ones, oldest first, with their outcomes."""
-        found = self.select(records.FLOW_REQUESTS, root_id)
-        return [records.read_request(self.path, fields) for fields in found]
+        found = self.select(requests.FLOW_REQUESTS, root_id)
+        return [requests.read_request(self.path, fields) for fields in found]
 
     def kept(self, key: bytes) -> bytes | None:
         """Returns a kept value; ``None`` where there is none."""
@@ -263,8 +262,8 @@ class JournalReader:
 
     def answers_for(self, wanted: Sequence[tuple[bytes, int]]) -> dict[tuple[bytes, int], StoredAnswer]:
         """Returns the answers to requests by key and ordinal; requests without an answer are left out."""
-        rows = self.look_up(records.ANSWERS, wanted)
-        return dict(records.read_answer(self.path, fields) for fields in rows)
+        rows = self.look_up(requests.ANSWERS, wanted)
+        return dict(requests.read_answer(self.path, fields) for fields in rows)
 
     def batches(self) -> list[BatchRecord]:
         """Returns the batches of the job, oldest first."""

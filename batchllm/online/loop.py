@@ -105,7 +105,7 @@ class OnlineLoop:
     async def _feed(self, batches: AsyncIterator[Sequence[WorkItem]]) -> None:
         async for items in batches:
             for item in items:
-                self.limiter.offer(item, item.cost, lane=item.request.model, again=item.later)
+                self.limiter.offer(item, item.cost, lane=item.request.model, again=item.begun)
             self._wake.set()
             while self.limiter.waiting >= LOOK_AHEAD:
                 self._room.clear()

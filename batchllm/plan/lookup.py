@@ -172,6 +172,7 @@ class Lookup:
             number=number,
             path=ask.path,
             later=later,
+            begun=flow.answered,
         )
 
 

@@ -10,7 +10,6 @@ answer, are dropped, and are replayed in the next pass.
 """
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import islice
@@ -18,6 +17,7 @@ from itertools import islice
 from batchllm.counters import RunCounters
 from batchllm.flows import JobFlow
 from batchllm.journal import SKIPPED, AdmittedRow, FinishedRows, Journal, State
+from batchllm.plan.chosen import Chosen, wanted
 from batchllm.plan.conversations import MOST_WAITING, Conversations
 from batchllm.plan.finished import final_states, is_finished
 from batchllm.plan.lookup import Lookup, changed
@@ -31,7 +31,8 @@ from batchllm.plan.row_counts import (
     is_usable,
     row_state_of,
 )
-from batchllm.plan.row_flow import RowFlow
+from batchllm.plan.row_flow import KnownRows, RowFlow
+from batchllm.plan.sharing import Sharing
 from batchllm.plan.work_item import RowEnd, WorkItem
 from batchllm.records import Answer, Row
 from batchllm.request import Skipped
@@ -71,7 +72,7 @@ class Plan:
         *,
         known: Iterator[AdmittedRow],
         counters: RunCounters,
-        chosen: "range | frozenset[int] | None" = None,
+        chosen: Chosen = None,
         retry_failed: bool = False,
         accept_change: bool = False,
         reuse: Reuse | None = None,
@@ -83,14 +84,12 @@ class Plan:
         self._rows = rows
         self._flow = flow
         self._journal = journal
-        self._known = known
-        self._next_known = next(known, None)
+        self._known = KnownRows(known)
         self._counters = counters
         self._collected = collected
         self._chosen = chosen
         self._retry_failed = retry_failed
         self._final = final_states(retry_failed)
-        self._dedupe = dedupe
         self._since = since
         self._lookup = Lookup(flow, journal, since=since, accept_change=accept_change)
         self._accept_change = accept_change
@@ -101,7 +100,7 @@ class Plan:
             flow.builder,
             lambda row: Replayer(flow, journal.reader()).answer_of(row),
         )
-        self._leaders: dict[int, RowFlow | State] = {}
+        self._sharing = Sharing(journal, counters, single=flow.single, dedupe=dedupe)
         self._open = 0
         self._waits = not flow.single or flow.conversation is not None
         self._due: deque[RowFlow] = deque()
@@ -113,7 +112,7 @@ class Plan:
 
     async def batches(self) -> AsyncIterator[Sequence[WorkItem]]:
         """Yields work items: of flows that have begun before those of new rows, what an earlier run tried last."""
-        rows = iter(self._wanted())
+        rows = wanted(self._rows, self._chosen)
         size, more = FIRST_BATCH, True
         while True:
             flows = self._next_due()
@@ -164,7 +163,7 @@ class Plan:
 
     def _joined(self, row: Row) -> RowFlow | None:
         """Returns the flow of a row that may begin now; ``None`` if it waits for the turn before it."""
-        flow = RowFlow(row, self._look_up(row.index))
+        flow = RowFlow(row, self._known.of(row.index))
         return flow if self._conversations.join(flow) else None
 
     def _begin(self, flow: RowFlow) -> bool:
@@ -175,7 +174,7 @@ class Plan:
             if self._is_finished(known):
                 self._pass(flow, known)
                 return False
-            if known.request_id is not None and self._is_shared(flow, known.request_id):
+            if known.request_id is not None and self._sharing.shares(flow, known.request_id):
                 return False
         self._open += 1
         if not self._start(flow):
@@ -248,7 +247,7 @@ class Plan:
         finished = self._is_finished(root)
         if finished:
             self._pass(flow, root)
-        if finished or self._is_shared(flow, root.request_id):
+        if finished or self._sharing.shares(flow, root.request_id):
             self._open -= 1
             return True
         return False
@@ -305,8 +304,7 @@ class Plan:
         if flow.held:
             self._counters.pending += 1
         self._conversations.hold(flow)
-        if self._dedupe and flow.root is not None and flow.root.request_id is not None:
-            self._leaders[flow.root.request_id] = State.OPEN
+        self._sharing.end(flow, State.OPEN, forget=False)
 
     def _end(self, flow: RowFlow) -> RowEnd | None:
         """Records how a flow ended; returns ``None`` for a row of which nothing is sent, which is counted here."""
@@ -328,55 +326,11 @@ class Plan:
             row_state = None if flow.requests == 1 and flow.unsent is None else state
             for row_index in (flow.row.index, *flow.followers):
                 self._journal.end_row(row_index, row_state)
-        if self._dedupe:
-            self._end_leader(flow, state)
+        # What was given up stays known, so that no equal row repeats it in this run; and so does everything as long as
+        # rows of the last pass come, since the journal's entries of those may be older.
+        self._sharing.end(flow, state, forget=state in self._final and not self._known.more)
         self._conversations.finished(flow, state is State.ANSWERED, answer)
         return answer, state
-
-    def _end_leader(self, flow: RowFlow, state: State) -> None:
-        """Forgets a finished request, or keeps its state.
-
-        A request that was given up stays known, so that no equal row repeats it in this run. As long as rows of the
-        last pass come, all requests stay known: the journal's entries of those rows may be older.
-        """
-        assert flow.root is not None and flow.root.request_id is not None, "it has sent something"
-        if state in self._final and self._next_known is None:
-            self._leaders.pop(flow.root.request_id, None)
-        else:
-            self._leaders[flow.root.request_id] = state
-
-    def _is_shared(self, flow: RowFlow, request_id: int) -> bool:
-        """Whether an earlier row's flow brings the answer (``--dedupe``)."""
-        if not self._dedupe:
-            return False
-        leader = self._leaders.setdefault(request_id, flow)
-        if leader is flow:
-            return False
-        self._counters.duplicates += 1
-        if isinstance(leader, RowFlow):
-            if not self._flow.single:
-                leader.followers.append(flow.row.index)
-        elif not self._flow.single and leader is not State.OPEN:
-            self._journal.end_row(flow.row.index, leader)
-        return True
-
-    def _wanted(self) -> Iterator[Row]:
-        if self._chosen is None:
-            yield from self._rows
-            return
-        last = max(self._chosen, default=-1)
-        for row in self._rows:
-            if row.index in self._chosen:
-                yield row
-            if row.index >= last:
-                return
-
-    def _look_up(self, row_index: int) -> AdmittedRow | None:
-        while self._next_known is not None and self._next_known.row_index < row_index:
-            self._next_known = next(self._known, None)
-        if self._next_known is not None and self._next_known.row_index == row_index:
-            return self._next_known
-        return None
 
     def _defer_tried(self, items: list[WorkItem]) -> list[WorkItem]:
         """Keeps back the items that an earlier run tried, so that rows which stop a run come last."""
@@ -393,13 +347,3 @@ class Plan:
     def _take_deferred(self) -> list[WorkItem]:
         items, self._deferred, self._deferred_bytes = self._deferred, [], 0
         return items
-
-
-def chosen_rows(
-    rows: int, *, limit: int | None, sample: int | None, seed: int
-) -> "range | frozenset[int] | None":
-    """Returns the rows that ``-n`` and ``--sample`` choose; ``None`` for all of them."""
-    if sample is not None:
-        among = min(rows, limit) if limit is not None else rows
-        return frozenset(random.Random(seed).sample(range(among), min(sample, among)))
-    return None if limit is None or limit >= rows else range(limit)

@@ -1,5 +1,6 @@
 """The flow of a row within one run, with what the journal knows of the row."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from batchllm.flows.open_flow import OpenFlow
@@ -8,6 +9,29 @@ from batchllm.records import Row
 
 if TYPE_CHECKING:
     from batchllm.plan.conversations import Conversation
+
+
+class KnownRows:
+    """The rows that an earlier pass admitted, which are asked for in input order.
+
+    Args:
+        rows: The rows, in input order.
+    """
+
+    def __init__(self, rows: Iterator[AdmittedRow]) -> None:
+        self._rows = rows
+        self._next = next(rows, None)
+
+    @property
+    def more(self) -> bool:
+        """Whether there are rows that have not been passed."""
+        return self._next is not None
+
+    def of(self, row_index: int) -> AdmittedRow | None:
+        """Returns what is known of a row; ``None`` if nothing is."""
+        while self._next is not None and self._next.row_index < row_index:
+            self._next = next(self._rows, None)
+        return self._next if self._next is not None and self._next.row_index == row_index else None
 
 
 class RowFlow(OpenFlow):

@@ -30,7 +30,8 @@ class WorkItem:
         flow: The flow that waits for its answer; ``None`` where a later pass goes on with it.
         number: Which of the flow's requests it is.
         path: Its path in the flow.
-        later: It is not the first request of its row, so it goes before new rows.
+        later: It is not the first request of its row.
+        begun: Its flow has had an answer, so it goes before new rows.
     """
 
     request: ChatRequest
@@ -47,6 +48,7 @@ class WorkItem:
     number: int = 0
     path: str = ""
     later: bool = False
+    begun: bool = False
 
     @property
     def cost(self) -> Cost:

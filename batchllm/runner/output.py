@@ -175,7 +175,9 @@ def write_if_changed(
     output = prepared.paths.output
     columns = [list(prepared.columns.order), list(map(list, prepared.columns.fields))]
     style = [prepared.output_format, prepared.job.output_encoding, prepared.job.escape_formulas]
-    view = json.dumps([columns, style, prepared.statistics.sha256, str(chosen), prices])
+    view = json.dumps(
+        [columns, prepared.job.fingerprint(), style, prepared.statistics.sha256, str(chosen), prices]
+    )
     last: dict[str, Any] = journal.get("output") or {}
     existing = digest_of(output) if output is not None and output.exists() else None
     if existing is not None and not changed and (last.get("view"), last.get("sha256")) == (view, existing):

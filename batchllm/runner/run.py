@@ -20,8 +20,8 @@ from batchllm.job import Job
 from batchllm.journal import JobLock, Journal, JournalReader
 from batchllm.limiter import Limiter
 from batchllm.online.loop import OnlineLoop
+from batchllm.plan.chosen import chosen_rows
 from batchllm.plan.job_plan import plan_of
-from batchllm.plan.plan import chosen_rows
 from batchllm.plan.reuse import Reuse, journals_of
 from batchllm.plan.work_item import ChatSender, WorkItem
 from batchllm.prepare.job_paths import check_places, job_paths
@@ -180,7 +180,8 @@ class _Run:
             if not self._job.retry_failed:
                 left -= counts.failed + counts.unsendable
         forecast = self._account.forecast(journal, rows=self._counters.rows, left=max(0, left))
-        self._confirm(replace(forecast, possibly_billed_rows=possibly_billed_rows(journal)))
+        begun = bool(journal.reader().batches())
+        self._confirm(replace(forecast, begun=begun, possibly_billed_rows=possibly_billed_rows(journal)))
         return plan.continued
 
     async def _answer_rows(self, journal: Journal, *, continued: bool) -> None:
