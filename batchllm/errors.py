@@ -4,6 +4,7 @@
 
     JobError                     the job stops; never a row's own trouble
     ├── UsageError         2     wrong use or configuration, or refused before any success: nothing paid
+    │                            (JobChanged: rows that have an answer would be paid again)
     ├── BudgetStop         3     a budget or the early stop
     ├── InputError        65     the input, or the journal, cannot be read
     ├── Unavailable       69     the endpoint is unavailable, or out of quota
@@ -20,6 +21,7 @@ the same command resumes the job.
 
 import signal
 from collections.abc import Iterable
+from decimal import Decimal
 from difflib import get_close_matches
 from enum import IntEnum
 
@@ -55,6 +57,31 @@ class UsageError(JobError):
     """Wrong use or configuration, found before anything was paid."""
 
     exit_status = ExitStatus.USAGE
+
+
+class JobChanged(UsageError):
+    """The job was changed, and rows that have an answer would be paid again.
+
+    Attributes:
+        changes: What changed: option, value before, value after (``job.changes.Change``).
+        rows: The rows that would be paid again.
+        cost_low, cost_high: What that would cost, in US dollars; ``None`` is unknown.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        changes: tuple[tuple[str, str, str], ...],
+        rows: int,
+        cost_low: Decimal | None,
+        cost_high: Decimal | None,
+    ) -> None:
+        super().__init__(message)
+        self.changes = changes
+        self.rows = rows
+        self.cost_low = cost_low
+        self.cost_high = cost_high
 
 
 class BudgetStop(JobError):

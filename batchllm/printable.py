@@ -7,6 +7,7 @@ Spaces of every width stay.
 import json
 import unicodedata
 from collections.abc import Callable
+from decimal import Decimal
 
 MAX_MESSAGE = 300
 """Characters of a message of somebody else that is shown within a line."""
@@ -46,3 +47,12 @@ def one_line(text: str, limit: int = MAX_MESSAGE) -> str:
 def counted(number: int, noun: str, plural: str = "") -> str:
     """Returns a number with its noun: ``1 row``, ``12 rows``; ``plural`` where that is not the noun with an s."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def dollars(amount: Decimal) -> str:
+    """An amount with cents, or with as many digits as a small one needs."""
+    if amount >= Decimal("0.1"):
+        return f"${amount:,.2f}"
+    if amount > Decimal("0.0001"):
+        return f"${amount:.2g}"
+    return "<$0.0001" if amount else "$0"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 import time
@@ -111,7 +112,8 @@ def test_a_trial_writes_only_its_rows_and_the_full_run_reuses_them(
 ) -> None:
     words = ("classify", samples / "reviews.csv", *at(server))
     assert batchllm(*words, "-n", 3).status == 0
-    assert len(rows_of(samples / "reviews.classify.csv")) == 3
+    assert len(rows_of(samples / "reviews.classify.trial.csv")) == 3
+    assert not (samples / "reviews.classify.csv").exists()
     assert server.ledger.requests == 3
     assert batchllm(*words).status == 0
     assert len(rows_of(samples / "reviews.classify.csv")) == 12
@@ -121,10 +123,10 @@ def test_a_trial_writes_only_its_rows_and_the_full_run_reuses_them(
 def test_a_sample_is_the_same_rows_every_time(batchllm: Command, samples: Path, server: Simulator) -> None:
     words = ("classify", samples / "reviews.csv", "--sample", 4, "--seed", 3, *at(server))
     batchllm(*words)
-    first = (samples / "reviews.classify.csv").read_bytes()
+    first = (samples / "reviews.classify.trial.csv").read_bytes()
     batchllm(*words)
-    assert (samples / "reviews.classify.csv").read_bytes() == first
-    assert len(rows_of(samples / "reviews.classify.csv")) == 4
+    assert (samples / "reviews.classify.trial.csv").read_bytes() == first
+    assert len(rows_of(samples / "reviews.classify.trial.csv")) == 4
 
 
 def test_csv_becomes_jsonl_by_the_suffix_of_the_output(
@@ -223,7 +225,7 @@ def test_a_changed_job_is_refused_until_the_change_is_accepted(
     assert batchllm(*words).status == 0
     said = batchllm(*words, "--temperature", 0.9)
     assert said.status == 2
-    assert "parameters changed" in said.err
+    assert "--temperature changed from 0.3 to 0.9: 4 rows that have an answer would be paid again" in said.err
     assert "4 rows" in said.err
     assert server.ledger.requests == 4
     assert batchllm(*words, "--temperature", 0.9, "--accept-change").status == 0
@@ -281,7 +283,7 @@ def test_a_foreign_or_edited_output_is_not_overwritten(
         (("classify", "taken.csv", *SIMULATOR), 2, "--prefix"),
         (("classify", "ragged.csv", *SIMULATOR), 65, "ragged.csv, line 3"),
         (("classify", "quote.csv", *SIMULATOR), 65, "quote.csv, line 2"),
-        (("classify", "twice.csv", *SIMULATOR), 65, "twice"),
+        (("classify", "twice.csv", *SIMULATOR), 2, "a (column 2)"),
         (("classify", "bad.jsonl", *SIMULATOR), 65, "bad.jsonl, line 2"),
         (
             ("classify", "latin.csv", *SIMULATOR),
@@ -474,3 +476,164 @@ def test_a_question_beside_an_answer_is_not_classified_in_silence(batchllm: Comm
     said = batchllm("classify", source, *SIMULATOR, "--column", "question")
     assert said.status == 0
     assert "column question," in said.err
+
+
+def finished(folder: Path) -> Path:
+    """An input of 38 rows, whose job with the output ``r.csv`` is finished."""
+    source = folder / "in.csv"
+    source.write_text("text\n" + "".join(f"text number {row} is good\n" for row in range(38)))
+    return source
+
+
+def test_a_trial_never_replaces_a_finished_output(batchllm: Command, tmp_path: Path) -> None:
+    output = tmp_path / "r.csv"
+    words = ("classify", finished(tmp_path), *SIMULATOR, "-o", output)
+    assert batchllm(*words).status == 0
+    before = output.read_bytes()
+    said = batchllm(*words, "-n", 3)
+    assert said.status == 0
+    assert output.read_bytes() == before
+    assert len(rows_of(tmp_path / "r.trial.csv")) == 3
+    assert f"{output} holds the finished job and stays as it is" in said.err
+
+
+def test_a_trial_shows_what_was_asked_beside_the_answer_and_writes_the_named_file(
+    batchllm: Command, tmp_path: Path
+) -> None:
+    output = tmp_path / "r.csv"
+    words = ("classify", finished(tmp_path), *SIMULATOR, "-o", output)
+    said = batchllm(*words, "-n", 2)
+    assert re.search(r"asked: text number 0 is good\n +label: (positive|negative|neutral)\n", said.err)
+    assert len(rows_of(output)) == 2
+    status = batchllm("status", output).out
+    assert "trial finished" in status and "36 to go" in status
+    said = batchllm("clean", output)
+    assert (said.status, said.err.count("only a trial of the job is finished")) == (2, 1)
+    said = batchllm(*words)
+    assert "2 answered already" in said.err
+    assert len(rows_of(output)) == 38
+    assert "finished" in batchllm("status", output).out
+    assert batchllm("clean", output).status == 0
+
+
+@pytest.mark.parametrize(
+    "more", [("--max-requests", 100), ("--max-cost", 5, "--max-tokens", 90), ("-n", 3), ()]
+)
+def test_only_accept_change_pays_again_and_a_refusal_changes_nothing(
+    more: tuple[object, ...], batchllm: Command, tmp_path: Path, server: Simulator
+) -> None:
+    output = tmp_path / "r.csv"
+    words = (
+        "run",
+        finished(tmp_path),
+        "--provider",
+        "simulator",
+        "--base-url",
+        server.base_url,
+        "-o",
+        output,
+    )
+    assert batchllm(*words, "-p", "Say {{ text }}").status == 0
+    files = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    said = batchllm(*words, "-p", "Shout {{ text }}", *more)
+    assert said.status == 2
+    assert server.ledger.requests == 38
+    rows = 3 if "-n" in more else 38
+    assert "--prompt or --template changed from 'Say {{ text }}' to 'Shout {{ text }}'" in said.err
+    assert (
+        f"{rows} rows that have an answer would be paid again, for $0; agree with --accept-change" in said.err
+    )
+    status = batchllm("status", output).out
+    assert f"{output}: finished" in status and "38 of 38 rows answered" in status
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
+    assert batchllm(*words, "-p", "Shout {{ text }}", *more, "--accept-change").status == 0
+    assert server.ledger.requests == 38 + rows
+    if rows == 3:
+        said = batchllm(*words, "-p", "Shout {{ text }}")
+        assert said.status == 2
+        assert "35 rows that have an answer would be paid again" in said.err
+
+
+def test_trials_of_two_prompts_do_not_refuse_the_job_of_the_second(batchllm: Command, tmp_path: Path) -> None:
+    words = ("run", finished(tmp_path), *SIMULATOR)
+    assert batchllm(*words, "-p", "Say {{ text }}", "-n", 3).status == 0
+    assert batchllm(*words, "-p", "Shout {{ text }}", "-n", 3).status == 2
+    assert batchllm(*words, "-p", "Shout {{ text }}", "-n", 3, "--accept-change").status == 0
+    assert batchllm(*words, "-p", "Shout {{ text }}").status == 0
+
+
+def test_rows_that_failed_are_not_called_answered(batchllm: Command, samples: Path, tmp_path: Path) -> None:
+    words = ("run", "-p", "Say {{ text }}", samples / "articles.csv", *SIMULATOR, "--schema", "missing int",
+             "--reask", 0, "--no-early-stop")  # fmt: skip
+    first = batchllm(*words)
+    second = batchllm(*words)
+    if first.status == 1:
+        assert "4 failed before (--retry-failed asks again)" in second.err
+        assert "answered already" not in second.err
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("-m", "a", "-m", "b"), "--model is given twice"),
+        (("-m", "a", "--model", "b"), "--model is given twice"),
+        (("--param", "top_p=1", "--param", "top_p=0.5"), "--param names 'top_p' twice"),
+        (("--wait",), "--wait waits for batches; add --via batch"),
+        (("--dry-run", "--json", "--curl"), "--json and --curl exclude each other"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(
+    words: tuple[str, ...], complaint: str, batchllm: Command, samples: Path
+) -> None:
+    said = batchllm("classify", samples / "reviews.csv", *SIMULATOR, *words)
+    assert said.status == 2
+    assert complaint in said.err
+
+
+def test_the_input_may_come_from_the_environment(
+    batchllm: Command, samples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert batchllm("classify", *SIMULATOR).status == 2
+    monkeypatch.setenv("BATCHLLM_INPUT", str(samples / "reviews.csv"))
+    assert batchllm("classify", *SIMULATOR).status == 0
+
+
+def test_a_label_with_a_comma_reaches_the_model_with_its_ends_visible(
+    batchllm: Command, samples: Path, server: Simulator
+) -> None:
+    words = ("classify", samples / "reviews.csv", "-n", 1, "--no-early-stop", *at(server))
+    batchllm(*words, "--labels", '"Home, Garden",Toys')
+    (sent,) = [json.loads(received.body) for received in server.received if received.method == "POST"]
+    assert (
+        'nothing else: "Home, Garden", "Toys" (without the quotation marks' in sent["messages"][0]["content"]
+    )
+    assert batchllm(*words, "--labels", '"Home, Garden,Toys').status == 2
+
+
+def test_a_variable_is_a_list_where_the_template_has_a_list(
+    batchllm: Command, samples: Path, server: Simulator
+) -> None:
+    words = ("run", "-t", "classify", samples / "reviews.csv", "-n", 1, *at(server))
+    batchllm(*words, "--var", 'labels=good,"bad, or worse"')
+    (sent,) = [json.loads(received.body) for received in server.received if received.method == "POST"]
+    assert '"good", "bad, or worse"' in sent["messages"][0]["content"]
+
+
+def test_answers_that_were_cut_off_are_counted_aloud(batchllm: Command, samples: Path) -> None:
+    words = ("run", "-p", "Say {{ text }}", samples / "articles.csv", *SIMULATOR, "--no-early-stop")
+    said = batchllm(*words, "--max-tokens", 2)
+    assert "Cut off at the limit of an answer: 4 answers; a higher --max-tokens" in said.err
+
+
+def test_the_journal_may_be_named_to_look_at_a_job(batchllm: Command, tmp_path: Path) -> None:
+    output, journal = tmp_path / "r.csv", tmp_path / "kept.db"
+    words = ("classify", finished(tmp_path), *SIMULATOR, "-o", output, "--journal", journal)
+    assert batchllm(*words).status == 0
+    assert "finished" in batchllm("status", output, "--journal", journal).out
+    assert "row 2 of" in batchllm("show", output, 2, "--journal", journal).out
+    said = batchllm("export", output, "--journal", journal, "-o", tmp_path / "so-far.jsonl")
+    assert said.status == 0, said.err
+    assert len((tmp_path / "so-far.jsonl").read_text().splitlines()) == 38
+    assert (
+        json.loads((tmp_path / "so-far.jsonl").read_text().splitlines()[0])["text"] == "text number 0 is good"
+    )

@@ -140,3 +140,25 @@ def test_a_run_through_every_odd_reply_answers_all_that_can_be_and_sends_again_o
         assert set(asked[second:]) == {
             number for number, odd in enumerate(plan) if odd.error and not odd.again
         }
+
+
+def test_attempts_counts_failures_and_answers_and_no_refusals(tmp_path: Any, batchllm: Command) -> None:
+    slow = {"retry-after": "0.05"}
+    left = {
+        "refused": [web.Response(status=429, headers=slow), web.Response(status=429, headers=slow)],
+        "failed": [web.Response(status=500, headers=slow)],
+        "plain": [],
+    }
+
+    def answer(body: dict[str, Any]) -> web.Response:
+        before = left[body["messages"][-1]["content"]]
+        return before.pop() if before else web.Response(body=said("fine"))
+
+    rows = tmp_path / "in.jsonl"
+    rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in left))
+    output = tmp_path / "out.jsonl"
+    with RawServer(answer) as server:
+        words = ("run", "-p", "{{ text }}", rows, "-o", output, "--base-url", server.base_url, "-m", "m")
+        assert batchllm(*words, "-c", 1).status == 0
+    found = [json.loads(line) for line in output.read_text().splitlines()]
+    assert {row["text"]: row["attempts"] for row in found} == {"refused": 1, "failed": 2, "plain": 1}

@@ -39,7 +39,8 @@ _LEADING = re.compile(
     r"|<\|CHATBOT_TOKEN\|>|<\|assistant\|>)\s*)+"
 )
 _ANSWER = re.compile(r"\s*<answer>(.*?)(?:</answer>\s*|\Z)\Z", re.DOTALL | re.IGNORECASE)
-_MARKS = re.compile(r"[<\[◁]")
+_ANGLE = re.compile(r"<[|/｜a-zA-Z]")
+_SQUARE = re.compile(r"\[(?:/|[Tt]|EOS)")
 
 
 def visible_text(text: str) -> str:
@@ -49,7 +50,7 @@ def visible_text(text: str) -> str:
     Some chat templates open the block in the prompt, so that the answer only closes it: everything up to the closing
     mark is reasoning too. Of harmony's channels the last ``final`` is the answer.
     """
-    if not _MARKS.search(text):
+    if not (_ANGLE.search(text) or _SQUARE.search(text) or "◁" in text):
         return text.strip()
     if "<|channel|>" in text:
         text = _final_channel(text)

@@ -18,7 +18,6 @@ _FLAG = re.compile(
 _WORDS = (
     ("the same command", "the same call"),
     ("The same command", "The same call"),
-    ("the command line", "the call"),
 )
 
 

@@ -75,7 +75,7 @@ class Account:
         counters.cost = self.pricing.nothing()
 
     def forecast(self, journal: Journal, *, rows: int, left: int) -> Forecast:
-        """Estimates what is left of the run; the journal keeps the mean request for ``status``."""
+        """Estimates what is left of the run."""
         found = forecast_job(
             self._prepared,
             rows=rows,
@@ -91,11 +91,16 @@ class Account:
                 at_once=self.meter.most_at_once(unbounded),
                 output_limit=self.pricing.output_limit(unbounded.model),
             )
+        return found
+
+    def keep_forecast(self, journal: Journal, found: Forecast) -> None:
+        """Keeps the mean request in the journal, for ``status``."""
         if found.requests and found.prompt_tokens is not None:
             bound = found.completion_tokens_upper_bound
+            done = sum(filter(None, (found.answered, found.failed, found.pending, found.skipped)))
+            left = max(1, (found.rows or 0) - done)
             mean = {"prompt_tokens": found.prompt_tokens / found.requests, "requests": found.requests / left}
             journal.put(MEAN_REQUEST, {**mean, "bound": None if bound is None else bound / found.requests})
-        return found
 
     def keep(self, journal: Journal, view: View) -> None:
         """Writes what was learned to the journal."""

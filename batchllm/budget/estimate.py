@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-from batchllm import presets, prices
+from batchllm import prices
 from batchllm.budget.costs import Pricing, plus
 from batchllm.budget.sample import sampled, stretch_of
 from batchllm.budget.usage import UsageEstimator
@@ -35,7 +35,7 @@ MEAN_REQUEST = "mean_request"
 """The journal's key for the mean request that a run had to send: prompt tokens, and the answer's upper bound."""
 
 _JSON_KEYS = (
-    "rows", "answered", "duplicate_rows", "skipped", "prompt_tokens", "completion_tokens_expected",
+    "rows", "answered", "failed", "pending", "duplicate_rows", "skipped", "prompt_tokens", "completion_tokens_expected",
     "completion_tokens_upper_bound", "cost_low", "cost_high", "seconds",
 )  # fmt: skip
 
@@ -46,7 +46,9 @@ class Forecast:
 
     Attributes:
         rows: Rows of the job, after ``-n`` and ``--sample``; ``None`` if no run has counted them.
-        answered: Rows that are finished.
+        answered: Rows that have an answer.
+        failed: Rows that failed before and are not asked again.
+        pending: Rows whose request is in a batch.
         duplicate_rows: Rows whose request equals an earlier row's.
         skipped: Rows with nothing to ask.
         unsendable: Rows that will fail before they are sent.
@@ -63,14 +65,16 @@ class Forecast:
         waves: In batch mode, how many batches one after the other a row may need at most.
         begun: A batch of this job has been made already.
         possibly_billed_rows: Rows, from 1, that a dead run possibly paid without an answer.
+        input_notes: What a reader of the input would not expect of it, in words.
         settings: What shapes the answers.
-        at_once: How many requests the budget has room for at once, where nothing but the model bounds an answer.
-        output_limit: That bound, in tokens.
-        models: Model to its requests still to be sent; estimated where the rows are.
+        at_once, output_limit: Requests that fit into a budget at once, if the model alone bounds answers; the bound.
+        models: Model to its requests to be sent; estimated where the rows are.
     """
 
     rows: int | None
     answered: int | None = 0
+    failed: int | None = 0
+    pending: int | None = 0
     duplicate_rows: int | None = None
     skipped: int | None = None
     unsendable: int | None = None
@@ -87,6 +91,7 @@ class Forecast:
     waves: int | None = None
     begun: bool = False
     possibly_billed_rows: tuple[int, ...] = ()
+    input_notes: tuple[str, ...] = ()
     settings: AnswerSettings = field(default_factory=AnswerSettings)
     at_once: int | None = None
     output_limit: int | None = None
@@ -105,43 +110,6 @@ class Forecast:
         return replace(self, cost_low=low, cost_high=high, cost_expected=expected)
 
 
-@dataclass(frozen=True, slots=True)
-class ModeComparison:
-    """A job in online mode and in batch mode.
-
-    Attributes:
-        window: The time within which a batch ends: ``24h``.
-        batch_share: The share of the online price that a batch costs.
-        batches: The number of batches, at least.
-        online, batch: The forecast in each mode.
-    """
-
-    window: str
-    batch_share: Decimal
-    batches: int
-    online: Forecast
-    batch: Forecast
-
-
-def compare_modes(job: Job, forecast: Forecast) -> ModeComparison | None:
-    """Compares both modes; returns ``None`` if batch mode is impossible or nothing is left to send.
-
-    Args:
-        job: The job.
-        forecast: Its forecast in the mode that it asks for.
-    """
-    facts = presets.load(job.endpoint.preset).batch
-    if facts is None or not forecast.requests:
-        return None
-    in_batches = job.via == "batch"
-    if not facts.offered and not in_batches:
-        return None
-    share = Decimal(str(facts.discount))
-    online = forecast.at_price(1 / share) if in_batches else forecast
-    batch = forecast if in_batches else forecast.at_price(share)
-    return ModeComparison(facts.windows[0], share, -(-forecast.requests // facts.max_requests), online, batch)
-
-
 class RequestTotals:
     """Adds up requests that are to be sent, in constant memory.
 
@@ -157,7 +125,7 @@ class RequestTotals:
         self._learned = learned
         self._answers: dict[int | None, tuple[int, int | None]] = {}
         self._groups: dict[tuple[str, int], list[float]] = {}
-        self._unknown_expected = self._unbounded = False
+        self._unknown_expected = self._unbounded = self._unbounded_cost = False
         self.requests = 0.0
         self.charged_tokens = 0.0
 
@@ -180,6 +148,9 @@ class RequestTotals:
             group[column] += value * times
         self._unknown_expected |= expected is None
         self._unbounded |= bound is None
+        self._unbounded_cost |= bound is None and (
+            price is None or any(rates.output for rates in price.rates)
+        )
         self.requests += times
         self.charged_tokens += times * self._charge.amount(TOKENS, Cost(round(prompt_tokens), bound))
 
@@ -218,7 +189,7 @@ class RequestTotals:
             completion_tokens_upper_bound=None if self._unbounded else round(totals[4]),
             cost_low=self._cost(2, 1 / slack),
             cost_expected=None if self._unknown_expected else self._cost(3, 1.0),
-            cost_high=None if self._unbounded else self._cost(4, slack),
+            cost_high=None if self._unbounded_cost else self._cost(4, slack),
             seconds=seconds_under(pace, seen, self.requests, self.charged_tokens),
             exact=exact,
             price=self._pricing.price_of(self._pricing.model),

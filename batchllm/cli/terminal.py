@@ -7,11 +7,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+from batchllm.answer import fields_text
 from batchllm.cli.streams import say
 from batchllm.errors import UsageError
 from batchllm.formats import is_narrow
 from batchllm.job import Job
-from batchllm.printable import counted, printable
+from batchllm.printable import counted, dollars, one_line, printable
 from batchllm.progress import compact
 from batchllm.runner import Forecast, Result, Summary
 
@@ -20,6 +21,12 @@ NAMED_ROWS = 100
 
 ASK_ABOVE_WAVES = 10
 """A conversation of more turns asks first in batch mode."""
+
+SHOWN = 150
+"""Characters of a text or an answer that the samples of a trial show."""
+
+MOST_FIELDS = 1000
+"""Characters of the line that shows the fields of a schema."""
 
 ASK_ABOVE = Decimal(5)
 """A run that may cost more than this many dollars asks first, on a terminal."""
@@ -32,7 +39,11 @@ def confirm(job: Job, forecast: Forecast, *, quiet: bool, yes: bool) -> None:
         UsageError: The answer was no.
     """
     if not quiet:
+        if forecast.input_notes:
+            say(printable(f"{job.input or 'standard input'}: {', '.join(forecast.input_notes)}"))
         say(line_before(job, forecast))
+        if fields := fields_line(job):
+            say(fields)
         if (note := encoding_text(job)) is not None:
             say(note)
         if forecast.at_once is not None:
@@ -55,7 +66,9 @@ def _confirm_waves(job: Job, forecast: Forecast, *, yes: bool) -> None:
     waves = forecast.waves or 0
     if yes or forecast.begun or job.conversation is None or waves <= ASK_ABOVE_WAVES:
         return
-    words = f"The longest conversation needs up to {waves:,} batches, one after the other, each of up to a day."
+    words = (
+        f"The longest conversation needs up to {waves:,} batches, one after the other, each of up to a day."
+    )
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(f"{words} Agree with -y, or leave out --via batch")
     _ask(words)
@@ -83,8 +96,12 @@ def line_before(job: Job, forecast: Forecast) -> str:
     """Rows, model, endpoint, what shapes the answers, tokens and price, in one line."""
     endpoint = job.endpoint
     parts = [counted(forecast.rows or 0, "row")]
-    if forecast.answered:
-        parts.append(f"{forecast.answered:,} answered already")
+    before = (
+        (forecast.answered, "answered already"),
+        (forecast.failed, "failed before (--retry-failed asks again)"),
+        (forecast.pending, "in batches"),
+    )
+    parts += [f"{count:,} {what}" for count, what in before if count]
     parts.append(
         f"{models_text(job, forecast)} at {endpoint.preset} ({endpoint.base_url or 'on this machine'})"
     )
@@ -125,6 +142,12 @@ def models_text(job: Job, forecast: Forecast) -> str:
     return ", ".join(named) + (f" and {counted(more, 'more model')}" if more > 0 else "")
 
 
+def fields_line(job: Job) -> str:
+    """The fields of the schema with their types, as they were understood; empty if there are none."""
+    fields = "" if job.schema is None else fields_text(job.schema)
+    return f"Fields: {one_line(fields, MOST_FIELDS)}" if fields else ""
+
+
 def encoding_text(job: Job) -> str | None:
     """What becomes of characters that the encoding of the input or the output lacks; ``None`` if it lacks none."""
     if job.output_encoding is not None and is_narrow(job.output_encoding):
@@ -145,7 +168,7 @@ def possibly_billed_text(rows: Sequence[int]) -> str:
 
 def mode_text(job: Job, forecast: Forecast) -> str:
     """Price and time of the mode that the job uses, and the price of the other where there is one."""
-    from batchllm.budget.estimate import compare_modes
+    from batchllm.budget.modes import compare_modes
 
     offer = compare_modes(job, forecast)
     time = "" if forecast.seconds is None else f", {duration(forecast.seconds)} at the limits known"
@@ -174,12 +197,15 @@ def price_text(forecast: Forecast) -> str:
 
 def show_result(job: Job, result: Result) -> None:
     """The summary of a finished run."""
-    for sample in result.samples if sys.stderr.isatty() else ():
-        say("  " + " · ".join(f"{name}: {printable(str(value))}" for name, value in sample.items()))
+    for asked, sample in zip(result.asked, result.samples, strict=True):
+        say(f"  asked: {one_line(asked, SHOWN)}")
+        say("    " + " · ".join(f"{name}: {one_line(str(value), SHOWN)}" for name, value in sample.items()))
     for line in summary_lines(result.summary, result.pace):
         say(line)
     if result.output is not None:
         say(f"Written: {result.output}")
+    if result.instead_of is not None:
+        say(f"{result.instead_of} holds the finished job and stays as it is")
 
 
 def summary_lines(summary: Summary, pace: str = "") -> list[str]:
@@ -192,6 +218,10 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
     lines = [f"{head}, in {duration(summary.seconds)}"]
     if summary.failed:
         lines.append(f"Failed: {summary.failed:,} ({counts(summary.failed_by_reason)})")
+    if cut_off := summary.finish_reasons.get("length"):
+        lines.append(
+            f"Cut off at the limit of an answer: {counted(cut_off, 'answer')}; a higher --max-tokens gives more room"
+        )
     if summary.finish_reasons:
         lines.append(f"Finish reasons: {counts(summary.finish_reasons)}")
     if summary.attempts:
@@ -204,10 +234,16 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
     if summary.rate_limited or summary.retries:
         retried = f"; tried again: {counts(summary.retries)}" if summary.retries else ""
         lines.append(f"Refused for a limit: {summary.rate_limited:,}{retried}")
+    if summary.bad_rows:
+        lines.append(
+            f"Left out because they cannot be read: {counted(summary.bad_rows, 'row')}, in OUTPUT.skipped"
+        )
     if summary.truncated:
-        lines.append(f"Cut to --max-input-tokens: {summary.truncated:,} texts")
+        lines.append(f"Cut to --max-input-tokens: {counted(summary.truncated, 'text')}")
     if summary.possibly_billed_twice:
-        lines.append(f"Possibly billed without an answer: {summary.possibly_billed_twice:,} requests")
+        lines.append(
+            f"Possibly billed without an answer: {counted(summary.possibly_billed_twice, 'request')}"
+        )
     if pace:
         lines.append(f"Pace: {pace}")
     return lines
@@ -218,15 +254,15 @@ def money_lines(summary: Summary) -> list[str]:
     lines = []
     if summary.answered_before:
         lines.append(
-            f"Saved by the journal: {summary.answered_before:,} answers, {paid(summary.saved_by_journal)}"
+            f"Saved by the journal: {counted(summary.answered_before, 'answer')}, {paid(summary.saved_by_journal)}"
         )
     if summary.duplicate_rows and summary.deduplicated_rows:
         lines.append(
-            f"Saved by equal rows: {summary.deduplicated_rows:,} requests, {paid(summary.saved_by_dedupe)}"
+            f"Saved by equal rows: {counted(summary.deduplicated_rows, 'request')}, {paid(summary.saved_by_dedupe)}"
         )
     elif summary.duplicate_rows:
         lines.append(
-            f"Equal to an earlier row: {summary.duplicate_rows:,} rows, {paid(summary.duplicate_rows_cost)}; "
+            f"Equal to an earlier row: {counted(summary.duplicate_rows, 'row')}, {paid(summary.duplicate_rows_cost)}; "
             "--dedupe sends equal requests once"
         )
     return lines
@@ -246,15 +282,6 @@ def counts(values: Mapping[str, int]) -> str:
     """``stop 98, length 2``, the most frequent first."""
     most_first = sorted(values.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{printable(name)} {count:,}" for name, count in most_first)
-
-
-def dollars(amount: Decimal) -> str:
-    """An amount with cents, or with as many digits as a small one needs."""
-    if amount >= Decimal("0.1"):
-        return f"${amount:,.2f}"
-    if amount > Decimal("0.0001"):
-        return f"${amount:.2g}"
-    return "<$0.0001" if amount else "$0"
 
 
 def duration(seconds: float) -> str:

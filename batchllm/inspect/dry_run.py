@@ -21,7 +21,7 @@ from batchllm.budget.estimate import SEEN_PACE, Forecast, RequestTotals
 from batchllm.budget.usage import LEARNED, UsageEstimator
 from batchllm.flows import job_flow
 from batchllm.job import Job
-from batchllm.journal import JournalReader
+from batchllm.journal import JournalReader, State
 from batchllm.plan.chosen import chosen_rows
 from batchllm.plan.finished import final_states, pages
 from batchllm.plan.preview import Preview
@@ -120,7 +120,8 @@ class _Counting:
             dedupe=job.dedupe,
             stand_ins=self._learned.stand_ins(),
         )
-        self._answered = self._duplicates = self._skipped = 0
+        self._duplicates = self._skipped = 0
+        self._known: Counter[State] = Counter()
         self._first: list[ChatRequest] = []
         self._unsendable: Counter[str] = Counter()
         self._exact = True
@@ -150,10 +151,13 @@ class _Counting:
         )
         forecast = replace(
             forecast,
-            answered=self._answered,
+            answered=self._known[State.ANSWERED],
+            failed=self._known[State.FAILED],
+            pending=self._known[State.PENDING],
             duplicate_rows=self._duplicates,
             skipped=self._skipped,
             unsendable=self._unsendable.total(),
+            input_notes=self._prepared.input_notes,
             settings=answer_settings(self._builder.column, self._first),
         )
         return DryRun(job, forecast, tuple(self._first), self._unsendable, self._counter.vocabularies())
@@ -169,8 +173,8 @@ class _Counting:
                         self._skipped += 1
                     case Unsendable(reason=reason):
                         self._unsendable[reason] += 1
-                    case None if not row.requests and not (row.duplicate and self._job.dedupe):
-                        self._answered += 1
+                if row.state is not None:
+                    self._known[row.state] += 1
                 self._first += row.requests[: SHOWN - len(self._first)]
                 batch += [ToCount(request, row.conversation, False) for request in row.requests]
                 if not self._single:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from batchllm.errors import CannotWrite, InputError, NotNow
+from batchllm.errors import CannotWrite, InputError, NotNow, UsageError
 from batchllm.formats import format_of
 from batchllm.inspect.job import open_job
 from batchllm.inspect.no_input import NOT_KEPT, export_answers
@@ -39,25 +39,38 @@ def export_job(
             if to is not None:
                 format_of(path)
             own_journal = paths.journal if path == paths.output else None
-            check_output(path, written=reader.get("output"), force=force, journal=own_journal)
+            written = reader.get("output")
+            check_output(path, written=written, force=force, journal=own_journal)
+            if (
+                own_journal
+                and path.exists()
+                and (written or {}).get("complete")
+                and not (reader.finished or force)
+            ):
+                raise UsageError(
+                    f"{path} holds the finished job, and fewer rows of the job as it is now are finished; export them "
+                    "to another file with -o, or overwrite it with --force"
+                )
         if job.input is None:
             note(f"{NOT_KEPT}; the export has the answers with the numbers of their rows")
             return export_answers(reader, job, path)
         with prepare_job(job, paths) as prepared:
             _same_input(prepared, reader)
             own = path is not None and path == paths.output
-            known = partial(_record_output, paths) if own else lambda sha256, counts: None
-            written = OutputWriter(prepared, lambda: reader, path=path, partial=True).write(known)
-        return written.rows
+            known = partial(_record_output, paths, reader.finished) if own else lambda sha256, counts: None
+            exported = OutputWriter(prepared, lambda: reader, path=path, partial=True).write(known)
+        return exported.rows
 
 
-def _record_output(paths: JobPaths, sha256: str, counts: object) -> None:
+def _record_output(paths: JobPaths, complete: bool, sha256: str, counts: object) -> None:
     """Records the output before it is put in place: in the journal, or beside it while a run has the journal."""
     output = paths.output
     existing = digest_of(output) if output is not None and output.exists() else None
     try:
         with JobLock(paths.lock):
-            store_value(paths.journal, "output", {"sha256": sha256, "replaces": existing})
+            store_value(
+                paths.journal, "output", {"sha256": sha256, "replaces": existing, "complete": complete}
+            )
     except NotNow:
         try:
             with exported_note(paths.journal).open("a", encoding="ascii") as note:

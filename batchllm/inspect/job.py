@@ -71,7 +71,8 @@ def _not_finished(output: Path, journal: Path) -> tuple[str, list[Path]]:
         if reader.get("job") is None and reader.count_attempts() == (0, 0):
             return "", [journal.with_name(journal.name.removesuffix(".journal") + ".lock")]
     with open_job(output) as (reader, paths, _):
-        refusal = f"{output}: the job is not finished; finish it, or lose its answers with --force"
+        state = "only a trial of the job is finished" if reader.trial_finished else "the job is not finished"
+        refusal = f"{output}: {state}; finish it, or lose its answers with --force"
         return "" if reader.finished else refusal, [
             lock for lock in (paths.lock, paths.journal_lock) if lock is not None
         ]

@@ -13,7 +13,9 @@ from batchllm.journal import AdmittedRow, AttemptRecord, JournalReader
 from batchllm.plan.replay import Replayer, first_asks
 from batchllm.prepare.job_paths import JobPaths
 from batchllm.prepare.prepared_job import prepare_job
-from batchllm.records import Failure, Response
+from batchllm.records import Failure, Paid, Response
+
+_BILLED = {Paid.NO: "not billed", Paid.MAYBE: "possibly billed"}
 
 
 def show_row(output: Path, row_index: int) -> Iterator[str]:
@@ -94,6 +96,6 @@ def _attempt_lines(number: int, attempt: AttemptRecord) -> Iterator[str]:
             yield f"  HTTP {status} after {latency_s:.3f} s, {json.dumps(dict(headers))}"
             yield f"  {body.decode('utf-8', 'replace')}"
         case Failure(kind=kind, message=message, paid=paid, latency_s=latency_s):
-            yield f"  {kind}: {message}; after {latency_s:.3f} s; paid: {paid}"
+            yield f"  {kind}: {message}; after {latency_s:.3f} s; {_BILLED[paid]}"
         case None:
             yield "  nothing came back: in flight, or its run died; possibly billed"

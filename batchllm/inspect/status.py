@@ -12,6 +12,7 @@ from batchllm.budget.usage import LEARNED, UsageEstimator
 from batchllm.inspect.job import open_job
 from batchllm.journal import JournalReader, RowCounts, State
 from batchllm.journal.bill import repeated_rows
+from batchllm.printable import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class Status:
         rows: Rows of the input; ``None`` if no run has counted them.
         counts: Rows by state.
         running: A run is alive.
-        finished: The last run finished every row.
+        finished: A run finished every row.
+        trial_finished: A trial (``-n``, ``--sample``) is finished, and nothing but that.
         requests: Requests by state; rows may have several.
         attempts: Requests sent by all runs, each attempt counted.
         possibly_billed: Those of them that may be billed though no answer came.
@@ -35,6 +37,7 @@ class Status:
     counts: RowCounts
     running: bool
     finished: bool
+    trial_finished: bool
     requests: Mapping[str, int]
     attempts: int
     possibly_billed: int
@@ -53,7 +56,13 @@ class Status:
 
     def to_text(self) -> str:
         """Returns the status in a few lines."""
-        state = "running now" if self.running else "finished" if self.finished else "not finished"
+        states = (
+            (self.running, "running now"),
+            (self.finished, "finished"),
+            (self.trial_finished, "trial finished"),
+            (True, "not finished"),
+        )
+        state = next(word for holds, word in states if holds)
         counts = self.counts
         of = "" if self.rows is None else f" of {self.rows:,}"
         batched = f", {counts.pending:,} of them in batches" if counts.pending else ""
@@ -61,9 +70,10 @@ class Status:
             f"{self.output or 'standard output'}: {state}",
             f"{counts.answered:,}{of} rows answered, {counts.failed + counts.unsendable:,} failed, "
             f"{counts.skipped:,} empty, {self.left if self.left is not None else counts.open:,} to go{batched}",
-            f"{self.requests['answered']:,} requests answered, {self.requests['failed']:,} failed, "
+            f"{counted(self.requests['answered'], 'request')} answered, {self.requests['failed']:,} failed, "
             f"{self.requests['pending']:,} in batches, {self.requests['open'] + self.requests['unanswered']:,} to go",
-            f"{self.attempts:,} requests sent, {self.possibly_billed:,} of them possibly billed without an answer",
+            f"{counted(self.attempts, 'request')} sent, {self.possibly_billed:,} of them possibly billed "
+            "without an answer",
         ]
         return "\n".join(lines)
 
@@ -98,12 +108,15 @@ def job_status(output: Path) -> Status:
             counts,
             running,
             reader.finished and not running,
+            reader.trial_finished and not (running or reader.finished),
             {state.name.lower(): found.get(state, 0) for state in State},
             attempts,
             possibly_billed,
             replace(
                 forecast,
-                answered=counts.answered + counts.failed,
+                answered=counts.answered,
+                failed=counts.failed + counts.unsendable,
+                pending=counts.pending,
                 duplicate_rows=sum(mark.equal or mark.shares_request for mark in repeated_rows(reader)),
                 skipped=counts.skipped,
             ),

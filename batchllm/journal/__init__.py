@@ -21,7 +21,10 @@ from batchllm.journal.journal import Journal
 from batchllm.journal.lock import JobLock
 from batchllm.journal.reader import JournalReader
 from batchllm.journal.records import (
+    FINISHED,
+    PLAN,
     SKIPPED,
+    TRIAL,
     AdmittedRow,
     AttemptRecord,
     FinishedRows,
@@ -35,7 +38,10 @@ from batchllm.journal.recovery import store_value
 from batchllm.journal.requests import LaterRequest, LaterState, RequestRecord, StoredAnswer
 
 __all__ = [
+    "FINISHED",
+    "PLAN",
     "SKIPPED",
+    "TRIAL",
     "AdmittedRow",
     "AttemptRecord",
     "BatchRecord",

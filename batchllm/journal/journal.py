@@ -15,6 +15,7 @@ from batchllm.journal.admission import NO_BODY_KEYS, Item
 from batchllm.journal.batches import BatchStore
 from batchllm.journal.bulk import MISSING, BulkRow, meta_row
 from batchllm.journal.database import connect
+from batchllm.journal.files import remove
 from batchllm.journal.reader import JournalReader
 from batchllm.journal.records import (
     AdmittedRow,
@@ -261,8 +262,22 @@ class Journal:
         """Returns when everything queued so far is durable."""
         await self._submit(OperationKind.CALL, lambda: None)
 
-    def close(self, exit_status: int | None = None) -> None:
+    def withdraw(self, *, keep: bool = False) -> None:
+        """Closes the journal of a run that was refused before anything was sent: no trace of the run is left.
+
+        Args:
+            keep: Keep the file even if this run created it.
+        """
+        self.close(withdrawn=True)
+        if self.new and not keep:
+            remove(self.path)
+
+    def close(self, exit_status: int | None = None, *, withdrawn: bool = False) -> None:
         """Writes what waits, records how the run ended, moves the log into the database, and closes it.
+
+        Args:
+            exit_status: The exit status of the process.
+            withdrawn: The run never was.
 
         Raises:
             JobError: Not all of that could be done, and no call or future had said so before.
@@ -272,7 +287,9 @@ class Journal:
         self._closed = True
         if self._reader is not None:
             self._reader.close()
-        self._writer.stop(lambda: close_store(self._store, self.run_id, self._clock(), exit_status))
+        self._writer.stop(
+            lambda: close_store(self._store, self.run_id, self._clock(), exit_status, withdrawn)
+        )
 
     def __enter__(self) -> "Journal":
         return self

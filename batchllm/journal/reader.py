@@ -29,8 +29,11 @@ from batchllm.journal.bulk import BulkQuery
 from batchllm.journal.database import check_version, connect
 from batchllm.journal.files import exists
 from batchllm.journal.records import (
+    FINISHED,
+    PLAN,
     SKIPPED,
     STATES,
+    TRIAL,
     AdmittedRow,
     AttemptRecord,
     FinishedRows,
@@ -109,8 +112,20 @@ class JournalReader:
 
     @property
     def finished(self) -> bool:
-        """Whether the last run finished every row (exit status 0 or 1)."""
-        return self.select("SELECT exit_status FROM run ORDER BY run_id DESC LIMIT 1") in ([(0,)], [(1,)])
+        """Whether a run finished the current pass over the whole input, and no row was opened again since."""
+        return self._ended(FINISHED)
+
+    @property
+    def trial_finished(self) -> bool:
+        """Whether a trial of this pass is finished, and no row was opened again since."""
+        return self._ended(TRIAL)
+
+    def _ended(self, key: str) -> bool:
+        plan = self.get(PLAN)
+        if plan is None or self.get(key) != plan["plan_id"]:
+            return False
+        counts = self.counts()
+        return not (counts.open or counts.pending)
 
     def runs(self) -> list[dict[str, Any]]:
         """Returns the runs of the job, oldest first, as dictionaries of the columns of the table ``run``."""

@@ -21,6 +21,16 @@ SKIPPED = "skipped"
 """The reason why a row with nothing to send is not sent: an empty text cell. Any other reason is the row's error."""
 
 
+PLAN = "plan"
+"""The key of ``meta`` that names the current plan."""
+
+FINISHED = "finished_plan"
+"""The key of ``meta`` with the number of the plan that a run finished."""
+
+TRIAL = "trial_plan"
+"""The key of ``meta`` with the number of the plan of which a run finished a trial."""
+
+
 class State(IntEnum):
     """How far a request is.
 

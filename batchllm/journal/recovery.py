@@ -75,13 +75,16 @@ def open_store(path: Path, now: float, version: str) -> OpenedJournal:
     return OpenedJournal(store, new, run_id, tuple(orphans), meta, (last or 0) + 1)
 
 
-def close_store(store: Store, run_id: int, now: float, exit_status: int | None) -> None:
-    """Records how the run ended and moves the log into the database.
+def close_store(
+    store: Store, run_id: int, now: float, exit_status: int | None, withdrawn: bool = False
+) -> None:
+    """Records how the run ended, or that it never was, and moves the log into the database.
 
     Raises:
         sqlite3.Error: Not all of that could be done; what was durable stays so.
     """
-    store.write([], [lambda: store.end_run(run_id, now, exit_status)])
+    end = store.forget_run if withdrawn else store.end_run
+    store.write([], [lambda: end(run_id, now, exit_status)])
     store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 

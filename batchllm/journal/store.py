@@ -14,10 +14,7 @@ from typing import Any
 from batchllm.journal import bulk
 from batchllm.journal.admission import Admission
 from batchllm.journal.bulk import BulkRow, meta_row
-from batchllm.journal.records import META, PlanRecord, read_meta
-
-PLAN = "plan"
-"""The key of ``meta`` that names the current plan."""
+from batchllm.journal.records import META, PLAN, PlanRecord, read_meta
 
 
 class Store:
@@ -86,6 +83,10 @@ class Store:
         self.connection.execute(
             "UPDATE run SET ended_at = ?, exit_status = ? WHERE run_id = ?", (now, exit_status, run_id)
         )
+
+    def forget_run(self, run_id: int, now: float, exit_status: int | None) -> None:
+        """Removes the record of a run that sent nothing."""
+        self.connection.execute("DELETE FROM run WHERE run_id = ?", (run_id,))
 
     def begin_plan(self, identity: str, *, dedupe: bool, job: str) -> PlanRecord:
         """Starts a pass over the input, or continues the last one; see ``Journal.begin_plan``."""

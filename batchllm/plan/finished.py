@@ -83,13 +83,18 @@ class KnownRequest(NamedTuple):
 
     Attributes:
         duplicate: An earlier row has an equal request.
-        finished: A journal has its final state.
+        state: Its final state in a journal; ``None`` if none has one.
         request_id: Its number in the last of the journals, if that has it.
     """
 
     duplicate: bool
-    finished: bool
+    state: State | None
     request_id: int | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether a journal has its final state."""
+        return self.state is not None
 
 
 class FinishedRequests:
@@ -112,14 +117,14 @@ class FinishedRequests:
         wanted = [
             (key, self._ordinal(key, duplicate)) for key, duplicate in zip(keys, duplicates, strict=True)
         ]
-        finished: set[tuple[bytes, int]] = set()
+        finished: dict[tuple[bytes, int], State] = {}
         numbers: dict[tuple[bytes, int], int] = {}
-        for journal, final in self._journals:
+        for journal, final in reversed(self._journals):
             states = states_of(journal, wanted)
-            finished.update(pair for pair, (state, _) in states.items() if state in final)
-            numbers = {pair: request_id for pair, (_, request_id) in states.items()}
+            finished |= {pair: state for pair, (state, _) in states.items() if state in final}
+            numbers = numbers or {pair: request_id for pair, (_, request_id) in states.items()}
         return [
-            KnownRequest(duplicate, pair in finished, numbers.get(pair))
+            KnownRequest(duplicate, finished.get(pair), numbers.get(pair))
             for duplicate, pair in zip(duplicates, wanted, strict=True)
         ]
 

@@ -13,7 +13,7 @@ from batchllm.plan.replay import ENDED, read_outcome
 from batchllm.records import Answer, ChatRequest, Row
 from batchllm.request import Skipped, Unsendable
 
-_NOBODY = KnownRequest(duplicate=False, finished=False)
+_NOBODY = KnownRequest(duplicate=False, state=None)
 
 
 @dataclass(slots=True, eq=False)
@@ -24,6 +24,7 @@ class PreviewedRow:
         row: The row.
         unsent: Why it is not sent; ``None`` if it is.
         duplicate: An earlier row has an equal first request.
+        state: How the row is finished; ``None`` if it is not.
         requests: The requests that a run would send, with answers of the expected length.
         longest: The same if each answer is as long as it may be, and is re-asked as often as it may be.
         paid_again: One of them takes the place of one that was answered, or the row's first request was not asked yet.
@@ -33,6 +34,7 @@ class PreviewedRow:
     row: Row
     unsent: Skipped | Unsendable | None = None
     duplicate: bool = False
+    state: State | None = None
     requests: list[ChatRequest] = field(default_factory=list)
     longest: list[ChatRequest] = field(default_factory=list)
     paid_again: bool = False
@@ -126,17 +128,23 @@ class Preview:
                 previewed.paid_again |= record is None and any(
                     each.path == ask.path and each.state is State.ANSWERED for each in records
                 )
-            if record is None or record.state not in self._final or record.state not in ENDED:
+            if record is None or record.state not in self._final:
                 return None
+            if record.state not in ENDED:
+                previewed.state = record.state  # it is in a batch
+                return Answer(response_id=STAND_IN)
             return read_outcome(record, ask.reader)
 
         if known.finished and known.request_id is None:
-            return  # it has the answer of another job
+            previewed.state = known.state  # it has the answer of another job
+            return
         previewed.requests = [request for _, request in missing(flow, self._expected, answer)]
         previewed.longest = previewed.requests
         if not self._flow.single and previewed.requests:
             again = begun(self._flow.start(previewed.row))
             previewed.longest = [request for _, request in missing(again, self._longest, answer, history)]
+        if previewed.state is None and not previewed.requests and flow.result is not None:
+            previewed.state = State.FAILED if flow.result.error is not None else State.ANSWERED
         previewed.unsent = previewed.unsent or (flow.unsent if not previewed.requests else None)
         if history is not None:
             self._said(history, previewed, identity, flow.result)

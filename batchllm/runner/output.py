@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.budget.costs import CostTotals, RowCosts
-from batchllm.formats import Outcome, OutputStatistics, format_of, is_narrow, write_output
+from batchllm.formats import Outcome, OutputStatistics, format_of, is_narrow, write_output, write_skipped
 from batchllm.journal import Journal, JournalReader
 from batchllm.plan.outcomes import outcome_reader, outcomes
 from batchllm.prepare.job_paths import digest_of, exported_note
 from batchllm.prepare.prepared_job import PreparedJob
+from batchllm.runner.trial import Destination
 
 SAMPLES = 3
 
@@ -28,6 +29,7 @@ class OutputCounts:
         failed_by_reason: The failed rows by reason.
         finish_reasons: The answers, those of failed rows included, by what the endpoint said.
         samples: The first answers.
+        sample_rows: Their rows, from 0.
         costs: What the answers cost.
     """
 
@@ -38,6 +40,7 @@ class OutputCounts:
     failed_by_reason: Counter[str] = field(default_factory=Counter)
     finish_reasons: Counter[str] = field(default_factory=Counter)
     samples: list[dict[str, Any]] = field(default_factory=list)
+    sample_rows: list[int] = field(default_factory=list)
     costs: CostTotals = field(default_factory=lambda: CostTotals(None))
 
     def count(self, outcome: Outcome) -> None:
@@ -56,6 +59,7 @@ class OutputCounts:
             self.finish_reasons[answer.finish_reason or "none"] += 1
             if len(self.samples) < SAMPLES:
                 self.samples.append(dict(answer.columns))
+                self.sample_rows.append(outcome.row_index)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the form that the journal keeps."""
@@ -153,10 +157,18 @@ def read_options(prepared: PreparedJob, path: Path | None) -> dict[str, str]:
     return kept if encoding is None else {**kept, "encoding": encoding}
 
 
+def skipped_path(prepared: PreparedJob, output: Path) -> Path:
+    """Returns where the records go that ``--bad-rows skip`` leaves out; they stay in the input's format."""
+    source = prepared.job.input
+    suffix = source.suffix if source is not None and source.suffix else f".{prepared.source.kind}"
+    return output.with_name(f"{output.stem}.skipped{suffix}")
+
+
 def write_if_changed(
     prepared: PreparedJob,
     journal: Journal,
     *,
+    destination: Destination,
     chosen: "range | frozenset[int] | None",
     prices: list[Any],
     changed: bool,
@@ -168,17 +180,20 @@ def write_if_changed(
     Args:
         prepared: The job and its input.
         journal: The job's journal; keeps what is known of the output.
+        destination: Where the output goes.
         chosen: The only rows to write, ``None`` for all.
         prices: What costs depend on: ``Pricing.identity``.
         changed: The run has new answers.
     """
-    output = prepared.paths.output
+    output = destination.path
     columns = [list(prepared.columns.order), list(map(list, prepared.columns.fields))]
+    of_input = [prepared.statistics.sha256, prepared.source.reading()]
     style = [prepared.output_format, prepared.job.output_encoding, prepared.job.escape_formulas]
-    view = json.dumps(
-        [columns, prepared.job.fingerprint(), style, prepared.statistics.sha256, str(chosen), prices]
-    )
-    last: dict[str, Any] = journal.get("output") or {}
+    shape = prepared.job.fingerprint()
+    view = json.dumps([columns, shape, style, of_input, str(chosen), prices])
+    last: dict[str, Any] = journal.get(destination.key) or {}
+    if output is not None and prepared.statistics.bad_rows:
+        write_skipped(prepared.source, skipped_path(prepared, output))
     existing = digest_of(output) if output is not None and output.exists() else None
     if existing is not None and not changed and (last.get("view"), last.get("sha256")) == (view, existing):
         return OutputCounts.from_json(last["counts"])
@@ -186,7 +201,7 @@ def write_if_changed(
     def announce(sha256: str, counts: OutputCounts) -> None:
         if output is not None:
             facts = {"sha256": sha256, "replaces": existing, "view": view, "counts": counts.to_json()}
-            journal.put_now("output", facts)
+            journal.put_now(destination.key, {**facts, "complete": chosen is None})
 
     writer = OutputWriter(prepared, journal.reader, path=output, chosen=chosen)
     writer.write(announce)

@@ -1,114 +1,139 @@
-"""Opens a job's journal and resumes the job where its last run stopped."""
+"""Opens a job's journal and resumes the job where its last run stopped.
+
+Everything that refuses a run comes before the journal is changed: a refused command changes nothing.
+"""
 
 import hashlib
 import json
+from collections import Counter
 
 from batchllm import __version__
-from batchllm.errors import UsageError
-from batchllm.job import Job
-from batchllm.journal import Journal, PlanRecord, State, check_space, remove, set_aside
-from batchllm.plan.finished import pages
-from batchllm.plan.preview import Preview
+from batchllm.journal import (
+    PLAN,
+    SKIPPED,
+    TRIAL,
+    Journal,
+    JournalReader,
+    RowCounts,
+    State,
+    check_space,
+    set_aside,
+)
+from batchllm.plan.row_counts import row_state_of
 from batchllm.prepare.job_paths import check_output, known_output
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prepare.saved_job import saved
+from batchllm.runner.consent import FINGERPRINT, GIVEN_UP, check_unchanged
+from batchllm.runner.trial import destination_of
 
 BYTES_PER_ROW = 4_000
 """Room that a row is expected to need in journal and output together, at most, beside its own bytes."""
 
-_PAGE = 256
 
-
-def open_journal(prepared: PreparedJob, *, rows: int, chosen: "range | frozenset[int] | None") -> Journal:
-    """Opens the journal, after checking that the output is this job's and that the disk has room for both.
+class ResumedJob:
+    """A job with its journal, before it is known whether the run goes on.
 
     Args:
         prepared: The job and its input.
         rows: Rows of the job.
         chosen: The only rows wanted, ``None`` for all.
 
+    Attributes:
+        journal: The job's journal.
+        destination: Where the output goes.
+        continued: Whether the last run's pass over the input is continued.
+        plan_id: The number of the pass, once it has begun.
+
     Raises:
         UsageError: The output is another job's, or the job was changed and rows would be paid again.
         CannotWrite: A file cannot be written, or the disk is full.
         InputError: The journal is damaged, or is no journal.
     """
-    job, paths = prepared.job, prepared.paths
-    check_space(paths.journal.parent, prepared.statistics.bytes + rows * BYTES_PER_ROW)
-    output = known_output(paths.journal) if job.restart else None
-    if job.restart:
-        if paths.output is not None:
-            check_output(paths.output, written=output, force=job.force, journal=paths.journal)
-        set_aside(paths.journal)
-    is_new = not paths.journal.exists()
-    journal = Journal.open(paths.journal, version=__version__)
-    try:
+
+    def __init__(self, prepared: PreparedJob, *, rows: int, chosen: "range | frozenset[int] | None") -> None:
+        self._prepared = prepared
+        self._chosen = chosen
+        job, paths = prepared.job, prepared.paths
+        check_space(paths.journal.parent, prepared.statistics.bytes + rows * BYTES_PER_ROW)
+        output = known_output(paths.journal) if job.restart else None
+        self._paid_again = 0
+        if job.restart:
+            self.destination = destination_of(job, paths.output, chosen, output)
+            self._check_output(output)
+            set_aside(paths.journal)
+        elif paths.journal.exists():
+            with JournalReader.open(paths.journal) as reader:
+                written = reader.get("output")
+                self.destination = destination_of(job, paths.output, chosen, written)
+                self._check_output(reader.get(self.destination.key))
+                self._paid_again = check_unchanged(prepared, reader, chosen=chosen)
+        else:
+            self.destination = destination_of(job, paths.output, chosen, None)
+            self._check_output(None)
+        self.journal = Journal.open(paths.journal, version=__version__)
         if output is not None:
-            journal.put_now("output", output)
-        if paths.output is not None:
-            written = journal.get("output")
-            check_output(paths.output, written=written, force=job.force, journal=paths.journal)
-        if chosen is None:
-            check_unchanged(prepared, journal)
-    except BaseException:
-        journal.close()
-        if is_new and not job.restart:
-            remove(paths.journal)
-        raise
-    return journal
+            self.journal.put_now("output", output)
+        plan = self.journal.get(PLAN) or {}
+        same = (plan.get("identity"), plan.get("dedupe")) == (self._identity(), job.dedupe)
+        self.continued = same
+        self.plan_id = 0
 
+    def _check_output(self, written: "dict[str, object] | None") -> None:
+        path, paths = self.destination.path, self._prepared.paths
+        if path is not None:
+            noted = paths.journal if path == paths.output else None
+            check_output(path, written=written, force=self._prepared.job.force, journal=noted)
 
-def check_unchanged(prepared: PreparedJob, journal: Journal) -> None:
-    """Refuses a job that was changed after answers were paid, unless the user agrees to pay again.
+    def _identity(self) -> str:
+        prepared = self._prepared
+        of_input = [prepared.statistics.sha256, prepared.statistics.columns, prepared.source.reading()]
+        subject = [of_input, prepared.job.fingerprint()]
+        return hashlib.sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()
 
-    ``--accept-change`` agrees, and so does a budget.
+    def counts(self) -> RowCounts:
+        """Counts the wanted rows that earlier runs of this pass admitted, by state."""
+        if not self.continued:
+            return RowCounts(0, 0, 0, 0, 0, 0, 0)
+        reader = self.journal.reader()
+        return reader.counts() if self._chosen is None else _counts_of(reader, self._chosen)
 
-    Raises:
-        UsageError: Rows that have an answer would be paid again; the message says how many, and what changed.
-    """
-    before, now = journal.get("fingerprint"), prepared.job.fingerprint()
-    if before is None or before == now or _agrees_to_pay(prepared.job):
-        return
-    answered = journal.reader().count_answered()
-    if not answered:
-        return
-    again = min(answered, _count_unanswered(prepared, journal))
-    if again:
-        changed = ", ".join(sorted(name for name in now if now[name] != before.get(name)))
-        raise UsageError(
-            f"{changed} changed since this job began: {again:,} rows that have an answer would be paid again; "
-            "agree with --accept-change, or write to another output with -o"
+    def begin(self) -> None:
+        """Begins the pass, or continues it, once it is known that the run goes on."""
+        prepared, journal, job = self._prepared, self.journal, self._prepared.job
+        fingerprint = job.fingerprint()
+        plan = journal.begin_plan(
+            self._identity(), dedupe=job.dedupe, job=json.dumps(fingerprint, sort_keys=True)
         )
+        self.plan_id = plan.plan_id
+        trial = self._chosen is not None
+        if not trial or journal.get(FINGERPRINT) is None:
+            journal.put(FINGERPRINT, fingerprint)
+        if self._paid_again:
+            journal.put(GIVEN_UP, (journal.get(GIVEN_UP) or 0) + self._paid_again)
+        if not trial:
+            journal.put(TRIAL, None)
+        journal.put("job", saved(job))
+        journal.put("source", prepared.statistics.sha256)
+        journal.put("rows", prepared.statistics.rows)
 
 
-def _agrees_to_pay(job: Job) -> bool:
-    bounds = (job.max_cost, job.max_requests, job.max_total_tokens)
-    return job.accept_change or any(bound is not None for bound in bounds)
-
-
-def _count_unanswered(prepared: PreparedJob, journal: Journal) -> int:
-    """Counts the rows that, as the job is now, ask something else in place of what has an answer or is in a batch."""
-    preview = Preview(
-        prepared.flow,
-        journal.reader(),
-        final=(State.ANSWERED, State.PENDING),
-        dedupe=prepared.job.dedupe,
+def _counts_of(reader: JournalReader, chosen: "range | frozenset[int]") -> RowCounts:
+    """Counts the states of some rows of the current pass."""
+    states: Counter[State | None] = Counter()
+    skipped = 0
+    for row in reader.planned(min(chosen, default=0)):
+        if row.row_index > max(chosen, default=-1):
+            break
+        if row.row_index in chosen:
+            states[row_state_of(row)] += 1
+            skipped += row.unsent_reason == SKIPPED
+    return RowCounts(
+        rows=states.total(),
+        answered=states[State.ANSWERED],
+        failed=states[State.FAILED],
+        unanswered=states[State.UNANSWERED],
+        open=states[State.OPEN],
+        skipped=skipped,
+        unsendable=states[None] - skipped,
+        pending=states[State.PENDING],
     )
-    return sum(row.paid_again for page in pages(prepared.source.rows(), _PAGE) for row in preview.look(page))
-
-
-def resume(prepared: PreparedJob, journal: Journal) -> PlanRecord:
-    """Continues the last pass over the input if input and job are the same."""
-    fingerprint = prepared.job.fingerprint()
-    subject = json.dumps(
-        [prepared.statistics.sha256, fingerprint, prepared.statistics.columns], sort_keys=True
-    )
-    plan = journal.begin_plan(
-        hashlib.sha256(subject.encode()).hexdigest(),
-        dedupe=prepared.job.dedupe,
-        job=json.dumps(fingerprint, sort_keys=True),
-    )
-    journal.put("fingerprint", fingerprint)
-    journal.put("job", saved(prepared.job))
-    journal.put("source", prepared.statistics.sha256)
-    journal.put("rows", prepared.statistics.rows)
-    return plan

@@ -17,7 +17,7 @@ from batchllm.counters import RunCounters
 from batchllm.endpoint import LazyClient, reachable
 from batchllm.errors import Interrupted, JobError
 from batchllm.job import Job
-from batchllm.journal import JobLock, Journal, JournalReader
+from batchllm.journal import FINISHED, TRIAL, JobLock, Journal, JournalReader
 from batchllm.limiter import Limiter
 from batchllm.online.loop import OnlineLoop
 from batchllm.plan.chosen import chosen_rows
@@ -32,8 +32,9 @@ from batchllm.retry import RetryPolicy
 from batchllm.runner.display import shown
 from batchllm.runner.feed import RowFeed
 from batchllm.runner.output import read_options, write_if_changed
-from batchllm.runner.resume import open_journal, resume
+from batchllm.runner.resume import ResumedJob
 from batchllm.runner.summary import Result, Summary, exit_status_of, rate_text, summary_of, with_output
+from batchllm.runner.trial import asked_of
 from batchllm.stopping import RunStop, Stops, run_stop
 
 Confirm = Callable[[Forecast], None]
@@ -126,36 +127,47 @@ class _Run:
         self._counters = RunCounters(rows=rows)
 
     async def run(self) -> Result:
-        journal = open_journal(self._prepared, rows=self._counters.rows, chosen=self._chosen)
+        resumed = ResumedJob(self._prepared, rows=self._counters.rows, chosen=self._chosen)
+        journal, destination = resumed.journal, resumed.destination
+        try:
+            self._begin(resumed)
+        except BaseException:
+            journal.withdraw(keep=self._job.restart)
+            raise
         loop = asyncio.get_running_loop()
         started_s = loop.time()
         status: int | None = None
         try:
             self._stops.check()
-            continued = self._resume(journal)
             async with self._feed.following(
-                self._prepared, journal, self._counters, continued=continued, chosen=self._chosen
+                self._prepared, journal, self._counters, continued=resumed.continued, chosen=self._chosen
             ):
-                await self._answer_rows(journal, continued=continued)
+                await self._answer_rows(journal, continued=resumed.continued)
             counts = write_if_changed(
                 self._prepared,
                 journal,
+                destination=destination,
                 chosen=self._chosen,
                 prices=self._account.pricing.identity(),
                 changed=self._counters.attempts > 0,
             )
+            trial = self._chosen is not None
+            journal.put(TRIAL if trial else FINISHED, resumed.plan_id)
             sent = counts.failed + counts.answered
-            status = int(exit_status_of(counts.failed, sent, self._job.allow_failed))
+            bad_rows = self._prepared.statistics.bad_rows
+            status = int(exit_status_of(counts.failed, sent, self._job.allow_failed, bad_rows=bad_rows))
             summary = with_output(self._summary(journal, loop.time() - started_s, status), counts)
             self._write_summary(summary)
             await self._feed.finish()
             return Result(
-                output=self._prepared.paths.output,
+                output=destination.path,
+                instead_of=destination.instead_of,
                 summary=summary,
                 possibly_billed_rows=possibly_billed_rows(journal),
-                samples=tuple(counts.samples) if self._chosen is not None else (),
+                samples=tuple(counts.samples) if trial else (),
+                asked=asked_of(self._prepared, counts.sample_rows) if trial else (),
                 pace=rate_text(summary),
-                read_options=read_options(self._prepared, self._prepared.paths.output),
+                read_options=read_options(self._prepared, destination.path),
             )
         except (JobError, Interrupted) as error:
             status = int(error.exit_status)
@@ -165,24 +177,30 @@ class _Run:
         finally:
             journal.close(status)
 
-    def _resume(self, journal: Journal) -> bool:
-        """Resumes the last run, and says what is left to do before anything is sent.
+    def _begin(self, resumed: ResumedJob) -> None:
+        """Says what is left to do before anything is sent, and begins where the last run stopped.
 
-        Returns:
-            Whether the last run's pass over the input is continued.
+        Raises:
+            UsageError: The user does not want it.
         """
-        plan = resume(self._prepared, journal)
+        journal = resumed.journal
         self._account.begin(journal, self._counters)
-        left = self._counters.rows
-        if plan.continued:
-            counts = journal.reader().counts()
-            left -= counts.answered + counts.skipped + counts.pending
-            if not self._job.retry_failed:
-                left -= counts.failed + counts.unsendable
-        forecast = self._account.forecast(journal, rows=self._counters.rows, left=max(0, left))
-        begun = bool(journal.reader().batches())
-        self._confirm(replace(forecast, begun=begun, possibly_billed_rows=possibly_billed_rows(journal)))
-        return plan.continued
+        counts, rows = resumed.counts(), self._counters.rows
+        failed = 0 if self._job.retry_failed else counts.failed + counts.unsendable
+        left = max(0, rows - counts.answered - counts.skipped - counts.pending - failed)
+        forecast = replace(
+            self._account.forecast(journal, rows=rows, left=left),
+            answered=counts.answered,
+            failed=failed,
+            pending=counts.pending,
+            skipped=counts.skipped,
+            possibly_billed_rows=possibly_billed_rows(journal),
+            input_notes=self._prepared.input_notes,
+            begun=bool(journal.reader().batches()),
+        )
+        self._confirm(forecast)
+        resumed.begin()
+        self._account.keep_forecast(journal, forecast)
 
     async def _answer_rows(self, journal: Journal, *, continued: bool) -> None:
         """Finishes every row, in the job's mode; batches under way are looked at first in either mode."""
@@ -253,7 +271,13 @@ class _Run:
         return Reuse(self._reuse, journal) if self._reuse else None
 
     def _summary(self, journal: Journal, seconds: float, status: int) -> Summary:
-        return summary_of(self._counters, orphans=len(journal.orphans), seconds=seconds, status=status)
+        return summary_of(
+            self._counters,
+            orphans=len(journal.orphans),
+            seconds=seconds,
+            status=status,
+            bad_rows=self._prepared.statistics.bad_rows,
+        )
 
     def _write_summary(self, summary: Summary) -> None:
         if self._job.summary is not None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from batchllm.budget.costs import plus
 from batchllm.counters import RunCounters
@@ -14,9 +14,6 @@ from batchllm.errors import CannotWrite, ExitStatus, UsageError
 from batchllm.formats import open_source
 from batchllm.printable import printable
 from batchllm.runner.output import OutputCounts
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +41,7 @@ class Summary:
         rate_limited: Attempts refused for a rate limit.
         retries: Attempts that were tried again, by reason.
         truncated: Texts that this run cut to ``--max-input-tokens``.
+        bad_rows: Rows that were left out because they could not be read (``--bad-rows skip``).
         seconds: The duration of the run.
         requests_per_minute, tokens_per_minute: The rate of this run's single requests, each attempt counted, from
             the first that was sent to the last; ``None`` in batch mode, and if that took less than a second.
@@ -73,6 +71,7 @@ class Summary:
     rate_limited: int = 0
     retries: Mapping[str, int] = field(default_factory=dict)
     truncated: int = 0
+    bad_rows: int = 0
     seconds: float = 0.0
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
@@ -103,8 +102,10 @@ class Result:
     Attributes:
         output: The file that was written; ``None`` is standard output.
         summary: The run in numbers.
+        instead_of: The finished output that a trial left as it is.
         possibly_billed_rows: Rows, from 1, that a dead run possibly paid without an answer.
         samples: Up to three answers, with ``-n`` and ``--sample``.
+        asked: The texts of their rows.
         pace: The rate of the requests as text; empty if there is none.
         read_options: Options of ``open_source`` that the output is read with.
         models: What ``parsed`` returns, where the schema was a pydantic model.
@@ -112,8 +113,10 @@ class Result:
 
     output: Path | None
     summary: Summary
+    instead_of: Path | None = None
     possibly_billed_rows: tuple[int, ...] = ()
     samples: tuple[Mapping[str, Any], ...] = ()
+    asked: tuple[str, ...] = ()
     pace: str = ""
     read_options: Mapping[str, str] = field(default_factory=dict)
     models: tuple[Any, ...] | None = None
@@ -161,8 +164,8 @@ class Result:
         """0 if every row that was sent has an answer, 1 if some failed."""
         return self.summary.exit_status
 
-    def frame(self) -> "pd.DataFrame":
-        """Returns the output as a DataFrame; cells of a CSV file stay text.
+    def frame(self) -> Any:
+        """Returns the output as a pandas DataFrame; cells of a CSV file stay text.
 
         Raises:
             ValueError: The output went to standard output.
@@ -176,14 +179,21 @@ class Result:
         return pd.DataFrame([row.values for row in source.rows()], columns=columns)
 
 
-def exit_status_of(failed: int, sent: int, allow_failed: float) -> ExitStatus:
-    """Returns 0 if no row failed, or at most the share ``allow_failed`` of those that were sent."""
+def exit_status_of(failed: int, sent: int, allow_failed: float, *, bad_rows: int = 0) -> ExitStatus:
+    """Returns 0 if no row failed, or at most the share ``allow_failed`` of those that were sent.
+
+    A row that was left out because it could not be read (``bad_rows``) is not excused by that share.
+    """
+    if bad_rows:
+        return ExitStatus.SOME_FAILED
     if failed == 0 or (allow_failed and failed <= allow_failed * sent):
         return ExitStatus.OK
     return ExitStatus.SOME_FAILED
 
 
-def summary_of(counters: RunCounters, *, orphans: int, seconds: float, status: int) -> Summary:
+def summary_of(
+    counters: RunCounters, *, orphans: int, seconds: float, status: int, bad_rows: int = 0
+) -> Summary:
     """Returns the summary of a run by its counters alone: all there is if it is stopped.
 
     Args:
@@ -191,6 +201,7 @@ def summary_of(counters: RunCounters, *, orphans: int, seconds: float, status: i
         orphans: Attempts in flight when an earlier run died, found by this one.
         seconds: The duration of the run.
         status: The exit status of the process.
+        bad_rows: Rows that were left out because they could not be read.
     """
     requests_per_minute, tokens_per_minute = counters.send_rate.per_minute() or (None, None)
     return Summary(
@@ -212,6 +223,7 @@ def summary_of(counters: RunCounters, *, orphans: int, seconds: float, status: i
         rate_limited=counters.refusals,
         retries=dict(counters.retries),
         truncated=counters.truncated,
+        bad_rows=bad_rows,
         seconds=round(seconds, 3),
         requests_per_minute=None if requests_per_minute is None else round(requests_per_minute, 2),
         tokens_per_minute=None if tokens_per_minute is None else round(tokens_per_minute, 1),

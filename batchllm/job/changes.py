@@ -1,0 +1,85 @@
+"""Says which options of a job changed since its last run, from what to what."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from batchllm.job.options import OPTIONS, options_in
+from batchllm.printable import one_line
+
+_LONGEST = 80
+_PLACES = {"messages": "prompt", "preset": "provider", "per_row": "template"}
+_FLAGS = {option.attribute: option.name for option in OPTIONS.values()}
+
+
+class Change(NamedTuple):
+    """One option of a job that changed.
+
+    Attributes:
+        option: Its name in ``job.options.OPTIONS``, with ``.NAME`` for an entry of ``var`` or ``param``; ``prompt`` for
+            the messages of any template.
+        before, after: Its values as text of one line; ``not set`` where there is none.
+    """
+
+    option: str
+    before: str
+    after: str
+
+
+def changes_between(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
+    """Compares two fingerprints (``Job.fingerprint``)."""
+    return list(_changes(before, now))
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Change]:
+    for name in now:
+        old, new = before.get(name), now[name]
+        if old == new:
+            continue
+        if name in ("variables", "parameters"):
+            yield from _entries(name, old or {}, new)
+        elif name == "messages":
+            yield Change(_PLACES[name], *_messages(old or (), new or ()))
+        else:
+            yield Change(_PLACES.get(name) or _FLAGS.get(name, name), _written(old), _written(new))
+
+
+def _entries(table: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+    own, general = options_in(table), "var" if table == "variables" else "param"
+    for name in dict.fromkeys([*old, *new]):
+        if old.get(name) != new.get(name):
+            option = name if name in own else f"{general}.{name}"
+            yield Change(option, _written(old.get(name)), _written(new.get(name)))
+
+
+def _messages(old: Any, new: Any) -> tuple[str, str]:
+    """Returns the first message that differs, before and after."""
+    for number in range(max(len(old), len(new))):
+        one = old[number] if number < len(old) else None
+        other = new[number] if number < len(new) else None
+        if one != other:
+            return _content(one), _content(other)
+    return _written(None), _written(None)
+
+
+def _content(message: Any) -> str:
+    return _written(message.get("content") if isinstance(message, Mapping) else message)
+
+
+def _written(value: Any) -> str:
+    if value is None or value in ("", (), [], {}):
+        return "not set"
+    if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+        return one_line(", ".join(value), _LONGEST)
+    return one_line(value if isinstance(value, str) else str(value), _LONGEST)
+
+
+def change_text(change: Change) -> str:
+    """Says a change in words: ``--bullets changed from 3 to 2``."""
+    name, _, entry = change.option.partition(".")
+    flag = OPTIONS[name].flag if name in OPTIONS else name
+    called = "--prompt or --template" if name == "prompt" else f"{flag} {entry}" if entry else flag
+    quote = "'" if name in ("prompt", "system") else ""
+    before, after = (
+        value if value == "not set" else f"{quote}{value}{quote}" for value in (change.before, change.after)
+    )
+    return f"{called} changed from {before} to {after}"
