@@ -122,7 +122,8 @@ class FinishedRequests:
         for journal, final in reversed(self._journals):
             states = states_of(journal, wanted)
             finished |= {pair: state for pair, (state, _) in states.items() if state in final}
-            numbers = numbers or {pair: request_id for pair, (_, request_id) in states.items()}
+            if journal is self._journals[-1][0]:
+                numbers = {pair: request_id for pair, (_, request_id) in states.items()}
         return [
             KnownRequest(duplicate, finished.get(pair), numbers.get(pair))
             for duplicate, pair in zip(duplicates, wanted, strict=True)

@@ -106,11 +106,11 @@ class Preview:
     ) -> None:
         previewed.unsent = flow.unsent
         previewed.duplicate = known.duplicate
-        if (
-            flow.ended
-            or (known.duplicate and self._dedupe)
-            or (known.finished and self._flow.single and not history)
-        ):
+        if flow.ended:
+            return
+        if self._flow.single and history is None:
+            previewed.state = known.state
+        if (known.duplicate and self._dedupe) or previewed.state is not None:
             return
         records: list[RequestRecord] = []
         if known.request_id is not None and self._own is not None:

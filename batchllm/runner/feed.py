@@ -129,9 +129,10 @@ class RowFeed:
         """Hands out every row of the output that was not handed out before, in input order."""
         if self._deliver is None:
             return
+        self._reader = self._journal.reader()
         window = _Window(self._prepared.source.rows())
-        costs = self._costs(self._journal.reader())
-        with closing(self._journal.reader().outcomes()) as entries:
+        costs = self._costs(self._reader)
+        with closing(self._reader.outcomes()) as entries:
             for entry in entries:
                 if entry.row_index in self._delivered:
                     continue
