@@ -61,7 +61,7 @@ class Options(TypedDict, total=False):
     journal: str | PathLike[str] | None
     """File for the journal."""
     labels: str | Sequence[str] | Mapping[str, str] | None
-    """The labels, separated by commas."""
+    """The labels, separated by commas; one with a comma in double quotes."""
     language: str | None
     """Programming language."""
     limit: int | None
