@@ -267,3 +267,9 @@ def test_a_result_prints_as_three_lines_and_as_a_table() -> None:
     assert len(repr(result).splitlines()) == 3
     assert repr(result).startswith("rows: 2 of 2 answered, 0 failed, 0 empty")
     assert result._repr_html_().count("<tr>") == 3
+
+
+def test_the_error_of_a_row_names_keywords() -> None:
+    with answers("", "fine") as server:
+        result = asked(server, schema="topic", reask=0)
+    assert "--" not in "".join(row["error"] for row in result.frame())

@@ -35,7 +35,7 @@ async def serve(server: Simulator, ended: asyncio.Event) -> tuple[web.AppRunner,
                 line = json.dumps({"index": row.index, "response": row["response"], "earlier": row.earlier})
                 await response.write(line.encode() + b"\n")
         finally:
-            await stream.aclose()  # type: ignore[attr-defined]
+            await stream.aclose()
             ended.set()
         return response
 

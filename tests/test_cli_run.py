@@ -283,7 +283,7 @@ def test_a_foreign_or_edited_output_is_not_overwritten(
         (("classify", "taken.csv", *SIMULATOR), 2, "--prefix"),
         (("classify", "ragged.csv", *SIMULATOR), 65, "ragged.csv, line 3"),
         (("classify", "quote.csv", *SIMULATOR), 65, "quote.csv, line 2"),
-        (("classify", "twice.csv", *SIMULATOR), 65, "twice"),
+        (("classify", "twice.csv", *SIMULATOR), 2, "a (column 2)"),
         (("classify", "bad.jsonl", *SIMULATOR), 65, "bad.jsonl, line 2"),
         (
             ("classify", "latin.csv", *SIMULATOR),

@@ -64,9 +64,10 @@ class Reader:
         elif spec.read == "code":
             self._read = self._as_code
         elif spec.read == "label":
-            # Its many patterns take time to compile.
-            from batchllm.answer.several_labels import Labels, SeveralLabels
+            from batchllm.answer.label import Labels  # its many patterns take time to compile
+            from batchllm.answer.several_labels import SeveralLabels
 
+            self._labels: Labels | SeveralLabels
             self._labels = SeveralLabels(spec.labels) if spec.multi_label else Labels(spec.labels)
             self._read = self._as_label
         elif spec.read == "json":

@@ -19,7 +19,7 @@ NONE = "none"
 
 _MAX_READ = 20_000
 _NONE_WORDS = re.compile(
-    r"(?:none|no labels?|no label applies|n/?a|nothing|null)(?: of (?:them|these|the labels|these labels))?(?: appl(?:y|ies))?"
+    r"(?:none|no labels?|n/?a|nothing|null)(?: of (?:them|these|the labels|these labels))?(?: appl(?:y|ies))?"
     r"|无|没有|都不|不适用",
     re.IGNORECASE,
 )
@@ -43,7 +43,9 @@ class SeveralLabels:
         self._order = {label: position for position, label in enumerate(labels)}
         for label in labels:
             if ";" in label:
-                raise UsageError(f"--multi-label joins labels by '; ', so the label {label!r} cannot contain one")
+                raise UsageError(
+                    f"--multi-label joins labels by '; ', so the label {label!r} cannot contain one"
+                )
 
     def find(self, text: str) -> str | None:
         """Returns the labels joined by ``; ``, ``none`` where none applies, ``None`` where that cannot be read."""

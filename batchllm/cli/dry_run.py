@@ -70,6 +70,8 @@ def _estimate(found: "DryRun") -> Iterator[str]:
         (forecast.unsendable, f"that will fail unsent ({counts(found.unsendable)})"),
     )
     yield f"Rows: {forecast.rows:,}" + "".join(f", {count:,} {what}" for count, what in parts if count)
+    if forecast.input_notes:
+        yield f"Input: {', '.join(forecast.input_notes)}"
     yield f"To send: {counted(forecast.requests or 0, 'request')}"
     if forecast.models and list(forecast.models) != [found.job.endpoint.model]:
         yield f"Models: {models_text(found.job, replace(forecast, exact=True))}"

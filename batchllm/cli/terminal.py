@@ -36,6 +36,8 @@ def confirm(job: Job, forecast: Forecast, *, quiet: bool, yes: bool) -> None:
         UsageError: The answer was no.
     """
     if not quiet:
+        if forecast.input_notes:
+            say(printable(f"{job.input or 'standard input'}: {', '.join(forecast.input_notes)}"))
         say(line_before(job, forecast))
         if fields := fields_line(job):
             say(fields)
@@ -183,6 +185,8 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
         lines.append(
             f"Cut off at the limit of an answer: {counted(cut_off, 'answer')}; a higher --max-tokens gives more room"
         )
+    if summary.labels:
+        lines.append(f"Labels: {counts(summary.labels)}")
     if summary.finish_reasons:
         lines.append(f"Finish reasons: {counts(summary.finish_reasons)}")
     if summary.attempts:
@@ -195,6 +199,10 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
     if summary.rate_limited or summary.retries:
         retried = f"; tried again: {counts(summary.retries)}" if summary.retries else ""
         lines.append(f"Refused for a limit: {summary.rate_limited:,}{retried}")
+    if summary.bad_rows:
+        lines.append(
+            f"Left out because they cannot be read: {counted(summary.bad_rows, 'row')}, in OUTPUT.skipped"
+        )
     if summary.truncated:
         lines.append(f"Cut to --max-input-tokens: {counted(summary.truncated, 'text')}")
     if summary.possibly_billed_twice:

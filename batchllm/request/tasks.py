@@ -23,7 +23,7 @@ from batchllm.answer import Reader
 from batchllm.errors import UsageError
 from batchllm.exact import loads
 from batchllm.job import Job
-from batchllm.job.values import split_labels
+from batchllm.job.labels import split_labels
 from batchllm.records import Row
 from batchllm.request.images import Media
 from batchllm.request.messages import checked, last_user, own_start, with_instructions, with_media
@@ -42,7 +42,7 @@ from batchllm.template import (
 
 _MAX_TASKS = 256
 _URL = "/chat/completions"
-_VARIABLES = ("bullets", "labels", "language", "answer_language")
+_VARIABLES = ("bullets", "labels", "language", "answer_language", "multi_label")
 
 
 class Task:
