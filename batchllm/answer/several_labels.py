@@ -69,7 +69,8 @@ class SeveralLabels:
             if len(parts) > 1 and (found := self._all(parts)) is not None:
                 return found
         before, colon, after = text.partition(":")
-        return self._of_line(after) if colon and after.strip() and len(before) < 120 else None
+        is_lead = colon and after.strip() and len(before) < 120 and "\n" not in before.strip()
+        return self._of_line(after) if is_lead else None
 
     def _of_lines(self, text: str) -> set[str] | None:
         """Returns the labels of the only block of lines that consists of labels."""

@@ -81,7 +81,7 @@ def read_labels(path: Path, called: str) -> dict[str, Any]:
         UsageError: The file cannot be read, or is no file of labels; the message names the entry.
     """
     where = f"{called} {path}"
-    entries = _of_toml(path, where) if path.suffix.lower() == ".toml" else _of_rows(path, where)
+    entries = _of_toml(path, where) if path.suffix.lower() == ".toml" else _of_rows(path, called)
     found: dict[str, Any] = {}
     for place, entry in entries:
         label = entry.get("label")
@@ -116,10 +116,11 @@ def meaning(entry: Mapping[str, Any]) -> str:
         raise ValueError(f"the description is {description!r}, which is no text")
     if not isinstance(examples, list | tuple) or not all(isinstance(example, str) for example in examples):
         raise ValueError(f"the examples are {examples!r}, which is no list of texts")
-    said = [" ".join(description.split())] if description.strip() else []
+    said = " ".join(description.split())
     if examples:
-        said.append("For example: " + "; ".join(f'"{" ".join(example.split())}"' for example in examples))
-    return " ".join(said)
+        named = "; ".join(f'"{" ".join(example.split())}"' for example in examples)
+        said = f"{said.rstrip('.')}. For example: {named}" if said else f"for example {named}"
+    return said
 
 
 def _of_toml(path: Path, where: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
@@ -132,6 +133,8 @@ def _of_toml(path: Path, where: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{where}: this is not TOML: {error}") from None
     table = data["labels"] if list(data) == ["labels"] else data
+    if not isinstance(table, list | dict):
+        raise UsageError(f"{where}: labels must be [[labels]] tables, or a list")
     if isinstance(table, list):
         entries = [{"label": entry} if isinstance(entry, str) else entry for entry in table]
         numbered = [(f"label {number}", entry) for number, entry in enumerate(entries, 1)]
@@ -151,7 +154,7 @@ def _named(name: str, entry: Any) -> Any:
     return {"label": name, **entry} if isinstance(entry, Mapping) else entry
 
 
-def _of_rows(path: Path, where: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
+def _of_rows(path: Path, called: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
     from batchllm.formats import open_source
 
     try:
@@ -159,4 +162,4 @@ def _of_rows(path: Path, where: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
         source.scan()
         return [(f"row {row.index + 1}", dict(row.values)) for row in source.rows()]
     except JobError as error:
-        raise UsageError(f"{where}: {error}") from error
+        raise UsageError(f"{called}: {error}") from error

@@ -65,7 +65,7 @@ class Template:
         for position, message in enumerate(self.messages):
             if message.role in ("system", "developer"):
                 if isinstance(message.content, str):
-                    content: Any = f"{message.content.rstrip()}\n\n{source}"
+                    content: Any = message.content.rstrip() + literal("\n\n") + source
                 else:
                     content = (*message.content, {"type": "text", "text": source})
                 changed = replace(message, content=content)
