@@ -283,3 +283,5 @@ def test_several_files_are_one_table(server: Simulator, tmp_path: Path) -> None:
     assert prompts == ["one", "two"]
     assert list(answered.columns[:3]) == ["x", "n", "response"]
     assert asked(server, [tmp_path / "a.csv", tmp_path / "b.jsonl"], "n")[1] == ["1", "1.50"]
+    (tmp_path / "c.csv").write_text("x#y\nthree#3\n")
+    assert asked(server, [tmp_path / "c.csv"], delimiter="#")[1] == ["three"]
