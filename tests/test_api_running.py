@@ -226,6 +226,8 @@ def test_a_coroutine_function_may_watch_arun_and_not_run() -> None:
 
     asyncio.run(arun(ROWS[:2], prompt="{{ text }}", provider="simulator", on_row=on_row))
     assert sorted(seen) == [0, 1]
+    with pytest.raises(UsageError, match="on_row= takes a function"):
+        run(ROWS[:2], prompt="{{ text }}", provider="simulator", on_row=3)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="plain function"):
         run(ROWS[:2], prompt="{{ text }}", provider="simulator", on_row=on_row)
 
