@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -49,12 +49,7 @@ def _run(task: str, values: dict[str, Any], switches: dict[str, bool]) -> None:
     from batchllm.stopping import SignalStops
 
     _log_to_stderr(verbose=switches["verbose"], debug=switches["debug"])
-    rows = values.pop("rows", None)
-    if rows is not None:
-        values["job_file"], values["input"] = values["input"], rows
-    elif task == "run" and values["input"].lower().endswith(".toml"):
-        values["job_file"], values["input"] = values.pop("input"), None
-    flags = {name: value for name, value in values.items() if value is not None and value is not False}
+    flags = job_flags(task, values)
     if not switches["dry_run"] and (switches["json"] or switches["curl"]):
         raise UsageError(f"{'--json' if switches['json'] else '--curl'} goes with --dry-run; add that")
     job = assemble(task, flags, os.environ, needs_key=not switches["dry_run"])
@@ -77,6 +72,17 @@ def _run(task: str, values: dict[str, Any], switches: dict[str, bool]) -> None:
     if not quiet or result.exit_status:
         terminal.show_result(job, result)
     sys.exit(result.exit_status)
+
+
+def job_flags(task: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the given options of a command, by name, for ``assemble``; its first argument may be a job file."""
+    flags = {name: value for name, value in values.items() if value is not None and value is not False}
+    rows = flags.pop("rows", None)
+    if rows is not None or (task == "run" and flags.get("input", "").lower().endswith(".toml")):
+        flags["job_file"] = flags.pop("input")
+    if rows is not None:
+        flags["input"] = rows
+    return flags
 
 
 def _log_to_stderr(*, verbose: bool, debug: bool) -> None:
