@@ -162,7 +162,7 @@ def test_leaving_a_stream_stops_the_job(slow: Simulator) -> None:
     async def main() -> list[int]:
         stream = astream(ROWS, **options(slow))
         found = [row.index async for row, _ in _first(stream, 3)]
-        await stream.aclose()  # type: ignore[attr-defined]
+        await stream.aclose()
         return found
 
     assert len(asyncio.run(main())) == 3

@@ -15,9 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from batchllm.api.messages import in_python
 from batchllm.api.options import are_paths, is_path, options_of
 from batchllm.api.results import answer_columns, parsed_of, with_table
-from batchllm.api.tables import Table, table_of
+from batchllm.api.tables import FilesTable, Table, table_of
 from batchllm.errors import UsageError
 from batchllm.formats.memory import put_rows
 from batchllm.job import Job, assemble
@@ -77,12 +78,13 @@ class JobCall:
         collects = self.table is not None or self.model is not None
 
         def hand_out(row: FinishedRow) -> None:
-            if self.table is not None:
-                row = replace(row, values=self.table.row(row.index))
+            if "--" in (row.error or ""):
+                row = replace(row, answers={**row.answers, "error": in_python(row.answers["error"])})
             if collects:
-                rows.append(replace(row, values={}))
+                rows.append(row if deliver is None else replace(row, values={}))
             if deliver is not None:
-                deliver(row)
+                values = row.values if self.table is None else self.table.row(row.index)
+                deliver(replace(row, values=values))
 
         feed = RowFeed(
             hand_out if collects or deliver else None,
@@ -151,11 +153,13 @@ def job_call(rows: Any, task: str, options: Mapping[str, Any], *, keep: bool = T
     found, key, model = options_of(task, options)
     if "input" in found:
         raise UsageError("the rows are the first argument; leave out input=")
-    if is_path(rows) or are_paths(rows):
-        path = [os.fspath(one) for one in rows] if are_paths(rows) else os.fspath(rows)
-        which = {"input": path}
-        if isinstance(path, str) and path.lower().endswith(".toml"):
-            which = {"job_file": path}
+    if are_paths(rows):
+        how = {"input_format": "format", "delimiter": "delimiter", "encoding": "encoding"}
+        table = FilesTable(rows, {how[name]: found.pop(name) for name in [*found] if name in how})
+        return _table_call(table, task, found, key, model, keep)
+    if is_path(rows):
+        path = os.fspath(rows)
+        which = {"job_file" if path.lower().endswith(".toml") else "input": path}
         job = assemble(task, {**which, **found}, os.environ, api_key=key)
         return JobCall(job, model=model, keep=keep)
     return _table_call(table_of(rows), task, found, key, model, keep)

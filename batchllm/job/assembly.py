@@ -66,7 +66,7 @@ def assemble(
     output, output_format = paths.output_path(
         given.get("output"),
         source,
-        input_format,
+        format_named(input_format).name if input_format else None,
         label=template.name if template and task == RUN else task,
         simulated=place.preset == presets.SIMULATOR,
     )
@@ -116,6 +116,10 @@ def _check(job: Job, given: Given) -> None:
         raise UsageError(f"{given.called('media_root')} {job.media_root} is not a folder")
     if job.limit and job.sample:
         raise UsageError(f"{given.called('limit')} and {given.called('sample')} exclude each other; give one")
+    if job.bad_rows == "skip" and job.output is None:
+        raise UsageError(
+            f"{given.called('bad_rows')} skip writes the rows that it leaves out beside the output; name one with -o"
+        )
     if job.prices:
         prices.load_table(job.prices)
     preset = job.endpoint.preset
@@ -161,7 +165,8 @@ def _schema(given: Given, template: "Template | None") -> Mapping[str, Any] | No
     from batchllm.template import AnswerSpec
 
     if text := given.get("schema"):
-        schema = read_schema(text, given.called("schema"))
+        from_file = given.layers[given.rank("schema")].file is not None
+        schema = read_schema(text, given.called("schema"), may_import=not from_file)
     elif template is not None and template.answer.schema is not None:
         schema = answer.schema_of(template.answer.schema)
     else:

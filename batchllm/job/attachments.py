@@ -1,6 +1,9 @@
 """Reads the files that a job names: tool definitions and the schema of an answer."""
 
+import importlib
 import json
+import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,8 +58,13 @@ def tool_choice(value: str | None, tools: list[dict[str, Any]] | None, called: s
     return {"type": "function", "function": {"name": value}}
 
 
-def read_schema(text: str | Mapping[str, Any], called: str) -> Mapping[str, Any]:
-    """Returns a JSON Schema: as it is, from a file, from JSON, or from the short form of ``answer.schema_of``.
+def read_schema(text: str | Mapping[str, Any], called: str, *, may_import: bool = True) -> Mapping[str, Any]:
+    """Returns a JSON Schema: as it is, from a file, from JSON, of a pydantic model, or of ``answer.schema_of``.
+
+    Args:
+        text: The schema, or ``module:Model``, or the short form, or the path of a JSON file.
+        called: What an error calls the option.
+        may_import: Whether ``module:Model`` may run the module; a file that is passed around may not.
 
     Raises:
         UsageError: It is none of them.
@@ -70,11 +78,42 @@ def read_schema(text: str | Mapping[str, Any], called: str) -> Mapping[str, Any]
         schema = _json_of(path, called)
     elif text.lstrip().startswith("{"):
         schema = _parsed(text, called)
+    elif found := _MODEL.fullmatch(text.strip()):
+        if not may_import:
+            raise UsageError(
+                f"{called}: {text} would run code; give it as --schema {text}, or as a JSON Schema file"
+            )
+        schema = _model_schema(found[1], found[2], f"{called} {text}")
     else:
         return answer.schema_of(text)
     if not isinstance(schema, dict):
         raise UsageError(f"{called} {text}: a JSON Schema is an object")
     return answer.schema_of(schema)
+
+
+_MODEL = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)", re.ASCII)
+
+
+def _model_schema(module: str, name: str, where: str) -> Any:
+    """Returns the schema of a pydantic model in a module that is installed or lies in the working folder."""
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        model = getattr(importlib.import_module(module), name, None)
+        if model is None:
+            raise UsageError(f"{where}: the module {module} has no {name}")
+        return model if isinstance(model, dict) else model.model_json_schema()
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{where}: there is no module {error.name} here; a field with a description is written '{module}: {name}'"
+        ) from None
+    except AttributeError:
+        raise UsageError(f"{where}: {name} is neither a pydantic model nor a JSON Schema") from None
+    except (Exception, SystemExit) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{where}: importing {module} failed: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.pop(0)
 
 
 def _json_of(path: Path, called: str) -> Any:

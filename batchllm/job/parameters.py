@@ -8,6 +8,7 @@ from batchllm import presets
 from batchllm.errors import UsageError
 from batchllm.job.layers import Given
 from batchllm.job.options import OPTIONS, options_in
+from batchllm.job.values import split_labels
 from batchllm.records import Endpoint
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ def template_variables(given: Given, template: "Template | None") -> dict[str, A
         found = layer.merged("var")
         if template is not None:
             for name in found:
-                _refuse_unread(name, f"{layer.called('var')} {name}", template)
+                called = f"{layer.called('var')} {name}"
+                _refuse_unread(name, called, template)
+                found[name] = _as_list(found[name], template.variables.get(name), called)
         variables |= found
     known = template.variables if template else {}
     for name in _VARIABLES:
@@ -59,6 +62,16 @@ def template_variables(given: Given, template: "Template | None") -> dict[str, A
         value = given.get(name)
         variables[name] = list(value) if isinstance(value, tuple) else value
     return variables
+
+
+def _as_list(value: Any, default: Any, called: str) -> Any:
+    """Returns ``a,b,c`` as a list where the template's own value is a list; everything else as it is."""
+    if not (isinstance(default, list) and isinstance(value, str)):
+        return value
+    try:
+        return split_labels(value)
+    except ValueError as error:
+        raise UsageError(f"{called} {error}") from None
 
 
 def _refuse_unread(name: str, called: str, template: "Template") -> None:

@@ -4,6 +4,8 @@ A parser returns the value or raises ``ValueError`` with the end of a sentence, 
 beginning: the name of the flag, variable or key.
 """
 
+import csv
+import io
 import json
 import math
 import re
@@ -191,6 +193,23 @@ def words(value: Any) -> tuple[str, ...]:
     return found
 
 
+def split_labels(text: str) -> list[str]:
+    """Returns the labels of a text, separated by commas; a label with a comma stands in double quotes, as in CSV.
+
+    Raises:
+        ValueError: The quotes do not fit.
+    """
+    try:
+        lines = list(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True))
+    except csv.Error:
+        lines = []
+    if len(lines) != 1:
+        raise ValueError(
+            f"must be labels separated by commas, those with commas in double quotes, not {text!r}"
+        )
+    return [label.strip() for label in lines[0]]
+
+
 @_kind("A,B,C", tuple, annotation="str | Sequence[str] | Mapping[str, str]")
 def labels(value: Any) -> tuple[str, ...] | dict[str, str]:
     """At least two labels that differ in more than case; a table gives each label a description."""
@@ -199,7 +218,7 @@ def labels(value: Any) -> tuple[str, ...] | dict[str, str]:
         if not all(isinstance(text, str) for text in value.values()):
             raise ValueError(f"must give each label a description in words, not {value!r}")
         return dict(zip(named, value.values(), strict=True))
-    found: tuple[str, ...] = words(value)
+    found: tuple[str, ...] = words(split_labels(value) if isinstance(value, str) else value)
     if len(found) < 2:
         raise ValueError(f"must be at least two labels separated by commas, not {value!r}")
     folded = [label.casefold() for label in found]
@@ -297,11 +316,13 @@ def _items(value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, Mapping):
         return [(str(name), item) for name, item in value.items()]
     parts = [value] if isinstance(value, str) else value
-    found = []
+    found: list[tuple[str, Any]] = []
     for part in parts if isinstance(parts, (list, tuple)) else [value]:
         name, equals, item = part.partition("=") if isinstance(part, str) else ("", "", "")
         if not equals or not name.strip():
             raise ValueError(f"must be NAME=VALUE, not {part!r}")
+        if any(name.strip() == other for other, _ in found):
+            raise ValueError(f"names {name.strip()!r} twice")
         found.append((name.strip(), item))
     return found
 

@@ -62,7 +62,9 @@ def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
     name = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in str(title or "answer"))[
         :64
     ]
-    body = {"name": name, "schema": schema, "strict": _is_strict(schema)}
+    strict = _requiring_nullable(schema)
+    is_strict = _is_strict(strict)
+    body = {"name": name, "schema": strict if is_strict else schema, "strict": is_strict}
     return {"type": "json_schema", "json_schema": body}
 
 
@@ -71,6 +73,39 @@ def schema_in_words(schema: Mapping[str, Any], written: str) -> dict[str, Any]:
     fields = ", ".join(schema.get("properties", {})) or "as the schema says"
     text = f"Answer with one JSON object and nothing else (fields: {fields}). It must fit this JSON Schema:\n{written}"
     return {"role": "system", "content": text}
+
+
+def _requiring_nullable(schema: Any) -> Any:
+    """Returns the schema with its nullable properties required, as strict mode has to have it.
+
+    What is sent is then stricter than what is accepted: ``null`` says the same as a property that is missing.
+    """
+    if isinstance(schema, list):
+        return [_requiring_nullable(part) for part in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    found = dict(schema)
+    for key in ("items", "anyOf"):
+        if key in schema:
+            found[key] = _requiring_nullable(schema[key])
+    for key in ("properties", "$defs", "definitions"):
+        if isinstance(schema.get(key), Mapping):
+            found[key] = {name: _requiring_nullable(part) for name, part in schema[key].items()}
+    properties, required = schema.get("properties"), schema.get("required", [])
+    if isinstance(properties, Mapping) and isinstance(required, list):
+        found["required"] = [
+            name for name, field in properties.items() if name in required or _is_nullable(field)
+        ] + [name for name in required if name not in properties]
+    return found
+
+
+def _is_nullable(field: Any) -> bool:
+    if not isinstance(field, Mapping):
+        return False
+    kind, choices = field.get("type"), field.get("anyOf")
+    return (isinstance(kind, list) and "null" in kind) or (
+        isinstance(choices, list) and {"type": "null"} in choices
+    )
 
 
 def _is_strict(schema: Any) -> bool:

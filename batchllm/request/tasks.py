@@ -23,6 +23,7 @@ from batchllm.answer import Reader
 from batchllm.errors import UsageError
 from batchllm.exact import loads
 from batchllm.job import Job
+from batchllm.job.values import split_labels
 from batchllm.records import Row
 from batchllm.request.images import Media
 from batchllm.request.messages import checked, last_user, own_start, with_media
@@ -175,12 +176,12 @@ class RowTasks:
             template = prepared(self._job, self._load(name))
             own = {key: value for key, value in loads(given).items() if key in template.variables}
             if isinstance(own.get("labels"), str):
-                own["labels"] = [label.strip() for label in own["labels"].split(",") if label.strip()]
+                own["labels"] = [label for label in split_labels(own["labels"]) if label]
             template = template.with_variables(own)
             spec = with_tools(template.answer, *tool_layers(self._job, template))
             reader = self._reader if self._forced else Reader(replace(spec, column=ROW_COLUMN))
             return Task(template, None, self._column, self._media, reader)
-        except (UsageError, TypeError) as error:
+        except (UsageError, TypeError, ValueError) as error:
             raise InvalidRow("bad_task", str(error)) from error
 
     def _load(self, name: str) -> Template:

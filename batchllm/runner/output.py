@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.budget.costs import CostTotals, RowCosts
-from batchllm.formats import Outcome, OutputStatistics, format_of, is_narrow, write_output
+from batchllm.formats import Outcome, OutputStatistics, format_of, is_narrow, write_output, write_skipped
 from batchllm.journal import Journal, JournalReader
 from batchllm.plan.outcomes import outcomes, readers
 from batchllm.prepare.job_paths import digest_of, exported_note
@@ -155,6 +155,13 @@ def read_options(prepared: PreparedJob, path: Path | None) -> dict[str, str]:
     return kept if encoding is None else {**kept, "encoding": encoding}
 
 
+def skipped_path(prepared: PreparedJob, output: Path) -> Path:
+    """Returns where the records go that ``--bad-rows skip`` leaves out; they stay in the input's format."""
+    source = prepared.job.input
+    suffix = source.suffix if source is not None and source.suffix else f".{prepared.source.kind}"
+    return output.with_name(f"{output.stem}.skipped{suffix}")
+
+
 def write_if_changed(
     prepared: PreparedJob,
     journal: Journal,
@@ -178,9 +185,12 @@ def write_if_changed(
     """
     output = destination.path
     columns = [list(prepared.columns.order), list(map(list, prepared.columns.fields))]
+    of_input = [prepared.statistics.sha256, prepared.source.reading()]
     style = [prepared.output_format, prepared.job.output_encoding, prepared.job.escape_formulas]
-    view = json.dumps([columns, style, prepared.statistics.sha256, str(chosen), prices])
+    view = json.dumps([columns, style, of_input, str(chosen), prices])
     last: dict[str, Any] = journal.get(destination.key) or {}
+    if output is not None and prepared.statistics.bad_rows:
+        write_skipped(prepared.source, skipped_path(prepared, output))
     existing = digest_of(output) if output is not None and output.exists() else None
     if existing is not None and not changed and (last.get("view"), last.get("sha256")) == (view, existing):
         return OutputCounts.from_json(last["counts"])

@@ -41,6 +41,7 @@ class Summary:
         rate_limited: Attempts refused for a rate limit.
         retries: Attempts that were tried again, by reason.
         truncated: Texts that this run cut to ``--max-input-tokens``.
+        bad_rows: Rows that were left out because they could not be read (``--bad-rows skip``).
         seconds: The duration of the run.
         requests_per_minute, tokens_per_minute: The rate of this run's single requests, each attempt counted, from
             the first that was sent to the last; ``None`` in batch mode, and if that took less than a second.
@@ -70,6 +71,7 @@ class Summary:
     rate_limited: int = 0
     retries: Mapping[str, int] = field(default_factory=dict)
     truncated: int = 0
+    bad_rows: int = 0
     seconds: float = 0.0
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
@@ -177,14 +179,21 @@ class Result:
         return pd.DataFrame([row.values for row in source.rows()], columns=columns)
 
 
-def exit_status_of(failed: int, sent: int, allow_failed: float) -> ExitStatus:
-    """Returns 0 if no row failed, or at most the share ``allow_failed`` of those that were sent."""
+def exit_status_of(failed: int, sent: int, allow_failed: float, *, bad_rows: int = 0) -> ExitStatus:
+    """Returns 0 if no row failed, or at most the share ``allow_failed`` of those that were sent.
+
+    A row that was left out because it could not be read (``bad_rows``) is not excused by that share.
+    """
+    if bad_rows:
+        return ExitStatus.SOME_FAILED
     if failed == 0 or (allow_failed and failed <= allow_failed * sent):
         return ExitStatus.OK
     return ExitStatus.SOME_FAILED
 
 
-def summary_of(counters: RunCounters, *, orphans: int, seconds: float, status: int) -> Summary:
+def summary_of(
+    counters: RunCounters, *, orphans: int, seconds: float, status: int, bad_rows: int = 0
+) -> Summary:
     """Returns the summary of a run by its counters alone: all there is if it is stopped.
 
     Args:
@@ -192,6 +201,7 @@ def summary_of(counters: RunCounters, *, orphans: int, seconds: float, status: i
         orphans: Attempts in flight when an earlier run died, found by this one.
         seconds: The duration of the run.
         status: The exit status of the process.
+        bad_rows: Rows that were left out because they could not be read.
     """
     requests_per_minute, tokens_per_minute = counters.send_rate.per_minute() or (None, None)
     return Summary(
@@ -213,6 +223,7 @@ def summary_of(counters: RunCounters, *, orphans: int, seconds: float, status: i
         rate_limited=counters.refusals,
         retries=dict(counters.retries),
         truncated=counters.truncated,
+        bad_rows=bad_rows,
         seconds=round(seconds, 3),
         requests_per_minute=None if requests_per_minute is None else round(requests_per_minute, 2),
         tokens_per_minute=None if tokens_per_minute is None else round(tokens_per_minute, 1),
