@@ -22,6 +22,7 @@ class Options(TypedDict, total=False):
     allow_http: bool | None
     answer_language: str | None
     api_key_file: str | PathLike[str] | None
+    bad_rows: Literal["fail", "pad", "skip"] | None
     base_url: str | None
     bullets: int | None
     column: str | None
@@ -32,6 +33,7 @@ class Options(TypedDict, total=False):
     delimiter: str | None
     detail: Literal["low", "high", "auto"] | None
     encoding: str | None
+    escape: str | None
     escape_formulas: bool | None
     force: bool | None
     grace: float | None
@@ -62,6 +64,7 @@ class Options(TypedDict, total=False):
     prices: str | PathLike[str] | Mapping[str, Mapping[str, Any]] | None
     prompt: str | None
     provider: str | None
+    quote: str | None
     reask: int | None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None
     restart: bool | None
@@ -71,6 +74,7 @@ class Options(TypedDict, total=False):
     sample: int | None
     schema: str | PathLike[str] | Mapping[str, Any] | type[Any] | None
     seed: int | None
+    skip_lines: int | None
     summary: str | PathLike[str] | None
     system: str | None
     temperature: float | None
