@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -205,5 +205,6 @@ def write_if_changed(
 
     writer = OutputWriter(prepared, journal.reader, path=output, chosen=chosen)
     writer.write(announce)
-    exported_note(prepared.paths.journal).unlink(missing_ok=True)
+    with suppress(OSError):  # a note that stays names bytes that this output has replaced
+        exported_note(prepared.paths.journal).unlink()
     return writer.counts
