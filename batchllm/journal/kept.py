@@ -30,6 +30,7 @@ class KeptAnswers:
 
     def __init__(self) -> None:
         self._kept: dict[int, tuple[State, int, int]] = {}
+        self._rows: dict[int, list[int]] = {}
 
     def __contains__(self, request_id: int) -> bool:
         return request_id in self._kept
@@ -40,6 +41,8 @@ class KeptAnswers:
             "an answer"
         )
         self._kept[row.request_id] = row.state, row.attempts, row.attempt_id
+        if row.row_index >= 0:
+            self._rows.setdefault(row.request_id, []).append(row.row_index)
 
     def better(self, request_id: int, state: State, attempt_id: int | None) -> tuple[State, int | None]:
         """Returns state and attempt of a new outcome, or of the kept answer where that is better."""
@@ -61,11 +64,12 @@ class KeptAnswers:
         if not self._kept:
             return []
         undecided = {request_id for (request_id,) in connection.execute(_UNDECIDED, (first_attempt,))}
-        return [
-            (bulk.OUTCOME, request_id, int(state), attempts, attempt_id)
-            for request_id, (state, attempts, attempt_id) in self._kept.items()
-            if request_id not in undecided
-        ]
+        rows: list[BulkRow] = []
+        for request_id, (state, attempts, attempt_id) in self._kept.items():
+            if request_id not in undecided:
+                rows.append((bulk.OUTCOME, request_id, int(state), attempts, attempt_id))
+                rows += [(bulk.ROW_STATE, row, bulk.MISSING) for row in self._rows.get(request_id, ())]
+        return rows
 
 
 def answers_before_batches(reader: JournalReader) -> Iterator[tuple[int, int, Response]]:

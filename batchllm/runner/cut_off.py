@@ -8,7 +8,6 @@ was raised, so an answer that was cut off at that limit too is not asked for aga
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,11 @@ from batchllm.job import Job
 from batchllm.job.record import plain
 from batchllm.journal import AdmittedRow, Journal, JournalReader, State
 from batchllm.journal.kept import answers_before_batches
-from batchllm.plan.outcomes import answer_of
+from batchllm.plan.finished import pages
+from batchllm.plan.outcomes import in_order
+from batchllm.plan.replay import read_outcome
 from batchllm.prepare.prepared_job import PreparedJob
-from batchllm.records import ChatRequest
+from batchllm.records import ChatRequest, Row
 from batchllm.request import RequestBuilder
 from batchllm.request.parameters import BOUNDS, max_tokens
 from batchllm.runner.consent import FINGERPRINT
@@ -28,7 +29,11 @@ from batchllm.runner.consent import FINGERPRINT
 RAISED = "raised_limits"
 """The journal's key for the raised limits, each with the first attempt that was sent with it; ``None`` is none."""
 
+CutOffRow = tuple[AdmittedRow, State]
+"""A row whose answer was cut off, and whether that is an answer or a failure: a reply may not be recorded yet."""
+
 _CUT_OFF = "length"
+_PAGE = 256
 
 
 def with_raised_limit(job: Job, journal: Path) -> Job:
@@ -71,7 +76,8 @@ def with_raised_limit(job: Job, journal: Path) -> Job:
         for name, value in before["parameters"].items()
         if name in BOUNDS and value != of_template.get(name)
     }
-    return replace(job, parameters=parameters, raised_max_tokens=wanted)
+    # Answers of other jobs were asked for with the lower limit.
+    return replace(job, parameters=parameters, raised_max_tokens=wanted, reuse=())
 
 
 def identity_of(prepared: PreparedJob) -> str:
@@ -122,8 +128,10 @@ def check_retry(prepared: PreparedJob, *, is_same: bool) -> None:
 
 def cut_off_rows(
     prepared: PreparedJob, reader: JournalReader, *, chosen: "range | frozenset[int] | None" = None
-) -> list[AdmittedRow]:
+) -> list[CutOffRow]:
     """Returns the rows whose answer was cut off at a lower limit than the job's raised one.
+
+    Rows that took several requests (samples, re-asks) are not among them.
 
     Args:
         prepared: The job and its input, which are those of the journal's last pass.
@@ -135,23 +143,36 @@ def cut_off_rows(
 
 def _cut_off_rows(
     prepared: PreparedJob, reader: JournalReader, chosen: "range | frozenset[int] | None"
-) -> Iterator[AdmittedRow]:
-    builder, raised = prepared.builder, prepared.job.raised_max_tokens or 0
+) -> Iterator[CutOffRow]:
     limits: list[tuple[int, int | None]] = reader.get(RAISED) or []
-    rows = prepared.source.rows()
-    with closing(reader.outcomes()) as entries:
-        for known, entry in zip(reader.planned(), entries, strict=False):
-            unwanted = chosen is not None and known.row_index not in chosen
-            if unwanted or known.state not in (State.ANSWERED, State.FAILED) or entry.status is None:
+    row_of = in_order(prepared.source.rows)
+    for page in pages(reader.planned(), _PAGE):
+        wanted = [
+            known for known in page if known.row_state in (None, State.OPEN) and known.attempt_id is not None
+        ]
+        records = reader.requests([known.request_id for known in wanted if known.request_id is not None])
+        for known in wanted:
+            record = records[known.request_id or 0]
+            is_answered = (
+                known.state in (State.OPEN, State.ANSWERED, State.FAILED) and record.status is not None
+            )
+            if not is_answered or (chosen is not None and known.row_index not in chosen):
                 continue
-            row = next(row for row in rows if row.index == known.row_index)
-            answer = answer_of(entry, builder.reader(row))
-            if answer is None or answer.finish_reason != _CUT_OFF:
+            row = row_of(known.row_index)
+            answer = read_outcome(record, prepared.builder.reader(row))
+            if answer.finish_reason != _CUT_OFF or not _is_to_be_raised(prepared, row, known, limits):
                 continue
-            built = builder.build(row)
-            is_raised = isinstance(built, ChatRequest) and builder.is_raised(built)
-            if is_raised and (_limit_of(known.attempt_id or 0, limits) or 0) < raised:
-                yield known
+            if known.row_state is None or len(reader.flow_requests(record.request_id)) == 1:
+                yield known, State.ANSWERED if answer.error is None else State.FAILED
+
+
+def _is_to_be_raised(
+    prepared: PreparedJob, row: Row, known: AdmittedRow, limits: "list[tuple[int, int | None]]"
+) -> bool:
+    """Whether a row's answer came with a lower limit than its request would be sent with."""
+    built = prepared.builder.build(row)
+    raised = isinstance(built, ChatRequest) and prepared.builder.is_raised(built)
+    return raised and (_limit_of(known.attempt_id or 0, limits) or 0) < (prepared.job.raised_max_tokens or 0)
 
 
 def keep_limit(journal: Journal, raised: int | None) -> None:

@@ -3,6 +3,7 @@
 Everything that refuses a run comes before the journal is changed: a refused command changes nothing.
 """
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 
@@ -11,7 +12,6 @@ from batchllm.journal import (
     PLAN,
     SKIPPED,
     TRIAL,
-    AdmittedRow,
     Journal,
     JournalReader,
     RowCounts,
@@ -19,14 +19,13 @@ from batchllm.journal import (
     check_space,
     set_aside,
 )
-from batchllm.online.refusals import may_be_setting
-from batchllm.plan.reask import ReaskPolicy
+from batchllm.plan.row_counts import row_state_of
 from batchllm.prepare.job_paths import check_output, known_output
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prepare.saved_job import saved
-from batchllm.retry import Disposition, classify
 from batchllm.runner.consent import FINGERPRINT, GIVEN_UP, check_unchanged
 from batchllm.runner.cut_off import (
+    CutOffRow,
     check_retry,
     cut_off_rows,
     identity_of,
@@ -93,28 +92,6 @@ class ResumedJob:
             noted = paths.journal if path == paths.output else None
             check_output(path, written=written, force=self._prepared.job.force, journal=noted)
 
-    def read_saved_replies(self, reask: ReaskPolicy) -> None:
-        """Reads the replies that a dead run saved without recording their outcome, and records it.
-
-        Rows that were rejected before any success stay open: a setting may be wrong.
-        """
-        journal = self.journal
-        keep_answers(self._prepared, journal)
-        worked, rejected = bool(journal.reader().count_answered()), []
-        for reply in journal.unread_replies():
-            answer = self._prepared.reader.read(reply.response.status, reply.response.body)
-            verdict = classify(reply.response)
-            worked |= verdict.disposition is Disposition.ANSWERED
-            match verdict.disposition:
-                case Disposition.ANSWERED if not reask.leaves_open(answer):
-                    state = State.ANSWERED if answer.error is None else State.FAILED
-                    journal.record_outcome(reply.request_id, state, reply.attempt_id, reply.attempts)
-                case Disposition.REJECTED:
-                    rejected.append((verdict, reply.request_id, reply.attempt_id, reply.attempts))
-        for verdict, request_id, attempt_id, attempts in rejected:
-            if worked or not may_be_setting(verdict):
-                journal.record_outcome(request_id, State.FAILED, attempt_id, attempts)
-
     def counts(self) -> RowCounts:
         """Counts the wanted rows that earlier runs of this pass admitted, by state."""
         if not self.continued:
@@ -122,13 +99,13 @@ class ResumedJob:
         reader = self.journal.reader()
         return reader.counts() if self._chosen is None else _counts_of(reader, self._chosen)
 
-    def cut_off(self) -> list[AdmittedRow]:
+    def cut_off(self) -> list[CutOffRow]:
         """Returns the rows that are asked again because their answer was cut off (``--retry-cut-off``)."""
         if not self.continued or self._prepared.job.raised_max_tokens is None:
             return []
         return cut_off_rows(self._prepared, self.journal.reader(), chosen=self._chosen)
 
-    def begin(self, cut_off: Sequence[AdmittedRow] = ()) -> None:
+    def begin(self, cut_off: Sequence[CutOffRow] = ()) -> None:
         """Begins the pass, or continues it, once it is known that the run goes on.
 
         Args:
@@ -136,9 +113,13 @@ class ResumedJob:
         """
         prepared, journal, job = self._prepared, self.journal, self._prepared.job
         fingerprint = job.fingerprint()
-        self.plan_id = journal.begin_plan(identity_of(prepared), dedupe=job.dedupe).plan_id
+        plan = journal.begin_plan(
+            identity_of(prepared), dedupe=job.dedupe, job=json.dumps(fingerprint, sort_keys=True)
+        )
+        self.plan_id = plan.plan_id
         keep_limit(journal, job.raised_max_tokens)
-        journal.ask_again(cut_off)
+        keep_answers(prepared, journal)
+        journal.ask_again(row._replace(state=state) for row, state in cut_off)
         trial = self._chosen is not None
         if not trial or journal.get(FINGERPRINT) is None:
             journal.put(FINGERPRINT, fingerprint)
@@ -159,7 +140,7 @@ def _counts_of(reader: JournalReader, chosen: "range | frozenset[int]") -> RowCo
         if row.row_index > max(chosen, default=-1):
             break
         if row.row_index in chosen:
-            states[row.state] += 1
+            states[row_state_of(row)] += 1
             skipped += row.unsent_reason == SKIPPED
     return RowCounts(
         rows=states.total(),

@@ -21,9 +21,8 @@ from batchllm.job import Job
 from batchllm.journal import FINISHED, TRIAL, JobLock, Journal, JournalReader, State
 from batchllm.limiter import Limiter
 from batchllm.online.loop import OnlineLoop
-from batchllm.plan.conversations import plan_of
-from batchllm.plan.plan import chosen_rows
-from batchllm.plan.reask import ReaskPolicy
+from batchllm.plan.chosen import chosen_rows
+from batchllm.plan.job_plan import plan_of
 from batchllm.plan.reuse import Reuse, journals_of
 from batchllm.plan.work_item import ChatSender, WorkItem
 from batchllm.prepare.job_paths import check_places, job_paths
@@ -128,7 +127,6 @@ class _Run:
         )
         rows = prepared.statistics.rows if self._chosen is None else len(self._chosen)
         self._counters = RunCounters(rows=rows)
-        self._reask = ReaskPolicy(prepared.job, prepared.count)
 
     async def run(self) -> Result:
         resumed = ResumedJob(self._prepared, rows=self._counters.rows, chosen=self._chosen)
@@ -160,9 +158,7 @@ class _Run:
             sent = counts.failed + counts.answered
             bad_rows = self._prepared.statistics.bad_rows
             status = int(exit_status_of(counts.failed, sent, self._job.allow_failed, bad_rows=bad_rows))
-            summary = with_output(
-                self._summary(journal, loop.time() - started_s, status), counts, self._counters.final_cost
-            )
+            summary = with_output(self._summary(journal, loop.time() - started_s, status), counts)
             self._write_summary(summary)
             await self._feed.finish()
             return Result(
@@ -190,11 +186,10 @@ class _Run:
             UsageError: The user does not want it.
         """
         journal = resumed.journal
-        resumed.read_saved_replies(self._reask)
         self._account.begin(journal, self._counters)
         counts, rows = resumed.counts(), self._counters.rows
         cut_off = resumed.cut_off()
-        again = Counter(row.state for row in cut_off)
+        again = Counter(row.state for row, _ in cut_off)
         answered = counts.answered - again[State.ANSWERED]
         failed = 0 if self._job.retry_failed else counts.failed + counts.unsendable - again[State.FAILED]
         left = max(0, rows - answered - counts.skipped - counts.pending - failed)
@@ -207,6 +202,7 @@ class _Run:
             skipped=counts.skipped,
             possibly_billed_rows=possibly_billed_rows(journal),
             input_notes=self._prepared.input_notes,
+            begun=bool(journal.reader().batches()),
         )
         self._confirm(forecast)
         resumed.begin(cut_off)
@@ -245,7 +241,6 @@ class _Run:
             counters=counters,
             chosen=self._chosen,
             reuse=self._reuse_of(journal),
-            reask=self._reask,
         )
         limiter: Limiter[WorkItem] = Limiter(
             job.pace,
@@ -261,7 +256,6 @@ class _Run:
                 retry=RetryPolicy(job.pace.max_attempts),
                 counters=counters,
                 settled=plan.settled,
-                reask=self._reask.request,
                 meter=self._account.meter,
                 early_stop=self._account.early_stop,
                 run_stop=stop,
