@@ -107,7 +107,7 @@ def test_labels_may_be_a_list_or_have_descriptions() -> None:
     with start_in_thread(SimulatorSettings(keep_requests=9)) as server:
         result = run(ROWS, "classify", labels=labels, base_url=server.base_url, model="m")
         system = json.loads(server.received[0].body)["messages"][0]["content"]
-    assert "bug means: something is broken. wish means: something is missing." in system
+    assert "- bug: something is broken\n- wish: something is missing" in system
     assert {row["label"] for row in result.frame()} <= set(labels)
     assert run(ROWS, "classify", labels=list(labels), provider="simulator").summary.answered == 2
 
@@ -216,7 +216,7 @@ def test_a_job_with_failed_rows_is_kept(clean_environment: Path) -> None:
         (lambda: CALL(ROWS, "summarise"), "summarise"),
         (lambda: run(ROWS, "classify", rpm=-1, provider="simulator"), "^rpm= must be"),
         (lambda: run(ROWS, "classify", limit=1, sample=1, provider="simulator"), "^limit= and sample= exclude"),
-        (lambda: CALL(ROWS, "classify", provider="simulator", dry_run=True), "dry_run is an option of the command line"),
+        (lambda: CALL(ROWS, "classify", provider="simulator", dry_run=True), "dry_run is an option"),
         (lambda: run(ROWS, "classify", delimiter=";", provider="simulator"), "delimiter= is for files"),
         (lambda: run(ROWS, "classify"), "provider= or base_url=.*provider=\"simulator\""),
         (lambda: run([{"label": "a", "text": "b"}], "classify", provider="simulator"), 'add prefix="llm_"'),
@@ -267,3 +267,9 @@ def test_a_result_prints_as_three_lines_and_as_a_table() -> None:
     assert len(repr(result).splitlines()) == 3
     assert repr(result).startswith("rows: 2 of 2 answered, 0 failed, 0 empty")
     assert result._repr_html_().count("<tr>") == 3
+
+
+def test_the_error_of_a_row_names_keywords() -> None:
+    with answers("", "fine") as server:
+        result = asked(server, schema="topic", reask=0)
+    assert "--" not in "".join(row["error"] for row in result.frame())

@@ -6,6 +6,7 @@ import math
 import uuid
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -53,6 +54,8 @@ def written(cell: Any) -> str | None:
         return "true" if cell else "false"
     if isinstance(cell, dt.datetime | dt.date | dt.time):
         return cell.isoformat()
+    if isinstance(cell, list):
+        return json.dumps(cell, separators=(",", ":"))
     return str(cell)
 
 
@@ -72,6 +75,7 @@ KINDS: dict[str, st.SearchStrategy[Any]] = {
     "datetime": MOMENTS,
     "date": st.dates(dt.date(1700, 1, 1), dt.date(2200, 1, 1)),
     "decimal": st.decimals(-(10**12), 10**12, places=6),
+    "list": st.lists(st.integers(-999, 999), min_size=1, max_size=3),
 }
 ANYTHING = st.one_of(
     st.none(), st.binary(max_size=4), st.uuids(), st.lists(st.integers(), max_size=2), st.complex_numbers()
@@ -244,7 +248,7 @@ def test_duckdb_gives_and_gets_a_relation(server: Simulator) -> None:
     assert answered.fetchall()[0][:3] == ("one", 2, "fine")
 
 
-def test_an_output_that_is_named_has_every_column(server: Simulator, tmp_path: Any) -> None:
+def test_an_output_that_is_named_has_every_column(server: Simulator, tmp_path: Path) -> None:
     asked(server, pd.DataFrame({"x": ["a"], "other": [1.5]}), output=str(tmp_path / "out.jsonl"))
     assert json.loads((tmp_path / "out.jsonl").read_text())["other"] == 1.5
     assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
@@ -270,3 +274,14 @@ def test_an_empty_table_has_the_answer_columns_with_their_types() -> None:
     types = {name: str(answered[name].dtype) for name in ("x", "topic", "urgent", "n")}
     assert types == {"x": "float64", "topic": "string", "urgent": "boolean", "n": "Int64"}
     assert run(pd.DataFrame({"text": []}), "classify", provider="simulator").frame()["label"].tolist() == []
+
+
+def test_several_files_are_one_table(server: Simulator, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x,n\none,1\n")
+    (tmp_path / "b.jsonl").write_text('{"x": "two", "n": 1.50}\n')
+    answered, prompts = asked(server, [tmp_path / "a.csv", str(tmp_path / "b.jsonl")])
+    assert prompts == ["one", "two"]
+    assert list(answered.columns[:3]) == ["x", "n", "response"]
+    assert asked(server, [tmp_path / "a.csv", tmp_path / "b.jsonl"], "n")[1] == ["1", "1.50"]
+    (tmp_path / "c.csv").write_text("x#y\nthree#3\n")
+    assert asked(server, [tmp_path / "c.csv"], delimiter="#")[1] == ["three"]

@@ -283,7 +283,7 @@ def test_a_foreign_or_edited_output_is_not_overwritten(
         (("classify", "taken.csv", *SIMULATOR), 2, "--prefix"),
         (("classify", "ragged.csv", *SIMULATOR), 65, "ragged.csv, line 3"),
         (("classify", "quote.csv", *SIMULATOR), 65, "quote.csv, line 2"),
-        (("classify", "twice.csv", *SIMULATOR), 65, "twice"),
+        (("classify", "twice.csv", *SIMULATOR), 2, "a (column 2)"),
         (("classify", "bad.jsonl", *SIMULATOR), 65, "bad.jsonl, line 2"),
         (
             ("classify", "latin.csv", *SIMULATOR),
@@ -570,3 +570,70 @@ def test_rows_that_failed_are_not_called_answered(batchllm: Command, samples: Pa
     if first.status == 1:
         assert "4 failed before (--retry-failed asks again)" in second.err
         assert "answered already" not in second.err
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("-m", "a", "-m", "b"), "--model is given twice"),
+        (("-m", "a", "--model", "b"), "--model is given twice"),
+        (("--param", "top_p=1", "--param", "top_p=0.5"), "--param names 'top_p' twice"),
+        (("--wait",), "--wait waits for batches; add --via batch"),
+        (("--dry-run", "--json", "--curl"), "--json and --curl exclude each other"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(
+    words: tuple[str, ...], complaint: str, batchllm: Command, samples: Path
+) -> None:
+    said = batchllm("classify", samples / "reviews.csv", *SIMULATOR, *words)
+    assert said.status == 2
+    assert complaint in said.err
+
+
+def test_the_input_may_come_from_the_environment(
+    batchllm: Command, samples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert batchllm("classify", *SIMULATOR).status == 2
+    monkeypatch.setenv("BATCHLLM_INPUT", str(samples / "reviews.csv"))
+    assert batchllm("classify", *SIMULATOR).status == 0
+
+
+def test_a_label_with_a_comma_reaches_the_model_with_its_ends_visible(
+    batchllm: Command, samples: Path, server: Simulator
+) -> None:
+    words = ("classify", samples / "reviews.csv", "-n", 1, "--no-early-stop", *at(server))
+    batchllm(*words, "--labels", '"Home, Garden",Toys')
+    (sent,) = [json.loads(received.body) for received in server.received if received.method == "POST"]
+    assert (
+        'nothing else: "Home, Garden", "Toys" (without the quotation marks' in sent["messages"][0]["content"]
+    )
+    assert batchllm(*words, "--labels", '"Home, Garden,Toys').status == 2
+
+
+def test_a_variable_is_a_list_where_the_template_has_a_list(
+    batchllm: Command, samples: Path, server: Simulator
+) -> None:
+    words = ("run", "-t", "classify", samples / "reviews.csv", "-n", 1, *at(server))
+    batchllm(*words, "--var", 'labels=good,"bad, or worse"')
+    (sent,) = [json.loads(received.body) for received in server.received if received.method == "POST"]
+    assert '"good", "bad, or worse"' in sent["messages"][0]["content"]
+
+
+def test_answers_that_were_cut_off_are_counted_aloud(batchllm: Command, samples: Path) -> None:
+    words = ("run", "-p", "Say {{ text }}", samples / "articles.csv", *SIMULATOR, "--no-early-stop")
+    said = batchllm(*words, "--max-tokens", 2)
+    assert "Cut off at the limit of an answer: 4 answers; a higher --max-tokens" in said.err
+
+
+def test_the_journal_may_be_named_to_look_at_a_job(batchllm: Command, tmp_path: Path) -> None:
+    output, journal = tmp_path / "r.csv", tmp_path / "kept.db"
+    words = ("classify", finished(tmp_path), *SIMULATOR, "-o", output, "--journal", journal)
+    assert batchllm(*words).status == 0
+    assert "finished" in batchllm("status", output, "--journal", journal).out
+    assert "row 2 of" in batchllm("show", output, 2, "--journal", journal).out
+    said = batchllm("export", output, "--journal", journal, "-o", tmp_path / "so-far.jsonl")
+    assert said.status == 0, said.err
+    assert len((tmp_path / "so-far.jsonl").read_text().splitlines()) == 38
+    assert (
+        json.loads((tmp_path / "so-far.jsonl").read_text().splitlines()[0])["text"] == "text number 0 is good"
+    )

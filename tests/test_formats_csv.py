@@ -3,6 +3,7 @@
 import hashlib
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from batchllm.formats.csv import CsvSource
 from batchllm.formats.csv_module import csv
 
 
-def opened(folder: Path, content: str | bytes, **options: str) -> CsvSource:
+def opened(folder: Path, content: str | bytes, **options: Any) -> CsvSource:
     path = folder / "in.csv"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     source = open_source(path, **options)
@@ -23,7 +24,7 @@ def opened(folder: Path, content: str | bytes, **options: str) -> CsvSource:
 
 
 def values(source: Source) -> list[list[str]]:
-    return [list(row.origin) for row in source.rows()]
+    return [list(row.values.values()) for row in source.rows()]
 
 
 def test_rows_know_their_position_and_their_line(tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ def test_the_scan_accepts_what_a_strict_reader_accepts(
     tmp_path_factory: pytest.TempPathFactory, header: str, body: list[str]
 ) -> None:
     content = header + "".join(body)
-    source = opened(tmp_path_factory.mktemp("strict"), content)
+    source = opened(tmp_path_factory.mktemp("strict"), content, delimiter=",", quote='"', skip_lines=0)
     try:
         expected = list(csv.reader(io.StringIO(content, newline="\n"), strict=True))[1:]
     except csv.Error:
@@ -66,12 +67,12 @@ def test_the_scan_accepts_what_a_strict_reader_accepts(
         return
     width = len(source.columns)
     kept = [cells or [""] for cells in expected if cells or width == 1]
-    if any(len(cells) != width for cells in kept):
+    if any(len(cells) < width or any(map(str.strip, cells[width:])) for cells in kept):
         with pytest.raises(InputError, match="this row has"):
             source.scan()
         return
     assert source.scan().rows == len(kept)
-    assert values(source) == kept
+    assert values(source) == [cells[:width] for cells in kept]
 
 
 def test_a_large_unbroken_cell_is_checked_in_linear_time(tmp_path: Path) -> None:
@@ -105,12 +106,9 @@ def test_a_blank_line_is_skipped_but_is_an_empty_cell_of_a_single_column(tmp_pat
         ('id,text\n1,"a" b\n', 2, "text follows a closing quote"),
         ("id,text\n1,a\n2\n", 3, "has 2 cells and this row has 1"),
         ("id,text\n1,a,b\n", 2, "has 2 cells and this row has 3; quote cells"),
-        ("id\na,b\n", None, None),
+        ('id\n"a","b"\n', 2, "closing quote"),
         ('"id"\n"a","b"\n', 2, "name the delimiter"),
-        ("id,text,id\n1,a,2\n", 1, "'id' twice"),
-        ("id,,text\n1,a,2\n", 1, "column 2 of the header has no name"),
-        ("id, ,text\n1,a,2\n", 1, "column 2 of the header has no name"),
-        ("\nid,text\n", 1, "is blank"),
+        (",,\n1,a,2\n", 1, "is blank"),
         ('id,"text\n1,a\n', 1, "never closed"),
         ("id,text\n1,a\0b\n", 2, "NUL"),
         ("id,text\n1,a\n2,a\rb\n", 3, "carriage return outside quotes"),
@@ -122,10 +120,8 @@ def test_a_blank_line_is_skipped_but_is_an_empty_cell_of_a_single_column(tmp_pat
     ],
 )
 def test_every_error_has_its_line_and_says_what_to_do(
-    tmp_path: Path, content: str, line: int | None, message: str | None
+    tmp_path: Path, content: str, line: int, message: str
 ) -> None:
-    if message is None:
-        content, line, message = content.replace("a,b", '"a" ,b'), 2, "closing quote"
     with pytest.raises(InputError, match=message) as caught:
         opened(tmp_path, content.encode("utf-8", "surrogateescape")).scan()
     assert caught.value.line == line

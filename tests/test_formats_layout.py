@@ -52,7 +52,7 @@ def test_tsv_means_tab(tmp_path: Path) -> None:
 def test_the_newline_style_and_the_last_newline_are_remembered(tmp_path: Path, newline: str) -> None:
     source = opened_csv(tmp_path, f'"a\n\rb",c{newline}1,2{newline}3,4'.encode())
     assert source.layout == TextLayout(newline=newline, final_newline=False)
-    assert [row.origin for row in source.rows()] == [["1", "2"], ["3", "4"]]
+    assert [list(row.values.values()) for row in source.rows()] == [["1", "2"], ["3", "4"]]
     assert opened_csv(tmp_path, f"a,b{newline}1,2{newline}".encode()).layout.final_newline
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from batchllm.formats import Columns, Outcome, open_source, plan_columns, write_output
-from batchllm.formats.csv import csv_header, csv_record
+from batchllm.formats.csv_text import csv_header, csv_record
 from batchllm.formats.json_text import cell_text, json_bytes, members_as_written
 from batchllm.records import Answer, Usage
 

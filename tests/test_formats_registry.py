@@ -79,7 +79,7 @@ def test_a_writer_gets_the_added_values_in_their_order(
     monkeypatch.setattr("batchllm.formats.output.format_named", lambda name: KeptFormat)
     (tmp_path / "in.csv").write_text("id\n1\n")
     assert write(open_source(tmp_path / "in.csv"), tmp_path / "out.kept", "kept") == b"end"
-    assert given == [(Row(0, 2, {"id": "1"}, ["1"]), {"label": "good"})]
+    assert given == [(Row(0, 2, {"id": "1"}, "1\n"), {"label": "good"})]
 
 
 def test_suffixes_and_names_are_those_of_one_format_each() -> None:

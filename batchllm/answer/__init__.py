@@ -5,6 +5,7 @@ it is the answer's ``error``.
 """
 
 from batchllm.answer.code import code_block
+from batchllm.answer.field_text import fields_text
 from batchllm.answer.fields import schema_of
 from batchllm.answer.label import Labels
 from batchllm.answer.reader import ASK_AGAIN, Reader, answer_columns
@@ -16,6 +17,7 @@ __all__ = [
     "Reader",
     "answer_columns",
     "code_block",
+    "fields_text",
     "schema_of",
     "visible_text",
 ]

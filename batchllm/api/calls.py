@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -40,8 +40,8 @@ def run(
     and the same call goes on. A second Ctrl-C ends it at once.
 
     Args:
-        rows: A file of rows, a job file (``.toml``), a ``Job``, a pandas or polars frame, any table with an Arrow C
-            stream, or a list or an iterator of dictionaries, which is read to its end first.
+        rows: A file of rows or a list of files, a job file (``.toml``), a ``Job``, a pandas or polars frame, any table
+            with an Arrow C stream, or a list or an iterator of dictionaries, which is read to its end first.
         task: ``summarize``, ``classify``, ``codegen``, or ``run`` with ``prompt=`` or ``template=``.
         progress: ``True`` shows a bar; a function is called with the rows done and all rows; an object has the methods
             of ``Progress``. Nothing is shown by default.
@@ -117,7 +117,7 @@ async def astream(
     wait: bool = False,
     keep: bool = True,
     **options: Unpack[Options],
-) -> AsyncIterator[FinishedRow]:
+) -> AsyncGenerator[FinishedRow, None]:
     """Yields the rows as they finish, those that earlier runs finished first.
 
     Leaving the loop, closing the iterator or cancelling the task stops the job as it stops ``arun``.
@@ -161,6 +161,8 @@ def _running(
     wait: bool,
 ) -> Running:
     shown = progress_of(progress)
+    if on_row is not None and not callable(on_row):
+        raise UsageError(f"on_row= takes a function of a finished row, not {on_row!r}")
 
     def work(running: Running) -> Result:
         def deliver(row: FinishedRow) -> None:

@@ -15,13 +15,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from batchllm.api.options import are_paths, is_path, options_of
+from batchllm.api.messages import in_python
+from batchllm.api.options import are_paths, is_path, options_of, parsed_options
 from batchllm.api.results import answer_columns, parsed_of, with_table
-from batchllm.api.tables import Table, table_of
+from batchllm.api.tables import FilesTable, Table, table_of
 from batchllm.errors import UsageError
 from batchllm.formats.memory import put_rows
 from batchllm.job import Job, assemble
 from batchllm.job.connection import with_key
+from batchllm.job.options import INPUT, OPTIONS
 from batchllm.journal import check_folder, remove, state_path
 from batchllm.prepare.job_paths import job_paths, rows_path
 from batchllm.prepare.prepared_job import output_columns
@@ -33,6 +35,8 @@ from batchllm.stopping import Stops
 log = logging.getLogger("batchllm.api")
 
 _UNNAMED = "rows.jsonl"
+_READING = {name for name, option in OPTIONS.items() if option.panel == INPUT} - {"input", "column"}
+"""Options that say how a file is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +81,13 @@ class JobCall:
         collects = self.table is not None or self.model is not None
 
         def hand_out(row: FinishedRow) -> None:
-            if self.table is not None:
-                row = replace(row, values=self.table.row(row.index))
+            if "--" in (row.error or ""):
+                row = replace(row, answers={**row.answers, "error": in_python(row.answers["error"])})
             if collects:
-                rows.append(replace(row, values={}))
+                rows.append(row if deliver is None else replace(row, values={}))
             if deliver is not None:
-                deliver(row)
+                values = row.values if self.table is None else self.table.row(row.index)
+                deliver(replace(row, values=values))
 
         feed = RowFeed(
             hand_out if collects or deliver else None,
@@ -151,11 +156,13 @@ def job_call(rows: Any, task: str, options: Mapping[str, Any], *, keep: bool = T
     found, key, model = options_of(task, options)
     if "input" in found:
         raise UsageError("the rows are the first argument; leave out input=")
-    if is_path(rows) or are_paths(rows):
-        path = [os.fspath(one) for one in rows] if are_paths(rows) else os.fspath(rows)
-        which = {"input": path}
-        if isinstance(path, str) and path.lower().endswith(".toml"):
-            which = {"job_file": path}
+    if are_paths(rows):
+        reading = {name: found.pop(name) for name in _READING if name in found}
+        table = FilesTable(rows, parsed_options(reading))
+        return _table_call(table, task, found, key, model, keep)
+    if is_path(rows):
+        path = os.fspath(rows)
+        which = {"job_file" if path.lower().endswith(".toml") else "input": path}
         job = assemble(task, {**which, **found}, os.environ, api_key=key)
         return JobCall(job, model=model, keep=keep)
     return _table_call(table_of(rows), task, found, key, model, keep)
@@ -164,8 +171,8 @@ def job_call(rows: Any, task: str, options: Mapping[str, Any], *, keep: bool = T
 def _table_call(
     table: Table, task: str, options: dict[str, Any], key: str | None, model: Any, keep: bool
 ) -> JobCall:
-    for name in ("input_format", "delimiter", "encoding"):
-        if name in options:
+    for name in options:
+        if name in _READING:
             raise UsageError(f"{name}= is for files; rows in memory have none")
     named = "output" in options
     job = assemble(

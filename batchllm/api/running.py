@@ -22,6 +22,9 @@ from batchllm.stopping import StopSwitch
 Report = Callable[[], Any]
 """What the run reports: called in the caller's thread."""
 
+TURN_EVERY_S = 0.2
+"""How often a waiting event loop turns: Python handles a signal, such as a notebook's interrupt, when it does."""
+
 MOST_REPORTS = 1_000
 """Reports that wait for the caller; while there are more, rows stay in the journal."""
 
@@ -89,7 +92,14 @@ class Running:
             except RuntimeError:  # the loop is closed
                 self._is_deaf = True
 
+        timer: asyncio.TimerHandle | None = None
+
+        def turn() -> None:
+            nonlocal timer
+            timer = loop.call_later(TURN_EVERY_S, turn)
+
         self._listener = listen
+        turn()
         self._start()
         is_ended = False
         try:
@@ -104,13 +114,15 @@ class Running:
                 if not is_ended:
                     await changed.wait()
         finally:
-            if not is_ended:
-                self._stop()
-                while self._thread.is_alive():
+            try:
+                if not is_ended:
+                    self._stop()
+                while not is_ended and self._thread.is_alive() and None not in self._reports:
                     changed.clear()
-                    if None in self._reports:
-                        break
                     await changed.wait()
+            finally:
+                if timer is not None:
+                    timer.cancel()
 
     def outcome(self) -> Result:
         """Returns the result of a job that has ended, or raises what ended it."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.errors import InputError, UsageError
+from batchllm.formats import open_source
 from batchllm.formats.memory import ROWS, encodable, json_line
 from batchllm.records import Row
 
@@ -222,6 +223,31 @@ class DictTable(Table):
             {**row, **{column.name: column.values[index] for column in answers}}
             for index, row in enumerate(taken)
         ]
+
+
+class FilesTable(DictTable):
+    """The rows of several files, one file after the other; the result is a pandas frame.
+
+    Args:
+        paths: The files.
+        options: Options of ``open_source``, for all of them.
+    """
+
+    def __init__(self, paths: Iterable[Any], options: Mapping[str, Any]) -> None:
+        rows: list[Mapping[str, Any]] = []
+        for path in paths:
+            source = open_source(Path(path), **options)
+            source.scan()
+            rows += (row.values for row in source.rows())
+        super().__init__(rows)
+
+    def joined(self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn]) -> Any:
+        """Returns a frame of all rows; see ``Table``."""
+        import pandas as pd
+
+        from batchllm.api.pandas_table import PandasTable
+
+        return PandasTable(pd.DataFrame(self._rows, columns=self.columns)).joined(rows, answers)
 
 
 def column_name(label: Any) -> str:

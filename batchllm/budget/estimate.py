@@ -63,6 +63,7 @@ class Forecast:
         exact: All prompts were counted; otherwise their tokens are an estimate.
         price: The price of the job's model, and its source; ``None`` if it is unknown.
         possibly_billed_rows: Rows, from 1, that a dead run possibly paid without an answer.
+        input_notes: What a reader of the input would not expect of it, in words.
         settings: What shapes the answers.
         at_once, output_limit: Requests that fit into a budget at once, if the model alone bounds answers; the bound.
         models: Model to its requests to be sent; estimated where the rows are.
@@ -86,6 +87,7 @@ class Forecast:
     exact: bool = False
     price: Price | None = None
     possibly_billed_rows: tuple[int, ...] = ()
+    input_notes: tuple[str, ...] = ()
     settings: AnswerSettings = field(default_factory=AnswerSettings)
     at_once: int | None = None
     output_limit: int | None = None

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchllm import presets
-from batchllm.cli.terminal import compact_or_unknown, counts, duration, models_text, price_text
+from batchllm.cli.terminal import compact_or_unknown, counts, duration, fields_line, models_text, price_text
 from batchllm.errors import UsageError
 from batchllm.printable import counted, dollars, json_escape, printable
 
@@ -70,11 +70,15 @@ def _estimate(found: "DryRun") -> Iterator[str]:
         (forecast.unsendable, f"that will fail unsent ({counts(found.unsendable)})"),
     )
     yield f"Rows: {forecast.rows:,}" + "".join(f", {count:,} {what}" for count, what in parts if count)
+    if forecast.input_notes:
+        yield f"Input: {', '.join(forecast.input_notes)}"
     yield f"To send: {counted(forecast.requests or 0, 'request')}"
     if forecast.models and list(forecast.models) != [found.job.endpoint.model]:
         yield f"Models: {models_text(found.job, replace(forecast, exact=True))}"
     if settings := forecast.settings.to_text():
         yield f"Settings: {settings}"
+    if fields := fields_line(found.job):
+        yield fields
     vocabularies = ", ".join(found.counted_with)
     estimate = f"an estimate with {vocabularies}" if vocabularies else "an estimate"
     if not forecast.requests:

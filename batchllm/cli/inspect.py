@@ -8,32 +8,34 @@ from typing import Annotated
 
 import typer
 
-from batchllm.cli.parameters import OutputArgument
+from batchllm.cli.parameters import JournalOption, OutputArgument
 from batchllm.cli.streams import say
 from batchllm.errors import UsageError
-from batchllm.printable import printable
+from batchllm.printable import counted, printable
 
 
 def status(
     output: OutputArgument,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    journal: JournalOption = None,
 ) -> None:
     """Show how far a job is, also while it runs."""
     from batchllm.inspect.status import job_status
 
-    found = job_status(output)
+    found = job_status(journal or output)
     typer.echo(json.dumps(found.to_json(), ensure_ascii=False) if as_json else found.to_text())
 
 
 def show(
     output: OutputArgument,
     row: Annotated[int, typer.Argument(help="Number of the row, from 1, the header not counted.", min=1)],
+    journal: JournalOption = None,
 ) -> None:
     """Print one row's exact request, every attempt, the raw answer and the times."""
     from batchllm.inspect.show import show_row
 
     on_terminal = sys.stdout.isatty()
-    for line in show_row(output, row - 1):
+    for line in show_row(journal or output, row - 1):
         typer.echo(printable(line) if on_terminal else line)
 
 
@@ -45,13 +47,14 @@ def export(
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite a file that batchllm did not write.")
     ] = False,
+    journal: JournalOption = None,
 ) -> None:
     """Write the finished rows of a job, in input order, also while it runs."""
     from batchllm.inspect.export import export_job
 
-    rows = export_job(output, to=to, force=force, note=say)
+    rows = export_job(journal or output, to=to, force=force, note=say)
     if to is None or str(to) != "-":
-        say(f"{rows:,} rows written to {to or output}")
+        say(f"{counted(rows, 'row')} written to {to or output}")
 
 
 def batches(

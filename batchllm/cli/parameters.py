@@ -11,8 +11,15 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from batchllm.errors import UsageError
 from batchllm.job.options import Option
 
+JournalOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--journal", help="The job's journal, where it is elsewhere.", metavar="PATH", show_default=False
+    ),
+]
 OutputArgument = Annotated[
     Path, typer.Argument(help="The job's OUTPUT (or its journal).", metavar="OUTPUT", show_default=False)
 ]
@@ -65,7 +72,23 @@ Rows = list[tuple[str, str]]
 
 
 class SectionedCommand(TyperCommand):
-    """A command whose help has a section for each panel of options."""
+    """A command whose help has a section for each panel of options; what takes one value is given once."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parses the arguments.
+
+        Raises:
+            UsageError: An option that takes one value is given twice, so that one of them would be lost.
+        """
+        given: list[Any] = self.make_parser(ctx).parse_args(args=list(args))[
+            2
+        ]  # an entry for each occurrence
+        for parameter in given:
+            single = parameter.param_type_name == "option" and not (parameter.multiple or parameter.is_flag)
+            if single and given.count(parameter) > 1:
+                raise UsageError(f"{parameter.opts[0]} is given twice; it takes one value, so give it once")
+        rest: list[str] = super().parse_args(ctx, args)
+        return rest
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Writes arguments, then options by panel, in the order in which the panels first appear."""

@@ -3,14 +3,17 @@
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchllm.cli.parameters import argument, with_parameters
 from batchllm.errors import UsageError
 from batchllm.formats import SUFFIXES
 from batchllm.job.options import SWITCHES, TABLE
+
+if TYPE_CHECKING:
+    from batchllm.job import Job
 
 HELP = {
     "summarize": "Summarize each row's text in bullet points.",
@@ -30,11 +33,11 @@ def run_command(task: str) -> Callable[..., None]:
 
     command.__doc__ = HELP[task]
     rows = f"File of rows ({', '.join(SUFFIXES)}); '-' is standard input."
-    arguments = [argument("input", str, rows, "INPUT")]
+    arguments = [argument("input", str | None, rows, "INPUT", default=None)]
     if task == "run":
         text = f"File of rows ({', '.join(SUFFIXES)}; '-' is standard input), or a job file (.toml)."
         arguments = [
-            argument("input", str, text, "INPUT"),
+            argument("input", str | None, text, "INPUT", default=None),
             argument("rows", str | None, "Rows for a job file, instead of its own.", "[ROWS]", default=None),
         ]
     return with_parameters(command, task, arguments, [option for option in TABLE if task in option.tasks])
@@ -49,15 +52,11 @@ def _run(task: str, values: dict[str, Any], switches: dict[str, bool]) -> None:
     from batchllm.stopping import SignalStops
 
     _log_to_stderr(verbose=switches["verbose"], debug=switches["debug"])
-    rows = values.pop("rows", None)
-    if rows is not None:
-        values["job_file"], values["input"] = values["input"], rows
-    elif task == "run" and values["input"].lower().endswith(".toml"):
-        values["job_file"], values["input"] = values.pop("input"), None
-    flags = {name: value for name, value in values.items() if value is not None and value is not False}
-    if not switches["dry_run"] and (switches["json"] or switches["curl"]):
-        raise UsageError(f"{'--json' if switches['json'] else '--curl'} goes with --dry-run; add that")
+    flags = job_flags(task, values)
+    _check_switches(switches)
     job = assemble(task, flags, os.environ, needs_key=not switches["dry_run"])
+    if switches["wait"] and job.via != "batch" and not _has_journal(job):
+        raise UsageError("--wait waits for batches; add --via batch, or leave it out")
     if switches["dry_run"]:
         from batchllm.cli.dry_run import print_dry_run
 
@@ -77,6 +76,32 @@ def _run(task: str, values: dict[str, Any], switches: dict[str, bool]) -> None:
     if not quiet or result.exit_status:
         terminal.show_result(job, result)
     sys.exit(result.exit_status)
+
+
+def job_flags(task: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the given options of a command, by name, for ``assemble``; its first argument may be a job file."""
+    flags = {name: value for name, value in values.items() if value is not None and value is not False}
+    rows = flags.pop("rows", None)
+    if rows is not None or (task == "run" and flags.get("input", "").lower().endswith(".toml")):
+        flags["job_file"] = flags.pop("input")
+    if rows is not None:
+        flags["input"] = rows
+    return flags
+
+
+def _check_switches(switches: dict[str, bool]) -> None:
+    """Refuses switches that would have no effect."""
+    if not switches["dry_run"] and (switches["json"] or switches["curl"]):
+        raise UsageError(f"{'--json' if switches['json'] else '--curl'} goes with --dry-run; add that")
+    if switches["json"] and switches["curl"]:
+        raise UsageError("--json and --curl exclude each other; give one")
+
+
+def _has_journal(job: "Job") -> bool:
+    """Whether an earlier run of the job may have left batches under way."""
+    from batchllm.prepare.job_paths import job_paths
+
+    return job_paths(job).journal.exists()
 
 
 def _log_to_stderr(*, verbose: bool, debug: bool) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+from batchllm.answer import fields_text
 from batchllm.cli.streams import say
 from batchllm.errors import UsageError
 from batchllm.formats import is_narrow
@@ -26,6 +27,9 @@ SHOWN = 150
 MOST_REASONS = 3
 """The most reasons of failures whose words the summary shows."""
 
+MOST_FIELDS = 1000
+"""Characters of the line that shows the fields of a schema."""
+
 ASK_ABOVE = Decimal(5)
 """A run that may cost more than this many dollars asks first, on a terminal."""
 
@@ -37,7 +41,11 @@ def confirm(job: Job, forecast: Forecast, *, quiet: bool, yes: bool) -> None:
         UsageError: The answer was no.
     """
     if not quiet:
+        if forecast.input_notes:
+            say(printable(f"{job.input or 'standard input'}: {', '.join(forecast.input_notes)}"))
         say(line_before(job, forecast))
+        if fields := fields_line(job):
+            say(fields)
         if (note := encoding_text(job)) is not None:
             say(note)
         if forecast.at_once is not None:
@@ -100,6 +108,12 @@ def models_text(job: Job, forecast: Forecast) -> str:
     ]
     more = len(forecast.models) - len(named)
     return ", ".join(named) + (f" and {counted(more, 'more model')}" if more > 0 else "")
+
+
+def fields_line(job: Job) -> str:
+    """The fields of the schema with their types, as they were understood; empty if there are none."""
+    fields = "" if job.schema is None else fields_text(job.schema)
+    return f"Fields: {one_line(fields, MOST_FIELDS)}" if fields else ""
 
 
 def encoding_text(job: Job) -> str | None:
@@ -190,6 +204,12 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
     if summary.answered_before:
         head += f", {summary.answered_before:,} of them found in the journal"
     lines = [f"{head}, in {duration(summary.seconds)}"]
+    if cut_off := summary.finish_reasons.get("length"):
+        lines.append(
+            f"Cut off at the limit of an answer: {counted(cut_off, 'answer')}; a higher --max-tokens gives more room"
+        )
+    if summary.labels:
+        lines.append(f"Labels: {counts(summary.labels)}")
     if summary.finish_reasons:
         lines.append(f"Finish reasons: {counts(summary.finish_reasons)}")
     if summary.attempts:
@@ -202,10 +222,16 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
     if summary.rate_limited or summary.retries:
         retried = f"; tried again: {counts(summary.retries)}" if summary.retries else ""
         lines.append(f"Refused for a limit: {summary.rate_limited:,}{retried}")
+    if summary.bad_rows:
+        lines.append(
+            f"Left out because they cannot be read: {counted(summary.bad_rows, 'row')}, in OUTPUT.skipped"
+        )
     if summary.truncated:
-        lines.append(f"Cut to --max-input-tokens: {summary.truncated:,} texts")
+        lines.append(f"Cut to --max-input-tokens: {counted(summary.truncated, 'text')}")
     if summary.possibly_billed_twice:
-        lines.append(f"Possibly billed without an answer: {summary.possibly_billed_twice:,} requests")
+        lines.append(
+            f"Possibly billed without an answer: {counted(summary.possibly_billed_twice, 'request')}"
+        )
     if pace:
         lines.append(f"Pace: {pace}")
     return lines
@@ -216,15 +242,15 @@ def money_lines(summary: Summary) -> list[str]:
     lines = []
     if summary.answered_before:
         lines.append(
-            f"Saved by the journal: {summary.answered_before:,} answers, {paid(summary.saved_by_journal)}"
+            f"Saved by the journal: {counted(summary.answered_before, 'answer')}, {paid(summary.saved_by_journal)}"
         )
     if summary.duplicate_rows and summary.deduplicated_rows:
         lines.append(
-            f"Saved by equal rows: {summary.deduplicated_rows:,} requests, {paid(summary.saved_by_dedupe)}"
+            f"Saved by equal rows: {counted(summary.deduplicated_rows, 'request')}, {paid(summary.saved_by_dedupe)}"
         )
     elif summary.duplicate_rows:
         lines.append(
-            f"Equal to an earlier row: {summary.duplicate_rows:,} rows, {paid(summary.duplicate_rows_cost)}; "
+            f"Equal to an earlier row: {counted(summary.duplicate_rows, 'row')}, {paid(summary.duplicate_rows_cost)}; "
             "--dedupe sends equal requests once"
         )
     return lines

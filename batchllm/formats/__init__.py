@@ -1,9 +1,9 @@
 """File formats: rows are read out of a file, and written with their answers beside them.
 
 ``open_source`` opens a file, ``Source.scan`` reads it whole once (structure, encoding, columns, number of rows, hash)
-and ``Source.rows`` streams it again as often as needed. Nothing is guessed: what cannot be read as what it claims to
-be is an ``InputError`` with the line, the reason and what to do. ``write_output`` keeps every cell of the input as it
-was, and puts the output in place in one rename.
+and ``Source.rows`` streams it again as often as needed. What cannot be read as what it claims to be, or can
+be read in two ways, is an ``InputError`` with the line, the reason and what to do. ``write_output`` keeps every cell of
+the input as it was, and puts the output in place in one rename.
 
 A new format is a module like ``csv`` or ``jsonl`` and a line in ``registry.FORMATS``.
 """
@@ -13,13 +13,15 @@ from batchllm.formats.encodings import is_narrow, text_codec
 from batchllm.formats.format import Source
 from batchllm.formats.input_file import spool
 from batchllm.formats.json_text import WrittenNumber
-from batchllm.formats.output import OutputStatistics, write_output
+from batchllm.formats.output import OutputStatistics, write_output, write_skipped
 from batchllm.formats.output_file import AtomicFile, storage_error
 from batchllm.formats.registry import INPUT_FORMATS, SUFFIXES, format_named, format_of, open_source
 from batchllm.formats.scan import InputStatistics
+from batchllm.formats.text import BAD_ROWS
 
 __all__ = [
     "ADDABLE",
+    "BAD_ROWS",
     "INPUT_FORMATS",
     "STANDARD",
     "SUFFIXES",
@@ -39,4 +41,5 @@ __all__ = [
     "storage_error",
     "text_codec",
     "write_output",
+    "write_skipped",
 ]

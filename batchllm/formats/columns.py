@@ -86,6 +86,7 @@ def plan_columns(
     columns: Sequence[str] | None = None,
     prefix: str = "",
     parameter_columns: Collection[str] = frozenset(),
+    taken: Collection[str] = (),
 ) -> Columns:
     """Decides the columns of an output.
 
@@ -98,6 +99,7 @@ def plan_columns(
         prefix: Put before the name of each added column.
         parameter_columns: Input columns that are parameters of the request. An added column of the same name
             (``model``), or with the name of a field of the answer, becomes ``response_model``.
+        taken: Further names that an added column must not have.
 
     Raises:
         UsageError: There is no such column, or the input already has one of that name.
@@ -121,7 +123,7 @@ def plan_columns(
             if written not in order:
                 fields.append((written, name))
         order[written] = None
-    _refuse_collisions(input_columns, tuple(order), prefix)
+    _refuse_collisions({*input_columns, *taken}, tuple(order), prefix)
     return Columns(tuple(input_columns), tuple(answer), tuple(fields), tuple(order))
 
 
@@ -141,8 +143,7 @@ def _refuse_unknown(
         )
 
 
-def _refuse_collisions(input_columns: Sequence[str], ours: Sequence[str], prefix: str) -> None:
-    taken = set(input_columns)
+def _refuse_collisions(taken: Collection[str], ours: Sequence[str], prefix: str) -> None:
     double = [name for name in ours if name in taken]
     if not double:
         return

@@ -2,96 +2,172 @@
 
 A cell is ``str``, always. Rows end with what ends the first line; a lone CR inside quotes is data, and outside
 quotes in a file of LF or CRLF an error. A blank line is skipped, except in a file of one column, where it is a
-row whose cell is empty. Every row has as many cells as the header.
+row whose cell is empty. Every row has as many cells as the header; empty ones beyond it are no data.
 
-A row's ``origin`` is the list of its cells.
+A row's ``origin`` is the text of its record, with the end of its line; ``None`` where the record is not written on
+as it is.
 """
 
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-from batchllm.errors import InputError, UsageError
+from batchllm.errors import InputError
 from batchllm.formats.columns import Columns
 from batchllm.formats.csv_module import csv
+from batchllm.formats.csv_text import column_names, csv_header, csv_record, has_delimiter
+from batchllm.formats.dialect import QUOTE, Dialect, DialectOptions
 from batchllm.formats.format import Format, Source
-from batchllm.formats.input_file import InputFile, InputPass
+from batchllm.formats.input_file import HEAD_BYTES, InputFile, InputPass
 from batchllm.formats.json_text import cell_text
 from batchllm.formats.layout import read_layout
 from batchllm.formats.output_file import OutputTarget
+from batchllm.formats.sniff import UnclearDialectError, find_dialect
 from batchllm.formats.text import BEGINNING, Block, RecordStart, TextSource, TextWriter
 from batchllm.records import Row
 
-DELIMITERS = ",;\t|"
 CELL_LIMIT_BYTES = 64 << 20
 csv.field_size_limit(CELL_LIMIT_BYTES)  # of this module's own copy
 
 _QUOTED = re.compile(r'"[^"]*(?:"|\Z)')
 
+_Record = list[Any]  # the cells, and at the end what is the row's origin
+
 
 class CsvSource(TextSource):
-    """A CSV file; the header is read, and must be right, when the object is made.
+    """A CSV file; its dialect is found and its header read when the object is made.
 
     Args:
         file: The file.
         suffix: ``.tsv`` means that the delimiter is a tab.
-        delimiter: One character, or ``tab``; by default the one of ``DELIMITERS`` that the header has most of.
+        delimiter: One character, or a name such as ``tab``; ``none`` where each line is one cell.
+        quote: One character, or ``none``.
+        escape: One character.
+        skip_lines: Lines above the header.
         encoding: See ``read_layout``.
+        bad_rows: See ``TextSource``.
+
+    What is ``None`` is found in the file: see ``find_dialect``.
     """
 
     kind = "csv"
 
     def __init__(
-        self, file: InputFile, suffix: str, delimiter: str | None = None, encoding: str | None = None
+        self,
+        file: InputFile,
+        suffix: str,
+        delimiter: str | None = None,
+        quote: str | None = None,
+        escape: str | None = None,
+        skip_lines: int | None = None,
+        encoding: str | None = None,
+        bad_rows: str | None = None,
     ) -> None:
-        layout, header = read_layout(file, encoding, _QUOTED)
-        super().__init__(file, layout)
+        options = DialectOptions.checked(delimiter, quote, escape, skip_lines)
+        layout, text = read_layout(file, encoding, _QUOTED)
+        super().__init__(file, layout, bad_rows)
         self._is_tsv = suffix == ".tsv"
-        if delimiter is None:
-            delimiter = "\t" if self._is_tsv else max(DELIMITERS, key=header.count)
-        self.delimiter = _checked_delimiter(delimiter)
-        first = next(self._parsed(InputPass(file), BEGINNING), None)
-        if first is None:
+        try:
+            found = find_dialect(
+                text,
+                options,
+                newline=self._end.decode(),
+                is_tsv=self._is_tsv,
+                is_complete=file.path.stat().st_size <= HEAD_BYTES,
+            )
+        except UnclearDialectError as error:
+            raise InputError(self.name, str(error), line=error.line) from None
+        self.dialect = found.dialect
+        self.notes = found.notes
+        self._has_merged_records = (
+            self.dialect.delimiter == "\t" and quote is None and bool(self.dialect.quote)
+        )
+        self._header, self._header_text = self._read_header(found.width, is_given=skip_lines is not None)
+        self.columns = column_names(self._header)
+
+    @property
+    def delimiter(self) -> str:
+        """The delimiter of an output in the same dialect."""
+        return self.dialect.delimiter or ","
+
+    def _read_header(self, width: int, *, is_given: bool) -> tuple[list[str], str]:
+        """Returns the names as they are written, and the text of the header."""
+        parsed = self._parsed(InputPass(self.file), BEGINNING)
+        found = next(parsed, None)
+        if found is None:
             reason = "is empty; its first line must be a header with the names of the columns"
             raise InputError(self.name, reason)
-        self._check_header(first[2])
-        self.columns = tuple(first[2])
+        _, line, (*cells, text) = found
+        if not any(cell.strip() for cell in cells) and len(cells) != 1:
+            reason = (
+                "is blank; the first line must be the header (or say with --skip-lines how many are above it)"
+            )
+            raise InputError(self.name, reason, line=line)
+        header = cells[: max(width, 1)] if width else cells
+        if not is_given and len(header) > 2 and header[0].strip() and not any(map(str.strip, header[1:])):
+            reason = (
+                "names only the first column, like a title; say --skip-lines with the number of lines above the"
+                f" header ({line - 1} if it is the header)"
+            )
+            raise InputError(self.name, reason, line=line)
+        return header, text if len(header) == len(cells) else ""
 
     def _records(
         self, opened: InputPass, start: RecordStart, starts: list[RecordStart]
-    ) -> Iterator[tuple[int, int, list[str]]]:
+    ) -> Iterator[tuple[int, int, _Record]]:
         parsed = self._parsed(opened, start)
-        if start.offset == 0 and ((header := next(parsed, None)) is None or tuple(header[2]) != self.columns):
+        length = len(self._header) + 1
+        if start.offset == 0 and (
+            (header := next(parsed, None)) is None or header[2][: length - 1] != self._header
+        ):
             reason = "its header changed while the job ran; run the same command again"
             raise InputError(self.name, reason, line=1)
-        width = len(self.columns)
         index = start.index
         marked = None
-        for block, line, cells in parsed:
-            if len(cells) != width:
-                if cells:
-                    raise self._ragged(line, len(cells))
-                if width > 1:
+        for block, line, record in parsed:
+            if len(record) != length:
+                fitted = self._fitted(line, record)
+                if fitted is None:
                     continue
-                cells = [""]  # a blank line
+                record = fitted
             if block is not marked and line >= block.line:
                 rest = block.data.split(self._end, line - block.line)[-1]
                 starts.append(RecordStart(index, line, block.offset + len(block.data) - len(rest)))
                 marked = block
-            yield index, line, cells
+            yield index, line, record
             index += 1
 
-    def _row(self, index: int, line: int, record: list[str]) -> Row:
-        return Row(index, line, dict(zip(self.columns, record)), record)  # noqa: B905 - as long as each other
+    def _fitted(self, line: int, record: _Record) -> _Record | None:
+        """Fits a record that has not as many cells as the header to it; ``None`` if it is left out."""
+        width = len(self._header)
+        *cells, text = record
+        if not cells:  # a blank line
+            return ["", '""'] if width == 1 else None
+        beyond = len(cells) - width
+        if beyond > 0 and not any(map(str.strip, cells[width:])):
+            bare, tail = text.rstrip("\r\n"), self.dialect.delimiter * beyond
+            return [*cells[:width], bare.removesuffix(tail) if bare.endswith(tail) else None]
+        if beyond < 0 and self._bad_rows == "pad":
+            return [*cells, *[""] * -beyond, None]
+        self._refuse(self._ragged(line, len(cells)), text.rstrip("\r\n").encode())
+        return None
 
-    def _parsed(self, opened: InputPass, start: RecordStart) -> Iterator[tuple[Block, int, list[str]]]:
-        """Yields the block in which a record ends, its first line, and its cells (none for a blank line)."""
+    def _row(self, index: int, line: int, record: _Record) -> Row:
+        return Row(index, line, dict(zip(self.columns, record)), record[-1])  # noqa: B905 - the origin is no cell
+
+    def _parsed(self, opened: InputPass, start: RecordStart) -> Iterator[tuple[Block, int, _Record]]:
+        """Yields the block in which a record ends, its first line, and its cells (a blank line has none) and text."""
         block = Block(start.line, start.offset, b"")
+        to_skip = 0 if start.offset else self.dialect.skip_lines
+        line = first = before = start.line + to_skip  # of the record, of held[0], of the reader's first line
+        held: list[str] = []  # the lines from the beginning of a record to the end of the block
+        newline = self._end.decode()
 
-        def lines() -> Iterator[io.StringIO]:
-            nonlocal block
+        def lines() -> Iterator[list[str]]:
+            nonlocal block, held, to_skip, first
             for block in self._blocks(opened, start):
                 if (nul := block.data.find(0)) >= 0:
                     at = block.line + block.data.count(self._end, 0, nul)
@@ -100,50 +176,87 @@ class CsvSource(TextSource):
                     )
                     raise InputError(self.name, reason, line=at)
                 try:
-                    yield io.StringIO(block.data.decode(), newline=self._end.decode())
+                    more = io.StringIO(block.data.decode(), newline=newline).readlines()
                 except UnicodeDecodeError:
                     raise self._undecodable() from None
+                skipped, to_skip = to_skip, max(0, to_skip - len(more))
+                more = more[skipped:] if skipped else more
+                held, first = held[line - first :] + more, line
+                yield more
 
-        line = start.line
-        reader = csv.reader(chain.from_iterable(lines()), strict=True, delimiter=self.delimiter)
-        try:
-            for cells in reader:
-                yield block, line, cells
-                line = reader.line_num + start.line
-        except csv.Error as error:
-            reason = _explained(error, reader.line_num + start.line - 1)
-            raise InputError(self.name, reason, line=line) from None
+        reader = self.dialect.reader(chain.from_iterable(lines()))
+        while True:
+            try:
+                for cells in reader:
+                    after = reader.line_num + before
+                    if after == line + 1:
+                        cells.append(held[line - first])
+                    else:
+                        cells.append("".join(held[line - first : after - first]))
+                        if self._has_merged_records:
+                            self._refuse_merged(line, cells)
+                    yield block, line, cells
+                    line = after
+            except csv.Error as error:
+                after = reader.line_num + before
+                unsure = self.dialect.delimiter == ""
+                reason = _explained(error, after - 1, self.dialect, is_one_column=unsure)
+                raw = "".join(held[line - first : after - first]).rstrip("\r\n").encode()
+                failure = InputError(self.name, reason, line=line)
+                if "unexpected end" in str(error):  # the rest of the file would be left out with it
+                    raise failure from None
+                self._refuse(failure, raw)
+                line = after
+            else:
+                return
 
-    def _check_header(self, header: list[str]) -> None:
-        if not header:
-            raise InputError(self.name, "is blank; the first line must be the header", line=1)
-        seen: set[str] = set()
-        for position, column in enumerate(header, 1):
-            if not column.strip():
-                reason = f"column {position} of the header has no name; give it one"
-                raise InputError(self.name, reason, line=1)
-            if column in seen:
-                reason = f"the header has the name {column!r} twice; rename one of the two columns"
-                raise InputError(self.name, reason, line=1)
-            seen.add(column)
+    def _refuse_merged(self, line: int, record: _Record) -> None:
+        """Refuses a record of several lines each of which would be a record if quotes were text."""
+        *cells, text = record
+        lines = text.rstrip("\r\n").splitlines()
+        if len(cells) > 1 and all(part.count(self.dialect.delimiter) == len(cells) - 1 for part in lines):
+            reason = (
+                "a quoted cell begins here and spans lines that read like rows of their own; say --quote none if quotes"
+                " are text, or --quote '\"' if they enclose cells"
+            )
+            raise InputError(self.name, reason, line=line)
 
     def _ragged(self, line: int, cells: int) -> InputError:
-        expected = len(self.columns)
-        hint = "quote cells that contain the delimiter" if cells > expected else "add the missing ones"
-        if expected == 1:
-            hint += ", or name the delimiter with --delimiter"
+        expected = len(self._header)
+        if cells > expected:
+            hint = "quote cells that contain the delimiter, or leave out such rows with --bad-rows skip"
+        else:
+            hint = "add the missing ones, or say --bad-rows pad or --bad-rows skip"
+        if expected == 1 or line == self.dialect.skip_lines + 2:
+            hint += "; is it another --delimiter (none for one column), or is the header below --skip-lines?"
         reason = f"the header has {expected} cells and this row has {cells}; {hint}"
         return InputError(self.name, reason, line=line)
 
+    def header(self, names: Sequence[str]) -> list[str]:
+        """Returns the names of the columns as they are written."""
+        return list(self._header)
+
+    def header_text(self) -> str | None:
+        """Returns the text of the header, if it shows no delimiter but its own."""
+        return None if any(map(has_delimiter, self._header)) else self._header_text.rstrip("\r\n") or None
+
     def cells(self, row: Row, names: Sequence[str]) -> list[str]:
         """Returns the cells as they stand in the file."""
-        return list(row.origin)
+        return list(row.values.values())
 
     def size_of(self, row: Row) -> int | None:
         """Returns about how many bytes a row takes; see ``Source``."""
         if self.layout.encoding != "utf-8":
             return None
-        return sum(len(cell.encode()) + 1 for cell in row.origin)
+        return len((row.origin or csv_record(self.cells(row, ()), self.delimiter)).encode())
+
+    def reading(self) -> str:
+        """Returns what rows depend on beside the bytes of the file; see ``Source``."""
+        return f"{self.dialect} {super().reading()}"
+
+    def skipped_head(self) -> bytes:
+        """Returns the header; see ``TextSource``."""
+        return (self._header_text.rstrip("\r\n") or csv_header(self._header, self.delimiter)).encode()
 
     def kept_options(self, suffix: str) -> dict[str, str]:
         """Returns encoding and delimiter; an output's suffix ``.tsv`` means tab, and ``.csv`` of a TSV comma."""
@@ -152,31 +265,21 @@ class CsvSource(TextSource):
             delimiter = "\t"
         elif suffix == ".csv" and self._is_tsv:
             delimiter = ","
-        return {**super().kept_options(suffix), "delimiter": delimiter}
+        return {**super().kept_options(suffix), "delimiter": delimiter, "quote": QUOTE}
 
 
-_NAMED_DELIMITERS = {"comma": ",", "semicolon": ";", "bar": "|", "tab": "\t", "\\t": "\t"}
-
-
-def _checked_delimiter(delimiter: str) -> str:
-    delimiter = _NAMED_DELIMITERS.get(delimiter, delimiter)
-    if len(delimiter) != 1 or delimiter in '"\r\n\0':
-        raise UsageError(
-            f"{delimiter!r} cannot be a --delimiter; give one character, or comma, semicolon, bar or tab"
-        )
-    return delimiter
-
-
-def _explained(error: csv.Error, last_line: int) -> str:
+def _explained(error: csv.Error, last_line: int, dialect: Dialect, *, is_one_column: bool) -> str:
     message = str(error)
+    as_text = "; if quotes are text, say --quote none"
     if "unexpected end of data" in message:
-        return "a quote opened in the record that begins here is never closed; close it"
+        return f"a quote opened in the record that begins here is never closed; close it{as_text}"
     if "field larger than" in message:
-        return "a cell of the record that begins here exceeds 64 MiB; is a quote not closed?"
+        return f"a cell of the record that begins here exceeds 64 MiB; is a quote not closed?{as_text}"
     if "expected after" in message:
         return (
             f"in the record that begins here, text follows a closing quote on line {last_line};"
-            ' write a quote inside a quoted cell twice ("")'
+            f' write a quote inside a quoted cell twice (""){as_text}; if a backslash stands before it,'
+            f" say --escape '\\'{', or name the delimiter with --delimiter' if is_one_column else ''}"
         )
     if "new-line character" in message:
         return (
@@ -186,7 +289,7 @@ def _explained(error: csv.Error, last_line: int) -> str:
 
 
 class CsvWriter(TextWriter):
-    """Writes CSV; cells that a strict reader needs quoted are quoted."""
+    """Writes CSV with standard quoting; a record of the same dialect is kept as it is written."""
 
     kind = "csv"
 
@@ -197,14 +300,24 @@ class CsvWriter(TextWriter):
         self._delimiter = kept["delimiter"]
         self._cells = source.cells
         self._names = columns.input
-        self._put(csv_header((*columns.input, *columns.order), self._delimiter))
+        header = None
+        self._keeps_text = isinstance(source, CsvSource) and source.dialect == replace(
+            Dialect(self._delimiter), skip_lines=source.dialect.skip_lines
+        )
+        if self._keeps_text and isinstance(source, CsvSource):
+            header = source.header_text()
+        if header is None or not columns.order:
+            self._put(csv_header((*source.header(columns.input), *columns.order), self._delimiter))
+        else:
+            self._put(header + csv_header(["", *columns.order], self._delimiter))
 
     def add(self, row: Row, values: Mapping[str, Any]) -> None:
         """Writes a record; see ``Writer``."""
-        cells = self._cells(row, self._names)
-        for value in values.values():
-            cells.append(value if type(value) is str else cell_text(value))
-        self._put(csv_record(cells, self._delimiter))
+        added = [value if type(value) is str else cell_text(value) for value in values.values()]
+        if self._keeps_text and row.origin is not None and added:
+            self._put(row.origin.rstrip("\r\n") + csv_record(["", *added], self._delimiter))
+        else:
+            self._put(csv_record([*self._cells(row, self._names), *added], self._delimiter))
 
     def _joined(self, records: list[str]) -> bytes:
         text = self.layout.newline.join(records)
@@ -213,33 +326,9 @@ class CsvWriter(TextWriter):
         return text.encode(self.layout.encoding, "backslashreplace")
 
 
-def csv_header(names: Sequence[str], delimiter: str) -> str:
-    """Returns the header. Names with any usual delimiter are quoted, so that it shows only the real one."""
-    cells = [
-        _quoted(name) if _is_special(name, delimiter) or any(mark in name for mark in DELIMITERS) else name
-        for name in names
-    ]
-    if cells and cells[0].startswith("\ufeff"):
-        cells[0] = _quoted(cells[0])  # or it would be read as a byte-order mark
-    return delimiter.join(cells)
-
-
-def csv_record(cells: Sequence[str], delimiter: str) -> str:
-    """Returns one record, quoted where strict reading needs it (a lone CR too)."""
-    line = delimiter.join(cells)
-    if '"' in line or "\n" in line or "\r" in line or line.count(delimiter) >= len(cells):
-        return delimiter.join([_quoted(cell) if _is_special(cell, delimiter) else cell for cell in cells])
-    return line or ('""' if len(cells) == 1 else "")
-
-
-def _is_special(cell: str, delimiter: str) -> bool:
-    return delimiter in cell or '"' in cell or "\n" in cell or "\r" in cell
-
-
-def _quoted(cell: str) -> str:
-    return '"' + cell.replace('"', '""') + '"'
-
-
 FORMAT = Format(
-    suffixes=(".csv", ".tsv"), source=CsvSource, writer=CsvWriter, options=("delimiter", "encoding")
+    suffixes=(".csv", ".tsv"),
+    source=CsvSource,
+    writer=CsvWriter,
+    options=("delimiter", "quote", "escape", "skip_lines", "encoding", "bad_rows"),
 )

@@ -26,6 +26,7 @@ class Source(ABC):
         kind: Name of the format.
         file: The file.
         columns: Names of the columns, in order; where the file has no header they are known after ``scan``.
+        notes: What a reader of the file would not expect of it, in words.
     """
 
     kind: ClassVar[str]
@@ -33,6 +34,7 @@ class Source(ABC):
     def __init__(self, file: InputFile) -> None:
         self.file = file
         self.columns: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = ()
         self._digest: str | None = None
 
     @property
@@ -56,6 +58,18 @@ class Source(ABC):
         if self._digest is None:
             raise ValueError("no pass over rows() has been completed")
         return self._digest
+
+    def header(self, names: Sequence[str]) -> list[str]:
+        """Returns the names of columns as they are written, which may be empty or equal."""
+        return list(names)
+
+    def reading(self) -> str:
+        """Returns what the rows depend on beside the bytes of the file; another text means other rows."""
+        return ""
+
+    def skipped_file(self) -> Iterator[bytes]:
+        """Yields the bytes of a file with the records that are left out because they cannot be rows."""
+        yield from ()
 
     def cells(self, row: Row, names: Sequence[str]) -> list[str]:
         """Returns the values of a row as text, as they are written in the file where that can be had."""

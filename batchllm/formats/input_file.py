@@ -17,7 +17,7 @@ from batchllm.errors import InputError, StorageFailure
 from batchllm.formats.output_file import storage_error
 
 CHUNK_BYTES = 1 << 18
-_HEAD_BYTES = 1 << 20
+HEAD_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class InputFile:
                 reason = "is not a regular file, and it has to be read twice; pipe it in and say -"
                 raise InputError(self.name, reason)
             with self.path.open("rb") as file:
-                head = file.read(_HEAD_BYTES)
+                head = file.read(HEAD_BYTES)
                 file.seek(max(0, status.st_size - 4))
                 return head, file.read(4)
         except OSError as error:

@@ -30,12 +30,15 @@ class JsonlSource(TextSource):
         file: The file.
         suffix: Its suffix, of no meaning here.
         encoding: See ``read_layout``.
+        bad_rows: See ``TextSource``.
     """
 
     kind = "jsonl"
 
-    def __init__(self, file: InputFile, suffix: str, encoding: str | None = None) -> None:
-        super().__init__(file, read_layout(file, encoding)[0])
+    def __init__(
+        self, file: InputFile, suffix: str, encoding: str | None = None, bad_rows: str | None = None
+    ) -> None:
+        super().__init__(file, read_layout(file, encoding)[0], bad_rows)
         self._keys: dict[str, None] = {}
 
     def _records(
@@ -46,8 +49,21 @@ class JsonlSource(TextSource):
             starts.append(RecordStart(index, block.line, block.offset))
             for line, raw in enumerate(block.data.split(self._end), block.line):
                 if raw and not raw.isspace():
-                    yield index, line, raw.removesuffix(b"\r")
+                    raw = raw.rstrip(b"\r")
+                    if self._bad_rows == "skip" and not self._is_object(line, raw):
+                        continue
+                    yield index, line, raw
                     index += 1
+
+    def _is_object(self, line: int, raw: bytes) -> bool:
+        try:
+            self._parsed(parse_quickly, line, raw)
+        except InputError as error:
+            if isinstance(error.__context__, UnicodeDecodeError):
+                raise
+            self._refuse(error, raw)
+            return False
+        return True
 
     def _inspect(self, line: int, record: bytes) -> None:
         keys = self._parsed(parse_quickly, line, record).keys()
@@ -103,9 +119,14 @@ class JsonlSource(TextSource):
 def _explained(reason: str, line: int, raw: bytes) -> str:
     if b"\0" in raw[:16]:
         return f"{reason}; it has NUL bytes: name the file's --encoding"
+    if raw.rstrip().endswith((b"},", b"} ,")):
+        return (
+            "a comma follows the object; JSONL has one object a line and nothing between them"
+            " (sed 's/,$//' removes the commas)"
+        )
     if line == 1 and raw.lstrip().startswith(b"["):
         return f"{reason}; JSONL has one object a line (jq -c '.[]' makes them of an array)"
-    return f"{reason}; each line must be one JSON object"
+    return f"{reason}; each line must be one JSON object, and --bad-rows skip leaves out those that are not"
 
 
 class JsonlWriter(TextWriter):
@@ -142,7 +163,7 @@ FORMAT = Format(
     suffixes=(".jsonl", ".ndjson"),
     source=JsonlSource,
     writer=JsonlWriter,
-    options=("encoding",),
+    options=("encoding", "bad_rows"),
     begins_with=b"{",
     nested=True,
 )

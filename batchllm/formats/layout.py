@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from batchllm.formats.encodings import marked_codec, undecodable
 from batchllm.formats.input_file import InputFile
 
-_NEWLINE = re.compile(r"\r\n|\n|\r")
+_NEWLINE = re.compile(r"\r+\n|\n|\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class TextLayout:
     Attributes:
         encoding: Codec of everything behind the byte-order mark.
         bom: The byte-order mark, ``b""`` without one.
-        newline: What ends the first line: LF, CRLF or CR.
+        newline: What ends the first line: LF, CRLF, CR, or CRCRLF, which a careless conversion leaves.
         final_newline: Whether the last line is ended too.
     """
 
@@ -38,7 +38,7 @@ def read_layout(
         ignored: Parts of the text, such as quoted cells, whose newlines do not end a line.
 
     Returns:
-        The layout, and the first line without the ignored parts.
+        The layout, and the text of the first mebibyte.
 
     Raises:
         UsageError: There is no such encoding.
@@ -50,8 +50,7 @@ def read_layout(
         text = codecs.getincrementaldecoder(codec)("strict").decode(head[len(bom) :])
     except UnicodeDecodeError:
         raise undecodable(file, codec, len(bom)) from None
-    bare = ignored.sub("", text) if ignored else text
-    newline = _NEWLINE.search(bare)
+    newline = (ignored and _NEWLINE.search(ignored.sub("", text))) or _NEWLINE.search(text)
     ended = codecs.decode(tail, codec, "ignore")[-1:] in ("\n", "\r", "")
     layout = TextLayout(codec, bom, newline[0] if newline else "\n", ended)
-    return layout, bare[: newline.start()] if newline else bare
+    return layout, text

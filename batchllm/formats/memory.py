@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.errors import InputError
-from batchllm.formats.json_text import DEPTH_LIMIT
+from batchllm.formats.json_text import DEPTH_LIMIT, WrittenNumber
 from batchllm.formats.output_file import AtomicFile
 
 ROWS = "the rows"
@@ -71,7 +71,7 @@ def json_text(value: Any, depth: int = 0) -> str:
     if type(value) is int:
         return int.__repr__(value)
     if isinstance(value, float):
-        return _float(float(value))
+        return value.text if isinstance(value, WrittenNumber) else _float(float(value))
     return _other(value, depth)
 
 

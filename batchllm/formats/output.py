@@ -97,6 +97,19 @@ def write_output(
     return OutputStatistics(target.sha256(), target.size_bytes, pairs.rows, target.is_cut)
 
 
+def write_skipped(source: Source, path: Path) -> None:
+    """Writes the records of an input that are left out because they cannot be rows.
+
+    Raises:
+        InputError: The input cannot be read again.
+        CannotWrite, StorageFailure: The file cannot be written.
+    """
+    with AtomicFile(path) as target:
+        for data in source.skipped_file():
+            target.write(data)
+        target.commit()
+
+
 def without_formula(value: Any) -> Any:
     """Returns a text that a spreadsheet would run as a formula with an apostrophe before it; all else as it is.
 

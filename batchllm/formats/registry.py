@@ -1,6 +1,7 @@
 """The formats, and which one a file has."""
 
 from pathlib import Path
+from typing import Any
 
 from batchllm.errors import InputError, UsageError
 from batchllm.formats import csv, jsonl
@@ -58,7 +59,7 @@ def open_source(
     *,
     format: str | None = None,  # noqa: A002 - the word of the command line
     name: str | None = None,
-    **options: str | None,
+    **options: Any,
 ) -> Source:
     """Opens a file of rows.
 
@@ -68,7 +69,7 @@ def open_source(
             standard input) the first bytes.
         name: What messages call the file, where that is not the path.
         options: What the format needs to know beyond the file itself, ``None`` to find it there: ``delimiter``
-            of CSV (one character, or ``tab``), ``encoding`` of text (a codec of Python).
+            of CSV (one character, or ``tab``), ``encoding`` of text (a codec of Python); see the format.
 
     Raises:
         UsageError: An option makes no sense.
@@ -86,7 +87,8 @@ def open_source(
         if option not in form.options:
             understood = " and ".join(other.name.upper() for other in FORMATS if option in other.options)
             raise UsageError(
-                f"--{option} is for {understood}, and {file.name} is {form.name.upper()}; leave the option out"
+                f"--{option.replace('_', '-')} is for {understood}, and {file.name} is {form.name.upper()};"
+                " leave the option out"
             )
     bom, codec = marked_codec(file.name, head, options.get("encoding"))
     foreign = foreign_text(head[len(bom) :].decode(codec, "ignore"), form.name)

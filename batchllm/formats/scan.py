@@ -22,6 +22,7 @@ class InputStatistics:
         sha256: Hash of its bytes, in hexadecimal digits.
         columns: Names in order; of JSONL every key of any row, in the order in which they first occur.
         sample: At most 100 rows drawn evenly from the whole file with a fixed seed, in input order.
+        bad_rows: Records that were left out because they cannot be rows (``--bad-rows skip``).
     """
 
     rows: int
@@ -29,6 +30,7 @@ class InputStatistics:
     sha256: str
     columns: tuple[str, ...]
     sample: tuple[Row, ...]
+    bad_rows: int = 0
 
 
 class Reservoir(Generic[Item]):

@@ -5,6 +5,7 @@ from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import Any, NamedTuple
 
 from batchllm.errors import InputError, UsageError
@@ -15,6 +16,9 @@ from batchllm.formats.layout import TextLayout
 from batchllm.formats.output_file import OutputTarget
 from batchllm.formats.scan import InputStatistics, Reservoir
 from batchllm.records import Row
+
+BAD_ROWS = ("fail", "pad", "skip")
+"""Values of ``--bad-rows``: refuse the file, fill short rows with empty cells, leave such records out."""
 
 _LINE_LIMIT_BYTES = 128 << 20
 _BATCH_CHARACTERS = 1 << 18
@@ -54,13 +58,21 @@ class Block(NamedTuple):
 class TextSource(Source):
     """A source that reads records out of lines.
 
+    Args:
+        file: The file.
+        layout: How it is written.
+        bad_rows: One of ``BAD_ROWS``: what becomes of a record that cannot be a row.
+
     Attributes:
         layout: How the file is written.
     """
 
-    def __init__(self, file: InputFile, layout: TextLayout) -> None:
+    def __init__(self, file: InputFile, layout: TextLayout, bad_rows: str | None = None) -> None:
         super().__init__(file)
         self.layout = layout
+        self._bad_rows = bad_rows or BAD_ROWS[0]
+        self._bad_count = 0
+        self._bad_records: list[bytes] | None = None
         self._end = b"\r" if layout.newline == "\r" else b"\n"
         self._starts: list[RecordStart] = []
 
@@ -87,6 +99,7 @@ class TextSource(Source):
         """Reads the whole file once; see ``Source``."""
         opened = InputPass(self.file)
         starts: list[RecordStart] = []
+        self._bad_count = 0
         reservoir: Reservoir[Row] = Reservoir()
         index = -1
         for index, line, record in self._records(opened, BEGINNING, starts):
@@ -96,7 +109,36 @@ class TextSource(Source):
         # Offsets count bytes in UTF-8, and a decoder of another encoding may have a state in mid-file.
         self._starts = starts if self.layout.encoding == "utf-8" else []
         sample = tuple(sorted(reservoir.items(), key=lambda row: row.index))
-        return InputStatistics(index + 1, opened.size_bytes, opened.sha256(), self.columns, sample)
+        return InputStatistics(
+            index + 1, opened.size_bytes, opened.sha256(), self.columns, sample, self._bad_count
+        )
+
+    def _refuse(self, error: InputError, record: bytes) -> None:
+        """Raises the error of a record, or leaves the record out and counts it; it comes in UTF-8."""
+        if self._bad_rows != "skip":
+            raise error
+        self._bad_count += 1
+        if self._bad_records is not None:
+            self._bad_records.append(record)
+
+    def skipped_head(self) -> bytes:
+        """Returns what stands above the records of a file, in UTF-8."""
+        return b""
+
+    def skipped_file(self) -> Iterator[bytes]:
+        """Yields a file of the records that are left out; see ``Source``."""
+        end = self.layout.newline
+        found = self._bad_records = [head] if (head := self.skipped_head()) else []
+        yield self.layout.bom
+        for _ in chain(self._records(InputPass(self.file), BEGINNING, []), (None,)):
+            for record in found:
+                yield (record.decode() + end).encode(self.layout.encoding)
+            found.clear()
+        self._bad_records = None
+
+    def reading(self) -> str:
+        """Returns what rows depend on beside the bytes of the file; see ``Source``."""
+        return f"{self.layout.encoding} {self._bad_rows}"
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         """Streams the rows; see ``Source``. What is before ``start`` is not read where the scan knows its place."""
@@ -151,8 +193,8 @@ class TextSource(Source):
         return undecodable(self.file, self.layout.encoding, len(self.layout.bom))
 
     def describe(self) -> str:
-        """Returns format and encoding."""
-        return f"{self.kind}, {self.layout.encoding}"
+        """Returns format and encoding, and the notes."""
+        return ", ".join((self.kind, self.layout.encoding, *self.notes))
 
     def kept_options(self, suffix: str) -> dict[str, str]:
         """Returns the encoding; see ``Source``."""

@@ -132,6 +132,7 @@ class _Counting:
             duplicate_rows=self._duplicates,
             skipped=self._skipped,
             unsendable=self._unsendable.total(),
+            input_notes=self._prepared.input_notes,
             settings=answer_settings(self._builder.column, self._first),
         )
         return DryRun(job, forecast, tuple(self._first), self._unsendable, self._counter.vocabularies())

@@ -12,7 +12,9 @@ from batchllm.journal import AttemptRecord, JournalReader
 from batchllm.plan.conversations import rebuilt
 from batchllm.prepare.job_paths import JobPaths
 from batchllm.prepare.prepared_job import prepare_job
-from batchllm.records import ChatRequest, Failure, Response
+from batchllm.records import ChatRequest, Failure, Paid, Response
+
+_BILLED = {Paid.NO: "not billed", Paid.MAYBE: "possibly billed"}
 
 
 def show_row(output: Path, row_index: int) -> Iterator[str]:
@@ -67,6 +69,6 @@ def _attempt_lines(number: int, attempt: AttemptRecord) -> Iterator[str]:
             yield f"  HTTP {status} after {latency_s:.3f} s, {json.dumps(dict(headers))}"
             yield f"  {body.decode('utf-8', 'replace')}"
         case Failure(kind=kind, message=message, paid=paid, latency_s=latency_s):
-            yield f"  {kind}: {message}; after {latency_s:.3f} s; paid: {paid}"
+            yield f"  {kind}: {message}; after {latency_s:.3f} s; {_BILLED[paid]}"
         case None:
             yield "  nothing came back: in flight, or its run died; possibly billed"

@@ -1,6 +1,9 @@
 """Reads the files that a job names: tool definitions and the schema of an answer."""
 
+import importlib
 import json
+import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,8 +58,13 @@ def tool_choice(value: str | None, tools: list[dict[str, Any]] | None, called: s
     return {"type": "function", "function": {"name": value}}
 
 
-def read_schema(text: str | Mapping[str, Any], called: str) -> Mapping[str, Any]:
-    """Returns a JSON Schema: as it is, from a file, from JSON, or from the short form of ``answer.schema_of``.
+def read_schema(text: str | Mapping[str, Any], called: str, *, may_import: bool = True) -> Mapping[str, Any]:
+    """Returns a JSON Schema: as it is, from a file, from JSON, of a pydantic model, or of ``answer.schema_of``.
+
+    Args:
+        text: The schema, or ``module:Model``, or the short form, or the path of a JSON file.
+        called: What an error calls the option.
+        may_import: Whether ``module:Model`` may run the module; a file that is passed around may not.
 
     Raises:
         UsageError: It is none of them.
@@ -70,6 +78,12 @@ def read_schema(text: str | Mapping[str, Any], called: str) -> Mapping[str, Any]
         schema = _json_of(path, called)
     elif text.lstrip().startswith("{"):
         schema = _parsed(text, called)
+    elif found := _MODEL.fullmatch(text.strip()):
+        if not may_import:
+            raise UsageError(
+                f"{called}: {text} would run code; give it as --schema {text}, or as a JSON Schema file"
+            )
+        schema = _model_schema(found[1], found[2], f"{called} {text}")
     else:
         return answer.schema_of(text)
     if not isinstance(schema, dict):
@@ -77,9 +91,62 @@ def read_schema(text: str | Mapping[str, Any], called: str) -> Mapping[str, Any]
     return answer.schema_of(schema)
 
 
-def _json_of(path: Path, called: str) -> Any:
+_MODEL = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)", re.ASCII)
+
+
+def _model_schema(module: str, name: str, where: str) -> Any:
+    """Returns the schema of a pydantic model in a module that is installed or lies in the working folder."""
+    sys.path.insert(0, str(Path.cwd()))
     try:
-        return _parsed(path.read_text("utf-8-sig"), f"{called} {path}")
+        model = getattr(importlib.import_module(module), name, None)
+        if model is None:
+            raise UsageError(f"{where}: the module {module} has no {name}")
+        return model if isinstance(model, dict) else model.model_json_schema()
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{where}: there is no module {error.name} here; a field with a description is written '{module}: {name}'"
+        ) from None
+    except AttributeError:
+        raise UsageError(f"{where}: {name} is neither a pydantic model nor a JSON Schema") from None
+    except (Exception, SystemExit) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{where}: importing {module} failed: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.pop(0)
+
+
+def read_instructions(text: str | None, called: str) -> str | None:
+    """Returns instructions: the content of a file of that name, or the text itself.
+
+    Raises:
+        UsageError: The file cannot be read or is empty, or the text is the name of a file that is not there.
+    """
+    if text is None:
+        return None
+    is_name = len(text) < _LONGEST_NAME and not any(sign in text for sign in "\n\0")
+    path = Path(text)
+    if not (is_name and path.is_file()):
+        if is_name and path.suffix.lower() in _TEXT_FILES and " " not in text:
+            raise UsageError(f"{called} {text}: there is no such file")
+        return text
+    found = _text_of(path, called).strip()
+    if not found:
+        raise UsageError(f"{called} {path}: the file is empty")
+    return found
+
+
+_LONGEST_NAME = 1000
+_TEXT_FILES = (".txt", ".md", ".markdown", ".rst", ".text")
+
+
+def _json_of(path: Path, called: str) -> Any:
+    return _parsed(_text_of(path, called), f"{called} {path}")
+
+
+def _text_of(path: Path, called: str) -> str:
+    try:
+        return path.read_text("utf-8-sig")
     except OSError as error:
         raise UsageError(f"{called} {path}: {error.strerror}") from None
     except UnicodeDecodeError:

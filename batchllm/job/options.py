@@ -9,8 +9,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from batchllm.formats import INPUT_FORMATS, SUFFIXES
+from batchllm.formats import BAD_ROWS, INPUT_FORMATS, SUFFIXES
 from batchllm.job import values
+from batchllm.job.labels import labels
 from batchllm.job.values import Kind, any_text, boolean, choice, integer, number, text
 
 TASKS = ("summarize", "classify", "codegen", "run")
@@ -107,8 +108,17 @@ TABLE = (
            example='"reviews.csv"', tasks=()),
     Option("input_format", choice(*INPUT_FORMATS), "Format of an input whose suffix does not say it.",
            INPUT, metavar="FORMAT", example='"csv"'),
-    Option("delimiter", any_text, "Delimiter of CSV: comma, semicolon, bar or tab.", INPUT,
-           otherwise="found in the header", example='";"'),
+    Option("delimiter", any_text, "Delimiter of CSV: a character, comma, semicolon, bar, tab, or none.", INPUT,
+           otherwise="found in the first rows", example='";"'),
+    Option("quote", any_text, "What encloses cells of CSV: a character, or none.", INPUT, metavar="CHARACTER",
+           otherwise='"', example='"none"'),
+    Option("escape", any_text, "What stands before a character of CSV that is text.", INPUT, metavar="CHARACTER",
+           otherwise="nothing", example="'\\'"),
+    Option("skip_lines", integer(0), "Lines above the header of CSV.", INPUT, metavar="N",
+           otherwise="blank ones", example="2"),
+    Option("bad_rows", choice(*BAD_ROWS), "Rows that cannot be read: refuse the file, fill short rows with empty"
+           " cells, or leave such rows out and write them to OUTPUT.skipped.EXT.", INPUT, otherwise="fail",
+           example='"skip"'),
     Option("encoding", values.encoding, "Encoding of the input.", INPUT, otherwise="UTF-8, or by byte order mark",
            example='"cp1252"'),
     Option("column", text, "The text column, {{ text }} in templates.", INPUT,
@@ -131,20 +141,25 @@ TABLE = (
 
     Option("task", choice(*TASKS[:-1]), "A built-in task; or template, or prompt:", PROMPT, tasks=(),
            example='"summarize"', in_request=True),
-    Option("template", values.text_or_path, "A template: a file, or a built-in name.", PROMPT, short="-t",
-           metavar="NAME|FILE", example='"mine.toml"', tasks=("run",), field="template.name", in_request=True),
+    Option("template", values.text_or_path, "A template, a file or a built-in name; tasks read its answers as theirs.",
+           PROMPT, short="-t", metavar="NAME|FILE", example='"mine.toml"', field="template.name", in_request=True),
     Option("prompt", text, "A one-line prompt: 'Translate to English: {{ text }}'.", PROMPT, short="-p",
            example="'Translate to English: {{ text }}'", tasks=("run",), field="template.messages", in_request=True),
-    Option("system", text, "Replaces the system message.", PROMPT, short="-s", example='"You are brief."',
-           in_request=True),
+    Option("system", text, "Replaces the system message; classify still sends its labels.", PROMPT, short="-s",
+           example='"You are brief."', in_request=True),
+    Option("instructions", values.text_or_path, "Text, or a file of text, at the end of the system message.", PROMPT,
+           example='"Name no persons."', in_request=True),
     Option("var", values.json_pairs, "A variable of the template.", PROMPT, metavar="NAME=VALUE",
            example='{ tone = "friendly" }', tasks=("run",), **VARIABLE),
     Option("bullets", integer(1, 50), "Bullet points of a summary.", PROMPT, otherwise="3", example="3",
            tasks=("summarize",), **VARIABLE),
     Option("answer_language", any_text, "Language of the summary.", PROMPT, otherwise="the text's own",
            example='"French"', tasks=("summarize",), **VARIABLE),
-    Option("labels", values.labels, "The labels, separated by commas.", PROMPT, otherwise="positive,negative,neutral",
+    Option("labels", labels, "The labels, separated by commas (one with a comma in quotes), or a file.", PROMPT,
+           otherwise="positive,negative,neutral",
            example='["positive", "negative", "neutral"]', tasks=("classify",), **VARIABLE),
+    Option("multi_label", boolean, "Any number of the labels, joined by '; '; none where no label applies.", PROMPT,
+           example="true", tasks=("classify",), **VARIABLE),
     Option("language", text, "Programming language.", PROMPT, otherwise="Python", example='"Python"',
            tasks=("codegen",), **VARIABLE),
 
@@ -193,8 +208,8 @@ TABLE = (
     Option("tools", values.tools, "JSON file with tool definitions.", REQUEST, example='"tools.json"', in_request=True),
     Option("tool_choice", text, "auto, none, required, or a tool's name.", REQUEST, metavar="CHOICE", example='"auto"',
            in_request=True),
-    Option("schema", values.schema, "JSON Schema file, or 'name, age int, bio: short text'.", REQUEST,
-           metavar="FILE|TEXT", example='"topic, urgent bool"', in_request=True),
+    Option("schema", values.schema, "'label [a|b], score 1..5, tags list, note?', a JSON Schema file, or module:Model.",
+           REQUEST, metavar="FILE|TEXT", example='"topic, urgent bool"', in_request=True),
     Option("reask", integer(0, 5), "How often to ask again for an answer that does not validate.", REQUEST, 1),
     Option("conversation", text, "Column whose equal values make rows one conversation.", REQUEST, metavar="COLUMN",
            example='"thread"', in_request=True),

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchllm import presets
 from batchllm.errors import UsageError
+from batchllm.job.labels import read_labels, split_labels
 from batchllm.job.layers import Given
 from batchllm.job.options import OPTIONS, options_in
 from batchllm.records import Endpoint
@@ -46,7 +48,9 @@ def template_variables(given: Given, template: "Template | None") -> dict[str, A
         found = layer.merged("var")
         if template is not None:
             for name in found:
-                _refuse_unread(name, f"{layer.called('var')} {name}", template)
+                called = f"{layer.called('var')} {name}"
+                _refuse_unread(name, called, template)
+                found[name] = _as_list(found[name], template.variables.get(name), called)
         variables |= found
     known = template.variables if template else {}
     for name in _VARIABLES:
@@ -57,8 +61,29 @@ def template_variables(given: Given, template: "Template | None") -> dict[str, A
                 continue
             raise UsageError(f"{given.called(name)}: the template has no variable {name}{_there_are(known)}")
         value = given.get(name)
+        if name == "labels" and isinstance(value, Path):
+            value = _labels_of(value, given.called(name))
         variables[name] = list(value) if isinstance(value, tuple) else value
     return variables
+
+
+def _labels_of(path: Path, called: str) -> Any:
+    """The labels of a file: a list, or where one of them has a description or examples, a table."""
+    table = read_labels(path, called)
+    try:
+        return OPTIONS["labels"].kind(table if any(table.values()) else list(table))
+    except ValueError as error:
+        raise UsageError(f"{called} {path} {error}") from None
+
+
+def _as_list(value: Any, default: Any, called: str) -> Any:
+    """Returns ``a,b,c`` as a list where the template's own value is a list; everything else as it is."""
+    if not (isinstance(default, list) and isinstance(value, str)):
+        return value
+    try:
+        return split_labels(value)
+    except ValueError as error:
+        raise UsageError(f"{called} {error}") from None
 
 
 def _refuse_unread(name: str, called: str, template: "Template") -> None:

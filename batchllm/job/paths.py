@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from batchllm.errors import UsageError
-from batchllm.formats import SUFFIXES, format_named, format_of
+from batchllm.formats import SUFFIXES, format_of
 from batchllm.job.layers import STANDARD_STREAM
 
 _UNUSUAL = re.compile(r"[^\w.-]+")
@@ -21,8 +21,8 @@ def input_path(path: Path | None, input_format: str | None) -> tuple[Path | None
         named = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         raise UsageError(f"there is no INPUT: name a {named} file, or - for standard input")
     if str(path) == STANDARD_STREAM:
-        return None, format_named(input_format).name if input_format else None
-    return path, (format_named(input_format) if input_format else format_of(path)).name
+        return None, input_format
+    return path, input_format or format_of(path).name
 
 
 def output_path(

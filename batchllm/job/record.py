@@ -42,8 +42,8 @@ class Job:
         pace: Rate limits, attempts and deadlines.
         variables: Template variables that override the template's own (``bullets``, ``labels``, …).
         parameters: Request parameters that override the template's own (``temperature``, ``max_tokens``, …).
-        input_format: ``csv`` or ``jsonl``; ``None`` only for standard input without ``--input-format``.
-        output_format: ``csv`` or ``jsonl``; ``None`` is the format that the input turns out to have.
+        input_format: ``csv``, ``tsv``, ``jsonl`` …; ``None`` only for standard input without ``--input-format``.
+        output_format: ``csv``, ``jsonl`` …; ``None`` is the format that the input turns out to have.
         per_row: Rows carry their own ``messages``, ``task`` or ``body``.
         tools: Tool definitions for every request.
         tool_choice: ``auto``, ``none``, ``required`` or an object that names one tool.
@@ -66,6 +66,10 @@ class Job:
 
     input_format: str | None = DEFAULTS["input_format"]
     delimiter: str | None = DEFAULTS["delimiter"]
+    quote: str | None = DEFAULTS["quote"]
+    escape: str | None = DEFAULTS["escape"]
+    skip_lines: int | None = DEFAULTS["skip_lines"]
+    bad_rows: str | None = DEFAULTS["bad_rows"]
     encoding: str | None = DEFAULTS["encoding"]
     column: str | None = DEFAULTS["column"]
     columns: tuple[str, ...] | None = DEFAULTS["columns"]
@@ -76,6 +80,7 @@ class Job:
     summary: Path | None = DEFAULTS["summary"]
     force: bool = DEFAULTS["force"]
     system: str | None = DEFAULTS["system"]
+    instructions: str | None = DEFAULTS["instructions"]
     images: tuple[str, ...] = DEFAULTS["image"]
     detail: str = DEFAULTS["detail"]
     media_root: Path | None = DEFAULTS["media_root"]

@@ -143,15 +143,10 @@ def keywords_module() -> str:
     for option in sorted(OPTIONS.values(), key=lambda option: option.name):
         if option.name in ("input", "task"):
             continue
-        kind = option.kind
-        annotation = kind.annotation or kind.python_type.__name__
-        lines += [f"    {option.name}: {annotation} | None", f'    """{_meaning(option)}"""']
+        lines.append(
+            f"    {option.name}: {option.kind.annotation or option.kind.python_type.__name__} | None"
+        )
     return "\n".join([*lines, ""])
-
-
-def _meaning(option: Option) -> str:
-    text = option.help.replace("\\", "\\\\")
-    return text if text.endswith(".") else f"{text}."
 
 
 _KEYWORDS = '''"""The keywords of ``run``, ``arun`` and ``astream``, typed for editors and type checkers.
@@ -166,10 +161,12 @@ from typing import Any, Literal, TypedDict
 
 
 class Options(TypedDict, total=False):
-    """Options of a call by name; one that is ``None`` is not given."""
+    """Options of a call by name; one that is ``None`` is not given.
+
+    They are those of the command line, and ``api_key``: the key, or a function that returns it when the run begins.
+    """
 
     api_key: str | Callable[[], str] | None
-    """The key, or a function that is called for it when the run begins. It is kept nowhere."""
 '''
 
 

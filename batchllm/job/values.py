@@ -191,24 +191,6 @@ def words(value: Any) -> tuple[str, ...]:
     return found
 
 
-@_kind("A,B,C", tuple, annotation="str | Sequence[str] | Mapping[str, str]")
-def labels(value: Any) -> tuple[str, ...] | dict[str, str]:
-    """At least two labels that differ in more than case; a table gives each label a description."""
-    if isinstance(value, Mapping):
-        named = labels(list(value))
-        if not all(isinstance(text, str) for text in value.values()):
-            raise ValueError(f"must give each label a description in words, not {value!r}")
-        return dict(zip(named, value.values(), strict=True))
-    found: tuple[str, ...] = words(value)
-    if len(found) < 2:
-        raise ValueError(f"must be at least two labels separated by commas, not {value!r}")
-    folded = [label.casefold() for label in found]
-    for label, fold in zip(found, folded, strict=True):
-        if folded.count(fold) > 1:
-            raise ValueError(f"names {label!r} twice, in another case")
-    return found
-
-
 @_kind("TEXT", tuple, repeated=True, annotation="str | Sequence[str]")
 def several(value: Any) -> tuple[str, ...]:
     """One or more texts, such as column names or paths, which may hold commas."""
@@ -297,11 +279,13 @@ def _items(value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, Mapping):
         return [(str(name), item) for name, item in value.items()]
     parts = [value] if isinstance(value, str) else value
-    found = []
+    found: list[tuple[str, Any]] = []
     for part in parts if isinstance(parts, (list, tuple)) else [value]:
         name, equals, item = part.partition("=") if isinstance(part, str) else ("", "", "")
         if not equals or not name.strip():
             raise ValueError(f"must be NAME=VALUE, not {part!r}")
+        if any(name.strip() == other for other, _ in found):
+            raise ValueError(f"names {name.strip()!r} twice")
         found.append((name.strip(), item))
     return found
 

@@ -57,7 +57,16 @@ def journal_of(output: Path) -> Path:
     if not output.name or _is_folder(output):
         raise UsageError(f"{output} is a folder; name the OUTPUT of a job, or its journal")
     beside = _journal_beside(output)
-    return output if output.name.endswith(".journal") and not beside.exists() else beside
+    is_journal = output.name.endswith(".journal") or _is_database(output)
+    return output if is_journal and not beside.exists() else beside
+
+
+def _is_database(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(16) == b"SQLite format 3\0"
+    except OSError:
+        return False
 
 
 def rows_path(journal: Path) -> Path:

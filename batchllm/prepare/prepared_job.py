@@ -16,6 +16,8 @@ from batchllm.prepare.job_paths import JobPaths
 from batchllm.request import RequestBuilder, answer_spec
 from batchllm.template import KNOWN_PARAMETERS, text_column
 
+_READING = ("delimiter", "quote", "escape", "skip_lines", "bad_rows", "encoding")
+
 
 @dataclass(frozen=True, slots=True)
 class PreparedJob:
@@ -43,6 +45,13 @@ class PreparedJob:
     output_format: str
     count: Callable[[str], int]
 
+    @property
+    def input_notes(self) -> tuple[str, ...]:
+        """What a reader of the input would not expect of it, in words."""
+        bad = self.statistics.bad_rows
+        left_out = (f"{bad:,} {'row' if bad == 1 else 'rows'} left out",) if bad else ()
+        return (*self.source.notes, *left_out)
+
 
 @contextmanager
 def prepare_job(job: Job, paths: JobPaths) -> Iterator[PreparedJob]:
@@ -53,9 +62,8 @@ def prepare_job(job: Job, paths: JobPaths) -> Iterator[PreparedJob]:
         UsageError: A column, a placeholder or an option does not fit the input.
     """
     with _input_of(job) as (path, name):
-        source = open_source(
-            path, format=job.input_format, delimiter=job.delimiter, encoding=job.encoding, name=name
-        )
+        options = {option: getattr(job, option) for option in _READING}
+        source = open_source(path, format=job.input_format, name=name, **options)
         yield prepared_of(job, paths, source, source.scan())
 
 
@@ -64,15 +72,23 @@ def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStat
     _check_conversation(job, statistics)
     count = token_count(job)
     builder = RequestBuilder(job, statistics.columns or None, statistics.sample, count)
-    columns = output_columns(job, builder, statistics.columns)
+    columns = output_columns(job, builder, statistics.columns, source.header(statistics.columns))
     output_format = job.output_format or source.kind
     return PreparedJob(
         job, paths, source, statistics, builder, Reader(answer_spec(job)), columns, output_format, count
     )
 
 
-def output_columns(job: Job, builder: RequestBuilder, input_columns: Sequence[str]) -> Columns:
+def output_columns(
+    job: Job, builder: RequestBuilder, input_columns: Sequence[str], written: Sequence[str] = ()
+) -> Columns:
     """Returns the columns of a job's output.
+
+    Args:
+        job: The job.
+        builder: Makes its requests.
+        input_columns: The columns of the input.
+        written: Their names as they are written, where they are called otherwise.
 
     Raises:
         UsageError: The input has a column of the same name as one of the answer.
@@ -84,6 +100,7 @@ def output_columns(job: Job, builder: RequestBuilder, input_columns: Sequence[st
         job.columns,
         job.prefix,
         KNOWN_PARAMETERS if job.per_row else frozenset(),
+        written,
     )
 
 

@@ -38,7 +38,7 @@ def saved(job: Job) -> dict[str, Any]:
 
 def restored(kept: Mapping[str, Any]) -> Job:
     """Returns the job that was saved, without a key: good for looking, not for sending."""
-    found = {name: _restored(name, kept[name]) for name in _FIELDS}
+    found = {name: _restored(name, kept[name]) for name in _FIELDS & kept.keys()}
     described = kept["template"]
     found["template"] = described and template.parse(described["source"], described["name"])
     return Job(endpoint=Endpoint(**kept["endpoint"]), **found)

@@ -1,13 +1,15 @@
 """How a job reads its answers, and how it asks for a schema."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from batchllm.answer import schema_of
 from batchllm.job import Job
-from batchllm.template import AnswerSpec, Template, parameter_value
+from batchllm.template import AnswerSpec, Template, literal, load, parameter_value
 
+CLASSIFY = "classify"
 ROW_COLUMN = "response"  # where rows that bring their own task get their answer
 
 
@@ -51,9 +53,32 @@ def _with_variables(template: Template, variables: Mapping[str, Any]) -> Templat
 
 
 def prepared(job: Job, template: Template) -> Template:
-    """Returns the template with the job's variables and system message."""
+    """Returns the template with the job's variables, system message and instructions.
+
+    Where it classifies and none of its messages reads the labels, the system message ends with what that of
+    ``classify`` says about them, so that they are always sent.
+    """
     ready = _with_variables(template, job.variables)
-    return ready if job.system is None else ready.with_system(job.system)
+    if job.system is not None:
+        ready = ready.with_system(job.system)
+    if CLASSIFY in (job.task, template.name) and ready.answer.read == "label" and not _states_labels(ready):
+        builtin = load(CLASSIFY)
+        ready = replace(
+            ready.with_system_end(_label_rules(builtin)), variables={**builtin.variables, **ready.variables}
+        )
+    return ready if job.instructions is None else ready.with_system_end(literal(job.instructions))
+
+
+_READS_LABELS = re.compile(r"\{[{%][^{}]*\blabels\b")
+
+
+def _states_labels(template: Template) -> bool:
+    return any(_READS_LABELS.search(str(message.content)) for message in template.messages)
+
+
+def _label_rules(builtin: Template) -> str:
+    """The system message of ``classify`` without its first paragraph, which says what the task is."""
+    return str(builtin.messages[0].content).partition("\n\n")[2]
 
 
 def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,7 +87,9 @@ def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
     name = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in str(title or "answer"))[
         :64
     ]
-    body = {"name": name, "schema": schema, "strict": _is_strict(schema)}
+    strict = _requiring_nullable(schema)
+    is_strict = _is_strict(strict)
+    body = {"name": name, "schema": strict if is_strict else schema, "strict": is_strict}
     return {"type": "json_schema", "json_schema": body}
 
 
@@ -71,6 +98,39 @@ def schema_in_words(schema: Mapping[str, Any], written: str) -> dict[str, Any]:
     fields = ", ".join(schema.get("properties", {})) or "as the schema says"
     text = f"Answer with one JSON object and nothing else (fields: {fields}). It must fit this JSON Schema:\n{written}"
     return {"role": "system", "content": text}
+
+
+def _requiring_nullable(schema: Any) -> Any:
+    """Returns the schema with its nullable properties required, as strict mode has to have it.
+
+    What is sent is then stricter than what is accepted: ``null`` says the same as a property that is missing.
+    """
+    if isinstance(schema, list):
+        return [_requiring_nullable(part) for part in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    found = dict(schema)
+    for key in ("items", "anyOf"):
+        if key in schema:
+            found[key] = _requiring_nullable(schema[key])
+    for key in ("properties", "$defs", "definitions"):
+        if isinstance(schema.get(key), Mapping):
+            found[key] = {name: _requiring_nullable(part) for name, part in schema[key].items()}
+    properties, required = schema.get("properties"), schema.get("required", [])
+    if isinstance(properties, Mapping) and isinstance(required, list):
+        found["required"] = [
+            name for name, field in properties.items() if name in required or _is_nullable(field)
+        ] + [name for name in required if name not in properties]
+    return found
+
+
+def _is_nullable(field: Any) -> bool:
+    if not isinstance(field, Mapping):
+        return False
+    kind, choices = field.get("type"), field.get("anyOf")
+    return (isinstance(kind, list) and "null" in kind) or (
+        isinstance(choices, list) and {"type": "null"} in choices
+    )
 
 
 def _is_strict(schema: Any) -> bool:

@@ -23,9 +23,10 @@ from batchllm.answer import Reader
 from batchllm.errors import UsageError
 from batchllm.exact import loads
 from batchllm.job import Job
+from batchllm.job.labels import split_labels
 from batchllm.records import Row
 from batchllm.request.images import Media
-from batchllm.request.messages import checked, last_user, own_start, with_media
+from batchllm.request.messages import checked, last_user, own_start, with_instructions, with_media
 from batchllm.request.outcome import InvalidRow, RowRequest
 from batchllm.request.spec import ROW_COLUMN, prepared, tool_layers, with_tools
 from batchllm.template import (
@@ -41,7 +42,7 @@ from batchllm.template import (
 
 _MAX_TASKS = 256
 _URL = "/chat/completions"
-_VARIABLES = ("bullets", "labels", "language", "answer_language")
+_VARIABLES = ("bullets", "labels", "language", "answer_language", "multi_label")
 
 
 class Task:
@@ -167,6 +168,8 @@ class RowTasks:
         messages = checked(messages, self._media)
         if self._job.system is not None and messages[0]["role"] not in ("system", "developer"):
             messages = [{"role": "system", "content": self._job.system}, *messages]
+        if self._job.instructions is not None:
+            messages = with_instructions(messages, self._job.instructions)
         return RowRequest(messages, own_start(messages), {}, parameters)
 
     def _compile(self, name: str, given: bytes) -> Task:
@@ -175,12 +178,12 @@ class RowTasks:
             template = prepared(self._job, self._load(name))
             own = {key: value for key, value in loads(given).items() if key in template.variables}
             if isinstance(own.get("labels"), str):
-                own["labels"] = [label.strip() for label in own["labels"].split(",") if label.strip()]
+                own["labels"] = [label for label in split_labels(own["labels"]) if label]
             template = template.with_variables(own)
             spec = with_tools(template.answer, *tool_layers(self._job, template))
             reader = self._reader if self._forced else Reader(replace(spec, column=ROW_COLUMN))
             return Task(template, None, self._column, self._media, reader)
-        except (UsageError, TypeError) as error:
+        except (UsageError, TypeError, ValueError) as error:
             raise InvalidRow("bad_task", str(error)) from error
 
     def _load(self, name: str) -> Template:

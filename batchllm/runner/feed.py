@@ -102,6 +102,7 @@ class RowFeed:
         """
         self._prepared, self._journal, self._counters, self._chosen = prepared, journal, counters, chosen
         self._first_attempt = journal.next_attempt
+        self._columns = column_readers(prepared.columns)
         if not self._live:
             yield
             await journal.flush()
@@ -204,8 +205,7 @@ class RowFeed:
         for outcome in outcomes([entry], self._reader_in(window), self._chosen, costs):
             answer = outcome.answer or _NO_ANSWER
             values = window.take(outcome.row_index).values if self._values else {}
-            columns = column_readers(self._prepared.columns)
-            answers = {name: read(outcome, answer) for name, read in columns}
+            answers = {name: read(outcome, answer) for name, read in self._columns}
             self._deliver(FinishedRow(outcome.row_index, values, answers, answer.columns, earlier))
 
     def _reader_in(self, window: "_Window") -> Callable[[int], Reader]:

@@ -3,13 +3,13 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from batchllm.budget.costs import CostTotals, RowCosts
-from batchllm.formats import Outcome, OutputStatistics, format_of, is_narrow, write_output
+from batchllm.formats import Outcome, OutputStatistics, format_of, is_narrow, write_output, write_skipped
 from batchllm.journal import Journal, JournalReader
 from batchllm.plan.outcomes import outcomes, readers
 from batchllm.prepare.job_paths import digest_of, exported_note
@@ -30,6 +30,7 @@ class OutputCounts:
         failed_by_reason: The failed rows by reason.
         failures: The first failed row of each reason, from 0, and its error.
         finish_reasons: The answers, those of failed rows included, by what the endpoint said.
+        labels: How often each label was given.
         samples: The first answers.
         sample_rows: Their rows, from 0.
         costs: What the answers cost.
@@ -42,6 +43,7 @@ class OutputCounts:
     failed_by_reason: Counter[str] = field(default_factory=Counter)
     failures: dict[str, tuple[int, str]] = field(default_factory=dict)
     finish_reasons: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
     samples: list[dict[str, Any]] = field(default_factory=list)
     sample_rows: list[int] = field(default_factory=list)
     costs: CostTotals = field(default_factory=lambda: CostTotals(None))
@@ -61,6 +63,7 @@ class OutputCounts:
                 self.finish_reasons[answer.finish_reason] += 1
         else:
             self.answered += 1
+            self.labels.update(answer.labels)
             self.finish_reasons[answer.finish_reason or "none"] += 1
             if len(self.samples) < SAMPLES:
                 self.samples.append(dict(answer.columns))
@@ -160,6 +163,13 @@ def read_options(prepared: PreparedJob, path: Path | None) -> dict[str, str]:
     return kept if encoding is None else {**kept, "encoding": encoding}
 
 
+def skipped_path(prepared: PreparedJob, output: Path) -> Path:
+    """Returns where the records go that ``--bad-rows skip`` leaves out; they stay in the input's format."""
+    source = prepared.job.input
+    suffix = source.suffix if source is not None and source.suffix else f".{prepared.source.kind}"
+    return output.with_name(f"{output.stem}.skipped{suffix}")
+
+
 def write_if_changed(
     prepared: PreparedJob,
     journal: Journal,
@@ -183,9 +193,12 @@ def write_if_changed(
     """
     output = destination.path
     columns = [list(prepared.columns.order), list(map(list, prepared.columns.fields))]
+    of_input = [prepared.statistics.sha256, prepared.source.reading()]
     style = [prepared.output_format, prepared.job.output_encoding, prepared.job.escape_formulas]
-    view = json.dumps([columns, style, prepared.statistics.sha256, str(chosen), prices])
+    view = json.dumps([columns, style, of_input, str(chosen), prices])
     last: dict[str, Any] = journal.get(destination.key) or {}
+    if output is not None and prepared.statistics.bad_rows:
+        write_skipped(prepared.source, skipped_path(prepared, output))
     existing = digest_of(output) if output is not None and output.exists() else None
     if existing is not None and not changed and (last.get("view"), last.get("sha256")) == (view, existing):
         return OutputCounts.from_json(last["counts"])
@@ -197,5 +210,6 @@ def write_if_changed(
 
     writer = OutputWriter(prepared, journal.reader, path=output, chosen=chosen)
     writer.write(announce)
-    exported_note(prepared.paths.journal).unlink(missing_ok=True)
+    with suppress(OSError):  # a note that stays names bytes that this output has replaced
+        exported_note(prepared.paths.journal).unlink()
     return writer.counts

@@ -88,7 +88,8 @@ class ResumedJob:
 
     def _identity(self) -> str:
         prepared = self._prepared
-        subject = [prepared.statistics.sha256, prepared.job.fingerprint(), prepared.statistics.columns]
+        of_input = [prepared.statistics.sha256, prepared.statistics.columns, prepared.source.reading()]
+        subject = [of_input, prepared.job.fingerprint()]
         return hashlib.sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()
 
     def read_saved_replies(self, reask: ReaskPolicy) -> None:

@@ -156,7 +156,8 @@ class _Run:
             trial = self._chosen is not None
             journal.put(TRIAL if trial else FINISHED, resumed.plan_id)
             sent = counts.failed + counts.answered
-            status = int(exit_status_of(counts.failed, sent, self._job.allow_failed))
+            bad_rows = self._prepared.statistics.bad_rows
+            status = int(exit_status_of(counts.failed, sent, self._job.allow_failed, bad_rows=bad_rows))
             summary = with_output(
                 self._summary(journal, loop.time() - started_s, status), counts, self._counters.final_cost
             )
@@ -201,6 +202,7 @@ class _Run:
             pending=counts.pending,
             skipped=counts.skipped,
             possibly_billed_rows=possibly_billed_rows(journal),
+            input_notes=self._prepared.input_notes,
         )
         self._confirm(forecast)
         resumed.begin()
@@ -278,7 +280,13 @@ class _Run:
         return Reuse(self._reuse, journal) if self._reuse else None
 
     def _summary(self, journal: Journal, seconds: float, status: int) -> Summary:
-        return summary_of(self._counters, orphans=len(journal.orphans), seconds=seconds, status=status)
+        return summary_of(
+            self._counters,
+            orphans=len(journal.orphans),
+            seconds=seconds,
+            status=status,
+            bad_rows=self._prepared.statistics.bad_rows,
+        )
 
     def _write_summary(self, summary: Summary) -> None:
         if self._job.summary is not None:

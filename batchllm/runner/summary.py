@@ -25,6 +25,7 @@ class Summary:
         answered, skipped, failed: Rows with an answer, with an empty text, with an ``error``.
         failed_by_reason: The failed rows by reason.
         finish_reasons: The answers, those of failed rows included, by what the endpoint said.
+        labels: How often each label was given; with ``--multi-label`` a row counts for each of its labels.
         requests: Requests that this run sent, each counted once.
         attempts: Requests that this run sent, each attempt counted.
         answers: Answers that this run received, usable or not: each is billed.
@@ -41,6 +42,7 @@ class Summary:
         rate_limited: Attempts refused for a rate limit.
         retries: Attempts that were tried again, by reason.
         truncated: Texts that this run cut to ``--max-input-tokens``.
+        bad_rows: Rows that were left out because they could not be read (``--bad-rows skip``).
         seconds: The duration of the run.
         requests_per_minute, tokens_per_minute: The rate of this run's single requests, each attempt counted, from
             the first that was sent to the last; ``None`` in batch mode, and if that took less than a second.
@@ -53,6 +55,7 @@ class Summary:
     failed: int
     failed_by_reason: Mapping[str, int] = field(default_factory=dict)
     finish_reasons: Mapping[str, int] = field(default_factory=dict)
+    labels: Mapping[str, int] = field(default_factory=dict)
     requests: int = 0
     attempts: int = 0
     answers: int = 0
@@ -70,6 +73,7 @@ class Summary:
     rate_limited: int = 0
     retries: Mapping[str, int] = field(default_factory=dict)
     truncated: int = 0
+    bad_rows: int = 0
     seconds: float = 0.0
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
@@ -179,14 +183,21 @@ class Result:
         return pd.DataFrame([row.values for row in source.rows()], columns=columns)
 
 
-def exit_status_of(failed: int, sent: int, allow_failed: float) -> ExitStatus:
-    """Returns 0 if no row failed, or at most the share ``allow_failed`` of those that were sent."""
+def exit_status_of(failed: int, sent: int, allow_failed: float, *, bad_rows: int = 0) -> ExitStatus:
+    """Returns 0 if no row failed, or at most the share ``allow_failed`` of those that were sent.
+
+    A row that was left out because it could not be read (``bad_rows``) is not excused by that share.
+    """
+    if bad_rows:
+        return ExitStatus.SOME_FAILED
     if failed == 0 or (allow_failed and failed <= allow_failed * sent):
         return ExitStatus.OK
     return ExitStatus.SOME_FAILED
 
 
-def summary_of(counters: RunCounters, *, orphans: int, seconds: float, status: int) -> Summary:
+def summary_of(
+    counters: RunCounters, *, orphans: int, seconds: float, status: int, bad_rows: int = 0
+) -> Summary:
     """Returns the summary of a run by its counters alone: all there is if it is stopped.
 
     Args:
@@ -194,6 +205,7 @@ def summary_of(counters: RunCounters, *, orphans: int, seconds: float, status: i
         orphans: Attempts in flight when an earlier run died, found by this one.
         seconds: The duration of the run.
         status: The exit status of the process.
+        bad_rows: Rows that were left out because they could not be read.
     """
     requests_per_minute, tokens_per_minute = counters.send_rate.per_minute() or (None, None)
     return Summary(
@@ -203,6 +215,7 @@ def summary_of(counters: RunCounters, *, orphans: int, seconds: float, status: i
         failed=counters.failed + counters.unanswered,
         failed_by_reason=dict(counters.failed_by_reason),
         finish_reasons=dict(counters.finish_reasons),
+        labels=dict(counters.labels),
         requests=counters.requests,
         attempts=counters.attempts,
         answers=counters.answers,
@@ -215,6 +228,7 @@ def summary_of(counters: RunCounters, *, orphans: int, seconds: float, status: i
         rate_limited=counters.refusals,
         retries=dict(counters.retries),
         truncated=counters.truncated,
+        bad_rows=bad_rows,
         seconds=round(seconds, 3),
         requests_per_minute=None if requests_per_minute is None else round(requests_per_minute, 2),
         tokens_per_minute=None if tokens_per_minute is None else round(tokens_per_minute, 1),
@@ -238,6 +252,7 @@ def with_output(summary: Summary, counts: OutputCounts, final_cost: Decimal | No
         failed=counts.failed,
         failed_by_reason=dict(counts.failed_by_reason),
         finish_reasons=dict(counts.finish_reasons),
+        labels=dict(counts.labels),
         saved_by_journal=plus(counts.costs.answers, None if final_cost is None else -final_cost),
         duplicate_rows=counts.costs.duplicate_rows,
         duplicate_rows_cost=counts.costs.equal,

@@ -14,6 +14,7 @@ from jinja2.meta import find_referenced_templates, find_undeclared_variables
 
 from batchllm.errors import UsageError, did_you_mean, listed
 from batchllm.records import Row
+from batchllm.template.meter import Metered, cost_of
 from batchllm.template.model import Template
 from batchllm.template.sandbox import (
     MAX_OUTPUT,
@@ -239,6 +240,10 @@ class Renderer:
         return find_undeclared_variables(whole) <= self._variables.keys()
 
     def _compiled(self, tree: nodes.Template) -> Compiled:
+        meter = self._sandbox.meter
+        meter.begin()
+        tree = Metered().visit(tree)
+        meter.call_cost = max(meter.call_cost, cost_of(tree))
         tree.set_environment(self._sandbox)
         return Compiled.from_code(self._sandbox, self._sandbox.compile(tree), {})
 
@@ -261,6 +266,7 @@ def _template_of(node: nodes.Node) -> nodes.Template:
 
 
 def _render(compiled: Compiled, context: Mapping[str, Any]) -> str:
+    compiled.environment.meter.begin()  # type: ignore[attr-defined]  # it is the sandbox
     return bounded(compiled.root_render_func(compiled.new_context(dict(context))))
 
 

@@ -1,9 +1,9 @@
 """The Jinja environment of templates (sandboxed, strict, without a loader, bounded output) and its syntax trees.
 
 The author of a template is usually the user, but templates are passed around, so one must not reach files,
-attributes of Python objects, or gigabytes. The sandbox of Jinja covers attributes. Size is bounded here:
-operators, methods and filters that turn a small number into a large text are refused or limited, and the
-output ends at ``MAX_OUTPUT`` characters. Loops run over values of the row or of the template only.
+attributes of Python objects, gigabytes, or hours. The sandbox of Jinja covers attributes. Operators, methods and
+filters that turn a small number into a large text are refused or limited here, the output ends at ``MAX_OUTPUT``
+characters, and ``meter`` bounds the work and the size of everything else.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,6 +14,7 @@ from jinja2.exceptions import SecurityError, TemplateError
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from batchllm.template.meter import COUNTED, SIZED, Meter, size_of
 from batchllm.template.values import RenderError, to_json, to_text
 
 MAX_OUTPUT = 10_000_000
@@ -21,13 +22,17 @@ ROW = "row"
 _ROW_METHODS = frozenset({"items", "keys", "values", "get"})
 _MAX_BITS = 100_000
 _LEAST_ROOM = 10
+_MACRO = 10
+"""A call of a macro costs as much as evaluating its nodes this many times."""
 _FILTERS = [
     "abs", "capitalize", "count", "d", "default", "dictsort", "escape", "first", "float", "int", "items",
     "join", "last", "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "replace",
     "reverse", "round", "select", "selectattr", "sort", "string", "striptags", "sum", "title", "trim",
     "truncate", "unique", "upper", "wordcount",
 ]  # fmt: skip
-_GROWING_METHODS = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs", "format", "format_map"})
+_GROWING_METHODS = frozenset(
+    {"center", "ljust", "rjust", "zfill", "expandtabs", "format", "format_map", "translate"}
+)
 _RENDER_ERRORS = (
     TemplateError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, MemoryError,
 )  # fmt: skip
@@ -36,31 +41,60 @@ _RENDER_ERRORS = (
 class Sandbox(ImmutableSandboxedEnvironment):
     """Jinja's sandbox with bounded output."""
 
-    intercepted_binops = frozenset({"*", "**", "%"})
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def __init__(self) -> None:
+        self.meter = meter = Meter()
         super().__init__(
             undefined=StrictUndefined,
             autoescape=False,
-            finalize=to_text,
+            finalize=self._written,
             trim_blocks=True,
             lstrip_blocks=True,
             cache_size=0,
         )
-        self.filters = {name: self.filters[name] for name in _FILTERS} | {"tojson": to_json, "room": room}
+        filters = {name: self.filters[name] for name in _FILTERS} | {"tojson": to_json, "room": room}
+        self.filters = {name: meter.filter(name, function) for name, function in filters.items()}
+        self.filters |= {SIZED: meter.made, COUNTED: meter.counted}
+        tests: dict[str, Any] = dict(self.tests)
+        self.tests = {name: meter.test(function) for name, function in tests.items()}
         self.globals = {}
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Applies an operator unless it would make something large out of something small."""
         if operator == "%" and isinstance(left, str | bytes):
             raise SecurityError("% does not format text here; use ~ to join")
+        meter = self.meter
         if operator == "*":
             for one, other in ((left, right), (right, left)):
-                if hasattr(one, "__len__") and isinstance(other, int) and len(one) * other > MAX_OUTPUT:
-                    raise SecurityError(f"* would make more than {MAX_OUTPUT} characters")
+                if isinstance(other, int):
+                    meter.room_for(size_of(one) * (abs(other) if hasattr(one, "__len__") else 1))
+            if isinstance(left, int) and isinstance(right, int):
+                _check_bits(left.bit_length() + right.bit_length())
+        if operator == "+" and hasattr(left, "__len__"):
+            meter.room_for(size_of(left) + size_of(right))
         if operator == "**" and not _small_power(left, right):
             raise SecurityError("** would make too large a number")
         return super().call_binop(context, operator, left, right)
+
+    def call(self, context: Context, obj: Any, /, *args: Any, **named: Any) -> Any:
+        """Calls a method or a macro, and takes from the budget what that may make."""
+        meter = self.meter
+        owner, name = getattr(obj, "__self__", None), getattr(obj, "__name__", "")
+        cost = meter.call_cost if owner is not None else meter.call_cost * _MACRO
+        meter.take(cost + sum(map(size_of, (*args, *named.values()))))
+        if isinstance(owner, str):
+            meter.take(len(owner))
+            if name == "replace":
+                meter.replaced(owner, *map(str, args[:2]))
+            elif name == "join" and args:
+                args = (meter.materialised(args[0]), *args[1:])
+                meter.room_for(size_of(args[0]) + len(owner) * len(args[0]))
+        return meter.made(super().call(context, obj, *args, **named))
+
+    def _written(self, value: Any) -> str:
+        self.meter.room_for(size_of(value))
+        return to_text(value)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Returns whether a template may read ``obj.attr``."""
@@ -78,6 +112,11 @@ def room(texts: Iterable[Any]) -> int:
     No known vocabulary has a token shorter than a byte of UTF-8; two more are for a full stop and the end.
     """
     return max(_LEAST_ROOM, *(len(str(text).encode("utf-8", "replace")) + 2 for text in texts))
+
+
+def _check_bits(bits: int) -> None:
+    if bits > _MAX_BITS:
+        raise SecurityError("* would make too large a number")
 
 
 def _small_power(base: Any, exponent: Any) -> bool:

@@ -1,0 +1,134 @@
+"""What the figures of every kind of answer have in common."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from batchllm.evaluate.formulas import ratio, wilson_interval
+from batchllm.printable import one_line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures(ABC):
+    """How answers compare with gold values.
+
+    Attributes:
+        rows: Rows with a gold value, at least one.
+        unanswered: Those of them without an answer; they count as wrong.
+        correct: Those whose answer is the gold value.
+    """
+
+    rows: int
+    unanswered: int
+    correct: int
+
+    @property
+    def accuracy(self) -> float:
+        """The share of the rows whose answer is the gold value; for texts, sets and numbers, the exact match."""
+        return self.correct / self.rows
+
+    @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """The 95 % interval of the accuracy, by Wilson."""
+        return wilson_interval(self.correct, self.rows)
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """What is compared: ``label``, ``labels``, ``number`` or ``text``."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Returns the figures by name; shares are between 0 and 1, ``None`` is undefined."""
+
+    @abstractmethod
+    def lines(self) -> Iterator[str]:
+        """Yields the figures for people, line by line."""
+
+    def _common(self, share: str) -> dict[str, Any]:
+        low, high = self.accuracy_interval
+        return {
+            "kind": self.kind,
+            "rows": self.rows,
+            "correct": self.correct,
+            "unanswered": self.unanswered,
+            "unanswered_share": self.unanswered / self.rows,
+            share: self.accuracy,
+            f"{share}_low": low,
+            f"{share}_high": high,
+        }
+
+    def _share_line(self, name: str) -> str:
+        low, high = self.accuracy_interval
+        return (
+            f"{name}: {percent(self.accuracy)} (95 % interval {percent(low)} to {percent(high)}; "
+            f"{self.correct:,} of {self.rows:,})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScore:
+    """The figures of one label.
+
+    Attributes:
+        precision: Of the rows that got the label, the share that has it in gold; 0 where no row got it.
+        recall: Of the rows that have it in gold, the share that got it; 0 where no row has it.
+        f1: The harmonic mean of both.
+        support: Rows that have it in gold.
+    """
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the figures by name."""
+        return {
+            "precision": self.precision,
+            "recall": self.recall,
+            "f1": self.f1,
+            "support": self.support,
+        }
+
+
+def label_score(hits: int, given: int, support: int) -> LabelScore:
+    """Returns the figures of a label.
+
+    Args:
+        hits: Rows that got the label and have it in gold.
+        given: Rows that got it.
+        support: Rows that have it in gold.
+    """
+    return LabelScore(ratio(hits, given), ratio(hits, support), ratio(2 * hits, given + support), support)
+
+
+def score_table(labels: Mapping[str, LabelScore], most: int = 50) -> Iterator[str]:
+    """Yields the figures of the labels as lines of a table; of many labels, those with the most support."""
+    shown = sorted(labels.items(), key=lambda item: -item[1].support)[:most] if len(labels) > most else None
+    rows: list[tuple[str, ...]] = [("label", "precision", "recall", "F1", "support")]
+    for name, score in shown or labels.items():
+        shares = (score.precision, score.recall, score.f1)
+        rows.append((short(name), *map(percent, shares), f"{score.support:,}"))
+    yield from aligned(rows)
+    if shown is not None:
+        yield f"({len(labels) - most:,} more labels; --json has all)"
+
+
+def aligned(rows: list[tuple[str, ...]]) -> Iterator[str]:
+    """Yields the rows of a table as text, the first column to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        cells = [first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(others, widths[1:], strict=True))]
+        yield "  ".join(cells).rstrip()
+
+
+def short(name: str, most: int = 30) -> str:
+    """Returns a name for a column of a table, on one line."""
+    return one_line(name, most)
+
+
+def percent(share: float) -> str:
+    """Returns a share for people: ``93.4 %``."""
+    return f"{share:.1%}".replace("%", " %")
