@@ -11,7 +11,7 @@ from typing import Any
 from batchllm.budget.costs import CostTotals, RowCosts
 from batchllm.formats import Outcome, OutputStatistics, format_of, is_narrow, write_output, write_skipped
 from batchllm.journal import Journal, JournalReader
-from batchllm.plan.outcomes import outcomes, readers
+from batchllm.plan.outcomes import outcome_reader, outcomes
 from batchllm.prepare.job_paths import digest_of, exported_note
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.printable import one_line
@@ -130,7 +130,9 @@ class OutputWriter:
         with closing(journal.outcomes()) as entries:
             return write_output(
                 self._prepared.source,
-                self._counted(outcomes(entries, readers(self._prepared), self._chosen, costs)),
+                self._counted(
+                    outcomes(entries, outcome_reader(self._prepared, journal), self._chosen, costs)
+                ),
                 path=self._path,
                 columns=self._prepared.columns,
                 output_format=_format_at(self._path, self._prepared.output_format),
@@ -195,7 +197,8 @@ def write_if_changed(
     columns = [list(prepared.columns.order), list(map(list, prepared.columns.fields))]
     of_input = [prepared.statistics.sha256, prepared.source.reading()]
     style = [prepared.output_format, prepared.job.output_encoding, prepared.job.escape_formulas]
-    view = json.dumps([columns, style, of_input, str(chosen), prices])
+    shape = prepared.job.fingerprint()
+    view = json.dumps([columns, shape, style, of_input, str(chosen), prices])
     last: dict[str, Any] = journal.get(destination.key) or {}
     if output is not None and prepared.statistics.bad_rows:
         write_skipped(prepared.source, skipped_path(prepared, output))

@@ -236,13 +236,12 @@ def summary_of(
     )
 
 
-def with_output(summary: Summary, counts: OutputCounts, final_cost: Decimal | None) -> Summary:
+def with_output(summary: Summary, counts: OutputCounts) -> Summary:
     """Completes the summary of a finished run with what its output holds.
 
     Args:
         summary: The run by its counters.
         counts: The rows of the output.
-        final_cost: What this run paid for answers that rows keep; ``None`` is unknown.
     """
     return replace(
         summary,
@@ -253,7 +252,7 @@ def with_output(summary: Summary, counts: OutputCounts, final_cost: Decimal | No
         failed_by_reason=dict(counts.failed_by_reason),
         finish_reasons=dict(counts.finish_reasons),
         labels=dict(counts.labels),
-        saved_by_journal=plus(counts.costs.answers, None if final_cost is None else -final_cost),
+        saved_by_journal=plus(counts.costs.answers, None if summary.cost is None else -summary.cost),
         duplicate_rows=counts.costs.duplicate_rows,
         duplicate_rows_cost=counts.costs.equal,
         deduplicated_rows=counts.costs.deduplicated_rows,
