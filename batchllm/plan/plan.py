@@ -169,6 +169,9 @@ class Plan:
                     new.append((row.index, None, f"{reason}\n{error}"))
                     self._counters.failed += 1
                     self._counters.failed_by_reason[reason] += 1
+                    self._counters.log.write(
+                        "failed", row=row.index + 1, attempts=0, reason=reason, message=error, final=True
+                    )
                     self._finished(row.index, False)
         if new:
             items += self._admitted(await self._journal.admit(new), requests)

@@ -35,6 +35,7 @@ async def shown(
         view = limiter.view(now)
         line = events.line(view, now, wall, counters.last_refusal) if tell else None
         if line is not None:
+            counters.log.write("waiting", reason=view.limits, message=line)
             progress.tell(line)
         progress.show(
             counters.finished,

@@ -6,7 +6,7 @@ Whatever stops the run, everything received is in the journal.
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
+from contextlib import AsyncExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -31,6 +31,7 @@ from batchllm.progress import Progress, Quiet
 from batchllm.request.plain import plain_request
 from batchllm.retry import RetryPolicy
 from batchllm.runner.display import shown
+from batchllm.runner.ending import RunRecord, recorded, status_of
 from batchllm.runner.feed import RowFeed
 from batchllm.runner.output import read_options, write_if_changed
 from batchllm.runner.resume import ResumedJob
@@ -72,22 +73,25 @@ def run_job(
         Interrupted: It was stopped from outside; everything received is in the journal.
     """
     stops = stops or Stops()
-    paths = job_paths(job)
-    check_places(job, paths)
-    waiting = waiting_for(job, wait=wait)
-    with (
-        JobLock(paths.lock, wait_s=job.wait_lock_s, check=stops.check),
-        JobLock(paths.journal_lock, wait_s=job.wait_lock_s, check=stops.check)
-        if paths.journal_lock
-        else nullcontext(),
-        _brought(bring_input),
-        reachable(job) as job,
-        prepare_job(job, paths) as prepared,
-        journals_of(job.reuse, paths.journal) as reuse,
-    ):
-        run = _Run(prepared, progress or Quiet(), confirm, client, reuse, waiting, stops, feed)
-        with asyncio.Runner() as loop:  # asyncio.run may be another one in a notebook (nest_asyncio)
-            return loop.run(run.run())
+    with recorded(job) as record:
+        paths = job_paths(job)
+        check_places(job, paths)
+        record.begin()
+        waiting = waiting_for(job, wait=wait)
+        with (
+            JobLock(paths.lock, wait_s=job.wait_lock_s, check=stops.check),
+            JobLock(paths.journal_lock, wait_s=job.wait_lock_s, check=stops.check)
+            if paths.journal_lock
+            else nullcontext(),
+            _brought(bring_input),
+            reachable(job) as job,
+            prepare_job(job, paths) as prepared,
+            journals_of(job.reuse, paths.journal) as reuse,
+        ):
+            record.describe(job)
+            run = _Run(prepared, record, progress or Quiet(), confirm, client, reuse, waiting, stops, feed)
+            with asyncio.Runner() as loop:  # asyncio.run may be another one in a notebook (nest_asyncio)
+                return loop.run(run.run())
 
 
 @contextmanager
@@ -100,6 +104,7 @@ class _Run:
     def __init__(
         self,
         prepared: PreparedJob,
+        record: RunRecord,
         progress: Progress,
         confirm: Confirm,
         client: ChatSender | None,
@@ -109,6 +114,7 @@ class _Run:
         feed: RowFeed | None,
     ) -> None:
         self._prepared = prepared
+        self._record = record
         self._job = prepared.job
         self._progress = progress
         self._confirm = confirm
@@ -125,7 +131,7 @@ class _Run:
             seed=prepared.job.seed,
         )
         rows = prepared.statistics.rows if self._chosen is None else len(self._chosen)
-        self._counters = RunCounters(rows=rows)
+        self._counters = RunCounters(rows=rows, log=record.log)
         self._reask = ReaskPolicy(prepared.job, prepared.count)
 
     async def run(self) -> Result:
@@ -161,7 +167,7 @@ class _Run:
             summary = with_output(
                 self._summary(journal, loop.time() - started_s, status), counts, self._counters.final_cost
             )
-            self._write_summary(summary)
+            self._record.figures = summary
             await self._feed.finish()
             return Result(
                 output=destination.path,
@@ -173,10 +179,10 @@ class _Run:
                 pace=rate_text(summary),
                 read_options=read_options(self._prepared, destination.path),
             )
-        except (JobError, Interrupted) as error:
-            status = int(error.exit_status)
-            with suppress(JobError):  # the error to report is the one that stopped the job
-                self._write_summary(self._summary(journal, loop.time() - started_s, status))
+        except BaseException as error:
+            if isinstance(error, (JobError, Interrupted)):
+                status = int(error.exit_status)
+            self._record.figures = self._summary(journal, loop.time() - started_s, status_of(error))
             raise
         finally:
             journal.close(status)
@@ -203,6 +209,16 @@ class _Run:
             input_notes=self._prepared.input_notes,
         )
         self._confirm(forecast)
+        self._record.log.write(
+            "plan",
+            rows=rows,
+            answered=counts.answered,
+            failed=failed,
+            in_batches=counts.pending,
+            left=left,
+            cost_low=forecast.cost_low,
+            cost_high=forecast.cost_high,
+        )
         resumed.begin()
         self._account.keep_forecast(journal, forecast)
 
@@ -284,10 +300,6 @@ class _Run:
             status=status,
             bad_rows=self._prepared.statistics.bad_rows,
         )
-
-    def _write_summary(self, summary: Summary) -> None:
-        if self._job.summary is not None:
-            summary.write(self._job.summary)
 
 
 def possibly_billed_rows(journal: Journal) -> tuple[int, ...]:
