@@ -19,6 +19,9 @@ from batchllm.runner import Forecast, Result, Summary
 NAMED_ROWS = 100
 """The most rows that the line about possibly billed requests names."""
 
+ASK_ABOVE_WAVES = 10
+"""A conversation of more turns asks first in batch mode."""
+
 SHOWN = 150
 """Characters of a text or an answer that the samples of a trial show."""
 
@@ -47,12 +50,46 @@ def confirm(job: Job, forecast: Forecast, *, quiet: bool, yes: bool) -> None:
             say(at_once_text(forecast))
         if forecast.possibly_billed_rows:
             say(possibly_billed_text(forecast.possibly_billed_rows))
+    _confirm_waves(job, forecast, yes=yes)
     high = forecast.cost_high
     if yes or high is None or high <= ASK_ABOVE or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
-    say(f"This may cost up to {dollars(high)}. Go on? [y/N] ", end="")
+    _ask(f"This may cost up to {dollars(high)}.")
+
+
+def _confirm_waves(job: Job, forecast: Forecast, *, yes: bool) -> None:
+    """Asks before a conversation of many turns begins in batch mode, because each turn is one batch after the other.
+
+    Raises:
+        UsageError: The answer was no, or there is nobody to ask.
+    """
+    waves = forecast.waves or 0
+    if yes or forecast.begun or job.conversation is None or waves <= ASK_ABOVE_WAVES:
+        return
+    words = (
+        f"The longest conversation needs up to {waves:,} batches, one after the other, each of up to a day."
+    )
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(f"{words} Agree with -y, or leave out --via batch")
+    _ask(words)
+
+
+def _ask(words: str) -> None:
+    say(f"{words} Go on? [y/N] ", end="")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise UsageError("nothing was sent")
+
+
+def waves_text(job: Job, forecast: Forecast) -> str:
+    """How many samples a row has, and how many batches it may need one after the other; empty for one of each."""
+    parts = []
+    if job.samples > 1:
+        temperature = job.all_parameters.get("temperature")
+        at = "" if temperature is None else f" at temperature {temperature}"
+        parts.append(f", {job.samples} samples a row{at}")
+    if forecast.waves is not None and forecast.waves > 1:
+        parts.append(f", at most {forecast.waves:,} waves of batches")
+    return "".join(parts)
 
 
 def line_before(job: Job, forecast: Forecast) -> str:
@@ -75,7 +112,7 @@ def line_before(job: Job, forecast: Forecast) -> str:
         answer = forecast.completion_tokens_upper_bound
         bound = f" + at most {compact(answer)}" if answer is not None else " + answers"
         parts.append(f"{about}{compact(forecast.prompt_tokens)}{bound} tokens")
-    return f"{', '.join(parts)}, {mode_text(job, forecast)}"
+    return f"{', '.join(parts)}, {mode_text(job, forecast)}{waves_text(job, forecast)}"
 
 
 def at_once_text(forecast: Forecast) -> str:
@@ -185,6 +222,8 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
         lines.append(
             f"Cut off at the limit of an answer: {counted(cut_off, 'answer')}; a higher --max-tokens gives more room"
         )
+    if summary.labels:
+        lines.append(f"Labels: {counts(summary.labels)}")
     if summary.finish_reasons:
         lines.append(f"Finish reasons: {counts(summary.finish_reasons)}")
     if summary.attempts:

@@ -40,8 +40,9 @@ class Options(TypedDict, total=False):
     header: Mapping[str, str] | Sequence[str] | str | None
     image: str | Sequence[str] | None
     input_format: Literal["csv", "tsv", "jsonl", "ndjson"] | None
+    instructions: str | PathLike[str] | None
     journal: str | PathLike[str] | None
-    labels: str | Sequence[str] | Mapping[str, str] | None
+    labels: str | PathLike[str] | Sequence[str] | Mapping[str, str] | None
     language: str | None
     limit: int | None
     max_attempts: int | None
@@ -55,6 +56,7 @@ class Options(TypedDict, total=False):
     max_wait: float | str | None
     media_root: str | PathLike[str] | None
     model: str | None
+    multi_label: bool | None
     no_early_stop: bool | None
     on_long: Literal["fail", "truncate"] | None
     output: str | PathLike[str] | None

@@ -88,6 +88,19 @@ def with_images(messages: Messages, parts: Sequence[Mapping[str, Any]]) -> Messa
     return [*messages, {"role": "user", "content": list(parts)}]
 
 
+def with_instructions(messages: Messages, instructions: str) -> Messages:
+    """Returns messages with the instructions at the end of their leading system message, or as a new one."""
+    first, *others = messages
+    if first["role"] not in _LEADING:
+        return [{"role": "system", "content": instructions}, *messages]
+    content = first["content"]
+    if isinstance(content, str):
+        content = f"{content}\n\n{instructions}"
+    else:
+        content = [*content, {"type": "text", "text": instructions}]
+    return [{**first, "content": content}, *others]
+
+
 def own_start(messages: Sequence[Mapping[str, Any]]) -> int:
     """Returns where a row's own turn begins in messages that it brought: after the leading system messages."""
     for position, message in enumerate(messages):
@@ -106,8 +119,6 @@ def last_user(messages: Sequence[Mapping[str, Any]]) -> int:
 
 def reask(request: ChatRequest, answer: Answer, count: Callable[[str], int] | None = None) -> ChatRequest:
     """Returns the request that asks again for an answer that does not validate, with the validator's message.
-
-    It keeps the key: for the journal it is another attempt at the same request.
 
     Args:
         request: What was sent.

@@ -20,9 +20,8 @@ from batchllm.job import Job
 from batchllm.journal import FINISHED, TRIAL, JobLock, Journal, JournalReader
 from batchllm.limiter import Limiter
 from batchllm.online.loop import OnlineLoop
-from batchllm.plan.conversations import plan_of
-from batchllm.plan.plan import chosen_rows
-from batchllm.plan.reask import ReaskPolicy
+from batchllm.plan.chosen import chosen_rows
+from batchllm.plan.job_plan import plan_of
 from batchllm.plan.reuse import Reuse, journals_of
 from batchllm.plan.work_item import ChatSender, WorkItem
 from batchllm.prepare.job_paths import check_places, job_paths
@@ -132,7 +131,6 @@ class _Run:
         )
         rows = prepared.statistics.rows if self._chosen is None else len(self._chosen)
         self._counters = RunCounters(rows=rows, log=record.log)
-        self._reask = ReaskPolicy(prepared.job, prepared.count)
 
     async def run(self) -> Result:
         resumed = ResumedJob(self._prepared, rows=self._counters.rows, chosen=self._chosen)
@@ -164,9 +162,7 @@ class _Run:
             sent = counts.failed + counts.answered
             bad_rows = self._prepared.statistics.bad_rows
             status = int(exit_status_of(counts.failed, sent, self._job.allow_failed, bad_rows=bad_rows))
-            summary = with_output(
-                self._summary(journal, loop.time() - started_s, status), counts, self._counters.final_cost
-            )
+            summary = with_output(self._summary(journal, loop.time() - started_s, status), counts)
             self._record.figures = summary
             await self._feed.finish()
             return Result(
@@ -194,7 +190,6 @@ class _Run:
             UsageError: The user does not want it.
         """
         journal = resumed.journal
-        resumed.read_saved_replies(self._reask)
         self._account.begin(journal, self._counters)
         counts, rows = resumed.counts(), self._counters.rows
         failed = 0 if self._job.retry_failed else counts.failed + counts.unsendable
@@ -207,6 +202,7 @@ class _Run:
             skipped=counts.skipped,
             possibly_billed_rows=possibly_billed_rows(journal),
             input_notes=self._prepared.input_notes,
+            begun=bool(journal.reader().batches()),
         )
         self._confirm(forecast)
         self._record.log.write(
@@ -255,7 +251,6 @@ class _Run:
             counters=counters,
             chosen=self._chosen,
             reuse=self._reuse_of(journal),
-            reask=self._reask,
         )
         limiter: Limiter[WorkItem] = Limiter(
             job.pace,
@@ -271,7 +266,6 @@ class _Run:
                 retry=RetryPolicy(job.pace.max_attempts),
                 counters=counters,
                 settled=plan.settled,
-                reask=self._reask.request,
                 meter=self._account.meter,
                 early_stop=self._account.early_stop,
                 run_stop=stop,

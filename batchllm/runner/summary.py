@@ -24,6 +24,7 @@ class Summary:
         answered, skipped, failed: Rows with an answer, with an empty text, with an ``error``.
         failed_by_reason: The failed rows by reason.
         finish_reasons: The answers, those of failed rows included, by what the endpoint said.
+        labels: How often each label was given; with ``--multi-label`` a row counts for each of its labels.
         requests: Requests that this run sent, each counted once.
         attempts: Requests that this run sent, each attempt counted.
         answers: Answers that this run received, usable or not: each is billed.
@@ -53,6 +54,7 @@ class Summary:
     failed: int
     failed_by_reason: Mapping[str, int] = field(default_factory=dict)
     finish_reasons: Mapping[str, int] = field(default_factory=dict)
+    labels: Mapping[str, int] = field(default_factory=dict)
     requests: int = 0
     attempts: int = 0
     answers: int = 0
@@ -193,6 +195,7 @@ def summary_of(
         failed=counters.failed + counters.unanswered,
         failed_by_reason=dict(counters.failed_by_reason),
         finish_reasons=dict(counters.finish_reasons),
+        labels=dict(counters.labels),
         requests=counters.requests,
         attempts=counters.attempts,
         answers=counters.answers,
@@ -213,13 +216,12 @@ def summary_of(
     )
 
 
-def with_output(summary: Summary, counts: OutputCounts, final_cost: Decimal | None) -> Summary:
+def with_output(summary: Summary, counts: OutputCounts) -> Summary:
     """Completes the summary of a finished run with what its output holds.
 
     Args:
         summary: The run by its counters.
         counts: The rows of the output.
-        final_cost: What this run paid for answers that rows keep; ``None`` is unknown.
     """
     return replace(
         summary,
@@ -229,7 +231,8 @@ def with_output(summary: Summary, counts: OutputCounts, final_cost: Decimal | No
         failed=counts.failed,
         failed_by_reason=dict(counts.failed_by_reason),
         finish_reasons=dict(counts.finish_reasons),
-        saved_by_journal=plus(counts.costs.answers, None if final_cost is None else -final_cost),
+        labels=dict(counts.labels),
+        saved_by_journal=plus(counts.costs.answers, None if summary.cost is None else -summary.cost),
         duplicate_rows=counts.costs.duplicate_rows,
         duplicate_rows_cost=counts.costs.equal,
         deduplicated_rows=counts.costs.deduplicated_rows,
