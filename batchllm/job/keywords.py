@@ -45,6 +45,7 @@ class Options(TypedDict, total=False):
     labels: str | PathLike[str] | Sequence[str] | Mapping[str, str] | None
     language: str | None
     limit: int | None
+    log_file: str | PathLike[str] | None
     max_attempts: int | None
     max_cost: float | str | Decimal | None
     max_input_tokens: int | None
@@ -74,6 +75,7 @@ class Options(TypedDict, total=False):
     reuse: str | PathLike[str] | Sequence[str | PathLike[str]] | None
     rpm: float | None
     sample: int | None
+    samples: int | None
     schema: str | PathLike[str] | Mapping[str, Any] | type[Any] | None
     seed: int | None
     skip_lines: int | None

@@ -6,7 +6,7 @@ Whatever stops the run, everything received is in the journal.
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager, nullcontext
+from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -172,12 +172,15 @@ class _Run:
                 possibly_billed_rows=possibly_billed_rows(journal),
                 samples=tuple(counts.samples) if trial else (),
                 asked=asked_of(self._prepared, counts.sample_rows) if trial else (),
+                failures=counts.failures,
                 pace=rate_text(summary),
                 read_options=read_options(self._prepared, destination.path),
             )
         except BaseException as error:
             if isinstance(error, (JobError, Interrupted)):
                 status = int(error.exit_status)
+                with suppress(JobError):  # the error to report is the one that stopped the job
+                    error.kept = resumed.counts_of_pass().finished, self._counters.rows
             self._record.figures = self._summary(journal, loop.time() - started_s, status_of(error))
             raise
         finally:
@@ -278,6 +281,7 @@ class _Run:
                 counters=counters,
                 account=self._account,
                 journal=journal,
+                stop=stop,
             )
             with stop.watch():
                 async with display:
