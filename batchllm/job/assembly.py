@@ -96,6 +96,7 @@ def assemble(
         "instructions": read_instructions(given.get("instructions"), given.called("instructions")),
         "tools": tools,
         "tool_choice": tool_choice(given.get("tool_choice"), tools, given.called("tool_choice")),
+        "job_file": None if path is None else Path(path),
         "sources": given.sources,
     }
     job = Job(**{**_values(given), **computed})
@@ -115,7 +116,9 @@ def _values(given: Given, record: str = "") -> dict[str, Any]:
 
 def _check(job: Job, given: Given) -> None:
     """Refuses options that do not go together, and files that cannot be used."""
-    paths.refuse_same_file(input=job.input, output=job.output, journal=job.journal, summary=job.summary)
+    paths.refuse_same_file(
+        input=job.input, output=job.output, journal=job.journal, summary=job.summary, log=job.log_file
+    )
     if job.media_root is not None and not job.media_root.is_dir():
         raise UsageError(f"{given.called('media_root')} {job.media_root} is not a folder")
     if job.limit and job.sample:

@@ -46,6 +46,7 @@ class Options(TypedDict, total=False):
     labels: str | PathLike[str] | Sequence[str] | Mapping[str, str] | None
     language: str | None
     limit: int | None
+    log_file: str | PathLike[str] | None
     max_attempts: int | None
     max_cost: float | str | Decimal | None
     max_input_tokens: int | None

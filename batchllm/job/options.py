@@ -137,6 +137,8 @@ TABLE = (
            example='"reviews.journal"'),
     Option("summary", values.path, "File for the run's figures: JSON, or one more line of .jsonl.", OUTPUT,
            example='"runs.jsonl"'),
+    Option("log_file", values.path, "File that gets a line of JSON for each refusal, retry, failure and wait.", OUTPUT,
+           metavar="FILE", example='"nightly.log"'),
     Option("force", help="Overwrite an output that batchllm did not write.", panel=OUTPUT, **FLAG),
 
     Option("task", choice(*TASKS[:-1]), "A built-in task; or template, or prompt:", PROMPT, tasks=(),
