@@ -50,6 +50,7 @@ class Job:
         tools: Tool definitions for every request.
         tool_choice: ``auto``, ``none``, ``required`` or an object that names one tool.
         schema: JSON Schema that the answer must satisfy; its fields become columns.
+        job_file: The job file; ``None`` if there is none.
         sources: Name of an option, or ``param.NAME``, to where its value came from; what is not in it is a default.
     """
 
@@ -65,6 +66,7 @@ class Job:
     output_format: str | None = None
     per_row: bool = False
     raised_max_tokens: int | None = None
+    job_file: Path | None = field(default=None, compare=False)
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     input_format: str | None = DEFAULTS["input_format"]
@@ -81,9 +83,12 @@ class Job:
     output_encoding: str | None = DEFAULTS["output_encoding"]
     escape_formulas: bool = DEFAULTS["escape_formulas"]
     summary: Path | None = DEFAULTS["summary"]
+    log_file: Path | None = DEFAULTS["log_file"]
     force: bool = DEFAULTS["force"]
     system: str | None = DEFAULTS["system"]
     instructions: str | None = DEFAULTS["instructions"]
+    examples: tuple[Mapping[str, Any], ...] | None = DEFAULTS["examples"]
+    shots: int = DEFAULTS["shots"]
     images: tuple[str, ...] = DEFAULTS["image"]
     detail: str = DEFAULTS["detail"]
     media_root: Path | None = DEFAULTS["media_root"]

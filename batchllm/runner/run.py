@@ -32,6 +32,7 @@ from batchllm.request.plain import plain_request
 from batchllm.retry import RetryPolicy
 from batchllm.runner.cut_off import with_raised_limit
 from batchllm.runner.display import shown
+from batchllm.runner.ending import RunRecord, recorded, status_of
 from batchllm.runner.feed import RowFeed
 from batchllm.runner.output import read_options, write_if_changed
 from batchllm.runner.resume import ResumedJob
@@ -73,6 +74,7 @@ def run_job(
         Interrupted: It was stopped from outside; everything received is in the journal.
     """
     stops = stops or Stops()
+<<<<<<< HEAD
     paths = job_paths(job)
     check_places(job, paths)
     waiting = waiting_for(job, wait=wait)
@@ -89,6 +91,27 @@ def run_job(
         run = _Run(prepared, progress or Quiet(), confirm, client, reuse, waiting, stops, feed)
         with asyncio.Runner() as loop:  # asyncio.run may be another one in a notebook (nest_asyncio)
             return loop.run(run.run())
+=======
+    with recorded(job) as record:
+        paths = job_paths(job)
+        check_places(job, paths)
+        record.begin()
+        waiting = waiting_for(job, wait=wait)
+        with (
+            JobLock(paths.lock, wait_s=job.wait_lock_s, check=stops.check),
+            JobLock(paths.journal_lock, wait_s=job.wait_lock_s, check=stops.check)
+            if paths.journal_lock
+            else nullcontext(),
+            _brought(bring_input),
+            reachable(job) as job,
+            prepare_job(job, paths) as prepared,
+            journals_of(job.reuse, paths.journal) as reuse,
+        ):
+            record.describe(job)
+            run = _Run(prepared, record, progress or Quiet(), confirm, client, reuse, waiting, stops, feed)
+            with asyncio.Runner() as loop:  # asyncio.run may be another one in a notebook (nest_asyncio)
+                return loop.run(run.run())
+>>>>>>> main
 
 
 @contextmanager
@@ -101,6 +124,7 @@ class _Run:
     def __init__(
         self,
         prepared: PreparedJob,
+        record: RunRecord,
         progress: Progress,
         confirm: Confirm,
         client: ChatSender | None,
@@ -110,6 +134,7 @@ class _Run:
         feed: RowFeed | None,
     ) -> None:
         self._prepared = prepared
+        self._record = record
         self._job = prepared.job
         self._progress = progress
         self._confirm = confirm
@@ -126,7 +151,7 @@ class _Run:
             seed=prepared.job.seed,
         )
         rows = prepared.statistics.rows if self._chosen is None else len(self._chosen)
-        self._counters = RunCounters(rows=rows)
+        self._counters = RunCounters(rows=rows, log=record.log)
 
     async def run(self) -> Result:
         resumed = ResumedJob(self._prepared, rows=self._counters.rows, chosen=self._chosen)
@@ -159,7 +184,7 @@ class _Run:
             bad_rows = self._prepared.statistics.bad_rows
             status = int(exit_status_of(counts.failed, sent, self._job.allow_failed, bad_rows=bad_rows))
             summary = with_output(self._summary(journal, loop.time() - started_s, status), counts)
-            self._write_summary(summary)
+            self._record.figures = summary
             await self._feed.finish()
             return Result(
                 output=destination.path,
@@ -172,11 +197,12 @@ class _Run:
                 pace=rate_text(summary),
                 read_options=read_options(self._prepared, destination.path),
             )
-        except (JobError, Interrupted) as error:
-            status = int(error.exit_status)
-            with suppress(JobError):  # the error to report is the one that stopped the job
-                error.kept = resumed.counts_of_pass().finished, self._counters.rows
-                self._write_summary(self._summary(journal, loop.time() - started_s, status))
+        except BaseException as error:
+            if isinstance(error, (JobError, Interrupted)):
+                status = int(error.exit_status)
+                with suppress(JobError):  # the error to report is the one that stopped the job
+                    error.kept = resumed.counts_of_pass().finished, self._counters.rows
+            self._record.figures = self._summary(journal, loop.time() - started_s, status_of(error))
             raise
         finally:
             journal.close(status)
@@ -207,7 +233,21 @@ class _Run:
             begun=bool(journal.reader().batches()),
         )
         self._confirm(forecast)
+<<<<<<< HEAD
         resumed.begin(cut_off)
+=======
+        self._record.log.write(
+            "plan",
+            rows=rows,
+            answered=counts.answered,
+            failed=failed,
+            in_batches=counts.pending,
+            left=left,
+            cost_low=forecast.cost_low,
+            cost_high=forecast.cost_high,
+        )
+        resumed.begin()
+>>>>>>> main
         self._account.keep_forecast(journal, forecast)
 
     async def _answer_rows(self, journal: Journal, *, continued: bool) -> None:
@@ -287,10 +327,6 @@ class _Run:
             status=status,
             bad_rows=self._prepared.statistics.bad_rows,
         )
-
-    def _write_summary(self, summary: Summary) -> None:
-        if self._job.summary is not None:
-            summary.write(self._job.summary)
 
 
 def possibly_billed_rows(journal: Journal) -> tuple[int, ...]:
