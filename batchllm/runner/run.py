@@ -74,24 +74,6 @@ def run_job(
         Interrupted: It was stopped from outside; everything received is in the journal.
     """
     stops = stops or Stops()
-<<<<<<< HEAD
-    paths = job_paths(job)
-    check_places(job, paths)
-    waiting = waiting_for(job, wait=wait)
-    with (
-        JobLock(paths.lock, wait_s=job.wait_lock_s, check=stops.check),
-        JobLock(paths.journal_lock, wait_s=job.wait_lock_s, check=stops.check)
-        if paths.journal_lock
-        else nullcontext(),
-        _brought(bring_input),
-        reachable(with_raised_limit(job, paths.journal)) as job,
-        prepare_job(job, paths) as prepared,
-        journals_of(job.reuse, paths.journal) as reuse,
-    ):
-        run = _Run(prepared, progress or Quiet(), confirm, client, reuse, waiting, stops, feed)
-        with asyncio.Runner() as loop:  # asyncio.run may be another one in a notebook (nest_asyncio)
-            return loop.run(run.run())
-=======
     with recorded(job) as record:
         paths = job_paths(job)
         check_places(job, paths)
@@ -103,7 +85,7 @@ def run_job(
             if paths.journal_lock
             else nullcontext(),
             _brought(bring_input),
-            reachable(job) as job,
+            reachable(with_raised_limit(job, paths.journal)) as job,
             prepare_job(job, paths) as prepared,
             journals_of(job.reuse, paths.journal) as reuse,
         ):
@@ -111,7 +93,6 @@ def run_job(
             run = _Run(prepared, record, progress or Quiet(), confirm, client, reuse, waiting, stops, feed)
             with asyncio.Runner() as loop:  # asyncio.run may be another one in a notebook (nest_asyncio)
                 return loop.run(run.run())
->>>>>>> main
 
 
 @contextmanager
@@ -233,9 +214,6 @@ class _Run:
             begun=bool(journal.reader().batches()),
         )
         self._confirm(forecast)
-<<<<<<< HEAD
-        resumed.begin(cut_off)
-=======
         self._record.log.write(
             "plan",
             rows=rows,
@@ -247,7 +225,6 @@ class _Run:
             cost_high=forecast.cost_high,
         )
         resumed.begin()
->>>>>>> main
         self._account.keep_forecast(journal, forecast)
 
     async def _answer_rows(self, journal: Journal, *, continued: bool) -> None:
