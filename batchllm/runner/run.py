@@ -217,14 +217,14 @@ class _Run:
         self._record.log.write(
             "plan",
             rows=rows,
-            answered=counts.answered,
+            answered=answered,
             failed=failed,
             in_batches=counts.pending,
             left=left,
             cost_low=forecast.cost_low,
             cost_high=forecast.cost_high,
         )
-        resumed.begin()
+        resumed.begin(cut_off)
         self._account.keep_forecast(journal, forecast)
 
     async def _answer_rows(self, journal: Journal, *, continued: bool) -> None:
