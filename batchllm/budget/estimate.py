@@ -249,7 +249,9 @@ def forecast_job(
     settings = AnswerSettings(prepared.builder.column)
     if left and sample:
         sent = sampled(prepared, expected, learned)
-        settings = answer_settings(prepared.builder.column, (each.request for each in sent))
+        settings = answer_settings(
+            prepared.builder.column, prepared.builder.shots, (each.request for each in sent)
+        )
         scale = left / len(sample)
         stretch = stretch_of(prepared, [each for each in sent if each.first])
         for each in sent:

@@ -158,7 +158,7 @@ class _Counting:
             skipped=self._skipped,
             unsendable=self._unsendable.total(),
             input_notes=self._prepared.input_notes,
-            settings=answer_settings(self._builder.column, self._first),
+            settings=answer_settings(self._builder.column, self._builder.shots, self._first),
         )
         return DryRun(job, forecast, tuple(self._first), self._unsendable, self._counter.vocabularies())
 

@@ -35,6 +35,7 @@ class Options(TypedDict, total=False):
     encoding: str | None
     escape: str | None
     escape_formulas: bool | None
+    examples: str | PathLike[str] | Sequence[Mapping[str, Any]] | None
     force: bool | None
     grace: float | None
     header: Mapping[str, str] | Sequence[str] | str | None
@@ -78,6 +79,7 @@ class Options(TypedDict, total=False):
     samples: int | None
     schema: str | PathLike[str] | Mapping[str, Any] | type[Any] | None
     seed: int | None
+    shots: int | None
     skip_lines: int | None
     summary: str | PathLike[str] | None
     system: str | None

@@ -162,6 +162,10 @@ TABLE = (
            example='["positive", "negative", "neutral"]', tasks=("classify",), **VARIABLE),
     Option("multi_label", boolean, "Any number of the labels, joined by '; '; none where no label applies.", PROMPT,
            example="true", tasks=("classify",), **VARIABLE),
+    Option("examples", values.examples, "Few-shot pairs: a file with the prompt's columns and the answer's.", PROMPT,
+           example='"examples.csv"', in_request=True),
+    Option("shots", integer(1, 1000), "How many of the examples each request carries, balanced over the labels.",
+           PROMPT, 8, short="-k", metavar="K", in_request=True),
     Option("language", text, "Programming language.", PROMPT, otherwise="Python", example='"Python"',
            tasks=("codegen",), **VARIABLE),
 

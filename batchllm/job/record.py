@@ -84,6 +84,8 @@ class Job:
     force: bool = DEFAULTS["force"]
     system: str | None = DEFAULTS["system"]
     instructions: str | None = DEFAULTS["instructions"]
+    examples: tuple[Mapping[str, Any], ...] | None = DEFAULTS["examples"]
+    shots: int = DEFAULTS["shots"]
     images: tuple[str, ...] = DEFAULTS["image"]
     detail: str = DEFAULTS["detail"]
     media_root: Path | None = DEFAULTS["media_root"]

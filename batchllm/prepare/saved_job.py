@@ -41,6 +41,11 @@ def restored(kept: Mapping[str, Any]) -> Job:
     found = {name: _restored(name, kept[name]) for name in _FIELDS & kept.keys()}
     described = kept["template"]
     found["template"] = described and template.parse(described["source"], described["name"])
+    task = found.get("task")
+    if (
+        described and task in template.builtin_names() and described["name"] != task
+    ):  # a template of one's own
+        found["template"] = found["template"].read_as(template.load(task))
     return Job(endpoint=Endpoint(**kept["endpoint"]), **found)
 
 
