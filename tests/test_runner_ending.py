@@ -236,7 +236,7 @@ def test_an_input_without_rows_says_so_in_a_line_and_ends_0(
 ) -> None:
     rows = tmp_path / name
     rows.write_text(content)
-    words = ["run", "-p", "hello", rows, "--provider", "simulator", *files]
+    words = ["run", "-p", "{{ text }}", rows, "--provider", "simulator", *files]
     said = batchllm(*words)
     assert said.status == 0
     assert f"{rows} has no rows: nothing is sent" in said.err.splitlines()
