@@ -47,6 +47,8 @@ def confirm(job: Job, forecast: Forecast, *, quiet: bool, yes: bool) -> None:
         if forecast.input_notes:
             say(printable(f"{job.input or 'standard input'}: {', '.join(forecast.input_notes)}"))
         say(line_before(job, forecast))
+        if forecast.rows == 0:
+            say(printable(f"{job.input or 'standard input'} has no rows: nothing is sent"))
         if fields := fields_line(job):
             say(fields)
         if (note := encoding_text(job)) is not None:
