@@ -228,3 +228,19 @@ def test_a_signal_has_a_line(tmp_path: Path, files: list[object], number: signal
     line = last(tmp_path)
     assert run.returncode == line["exit_status"] == 128 + number
     assert (line["attempts"], line["answers"], line["rows"]) == (1, 0, 1)
+
+
+@pytest.mark.parametrize(("name", "content"), [("rows.csv", "id,text\n"), ("rows.jsonl", "")])
+def test_an_input_without_rows_says_so_in_a_line_and_ends_0(
+    batchllm: Command, tmp_path: Path, files: list[object], name: str, content: str
+) -> None:
+    rows = tmp_path / name
+    rows.write_text(content)
+    words = ["run", "-p", "{{ text }}", rows, "--provider", "simulator", *files]
+    said = batchllm(*words)
+    assert said.status == 0
+    assert f"{rows} has no rows: nothing is sent" in said.err.splitlines()
+    line = last(tmp_path)
+    assert (line["rows"], line["answered"], line["attempts"]) == (0, 0, 0)
+    assert Path(line["output"]).read_text().startswith("id,text,response," if content else "")
+    assert batchllm(*words, "--quiet").err == ""

@@ -18,7 +18,17 @@ from batchllm.records import Endpoint
 ENDPOINT = ("preset", "base_url", "model", "azure_api_version", "charge")
 _KINDS = {option.attribute: option.kind for option in OPTIONS.values()}
 _OF_ONE_RUN = {option.attribute for option in OPTIONS.values() if option.panel == RUN_CONTROL}
-_FIELDS = {field.name for field in fields(Job)} - _OF_ONE_RUN - {"pace", "sources", "endpoint", "template"}
+_FIELDS = (
+    {field.name for field in fields(Job)}
+    - _OF_ONE_RUN
+    - {
+        "pace",
+        "sources",
+        "endpoint",
+        "template",
+        "raised_max_tokens",
+    }
+)
 
 
 def saved(job: Job) -> dict[str, Any]:
