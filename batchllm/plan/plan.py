@@ -315,7 +315,7 @@ class Plan:
             unsent = flow.unsent
             reason = SKIPPED if isinstance(unsent, Skipped) else f"{unsent.reason}\n{unsent.error}"
             self._lookup.unsent.append((flow.row.index, reason))
-            count_unsent(self._counters, unsent)
+            count_unsent(self._counters, unsent, flow.row.index)
             self._conversations.finished(flow, None if isinstance(unsent, Skipped) else False)
             return None
         answer = flow.result or Answer()
