@@ -106,6 +106,7 @@ def line_before(job: Job, forecast: Forecast) -> str:
     before = (
         (forecast.answered, "answered already"),
         (forecast.failed, "failed before (--retry-failed asks again)"),
+        (forecast.cut_off, "cut off and asked again"),
         (forecast.pending, "in batches"),
     )
     parts += [f"{count:,} {what}" for count, what in before if count]
@@ -245,7 +246,8 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
     lines = [f"{head}, in {duration(summary.seconds)}"]
     if cut_off := summary.finish_reasons.get("length"):
         lines.append(
-            f"Cut off at the limit of an answer: {counted(cut_off, 'answer')}; a higher --max-tokens gives more room"
+            f"Cut off at the limit of an answer: {counted(cut_off, 'answer')}; the same command with "
+            "--retry-cut-off --max-tokens N asks again for those rows alone, with a higher limit N"
         )
     if summary.labels:
         lines.append(f"Labels: {counts(summary.labels)}")
