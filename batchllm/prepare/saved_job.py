@@ -52,10 +52,10 @@ def restored(kept: Mapping[str, Any]) -> Job:
     described = kept["template"]
     found["template"] = described and template.parse(described["source"], described["name"])
     task = found.get("task")
-    if (
-        described and task in template.builtin_names() and described["name"] != task
-    ):  # a template of one's own
-        found["template"] = found["template"].read_as(template.load(task))
+    if described and task in template.builtin_names():
+        builtin = template.load(task)
+        if described["source"] != builtin.source:  # a template of one's own
+            found["template"] = found["template"].read_as(builtin)
     return Job(endpoint=Endpoint(**kept["endpoint"]), **found)
 
 
