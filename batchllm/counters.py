@@ -70,6 +70,7 @@ class RunCounters:
         reused: Rows that got the answer of another job (``--reuse``).
         cost: US dollars of the answers that this run received; ``None`` is unknown.
         final_cost: US dollars of those that rows keep, re-asked ones excluded.
+        labels: The labels of the rows that this run finished.
         retries: Attempts that failed and were tried again, by reason.
         send_rate: The rate of the single requests; those in batches have none.
         last_refusal: The latest refusal for a rate limit.
@@ -97,6 +98,7 @@ class RunCounters:
     retries: Counter[str] = field(default_factory=Counter)
     failed_by_reason: Counter[str] = field(default_factory=Counter)
     finish_reasons: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
     send_rate: SendRate = field(default_factory=SendRate)
     last_refusal: Verdict | None = None
 
@@ -131,6 +133,7 @@ class RunCounters:
         """Counts a row that is finished."""
         if answer.error is None:
             self.answered += 1
+            self.labels.update(answer.labels)
         else:
             self.failed += 1
             self.failed_by_reason[answer.reason or "unknown"] += 1

@@ -130,6 +130,27 @@ def test_ctrl_c_keeps_what_is_in_flight_and_the_same_call_pays_the_rest(slow: Si
     assert paid(run(ROWS, **options(slow))) == (answered, len(ROWS) - answered)
 
 
+def test_what_a_host_raises_at_its_own_signal_stops_the_job_and_comes_out(slow: Simulator) -> None:
+    class TaskTerminated(Exception):
+        pass
+
+    def terminate(number: int, frame: object) -> None:
+        raise TaskTerminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    timer = threading.Timer(0.7, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        timer.start()
+        with pytest.raises(TaskTerminated):
+            run(ROWS, **options(slow))
+    finally:
+        timer.join()
+        signal.signal(signal.SIGTERM, before)
+    answered = slow.ledger.requests
+    assert 0 < answered < len(ROWS)
+    assert paid(run(ROWS, **options(slow))) == (answered, len(ROWS) - answered)
+
+
 def test_cancelling_stops_as_ctrl_c_does(slow: Simulator) -> None:
     async def main() -> None:
         with pytest.raises(TimeoutError):
@@ -205,6 +226,8 @@ def test_a_coroutine_function_may_watch_arun_and_not_run() -> None:
 
     asyncio.run(arun(ROWS[:2], prompt="{{ text }}", provider="simulator", on_row=on_row))
     assert sorted(seen) == [0, 1]
+    with pytest.raises(UsageError, match="on_row= takes a function"):
+        run(ROWS[:2], prompt="{{ text }}", provider="simulator", on_row=3)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="plain function"):
         run(ROWS[:2], prompt="{{ text }}", provider="simulator", on_row=on_row)
 

@@ -54,6 +54,8 @@ def written(cell: Any) -> str | None:
         return "true" if cell else "false"
     if isinstance(cell, dt.datetime | dt.date | dt.time):
         return cell.isoformat()
+    if isinstance(cell, list):
+        return json.dumps(cell, separators=(",", ":"))
     return str(cell)
 
 
@@ -73,6 +75,7 @@ KINDS: dict[str, st.SearchStrategy[Any]] = {
     "datetime": MOMENTS,
     "date": st.dates(dt.date(1700, 1, 1), dt.date(2200, 1, 1)),
     "decimal": st.decimals(-(10**12), 10**12, places=6),
+    "list": st.lists(st.integers(-999, 999), min_size=1, max_size=3),
 }
 ANYTHING = st.one_of(
     st.none(), st.binary(max_size=4), st.uuids(), st.lists(st.integers(), max_size=2), st.complex_numbers()
@@ -280,3 +283,5 @@ def test_several_files_are_one_table(server: Simulator, tmp_path: Path) -> None:
     assert prompts == ["one", "two"]
     assert list(answered.columns[:3]) == ["x", "n", "response"]
     assert asked(server, [tmp_path / "a.csv", tmp_path / "b.jsonl"], "n")[1] == ["1", "1.50"]
+    (tmp_path / "c.csv").write_text("x#y\nthree#3\n")
+    assert asked(server, [tmp_path / "c.csv"], delimiter="#")[1] == ["three"]

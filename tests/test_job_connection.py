@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -116,16 +117,38 @@ def test_azure_takes_endpoint_key_version_and_deployment() -> None:
         )
 
 
-def test_a_key_file_is_for_its_owner_alone(tmp_path: Path) -> None:
-    file = tmp_path / "key"
+def test_a_key_file_that_others_may_read_is_taken_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "my key"
     file.write_text(" sk-file \n")
-    file.chmod(0o600)
-    endpoint = connect(KEY, api_key_file=str(file))
-    assert (endpoint.api_key, endpoint.key_source) == ("sk-file", str(file))
-    for mode in (0o640, 0o604):
+    for mode in (0o600, 0o400, 0o622):
         file.chmod(mode)
-        with pytest.raises(UsageError, match="others may read it; run chmod 600"):
-            connect(api_key_file=str(file))
+        endpoint = connect(KEY, api_key_file=str(file))
+        assert (endpoint.api_key, endpoint.key_source) == ("sk-file", str(file))
+        assert caplog.messages == []
+    for mode in (0o640, 0o604, 0o444):
+        file.chmod(mode)
+        assert connect(api_key_file=str(file)).api_key == "sk-file"
+        assert caplog.messages == [f"--api-key-file {file}: others may read it; run chmod 600 '{file}'"]
+        caplog.clear()
+
+
+@pytest.mark.parametrize("whose", ["another user's", "a read-only mount's"])
+def test_a_key_file_that_its_user_cannot_close_is_taken_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    file = tmp_path / "key"
+    file.write_text("sk-file")
+    file.chmod(0o444)
+    if whose == "another user's":
+        monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    else:
+        mounted = os.statvfs(tmp_path)
+        read_only = os.statvfs_result((*mounted[:8], mounted.f_flag | os.ST_RDONLY, *mounted[9:]))
+        monkeypatch.setattr(os, "fstatvfs", lambda descriptor: read_only)
+    assert connect(api_key_file=str(file)).api_key == "sk-file"
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,159 @@ _CODE = re.compile(
     r"|^(?:pass|break|continue|end|fi|done|else:?|try:)$"
 )
 
+# A list's mark, a heading's, and words of code within a sentence.
+_MARK = re.compile(r"^(?:[-*+•]|\d+[.)]|#{1,6}|>)\s+")
+_QUOTED = re.compile(r"`[^`]*`|\*\*|https?://\S+|\b[\w.]+\(\)")
+_SENTENCE = re.compile(
+    r"^[\"'“(]?[^\W\d_][^\W\d_'’,-]*(?:[ \u00a0][^\n]*)?[.!?:…][\"'”)]*$|[。！？]|\b(?:I|you|we)(?:'m|’m|'re| am| can| need| have)\b"
+    r"|\b(?:sorry|cannot|can't|can’t)\b"
+)
+_CODE = re.compile(
+    r"[;{}]\s*$|[^=!<>]==?[^=]|=>|->|::|\w\[|\w\([^)\s]*\)\s*[:;{.]?$|\w\([^()]*[\"'=,+*\[(]|^\s*[#/]{2}|^#!|^#include|^<[?!/a-zA-Z]"
+    r"|^\$\s|^@\w+|^(?:def|class|async|elif|while|for|if|with|try|except|switch|case)\b[^.?!]*:\s*$"
+    r"|^(?:import|package|namespace|require)\s+[\w.\"'{*]+(?:\s+as\s+\w+)?$|^(?:from|use)\s+\S+\s+import\b|^using\s+[\w.]+$"
+    r"|^(?:return|yield|raise|throw|print|echo|puts|printf)\s+[\"'\w$\[({]+(?:\s*[-+*/%]\s*\w+)*$"
+    r"|^(?:const|let|var|fn|func|function|public|private|static|struct|enum|impl|interface|type)\s+\w+\s*[:=({<]"
+    r"|^(?:SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|WITH|FROM|WHERE|GROUP|ORDER|JOIN|DISPLAY|MOVE|PERFORM)\b"
+    r"|^(?:pass|break|continue|end|fi|done|else:?|try:)$"
+)
+
+# A list's mark, a heading's, and words of code within a sentence.
+_MARK = re.compile(r"^(?:[-*+•]|\d+[.)]|#{1,6}|>)\s+")
+_QUOTED = re.compile(r"`[^`]*`|\*\*|https?://\S+|\b[\w.]+\(\)")
+_SENTENCE = re.compile(
+    r"^[\"'“(]?[^\W\d_][^\W\d_'’,-]*(?:[ \u00a0][^\n]*)?[.!?:…][\"'”)]*$|[。！？]|\b(?:I|you|we)(?:'m|’m|'re| am| can| need| have)\b"
+    r"|\b(?:sorry|cannot|can't|can’t)\b"
+)
+_CODE = re.compile(
+    r"[;{}]\s*$|[^=!<>]==?[^=]|=>|->|::|\w\[|\w\([^)\s]*\)\s*[:;{.]?$|\w\([^()]*[\"'=,+*\[(]|^\s*[#/]{2}|^#!|^#include|^<[?!/a-zA-Z]"
+    r"|^\$\s|^@\w+|^(?:def|class|async|elif|while|for|if|with|try|except|switch|case)\b[^.?!]*:\s*$"
+    r"|^(?:import|package|namespace|require)\s+[\w.\"'{*]+(?:\s+as\s+\w+)?$|^(?:from|use)\s+\S+\s+import\b|^using\s+[\w.]+$"
+    r"|^(?:return|yield|raise|throw|print|echo|puts|printf)\s+[\"'\w$\[({]+(?:\s*[-+*/%]\s*\w+)*$"
+    r"|^(?:const|let|var|fn|func|function|public|private|static|struct|enum|impl|interface|type)\s+\w+\s*[:=({<]"
+    r"|^(?:SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|WITH|FROM|WHERE|GROUP|ORDER|JOIN|DISPLAY|MOVE|PERFORM)\b"
+    r"|^(?:pass|break|continue|end|fi|done|else:?|try:)$"
+)
+
+# A list's mark, a heading's, and words of code within a sentence.
+_MARK = re.compile(r"^(?:[-*+•]|\d+[.)]|#{1,6}|>)\s+")
+_QUOTED = re.compile(r"`[^`]*`|\*\*|https?://\S+|\b[\w.]+\(\)")
+_SENTENCE = re.compile(
+    r"^[\"'“(]?[^\W\d_][^\W\d_'’,-]*(?:[ \u00a0][^\n]*)?[.!?:…][\"'”)]*$|[。！？]|\b(?:I|you|we)(?:'m|’m|'re| am| can| need| have)\b"
+    r"|\b(?:sorry|cannot|can't|can’t)\b"
+)
+_CODE = re.compile(
+    r"[;{}]\s*$|[^=!<>]==?[^=]|=>|->|::|\w\[|\w\([^)\s]*\)\s*[:;{.]?$|\w\([^()]*[\"'=,+*\[(]|^\s*[#/]{2}|^#!|^#include|^<[?!/a-zA-Z]"
+    r"|^\$\s|^@\w+|^(?:def|class|async|elif|while|for|if|with|try|except|switch|case)\b[^.?!]*:\s*$"
+    r"|^(?:import|package|namespace|require)\s+[\w.\"'{*]+(?:\s+as\s+\w+)?$|^(?:from|use)\s+\S+\s+import\b|^using\s+[\w.]+$"
+    r"|^(?:return|yield|raise|throw|print|echo|puts|printf)\s+[\"'\w$\[({]+(?:\s*[-+*/%]\s*\w+)*$"
+    r"|^(?:const|let|var|fn|func|function|public|private|static|struct|enum|impl|interface|type)\s+\w+\s*[:=({<]"
+    r"|^(?:SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|WITH|FROM|WHERE|GROUP|ORDER|JOIN|DISPLAY|MOVE|PERFORM)\b"
+    r"|^(?:pass|break|continue|end|fi|done|else:?|try:)$"
+)
+
+# A list's mark, a heading's, and words of code within a sentence.
+_MARK = re.compile(r"^(?:[-*+•]|\d+[.)]|#{1,6}|>)\s+")
+_QUOTED = re.compile(r"`[^`]*`|\*\*|https?://\S+|\b[\w.]+\(\)")
+_SENTENCE = re.compile(
+    r"^[\"'“(]?[^\W\d_][^\W\d_'’,-]*(?:[ \u00a0][^\n]*)?[.!?:…][\"'”)]*$|[。！？]|\b(?:I|you|we)(?:'m|’m|'re| am| can| need| have)\b"
+    r"|\b(?:sorry|cannot|can't|can’t)\b"
+)
+_CODE = re.compile(
+    r"[;{}]\s*$|[^=!<>]==?[^=]|=>|->|::|\w\[|\w\([^)\s]*\)\s*[:;{.]?$|\w\([^()]*[\"'=,+*\[(]|^\s*[#/]{2}|^#!|^#include|^<[?!/a-zA-Z]"
+    r"|^\$\s|^@\w+|^(?:def|class|async|elif|while|for|if|with|try|except|switch|case)\b[^.?!]*:\s*$"
+    r"|^(?:import|package|namespace|require)\s+[\w.\"'{*]+(?:\s+as\s+\w+)?$|^(?:from|use)\s+\S+\s+import\b|^using\s+[\w.]+$"
+    r"|^(?:return|yield|raise|throw|print|echo|puts|printf)\s+[\"'\w$\[({]+(?:\s*[-+*/%]\s*\w+)*$"
+    r"|^(?:const|let|var|fn|func|function|public|private|static|struct|enum|impl|interface|type)\s+\w+\s*[:=({<]"
+    r"|^(?:SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|WITH|FROM|WHERE|GROUP|ORDER|JOIN|DISPLAY|MOVE|PERFORM)\b"
+    r"|^(?:pass|break|continue|end|fi|done|else:?|try:)$"
+)
+
+# A list's mark, a heading's, and words of code within a sentence.
+_MARK = re.compile(r"^(?:[-*+•]|\d+[.)]|#{1,6}|>)\s+")
+_QUOTED = re.compile(r"`[^`]*`|\*\*|https?://\S+|\b[\w.]+\(\)")
+_SENTENCE = re.compile(
+    r"^[\"'“(]?[^\W\d_][^\W\d_'’,-]*(?:[ \u00a0][^\n]*)?[.!?:…][\"'”)]*$|[。！？]|\b(?:I|you|we)(?:'m|’m|'re| am| can| need| have)\b"
+    r"|\b(?:sorry|cannot|can't|can’t)\b"
+)
+_CODE = re.compile(
+    r"[;{}]\s*$|[^=!<>]==?[^=]|=>|->|::|\w\[|\w\([^)\s]*\)\s*[:;{.]?$|\w\([^()]*[\"'=,+*\[(]|^\s*[#/]{2}|^#!|^#include|^<[?!/a-zA-Z]"
+    r"|^\$\s|^@\w+|^(?:def|class|async|elif|while|for|if|with|try|except|switch|case)\b[^.?!]*:\s*$"
+    r"|^(?:import|package|namespace|require)\s+[\w.\"'{*]+(?:\s+as\s+\w+)?$|^(?:from|use)\s+\S+\s+import\b|^using\s+[\w.]+$"
+    r"|^(?:return|yield|raise|throw|print|echo|puts|printf)\s+[\"'\w$\[({]+(?:\s*[-+*/%]\s*\w+)*$"
+    r"|^(?:const|let|var|fn|func|function|public|private|static|struct|enum|impl|interface|type)\s+\w+\s*[:=({<]"
+    r"|^(?:SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|WITH|FROM|WHERE|GROUP|ORDER|JOIN|DISPLAY|MOVE|PERFORM)\b"
+    r"|^(?:pass|break|continue|end|fi|done|else:?|try:)$"
+)
+
+# A list's mark, a heading's, and words of code within a sentence.
+_MARK = re.compile(r"^(?:[-*+•]|\d+[.)]|#{1,6}|>)\s+")
+_QUOTED = re.compile(r"`[^`]*`|\*\*|https?://\S+|\b[\w.]+\(\)")
+_SENTENCE = re.compile(
+    r"^[\"'“(]?[^\W\d_][^\W\d_'’,-]*(?:[ \u00a0][^\n]*)?[.!?:…][\"'”)]*$|[。！？]|\b(?:I|you|we)(?:'m|’m|'re| am| can| need| have)\b"
+    r"|\b(?:sorry|cannot|can't|can’t)\b"
+)
+_CODE = re.compile(
+    r"[;{}]\s*$|[^=!<>]==?[^=]|=>|->|::|\w\[|\w\([^)\s]*\)\s*[:;{.]?$|\w\([^()]*[\"'=,+*\[(]|^\s*[#/]{2}|^#!|^#include|^<[?!/a-zA-Z]"
+    r"|^\$\s|^@\w+|^(?:def|class|async|elif|while|for|if|with|try|except|switch|case)\b[^.?!]*:\s*$"
+    r"|^(?:import|package|namespace|require)\s+[\w.\"'{*]+(?:\s+as\s+\w+)?$|^(?:from|use)\s+\S+\s+import\b|^using\s+[\w.]+$"
+    r"|^(?:return|yield|raise|throw|print|echo|puts|printf)\s+[\"'\w$\[({]+(?:\s*[-+*/%]\s*\w+)*$"
+    r"|^(?:const|let|var|fn|func|function|public|private|static|struct|enum|impl|interface|type)\s+\w+\s*[:=({<]"
+    r"|^(?:SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|WITH|FROM|WHERE|GROUP|ORDER|JOIN|DISPLAY|MOVE|PERFORM)\b"
+    r"|^(?:pass|break|continue|end|fi|done|else:?|try:)$"
+)
+
+# A list's mark, a heading's, and words of code within a sentence.
+_MARK = re.compile(r"^(?:[-*+•]|\d+[.)]|#{1,6}|>)\s+")
+_QUOTED = re.compile(r"`[^`]*`|\*\*|https?://\S+|\b[\w.]+\(\)")
+_SENTENCE = re.compile(
+    r"^[\"'“(]?[^\W\d_][^\W\d_'’,-]*(?:[ \u00a0][^\n]*)?[.!?:…][\"'”)]*$|[。！？]|\b(?:I|you|we)(?:'m|’m|'re| am| can| need| have)\b"
+    r"|\b(?:sorry|cannot|can't|can’t)\b"
+)
+_CODE = re.compile(
+    r"[;{}]\s*$|[^=!<>]==?[^=]|=>|->|::|\w\[|\w\([^)\s]*\)\s*[:;{.]?$|\w\([^()]*[\"'=,+*\[(]|^\s*[#/]{2}|^#!|^#include|^<[?!/a-zA-Z]"
+    r"|^\$\s|^@\w+|^(?:def|class|async|elif|while|for|if|with|try|except|switch|case)\b[^.?!]*:\s*$"
+    r"|^(?:import|package|namespace|require)\s+[\w.\"'{*]+(?:\s+as\s+\w+)?$|^(?:from|use)\s+\S+\s+import\b|^using\s+[\w.]+$"
+    r"|^(?:return|yield|raise|throw|print|echo|puts|printf)\s+[\"'\w$\[({]+(?:\s*[-+*/%]\s*\w+)*$"
+    r"|^(?:const|let|var|fn|func|function|public|private|static|struct|enum|impl|interface|type)\s+\w+\s*[:=({<]"
+    r"|^(?:SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|WITH|FROM|WHERE|GROUP|ORDER|JOIN|DISPLAY|MOVE|PERFORM)\b"
+    r"|^(?:pass|break|continue|end|fi|done|else:?|try:)$"
+)
+
+# A list's mark, a heading's, and words of code within a sentence.
+_MARK = re.compile(r"^(?:[-*+•]|\d+[.)]|#{1,6}|>)\s+")
+_QUOTED = re.compile(r"`[^`]*`|\*\*|https?://\S+|\b[\w.]+\(\)")
+_SENTENCE = re.compile(
+    r"^[\"'“(]?[^\W\d_][^\W\d_'’,-]*(?:[ \u00a0][^\n]*)?[.!?:…][\"'”)]*$|[。！？]|\b(?:I|you|we)(?:'m|’m|'re| am| can| need| have)\b"
+    r"|\b(?:sorry|cannot|can't|can’t)\b"
+)
+_CODE = re.compile(
+    r"[;{}]\s*$|[^=!<>]==?[^=]|=>|->|::|\w\[|\w\([^)\s]*\)\s*[:;{.]?$|\w\([^()]*[\"'=,+*\[(]|^\s*[#/]{2}|^#!|^#include|^<[?!/a-zA-Z]"
+    r"|^\$\s|^@\w+|^(?:def|class|async|elif|while|for|if|with|try|except|switch|case)\b[^.?!]*:\s*$"
+    r"|^(?:import|package|namespace|require)\s+[\w.\"'{*]+(?:\s+as\s+\w+)?$|^(?:from|use)\s+\S+\s+import\b|^using\s+[\w.]+$"
+    r"|^(?:return|yield|raise|throw|print|echo|puts|printf)\s+[\"'\w$\[({]+(?:\s*[-+*/%]\s*\w+)*$"
+    r"|^(?:const|let|var|fn|func|function|public|private|static|struct|enum|impl|interface|type)\s+\w+\s*[:=({<]"
+    r"|^(?:SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|WITH|FROM|WHERE|GROUP|ORDER|JOIN|DISPLAY|MOVE|PERFORM)\b"
+    r"|^(?:pass|break|continue|end|fi|done|else:?|try:)$"
+)
+
+# A list's mark, a heading's, and words of code within a sentence.
+_MARK = re.compile(r"^(?:[-*+•]|\d+[.)]|#{1,6}|>)\s+")
+_QUOTED = re.compile(r"`[^`]*`|\*\*|https?://\S+|\b[\w.]+\(\)")
+_SENTENCE = re.compile(
+    r"^[\"'“(]?[^\W\d_][^\W\d_'’,-]*(?:[ \u00a0][^\n]*)?[.!?:…][\"'”)]*$|[。！？]|\b(?:I|you|we)(?:'m|’m|'re| am| can| need| have)\b"
+    r"|\b(?:sorry|cannot|can't|can’t)\b"
+)
+_CODE = re.compile(
+    r"[;{}]\s*$|[^=!<>]==?[^=]|=>|->|::|\w\[|\w\([^)\s]*\)\s*[:;{.]?$|\w\([^()]*[\"'=,+*\[(]|^\s*[#/]{2}|^#!|^#include|^<[?!/a-zA-Z]"
+    r"|^\$\s|^@\w+|^(?:def|class|async|elif|while|for|if|with|try|except|switch|case)\b[^.?!]*:\s*$"
+    r"|^(?:import|package|namespace|require)\s+[\w.\"'{*]+(?:\s+as\s+\w+)?$|^(?:from|use)\s+\S+\s+import\b|^using\s+[\w.]+$"
+    r"|^(?:return|yield|raise|throw|print|echo|puts|printf)\s+[\"'\w$\[({]+(?:\s*[-+*/%]\s*\w+)*$"
+    r"|^(?:const|let|var|fn|func|function|public|private|static|struct|enum|impl|interface|type)\s+\w+\s*[:=({<]"
+    r"|^(?:SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|WITH|FROM|WHERE|GROUP|ORDER|JOIN|DISPLAY|MOVE|PERFORM)\b"
+    r"|^(?:pass|break|continue|end|fi|done|else:?|try:)$"
+)
+
 
 def code_block(text: str) -> str | None:
     """Returns the code in the answer: a fenced block, or the whole answer; ``None`` where that is prose."""

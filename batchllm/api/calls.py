@@ -161,6 +161,8 @@ def _running(
     wait: bool,
 ) -> Running:
     shown = progress_of(progress)
+    if on_row is not None and not callable(on_row):
+        raise UsageError(f"on_row= takes a function of a finished row, not {on_row!r}")
 
     def work(running: Running) -> Result:
         def deliver(row: FinishedRow) -> None:

@@ -16,13 +16,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from batchllm.api.messages import in_python
-from batchllm.api.options import are_paths, is_path, options_of
+from batchllm.api.options import are_paths, is_path, options_of, parsed_options
 from batchllm.api.results import answer_columns, parsed_of, with_table
 from batchllm.api.tables import FilesTable, Table, table_of
 from batchllm.errors import UsageError
 from batchllm.formats.memory import put_rows
 from batchllm.job import Job, assemble
 from batchllm.job.connection import with_key
+from batchllm.job.options import INPUT, OPTIONS
 from batchllm.journal import check_folder, remove, state_path
 from batchllm.prepare.job_paths import job_paths, rows_path
 from batchllm.prepare.prepared_job import output_columns
@@ -34,6 +35,8 @@ from batchllm.stopping import Stops
 log = logging.getLogger("batchllm.api")
 
 _UNNAMED = "rows.jsonl"
+_READING = {name for name, option in OPTIONS.items() if option.panel == INPUT} - {"input", "column"}
+"""Options that say how a file is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +157,8 @@ def job_call(rows: Any, task: str, options: Mapping[str, Any], *, keep: bool = T
     if "input" in found:
         raise UsageError("the rows are the first argument; leave out input=")
     if are_paths(rows):
-        how = {"input_format": "format", "delimiter": "delimiter", "encoding": "encoding"}
-        table = FilesTable(rows, {how[name]: found.pop(name) for name in [*found] if name in how})
+        reading = {name: found.pop(name) for name in _READING if name in found}
+        table = FilesTable(rows, parsed_options(reading))
         return _table_call(table, task, found, key, model, keep)
     if is_path(rows):
         path = os.fspath(rows)
@@ -168,8 +171,8 @@ def job_call(rows: Any, task: str, options: Mapping[str, Any], *, keep: bool = T
 def _table_call(
     table: Table, task: str, options: dict[str, Any], key: str | None, model: Any, keep: bool
 ) -> JobCall:
-    for name in ("input_format", "delimiter", "encoding"):
-        if name in options:
+    for name in options:
+        if name in _READING:
             raise UsageError(f"{name}= is for files; rows in memory have none")
     named = "output" in options
     job = assemble(

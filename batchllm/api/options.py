@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.errors import UsageError
+from batchllm.job.layers import flag_layer
 from batchllm.job.options import OPTIONS, SWITCHES
 
 
@@ -36,6 +37,16 @@ def options_of(task: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], s
             )
         found["schema"] = model.model_json_schema()
     return found, key, model
+
+
+def parsed_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of ``open_source`` that options of a call mean.
+
+    Raises:
+        UsageError: One has the wrong form.
+    """
+    layer = flag_layer(options)
+    return {"format" if name == "input_format" else name: layer.parsed(name) for name in options}
 
 
 def _path_as_text(value: Any) -> Any:

@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -52,12 +52,7 @@ def _run(task: str, values: dict[str, Any], switches: dict[str, bool]) -> None:
     from batchllm.stopping import SignalStops
 
     _log_to_stderr(verbose=switches["verbose"], debug=switches["debug"])
-    rows = values.pop("rows", None)
-    if rows is not None:
-        values["job_file"], values["input"] = values["input"], rows
-    elif task == "run" and (values["input"] or "").lower().endswith(".toml"):
-        values["job_file"], values["input"] = values.pop("input"), None
-    flags = {name: value for name, value in values.items() if value is not None and value is not False}
+    flags = job_flags(task, values)
     _check_switches(switches)
     job = assemble(task, flags, os.environ, needs_key=not switches["dry_run"])
     if switches["wait"] and job.via != "batch" and not _has_journal(job):
@@ -81,6 +76,17 @@ def _run(task: str, values: dict[str, Any], switches: dict[str, bool]) -> None:
     if not quiet or result.exit_status:
         terminal.show_result(job, result)
     sys.exit(result.exit_status)
+
+
+def job_flags(task: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the given options of a command, by name, for ``assemble``; its first argument may be a job file."""
+    flags = {name: value for name, value in values.items() if value is not None and value is not False}
+    rows = flags.pop("rows", None)
+    if rows is not None or (task == "run" and flags.get("input", "").lower().endswith(".toml")):
+        flags["job_file"] = flags.pop("input")
+    if rows is not None:
+        flags["input"] = rows
+    return flags
 
 
 def _check_switches(switches: dict[str, bool]) -> None:

@@ -185,6 +185,8 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
         lines.append(
             f"Cut off at the limit of an answer: {counted(cut_off, 'answer')}; a higher --max-tokens gives more room"
         )
+    if summary.labels:
+        lines.append(f"Labels: {counts(summary.labels)}")
     if summary.finish_reasons:
         lines.append(f"Finish reasons: {counts(summary.finish_reasons)}")
     if summary.attempts:

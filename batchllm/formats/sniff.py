@@ -18,12 +18,13 @@ from batchllm.formats.dialect import DELIMITERS, QUOTE, Dialect, DialectOptions,
 SAMPLE_LINES = 200
 SAMPLE_CHARACTERS = 1 << 16
 _PROPOSAL_LINES, _PROPOSAL_LINE_CHARACTERS = 50, 400  # CleverCSV takes quadratic time for a long cell
+_PROPOSAL_MARKS = 12  # and time for each character that may be the delimiter
 
 _TITLE_SHARE = 0.9
 _PROSE_ROWS = 5
 _SEP_LINE = re.compile(r'"?sep=(.)"?[ \r]*\n?', re.IGNORECASE)
 _QUOTED_CELLS = re.compile(r'" *[,;|\t] *"')
-_NO_DELIMITERS = " .'\"-_/!?()[]{}\\"
+_NO_DELIMITERS = " \r\n.'\"-_/!?()[]{}\\"
 
 
 class UnclearDialectError(ValueError):
@@ -243,14 +244,16 @@ class _Search:
 
     def _proposed(self) -> _Reading | None:
         """CleverCSV's reading, if all rows fit it."""
+        header = self._sample[0] if self._sample else ""
+        marks = {mark for mark in header if not mark.isalnum() and mark not in _NO_DELIMITERS}
+        lines = [line for line in self._sample if len(line) <= _PROPOSAL_LINE_CHARACTERS]
+        if not marks or len(marks) > _PROPOSAL_MARKS or not lines:
+            return None
         from clevercsv.detect import Detector
 
-        lines = [line for line in self._sample if len(line) <= _PROPOSAL_LINE_CHARACTERS]
-        proposal = Detector().detect("".join(lines[:_PROPOSAL_LINES])) if lines else None
+        proposal = Detector().detect("".join(lines[:_PROPOSAL_LINES]), delimiters=sorted(marks))
         delimiter = proposal and proposal.delimiter
-        if proposal is None or not delimiter or delimiter in _NO_DELIMITERS or delimiter.isalnum():
-            return None
-        if QUOTE in self._text and not proposal.quotechar:
+        if proposal is None or not delimiter or (QUOTE in self._text and not proposal.quotechar):
             return None
         reading = self._read(delimiter, proposal.quotechar or QUOTE)
         return reading if reading.is_table() and reading.rows and not self._is_prose(reading) else None

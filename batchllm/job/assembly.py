@@ -5,6 +5,7 @@ only what depends on the rows can turn out to be wrong.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from batchllm import presets, prices
 from batchllm.errors import UsageError
 from batchllm.formats import format_named
 from batchllm.job import jobfile, paths
-from batchllm.job.attachments import read_schema, read_tools, tool_choice
+from batchllm.job.attachments import read_instructions, read_schema, read_tools, tool_choice
 from batchllm.job.connection import endpoint
 from batchllm.job.layers import Given, environment_layer, flag_layer
 from batchllm.job.options import OPTIONS
@@ -90,6 +91,7 @@ def assemble(
         "output_format": output_format,
         "per_row": template is None,
         "schema": schema,
+        "instructions": read_instructions(given.get("instructions"), given.called("instructions")),
         "tools": tools,
         "tool_choice": tool_choice(given.get("tool_choice"), tools, given.called("tool_choice")),
         "sources": given.sources,
@@ -138,7 +140,9 @@ def _template(task: str, given: Given, file: jobfile.JobFile | None) -> tuple[st
     if task != RUN:
         if task not in builtin:
             raise UsageError(f"there is no task {task}; there are {', '.join(builtin)} and run")
-        return task, template.load(task)
+        own = given.get("template")
+        loaded = template.load(task)
+        return task, loaded if own is None else _read_as(loaded, template.load(own), given.called("template"))
     ranks = {name: given.rank(name) for name in ("prompt", "template", "task")}
     rank = min(ranks.values())
     if rank < len(given.layers):
@@ -157,6 +161,32 @@ def _template(task: str, given: Given, file: jobfile.JobFile | None) -> tuple[st
         given.sources["template"] = str(file.path)
         return RUN, file.template
     return RUN, None
+
+
+def _read_as(task: "Template", own: "Template", called: str) -> "Template":
+    """A template of one's own whose answers are read as a task's, with the parameters that it does not set itself.
+
+    Raises:
+        UsageError: It reads its answers in another way.
+    """
+    if own.answer.read not in ("text", task.answer.read):
+        raise UsageError(
+            f"{called} {own.name} reads its answers as {own.answer.read}, and {task.name} as {task.answer.read}; "
+            f"use batchllm run -t"
+        )
+    parameters = dict(task.parameters)
+    if "max_completion_tokens" in own.parameters:
+        parameters.pop("max_tokens", None)
+    parameters |= own.parameters
+    known = {
+        name: value
+        for name, value in task.variables.items()
+        if task.answer.read == "label" or re.search(rf"\b{name}\b", f"{own.source} {parameters}")
+    }
+    if own.answer.labels:
+        known["labels"] = list(own.answer.labels)
+    answer = replace(task.answer, labels=own.answer.labels or task.answer.labels)
+    return replace(own, answer=answer, parameters=parameters, variables={**known, **own.variables})
 
 
 def _schema(given: Given, template: "Template | None") -> Mapping[str, Any] | None:

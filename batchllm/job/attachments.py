@@ -116,9 +116,37 @@ def _model_schema(module: str, name: str, where: str) -> Any:
         sys.path.pop(0)
 
 
+def read_instructions(text: str | None, called: str) -> str | None:
+    """Returns instructions: the content of a file of that name, or the text itself.
+
+    Raises:
+        UsageError: The file cannot be read or is empty, or the text is the name of a file that is not there.
+    """
+    if text is None:
+        return None
+    is_name = len(text) < _LONGEST_NAME and not any(sign in text for sign in "\n\0")
+    path = Path(text)
+    if not (is_name and path.is_file()):
+        if is_name and path.suffix.lower() in _TEXT_FILES and " " not in text:
+            raise UsageError(f"{called} {text}: there is no such file")
+        return text
+    found = _text_of(path, called).strip()
+    if not found:
+        raise UsageError(f"{called} {path}: the file is empty")
+    return found
+
+
+_LONGEST_NAME = 1000
+_TEXT_FILES = (".txt", ".md", ".markdown", ".rst", ".text")
+
+
 def _json_of(path: Path, called: str) -> Any:
+    return _parsed(_text_of(path, called), f"{called} {path}")
+
+
+def _text_of(path: Path, called: str) -> str:
     try:
-        return _parsed(path.read_text("utf-8-sig"), f"{called} {path}")
+        return path.read_text("utf-8-sig")
     except OSError as error:
         raise UsageError(f"{called} {path}: {error.strerror}") from None
     except UnicodeDecodeError:

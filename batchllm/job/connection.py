@@ -6,8 +6,10 @@ Where neither a provider nor a URL is named, ``OPENAI_BASE_URL`` and ``OPENAI_AP
 a preset has its own key variable.
 """
 
+import logging
 import os
 import re
+import shlex
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +22,8 @@ from batchllm.job.layers import Given, flag_layer
 from batchllm.job.url import host_of, is_local, is_loopback, normalise
 from batchllm.presets import Preset
 from batchllm.records import Endpoint
+
+log = logging.getLogger("batchllm.job")
 
 API_KEY = "api_key="
 """The source of a key that a program gives."""
@@ -281,9 +285,10 @@ def _is_of_environment(given: Given, name: str) -> bool:
 def _key_in(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise UsageError(f"--api-key-file {path}: others may read it; run chmod 600 {path}")
+            if _is_needlessly_open(file.fileno()):
+                log.warning(
+                    "--api-key-file %s: others may read it; run chmod 600 %s", path, shlex.quote(str(path))
+                )
             content = file.read(_MAX_KEY_FILE_BYTES)
         key = content.decode().strip()
     except OSError as error:
@@ -293,6 +298,14 @@ def _key_in(path: Path) -> str:
     if not key:
         raise UsageError(f"--api-key-file {path}: the file is empty")
     return key
+
+
+def _is_needlessly_open(descriptor: int) -> bool:
+    """Whether others may read a file that its user could close to them; a mounted secret is not theirs to change."""
+    found = os.fstat(descriptor)
+    others = stat.S_ISREG(found.st_mode) and found.st_mode & (stat.S_IRGRP | stat.S_IROTH)
+    read_only = os.fstatvfs(descriptor).f_flag & os.ST_RDONLY
+    return bool(others) and not read_only and os.geteuid() in (0, found.st_uid)
 
 
 def _checked_key(key: str, source: str) -> str:

@@ -22,6 +22,7 @@ class Options(TypedDict, total=False):
     allow_http: bool | None
     answer_language: str | None
     api_key_file: str | PathLike[str] | None
+    bad_rows: Literal["fail", "pad", "skip"] | None
     base_url: str | None
     bullets: int | None
     column: str | None
@@ -32,14 +33,16 @@ class Options(TypedDict, total=False):
     delimiter: str | None
     detail: Literal["low", "high", "auto"] | None
     encoding: str | None
+    escape: str | None
     escape_formulas: bool | None
     force: bool | None
     grace: float | None
     header: Mapping[str, str] | Sequence[str] | str | None
     image: str | Sequence[str] | None
     input_format: Literal["csv", "tsv", "jsonl", "ndjson"] | None
+    instructions: str | PathLike[str] | None
     journal: str | PathLike[str] | None
-    labels: str | Sequence[str] | Mapping[str, str] | None
+    labels: str | PathLike[str] | Sequence[str] | Mapping[str, str] | None
     language: str | None
     limit: int | None
     max_attempts: int | None
@@ -53,6 +56,7 @@ class Options(TypedDict, total=False):
     max_wait: float | str | None
     media_root: str | PathLike[str] | None
     model: str | None
+    multi_label: bool | None
     no_early_stop: bool | None
     on_long: Literal["fail", "truncate"] | None
     output: str | PathLike[str] | None
@@ -62,6 +66,7 @@ class Options(TypedDict, total=False):
     prices: str | PathLike[str] | Mapping[str, Mapping[str, Any]] | None
     prompt: str | None
     provider: str | None
+    quote: str | None
     reask: int | None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None
     restart: bool | None
@@ -71,6 +76,7 @@ class Options(TypedDict, total=False):
     sample: int | None
     schema: str | PathLike[str] | Mapping[str, Any] | type[Any] | None
     seed: int | None
+    skip_lines: int | None
     summary: str | PathLike[str] | None
     system: str | None
     temperature: float | None

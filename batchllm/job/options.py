@@ -11,6 +11,7 @@ from typing import Any
 
 from batchllm.formats import BAD_ROWS, INPUT_FORMATS, SUFFIXES
 from batchllm.job import values
+from batchllm.job.labels import labels
 from batchllm.job.values import Kind, any_text, boolean, choice, integer, number, text
 
 TASKS = ("summarize", "classify", "codegen", "run")
@@ -140,21 +141,25 @@ TABLE = (
 
     Option("task", choice(*TASKS[:-1]), "A built-in task; or template, or prompt:", PROMPT, tasks=(),
            example='"summarize"', in_request=True),
-    Option("template", values.text_or_path, "A template: a file, or a built-in name.", PROMPT, short="-t",
-           metavar="NAME|FILE", example='"mine.toml"', tasks=("run",), field="template.name", in_request=True),
+    Option("template", values.text_or_path, "A template, a file or a built-in name; tasks read its answers as theirs.",
+           PROMPT, short="-t", metavar="NAME|FILE", example='"mine.toml"', field="template.name", in_request=True),
     Option("prompt", text, "A one-line prompt: 'Translate to English: {{ text }}'.", PROMPT, short="-p",
            example="'Translate to English: {{ text }}'", tasks=("run",), field="template.messages", in_request=True),
-    Option("system", text, "Replaces the system message.", PROMPT, short="-s", example='"You are brief."',
-           in_request=True),
+    Option("system", text, "Replaces the system message; classify still sends its labels.", PROMPT, short="-s",
+           example='"You are brief."', in_request=True),
+    Option("instructions", values.text_or_path, "Text, or a file of text, at the end of the system message.", PROMPT,
+           example='"Name no persons."', in_request=True),
     Option("var", values.json_pairs, "A variable of the template.", PROMPT, metavar="NAME=VALUE",
            example='{ tone = "friendly" }', tasks=("run",), **VARIABLE),
     Option("bullets", integer(1, 50), "Bullet points of a summary.", PROMPT, otherwise="3", example="3",
            tasks=("summarize",), **VARIABLE),
     Option("answer_language", any_text, "Language of the summary.", PROMPT, otherwise="the text's own",
            example='"French"', tasks=("summarize",), **VARIABLE),
-    Option("labels", values.labels, "The labels, separated by commas; one with a comma in double quotes.", PROMPT,
+    Option("labels", labels, "The labels, separated by commas (one with a comma in quotes), or a file.", PROMPT,
            otherwise="positive,negative,neutral",
            example='["positive", "negative", "neutral"]', tasks=("classify",), **VARIABLE),
+    Option("multi_label", boolean, "Any number of the labels, joined by '; '; none where no label applies.", PROMPT,
+           example="true", tasks=("classify",), **VARIABLE),
     Option("language", text, "Programming language.", PROMPT, otherwise="Python", example='"Python"',
            tasks=("codegen",), **VARIABLE),
 

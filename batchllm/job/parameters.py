@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchllm import presets
 from batchllm.errors import UsageError
+from batchllm.job.labels import read_labels, split_labels
 from batchllm.job.layers import Given
 from batchllm.job.options import OPTIONS, options_in
-from batchllm.job.values import split_labels
 from batchllm.records import Endpoint
 
 if TYPE_CHECKING:
@@ -60,8 +61,19 @@ def template_variables(given: Given, template: "Template | None") -> dict[str, A
                 continue
             raise UsageError(f"{given.called(name)}: the template has no variable {name}{_there_are(known)}")
         value = given.get(name)
+        if name == "labels" and isinstance(value, Path):
+            value = _labels_of(value, given.called(name))
         variables[name] = list(value) if isinstance(value, tuple) else value
     return variables
+
+
+def _labels_of(path: Path, called: str) -> Any:
+    """The labels of a file: a list, or where one of them has a description or examples, a table."""
+    table = read_labels(path, called)
+    try:
+        return OPTIONS["labels"].kind(table if any(table.values()) else list(table))
+    except ValueError as error:
+        raise UsageError(f"{called} {path} {error}") from None
 
 
 def _as_list(value: Any, default: Any, called: str) -> Any:

@@ -80,6 +80,7 @@ class Job:
     summary: Path | None = DEFAULTS["summary"]
     force: bool = DEFAULTS["force"]
     system: str | None = DEFAULTS["system"]
+    instructions: str | None = DEFAULTS["instructions"]
     images: tuple[str, ...] = DEFAULTS["image"]
     detail: str = DEFAULTS["detail"]
     media_root: Path | None = DEFAULTS["media_root"]

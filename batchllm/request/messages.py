@@ -88,6 +88,19 @@ def with_images(messages: Messages, parts: Sequence[Mapping[str, Any]]) -> Messa
     return [*messages, {"role": "user", "content": list(parts)}]
 
 
+def with_instructions(messages: Messages, instructions: str) -> Messages:
+    """Returns messages with the instructions at the end of their leading system message, or as a new one."""
+    first, *others = messages
+    if first["role"] not in _LEADING:
+        return [{"role": "system", "content": instructions}, *messages]
+    content = first["content"]
+    if isinstance(content, str):
+        content = f"{content}\n\n{instructions}"
+    else:
+        content = [*content, {"type": "text", "text": instructions}]
+    return [{**first, "content": content}, *others]
+
+
 def own_start(messages: Sequence[Mapping[str, Any]]) -> int:
     """Returns where a row's own turn begins in messages that it brought: after the leading system messages."""
     for position, message in enumerate(messages):

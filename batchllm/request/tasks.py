@@ -23,10 +23,10 @@ from batchllm.answer import Reader
 from batchllm.errors import UsageError
 from batchllm.exact import loads
 from batchllm.job import Job
-from batchllm.job.values import split_labels
+from batchllm.job.labels import split_labels
 from batchllm.records import Row
 from batchllm.request.images import Media
-from batchllm.request.messages import checked, last_user, own_start, with_media
+from batchllm.request.messages import checked, last_user, own_start, with_instructions, with_media
 from batchllm.request.outcome import InvalidRow, RowRequest
 from batchllm.request.spec import ROW_COLUMN, prepared, tool_layers, with_tools
 from batchllm.template import (
@@ -42,7 +42,7 @@ from batchllm.template import (
 
 _MAX_TASKS = 256
 _URL = "/chat/completions"
-_VARIABLES = ("bullets", "labels", "language", "answer_language")
+_VARIABLES = ("bullets", "labels", "language", "answer_language", "multi_label")
 
 
 class Task:
@@ -168,6 +168,8 @@ class RowTasks:
         messages = checked(messages, self._media)
         if self._job.system is not None and messages[0]["role"] not in ("system", "developer"):
             messages = [{"role": "system", "content": self._job.system}, *messages]
+        if self._job.instructions is not None:
+            messages = with_instructions(messages, self._job.instructions)
         return RowRequest(messages, own_start(messages), {}, parameters)
 
     def _compile(self, name: str, given: bytes) -> Task:

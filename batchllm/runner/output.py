@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ class OutputCounts:
         answered, skipped, failed: Rows with an answer, with an empty text, with an ``error``.
         failed_by_reason: The failed rows by reason.
         finish_reasons: The answers, those of failed rows included, by what the endpoint said.
+        labels: How often each label was given.
         samples: The first answers.
         sample_rows: Their rows, from 0.
         costs: What the answers cost.
@@ -39,6 +40,7 @@ class OutputCounts:
     failed: int = 0
     failed_by_reason: Counter[str] = field(default_factory=Counter)
     finish_reasons: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
     samples: list[dict[str, Any]] = field(default_factory=list)
     sample_rows: list[int] = field(default_factory=list)
     costs: CostTotals = field(default_factory=lambda: CostTotals(None))
@@ -56,6 +58,7 @@ class OutputCounts:
                 self.finish_reasons[answer.finish_reason] += 1
         else:
             self.answered += 1
+            self.labels.update(answer.labels)
             self.finish_reasons[answer.finish_reason or "none"] += 1
             if len(self.samples) < SAMPLES:
                 self.samples.append(dict(answer.columns))
@@ -202,5 +205,6 @@ def write_if_changed(
 
     writer = OutputWriter(prepared, journal.reader, path=output, chosen=chosen)
     writer.write(announce)
-    exported_note(prepared.paths.journal).unlink(missing_ok=True)
+    with suppress(OSError):  # a note that stays names bytes that this output has replaced
+        exported_note(prepared.paths.journal).unlink()
     return writer.counts

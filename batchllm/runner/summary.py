@@ -25,6 +25,7 @@ class Summary:
         answered, skipped, failed: Rows with an answer, with an empty text, with an ``error``.
         failed_by_reason: The failed rows by reason.
         finish_reasons: The answers, those of failed rows included, by what the endpoint said.
+        labels: How often each label was given; with ``--multi-label`` a row counts for each of its labels.
         requests: Requests that this run sent, each counted once.
         attempts: Requests that this run sent, each attempt counted.
         answers: Answers that this run received, usable or not: each is billed.
@@ -54,6 +55,7 @@ class Summary:
     failed: int
     failed_by_reason: Mapping[str, int] = field(default_factory=dict)
     finish_reasons: Mapping[str, int] = field(default_factory=dict)
+    labels: Mapping[str, int] = field(default_factory=dict)
     requests: int = 0
     attempts: int = 0
     answers: int = 0
@@ -211,6 +213,7 @@ def summary_of(
         failed=counters.failed + counters.unanswered,
         failed_by_reason=dict(counters.failed_by_reason),
         finish_reasons=dict(counters.finish_reasons),
+        labels=dict(counters.labels),
         requests=counters.requests,
         attempts=counters.attempts,
         answers=counters.answers,
@@ -247,6 +250,7 @@ def with_output(summary: Summary, counts: OutputCounts, final_cost: Decimal | No
         failed=counts.failed,
         failed_by_reason=dict(counts.failed_by_reason),
         finish_reasons=dict(counts.finish_reasons),
+        labels=dict(counts.labels),
         saved_by_journal=plus(counts.costs.answers, None if final_cost is None else -final_cost),
         duplicate_rows=counts.costs.duplicate_rows,
         duplicate_rows_cost=counts.costs.equal,

@@ -22,6 +22,12 @@ class Message:
     name: str | None = None
 
 
+def literal(text: str) -> str:
+    """Returns the Jinja source that renders as ``text``, whatever braces are in it."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
+    return f'{{{{ "{escaped}" }}}}'
+
+
 @dataclass(frozen=True, slots=True)
 class Template:
     """A task: what is asked of each row, and how the answer is read.
@@ -54,10 +60,26 @@ class Template:
                 )
         return replace(self, messages=(new, *self.messages))
 
+    def with_system_end(self, source: str) -> "Template":
+        """Returns a copy with ``source`` as the last paragraph of its system message."""
+        for position, message in enumerate(self.messages):
+            if message.role in ("system", "developer"):
+                if isinstance(message.content, str):
+                    content: Any = message.content.rstrip() + literal("\n\n") + source
+                else:
+                    content = (*message.content, {"type": "text", "text": source})
+                changed = replace(message, content=content)
+                return replace(
+                    self, messages=(*self.messages[:position], changed, *self.messages[position + 1 :])
+                )
+        return self.with_system(source)
+
     def with_variables(self, variables: Mapping[str, Any]) -> "Template":
-        """Returns a copy with other values of its variables; ``labels`` also become the labels of the answer."""
-        labels = variables.get("labels")
+        """Returns a copy with other values of its variables; ``labels`` and ``multi_label`` also go into the answer."""
+        labels, several = variables.get("labels"), variables.get("multi_label")
         answer = self.answer
         if labels is not None and answer.read == "label":
             answer = replace(answer, labels=tuple(labels))
+        if several is not None and answer.read == "label":
+            answer = replace(answer, multi_label=several is True)
         return replace(self, variables={**self.variables, **variables}, answer=answer)
