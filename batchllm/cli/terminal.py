@@ -165,6 +165,11 @@ def show_result(job: Job, result: Result) -> None:
         say("    " + " · ".join(f"{name}: {one_line(str(value), SHOWN)}" for name, value in sample.items()))
     for line in summary_lines(result.summary, result.pace):
         say(line)
+    if result.evaluation is not None:
+        say("")
+        for line in result.evaluation.lines():
+            say(printable(line))
+        say("")
     if result.output is not None:
         say(f"Written: {result.output}")
     if result.instead_of is not None:

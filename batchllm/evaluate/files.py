@@ -1,7 +1,7 @@
 """Evaluates and compares output files, and writes the rows to look at."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from batchllm.evaluate.gold import Gold, GoldWords, gold_of, refuse_shown
 from batchllm.evaluate.matching import short_names
 from batchllm.evaluate.row_files import RowFile
 from batchllm.evaluate.values import shown
+from batchllm.job import Job
 
 
 def evaluate_output(
@@ -24,6 +25,8 @@ def evaluate_output(
     kind: str | None = None,
     disagreements: Path | None = None,
     journal: Path | None = None,
+    job: Job | None = None,
+    options: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Compares the answers of an output with known answers.
 
@@ -33,14 +36,14 @@ def evaluate_output(
         on: The column that says which row an entry of a gold file is for.
         kind: What to compare answers as: ``label``, ``labels``, ``number`` or ``text``.
         disagreements: A file to write, with every answer that is not the known one.
-        journal: The journal, where it is not beside the output.
+        journal, job, options: See ``open_output``.
 
     Raises:
         InputError: A file cannot be read.
         UsageError: It is not clear what to compare, or no row has a known answer.
         CannotWrite: ``disagreements`` cannot be written.
     """
-    rows = open_output(output, journal)
+    rows = open_output(output, journal, job=job, options=options)
     return evaluate_answered(rows, gold_of(gold, rows, on), kind=kind, disagreements=disagreements)
 
 

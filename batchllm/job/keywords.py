@@ -36,6 +36,7 @@ class Options(TypedDict, total=False):
     escape: str | None
     escape_formulas: bool | None
     force: bool | None
+    gold: str | Sequence[str] | None
     grace: float | None
     header: Mapping[str, str] | Sequence[str] | str | None
     image: str | Sequence[str] | None
@@ -58,6 +59,7 @@ class Options(TypedDict, total=False):
     model: str | None
     multi_label: bool | None
     no_early_stop: bool | None
+    on: str | None
     on_long: Literal["fail", "truncate"] | None
     output: str | PathLike[str] | None
     output_encoding: str | None

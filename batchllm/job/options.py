@@ -123,6 +123,10 @@ TABLE = (
            example='"cp1252"'),
     Option("column", text, "The text column, {{ text }} in templates.", INPUT,
            otherwise="text, else the only text-like one", example='"review"', in_request=True),
+    Option("gold", values.several, "The known answers, which no prompt shows: a column, ANSWER=COLUMN, or a file with "
+           "--on. The run ends with the figures.", INPUT, (), metavar="COLUMN|FILE", example='["gold"]',
+           in_request=True),
+    Option("on", text, "With a gold file: the column that both files have.", INPUT, metavar="ID", example='"id"'),
     Option("output", values.path, "File to write; '-' is standard output. The suffix decides the format.", OUTPUT,
            otherwise="INPUT.TASK.csv beside the input", short="-o", metavar="PATH", example='"reviews.summaries.csv"'),
     Option("output_encoding", values.encoding, "Encoding of the output.", OUTPUT,

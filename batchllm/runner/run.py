@@ -31,6 +31,7 @@ from batchllm.progress import Progress, Quiet
 from batchllm.request.plain import plain_request
 from batchllm.retry import RetryPolicy
 from batchllm.runner.display import shown
+from batchllm.runner.evaluated import RunEvaluation
 from batchllm.runner.feed import RowFeed
 from batchllm.runner.output import read_options, write_if_changed
 from batchllm.runner.resume import ResumedJob
@@ -124,6 +125,7 @@ class _Run:
             sample=prepared.job.sample,
             seed=prepared.job.seed,
         )
+        self._evaluation = RunEvaluation(prepared, self._chosen) if prepared.job.gold else None
         rows = prepared.statistics.rows if self._chosen is None else len(self._chosen)
         self._counters = RunCounters(rows=rows)
         self._reask = ReaskPolicy(prepared.job, prepared.count)
@@ -161,12 +163,15 @@ class _Run:
             summary = with_output(
                 self._summary(journal, loop.time() - started_s, status), counts, self._counters.final_cost
             )
+            evaluation = None if self._evaluation is None else self._evaluation.evaluate(journal)
             self._write_summary(summary)
             await self._feed.finish()
             return Result(
                 output=destination.path,
                 instead_of=destination.instead_of,
                 summary=summary,
+                evaluation=evaluation,
+                job=self._job,
                 possibly_billed_rows=possibly_billed_rows(journal),
                 samples=tuple(counts.samples) if trial else (),
                 asked=asked_of(self._prepared, counts.sample_rows) if trial else (),
