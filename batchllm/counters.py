@@ -69,7 +69,6 @@ class RunCounters:
         truncated: Texts of this run's rows that were cut to ``--max-input-tokens``.
         reused: Rows that got the answer of another job (``--reuse``).
         cost: US dollars of the answers that this run received; ``None`` is unknown.
-        final_cost: US dollars of those that rows keep, re-asked ones excluded.
         labels: The labels of the rows that this run finished.
         retries: Attempts that failed and were tried again, by reason.
         send_rate: The rate of the single requests; those in batches have none.
@@ -94,7 +93,6 @@ class RunCounters:
     truncated: int = 0
     reused: int = 0
     cost: Decimal | None = None
-    final_cost: Decimal | None = None
     retries: Counter[str] = field(default_factory=Counter)
     failed_by_reason: Counter[str] = field(default_factory=Counter)
     finish_reasons: Counter[str] = field(default_factory=Counter)
@@ -124,10 +122,6 @@ class RunCounters:
         self.answers += 1
         self.prompt_tokens += usage.prompt_tokens or 0
         self.completion_tokens += usage.completion_tokens or 0
-
-    def count_final_cost(self, cost: Decimal | None) -> None:
-        """Counts the cost of an answer that its row keeps."""
-        self.final_cost = None if cost is None or self.final_cost is None else self.final_cost + cost
 
     def count_finished(self, answer: Answer) -> None:
         """Counts a row that is finished."""

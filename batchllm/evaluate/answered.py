@@ -6,9 +6,10 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+from batchllm.answer.several_labels import NONE
 from batchllm.budget.costs import Pricing
 from batchllm.errors import InputError, UsageError, listed
-from batchllm.evaluate.values import LABEL, TEXT, is_missing, schema_kind
+from batchllm.evaluate.values import LABEL, LABELS, TEXT, AnswerField, is_missing, schema_kind
 from batchllm.formats import ADDABLE, STANDARD, Source, format_of, open_source
 from batchllm.job import Job
 from batchllm.journal import JournalReader
@@ -21,21 +22,6 @@ ANSWER_COLUMNS: Mapping[str, str | None] = {"label": LABEL, "response": None, "s
 """The answer columns of the built-in tasks, and what they are compared as; ``None`` lets gold decide."""
 
 Values = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerField:
-    """One column of answers.
-
-    Attributes:
-        name: The name of the column.
-        kind: What it is compared as; ``None`` lets gold decide.
-        boolean: It says true or false.
-    """
-
-    name: str
-    kind: str | None = None
-    boolean: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,8 +214,11 @@ def answer_fields(job: Job, columns: Sequence[str]) -> tuple[AnswerField, ...]:
             AnswerField(job.prefix + it, *schema_kind(value, schema)) for it, value in properties.items()
         ]
         return tuple(answer for answer in found if answer.name in columns)
-    kind = LABEL if spec.read == "label" else ANSWER_COLUMNS.get(spec.column)
-    found = [AnswerField(job.prefix + spec.column, kind)]
+    kind = ANSWER_COLUMNS.get(spec.column)
+    if spec.read == "label":
+        kind = LABELS if spec.multi_label else LABEL
+    has_none = kind == LABELS and NONE not in spec.labels
+    found = [AnswerField(job.prefix + spec.column, kind, none=NONE if has_none else "")]
     return tuple(answer for answer in found if answer.name in columns)
 
 

@@ -192,8 +192,8 @@ def evaluate_rows(
                 continue
             as_kind = kinds[answer.name]
             where = f"row {index + 1}: the known answer in {gold.name}"
-            value = gold_value(as_kind, known[answer.name], where, boolean=answer.boolean)
-            said = None if failed else read_value(as_kind, row.get(answer.name), boolean=answer.boolean)
+            value = gold_value(as_kind, known[answer.name], where, answer)
+            said = None if failed else read_value(as_kind, row.get(answer.name), answer)
             right = counters[answer.name].add(value, said)
             all_correct &= right
             answered |= said is not None
@@ -237,7 +237,7 @@ def check_gold(rows: AnsweredRows, gold: Gold, values: Iterable[tuple[int, Value
         for name, value in gold.values(index, row).items():
             found = True
             if kinds[name].kind == NUMBER:
-                gold_value(NUMBER, value, f"row {index + 1}: the known answer in {gold.name}")
+                gold_value(NUMBER, value, f"row {index + 1}: the known answer in {gold.name}", kinds[name])
     if not found:
         raise UsageError(f"{rows.name}: no row has a known answer in {gold.name}; nothing can be compared")
 

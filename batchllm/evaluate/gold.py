@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.errors import InputError, UsageError, did_you_mean, listed
-from batchllm.evaluate.answered import AnsweredRows, AnswerField, Values
-from batchllm.evaluate.values import is_missing, shown
+from batchllm.evaluate.answered import AnsweredRows, Values
+from batchllm.evaluate.values import AnswerField, is_missing, shown
 from batchllm.exact import parse_json
 from batchllm.formats import open_source
 from batchllm.job.gold import gold_pairs, is_gold_file, no_gold_column

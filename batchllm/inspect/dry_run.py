@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import orjson
 
@@ -18,11 +19,12 @@ from batchllm.budget.account import refuse_unbounded
 from batchllm.budget.costs import Pricing
 from batchllm.budget.estimate import SEEN_PACE, Forecast, RequestTotals
 from batchllm.budget.usage import LEARNED, UsageEstimator
+from batchllm.flows import job_flow
 from batchllm.job import Job
 from batchllm.journal import JournalReader, State
-from batchllm.plan.conversations import conversation_of, turn_request
-from batchllm.plan.finished import FinishedRequests, final_states, pages
-from batchllm.plan.plan import chosen_rows
+from batchllm.plan.chosen import chosen_rows
+from batchllm.plan.finished import final_states, pages
+from batchllm.plan.preview import Preview
 from batchllm.plan.reuse import journals_of
 from batchllm.prepare.job_paths import job_paths
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
@@ -36,8 +38,22 @@ AHEAD = 4
 SHOWN = 2
 """Requests that are shown in full."""
 
-Batch = list[tuple[ChatRequest, int | None]]
-"""Requests to be sent, each with the hash of its conversation's name."""
+
+class ToCount(NamedTuple):
+    """A request to be counted.
+
+    Attributes:
+        request: It.
+        conversation: Its conversation.
+        upper: It belongs to the upper bound, and otherwise to the expectation.
+    """
+
+    request: ChatRequest
+    conversation: str | None
+    upper: bool
+
+
+Batch = list[ToCount]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,20 +104,28 @@ class _Counting:
         self._prepared = prepared
         self._job = job = prepared.job
         self._threads = threads
-        journals = [(other, {State.ANSWERED}) for other in others]
-        if own is not None:
-            journals.append((own, set(final_states(job.retry_failed))))
-        self._finished = FinishedRequests(journals, dedupe=job.dedupe)
         self._builder = RequestBuilder(job, prepared.statistics.columns, prepared.statistics.sample, None)
         self._learned = UsageEstimator(own.get(LEARNED) if own is not None else None)
         self._pace_seen = own.get(SEEN_PACE) if own is not None else None
-        self._sums = RequestTotals(Pricing(job), job.endpoint.charge, self._learned)
+        pricing = Pricing(job)
+        self._sums = RequestTotals(pricing, job.endpoint.charge, self._learned)
+        self._upper_sums = RequestTotals(pricing, job.endpoint.charge, self._learned)
+        flow = job_flow(job, self._builder)
+        self._single = flow.single
+        self._preview = Preview(
+            flow,
+            own,
+            others,
+            final=set(final_states(job.retry_failed)),
+            dedupe=job.dedupe,
+            stand_ins=self._learned.stand_ins(),
+        )
         self._duplicates = self._skipped = 0
         self._known: Counter[State] = Counter()
         self._first: list[ChatRequest] = []
         self._unsendable: Counter[str] = Counter()
         self._exact = True
-        self._history_tokens: Counter[int] = Counter()
+        self._history_tokens: Counter[tuple[str, bool]] = Counter()
         self._counter = _PromptCounter()
 
     def run(self) -> DryRun:
@@ -112,7 +136,7 @@ class _Counting:
         pending: deque[tuple[Batch, Future[list[int]]]] = deque()
         with ThreadPoolExecutor(self._threads, thread_name_prefix="count") as pool:
             for batch in self._batches(wanted):
-                bodies = [(request.model, request.body) for request, _ in batch]
+                bodies = [(each.request.model, each.request.body) for each in batch]
                 pending.append((batch, pool.submit(self._counter.count, bodies)))
                 while pending and (pending[0][1].done() or len(pending) > AHEAD * self._threads):
                     self._add(*pending.popleft())
@@ -123,6 +147,7 @@ class _Counting:
             exact=self._exact and self._counter.exact,
             pace=job.pace,
             seen=self._pace_seen,
+            upper=None if self._single else self._upper_sums,
         )
         forecast = replace(
             forecast,
@@ -140,51 +165,40 @@ class _Counting:
     def _batches(self, rows: Iterable[Row]) -> Iterator[Batch]:
         """Builds the requests that have to be sent, and counts the other rows."""
         for page in pages(rows, BATCH):
-            built: Batch = []
-            for row in page:
-                conversation = self._conversation_of(row)
-                match request := self._build(row, conversation):
-                    case ChatRequest():
-                        built.append((request, None if conversation is None else hash(conversation)))
+            batch: Batch = []
+            for row in self._preview.look(page):
+                self._duplicates += row.duplicate
+                match row.unsent:
                     case Skipped():
                         self._skipped += 1
                     case Unsendable(reason=reason):
                         self._unsendable[reason] += 1
-            known = self._finished.look_up([request for request, _ in built])
-            self._duplicates += sum(each.duplicate for each in known)
-            self._known.update(each.state for each in known if each.state is not None)
-            batch = [
-                item
-                for item, each in zip(built, known, strict=True)
-                if not each.finished and not (each.duplicate and self._job.dedupe)
-            ]
-            self._first += [request for request, _ in batch[: SHOWN - len(self._first)]]
+                if row.state is not None:
+                    self._known[row.state] += 1
+                self._first += row.requests[: SHOWN - len(self._first)]
+                batch += [ToCount(request, row.conversation, False) for request in row.requests]
+                if not self._single:
+                    batch += [ToCount(request, row.conversation, True) for request in row.longest]
             if batch:
                 yield batch
 
-    def _conversation_of(self, row: Row) -> str | None:
-        column = self._job.conversation
-        return None if column is None else conversation_of(row, column)
-
-    def _build(self, row: Row, conversation: str | None) -> ChatRequest | Skipped | Unsendable:
-        if conversation is None:
-            return self._builder.build(row)
-        return turn_request(self._builder, row, conversation, [])
-
     def _add(self, batch: Batch, counted: "Future[list[int]]") -> None:
-        for (request, conversation), prompt in zip(batch, counted.result(), strict=True):
+        for (request, conversation, upper), prompt in zip(batch, counted.result(), strict=True):
             if b'"image_url"' in request.body:
                 self._exact = False
             if conversation is not None:
-                prompt = self._with_history(conversation, prompt, request.max_tokens)
-            self._sums.add(request.model, prompt, request.max_tokens)
+                prompt = self._with_history((conversation, upper), prompt, request.max_tokens)
+            sums = self._upper_sums if upper else self._sums
+            sums.add(request.model, prompt, request.max_tokens)
 
-    def _with_history(self, conversation: int, prompt: int, max_tokens: int | None) -> int:
+    def _with_history(self, conversation: tuple[str, bool], prompt: int, max_tokens: int | None) -> int:
         """Adds the turns before this one, with an estimate of their answers."""
         self._exact = False
         before = self._history_tokens[conversation]
         answer = self._learned.high(max_tokens)
-        self._history_tokens[conversation] += prompt + ((max_tokens or 0) // 2 if answer is None else answer)
+        if answer is None:
+            answer = (max_tokens or 0) // 2
+        self._history_tokens[conversation] += prompt + ((max_tokens or answer) if conversation[1] else answer)
         return prompt + before
 
 

@@ -76,6 +76,7 @@ class Options(TypedDict, total=False):
     reuse: str | PathLike[str] | Sequence[str | PathLike[str]] | None
     rpm: float | None
     sample: int | None
+    samples: int | None
     schema: str | PathLike[str] | Mapping[str, Any] | type[Any] | None
     seed: int | None
     skip_lines: int | None

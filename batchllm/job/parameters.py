@@ -29,6 +29,9 @@ _ELSEWHERE = {
     "stream_options": "answers are read whole",
     "n": "one answer a row is read, and more would be paid",
 }
+SAMPLING_TEMPERATURE = 0.7
+"""The temperature of ``classify`` with several samples, unless one is given."""
+
 _RANGES = {
     "temperature": OPTIONS["temperature"].kind,
     "max_tokens": OPTIONS["max_tokens"].kind,
@@ -110,6 +113,10 @@ def request_parameters(
     known = template.parameters if template else {}
     preset = presets.load(endpoint.preset)
     parameters: dict[str, Any] = {}
+    if template is not None and template.name == "classify" and given.get("samples") > 1:
+        # At the task's temperature of 0 all samples would be alike.
+        parameters["temperature"] = SAMPLING_TEMPERATURE
+        given.sources.setdefault("temperature", "because of samples")
     if endpoint.model == preset.default_model and effort is None:
         parameters |= {name: value for name, value in preset.default_parameters.items() if name not in known}
     for layer in given.alone():

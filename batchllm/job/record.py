@@ -89,7 +89,8 @@ class Job:
     tools: list[dict[str, Any]] | None = DEFAULTS["tools"]
     tool_choice: Any = DEFAULTS["tool_choice"]
     schema: Mapping[str, Any] | None = DEFAULTS["schema"]
-    reask: int = DEFAULTS["reask"]
+    reask: int | None = DEFAULTS["reask"]
+    samples: int = DEFAULTS["samples"]
     conversation: str | None = DEFAULTS["conversation"]
     max_input_tokens: int | None = DEFAULTS["max_input_tokens"]
     on_long: str = DEFAULTS["on_long"]
@@ -127,6 +128,13 @@ class Job:
         from batchllm.job.assembly import assemble
 
         return assemble("run", {"job_file": str(path), **options})
+
+    @property
+    def reasks(self) -> int:
+        """How often an answer that does not validate is re-asked; in batch mode each time is one more batch."""
+        if self.reask is not None:
+            return self.reask
+        return 0 if self.via == "batch" else 1
 
     @property
     def all_variables(self) -> dict[str, Any]:

@@ -33,10 +33,9 @@ from batchllm.journal.records import (
     RowCounts,
     RowRecord,
     State,
-    StoredAnswer,
-    UnreadReply,
 )
 from batchllm.journal.recovery import store_value
+from batchllm.journal.requests import LaterRequest, LaterState, RequestRecord, StoredAnswer
 
 __all__ = [
     "FINISHED",
@@ -54,13 +53,15 @@ __all__ = [
     "JobLock",
     "Journal",
     "JournalReader",
+    "LaterRequest",
+    "LaterState",
     "Orphan",
     "PlanRecord",
+    "RequestRecord",
     "RowCounts",
     "RowRecord",
     "State",
     "StoredAnswer",
-    "UnreadReply",
     "check_folder",
     "check_space",
     "new_name",

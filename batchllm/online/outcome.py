@@ -13,10 +13,12 @@ from batchllm.budget.budget import BudgetMeter
 from batchllm.budget.early_stop import EarlyStop
 from batchllm.counters import RunCounters
 from batchllm.errors import BudgetStop, ExitStatus, Unavailable, UsageError
+from batchllm.flows import step_of
 from batchllm.journal import Journal, State
 from batchllm.limiter import Limiter
 from batchllm.online.refusals import FirstRejections, HeldRefusal, HeldRefusals
-from batchllm.plan.work_item import Reask, Settled, WorkItem
+from batchllm.plan.row_counts import count_end
+from batchllm.plan.work_item import RowEnd, Settled, WorkItem
 from batchllm.records import Answer, Failure, Response
 from batchllm.request.plain import beyond_plain
 from batchllm.retry import (
@@ -53,7 +55,6 @@ class OutcomeHandler:
     retry: RetryPolicy
     counters: RunCounters
     settled: Settled
-    reask: Reask
     meter: BudgetMeter
     early_stop: EarlyStop
     stop: Callable[[BaseException], None]
@@ -115,16 +116,15 @@ class OutcomeHandler:
         self.counters.finish_reasons[answer.finish_reason or "none"] += 1
         self.limiter.answered(now, item, outcome.headers, answer.usage)
         self.limiter.released(now, item)
-        if answer.error is not None and (request := self.reask(item, answer)) is not None:
-            item.request = request
-            item.reasked += 1
+        state = State.ANSWERED if answer.error is None else State.FAILED
+        end = self.finish(item, answer, state, attempt_id)
+        if answer.error is not None and end is None:
+            # The flow goes on without this answer: it re-asks, for instance.
             self.counters.retries[answer.reason or "invalid"] += 1
-            self._offer_again(item, now)
-            return
-        self.counters.count_final_cost(cost)
-        if (sentence := self.early_stop.check(item.request.row_index, answer)) is not None:
+        elif (
+            sentence := self.early_stop.check(item.request.row_index, answer, step_of(item.path))
+        ) is not None:
             self.stop(BudgetStop(sentence))
-        self.finish(item, answer, State.ANSWERED if answer.error is None else State.FAILED, attempt_id)
 
     def _failed(self, item: WorkItem, outcome: Response | Failure, verdict: Verdict, now: float) -> None:
         self.limiter.failed(now, item, verdict, _headers(outcome))
@@ -152,18 +152,15 @@ class OutcomeHandler:
         lane = item.request.model
         self.limiter.offer(item, item.cost, lane=lane, again=True, not_before=not_before)
 
-    def finish(self, item: WorkItem, answer: Answer, state: State, attempt_id: int | None = None) -> None:
-        """Finishes an item, for good or until the next run."""
-        self._close(item, answer, state, attempt_id)
-        self.settled(item, answer, state)
-
-    def _close(self, item: WorkItem, answer: Answer, state: State, attempt_id: int | None) -> None:
+    def finish(
+        self, item: WorkItem, answer: Answer, state: State, attempt_id: int | None = None
+    ) -> RowEnd | None:
+        """Finishes a request, for good or until the next run; returns how its row ended, if it has."""
         self.journal.record_outcome(item.request_id, state, attempt_id, item.earlier + item.attempts)
-        if state is State.UNANSWERED:
-            self.counters.unanswered += 1
-            self.counters.failed_by_reason[answer.reason or "unknown"] += 1
-        else:
-            self.counters.count_finished(answer)
+        end = self.settled(item, answer, state)
+        if end is not None:
+            count_end(self.counters, *end)
+        return end
 
     def _fatal(
         self, item: WorkItem, attempt_id: int, outcome: Response | Failure, verdict: Verdict, now: float
@@ -188,22 +185,23 @@ class OutcomeHandler:
             words = f"{ENDPOINT_REFUSALS} rows in a row were refused: {verdict.message}"
             self.stop(Unavailable(words) if self._has_worked else UsageError(f"{words}; {NOTHING_PAID}"))
         else:
-            self.settled(item, refused.answer, State.UNANSWERED)
+            # Nobody waits for the decision: for this run the request has no answer.
+            refused.row_ended = self.settled(item, refused.answer, State.UNANSWERED) is not None
 
     def _rejected(self, rejected: HeldRefusal, verdict: Verdict) -> None:
         """Fails a row that the endpoint rejected; before any success, only where not every row is rejected alike."""
-        item, answer, attempt_id, _ = rejected
+        item, answer = rejected.item, rejected.answer
         if self._has_worked or not self.first.holds(verdict):
             self._settle_first()
-            self.finish(item, answer, State.FAILED, attempt_id)
+            self.finish(item, answer, State.FAILED, rejected.attempt_id)
             return
-        self.settled(item, answer, State.UNANSWERED)
+        rejected.row_ended = self.settled(item, answer, State.UNANSWERED) is not None
         if self.first.hold(rejected, verdict):
             self.stop(UsageError(f"the first rows were all refused alike: {verdict.message}; {NOTHING_PAID}"))
 
     def _settle_first(self) -> None:
-        for item, answer, attempt_id, _ in self.first.take():
-            self._close(item, answer, State.FAILED, attempt_id)
+        for rejected in self.first.take():
+            self._fail(rejected)
 
     def end(self) -> None:
         """Decides about the rows still held when every row has been tried."""
@@ -241,8 +239,16 @@ class OutcomeHandler:
 
     def fail_refused(self, sent_at: float = math.inf) -> None:
         """Fails the rows held since before ``sent_at``, when a request left that succeeded; all of them by default."""
-        for item, answer, attempt_id, _ in self.refusals.take(sent_at):
-            self._close(item, answer, State.FAILED, attempt_id)
+        for refused in self.refusals.take(sent_at):
+            self._fail(refused)
+
+    def _fail(self, held: HeldRefusal) -> None:
+        """Fails a request that was held."""
+        item = held.item
+        attempts = item.earlier + item.attempts
+        self.journal.record_outcome(item.request_id, State.FAILED, held.attempt_id, attempts)
+        if held.row_ended:
+            self.counters.count_finished(held.answer)
 
 
 def _rejection(item: WorkItem, outcome: Response | Failure, verdict: Verdict) -> Answer:

@@ -10,10 +10,10 @@ from batchllm.answer import Reader, answer_columns
 from batchllm.errors import UsageError
 from batchllm.job import Job
 from batchllm.job.gold import gold_columns
-from batchllm.records import ChatRequest, Row
+from batchllm.records import Answer, ChatRequest, Row
 from batchllm.request.images import Media
 from batchllm.request.limits import LengthLimits
-from batchllm.request.messages import TokenCount, with_images
+from batchllm.request.messages import TokenCount, reask, with_images
 from batchllm.request.outcome import InvalidRow, Messages, RowRequest, Skipped, Unsendable, request_key
 from batchllm.request.parameters import fit_to_model, max_tokens, merge_layers
 from batchllm.request.spec import answer_spec, prepared, response_format, schema_in_words, with_tools
@@ -57,6 +57,7 @@ class RequestBuilder:
         self._model = job.endpoint.model
         self._preset = presets.load(job.endpoint.preset)
         self._count = None if count is None else TokenCount(count)
+        self._count_text = count
         published = partial(prices.context_window, job.endpoint.base_url)
         self._limits = LengthLimits(job, context_window or published)
         spec = answer_spec(job)
@@ -106,23 +107,32 @@ class RequestBuilder:
         return self._limits.truncated
 
     def build(
-        self, row: Row, earlier: Sequence[Mapping[str, Any]] = ()
+        self, row: Row, earlier: Sequence[Mapping[str, Any]] = (), earlier_tokens: int = 0
     ) -> ChatRequest | Skipped | Unsendable:
         """Makes the request of a row.
 
         Args:
             row: The row.
             earlier: Messages of the earlier turns of its conversation, as ``turn`` gives them, and their answers.
+            earlier_tokens: The tokens of those, as ``count`` says.
         """
         try:
             row_request = self._row_request(row)
             if row_request is None:
                 return Skipped(row.index)
-            return self._request(row, row_request, earlier)
+            return self._request(row, row_request, earlier, earlier_tokens)
         except InvalidRow as error:
             return Unsendable(row.index, str(error), error.reason)
         except RenderError as error:
             return Unsendable(row.index, str(error), "bad_row")
+
+    def reask(self, request: ChatRequest, answer: Answer) -> ChatRequest:
+        """Makes the request that asks again for an answer that does not validate."""
+        return reask(request, answer, self._count_text)
+
+    def count(self, messages: Messages) -> int:
+        """Counts the tokens that messages add to a request; 0 where nobody needs them."""
+        return 0 if self._count is None else self._count.prompt(messages, {})
 
     def turn(self, row: Row) -> Messages:
         """Returns what a row adds to its conversation: its messages without the leading instructions.
@@ -179,7 +189,7 @@ class RequestBuilder:
         return row_request
 
     def _request(
-        self, row: Row, row_request: RowRequest, earlier: Sequence[Mapping[str, Any]]
+        self, row: Row, row_request: RowRequest, earlier: Sequence[Mapping[str, Any]], earlier_tokens: int
     ) -> ChatRequest:
         model, parameters, bound = self._fixed or self._fitted(row_request)
         messages = row_request.messages
@@ -190,7 +200,11 @@ class RequestBuilder:
         except ValueError as error:
             raise InvalidRow("bad_text", f"the row cannot be written as JSON: {error}") from error
         self._limits.context(model, len(body), messages, parameters, bound or 0)
-        prompt_tokens = 0 if self._count is None else self._count.prompt(messages, parameters)
+        prompt_tokens = (
+            0
+            if self._count is None
+            else self._count.prompt(row_request.messages, parameters) + earlier_tokens
+        )
         key = request_key(self._preset.name, body)
         return ChatRequest(row.index, key, body, model, prompt_tokens, bound)
 

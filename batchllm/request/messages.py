@@ -120,8 +120,6 @@ def last_user(messages: Sequence[Mapping[str, Any]]) -> int:
 def reask(request: ChatRequest, answer: Answer, count: Callable[[str], int] | None = None) -> ChatRequest:
     """Returns the request that asks again for an answer that does not validate, with the validator's message.
 
-    It keeps the key: for the journal it is another attempt at the same request.
-
     Args:
         request: What was sent.
         answer: What came, with ``text`` and ``error``.

@@ -7,10 +7,11 @@ from batchllm.budget.estimate import Forecast, forecast_job
 from batchllm.errors import JobChanged
 from batchllm.job.changes import change_text, changes_between
 from batchllm.journal import JournalReader, State
-from batchllm.plan.finished import FinishedRequests, pages
+from batchllm.plan.finished import pages
+from batchllm.plan.preview import Preview
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.printable import counted, dollars
-from batchllm.records import ChatRequest, Row
+from batchllm.records import Row
 
 FINGERPRINT = "fingerprint"
 """The journal's key for what shapes the requests of the job (``Job.fingerprint``), trials of a changed job aside."""
@@ -37,15 +38,17 @@ def rows_paid_again(
     answered = reader.count_answered() - (reader.get(GIVEN_UP) or 0)
     if answered <= 0:
         return 0
-    lookup = FinishedRequests([(reader, {State.ANSWERED, State.PENDING})], dedupe=prepared.job.dedupe)
-    built = map(prepared.builder.build, _chosen(prepared.source.rows(), chosen))
-    requests = (request for request in built if isinstance(request, ChatRequest))
-    kept = unanswered = 0
-    for page in pages(requests, _PAGE):
-        for known in lookup.look_up(page):
-            kept += known.finished
-            unanswered += not known.finished
-    return max(0, min(answered - kept, unanswered))
+    preview = Preview(
+        prepared.flow, reader, final=(State.ANSWERED, State.PENDING), dedupe=prepared.job.dedupe
+    )
+    kept = unanswered = changed = 0
+    for page in pages(_chosen(prepared.source.rows(), chosen), _PAGE):
+        for row in preview.look(page):
+            kept += row.state is not None
+            unanswered += bool(row.requests)
+            changed += row.paid_again
+    # A row of several requests keeps those that are asked alike; what it asks beside them is not paid again.
+    return max(0, min(answered - kept, unanswered) if prepared.flow.single else min(answered, changed))
 
 
 def check_unchanged(

@@ -12,11 +12,11 @@ from batchllm.evaluate.evaluation import Evaluation, check_gold, evaluate_rows
 from batchllm.evaluate.gold import gold_of
 from batchllm.formats.columns import ColumnReader, column_readers, plan_columns
 from batchllm.journal import Journal
-from batchllm.plan.outcomes import outcomes, readers
+from batchllm.plan.outcomes import in_order, outcome_reader, outcomes
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.records import Answer
 
-log = logging.getLogger("batchllm.run")
+log = logging.getLogger("batchllm.runner")
 
 _NO_ANSWER = Answer()
 _HIDDEN = "\0"
@@ -70,11 +70,10 @@ class RunEvaluation:
         assert self._journal is not None, "the run is over"
         prepared, journal = self._prepared, self._journal.reader()
         costs = RowCosts(prepared, journal)
-        rows = prepared.source.rows()
+        row_of = in_order(prepared.source.rows)
         with closing(journal.outcomes()) as entries:
-            for outcome in outcomes(entries, readers(prepared), self._chosen, costs):
-                row = next(row for row in rows if row.index == outcome.row_index)
+            for outcome in outcomes(entries, outcome_reader(prepared, journal), self._chosen, costs):
                 answer = outcome.answer or _NO_ANSWER
-                values: dict[str, Any] = {**row.values}
+                values: dict[str, Any] = {**row_of(outcome.row_index).values}
                 values |= {written: answer.columns.get(name) for written, name in self._answers}
                 yield values | {written: read(outcome, answer) for written, read in self._beside}

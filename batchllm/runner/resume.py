@@ -19,12 +19,10 @@ from batchllm.journal import (
     check_space,
     set_aside,
 )
-from batchllm.online.refusals import may_be_setting
-from batchllm.plan.reask import ReaskPolicy
+from batchllm.plan.row_counts import row_state_of
 from batchllm.prepare.job_paths import check_output, known_output
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prepare.saved_job import saved
-from batchllm.retry import Disposition, classify
 from batchllm.runner.consent import FINGERPRINT, GIVEN_UP, check_unchanged
 from batchllm.runner.trial import destination_of
 
@@ -92,31 +90,14 @@ class ResumedJob:
         subject = [of_input, prepared.job.fingerprint()]
         return hashlib.sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()
 
-    def read_saved_replies(self, reask: ReaskPolicy) -> None:
-        """Reads the replies that a dead run saved without recording their outcome, and records it.
-
-        Rows that were rejected before any success stay open: a setting may be wrong.
-        """
-        journal = self.journal
-        worked, rejected = bool(journal.reader().count_answered()), []
-        for reply in journal.unread_replies():
-            answer = self._prepared.reader.read(reply.response.status, reply.response.body)
-            verdict = classify(reply.response)
-            worked |= verdict.disposition is Disposition.ANSWERED
-            match verdict.disposition:
-                case Disposition.ANSWERED if not reask.leaves_open(answer):
-                    state = State.ANSWERED if answer.error is None else State.FAILED
-                    journal.record_outcome(reply.request_id, state, reply.attempt_id, reply.attempts)
-                case Disposition.REJECTED:
-                    rejected.append((verdict, reply.request_id, reply.attempt_id, reply.attempts))
-        for verdict, request_id, attempt_id, attempts in rejected:
-            if worked or not may_be_setting(verdict):
-                journal.record_outcome(request_id, State.FAILED, attempt_id, attempts)
-
     def counts(self) -> RowCounts:
         """Counts the wanted rows that earlier runs of this pass admitted, by state."""
         if not self.continued:
             return RowCounts(0, 0, 0, 0, 0, 0, 0)
+        return self.counts_of_pass()
+
+    def counts_of_pass(self) -> RowCounts:
+        """Counts the wanted rows that this pass has admitted, by state."""
         reader = self.journal.reader()
         return reader.counts() if self._chosen is None else _counts_of(reader, self._chosen)
 
@@ -124,7 +105,10 @@ class ResumedJob:
         """Begins the pass, or continues it, once it is known that the run goes on."""
         prepared, journal, job = self._prepared, self.journal, self._prepared.job
         fingerprint = job.fingerprint()
-        self.plan_id = journal.begin_plan(self._identity(), dedupe=job.dedupe).plan_id
+        plan = journal.begin_plan(
+            self._identity(), dedupe=job.dedupe, job=json.dumps(fingerprint, sort_keys=True)
+        )
+        self.plan_id = plan.plan_id
         trial = self._chosen is not None
         if not trial or journal.get(FINGERPRINT) is None:
             journal.put(FINGERPRINT, fingerprint)
@@ -145,7 +129,7 @@ def _counts_of(reader: JournalReader, chosen: "range | frozenset[int]") -> RowCo
         if row.row_index > max(chosen, default=-1):
             break
         if row.row_index in chosen:
-            states[row.state] += 1
+            states[row_state_of(row)] += 1
             skipped += row.unsent_reason == SKIPPED
     return RowCounts(
         rows=states.total(),

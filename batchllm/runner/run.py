@@ -20,9 +20,8 @@ from batchllm.job import Job
 from batchllm.journal import FINISHED, TRIAL, JobLock, Journal, JournalReader
 from batchllm.limiter import Limiter
 from batchllm.online.loop import OnlineLoop
-from batchllm.plan.conversations import plan_of
-from batchllm.plan.plan import chosen_rows
-from batchllm.plan.reask import ReaskPolicy
+from batchllm.plan.chosen import chosen_rows
+from batchllm.plan.job_plan import plan_of
 from batchllm.plan.reuse import Reuse, journals_of
 from batchllm.plan.work_item import ChatSender, WorkItem
 from batchllm.prepare.job_paths import check_places, job_paths
@@ -128,7 +127,6 @@ class _Run:
         self._evaluation = RunEvaluation(prepared, self._chosen) if prepared.job.gold else None
         rows = prepared.statistics.rows if self._chosen is None else len(self._chosen)
         self._counters = RunCounters(rows=rows)
-        self._reask = ReaskPolicy(prepared.job, prepared.count)
 
     async def run(self) -> Result:
         resumed = ResumedJob(self._prepared, rows=self._counters.rows, chosen=self._chosen)
@@ -160,9 +158,7 @@ class _Run:
             sent = counts.failed + counts.answered
             bad_rows = self._prepared.statistics.bad_rows
             status = int(exit_status_of(counts.failed, sent, self._job.allow_failed, bad_rows=bad_rows))
-            summary = with_output(
-                self._summary(journal, loop.time() - started_s, status), counts, self._counters.final_cost
-            )
+            summary = with_output(self._summary(journal, loop.time() - started_s, status), counts)
             evaluation = None if self._evaluation is None else self._evaluation.evaluate(journal)
             self._write_summary(summary)
             await self._feed.finish()
@@ -175,12 +171,14 @@ class _Run:
                 possibly_billed_rows=possibly_billed_rows(journal),
                 samples=tuple(counts.samples) if trial else (),
                 asked=asked_of(self._prepared, counts.sample_rows) if trial else (),
+                failures=counts.failures,
                 pace=rate_text(summary),
                 read_options=read_options(self._prepared, destination.path),
             )
         except (JobError, Interrupted) as error:
             status = int(error.exit_status)
             with suppress(JobError):  # the error to report is the one that stopped the job
+                error.kept = resumed.counts_of_pass().finished, self._counters.rows
                 self._write_summary(self._summary(journal, loop.time() - started_s, status))
             raise
         finally:
@@ -193,7 +191,6 @@ class _Run:
             UsageError: The user does not want it.
         """
         journal = resumed.journal
-        resumed.read_saved_replies(self._reask)
         self._account.begin(journal, self._counters)
         counts, rows = resumed.counts(), self._counters.rows
         failed = 0 if self._job.retry_failed else counts.failed + counts.unsendable
@@ -206,6 +203,7 @@ class _Run:
             skipped=counts.skipped,
             possibly_billed_rows=possibly_billed_rows(journal),
             input_notes=self._prepared.input_notes,
+            begun=bool(journal.reader().batches()),
         )
         self._confirm(forecast)
         resumed.begin()
@@ -244,7 +242,6 @@ class _Run:
             counters=counters,
             chosen=self._chosen,
             reuse=self._reuse_of(journal),
-            reask=self._reask,
         )
         limiter: Limiter[WorkItem] = Limiter(
             job.pace,
@@ -260,7 +257,6 @@ class _Run:
                 retry=RetryPolicy(job.pace.max_attempts),
                 counters=counters,
                 settled=plan.settled,
-                reask=self._reask.request,
                 meter=self._account.meter,
                 early_stop=self._account.early_stop,
                 run_stop=stop,
@@ -273,6 +269,7 @@ class _Run:
                 counters=counters,
                 account=self._account,
                 journal=journal,
+                stop=stop,
             )
             with stop.watch():
                 async with display:

@@ -111,6 +111,7 @@ class Result:
         possibly_billed_rows: Rows, from 1, that a dead run possibly paid without an answer.
         samples: Up to three answers, with ``-n`` and ``--sample``.
         asked: The texts of their rows.
+        failures: The first failed row of each reason, from 0, and its error.
         pace: The rate of the requests as text; empty if there is none.
         read_options: Options of ``open_source`` that the output is read with.
         models: What ``parsed`` returns, where the schema was a pydantic model.
@@ -124,6 +125,7 @@ class Result:
     possibly_billed_rows: tuple[int, ...] = ()
     samples: tuple[Mapping[str, Any], ...] = ()
     asked: tuple[str, ...] = ()
+    failures: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     pace: str = ""
     read_options: Mapping[str, str] = field(default_factory=dict)
     models: tuple[Any, ...] | None = None
@@ -261,13 +263,12 @@ def summary_of(
     )
 
 
-def with_output(summary: Summary, counts: OutputCounts, final_cost: Decimal | None) -> Summary:
+def with_output(summary: Summary, counts: OutputCounts) -> Summary:
     """Completes the summary of a finished run with what its output holds.
 
     Args:
         summary: The run by its counters.
         counts: The rows of the output.
-        final_cost: What this run paid for answers that rows keep; ``None`` is unknown.
     """
     return replace(
         summary,
@@ -278,7 +279,7 @@ def with_output(summary: Summary, counts: OutputCounts, final_cost: Decimal | No
         failed_by_reason=dict(counts.failed_by_reason),
         finish_reasons=dict(counts.finish_reasons),
         labels=dict(counts.labels),
-        saved_by_journal=plus(counts.costs.answers, None if final_cost is None else -final_cost),
+        saved_by_journal=plus(counts.costs.answers, None if summary.cost is None else -summary.cost),
         duplicate_rows=counts.costs.duplicate_rows,
         duplicate_rows_cost=counts.costs.equal,
         deduplicated_rows=counts.costs.deduplicated_rows,
