@@ -93,8 +93,8 @@ def asked_columns(
     return {name: f"input_{name}" if name in taken else name for name in names}
 
 
-def compare_files(
-    outputs: Sequence[Path],
+def compare_answered(
+    outputs: Sequence[AnsweredRows],
     gold: GoldWords | None = None,
     *,
     on: str | None = None,
@@ -105,7 +105,7 @@ def compare_files(
     """Compares outputs of the same rows; returns the comparison and the rows on which a vote was a tie.
 
     Args:
-        outputs: Two or more of them.
+        outputs: Two or more of them; see ``open_output``.
         gold, on, kind: See ``evaluate_output``.
         differences: A file to write, with the rows on which the answers differ.
         vote: A file to write, with each row and the answer that most outputs give.
@@ -115,21 +115,20 @@ def compare_files(
         UsageError: They have no answer column or no row in common.
         CannotWrite: A file cannot be written.
     """
-    opened = [open_output(path) for path in outputs]
-    known = None if gold is None else gold_of_any(gold, opened, on)
+    known = None if gold is None else gold_of_any(gold, outputs, on)
     with ExitStack() as stack:
         writers: list[Callable[[ComparedRow], None]] = []
         ballots = Counter[str]()
         if differences is not None:
-            writers.append(_differences_writer(stack, differences, opened, known))
+            writers.append(_differences_writer(stack, differences, outputs, known))
         if vote is not None:
-            writers.append(_vote_writer(stack, vote, opened, ballots))
+            writers.append(_vote_writer(stack, vote, outputs, ballots))
 
         def each(row: ComparedRow) -> None:
             for write in writers:
                 write(row)
 
-        return compare_outputs(opened, known, kind=kind, each=each), ballots["ties"]
+        return compare_outputs(outputs, known, kind=kind, each=each), ballots["ties"]
 
 
 def gold_of_any(gold: GoldWords, outputs: Sequence[AnsweredRows], on: str | None) -> Gold:

@@ -11,6 +11,7 @@ Each gold value is said in one of these ways:
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from batchllm.formats import open_source
 from batchllm.job.gold import gold_pairs, is_gold_file, no_gold_column
 from batchllm.printable import one_line
 
-GoldWords = str | Sequence[Any] | Mapping[str, str]
+GoldWords = str | PathLike[str] | Sequence[Any] | Mapping[str, str]
 """What a caller may say: one of the ways above, several of them, pairs as a mapping, or the values themselves."""
 
 _USUAL = ("gold", "label", "answer", "expected")
@@ -72,6 +73,7 @@ def gold_of(words: GoldWords, rows: AnsweredRows, on: str | None = None) -> Gold
     """
     if isinstance(words, Mapping):
         words = [f"{answer}={column}" for answer, column in words.items()]
+    words = fspath(words) if isinstance(words, PathLike) else words
     said = [words] if isinstance(words, str) else list(words)
     if not isinstance(words, str) and not _are_words(said, rows):
         return _in_memory(said, rows)

@@ -123,10 +123,6 @@ TABLE = (
            example='"cp1252"'),
     Option("column", text, "The text column, {{ text }} in templates.", INPUT,
            otherwise="text, else the only text-like one", example='"review"', in_request=True),
-    Option("gold", values.several, "The known answers, which no prompt shows: a column, ANSWER=COLUMN, or a file with "
-           "--on. The run ends with the figures.", INPUT, (), metavar="COLUMN|FILE", example='["gold"]',
-           in_request=True),
-    Option("on", text, "With a gold file: the column that both files have.", INPUT, metavar="ID", example='"id"'),
     Option("output", values.path, "File to write; '-' is standard output. The suffix decides the format.", OUTPUT,
            otherwise="INPUT.TASK.csv beside the input", short="-o", metavar="PATH", example='"reviews.summaries.csv"'),
     Option("output_encoding", values.encoding, "Encoding of the output.", OUTPUT,
@@ -141,6 +137,10 @@ TABLE = (
            example='"reviews.journal"'),
     Option("summary", values.path, "File for the run's figures: JSON, or one more line of .jsonl.", OUTPUT,
            example='"runs.jsonl"'),
+    Option("gold", values.several, "The known answers, which no prompt shows: a column, ANSWER=COLUMN, or a file with "
+           "--on. The run ends with the figures.", OUTPUT, (), metavar="COLUMN|FILE", example='["gold"]',
+           in_request=True),
+    Option("on", text, "With a gold file: the column that both files have.", OUTPUT, metavar="ID", example='"id"'),
     Option("force", help="Overwrite an output that batchllm did not write.", panel=OUTPUT, **FLAG),
 
     Option("task", choice(*TASKS[:-1]), "A built-in task; or template, or prompt:", PROMPT, tasks=(),
