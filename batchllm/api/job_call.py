@@ -198,6 +198,10 @@ def _table_call(
     content = table.content(names)
     job = replace(job, column=builder.column if builder.column in table.columns else job.column)
     on = job.on
+    if not named and job.retry_cut_off and "journal" not in options:
+        raise UsageError(
+            "retry_cut_off= finds the answers in a journal; name the job's with output= or journal="
+        )
     if not named:
         job = replace(job, gold=(), on=None)
         question = json.dumps([job.fingerprint(), hashlib.sha256(content).hexdigest()], sort_keys=True)

@@ -35,6 +35,7 @@ class Options(TypedDict, total=False):
     encoding: str | None
     escape: str | None
     escape_formulas: bool | None
+    examples: str | PathLike[str] | Sequence[Mapping[str, Any]] | None
     force: bool | None
     gold: str | Sequence[str] | None
     grace: float | None
@@ -46,6 +47,7 @@ class Options(TypedDict, total=False):
     labels: str | PathLike[str] | Sequence[str] | Mapping[str, str] | None
     language: str | None
     limit: int | None
+    log_file: str | PathLike[str] | None
     max_attempts: int | None
     max_cost: float | str | Decimal | None
     max_input_tokens: int | None
@@ -72,6 +74,7 @@ class Options(TypedDict, total=False):
     reask: int | None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None
     restart: bool | None
+    retry_cut_off: bool | None
     retry_failed: bool | None
     reuse: str | PathLike[str] | Sequence[str | PathLike[str]] | None
     rpm: float | None
@@ -79,6 +82,7 @@ class Options(TypedDict, total=False):
     samples: int | None
     schema: str | PathLike[str] | Mapping[str, Any] | type[Any] | None
     seed: int | None
+    shots: int | None
     skip_lines: int | None
     summary: str | PathLike[str] | None
     system: str | None

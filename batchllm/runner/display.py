@@ -86,6 +86,7 @@ async def shown(
         view = limiter.view(now)
         line = events.line(view, now, wall, counters.last_refusal) if tell else None
         if line is not None and stop.reason is None:
+            counters.log.write("waiting", reason=view.limits, message=line)
             progress.tell(line)
         waits = waiting_words(view, now, wall, counters.last_refusal)
         if stop.reason is not None:

@@ -1,8 +1,7 @@
 """The result of a run, and its summary."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from html import escape
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from batchllm.budget.costs import plus
 from batchllm.counters import RunCounters
-from batchllm.errors import CannotWrite, ExitStatus, UsageError
+from batchllm.errors import ExitStatus, UsageError
 from batchllm.evaluate.evaluation import Evaluation
 from batchllm.evaluate.gold import GoldWords
 from batchllm.formats import open_source
@@ -21,7 +20,7 @@ from batchllm.runner.output import OutputCounts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """A run in numbers; ``None`` is unknown. This is also the JSON of ``--summary``.
+    """A run in numbers; ``None`` is unknown. These are also the figures in the JSON of ``--summary``.
 
     Attributes:
         rows: Rows of the job.
@@ -81,23 +80,6 @@ class Summary:
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     exit_status: int = 0
-
-    def write(self, path: Path) -> None:
-        """Writes one JSON object; if ``path`` ends in ``.jsonl``, appends it as a line.
-
-        Raises:
-            CannotWrite: The file cannot be written.
-        """
-        lines = path.suffix == ".jsonl"
-        text = json.dumps(asdict(self), ensure_ascii=False, indent=None if lines else 2, default=float)
-        try:
-            with path.open("a" if lines else "w", encoding="utf-8") as file:
-                file.write(text + "\n")
-        except OSError as error:
-            reason = f"the summary cannot be written ({error.strerror})"
-            raise CannotWrite(
-                f"{path}: {reason}; all answers are kept, correct that and run again"
-            ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -179,7 +161,7 @@ class Result:
         reasons = ", ".join(f"{name}: {count:,}" for name, count in summary.failed_by_reason.items())
         failed = f"{summary.failed:,} failed" + (f" ({reasons})" if reasons else "")
         cost = "at an unknown price" if summary.cost is None else f"${summary.cost:.4f}"
-        tokens = f"{summary.total_tokens or 0:,} tokens"
+        tokens = "unknown tokens" if summary.total_tokens is None else f"{summary.total_tokens:,} tokens"
         before = f", {summary.answered_before:,} answered before" if summary.answered_before else ""
         return (
             (
@@ -248,9 +230,9 @@ def summary_of(
         answers=counters.answers,
         answered_before=counters.finished_before + counters.reused,
         possibly_billed_twice=counters.possibly_billed + orphans,
-        prompt_tokens=counters.prompt_tokens,
-        completion_tokens=counters.completion_tokens,
-        total_tokens=counters.tokens,
+        prompt_tokens=None if counters.without_usage else counters.prompt_tokens,
+        completion_tokens=None if counters.without_usage else counters.completion_tokens,
+        total_tokens=None if counters.without_usage else counters.tokens,
         cost=counters.cost,
         rate_limited=counters.refusals,
         retries=dict(counters.retries),
