@@ -180,13 +180,14 @@ def test_examples_are_part_of_what_is_asked_and_are_named_before_the_run(
     assert "5 rows" in listed and "2 answered already" in listed
 
 
+@pytest.mark.parametrize("name", ["mine.toml", "classify.toml"])
 def test_a_job_with_a_template_of_its_own_is_exported_as_it_was_read(
-    batchllm: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, batchllm: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("rows.csv").write_text("text\nI love it\nI hate it\n")
-    Path("mine.toml").write_text('[[messages]]\ncontent = "Review: {{ text }}"\n')
-    words = ("classify", "rows.csv", "-t", "mine.toml", "--provider", "simulator", "-o", "out.csv")
+    Path(name).write_text('[[messages]]\ncontent = "Review: {{ text }}"\n')
+    words = ("classify", "rows.csv", "-t", name, "--provider", "simulator", "-o", "out.csv")
     assert batchllm(*words).status == 0
     assert batchllm("export", "out.csv", "-o", "again.csv").status == 0
     assert Path("again.csv").read_bytes() == Path("out.csv").read_bytes()

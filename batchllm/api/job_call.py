@@ -189,6 +189,10 @@ def _table_call(
     names |= {name for name in (builder.column, job.conversation) if name is not None}
     content = table.content(names)
     job = replace(job, column=builder.column if builder.column in table.columns else job.column)
+    if not named and job.retry_cut_off and "journal" not in options:
+        raise UsageError(
+            "retry_cut_off= finds the answers in a journal; name the job's with output= or journal="
+        )
     if not named:
         question = json.dumps([job.fingerprint(), hashlib.sha256(content).hexdigest()], sort_keys=True)
         output = state_path(f"{task}-{hashlib.sha256(question.encode()).hexdigest()[:16]}.jsonl")

@@ -72,6 +72,7 @@ class Options(TypedDict, total=False):
     reask: int | None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None
     restart: bool | None
+    retry_cut_off: bool | None
     retry_failed: bool | None
     reuse: str | PathLike[str] | Sequence[str | PathLike[str]] | None
     rpm: float | None

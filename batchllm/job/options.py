@@ -244,6 +244,8 @@ TABLE = (
     Option("no_early_stop", help="Go on even if none of the first 20 answers is usable.", panel=BUDGET, **FLAG),
 
     Option("retry_failed", help="Ask again for rows that failed.", panel=RUN_CONTROL, **FLAG),
+    Option("retry_cut_off", help="Ask again, with a higher --max-tokens, for rows whose answer was cut off.",
+           panel=RUN_CONTROL, **FLAG),
     Option("accept_change", help="Pay for rows again after the job was changed.", panel=RUN_CONTROL, **FLAG),
     Option("restart", help="Start over, and keep the old journal aside.", panel=RUN_CONTROL, **FLAG),
     Option("allow_failed", values.share, "Share of rows that may fail without exit status 1.", RUN_CONTROL, 0,

@@ -44,6 +44,8 @@ class Job:
         parameters: Request parameters that override the template's own (``temperature``, ``max_tokens``, …).
         input_format: ``csv``, ``tsv``, ``jsonl`` …; ``None`` only for standard input without ``--input-format``.
         output_format: ``csv``, ``jsonl`` …; ``None`` is the format that the input turns out to have.
+        raised_max_tokens: The limit of an answer that requests are sent with instead of their own lower one; what a
+            request is known by does not depend on it (``--retry-cut-off``).
         per_row: Rows carry their own ``messages``, ``task`` or ``body``.
         tools: Tool definitions for every request.
         tool_choice: ``auto``, ``none``, ``required`` or an object that names one tool.
@@ -63,6 +65,7 @@ class Job:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     output_format: str | None = None
     per_row: bool = False
+    raised_max_tokens: int | None = None
     job_file: Path | None = field(default=None, compare=False)
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
@@ -110,6 +113,7 @@ class Job:
     via: str = DEFAULTS["via"]
     no_early_stop: bool = DEFAULTS["no_early_stop"]
     retry_failed: bool = DEFAULTS["retry_failed"]
+    retry_cut_off: bool = DEFAULTS["retry_cut_off"]
     accept_change: bool = DEFAULTS["accept_change"]
     restart: bool = DEFAULTS["restart"]
     allow_failed: float = DEFAULTS["allow_failed"]

@@ -94,7 +94,8 @@ class Lookup:
             except Unsent as unsent:
                 flow.cannot_send(unsent)
             if flow.asks is not asks:
-                self.provide(flow)
+                if flow.waits_for is not None:
+                    self.provide(flow)
                 moved.append(flow)
         return items, moved
 

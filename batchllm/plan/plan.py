@@ -144,7 +144,8 @@ class Plan:
         flow = item.flow
         if flow is None or not flow.take(item.number, answer, given_up=state is State.UNANSWERED):
             return None
-        self._lookup.provide(flow)
+        if flow.waits_for is not None:
+            self._lookup.provide(flow)
         if flow.ended:
             return self._end(flow)
         self._due.append(flow)
@@ -324,12 +325,13 @@ class Plan:
         known = flow.known
         if not self._flow.single or (known is not None and known.row_state is not None):
             row_state = None if flow.requests == 1 and flow.unsent is None else state
-            for row_index in (flow.row.index, *flow.followers):
+            for row_index in (flow.row.index, *(flow.followers or ())):
                 self._journal.end_row(row_index, row_state)
         # What was given up stays known, so that no equal row repeats it in this run; and so does everything as long as
         # rows of the last pass come, since the journal's entries of those may be older.
         self._sharing.end(flow, state, forget=state in self._final and not self._known.more)
-        self._conversations.finished(flow, state is State.ANSWERED, answer)
+        if flow.conversation is not None:
+            self._conversations.finished(flow, state is State.ANSWERED, answer)
         return answer, state
 
     def _defer_tried(self, items: list[WorkItem]) -> list[WorkItem]:

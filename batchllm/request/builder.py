@@ -21,6 +21,7 @@ from batchllm.request.tasks import RowTasks, Task, image_cells, is_batch_line
 from batchllm.template import RenderError, builtin_names, dumps, text_column, text_like, to_json
 
 VISION_MAX_TOKENS = 300
+NO_PARAMETERS: Mapping[str, Any] = {}
 
 _Fitted = tuple[str, dict[str, Any], int | None]  # model, parameters, max_tokens
 
@@ -225,11 +226,22 @@ class RequestBuilder:
             else self._count.prompt(row_request.messages, parameters) + earlier_tokens
         )
         key = request_key(self._preset.name, body)
+        raised = self._job.raised_max_tokens
+        if raised is not None:
+            model, parameters, higher = self._fitted(row_request, {"max_tokens": raised})
+            if bound is None or (higher or 0) > bound:
+                body, bound = dumps({"model": model, "messages": messages, **parameters}), higher
+                self._limits.context(model, len(body), messages, parameters, bound or 0)
         return ChatRequest(row.index, key, body, model, prompt_tokens, bound)
 
-    def _fitted(self, row_request: RowRequest) -> _Fitted:
+    def is_raised(self, request: ChatRequest) -> bool:
+        """Whether a request of this builder is sent with the job's ``raised_max_tokens``."""
+        return request_key(self._preset.name, request.body) != request.key
+
+    def _fitted(self, row_request: RowRequest, more: Mapping[str, Any] = NO_PARAMETERS) -> _Fitted:
         """Merges the parameters of the template, the job and the row, and fits them to the model."""
-        layers = (row_request.template_parameters, self._own_layer, row_request.row_parameters)
+        own = merge_layers(self._own_layer, more) if more else self._own_layer
+        layers = (row_request.template_parameters, own, row_request.row_parameters)
         named = [layer["model"] for layer in layers if isinstance(layer.get("model"), str)]
         model = named[-1] if named else self._model
         parameters = merge_layers(*layers)

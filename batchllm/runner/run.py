@@ -5,6 +5,7 @@ Whatever stops the run, everything received is in the journal.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -17,7 +18,7 @@ from batchllm.counters import RunCounters
 from batchllm.endpoint import LazyClient, reachable
 from batchllm.errors import Interrupted, JobError
 from batchllm.job import Job
-from batchllm.journal import FINISHED, TRIAL, JobLock, Journal, JournalReader
+from batchllm.journal import FINISHED, TRIAL, JobLock, Journal, JournalReader, State
 from batchllm.limiter import Limiter
 from batchllm.online.loop import OnlineLoop
 from batchllm.plan.chosen import chosen_rows
@@ -29,6 +30,7 @@ from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.progress import Progress, Quiet
 from batchllm.request.plain import plain_request
 from batchllm.retry import RetryPolicy
+from batchllm.runner.cut_off import with_raised_limit
 from batchllm.runner.display import shown
 from batchllm.runner.ending import RunRecord, recorded, status_of
 from batchllm.runner.feed import RowFeed
@@ -83,7 +85,7 @@ def run_job(
             if paths.journal_lock
             else nullcontext(),
             _brought(bring_input),
-            reachable(job) as job,
+            reachable(with_raised_limit(job, paths.journal)) as job,
             prepare_job(job, paths) as prepared,
             journals_of(job.reuse, paths.journal) as reuse,
         ):
@@ -195,12 +197,16 @@ class _Run:
         journal = resumed.journal
         self._account.begin(journal, self._counters)
         counts, rows = resumed.counts(), self._counters.rows
-        failed = 0 if self._job.retry_failed else counts.failed + counts.unsendable
-        left = max(0, rows - counts.answered - counts.skipped - counts.pending - failed)
+        cut_off = resumed.cut_off()
+        again = Counter(row.state for row, _ in cut_off)
+        answered = counts.answered - again[State.ANSWERED]
+        failed = 0 if self._job.retry_failed else counts.failed + counts.unsendable - again[State.FAILED]
+        left = max(0, rows - answered - counts.skipped - counts.pending - failed)
         forecast = replace(
             self._account.forecast(journal, rows=rows, left=left),
-            answered=counts.answered,
+            answered=answered,
             failed=failed,
+            cut_off=len(cut_off),
             pending=counts.pending,
             skipped=counts.skipped,
             possibly_billed_rows=possibly_billed_rows(journal),
@@ -211,14 +217,14 @@ class _Run:
         self._record.log.write(
             "plan",
             rows=rows,
-            answered=counts.answered,
+            answered=answered,
             failed=failed,
             in_batches=counts.pending,
             left=left,
             cost_low=forecast.cost_low,
             cost_high=forecast.cost_high,
         )
-        resumed.begin()
+        resumed.begin(cut_off)
         self._account.keep_forecast(journal, forecast)
 
     async def _answer_rows(self, journal: Journal, *, continued: bool) -> None:
