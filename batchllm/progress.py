@@ -138,7 +138,7 @@ def fitted(title: str, words: Sequence[str], more: Sequence[str], columns: int |
                 shown.append(word)
                 used += wide
     has_bar = used + LEAST_BAR + 1 <= room
-    return f"{title}{f' {BAR}' if has_bar else ''} {', '.join(shown)}"
+    return " ".join(part for part in (title, BAR if has_bar else "", ", ".join(shown)) if part)
 
 
 class AutoBar:
