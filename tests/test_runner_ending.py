@@ -12,6 +12,7 @@ import pytest
 
 from batchllm.errors import INTERNAL_ERROR
 from batchllm.simulator import ScriptedResponse, SimulatorSettings, start_in_thread
+from tests.batch_jobs import BatchJob, simulated
 from tests.bench import Bench
 from tests.command import Command
 from tests.fakes import chat_body
@@ -244,3 +245,17 @@ def test_an_input_without_rows_says_so_in_a_line_and_ends_0(
     assert (line["rows"], line["answered"], line["attempts"]) == (0, 0, 0)
     assert Path(line["output"]).read_text().startswith("id,text,response," if content else "")
     assert batchllm(*words, "--quiet").err == ""
+
+
+def test_a_batch_logs_what_it_retries_and_gives_up_and_each_call_has_its_line(
+    tmp_path: Path, files: list[object]
+) -> None:
+    with simulated(failure_rate=1.0) as server:
+        job = BatchJob(tmp_path, server.base_url, rows=2, summary=str(files[1]), log_file=str(files[3]))
+        job.until_done(max_attempts="2")
+    runs = lines(tmp_path / "runs.jsonl")
+    assert [run["exit_status"] for run in runs] == [75] * (len(runs) - 1) + [1]
+    assert runs[0]["error"]
+    events = [event for event in lines(tmp_path / "run.log") if event["event"] in ("retried", "failed")]
+    assert [event["event"] for event in events] == ["retried"] * 2 + ["failed"] * 2
+    assert {(event["reason"], event["attempts"]) for event in events} == {("http_500", 1), ("http_500", 2)}
