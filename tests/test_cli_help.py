@@ -23,7 +23,15 @@ def test_help_lists_the_commands_by_what_they_are_for(batchllm: Command) -> None
     said = batchllm("--help")
     sections = [line for line in said.out.splitlines() if line.endswith(":") and not line.startswith(" ")]
     assert said.status == 0
-    assert sections == ["Examples:", "Options:", "Run a job:", "Prepare a job:", "Look at a job:", "Help:"]
+    assert sections == [
+        "Examples:",
+        "Options:",
+        "Run a job:",
+        "Prepare a job:",
+        "Look at the answers:",
+        "Look at a job:",
+        "Help:",
+    ]
 
 
 @pytest.mark.parametrize("task", ["summarize", "classify", "codegen", "run"])

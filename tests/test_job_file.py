@@ -154,6 +154,7 @@ def test_each_setting_of_the_file_of_init_can_be_taken_alone(path: Path) -> None
         "api_key_file",
         "examples",
         "shots",
+        "on",
     }  # other files
     tasks = {"labels": "classify", "multi_label": "classify", "language": "codegen"}
     for name, setting in OPTIONS.items():

@@ -218,6 +218,10 @@ def show_result(job: Job, result: Result) -> None:
         show_failures(job, result)
     for line in lines:
         say(line)
+    if result.evaluation is not None:
+        say("")
+        for line in result.evaluation.lines():
+            say(printable(line))
 
 
 def show_failures(job: Job, result: Result) -> None:

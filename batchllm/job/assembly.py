@@ -127,6 +127,10 @@ def _check(job: Job, given: Given) -> None:
         raise UsageError(
             f"{given.called('bad_rows')} skip writes the rows that it leaves out beside the output; name one with -o"
         )
+    if job.on is not None and not job.gold:
+        raise UsageError(
+            f"{given.called('on')} says what a file with known answers has in common; name it with --gold"
+        )
     if job.examples is None and given.has("shots") and not job.sources["shots"].startswith("BATCHLLM_"):
         raise UsageError(f"{given.called('shots')} needs {OPTIONS['examples'].flag} FILE")
     if job.examples is not None and (job.per_row or job.images):

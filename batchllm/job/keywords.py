@@ -37,6 +37,7 @@ class Options(TypedDict, total=False):
     escape_formulas: bool | None
     examples: str | PathLike[str] | Sequence[Mapping[str, Any]] | None
     force: bool | None
+    gold: str | Sequence[str] | None
     grace: float | None
     header: Mapping[str, str] | Sequence[str] | str | None
     image: str | Sequence[str] | None
@@ -60,6 +61,7 @@ class Options(TypedDict, total=False):
     model: str | None
     multi_label: bool | None
     no_early_stop: bool | None
+    on: str | None
     on_long: Literal["fail", "truncate"] | None
     output: str | PathLike[str] | None
     output_encoding: str | None

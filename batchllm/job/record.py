@@ -76,6 +76,8 @@ class Job:
     skip_lines: int | None = DEFAULTS["skip_lines"]
     bad_rows: str | None = DEFAULTS["bad_rows"]
     encoding: str | None = DEFAULTS["encoding"]
+    gold: tuple[str, ...] = DEFAULTS["gold"]
+    on: str | None = DEFAULTS["on"]
     column: str | None = DEFAULTS["column"]
     columns: tuple[str, ...] | None = DEFAULTS["columns"]
     add: tuple[str, ...] = DEFAULTS["add"]

@@ -9,6 +9,7 @@ from batchllm import presets, prices
 from batchllm.answer import Reader, answer_columns
 from batchllm.errors import UsageError
 from batchllm.job import Job
+from batchllm.job.gold import gold_columns
 from batchllm.records import Answer, ChatRequest, Row
 from batchllm.request.images import Media
 from batchllm.request.limits import LengthLimits
@@ -69,10 +70,13 @@ class RequestBuilder:
         self._rows: RowTasks | None = None
         self.answer_columns = answer_columns(spec)
         self.used_columns: frozenset[str] = frozenset(job.images)
+        self._gold = gold_columns(job.gold, columns)
+        columns = None if columns is None else [name for name in columns if name not in self._gold]
         self._check_names(columns)
         if job.template is None or job.per_row:
             self.column = job.column
-            self._rows = RowTasks(job, self._media, self._reader, forced=self._schema is not None)
+            forced = self._schema is not None
+            self._rows = RowTasks(job, self._media, self._reader, forced=forced, hidden=self._gold)
         else:
             template = prepared(job, job.template)
             rows = list(sample)
@@ -80,7 +84,9 @@ class RequestBuilder:
                 text_column(columns, rows, job.column) if columns is not None else job.column or "text"
             )
             candidates = () if self.column or columns is None else text_like(columns, rows)
-            self._task = Task(template, columns, self.column, self._media, self._reader, candidates)
+            self._task = Task(
+                template, columns, self.column, self._media, self._reader, candidates, self._gold
+            )
             self.used_columns |= self._task.renderer.used_columns
             if not self.used_columns:
                 raise UsageError(
@@ -166,6 +172,9 @@ class RequestBuilder:
         return reader
 
     def _row_request(self, row: Row) -> RowRequest | None:
+        if self._gold:
+            shown = {name: value for name, value in row.values.items() if name not in self._gold}
+            row = row._replace(values=shown)
         task = self._task if self._rows is None else self._rows.task(row)
         cells = image_cells(row.values, self._job.images) if self._job.images else []
         if self._job.images and not cells and task is not None and not task.renderer.used_columns:
@@ -269,6 +278,11 @@ class RequestBuilder:
         return merge_layers(layer, job.parameters)
 
     def _check_names(self, columns: Sequence[str] | None) -> None:
+        for column in (*self._job.images, *([self._job.column] if self._job.column else [])):
+            if column in self._gold:
+                raise UsageError(
+                    f"the column {column!r} holds the known answers (--gold), which no prompt may show"
+                )
         for column in self._job.images:
             if columns is not None and column not in columns:
                 text_column(columns, (), column)  # raises, naming the columns there are

@@ -62,7 +62,7 @@ def stopping_words(in_flight: int) -> str:
 def stopping_line(in_flight: int, stop: RunStop) -> str:
     """Says once what a run that is stopped waits for, and for how long."""
     at_once = "; Ctrl-C again ends it at once" if isinstance(stop.reason, Interrupted) else ""
-    return f"Stopping: {counted(in_flight, 'request')} in flight may take {stop.grace_s:g} s{at_once}."
+    return f"Stopping: {counted(in_flight, 'request')} in flight get up to {stop.grace_s:g} s{at_once}."
 
 
 @asynccontextmanager

@@ -33,6 +33,7 @@ from batchllm.retry import RetryPolicy
 from batchllm.runner.cut_off import with_raised_limit
 from batchllm.runner.display import shown
 from batchllm.runner.ending import RunRecord, recorded, status_of
+from batchllm.runner.evaluated import RunEvaluation
 from batchllm.runner.feed import RowFeed
 from batchllm.runner.output import read_options, write_if_changed
 from batchllm.runner.resume import ResumedJob
@@ -139,6 +140,7 @@ class _Run:
             sample=prepared.job.sample,
             seed=prepared.job.seed,
         )
+        self._evaluation = RunEvaluation(prepared, self._chosen) if prepared.job.gold else None
         rows = prepared.statistics.rows if self._chosen is None else len(self._chosen)
         self._counters = RunCounters(rows=rows, log=record.log)
 
@@ -174,11 +176,14 @@ class _Run:
             status = int(exit_status_of(counts.failed, sent, self._job.allow_failed, bad_rows=bad_rows))
             summary = with_output(self._summary(journal, loop.time() - started_s, status), counts)
             self._record.figures = summary
+            evaluation = None if self._evaluation is None else self._evaluation.evaluate(journal)
             await self._feed.finish()
             return Result(
                 output=destination.path,
                 instead_of=destination.instead_of,
                 summary=summary,
+                evaluation=evaluation,
+                job=self._job,
                 possibly_billed_rows=possibly_billed_rows(journal),
                 samples=tuple(counts.samples) if trial else (),
                 asked=asked_of(self._prepared, counts.sample_rows) if trial else (),

@@ -10,7 +10,10 @@ from typing import Any
 from batchllm.budget.costs import plus
 from batchllm.counters import RunCounters
 from batchllm.errors import ExitStatus, UsageError
+from batchllm.evaluate.evaluation import Evaluation
+from batchllm.evaluate.gold import GoldWords
 from batchllm.formats import open_source
+from batchllm.job import Job
 from batchllm.journal import RowCounts
 from batchllm.printable import counted, printable
 from batchllm.runner.output import OutputCounts
@@ -95,6 +98,8 @@ class Result:
         pace: The rate of the requests as text; empty if there is none.
         read_options: Options of ``open_source`` that the output is read with.
         models: What ``parsed`` returns, where the schema was a pydantic model.
+        evaluation: The figures against known answers, where the job says where these are (``gold``).
+        job: The job that ran.
     """
 
     output: Path | None
@@ -107,6 +112,28 @@ class Result:
     pace: str = ""
     read_options: Mapping[str, str] = field(default_factory=dict)
     models: tuple[Any, ...] | None = None
+    evaluation: Evaluation | None = None
+    job: Job | None = field(default=None, compare=False)
+
+    def evaluate(self, gold: GoldWords, *, on: str | None = None, kind: str | None = None) -> Evaluation:
+        """Compares the answers with known answers.
+
+        Args:
+            gold: A column of the rows, a path to a file with the known answers, a mapping of answer columns to columns,
+                or the known answers themselves, in the order of the rows.
+            on: With a file: the column that both have.
+            kind: What to compare answers as: ``label``, ``labels``, ``number`` or ``text``; by default what the job
+                and the known answers say.
+
+        Raises:
+            UsageError: It is not clear what to compare, or no row has a known answer.
+            InputError: A file cannot be read.
+        """
+        from batchllm.evaluate.files import evaluate_output
+
+        if self.output is None:
+            raise UsageError("the output went to standard output; name a file to evaluate it")
+        return evaluate_output(self.output, gold, on=on, kind=kind, job=self.job, options=self.read_options)
 
     @property
     def parsed(self) -> tuple[Any, ...]:
