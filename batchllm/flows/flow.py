@@ -11,6 +11,7 @@ from batchllm.records import Answer, ChatRequest
 from batchllm.request import Skipped, Unsendable
 
 _NUMBERS = re.compile(r"/\d+")
+_REASK = re.compile(r"(^|/)reask$")
 
 
 class Ask(NamedTuple):
@@ -141,4 +142,4 @@ def later_key(root_id: int, ask: Ask) -> bytes:
 
 def step_of(path: str) -> str:
     """Returns the step that a path belongs to: without numbers and re-asks."""
-    return _NUMBERS.sub("", path).removesuffix("reask").rstrip("/")
+    return _REASK.sub("", _NUMBERS.sub("", path))

@@ -323,7 +323,8 @@ class Plan:
         if flow.given_up:
             state = State.UNANSWERED
         if not self._flow.single or (flow.known is not None and flow.known.row_state is not None):
-            row_state = None if flow.requests == 1 and flow.unsent is None else state
+            alone = flow.requests == 1 and flow.unsent is None and not self._flow.named
+            row_state = None if alone else state
             for row_index in (flow.row.index, *(flow.followers or ())):
                 self._journal.end_row(row_index, row_state)
         # What was given up stays known; and everything, as long as the last pass's rows come: they may be older.
