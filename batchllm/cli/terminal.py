@@ -110,6 +110,8 @@ def line_before(job: Job, forecast: Forecast) -> str:
         (forecast.pending, "in batches"),
     )
     parts += [f"{count:,} {what}" for count, what in before if count]
+    if job.steps and forecast.requests_upper_bound is not None:
+        parts.append(f"at most {counted(forecast.requests_upper_bound, 'request')} in {len(job.steps)} steps")
     parts.append(
         f"{models_text(job, forecast)} at {endpoint.preset} ({endpoint.base_url or 'on this machine'})"
     )

@@ -95,9 +95,7 @@ def chained(steps: Sequence[PreparedStep], row: Row) -> Flow:
             last = yield from reasking(step.builder, ask, step.reasks)
         except RequestFailed as found:
             answer = found.answer._replace(columns=columns)
-            raise RequestFailed(
-                found.answers, found.path, answer, given_up=found.given_up
-            ) from None
+            raise RequestFailed(found.answers, found.path, answer, given_up=found.given_up) from None
         labels += last.labels
         if last.response_id == STAND_IN:
             assumed.update(step.columns)
@@ -163,4 +161,3 @@ def _stand_in(field: Any, text: str) -> Any:
         case "object":
             return {}
     return text
-

@@ -17,7 +17,9 @@ _OWN = (
 )  # fmt: skip
 _TABLES = {"variables": "var", "parameters": "param"}
 _KEYS = ("name", "when", *_OWN, *_TABLES)
-_ONE_STEPS = (*_ASKS, "task", "schema", "var", *options_in("variables"))
+ONE_STEPS = (*_ASKS, "task", "schema", "var", *options_in("variables"))
+"""The options that say what one step asks."""
+
 _EXCLUDED = ("samples", "conversation", "examples", "retry_cut_off")
 _RESERVED = ("row", "text", "reask")
 
@@ -36,7 +38,7 @@ def of_steps(
     Raises:
         UsageError: A step is wrong, or an option does not go with steps.
     """
-    for name in _ONE_STEPS:
+    for name in ONE_STEPS:
         if given.has(name) and not given.called(name).startswith("BATCHLLM_"):
             raise UsageError(
                 f"{given.called(name)} belongs to one step; put {name} into its [[steps]] table in {path}"
@@ -52,9 +54,14 @@ def of_steps(
         if name in [step.name for step in steps]:
             raise UsageError(f"{path}, step {number}: there are two steps called {name}; names must differ")
         layer = _layer(path, name, table)
-        job = assembled(Given((layer, *given.layers), given.sources))
+        job = assembled(Given((layer, *given.layers)))
         steps.append(JobStep.named(name, job, when))
-    return replace(steps[0].job, task="run", steps=tuple(steps))
+    for name in OPTIONS:
+        if OPTIONS[name].kind.merged:
+            given.merged(name)
+        elif given.has(name):
+            given.get(name)
+    return replace(steps[0].job, task="run", steps=tuple(steps), sources=given.sources)
 
 
 def _head(table: Mapping[str, Any], where: str) -> tuple[str, str | None]:

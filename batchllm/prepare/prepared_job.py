@@ -154,7 +154,9 @@ def _check_steps(job: Job, statistics: InputStatistics) -> None:
     for step in job.steps:
         for name in answer_columns(answer_spec(step.job)):
             if name in taken:
-                raise UsageError(f"step {step.name}: it would write the column {name}, and {taken[name]}; rename it")
+                raise UsageError(
+                    f"step {step.name}: it would write the column {name}, and {taken[name]}; rename it"
+                )
             taken[name] = f"step {step.name} writes a column of that name"
 
 

@@ -18,12 +18,19 @@ from batchllm.request.messages import TokenCount, reask, with_images
 from batchllm.request.outcome import InvalidRow, Messages, RowRequest, Skipped, Unsendable, request_key
 from batchllm.request.parameters import fit_to_model, max_tokens, merge_layers
 from batchllm.request.shots import Shots
-from batchllm.request.spec import answer_spec, job_columns, prepared, response_format, schema_in_words, with_tools
+from batchllm.request.spec import (
+    answer_spec,
+    job_columns,
+    prepared,
+    response_format,
+    schema_in_words,
+    with_tools,
+)
 from batchllm.request.tasks import RowTasks, Task, image_cells, is_batch_line
 from batchllm.template import (
     Message,
-    RenderError,
     Renderer,
+    RenderError,
     Template,
     builtin_names,
     dumps,
@@ -82,10 +89,10 @@ class RequestBuilder:
         self.answer_columns = job_columns(job)
         self.used_columns: frozenset[str] = frozenset(job.images)
         self._gold = gold_columns(job.gold, columns)
+        self._columns, self._sample, self._published = columns, list(sample), context_window
+        self._text_column: str | None = job.column
         columns = None if columns is None else [name for name in columns if name not in self._gold]
         self._check_names(columns)
-        self._text_column: str | None = job.column
-        self._columns, self._sample, self._published = columns, list(sample), context_window
         if job.template is None or job.per_row:
             self.column = job.column
             forced = self._schema is not None
@@ -156,9 +163,7 @@ class RequestBuilder:
         """
         known = None if self._columns is None else [*self._columns, *columns]
         job = replace(job, column=self._text_column or job.column)
-        return RequestBuilder(
-            job, known, self._sample, self._count_text, context_window=self._published
-        )
+        return RequestBuilder(job, known, self._sample, self._count_text, context_window=self._published)
 
     def condition(self, name: str, source: str) -> "Condition":
         """Compiles the condition of a step.
@@ -169,7 +174,9 @@ class RequestBuilder:
         template = Template(f"step {name}, when", "", (Message("user", source),))
         renderer = Renderer(template, self._columns, self._text_column, hidden=self._gold)
         if not renderer.used_columns:
-            raise UsageError(f"step {name}: its condition {source!r} reads no column, so it is the same for every row")
+            raise UsageError(
+                f"step {name}: its condition {source!r} reads no column, so it is the same for every row"
+            )
         return Condition(renderer, self._shown)
 
     def reask(self, request: ChatRequest, answer: Answer) -> ChatRequest:
