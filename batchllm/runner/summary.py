@@ -14,7 +14,7 @@ from batchllm.evaluate.evaluation import Evaluation
 from batchllm.evaluate.gold import GoldWords
 from batchllm.formats import open_source
 from batchllm.job import Job
-from batchllm.printable import printable
+from batchllm.printable import counted, dollars, printable
 from batchllm.runner.output import OutputCounts
 
 
@@ -160,15 +160,15 @@ class Result:
         summary = self.summary
         reasons = ", ".join(f"{name}: {count:,}" for name, count in summary.failed_by_reason.items())
         failed = f"{summary.failed:,} failed" + (f" ({reasons})" if reasons else "")
-        cost = "at an unknown price" if summary.cost is None else f"${summary.cost:.4f}"
-        tokens = "unknown tokens" if summary.total_tokens is None else f"{summary.total_tokens:,} tokens"
+        cost = "at an unknown price" if summary.cost is None else dollars(summary.cost)
+        tokens = "unknown tokens" if summary.total_tokens is None else counted(summary.total_tokens, "token")
         before = f", {summary.answered_before:,} answered before" if summary.answered_before else ""
         return (
             (
                 "rows",
                 f"{summary.answered:,} of {summary.rows:,} answered, {failed}, {summary.skipped:,} empty{before}",
             ),
-            ("paid", f"{summary.requests:,} requests, {tokens}, {cost}, in {summary.seconds:.1f} s"),
+            ("paid", f"{counted(summary.requests, 'request')}, {tokens}, {cost}, in {summary.seconds:.1f} s"),
             ("output", printable(str(self.output)) if self.output else "none"),
         )
 
