@@ -223,11 +223,10 @@ class OutcomeHandler:
         """Decides who is to blame for failing requests, by the outcome of a plain one of the same model."""
         verdict = classify(outcome)
         log.debug("a plain request: %s %s", verdict.disposition, verdict.message)
-        if verdict.disposition is Disposition.ANSWERED:
-            if self._has_worked:
-                self.plain_works = True
-                self.limiter.recovered(asyncio.get_running_loop().time())
-                return
+        if self._has_worked and verdict.disposition in (Disposition.ANSWERED, Disposition.REJECTED):
+            self.plain_works = True  # what looks at a request in order to reject it is not down
+            self.limiter.recovered(asyncio.get_running_loop().time())
+        elif verdict.disposition is Disposition.ANSWERED:
             more = beyond_plain(item.request.body)
             hint = f"; what they have and it has not: {more}" if more else ""
             self.stop(
