@@ -171,7 +171,11 @@ def test_a_cancelled_batch_keeps_what_was_done_and_the_rest_goes_again(tmp_path:
 
     def cancelling(batch: dict[str, Any]) -> dict[str, Any]:
         is_held = lasts[0] and batch["status"] == "cancelled"
-        return batch | {"status": "cancelling", "output_file_id": None, "error_file_id": None} if is_held else batch
+        return (
+            batch | {"status": "cancelling", "output_file_id": None, "error_file_id": None}
+            if is_held
+            else batch
+        )
 
     with simulated(seconds=60.0, show=cancelling) as server:
         job = BatchJob(tmp_path, server.base_url)

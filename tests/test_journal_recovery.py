@@ -14,8 +14,7 @@ import pytest
 
 from batchllm.errors import InputError
 from batchllm.journal import Journal, JournalReader, Orphan, State, bulk, database, recovery, replies
-from batchllm.records import Failure, FailureKind, Paid
-from batchllm.records import Response
+from batchllm.records import Failure, FailureKind, Paid, Response
 from tests.journal_jobs import admit, answer_to, key_of, response, save, ticking
 
 

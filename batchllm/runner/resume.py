@@ -87,9 +87,7 @@ class ResumedJob:
         self.continued = same
         self.plan_id = 0
 
-    def _check_output(
-        self, written: "dict[str, object] | None", skipped: "dict[str, object] | None"
-    ) -> None:
+    def _check_output(self, written: "dict[str, object] | None", skipped: "dict[str, object] | None") -> None:
         path, paths = self.destination.path, self._prepared.paths
         if path is not None:
             noted = paths.journal if path == paths.output else None
