@@ -6,6 +6,7 @@ from decimal import Decimal
 
 from batchllm.records import Answer, Usage
 from batchllm.retry import Verdict
+from batchllm.run_log import RunLog
 
 MIN_SPAN_S = 1.0
 """The shortest time between the first and the last request from which a rate is computed."""
@@ -69,10 +70,12 @@ class RunCounters:
         truncated: Texts of this run's rows that were cut to ``--max-input-tokens``.
         reused: Rows that got the answer of another job (``--reuse``).
         cost: US dollars of the answers that this run received; ``None`` is unknown.
-        final_cost: US dollars of those that rows keep, re-asked ones excluded.
+        labels: The labels of the rows that this run finished.
         retries: Attempts that failed and were tried again, by reason.
         send_rate: The rate of the single requests; those in batches have none.
         last_refusal: The latest refusal for a rate limit.
+        without_usage: Answers whose usage is unknown, so that the sums of tokens are too small.
+        log: Where events of the run are written; what is counted here one by one, and is no answer, is an event.
     """
 
     rows: int = 0
@@ -93,12 +96,14 @@ class RunCounters:
     truncated: int = 0
     reused: int = 0
     cost: Decimal | None = None
-    final_cost: Decimal | None = None
     retries: Counter[str] = field(default_factory=Counter)
     failed_by_reason: Counter[str] = field(default_factory=Counter)
     finish_reasons: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
     send_rate: SendRate = field(default_factory=SendRate)
     last_refusal: Verdict | None = None
+    without_usage: int = 0
+    log: RunLog = field(default_factory=RunLog)
 
     @property
     def finished(self) -> int:
@@ -111,6 +116,11 @@ class RunCounters:
         """Tokens that this run paid."""
         return self.prompt_tokens + self.completion_tokens
 
+    @property
+    def known_tokens(self) -> int | None:
+        """The same; ``None`` if the usage of an answer is unknown."""
+        return None if self.without_usage else self.tokens
+
     def count_attempt(self, now: float) -> None:
         """Counts a single request that is sent."""
         self.attempts += 1
@@ -120,17 +130,15 @@ class RunCounters:
         """Counts an answer, its usage and its cost; one unknown cost makes the sum unknown."""
         self.cost = None if cost is None or self.cost is None else self.cost + cost
         self.answers += 1
+        self.without_usage += usage.prompt_tokens is None or usage.completion_tokens is None
         self.prompt_tokens += usage.prompt_tokens or 0
         self.completion_tokens += usage.completion_tokens or 0
-
-    def count_final_cost(self, cost: Decimal | None) -> None:
-        """Counts the cost of an answer that its row keeps."""
-        self.final_cost = None if cost is None or self.final_cost is None else self.final_cost + cost
 
     def count_finished(self, answer: Answer) -> None:
         """Counts a row that is finished."""
         if answer.error is None:
             self.answered += 1
+            self.labels.update(answer.labels)
         else:
             self.failed += 1
             self.failed_by_reason[answer.reason or "unknown"] += 1

@@ -124,6 +124,7 @@ class AnswerSpec:
         column: Name of the answer column.
         read: ``text`` as it is, ``label`` (one of ``labels``), ``code`` (the fenced block), ``json``.
         labels: The labels, spelled as the label column spells them.
+        multi_label: For ``label``: any number of them, joined by ``; ``.
         schema: For ``json``: a JSON Schema, or the short form (``"topic, urgent bool"``).
         tools: The tools that the request offers; ``None`` where nobody knows, so that calls are not checked.
         tool_choice: The request's parameter of this name.
@@ -135,6 +136,7 @@ class AnswerSpec:
     schema: Mapping[str, Any] | str | None = None
     tools: tuple[Any, ...] | None = None
     tool_choice: Any = None
+    multi_label: bool = False
 
 
 class Answer(NamedTuple):
@@ -153,6 +155,7 @@ class Answer(NamedTuple):
         error: Why the row failed, in one sentence; ``None`` means that it did not.
         reason: The same in one word, for counting (``no_label``, ``content_filter``, ``http_400``).
         raw_finish_reason: Why the answer ended, as the endpoint said it.
+        labels: The labels that were read, for counting: one, or several with ``--multi-label``.
     """
 
     columns: Mapping[str, Any] = MappingProxyType({})
@@ -166,6 +169,7 @@ class Answer(NamedTuple):
     error: str | None = None
     reason: str | None = None
     raw_finish_reason: str | None = None
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

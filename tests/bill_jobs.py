@@ -14,6 +14,7 @@ from batchllm.budget.costs import Pricing
 from batchllm.budget.usage import UsageEstimator
 from batchllm.counters import RunCounters
 from batchllm.errors import BudgetStop, JobError, StorageFailure
+from batchllm.flows import flow_of
 from batchllm.job import Job
 from batchllm.journal import Journal, State
 from batchllm.limiter import Limiter
@@ -166,12 +167,10 @@ class VirtualJob:
             learned=UsageEstimator(journal.get("learned")),
         )
         plan_facts = journal.begin_plan("plan", dedupe=self.dedupe)
-        for reply in journal.unread_replies():
-            journal.record_outcome(reply.request_id, State.ANSWERED, reply.attempt_id, reply.attempts)
         self.counters = RunCounters(rows=len(self.texts))
         plan = Plan(
             self._rows(),
-            Builder(),  # type: ignore[arg-type]
+            flow_of(Builder()),  # type: ignore[arg-type]
             journal,
             known=journal.planned() if plan_facts.continued else iter(()),
             counters=self.counters,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from batchllm.journal import AdmittedRow, Journal, State
+from batchllm.journal import AdmittedRow, Journal, RequestRecord, State
 from batchllm.journal.writer import resolve
 from batchllm.records import Failure, Response
 
@@ -61,13 +61,19 @@ async def run(
             for name, row in zip(part, rows, strict=True)
             if row.request_id is not None and row.state is not State.ANSWERED and not row.shares_request
         ]
-        attempt_ids = await journal.intend([(row.request_id or 0, None) for _, row in live])
+        attempt_ids = await journal.intend([row.request_id or 0 for _, row in live])
         for attempt_id, (name, row) in zip(attempt_ids, live, strict=True):
             await save(journal, attempt_id, response(answer_to(name, row.ordinal)))
             journal.record_outcome(row.request_id or 0, State.ANSWERED, attempt_id, row.attempts + 1)
         sent += len(live)
     await journal.flush()
     return sent
+
+
+def unread(journal: Journal) -> list[RequestRecord]:
+    """The requests whose answer a dead run saved without recording an outcome."""
+    known = [row for row in journal.planned() if row.state is State.OPEN and row.attempt_id is not None]
+    return [*journal.reader().requests([row.request_id or 0 for row in known]).values()]
 
 
 def finished_job(path: Path, names: Sequence[object], *, dedupe: bool = False) -> None:

@@ -107,7 +107,7 @@ def test_labels_may_be_a_list_or_have_descriptions() -> None:
     with start_in_thread(SimulatorSettings(keep_requests=9)) as server:
         result = run(ROWS, "classify", labels=labels, base_url=server.base_url, model="m")
         system = json.loads(server.received[0].body)["messages"][0]["content"]
-    assert "bug means: something is broken. wish means: something is missing." in system
+    assert "- bug: something is broken\n- wish: something is missing" in system
     assert {row["label"] for row in result.frame()} <= set(labels)
     assert run(ROWS, "classify", labels=list(labels), provider="simulator").summary.answered == 2
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from batchllm.counters import RunCounters
+from batchllm.flows import flow_of
 from batchllm.journal import Journal, State
 from batchllm.plan.plan import Plan
 from batchllm.records import Answer, Row
@@ -88,7 +89,7 @@ def test_a_row_known_from_a_dead_run_is_not_sent_after_its_twin_has_its_end(
             journal.begin_plan("plan", dedupe=True)
             plan = Plan(
                 rows,
-                Builder(),  # type: ignore[arg-type]
+                flow_of(Builder()),  # type: ignore[arg-type]
                 journal,
                 known=journal.planned(),
                 counters=RunCounters(),
@@ -98,7 +99,7 @@ def test_a_row_known_from_a_dead_run_is_not_sent_after_its_twin_has_its_end(
             async for items in plan.batches():
                 for item in items:
                     sent.append(item.request.row_index)
-                    (attempt_id,) = await journal.intend([(item.request_id, None)])
+                    (attempt_id,) = await journal.intend([item.request_id])
                     await save(journal, attempt_id, answered())
                     journal.record_outcome(item.request_id, ended, attempt_id, 1)
                     plan.settled(item, Answer(), ended)

@@ -43,7 +43,7 @@ def test_they_need_not_be_useless_alike() -> None:
 def test_one_answer_of_use_releases_it_for_good() -> None:
     early_stop = EarlyStop()
     assert told(early_stop, *[EMPTY] * 19, GOOD, *[EMPTY] * 100) == [None] * 120
-    assert early_stop.inactive
+    assert early_stop.useful == {""}
 
 
 def test_a_label_that_was_cut_is_a_label() -> None:

@@ -147,6 +147,7 @@ def test_a_comma_after_a_line_of_jsonl_is_named(tmp_path: Path) -> None:
             "2024-01-01 00:00:02 WARN slow",
             "2024-01-01 00:00:03 INFO done",
         ],
+        ["Time: UTC", "12:30", "14:00"],
         ["12:30 lunch", "14:00 coffee", "18:15 train"],
         ["R&D", "Q&A", "B&B"],
         ["a=1", "b=2", "c=3"],

@@ -29,7 +29,7 @@ def test_the_simplest_job_has_the_defaults_of_the_design() -> None:
     )
     assert job.journal == Path("in/rows.summarize.csv.journal")
     assert job.pace == Pace()
-    assert (job.grace_s, job.allow_failed, job.via, job.no_early_stop, job.reask) == (
+    assert (job.grace_s, job.allow_failed, job.via, job.no_early_stop, job.reasks) == (
         30.0,
         0.0,
         "online",

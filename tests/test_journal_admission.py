@@ -150,7 +150,7 @@ def test_deduplication_prefers_an_answered_one_of_equal_requests(tmp_path: Path)
         with Journal.open(tmp_path / "j", threaded=False) as journal:
             journal.begin_plan("each pays")
             rows = await admit(journal, "aaa")
-            (attempt_id,) = await journal.intend([(rows[1].request_id or 0, None)])
+            (attempt_id,) = await journal.intend([rows[1].request_id or 0])
             journal.record_outcome(rows[1].request_id or 0, State.ANSWERED, attempt_id, 1)
             journal.begin_plan("shared", dedupe=True)
             first, second = await admit(journal, "aa")

@@ -47,7 +47,7 @@ def test_a_prepared_batch_and_its_intents_are_durable_together(path: Path) -> No
                 State.OPEN, State.PENDING, State.PENDING, State.PENDING, State.OPEN,
             ]  # fmt: skip
             assert reader.counts().pending == 3
-            assert [attempt.attempt_id for attempt in reader.attempts_of(2)] == [batch.first_attempt + 1]
+            assert [attempt.attempt_id for attempt in reader.attempts_of(3)] == [batch.first_attempt + 1]
         journal.close()
 
     run(work())
@@ -71,7 +71,7 @@ def test_attempts_in_a_batch_are_not_orphans_of_a_dead_run(path: Path) -> None:
     async def work() -> None:
         journal = Journal.open(path)
         ids = await admitted(journal, 3)
-        await journal.intend([(ids[0], None)])
+        await journal.intend([ids[0]])
         batch = prepared(journal, ids[1:])
         journal.close()
         with Journal.open(path) as again:

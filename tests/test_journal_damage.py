@@ -13,7 +13,7 @@ import pytest
 from batchllm.errors import InputError, JobError
 from batchllm.journal import Journal, JournalReader, RowRecord, State
 from batchllm.journal.records import text_crc
-from tests.journal_jobs import admit, answer_to, damage_cells, finished_job, response, save, ticking
+from tests.journal_jobs import admit, answer_to, damage_cells, finished_job, response, save, ticking, unread
 
 NAMES = [None if row % 9 == 0 else f"name {row % 15}" for row in range(40)]
 
@@ -23,7 +23,7 @@ async def run_again(path: Path, identity: str) -> list[RowRecord]:
     with Journal.open(path, threaded=False) as journal:
         journal._store.connection.execute("PRAGMA synchronous=OFF")  # quick; nothing crashes here
         journal.begin_plan(identity)
-        for found in journal.unread_replies():
+        for found in unread(journal):
             journal.record_outcome(found.request_id, State.ANSWERED, found.attempt_id, found.attempts)
         rows = {row.row_index: row for row in journal.planned()}
         for row_index in range(len(NAMES)):
@@ -31,7 +31,7 @@ async def run_again(path: Path, identity: str) -> list[RowRecord]:
                 (rows[row_index],) = await admit(journal, [NAMES[row_index]], row_index)
         for row in rows.values():
             if row.request_id is not None and row.state not in (State.ANSWERED, State.FAILED):
-                (attempt_id,) = await journal.intend([(row.request_id, None)])
+                (attempt_id,) = await journal.intend([row.request_id])
                 body = answer_to(NAMES[row.row_index], row.ordinal) + b" paid again"
                 await save(journal, attempt_id, response(body))
                 journal.record_outcome(row.request_id, State.ANSWERED, attempt_id, row.attempts + 1)
@@ -140,7 +140,7 @@ def hot(tmp_path: Path) -> Path:
                 rows = [
                     row for row in await admit(journal, NAMES[start : start + 4], start) if row.request_id
                 ]
-                ids = await journal.intend([(row.request_id or 0, None) for row in rows])
+                ids = await journal.intend([row.request_id or 0 for row in rows])
                 for row, attempt_id in zip(rows, ids, strict=True):
                     await save(journal, attempt_id, response(answer_to(NAMES[row.row_index], row.ordinal)))
                     journal.record_outcome(row.request_id or 0, State.ANSWERED, attempt_id, 1)
@@ -207,7 +207,7 @@ def test_an_attempt_of_another_request_is_found_before_its_outcome_is_recorded(t
 
 def test_a_row_that_is_out_of_order_is_loud(path: Path) -> None:
     """As a damaged page yields them: the cells are sound, their order is not."""
-    rows = [(index, None, "skipped", text_crc("skipped"), 1, *[None] * 12) for index in (2, 1)]
+    rows = [(index, None, "skipped", text_crc("skipped"), 1, *[None] * 13) for index in (2, 1)]
 
     class Disordered:
         def execute(self, query: str, parameters: tuple[int, ...]) -> "Disordered":

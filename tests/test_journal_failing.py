@@ -32,7 +32,7 @@ def test_a_defect_in_the_thread_reaches_every_waiter(path: Path, monkeypatch: py
             raise ZeroDivisionError
 
         monkeypatch.setattr(Store, "write", broken)
-        waits = [journal.intend([(row.request_id or 0, None)]) for row in rows]
+        waits = [journal.intend([row.request_id or 0]) for row in rows]
         for found in await asyncio.gather(*waits, return_exceptions=True):
             assert isinstance(found, ZeroDivisionError)
         with pytest.raises(ZeroDivisionError):
@@ -50,7 +50,7 @@ def test_an_error_of_the_disk_ends_all_writing(path: Path, monkeypatch: pytest.M
         journal = Journal.open(path)
         journal.begin_plan("job")
         rows = await admit(journal, range(3))
-        attempt_ids = await journal.intend([(row.request_id or 0, None) for row in rows])
+        attempt_ids = await journal.intend([row.request_id or 0 for row in rows])
         write = Store.write
 
         def failing(self: Store, rows: Sequence[BulkRow], calls: Sequence[Any] = ()) -> list[Any]:
@@ -65,7 +65,7 @@ def test_an_error_of_the_disk_ends_all_writing(path: Path, monkeypatch: pytest.M
         monkeypatch.setattr(Store, "write", write)
         for wait in (
             save(journal, attempt_ids[1], response(b"x")),
-            journal.intend([(1, None)]),
+            journal.intend([1]),
             journal.admit([(9, key_of("z"), None)]),
         ):
             with pytest.raises(StorageFailure):

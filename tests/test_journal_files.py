@@ -71,7 +71,9 @@ def test_a_new_journal_has_its_schema_and_its_name(path: Path) -> None:
     assert connection.execute("PRAGMA user_version").fetchone() == (VERSION,)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     names = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY 1").fetchall()
-    assert [name for (name,) in names] == ["attempt", "batch", "meta", "reply", "request", "row", "run"]
+    assert [name for (name,) in names] == [
+        "attempt", "batch", "kept", "meta", "reply", "request", "row", "run",
+    ]  # fmt: skip
     connection.close()
     with Journal.open(path) as journal:
         assert not journal.new

@@ -36,7 +36,7 @@ async def fill(journal: Journal, landed: dict[int, bytes], in_flight: int = 32) 
     while True:
         rows = await admit(journal, range(row_index, row_index + in_flight), row_index)
         row_index += in_flight
-        ids = await journal.intend([(row.request_id or 0, None) for row in rows])
+        ids = await journal.intend([row.request_id or 0 for row in rows])
         bodies = {attempt_id: b"%d " % attempt_id + bytes(1500) for attempt_id in ids}
         kept = await asyncio.gather(
             *[save(journal, attempt_id, response(body)) for attempt_id, body in bodies.items()],
@@ -69,7 +69,7 @@ def test_a_full_disk_is_exit_73_and_what_was_kept_is_kept(small_disk: Path) -> N
             await fill(journal, landed)
         assert caught.value.exit_status == 73
         with pytest.raises(CannotWrite):
-            await journal.intend([(1, None)])
+            await journal.intend([1])
         with pytest.raises(CannotWrite):
             await journal.admit([(0, key_of("z"), None)])
         journal.close(73)
@@ -99,7 +99,7 @@ def test_answers_that_still_fit_are_saved_one_by_one(tmp_path: Path) -> None:
         journal = Journal.open(path)
         journal.begin_plan("job")
         rows = await admit(journal, range(8))
-        ids = await journal.intend([(row.request_id or 0, None) for row in rows])
+        ids = await journal.intend([row.request_id or 0 for row in rows])
 
         def limit_pages() -> None:
             (pages,) = journal._store.connection.execute("PRAGMA page_count").fetchone()
@@ -110,7 +110,7 @@ def test_answers_that_still_fit_are_saved_one_by_one(tmp_path: Path) -> None:
         saves = [save(journal, i, response(body)) for i, body in zip(ids, bodies, strict=True)]
         ends.extend(await asyncio.gather(*saves, return_exceptions=True))
         with pytest.raises(CannotWrite):
-            await journal.intend([(1, None)])
+            await journal.intend([1])
         await save(journal, ids[3], response(b"a small answer that lands later"))
         journal.close(73)
 

@@ -15,7 +15,7 @@ import pytest
 from batchllm.errors import InputError
 from batchllm.journal import Journal, JournalReader, Orphan, State, bulk, database, recovery, replies
 from batchllm.records import Failure, FailureKind, Paid, Response
-from tests.journal_jobs import admit, answer_to, key_of, response, save, ticking
+from tests.journal_jobs import admit, answer_to, key_of, response, save, ticking, unread
 
 
 @pytest.fixture
@@ -36,28 +36,27 @@ def test_an_answer_without_a_recorded_outcome_is_handed_to_the_next_run(path: Pa
         with Journal.open(path) as journal:
             journal.begin_plan("job")
             rows = await admit(journal, "abcd")
-            ids = await journal.intend([(row.request_id or 0, None) for row in rows])
+            ids = await journal.intend([row.request_id or 0 for row in rows])
             await save(journal, ids[0], response(b"recorded"))
             journal.record_outcome(rows[0].request_id or 0, State.ANSWERED, ids[0], 1)
             await save(journal, ids[1], response(b"paid", x_request_id="r1"))
             await save(journal, ids[2], Failure(FailureKind.TIMEOUT, "hung", Paid.MAYBE, 1.0))
             await save(journal, ids[3], response(b"slow down", status=429))
-            (again,) = await journal.intend([(rows[3].request_id or 0, None)])
+            (again,) = await journal.intend([rows[3].request_id or 0])
             await save(journal, again, response(b"broken", status=500))
             return killed(journal, tmp_path / "killed")
 
     with Journal.open(asyncio.run(first())) as journal:
         assert journal.orphans == ()
-        unread = {found.request_id: found for found in journal.unread_replies()}
-        assert sorted(unread) == [2, 4]
-        assert unread[2].response == response(b"paid", x_request_id="r1")
-        assert (unread[2].attempt_id, unread[2].attempts) == (2, 1)
-        assert (unread[4].response.status, unread[4].attempts) == (500, 1)  # the refusal does not count
+        found = {record.request_id: record for record in unread(journal)}
+        assert sorted(found) == [2, 4]
+        assert (found[2].body, found[2].attempt_id, found[2].attempts) == (b"paid", 2, 1)
+        assert (found[4].status, found[4].attempts) == (500, 1)  # the refusal does not count
         states = [(row.state, row.attempts) for row in journal.planned()]
         assert states == [(State.ANSWERED, 1), (State.OPEN, 1), (State.OPEN, 1), (State.OPEN, 1)]
         journal.record_outcome(2, State.ANSWERED, 2, 1)
     with Journal.open(journal.path) as journal:
-        assert [found.request_id for found in journal.unread_replies()] == [4]
+        assert [found.request_id for found in unread(journal)] == [4]
 
 
 def test_an_attempt_that_was_told_to_wait_counts_as_little_after_a_crash_as_in_the_run(
@@ -75,12 +74,12 @@ def test_an_attempt_that_was_told_to_wait_counts_as_little_after_a_crash_as_in_t
             journal.begin_plan("job")
             (row,) = await admit(journal, "a")
             for reply in [*waits, Response(500, {}, b"", 0.1)]:
-                (attempt,) = await journal.intend([(row.request_id or 0, None)])
+                (attempt,) = await journal.intend([row.request_id or 0])
                 await save(journal, attempt, reply)
             return killed(journal, tmp_path / "killed")
 
     with Journal.open(asyncio.run(first())) as journal:
-        assert [found.attempts for found in journal.unread_replies()] == [1]
+        assert [found.attempts for found in unread(journal)] == [1]
 
 
 def test_an_answer_is_found_behind_a_later_attempt_that_died(path: Path, tmp_path: Path) -> None:
@@ -90,15 +89,15 @@ def test_an_answer_is_found_behind_a_later_attempt_that_died(path: Path, tmp_pat
         with Journal.open(path) as journal:
             journal.begin_plan("job")
             (row,) = await admit(journal, "a")
-            (one,) = await journal.intend([(row.request_id or 0, None)])
+            (one,) = await journal.intend([row.request_id or 0])
             await save(journal, one, response(b"not valid"))
-            await journal.intend([(row.request_id or 0, b"once more")])
+            await journal.intend([row.request_id or 0])
             return killed(journal, tmp_path / "killed")
 
     with Journal.open(asyncio.run(first())) as journal:
         assert journal.orphans == (Orphan(attempt_id=2, request_id=1, row_index=0),)
-        (found,) = journal.unread_replies()
-        assert (found.attempt_id, found.response.body, found.attempts) == (1, b"not valid", 2)
+        (found,) = unread(journal)
+        assert (found.attempt_id, found.body, found.attempts) == (1, b"not valid", 2)
 
 
 def test_all_that_was_lost_is_found_in_one_pass_over_the_rows(path: Path, tmp_path: Path) -> None:
@@ -108,7 +107,7 @@ def test_all_that_was_lost_is_found_in_one_pass_over_the_rows(path: Path, tmp_pa
         with Journal.open(path) as journal:
             journal.begin_plan("job")
             admitted = await admit(journal, range(rows))
-            await journal.intend([(row.request_id or 0, None) for row in admitted[-lost:]])
+            await journal.intend([row.request_id or 0 for row in admitted[-lost:]])
             return killed(journal, tmp_path / "killed")
 
     steps = 0
@@ -122,7 +121,7 @@ def test_all_that_was_lost_is_found_in_one_pass_over_the_rows(path: Path, tmp_pa
         bulk.prepare(connection)
         connection.execute("BEGIN IMMEDIATE")
         connection.set_progress_handler(step, 100)
-        orphans, _ = recovery.recover(connection, path, 0.0)
+        orphans = recovery.recover(connection, path, 0.0)
     assert [orphan.row_index for orphan in orphans] == list(range(rows - lost, rows))
     assert steps < 50 * rows
 
@@ -132,14 +131,14 @@ def test_requests_of_a_dead_run_are_counted_once_with_their_rows(path: Path, tmp
         with Journal.open(path) as journal:
             journal.begin_plan("job")
             rows = await admit(journal, ["a", None, "b", "c"])
-            ids = await journal.intend([(rows[i].request_id or 0, None) for i in (0, 2, 3)])
+            ids = await journal.intend([rows[i].request_id or 0 for i in (0, 2, 3)])
             await save(journal, ids[1], response(b"x"))
             return killed(journal, tmp_path / "killed")
 
     path = asyncio.run(first())
     with Journal.open(path) as journal:
         assert [(orphan.attempt_id, orphan.row_index) for orphan in journal.orphans] == [(1, 0), (3, 3)]
-        attempt = journal.reader().attempts_of(0)[0]
+        attempt = journal.reader().attempts_of(1)[0]
         assert isinstance(attempt.outcome, Failure)
         assert (attempt.outcome.message, attempt.possibly_billed) == (replies.LOST, True)
         assert journal.reader().count_attempts() == (3, 2)
@@ -153,7 +152,7 @@ def test_a_kill_during_recovery_loses_and_counts_nothing_twice(path: Path, tmp_p
         with Journal.open(path) as journal:
             journal.begin_plan("job")
             (row,) = await admit(journal, "a")
-            await journal.intend([(row.request_id or 0, None)])
+            await journal.intend([row.request_id or 0])
             return killed(journal, tmp_path / "killed")
 
     once = asyncio.run(first())
@@ -173,7 +172,7 @@ def test_an_answer_taken_from_another_job_is_never_an_orphan(path: Path, tmp_pat
         with Journal.open(other) as journal:
             journal.begin_plan("other")
             (row,) = await admit(journal, "a")
-            (attempt_id,) = await journal.intend([(row.request_id or 0, None)])
+            (attempt_id,) = await journal.intend([row.request_id or 0])
             await save(journal, attempt_id, response(b"reused", x_request_id="r"))
             journal.record_outcome(row.request_id or 0, State.ANSWERED, attempt_id, 1)
         with JournalReader.open(other) as reader, Journal.open(path) as journal:
@@ -190,7 +189,7 @@ def test_an_answer_taken_from_another_job_is_never_an_orphan(path: Path, tmp_pat
         first_row, second_row = journal.reader().outcomes()
         assert (first_row.state, first_row.body, first_row.attempts) == (State.ANSWERED, b"reused", 0)
         assert second_row.state is State.OPEN
-        (attempt,) = journal.reader().attempts_of(0)
+        (attempt,) = journal.reader().attempts_of(1)
         assert attempt.sent_at is None
         assert attempt.outcome == response(b"reused", x_request_id="r")
         assert journal.reader().count_attempts() == (0, 0)
@@ -236,14 +235,14 @@ WRITER = """
 import asyncio, os, random, sys
 from pathlib import Path
 from batchllm.journal import Journal, State
-from tests.journal_jobs import admit, answer_to, response, save
+from tests.journal_jobs import admit, answer_to, response, save, unread
 
 async def whole(path, seed, rows):
     rng = random.Random(seed)
     journal = Journal.open(path)
     said = sys.stdout.fileno()
     plan = journal.begin_plan("job")
-    for found in journal.unread_replies():
+    for found in unread(journal):
         journal.record_outcome(found.request_id, State.ANSWERED, found.attempt_id, found.attempts)
     known = list(journal.planned())
     names = [f"row {i % (rows // 2)}" for i in range(rows)]
@@ -254,7 +253,7 @@ async def whole(path, seed, rows):
 
     async def fly(row):
         async with slots:
-            (attempt_id,) = await journal.intend([(row.request_id, None)])
+            (attempt_id,) = await journal.intend([row.request_id])
             os.write(said, b"sent %d\\n" % row.row_index)
             await asyncio.sleep(rng.random() * 0.002)
             await save(journal, attempt_id, response(answer_to(names[row.row_index], row.ordinal)))
@@ -316,9 +315,9 @@ def test_recovery_writes_what_the_clock_says(path: Path, tmp_path: Path) -> None
         with Journal.open(path, clock=ticking().__next__) as journal:
             journal.begin_plan("job")
             (row,) = await admit(journal, "a")
-            await journal.intend([(row.request_id or 0, None)])
+            await journal.intend([row.request_id or 0])
             return killed(journal, tmp_path / "killed")
 
     with Journal.open(asyncio.run(first()), clock=lambda: 5.0) as journal:
-        (attempt,) = journal.reader().attempts_of(0)
+        (attempt,) = journal.reader().attempts_of(1)
         assert (attempt.sent_at, attempt.received_at) == (1_700_000_001, 5.0)

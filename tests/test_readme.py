@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from batchllm.cli import INTERNAL_ERROR
-from batchllm.errors import ExitStatus
+from batchllm.errors import INTERNAL_ERROR, ExitStatus
 from batchllm.job.options import TABLE
 from batchllm.job.reference import option_reference
 from batchllm.simulator import SimulatorSettings, start_in_thread
@@ -25,7 +24,12 @@ def test_the_first_two_sh_blocks_are_one_command_line_each() -> None:
     assert len(shell) == 2
     assert all(text.count("\n") == 1 for text in shell)
     assert "simulator" in shell[0]
-    assert "pytest" in shell[1]
+    assert shell[1] == "scripts/test\n"
+    assert "pytest" in (ROOT / "scripts" / "test").read_text("utf-8")
+
+
+def test_it_fits_on_three_screens() -> None:
+    assert README.count("\n") <= 150
 
 
 @pytest.mark.parametrize(
@@ -80,7 +84,7 @@ def test_help_names_every_option_of_its_command(
 
 
 def test_every_exit_status_is_documented() -> None:
-    table = README.partition("## Exit status")[2].partition("## Options")[0]
+    table = (ROOT / "docs" / "reference" / "exit-status.md").read_text("utf-8")
     numbers = set(
         map(int, re.findall(r"\b(\d+)\b", " ".join(re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE))))
     )

@@ -81,9 +81,9 @@ def test_a_crash_after_the_last_question_does_not_reask(tmp_path: Path) -> None:
 
 def test_a_row_whose_second_question_got_no_answer_goes_on_with_it(tmp_path: Path) -> None:
     runs = Runs(tmp_path, max_attempts=2)
-    assert runs.run(WRONG, lost()) == 1
+    assert runs.run(WRONG, lost(), lost()) == 1
     assert runs.run(RIGHT) == 0
-    assert runs.bodies[1] == runs.bodies[2]
+    assert runs.bodies[1] == runs.bodies[2] == runs.bodies[3]
 
 
 def test_a_row_that_failed_for_good_begins_anew_when_it_is_asked_for_again(tmp_path: Path) -> None:

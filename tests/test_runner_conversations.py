@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from batchllm.counters import RunCounters
 from batchllm.errors import Interrupted
+from batchllm.flows import job_flow
+from batchllm.flows.conversation import BROKEN, conversation_of
 from batchllm.journal import Journal, RowRecord, State
 from batchllm.limiter import Limiter
 from batchllm.online.loop import OnlineLoop
-from batchllm.plan import conversations
-from batchllm.plan.conversations import ConversationPlan, conversation_of
-from batchllm.plan.finished import BROKEN
-from batchllm.plan.plan import BATCH
+from batchllm.plan import plan
+from batchllm.plan.plan import BATCH, Plan
 from batchllm.records import ChatRequest, Pace, Row
 from batchllm.request import RequestBuilder
 from batchllm.retry import RetryPolicy
@@ -50,7 +50,7 @@ class Hall:
         self.bodies: list[tuple[int, list[dict[str, Any]]]] = []
         self.client = FakeClient()
         self.counters = RunCounters()
-        self.plan: ConversationPlan
+        self.plan: Plan
         self.read = 0
         self._path = folder / "out.journal"
         self._pace = pace or Pace(concurrency=8, max_attempts=2)
@@ -81,16 +81,15 @@ class Hall:
     async def _run(self, stop_at: float | None, retry_failed: bool) -> None:
         loop = asyncio.get_running_loop()
         journal = Journal.open(self._path, threaded=False)
-        plan = journal.begin_plan("plan")
-        self.plan = ConversationPlan(
+        record = journal.begin_plan("plan")
+        builder = RequestBuilder(self._job, ("thread", "text"), self.rows, None)
+        self.plan = Plan(
             self._reading(),
-            RequestBuilder(self._job, ("thread", "text"), self.rows, None),
+            job_flow(self._job, builder, lambda: self.rows),
             journal,
-            known=journal.planned() if plan.continued else iter(()),
+            known=journal.planned() if record.continued else iter(()),
             counters=self.counters,
             retry_failed=retry_failed,
-            column="thread",
-            all_rows=self.rows,
         )
         sender = OnlineLoop(
             client=self.client,
@@ -271,7 +270,7 @@ def test_whatever_fails_and_wherever_it_stops_no_turn_is_lost_or_out_of_its_plac
 ) -> None:
     hall = Hall(tmp_path_factory.mktemp("hall"), rows_of(*turns), pace=Pace(concurrency=3, max_attempts=1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conversations, "MOST_WAITING", waiting)
+        patch.setattr(plan, "MOST_WAITING", waiting)
         try:
             hall.run(bad, stop_at=stop_at)
         except Interrupted:
@@ -290,11 +289,14 @@ def test_whatever_fails_and_wherever_it_stops_no_turn_is_lost_or_out_of_its_plac
         elif row.index not in hall.said:
             broken.add(name)
             assert row.index in bad
-    assert hall.plan._open == {} and hall.plan._waiting == 0, "nothing of a conversation that ended stays"
+    conversations = hall.plan._conversations
+    assert conversations._open == {} and conversations.waiting == 0, (
+        "nothing of a conversation that ended stays"
+    )
 
 
 def test_no_more_rows_are_read_than_may_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversations, "MOST_WAITING", 30)
+    monkeypatch.setattr(plan, "MOST_WAITING", 30)
     hall = Hall(tmp_path, rows_of(*[("one long talk", f"turn {number}") for number in range(2000)]))
     with pytest.raises(Interrupted):
         hall.run(stop_at=3.5)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from batchllm.flows.conversation import BROKEN
 from batchllm.journal import SKIPPED, AdmittedRow, Journal, JournalReader, State
-from batchllm.plan.finished import BROKEN, FinishedRequests, KnownRequest, final_states, is_finished, pages
-from batchllm.records import ChatRequest
+from batchllm.plan.finished import FinishedRequests, final_states, is_finished, pages
 from tests.journal_jobs import admit, key_of, response, save
 
 
@@ -56,10 +56,6 @@ def test_in_a_batch_session_a_row_that_was_given_up_in_it_is_finished(
     assert is_finished(row, retry_failed=True, since=5) is finished
 
 
-def request(text: str) -> ChatRequest:
-    return ChatRequest(0, key_of(text), b"", "m", 0, None)
-
-
 def answered_once(path: Path, *, dedupe: bool) -> None:
     """Writes a journal with the rows a, a, b, of which the first one is answered."""
 
@@ -67,7 +63,7 @@ def answered_once(path: Path, *, dedupe: bool) -> None:
         with Journal.open(path) as journal:
             journal.begin_plan("job", dedupe=dedupe)
             rows = await admit(journal, ["a", "a", "b"])
-            (attempt_id,) = await journal.intend([(rows[0].request_id or 0, None)])
+            (attempt_id,) = await journal.intend([rows[0].request_id or 0])
             await save(journal, attempt_id, response(b"A"))
             journal.record_outcome(rows[0].request_id or 0, State.ANSWERED, attempt_id, 1)
             await journal.flush()
@@ -81,13 +77,13 @@ def test_an_equal_row_is_finished_by_the_same_answer_with_dedupe_only(tmp_path: 
     answered_once(path, dedupe=dedupe)
     with JournalReader.open(path) as reader:
         lookup = FinishedRequests([(reader, set(final_states(retry_failed=False)))], dedupe=dedupe)
-        found = lookup.look_up([request("a")]) + lookup.look_up([request("a"), request("b")])
-    assert [(known.duplicate, known.finished) for known in found] == [
-        (False, True),
-        (True, dedupe),
-        (False, False),
+        found = lookup.look_up([key_of("a")]) + lookup.look_up([key_of("a"), key_of("b")])
+    assert [(known.duplicate, known.finished, known.request_id) for known in found] == [
+        (False, True, 1),
+        (True, dedupe, 1 if dedupe else 2),
+        (False, False, 2 if dedupe else 3),
     ]
-    assert found[0] == KnownRequest(False, State.ANSWERED)
+    assert found[0].state is State.ANSWERED
 
 
 def test_pages_hold_every_item_in_order() -> None:

@@ -15,8 +15,8 @@ from batchllm.errors import CannotWrite, Interrupted, JobError, Unavailable, Usa
 from batchllm.journal import Journal, State
 from batchllm.limiter import Limiter
 from batchllm.online.loop import OnlineLoop
-from batchllm.plan.work_item import Settled, WorkItem
-from batchllm.records import ChatRequest, Failure, FailureKind, Pace, Paid, Response
+from batchllm.plan.work_item import RowEnd, Settled, WorkItem
+from batchllm.records import Answer, ChatRequest, Failure, FailureKind, Pace, Paid, Response
 from batchllm.retry import RetryPolicy
 from batchllm.stopping import RunStop
 from batchllm.template import AnswerSpec
@@ -42,7 +42,7 @@ class Trip:
         self.notes: dict[int, str] = {}
         self.ended_at = 0.0
         self.sender: OnlineLoop | None = None
-        self.settled: Settled = lambda item, answer, state: None
+        self.settled: Settled = lambda item, answer, state: (answer, state)
         self.limit: Callable[[float], JobError | None] = lambda elapsed_s: None
         self.plain: Callable[[str], ChatRequest] | None = None
 
@@ -269,7 +269,7 @@ def test_what_departs_while_a_run_is_being_stopped_is_kept_as_not_sent(
     intend = Journal.intend
     groups: list[int] = []
 
-    def stopped(self: Journal, intents: Sequence[tuple[int, bytes | None]]) -> "asyncio.Future[list[int]]":
+    def stopped(self: Journal, intents: Sequence[int]) -> "asyncio.Future[list[int]]":
         groups.append(len(intents))
         if len(groups) == 3:
             assert trip.sender is not None
@@ -295,10 +295,11 @@ def test_trouble_in_landing_one_row_stops_the_run_and_lands_the_rest(tmp_path: P
     trip = Trip(tmp_path, client, rows=40)
     settled: list[int] = []
 
-    def landing(item: WorkItem, answer: object, state: object) -> None:
+    def landing(item: WorkItem, answer: Answer, state: State) -> RowEnd:
         settled.append(item.request.row_index)
         if len(settled) == 5:
             raise ZeroDivisionError
+        return answer, state
 
     trip.settled = landing
     with pytest.raises(ZeroDivisionError):

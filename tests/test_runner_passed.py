@@ -10,7 +10,8 @@ from batchllm.errors import Interrupted
 from batchllm.job import assemble
 from batchllm.journal import FinishedRows, Journal, State
 from batchllm.plan.plan import Plan
-from batchllm.records import ChatRequest, Row
+from batchllm.plan.row_flow import RowFlow
+from batchllm.records import ChatRequest
 from batchllm.runner import run_job
 from batchllm.runner.summary import Summary
 from tests.fakes import FakeClient, Outcome, answered, status
@@ -64,13 +65,13 @@ def test_a_job_that_goes_on_builds_only_the_rows_that_are_left(
     job = Job(tmp_path / "twice", dedupe=dedupe)
     _, first = job.run(most=12)
     built: list[int] = []
-    build = Plan._build
+    start = Plan._start
 
-    def counted(self: Plan, row: Row) -> object:
-        built.append(row.index)
-        return build(self, row)
+    def counted(self: Plan, flow: RowFlow) -> bool:
+        built.append(flow.row.index)
+        return start(self, flow)
 
-    monkeypatch.setattr(Plan, "_build", counted)
+    monkeypatch.setattr(Plan, "_start", counted)
     summary, second = job.run()
     assert whole is not None and summary is not None
     assert (summary.rows, summary.answered, summary.failed, summary.skipped) == (
@@ -94,7 +95,7 @@ def test_what_has_its_end_ends_at_the_first_row_that_has_not(tmp_path: Path) -> 
             ]  # fmt: skip
             rows = await journal.admit(items)
             for row, state in ((rows[0], State.ANSWERED), (rows[3], State.FAILED), (rows[5], State.ANSWERED)):
-                (attempt_id,) = await journal.intend([(row.request_id or 0, None)])
+                (attempt_id,) = await journal.intend([row.request_id or 0])
                 await save(journal, attempt_id, answered())
                 journal.record_outcome(row.request_id or 0, state, attempt_id, 1)
 

@@ -100,7 +100,7 @@ def test_an_intent_that_becomes_durable_after_the_stop_is_not_sent(
     intend = Journal.intend
     groups: list[int] = []
 
-    def late(self: Journal, intents: Sequence[tuple[int, bytes | None]]) -> "asyncio.Future[list[int]]":
+    def late(self: Journal, intents: Sequence[int]) -> "asyncio.Future[list[int]]":
         groups.append(len(intents))
         done = intend(self, intents)
         if len(groups) != 3:

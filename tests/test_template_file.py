@@ -15,12 +15,15 @@ def filled(name: str, text: str = "The text.", **variables: object) -> list[str]
     return [message["content"] for message in renderer.messages(Row(0, 2, {"text": text}, []))]
 
 
+ROOM = '{{ ([labels | join("; ")] if multi_label else labels) | room }}'
+
+
 def test_the_three_tasks_have_the_defaults_of_the_reference_api_document() -> None:
     assert builtin_names() == ["classify", "codegen", "summarize"]
     found = {name: (load(name).answer.column, dict(load(name).parameters)) for name in builtin_names()}
     assert found == {
         "summarize": ("summary", {"temperature": 0.3, "max_tokens": "{{ (bullets | int) * 50 }}"}),
-        "classify": ("label", {"temperature": 0.0, "max_tokens": "{{ labels | room }}"}),
+        "classify": ("label", {"temperature": 0.0, "max_tokens": ROOM}),
         "codegen": ("code", {"temperature": 0.2, "max_tokens": 500}),
     }
     assert load("classify").answer.labels == ("positive", "negative", "neutral")

@@ -104,6 +104,10 @@ class Labels:
         labels = set(self._mentioned(full))
         return labels.pop() if len(labels) == 1 else None
 
+    def whole(self, text: str) -> str | None:
+        """Returns the label that the whole text is, apart from quotes, emphasis and punctuation; else ``None``."""
+        return self._exact.get(text) or self._alone(_full(text).strip().casefold())
+
     def _alone(self, plain: str) -> str | None:
         """Returns the label that a text consists of, apart from what surrounds it."""
         found = self._whole.get(plain)

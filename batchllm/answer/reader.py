@@ -65,8 +65,10 @@ class Reader:
             self._read = self._as_code
         elif spec.read == "label":
             from batchllm.answer.label import Labels  # its many patterns take time to compile
+            from batchllm.answer.several_labels import SeveralLabels
 
-            self._labels = Labels(spec.labels)
+            self._labels: Labels | SeveralLabels
+            self._labels = SeveralLabels(spec.labels) if spec.multi_label else Labels(spec.labels)
             self._read = self._as_label
         elif spec.read == "json":
             self._schema = _schema(spec) if spec.schema else None
@@ -159,7 +161,14 @@ class Reader:
         columns, error, reason = reading
         raw = _string(choice.get("finish_reason"))
         return Answer(
-            columns, text, finish, tool_calls=calls, error=error, reason=reason, raw_finish_reason=raw
+            columns,
+            text,
+            finish,
+            tool_calls=calls,
+            error=error,
+            reason=reason,
+            raw_finish_reason=raw,
+            labels=_labels_in(columns, self.spec),
         )
 
     def _as_text(self, text: str, finish: str | None) -> Reading:
@@ -172,6 +181,8 @@ class Reader:
         return {self._column: code}, None, None
 
     def _as_label(self, text: str, finish: str | None) -> Reading:
+        if self.spec.multi_label and finish == "length":
+            return {}, "the answer was cut before its last label; raise --max-tokens", "cut"
         label = self._labels.find(text)
         if label is None:
             return {}, f"no label: {one_line(text)[:100]}", "no_label"
@@ -205,6 +216,13 @@ class Reader:
         if self._schema and self._schema.fields and isinstance(value, dict):
             return {name: value.get(name) for name in self._schema.fields}, None, None
         return {self._column: value}, None, None
+
+
+def _labels_in(columns: Mapping[str, Any], spec: AnswerSpec) -> tuple[str, ...]:
+    label = columns.get(spec.column) if spec.read == "label" else None
+    if not label:
+        return ()
+    return tuple(label.split("; ")) if spec.multi_label else (label,)
 
 
 def _schema(spec: AnswerSpec) -> "Schema":

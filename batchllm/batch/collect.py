@@ -11,7 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from decimal import Decimal
-from typing import IO
+from typing import IO, Any
 
 from batchllm.answer import Reader
 from batchllm.batch.errors import BatchRejection, retry_call
@@ -22,6 +22,7 @@ from batchllm.client.batches import BatchApi
 from batchllm.counters import RunCounters
 from batchllm.journal import BatchRecord, BatchResult, BatchState, Journal, State
 from batchllm.plan.finished import pages
+from batchllm.plan.row_counts import count_end
 from batchllm.records import Answer, Failure, FailureKind, Paid, Response, Usage
 from batchllm.retry import ENDPOINT_REFUSALS, Disposition, Verdict, classify, may_concern_one_row
 
@@ -42,6 +43,7 @@ class Collector:
     Args:
         api: Opens the endpoint at the first call.
         journal: Where replies and states go.
+        single: No row needs more than one request; otherwise answers are read by the flows that wait for them.
         reader: Reads an answer.
         readers: Makes a function from a row to its reader, if rows have tasks of their own; rows are asked for in
             increasing order.
@@ -60,6 +62,7 @@ class Collector:
         api: Callable[[], Awaitable[BatchApi]],
         journal: Journal,
         *,
+        single: bool,
         reader: Reader,
         readers: Readers | None,
         counters: RunCounters,
@@ -70,6 +73,7 @@ class Collector:
     ) -> None:
         self._api = api
         self._journal = journal
+        self._single = single
         self._reader = reader
         self._readers = readers
         self._counters = counters
@@ -186,6 +190,10 @@ class Collector:
                 answer = reader.read(outcome.status, outcome.body)
                 usable = verdict.disposition is Disposition.ANSWERED and answer.error is None
                 state = State.ANSWERED if usable else State.FAILED
+                if not self._single:
+                    self._count(verdict, answer, state)
+                    self._journal.record_outcome(result.request_id, State.OPEN, result.attempt_id, attempts)
+                    return True
             case Disposition.FATAL if (
                 self._rows_own and may_concern_one_row(verdict) and isinstance(outcome, Response)
             ):
@@ -204,9 +212,28 @@ class Collector:
                 )
                 state = State.UNANSWERED if attempts >= min(most, self._max_attempts) else State.OPEN
         self._count(verdict, answer, state)
+        self._log(result, verdict, answer, state, attempts)
         attempt_id = None if state is State.OPEN else result.attempt_id
         self._journal.record_outcome(result.request_id, state, attempt_id, attempts)
         return state is not State.OPEN
+
+    def _log(
+        self, result: BatchResult, verdict: Verdict, answer: Answer | None, state: State, attempts: int
+    ) -> None:
+        """Writes an event for a request without a usable answer."""
+        if state is State.ANSWERED:
+            return
+        row = None if result.row_index is None else result.row_index + 1
+        details: dict[str, Any] = {"row": row, "attempts": attempts}
+        if answer is not None:
+            details |= {"reason": answer.reason, "message": answer.error}
+        else:
+            details |= {"reason": verdict.reason, "message": verdict.message}
+        if state is not State.OPEN:
+            self._counters.log.write("failed", **details, final=state is State.FAILED)
+        elif verdict.disposition is not Disposition.FATAL:
+            refused = verdict.disposition is Disposition.REFUSED
+            self._counters.log.write("refused" if refused else "retried", **details)
 
     def _count(self, verdict: Verdict, answer: Answer | None, state: State) -> None:
         counters, collected = self._counters, self._collected
@@ -217,15 +244,11 @@ class Collector:
         if answer is not None and verdict.disposition is Disposition.ANSWERED:
             cost = self._cost(answer.usage, answer.model or "")
             counters.count_answer(answer.usage, cost)
-            counters.count_final_cost(cost)
             counters.finish_reasons[answer.finish_reason or "none"] += 1
-        if answer is not None:
-            collected.count_finished(answer)
-        elif state is State.UNANSWERED:
-            collected.unanswered += 1
-            collected.failed_by_reason[verdict.reason] += 1
-        else:
+        if answer is None and state is not State.UNANSWERED:
             counters.retries[verdict.reason] += 1
+        elif self._single:
+            count_end(collected, answer or Answer(reason=verdict.reason), state)
 
 
 def _results(

@@ -22,8 +22,7 @@ from batchllm.endpoint import LazyClient
 from batchllm.errors import BudgetStop, ExitStatus, JobError, NotReady, Unavailable, UsageError
 from batchllm.job import Job
 from batchllm.journal import BatchRecord, BatchState, Journal
-from batchllm.plan.outcomes import readers
-from batchllm.plan.plan import Plan
+from batchllm.plan.job_plan import plan_of, readers
 from batchllm.plan.reuse import Reuse
 from batchllm.plan.work_item import WorkItem
 from batchllm.prepare.prepared_job import PreparedJob
@@ -94,6 +93,7 @@ class BatchLoop:
         self._collector = Collector(
             client.batches,
             journal,
+            single=prepared.flow.single,
             reader=prepared.reader,
             readers=(lambda: readers(prepared)) if job.per_row else None,
             counters=counters,
@@ -263,18 +263,15 @@ class BatchLoop:
         await self._submitter.submit(self._items(), self._run_stop.raise_reason, paid=self._answered)
 
     async def _items(self) -> AsyncGenerator[Sequence[WorkItem], None]:
-        job = self._prepared.job
-        plan = Plan(
-            self._prepared.source.rows(),
-            self._prepared.builder,
+        plan = plan_of(
+            self._prepared,
             self._journal,
-            known=self._journal.planned(),
+            continued=True,
             counters=self._counters,
             chosen=self._chosen,
-            retry_failed=job.retry_failed,
             reuse=self._reuse,
-            dedupe=job.dedupe,
             since=self._since,
+            collected=self._collected,
         )
         with recounted(self._counters, self._collected):
             async for items in plan.batches():

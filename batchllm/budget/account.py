@@ -12,6 +12,7 @@ from batchllm.budget.estimate import MEAN_REQUEST, SEEN_PACE, Forecast, forecast
 from batchllm.budget.usage import LEARNED, UsageEstimator, upper_bound
 from batchllm.counters import RunCounters
 from batchllm.errors import UsageError
+from batchllm.flows.stand_in import begun, missing
 from batchllm.job import Job
 from batchllm.journal import Journal
 from batchllm.limiter import View
@@ -20,7 +21,7 @@ from batchllm.records import ChatRequest, Row, Usage
 from batchllm.request import answer_spec
 
 USEFUL = "useful_answers"
-"""The journal's key for the hash of the job that had a usable answer."""
+"""The journal's key for the steps that had a usable answer, with the hash of the job."""
 
 ENOUGH = 20
 """Answers from which on the progress bar shows the expected cost of the whole job."""
@@ -62,14 +63,16 @@ class Account:
             put=journal.put,
             learned=UsageEstimator(journal.get(LEARNED)),
         )
+        useful = journal.get(USEFUL) or {"job": None}
         built = map(self._prepared.builder.build, self._prepared.statistics.sample)
         self._sample = next((request for request in built if isinstance(request, ChatRequest)), None)
         self.early_stop = EarlyStop(
             cut_is_useless=answer_spec(self._job).read in ("text", "code"),
             bound=None if self._sample is None else self._sample.max_tokens,
-            inactive=self._job.no_early_stop or journal.get(USEFUL) == _hash_of(self._job),
+            inactive=self._job.no_early_stop,
+            useful=useful["steps"] if useful["job"] == _hash_of(self._job) else (),
         )
-        counters.cost = counters.final_cost = self.pricing.nothing()
+        counters.cost = self.pricing.nothing()
 
     def forecast(self, journal: Journal, *, rows: int, left: int) -> Forecast:
         """Estimates what is left of the run."""
@@ -94,7 +97,9 @@ class Account:
         """Keeps the mean request in the journal, for ``status``."""
         if found.requests and found.prompt_tokens is not None:
             bound = found.completion_tokens_upper_bound
-            mean = {"prompt_tokens": found.prompt_tokens / found.requests}
+            done = sum(filter(None, (found.answered, found.failed, found.pending, found.skipped)))
+            left = max(1, (found.rows or 0) - done)
+            mean = {"prompt_tokens": found.prompt_tokens / found.requests, "requests": found.requests / left}
             journal.put(MEAN_REQUEST, {**mean, "bound": None if bound is None else bound / found.requests})
 
     def keep(self, journal: Journal, view: View) -> None:
@@ -106,8 +111,8 @@ class Account:
                 "tokens_per_minute": view.tokens_per_minute,
             }
             journal.put(SEEN_PACE, seen)
-        if self.early_stop.inactive and not self._job.no_early_stop:
-            journal.put(USEFUL, _hash_of(self._job))
+        if self.early_stop.useful:
+            journal.put(USEFUL, {"job": _hash_of(self._job), "steps": sorted(self.early_stop.useful)})
 
     def to_text(self, counters: RunCounters) -> str:
         """Says for the progress bar what is spent, and what the whole will cost by the answers so far."""
@@ -141,9 +146,9 @@ def refuse_unbounded(prepared: PreparedJob, pricing: Pricing) -> None:
         return
     flag = "--max-total-tokens" if job.max_cost is None else "--max-cost"
     priced: set[str] = set()
+    _, longest = UsageEstimator().stand_ins()
     for row in prepared.statistics.sample if prepared.builder.same_for_all_rows else prepared.source.rows():
-        built = prepared.builder.build(row)
-        if isinstance(built, ChatRequest):
+        for _, built in missing(begun(prepared.flow.start(row)), longest):
             _refuse_request(flag, job, row, built, pricing)
             if job.max_cost is not None and built.model not in priced:
                 _refuse_price(job, built.model, pricing)

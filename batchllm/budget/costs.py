@@ -1,6 +1,6 @@
 """What usage costs at a job's endpoint, and what each row cost.
 
-A row's cost is the sum of all answers received for it, including re-asked ones. A row that shares another row's
+A row's cost is the sum of all answers received for it, of all its requests. A row that shares another row's
 answer, or has one of another job, cost nothing. Attempts without an answer are not included, though they are possibly
 billed; the summary counts those. Costs are computed while the output is written, so a corrected price needs no new
 run.
@@ -11,19 +11,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchllm import presets, prices
 from batchllm.answer import Reader
 from batchllm.job import Job
 from batchllm.job.record import plain
 from batchllm.job.url import host_of, is_local
-from batchllm.journal import BatchRecord, JournalReader, State
+from batchllm.journal import BatchRecord, JournalReader
 from batchllm.journal.bill import RepeatedRow, earlier_answers, repeated_rows
 from batchllm.prepare.job_paths import digest_of
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prices import Price, Table
-from batchllm.records import Answer, Row, Usage
+from batchllm.records import Row, Usage
 from batchllm.template import AnswerSpec
 
 _USAGE = Reader(AnswerSpec("response"))
@@ -118,6 +118,22 @@ class BatchShares:
         return self._batch_share
 
 
+class PaidAnswer(NamedTuple):
+    """An answer that was received for a row.
+
+    Attributes:
+        usage: Its tokens.
+        answered_by: The model that answered.
+        model: The model that was asked; empty where it is the row's.
+        attempt_id: The attempt that brought it.
+    """
+
+    usage: Usage
+    answered_by: str | None
+    model: str
+    attempt_id: int | None
+
+
 @dataclass(slots=True)
 class CostTotals:
     """Sums over the rows of an output, in US dollars; ``None`` is unknown.
@@ -177,36 +193,36 @@ class RowCosts:
         self._earlier = earlier_answers(journal) if wanted else iter(())
         self._next_earlier = next(self._earlier, None)
 
-    def cost_of(
-        self,
-        row_index: int,
-        answer: Answer | None,
-        state: State | None,
-        status: int | None,
-        attempt_id: int | None = None,
-    ) -> Decimal | None:
-        """Returns what a row cost; ``None`` if that is unknown, or if the row has no answer."""
+    def cost_of(self, row_index: int, paid: Sequence[PaidAnswer]) -> Decimal | None:
+        """Returns what a row cost; ``None`` if that is unknown, or if the row has no answer.
+
+        Args:
+            row_index: The row.
+            paid: The answers to its requests.
+        """
         mark = self._mark_of(row_index)
         if mark is not None and (mark.shares_request or mark.equal):
             self.totals.duplicate_rows += 1
             self.totals.deduplicated_rows += mark.shares_request
-        paid = answer is not None and status is not None and 200 <= status < 300
-        if answer is None or not paid or state not in (State.ANSWERED, State.FAILED):
+        if not paid:
             return None
         model = self._model_of(row_index)
-        cost = self._cost(answer, model, attempt_id)
+        cost: Decimal | None = Decimal(0)
+        for each in paid:
+            cost = plus(cost, self._cost(each, model))
         self._count(mark, cost)
         if mark is not None and (mark.shares_request or mark.adopted):
             return None if cost is None else Decimal(0)
-        for earlier, earlier_id in self._earlier_of(row_index):
-            cost = plus(cost, self._cost(earlier, model, earlier_id))
+        for earlier in self._earlier_of(row_index):
+            cost = plus(cost, self._cost(earlier, model))
         return cost
 
-    def _cost(self, answer: Answer, model: str, attempt_id: int | None) -> Decimal | None:
-        if model and self._pricing.price_of(model) is None and answer.model:
-            model = answer.model
-        cost = self._pricing.cost(answer.usage, model or answer.model or "")
-        return None if cost is None else cost * self._shares.share_of(attempt_id)
+    def _cost(self, answer: PaidAnswer, row_model: str) -> Decimal | None:
+        model, by = answer.model or row_model, answer.answered_by or ""
+        if self._pricing.price_of(model) is None:
+            model = by or model
+        cost = self._pricing.cost(answer.usage, model)
+        return None if cost is None else cost * self._shares.share_of(answer.attempt_id)
 
     def _count(self, mark: RepeatedRow | None, cost: Decimal | None) -> None:
         totals = self.totals
@@ -222,11 +238,12 @@ class RowCosts:
             self._mark = next(self._marks, None)
         return self._mark if self._mark is not None and self._mark.row_index == row_index else None
 
-    def _earlier_of(self, row_index: int) -> Iterator[tuple[Answer, int]]:
+    def _earlier_of(self, row_index: int) -> Iterator[PaidAnswer]:
         while self._next_earlier is not None and self._next_earlier[0] <= row_index:
             index, status, body, attempt_id = self._next_earlier
             if index == row_index:
-                yield _USAGE.read(status, body), attempt_id
+                answer = _USAGE.read(status, body)
+                yield PaidAnswer(answer.usage, answer.model, "", attempt_id)
             self._next_earlier = next(self._earlier, None)
 
 

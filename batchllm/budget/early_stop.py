@@ -1,10 +1,11 @@
 """Stops a job whose first answers are all unusable, before it has paid for thousands of them.
 
-The first answers of a run are checked. Once one of them is usable, nothing is checked any more, in later runs either
-as long as the job asks the same. Requests in flight at the stop are still received.
+The first answers of each step are checked. Once one of them is usable, the step is not checked any more, in later runs
+either as long as the job asks the same. Requests in flight at the stop are still received.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 
 from batchllm.printable import one_line
 from batchllm.records import Answer
@@ -32,34 +33,48 @@ class EarlyStop:
     Args:
         cut_is_useless: An answer that was cut off is unusable (a label may be cut off and still be one).
         bound: The most tokens an answer may have, for the message.
-        inactive: Check nothing: ``--no-early-stop``, or an earlier run of this job had usable answers.
+        inactive: Check nothing: ``--no-early-stop``.
+        useful: Steps that had usable answers in earlier runs of this job.
 
     Attributes:
-        inactive: Nothing is checked any more, because a usable answer came.
+        useful: Steps that are not checked any more, because a usable answer came.
     """
 
     def __init__(
-        self, *, cut_is_useless: bool = True, bound: int | None = None, inactive: bool = False
+        self,
+        *,
+        cut_is_useless: bool = True,
+        bound: int | None = None,
+        inactive: bool = False,
+        useful: Iterable[str] = (),
     ) -> None:
-        self.inactive = inactive
+        self.useful = set(useful)
+        self._inactive = inactive
         self._cut_is_useless = cut_is_useless
         self._bound = bound
-        self._kinds: Counter[str] = Counter()
-        self._shown = ""
+        self._kinds: dict[str, Counter[str]] = {}
+        self._shown: dict[str, str] = {}
 
-    def check(self, row_index: int, answer: Answer) -> str | None:
-        """Called with each final answer; returns a stop message once the first 20 are all unusable."""
-        if self.inactive:
+    def check(self, row_index: int, answer: Answer, step: str = "") -> str | None:
+        """Called with each final answer; returns a stop message once the first 20 of a step are all unusable.
+
+        Args:
+            row_index: The row.
+            answer: The answer.
+            step: The step of the row's flow that it belongs to.
+        """
+        if self._inactive or step in self.useful:
             return None
         kind = self._useless(answer)
         if kind is None:
-            self.inactive = True
+            self.useful.add(step)
             return None
-        if not self._kinds:
+        kinds = self._kinds.setdefault(step, Counter())
+        if not kinds:
             said = answer.text or "nothing"
-            self._shown = f"row {row_index + 1} got: '{one_line(said, _SHOWN)}'"
-        self._kinds[kind] += 1
-        return self._message() if self._kinds.total() >= FIRST else None
+            self._shown[step] = f"row {row_index + 1} got: '{one_line(said, _SHOWN)}'"
+        kinds[kind] += 1
+        return self._message(step, kinds) if kinds.total() >= FIRST else None
 
     def _useless(self, answer: Answer) -> str | None:
         """Returns why an answer is unusable, in one word; ``None`` if it is usable."""
@@ -68,13 +83,14 @@ class EarlyStop:
             return _CUT if cut_off else answer.reason or "unknown"
         return _CUT if answer.finish_reason == "length" and self._cut_is_useless else None
 
-    def _message(self) -> str:
-        kind, count = self._kinds.most_common(1)[0]
+    def _message(self, step: str, kinds: Counter[str]) -> str:
+        kind, count = kinds.most_common(1)[0]
         bound = "the endpoint's own bound" if self._bound is None else f"max_tokens {self._bound}"
         cause = _CAUSES.get(kind, _OTHER).format(bound=bound, kind=kind)
+        of_step = f" of {step}" if step else ""
         share = "all" if count == FIRST else f"{count} of them"
         return (
-            f"none of the first {FIRST} answers is usable, so the job stopped: {share} {cause}. {self._shown}. "
-            "What is paid is kept: with a changed job --accept-change asks these rows again, and --no-early-stop "
-            "goes on as it is"
+            f"none of the first {FIRST} answers{of_step} is usable, so the job stopped: {share} {cause}. "
+            f"{self._shown[step]}. What is paid is kept: with a changed job --accept-change asks these rows again, and "
+            "--no-early-stop goes on as it is"
         )

@@ -10,11 +10,11 @@ ends are widened by the factor ``SLACK``.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from statistics import StatisticsError, fmean, linear_regression
 from typing import Any
 
-from batchllm import prices, tokens
+from batchllm import prices
 from batchllm.budget.costs import Pricing, plus
+from batchllm.budget.sample import sampled, stretch_of
 from batchllm.budget.usage import UsageEstimator
 from batchllm.job import Job
 from batchllm.limiter import Cost
@@ -22,7 +22,7 @@ from batchllm.limiter.charge import Charge
 from batchllm.limiter.terms import TOKENS
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prices import Price
-from batchllm.records import ChatRequest, Pace, Usage
+from batchllm.records import Pace, Usage
 from batchllm.request import AnswerSettings, answer_settings
 
 SLACK = 1.5
@@ -35,8 +35,8 @@ MEAN_REQUEST = "mean_request"
 """The journal's key for the mean request that a run had to send: prompt tokens, and the answer's upper bound."""
 
 _JSON_KEYS = (
-    "rows", "answered", "failed", "pending", "duplicate_rows", "skipped", "prompt_tokens", "completion_tokens_expected",
-    "completion_tokens_upper_bound", "cost_low", "cost_high", "seconds",
+    "rows", "answered", "failed", "cut_off", "pending", "duplicate_rows", "skipped", "prompt_tokens",
+    "completion_tokens_expected", "completion_tokens_upper_bound", "cost_low", "cost_high", "seconds",
 )  # fmt: skip
 
 
@@ -48,6 +48,7 @@ class Forecast:
         rows: Rows of the job, after ``-n`` and ``--sample``; ``None`` if no run has counted them.
         answered: Rows that have an answer.
         failed: Rows that failed before and are not asked again.
+        cut_off: Rows whose answer was cut off and that are asked again (``--retry-cut-off``).
         pending: Rows whose request is in a batch.
         duplicate_rows: Rows whose request equals an earlier row's.
         skipped: Rows with nothing to ask.
@@ -62,6 +63,8 @@ class Forecast:
         seconds: The time it takes under the limits that are given or were met.
         exact: All prompts were counted; otherwise their tokens are an estimate.
         price: The price of the job's model, and its source; ``None`` if it is unknown.
+        waves: In batch mode, how many batches one after the other a row may need at most.
+        begun: A batch of this job has been made already.
         possibly_billed_rows: Rows, from 1, that a dead run possibly paid without an answer.
         input_notes: What a reader of the input would not expect of it, in words.
         settings: What shapes the answers.
@@ -72,6 +75,7 @@ class Forecast:
     rows: int | None
     answered: int | None = 0
     failed: int | None = 0
+    cut_off: int = 0
     pending: int | None = 0
     duplicate_rows: int | None = None
     skipped: int | None = None
@@ -86,6 +90,8 @@ class Forecast:
     seconds: float | None = None
     exact: bool = False
     price: Price | None = None
+    waves: int | None = None
+    begun: bool = False
     possibly_billed_rows: tuple[int, ...] = ()
     input_notes: tuple[str, ...] = ()
     settings: AnswerSettings = field(default_factory=AnswerSettings)
@@ -151,9 +157,30 @@ class RequestTotals:
         self.charged_tokens += times * self._charge.amount(TOKENS, Cost(round(prompt_tokens), bound))
 
     def forecast(
-        self, *, rows: int | None, exact: bool, pace: Pace, seen: Mapping[str, Any] | None
+        self,
+        *,
+        rows: int | None,
+        exact: bool,
+        pace: Pace,
+        seen: Mapping[str, Any] | None,
+        upper: "RequestTotals | None" = None,
     ) -> Forecast:
-        """Returns the totals as a forecast."""
+        """Returns the totals as a forecast.
+
+        Args:
+            rows: Rows of the job.
+            exact: All prompts were counted.
+            pace: The limits that are given.
+            seen: The limits that a run met.
+            upper: The totals of the longest answers, where these make other requests.
+        """
+        if upper is not None:
+            most = upper.forecast(rows=rows, exact=exact, pace=pace, seen=seen)
+            return replace(
+                self.forecast(rows=rows, exact=exact, pace=pace, seen=seen),
+                completion_tokens_upper_bound=most.completion_tokens_upper_bound,
+                cost_high=most.cost_high,
+            )
         totals = [sum(group[column] for group in self._groups.values()) for column in range(5)]
         slack = 1.0 if exact else SLACK
         return Forecast(
@@ -215,20 +242,29 @@ def forecast_job(
         learned: What is known about answers.
         seen: The limits that an earlier run met (``SEEN_PACE``).
     """
-    totals = RequestTotals(
-        pricing or Pricing(prepared.job), prepared.job.endpoint.charge, learned or UsageEstimator()
-    )
+    flow, learned = prepared.flow, learned or UsageEstimator()
+    pricing = pricing or Pricing(prepared.job)
+    expected, longest = learned.stand_ins()
+    totals = RequestTotals(pricing, prepared.job.endpoint.charge, learned)
+    upper = None
     sample = prepared.statistics.sample
     settings = AnswerSettings(prepared.builder.column)
     if left and sample:
-        sent = _sampled(prepared)
-        settings = answer_settings(prepared.builder.column, (request for request, _, _ in sent))
+        sent = sampled(prepared, expected, learned)
+        settings = answer_settings(
+            prepared.builder.column, prepared.builder.shots, (each.request for each in sent)
+        )
         scale = left / len(sample)
-        stretch = _stretch(prepared, sent)
-        for request, prompt, _ in sent:
-            totals.add(request.model, prompt * stretch, request.max_tokens, scale)
-    found = totals.forecast(rows=rows, exact=False, pace=prepared.job.pace, seen=seen)
-    return replace(found, answered=rows - left, settings=settings)
+        stretch = stretch_of(prepared, [each for each in sent if each.first])
+        for each in sent:
+            totals.add(each.request.model, each.prompt_tokens * stretch, each.request.max_tokens, scale)
+        if not flow.single or flow.conversation is not None:
+            upper = RequestTotals(pricing, prepared.job.endpoint.charge, learned)
+            for each in sampled(prepared, longest, learned, at_most=True):
+                upper.add(each.request.model, each.prompt_tokens * stretch, each.request.max_tokens, scale)
+    found = totals.forecast(rows=rows, exact=False, pace=prepared.job.pace, seen=seen, upper=upper)
+    waves = flow.waves if prepared.job.via == "batch" else None
+    return replace(found, answered=rows - left, settings=settings, waves=waves)
 
 
 def forecast_left(
@@ -257,40 +293,9 @@ def forecast_left(
     totals = RequestTotals(Pricing(job, needed=False), job.endpoint.charge, learned)
     if left and prompt is not None:
         bound = mean.get("bound")
-        totals.add(job.endpoint.model, prompt, None if bound is None else round(bound), left)
+        times = left * mean.get("requests", 1.0)
+        totals.add(job.endpoint.model, prompt, None if bound is None else round(bound), times)
     return totals.forecast(rows=rows, exact=False, pace=Pace(), seen=seen)
-
-
-def _sampled(prepared: PreparedJob) -> list[tuple[ChatRequest, int, int | None]]:
-    """Builds the sample's requests; returns each with the tokens of its prompt and the bytes of its row."""
-    found = []
-    for row in prepared.statistics.sample:
-        built = prepared.builder.build(row)
-        if isinstance(built, ChatRequest):
-            prompt = built.prompt_tokens or tokens.estimate(built.body.decode("utf-8", "replace"))
-            found.append((built, prompt, prepared.source.size_of(row)))
-    return found
-
-
-def _stretch(prepared: PreparedJob, sent: list[tuple[ChatRequest, int, int | None]]) -> float:
-    """Returns the factor from the sample's mean prompt to the mean prompt of all rows.
-
-    A few rows may hold most of the text, and a sample misses them; the size of the file does not. Tokens grow
-    linearly with a row's bytes, so the regression line of the sample, at the mean size of all rows, is the mean
-    prompt.
-    """
-    statistics = prepared.statistics
-    prompts = [prompt for _, prompt, _ in sent]
-    sizes = [size for _, _, size in sent if size is not None]
-    if not sent or not statistics.rows or len(sizes) < len(sent):
-        return 1.0
-    try:
-        line = linear_regression(sizes, prompts)
-    except StatisticsError:
-        return 1.0
-    mean = fmean(prompts)
-    found = line.intercept + line.slope * statistics.bytes / statistics.rows
-    return min(10.0, max(0.1, found / mean)) if mean else 1.0
 
 
 def seconds_under(

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from batchllm import tokens
+from batchllm.flows.stand_in import StandIn, expected, longest
 from batchllm.records import ChatRequest, Usage
 
 TEMPLATE_TOKENS = 128
@@ -119,6 +120,17 @@ class UsageEstimator:
         bucket = self._bucket(LOW)
         found = 0 if bucket is None or bucket < 0 else math.floor(GROWTH ** (bucket - 1) + 1e-9)
         return found if bound is None else min(found, bound)
+
+    def mean(self, bound: int | None = None) -> int:
+        """Returns the mean tokens of an answer, at most ``bound``; half of that if no answer is known."""
+        if not self.answers:
+            return (bound or 0) // 2
+        found = round(self.completion_tokens / self.answers)
+        return found if bound is None else min(found, bound)
+
+    def stand_ins(self) -> tuple[StandIn, StandIn]:
+        """Returns the answers that stand for those of mean length, and for the longest ones."""
+        return expected(self.mean), longest(lambda bound: self.mean() if bound is None else bound)
 
     def mean_prompt(self) -> float | None:
         """Returns the mean tokens of a prompt; ``None`` if no answer is known."""

@@ -3,6 +3,7 @@
 Text of a model or a file goes through ``printable`` before a terminal sees it.
 """
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -15,12 +16,19 @@ from batchllm.job import Job
 from batchllm.printable import counted, dollars, one_line, printable
 from batchllm.progress import compact
 from batchllm.runner import Forecast, Result, Summary
+from batchllm.screen import Tone
 
 NAMED_ROWS = 100
 """The most rows that the line about possibly billed requests names."""
 
+ASK_ABOVE_WAVES = 10
+"""A conversation of more turns asks first in batch mode."""
+
 SHOWN = 150
 """Characters of a text or an answer that the samples of a trial show."""
+
+MOST_REASONS = 3
+"""The most reasons of failures whose words the summary shows."""
 
 MOST_FIELDS = 1000
 """Characters of the line that shows the fields of a schema."""
@@ -39,6 +47,8 @@ def confirm(job: Job, forecast: Forecast, *, quiet: bool, yes: bool) -> None:
         if forecast.input_notes:
             say(printable(f"{job.input or 'standard input'}: {', '.join(forecast.input_notes)}"))
         say(line_before(job, forecast))
+        if forecast.rows == 0:
+            say(printable(f"{job.input or 'standard input'} has no rows: nothing is sent"))
         if fields := fields_line(job):
             say(fields)
         if (note := encoding_text(job)) is not None:
@@ -47,12 +57,46 @@ def confirm(job: Job, forecast: Forecast, *, quiet: bool, yes: bool) -> None:
             say(at_once_text(forecast))
         if forecast.possibly_billed_rows:
             say(possibly_billed_text(forecast.possibly_billed_rows))
+    _confirm_waves(job, forecast, yes=yes)
     high = forecast.cost_high
     if yes or high is None or high <= ASK_ABOVE or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
-    say(f"This may cost up to {dollars(high)}. Go on? [y/N] ", end="")
+    _ask(f"This may cost up to {dollars(high)}.")
+
+
+def _confirm_waves(job: Job, forecast: Forecast, *, yes: bool) -> None:
+    """Asks before a conversation of many turns begins in batch mode, because each turn is one batch after the other.
+
+    Raises:
+        UsageError: The answer was no, or there is nobody to ask.
+    """
+    waves = forecast.waves or 0
+    if yes or forecast.begun or job.conversation is None or waves <= ASK_ABOVE_WAVES:
+        return
+    words = (
+        f"The longest conversation needs up to {waves:,} batches, one after the other, each of up to a day."
+    )
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(f"{words} Agree with -y, or leave out --via batch")
+    _ask(words)
+
+
+def _ask(words: str) -> None:
+    say(f"{words} Go on? [y/N] ", end="")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise UsageError("nothing was sent")
+
+
+def waves_text(job: Job, forecast: Forecast) -> str:
+    """How many samples a row has, and how many batches it may need one after the other; empty for one of each."""
+    parts = []
+    if job.samples > 1:
+        temperature = job.all_parameters.get("temperature")
+        at = "" if temperature is None else f" at temperature {temperature}"
+        parts.append(f", {job.samples} samples a row{at}")
+    if forecast.waves is not None and forecast.waves > 1:
+        parts.append(f", at most {forecast.waves:,} waves of batches")
+    return "".join(parts)
 
 
 def line_before(job: Job, forecast: Forecast) -> str:
@@ -62,6 +106,7 @@ def line_before(job: Job, forecast: Forecast) -> str:
     before = (
         (forecast.answered, "answered already"),
         (forecast.failed, "failed before (--retry-failed asks again)"),
+        (forecast.cut_off, "cut off and asked again"),
         (forecast.pending, "in batches"),
     )
     parts += [f"{count:,} {what}" for count, what in before if count]
@@ -75,7 +120,7 @@ def line_before(job: Job, forecast: Forecast) -> str:
         answer = forecast.completion_tokens_upper_bound
         bound = f" + at most {compact(answer)}" if answer is not None else " + answers"
         parts.append(f"{about}{compact(forecast.prompt_tokens)}{bound} tokens")
-    return f"{', '.join(parts)}, {mode_text(job, forecast)}"
+    return f"{', '.join(parts)}, {mode_text(job, forecast)}{waves_text(job, forecast)}"
 
 
 def at_once_text(forecast: Forecast) -> str:
@@ -159,16 +204,40 @@ def price_text(forecast: Forecast) -> str:
 
 
 def show_result(job: Job, result: Result) -> None:
-    """The summary of a finished run."""
+    """The summary of a finished run, what matters most first."""
     for asked, sample in zip(result.asked, result.samples, strict=True):
         say(f"  asked: {one_line(asked, SHOWN)}")
         say("    " + " · ".join(f"{name}: {one_line(str(value), SHOWN)}" for name, value in sample.items()))
-    for line in summary_lines(result.summary, result.pace):
-        say(line)
+    head, *lines = summary_lines(result.summary, result.pace)
+    say(head, tone=None if result.summary.failed else Tone.DONE)
     if result.output is not None:
         say(f"Written: {result.output}")
     if result.instead_of is not None:
         say(f"{result.instead_of} holds the finished job and stays as it is")
+    if result.summary.failed:
+        show_failures(job, result)
+    for line in lines:
+        say(line)
+    if result.evaluation is not None:
+        say("")
+        for line in result.evaluation.lines():
+            say(printable(line))
+
+
+def show_failures(job: Job, result: Result) -> None:
+    """How many rows failed and why, in the endpoint's words, and the commands to look at them and to ask again."""
+    from batchllm.prepare.job_paths import job_paths
+
+    summary, paths = result.summary, job_paths(job)
+    say(f" ({counts(summary.failed_by_reason)})", lead=f"Failed: {summary.failed:,}", tone=Tone.FAILED)
+    most = sorted(result.failures, key=lambda reason: -summary.failed_by_reason.get(reason, 0))
+    for reason in most[:MOST_REASONS]:
+        row, message = result.failures[reason]
+        say(f"  row {row + 1:,}: {message}")
+    if most:
+        where = paths.journal if paths.output is None or paths.journal_lock else paths.output
+        say(f"  to look: batchllm show {shlex.quote(str(where))} {result.failures[most[0]][0] + 1}")
+    say("  to ask again: the same command with --retry-failed")
 
 
 def summary_lines(summary: Summary, pace: str = "") -> list[str]:
@@ -179,12 +248,13 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
     if summary.answered_before:
         head += f", {summary.answered_before:,} of them found in the journal"
     lines = [f"{head}, in {duration(summary.seconds)}"]
-    if summary.failed:
-        lines.append(f"Failed: {summary.failed:,} ({counts(summary.failed_by_reason)})")
     if cut_off := summary.finish_reasons.get("length"):
         lines.append(
-            f"Cut off at the limit of an answer: {counted(cut_off, 'answer')}; a higher --max-tokens gives more room"
+            f"Cut off at the limit of an answer: {counted(cut_off, 'answer')}; the same command with "
+            "--retry-cut-off --max-tokens N asks again for those rows alone, with a higher limit N"
         )
+    if summary.labels:
+        lines.append(f"Labels: {counts(summary.labels)}")
     if summary.finish_reasons:
         lines.append(f"Finish reasons: {counts(summary.finish_reasons)}")
     if summary.attempts:

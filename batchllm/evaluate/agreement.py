@@ -18,7 +18,7 @@ class Agreement:
         rows: Rows that are in both.
         both_answered: Rows that both answered; agreement and kappa are about these.
         agreed: Rows with the same answer.
-        kappa: Cohen's kappa; ``None`` where everything is one answer.
+        kappa: Cohen's kappa; ``None`` where everything is one answer, and of texts.
         only_first_correct, only_second_correct: Rows that exactly one of them has right; ``None`` without gold.
     """
 
@@ -77,7 +77,7 @@ class Agreement:
         counts = f"{more:,} rows right that {worse} has wrong, and {fewer:,} the other way round"
         if p < SIGNIFICANT:
             return (
-                f"{better} is better on these rows: it has {counts} (McNemar's exact test, p = {p_text(p)}). "
+                f"{better} is better on these rows: it has {counts} (McNemar's exact test, p {p_text(p)}). "
                 "Whether it is better on other data depends on how much that data is like these rows."
             )
         if only_first == only_second:
@@ -87,21 +87,27 @@ class Agreement:
             )
         return (
             f"The figures do not show that either is better: {better} has {counts}, and a difference like this comes "
-            f"about by chance with p = {p_text(p)} (McNemar's exact test). They do not show that both are equally good "
+            f"about by chance with p {p_text(p)} (McNemar's exact test). They do not show that both are equally good "
             "either; more rows with a gold value could tell."
         )
 
 
 def p_text(p: float) -> str:
-    """Returns a p-value for people."""
-    return f"{p:.3f}" if p >= 0.001 else "less than 0.001"
+    """Returns a p-value for people: ``= 0.031`` or ``< 0.001``."""
+    return f"= {p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 class AgreementCounter:
-    """Counts pairs of answers to the same row."""
+    """Counts pairs of answers to the same row.
 
-    def __init__(self, *, has_gold: bool) -> None:
+    Args:
+        has_gold: ``add_correct`` is called too.
+        has_kappa: Count the answers for kappa; of texts, which are all different, that would take much memory.
+    """
+
+    def __init__(self, *, has_gold: bool, has_kappa: bool = True) -> None:
         self._has_gold = has_gold
+        self._has_kappa = has_kappa
         self._rows = self._both = self._agreed = self._only_first = self._only_second = 0
         self._counts: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
 
@@ -112,8 +118,9 @@ class AgreementCounter:
             return first is second
         self._both += 1
         self._agreed += first == second
-        self._counts[0][first] += 1
-        self._counts[1][second] += 1
+        if self._has_kappa:
+            self._counts[0][first] += 1
+            self._counts[1][second] += 1
         return first == second
 
     def add_correct(self, first: bool, second: bool) -> None:
@@ -129,7 +136,7 @@ class AgreementCounter:
             rows=self._rows,
             both_answered=self._both,
             agreed=self._agreed,
-            kappa=cohen_kappa(self._agreed, self._both, pairs) if self._both else None,
+            kappa=cohen_kappa(self._agreed, self._both, pairs) if self._both and self._has_kappa else None,
             only_first_correct=self._only_first if self._has_gold else None,
             only_second_correct=self._only_second if self._has_gold else None,
         )

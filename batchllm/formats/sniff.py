@@ -25,7 +25,7 @@ _PROSE_ROWS = 5
 _SEP_LINE = re.compile(r'"?sep=(.)"?[ \r]*\n?', re.IGNORECASE)
 _QUOTED_CELLS = re.compile(r'" *[,;|\t] *"')
 _NO_DELIMITERS = " \0\r\n.'\"-_/!?()[]{}\\@%$&+=<>`€£°"
-_TIME = re.compile(r"\d:\d\d")
+_TIME = re.compile(r"\b\d\d?:\d\d\b")
 
 
 class UnclearDialectError(ValueError):
@@ -247,7 +247,7 @@ class _Search:
         """CleverCSV's reading, if all rows fit it."""
         header = self._sample[0] if self._sample else ""
         marks = {mark for mark in header if not mark.isalnum() and mark not in _NO_DELIMITERS}
-        if _TIME.search(header):
+        if _TIME.search(self._text):
             marks.discard(":")
         lines = [line for line in self._sample if len(line) <= _PROPOSAL_LINE_CHARACTERS and "\0" not in line]
         if not marks or len(marks) > _PROPOSAL_MARKS or not lines:

@@ -208,9 +208,8 @@ def _answered(outcome: Response | Failure) -> list[CheckResult]:
     ]
     if answer.model:
         parts.append(f"model {answer.model}")
-    parts.append(
-        f"{usage.prompt_tokens} + {usage.completion_tokens} tokens" if usage.prompt_tokens else "no usage"
-    )
+    sent, received = ("unknown" if n is None else n for n in (usage.prompt_tokens, usage.completion_tokens))
+    parts.append("no usage" if sent == received == "unknown" else f"{sent} + {received} tokens")
     return [CheckResult("request", ", ".join(parts))]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import orjson
 
@@ -18,17 +19,19 @@ from batchllm.budget.account import refuse_unbounded
 from batchllm.budget.costs import Pricing
 from batchllm.budget.estimate import SEEN_PACE, Forecast, RequestTotals
 from batchllm.budget.usage import LEARNED, UsageEstimator
+from batchllm.flows import job_flow
 from batchllm.job import Job
-from batchllm.journal import JournalReader, State
-from batchllm.plan.conversations import conversation_of, turn_request
-from batchllm.plan.finished import FinishedRequests, final_states, pages
-from batchllm.plan.plan import chosen_rows
+from batchllm.journal import PLAN, JournalReader, State
+from batchllm.plan.chosen import chosen_rows
+from batchllm.plan.finished import final_states, pages
+from batchllm.plan.preview import Preview
 from batchllm.plan.reuse import journals_of
 from batchllm.prepare.job_paths import job_paths
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.records import ChatRequest, Row
 from batchllm.request import RequestBuilder, Skipped, Unsendable, answer_settings
 from batchllm.request.messages import TokenCount
+from batchllm.runner.cut_off import check_retry, cut_off_rows, is_same_pass, with_raised_limit
 
 BATCH = 128
 AHEAD = 4
@@ -36,8 +39,22 @@ AHEAD = 4
 SHOWN = 2
 """Requests that are shown in full."""
 
-Batch = list[tuple[ChatRequest, int | None]]
-"""Requests to be sent, each with the hash of its conversation's name."""
+
+class ToCount(NamedTuple):
+    """A request to be counted.
+
+    Attributes:
+        request: It.
+        conversation: Its conversation.
+        upper: It belongs to the upper bound, and otherwise to the expectation.
+    """
+
+    request: ChatRequest
+    conversation: str | None
+    upper: bool
+
+
+Batch = list[ToCount]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +87,7 @@ def dry_run(job: Job, *, threads: int | None = None) -> DryRun:
         JobError: The input, the job or its journal cannot be used.
     """
     paths = job_paths(job)
+    job = with_raised_limit(job, paths.journal)
     with prepare_job(job, paths) as prepared, ExitStack() as stack:
         refuse_unbounded(prepared, Pricing(job))
         own = None
@@ -88,20 +106,33 @@ class _Counting:
         self._prepared = prepared
         self._job = job = prepared.job
         self._threads = threads
-        journals = [(other, {State.ANSWERED}) for other in others]
-        if own is not None:
-            journals.append((own, set(final_states(job.retry_failed))))
-        self._finished = FinishedRequests(journals, dedupe=job.dedupe)
         self._builder = RequestBuilder(job, prepared.statistics.columns, prepared.statistics.sample, None)
+        self._again: frozenset[int] = frozenset()
+        if own is not None and job.raised_max_tokens is not None:
+            check_retry(prepared, is_same=is_same_pass(prepared, own.get(PLAN)))
+            self._again = frozenset(row.row_index for row, _ in cut_off_rows(prepared, own))
+        self._cut_off = 0
         self._learned = UsageEstimator(own.get(LEARNED) if own is not None else None)
         self._pace_seen = own.get(SEEN_PACE) if own is not None else None
-        self._sums = RequestTotals(Pricing(job), job.endpoint.charge, self._learned)
+        pricing = Pricing(job)
+        self._sums = RequestTotals(pricing, job.endpoint.charge, self._learned)
+        self._upper_sums = RequestTotals(pricing, job.endpoint.charge, self._learned)
+        flow = job_flow(job, self._builder)
+        self._single = flow.single
+        self._preview = Preview(
+            flow,
+            own,
+            others,
+            final=set(final_states(job.retry_failed)),
+            dedupe=job.dedupe,
+            stand_ins=self._learned.stand_ins(),
+        )
         self._duplicates = self._skipped = 0
         self._known: Counter[State] = Counter()
         self._first: list[ChatRequest] = []
         self._unsendable: Counter[str] = Counter()
         self._exact = True
-        self._history_tokens: Counter[int] = Counter()
+        self._history_tokens: Counter[tuple[str, bool]] = Counter()
         self._counter = _PromptCounter()
 
     def run(self) -> DryRun:
@@ -112,7 +143,7 @@ class _Counting:
         pending: deque[tuple[Batch, Future[list[int]]]] = deque()
         with ThreadPoolExecutor(self._threads, thread_name_prefix="count") as pool:
             for batch in self._batches(wanted):
-                bodies = [(request.model, request.body) for request, _ in batch]
+                bodies = [(each.request.model, each.request.body) for each in batch]
                 pending.append((batch, pool.submit(self._counter.count, bodies)))
                 while pending and (pending[0][1].done() or len(pending) > AHEAD * self._threads):
                     self._add(*pending.popleft())
@@ -123,68 +154,67 @@ class _Counting:
             exact=self._exact and self._counter.exact,
             pace=job.pace,
             seen=self._pace_seen,
+            upper=None if self._single else self._upper_sums,
         )
         forecast = replace(
             forecast,
             answered=self._known[State.ANSWERED],
             failed=self._known[State.FAILED],
+            cut_off=self._cut_off,
             pending=self._known[State.PENDING],
             duplicate_rows=self._duplicates,
             skipped=self._skipped,
             unsendable=self._unsendable.total(),
             input_notes=self._prepared.input_notes,
-            settings=answer_settings(self._builder.column, self._first),
+            settings=answer_settings(self._builder.column, self._builder.shots, self._first),
         )
         return DryRun(job, forecast, tuple(self._first), self._unsendable, self._counter.vocabularies())
 
     def _batches(self, rows: Iterable[Row]) -> Iterator[Batch]:
         """Builds the requests that have to be sent, and counts the other rows."""
         for page in pages(rows, BATCH):
-            built: Batch = []
-            for row in page:
-                conversation = self._conversation_of(row)
-                match request := self._build(row, conversation):
-                    case ChatRequest():
-                        built.append((request, None if conversation is None else hash(conversation)))
+            batch: Batch = []
+            for row in self._preview.look(page):
+                self._duplicates += row.duplicate
+                match row.unsent:
                     case Skipped():
                         self._skipped += 1
                     case Unsendable(reason=reason):
                         self._unsendable[reason] += 1
-            known = self._finished.look_up([request for request, _ in built])
-            self._duplicates += sum(each.duplicate for each in known)
-            self._known.update(each.state for each in known if each.state is not None)
-            batch = [
-                item
-                for item, each in zip(built, known, strict=True)
-                if not each.finished and not (each.duplicate and self._job.dedupe)
-            ]
-            self._first += [request for request, _ in batch[: SHOWN - len(self._first)]]
+                is_again = row.row.index in self._again
+                self._cut_off += is_again
+                if row.state is not None and not is_again:
+                    self._known[row.state] += 1
+                requests = row.requests or (self._asked_again(row.row) if is_again else [])
+                self._first += requests[: SHOWN - len(self._first)]
+                batch += [ToCount(request, row.conversation, False) for request in requests]
+                if not self._single:
+                    longest = row.longest or requests
+                    batch += [ToCount(request, row.conversation, True) for request in longest]
             if batch:
                 yield batch
 
-    def _conversation_of(self, row: Row) -> str | None:
-        column = self._job.conversation
-        return None if column is None else conversation_of(row, column)
-
-    def _build(self, row: Row, conversation: str | None) -> ChatRequest | Skipped | Unsendable:
-        if conversation is None:
-            return self._builder.build(row)
-        return turn_request(self._builder, row, conversation, [])
+    def _asked_again(self, row: Row) -> list[ChatRequest]:
+        built = self._builder.build(row)
+        return [built] if isinstance(built, ChatRequest) else []
 
     def _add(self, batch: Batch, counted: "Future[list[int]]") -> None:
-        for (request, conversation), prompt in zip(batch, counted.result(), strict=True):
+        for (request, conversation, upper), prompt in zip(batch, counted.result(), strict=True):
             if b'"image_url"' in request.body:
                 self._exact = False
             if conversation is not None:
-                prompt = self._with_history(conversation, prompt, request.max_tokens)
-            self._sums.add(request.model, prompt, request.max_tokens)
+                prompt = self._with_history((conversation, upper), prompt, request.max_tokens)
+            sums = self._upper_sums if upper else self._sums
+            sums.add(request.model, prompt, request.max_tokens)
 
-    def _with_history(self, conversation: int, prompt: int, max_tokens: int | None) -> int:
+    def _with_history(self, conversation: tuple[str, bool], prompt: int, max_tokens: int | None) -> int:
         """Adds the turns before this one, with an estimate of their answers."""
         self._exact = False
         before = self._history_tokens[conversation]
         answer = self._learned.high(max_tokens)
-        self._history_tokens[conversation] += prompt + ((max_tokens or 0) // 2 if answer is None else answer)
+        if answer is None:
+            answer = (max_tokens or 0) // 2
+        self._history_tokens[conversation] += prompt + ((max_tokens or answer) if conversation[1] else answer)
         return prompt + before
 
 

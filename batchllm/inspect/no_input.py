@@ -6,11 +6,13 @@ from pathlib import Path
 
 from batchllm.answer import Reader, answer_columns
 from batchllm.errors import UsageError
+from batchllm.flows.samples import sample_columns
 from batchllm.formats import InputStatistics, Source, format_of, plan_columns, write_output
 from batchllm.formats.input_file import InputFile
 from batchllm.job import Job
 from batchllm.journal import JournalReader
-from batchllm.plan.outcomes import outcomes
+from batchllm.plan.outcomes import OutcomeReader, outcomes
+from batchllm.plan.replay import AnswersAlone
 from batchllm.records import Row
 from batchllm.request import answer_spec
 
@@ -55,11 +57,16 @@ def export_answers(reader: JournalReader, job: Job, path: Path | None) -> int:
         raise UsageError(f"{path}: {NOT_KEPT}, so an export has fewer columns; write it elsewhere with -o")
     spec = answer_spec(job)
     answer_reader = Reader(spec)
-    columns = plan_columns(("row",), answer_columns(spec), job.add, job.columns, job.prefix)
+    columns = plan_columns(
+        ("row",), (*answer_columns(spec), *sample_columns(job)), job.add, job.columns, job.prefix
+    )
     with closing(reader.outcomes()) as entries:
         return write_output(
             NumberedRows(reader.path, reader.get("rows") or 0),
-            outcomes(entries, lambda row_index: answer_reader),
+            outcomes(
+                entries,
+                OutcomeReader(AnswersAlone(reader, answer_reader, job.samples), lambda _: answer_reader),
+            ),
             path=path,
             columns=columns,
             output_format=(job.output_format or "csv") if path is None else format_of(path).name,

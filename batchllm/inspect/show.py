@@ -5,20 +5,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from batchllm.errors import InputError
+from batchllm.flows import Ask, Unsent, later_key
 from batchllm.inspect.job import local_time, open_job
 from batchllm.inspect.no_input import NOT_KEPT
 from batchllm.job import Job
-from batchllm.journal import AttemptRecord, JournalReader
-from batchllm.plan.conversations import rebuilt
+from batchllm.journal import AdmittedRow, AttemptRecord, JournalReader
+from batchllm.plan.replay import Replayer, first_asks
 from batchllm.prepare.job_paths import JobPaths
 from batchllm.prepare.prepared_job import prepare_job
-from batchllm.records import ChatRequest, Failure, Paid, Response
+from batchllm.records import Failure, Paid, Response
 
 _BILLED = {Paid.NO: "not billed", Paid.MAYBE: "possibly billed"}
 
 
 def show_row(output: Path, row_index: int) -> Iterator[str]:
-    """Yields lines with one row's exact request, every attempt, the raw answer and the times.
+    """Yields lines with one row's flow: each exact request, every attempt, the raw answers and the times.
 
     Raises:
         InputError: The journal does not exist, has no such row, or is damaged.
@@ -27,43 +28,69 @@ def show_row(output: Path, row_index: int) -> Iterator[str]:
         rows = reader.get("rows")
         if rows is not None and row_index >= rows:
             raise InputError(reader.path, f"the job has {rows:,} rows, and no row {row_index + 1}")
-        attempts = reader.attempts_of(row_index)
-        note = next(
-            (entry.unsent_reason for entry in reader.outcomes(row_index) if entry.row_index == row_index),
-            None,
-        )
+        known = reader.row(row_index)
+        note = known.unsent_reason
         yield f"row {row_index + 1} of {paths.output or 'standard output'}"
         if note is not None:
             yield "never sent: " + note.replace("\n", ": ")
+        shown: list[int] = []
         try:
             if job.input is None:
                 raise InputError("standard input", f"{NOT_KEPT}; the reply below is what the journal has")
-            yield from _request_lines(reader, job, paths, row_index)
+            for text, request_id in _flow_lines(reader, job, paths, known):
+                yield text
+                if request_id is not None:
+                    shown.append(request_id)
+                    yield from _attempts(reader, request_id)
         except InputError as error:
             yield f"the request cannot be shown: {error}"
-        for number, attempt in enumerate(attempts, 1):
-            yield from _attempt_lines(number, attempt)
+        if known.request_id is not None:
+            for record in reader.flow_requests(known.request_id):
+                if record.request_id not in shown:
+                    if shown:
+                        yield f"asked before, at {record.path or 'the first request'} ({record.key.hex()}):"
+                    yield from _attempts(reader, record.request_id)
 
 
-def _request_lines(reader: JournalReader, job: Job, paths: JobPaths, row_index: int) -> Iterator[str]:
+def _flow_lines(
+    reader: JournalReader, job: Job, paths: JobPaths, known: AdmittedRow
+) -> Iterator[tuple[str, int | None]]:
+    """Yields a line for each request of a row's flow, with its number in the journal, if it has one."""
     with prepare_job(job, paths) as prepared:
-        for row in prepared.source.rows():
-            if row.index == row_index:
-                if job.conversation is None:
-                    built = prepared.builder.build(row)
-                else:
-                    built = rebuilt(prepared.builder, reader, prepared.source.rows, job.conversation, row)
-                if isinstance(built, ChatRequest):
-                    yield f"request ({built.key.hex()}): {built.body.decode('utf-8', 'replace')}"
-                return
-    raise InputError(prepared.source.name, f"has no row {row_index + 1} any more")
+        row = next((row for row in prepared.source.rows() if row.index == known.row_index), None)
+        if row is None:
+            raise InputError(prepared.source.name, f"has no row {known.row_index + 1} any more")
+        replayer = Replayer(prepared.flow, reader)
+        if known.request_id is None:
+            for ask in first_asks(prepared.flow, row):
+                yield _request_line(ask, ask.identity), None
+            return
+        replay = replayer.replay(row, known.request_id, replayer.history(row, prepared.source.rows))
+        for each in replay.requests:
+            assert each.ask is not None, "the row is there"
+            key = each.record.key if each.record is not None else later_key(known.request_id, each.ask)
+            yield _request_line(each.ask, key), None if each.record is None else each.record.request_id
+        if len(replay.requests) > 1 and replay.result is not None:
+            said = replay.result.error or json.dumps(dict(replay.result.columns), ensure_ascii=False)
+            yield f"the row's answer: {said}", None
+
+
+def _request_line(ask: Ask, key: bytes) -> str:
+    name = f"request {ask.path}" if ask.path else "request"
+    try:
+        return f"{name} ({key.hex()}): {ask.built().body.decode('utf-8', 'replace')}"
+    except Unsent as unsent:
+        return f"{name} ({key.hex()}) cannot be sent: {getattr(unsent.outcome, 'error', 'it is empty')}"
+
+
+def _attempts(reader: JournalReader, request_id: int) -> Iterator[str]:
+    for number, attempt in enumerate(reader.attempts_of(request_id), 1):
+        yield from _attempt_lines(number, attempt)
 
 
 def _attempt_lines(number: int, attempt: AttemptRecord) -> Iterator[str]:
     sent = "taken from another job" if attempt.sent_at is None else f"sent {local_time(attempt.sent_at)}"
     yield f"attempt {number} (run {attempt.run_id}): {sent}"
-    if attempt.body is not None:
-        yield f"  request: {attempt.body.decode('utf-8', 'replace')}"
     match attempt.outcome:
         case Response(status=status, headers=headers, body=body, latency_s=latency_s):
             yield f"  HTTP {status} after {latency_s:.3f} s, {json.dumps(dict(headers))}"

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from batchllm.budget.estimate import MEAN_REQUEST, SEEN_PACE, Forecast, forecast_left
 from batchllm.budget.usage import LEARNED, UsageEstimator
 from batchllm.inspect.job import open_job
-from batchllm.journal import JournalReader, RowCounts
+from batchllm.journal import JournalReader, RowCounts, State
 from batchllm.journal.bill import repeated_rows
 from batchllm.printable import counted
 
@@ -25,6 +26,7 @@ class Status:
         running: A run is alive.
         finished: A run finished every row.
         trial_finished: A trial (``-n``, ``--sample``) is finished, and nothing but that.
+        requests: Requests by state; rows may have several.
         attempts: Requests sent by all runs, each attempt counted.
         possibly_billed: Those of them that may be billed though no answer came.
         forecast: What the unfinished rows will take.
@@ -36,6 +38,7 @@ class Status:
     running: bool
     finished: bool
     trial_finished: bool
+    requests: Mapping[str, int]
     attempts: int
     possibly_billed: int
     forecast: Forecast
@@ -67,6 +70,8 @@ class Status:
             f"{self.output or 'standard output'}: {state}",
             f"{counts.answered:,}{of} rows answered, {counts.failed + counts.unsendable:,} failed, "
             f"{counts.skipped:,} empty, {self.left if self.left is not None else counts.open:,} to go{batched}",
+            f"{counted(self.requests['answered'], 'request')} answered, {self.requests['failed']:,} failed, "
+            f"{self.requests['pending']:,} in batches, {self.requests['open'] + self.requests['unanswered']:,} to go",
             f"{counted(self.attempts, 'request')} sent, {self.possibly_billed:,} of them possibly billed "
             "without an answer",
         ]
@@ -87,7 +92,7 @@ def job_status(output: Path) -> Status:
     """
     with open_job(output) as (reader, paths, job):
         attempts, possibly_billed = reader.count_attempts()
-        running = is_running(reader)
+        running, found = is_running(reader), reader.count_requests()
         rows, counts = reader.get("rows"), reader.counts()
         forecast = forecast_left(
             job,
@@ -104,6 +109,7 @@ def job_status(output: Path) -> Status:
             running,
             reader.finished and not running,
             reader.trial_finished and not (running or reader.finished),
+            {state.name.lower(): found.get(state, 0) for state in State},
             attempts,
             possibly_billed,
             replace(

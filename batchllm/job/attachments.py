@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from batchllm.errors import UsageError
+from batchllm.errors import JobError, UsageError
 
 _TOOL_CHOICES = ("auto", "none", "required")
 
@@ -116,9 +116,67 @@ def _model_schema(module: str, name: str, where: str) -> Any:
         sys.path.pop(0)
 
 
-def _json_of(path: Path, called: str) -> Any:
+def read_instructions(text: str | None, called: str) -> str | None:
+    """Returns instructions: the content of a file of that name, or the text itself.
+
+    Raises:
+        UsageError: The file cannot be read or is empty, or the text is the name of a file that is not there.
+    """
+    if text is None:
+        return None
+    is_name = len(text) < _LONGEST_NAME and not any(sign in text for sign in "\n\0")
+    path = Path(text)
+    if not (is_name and path.is_file()):
+        if is_name and path.suffix.lower() in _TEXT_FILES and " " not in text:
+            raise UsageError(f"{called} {text}: there is no such file")
+        return text
+    found = _text_of(path, called).strip()
+    if not found:
+        raise UsageError(f"{called} {path}: the file is empty")
+    return found
+
+
+def read_examples(source: Path | list[Any], called: str) -> tuple[Mapping[str, Any], ...]:
+    """Returns the rows of a file of examples, or of a list of tables.
+
+    Raises:
+        UsageError: The file cannot be read, or there are no rows, or more than ``MOST_EXAMPLES``.
+    """
+    rows = _rows_of(source, called) if isinstance(source, Path) else source
+    if not rows or not all(isinstance(row, Mapping) for row in rows):
+        raise UsageError(
+            f"{called}: there are no examples; each is a row with the prompt's columns and the answer's"
+        )
+    if len(rows) > MOST_EXAMPLES:
+        raise UsageError(f"{called}: there are {len(rows):,} examples; give at most {MOST_EXAMPLES:,}")
+    return tuple(dict(row) for row in rows)
+
+
+MOST_EXAMPLES = 10_000
+
+
+def _rows_of(path: Path, called: str) -> list[Any]:
+    from batchllm.formats import open_source
+
     try:
-        return _parsed(path.read_text("utf-8-sig"), f"{called} {path}")
+        source = open_source(path)
+        source.scan()
+        return [row.values for row in source.rows()]
+    except JobError as error:
+        raise UsageError(f"{called}: {error}") from error
+
+
+_LONGEST_NAME = 1000
+_TEXT_FILES = (".txt", ".md", ".markdown", ".rst", ".text")
+
+
+def _json_of(path: Path, called: str) -> Any:
+    return _parsed(_text_of(path, called), f"{called} {path}")
+
+
+def _text_of(path: Path, called: str) -> str:
+    try:
+        return path.read_text("utf-8-sig")
     except OSError as error:
         raise UsageError(f"{called} {path}: {error.strerror}") from None
     except UnicodeDecodeError:

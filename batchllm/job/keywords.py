@@ -35,15 +35,19 @@ class Options(TypedDict, total=False):
     encoding: str | None
     escape: str | None
     escape_formulas: bool | None
+    examples: str | PathLike[str] | Sequence[Mapping[str, Any]] | None
     force: bool | None
+    gold: str | Sequence[str] | None
     grace: float | None
     header: Mapping[str, str] | Sequence[str] | str | None
     image: str | Sequence[str] | None
     input_format: Literal["csv", "tsv", "jsonl", "ndjson"] | None
+    instructions: str | PathLike[str] | None
     journal: str | PathLike[str] | None
-    labels: str | Sequence[str] | Mapping[str, str] | None
+    labels: str | PathLike[str] | Sequence[str] | Mapping[str, str] | None
     language: str | None
     limit: int | None
+    log_file: str | PathLike[str] | None
     max_attempts: int | None
     max_cost: float | str | Decimal | None
     max_input_tokens: int | None
@@ -55,7 +59,9 @@ class Options(TypedDict, total=False):
     max_wait: float | str | None
     media_root: str | PathLike[str] | None
     model: str | None
+    multi_label: bool | None
     no_early_stop: bool | None
+    on: str | None
     on_long: Literal["fail", "truncate"] | None
     output: str | PathLike[str] | None
     output_encoding: str | None
@@ -68,12 +74,15 @@ class Options(TypedDict, total=False):
     reask: int | None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None
     restart: bool | None
+    retry_cut_off: bool | None
     retry_failed: bool | None
     reuse: str | PathLike[str] | Sequence[str | PathLike[str]] | None
     rpm: float | None
     sample: int | None
+    samples: int | None
     schema: str | PathLike[str] | Mapping[str, Any] | type[Any] | None
     seed: int | None
+    shots: int | None
     skip_lines: int | None
     summary: str | PathLike[str] | None
     system: str | None

@@ -11,6 +11,7 @@ from typing import Any
 
 from batchllm.formats import BAD_ROWS, INPUT_FORMATS, SUFFIXES
 from batchllm.job import values
+from batchllm.job.labels import labels
 from batchllm.job.values import Kind, any_text, boolean, choice, integer, number, text
 
 TASKS = ("summarize", "classify", "codegen", "run")
@@ -136,25 +137,39 @@ TABLE = (
            example='"reviews.journal"'),
     Option("summary", values.path, "File for the run's figures: JSON, or one more line of .jsonl.", OUTPUT,
            example='"runs.jsonl"'),
+    Option("gold", values.several, "The known answers, which no prompt shows: a column, ANSWER=COLUMN, or a file with "
+           "--on. The run ends with the figures.", OUTPUT, (), metavar="COLUMN|FILE", example='["gold"]',
+           in_request=True),
+    Option("on", text, "With a gold file: the column that both files have.", OUTPUT, metavar="ID", example='"id"'),
+    Option("log_file", values.path, "File that gets a line of JSON for each refusal, retry, failure and wait.", OUTPUT,
+           metavar="FILE", example='"nightly.log"'),
     Option("force", help="Overwrite an output that batchllm did not write.", panel=OUTPUT, **FLAG),
 
     Option("task", choice(*TASKS[:-1]), "A built-in task; or template, or prompt:", PROMPT, tasks=(),
            example='"summarize"', in_request=True),
-    Option("template", values.text_or_path, "A template: a file, or a built-in name.", PROMPT, short="-t",
-           metavar="NAME|FILE", example='"mine.toml"', tasks=("run",), field="template.name", in_request=True),
+    Option("template", values.text_or_path, "A template, a file or a built-in name; tasks read its answers as theirs.",
+           PROMPT, short="-t", metavar="NAME|FILE", example='"mine.toml"', field="template.name", in_request=True),
     Option("prompt", text, "A one-line prompt: 'Translate to English: {{ text }}'.", PROMPT, short="-p",
            example="'Translate to English: {{ text }}'", tasks=("run",), field="template.messages", in_request=True),
-    Option("system", text, "Replaces the system message.", PROMPT, short="-s", example='"You are brief."',
-           in_request=True),
+    Option("system", text, "Replaces the system message; classify still sends its labels.", PROMPT, short="-s",
+           example='"You are brief."', in_request=True),
+    Option("instructions", values.text_or_path, "Text, or a file of text, at the end of the system message.", PROMPT,
+           example='"Name no persons."', in_request=True),
     Option("var", values.json_pairs, "A variable of the template.", PROMPT, metavar="NAME=VALUE",
            example='{ tone = "friendly" }', tasks=("run",), **VARIABLE),
     Option("bullets", integer(1, 50), "Bullet points of a summary.", PROMPT, otherwise="3", example="3",
            tasks=("summarize",), **VARIABLE),
     Option("answer_language", any_text, "Language of the summary.", PROMPT, otherwise="the text's own",
            example='"French"', tasks=("summarize",), **VARIABLE),
-    Option("labels", values.labels, "The labels, separated by commas; one with a comma in double quotes.", PROMPT,
+    Option("labels", labels, "The labels, separated by commas (one with a comma in quotes), or a file.", PROMPT,
            otherwise="positive,negative,neutral",
            example='["positive", "negative", "neutral"]', tasks=("classify",), **VARIABLE),
+    Option("multi_label", boolean, "Any number of the labels, joined by '; '; none where no label applies.", PROMPT,
+           example="true", tasks=("classify",), **VARIABLE),
+    Option("examples", values.examples, "Few-shot pairs: a file with the prompt's columns and the answer's.", PROMPT,
+           example='"examples.csv"', in_request=True),
+    Option("shots", integer(1, 1000), "How many of the examples each request carries, balanced over the labels.",
+           PROMPT, 8, short="-k", metavar="K", in_request=True),
     Option("language", text, "Programming language.", PROMPT, otherwise="Python", example='"Python"',
            tasks=("codegen",), **VARIABLE),
 
@@ -177,7 +192,7 @@ TABLE = (
            otherwise="read from the answers, or found", example="200_000", field="pace.tokens_per_minute"),
     Option("concurrency", integer(1, 10_000), "Requests in flight.", PACE, otherwise="found, at most 256", short="-c",
            example="64", field="pace.concurrency"),
-    Option("max_attempts", integer(1, 100), "Attempts per row in one run, the first included.", PACE, 5,
+    Option("max_attempts", integer(1, 100), "Attempts per request in one run, the first included.", PACE, 5,
            field="pace.max_attempts"),
     Option("timeout", number(0, 86_400, above=True), "Timeout per attempt, in seconds.", PACE, 600, metavar="SECONDS",
            field="pace.timeout_s"),
@@ -205,7 +220,10 @@ TABLE = (
            in_request=True),
     Option("schema", values.schema, "'label [a|b], score 1..5, tags list, note?', a JSON Schema file, or module:Model.",
            REQUEST, metavar="FILE|TEXT", example='"topic, urgent bool"', in_request=True),
-    Option("reask", integer(0, 5), "How often to ask again for an answer that does not validate.", REQUEST, 1),
+    Option("reask", integer(0, 5), "How often to ask again for an answer that does not validate.", REQUEST,
+           otherwise="1; in batch mode 0", example="1"),
+    Option("samples", integer(1, 100), "Ask every row so many times, and take the majority.", REQUEST, 1,
+           in_request=True),
     Option("conversation", text, "Column whose equal values make rows one conversation.", REQUEST, metavar="COLUMN",
            example='"thread"', in_request=True),
     Option("max_input_tokens", integer(1), "The most tokens that the text may have.", REQUEST, example="8000",
@@ -230,6 +248,8 @@ TABLE = (
     Option("no_early_stop", help="Go on even if none of the first 20 answers is usable.", panel=BUDGET, **FLAG),
 
     Option("retry_failed", help="Ask again for rows that failed.", panel=RUN_CONTROL, **FLAG),
+    Option("retry_cut_off", help="Ask again, with a higher --max-tokens, for rows whose answer was cut off.",
+           panel=RUN_CONTROL, **FLAG),
     Option("accept_change", help="Pay for rows again after the job was changed.", panel=RUN_CONTROL, **FLAG),
     Option("restart", help="Start over, and keep the old journal aside.", panel=RUN_CONTROL, **FLAG),
     Option("allow_failed", values.share, "Share of rows that may fail without exit status 1.", RUN_CONTROL, 0,

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchllm import presets
 from batchllm.errors import UsageError
+from batchllm.job.labels import read_labels, split_labels
 from batchllm.job.layers import Given
 from batchllm.job.options import OPTIONS, options_in
-from batchllm.job.values import split_labels
 from batchllm.records import Endpoint
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ _ELSEWHERE = {
     "stream_options": "answers are read whole",
     "n": "one answer a row is read, and more would be paid",
 }
+SAMPLING_TEMPERATURE = 0.7
+"""The temperature of ``classify`` with several samples, unless one is given."""
+
 _RANGES = {
     "temperature": OPTIONS["temperature"].kind,
     "max_tokens": OPTIONS["max_tokens"].kind,
@@ -60,8 +64,19 @@ def template_variables(given: Given, template: "Template | None") -> dict[str, A
                 continue
             raise UsageError(f"{given.called(name)}: the template has no variable {name}{_there_are(known)}")
         value = given.get(name)
+        if name == "labels" and isinstance(value, Path):
+            value = _labels_of(value, given.called(name))
         variables[name] = list(value) if isinstance(value, tuple) else value
     return variables
+
+
+def _labels_of(path: Path, called: str) -> Any:
+    """The labels of a file: a list, or where one of them has a description or examples, a table."""
+    table = read_labels(path, called)
+    try:
+        return OPTIONS["labels"].kind(table if any(table.values()) else list(table))
+    except ValueError as error:
+        raise UsageError(f"{called} {path} {error}") from None
 
 
 def _as_list(value: Any, default: Any, called: str) -> Any:
@@ -98,6 +113,10 @@ def request_parameters(
     known = template.parameters if template else {}
     preset = presets.load(endpoint.preset)
     parameters: dict[str, Any] = {}
+    if template is not None and template.name == "classify" and given.get("samples") > 1:
+        # At the task's temperature of 0 all samples would be alike.
+        parameters["temperature"] = SAMPLING_TEMPERATURE
+        given.sources.setdefault("temperature", "because of samples")
     if endpoint.model == preset.default_model and effort is None:
         parameters |= {name: value for name, value in preset.default_parameters.items() if name not in known}
     for layer in given.alone():

@@ -4,8 +4,6 @@ A parser returns the value or raises ``ValueError`` with the end of a sentence, 
 beginning: the name of the flag, variable or key.
 """
 
-import csv
-import io
 import json
 import math
 import re
@@ -193,41 +191,6 @@ def words(value: Any) -> tuple[str, ...]:
     return found
 
 
-def split_labels(text: str) -> list[str]:
-    """Returns the labels of a text, separated by commas; a label with a comma stands in double quotes, as in CSV.
-
-    Raises:
-        ValueError: The quotes do not fit.
-    """
-    try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True))
-    except csv.Error:
-        lines = []
-    if len(lines) != 1:
-        raise ValueError(
-            f"must be labels separated by commas, those with commas in double quotes, not {text!r}"
-        )
-    return [label.strip() for label in lines[0]]
-
-
-@_kind("A,B,C", tuple, annotation="str | Sequence[str] | Mapping[str, str]")
-def labels(value: Any) -> tuple[str, ...] | dict[str, str]:
-    """At least two labels that differ in more than case; a table gives each label a description."""
-    if isinstance(value, Mapping):
-        named = labels(list(value))
-        if not all(isinstance(text, str) for text in value.values()):
-            raise ValueError(f"must give each label a description in words, not {value!r}")
-        return dict(zip(named, value.values(), strict=True))
-    found: tuple[str, ...] = words(split_labels(value) if isinstance(value, str) else value)
-    if len(found) < 2:
-        raise ValueError(f"must be at least two labels separated by commas, not {value!r}")
-    folded = [label.casefold() for label in found]
-    for label, fold in zip(found, folded, strict=True):
-        if folded.count(fold) > 1:
-            raise ValueError(f"names {label!r} twice, in another case")
-    return found
-
-
 @_kind("TEXT", tuple, repeated=True, annotation="str | Sequence[str]")
 def several(value: Any) -> tuple[str, ...]:
     """One or more texts, such as column names or paths, which may hold commas."""
@@ -271,6 +234,10 @@ def schema(value: Any) -> Any:
 def tools(value: Any) -> Any:
     """Tool definitions as a list, or the path of their file."""
     return list(value) if isinstance(value, (list, tuple)) else path(value)
+
+
+examples = tools
+"""Examples as a list of tables, or the path of their file."""
 
 
 @_kind("FILE", Path, is_path=True, annotation="str | PathLike[str] | Mapping[str, Mapping[str, Any]]")

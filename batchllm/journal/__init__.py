@@ -15,7 +15,7 @@ Four rules hold at every instant, whatever is killed when:
 """
 
 from batchllm.journal.batches import BatchRecord, BatchResult, BatchState, BatchStore, new_name
-from batchllm.journal.database import ForeignDatabase, set_aside
+from batchllm.journal.database import ForeignDatabase, bring_back, set_aside
 from batchllm.journal.files import check_folder, check_space, remove, state_path
 from batchllm.journal.journal import Journal
 from batchllm.journal.lock import JobLock
@@ -33,10 +33,9 @@ from batchllm.journal.records import (
     RowCounts,
     RowRecord,
     State,
-    StoredAnswer,
-    UnreadReply,
 )
 from batchllm.journal.recovery import store_value
+from batchllm.journal.requests import LaterRequest, LaterState, RequestRecord, StoredAnswer
 
 __all__ = [
     "FINISHED",
@@ -54,13 +53,16 @@ __all__ = [
     "JobLock",
     "Journal",
     "JournalReader",
+    "LaterRequest",
+    "LaterState",
     "Orphan",
     "PlanRecord",
+    "RequestRecord",
     "RowCounts",
     "RowRecord",
     "State",
     "StoredAnswer",
-    "UnreadReply",
+    "bring_back",
     "check_folder",
     "check_space",
     "new_name",

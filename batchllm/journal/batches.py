@@ -229,7 +229,7 @@ class BatchStore:
                 bulk.BATCH_ROWS.insert(
                     connection,
                     [
-                        (bulk.BATCH_ATTEMPT, attempt_id, request_id, run_id, now, bulk.MISSING)
+                        (bulk.BATCH_ATTEMPT, attempt_id, request_id, run_id, now)
                         for attempt_id, request_id in part
                     ],
                 )

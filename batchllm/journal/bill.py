@@ -69,7 +69,7 @@ _EARLIER = """
 SELECT row.row_index, reply.status, reply.body, reply.attempt_id
 FROM reply JOIN attempt ON attempt.attempt_id = reply.attempt_id
 JOIN request ON request.request_id = attempt.request_id
-JOIN row ON row.request_id = request.request_id AND row.shares_request = 0
+JOIN row ON row.request_id = ifnull(request.root_id, request.request_id) AND row.shares_request = 0
 WHERE reply.status BETWEEN 200 AND 299 AND attempt.sent_at IS NOT NULL AND request.attempt_id <> attempt.attempt_id
   AND row.row_index >= ?
 ORDER BY row.row_index
@@ -78,7 +78,7 @@ ORDER BY row.row_index
 
 _STATES = BulkQuery(
     "key, ordinal",
-    "SELECT request.key, request.ordinal, request.state"
+    "SELECT request.key, request.ordinal, request.state, request.request_id"
     " FROM wanted JOIN request ON request.key = wanted.key AND request.ordinal = wanted.ordinal",
 )
 
@@ -112,6 +112,9 @@ def earlier_answers(reader: JournalReader, start: int = 0) -> Iterator[tuple[int
     yield from reader.select(_EARLIER, start)
 
 
-def states_of(reader: JournalReader, wanted: Sequence[tuple[bytes, int]]) -> dict[tuple[bytes, int], State]:
-    """Returns the states of requests by key and ordinal; what the journal does not have is left out."""
-    return {(key, ordinal): STATES[state] for key, ordinal, state in reader.look_up(_STATES, wanted)}
+def states_of(
+    reader: JournalReader, wanted: Sequence[tuple[bytes, int]]
+) -> dict[tuple[bytes, int], tuple[State, int]]:
+    """Returns states and numbers of requests by key and ordinal; what the journal does not have is left out."""
+    found = reader.look_up(_STATES, wanted)
+    return {(key, ordinal): (STATES[state], request_id) for key, ordinal, state, request_id in found}

@@ -6,7 +6,8 @@ kind of row puts it into its table. The statement is a transaction by itself. Vi
 belong to the connection and are no part of the file.
 
 Each row begins with its kind. Statements exist for a few numbers of rows, so that the connection's cache keeps them
-compiled; a shorter list is filled up with rows of kind 0, which no trigger takes.
+compiled; a shorter list is filled up with rows of kind 0, which no trigger takes. A row with fewer cells than its view
+is filled up with 0, so the last cells of a kind may mean ``NULL`` by 0.
 
 Python's ``sqlite3`` searches for an adapter of each parameter that is ``None`` or ``bytes``, which takes a microsecond.
 So no parameter is either: ``MISSING`` stands for ``None``, and bytes are passed as ``bytearray``.
@@ -27,7 +28,7 @@ BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384,
 MAX_ROWS = BATCH_SIZES[-1]
 """The most rows that one statement takes."""
 
-ATTEMPT, REPLY, OUTCOME, META, REQUEST, CLAIM, ROW, BATCH_ATTEMPT = range(1, 9)
+ATTEMPT, REPLY, OUTCOME, META, REQUEST, CLAIM, ROW, BATCH_ATTEMPT, ROW_STATE, REOPEN, KEPT = range(1, 12)
 """Kinds of rows. In a list, a row that refers to another one comes after it."""
 
 
@@ -83,8 +84,8 @@ def _values(cells: int, rows: int) -> str:
 
 
 _INSERT_ATTEMPT = (
-    "INSERT INTO attempt(attempt_id, request_id, run_id, sent_at, body)"
-    " VALUES (NEW.a, NEW.b, NEW.c, nullif(NEW.d, -1), nullif(NEW.e, -1))"
+    "INSERT INTO attempt(attempt_id, request_id, run_id, sent_at)"
+    " VALUES (NEW.a, NEW.b, NEW.c, nullif(NEW.d, -1))"
 )
 
 RUN_ROWS = BulkInsert(
@@ -92,7 +93,10 @@ RUN_ROWS = BulkInsert(
     10,
     {
         # A request that is sent again is open again.
-        ATTEMPT: (_INSERT_ATTEMPT, "UPDATE request SET state = 0 WHERE request_id = NEW.b AND state <> 0"),
+        ATTEMPT: (
+            _INSERT_ATTEMPT,
+            "UPDATE request SET state = 0, attempt_id = NULL WHERE request_id = NEW.b AND state <> 0",
+        ),
         REPLY: (
             "INSERT INTO reply(attempt_id, received_at, latency_s, status, failure, message, possibly_billed, crc,"
             " headers, body) VALUES (NEW.a, NEW.b, nullif(NEW.c, -1), nullif(NEW.d, -1), nullif(NEW.e, -1),"
@@ -103,22 +107,28 @@ RUN_ROWS = BulkInsert(
             " WHERE request_id = NEW.a",
         ),
         META: ("INSERT OR REPLACE INTO meta(key, value, crc) VALUES (NEW.a, NEW.b, NEW.c)",),
+        ROW_STATE: ("UPDATE row SET state = nullif(NEW.b, -1) WHERE row_index = NEW.a",),
+        REOPEN: (
+            "UPDATE request SET state = 0, attempt_id = NULL WHERE state = 2 AND request_id = NEW.a",
+            "UPDATE request SET state = 0, attempt_id = NULL WHERE state = 2 AND root_id = NEW.a",
+        ),
+        KEPT: ("INSERT OR IGNORE INTO kept(key, value, crc) VALUES (NEW.a, NEW.b, NEW.c)",),
     },
 )
-"""What a run writes for each row: intents, replies, outcomes, and values of ``meta``."""
+"""What a run writes for each row: intents, replies, outcomes, states, kept values, and values of ``meta``."""
 
 ADMISSION_ROWS = BulkInsert(
     "admission_rows",
-    5,
+    7,
     {
         REQUEST: (
-            "INSERT INTO request(request_id, key, ordinal, plan_id, state, attempts)"
-            " VALUES (NEW.a, NEW.b, NEW.c, NEW.d, 0, 0)",
+            "INSERT INTO request(request_id, key, ordinal, plan_id, state, attempts, root_id, path, body_key)"
+            " VALUES (NEW.a, NEW.b, NEW.c, NEW.d, 0, 0, nullif(NEW.e, 0), nullif(NEW.f, 0), nullif(NEW.g, 0))",
         ),
         CLAIM: ("UPDATE request SET plan_id = NEW.b WHERE request_id = NEW.a",),
         ROW: (
-            "INSERT OR REPLACE INTO row(row_index, request_id, unsent_reason, shares_request, reason_crc)"
-            " VALUES (NEW.a, nullif(NEW.b, -1), nullif(NEW.c, -1), NEW.d, NEW.e)",
+            "INSERT OR REPLACE INTO row(row_index, request_id, unsent_reason, shares_request, reason_crc, state)"
+            " VALUES (NEW.a, nullif(NEW.b, -1), nullif(NEW.c, -1), NEW.d, NEW.e, nullif(NEW.f, 0) - 1)",
         ),
     },
 )
@@ -126,7 +136,7 @@ ADMISSION_ROWS = BulkInsert(
 
 BATCH_ROWS = BulkInsert(
     "batch_rows",
-    5,
+    4,
     {
         # A request that is in a batch already is not changed, which the writer of the batch notices.
         BATCH_ATTEMPT: (

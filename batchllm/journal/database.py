@@ -6,6 +6,11 @@ sum of the row's fields with odd multipliers, modulo 2^31. A change of one bit c
 times a power of two below 2^31 is not 0 modulo 2^31. SQLite computes and stores it with each write; the column
 ``valid`` compares the stored sum with the fields when it is read. Replies and texts carry a CRC-32.
 
+A row of one request has neither ``state`` nor later requests: its state is its request's. A row whose flow can send
+more has a ``state`` of its own until it ends with one request; the later requests name the first one as their
+``root_id``, and their ``path`` in the flow. ``body_key`` is the hash of a first request's body, where its key is made
+of more than that.
+
 A journal is built under another name and renamed, so there is never half a schema under its own name.
 """
 
@@ -34,8 +39,12 @@ def _checked(checksum: str) -> str:
 _BATCH = _checked("batch_id * 1000003 + first_attempt * 524287 + requests * 8191")
 _REQUEST = _checked(
     "request_id * 1000003 + ordinal * 8191 + state * 131071 + attempts * 10007 + ifnull(attempt_id, 0) * 524287"
+    " + ifnull(root_id, 0) * 65537"
 )
-_ROW = _checked("row_index * 1000003 + ifnull(request_id, 0) * 524287 + shares_request * 8191 + reason_crc")
+_ROW = _checked(
+    "row_index * 1000003 + ifnull(request_id, 0) * 524287 + shares_request * 8191 + reason_crc"
+    " + ifnull(state + 1, 0) * 131071"
+)
 _ATTEMPT = _checked("attempt_id * 1000003 + request_id * 524287")
 
 SCHEMA = f"""
@@ -51,13 +60,16 @@ CREATE TABLE run(
   pid INTEGER, host TEXT, boot_id TEXT, version TEXT);
 CREATE TABLE request(
   request_id INTEGER PRIMARY KEY, key BLOB NOT NULL, ordinal INTEGER NOT NULL, plan_id INTEGER NOT NULL,
-  state INTEGER NOT NULL, attempts INTEGER NOT NULL, attempt_id INTEGER, {_REQUEST},
-  UNIQUE(key, ordinal));
+  state INTEGER NOT NULL, attempts INTEGER NOT NULL, attempt_id INTEGER, root_id INTEGER, path TEXT, body_key BLOB,
+  {_REQUEST}, UNIQUE(key, ordinal));
+CREATE INDEX request_of_root ON request(root_id, path) WHERE root_id IS NOT NULL;
+CREATE INDEX request_by_body ON request(body_key) WHERE body_key IS NOT NULL;
 CREATE TABLE row(
   row_index INTEGER PRIMARY KEY, request_id INTEGER, unsent_reason TEXT, reason_crc INTEGER NOT NULL,
-  shares_request INTEGER NOT NULL, {_ROW});
+  shares_request INTEGER NOT NULL, state INTEGER, {_ROW});
+CREATE TABLE kept(key BLOB PRIMARY KEY, value BLOB NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE attempt(
-  attempt_id INTEGER PRIMARY KEY, request_id INTEGER NOT NULL, run_id INTEGER NOT NULL, sent_at REAL, body BLOB,
+  attempt_id INTEGER PRIMARY KEY, request_id INTEGER NOT NULL, run_id INTEGER NOT NULL, sent_at REAL,
   {_ATTEMPT});
 CREATE TABLE reply(
   attempt_id INTEGER PRIMARY KEY, received_at REAL, latency_s REAL, status INTEGER, failure TEXT, message TEXT,
@@ -228,3 +240,22 @@ def _configure(connection: sqlite3.Connection) -> None:
         "busy_timeout=5000",
     ):
         connection.execute(f"PRAGMA {pragma}").fetchall()
+
+
+def bring_back(path: Path, aside: Path) -> None:
+    """Renames a journal that ``set_aside`` renamed to its old name, where there is no other by now.
+
+    Raises:
+        CannotWrite: It cannot be renamed.
+        StorageFailure: The disk reported an error.
+    """
+    if exists(path):
+        return
+    try:
+        for name in ("", *SIDECARS):
+            old = Path(f"{aside}{name}")
+            if old.exists():
+                old.rename(f"{path}{name}")
+    except OSError as error:
+        raise write_error(path, error) from error
+    sync(path.parent)

@@ -3,21 +3,28 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from zlib import crc32
 
 from batchllm.journal import bulk
-from batchllm.journal.admission import Item
+from batchllm.journal.admission import NO_BODY_KEYS, Item
 from batchllm.journal.batches import BatchStore
 from batchllm.journal.bulk import MISSING, BulkRow, meta_row
 from batchllm.journal.database import connect
 from batchllm.journal.files import remove
+from batchllm.journal.kept import KeptAnswers
 from batchllm.journal.reader import JournalReader
-from batchllm.journal.records import AdmittedRow, PlanRecord, State, StoredAnswer, UnreadReply
+from batchllm.journal.records import (
+    AdmittedRow,
+    PlanRecord,
+    State,
+)
 from batchllm.journal.recovery import OpenedJournal, close_store, open_store
+from batchllm.journal.requests import LaterRequest, LaterState, StoredAnswer
 from batchllm.journal.sqlite_errors import sqlite_errors
 from batchllm.journal.writer import JournalThread, OperationKind, resolve
 from batchllm.records import Failure, Response
@@ -44,9 +51,9 @@ class Journal:
         self.new = opened.new
         self.run_id = opened.run_id
         self.orphans = opened.orphans
-        self._unread = opened.unread
         self._meta = opened.meta
-        self._next_attempt = opened.next_attempt
+        self._first_attempt = self._next_attempt = opened.next_attempt
+        self._kept = KeptAnswers()
         self._store = opened.store
         self._writer = writer
         self._clock = clock
@@ -75,7 +82,7 @@ class Journal:
         opened = writer.start(lambda: open_store(path, clock(), version))
         return cls(opened, writer, path, clock)
 
-    def begin_plan(self, identity: str, *, dedupe: bool = False) -> PlanRecord:
+    def begin_plan(self, identity: str, *, dedupe: bool = False, job: str = "") -> PlanRecord:
         """Starts a pass over the input, or continues the last one where it was the same.
 
         Call it once, before ``admit`` and ``planned``; it waits for the disk.
@@ -84,33 +91,57 @@ class Journal:
             identity: Identifies the source and everything that its requests depend on. Where it equals the last
                 pass's, the rows of that pass keep their requests and need not be admitted again.
             dedupe: Whether equal rows share one request.
+            job: Identifies what requests depend on beside the source. Only where it changed, what rows were asked
+                before is adopted, and a flow may ask something else at a path that has an answer.
         """
-        plan: PlanRecord = self._writer.call(lambda: self._store.begin_plan(identity, dedupe=dedupe))
+        plan: PlanRecord = self._writer.call(lambda: self._store.begin_plan(identity, dedupe=dedupe, job=job))
         return plan
 
     def planned(self, start: int = 0) -> Iterator[AdmittedRow]:
         """Yields the rows that the current plan has admitted; see ``JournalReader.planned``."""
         return self.reader().planned(start)
 
-    def admit(self, items: Sequence[Item]) -> "asyncio.Future[list[AdmittedRow]]":
+    def admit(
+        self,
+        items: Sequence[Item],
+        *,
+        open_rows: bool = False,
+        body_keys: Mapping[bytes, bytes] = NO_BODY_KEYS,
+    ) -> "asyncio.Future[list[AdmittedRow]]":
         """Gives rows their requests; rows come in input order, each once in a plan.
 
         Args:
             items: ``(row_index, key, None)`` for a row with a request, ``(row_index, None, reason)`` for one that
                 is never sent. A row that is admitted again with a reason loses its request.
+            open_rows: Rows may need more than their first request, so they are open until ``end_row`` ends them.
+            body_keys: By key, the hash of the request's body where the key is made of more.
         """
-        return self._submit(OperationKind.CALL, lambda: self._store.admission.admit(items))
+        return self._submit(
+            OperationKind.CALL,
+            lambda: self._store.admission.admit(items, open_rows=open_rows, body_keys=body_keys),
+        )
 
-    def intend(self, intents: Sequence[tuple[int, bytes | None]]) -> "asyncio.Future[list[int]]":
+    def later(
+        self, wanted: Sequence[LaterRequest], *, changed: bool = False
+    ) -> "asyncio.Future[list[LaterState]]":
+        """Finds the later requests of flows, or records them.
+
+        Args:
+            wanted: The requests.
+            changed: They may differ from what the same job was answered at their paths.
+        """
+        return self._submit(OperationKind.CALL, lambda: self._store.admission.later(wanted, changed=changed))
+
+    def intend(self, request_ids: Sequence[int]) -> "asyncio.Future[list[int]]":
         """Records that requests are about to be sent; they may be sent when the future has its result.
 
         Args:
-            intents: The request's id, and the bytes to send where they differ from the row's own request.
+            request_ids: The requests.
 
         Returns:
             The ids of the attempts, in the same order.
         """
-        rows = self._attempts(intents, self._clock())
+        rows = self._attempts(request_ids, self._clock())
         return self._submit(OperationKind.WRITE, (rows, (), [row[1] for row in rows]))
 
     def save(
@@ -140,17 +171,52 @@ class Journal:
     def record_outcome(self, request_id: int, state: State, attempt_id: int | None, attempts: int) -> None:
         """Records the outcome of a request with the next commit; after a crash before it, the reply is read again.
 
+        A request that is asked again (``ask_again``) keeps its answer unless this outcome is better.
+
         Args:
             request_id: The request.
             state: Its state.
             attempt_id: The attempt whose reply is its outcome; ``None`` where it was never sent.
             attempts: Attempts so far, of all runs.
         """
+        state, attempt_id = self._kept.better(request_id, state, attempt_id)
         attempt = MISSING if attempt_id is None else attempt_id
         self._writer.defer((bulk.OUTCOME, request_id, int(state), attempts, attempt))
 
+    def ask_again(self, rows: Iterable[AdmittedRow]) -> None:
+        """Opens the requests of rows that have an answer, with the next commit; the answer stays unless a better comes.
+
+        Args:
+            rows: The rows, as ``planned`` yields them.
+        """
+        for row in rows:
+            assert row.request_id is not None, "it has an answer"
+            if row.request_id not in self._kept:
+                self._writer.defer((bulk.OUTCOME, row.request_id, int(State.OPEN), row.attempts, MISSING))
+            self._kept.add(row)
+
+    def keep_answer(self, row: AdmittedRow) -> None:
+        """Keeps the answer of a request that is asked again in a batch, unless a better one comes."""
+        self._kept.add(row)
+
+    def is_asked_again(self, request_id: int) -> bool:
+        """Whether a request is asked again though it has an answer."""
+        return request_id in self._kept
+
+    def end_row(self, row_index: int, state: State | None) -> None:
+        """Records with the next commit how far a row's flow is; ``None``: as far as its only request."""
+        self._writer.defer((bulk.ROW_STATE, row_index, MISSING if state is None else int(state)))
+
+    def reopen(self, root_id: int) -> None:
+        """Opens the failed requests of a flow with the next commit, so that they are asked again."""
+        self._writer.defer((bulk.REOPEN, root_id))
+
+    def keep(self, key: bytes, value: bytes) -> None:
+        """Keeps a value with the next commit, unless there is one under this key."""
+        self._writer.defer((bulk.KEPT, bytearray(key), bytearray(value), crc32(value)))
+
     def adopt(self, answers: Sequence[tuple[int, StoredAnswer]]) -> "asyncio.Future[list[int]]":
-        """Saves answers of another job's journal, each as the reply to an attempt that was never sent.
+        """Saves answers, of another job's journal for instance, each as the reply to an attempt that was never sent.
 
         Args:
             answers: The request's id, and what ``JournalReader.answers_for`` found for it.
@@ -158,7 +224,7 @@ class Journal:
         Returns:
             The ids of the attempts, in the same order, for ``record_outcome``.
         """
-        rows = self._attempts([(request_id, None) for request_id, _ in answers], None)
+        rows = self._attempts([request_id for request_id, _ in answers], None)
         saves = [
             (row[1], stored.received_at, stored.response)
             for row, (_, stored) in zip(rows, answers, strict=True)
@@ -186,19 +252,12 @@ class Journal:
         self._next_attempt = first + count
         return first
 
-    def _attempts(self, intents: Sequence[tuple[int, bytes | None]], sent_at: float | None) -> list[BulkRow]:
-        run_id, first = self.run_id, self._reserve(len(intents))
+    def _attempts(self, request_ids: Sequence[int], sent_at: float | None) -> list[BulkRow]:
+        run_id, first = self.run_id, self._reserve(len(request_ids))
         sent = MISSING if sent_at is None else sent_at
         return [
-            (bulk.ATTEMPT, first + i, request_id, run_id, sent, MISSING if body is None else bytearray(body))
-            for i, (request_id, body) in enumerate(intents)
+            (bulk.ATTEMPT, first + i, request_id, run_id, sent) for i, request_id in enumerate(request_ids)
         ]
-
-    def unread_replies(self) -> Iterator[UnreadReply]:
-        """Yields replies of dead runs whose outcome was not recorded: read them, and record it or send again."""
-        reader = self.reader()
-        for request_id, attempt_id, attempts in self._unread:
-            yield UnreadReply(request_id, attempt_id, attempts, reader.response_of(attempt_id))
 
     def put(self, key: str, value: Any) -> None:
         """Stores a JSON value under a key with the next commit."""
@@ -228,14 +287,10 @@ class Journal:
         """Returns when everything queued so far is durable."""
         await self._submit(OperationKind.CALL, lambda: None)
 
-    def withdraw(self, *, keep: bool = False) -> None:
-        """Closes the journal of a run that was refused before anything was sent: no trace of the run is left.
-
-        Args:
-            keep: Keep the file even if this run created it.
-        """
+    def withdraw(self) -> None:
+        """Closes the journal of a run that was refused before anything was sent: no trace of the run is left."""
         self.close(withdrawn=True)
-        if self.new and not keep:
+        if self.new:
             remove(self.path)
 
     def close(self, exit_status: int | None = None, *, withdrawn: bool = False) -> None:
@@ -253,9 +308,12 @@ class Journal:
         self._closed = True
         if self._reader is not None:
             self._reader.close()
-        self._writer.stop(
-            lambda: close_store(self._store, self.run_id, self._clock(), exit_status, withdrawn)
-        )
+
+        def finish() -> None:
+            self._store.write(self._kept.left(self._store.connection, self._first_attempt))
+            close_store(self._store, self.run_id, self._clock(), exit_status, withdrawn)
+
+        self._writer.stop(finish)
 
     def __enter__(self) -> "Journal":
         return self

@@ -11,9 +11,10 @@ from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from zlib import crc32
 
 from batchllm.errors import CannotWrite, InputError, NotNow
-from batchllm.journal import records
+from batchllm.journal import records, requests
 from batchllm.journal.batches import (
     BATCHES,
     PAGE,
@@ -39,13 +40,14 @@ from batchllm.journal.records import (
     RowCounts,
     RowRecord,
     State,
-    StoredAnswer,
 )
 from batchllm.journal.replies import REPLY, read_response
+from batchllm.journal.requests import RequestRecord, StoredAnswer
 from batchllm.journal.sqlite_errors import damaged, sqlite_errors
 from batchllm.records import Response
 
 _PAGE = 2048
+_REQUEST_STATES = "SELECT state, count(*) FROM request GROUP BY state"
 
 
 class JournalReader:
@@ -134,7 +136,8 @@ class JournalReader:
     def counts(self) -> RowCounts:
         """Returns how many rows of the current plan are in which state."""
         rows = self.select(
-            "SELECT request.state, row.unsent_reason = ?, count(*) FROM row"
+            "SELECT CASE WHEN row.state IS NULL OR (row.state = 0 AND request.state = 4) THEN request.state"
+            " ELSE row.state END, row.unsent_reason = ?, count(*) FROM row"
             " LEFT JOIN request ON request.request_id = row.request_id GROUP BY 1, 2",
             SKIPPED,
         )
@@ -149,6 +152,10 @@ class JournalReader:
             unsendable=by.get((None, 0), 0),
             pending=by.get((State.PENDING, None), 0),
         )
+
+    def count_requests(self) -> dict[State, int]:
+        """Returns how many requests of all plans are in which state."""
+        return {STATES[state]: count for state, count in self.select(_REQUEST_STATES)}
 
     def count_answered(self) -> int:
         """Returns how many requests of all plans have an answer or are in a batch."""
@@ -206,14 +213,15 @@ class JournalReader:
         final = ",".join(str(int(state)) for state in states)
         left = self.select(
             "SELECT row.row_index FROM row LEFT JOIN request ON request.request_id = row.request_id WHERE CASE"  # noqa: S608
-            f" WHEN row.request_id IS NOT NULL THEN request.state IN ({final}) AND request.valid"
+            f" WHEN row.request_id IS NOT NULL THEN ifnull(row.state, request.state) IN ({final}) AND request.valid"
             " ELSE row.unsent_reason = ? OR ? END IS NOT 1 ORDER BY row.row_index LIMIT 1",
             SKIPPED,
             unsendable,
         ) or self.select("SELECT max(row_index) + 1 FROM row")
         bound = left[0][0] or 0
         rows = self.select(
-            "SELECT request.state, substr(row.unsent_reason, 1, instr(row.unsent_reason || char(10), char(10)) - 1),"
+            "SELECT ifnull(row.state, request.state),"
+            " substr(row.unsent_reason, 1, instr(row.unsent_reason || char(10), char(10)) - 1),"
             " row.shares_request, count(*) FROM row LEFT JOIN request ON request.request_id = row.request_id"
             " WHERE row.row_index < ? GROUP BY 1, 2, 3",
             bound,
@@ -224,21 +232,41 @@ class JournalReader:
         ]
         return found if sum(kind.rows for kind in found) == bound else []
 
-    def attempts_of(self, row_index: int) -> list[AttemptRecord]:
-        """Returns every attempt of a row's request, of all runs, oldest first; none for a row that is never sent.
+    def row(self, row_index: int) -> AdmittedRow:
+        """Returns a row of the current plan.
 
         Raises:
             InputError: The current plan has no such row.
         """
-        row = next(self.planned(row_index), None)
-        if row is None or row.row_index != row_index:
-            raise InputError(self.path, f"row {row_index + 1} is not in the journal (yet)")
-        if row.request_id is None:
-            return []
+        for fields in self.select(records.ADMITTED, row_index, 1):
+            row = records.read_admitted(self.path, fields)
+            if row.row_index == row_index:
+                return row
+        raise InputError(self.path, f"row {row_index + 1} is not in the journal (yet)")
+
+    def attempts_of(self, request_id: int) -> list[AttemptRecord]:
+        """Returns every attempt of a request, of all runs, oldest first."""
         return [
-            records.read_attempt(self.path, fields)
-            for fields in self.select(records.ATTEMPTS, row.request_id)
+            records.read_attempt(self.path, fields) for fields in self.select(records.ATTEMPTS, request_id)
         ]
+
+    def requests(self, request_ids: Sequence[int]) -> dict[int, RequestRecord]:
+        """Returns requests with their outcomes, by their numbers."""
+        found = self.look_up(requests.REQUESTS, [(request_id,) for request_id in request_ids])
+        return {fields[0]: requests.read_request(self.path, fields) for fields in found}
+
+    def flow_requests(self, root_id: int) -> list[RequestRecord]:
+        """Returns a flow's first request and all later ones, oldest first, with their outcomes."""
+        found = self.select(requests.FLOW_REQUESTS, root_id)
+        return [requests.read_request(self.path, fields) for fields in found]
+
+    def kept(self, key: bytes) -> bytes | None:
+        """Returns a kept value; ``None`` where there is none."""
+        for value, crc in self.select("SELECT value, crc FROM kept WHERE key = ?", key):
+            if crc != crc32(value):
+                raise damaged(self.path, "a kept value does not match its CRC")
+            return bytes(value)
+        return None
 
     def response_of(self, attempt_id: int) -> Response:
         """Returns the HTTP answer of an attempt that has one, with its headers."""
@@ -249,8 +277,8 @@ class JournalReader:
 
     def answers_for(self, wanted: Sequence[tuple[bytes, int]]) -> dict[tuple[bytes, int], StoredAnswer]:
         """Returns the answers to requests by key and ordinal; requests without an answer are left out."""
-        rows = self.look_up(records.ANSWERS, wanted)
-        return dict(records.read_answer(self.path, fields) for fields in rows)
+        rows = self.look_up(requests.ANSWERS, wanted)
+        return dict(requests.read_answer(self.path, fields) for fields in rows)
 
     def batches(self) -> list[BatchRecord]:
         """Returns the batches of the job, oldest first."""

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from batchllm.journal.bulk import BulkQuery, meta_row
-from batchllm.journal.replies import REPLY, read_reply, read_response, reply_crc
+from batchllm.journal.bulk import meta_row
+from batchllm.journal.replies import REPLY, read_reply, reply_crc
 from batchllm.journal.sqlite_errors import damaged, report_damage
 from batchllm.records import Failure, Response
 
@@ -34,9 +34,9 @@ TRIAL = "trial_plan"
 class State(IntEnum):
     """How far a request is.
 
-    ``OPEN``: unfinished; ``ANSWERED``: finished with an answer; ``FAILED``: finished with a failure, sent again only
-    with ``--retry-failed``; ``UNANSWERED``: the run gave up without an answer, sent again by the next run;
-    ``PENDING``: in a batch without a result yet, sent by nobody else.
+    ``OPEN``: unfinished; one with an ``attempt_id`` has an answer that was not read yet; ``ANSWERED``: finished with an
+    answer; ``FAILED``: finished with a failure, sent again only with ``--retry-failed``; ``UNANSWERED``: the run gave
+    up without an answer, sent again by the next run; ``PENDING``: in a batch without a result yet, sent by nobody else.
     """
 
     OPEN = 0
@@ -62,6 +62,8 @@ class AdmittedRow(NamedTuple):
         attempt_id: The attempt whose reply is the request's outcome.
         unsent_reason: Why the row is never sent: ``"skipped"``, or its error.
         shares_request: An earlier row of this plan has the same request (with deduplication only).
+        row_state: How far the row is; ``None``: as far as its request.
+        key: The key of its request; ``None`` where the row was admitted just now.
     """
 
     row_index: int
@@ -72,6 +74,8 @@ class AdmittedRow(NamedTuple):
     attempt_id: int | None
     unsent_reason: str | None
     shares_request: bool
+    row_state: State | None = None
+    key: bytes | None = None
 
 
 class RowRecord(NamedTuple):
@@ -80,8 +84,8 @@ class RowRecord(NamedTuple):
     Attributes:
         row_index: Position in the input, from 0.
         unsent_reason: Why the row was never sent: ``"skipped"``, or its error; else ``None``.
-        state: How far its request is; ``None`` for a row that is never sent.
-        attempts: Attempts so far, of all runs.
+        state: How far the row is; ``None`` for a row that is never sent.
+        attempts: Attempts of its first request so far, of all runs.
         status: HTTP status of the reply; ``None`` where no HTTP answer came, or none yet.
         body: Raw body of the reply, or the part of it that arrived.
         failure: One word why no HTTP answer came (``timeout``); ``None`` where one did.
@@ -90,6 +94,8 @@ class RowRecord(NamedTuple):
         latency_s: Seconds that the attempt took.
         received_at: When the reply was saved, in seconds since the epoch.
         attempt_id: The attempt that the reply belongs to.
+        flow_of: The first request of a row that has a state of its own: its outcome is made by its flow, and the
+            fields of a reply are empty. ``None``: the outcome is that of its request.
     """
 
     row_index: int
@@ -104,6 +110,7 @@ class RowRecord(NamedTuple):
     latency_s: float | None
     received_at: float | None
     attempt_id: int | None
+    flow_of: int | None = None
 
 
 class FinishedRows(NamedTuple):
@@ -130,7 +137,6 @@ class AttemptRecord(NamedTuple):
         run_id: The run that made it.
         sent_at: When its intent was recorded, in seconds since the epoch; ``None``: nothing was sent, the answer was
             taken from another job.
-        body: The bytes sent where they differ from the row's own request, else ``None``.
         received_at: When its outcome was saved; ``None``: in flight, or the run died.
         outcome: What came back; ``None``: nothing was saved.
         possibly_billed: Whether a failure may be on the bill; ``None`` where an HTTP answer came.
@@ -139,7 +145,6 @@ class AttemptRecord(NamedTuple):
     attempt_id: int
     run_id: int
     sent_at: float | None
-    body: bytes | None
     received_at: float | None
     outcome: Response | Failure | None
     possibly_billed: bool | None
@@ -157,34 +162,6 @@ class Orphan(NamedTuple):
     attempt_id: int
     request_id: int
     row_index: int | None
-
-
-class UnreadReply(NamedTuple):
-    """A saved reply whose outcome a crash kept from being recorded: the runner reads it and records it.
-
-    Attributes:
-        request_id: The open request.
-        attempt_id: Its newest attempt with an HTTP answer.
-        attempts: Attempts so far, refusals not counted.
-        response: The reply.
-    """
-
-    request_id: int
-    attempt_id: int
-    attempts: int
-    response: Response
-
-
-class StoredAnswer(NamedTuple):
-    """An answer of another job's journal.
-
-    Attributes:
-        received_at: When it was saved, in seconds since the epoch.
-        response: The answer.
-    """
-
-    received_at: float
-    response: Response
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,13 +200,18 @@ class RowCounts:
     unsendable: int
     pending: int = 0
 
+    @property
+    def finished(self) -> int:
+        """Rows that have their final state."""
+        return self.answered + self.failed + self.skipped + self.unsendable
+
 
 META = "SELECT key, value, crc FROM meta"
 
 ROWS = """
 SELECT row.row_index, row.request_id, row.unsent_reason, row.reason_crc, row.valid, request.valid, request.state,
        request.attempts, request.attempt_id, reply.received_at, reply.latency_s, reply.status, reply.failure,
-       reply.message, reply.possibly_billed, reply.crc, reply.body
+       reply.message, reply.possibly_billed, reply.crc, reply.body, row.state
 FROM row LEFT JOIN request ON request.request_id = row.request_id
 LEFT JOIN reply ON reply.attempt_id = request.attempt_id
 WHERE row.row_index >= ? ORDER BY row.row_index
@@ -237,24 +219,16 @@ WHERE row.row_index >= ? ORDER BY row.row_index
 
 ADMITTED = """
 SELECT row.row_index, row.request_id, row.unsent_reason, row.reason_crc, row.valid, request.valid, request.state,
-       request.attempts, request.attempt_id, request.ordinal, row.shares_request
+       request.attempts, request.attempt_id, request.ordinal, row.shares_request, row.state, request.key
 FROM row LEFT JOIN request ON request.request_id = row.request_id
 WHERE row.row_index >= ? ORDER BY row.row_index LIMIT ?
 """
 
 ATTEMPTS = f"""
-SELECT attempt.attempt_id, attempt.run_id, attempt.sent_at, attempt.body, attempt.valid, reply.attempt_id, {REPLY}
+SELECT attempt.attempt_id, attempt.run_id, attempt.sent_at, attempt.valid, reply.attempt_id, {REPLY}
 FROM attempt LEFT JOIN reply ON reply.attempt_id = attempt.attempt_id
 WHERE attempt.request_id = ? ORDER BY attempt.attempt_id
 """
-
-ANSWERS = BulkQuery(
-    "key, ordinal",
-    f"SELECT wanted.key, request.key, wanted.ordinal, request.valid, request.attempt_id, {REPLY} FROM wanted"
-    " CROSS JOIN request ON request.request_id"
-    " = (SELECT request_id FROM request WHERE key = wanted.key AND ordinal = wanted.ordinal)"
-    " LEFT JOIN reply ON reply.attempt_id = request.attempt_id WHERE request.state = 1",
-)
 
 
 @report_damage
@@ -271,13 +245,29 @@ def read_row(path: Path, fields: Sequence[Any]) -> RowRecord:
     """Reads a row of ``ROWS``."""
     (
         row_index, request_id, unsent_reason, reason_crc, valid, request_valid, state, attempts, attempt_id,
-        received_at, latency_s, status, failure, message, possibly_billed, crc, body,
+        received_at, latency_s, status, failure, message, possibly_billed, crc, body, row_state,
     ) = fields  # fmt: skip
     if request_id is None or unsent_reason is not None:
         _check_unsent(path, row_index, request_id, unsent_reason, reason_crc, valid)
         return RowRecord(row_index, unsent_reason, None, 0, None, b"", None, None, None, None, None, None)
     if valid != 1 or request_valid != 1:
         raise damaged(path, f"row {row_index} does not match its checksum")
+    if row_state is not None:
+        return RowRecord(
+            row_index,
+            None,
+            STATES[row_state],
+            attempts,
+            None,
+            b"",
+            None,
+            None,
+            None,
+            None,
+            None,
+            None,
+            request_id,
+        )
     if attempt_id is None or state == State.PENDING:
         if state == State.ANSWERED:
             raise damaged(path, f"the answer of row {row_index} is missing")
@@ -299,7 +289,7 @@ def read_admitted(path: Path, fields: Sequence[Any]) -> AdmittedRow:
     """Reads a row of ``ADMITTED``."""
     (
         row_index, request_id, unsent_reason, reason_crc, valid, request_valid, state, attempts, attempt_id, ordinal,
-        shares_request,
+        shares_request, row_state, key,
     ) = fields  # fmt: skip
     if request_id is None or unsent_reason is not None:
         _check_unsent(path, row_index, request_id, unsent_reason, reason_crc, valid)
@@ -307,30 +297,22 @@ def read_admitted(path: Path, fields: Sequence[Any]) -> AdmittedRow:
     if valid != 1 or request_valid != 1:
         raise damaged(path, f"row {row_index} does not match its checksum")
     return AdmittedRow(
-        row_index, request_id, ordinal, STATES[state], attempts, attempt_id, None, shares_request == 1
-    )
+        row_index, request_id, ordinal, STATES[state], attempts, attempt_id, None, shares_request == 1,
+        None if row_state is None else STATES[row_state], key,
+    )  # fmt: skip
 
 
 @report_damage
 def read_attempt(path: Path, fields: Sequence[Any]) -> AttemptRecord:
     """Reads a row of ``ATTEMPTS``."""
-    attempt_id, run_id, sent_at, body, valid, reply_id, *reply = fields
+    attempt_id, run_id, sent_at, valid, reply_id, *reply = fields
     if valid != 1:
         raise damaged(path, f"attempt {attempt_id} does not match its checksum")
     if reply_id is None:
-        return AttemptRecord(attempt_id, run_id, sent_at, body, None, None, None)
+        return AttemptRecord(attempt_id, run_id, sent_at, None, None, None)
     outcome = read_reply(path, attempt_id, reply)
     possibly_billed = None if reply[5] is None else reply[5] == 1
-    return AttemptRecord(attempt_id, run_id, sent_at, body, reply[0], outcome, possibly_billed)
-
-
-@report_damage
-def read_answer(path: Path, fields: Sequence[Any]) -> tuple[tuple[bytes, int], StoredAnswer]:
-    """Reads a row of ``ANSWERS``: which request, and its answer."""
-    wanted, key, ordinal, valid, attempt_id, *reply = fields
-    if wanted != key or valid != 1 or attempt_id is None:
-        raise damaged(path, "a request does not match its checksum")
-    return (key, ordinal), StoredAnswer(reply[0], read_response(path, attempt_id, reply))
+    return AttemptRecord(attempt_id, run_id, sent_at, reply[0], outcome, possibly_billed)
 
 
 def _check_unsent(

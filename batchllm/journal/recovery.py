@@ -24,7 +24,8 @@ from batchllm.retry import Disposition, classify
 
 _UNFINISHED = """
 CREATE TEMP TABLE unfinished AS
-  SELECT attempt.attempt_id, attempt.request_id, attempt.valid, reply.attempt_id AS reply_id, reply.status,
+  SELECT attempt.attempt_id, attempt.request_id, ifnull(request.root_id, request.request_id) AS root_id,
+         attempt.valid, reply.attempt_id AS reply_id, reply.status,
          reply.failure = 'unsent' AS unsent,
          is_refusal(reply.status, reply.headers, reply.body) AS refused
   FROM attempt CROSS JOIN request ON request.request_id = attempt.request_id
@@ -42,7 +43,6 @@ class OpenedJournal:
         new: Whether it was created now.
         run_id: The number of the run that begins.
         orphans: Possibly billed attempts of dead runs without an answer, found now for the first time.
-        unread: Open requests with an HTTP answer: request, newest such attempt, attempts so far.
         meta: Everything in the table ``meta``, as JSON by key.
         next_attempt: The number of the next attempt.
     """
@@ -51,7 +51,6 @@ class OpenedJournal:
     new: bool
     run_id: int
     orphans: tuple[Orphan, ...]
-    unread: tuple[tuple[int, int, int], ...]
     meta: dict[str, str]
     next_attempt: int
 
@@ -70,13 +69,13 @@ def open_store(path: Path, now: float, version: str) -> OpenedJournal:
             check_after_crash(connection, path)
             store = Store(connection, path)
             calls = [lambda: recover(connection, path, now), lambda: store.begin_run(now, version)]
-            (orphans, unread), run_id = store.write([], calls)
+            orphans, run_id = store.write([], calls)
             meta = dict(read_meta(path, fields) for fields in connection.execute(META))
             (last,) = connection.execute("SELECT max(attempt_id) FROM attempt").fetchone()
     except BaseException:
         connection.close()
         raise
-    return OpenedJournal(store, new, run_id, tuple(orphans), tuple(unread), meta, (last or 0) + 1)
+    return OpenedJournal(store, new, run_id, tuple(orphans), meta, (last or 0) + 1)
 
 
 def close_store(
@@ -117,17 +116,16 @@ def check_after_crash(connection: sqlite3.Connection, path: Path) -> None:
         quick_check(connection, path)
 
 
-def recover(
-    connection: sqlite3.Connection, path: Path, now: float
-) -> tuple[list[Orphan], list[tuple[int, int, int]]]:
+def recover(connection: sqlite3.Connection, path: Path, now: float) -> list[Orphan]:
     """Closes the attempts of dead runs, within the transaction of the caller.
 
     Each attempt without a reply gets one that says "possibly billed", so that it is counted once. The number of
-    attempts of open requests is brought up to date; refusals for a limit do not count, nor do attempts never sent.
+    attempts of open requests is brought up to date; refusals for a limit do not count, nor do attempts never sent. An
+    open request that has an HTTP answer gets the newest such attempt as its own, a 2xx one before others, so that it is
+    read before it is sent again.
 
     Returns:
-        The attempts closed now, and for each open request that has an HTTP answer: its id, the newest such
-        attempt, and its number of attempts so far.
+        The attempts closed now.
 
     Raises:
         InputError: The journal is damaged.
@@ -139,18 +137,15 @@ def recover(
         raise damaged(path, "an attempt does not match its checksum")
     orphans = _close(connection, now)
     connection.execute(
-        "UPDATE request SET attempts = done.attempts"
-        " FROM (SELECT request_id, sum(refused IS NOT 1 AND unsent IS NOT 1) AS attempts FROM unfinished"
+        "UPDATE request SET attempts = done.attempts, attempt_id = done.answered"
+        " FROM (SELECT request_id, sum(refused IS NOT 1 AND unsent IS NOT 1) AS attempts,"
+        "       ifnull(max(CASE WHEN status BETWEEN 200 AND 299 THEN attempt_id END),"
+        "              max(CASE WHEN status IS NOT NULL THEN attempt_id END)) AS answered FROM unfinished"
         "       GROUP BY request_id) AS done"
         " WHERE request.request_id = done.request_id"
     )
-    unread: list[Any] = connection.execute(
-        "SELECT unfinished.request_id, max(unfinished.attempt_id), request.attempts FROM unfinished"
-        " JOIN request ON request.request_id = unfinished.request_id"
-        " WHERE unfinished.status IS NOT NULL GROUP BY unfinished.request_id ORDER BY 1"
-    ).fetchall()
     connection.execute("DROP TABLE temp.unfinished")
-    return orphans, unread
+    return orphans
 
 
 def _is_refusal(status: int | None, headers: str | None, body: bytes) -> bool:
@@ -162,14 +157,16 @@ def _is_refusal(status: int | None, headers: str | None, body: bytes) -> bool:
 
 def _close(connection: sqlite3.Connection, now: float) -> list[Orphan]:
     lost = connection.execute(
-        "SELECT attempt_id, request_id FROM unfinished WHERE reply_id IS NULL ORDER BY attempt_id"
+        "SELECT attempt_id, request_id, root_id FROM unfinished WHERE reply_id IS NULL ORDER BY attempt_id"
     ).fetchall()
     # There is no index from a request to its rows: one pass over the rows serves all lost attempts.
     first_rows = dict(
         connection.execute(
             "SELECT request_id, min(row_index) FROM row"
-            " WHERE request_id IN (SELECT request_id FROM unfinished WHERE reply_id IS NULL) GROUP BY request_id"
+            " WHERE request_id IN (SELECT root_id FROM unfinished WHERE reply_id IS NULL) GROUP BY request_id"
         )
     )
-    bulk.RUN_ROWS.insert(connection, [lost_reply(attempt_id, now) for attempt_id, _ in lost])
-    return [Orphan(attempt_id, request_id, first_rows.get(request_id)) for attempt_id, request_id in lost]
+    bulk.RUN_ROWS.insert(connection, [lost_reply(attempt_id, now) for attempt_id, _, _ in lost])
+    return [
+        Orphan(attempt_id, request_id, first_rows.get(root_id)) for attempt_id, request_id, root_id in lost
+    ]

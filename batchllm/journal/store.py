@@ -88,19 +88,25 @@ class Store:
         """Removes the record of a run that sent nothing."""
         self.connection.execute("DELETE FROM run WHERE run_id = ?", (run_id,))
 
-    def begin_plan(self, identity: str, *, dedupe: bool) -> PlanRecord:
+    def begin_plan(self, identity: str, *, dedupe: bool, job: str) -> PlanRecord:
         """Starts a pass over the input, or continues the last one; see ``Journal.begin_plan``."""
         row = self.connection.execute(f"{META} WHERE key = ?", (PLAN,)).fetchone()
         stored = json.loads(read_meta(self._path, row)[1]) if row else {"plan_id": 0}
         wanted = {"identity": identity, "dedupe": dedupe}
         continued = wanted.items() <= stored.items()
         plan_id = stored["plan_id"] + (0 if continued else 1)
+        same_since = stored["same_since"] if stored.get("job") == job else plan_id
         if not continued:
             self.connection.execute("DELETE FROM row")
             bulk.RUN_ROWS.insert(
-                self.connection, [meta_row(PLAN, json.dumps({"plan_id": plan_id, **wanted}))]
+                self.connection,
+                [
+                    meta_row(
+                        PLAN, json.dumps({"plan_id": plan_id, "same_since": same_since, "job": job, **wanted})
+                    )
+                ],
             )
-        self.admission.plan_id, self.admission.dedupe = plan_id, dedupe
+        self.admission.plan_id, self.admission.same_since, self.admission.dedupe = plan_id, same_since, dedupe
         (rows,) = self.connection.execute("SELECT count(*) FROM row").fetchone()
         return PlanRecord(plan_id, continued, rows)
 

@@ -25,7 +25,7 @@ from batchllm.errors import BudgetStop
 from batchllm.journal import Journal, State
 from batchllm.limiter import Limiter
 from batchllm.online.outcome import OutcomeHandler
-from batchllm.plan.work_item import ChatSender, Reask, Settled, WorkItem
+from batchllm.plan.work_item import ChatSender, Settled, WorkItem
 from batchllm.records import Answer, ChatRequest, Failure, FailureKind, Paid, Response
 from batchllm.retry import RetryPolicy, Verdict
 from batchllm.stopping import RunStop
@@ -47,8 +47,7 @@ class OnlineLoop:
         journal: Makes intents and answers durable.
         retry: Decides whether and when a failed attempt is tried again.
         counters: Counts.
-        settled: Called with each finished item.
-        reask: Makes the request that asks again for an answer that does not validate, or ``None``.
+        settled: Called with each finished request; returns how its row ended, if it has.
         meter: Holds requests to the budget and prices answers; by default there is no budget.
         early_stop: Stops a run whose first answers are all unusable.
         run_stop: Says when the run has to end, and how long requests in flight may still take.
@@ -61,8 +60,7 @@ class OnlineLoop:
     journal: Journal
     retry: RetryPolicy
     counters: RunCounters
-    settled: Settled = lambda item, answer, state: None
-    reask: Reask = lambda item, answer: None
+    settled: Settled = lambda item, answer, state: (answer, state)
     meter: BudgetMeter = field(default_factory=BudgetMeter)
     early_stop: EarlyStop = field(default_factory=partial(EarlyStop, inactive=True))
     run_stop: RunStop = field(default_factory=RunStop)
@@ -70,7 +68,7 @@ class OnlineLoop:
 
     def __post_init__(self) -> None:
         self._outcomes = OutcomeHandler(
-            self.limiter, self.journal, self.retry, self.counters, self.settled, self.reask,
+            self.limiter, self.journal, self.retry, self.counters, self.settled,
             self.meter, self.early_stop, self.run_stop.stop, self._ask_plainly,
         )  # fmt: skip
         self._held: deque[WorkItem] = deque()
@@ -107,7 +105,7 @@ class OnlineLoop:
     async def _feed(self, batches: AsyncIterator[Sequence[WorkItem]]) -> None:
         async for items in batches:
             for item in items:
-                self.limiter.offer(item, item.cost, lane=item.request.model)
+                self.limiter.offer(item, item.cost, lane=item.request.model, again=item.begun)
             self._wake.set()
             while self.limiter.waiting >= LOOK_AHEAD:
                 self._room.clear()
@@ -156,8 +154,7 @@ class OnlineLoop:
                 rows = "one row" if left == 1 else f"{left:,} rows"
                 self.run_stop.stop(BudgetStop(f"{self.meter.shortage(held[0].request)} with the {rows} left"))
             return
-        intents = [(t.request_id, t.request.body if t.reasked else None) for t in ready]
-        intended = self.journal.intend(intents)
+        intended = self.journal.intend([item.request_id for item in ready])
         self._in_flight.add(intended)
         intended.add_done_callback(partial(self._send_group, ready))
 
@@ -233,7 +230,8 @@ class OnlineLoop:
 
     def _never_sent(self, item: WorkItem, message: str) -> None:
         """Fails an item that is larger than any limit; its row keeps the reason, since there is no reply."""
-        noted = self.journal.admit([(item.request.row_index, None, f"too_large\n{message}")])
-        self._in_flight.add(noted)
-        noted.add_done_callback(self._watch)
+        if not self.journal.is_asked_again(item.request_id):
+            noted = self.journal.admit([(item.request.row_index, None, f"too_large\n{message}")])
+            self._in_flight.add(noted)
+            noted.add_done_callback(self._watch)
         self._outcomes.finish(item, Answer(error=message, reason="too_large"), State.FAILED)

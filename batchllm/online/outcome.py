@@ -8,15 +8,18 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from batchllm.budget.budget import BudgetMeter
 from batchllm.budget.early_stop import EarlyStop
 from batchllm.counters import RunCounters
 from batchllm.errors import BudgetStop, ExitStatus, Unavailable, UsageError
+from batchllm.flows import step_of
 from batchllm.journal import Journal, State
 from batchllm.limiter import Limiter
 from batchllm.online.refusals import FirstRejections, HeldRefusal, HeldRefusals
-from batchllm.plan.work_item import Reask, Settled, WorkItem
+from batchllm.plan.row_counts import count_end
+from batchllm.plan.work_item import RowEnd, Settled, WorkItem
 from batchllm.records import Answer, Failure, Response
 from batchllm.request.plain import beyond_plain
 from batchllm.retry import (
@@ -57,7 +60,6 @@ class OutcomeHandler:
     retry: RetryPolicy
     counters: RunCounters
     settled: Settled
-    reask: Reask
     meter: BudgetMeter
     early_stop: EarlyStop
     stop: Callable[[BaseException], None]
@@ -80,6 +82,7 @@ class OutcomeHandler:
             case Disposition.REFUSED:
                 self.counters.refusals += 1
                 self.counters.last_refusal = verdict
+                self._log("refused", item, verdict, retry_after_s=verdict.retry_after_s)
                 if self._refuses_one_row(item, verdict, now):
                     self.limiter.released(now, item)
                     answer = Answer(error=verdict.message, reason=verdict.reason)
@@ -100,6 +103,7 @@ class OutcomeHandler:
                 if verdict.disposition is not Disposition.UNKNOWN and self.limiter.outage:
                     # An outage uses up no attempt, and other rows probe next. A long Retry-After is cut short.
                     asked_s = min(verdict.retry_after_s or 0.0, LONGEST_BACKOFF_S)
+                    self._log("retried", item, verdict, delay_s=asked_s)
                     self._offer_again(item, now + asked_s)
                 else:
                     self._retry(item, attempt_id, verdict, now)
@@ -136,16 +140,16 @@ class OutcomeHandler:
         self.counters.finish_reasons[answer.finish_reason or "none"] += 1
         self.limiter.answered(now, item, outcome.headers, answer.usage)
         self.limiter.released(now, item)
-        if answer.error is not None and (request := self.reask(item, answer)) is not None:
-            item.request = request
-            item.reasked += 1
+        state = State.ANSWERED if answer.error is None else State.FAILED
+        end = self.finish(item, answer, state, attempt_id)
+        if answer.error is not None and end is None:
+            # The flow goes on without this answer: it re-asks, for instance.
             self.counters.retries[answer.reason or "invalid"] += 1
-            self._offer_again(item, now)
-            return
-        self.counters.count_final_cost(cost)
-        if (sentence := self.early_stop.check(item.request.row_index, answer)) is not None:
+            self._log("retried", item, answer, delay_s=0.0)
+        elif (
+            sentence := self.early_stop.check(item.request.row_index, answer, step_of(item.path))
+        ) is not None:
             self.stop(BudgetStop(sentence))
-        self.finish(item, answer, State.ANSWERED if answer.error is None else State.FAILED, attempt_id)
 
     def _failed(self, item: WorkItem, outcome: Response | Failure, verdict: Verdict, now: float) -> None:
         self.limiter.failed(now, item, verdict, _headers(outcome))
@@ -167,24 +171,31 @@ class OutcomeHandler:
                 self.ask_plainly(item, verdict)
         else:
             self.counters.retries[verdict.reason] += 1
+            self._log("retried", item, verdict, delay_s=round(delay_s, 3))
             self._offer_again(item, now + delay_s)
+
+    def _log(self, event: str, item: WorkItem, cause: Verdict | Answer, **details: Any) -> None:
+        message = cause.message if isinstance(cause, Verdict) else cause.error
+        row, attempts = item.request.row_index + 1, item.earlier + item.attempts
+        self.counters.log.write(
+            event, row=row, attempts=attempts, reason=cause.reason, message=message, **details
+        )
 
     def _offer_again(self, item: WorkItem, not_before: float) -> None:
         lane = item.request.model
         self.limiter.offer(item, item.cost, lane=lane, again=True, not_before=not_before)
 
-    def finish(self, item: WorkItem, answer: Answer, state: State, attempt_id: int | None = None) -> None:
-        """Finishes an item, for good or until the next run."""
-        self._close(item, answer, state, attempt_id)
-        self.settled(item, answer, state)
-
-    def _close(self, item: WorkItem, answer: Answer, state: State, attempt_id: int | None) -> None:
+    def finish(
+        self, item: WorkItem, answer: Answer, state: State, attempt_id: int | None = None
+    ) -> RowEnd | None:
+        """Finishes a request, for good or until the next run; returns how its row ended, if it has."""
         self.journal.record_outcome(item.request_id, state, attempt_id, item.earlier + item.attempts)
-        if state is State.UNANSWERED:
-            self.counters.unanswered += 1
-            self.counters.failed_by_reason[answer.reason or "unknown"] += 1
-        else:
-            self.counters.count_finished(answer)
+        end = self.settled(item, answer, state)
+        if end is not None:
+            count_end(self.counters, *end)
+            if end[0].error is not None:
+                self._log("failed", item, end[0], final=end[1] is State.FAILED)
+        return end
 
     def _fatal(
         self, item: WorkItem, attempt_id: int, outcome: Response | Failure, verdict: Verdict, now: float
@@ -209,22 +220,23 @@ class OutcomeHandler:
             words = f"{ENDPOINT_REFUSALS} rows in a row were refused: {verdict.message}"
             self.stop(Unavailable(words) if self._has_worked else UsageError(f"{words}; {NOTHING_PAID}"))
         else:
-            self.settled(item, refused.answer, State.UNANSWERED)
+            # Nobody waits for the decision: for this run the request has no answer.
+            refused.row_ended = self.settled(item, refused.answer, State.UNANSWERED) is not None
 
     def _rejected(self, rejected: HeldRefusal, verdict: Verdict) -> None:
         """Fails a row that the endpoint rejected; before any success, only where not every row is rejected alike."""
-        item, answer, attempt_id, _ = rejected
+        item, answer = rejected.item, rejected.answer
         if self._has_worked or not self.first.holds(verdict):
             self._settle_first()
-            self.finish(item, answer, State.FAILED, attempt_id)
+            self.finish(item, answer, State.FAILED, rejected.attempt_id)
             return
-        self.settled(item, answer, State.UNANSWERED)
+        rejected.row_ended = self.settled(item, answer, State.UNANSWERED) is not None
         if self.first.hold(rejected, verdict):
             self.stop(UsageError(f"the first rows were all refused alike: {verdict.message}; {NOTHING_PAID}"))
 
     def _settle_first(self) -> None:
-        for item, answer, attempt_id, _ in self.first.take():
-            self._close(item, answer, State.FAILED, attempt_id)
+        for rejected in self.first.take():
+            self._fail(rejected)
 
     def end(self) -> None:
         """Decides about the rows still held when every row has been tried."""
@@ -245,17 +257,18 @@ class OutcomeHandler:
         verdict = classify(outcome)
         log.debug("a plain request: %s %s", verdict.disposition, verdict.message)
         is_limit = refused.disposition is Disposition.REFUSED
-        if (verdict.disposition is Disposition.ANSWERED and (self._has_worked or is_limit)) or (
-            verdict.disposition is Disposition.REJECTED and self._has_worked
-        ):
-            self.plain_answers += 1  # what looks at a request in order to reject it is not down
-            self.limiter.recovered(asyncio.get_running_loop().time())
-        elif verdict.disposition is Disposition.ANSWERED:
+        if verdict.disposition in (Disposition.ANSWERED, Disposition.REJECTED):
+            worked = self._has_worked or bool(self.journal.reader().count_answered())
+            if worked or (is_limit and verdict.disposition is Disposition.ANSWERED):
+                self.plain_answers += 1  # what looks at a request in order to reject it is not down
+                self.limiter.recovered(asyncio.get_running_loop().time())
+                return
+        if verdict.disposition is Disposition.ANSWERED:
             more = beyond_plain(item.request.body)
             hint = f"; what they have and it has not: {more}" if more else ""
             self.stop(
                 UsageError(
-                    f"{refused.message}; so far every request of this job ends so, and a plain request to "
+                    f"{refused.message}; no request of this job has been answered so far, and a plain request to "
                     f"{item.request.model} is answered{hint}"
                 )
             )
@@ -264,8 +277,16 @@ class OutcomeHandler:
 
     def fail_refused(self, sent_at: float = math.inf) -> None:
         """Fails the rows held since before ``sent_at``, when a request left that succeeded; all of them by default."""
-        for item, answer, attempt_id, _ in self.refusals.take(sent_at):
-            self._close(item, answer, State.FAILED, attempt_id)
+        for refused in self.refusals.take(sent_at):
+            self._fail(refused)
+
+    def _fail(self, held: HeldRefusal) -> None:
+        """Fails a request that was held."""
+        item = held.item
+        attempts = item.earlier + item.attempts
+        self.journal.record_outcome(item.request_id, State.FAILED, held.attempt_id, attempts)
+        if held.row_ended:
+            self.counters.count_finished(held.answer)
 
 
 def _rejection(item: WorkItem, outcome: Response | Failure, verdict: Verdict) -> Answer:

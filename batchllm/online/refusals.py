@@ -7,18 +7,15 @@ are still good; several refusals in a row show that they are not.
 
 import math
 import re
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from batchllm.plan.work_item import WorkItem
 from batchllm.records import Answer
-from batchllm.retry import ENDPOINT_REFUSALS, Disposition, Verdict
+from batchllm.retry import ENDPOINT_REFUSALS, Verdict, may_be_setting
 
 FIRST_ROWS = 10
 """This many rows rejected in the same words before any success mean that a setting is wrong, not the rows."""
 
-_ROWS_OWN = frozenset(
-    {"context_length", "request_too_large", "body_too_large", "content_filter", "too_large"}
-)
 _SETTING = re.compile(
     r"model|deployment|api[ _-]?key|param|argument|unsupported|not support|unknown|unrecogni[sz]ed"
     r"|extra (?:field|input)|not permitted|response_format|schema|tool|temperature|max_(?:completion_)?tokens"
@@ -28,7 +25,8 @@ _SETTING = re.compile(
 _NUMBERS = re.compile(r"\b(?=\w*\d)[\w-]+")
 
 
-class HeldRefusal(NamedTuple):
+@dataclass(slots=True, eq=False)
+class HeldRefusal:
     """A refused row whose failure is not decided yet.
 
     Attributes:
@@ -36,12 +34,14 @@ class HeldRefusal(NamedTuple):
         answer: The row's failure, if the refusal is its own.
         attempt_id: The attempt that was refused.
         at: When the refusal arrived, in the loop's time.
+        row_ended: Its row has no other request under way.
     """
 
     item: WorkItem
     answer: Answer
     attempt_id: int
     at: float
+    row_ended: bool = True
 
 
 class HeldRefusals:
@@ -82,11 +82,6 @@ class HeldRefusals:
         own = [refused for refused in self._held if refused.at <= sent_at]
         self._held = [refused for refused in self._held if refused.at > sent_at]
         return own
-
-
-def may_be_setting(verdict: Verdict) -> bool:
-    """Returns whether a row may be rejected for a setting of the job, and not for its own content."""
-    return verdict.disposition is Disposition.REJECTED and verdict.reason not in _ROWS_OWN
 
 
 class FirstRejections:

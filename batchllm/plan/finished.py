@@ -6,14 +6,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
+from batchllm.flows.conversation import BROKEN
 from batchllm.journal import SKIPPED, AdmittedRow, JournalReader, State
 from batchllm.journal.bill import states_of
-from batchllm.records import ChatRequest
+from batchllm.plan.row_counts import row_state_of
 
 T = TypeVar("T")
-
-BROKEN = "conversation"
-"""The reason of a turn that was not sent because an earlier turn has no answer; the next run tries it again."""
 
 
 def final_states(retry_failed: bool) -> tuple[State, ...]:
@@ -34,9 +32,9 @@ def is_finished(row: AdmittedRow, *, retry_failed: bool, since: int | None = Non
     if row.request_id is None:
         reason = (row.unsent_reason or "").partition("\n")[0]
         return reason == SKIPPED or not (retry_failed or reason == BROKEN)
-    if row.state in final_states(retry_failed):
+    if row_state_of(row) in final_states(retry_failed):
         return True
-    if since is None or row.state is State.OPEN:
+    if since is None or row.state is State.OPEN or row.row_state is not None:
         return False
     return row.attempt_id is None or row.attempt_id >= since
 
@@ -86,10 +84,12 @@ class KnownRequest(NamedTuple):
     Attributes:
         duplicate: An earlier row has an equal request.
         state: Its final state in a journal; ``None`` if none has one.
+        request_id: Its number in the last of the journals, if that has it.
     """
 
     duplicate: bool
     state: State | None
+    request_id: int | None = None
 
     @property
     def finished(self) -> bool:
@@ -103,26 +103,41 @@ class FinishedRequests:
     Args:
         journals: The journals to ask, each with the states that count as finished.
         dedupe: Equal rows share one request.
+        others: Those of the journals that are other jobs': an equal row that such a job did not have takes the answer
+            of its first one.
     """
 
-    def __init__(self, journals: Sequence[tuple[JournalReader, Collection[State]]], *, dedupe: bool) -> None:
+    def __init__(
+        self,
+        journals: Sequence[tuple[JournalReader, Collection[State]]],
+        *,
+        dedupe: bool,
+        others: Sequence[JournalReader] = (),
+    ) -> None:
+        self._others = others
         self._journals = journals
         self._dedupe = dedupe
         self._seen = KeySet()
         self._repeated: Counter[bytes] = Counter()
 
-    def look_up(self, requests: Sequence[ChatRequest]) -> list[KnownRequest]:
-        """Looks up a page of requests; the pages come in input order."""
-        duplicates = [self._seen.add(request.key) for request in requests]
+    def look_up(self, keys: Sequence[bytes]) -> list[KnownRequest]:
+        """Looks up a page of first requests by their keys; the pages come in input order."""
+        duplicates = [self._seen.add(key) for key in keys]
         wanted = [
-            (request.key, self._ordinal(request.key, duplicate))
-            for request, duplicate in zip(requests, duplicates, strict=True)
+            (key, self._ordinal(key, duplicate)) for key, duplicate in zip(keys, duplicates, strict=True)
         ]
         finished: dict[tuple[bytes, int], State] = {}
+        numbers: dict[tuple[bytes, int], int] = {}
         for journal, final in reversed(self._journals):
-            finished |= {pair: state for pair, state in states_of(journal, wanted).items() if state in final}
+            states = states_of(journal, wanted)
+            if journal in self._others:
+                first = states_of(journal, [(key, 0) for key, _ in wanted])
+                states = {pair: first[pair[0], 0] for pair in wanted if (pair[0], 0) in first} | states
+            finished |= {pair: state for pair, (state, _) in states.items() if state in final}
+            if journal is self._journals[-1][0]:
+                numbers = {pair: request_id for pair, (_, request_id) in states.items()}
         return [
-            KnownRequest(duplicate, finished.get(pair))
+            KnownRequest(duplicate, finished.get(pair), numbers.get(pair))
             for duplicate, pair in zip(duplicates, wanted, strict=True)
         ]
 

@@ -3,49 +3,103 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from batchllm.answer import Reader
-from batchllm.budget.costs import RowCosts
+from batchllm.budget.costs import PaidAnswer, RowCosts
 from batchllm.formats import Outcome
-from batchllm.journal import RowRecord, State
+from batchllm.journal import JournalReader, RowRecord, State
+from batchllm.plan.replay import ReplayedRequest, Replayer, Replays, read_outcome, unsent_answer
 from batchllm.prepare.prepared_job import PreparedJob
-from batchllm.records import Answer
+from batchllm.records import Row
 
 
-def readers(prepared: PreparedJob) -> Callable[[int], Reader]:
-    """Returns a function from a row's index to the reader of its answer; indexes have to increase."""
-    if not prepared.job.per_row:
-        return lambda row_index: prepared.reader
-    rows = prepared.source.rows()
-    return lambda row_index: prepared.builder.reader(next(row for row in rows if row.index == row_index))
+class OutcomeReader:
+    """Reads outcomes.
+
+    Args:
+        replays: Replays the flows of rows that have several requests.
+        reader_of: Returns the reader of a row's answer.
+    """
+
+    def __init__(self, replays: Replays, reader_of: Callable[[int], Reader]) -> None:
+        self._replays = replays
+        self._reader_of = reader_of
+
+    def outcome(self, entry: RowRecord, costs: RowCosts | None) -> Outcome:
+        """Returns the outcome of a row that is finished or given up."""
+        if entry.unsent_reason is not None:
+            answer, paid, attempts, latency_s = unsent_answer(entry.unsent_reason), [], 0, None
+        elif entry.flow_of is not None:
+            replay = self._replays.replay_row(entry.row_index, entry.flow_of)
+            answer, attempts, latency_s = replay.summed(), replay.attempts, replay.latency_s
+            paid = [each for each in map(_paid, replay.requests) if each is not None]
+        else:
+            answer = read_outcome(entry, self._reader_of(entry.row_index))
+            attempts, latency_s, paid = entry.attempts, entry.latency_s, []
+            if entry.status is not None and 200 <= entry.status < 300:
+                paid = [PaidAnswer(answer.usage, answer.model, "", entry.attempt_id)]
+        cost = None if costs is None else costs.cost_of(entry.row_index, paid)
+        return Outcome(entry.row_index, answer, attempts, latency_s, cost)
+
+
+def outcome_reader(
+    prepared: PreparedJob, journal: JournalReader, row_of: Callable[[int], Row] | None = None
+) -> OutcomeReader:
+    """Returns a reader of a job's outcomes.
+
+    Args:
+        prepared: The job and its input.
+        journal: Its journal.
+        row_of: Returns a row by its index; by default rows are read in order, so indexes have to increase.
+    """
+    row_of = row_of or in_order(prepared.source.rows)
+    reader, builder = prepared.reader, prepared.builder
+    reader_of: Callable[[int], Reader] = lambda row_index: reader  # noqa: E731 - the usual case
+    if prepared.job.per_row:
+        reader_of = lambda row_index: builder.reader(row_of(row_index))  # noqa: E731
+    return OutcomeReader(Replayer(prepared.flow, journal, row_of), reader_of)
+
+
+def in_order(rows: Callable[[], Iterator[Row]]) -> Callable[[int], Row]:
+    """Returns a function from an index to its row; indexes must not decrease."""
+    opened: list[Iterator[Row]] = []
+    last: list[Row] = []
+
+    def row_of(row_index: int) -> Row:
+        if last and last[0].index == row_index:
+            return last[0]
+        if not opened:
+            opened.append(rows())
+        last[:] = [next(row for row in opened[0] if row.index == row_index)]
+        return last[0]
+
+    return row_of
 
 
 def outcomes(
     entries: Iterable[RowRecord],
-    reader_of: Callable[[int], Reader],
+    read: OutcomeReader,
     chosen: "range | frozenset[int] | None" = None,
     costs: RowCosts | None = None,
 ) -> Iterator[Outcome]:
-    """Yields the outcome of each row that is finished or given up."""
+    """Yields the outcome of each row that is finished or given up.
+
+    Args:
+        entries: What the journal has of the rows, in input order.
+        read: Reads outcomes.
+        chosen: The only rows wanted, ``None`` for all.
+        costs: Computes what each row cost.
+    """
     for entry in entries:
         if entry.state in (State.OPEN, State.PENDING) or (
             chosen is not None and entry.row_index not in chosen
         ):
             continue
-        answer = answer_of(entry, reader_of(entry.row_index))
-        cost = (
-            None
-            if costs is None
-            else costs.cost_of(entry.row_index, answer, entry.state, entry.status, entry.attempt_id)
-        )
-        yield Outcome(entry.row_index, answer, entry.attempts, entry.latency_s, cost)
+        yield read.outcome(entry, costs)
 
 
-def answer_of(entry: RowRecord, reader: Reader) -> Answer | None:
-    """Returns a row's answer, or ``None`` if its text was empty."""
-    if entry.unsent_reason == "skipped":
+def _paid(each: ReplayedRequest) -> PaidAnswer | None:
+    answer, record = each.answer, each.record
+    if answer is None or record is None or record.status is None or not 200 <= record.status < 300:
         return None
-    if entry.unsent_reason is not None:
-        reason, _, error = entry.unsent_reason.partition("\n")
-        return Answer(error=error, reason=reason)
-    if entry.status is not None:
-        return reader.read(entry.status, entry.body)
-    return Answer(error=entry.message or "never sent", reason=entry.failure or "too_large")
+    return PaidAnswer(
+        answer.usage, answer.model, "" if each.ask is None else each.ask.model, record.attempt_id
+    )

@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from batchllm.errors import InputError
+from batchllm.flows import later_key
 from batchllm.journal import Journal, JournalReader, State, StoredAnswer
 from batchllm.plan.work_item import WorkItem
 from batchllm.prepare.job_paths import journal_of
@@ -31,15 +32,18 @@ class Reuse:
         """
         left = list(items)
         adopted: list[tuple[WorkItem, Answer]] = []
-        for reader in self._readers:
-            found = reader.answers_for(list(dict.fromkeys((item.request.key, item.ordinal) for item in left)))
+        for number, reader in enumerate(self._readers):
+            keys = {id(item): self._keys(item, number) for item in left}
+            found = reader.answers_for(list(dict.fromkeys(key for each in keys.values() for key in each)))
             taken: list[tuple[WorkItem, StoredAnswer, Answer]] = []
             still: list[WorkItem] = []
             for item in left:
-                stored = found.get((item.request.key, item.ordinal))
+                stored = next((found[key] for key in keys[id(item)] if key in found), None)
                 answer = stored and item.reader.read(stored.response.status, stored.response.body)
                 if stored and answer and answer.error is None:
                     taken.append((item, stored, answer))
+                    if item.flow is not None and not item.later:
+                        item.flow.reused = (number, stored.request_id)
                 else:
                     still.append(item)
             if taken:
@@ -47,6 +51,23 @@ class Reuse:
                 adopted += [(item, answer) for item, _, answer in taken]
             left = still
         return left, adopted
+
+    def _keys(self, item: WorkItem, number: int) -> list[tuple[bytes, int]]:
+        """Returns the keys, with their ordinals, that an item may have in a journal.
+
+        A later request is that of its row only where the first one was taken from there too.
+        """
+        flow = item.flow
+        ask = None if flow is None else flow.asks[item.number]
+        if ask is None:
+            return [(item.request.key, item.ordinal)]
+        if item.later:
+            assert flow is not None, "it has the ask"
+            reused = flow.reused
+            return [(later_key(reused[1], ask), 0)] if reused is not None and reused[0] == number else []
+        # An equal row that the other job did not have takes the answer of its first one.
+        keys = dict.fromkeys((ask.identity, ask.body_key or ask.identity))
+        return [(key, ordinal) for key in keys for ordinal in dict.fromkeys((item.ordinal, 0))]
 
     async def _record(self, taken: Sequence[tuple[WorkItem, StoredAnswer]]) -> None:
         attempt_ids = await self._journal.adopt([(item.request_id, stored) for item, stored in taken])

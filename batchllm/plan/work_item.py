@@ -1,4 +1,4 @@
-"""A row's request within one run."""
+"""A request within one run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,15 +8,16 @@ from batchllm.answer import Reader
 from batchllm.budget.budget import NOTHING, Amount
 from batchllm.journal import State
 from batchllm.limiter import Cost
+from batchllm.plan.row_flow import RowFlow
 from batchllm.records import Answer, ChatRequest, Failure, Response
 
 
 @dataclass(slots=True, eq=False)
 class WorkItem:
-    """A row's request within one run.
+    """A request within one run.
 
     Attributes:
-        request: What is sent; replaced when the answer is re-asked.
+        request: What is sent.
         request_id: The journal's id of the request.
         reader: Reads its answer.
         earlier: Attempts of earlier runs, for the ``attempts`` column.
@@ -24,11 +25,15 @@ class WorkItem:
         possibly_billed: Those of them that may be billed though no answer came.
         refused: Times that the endpoint refused it for a limit in this run.
         refused_at: When that happened first, in the loop's time.
-        reasked: How many times an invalid answer was re-asked.
         sent: Whether it was sent at least once.
         sent_at: When its last attempt was sent, in the loop's time.
-        ordinal: Which of several equal requests it is, from 0.
+        ordinal: Which of several equal first requests it is, from 0.
         reserved: What the budget has reserved for the attempt in flight.
+        flow: The flow that waits for its answer; ``None`` where a later pass goes on with it.
+        number: Which of the flow's requests it is.
+        path: Its path in the flow.
+        later: It is not the first request of its row.
+        begun: Its flow has had an answer, so it goes before new rows.
     """
 
     request: ChatRequest
@@ -39,11 +44,15 @@ class WorkItem:
     possibly_billed: int = 0
     refused: int = 0
     refused_at: float | None = None
-    reasked: int = 0
     sent: bool = False
     sent_at: float = 0.0
     ordinal: int = 0
     reserved: Amount = field(default=NOTHING)
+    flow: RowFlow | None = None
+    number: int = 0
+    path: str = ""
+    later: bool = False
+    begun: bool = False
 
     @property
     def cost(self) -> Cost:
@@ -58,5 +67,8 @@ class ChatSender(Protocol):
         """Sends one request; a failure is returned, not raised."""
 
 
-Settled = Callable[[WorkItem, Answer, State], None]
-Reask = Callable[[WorkItem, Answer], ChatRequest | None]
+RowEnd = tuple[Answer, State]
+"""The answer of a row, and how it ended."""
+
+Settled = Callable[[WorkItem, Answer, State], RowEnd | None]
+"""Called with each request that is finished; returns how its row ended, if it has."""

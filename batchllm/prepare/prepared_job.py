@@ -10,6 +10,8 @@ from pathlib import Path
 from batchllm import tokens
 from batchllm.answer import Reader
 from batchllm.errors import UsageError
+from batchllm.flows import JobFlow, job_flow
+from batchllm.flows.samples import sample_columns
 from batchllm.formats import Columns, InputStatistics, Source, open_source, plan_columns, spool
 from batchllm.job import Job
 from batchllm.prepare.job_paths import JobPaths
@@ -29,6 +31,7 @@ class PreparedJob:
         source: The input, open for further passes.
         statistics: The result of the scan.
         builder: Makes a row's request.
+        flow: What is done with a row.
         reader: Reads a row's answer.
         columns: The columns of the output.
         output_format: Name of the format, such as ``csv``.
@@ -40,6 +43,7 @@ class PreparedJob:
     source: Source
     statistics: InputStatistics
     builder: RequestBuilder
+    flow: JobFlow
     reader: Reader
     columns: Columns
     output_format: str
@@ -74,9 +78,9 @@ def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStat
     builder = RequestBuilder(job, statistics.columns or None, statistics.sample, count)
     columns = output_columns(job, builder, statistics.columns, source.header(statistics.columns))
     output_format = job.output_format or source.kind
-    return PreparedJob(
-        job, paths, source, statistics, builder, Reader(answer_spec(job)), columns, output_format, count
-    )
+    flow = job_flow(job, builder, source.rows)
+    reader = Reader(answer_spec(job))
+    return PreparedJob(job, paths, source, statistics, builder, flow, reader, columns, output_format, count)
 
 
 def output_columns(
@@ -93,9 +97,15 @@ def output_columns(
     Raises:
         UsageError: The input has a column of the same name as one of the answer.
     """
+    added = sample_columns(job)
+    if twice := set(added) & set(builder.answer_columns):
+        raise UsageError(
+            f"--samples adds a column {', '.join(sorted(twice))}, and the schema has a field of that name; rename "
+            "the field"
+        )
     return plan_columns(
         input_columns,
-        builder.answer_columns,
+        (*builder.answer_columns, *added),
         (*job.add, *(("tool_calls",) if job.tools and "tool_calls" not in job.add else ())),
         job.columns,
         job.prefix,
@@ -127,11 +137,6 @@ def _check_conversation(job: Job, statistics: InputStatistics) -> None:
     if job.sample is not None:
         raise UsageError(
             "--sample takes rows out of their conversations; try the first ones instead, with -n"
-        )
-    if job.via == "batch":
-        raise UsageError(
-            "--conversation needs the answer to a turn before the next is sent, and a batch brings all at once; "
-            "leave out --via batch"
         )
 
 

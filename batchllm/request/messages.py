@@ -5,6 +5,7 @@ text, an added turn at the end.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from batchllm.exact import loads
@@ -88,6 +89,19 @@ def with_images(messages: Messages, parts: Sequence[Mapping[str, Any]]) -> Messa
     return [*messages, {"role": "user", "content": list(parts)}]
 
 
+def with_instructions(messages: Messages, instructions: str) -> Messages:
+    """Returns messages with the instructions at the end of their leading system message, or as a new one."""
+    first, *others = messages
+    if first["role"] not in _LEADING:
+        return [{"role": "system", "content": instructions}, *messages]
+    content = first["content"]
+    if isinstance(content, str):
+        content = f"{content}\n\n{instructions}"
+    else:
+        content = [*content, {"type": "text", "text": instructions}]
+    return [{**first, "content": content}, *others]
+
+
 def own_start(messages: Sequence[Mapping[str, Any]]) -> int:
     """Returns where a row's own turn begins in messages that it brought: after the leading system messages."""
     for position, message in enumerate(messages):
@@ -106,8 +120,6 @@ def last_user(messages: Sequence[Mapping[str, Any]]) -> int:
 
 def reask(request: ChatRequest, answer: Answer, count: Callable[[str], int] | None = None) -> ChatRequest:
     """Returns the request that asks again for an answer that does not validate, with the validator's message.
-
-    It keeps the key: for the journal it is another attempt at the same request.
 
     Args:
         request: What was sent.
@@ -133,15 +145,8 @@ class TokenCount:
 
     def __init__(self, count: Callable[[str], int]) -> None:
         self._count = count
-        self._fixed: dict[str, int] = {}  # system messages, tools and schemas, mostly the same
-
-    def _often(self, text: str) -> int:
-        known = self._fixed.get(text)
-        if known is None:
-            known = self._count(text)
-            if len(self._fixed) < 64:
-                self._fixed[text] = known
-        return known
+        # What stands before the last message is mostly the same in all rows: instructions, tools, schema, examples.
+        self._often = lru_cache(256)(count)
 
     def prompt(self, messages: Messages, parameters: Mapping[str, Any]) -> int:
         """Counts the tokens of messages, tools and schema."""
@@ -149,11 +154,12 @@ class TokenCount:
         for name in ("tools", "response_format"):
             if name in parameters:
                 total += self._often(to_json(parameters[name]))
-        for message in messages:
+        last = len(messages) - 1
+        for number, message in enumerate(messages):
             content = message.get("content")
             total += _PER_MESSAGE
             if isinstance(content, str):
-                total += self._often(content) if message["role"] in _LEADING else self._count(content)
+                total += self._often(content) if number < last else self._count(content)
             elif isinstance(content, list):
                 for part in content:
                     if part.get("type") == "image_url":

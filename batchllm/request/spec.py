@@ -1,13 +1,15 @@
 """How a job reads its answers, and how it asks for a schema."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from batchllm.answer import schema_of
 from batchllm.job import Job
-from batchllm.template import AnswerSpec, Template, parameter_value
+from batchllm.template import AnswerSpec, Template, literal, load, parameter_value
 
+CLASSIFY = "classify"
 ROW_COLUMN = "response"  # where rows that bring their own task get their answer
 
 
@@ -51,9 +53,32 @@ def _with_variables(template: Template, variables: Mapping[str, Any]) -> Templat
 
 
 def prepared(job: Job, template: Template) -> Template:
-    """Returns the template with the job's variables and system message."""
+    """Returns the template with the job's variables, system message and instructions.
+
+    Where it classifies and none of its messages reads the labels, the system message ends with what that of
+    ``classify`` says about them, so that they are always sent.
+    """
     ready = _with_variables(template, job.variables)
-    return ready if job.system is None else ready.with_system(job.system)
+    if job.system is not None:
+        ready = ready.with_system(job.system)
+    if CLASSIFY in (job.task, template.name) and ready.answer.read == "label" and not _states_labels(ready):
+        builtin = load(CLASSIFY)
+        ready = replace(
+            ready.with_system_end(_label_rules(builtin)), variables={**builtin.variables, **ready.variables}
+        )
+    return ready if job.instructions is None else ready.with_system_end(literal(job.instructions))
+
+
+_READS_LABELS = re.compile(r"\{[{%][^{}]*\blabels\b")
+
+
+def _states_labels(template: Template) -> bool:
+    return any(_READS_LABELS.search(str(message.content)) for message in template.messages)
+
+
+def _label_rules(builtin: Template) -> str:
+    """The system message of ``classify`` without its first paragraph, which says what the task is."""
+    return str(builtin.messages[0].content).partition("\n\n")[2]
 
 
 def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from batchllm.retry.policy import (
     LONGEST_BACKOFF_S,
     RetryPolicy,
     is_connection,
+    may_be_setting,
     may_concern_one_row,
 )
 from batchllm.retry.reading import classify
@@ -27,6 +28,7 @@ __all__ = [
     "Verdict",
     "classify",
     "is_connection",
+    "may_be_setting",
     "may_concern_one_row",
     "seconds",
     "structured",

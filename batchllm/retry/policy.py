@@ -63,3 +63,13 @@ def may_concern_one_row(verdict: Verdict) -> bool:
         and verdict.exit_status is ExitStatus.USAGE
         and not is_connection(verdict)
     )
+
+
+_ROWS_OWN = frozenset(
+    {"context_length", "request_too_large", "body_too_large", "content_filter", "too_large"}
+)
+
+
+def may_be_setting(verdict: Verdict) -> bool:
+    """Returns whether a row may be rejected for a setting of the job, and not for its own content."""
+    return verdict.disposition is Disposition.REJECTED and verdict.reason not in _ROWS_OWN

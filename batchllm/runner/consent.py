@@ -7,16 +7,20 @@ from batchllm.budget.estimate import Forecast, forecast_job
 from batchllm.errors import JobChanged
 from batchllm.job.changes import change_text, changes_between
 from batchllm.journal import JournalReader, State
-from batchllm.plan.finished import FinishedRequests, pages
+from batchllm.plan.finished import pages
+from batchllm.plan.preview import Preview
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.printable import counted, dollars
-from batchllm.records import ChatRequest, Row
+from batchllm.records import Row
 
 FINGERPRINT = "fingerprint"
 """The journal's key for what shapes the requests of the job (``Job.fingerprint``), trials of a changed job aside."""
 
 GIVEN_UP = "given_up_answers"
 """The journal's key for the number of answers that ``--accept-change`` gave up so far."""
+
+LIMITS = ("max_tokens", "param.max_completion_tokens")
+"""The options that limit an answer, as ``Change`` names them."""
 
 _PAGE = 256
 
@@ -37,15 +41,17 @@ def rows_paid_again(
     answered = reader.count_answered() - (reader.get(GIVEN_UP) or 0)
     if answered <= 0:
         return 0
-    lookup = FinishedRequests([(reader, {State.ANSWERED, State.PENDING})], dedupe=prepared.job.dedupe)
-    built = map(prepared.builder.build, _chosen(prepared.source.rows(), chosen))
-    requests = (request for request in built if isinstance(request, ChatRequest))
-    kept = unanswered = 0
-    for page in pages(requests, _PAGE):
-        for known in lookup.look_up(page):
-            kept += known.finished
-            unanswered += not known.finished
-    return max(0, min(answered - kept, unanswered))
+    preview = Preview(
+        prepared.flow, reader, final=(State.ANSWERED, State.PENDING), dedupe=prepared.job.dedupe
+    )
+    kept = unanswered = changed = 0
+    for page in pages(_chosen(prepared.source.rows(), chosen), _PAGE):
+        for row in preview.look(page):
+            kept += row.state is not None
+            unanswered += bool(row.requests)
+            changed += row.paid_again
+    # A row of several requests keeps those that are asked alike; what it asks beside them is not paid again.
+    return max(0, min(answered - kept, unanswered) if prepared.flow.single else min(answered, changed))
 
 
 def check_unchanged(
@@ -65,10 +71,12 @@ def check_unchanged(
     changes = changes_between(reader.get(FINGERPRINT), prepared.job.fingerprint())
     rows = len(chosen) if chosen is not None else prepared.statistics.rows
     cost = forecast_job(prepared, rows=rows, left=again)
+    limit_alone = all(change.option in LIMITS for change in changes)
+    some = "pay for those alone that were cut off with --retry-cut-off, " if limit_alone else ""
     raise JobChanged(
         f"{'; '.join(map(change_text, changes))}: {counted(again, 'row')} that "
         f"{'has' if again == 1 else 'have'} an answer would be paid again, for {_price(cost)}; agree with "
-        "--accept-change, or write to another output with -o",
+        f"--accept-change, {some}or write to another output with -o",
         changes=tuple(changes),
         rows=again,
         cost_low=cost.cost_low,

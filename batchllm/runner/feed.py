@@ -10,14 +10,14 @@ from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from batchllm.answer import Reader
 from batchllm.budget.costs import RowCosts
 from batchllm.counters import RunCounters
 from batchllm.errors import JobError
 from batchllm.formats.columns import Columns, column_readers
 from batchllm.journal import AdmittedRow, Journal, JournalReader, RowRecord, State
 from batchllm.plan.finished import is_finished
-from batchllm.plan.outcomes import outcomes
+from batchllm.plan.outcomes import outcome_reader, outcomes
+from batchllm.plan.row_counts import row_state_of
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.records import Answer, Row
 
@@ -129,9 +129,10 @@ class RowFeed:
         """Hands out every row of the output that was not handed out before, in input order."""
         if self._deliver is None:
             return
+        self._reader = self._journal.reader()
         window = _Window(self._prepared.source.rows())
-        costs = self._costs(self._journal.reader())
-        with closing(self._journal.reader().outcomes()) as entries:
+        costs = self._costs(self._reader)
+        with closing(self._reader.outcomes()) as entries:
             for entry in entries:
                 if entry.row_index in self._delivered:
                     continue
@@ -186,11 +187,12 @@ class RowFeed:
         retry_failed = self._prepared.job.retry_failed
         if known.request_id is None:
             return is_finished(known, retry_failed=retry_failed)
+        state = row_state_of(known)
         of_this_run = known.attempt_id is not None and known.attempt_id >= self._first_attempt
         return (
-            known.state is State.ANSWERED
-            or (known.state is State.FAILED and (of_this_run or not retry_failed))
-            or (known.state is State.UNANSWERED and of_this_run)
+            state is State.ANSWERED
+            or (state is State.FAILED and (of_this_run or not retry_failed))
+            or (state is State.UNANSWERED and of_this_run)
         )
 
     def _costs(self, reader: JournalReader) -> RowCosts | None:
@@ -202,16 +204,12 @@ class RowFeed:
     ) -> None:
         assert self._deliver is not None, "nobody is there"
         earlier = at_start or (entry.attempt_id is not None and entry.attempt_id < self._first_attempt)
-        for outcome in outcomes([entry], self._reader_in(window), self._chosen, costs):
+        read = outcome_reader(self._prepared, self._reader, window.take)
+        for outcome in outcomes([entry], read, self._chosen, costs):
             answer = outcome.answer or _NO_ANSWER
             values = window.take(outcome.row_index).values if self._values else {}
             answers = {name: read(outcome, answer) for name, read in self._columns}
             self._deliver(FinishedRow(outcome.row_index, values, answers, answer.columns, earlier))
-
-    def _reader_in(self, window: "_Window") -> Callable[[int], Reader]:
-        if not self._prepared.job.per_row:
-            return lambda row_index: self._prepared.reader
-        return lambda row_index: self._prepared.builder.reader(window.take(row_index))
 
 
 class _Window:

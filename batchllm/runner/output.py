@@ -11,9 +11,10 @@ from typing import Any
 from batchllm.budget.costs import CostTotals, RowCosts
 from batchllm.formats import Outcome, OutputStatistics, format_of, is_narrow, write_output, write_skipped
 from batchllm.journal import Journal, JournalReader
-from batchllm.plan.outcomes import outcomes, readers
+from batchllm.plan.outcomes import outcome_reader, outcomes
 from batchllm.prepare.job_paths import digest_of, exported_note
 from batchllm.prepare.prepared_job import PreparedJob
+from batchllm.printable import one_line
 from batchllm.runner.trial import Destination
 
 SAMPLES = 3
@@ -27,7 +28,9 @@ class OutputCounts:
         rows: All rows.
         answered, skipped, failed: Rows with an answer, with an empty text, with an ``error``.
         failed_by_reason: The failed rows by reason.
+        failures: The first failed row of each reason, from 0, and its error.
         finish_reasons: The answers, those of failed rows included, by what the endpoint said.
+        labels: How often each label was given.
         samples: The first answers.
         sample_rows: Their rows, from 0.
         costs: What the answers cost.
@@ -38,7 +41,9 @@ class OutputCounts:
     skipped: int = 0
     failed: int = 0
     failed_by_reason: Counter[str] = field(default_factory=Counter)
+    failures: dict[str, tuple[int, str]] = field(default_factory=dict)
     finish_reasons: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
     samples: list[dict[str, Any]] = field(default_factory=list)
     sample_rows: list[int] = field(default_factory=list)
     costs: CostTotals = field(default_factory=lambda: CostTotals(None))
@@ -51,11 +56,14 @@ class OutputCounts:
             self.skipped += 1
         elif answer.error is not None:
             self.failed += 1
-            self.failed_by_reason[answer.reason or "unknown"] += 1
+            reason = answer.reason or "unknown"
+            self.failed_by_reason[reason] += 1
+            self.failures.setdefault(reason, (outcome.row_index, one_line(answer.error)))
             if answer.finish_reason is not None:
                 self.finish_reasons[answer.finish_reason] += 1
         else:
             self.answered += 1
+            self.labels.update(answer.labels)
             self.finish_reasons[answer.finish_reason or "none"] += 1
             if len(self.samples) < SAMPLES:
                 self.samples.append(dict(answer.columns))
@@ -122,7 +130,9 @@ class OutputWriter:
         with closing(journal.outcomes()) as entries:
             return write_output(
                 self._prepared.source,
-                self._counted(outcomes(entries, readers(self._prepared), self._chosen, costs)),
+                self._counted(
+                    outcomes(entries, outcome_reader(self._prepared, journal), self._chosen, costs)
+                ),
                 path=self._path,
                 columns=self._prepared.columns,
                 output_format=_format_at(self._path, self._prepared.output_format),
@@ -212,18 +222,22 @@ def write_if_changed(
     columns = [list(prepared.columns.order), list(map(list, prepared.columns.fields))]
     of_input = [prepared.statistics.sha256, prepared.source.reading()]
     style = [prepared.output_format, prepared.job.output_encoding, prepared.job.escape_formulas]
-    view = json.dumps([columns, style, of_input, str(chosen), prices])
+    shape = prepared.job.fingerprint()
+    view = json.dumps([columns, shape, style, of_input, str(chosen), prices])
     last: dict[str, Any] = journal.get(destination.key) or {}
     if output is not None:
         _write_skipped(prepared, journal, destination, output)
     existing = digest_of(output) if output is not None and output.exists() else None
-    if existing is not None and not changed and (last.get("view"), last.get("sha256")) == (view, existing):
+    # An earlier run that stopped may have brought answers after the output was written.
+    is_current = (view, existing, journal.next_attempt) == tuple(map(last.get, ("view", "sha256", "attempt")))
+    if existing is not None and not changed and is_current:
         return OutputCounts.from_json(last["counts"])
 
     def announce(sha256: str, counts: OutputCounts) -> None:
         if output is not None:
             facts = {"sha256": sha256, "replaces": existing, "view": view, "counts": counts.to_json()}
-            journal.put_now(destination.key, {**facts, "complete": chosen is None})
+            state = {"attempt": journal.next_attempt, "complete": chosen is None}
+            journal.put_now(destination.key, {**facts, **state})
 
     writer = OutputWriter(prepared, journal.reader, path=output, chosen=chosen)
     writer.write(announce)

@@ -3,9 +3,10 @@
 Everything that refuses a run comes before the journal is changed: a refused command changes nothing.
 """
 
-import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 
 from batchllm import __version__
 from batchllm.journal import (
@@ -16,16 +17,24 @@ from batchllm.journal import (
     JournalReader,
     RowCounts,
     State,
+    bring_back,
     check_space,
     set_aside,
 )
-from batchllm.online.refusals import may_be_setting
-from batchllm.plan.reask import ReaskPolicy
+from batchllm.plan.row_counts import row_state_of
 from batchllm.prepare.job_paths import check_output, known_output
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prepare.saved_job import saved
-from batchllm.retry import Disposition, classify
 from batchllm.runner.consent import FINGERPRINT, GIVEN_UP, check_unchanged
+from batchllm.runner.cut_off import (
+    CutOffRow,
+    check_retry,
+    cut_off_rows,
+    identity_of,
+    is_same_pass,
+    keep_answers,
+    keep_limit,
+)
 from batchllm.runner.output import skipped_key, skipped_path
 from batchllm.runner.trial import destination_of
 
@@ -60,12 +69,13 @@ class ResumedJob:
         check_space(paths.journal.parent, prepared.statistics.bytes + rows * BYTES_PER_ROW)
         output, skipped = None, None
         self._paid_again = 0
+        self._aside: Path | None = None
         if job.restart:
             output = known_output(paths.journal)
             self.destination = destination_of(job, paths.output, chosen, output)
             skipped = known_output(paths.journal, skipped_key(self.destination))
             self._check_output(output, skipped)
-            set_aside(paths.journal)
+            self._aside = set_aside(paths.journal)
         elif paths.journal.exists():
             with JournalReader.open(paths.journal) as reader:
                 written = reader.get("output")
@@ -74,18 +84,30 @@ class ResumedJob:
                     reader.get(self.destination.key), reader.get(skipped_key(self.destination))
                 )
                 self._paid_again = check_unchanged(prepared, reader, chosen=chosen)
+                check_retry(prepared, is_same=is_same_pass(prepared, reader.get(PLAN)))
         else:
             self.destination = destination_of(job, paths.output, chosen, None)
             self._check_output(None, None)
-        self.journal = Journal.open(paths.journal, version=__version__)
+        try:
+            self.journal = Journal.open(paths.journal, version=__version__)
+        except BaseException:
+            self._bring_back()
+            raise
         if output is not None:
             self.journal.put_now("output", output)
         if skipped is not None:
             self.journal.put_now(skipped_key(self.destination), skipped)
-        plan = self.journal.get(PLAN) or {}
-        same = (plan.get("identity"), plan.get("dedupe")) == (self._identity(), job.dedupe)
-        self.continued = same
+        self.continued = is_same_pass(prepared, self.journal.get(PLAN))
         self.plan_id = 0
+
+    def withdraw(self) -> None:
+        """Leaves everything as it was, because the run does not go on after all."""
+        self.journal.withdraw()
+        self._bring_back()
+
+    def _bring_back(self) -> None:
+        if self._aside is not None:
+            bring_back(self._prepared.paths.journal, self._aside)
 
     def _check_output(self, written: "dict[str, object] | None", skipped: "dict[str, object] | None") -> None:
         path, paths = self.destination.path, self._prepared.paths
@@ -96,45 +118,38 @@ class ResumedJob:
             if self._prepared.statistics.bad_rows:
                 check_output(skipped_path(self._prepared, path), written=skipped, force=force)
 
-    def _identity(self) -> str:
-        prepared = self._prepared
-        of_input = [prepared.statistics.sha256, prepared.statistics.columns, prepared.source.reading()]
-        subject = [of_input, prepared.job.fingerprint()]
-        return hashlib.sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()
-
-    def read_saved_replies(self, reask: ReaskPolicy) -> None:
-        """Reads the replies that a dead run saved without recording their outcome, and records it.
-
-        Rows that were rejected before any success stay open: a setting may be wrong.
-        """
-        journal = self.journal
-        worked, rejected = bool(journal.reader().count_answered()), []
-        for reply in journal.unread_replies():
-            answer = self._prepared.reader.read(reply.response.status, reply.response.body)
-            verdict = classify(reply.response)
-            worked |= verdict.disposition is Disposition.ANSWERED
-            match verdict.disposition:
-                case Disposition.ANSWERED if not reask.leaves_open(answer):
-                    state = State.ANSWERED if answer.error is None else State.FAILED
-                    journal.record_outcome(reply.request_id, state, reply.attempt_id, reply.attempts)
-                case Disposition.REJECTED:
-                    rejected.append((verdict, reply.request_id, reply.attempt_id, reply.attempts))
-        for verdict, request_id, attempt_id, attempts in rejected:
-            if worked or not may_be_setting(verdict):
-                journal.record_outcome(request_id, State.FAILED, attempt_id, attempts)
-
     def counts(self) -> RowCounts:
         """Counts the wanted rows that earlier runs of this pass admitted, by state."""
         if not self.continued:
             return RowCounts(0, 0, 0, 0, 0, 0, 0)
+        return self.counts_of_pass()
+
+    def counts_of_pass(self) -> RowCounts:
+        """Counts the wanted rows that this pass has admitted, by state."""
         reader = self.journal.reader()
         return reader.counts() if self._chosen is None else _counts_of(reader, self._chosen)
 
-    def begin(self) -> None:
-        """Begins the pass, or continues it, once it is known that the run goes on."""
+    def cut_off(self) -> list[CutOffRow]:
+        """Returns the rows that are asked again because their answer was cut off (``--retry-cut-off``)."""
+        if not self.continued or self._prepared.job.raised_max_tokens is None:
+            return []
+        return cut_off_rows(self._prepared, self.journal.reader(), chosen=self._chosen)
+
+    def begin(self, cut_off: Sequence[CutOffRow] = ()) -> None:
+        """Begins the pass, or continues it, once it is known that the run goes on.
+
+        Args:
+            cut_off: The rows that are asked again though they have an answer.
+        """
         prepared, journal, job = self._prepared, self.journal, self._prepared.job
         fingerprint = job.fingerprint()
-        self.plan_id = journal.begin_plan(self._identity(), dedupe=job.dedupe).plan_id
+        plan = journal.begin_plan(
+            identity_of(prepared), dedupe=job.dedupe, job=json.dumps(fingerprint, sort_keys=True)
+        )
+        self.plan_id = plan.plan_id
+        keep_limit(journal, job.raised_max_tokens)
+        keep_answers(prepared, journal)
+        journal.ask_again(row._replace(state=state) for row, state in cut_off)
         trial = self._chosen is not None
         if not trial or journal.get(FINGERPRINT) is None:
             journal.put(FINGERPRINT, fingerprint)
@@ -155,7 +170,7 @@ def _counts_of(reader: JournalReader, chosen: "range | frozenset[int]") -> RowCo
         if row.row_index > max(chosen, default=-1):
             break
         if row.row_index in chosen:
-            states[row.state] += 1
+            states[row_state_of(row)] += 1
             skipped += row.unsent_reason == SKIPPED
     return RowCounts(
         rows=states.total(),

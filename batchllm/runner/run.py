@@ -5,6 +5,7 @@ Whatever stops the run, everything received is in the journal.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -17,12 +18,11 @@ from batchllm.counters import RunCounters
 from batchllm.endpoint import LazyClient, reachable
 from batchllm.errors import Interrupted, JobError
 from batchllm.job import Job
-from batchllm.journal import FINISHED, TRIAL, JobLock, Journal, JournalReader
+from batchllm.journal import FINISHED, TRIAL, JobLock, Journal, JournalReader, State
 from batchllm.limiter import Limiter
 from batchllm.online.loop import OnlineLoop
-from batchllm.plan.conversations import plan_of
-from batchllm.plan.plan import chosen_rows
-from batchllm.plan.reask import ReaskPolicy
+from batchllm.plan.chosen import chosen_rows
+from batchllm.plan.job_plan import plan_of
 from batchllm.plan.reuse import Reuse, journals_of
 from batchllm.plan.work_item import ChatSender, WorkItem
 from batchllm.prepare.job_paths import check_places, job_paths
@@ -30,11 +30,22 @@ from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.progress import Progress, Quiet
 from batchllm.request.plain import plain_request
 from batchllm.retry import RetryPolicy
+from batchllm.runner.cut_off import with_raised_limit
 from batchllm.runner.display import shown
+from batchllm.runner.ending import RunRecord, recorded, status_of
+from batchllm.runner.evaluated import RunEvaluation
 from batchllm.runner.feed import RowFeed
 from batchllm.runner.output import read_options, write_if_changed
 from batchllm.runner.resume import ResumedJob
-from batchllm.runner.summary import Result, Summary, exit_status_of, rate_text, summary_of, with_output
+from batchllm.runner.summary import (
+    Result,
+    Summary,
+    exit_status_of,
+    rate_text,
+    summary_of,
+    with_output,
+    with_rows,
+)
 from batchllm.runner.trial import asked_of
 from batchllm.stopping import RunStop, Stops, run_stop
 
@@ -72,22 +83,25 @@ def run_job(
         Interrupted: It was stopped from outside; everything received is in the journal.
     """
     stops = stops or Stops()
-    paths = job_paths(job)
-    check_places(job, paths)
-    waiting = waiting_for(job, wait=wait)
-    with (
-        JobLock(paths.lock, wait_s=job.wait_lock_s, check=stops.check),
-        JobLock(paths.journal_lock, wait_s=job.wait_lock_s, check=stops.check)
-        if paths.journal_lock
-        else nullcontext(),
-        _brought(bring_input),
-        reachable(job) as job,
-        prepare_job(job, paths) as prepared,
-        journals_of(job.reuse, paths.journal) as reuse,
-    ):
-        run = _Run(prepared, progress or Quiet(), confirm, client, reuse, waiting, stops, feed)
-        with asyncio.Runner() as loop:  # asyncio.run may be another one in a notebook (nest_asyncio)
-            return loop.run(run.run())
+    with recorded(job) as record:
+        paths = job_paths(job)
+        check_places(job, paths)
+        record.begin()
+        waiting = waiting_for(job, wait=wait)
+        with (
+            JobLock(paths.lock, wait_s=job.wait_lock_s, check=stops.check),
+            JobLock(paths.journal_lock, wait_s=job.wait_lock_s, check=stops.check)
+            if paths.journal_lock
+            else nullcontext(),
+            _brought(bring_input),
+            reachable(with_raised_limit(job, paths.journal)) as job,
+            prepare_job(job, paths) as prepared,
+            journals_of(job.reuse, paths.journal) as reuse,
+        ):
+            record.describe(job)
+            run = _Run(prepared, record, progress or Quiet(), confirm, client, reuse, waiting, stops, feed)
+            with asyncio.Runner() as loop:  # asyncio.run may be another one in a notebook (nest_asyncio)
+                return loop.run(run.run())
 
 
 @contextmanager
@@ -100,6 +114,7 @@ class _Run:
     def __init__(
         self,
         prepared: PreparedJob,
+        record: RunRecord,
         progress: Progress,
         confirm: Confirm,
         client: ChatSender | None,
@@ -109,6 +124,7 @@ class _Run:
         feed: RowFeed | None,
     ) -> None:
         self._prepared = prepared
+        self._record = record
         self._job = prepared.job
         self._progress = progress
         self._confirm = confirm
@@ -124,9 +140,9 @@ class _Run:
             sample=prepared.job.sample,
             seed=prepared.job.seed,
         )
+        self._evaluation = RunEvaluation(prepared, self._chosen) if prepared.job.gold else None
         rows = prepared.statistics.rows if self._chosen is None else len(self._chosen)
-        self._counters = RunCounters(rows=rows)
-        self._reask = ReaskPolicy(prepared.job, prepared.count)
+        self._counters = RunCounters(rows=rows, log=record.log)
 
     async def run(self) -> Result:
         resumed = ResumedJob(self._prepared, rows=self._counters.rows, chosen=self._chosen)
@@ -134,7 +150,7 @@ class _Run:
         try:
             self._begin(resumed)
         except BaseException:
-            journal.withdraw(keep=self._job.restart)
+            resumed.withdraw()
             raise
         loop = asyncio.get_running_loop()
         started_s = loop.time()
@@ -158,25 +174,33 @@ class _Run:
             sent = counts.failed + counts.answered
             bad_rows = self._prepared.statistics.bad_rows
             status = int(exit_status_of(counts.failed, sent, self._job.allow_failed, bad_rows=bad_rows))
-            summary = with_output(
-                self._summary(journal, loop.time() - started_s, status), counts, self._counters.final_cost
-            )
-            self._write_summary(summary)
+            summary = with_output(self._summary(journal, loop.time() - started_s, status), counts)
+            self._record.figures = summary
+            evaluation = None if self._evaluation is None else self._evaluation.evaluate(journal)
             await self._feed.finish()
             return Result(
                 output=destination.path,
                 instead_of=destination.instead_of,
                 summary=summary,
+                evaluation=evaluation,
+                job=self._job,
                 possibly_billed_rows=possibly_billed_rows(journal),
                 samples=tuple(counts.samples) if trial else (),
                 asked=asked_of(self._prepared, counts.sample_rows) if trial else (),
+                failures=counts.failures,
                 pace=rate_text(summary),
                 read_options=read_options(self._prepared, destination.path),
             )
-        except (JobError, Interrupted) as error:
-            status = int(error.exit_status)
+        except BaseException as error:
+            if isinstance(error, (JobError, Interrupted)):
+                status = int(error.exit_status)
+            figures = self._summary(journal, loop.time() - started_s, status_of(error))
             with suppress(JobError):  # the error to report is the one that stopped the job
-                self._write_summary(self._summary(journal, loop.time() - started_s, status))
+                states = resumed.counts_of_pass()
+                figures = with_rows(figures, states)
+                if isinstance(error, (JobError, Interrupted)):
+                    error.kept = states.finished, self._counters.rows
+            self._record.figures = figures
             raise
         finally:
             journal.close(status)
@@ -188,22 +212,36 @@ class _Run:
             UsageError: The user does not want it.
         """
         journal = resumed.journal
-        resumed.read_saved_replies(self._reask)
         self._account.begin(journal, self._counters)
         counts, rows = resumed.counts(), self._counters.rows
-        failed = 0 if self._job.retry_failed else counts.failed + counts.unsendable
-        left = max(0, rows - counts.answered - counts.skipped - counts.pending - failed)
+        cut_off = resumed.cut_off()
+        again = Counter(row.state for row, _ in cut_off)
+        answered = counts.answered - again[State.ANSWERED]
+        failed = 0 if self._job.retry_failed else counts.failed + counts.unsendable - again[State.FAILED]
+        left = max(0, rows - answered - counts.skipped - counts.pending - failed)
         forecast = replace(
             self._account.forecast(journal, rows=rows, left=left),
-            answered=counts.answered,
+            answered=answered,
             failed=failed,
+            cut_off=len(cut_off),
             pending=counts.pending,
             skipped=counts.skipped,
             possibly_billed_rows=possibly_billed_rows(journal),
             input_notes=self._prepared.input_notes,
+            begun=bool(journal.reader().batches()),
         )
         self._confirm(forecast)
-        resumed.begin()
+        self._record.log.write(
+            "plan",
+            rows=rows,
+            answered=answered,
+            failed=failed,
+            in_batches=counts.pending,
+            left=left,
+            cost_low=forecast.cost_low,
+            cost_high=forecast.cost_high,
+        )
+        resumed.begin(cut_off)
         self._account.keep_forecast(journal, forecast)
 
     async def _answer_rows(self, journal: Journal, *, continued: bool) -> None:
@@ -239,7 +277,6 @@ class _Run:
             counters=counters,
             chosen=self._chosen,
             reuse=self._reuse_of(journal),
-            reask=self._reask,
         )
         limiter: Limiter[WorkItem] = Limiter(
             job.pace,
@@ -255,7 +292,6 @@ class _Run:
                 retry=RetryPolicy(job.pace.max_attempts),
                 counters=counters,
                 settled=plan.settled,
-                reask=self._reask.request,
                 meter=self._account.meter,
                 early_stop=self._account.early_stop,
                 run_stop=stop,
@@ -268,6 +304,7 @@ class _Run:
                 counters=counters,
                 account=self._account,
                 journal=journal,
+                stop=stop,
             )
             with stop.watch():
                 async with display:
@@ -284,10 +321,6 @@ class _Run:
             status=status,
             bad_rows=self._prepared.statistics.bad_rows,
         )
-
-    def _write_summary(self, summary: Summary) -> None:
-        if self._job.summary is not None:
-            summary.write(self._job.summary)
 
 
 def possibly_billed_rows(journal: Journal) -> tuple[int, ...]:

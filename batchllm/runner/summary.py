@@ -1,8 +1,7 @@
 """The result of a run, and its summary."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from html import escape
 from pathlib import Path
@@ -10,21 +9,26 @@ from typing import Any
 
 from batchllm.budget.costs import plus
 from batchllm.counters import RunCounters
-from batchllm.errors import CannotWrite, ExitStatus, UsageError
+from batchllm.errors import ExitStatus, UsageError
+from batchllm.evaluate.evaluation import Evaluation
+from batchllm.evaluate.gold import GoldWords
 from batchllm.formats import open_source
-from batchllm.printable import printable
+from batchllm.job import Job
+from batchllm.journal import RowCounts
+from batchllm.printable import counted, printable
 from batchllm.runner.output import OutputCounts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """A run in numbers; ``None`` is unknown. This is also the JSON of ``--summary``.
+    """A run in numbers; ``None`` is unknown. These are also the figures in the JSON of ``--summary``.
 
     Attributes:
         rows: Rows of the job.
         answered, skipped, failed: Rows with an answer, with an empty text, with an ``error``.
         failed_by_reason: The failed rows by reason.
         finish_reasons: The answers, those of failed rows included, by what the endpoint said.
+        labels: How often each label was given; with ``--multi-label`` a row counts for each of its labels.
         requests: Requests that this run sent, each counted once.
         attempts: Requests that this run sent, each attempt counted.
         answers: Answers that this run received, usable or not: each is billed.
@@ -54,6 +58,7 @@ class Summary:
     failed: int
     failed_by_reason: Mapping[str, int] = field(default_factory=dict)
     finish_reasons: Mapping[str, int] = field(default_factory=dict)
+    labels: Mapping[str, int] = field(default_factory=dict)
     requests: int = 0
     attempts: int = 0
     answers: int = 0
@@ -77,23 +82,6 @@ class Summary:
     tokens_per_minute: float | None = None
     exit_status: int = 0
 
-    def write(self, path: Path) -> None:
-        """Writes one JSON object; if ``path`` ends in ``.jsonl``, appends it as a line.
-
-        Raises:
-            CannotWrite: The file cannot be written.
-        """
-        lines = path.suffix == ".jsonl"
-        text = json.dumps(asdict(self), ensure_ascii=False, indent=None if lines else 2, default=float)
-        try:
-            with path.open("a" if lines else "w", encoding="utf-8") as file:
-                file.write(text + "\n")
-        except OSError as error:
-            reason = f"the summary cannot be written ({error.strerror})"
-            raise CannotWrite(
-                f"{path}: {reason}; all answers are kept, correct that and run again"
-            ) from error
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Result:
@@ -106,9 +94,12 @@ class Result:
         possibly_billed_rows: Rows, from 1, that a dead run possibly paid without an answer.
         samples: Up to three answers, with ``-n`` and ``--sample``.
         asked: The texts of their rows.
+        failures: The first failed row of each reason, from 0, and its error.
         pace: The rate of the requests as text; empty if there is none.
         read_options: Options of ``open_source`` that the output is read with.
         models: What ``parsed`` returns, where the schema was a pydantic model.
+        evaluation: The figures against known answers, where the job says where these are (``gold``).
+        job: The job that ran.
     """
 
     output: Path | None
@@ -117,9 +108,32 @@ class Result:
     possibly_billed_rows: tuple[int, ...] = ()
     samples: tuple[Mapping[str, Any], ...] = ()
     asked: tuple[str, ...] = ()
+    failures: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     pace: str = ""
     read_options: Mapping[str, str] = field(default_factory=dict)
     models: tuple[Any, ...] | None = None
+    evaluation: Evaluation | None = None
+    job: Job | None = field(default=None, compare=False)
+
+    def evaluate(self, gold: GoldWords, *, on: str | None = None, kind: str | None = None) -> Evaluation:
+        """Compares the answers with known answers.
+
+        Args:
+            gold: A column of the rows, a path to a file with the known answers, a mapping of answer columns to columns,
+                or the known answers themselves, in the order of the rows.
+            on: With a file: the column that both have.
+            kind: What to compare answers as: ``label``, ``labels``, ``number`` or ``text``; by default what the job
+                and the known answers say.
+
+        Raises:
+            UsageError: It is not clear what to compare, or no row has a known answer.
+            InputError: A file cannot be read.
+        """
+        from batchllm.evaluate.files import evaluate_output
+
+        if self.output is None:
+            raise UsageError("the output went to standard output; name a file to evaluate it")
+        return evaluate_output(self.output, gold, on=on, kind=kind, job=self.job, options=self.read_options)
 
     @property
     def parsed(self) -> tuple[Any, ...]:
@@ -148,14 +162,14 @@ class Result:
         reasons = ", ".join(f"{name}: {count:,}" for name, count in summary.failed_by_reason.items())
         failed = f"{summary.failed:,} failed" + (f" ({reasons})" if reasons else "")
         cost = "at an unknown price" if summary.cost is None else f"${summary.cost:.4f}"
-        tokens = f"{summary.total_tokens or 0:,} tokens"
+        tokens = "unknown tokens" if summary.total_tokens is None else f"{summary.total_tokens:,} tokens"
         before = f", {summary.answered_before:,} answered before" if summary.answered_before else ""
         return (
             (
                 "rows",
                 f"{summary.answered:,} of {summary.rows:,} answered, {failed}, {summary.skipped:,} empty{before}",
             ),
-            ("paid", f"{summary.requests:,} requests, {tokens}, {cost}, in {summary.seconds:.1f} s"),
+            ("paid", f"{counted(summary.answers, 'answer')}, {tokens}, {cost}, in {summary.seconds:.1f} s"),
             ("output", printable(str(self.output)) if self.output else "none"),
         )
 
@@ -211,14 +225,15 @@ def summary_of(
         failed=counters.failed + counters.unanswered,
         failed_by_reason=dict(counters.failed_by_reason),
         finish_reasons=dict(counters.finish_reasons),
+        labels=dict(counters.labels),
         requests=counters.requests,
         attempts=counters.attempts,
         answers=counters.answers,
         answered_before=counters.finished_before + counters.reused,
         possibly_billed_twice=counters.possibly_billed + orphans,
-        prompt_tokens=counters.prompt_tokens,
-        completion_tokens=counters.completion_tokens,
-        total_tokens=counters.tokens,
+        prompt_tokens=None if counters.without_usage else counters.prompt_tokens,
+        completion_tokens=None if counters.without_usage else counters.completion_tokens,
+        total_tokens=counters.known_tokens,
         cost=counters.cost,
         rate_limited=counters.refusals,
         retries=dict(counters.retries),
@@ -226,18 +241,32 @@ def summary_of(
         bad_rows=bad_rows,
         seconds=round(seconds, 3),
         requests_per_minute=None if requests_per_minute is None else round(requests_per_minute, 2),
-        tokens_per_minute=None if tokens_per_minute is None else round(tokens_per_minute, 1),
+        tokens_per_minute=(
+            None if tokens_per_minute is None or counters.without_usage else round(tokens_per_minute, 1)
+        ),
         exit_status=status,
     )
 
 
-def with_output(summary: Summary, counts: OutputCounts, final_cost: Decimal | None) -> Summary:
+def with_rows(summary: Summary, counts: RowCounts) -> Summary:
+    """Completes the summary of a run that was stopped with the states of its rows.
+
+    Requests are counted as they end, and rows may share them, so the counters of a run that stops are no rows.
+
+    Args:
+        summary: The run by its counters.
+        counts: The rows of its pass.
+    """
+    failed = counts.failed + counts.unanswered + counts.unsendable
+    return replace(summary, answered=counts.answered, skipped=counts.skipped, failed=failed)
+
+
+def with_output(summary: Summary, counts: OutputCounts) -> Summary:
     """Completes the summary of a finished run with what its output holds.
 
     Args:
         summary: The run by its counters.
         counts: The rows of the output.
-        final_cost: What this run paid for answers that rows keep; ``None`` is unknown.
     """
     return replace(
         summary,
@@ -247,7 +276,8 @@ def with_output(summary: Summary, counts: OutputCounts, final_cost: Decimal | No
         failed=counts.failed,
         failed_by_reason=dict(counts.failed_by_reason),
         finish_reasons=dict(counts.finish_reasons),
-        saved_by_journal=plus(counts.costs.answers, None if final_cost is None else -final_cost),
+        labels=dict(counts.labels),
+        saved_by_journal=plus(counts.costs.answers, None if summary.cost is None else -summary.cost),
         duplicate_rows=counts.costs.duplicate_rows,
         duplicate_rows_cost=counts.costs.equal,
         deduplicated_rows=counts.costs.deduplicated_rows,

@@ -153,7 +153,9 @@ def _answer(table: Mapping[str, Any], variables: Mapping[str, Any], where: str) 
     schema = table.get("schema")
     if not (schema is None or isinstance(schema, str | dict)):
         raise UsageError(f"{place}: schema must be a JSON Schema as a table, or its short form as text")
-    return AnswerSpec(_string(table, "column", place, "response"), read, tuple(labels), schema)
+    several = read == "label" and variables.get("multi_label") is True
+    column = _string(table, "column", place, "response")
+    return AnswerSpec(column, read, tuple(labels), schema, multi_label=several)
 
 
 def _only(table: Mapping[str, Any], known: Iterable[str], where: str) -> None:

@@ -1,9 +1,11 @@
 """Templates as frozen data."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from batchllm.errors import UsageError
 from batchllm.records import AnswerSpec
 
 
@@ -20,6 +22,12 @@ class Message:
     role: str
     content: str | tuple[Mapping[str, Any], ...]
     name: str | None = None
+
+
+def literal(text: str) -> str:
+    """Returns the Jinja source that renders as ``text``, whatever braces are in it."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
+    return f'{{{{ "{escaped}" }}}}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +62,51 @@ class Template:
                 )
         return replace(self, messages=(new, *self.messages))
 
+    def with_system_end(self, source: str) -> "Template":
+        """Returns a copy with ``source`` as the last paragraph of its system message."""
+        for position, message in enumerate(self.messages):
+            if message.role in ("system", "developer"):
+                if isinstance(message.content, str):
+                    content: Any = message.content.rstrip() + literal("\n\n") + source
+                else:
+                    content = (*message.content, {"type": "text", "text": source})
+                changed = replace(message, content=content)
+                return replace(
+                    self, messages=(*self.messages[:position], changed, *self.messages[position + 1 :])
+                )
+        return self.with_system(source)
+
+    def read_as(self, task: "Template") -> "Template":
+        """Returns a copy whose answers are read as a task's, with the parameters that it does not set itself.
+
+        Raises:
+            UsageError: It reads its answers in another way.
+        """
+        if self.answer.read not in ("text", task.answer.read):
+            raise UsageError(
+                f"template {self.name} reads its answers as {self.answer.read}, and {task.name} as "
+                f"{task.answer.read}; use batchllm run -t"
+            )
+        parameters = dict(task.parameters)
+        if "max_completion_tokens" in self.parameters:
+            parameters.pop("max_tokens", None)
+        parameters |= self.parameters
+        known = {
+            name: value
+            for name, value in task.variables.items()
+            if task.answer.read == "label" or re.search(rf"\b{name}\b", f"{self.source} {parameters}")
+        }
+        if self.answer.labels:
+            known["labels"] = list(self.answer.labels)
+        answer = replace(task.answer, labels=self.answer.labels or task.answer.labels)
+        return replace(self, answer=answer, parameters=parameters, variables={**known, **self.variables})
+
     def with_variables(self, variables: Mapping[str, Any]) -> "Template":
-        """Returns a copy with other values of its variables; ``labels`` also become the labels of the answer."""
-        labels = variables.get("labels")
+        """Returns a copy with other values of its variables; ``labels`` and ``multi_label`` also go into the answer."""
+        labels, several = variables.get("labels"), variables.get("multi_label")
         answer = self.answer
         if labels is not None and answer.read == "label":
             answer = replace(answer, labels=tuple(labels))
+        if several is not None and answer.read == "label":
+            answer = replace(answer, multi_label=several is True)
         return replace(self, variables={**self.variables, **variables}, answer=answer)

@@ -52,8 +52,8 @@ def never_synced() -> None:
 def no_intent() -> None:
     """Requests leave without a record that they may."""
 
-    def intend(self: Journal, intents: Sequence[tuple[int, bytes | None]]) -> "asyncio.Future[list[int]]":
-        rows = self._attempts(intents, 0.0)
+    def intend(self: Journal, request_ids: Sequence[int]) -> "asyncio.Future[list[int]]":
+        rows = self._attempts(request_ids, 0.0)
         return _done([row[1] for row in rows])
 
     Journal.intend = intend  # type: ignore[method-assign]
@@ -62,8 +62,8 @@ def no_intent() -> None:
 def intent_not_awaited() -> None:
     """Requests leave while the record that they may is still on its way to the disk."""
 
-    def intend(self: Journal, intents: Sequence[tuple[int, bytes | None]]) -> "asyncio.Future[list[int]]":
-        rows = self._attempts(intents, 0.0)
+    def intend(self: Journal, request_ids: Sequence[int]) -> "asyncio.Future[list[int]]":
+        rows = self._attempts(request_ids, 0.0)
         ids = [row[1] for row in rows]
         _unheard(self._submit(OperationKind.WRITE, (rows, (), ids)))
         return _done(ids)

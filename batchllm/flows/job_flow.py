@@ -1,0 +1,98 @@
+"""The flow of a job: what it does with each of its rows."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from batchllm.answer import Reader
+from batchllm.flows.conversation import conversation_of, turn, turns_of
+from batchllm.flows.flow import Ask, Flow, Unsent
+from batchllm.flows.reask import reasking
+from batchllm.flows.samples import sampled
+from batchllm.job import Job
+from batchllm.records import Answer, ChatRequest, Row
+from batchllm.request import RequestBuilder, answer_spec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFlow:
+    """What a job does with each of its rows.
+
+    Attributes:
+        builder: Makes requests.
+        start: Begins the flow of a row.
+        single: No row needs more than one request.
+        longest: The most requests that a row sends one after the other.
+        conversation: The column whose equal values make rows one conversation.
+        turns: How many turns each conversation has that has several, by the hash of its name.
+    """
+
+    builder: RequestBuilder
+    start: Callable[[Row], Flow]
+    single: bool = True
+    longest: int = 1
+    conversation: str | None = None
+    turns: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def waves(self) -> int:
+        """The most batches, one after the other, that a row may need."""
+        return self.longest * max(self.turns.values(), default=1)
+
+
+def job_flow(job: Job, builder: RequestBuilder, rows: Callable[[], Iterable[Row]] = tuple) -> JobFlow:
+    """Returns the flow of a job.
+
+    Args:
+        job: The job.
+        builder: Makes its requests.
+        rows: Reads the input, to count the turns of conversations.
+    """
+    reads_data = job.per_row or answer_spec(job).read == "json"
+    reasks = job.reasks if reads_data else 0
+    first = partial(_first, builder)
+    if reasks == 0 and job.samples == 1 and job.conversation is None:
+        return JobFlow(builder=builder, start=partial(_single, builder))
+
+    def one(ask: Ask) -> Flow:
+        return reasking(builder, ask, reasks if ask.reader.spec.read == "json" else 0)
+
+    def answered(ask: Ask) -> Flow:
+        return one(ask) if job.samples == 1 else sampled(ask, job.samples, one)
+
+    def start(row: Row) -> Flow:
+        name = None if job.conversation is None else conversation_of(row, job.conversation)
+        if name is not None:
+            return turn(builder, row, name, first, answered)
+        return _alone(row, first, answered)
+
+    return JobFlow(
+        builder=builder,
+        start=start,
+        single=reasks == 0 and job.samples == 1,
+        longest=1 + reasks,
+        conversation=job.conversation,
+        turns={} if job.conversation is None else turns_of(rows(), job.conversation),
+    )
+
+
+def flow_of(builder: RequestBuilder) -> JobFlow:
+    """Returns the flow of one request a row."""
+    return JobFlow(builder=builder, start=partial(_single, builder))
+
+
+def _first(builder: RequestBuilder, row: Row) -> Ask:
+    built = builder.build(row)
+    if not isinstance(built, ChatRequest):
+        raise Unsent(built)
+    reader: Reader = builder.reader(row)
+    return Ask("", built.key, reader, built)
+
+
+def _single(builder: RequestBuilder, row: Row) -> Flow:
+    answer: Answer = yield _first(builder, row)
+    return answer
+
+
+def _alone(row: Row, first: Callable[[Row], Ask], answered: Callable[[Ask], Flow]) -> Flow:
+    return (yield from answered(first(row)))
