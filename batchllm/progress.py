@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn, Protocol, TextIO
 
-from batchllm.printable import printable
+from batchllm.printable import counted, printable
 from batchllm.screen import Tone, columns_of, painted, width_of, wrapped
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class Plain:
         self._tenth = tenth
         failures = f", {failed} failed" if failed else ""
         more = "".join(f", {word}" for word in (waits, note, f"{compact(tokens)} tokens") if word)
-        self._stream.write(f"{self._title}: {done:,} of {self._total:,} rows{failures}{more}\n")
+        self._stream.write(f"{self._title}: {done:,} of {counted(self._total, 'row')}{failures}{more}\n")
         self._stream.flush()
 
     def tell(self, line: str) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from batchllm.formats.csv_module import csv
 from batchllm.formats.dialect import DELIMITERS, QUOTE, Dialect, DialectOptions, delimiter_name
+from batchllm.printable import counted
 
 SAMPLE_LINES = 200
 SAMPLE_CHARACTERS = 1 << 16
@@ -297,7 +298,7 @@ class _Search:
                     " file with write.csv() or col.names = NA, or put a name and a delimiter before the first one",
                     self._skipped + 1,
                 )
-            cells = "1 cell" if reading.width == 1 else f"{reading.width} cells"
+            cells = counted(reading.width, "cell")
             name = delimiter_name(reading.dialect.delimiter)
             raise UnclearDialectError(
                 f"has {cells} where line {line} and the lines below it have {width} ({name}); say --skip-lines"

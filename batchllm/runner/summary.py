@@ -162,7 +162,7 @@ class Result:
         reasons = ", ".join(f"{name}: {count:,}" for name, count in summary.failed_by_reason.items())
         failed = f"{summary.failed:,} failed" + (f" ({reasons})" if reasons else "")
         cost = "at an unknown price" if summary.cost is None else f"${summary.cost:.4f}"
-        tokens = "unknown tokens" if summary.total_tokens is None else f"{summary.total_tokens:,} tokens"
+        tokens = "unknown tokens" if summary.total_tokens is None else counted(summary.total_tokens, "token")
         before = f", {summary.answered_before:,} answered before" if summary.answered_before else ""
         return (
             (
