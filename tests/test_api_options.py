@@ -296,6 +296,6 @@ def test_a_frame_without_a_question_is_refused_unless_its_rows_ask(clean_environ
     assert run(asking, provider="simulator").summary.answered == 1
 
 
-def test_a_result_counts_one_request_in_the_singular(clean_environment: Path) -> None:
+def test_a_result_counts_one_answer_in_the_singular(clean_environment: Path) -> None:
     lines = repr(run(ROWS[:1], prompt="{{ text }}", provider="simulator"))
-    assert "paid: 1 request, " in lines and ", $0, in " in lines
+    assert "paid: 1 answer, " in lines and ", $0, in " in lines
