@@ -254,7 +254,7 @@ def show_failures(job: Job, result: Result) -> None:
 
 def summary_lines(summary: Summary, pace: str = "") -> list[str]:
     """The counters, tokens and costs of a run in a few plain lines."""
-    head = f"{summary.answered:,} of {summary.rows:,} rows answered"
+    head = f"{summary.answered:,} of {counted(summary.rows, 'row')} answered"
     if summary.skipped:
         head += f", {summary.skipped:,} empty"
     if summary.answered_before:

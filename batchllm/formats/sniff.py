@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from batchllm.formats.csv_module import csv
 from batchllm.formats.dialect import DELIMITERS, QUOTE, Dialect, DialectOptions, delimiter_name
+from batchllm.printable import counted
 
 SAMPLE_LINES = 200
 SAMPLE_CHARACTERS = 1 << 16
@@ -286,7 +287,7 @@ class _Search:
             if self._is_prose(reading) and len(reading.records) - start < _PROSE_ROWS:
                 continue
             line = self._skipped + reading.starts[start] + 1
-            cells = "1 cell" if reading.width == 1 else f"{reading.width} cells"
+            cells = counted(reading.width, "cell")
             name = delimiter_name(reading.dialect.delimiter)
             raise UnclearDialectError(
                 f"has {cells} where line {line} and the lines below it have {width} ({name}); say --skip-lines"

@@ -13,6 +13,7 @@ from batchllm.journal import AdmittedRow, AttemptRecord, JournalReader
 from batchllm.plan.replay import Replayer, first_asks
 from batchllm.prepare.job_paths import JobPaths
 from batchllm.prepare.prepared_job import prepare_job
+from batchllm.printable import counted
 from batchllm.records import Failure, Paid, Response
 
 _BILLED = {Paid.NO: "not billed", Paid.MAYBE: "possibly billed"}
@@ -27,7 +28,7 @@ def show_row(output: Path, row_index: int) -> Iterator[str]:
     with open_job(output) as (reader, paths, job):
         rows = reader.get("rows")
         if rows is not None and row_index >= rows:
-            raise InputError(reader.path, f"the job has {rows:,} rows, and no row {row_index + 1}")
+            raise InputError(reader.path, f"the job has {counted(rows, 'row')}, and no row {row_index + 1}")
         known = reader.row(row_index)
         note = known.unsent_reason
         yield f"row {row_index + 1} of {paths.output or 'standard output'}"

@@ -236,7 +236,7 @@ class OutcomeHandler:
         verdict = classify(outcome)
         log.debug("a plain request: %s %s", verdict.disposition, verdict.message)
         if verdict.disposition is Disposition.ANSWERED:
-            if self._has_worked:
+            if self._has_worked or self.journal.reader().count_answered():
                 self.plain_works = True
                 self.limiter.recovered(asyncio.get_running_loop().time())
                 return
@@ -244,7 +244,7 @@ class OutcomeHandler:
             hint = f"; what they have and it has not: {more}" if more else ""
             self.stop(
                 UsageError(
-                    f"{refused.message}; so far every request of this job ends so, and a plain request to "
+                    f"{refused.message}; no request of this job has been answered so far, and a plain request to "
                     f"{item.request.model} is answered{hint}"
                 )
             )

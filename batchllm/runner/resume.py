@@ -6,6 +6,7 @@ Everything that refuses a run comes before the journal is changed: a refused com
 import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from batchllm import __version__
 from batchllm.journal import (
@@ -16,6 +17,7 @@ from batchllm.journal import (
     JournalReader,
     RowCounts,
     State,
+    bring_back,
     check_space,
     set_aside,
 )
@@ -66,10 +68,11 @@ class ResumedJob:
         check_space(paths.journal.parent, prepared.statistics.bytes + rows * BYTES_PER_ROW)
         output = known_output(paths.journal) if job.restart else None
         self._paid_again = 0
+        self._aside: Path | None = None
         if job.restart:
             self.destination = destination_of(job, paths.output, chosen, output)
             self._check_output(output)
-            set_aside(paths.journal)
+            self._aside = set_aside(paths.journal)
         elif paths.journal.exists():
             with JournalReader.open(paths.journal) as reader:
                 written = reader.get("output")
@@ -80,11 +83,24 @@ class ResumedJob:
         else:
             self.destination = destination_of(job, paths.output, chosen, None)
             self._check_output(None)
-        self.journal = Journal.open(paths.journal, version=__version__)
+        try:
+            self.journal = Journal.open(paths.journal, version=__version__)
+        except BaseException:
+            self._bring_back()
+            raise
         if output is not None:
             self.journal.put_now("output", output)
         self.continued = is_same_pass(prepared, self.journal.get(PLAN))
         self.plan_id = 0
+
+    def withdraw(self) -> None:
+        """Leaves everything as it was, because the run does not go on after all."""
+        self.journal.withdraw()
+        self._bring_back()
+
+    def _bring_back(self) -> None:
+        if self._aside is not None:
+            bring_back(self._prepared.paths.journal, self._aside)
 
     def _check_output(self, written: "dict[str, object] | None") -> None:
         path, paths = self.destination.path, self._prepared.paths
