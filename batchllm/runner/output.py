@@ -31,6 +31,7 @@ class OutputCounts:
         failures: The first failed row of each reason, from 0, and its error.
         finish_reasons: The answers, those of failed rows included, by what the endpoint said.
         labels: How often each label was given.
+        with_confidence: Answers whose label has a probability.
         samples: The first answers.
         sample_rows: Their rows, from 0.
         costs: What the answers cost.
@@ -44,6 +45,7 @@ class OutputCounts:
     failures: dict[str, tuple[int, str]] = field(default_factory=dict)
     finish_reasons: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
+    with_confidence: int = 0
     samples: list[dict[str, Any]] = field(default_factory=list)
     sample_rows: list[int] = field(default_factory=list)
     costs: CostTotals = field(default_factory=lambda: CostTotals(None))
@@ -64,6 +66,7 @@ class OutputCounts:
         else:
             self.answered += 1
             self.labels.update(answer.labels)
+            self.with_confidence += answer.confidence is not None
             self.finish_reasons[answer.finish_reason or "none"] += 1
             if len(self.samples) < SAMPLES:
                 self.samples.append(dict(answer.columns))

@@ -29,6 +29,7 @@ class Summary:
         failed_by_reason: The failed rows by reason.
         finish_reasons: The answers, those of failed rows included, by what the endpoint said.
         labels: How often each label was given; with ``--multi-label`` a row counts for each of its labels.
+        with_confidence: Answers whose label has a probability, from logprobs.
         requests: Requests that this run sent, each counted once.
         attempts: Requests that this run sent, each attempt counted.
         answers: Answers that this run received, usable or not: each is billed.
@@ -59,6 +60,7 @@ class Summary:
     failed_by_reason: Mapping[str, int] = field(default_factory=dict)
     finish_reasons: Mapping[str, int] = field(default_factory=dict)
     labels: Mapping[str, int] = field(default_factory=dict)
+    with_confidence: int = 0
     requests: int = 0
     attempts: int = 0
     answers: int = 0
@@ -277,6 +279,7 @@ def with_output(summary: Summary, counts: OutputCounts) -> Summary:
         failed_by_reason=dict(counts.failed_by_reason),
         finish_reasons=dict(counts.finish_reasons),
         labels=dict(counts.labels),
+        with_confidence=counts.with_confidence,
         saved_by_journal=plus(counts.costs.answers, None if summary.cost is None else -summary.cost),
         duplicate_rows=counts.costs.duplicate_rows,
         duplicate_rows_cost=counts.costs.equal,
