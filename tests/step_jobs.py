@@ -51,6 +51,7 @@ class StepEndpoint:
     Attributes:
         sent: The bodies of all requests, those that failed included.
         asked: What each reply was asked with, by the reply.
+        paid: The number of answers.
         refuses: A step whose answers are content-filtered.
         malformed: So many answers to ``check`` are no JSON.
     """
@@ -58,6 +59,7 @@ class StepEndpoint:
     def __init__(self, faults: float = 0.0, seed: int = 0) -> None:
         self.sent: list[dict[str, Any]] = []
         self.asked: dict[str, str] = {}
+        self.paid = 0
         self.refuses = ""
         self.malformed = 0
         self._chance = random.Random(seed)
@@ -68,6 +70,7 @@ class StepEndpoint:
         self.sent.append(body)
         if self._chance.random() < self._faults:
             return Response(500, {}, b"{}", 0.0)
+        self.paid += 1
         step, content = step_of(body), body["messages"][-1]["content"]
         if step == self.refuses:
             return answered(None, finish_reason="content_filter")

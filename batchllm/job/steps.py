@@ -20,7 +20,7 @@ _KEYS = ("name", "when", *_OWN, *_TABLES)
 ONE_STEPS = (*_ASKS, "task", "schema", "var", *options_in("variables"))
 """The options that say what one step asks."""
 
-_EXCLUDED = ("samples", "conversation", "examples", "retry_cut_off")
+_EXCLUDED = ("samples", "conversation", "examples", "confidence", "retry_cut_off")
 _RESERVED = ("row", "text", "reask")
 
 

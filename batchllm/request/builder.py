@@ -11,7 +11,7 @@ from batchllm.errors import UsageError
 from batchllm.job import Job
 from batchllm.job.gold import gold_columns
 from batchllm.records import Answer, ChatRequest, Row
-from batchllm.request.condition import Condition
+from batchllm.request.condition import Condition, condition
 from batchllm.request.images import Media
 from batchllm.request.limits import LengthLimits
 from batchllm.request.messages import TokenCount, reask, with_images
@@ -27,17 +27,7 @@ from batchllm.request.spec import (
     with_tools,
 )
 from batchllm.request.tasks import RowTasks, Task, image_cells, is_batch_line
-from batchllm.template import (
-    Message,
-    Renderer,
-    RenderError,
-    Template,
-    builtin_names,
-    dumps,
-    text_column,
-    text_like,
-    to_json,
-)
+from batchllm.template import RenderError, builtin_names, dumps, text_column, text_like, to_json
 
 VISION_MAX_TOKENS = 300
 NO_PARAMETERS: Mapping[str, Any] = {}
@@ -165,19 +155,13 @@ class RequestBuilder:
         job = replace(job, column=self._text_column or job.column)
         return RequestBuilder(job, known, self._sample, self._count_text, context_window=self._published)
 
-    def condition(self, name: str, source: str) -> "Condition":
+    def condition(self, name: str, source: str) -> Condition:
         """Compiles the condition of a step.
 
         Raises:
             UsageError: It reads no column, or one that does not exist.
         """
-        template = Template(f"step {name}, when", "", (Message("user", source),))
-        renderer = Renderer(template, self._columns, self._text_column, hidden=self._gold)
-        if not renderer.used_columns:
-            raise UsageError(
-                f"step {name}: its condition {source!r} reads no column, so it is the same for every row"
-            )
-        return Condition(renderer, self._shown)
+        return condition(name, source, self._columns, self._text_column, self._gold, self._shown)
 
     def reask(self, request: ChatRequest, answer: Answer) -> ChatRequest:
         """Makes the request that asks again for an answer that does not validate."""
@@ -324,6 +308,8 @@ class RequestBuilder:
             layer["tools"] = job.tools
         if job.tool_choice is not None:
             layer["tool_choice"] = job.tool_choice
+        if job.confidence:
+            layer["logprobs"] = True
         if job.reasoning_effort is not None:
             layer["reasoning_effort"] = job.reasoning_effort
         return merge_layers(layer, job.parameters)
