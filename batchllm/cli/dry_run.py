@@ -39,7 +39,9 @@ def print_dry_run(
 
     found = inspect.dry_run(job)
     if as_json:
-        text = json.dumps(found.forecast.to_json())
+        forecast = found.forecast
+        requests = {"requests": forecast.requests, "requests_upper_bound": forecast.requests_upper_bound}
+        text = json.dumps({**forecast.to_json(), **requests})
     elif as_curl:
         text = curl(job, found)
     else:
