@@ -66,6 +66,7 @@ class RunCounters:
         answers: Answers received by this run, usable or not: each is billed.
         refusals: Attempts that were refused for a rate limit.
         possibly_billed: Attempts of this run that may be billed though no answer came.
+        in_flight: Requests that are sent, and whose answer has not come.
         unanswered: Rows that this run gave up; the next one tries them again.
         truncated: Texts of this run's rows that were cut to ``--max-input-tokens``.
         reused: Rows that got the answer of another job (``--reuse``).
@@ -92,6 +93,7 @@ class RunCounters:
     completion_tokens: int = 0
     refusals: int = 0
     possibly_billed: int = 0
+    in_flight: int = 0
     unanswered: int = 0
     truncated: int = 0
     reused: int = 0

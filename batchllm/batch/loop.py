@@ -329,6 +329,6 @@ def unknown_batch(batch: BatchRecord) -> str:
     created = batch.state is BatchState.CREATED
     what = f"batch {batch.remote_id}" if created else f"the results of {batch.remote_id}"
     return (
-        f"the endpoint does not know {what} ({counted(batch.requests, 'request')}, possibly billed): use the URL and the key it "
-        "was made with, or give it up with 'batchllm batches cancel OUTPUT'"
+        f"the endpoint does not know {what} ({counted(batch.requests, 'request')}, possibly billed): use the URL and "
+        "the key it was made with, or give it up with 'batchllm batches cancel OUTPUT'"
     )

@@ -35,6 +35,7 @@ from batchllm.runner.cut_off import (
     keep_answers,
     keep_limit,
 )
+from batchllm.runner.output import skipped_key, skipped_path
 from batchllm.runner.trial import destination_of
 
 BYTES_PER_ROW = 4_000
@@ -66,23 +67,27 @@ class ResumedJob:
         self._chosen = chosen
         job, paths = prepared.job, prepared.paths
         check_space(paths.journal.parent, prepared.statistics.bytes + rows * BYTES_PER_ROW)
-        output = known_output(paths.journal) if job.restart else None
+        output, skipped = None, None
         self._paid_again = 0
         self._aside: Path | None = None
         if job.restart:
+            output = known_output(paths.journal)
             self.destination = destination_of(job, paths.output, chosen, output)
-            self._check_output(output)
+            skipped = known_output(paths.journal, skipped_key(self.destination))
+            self._check_output(output, skipped)
             self._aside = set_aside(paths.journal)
         elif paths.journal.exists():
             with JournalReader.open(paths.journal) as reader:
                 written = reader.get("output")
                 self.destination = destination_of(job, paths.output, chosen, written)
-                self._check_output(reader.get(self.destination.key))
+                self._check_output(
+                    reader.get(self.destination.key), reader.get(skipped_key(self.destination))
+                )
                 self._paid_again = check_unchanged(prepared, reader, chosen=chosen)
                 check_retry(prepared, is_same=is_same_pass(prepared, reader.get(PLAN)))
         else:
             self.destination = destination_of(job, paths.output, chosen, None)
-            self._check_output(None)
+            self._check_output(None, None)
         try:
             self.journal = Journal.open(paths.journal, version=__version__)
         except BaseException:
@@ -90,6 +95,8 @@ class ResumedJob:
             raise
         if output is not None:
             self.journal.put_now("output", output)
+        if skipped is not None:
+            self.journal.put_now(skipped_key(self.destination), skipped)
         self.continued = is_same_pass(prepared, self.journal.get(PLAN))
         self.plan_id = 0
 
@@ -102,11 +109,14 @@ class ResumedJob:
         if self._aside is not None:
             bring_back(self._prepared.paths.journal, self._aside)
 
-    def _check_output(self, written: "dict[str, object] | None") -> None:
+    def _check_output(self, written: "dict[str, object] | None", skipped: "dict[str, object] | None") -> None:
         path, paths = self.destination.path, self._prepared.paths
         if path is not None:
             noted = paths.journal if path == paths.output else None
-            check_output(path, written=written, force=self._prepared.job.force, journal=noted)
+            force = self._prepared.job.force
+            check_output(path, written=written, force=force, journal=noted)
+            if self._prepared.statistics.bad_rows:
+                check_output(skipped_path(self._prepared, path), written=skipped, force=force)
 
     def counts(self) -> RowCounts:
         """Counts the wanted rows that earlier runs of this pass admitted, by state."""

@@ -15,7 +15,7 @@ from batchllm.evaluate.gold import GoldWords
 from batchllm.formats import open_source
 from batchllm.job import Job
 from batchllm.journal import RowCounts
-from batchllm.printable import counted, printable
+from batchllm.printable import counted, dollars, printable
 from batchllm.runner.output import OutputCounts
 
 
@@ -29,6 +29,7 @@ class Summary:
         failed_by_reason: The failed rows by reason.
         finish_reasons: The answers, those of failed rows included, by what the endpoint said.
         labels: How often each label was given; with ``--multi-label`` a row counts for each of its labels.
+        with_confidence: Answers whose label has a probability, from logprobs.
         requests: Requests that this run sent, each counted once.
         attempts: Requests that this run sent, each attempt counted.
         answers: Answers that this run received, usable or not: each is billed.
@@ -59,6 +60,7 @@ class Summary:
     failed_by_reason: Mapping[str, int] = field(default_factory=dict)
     finish_reasons: Mapping[str, int] = field(default_factory=dict)
     labels: Mapping[str, int] = field(default_factory=dict)
+    with_confidence: int = 0
     requests: int = 0
     attempts: int = 0
     answers: int = 0
@@ -161,7 +163,7 @@ class Result:
         summary = self.summary
         reasons = ", ".join(f"{name}: {count:,}" for name, count in summary.failed_by_reason.items())
         failed = f"{summary.failed:,} failed" + (f" ({reasons})" if reasons else "")
-        cost = "at an unknown price" if summary.cost is None else f"${summary.cost:.4f}"
+        cost = "at an unknown price" if summary.cost is None else dollars(summary.cost)
         tokens = "unknown tokens" if summary.total_tokens is None else counted(summary.total_tokens, "token")
         before = f", {summary.answered_before:,} answered before" if summary.answered_before else ""
         return (
@@ -277,6 +279,7 @@ def with_output(summary: Summary, counts: OutputCounts) -> Summary:
         failed_by_reason=dict(counts.failed_by_reason),
         finish_reasons=dict(counts.finish_reasons),
         labels=dict(counts.labels),
+        with_confidence=counts.with_confidence,
         saved_by_journal=plus(counts.costs.answers, None if summary.cost is None else -summary.cost),
         duplicate_rows=counts.costs.duplicate_rows,
         duplicate_rows_cost=counts.costs.equal,
