@@ -143,7 +143,9 @@ def test_run_without_anything_to_ask_takes_rows_that_say_it_themselves() -> None
         made("run", input="rows.csv")
     with pytest.raises(UsageError, match="only one can say what to ask: --prompt or --template"):
         made("run", prompt="{{ text }}", template="summarize")
-    with pytest.raises(UsageError, match="there is no task translate"):
+    with pytest.raises(
+        UsageError, match="there is no task 'translate'; there are classify, codegen, summarize and run"
+    ):
         made("translate")
 
 
