@@ -140,7 +140,8 @@ class RunCounters:
         """Counts a row that is finished."""
         if answer.error is None:
             self.answered += 1
-            self.labels.update(answer.labels)
+            for label in answer.labels:
+                self.labels[label] += 1
         else:
             self.failed += 1
             self.failed_by_reason[answer.reason or "unknown"] += 1

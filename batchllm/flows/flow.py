@@ -142,4 +142,4 @@ def later_key(root_id: int, ask: Ask) -> bytes:
 
 def step_of(path: str) -> str:
     """Returns the step that a path belongs to: without numbers and re-asks."""
-    return _REASK.sub("", _NUMBERS.sub("", path))
+    return _REASK.sub("", _NUMBERS.sub("", path)) if path else path
