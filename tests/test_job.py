@@ -81,7 +81,9 @@ def test_a_template_of_ones_own_names_the_output(tmp_path: Path) -> None:
     ("flags", "message"),
     [
         ({"input": None}, "there is no INPUT"),
-        ({"input": "rows.xlsx"}, r"rows\.xlsx: the suffix '.xlsx' names no format; add --input-format"),
+        ({"input": "rows.xlsx"}, r"rows\.xlsx: is a workbook; save its sheet as CSV"),
+        ({"input": "rows.dat"}, r"rows\.dat: the suffix '.dat' names no format; add --input-format"),
+        ({"input": "."}, r"^\.: is a folder; name a file in it"),
         ({"input": "rows"}, "names no format"),
         ({"output": "out.txt"}, r"use \.csv, \.tsv, \.jsonl, \.ndjson"),
         ({"output": "in/rows.csv"}, "is input and output at once"),
