@@ -132,6 +132,12 @@ def test_a_row_without_text_is_skipped_and_one_without_the_text_of_a_step_skips_
     assert job.answers[-1]["kind"] == job.answers[-1]["error"] == ""
 
 
+def test_texts_that_are_truncated_are_counted_once_a_row(tmp_path: Path) -> None:
+    rows = [{**row, "text": f"{row['text']} {'long ' * 50}"} for row in ROWS]
+    result = StepJob(tmp_path, CHAIN, rows).run(max_input_tokens=10, on_long="truncate")
+    assert result.summary.truncated == len(ROWS)
+
+
 def test_a_trial_tries_the_whole_chain(chain: StepJob) -> None:
     chain.run(limit=3)
     assert set(chain.endpoint.by_step()) == {"kind", "reply", "check"}

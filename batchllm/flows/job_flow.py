@@ -41,6 +41,11 @@ class JobFlow:
     turns: Mapping[int, int] = field(default_factory=dict)
 
     @property
+    def truncated(self) -> int:
+        """How many times a text was cut to ``--max-input-tokens``."""
+        return self.builder.truncated + sum(step.builder.truncated for step in self.by_step.values())
+
+    @property
     def waves(self) -> int:
         """The most batches, one after the other, that a row may need."""
         return self.longest * max(self.turns.values(), default=1)
