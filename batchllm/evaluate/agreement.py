@@ -18,7 +18,7 @@ class Agreement:
         rows: Rows that are in both.
         both_answered: Rows that both answered; agreement and kappa are about these.
         agreed: Rows with the same answer.
-        kappa: Cohen's kappa; ``None`` where everything is one answer.
+        kappa: Cohen's kappa; ``None`` where everything is one answer, and of texts.
         only_first_correct, only_second_correct: Rows that exactly one of them has right; ``None`` without gold.
     """
 
@@ -98,10 +98,16 @@ def p_text(p: float) -> str:
 
 
 class AgreementCounter:
-    """Counts pairs of answers to the same row."""
+    """Counts pairs of answers to the same row.
 
-    def __init__(self, *, has_gold: bool) -> None:
+    Args:
+        has_gold: ``add_correct`` is called too.
+        has_kappa: Count the answers for kappa; of texts, which are all different, that would take much memory.
+    """
+
+    def __init__(self, *, has_gold: bool, has_kappa: bool = True) -> None:
         self._has_gold = has_gold
+        self._has_kappa = has_kappa
         self._rows = self._both = self._agreed = self._only_first = self._only_second = 0
         self._counts: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
 
@@ -112,8 +118,9 @@ class AgreementCounter:
             return first is second
         self._both += 1
         self._agreed += first == second
-        self._counts[0][first] += 1
-        self._counts[1][second] += 1
+        if self._has_kappa:
+            self._counts[0][first] += 1
+            self._counts[1][second] += 1
         return first == second
 
     def add_correct(self, first: bool, second: bool) -> None:
@@ -129,7 +136,7 @@ class AgreementCounter:
             rows=self._rows,
             both_answered=self._both,
             agreed=self._agreed,
-            kappa=cohen_kappa(self._agreed, self._both, pairs) if self._both else None,
+            kappa=cohen_kappa(self._agreed, self._both, pairs) if self._both and self._has_kappa else None,
             only_first_correct=self._only_first if self._has_gold else None,
             only_second_correct=self._only_second if self._has_gold else None,
         )

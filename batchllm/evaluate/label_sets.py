@@ -49,14 +49,14 @@ class LabelSetCounter:
     """Counts pairs of a gold set and an answered set of labels."""
 
     def __init__(self) -> None:
-        self._rows = self._unanswered = self._correct = 0
+        self.rows = self._unanswered = self._correct = 0
         self._hits: Counter[str] = Counter()
         self._given: Counter[str] = Counter()
         self._support: Counter[str] = Counter()
 
     def add(self, gold: Set[str], answer: Set[str] | None) -> bool:
         """Counts a row and returns whether it is correct; ``None`` is no answer, and an empty set is one."""
-        self._rows += 1
+        self.rows += 1
         self._unanswered += answer is None
         self._support.update(gold)
         if answer is not None:
@@ -72,7 +72,7 @@ class LabelSetCounter:
         names = sorted({*support, *given})
         labels = {name: label_score(hits[name], given[name], support[name]) for name in names}
         return LabelSetFigures(
-            rows=self._rows,
+            rows=self.rows,
             unanswered=self._unanswered,
             correct=self._correct,
             labels=labels,

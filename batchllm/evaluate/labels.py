@@ -98,6 +98,11 @@ class LabelCounter:
     def __init__(self) -> None:
         self.pairs: Counter[tuple[str, str]] = Counter()
 
+    @property
+    def rows(self) -> int:
+        """The rows so far."""
+        return self.pairs.total()
+
     def add(self, gold: str, answer: str | None) -> bool:
         """Counts a row and returns whether it is correct; ``None`` is no answer."""
         self.pairs[gold, answer or NO_ANSWER] += 1

@@ -47,6 +47,11 @@ class NumberCounter:
         self._unanswered = self._correct = 0
         self._gold, self._answers = array("d"), array("d")
 
+    @property
+    def rows(self) -> int:
+        """The rows so far."""
+        return len(self._gold) + self._unanswered
+
     def add(self, gold: float, answer: float | None) -> bool:
         """Takes a row and returns whether it is correct; ``None`` is no number. Numbers are finite."""
         if answer is None:
@@ -61,7 +66,7 @@ class NumberCounter:
         """Returns the figures of the rows so far, of which there is at least one."""
         gold, answers = self._gold, self._answers
         return NumberFigures(
-            rows=len(gold) + self._unanswered,
+            rows=self.rows,
             unanswered=self._unanswered,
             correct=self._correct,
             mae=mean(abs(g - a) for g, a in zip(gold, answers, strict=True)) if gold else None,

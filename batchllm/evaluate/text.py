@@ -53,12 +53,12 @@ class TextCounter:
     """Counts pairs of a gold text and an answered text."""
 
     def __init__(self) -> None:
-        self._rows = self._unanswered = self._correct = self._normalised = 0
+        self.rows = self._unanswered = self._correct = self._normalised = 0
         self._chrf = ChrF()
 
     def add(self, gold: str, answer: str | None) -> bool:
         """Counts a row and returns whether it is correct; ``None`` is no answer."""
-        self._rows += 1
+        self.rows += 1
         self._unanswered += answer is None
         self._chrf.add(gold, answer or "")
         correct = gold == answer
@@ -69,10 +69,10 @@ class TextCounter:
     def figures(self) -> TextFigures:
         """Returns the figures of the rows so far, of which there is at least one."""
         return TextFigures(
-            rows=self._rows,
+            rows=self.rows,
             unanswered=self._unanswered,
             correct=self._correct,
-            normalised_match=self._normalised / self._rows,
+            normalised_match=self._normalised / self.rows,
             chrf=self._chrf.score(),
         )
 

@@ -1,0 +1,233 @@
+"""An output as rows with answers: which columns are the answers, what each says beside them, and what they cost."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+from batchllm.budget.costs import Pricing
+from batchllm.errors import InputError, UsageError, listed
+from batchllm.evaluate.values import LABEL, TEXT, is_missing, schema_kind
+from batchllm.formats import ADDABLE, STANDARD, Source, format_of, open_source
+from batchllm.job import Job
+from batchllm.journal import JournalReader
+from batchllm.prepare.job_paths import journal_of
+from batchllm.prepare.saved_job import restored
+from batchllm.records import Row, Usage
+from batchllm.request import RequestBuilder, answer_spec
+
+ANSWER_COLUMNS: Mapping[str, str | None] = {"label": LABEL, "response": None, "summary": TEXT, "code": TEXT}
+"""The answer columns of the built-in tasks, and what they are compared as; ``None`` lets gold decide."""
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerField:
+    """One column of answers.
+
+    Attributes:
+        name: The name of the column.
+        kind: What it is compared as; ``None`` lets gold decide.
+        boolean: It says true or false.
+    """
+
+    name: str
+    kind: str | None = None
+    boolean: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredRows:
+    """The rows of an output.
+
+    Attributes:
+        name: What messages call it.
+        columns: All its columns.
+        fields: Its answer columns, as far as they are known.
+        beside: Columns beside the answers: ``error`` and the like to the name that they have in this output.
+        read: Streams the rows; may be called again.
+        prompt_columns: The columns that prompts read; ``None`` where nobody knows.
+        price: What the answer of a row cost where no column says it; ``None`` is unknown.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    fields: tuple[AnswerField, ...]
+    beside: Mapping[str, str]
+    read: Callable[[], Iterator[Values]]
+    prompt_columns: frozenset[str] | None = None
+    price: Callable[[Usage, str], Decimal | None] | None = field(default=None, repr=False)
+
+    @property
+    def own_columns(self) -> tuple[str, ...]:
+        """The columns that the rows had before they were answered, as far as that can be told."""
+        ours = {*self.beside.values(), *(answer.name for answer in self.fields)}
+        return tuple(name for name in self.columns if name not in ours)
+
+    def cell(self, row: Values, name: str) -> Any:
+        """Returns what a row says in a column beside its answers; ``None`` where it says nothing."""
+        value = row.get(self.beside.get(name, ""))
+        return None if is_missing(value) else value
+
+    def number(self, row: Values, name: str) -> float | None:
+        """Returns the same as a number."""
+        try:
+            return float(self.cell(row, name))
+        except (TypeError, ValueError):
+            return None
+
+    def cost(self, row: Values) -> Decimal | None:
+        """Returns what the answer of a row cost, in US dollars; ``None`` is unknown."""
+        value = self.cell(row, "cost")
+        if value is not None:
+            try:
+                return Decimal(str(value))
+            except InvalidOperation:
+                return None
+        tokens = [self.number(row, name) for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
+        if self.price is None or tokens[0] is None:
+            return None
+        usage = Usage(*(None if count is None else int(count) for count in tokens))
+        return self.price(usage, str(self.cell(row, "model") or ""))
+
+    def bare(self, name: str) -> str:
+        """Returns the name of an answer column without the prefix of the output."""
+        return name.removeprefix(self.beside.get("finish_reason", "").removesuffix("finish_reason"))
+
+    def answer_field(self, name: str) -> AnswerField:
+        """Returns the answer column of that name, which may be any column.
+
+        Raises:
+            UsageError: There is no such column.
+        """
+        for answer in self.fields:
+            if answer.name == name:
+                return answer
+        if name in self.columns:
+            return AnswerField(name, ANSWER_COLUMNS.get(name))
+        raise UsageError(f"{self.name} has no column {name!r}; its columns are: {listed(self.columns)}")
+
+
+def open_output(output: Path, journal: Path | None = None) -> AnsweredRows:
+    """Opens an output; where its journal is there too, that says more about it.
+
+    Args:
+        output: The file.
+        journal: Its journal; by default the one beside it.
+
+    Raises:
+        InputError: The file or its journal cannot be read.
+        UsageError: Its suffix names no format.
+    """
+    path = journal_of(output) if journal is None else journal
+    if path == output:
+        raise UsageError(f"{output} is a journal; name the OUTPUT that the job wrote (export writes it)")
+    job = None
+    if journal is not None or path.exists():
+        with JournalReader.open(path) as reader:
+            kept = reader.get("job")
+            job = None if kept is None else restored(kept)
+    try:
+        source = open_source(output, **_options(output, job))
+        source.scan()
+    except InputError as error:
+        if not output.exists():
+            raise InputError(output, "there is no such output; run the job first") from error
+        raise
+    return of_source(source, job, str(output))
+
+
+def _options(output: Path, job: Job | None) -> dict[str, str | None]:
+    """What the job knows of the way in which its output is written."""
+    options = format_of(output).options
+    known = {} if job is None else {"encoding": job.output_encoding, "delimiter": job.delimiter}
+    if job is not None and output.suffix.lower() != (job.input.suffix.lower() if job.input else ""):
+        known.pop("delimiter")
+    return {name: value for name, value in known.items() if name in options}
+
+
+def of_source(source: Source, job: Job | None, name: str) -> AnsweredRows:
+    """Returns the rows of a file that was scanned."""
+    return answered_rows(
+        lambda: (row.values for row in source.rows()), source.columns, job, name, sample=_first(source)
+    )
+
+
+def _first(source: Source, most: int = 100) -> list[Row]:
+    return [row for row, _ in zip(source.rows(), range(most), strict=False)]
+
+
+def answered_rows(
+    read: Callable[[], Iterator[Values]],
+    columns: Iterable[str],
+    job: Job | None,
+    name: str,
+    sample: Iterable[Row] = (),
+) -> AnsweredRows:
+    """Finds the answers among the columns of rows.
+
+    Args:
+        read: Streams the rows.
+        columns: Their columns.
+        job: The job that answered them, if it is known.
+        name: What messages call them.
+        sample: Some rows, to find the text column of the job.
+    """
+    columns = tuple(columns)
+    prefix = _prefix(columns) if job is None else job.prefix
+    beside = dict(_beside(columns, job, prefix))
+    if job is None:
+        found = [
+            AnswerField(prefix + it, kind) for it, kind in ANSWER_COLUMNS.items() if prefix + it in columns
+        ]
+        return AnsweredRows(name, columns, tuple(found[:1]), beside, read)
+    fields = _fields(job, columns)
+    taken = {answer.name for answer in fields}
+    beside = {column: written for column, written in beside.items() if written not in taken}
+    rows = AnsweredRows(name, columns, fields, beside, read, price=Pricing(job, needed=False).mode_cost)
+    return AnsweredRows(
+        name, columns, fields, beside, read, _prompt_columns(job, rows.own_columns, sample), rows.price
+    )
+
+
+def _beside(columns: tuple[str, ...], job: Job | None, prefix: str) -> Iterator[tuple[str, str]]:
+    """The columns beside the answers; an input may have columns of such names, and they come before the answers."""
+    end = columns.index(f"{prefix}finish_reason") if f"{prefix}finish_reason" in columns else len(columns)
+    for name in (*STANDARD, *ADDABLE):
+        known = name in STANDARD if job is None else name in {*(job.columns or STANDARD), *job.add}
+        for written in (f"{prefix}response_{name}", f"{prefix}{name}"):
+            if written in columns and (known or (job is None and columns.index(written) > end)):
+                yield name, written
+                break
+
+
+def _prefix(columns: Iterable[str]) -> str:
+    """The ``--prefix`` of an output, by the column that every output has."""
+    ends = [column for column in columns if column.endswith("finish_reason") and "raw_" not in column]
+    return ends[-1].removesuffix("finish_reason") if ends else ""
+
+
+def _fields(job: Job, columns: tuple[str, ...]) -> tuple[AnswerField, ...]:
+    spec = answer_spec(job)
+    schema = spec.schema if isinstance(spec.schema, Mapping) else None
+    properties = schema.get("properties") if schema is not None and spec.read == "json" else None
+    if isinstance(properties, Mapping) and schema is not None:
+        found = [
+            AnswerField(job.prefix + it, *schema_kind(value, schema)) for it, value in properties.items()
+        ]
+        return tuple(answer for answer in found if answer.name in columns)
+    kind = LABEL if spec.read == "label" else ANSWER_COLUMNS.get(spec.column)
+    found = [AnswerField(job.prefix + spec.column, kind)]
+    return tuple(answer for answer in found if answer.name in columns)
+
+
+def _prompt_columns(job: Job, columns: tuple[str, ...], sample: Iterable[Row]) -> frozenset[str] | None:
+    """The columns that prompts read; ``None`` where each row brings its own messages, or an option does not fit."""
+    if job.per_row:
+        return None
+    try:
+        return RequestBuilder(job, columns, sample, None).used_columns
+    except UsageError:  # the output lacks a column that the input has
+        return None

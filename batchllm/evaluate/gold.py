@@ -1,0 +1,280 @@
+"""Gold: the known answers, in a column of the output, in a file of their own, or in memory.
+
+Each gold value is said in one of these ways:
+
+================  ========================================================================================
+``COLUMN``        a column of the output; where the answer has several fields, each cell is a JSON object
+``ANSWER=COLUMN`` the column for one of the answer columns
+``FILE``          a file with the known answers; ``on`` names the column that says which row each is for
+================  ========================================================================================
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchllm.errors import InputError, UsageError, did_you_mean, listed
+from batchllm.evaluate.answered import AnsweredRows, AnswerField, Values
+from batchllm.evaluate.values import is_missing, shown
+from batchllm.exact import parse_json
+from batchllm.formats import SUFFIXES, open_source
+from batchllm.printable import one_line
+
+GoldWords = str | Sequence[Any] | Mapping[str, str]
+"""What a caller may say: one of the ways above, several of them, pairs as a mapping, or the values themselves."""
+
+_USUAL = ("gold", "label", "answer", "expected")
+
+
+@dataclass(slots=True)
+class Gold:
+    """The known answers of an output's rows.
+
+    Attributes:
+        fields: The answer columns that have known answers.
+        columns: Columns of the output that hold them.
+        name: What messages call them.
+        left: Keys of a gold file that no row has had yet; ``None`` where gold is in no file.
+    """
+
+    fields: tuple[AnswerField, ...]
+    columns: frozenset[str]
+    name: str
+    _find: Callable[[int, Values], Mapping[str, Any]]
+    left: set[str] | None = None
+
+    def values(self, index: int, row: Values) -> dict[str, Any]:
+        """Returns the known answers of a row by answer column; those that are missing are left out.
+
+        Args:
+            index: The row, from 0.
+            row: Its values.
+
+        Raises:
+            UsageError: A cell is no JSON object where the answer has several fields.
+        """
+        return {name: value for name, value in self._find(index, row).items() if not is_missing(value)}
+
+
+def is_gold_file(word: str, columns: Iterable[str] = ()) -> bool:
+    """Whether a word of ``--gold`` names a file: it has a suffix of one, and no column is called so."""
+    return word not in columns and Path(word).suffix.lower() in SUFFIXES
+
+
+def gold_columns(words: Sequence[str], columns: Sequence[str] | None) -> frozenset[str]:
+    """Returns the columns of an input that hold known answers, so that no prompt shows them.
+
+    Args:
+        words: The values of ``--gold``.
+        columns: The columns of the input; ``None`` where nobody knows.
+
+    Raises:
+        UsageError: There is no such column.
+    """
+    if any(is_gold_file(word, columns or ()) for word in words):
+        return frozenset()
+    found = [column for _, column in _pairs(words, columns or ())]
+    for column in found if columns is not None else ():
+        if columns is not None and column not in columns:
+            raise UsageError(_no_column("the input", column, columns))
+    return frozenset(found)
+
+
+def _pairs(words: Sequence[str], columns: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yields answer column (empty where it is not said) and gold column."""
+    for word in words:
+        answer, equals, column = word.partition("=")
+        yield (answer, column) if equals and word not in columns else ("", word)
+
+
+def _no_column(where: str, column: str, columns: Sequence[str]) -> str:
+    hint = did_you_mean(column, columns)
+    return f"--gold: {where} has no column {column!r}{hint}; its columns are: {listed(columns)}"
+
+
+def gold_of(words: GoldWords, rows: AnsweredRows, on: str | None = None) -> Gold:
+    """Finds the known answers of an output.
+
+    Args:
+        words: Where they are; see ``GoldWords``.
+        rows: The output.
+        on: The column that says which row an entry of a gold file is for; it is in the output too.
+
+    Raises:
+        UsageError: A column is missing, or it is not clear which one is meant.
+        InputError: The file cannot be read.
+    """
+    if isinstance(words, Mapping):
+        words = [f"{answer}={column}" for answer, column in words.items()]
+    said = [words] if isinstance(words, str) else list(words)
+    if not isinstance(words, str) and not _are_words(said, rows):
+        return _in_memory(said, rows)
+    files = [word for word in said if is_gold_file(word, rows.columns)]
+    if files:
+        return _in_file(files, [word for word in said if word not in files], rows, on)
+    if on is not None:
+        raise UsageError("--on says which row an entry of a gold file is for; name the file with --gold FILE")
+    fields = _fields(list(_pairs(said, rows.columns)), rows, rows.columns, rows.name)
+    columns = frozenset(fields.values())
+    refuse_shown(columns, rows)
+    return Gold(*_known(fields, rows), columns, listed(sorted(columns)), _finder(fields, rows))
+
+
+def _are_words(said: list[Any], rows: AnsweredRows) -> bool:
+    """Whether a list says where gold is: each entry is a column, a pair or a file."""
+    return bool(said) and all(
+        isinstance(word, str)
+        and (word in rows.columns or word.partition("=")[2] in rows.columns or is_gold_file(word))
+        for word in said
+    )
+
+
+def refuse_shown(columns: frozenset[str], rows: AnsweredRows) -> None:
+    """Refuses known answers that prompts show.
+
+    Args:
+        columns: The columns that hold them.
+        rows: The output.
+
+    Raises:
+        UsageError: Its prompts read one of them.
+    """
+    shown_columns = sorted(columns & (rows.prompt_columns or frozenset()))
+    if shown_columns:
+        raise UsageError(
+            f"the prompts of {rows.name} read the column {shown_columns[0]!r}, so the model saw the "
+            "known answers and the figures would say nothing; run it again with --gold, which keeps that column out "
+            "of the prompts"
+        )
+
+
+Fields = dict[str, str]
+"""Answer column, or ``""`` for all of them, to gold column."""
+
+
+def _fields(pairs: list[tuple[str, str]], rows: AnsweredRows, columns: Sequence[str], where: str) -> Fields:
+    found: Fields = {}
+    for answer, column in pairs:
+        if column not in columns:
+            raise UsageError(_no_column(where, column, columns))
+        if answer:
+            rows.answer_field(answer)
+        elif not rows.fields:
+            raise UsageError(
+                f"{rows.name}: nothing says which of its columns is the answer; say it with --gold ANSWER={column}"
+            )
+        elif len(rows.fields) == 1:
+            answer = rows.fields[0].name
+        if answer in found:
+            raise UsageError(f"--gold names two columns for {answer or 'the answer'}; leave one out")
+        if answer == column:
+            raise UsageError(f"--gold {column} is the answer itself; name the column with the known answers")
+        found[answer] = column
+    return found
+
+
+def _known(fields: Fields, rows: AnsweredRows) -> tuple[tuple[AnswerField, ...]]:
+    return (rows.fields if "" in fields else tuple(rows.answer_field(name) for name in fields),)
+
+
+def _finder(fields: Fields, rows: AnsweredRows) -> Callable[[int, Values], Mapping[str, Any]]:
+    whole = fields.get("")
+    if whole is None:
+        return lambda index, row: {answer: row.get(column) for answer, column in fields.items()}
+    column, names = whole, [answer.name for answer in rows.fields]
+
+    def find(index: int, row: Values) -> Mapping[str, Any]:
+        cell = row.get(column)
+        found = _object(cell)
+        if found is None and not is_missing(cell):
+            raise UsageError(
+                f"row {index + 1}: {column!r} is {one_line(shown(cell), 40)!r}, and the answer has several "
+                f"fields; put a JSON object there, or name a column for a field: --gold {names[0]}=COLUMN"
+            )
+        return {name: (found or {}).get(name, (found or {}).get(rows.bare(name))) for name in names}
+
+    return find
+
+
+def _object(cell: Any) -> Mapping[str, Any] | None:
+    if isinstance(cell, str) and cell.strip()[:1] == "{":
+        try:
+            cell = parse_json(cell)
+        except ValueError:
+            return None
+    return cell if isinstance(cell, Mapping) else None
+
+
+def _in_memory(values: list[Any], rows: AnsweredRows) -> Gold:
+    count = sum(1 for _ in rows.read())
+    if len(values) != count:
+        raise UsageError(f"gold has {len(values):,} values, and {rows.name} has {count:,} rows")
+    if len(rows.fields) != 1:
+        values = [_object(value) or {} for value in values]
+        names = [answer.name for answer in rows.fields]
+        return Gold(
+            rows.fields,
+            frozenset(),
+            "gold",
+            lambda index, row: {
+                name: values[index].get(name, values[index].get(rows.bare(name))) for name in names
+            },
+        )
+    answer = rows.fields[0].name
+    return Gold(rows.fields, frozenset(), "gold", lambda index, row: {answer: values[index]})
+
+
+def _in_file(files: list[str], words: list[str], rows: AnsweredRows, on: str | None) -> Gold:
+    path = Path(files[0])
+    if len(files) > 1:
+        raise UsageError(f"--gold names two files, {files[0]} and {files[1]}; name one")
+    if on is None:
+        raise UsageError(f"--gold {path}: say with --on which column tells the rows of both files apart")
+    source = open_source(path)
+    columns = source.scan().columns
+    for name, known in ((str(path), columns), (rows.name, rows.columns)):
+        if on not in known:
+            raise UsageError(
+                f"--on: {name} has no column {on!r}{did_you_mean(on, known)}; its columns are: {listed(known)}"
+            )
+    pairs = list(_pairs(words, columns)) or list(_columns_of(columns, rows, on, path))
+    fields = _fields(pairs, rows, columns, str(path))
+    find = _finder(fields, rows)
+    entries: dict[str, Mapping[str, Any]] = {}
+    for row in source.rows():
+        key = shown(row.values.get(on)).strip()
+        entry = find(row.index, row.values)
+        if not key:
+            raise InputError(
+                path, f"the column {on!r} is empty, so nobody knows which row this is for", line=row.line
+            )
+        if entries.setdefault(key, entry) != entry:
+            raise InputError(
+                path, f"a second entry for {on} {key!r}, with another value; keep one", line=row.line
+            )
+    left = set(entries)
+
+    def of_entry(index: int, row: Values) -> Mapping[str, Any]:
+        key = shown(row.get(on)).strip()
+        left.discard(key)
+        return entries.get(key, {})
+
+    return Gold(*_known(fields, rows), frozenset(), str(path), of_entry, left)
+
+
+def _columns_of(columns: Sequence[str], rows: AnsweredRows, on: str, path: Path) -> Iterator[tuple[str, str]]:
+    """The columns of a gold file by answer column: those of the same names, else the usual or the only one."""
+    others = [column for column in columns if column != on]
+    same = [(a.name, c) for a in rows.fields for c in others if c in (a.name, rows.bare(a.name))]
+    if same:
+        yield from same
+        return
+    usual = [column for column in others if column in _USUAL]
+    found = others if len(others) == 1 else usual
+    if len(found) != 1:
+        raise UsageError(
+            f"{path}: it is not clear which column has the known answers; say it with one more --gold COLUMN. "
+            f"Its columns are: {listed(columns)}"
+        )
+    yield "", found[0]

@@ -1,0 +1,81 @@
+"""Writes tables of few columns, such as the rows that differ, in any format of the registry."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from batchllm.errors import JobError, UsageError
+from batchllm.formats import AtomicFile, Columns, InputStatistics, Source, format_of, open_source
+from batchllm.formats.input_file import InputFile
+from batchllm.records import Row
+
+
+class MadeRows(Source):
+    """Rows that a program makes, as the writers of all formats take them."""
+
+    kind = "made"
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        super().__init__(InputFile(Path(), "made rows"))
+        self.columns = tuple(columns)
+
+    def scan(self) -> InputStatistics:
+        """Returns that there is nothing to read; see ``Source``."""
+        return InputStatistics(0, 0, "", self.columns, ())
+
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        """Yields nothing; the writer is handed its rows."""
+        yield from ()
+
+
+class RowFile:
+    """A file that gets rows one by one; a context manager that puts it in place at its end, and only then.
+
+    It replaces a file with the same columns, which an earlier run wrote, and no other.
+
+    Args:
+        path: The file; the suffix decides the format.
+        columns: Its columns.
+
+    Attributes:
+        rows: Rows written so far.
+
+    Raises:
+        UsageError: The suffix names no format, or there is another file of that name.
+        CannotWrite: It cannot be created.
+    """
+
+    def __init__(self, path: Path, columns: Iterable[str]) -> None:
+        form = format_of(path)
+        self._source = MadeRows(tuple(dict.fromkeys(columns)))
+        if path.exists() and path.stat().st_size and _columns_of(path) != self._source.columns:
+            raise UsageError(f"{path} exists, and it was not written by this command; name another file")
+        self._target = AtomicFile(path)
+        self._form, self._suffix = form, path.suffix.lower()
+        self.rows = 0
+
+    def __enter__(self) -> "RowFile":
+        self._target.__enter__()
+        columns = Columns(self._source.columns, (), (), ())
+        self._writer = self._form.writer(self._target, self._source, columns, self._suffix)
+        return self
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Writes a row."""
+        self._writer.add(Row(self.rows, self.rows + 1, values, None), {})
+        self.rows += 1
+
+    def __exit__(self, kind: object, *exception: object) -> None:
+        try:
+            if kind is None:
+                self._writer.finish()
+                self._target.commit()
+        finally:
+            self._target.__exit__()
+
+
+def _columns_of(path: Path) -> tuple[str, ...]:
+    try:
+        return open_source(path).scan().columns
+    except JobError:  # something else, which is not to be replaced
+        return ()
