@@ -48,9 +48,14 @@ class ExitStatus(IntEnum):
 
 
 class JobError(Exception):
-    """A job cannot go on. The message is one sentence that says what happened, where, and what to do."""
+    """A job cannot go on. The message is one sentence that says what happened, where, and what to do.
+
+    Attributes:
+        kept: Finished rows in the journal, and rows of the job, if a run had begun.
+    """
 
     exit_status = ExitStatus.SOME_FAILED
+    kept: tuple[int, int] | None = None
 
 
 class UsageError(JobError):
@@ -138,14 +143,23 @@ class Interrupted(BaseException):
     """A signal asked the run to stop; everything received was kept.
 
     It is no ``Exception``, so that ``except Exception`` in a program does not swallow it.
+
+    Attributes:
+        kept: Finished rows in the journal, and rows of the job, once these are known.
     """
 
     def __init__(self, signal_number: int) -> None:
         self.signal_number = signal_number
         self.exit_status = ExitStatus(128 + signal_number)
-        super().__init__(
-            f"stopped by signal {signal_number}; the same command goes on where this one stopped"
-        )
+        self.kept: tuple[int, int] | None = None
+        super().__init__(signal_number)
+
+    def __str__(self) -> str:
+        number = signal.Signals(self.signal_number)
+        stopped = "Stopped" if number == signal.SIGINT else f"Stopped by {number.name}"
+        if self.kept is None:
+            return f"{stopped}. Run the same command to go on."
+        return f"{stopped}. {kept_text(self.kept)}; run the same command to go on."
 
 
 class KeyboardInterrupted(Interrupted, KeyboardInterrupt):
@@ -153,7 +167,16 @@ class KeyboardInterrupted(Interrupted, KeyboardInterrupt):
 
     def __init__(self) -> None:
         super().__init__(signal.SIGINT)
-        self.args = ("stopped by Ctrl-C; the same call goes on where this one stopped",)
+
+    def __str__(self) -> str:
+        rows = "" if self.kept is None else f"{kept_text(self.kept)}; "
+        return f"stopped by Ctrl-C; {rows}the same call goes on where this one stopped"
+
+
+def kept_text(kept: tuple[int, int]) -> str:
+    """Says how many rows of a stopped job are kept: ``160 of 5,000 rows are kept``."""
+    finished, rows = kept
+    return f"{finished:,} of {rows:,} {'row is' if rows == 1 else 'rows are'} kept"
 
 
 def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:

@@ -1,9 +1,11 @@
 """Shows the progress of a run: a bar on a terminal, plain lines in a log, nothing when quiet."""
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn, Protocol, TextIO
 
 from batchllm.printable import printable
+from batchllm.screen import Tone, columns_of, painted, width_of, wrapped
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -11,13 +13,14 @@ if TYPE_CHECKING:
 PLAIN_LINES = 10
 """The most plain lines of a run, so that its log fits a screen."""
 
-WIDE = 100
-"""Columns from which on a bar has room for time, rate and tokens beside what it waits for."""
+MATTER = 3
+"""Words of a note that go before the bar itself: the rate, the time left, the cost."""
 
-_FULL = "{l_bar}{bar}{r_bar}"
-_SHORT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{remaining} left{postfix}]"
-_SHORTER = "{l_bar}{bar}| {n_fmt}/{total_fmt}{postfix}"
-_WITHOUT_BAR = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt}{postfix}"
+LEAST_BAR = 10
+"""The fewest characters of a bar."""
+
+BAR = "\0"
+"""Stands for the bar in what ``fitted`` returns."""
 
 
 class Progress(Protocol):
@@ -32,8 +35,9 @@ class Progress(Protocol):
         Args:
             done, failed: Rows.
             tokens: Tokens paid in this run.
-            note: Any other text, such as the cost of this run.
-            waits: What the next request waits for.
+            note: Further words, separated by a comma and a space, those that matter most first: the rate, the time
+                left, the cost of this run.
+            waits: What everything waits for; empty while requests leave.
         """
 
     def tell(self, line: str) -> None:
@@ -60,7 +64,7 @@ class Quiet:
 
 
 class Bar:
-    """Draws a tqdm bar on a terminal."""
+    """Draws a tqdm bar on a terminal, in one line of its width."""
 
     def __init__(self, title: str, stream: TextIO) -> None:
         self._title = title
@@ -74,50 +78,67 @@ class Bar:
         self._bar = tqdm(
             total=total,
             initial=done,
-            desc=self._title,
-            unit=" rows",
             file=self._stream,
             dynamic_ncols=True,
-            smoothing=0.1,
+            bar_format=f"{self._title} {{percentage:3.0f}}% {{bar}} {done:,}/{total:,}",
             leave=True,
         )
 
     def show(self, done: int, failed: int, tokens: int, note: str, waits: str = "") -> None:
         """Moves the bar to ``done``."""
         assert self._bar is not None, "start comes before show"
-        failures = f"{failed} failed" if failed else ""
-        self._fit([word for word in (waits, failures, f"{compact(tokens)} tokens", note) if word])
+        total = self._bar.total or 0
+        columns = self._bar.format_dict["ncols"]
+        percent = f"{100 * done // total if total else 100:3}%"
+        failures = f"{failed:,} failed" if failed else ""
+        notes = [word for word in note.split(", ") if word]
+        words = [word for word in (f"{done:,}/{total:,}", waits, failures) if word]
+        more = [*notes[MATTER:], f"{compact(tokens)} tokens"]
+        title = f"{self._title} {percent}"
+        if columns is not None and width_of(", ".join([title, *words[: 2 if waits else 1]])) >= columns:
+            title = percent
+        line = fitted(title, [*words, *notes[:MATTER]], more, columns)
+        line = line.replace("{", "{{").replace("}", "}}")
+        for word, tone in ((waits, Tone.WAITING), (failures, Tone.FAILED)):
+            if word:
+                line = line.replace(word, painted(word, tone, self._stream), 1)
+        bar = painted("{bar}", Tone.DONE if done >= total and not failed else None, self._stream)
+        self._bar.bar_format = line.replace(BAR, bar)
         self._bar.update(done - self._bar.n)
         self._bar.refresh()
-
-    def _fit(self, parts: list[str]) -> None:
-        """Chooses the layout that has room for the first part, and adds as many other parts as fit."""
-        assert self._bar is not None, "start comes before show"
-        columns = self._bar.format_dict["ncols"]
-        layouts = [_FULL, _SHORT, _SHORTER] if columns is None or columns >= WIDE else [_SHORT, _SHORTER]
-        layout = next((each for each in layouts if self._fits(each, parts[:1], columns)), _WITHOUT_BAR)
-        shown = parts[:1]
-        for part in parts[1:]:
-            if self._fits(layout, [*shown, part], columns):
-                shown.append(part)
-        self._bar.bar_format = layout
-        self._bar.set_postfix_str(", ".join(shown), refresh=False)
-
-    def _fits(self, layout: str, parts: list[str], columns: int | None) -> bool:
-        """Whether a line with a bar of ten characters fits into the terminal."""
-        assert self._bar is not None, "start comes before show"
-        state = {**self._bar.format_dict, "bar_format": layout, "postfix": ", ".join(parts), "ncols": None}
-        return columns is None or len(self._bar.format_meter(**state)) < columns
 
     def tell(self, line: str) -> None:
         """Writes a line above the bar."""
         if self._bar is not None:
-            self._bar.write(printable(line), file=self._stream)
+            text = wrapped(printable(line), columns_of(self._stream))
+            self._bar.write(painted(text, Tone.WAITING, self._stream), file=self._stream)
 
     def close(self) -> None:
         """Leaves the bar on the screen."""
         if self._bar is not None:
             self._bar.close()
+
+
+def fitted(title: str, words: Sequence[str], more: Sequence[str], columns: int | None) -> str:
+    """Returns a line with as many words as fit, in their order, and with a bar where that has room.
+
+    Args:
+        title: The beginning of the line.
+        words: What goes before the bar if there is no room for both: the rows, what is waited for, failures, ...
+        more: What is shown beside a bar of ``LEAST_BAR`` characters only.
+        columns: The width of the terminal; ``None`` is any.
+    """
+    room = sys.maxsize if columns is None else columns - 1  # some terminals scroll after a full line
+    shown: list[str] = []
+    used = width_of(title)
+    for wanted, bar in ((words, 0), (more, LEAST_BAR + 1)):
+        for word in wanted:
+            wide = width_of(word) + (2 if shown else 1)
+            if used + wide + bar <= room:
+                shown.append(word)
+                used += wide
+    has_bar = used + LEAST_BAR + 1 <= room
+    return f"{title}{f' {BAR}' if has_bar else ''} {', '.join(shown)}"
 
 
 class AutoBar:
@@ -130,12 +151,17 @@ class AutoBar:
         """Draws the bar."""
         from tqdm.auto import tqdm
 
-        self._bar = tqdm(total=total, initial=done, unit=" rows", dynamic_ncols=True)
+        self._bar = tqdm(
+            total=total,
+            initial=done,
+            dynamic_ncols=True,
+            bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt}{postfix}",
+        )
 
     def show(self, done: int, failed: int, tokens: int, note: str, waits: str = "") -> None:
         """Moves the bar."""
         if self._bar is not None:
-            words = (waits, f"{failed} failed" if failed else "", f"{compact(tokens)} tokens", note)
+            words = (waits, f"{failed} failed" if failed else "", note, f"{compact(tokens)} tokens")
             self._bar.set_postfix_str(", ".join(word for word in words if word), refresh=False)
             self._bar.update(done - self._bar.n)
             self._bar.refresh()
@@ -172,10 +198,8 @@ class Plain:
             return
         self._tenth = tenth
         failures = f", {failed} failed" if failed else ""
-        limited = "".join(f", {word}" for word in (note, waits) if word)
-        self._stream.write(
-            f"{self._title}: {done:,} of {self._total:,} rows{failures}, {compact(tokens)} tokens{limited}\n"
-        )
+        more = "".join(f", {word}" for word in (waits, note, f"{compact(tokens)} tokens") if word)
+        self._stream.write(f"{self._title}: {done:,} of {self._total:,} rows{failures}{more}\n")
         self._stream.flush()
 
     def tell(self, line: str) -> None:

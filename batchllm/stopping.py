@@ -49,6 +49,7 @@ class RunStop:
         stops: What may stop the run from outside; by default nothing does.
 
     Attributes:
+        grace_s: Seconds that requests in flight get.
         reason: The first reason to stop; ``None`` while the run goes on.
         aborted: What is in flight is given up, because the grace period is over or a second signal came.
     """
@@ -60,7 +61,7 @@ class RunStop:
         stops: "Stops | None" = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._grace_s = grace_s
+        self.grace_s = grace_s
         self._limit = limit
         self._began = self._loop.time()
         self._subscribers: list[tuple[Callable[[], object], Callable[[], object]]] = []
@@ -81,7 +82,7 @@ class RunStop:
         if self.reason is not None:
             return
         self.reason = error
-        self._loop.call_later(self._grace_s, self.abort)
+        self._loop.call_later(self.grace_s, self.abort)
         for stopped, _ in self._subscribers:
             stopped()
 

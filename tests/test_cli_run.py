@@ -457,7 +457,7 @@ def test_what_a_signal_leaves_half_made_says_nothing() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 143
-    assert done.stderr == "batchllm: stopped by signal 15; the same command goes on where this one stopped\n"
+    assert done.stderr == "Stopped by SIGTERM. Run the same command to go on.\n"
 
 
 def test_the_line_before_the_run_names_column_limit_and_temperature(batchllm: Command, samples: Path) -> None:

@@ -34,6 +34,7 @@ ONLY_IMPORTER = {
     "pyarrow": {"api"},
     "duckdb": {"api"},
     "typer": {"cli"},
+    "rich": {"screen"},
 }
 
 

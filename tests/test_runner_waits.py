@@ -6,7 +6,15 @@ from datetime import datetime
 import pytest
 
 from batchllm.limiter import View
-from batchllm.online.waits import MOST_OUTAGES, Events, bar_words, clock, outage_line, pause_line
+from batchllm.online.waits import (
+    MOST_OUTAGES,
+    Events,
+    clock,
+    limit_words,
+    outage_line,
+    pause_line,
+    waiting_words,
+)
 from batchllm.records import Response
 from batchllm.retry import Verdict, classify
 
@@ -60,7 +68,7 @@ def refusal(status: int, message: str, **headers: str) -> Verdict:
     ],
 )
 def test_the_bar_says_what_is_waited_for_and_until_when(view: View, words: str) -> None:
-    assert bar_words(view, NOW, NOON) == words
+    assert (waiting_words(view, NOW, NOON) or limit_words(view)) == words
     assert len(words) <= 40
 
 
@@ -73,7 +81,7 @@ def test_the_bar_says_what_is_waited_for_and_until_when(view: View, words: str) 
     ],
 )
 def test_a_pause_names_its_cause(status: int, headers: dict[str, str], words: str) -> None:
-    assert bar_words(pause(12), NOW, NOON, refusal(status, "no", **headers)) == words
+    assert waiting_words(pause(12), NOW, NOON, refusal(status, "no", **headers)) == words
 
 
 def test_the_line_of_a_pause_says_who_asked_why_and_until_when() -> None:

@@ -4,6 +4,8 @@ import csv
 import json
 import math
 import re
+import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -75,8 +77,8 @@ def test_a_terminal_says_that_a_pause_runs_and_until_when(
     with screen(columns) as terminal, terminal.path.open("w") as stderr:
         rows = write_rows(tmp_path / "in.csv", 20)
         subprocess.run(command(rows, refusing_url, "-c", "2"), stderr=stderr, check=True, timeout=60)
-    told = [state for state in terminal.states if PAUSE.search(state)]
-    assert len(told) == 1
+    assert len(PAUSE.findall(" ".join(terminal.states))) == 1
+    assert all(len(state) <= columns for state in terminal.states if str(tmp_path) not in state)
     for seconds in (3, 2, 1):
         bars = [state for state in terminal.states if f"waiting {seconds} s for the rate limit" in state]
         assert bars
@@ -118,6 +120,46 @@ def test_a_terminal_says_until_when_an_endpoint_is_tried(tmp_path: Path) -> None
     ]
     assert bars
     assert all(len(bar) <= 80 for bar in bars)
+
+
+def test_ctrl_c_says_what_is_waited_for_how_much_is_kept_and_how_to_go_on(tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "in.csv", 5_000)
+    with start_in_thread(SimulatorSettings(latency_s=0.2)) as server, screen(80) as terminal:
+        with terminal.path.open("w") as stderr:
+            words = command(rows, server.base_url, "-c", "16")
+            run = subprocess.Popen(words, stderr=stderr)
+            deadline = time.monotonic() + 20
+            while not re.search(r"[1-9]\d+/5,000", terminal.text) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            run.send_signal(signal.SIGINT)
+            assert run.wait(30) == 130
+    said = " ".join(terminal.lines)
+    assert "Stopping: 16 requests in flight may take 30 s; Ctrl-C again ends it at once." in said
+    kept = re.search(r"Stopped\. (\d+) of 5,000 rows are kept; run the same command to go on\.$", said)
+    assert kept is not None and f" {kept[1]}/5,000" in said
+
+
+def test_a_budget_that_ends_says_how_much_is_kept(bench: Bench) -> None:
+    rows = write_rows(bench.folder / "in.csv", 30)
+    assert "10 of 30 rows are kept.\n" in bench.run("classify", rows, "--max-requests", "10", status=3).err
+
+
+def test_failures_come_with_the_words_of_the_endpoint_and_what_to_do(bench: Bench) -> None:
+    rows = bench.file("in.csv", "text\nfine\nbad one\nbad two\n")
+    blocked = ScriptedResponse(status=400, body={"error": {"message": "Blocked by our filter."}})
+    bench.answers = lambda body: blocked if "bad" in str(body) else None
+    said = bench.run("classify", rows, "-c", "1", status=1).err
+    output = bench.folder / "in.classify.csv"
+    assert said.split("temperature 0")[1].split("\n", 1)[1].startswith("1 of 3 rows answered")
+    assert "Failed: 2 (http_400 2)\n  row 2: HTTP 400: Blocked by our filter.\n" in said
+    assert "  to ask again: the same command with --retry-failed\n" in said
+    look = re.search(r"  to look: batchllm (.*)\n", said)
+    assert look is not None
+    assert "bad one" in bench.command(*shlex.split(look[1])).out
+    bench.answers = lambda body: None
+    assert "3 of 3 rows answered" in bench.run("classify", rows, "--retry-failed").err
+    assert "Failed" not in bench.run("classify", rows).err
+    assert output.exists()
 
 
 def test_the_summary_says_the_pace_that_was_held(bench: Bench) -> None:

@@ -24,9 +24,11 @@ from batchllm.cli.run import HELP, run_command
 from batchllm.cli.schedule import schedule
 from batchllm.cli.simulate import simulate
 from batchllm.cli.streams import guard_streams, leave_stdout, say
-from batchllm.errors import STOPPING, Interrupted, JobError
+from batchllm.errors import STOPPING, Interrupted, JobError, kept_text
+from batchllm.screen import Tone
 
 INTERNAL_ERROR = 70
+PREFIX = "batchllm: "
 GC_THRESHOLDS = (50_000, 20, 50)
 """Imports and runs make many long-lived objects and few cycles; Python's usual pace costs a run much of its CPU."""
 
@@ -90,7 +92,7 @@ def main() -> None:
         if _debugging():
             logging.getLogger("batchllm").exception("the job stopped")
         if not (getattr(error, "silent", False) and ("--quiet" in sys.argv or "-q" in sys.argv)):
-            say(f"batchllm: {error}")
+            _say_error(error)
         sys.exit(error.exit_status)
     except BrokenPipeError:
         # The reader of standard output has gone; files are complete.
@@ -99,11 +101,26 @@ def main() -> None:
     except Exception as error:
         if _debugging():
             raise
-        say(f"batchllm: internal error: {type(error).__name__}: {error}; --debug shows where")
+        say(
+            f"internal error: {type(error).__name__}: {error}; --debug shows where",
+            lead=PREFIX,
+            tone=Tone.FAILED,
+        )
         sys.exit(INTERNAL_ERROR)
     finally:
         leave_stdout()
         gc.freeze()  # spares the collection at exit, which looks at every class of every library
+
+
+def _say_error(error: JobError | Interrupted) -> None:
+    """Says what ended the command, and how much of a run is kept."""
+    if isinstance(error, Interrupted):
+        stopped, _, rest = str(error).partition(". ")
+        say(f" {rest}", lead=f"{stopped}.", tone=Tone.WAITING)
+        return
+    say(str(error), lead=PREFIX, tone=Tone.FAILED)
+    if error.kept is not None and error.kept[0]:
+        say(f"{kept_text(error.kept)}.")
 
 
 def _interrupted(number: int, frame: object) -> None:

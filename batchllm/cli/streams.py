@@ -4,6 +4,8 @@ import os
 import sys
 from typing import Any, TextIO, cast
 
+from batchllm.screen import Tone, columns_of, painted, wrapped
+
 
 class ErrorSafeStream:
     """A text stream that ignores errors of the stream that it writes to."""
@@ -52,7 +54,19 @@ def leave_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def say(text: str, *, end: str = "\n") -> None:
-    """Writes a line to standard error."""
-    sys.stderr.write(text + end)
-    sys.stderr.flush()
+def say(text: str, *, end: str = "\n", lead: str = "", tone: Tone | None = None) -> None:
+    """Writes a line to standard error; on a terminal it wraps between words.
+
+    Args:
+        text: The line.
+        end: Written after it.
+        lead: The words that it begins with, which get the colour.
+        tone: The colour; without a lead that of the whole line.
+    """
+    stream = sys.stderr
+    whole = wrapped(lead + text, columns_of(stream))
+    head = lead or whole
+    if whole.startswith(head):  # else a lead that is longer than the line was wrapped
+        whole = painted(head, tone, stream) + whole[len(head) :]
+    stream.write(whole + end)
+    stream.flush()

@@ -3,6 +3,7 @@
 Text of a model or a file goes through ``printable`` before a terminal sees it.
 """
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -15,6 +16,7 @@ from batchllm.job import Job
 from batchllm.printable import counted, dollars, one_line, printable
 from batchllm.progress import compact
 from batchllm.runner import Forecast, Result, Summary
+from batchllm.screen import Tone
 
 NAMED_ROWS = 100
 """The most rows that the line about possibly billed requests names."""
@@ -24,6 +26,9 @@ ASK_ABOVE_WAVES = 10
 
 SHOWN = 150
 """Characters of a text or an answer that the samples of a trial show."""
+
+MOST_REASONS = 3
+"""The most reasons of failures whose words the summary shows."""
 
 MOST_FIELDS = 1000
 """Characters of the line that shows the fields of a schema."""
@@ -196,16 +201,36 @@ def price_text(forecast: Forecast) -> str:
 
 
 def show_result(job: Job, result: Result) -> None:
-    """The summary of a finished run."""
+    """The summary of a finished run, what matters most first."""
     for asked, sample in zip(result.asked, result.samples, strict=True):
         say(f"  asked: {one_line(asked, SHOWN)}")
         say("    " + " · ".join(f"{name}: {one_line(str(value), SHOWN)}" for name, value in sample.items()))
-    for line in summary_lines(result.summary, result.pace):
-        say(line)
+    head, *lines = summary_lines(result.summary, result.pace)
+    say(head, tone=None if result.summary.failed else Tone.DONE)
     if result.output is not None:
         say(f"Written: {result.output}")
     if result.instead_of is not None:
         say(f"{result.instead_of} holds the finished job and stays as it is")
+    if result.summary.failed:
+        show_failures(job, result)
+    for line in lines:
+        say(line)
+
+
+def show_failures(job: Job, result: Result) -> None:
+    """How many rows failed and why, in the endpoint's words, and the commands to look at them and to ask again."""
+    from batchllm.prepare.job_paths import job_paths
+
+    summary, paths = result.summary, job_paths(job)
+    say(f" ({counts(summary.failed_by_reason)})", lead=f"Failed: {summary.failed:,}", tone=Tone.FAILED)
+    most = sorted(result.failures, key=lambda reason: -summary.failed_by_reason.get(reason, 0))
+    for reason in most[:MOST_REASONS]:
+        row, message = result.failures[reason]
+        say(f"  row {row + 1:,}: {message}")
+    if most:
+        where = paths.journal if paths.output is None or paths.journal_lock else paths.output
+        say(f"  to look: batchllm show {shlex.quote(str(where))} {result.failures[most[0]][0] + 1}")
+    say("  to ask again: the same command with --retry-failed")
 
 
 def summary_lines(summary: Summary, pace: str = "") -> list[str]:
@@ -216,8 +241,6 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
     if summary.answered_before:
         head += f", {summary.answered_before:,} of them found in the journal"
     lines = [f"{head}, in {duration(summary.seconds)}"]
-    if summary.failed:
-        lines.append(f"Failed: {summary.failed:,} ({counts(summary.failed_by_reason)})")
     if cut_off := summary.finish_reasons.get("length"):
         lines.append(
             f"Cut off at the limit of an answer: {counted(cut_off, 'answer')}; a higher --max-tokens gives more room"

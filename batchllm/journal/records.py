@@ -200,6 +200,11 @@ class RowCounts:
     unsendable: int
     pending: int = 0
 
+    @property
+    def finished(self) -> int:
+        """Rows that have their final state."""
+        return self.answered + self.failed + self.skipped + self.unsendable
+
 
 META = "SELECT key, value, crc FROM meta"
 

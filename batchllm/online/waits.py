@@ -20,8 +20,8 @@ _ANSWERED = "the endpoint answered "
 """The beginning of a message about a response, in contrast to a failed connection."""
 
 
-def bar_words(view: View, now: float, wall: datetime, refusal: Verdict | None = None) -> str:
-    """Returns what the next request waits for, in some 40 characters; empty if it does not wait.
+def waiting_words(view: View, now: float, wall: datetime, refusal: Verdict | None = None) -> str:
+    """Returns what everything waits for, in some 40 characters; empty while requests leave.
 
     Args:
         view: The state of the limiter.
@@ -34,16 +34,22 @@ def bar_words(view: View, now: float, wall: datetime, refusal: Verdict | None = 
             return _outage(view, now, wall)
         case "pause":
             return _pause(view, now, wall, refusal)
+        case "lease":
+            return "waiting for new limits"
+        case "concurrency" if view.granted == view.in_flight == 1 < view.waiting:
+            return "waiting for the first answer"
+    return ""
+
+
+def limit_words(view: View) -> str:
+    """Returns the limit that the pace comes from, in some 25 characters; empty if there is none."""
+    match view.limits:
         case "requests" if view.requests_per_minute:
             return f"{_limit(view)}: {_number(view.requests_per_minute)} requests/min"
         case "tokens" if view.tokens_per_minute:
             return f"{_limit(view)}: {compact(round(view.tokens_per_minute))} tokens/min"
         case "requests" | "tokens":
             return f"{_limit(view)}: {view.limits}"
-        case "lease":
-            return "waiting for new limits"
-        case "concurrency" if view.granted == view.in_flight == 1 < view.waiting:
-            return "waiting for the first answer"
         case "concurrency":
             return f"limit: {view.concurrency:,} requests in flight"
     return ""
@@ -67,7 +73,7 @@ def pause_line(view: View, now: float, wall: datetime, refusal: Verdict | None =
     wait = f"everything waits until {clock(resumes_at, now, wall)}."
     if refusal is None or refusal.retry_after_s is None:
         return f"The endpoint refuses requests{because}; {wait}"
-    return f"The endpoint asks for a pause of {_span(resumes_at - now)}{because}; {wait}"
+    return f"The endpoint asks for a pause of {span_text(resumes_at - now)}{because}; {wait}"
 
 
 class Events:
@@ -86,7 +92,7 @@ class Events:
     def line(self, view: View, now: float, wall: datetime, refusal: Verdict | None = None) -> str | None:
         """Returns the line for an outage or a pause that has just begun; ``None`` if there is nothing to say.
 
-        Call it a few times a second; see ``bar_words`` for the arguments.
+        Call it a few times a second; see ``waiting_words`` for the arguments.
         """
         began = view.limits == "outage" and not self._down
         self._down = view.limits == "outage"
@@ -119,7 +125,7 @@ def _outage(view: View, now: float, wall: datetime) -> str:
     if left <= 0:
         return f"endpoint {failing}, the last try"
     if left < 120:
-        return f"endpoint {failing}, trying for {_span(left)}"
+        return f"endpoint {failing}, trying for {span_text(left)}"
     until = clock(view.gives_up_at, now, wall)
     return f"endpoint {failing}, {'' if ' ' in until else 'trying '}until {until}"
 
@@ -131,7 +137,7 @@ def _pause(view: View, now: float, wall: datetime, refusal: Verdict | None) -> s
     if left <= 0:
         return f"waiting for {what}"
     if left < 120:
-        return f"waiting {_span(left)} for {what}"
+        return f"waiting {span_text(left)} for {what}"
     assert view.resumes_at is not None
     until = clock(view.resumes_at, now, wall)
     if " " in until:
@@ -147,7 +153,8 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
 
 
-def _span(seconds: float) -> str:
+def span_text(seconds: float) -> str:
+    """Returns a time that is left: ``12 s``, ``14 min``, ``1 h 22 min``."""
     whole = max(1, math.ceil(seconds - 0.01))
     if whole < 120:
         return f"{whole} s"

@@ -1,19 +1,68 @@
 """Shows the progress of a run, a few times a second."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 
 from batchllm.budget.account import Account
 from batchllm.counters import RunCounters
+from batchllm.errors import Interrupted
 from batchllm.journal import Journal
 from batchllm.limiter import Limiter
-from batchllm.online.waits import Events, bar_words
+from batchllm.online.waits import Events, limit_words, span_text, waiting_words
 from batchllm.plan.work_item import WorkItem
+from batchllm.printable import counted
 from batchllm.progress import Progress
+from batchllm.stopping import RunStop
 
 SHOW_EVERY_S = 0.25
+RATE_OVER_S = 30.0
+"""The rate of the rows is that of so many seconds."""
+LEAST_S = 1.0
+"""Seconds from which on there is a rate."""
+
+
+class RowRate:
+    """The rate at which rows are finished."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def count(self, now: float, rows: int) -> None:
+        """Counts the rows that are finished so far."""
+        self._seen.append((now, rows))
+        while len(self._seen) > 2 and self._seen[1][0] <= now - RATE_OVER_S:
+            self._seen.popleft()
+
+    def words(self, left: int) -> list[str]:
+        """Returns the rate, and the time that it needs for the rows that are left."""
+        if not self._seen:
+            return []
+        (began, before), (now, rows) = self._seen[0], self._seen[-1]
+        if now - began < LEAST_S or rows <= before:
+            return []
+        rate = (rows - before) / (now - began)
+        return [rate_words(rate), f"{span_text(left / rate)} left"] if left > 0 else [rate_words(rate)]
+
+
+def rate_words(rate: float) -> str:
+    """Returns rows a second in words: ``41 rows/s``, ``2.5 rows/s``, ``3.1 rows/min``."""
+    if rate >= 10:
+        return f"{rate:,.0f} rows/s"
+    return f"{rate:.1f} rows/s" if rate >= 0.1 else f"{rate * 60:.1f} rows/min"
+
+
+def stopping_words(in_flight: int) -> str:
+    """Says beside the bar what a run that is stopped waits for."""
+    return f"stopping, {counted(in_flight, 'request')} in flight" if in_flight else "stopping"
+
+
+def stopping_line(in_flight: int, stop: RunStop) -> str:
+    """Says once what a run that is stopped waits for, and for how long."""
+    at_once = "; Ctrl-C again ends it at once" if isinstance(stop.reason, Interrupted) else ""
+    return f"Stopping: {counted(in_flight, 'request')} in flight may take {stop.grace_s:g} s{at_once}."
 
 
 @asynccontextmanager
@@ -25,25 +74,35 @@ async def shown(
     counters: RunCounters,
     account: Account,
     journal: Journal,
+    stop: RunStop,
 ) -> AsyncIterator[None]:
     """Shows the run inside the ``with`` block, and keeps what it learns about pace and prices for the next one."""
     loop = asyncio.get_running_loop()
     events = Events(endpoint)
+    rate = RowRate()
 
     def show(*, tell: bool = True) -> None:
         now, wall = loop.time(), datetime.now()
         view = limiter.view(now)
         line = events.line(view, now, wall, counters.last_refusal) if tell else None
-        if line is not None:
+        if line is not None and stop.reason is None:
             progress.tell(line)
-        progress.show(
-            counters.finished,
-            counters.failed + counters.unanswered,
-            counters.tokens,
-            account.to_text(counters),
-            bar_words(view, now, wall, counters.last_refusal),
+        waits = waiting_words(view, now, wall, counters.last_refusal)
+        if stop.reason is not None:
+            waits = stopping_words(view.in_flight)
+        finished = counters.finished
+        rate.count(now, finished - counters.finished_before - counters.reused - counters.skipped)
+        speed = [] if waits else rate.words(counters.rows - finished)
+        note = ", ".join(
+            filter(None, [*speed, account.to_text(counters), "" if waits else limit_words(view)])
         )
+        progress.show(finished, counters.failed + counters.unanswered, counters.tokens, note, waits)
         account.keep(journal, view)
+
+    def stopped() -> None:
+        in_flight = limiter.view(loop.time()).in_flight
+        if in_flight:
+            progress.tell(stopping_line(in_flight, stop))
 
     async def tick() -> None:
         while True:
@@ -51,6 +110,7 @@ async def shown(
             show()
 
     progress.start(counters.rows, 0)
+    stop.subscribe(stopped, lambda: None)
     ticker = asyncio.create_task(tick())
     try:
         yield

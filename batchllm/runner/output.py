@@ -14,6 +14,7 @@ from batchllm.journal import Journal, JournalReader
 from batchllm.plan.outcomes import outcome_reader, outcomes
 from batchllm.prepare.job_paths import digest_of, exported_note
 from batchllm.prepare.prepared_job import PreparedJob
+from batchllm.printable import one_line
 from batchllm.runner.trial import Destination
 
 SAMPLES = 3
@@ -27,6 +28,7 @@ class OutputCounts:
         rows: All rows.
         answered, skipped, failed: Rows with an answer, with an empty text, with an ``error``.
         failed_by_reason: The failed rows by reason.
+        failures: The first failed row of each reason, from 0, and its error.
         finish_reasons: The answers, those of failed rows included, by what the endpoint said.
         labels: How often each label was given.
         samples: The first answers.
@@ -39,6 +41,7 @@ class OutputCounts:
     skipped: int = 0
     failed: int = 0
     failed_by_reason: Counter[str] = field(default_factory=Counter)
+    failures: dict[str, tuple[int, str]] = field(default_factory=dict)
     finish_reasons: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
     samples: list[dict[str, Any]] = field(default_factory=list)
@@ -53,7 +56,9 @@ class OutputCounts:
             self.skipped += 1
         elif answer.error is not None:
             self.failed += 1
-            self.failed_by_reason[answer.reason or "unknown"] += 1
+            reason = answer.reason or "unknown"
+            self.failed_by_reason[reason] += 1
+            self.failures.setdefault(reason, (outcome.row_index, one_line(answer.error)))
             if answer.finish_reason is not None:
                 self.finish_reasons[answer.finish_reason] += 1
         else:

@@ -94,6 +94,10 @@ class ResumedJob:
         """Counts the wanted rows that earlier runs of this pass admitted, by state."""
         if not self.continued:
             return RowCounts(0, 0, 0, 0, 0, 0, 0)
+        return self.counts_of_pass()
+
+    def counts_of_pass(self) -> RowCounts:
+        """Counts the wanted rows that this pass has admitted, by state."""
         reader = self.journal.reader()
         return reader.counts() if self._chosen is None else _counts_of(reader, self._chosen)
 

@@ -166,12 +166,14 @@ class _Run:
                 possibly_billed_rows=possibly_billed_rows(journal),
                 samples=tuple(counts.samples) if trial else (),
                 asked=asked_of(self._prepared, counts.sample_rows) if trial else (),
+                failures=counts.failures,
                 pace=rate_text(summary),
                 read_options=read_options(self._prepared, destination.path),
             )
         except (JobError, Interrupted) as error:
             status = int(error.exit_status)
             with suppress(JobError):  # the error to report is the one that stopped the job
+                error.kept = resumed.counts_of_pass().finished, self._counters.rows
                 self._write_summary(self._summary(journal, loop.time() - started_s, status))
             raise
         finally:
@@ -262,6 +264,7 @@ class _Run:
                 counters=counters,
                 account=self._account,
                 journal=journal,
+                stop=stop,
             )
             with stop.watch():
                 async with display:

@@ -108,6 +108,7 @@ class Result:
         possibly_billed_rows: Rows, from 1, that a dead run possibly paid without an answer.
         samples: Up to three answers, with ``-n`` and ``--sample``.
         asked: The texts of their rows.
+        failures: The first failed row of each reason, from 0, and its error.
         pace: The rate of the requests as text; empty if there is none.
         read_options: Options of ``open_source`` that the output is read with.
         models: What ``parsed`` returns, where the schema was a pydantic model.
@@ -119,6 +120,7 @@ class Result:
     possibly_billed_rows: tuple[int, ...] = ()
     samples: tuple[Mapping[str, Any], ...] = ()
     asked: tuple[str, ...] = ()
+    failures: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     pace: str = ""
     read_options: Mapping[str, str] = field(default_factory=dict)
     models: tuple[Any, ...] | None = None
