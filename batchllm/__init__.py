@@ -1,13 +1,14 @@
 """batchllm: send every row of a file through a language model, and get the file back with the answers.
 
-``run``, ``arun`` and ``astream`` run jobs, ``Job`` is one, ``jobs`` and ``clean`` look after what runs leave behind.
+``run``, ``arun`` and ``astream`` run jobs, ``Job`` is one, ``compare`` compares their outputs, ``jobs`` and ``clean``
+look after what runs leave behind.
 Every other module is internal; ``batchllm.cli`` is the command line on top of it.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from batchllm.api import arun, astream, run
+    from batchllm.api import arun, astream, compare, run
     from batchllm.errors import (
         BudgetStop,
         CannotWrite,
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
         Unavailable,
         UsageError,
     )
+    from batchllm.evaluate.comparison import Comparison
+    from batchllm.evaluate.evaluation import Evaluation
     from batchllm.inspect.jobs import clean, jobs
     from batchllm.job import Job
     from batchllm.job.keywords import Options
@@ -30,6 +33,8 @@ __version__ = "0.2.0"
 __all__ = [
     "BudgetStop",
     "CannotWrite",
+    "Comparison",
+    "Evaluation",
     "FinishedRow",
     "InputError",
     "Interrupted",
@@ -47,12 +52,15 @@ __all__ = [
     "arun",
     "astream",
     "clean",
+    "compare",
     "jobs",
     "run",
 ]
 
 _MODULES = {
-    "api": ("arun", "astream", "run"),
+    "api": ("arun", "astream", "compare", "run"),
+    "evaluate.comparison": ("Comparison",),
+    "evaluate.evaluation": ("Evaluation",),
     "inspect.jobs": ("clean", "jobs"),
     "job": ("Job",),
     "job.keywords": ("Options",),

@@ -6,6 +6,7 @@ from decimal import Decimal
 
 from batchllm.records import Answer, Usage
 from batchllm.retry import Verdict
+from batchllm.run_log import RunLog
 
 MIN_SPAN_S = 1.0
 """The shortest time between the first and the last request from which a rate is computed."""
@@ -73,6 +74,8 @@ class RunCounters:
         retries: Attempts that failed and were tried again, by reason.
         send_rate: The rate of the single requests; those in batches have none.
         last_refusal: The latest refusal for a rate limit.
+        without_usage: Answers whose usage is unknown, so that the sums of tokens are too small.
+        log: Where events of the run are written; what is counted here one by one, and is no answer, is an event.
     """
 
     rows: int = 0
@@ -99,6 +102,8 @@ class RunCounters:
     labels: Counter[str] = field(default_factory=Counter)
     send_rate: SendRate = field(default_factory=SendRate)
     last_refusal: Verdict | None = None
+    without_usage: int = 0
+    log: RunLog = field(default_factory=RunLog)
 
     @property
     def finished(self) -> int:
@@ -120,6 +125,7 @@ class RunCounters:
         """Counts an answer, its usage and its cost; one unknown cost makes the sum unknown."""
         self.cost = None if cost is None or self.cost is None else self.cost + cost
         self.answers += 1
+        self.without_usage += usage.prompt_tokens is None or usage.completion_tokens is None
         self.prompt_tokens += usage.prompt_tokens or 0
         self.completion_tokens += usage.completion_tokens or 0
 

@@ -47,6 +47,10 @@ class ExitStatus(IntEnum):
     SIGTERM = 143
 
 
+INTERNAL_ERROR = 70
+"""Exit status of an error that is none of a job: a fault of ours."""
+
+
 class JobError(Exception):
     """A job cannot go on. The message is one sentence that says what happened, where, and what to do.
 

@@ -16,8 +16,8 @@ PLAIN_LINES = 10
 MATTER = 3
 """Words of a note that go before the bar itself: the rate, the time left, the cost."""
 
-LEAST_BAR = 10
-"""The fewest characters of a bar."""
+LEAST_BAR = 5
+"""The fewest characters of a bar; it goes before the last words until it has twice as many."""
 
 BAR = "\0"
 """Stands for the bar in what ``fitted`` returns."""
@@ -125,20 +125,20 @@ def fitted(title: str, words: Sequence[str], more: Sequence[str], columns: int |
     Args:
         title: The beginning of the line.
         words: What goes before the bar if there is no room for both: the rows, what is waited for, failures, ...
-        more: What is shown beside a bar of ``LEAST_BAR`` characters only.
+        more: What is shown beside a bar of twice ``LEAST_BAR`` characters only.
         columns: The width of the terminal; ``None`` is any.
     """
     room = sys.maxsize if columns is None else columns - 1  # some terminals scroll after a full line
     shown: list[str] = []
     used = width_of(title)
-    for wanted, bar in ((words, 0), (more, LEAST_BAR + 1)):
+    for wanted, bar in ((words, 0), (more, 2 * LEAST_BAR + 1)):
         for word in wanted:
             wide = width_of(word) + (2 if shown else 1)
             if used + wide + bar <= room:
                 shown.append(word)
                 used += wide
     has_bar = used + LEAST_BAR + 1 <= room
-    return f"{title}{f' {BAR}' if has_bar else ''} {', '.join(shown)}"
+    return " ".join(part for part in (title, BAR if has_bar else "", ", ".join(shown)) if part)
 
 
 class AutoBar:

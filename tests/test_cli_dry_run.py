@@ -54,7 +54,7 @@ def test_json_has_the_figures_and_nothing_else(batchllm: Command, samples: Path)
     said = batchllm("summarize", samples / "articles.csv", *OPENAI, "--rpm", 6, "--dry-run", "--json")
     figures = json.loads(said.out)
     assert list(figures) == [
-        "rows", "answered", "failed", "pending", "duplicate_rows", "skipped", "prompt_tokens",
+        "rows", "answered", "failed", "cut_off", "pending", "duplicate_rows", "skipped", "prompt_tokens",
         "completion_tokens_expected",
         "completion_tokens_upper_bound", "cost_low", "cost_high", "seconds",
     ]  # fmt: skip

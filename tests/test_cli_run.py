@@ -622,7 +622,10 @@ def test_a_variable_is_a_list_where_the_template_has_a_list(
 def test_answers_that_were_cut_off_are_counted_aloud(batchllm: Command, samples: Path) -> None:
     words = ("run", "-p", "Say {{ text }}", samples / "articles.csv", *SIMULATOR, "--no-early-stop")
     said = batchllm(*words, "--max-tokens", 2)
-    assert "Cut off at the limit of an answer: 4 answers; a higher --max-tokens" in said.err
+    assert (
+        "Cut off at the limit of an answer: 4 answers; the same command with --retry-cut-off --max-tokens N"
+        in said.err
+    )
 
 
 def test_the_journal_may_be_named_to_look_at_a_job(batchllm: Command, tmp_path: Path) -> None:
@@ -637,3 +640,23 @@ def test_the_journal_may_be_named_to_look_at_a_job(batchllm: Command, tmp_path: 
     assert (
         json.loads((tmp_path / "so-far.jsonl").read_text().splitlines()[0])["text"] == "text number 0 is good"
     )
+
+
+def test_answers_that_were_cut_off_are_asked_for_again_with_the_option_that_the_summary_names(
+    batchllm: Command, samples: Path, server: Simulator
+) -> None:
+    words = ("run", "-p", "Say {{ text }}", samples / "articles.csv", *at(server), "--no-early-stop")
+    batchllm(*words, "--max-tokens", 2)
+    refused = batchllm(*words, "--max-tokens", 500)
+    assert refused.status == 2
+    assert "--max-tokens changed from 2 to 500" in refused.err and "--retry-cut-off" in refused.err
+    refused = batchllm(*words, "--retry-cut-off", "--max-tokens", 2)
+    assert (refused.status, server.ledger.requests) == (2, 4)
+    assert "needs a limit higher than the one that answers were cut off at (2 tokens)" in refused.err
+    said = batchllm(*words, "--retry-cut-off", "--max-tokens", 500)
+    assert said.status == 0, said.err
+    assert "4 rows, 4 cut off and asked again, any at custom" in said.err
+    assert "at most 500 tokens an answer" in said.err
+    assert "Cut off" not in said.err
+    assert server.ledger.requests == 8
+    assert {row["finish_reason"] for row in rows_of(samples / "articles.run.csv")} == {"stop"}

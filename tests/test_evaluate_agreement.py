@@ -3,8 +3,6 @@ import warnings
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
-from sklearn.metrics import cohen_kappa_score
 
 from batchllm.evaluate.agreement import Agreement, AgreementCounter
 
@@ -16,6 +14,8 @@ ANSWERS = st.one_of(st.none(), st.sampled_from("abcd"))
 def test_agreement_and_kappa_are_those_of_scikit_learn_on_rows_that_both_answered(
     rows: list[tuple[str | None, str | None]],
 ) -> None:
+    from sklearn.metrics import cohen_kappa_score
+
     counter = AgreementCounter(has_gold=False)
     same = [counter.add(*row) for row in rows]
     assert same == [first == second for first, second in rows]
@@ -38,6 +38,8 @@ def test_agreement_and_kappa_are_those_of_scikit_learn_on_rows_that_both_answere
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
 def test_the_p_value_is_that_of_the_rows_that_one_has_right(rows: list[tuple[bool, bool]]) -> None:
+    from scipy.stats import binomtest
+
     counter = AgreementCounter(has_gold=True)
     for row in rows:
         counter.add_correct(*row)

@@ -1,4 +1,7 @@
-"""Every figure equals that of the library which people would compute it with."""
+"""Every figure equals that of the library which people would compute it with.
+
+The libraries are imported where they are used: they are large, and every worker of the suite reads this file.
+"""
 
 import math
 import warnings
@@ -7,10 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sacrebleu.metrics.chrf import CHRF
-from scipy.stats import binomtest, spearmanr
-from sklearn import metrics
-from sklearn.preprocessing import MultiLabelBinarizer
 
 from batchllm.evaluate import LabelCounter, LabelSetCounter, NumberCounter, TextCounter
 from batchllm.evaluate.formulas import cohen_kappa, mcnemar_exact, wilson_interval
@@ -34,6 +33,8 @@ def quietly(function: Any, *args: Any, **kwargs: Any) -> Any:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(LABELS, ANSWERS), min_size=1, max_size=60))
 def test_figures_of_labels_are_those_of_scikit_learn(rows: list[tuple[str, str | None]]) -> None:
+    from sklearn import metrics
+
     counter = LabelCounter()
     correct = [counter.add(gold, answer) for gold, answer in rows]
     found = counter.figures()
@@ -63,6 +64,8 @@ def test_figures_of_labels_are_those_of_scikit_learn(rows: list[tuple[str, str |
 
 
 def test_without_missing_answers_the_figures_are_those_of_scikit_learn_without_arguments() -> None:
+    from sklearn import metrics
+
     gold, answers = ["a", "a", "b", "c", "b", "a"], ["a", "b", "b", "d", "b", "a"]
     counter = LabelCounter()
     for pair in zip(gold, answers, strict=True):
@@ -75,6 +78,8 @@ def test_without_missing_answers_the_figures_are_those_of_scikit_learn_without_a
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 100_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_the_interval_is_that_of_scipy(counts: tuple[int, int]) -> None:
+    from scipy.stats import binomtest
+
     correct, rows = counts
     theirs = binomtest(correct, rows).proportion_ci(method="wilson")
     low, high = wilson_interval(correct, rows)
@@ -88,11 +93,15 @@ def test_the_interval_is_that_of_scipy(counts: tuple[int, int]) -> None:
     st.one_of(st.integers(0, 30), st.integers(0, 3_000)), st.one_of(st.integers(0, 30), st.integers(0, 3_000))
 )
 def test_mcnemars_test_is_the_binomial_test_of_scipy(first: int, second: int) -> None:
+    from scipy.stats import binomtest
+
     theirs = binomtest(first, first + second, 0.5).pvalue if first + second else 1.0
     assert mcnemar_exact(first, second) == pytest.approx(theirs, rel=1e-7)
 
 
 def test_mcnemars_test_takes_a_million_rows() -> None:
+    from scipy.stats import binomtest
+
     assert mcnemar_exact(500_000, 500_000) == 1
     assert mcnemar_exact(499_500, 500_500) == pytest.approx(
         binomtest(499_500, 1_000_000, 0.5).pvalue, rel=1e-6
@@ -114,6 +123,9 @@ def test_mcnemars_test_takes_a_million_rows() -> None:
 def test_figures_of_several_labels_are_those_of_scikit_learn(
     rows: list[tuple[frozenset[str], frozenset[str] | None]],
 ) -> None:
+    from sklearn import metrics
+    from sklearn.preprocessing import MultiLabelBinarizer
+
     counter = LabelSetCounter()
     for gold, answer in rows:
         counter.add(gold, answer)
@@ -152,6 +164,9 @@ NUMBERS = st.one_of(
 def test_figures_of_numbers_are_those_of_scikit_learn_and_scipy(
     rows: list[tuple[float, float | None]],
 ) -> None:
+    from scipy.stats import spearmanr
+    from sklearn import metrics
+
     counter = NumberCounter()
     for gold, answer in rows:
         counter.add(gold, answer)
@@ -177,6 +192,8 @@ WORDS = st.text(st.sampled_from("abc ABC.,好 \n\u3000é"), max_size=24)
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.tuples(WORDS, st.one_of(st.none(), WORDS, st.text(max_size=12))), min_size=1, max_size=12))
 def test_chrf_is_that_of_sacrebleu(rows: list[tuple[str, str | None]]) -> None:
+    from sacrebleu.metrics.chrf import CHRF
+
     counter = TextCounter()
     for gold, answer in rows:
         counter.add(gold, answer)

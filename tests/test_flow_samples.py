@@ -8,12 +8,14 @@ from typing import Any
 import orjson
 import pytest
 
+from batchllm.cli import terminal
+from batchllm.errors import UsageError
 from batchllm.flows.samples import majority
 from batchllm.inspect.show import show_row
 from batchllm.inspect.status import job_status
-from batchllm.job import assemble
+from batchllm.job import Job, assemble
 from batchllm.records import Answer, ChatRequest
-from batchllm.runner import Result, run_job
+from batchllm.runner import Forecast, Result, run_job
 from tests.batch_jobs import BatchJob, simulated
 from tests.fakes import FakeClient, Outcome, answered, lost
 
@@ -197,3 +199,42 @@ def test_a_conversation_by_batch_is_one_wave_a_turn(tmp_path: Path) -> None:
         assert said.index("turn 2") < said.index("turn 5") < said.index("turn 8")
         assert job.until_done().summary.answered == 9
         assert len(job.batches) == 3
+
+
+def talk(folder: Path, turns: int, **flags: Any) -> Job:
+    path = folder / "talk.csv"
+    path.write_text("id,text\n" + "".join(f"a,this is turn number {number}\n" for number in range(turns)))
+    words = {"input": str(path), "prompt": "{{ text }}", "provider": "simulator", "conversation": "id"}
+    return assemble("run", {**words, "max_tokens": 20, **flags}, {})
+
+
+def forecast_of(job: Job) -> Forecast:
+    """What a run says before it begins."""
+    found: list[Forecast] = []
+
+    def confirm(forecast: Forecast) -> None:
+        found.append(forecast)
+        raise UsageError("no")
+
+    with pytest.raises(UsageError, match="no"):
+        run_job(job, confirm=confirm, wait=True)
+    return found[0]
+
+
+def test_the_estimate_of_a_conversation_has_its_history(tmp_path: Path) -> None:
+    alone, together = (forecast_of(talk(tmp_path, 20, conversation=name)) for name in (None, "id"))
+    each = (alone.prompt_tokens or 0) / 20
+    assert (together.prompt_tokens or 0) > 20 * each + 190 * 15, (
+        "each turn has those before it, and their answers"
+    )
+
+
+def test_a_conversation_of_more_than_ten_turns_asks_before_it_goes_by_batch(tmp_path: Path) -> None:
+    long, short = (forecast_of(talk(tmp_path, turns, via="batch")) for turns in (11, 10))
+    assert (long.waves, short.waves) == (11, 10)
+    job = talk(tmp_path, 11, via="batch")
+    with pytest.raises(UsageError, match="up to 11 batches.*-y"):
+        terminal.confirm(job, long, quiet=True, yes=False)
+    terminal.confirm(job, long, quiet=True, yes=True)
+    terminal.confirm(job, short, quiet=True, yes=False)
+    assert "at most 11 waves of batches" in terminal.line_before(job, long)

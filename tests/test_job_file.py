@@ -146,7 +146,16 @@ def test_every_line_of_the_file_of_init_is_true_when_it_is_taken(path: Path) -> 
 
 def test_each_setting_of_the_file_of_init_can_be_taken_alone(path: Path) -> None:
     beyond = {"input", "task", "template", "prompt", "var"}  # other ways to say what to ask
-    beyond |= {"tools", "tool_choice", "media_root", "prices", "api_key_file"}  # other files
+    beyond |= {
+        "tools",
+        "tool_choice",
+        "media_root",
+        "prices",
+        "api_key_file",
+        "examples",
+        "shots",
+        "on",
+    }  # other files
     tasks = {"labels": "classify", "multi_label": "classify", "language": "codegen"}
     for name, setting in OPTIONS.items():
         if name in beyond:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from batchllm.cli import INTERNAL_ERROR
-from batchllm.errors import ExitStatus
+from batchllm.errors import INTERNAL_ERROR, ExitStatus
 from batchllm.job.options import TABLE
 from batchllm.job.reference import option_reference
 from batchllm.simulator import SimulatorSettings, start_in_thread

@@ -23,6 +23,13 @@ COMMANDS = [
 ]
 
 
+FIGURES = [
+    line
+    for block in re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    for line in block.splitlines()
+]
+
+
 def words_of(command: str) -> list[str]:
     program, *words = shlex.split(command)
     assert program == "batchllm"
@@ -108,3 +115,20 @@ def test_the_fields_of_the_sample_schema_are_columns(elsewhere: Path, batchllm: 
         assert row["kind"] in ("complaint", "question", "praise")
         assert row["urgent"] in ("true", "false")
         assert isinstance(json.loads(row["orders"]), list)
+
+
+def test_the_figures_of_the_labelled_sample(elsewhere: Path, batchllm: Command) -> None:
+    said = {}
+    for command in FIGURES:
+        words = words_of(command)
+        said[words[0], "--json" in words] = batchllm(*words)
+    assert [each.status for each in said.values()] == [0] * len(said), [each.err for each in said.values()]
+    figures = json.loads(said["evaluate", True].out)
+    assert figures["rows"] >= 200
+    assert set(figures["labels"]) == {"positive", "negative", "neutral"}
+    assert 0.5 < figures["accuracy"] < 1
+    wrong = written(elsewhere / "sample_jobs/wrong.csv", ",")
+    assert len(wrong) == figures["rows"] - figures["correct"]
+    assert {"text", "gold", "answer"} <= wrong[0].keys()
+    assert "one.csv is better on these rows" in said["compare", False].out
+    assert len(written(elsewhere / "sample_jobs/vote.csv", ",")) == figures["rows"]

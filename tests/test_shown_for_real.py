@@ -134,7 +134,7 @@ def test_ctrl_c_says_what_is_waited_for_how_much_is_kept_and_how_to_go_on(tmp_pa
             run.send_signal(signal.SIGINT)
             assert run.wait(30) == 130
     said = " ".join(terminal.lines)
-    assert "Stopping: 16 requests in flight may take 30 s; Ctrl-C again ends it at once." in said
+    assert "Stopping: 16 requests in flight get up to 30 s; Ctrl-C again ends it at once." in said
     kept = re.search(r"Stopped\. (\d+) of 5,000 rows are kept; run the same command to go on\.$", said)
     assert kept is not None and f" {kept[1]}/5,000" in said
 

@@ -9,12 +9,14 @@ from batchllm.answer.field_text import fields_text
 from batchllm.answer.fields import schema_of
 from batchllm.answer.label import Labels
 from batchllm.answer.reader import ASK_AGAIN, Reader, answer_columns
+from batchllm.answer.several_labels import SeveralLabels
 from batchllm.answer.text import visible_text
 
 __all__ = [
     "ASK_AGAIN",
     "Labels",
     "Reader",
+    "SeveralLabels",
     "answer_columns",
     "code_block",
     "fields_text",

@@ -8,6 +8,7 @@ own, ``tables`` reads rows in memory, and ``messages`` puts errors into Python's
 """
 
 from batchllm.api.calls import arun, astream, run
+from batchllm.api.comparing import compare
 from batchllm.api.results import TableResult
 
-__all__ = ["TableResult", "arun", "astream", "run"]
+__all__ = ["TableResult", "arun", "astream", "compare", "run"]

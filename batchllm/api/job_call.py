@@ -23,6 +23,7 @@ from batchllm.errors import UsageError
 from batchllm.formats.memory import put_rows
 from batchllm.job import Job, assemble
 from batchllm.job.connection import with_key
+from batchllm.job.gold import gold_columns
 from batchllm.job.options import INPUT, OPTIONS
 from batchllm.journal import check_folder, remove, state_path
 from batchllm.prepare.job_paths import job_paths, rows_path
@@ -50,6 +51,8 @@ class JobCall:
         model: The pydantic model of the answers.
         keep: Keep journal and copies after success.
         is_unnamed: Its output lies in the state folder.
+        gold: Where the known answers are in the table, if the run does not evaluate them itself.
+        on: See ``Job.on``.
     """
 
     job: Job
@@ -58,6 +61,8 @@ class JobCall:
     model: Any = None
     keep: bool = True
     is_unnamed: bool = False
+    gold: tuple[str, ...] = ()
+    on: str | None = None
 
     def run(
         self,
@@ -121,7 +126,8 @@ class JobCall:
         answers = answer_columns(feed.columns, self.job, [row.answers for row in rows])
         indices = [row.index for row in rows]
         whole = len(indices) == len(self.table)
-        return with_table(result, self.table.joined(None if whole else indices, answers), parsed)
+        found = with_table(result, self.table.joined(None if whole else indices, answers), parsed)
+        return replace(found, evaluation=found.evaluate(self.gold, on=self.on)) if self.gold else found
 
     def _forget(self, result: Result) -> Result:
         """Removes what the job left beside a named output."""
@@ -187,9 +193,17 @@ def _table_call(
     output_columns(job, builder, table.columns)
     names = set(table.columns) if named or job.per_row else set(builder.used_columns)
     names |= {name for name in (builder.column, job.conversation) if name is not None}
+    gold = () if named else job.gold  # of rows in the state folder it is no part of the job
+    names -= gold_columns(gold, table.columns)
     content = table.content(names)
     job = replace(job, column=builder.column if builder.column in table.columns else job.column)
+    on = job.on
+    if not named and job.retry_cut_off and "journal" not in options:
+        raise UsageError(
+            "retry_cut_off= finds the answers in a journal; name the job's with output= or journal="
+        )
     if not named:
+        job = replace(job, gold=(), on=None)
         question = json.dumps([job.fingerprint(), hashlib.sha256(content).hexdigest()], sort_keys=True)
         output = state_path(f"{task}-{hashlib.sha256(question.encode()).hexdigest()[:16]}.jsonl")
         own = None if "journal" in options else output.with_name(f"{output.name}.journal")
@@ -197,4 +211,4 @@ def _table_call(
     journal = job_paths(job).journal
     check_folder(journal)
     job = replace(job, input=rows_path(journal).absolute())
-    return JobCall(job, table, content, model, keep, is_unnamed=not named)
+    return JobCall(job, table, content, model, keep, is_unnamed=not named, gold=gold, on=on)

@@ -5,8 +5,14 @@ from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from typing import Any
 
-from batchllm.api.tables import AnswerColumn
+from batchllm.api.messages import python_words
+from batchllm.api.tables import AnswerColumn, Table, table_of
+from batchllm.evaluate.answered import AnsweredRows, answered_rows
+from batchllm.evaluate.evaluation import Evaluation
+from batchllm.evaluate.files import evaluate_answered
+from batchllm.evaluate.gold import GoldWords, gold_of
 from batchllm.formats import Columns
+from batchllm.formats.memory import ROWS
 from batchllm.job import Job
 from batchllm.runner import FinishedRow, Result
 
@@ -26,6 +32,11 @@ class TableResult(Result):
 
     table: Any = field(compare=False)
 
+    def evaluate(self, gold: GoldWords, *, on: str | None = None, kind: str | None = None) -> Evaluation:
+        """Compares the answers with known answers; see ``Result``."""
+        with python_words():
+            return evaluate_table(self.table, gold, job=self.job, on=on, kind=kind)
+
     def frame(self) -> Any:
         """Returns the given table, its own columns, index and types untouched, with the answer columns beside them.
 
@@ -33,6 +44,29 @@ class TableResult(Result):
         trial (``limit=``, ``sample=``) it has the rows that were tried.
         """
         return self.table
+
+
+def evaluate_table(
+    table: Any, gold: GoldWords, *, job: Job | None = None, on: str | None = None, kind: str | None = None
+) -> Evaluation:
+    """Compares the answers in a table with known answers.
+
+    Args:
+        table: Any table that ``run`` takes and gives back.
+        gold, on, kind: See ``Result.evaluate``.
+        job: The job that answered its rows, where that is known.
+
+    Raises:
+        UsageError: It is not clear what to compare, or no row has a known answer.
+    """
+    rows = answered_table(table_of(table), job)
+    return evaluate_answered(rows, gold_of(gold, rows, on), kind=kind)
+
+
+def answered_table(table: Table, job: Job | None = None, name: str = ROWS) -> AnsweredRows:
+    """Returns the rows of a table with their answers, as figures are made of them."""
+    columns = tuple(dict.fromkeys(table.columns))
+    return answered_rows(lambda: table.records(columns), columns, job, name, table.sample())
 
 
 def with_table(result: Result, table: Any, parsed: tuple[Any, ...] | None) -> TableResult:

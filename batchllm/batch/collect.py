@@ -11,7 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from decimal import Decimal
-from typing import IO
+from typing import IO, Any
 
 from batchllm.answer import Reader
 from batchllm.batch.errors import BatchRejection, retry_call
@@ -211,9 +211,28 @@ class Collector:
                 )
                 state = State.UNANSWERED if attempts >= min(most, self._max_attempts) else State.OPEN
         self._count(verdict, answer, state)
+        self._log(result, verdict, answer, state, attempts)
         attempt_id = None if state is State.OPEN else result.attempt_id
         self._journal.record_outcome(result.request_id, state, attempt_id, attempts)
         return state is not State.OPEN
+
+    def _log(
+        self, result: BatchResult, verdict: Verdict, answer: Answer | None, state: State, attempts: int
+    ) -> None:
+        """Writes an event for a request without a usable answer."""
+        if state is State.ANSWERED:
+            return
+        row = None if result.row_index is None else result.row_index + 1
+        details: dict[str, Any] = {"row": row, "attempts": attempts}
+        if answer is not None:
+            details |= {"reason": answer.reason, "message": answer.error}
+        else:
+            details |= {"reason": verdict.reason, "message": verdict.message}
+        if state is not State.OPEN:
+            self._counters.log.write("failed", **details, final=state is State.FAILED)
+        elif verdict.disposition is not Disposition.FATAL:
+            refused = verdict.disposition is Disposition.REFUSED
+            self._counters.log.write("refused" if refused else "retried", **details)
 
     def _count(self, verdict: Verdict, answer: Answer | None, state: State) -> None:
         counters, collected = self._counters, self._collected

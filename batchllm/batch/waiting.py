@@ -74,6 +74,9 @@ class WaitingDisplay:
         if not self._open:
             self._progress.start(self._counters.rows, finished)
             self._open = True
+            self._counters.log.write(
+                "waiting", reason="batches", message="waiting for batches", finished=finished
+            )
         rows = min(self._counters.rows, finished + done)
         self._progress.show(rows, failed, self._counters.tokens, "waiting for batches")
 

@@ -35,8 +35,8 @@ MEAN_REQUEST = "mean_request"
 """The journal's key for the mean request that a run had to send: prompt tokens, and the answer's upper bound."""
 
 _JSON_KEYS = (
-    "rows", "answered", "failed", "pending", "duplicate_rows", "skipped", "prompt_tokens", "completion_tokens_expected",
-    "completion_tokens_upper_bound", "cost_low", "cost_high", "seconds",
+    "rows", "answered", "failed", "cut_off", "pending", "duplicate_rows", "skipped", "prompt_tokens",
+    "completion_tokens_expected", "completion_tokens_upper_bound", "cost_low", "cost_high", "seconds",
 )  # fmt: skip
 
 
@@ -48,6 +48,7 @@ class Forecast:
         rows: Rows of the job, after ``-n`` and ``--sample``; ``None`` if no run has counted them.
         answered: Rows that have an answer.
         failed: Rows that failed before and are not asked again.
+        cut_off: Rows whose answer was cut off and that are asked again (``--retry-cut-off``).
         pending: Rows whose request is in a batch.
         duplicate_rows: Rows whose request equals an earlier row's.
         skipped: Rows with nothing to ask.
@@ -74,6 +75,7 @@ class Forecast:
     rows: int | None
     answered: int | None = 0
     failed: int | None = 0
+    cut_off: int = 0
     pending: int | None = 0
     duplicate_rows: int | None = None
     skipped: int | None = None
@@ -249,7 +251,9 @@ def forecast_job(
     settings = AnswerSettings(prepared.builder.column)
     if left and sample:
         sent = sampled(prepared, expected, learned)
-        settings = answer_settings(prepared.builder.column, (each.request for each in sent))
+        settings = answer_settings(
+            prepared.builder.column, prepared.builder.shots, (each.request for each in sent)
+        )
         scale = left / len(sample)
         stretch = stretch_of(prepared, [each for each in sent if each.first])
         for each in sent:

@@ -19,16 +19,16 @@ from batchllm import __version__
 from batchllm.cli import inspect, jobs, prepare
 from batchllm.cli.check import check_command
 from batchllm.cli.evaluate import compare, evaluate
+from batchllm.cli.help import help as help_command
 from batchllm.cli.parameters import SectionedCommand, SectionedGroup
 from batchllm.cli.report import report
-from batchllm.cli.run import HELP, run_command
+from batchllm.cli.run import HELP, RunCommand, run_command
 from batchllm.cli.schedule import schedule
 from batchllm.cli.simulate import simulate
 from batchllm.cli.streams import guard_streams, leave_stdout, say
-from batchllm.errors import STOPPING, Interrupted, JobError, kept_text
+from batchllm.errors import INTERNAL_ERROR, STOPPING, Interrupted, JobError, kept_text
 from batchllm.screen import Tone
 
-INTERNAL_ERROR = 70
 PREFIX = "batchllm: "
 GC_THRESHOLDS = (50_000, 20, 50)
 """Imports and runs make many long-lived objects and few cycles; Python's usual pace costs a run much of its CPU."""
@@ -38,6 +38,7 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {
     "Prepare a job": [prepare.init, check_command(), prepare.templates, schedule, simulate],
     "Look at the answers": [evaluate, compare, report],
     "Look at a job": [inspect.status, inspect.show, inspect.export, inspect.batches, jobs.jobs, jobs.clean],
+    "Help": [help_command],
 }
 """The commands by panel of the help; a command has the name of its function."""
 
@@ -59,7 +60,7 @@ def command_line() -> typer.Typer:
             passes_on = {"allow_extra_args": True, "ignore_unknown_options": True}
             app.command(
                 command.__name__,
-                cls=SectionedCommand,
+                cls=RunCommand if command.__name__ in HELP else SectionedCommand,
                 rich_help_panel=panel,
                 context_settings=passes_on if command is schedule else None,
             )(command)

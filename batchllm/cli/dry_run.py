@@ -64,6 +64,7 @@ def _estimate(found: "DryRun") -> Iterator[str]:
     parts = (
         (forecast.answered, "answered already"),
         (forecast.failed, "failed before"),
+        (forecast.cut_off, "cut off and asked again"),
         (forecast.pending, "in batches"),
         (forecast.duplicate_rows, "equal to an earlier one"),
         (forecast.skipped, "empty"),

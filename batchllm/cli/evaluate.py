@@ -102,12 +102,18 @@ def compare(
 
     Rows are matched by the columns that the prompts read, equal ones by their order.
     """
-    from batchllm.evaluate.files import compare_files
+    from batchllm.evaluate.answered import open_output
+    from batchllm.evaluate.files import compare_answered
 
     if on is not None and not gold:
         raise UsageError("--on goes with --gold FILE; add that")
-    found, ties = compare_files(
-        outputs, gold or None, on=on, kind=as_kind, differences=differences, vote=vote
+    found, ties = compare_answered(
+        [open_output(path) for path in outputs],
+        gold or None,
+        on=on,
+        kind=as_kind,
+        differences=differences,
+        vote=vote,
     )
     if as_json:
         typer.echo(json.dumps(found.to_json(), ensure_ascii=False))

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from batchllm.cli.help import MORE, show_short_help, write_examples
 from batchllm.errors import UsageError
 from batchllm.job.options import Option
 
@@ -35,7 +36,7 @@ def with_parameters(
 
     An option that is not given is ``None`` or ``False``. Values stay text; the job parses them.
     """
-    parameters = [*arguments, *map(_keyword, options)]
+    parameters = [*arguments, *map(_keyword, options), _SHORT_HELP]
     function.__name__ = name
     function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -68,6 +69,23 @@ def _keyword(option: Option) -> inspect.Parameter:
     )
 
 
+_SHORT_HELP = inspect.Parameter(
+    "short_help",
+    inspect.Parameter.KEYWORD_ONLY,
+    annotation=Annotated[
+        bool,
+        typer.Option(
+            "-h",
+            help="Show the options that people use.",
+            callback=show_short_help,
+            is_eager=True,
+            expose_value=False,
+            show_default=False,
+        ),
+    ],
+    default=False,
+)
+
 Rows = list[tuple[str, str]]
 
 
@@ -90,6 +108,11 @@ class SectionedCommand(TyperCommand):
         rest: list[str] = super().parse_args(ctx, args)
         return rest
 
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:
+        """Writes what the command does, and its examples."""
+        super().format_help_text(ctx, formatter)
+        write_examples(formatter, self.name or "")
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Writes arguments, then options by panel, in the order in which the panels first appear."""
         sections: dict[str, Rows] = {}
@@ -104,6 +127,16 @@ class SectionedCommand(TyperCommand):
 
 class SectionedGroup(TyperGroup):
     """A group whose help has a section for each panel of commands."""
+
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:
+        """Writes what the program does, and its examples."""
+        super().format_help_text(ctx, formatter)
+        write_examples(formatter, self.name or "")
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Says where there is more."""
+        formatter.write_paragraph()
+        formatter.write_text(MORE)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Writes commands by panel, in the order in which they were registered."""

@@ -3,11 +3,12 @@
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from batchllm.cli.parameters import argument, with_parameters
+from batchllm.cli.parameters import SectionedCommand, argument, with_parameters
 from batchllm.errors import UsageError
 from batchllm.formats import SUFFIXES
 from batchllm.job.options import SWITCHES, TABLE
@@ -43,20 +44,47 @@ def run_command(task: str) -> Callable[..., None]:
     return with_parameters(command, task, arguments, [option for option in TABLE if task in option.tasks])
 
 
-def _run(task: str, values: dict[str, Any], switches: dict[str, bool]) -> None:
-    from batchllm.cli import terminal
-    from batchllm.endpoint import raise_open_files
-    from batchllm.job import assemble
-    from batchllm.progress import progress_for
-    from batchllm.runner import run_job
-    from batchllm.stopping import SignalStops
+class RunCommand(SectionedCommand):
+    """A command that runs a job; ``--summary`` and ``--log-file`` get its end even if its options cannot be read."""
 
-    _log_to_stderr(verbose=switches["verbose"], debug=switches["debug"])
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parses the arguments; without a parent, somebody only wants to know what they mean."""
+        if ctx.parent is None or "--dry-run" in args:
+            return super().parse_args(ctx, args)
+        words = list(args)
+        with _refusals_recorded(str(ctx.info_name), lambda: _flags_in(words)):
+            return super().parse_args(ctx, args)
+
+
+def _flags_in(words: list[str]) -> dict[str, Any]:
+    """What the words of a command that cannot be parsed say about the run."""
+    flags: dict[str, Any] = {}
+    options = {flag: option for option in TABLE for flag in option.flags if not option.kind.repeated}
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        flag, equals, value = word.partition("=")
+        option = options.get(flag)
+        if option is not None and not option.switch and option.kind.python_type is not bool:
+            flags.setdefault(option.name, value if equals else following)
+    if words and not words[0].startswith("-"):
+        flags["job_file" if words[0].lower().endswith(".toml") else "input"] = words[0]
+    return flags
+
+
+def _run(task: str, values: dict[str, Any], switches: dict[str, bool]) -> None:
     flags = job_flags(task, values)
-    _check_switches(switches)
-    job = assemble(task, flags, os.environ, needs_key=not switches["dry_run"])
-    if switches["wait"] and job.via != "batch" and not _has_journal(job):
-        raise UsageError("--wait waits for batches; add --via batch, or leave it out")
+    with nullcontext() if switches["dry_run"] else _refusals_recorded(task, lambda: flags):
+        from batchllm.cli import terminal
+        from batchllm.endpoint import raise_open_files
+        from batchllm.job import assemble
+        from batchllm.progress import progress_for
+        from batchllm.runner import run_job
+        from batchllm.stopping import SignalStops
+
+        _log_to_stderr(verbose=switches["verbose"], debug=switches["debug"])
+        _check_switches(switches)
+        job = assemble(task, flags, os.environ, needs_key=not switches["dry_run"])
+        if switches["wait"] and job.via != "batch" and not _has_journal(job):
+            raise UsageError("--wait waits for batches; add --via batch, or leave it out")
     if switches["dry_run"]:
         from batchllm.cli.dry_run import print_dry_run
 
@@ -76,6 +104,19 @@ def _run(task: str, values: dict[str, Any], switches: dict[str, bool]) -> None:
     if not quiet or result.exit_status:
         terminal.show_result(job, result)
     sys.exit(result.exit_status)
+
+
+@contextmanager
+def _refusals_recorded(task: str, flags: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
+    """Records what ends the command inside the ``with`` block; help is no end of a run."""
+    try:
+        yield
+    except BaseException as error:
+        if getattr(error, "exit_code", None) != 0:
+            from batchllm.runner.ending import record_refusal
+
+            record_refusal(task, flags(), os.environ, error)
+        raise
 
 
 def job_flags(task: str, values: Mapping[str, Any]) -> dict[str, Any]:

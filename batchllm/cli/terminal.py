@@ -47,6 +47,8 @@ def confirm(job: Job, forecast: Forecast, *, quiet: bool, yes: bool) -> None:
         if forecast.input_notes:
             say(printable(f"{job.input or 'standard input'}: {', '.join(forecast.input_notes)}"))
         say(line_before(job, forecast))
+        if forecast.rows == 0:
+            say(printable(f"{job.input or 'standard input'} has no rows: nothing is sent"))
         if fields := fields_line(job):
             say(fields)
         if (note := encoding_text(job)) is not None:
@@ -104,6 +106,7 @@ def line_before(job: Job, forecast: Forecast) -> str:
     before = (
         (forecast.answered, "answered already"),
         (forecast.failed, "failed before (--retry-failed asks again)"),
+        (forecast.cut_off, "cut off and asked again"),
         (forecast.pending, "in batches"),
     )
     parts += [f"{count:,} {what}" for count, what in before if count]
@@ -215,6 +218,10 @@ def show_result(job: Job, result: Result) -> None:
         show_failures(job, result)
     for line in lines:
         say(line)
+    if result.evaluation is not None:
+        say("")
+        for line in result.evaluation.lines():
+            say(printable(line))
 
 
 def show_failures(job: Job, result: Result) -> None:
@@ -243,7 +250,8 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
     lines = [f"{head}, in {duration(summary.seconds)}"]
     if cut_off := summary.finish_reasons.get("length"):
         lines.append(
-            f"Cut off at the limit of an answer: {counted(cut_off, 'answer')}; a higher --max-tokens gives more room"
+            f"Cut off at the limit of an answer: {counted(cut_off, 'answer')}; the same command with "
+            "--retry-cut-off --max-tokens N asks again for those rows alone, with a higher limit N"
         )
     if summary.labels:
         lines.append(f"Labels: {counts(summary.labels)}")

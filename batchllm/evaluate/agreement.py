@@ -77,7 +77,7 @@ class Agreement:
         counts = f"{more:,} rows right that {worse} has wrong, and {fewer:,} the other way round"
         if p < SIGNIFICANT:
             return (
-                f"{better} is better on these rows: it has {counts} (McNemar's exact test, p = {p_text(p)}). "
+                f"{better} is better on these rows: it has {counts} (McNemar's exact test, p {p_text(p)}). "
                 "Whether it is better on other data depends on how much that data is like these rows."
             )
         if only_first == only_second:
@@ -87,14 +87,14 @@ class Agreement:
             )
         return (
             f"The figures do not show that either is better: {better} has {counts}, and a difference like this comes "
-            f"about by chance with p = {p_text(p)} (McNemar's exact test). They do not show that both are equally good "
+            f"about by chance with p {p_text(p)} (McNemar's exact test). They do not show that both are equally good "
             "either; more rows with a gold value could tell."
         )
 
 
 def p_text(p: float) -> str:
-    """Returns a p-value for people."""
-    return f"{p:.3f}" if p >= 0.001 else "less than 0.001"
+    """Returns a p-value for people: ``= 0.031`` or ``< 0.001``."""
+    return f"= {p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 class AgreementCounter:

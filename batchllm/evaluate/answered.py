@@ -1,14 +1,15 @@
 """An output as rows with answers: which columns are the answers, what each says beside them, and what they cost."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+from batchllm.answer.several_labels import NONE
 from batchllm.budget.costs import Pricing
 from batchllm.errors import InputError, UsageError, listed
-from batchllm.evaluate.values import LABEL, TEXT, is_missing, schema_kind
+from batchllm.evaluate.values import LABEL, LABELS, TEXT, AnswerField, is_missing, schema_kind
 from batchllm.formats import ADDABLE, STANDARD, Source, format_of, open_source
 from batchllm.job import Job
 from batchllm.journal import JournalReader
@@ -21,21 +22,6 @@ ANSWER_COLUMNS: Mapping[str, str | None] = {"label": LABEL, "response": None, "s
 """The answer columns of the built-in tasks, and what they are compared as; ``None`` lets gold decide."""
 
 Values = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerField:
-    """One column of answers.
-
-    Attributes:
-        name: The name of the column.
-        kind: What it is compared as; ``None`` lets gold decide.
-        boolean: It says true or false.
-    """
-
-    name: str
-    kind: str | None = None
-    boolean: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +96,20 @@ class AnsweredRows:
         raise UsageError(f"{self.name} has no column {name!r}; its columns are: {listed(self.columns)}")
 
 
-def open_output(output: Path, journal: Path | None = None) -> AnsweredRows:
+def open_output(
+    output: Path,
+    journal: Path | None = None,
+    *,
+    job: Job | None = None,
+    options: Mapping[str, str] | None = None,
+) -> AnsweredRows:
     """Opens an output; where its journal is there too, that says more about it.
 
     Args:
         output: The file.
         journal: Its journal; by default the one beside it.
+        job: The job that wrote it, where that is known.
+        options: Options of ``open_source`` that it is read with; by default what the job says.
 
     Raises:
         InputError: The file or its journal cannot be read.
@@ -124,18 +118,14 @@ def open_output(output: Path, journal: Path | None = None) -> AnsweredRows:
     path = journal_of(output) if journal is None else journal
     if path == output:
         raise UsageError(f"{output} is a journal; name the OUTPUT that the job wrote (export writes it)")
-    job = None
-    if journal is not None or path.exists():
+    if job is None and (journal is not None or path.exists()):
         with JournalReader.open(path) as reader:
             kept = reader.get("job")
             job = None if kept is None else restored(kept)
-    try:
-        source = open_source(output, **_options(output, job))
-        source.scan()
-    except InputError as error:
-        if not output.exists():
-            raise InputError(output, "there is no such output; run the job first") from error
-        raise
+    if not output.exists():
+        raise InputError(output, "there is no such output; run the job first")
+    source = open_source(output, **(_options(output, job) if options is None else options))
+    source.scan()
     return of_source(source, job, str(output))
 
 
@@ -183,7 +173,7 @@ def answered_rows(
             AnswerField(prefix + it, kind) for it, kind in ANSWER_COLUMNS.items() if prefix + it in columns
         ]
         return AnsweredRows(name, columns, tuple(found[:1]), beside, read)
-    fields = _fields(job, columns)
+    fields = answer_fields(job, columns)
     taken = {answer.name for answer in fields}
     beside = {column: written for column, written in beside.items() if written not in taken}
     rows = AnsweredRows(name, columns, fields, beside, read, price=Pricing(job, needed=False).mode_cost)
@@ -209,7 +199,13 @@ def _prefix(columns: Iterable[str]) -> str:
     return ends[-1].removesuffix("finish_reason") if ends else ""
 
 
-def _fields(job: Job, columns: tuple[str, ...]) -> tuple[AnswerField, ...]:
+def answer_fields(job: Job, columns: Sequence[str]) -> tuple[AnswerField, ...]:
+    """Returns the answer columns of a job.
+
+    Args:
+        job: The job.
+        columns: The columns of its output.
+    """
     spec = answer_spec(job)
     schema = spec.schema if isinstance(spec.schema, Mapping) else None
     properties = schema.get("properties") if schema is not None and spec.read == "json" else None
@@ -218,8 +214,11 @@ def _fields(job: Job, columns: tuple[str, ...]) -> tuple[AnswerField, ...]:
             AnswerField(job.prefix + it, *schema_kind(value, schema)) for it, value in properties.items()
         ]
         return tuple(answer for answer in found if answer.name in columns)
-    kind = LABEL if spec.read == "label" else ANSWER_COLUMNS.get(spec.column)
-    found = [AnswerField(job.prefix + spec.column, kind)]
+    kind = ANSWER_COLUMNS.get(spec.column)
+    if spec.read == "label":
+        kind = LABELS if spec.multi_label else LABEL
+    has_none = kind == LABELS and NONE not in spec.labels
+    found = [AnswerField(job.prefix + spec.column, kind, none=NONE if has_none else "")]
     return tuple(answer for answer in found if answer.name in columns)
 
 

@@ -6,13 +6,22 @@ from typing import Any, NamedTuple
 
 from batchllm.errors import UsageError, listed
 from batchllm.evaluate.agreement import AgreementCounter
-from batchllm.evaluate.answered import ANSWER_COLUMNS, AnsweredRows, AnswerField, Values
+from batchllm.evaluate.answered import ANSWER_COLUMNS, AnsweredRows, Values
 from batchllm.evaluate.comparison import Comparison
 from batchllm.evaluate.formulas import ratio
 from batchllm.evaluate.gold import Gold
 from batchllm.evaluate.matching import RowMatcher, matching_columns, short_names
 from batchllm.evaluate.usage import UsageCounter
-from batchllm.evaluate.values import KINDS, TEXT, GoldProfile, counter_of, gold_value, read_value, shown
+from batchllm.evaluate.values import (
+    KINDS,
+    TEXT,
+    AnswerField,
+    GoldProfile,
+    counter_of,
+    gold_value,
+    read_value,
+    shown,
+)
 
 _MARK = "\x1f"
 _SAMPLE_ROWS = 1000
@@ -176,7 +185,7 @@ class _Comparer:
         if self._outputs[place].cell(row, "error") is not None:
             return dict.fromkeys((columns[0].name for columns in self._fields), None)
         return {
-            columns[0].name: read_value(kind, row.get(columns[place].name), boolean=columns[place].boolean)
+            columns[0].name: read_value(kind, row.get(columns[place].name), columns[place])
             for columns, kind in zip(self._fields, self._kinds, strict=True)
         }
 
@@ -193,7 +202,7 @@ class _Comparer:
                     kind,
                     known[name],
                     f"row {index + 1}: the known answer in {self._gold.name}",
-                    boolean=columns[0].boolean,
+                    columns[0],
                 )
         if not found:
             return {}

@@ -1,6 +1,6 @@
 """Evaluates answers against known ones, row by row in flat memory."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from html import escape
@@ -13,6 +13,7 @@ from batchllm.evaluate.gold import Gold
 from batchllm.evaluate.labels import LabelFigures
 from batchllm.evaluate.values import (
     KINDS,
+    NUMBER,
     GoldProfile,
     counter_of,
     figures_type,
@@ -191,8 +192,8 @@ def evaluate_rows(
                 continue
             as_kind = kinds[answer.name]
             where = f"row {index + 1}: the known answer in {gold.name}"
-            value = gold_value(as_kind, known[answer.name], where, boolean=answer.boolean)
-            said = None if failed else read_value(as_kind, row.get(answer.name), boolean=answer.boolean)
+            value = gold_value(as_kind, known[answer.name], where, answer)
+            said = None if failed else read_value(as_kind, row.get(answer.name), answer)
             right = counters[answer.name].add(value, said)
             all_correct &= right
             answered |= said is not None
@@ -217,6 +218,28 @@ def evaluate_rows(
         cost=cost,
         gold_left=None if gold.left is None else len(gold.left),
     )
+
+
+def check_gold(rows: AnsweredRows, gold: Gold, values: Iterable[tuple[int, Values]]) -> None:
+    """Looks at known answers before there are answers.
+
+    Args:
+        rows: The output to be.
+        gold: The known answers.
+        values: The rows that will be answered, by their index.
+
+    Raises:
+        UsageError: No row has a known answer, or one is no number where a schema asks for numbers.
+    """
+    kinds = {answer.name: answer for answer in gold.fields}
+    found = False
+    for index, row in values:
+        for name, value in gold.values(index, row).items():
+            found = True
+            if kinds[name].kind == NUMBER:
+                gold_value(NUMBER, value, f"row {index + 1}: the known answer in {gold.name}", kinds[name])
+    if not found:
+        raise UsageError(f"{rows.name}: no row has a known answer in {gold.name}; nothing can be compared")
 
 
 def _kinds(rows: AnsweredRows, gold: Gold, kind: str | None) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Evaluates and compares output files, and writes the rows to look at."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from batchllm.evaluate.gold import Gold, GoldWords, gold_of, refuse_shown
 from batchllm.evaluate.matching import short_names
 from batchllm.evaluate.row_files import RowFile
 from batchllm.evaluate.values import shown
+from batchllm.job import Job
 
 
 def evaluate_output(
@@ -24,6 +25,8 @@ def evaluate_output(
     kind: str | None = None,
     disagreements: Path | None = None,
     journal: Path | None = None,
+    job: Job | None = None,
+    options: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Compares the answers of an output with known answers.
 
@@ -33,14 +36,14 @@ def evaluate_output(
         on: The column that says which row an entry of a gold file is for.
         kind: What to compare answers as: ``label``, ``labels``, ``number`` or ``text``.
         disagreements: A file to write, with every answer that is not the known one.
-        journal: The journal, where it is not beside the output.
+        journal, job, options: See ``open_output``.
 
     Raises:
         InputError: A file cannot be read.
         UsageError: It is not clear what to compare, or no row has a known answer.
         CannotWrite: ``disagreements`` cannot be written.
     """
-    rows = open_output(output, journal)
+    rows = open_output(output, journal, job=job, options=options)
     return evaluate_answered(rows, gold_of(gold, rows, on), kind=kind, disagreements=disagreements)
 
 
@@ -90,8 +93,8 @@ def asked_columns(
     return {name: f"input_{name}" if name in taken else name for name in names}
 
 
-def compare_files(
-    outputs: Sequence[Path],
+def compare_answered(
+    outputs: Sequence[AnsweredRows],
     gold: GoldWords | None = None,
     *,
     on: str | None = None,
@@ -102,7 +105,7 @@ def compare_files(
     """Compares outputs of the same rows; returns the comparison and the rows on which a vote was a tie.
 
     Args:
-        outputs: Two or more of them.
+        outputs: Two or more of them; see ``open_output``.
         gold, on, kind: See ``evaluate_output``.
         differences: A file to write, with the rows on which the answers differ.
         vote: A file to write, with each row and the answer that most outputs give.
@@ -112,21 +115,20 @@ def compare_files(
         UsageError: They have no answer column or no row in common.
         CannotWrite: A file cannot be written.
     """
-    opened = [open_output(path) for path in outputs]
-    known = None if gold is None else gold_of_any(gold, opened, on)
+    known = None if gold is None else gold_of_any(gold, outputs, on)
     with ExitStack() as stack:
         writers: list[Callable[[ComparedRow], None]] = []
         ballots = Counter[str]()
         if differences is not None:
-            writers.append(_differences_writer(stack, differences, opened, known))
+            writers.append(_differences_writer(stack, differences, outputs, known))
         if vote is not None:
-            writers.append(_vote_writer(stack, vote, opened, ballots))
+            writers.append(_vote_writer(stack, vote, outputs, ballots))
 
         def each(row: ComparedRow) -> None:
             for write in writers:
                 write(row)
 
-        return compare_outputs(opened, known, kind=kind, each=each), ballots["ties"]
+        return compare_outputs(outputs, known, kind=kind, each=each), ballots["ties"]
 
 
 def gold_of_any(gold: GoldWords, outputs: Sequence[AnsweredRows], on: str | None) -> Gold:

@@ -9,19 +9,21 @@ Each gold value is said in one of these ways:
 ================  ========================================================================================
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 from batchllm.errors import InputError, UsageError, did_you_mean, listed
-from batchllm.evaluate.answered import AnsweredRows, AnswerField, Values
-from batchllm.evaluate.values import is_missing, shown
+from batchllm.evaluate.answered import AnsweredRows, Values
+from batchllm.evaluate.values import AnswerField, is_missing, shown
 from batchllm.exact import parse_json
-from batchllm.formats import SUFFIXES, open_source
+from batchllm.formats import open_source
+from batchllm.job.gold import gold_pairs, is_gold_file, no_gold_column
 from batchllm.printable import one_line
 
-GoldWords = str | Sequence[Any] | Mapping[str, str]
+GoldWords = str | PathLike[str] | Sequence[Any] | Mapping[str, str]
 """What a caller may say: one of the ways above, several of them, pairs as a mapping, or the values themselves."""
 
 _USUAL = ("gold", "label", "answer", "expected")
@@ -57,42 +59,6 @@ class Gold:
         return {name: value for name, value in self._find(index, row).items() if not is_missing(value)}
 
 
-def is_gold_file(word: str, columns: Iterable[str] = ()) -> bool:
-    """Whether a word of ``--gold`` names a file: it has a suffix of one, and no column is called so."""
-    return word not in columns and Path(word).suffix.lower() in SUFFIXES
-
-
-def gold_columns(words: Sequence[str], columns: Sequence[str] | None) -> frozenset[str]:
-    """Returns the columns of an input that hold known answers, so that no prompt shows them.
-
-    Args:
-        words: The values of ``--gold``.
-        columns: The columns of the input; ``None`` where nobody knows.
-
-    Raises:
-        UsageError: There is no such column.
-    """
-    if any(is_gold_file(word, columns or ()) for word in words):
-        return frozenset()
-    found = [column for _, column in _pairs(words, columns or ())]
-    for column in found if columns is not None else ():
-        if columns is not None and column not in columns:
-            raise UsageError(_no_column("the input", column, columns))
-    return frozenset(found)
-
-
-def _pairs(words: Sequence[str], columns: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yields answer column (empty where it is not said) and gold column."""
-    for word in words:
-        answer, equals, column = word.partition("=")
-        yield (answer, column) if equals and word not in columns else ("", word)
-
-
-def _no_column(where: str, column: str, columns: Sequence[str]) -> str:
-    hint = did_you_mean(column, columns)
-    return f"--gold: {where} has no column {column!r}{hint}; its columns are: {listed(columns)}"
-
-
 def gold_of(words: GoldWords, rows: AnsweredRows, on: str | None = None) -> Gold:
     """Finds the known answers of an output.
 
@@ -107,6 +73,7 @@ def gold_of(words: GoldWords, rows: AnsweredRows, on: str | None = None) -> Gold
     """
     if isinstance(words, Mapping):
         words = [f"{answer}={column}" for answer, column in words.items()]
+    words = fspath(words) if isinstance(words, PathLike) else words
     said = [words] if isinstance(words, str) else list(words)
     if not isinstance(words, str) and not _are_words(said, rows):
         return _in_memory(said, rows)
@@ -115,7 +82,7 @@ def gold_of(words: GoldWords, rows: AnsweredRows, on: str | None = None) -> Gold
         return _in_file(files, [word for word in said if word not in files], rows, on)
     if on is not None:
         raise UsageError("--on says which row an entry of a gold file is for; name the file with --gold FILE")
-    fields = _fields(list(_pairs(said, rows.columns)), rows, rows.columns, rows.name)
+    fields = _fields(list(gold_pairs(said, rows.columns)), rows, rows.columns, rows.name)
     columns = frozenset(fields.values())
     refuse_shown(columns, rows)
     return Gold(*_known(fields, rows), columns, listed(sorted(columns)), _finder(fields, rows))
@@ -157,7 +124,7 @@ def _fields(pairs: list[tuple[str, str]], rows: AnsweredRows, columns: Sequence[
     found: Fields = {}
     for answer, column in pairs:
         if column not in columns:
-            raise UsageError(_no_column(where, column, columns))
+            raise UsageError(no_gold_column(where, column, columns))
         if answer:
             rows.answer_field(answer)
         elif not rows.fields:
@@ -238,7 +205,7 @@ def _in_file(files: list[str], words: list[str], rows: AnsweredRows, on: str | N
             raise UsageError(
                 f"--on: {name} has no column {on!r}{did_you_mean(on, known)}; its columns are: {listed(known)}"
             )
-    pairs = list(_pairs(words, columns)) or list(_columns_of(columns, rows, on, path))
+    pairs = list(gold_pairs(words, columns)) or list(_columns_of(columns, rows, on, path))
     fields = _fields(pairs, rows, columns, str(path))
     find = _finder(fields, rows)
     entries: dict[str, Mapping[str, Any]] = {}

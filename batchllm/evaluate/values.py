@@ -24,6 +24,24 @@ _LONGEST_LABEL = 80
 _SEPARATORS = (";", "|", ",")
 _TRUE, _FALSE = frozenset({"true", "yes", "1"}), frozenset({"false", "no", "0"})
 
+
+@dataclass(frozen=True, slots=True)
+class AnswerField:
+    """One column of answers.
+
+    Attributes:
+        name: The name of the column.
+        kind: What it is compared as; ``None`` lets gold decide.
+        boolean: It says true or false.
+        none: The cell that says that no label applies; empty where there is none.
+    """
+
+    name: str
+    kind: str | None = None
+    boolean: bool = False
+    none: str = ""
+
+
 Counter = LabelCounter | LabelSetCounter | NumberCounter | TextCounter
 _COUNTERS: Mapping[str, Callable[[], Counter]] = {
     LABEL: LabelCounter,
@@ -45,7 +63,7 @@ def is_missing(value: Any) -> bool:
     return not value.strip() if isinstance(value, str) else isinstance(value, float) and math.isnan(value)
 
 
-def read_value(kind: str, value: Any, *, boolean: bool = False) -> Any:
+def read_value(kind: str, value: Any, answer: AnswerField) -> Any:
     """Returns a cell as a value of a kind; ``None`` where it has none.
 
     A label is text without surrounding blanks, several labels are a frozen set, a number is a finite float.
@@ -53,19 +71,20 @@ def read_value(kind: str, value: Any, *, boolean: bool = False) -> Any:
     Args:
         kind: One of ``KINDS``.
         value: The cell: text, or a JSON value.
-        boolean: The labels are true and false, however they are spelled (``True``, ``yes``, ``1``).
+        answer: The column; of one that says true or false, ``True``, ``yes`` and ``1`` are the same.
     """
     if is_missing(value):
         return None
     if kind == NUMBER:
         return _number(value)
     if kind == LABELS:
-        return label_set(value)
+        found = label_set(value)
+        return frozenset[str]() if answer.none and found == {answer.none} else found
     text = cell_text(_plain(value))
     if kind == TEXT:
         return text
     text = text.strip()
-    if boolean:
+    if answer.boolean:
         folded = text.casefold()
         return "true" if folded in _TRUE else "false" if folded in _FALSE else text
     return text
@@ -144,17 +163,17 @@ class GoldProfile:
         return LABEL if few and self.short == self.values else TEXT
 
 
-def gold_value(kind: str, value: Any, where: str, *, boolean: bool = False) -> Any:
+def gold_value(kind: str, value: Any, where: str, answer: AnswerField) -> Any:
     """Returns a gold value, which is not missing, as a value of a kind.
 
     Args:
-        kind, value, boolean: See ``read_value``.
+        kind, value, answer: See ``read_value``.
         where: What messages call the value.
 
     Raises:
         UsageError: It is no number where numbers are compared.
     """
-    found = read_value(kind, value, boolean=boolean)
+    found = read_value(kind, value, answer)
     if found is None:
         raise UsageError(
             f"{where} is {one_line(shown(value), 40)!r}, which is no number; correct it, or compare as something else "

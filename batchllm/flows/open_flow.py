@@ -42,7 +42,8 @@ class OpenFlow:
 
     def begin(self, flow: Flow) -> None:
         """Begins a flow, from its start."""
-        OpenFlow.__init__(self)  # a flow that is begun again has nothing of the last time
+        if self.steps:
+            OpenFlow.__init__(self)  # a flow that is begun again has nothing of the last time
         self._flow = flow
         self._proceed(None)
 

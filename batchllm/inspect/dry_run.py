@@ -21,7 +21,7 @@ from batchllm.budget.estimate import SEEN_PACE, Forecast, RequestTotals
 from batchllm.budget.usage import LEARNED, UsageEstimator
 from batchllm.flows import job_flow
 from batchllm.job import Job
-from batchllm.journal import JournalReader, State
+from batchllm.journal import PLAN, JournalReader, State
 from batchllm.plan.chosen import chosen_rows
 from batchllm.plan.finished import final_states, pages
 from batchllm.plan.preview import Preview
@@ -31,6 +31,7 @@ from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.records import ChatRequest, Row
 from batchllm.request import RequestBuilder, Skipped, Unsendable, answer_settings
 from batchllm.request.messages import TokenCount
+from batchllm.runner.cut_off import check_retry, cut_off_rows, is_same_pass, with_raised_limit
 
 BATCH = 128
 AHEAD = 4
@@ -86,6 +87,7 @@ def dry_run(job: Job, *, threads: int | None = None) -> DryRun:
         JobError: The input, the job or its journal cannot be used.
     """
     paths = job_paths(job)
+    job = with_raised_limit(job, paths.journal)
     with prepare_job(job, paths) as prepared, ExitStack() as stack:
         refuse_unbounded(prepared, Pricing(job))
         own = None
@@ -105,6 +107,11 @@ class _Counting:
         self._job = job = prepared.job
         self._threads = threads
         self._builder = RequestBuilder(job, prepared.statistics.columns, prepared.statistics.sample, None)
+        self._again: frozenset[int] = frozenset()
+        if own is not None and job.raised_max_tokens is not None:
+            check_retry(prepared, is_same=is_same_pass(prepared, own.get(PLAN)))
+            self._again = frozenset(row.row_index for row, _ in cut_off_rows(prepared, own))
+        self._cut_off = 0
         self._learned = UsageEstimator(own.get(LEARNED) if own is not None else None)
         self._pace_seen = own.get(SEEN_PACE) if own is not None else None
         pricing = Pricing(job)
@@ -153,12 +160,13 @@ class _Counting:
             forecast,
             answered=self._known[State.ANSWERED],
             failed=self._known[State.FAILED],
+            cut_off=self._cut_off,
             pending=self._known[State.PENDING],
             duplicate_rows=self._duplicates,
             skipped=self._skipped,
             unsendable=self._unsendable.total(),
             input_notes=self._prepared.input_notes,
-            settings=answer_settings(self._builder.column, self._first),
+            settings=answer_settings(self._builder.column, self._builder.shots, self._first),
         )
         return DryRun(job, forecast, tuple(self._first), self._unsendable, self._counter.vocabularies())
 
@@ -173,14 +181,22 @@ class _Counting:
                         self._skipped += 1
                     case Unsendable(reason=reason):
                         self._unsendable[reason] += 1
-                if row.state is not None:
+                is_again = row.row.index in self._again
+                self._cut_off += is_again
+                if row.state is not None and not is_again:
                     self._known[row.state] += 1
-                self._first += row.requests[: SHOWN - len(self._first)]
-                batch += [ToCount(request, row.conversation, False) for request in row.requests]
+                requests = row.requests or (self._asked_again(row.row) if is_again else [])
+                self._first += requests[: SHOWN - len(self._first)]
+                batch += [ToCount(request, row.conversation, False) for request in requests]
                 if not self._single:
-                    batch += [ToCount(request, row.conversation, True) for request in row.longest]
+                    longest = row.longest or requests
+                    batch += [ToCount(request, row.conversation, True) for request in longest]
             if batch:
                 yield batch
+
+    def _asked_again(self, row: Row) -> list[ChatRequest]:
+        built = self._builder.build(row)
+        return [built] if isinstance(built, ChatRequest) else []
 
     def _add(self, batch: Batch, counted: "Future[list[int]]") -> None:
         for (request, conversation, upper), prompt in zip(batch, counted.result(), strict=True):

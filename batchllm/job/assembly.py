@@ -5,7 +5,6 @@ only what depends on the rows can turn out to be wrong.
 """
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from batchllm import presets, prices
 from batchllm.errors import UsageError
 from batchllm.formats import format_named
 from batchllm.job import jobfile, paths
-from batchllm.job.attachments import read_instructions, read_schema, read_tools, tool_choice
+from batchllm.job.attachments import read_examples, read_instructions, read_schema, read_tools, tool_choice
 from batchllm.job.connection import endpoint
 from batchllm.job.layers import Given, environment_layer, flag_layer
 from batchllm.job.options import OPTIONS
@@ -91,9 +90,13 @@ def assemble(
         "output_format": output_format,
         "per_row": template is None,
         "schema": schema,
+        "examples": read_examples(given.get("examples"), given.called("examples"))
+        if given.has("examples")
+        else None,
         "instructions": read_instructions(given.get("instructions"), given.called("instructions")),
         "tools": tools,
         "tool_choice": tool_choice(given.get("tool_choice"), tools, given.called("tool_choice")),
+        "job_file": None if path is None else Path(path),
         "sources": given.sources,
     }
     job = Job(**{**_values(given), **computed})
@@ -113,7 +116,9 @@ def _values(given: Given, record: str = "") -> dict[str, Any]:
 
 def _check(job: Job, given: Given) -> None:
     """Refuses options that do not go together, and files that cannot be used."""
-    paths.refuse_same_file(input=job.input, output=job.output, journal=job.journal, summary=job.summary)
+    paths.refuse_same_file(
+        input=job.input, output=job.output, journal=job.journal, summary=job.summary, log=job.log_file
+    )
     if job.media_root is not None and not job.media_root.is_dir():
         raise UsageError(f"{given.called('media_root')} {job.media_root} is not a folder")
     if job.limit and job.sample:
@@ -122,6 +127,15 @@ def _check(job: Job, given: Given) -> None:
         raise UsageError(
             f"{given.called('bad_rows')} skip writes the rows that it leaves out beside the output; name one with -o"
         )
+    if job.on is not None and not job.gold:
+        raise UsageError(
+            f"{given.called('on')} says what a file with known answers has in common; name it with --gold"
+        )
+    if job.examples is None and given.has("shots") and not job.sources["shots"].startswith("BATCHLLM_"):
+        raise UsageError(f"{given.called('shots')} needs {OPTIONS['examples'].flag} FILE")
+    if job.examples is not None and (job.per_row or job.images):
+        rows = "rows that bring their own requests" if job.per_row else "rows with images"
+        raise UsageError(f"{given.called('examples')}: {rows} cannot have examples")
     if job.prices:
         prices.load_table(job.prices)
     preset = job.endpoint.preset
@@ -142,7 +156,7 @@ def _template(task: str, given: Given, file: jobfile.JobFile | None) -> tuple[st
             raise UsageError(f"there is no task {task}; there are {', '.join(builtin)} and run")
         own = given.get("template")
         loaded = template.load(task)
-        return task, loaded if own is None else _read_as(loaded, template.load(own), given.called("template"))
+        return task, loaded if own is None else template.load(own).read_as(loaded)
     ranks = {name: given.rank(name) for name in ("prompt", "template", "task")}
     rank = min(ranks.values())
     if rank < len(given.layers):
@@ -161,32 +175,6 @@ def _template(task: str, given: Given, file: jobfile.JobFile | None) -> tuple[st
         given.sources["template"] = str(file.path)
         return RUN, file.template
     return RUN, None
-
-
-def _read_as(task: "Template", own: "Template", called: str) -> "Template":
-    """A template of one's own whose answers are read as a task's, with the parameters that it does not set itself.
-
-    Raises:
-        UsageError: It reads its answers in another way.
-    """
-    if own.answer.read not in ("text", task.answer.read):
-        raise UsageError(
-            f"{called} {own.name} reads its answers as {own.answer.read}, and {task.name} as {task.answer.read}; "
-            f"use batchllm run -t"
-        )
-    parameters = dict(task.parameters)
-    if "max_completion_tokens" in own.parameters:
-        parameters.pop("max_tokens", None)
-    parameters |= own.parameters
-    known = {
-        name: value
-        for name, value in task.variables.items()
-        if task.answer.read == "label" or re.search(rf"\b{name}\b", f"{own.source} {parameters}")
-    }
-    if own.answer.labels:
-        known["labels"] = list(own.answer.labels)
-    answer = replace(task.answer, labels=own.answer.labels or task.answer.labels)
-    return replace(own, answer=answer, parameters=parameters, variables={**known, **own.variables})
 
 
 def _schema(given: Given, template: "Template | None") -> Mapping[str, Any] | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from batchllm.errors import UsageError
+from batchllm.errors import JobError, UsageError
 
 _TOOL_CHOICES = ("auto", "none", "required")
 
@@ -134,6 +134,36 @@ def read_instructions(text: str | None, called: str) -> str | None:
     if not found:
         raise UsageError(f"{called} {path}: the file is empty")
     return found
+
+
+def read_examples(source: Path | list[Any], called: str) -> tuple[Mapping[str, Any], ...]:
+    """Returns the rows of a file of examples, or of a list of tables.
+
+    Raises:
+        UsageError: The file cannot be read, or there are no rows, or more than ``MOST_EXAMPLES``.
+    """
+    rows = _rows_of(source, called) if isinstance(source, Path) else source
+    if not rows or not all(isinstance(row, Mapping) for row in rows):
+        raise UsageError(
+            f"{called}: there are no examples; each is a row with the prompt's columns and the answer's"
+        )
+    if len(rows) > MOST_EXAMPLES:
+        raise UsageError(f"{called}: there are {len(rows):,} examples; give at most {MOST_EXAMPLES:,}")
+    return tuple(dict(row) for row in rows)
+
+
+MOST_EXAMPLES = 10_000
+
+
+def _rows_of(path: Path, called: str) -> list[Any]:
+    from batchllm.formats import open_source
+
+    try:
+        source = open_source(path)
+        source.scan()
+        return [row.values for row in source.rows()]
+    except JobError as error:
+        raise UsageError(f"{called}: {error}") from error
 
 
 _LONGEST_NAME = 1000

@@ -35,7 +35,9 @@ class Options(TypedDict, total=False):
     encoding: str | None
     escape: str | None
     escape_formulas: bool | None
+    examples: str | PathLike[str] | Sequence[Mapping[str, Any]] | None
     force: bool | None
+    gold: str | Sequence[str] | None
     grace: float | None
     header: Mapping[str, str] | Sequence[str] | str | None
     image: str | Sequence[str] | None
@@ -45,6 +47,7 @@ class Options(TypedDict, total=False):
     labels: str | PathLike[str] | Sequence[str] | Mapping[str, str] | None
     language: str | None
     limit: int | None
+    log_file: str | PathLike[str] | None
     max_attempts: int | None
     max_cost: float | str | Decimal | None
     max_input_tokens: int | None
@@ -58,6 +61,7 @@ class Options(TypedDict, total=False):
     model: str | None
     multi_label: bool | None
     no_early_stop: bool | None
+    on: str | None
     on_long: Literal["fail", "truncate"] | None
     output: str | PathLike[str] | None
     output_encoding: str | None
@@ -70,12 +74,15 @@ class Options(TypedDict, total=False):
     reask: int | None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None
     restart: bool | None
+    retry_cut_off: bool | None
     retry_failed: bool | None
     reuse: str | PathLike[str] | Sequence[str | PathLike[str]] | None
     rpm: float | None
     sample: int | None
+    samples: int | None
     schema: str | PathLike[str] | Mapping[str, Any] | type[Any] | None
     seed: int | None
+    shots: int | None
     skip_lines: int | None
     summary: str | PathLike[str] | None
     system: str | None

@@ -137,6 +137,12 @@ TABLE = (
            example='"reviews.journal"'),
     Option("summary", values.path, "File for the run's figures: JSON, or one more line of .jsonl.", OUTPUT,
            example='"runs.jsonl"'),
+    Option("gold", values.several, "The known answers, which no prompt shows: a column, ANSWER=COLUMN, or a file with "
+           "--on. The run ends with the figures.", OUTPUT, (), metavar="COLUMN|FILE", example='["gold"]',
+           in_request=True),
+    Option("on", text, "With a gold file: the column that both files have.", OUTPUT, metavar="ID", example='"id"'),
+    Option("log_file", values.path, "File that gets a line of JSON for each refusal, retry, failure and wait.", OUTPUT,
+           metavar="FILE", example='"nightly.log"'),
     Option("force", help="Overwrite an output that batchllm did not write.", panel=OUTPUT, **FLAG),
 
     Option("task", choice(*TASKS[:-1]), "A built-in task; or template, or prompt:", PROMPT, tasks=(),
@@ -160,6 +166,10 @@ TABLE = (
            example='["positive", "negative", "neutral"]', tasks=("classify",), **VARIABLE),
     Option("multi_label", boolean, "Any number of the labels, joined by '; '; none where no label applies.", PROMPT,
            example="true", tasks=("classify",), **VARIABLE),
+    Option("examples", values.examples, "Few-shot pairs: a file with the prompt's columns and the answer's.", PROMPT,
+           example='"examples.csv"', in_request=True),
+    Option("shots", integer(1, 1000), "How many of the examples each request carries, balanced over the labels.",
+           PROMPT, 8, short="-k", metavar="K", in_request=True),
     Option("language", text, "Programming language.", PROMPT, otherwise="Python", example='"Python"',
            tasks=("codegen",), **VARIABLE),
 
@@ -238,6 +248,8 @@ TABLE = (
     Option("no_early_stop", help="Go on even if none of the first 20 answers is usable.", panel=BUDGET, **FLAG),
 
     Option("retry_failed", help="Ask again for rows that failed.", panel=RUN_CONTROL, **FLAG),
+    Option("retry_cut_off", help="Ask again, with a higher --max-tokens, for rows whose answer was cut off.",
+           panel=RUN_CONTROL, **FLAG),
     Option("accept_change", help="Pay for rows again after the job was changed.", panel=RUN_CONTROL, **FLAG),
     Option("restart", help="Start over, and keep the old journal aside.", panel=RUN_CONTROL, **FLAG),
     Option("allow_failed", values.share, "Share of rows that may fail without exit status 1.", RUN_CONTROL, 0,

@@ -44,10 +44,13 @@ class Job:
         parameters: Request parameters that override the template's own (``temperature``, ``max_tokens``, …).
         input_format: ``csv``, ``tsv``, ``jsonl`` …; ``None`` only for standard input without ``--input-format``.
         output_format: ``csv``, ``jsonl`` …; ``None`` is the format that the input turns out to have.
+        raised_max_tokens: The limit of an answer that requests are sent with instead of their own lower one; what a
+            request is known by does not depend on it (``--retry-cut-off``).
         per_row: Rows carry their own ``messages``, ``task`` or ``body``.
         tools: Tool definitions for every request.
         tool_choice: ``auto``, ``none``, ``required`` or an object that names one tool.
         schema: JSON Schema that the answer must satisfy; its fields become columns.
+        job_file: The job file; ``None`` if there is none.
         sources: Name of an option, or ``param.NAME``, to where its value came from; what is not in it is a default.
     """
 
@@ -62,6 +65,8 @@ class Job:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     output_format: str | None = None
     per_row: bool = False
+    raised_max_tokens: int | None = None
+    job_file: Path | None = field(default=None, compare=False)
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     input_format: str | None = DEFAULTS["input_format"]
@@ -71,6 +76,8 @@ class Job:
     skip_lines: int | None = DEFAULTS["skip_lines"]
     bad_rows: str | None = DEFAULTS["bad_rows"]
     encoding: str | None = DEFAULTS["encoding"]
+    gold: tuple[str, ...] = DEFAULTS["gold"]
+    on: str | None = DEFAULTS["on"]
     column: str | None = DEFAULTS["column"]
     columns: tuple[str, ...] | None = DEFAULTS["columns"]
     add: tuple[str, ...] = DEFAULTS["add"]
@@ -78,9 +85,12 @@ class Job:
     output_encoding: str | None = DEFAULTS["output_encoding"]
     escape_formulas: bool = DEFAULTS["escape_formulas"]
     summary: Path | None = DEFAULTS["summary"]
+    log_file: Path | None = DEFAULTS["log_file"]
     force: bool = DEFAULTS["force"]
     system: str | None = DEFAULTS["system"]
     instructions: str | None = DEFAULTS["instructions"]
+    examples: tuple[Mapping[str, Any], ...] | None = DEFAULTS["examples"]
+    shots: int = DEFAULTS["shots"]
     images: tuple[str, ...] = DEFAULTS["image"]
     detail: str = DEFAULTS["detail"]
     media_root: Path | None = DEFAULTS["media_root"]
@@ -105,6 +115,7 @@ class Job:
     via: str = DEFAULTS["via"]
     no_early_stop: bool = DEFAULTS["no_early_stop"]
     retry_failed: bool = DEFAULTS["retry_failed"]
+    retry_cut_off: bool = DEFAULTS["retry_cut_off"]
     accept_change: bool = DEFAULTS["accept_change"]
     restart: bool = DEFAULTS["restart"]
     allow_failed: float = DEFAULTS["allow_failed"]

@@ -108,7 +108,9 @@ def _written(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
-        return ", ".join(item["function"]["name"] if isinstance(item, dict) else str(item) for item in value)
+        if all(isinstance(item, dict) and "function" in item for item in value):
+            return ", ".join(item["function"]["name"] for item in value)
+        return f"{len(value)} rows" if isinstance(value[0], dict) else ", ".join(map(str, value))
     if isinstance(value, Mapping):
         return json.dumps(value, ensure_ascii=False, default=str)
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -236,6 +236,10 @@ def tools(value: Any) -> Any:
     return list(value) if isinstance(value, (list, tuple)) else path(value)
 
 
+examples = tools
+"""Examples as a list of tables, or the path of their file."""
+
+
 @_kind("FILE", Path, is_path=True, annotation="str | PathLike[str] | Mapping[str, Mapping[str, Any]]")
 def prices(value: Any) -> Any:
     """A price table, or the path of its file."""

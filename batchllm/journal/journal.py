@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from batchllm.journal.batches import BatchStore
 from batchllm.journal.bulk import MISSING, BulkRow, meta_row
 from batchllm.journal.database import connect
 from batchllm.journal.files import remove
+from batchllm.journal.kept import KeptAnswers
 from batchllm.journal.reader import JournalReader
 from batchllm.journal.records import (
     AdmittedRow,
@@ -51,7 +52,8 @@ class Journal:
         self.run_id = opened.run_id
         self.orphans = opened.orphans
         self._meta = opened.meta
-        self._next_attempt = opened.next_attempt
+        self._first_attempt = self._next_attempt = opened.next_attempt
+        self._kept = KeptAnswers()
         self._store = opened.store
         self._writer = writer
         self._clock = clock
@@ -169,14 +171,37 @@ class Journal:
     def record_outcome(self, request_id: int, state: State, attempt_id: int | None, attempts: int) -> None:
         """Records the outcome of a request with the next commit; after a crash before it, the reply is read again.
 
+        A request that is asked again (``ask_again``) keeps its answer unless this outcome is better.
+
         Args:
             request_id: The request.
             state: Its state.
             attempt_id: The attempt whose reply is its outcome; ``None`` where it was never sent.
             attempts: Attempts so far, of all runs.
         """
+        state, attempt_id = self._kept.better(request_id, state, attempt_id)
         attempt = MISSING if attempt_id is None else attempt_id
         self._writer.defer((bulk.OUTCOME, request_id, int(state), attempts, attempt))
+
+    def ask_again(self, rows: Iterable[AdmittedRow]) -> None:
+        """Opens the requests of rows that have an answer, with the next commit; the answer stays unless a better comes.
+
+        Args:
+            rows: The rows, as ``planned`` yields them.
+        """
+        for row in rows:
+            assert row.request_id is not None, "it has an answer"
+            if row.request_id not in self._kept:
+                self._writer.defer((bulk.OUTCOME, row.request_id, int(State.OPEN), row.attempts, MISSING))
+            self._kept.add(row)
+
+    def keep_answer(self, row: AdmittedRow) -> None:
+        """Keeps the answer of a request that is asked again in a batch, unless a better one comes."""
+        self._kept.add(row)
+
+    def is_asked_again(self, request_id: int) -> bool:
+        """Whether a request is asked again though it has an answer."""
+        return request_id in self._kept
 
     def end_row(self, row_index: int, state: State | None) -> None:
         """Records with the next commit how far a row's flow is; ``None``: as far as its only request."""
@@ -287,9 +312,12 @@ class Journal:
         self._closed = True
         if self._reader is not None:
             self._reader.close()
-        self._writer.stop(
-            lambda: close_store(self._store, self.run_id, self._clock(), exit_status, withdrawn)
-        )
+
+        def finish() -> None:
+            self._store.write(self._kept.left(self._store.connection, self._first_attempt))
+            close_store(self._store, self.run_id, self._clock(), exit_status, withdrawn)
+
+        self._writer.stop(finish)
 
     def __enter__(self) -> "Journal":
         return self

@@ -118,7 +118,8 @@ def recover(connection: sqlite3.Connection, path: Path, now: float) -> list[Orph
 
     Each attempt without a reply gets one that says "possibly billed", so that it is counted once. The number of
     attempts of open requests is brought up to date; refusals (429) do not count, nor do attempts never sent. An open
-    request that has an HTTP answer gets the newest such attempt as its own, so that it is read before it is sent again.
+    request that has an HTTP answer gets the newest such attempt as its own, a 2xx one before others, so that it is read
+    before it is sent again.
 
     Returns:
         The attempts closed now.
@@ -134,7 +135,8 @@ def recover(connection: sqlite3.Connection, path: Path, now: float) -> list[Orph
     connection.execute(
         "UPDATE request SET attempts = done.attempts, attempt_id = done.answered"
         " FROM (SELECT request_id, sum(status IS NOT 429 AND unsent IS NOT 1) AS attempts,"
-        "       max(CASE WHEN status IS NOT NULL THEN attempt_id END) AS answered FROM unfinished"
+        "       ifnull(max(CASE WHEN status BETWEEN 200 AND 299 THEN attempt_id END),"
+        "              max(CASE WHEN status IS NOT NULL THEN attempt_id END)) AS answered FROM unfinished"
         "       GROUP BY request_id) AS done"
         " WHERE request.request_id = done.request_id"
     )

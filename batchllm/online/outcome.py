@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from batchllm.budget.budget import BudgetMeter
 from batchllm.budget.early_stop import EarlyStop
@@ -77,6 +78,7 @@ class OutcomeHandler:
             case Disposition.REFUSED:
                 self.counters.refusals += 1
                 self.counters.last_refusal = verdict
+                self._log("refused", item, verdict, retry_after_s=verdict.retry_after_s)
                 self.limiter.refused(now, item, verdict, _headers(outcome))
             case Disposition.REJECTED:
                 self._failed(item, outcome, verdict, now)
@@ -92,6 +94,7 @@ class OutcomeHandler:
                 if verdict.disposition is not Disposition.UNKNOWN and self.limiter.outage:
                     # An outage uses up no attempt, and other rows probe next. A long Retry-After is cut short.
                     asked_s = min(verdict.retry_after_s or 0.0, LONGEST_BACKOFF_S)
+                    self._log("retried", item, verdict, delay_s=asked_s)
                     self._offer_again(item, now + asked_s)
                 else:
                     self._retry(item, attempt_id, verdict, now)
@@ -121,6 +124,7 @@ class OutcomeHandler:
         if answer.error is not None and end is None:
             # The flow goes on without this answer: it re-asks, for instance.
             self.counters.retries[answer.reason or "invalid"] += 1
+            self._log("retried", item, answer, delay_s=0.0)
         elif (
             sentence := self.early_stop.check(item.request.row_index, answer, step_of(item.path))
         ) is not None:
@@ -146,7 +150,15 @@ class OutcomeHandler:
                 self.ask_plainly(item, verdict)
         else:
             self.counters.retries[verdict.reason] += 1
+            self._log("retried", item, verdict, delay_s=round(delay_s, 3))
             self._offer_again(item, now + delay_s)
+
+    def _log(self, event: str, item: WorkItem, cause: Verdict | Answer, **details: Any) -> None:
+        message = cause.message if isinstance(cause, Verdict) else cause.error
+        row, attempts = item.request.row_index + 1, item.earlier + item.attempts
+        self.counters.log.write(
+            event, row=row, attempts=attempts, reason=cause.reason, message=message, **details
+        )
 
     def _offer_again(self, item: WorkItem, not_before: float) -> None:
         lane = item.request.model
@@ -160,6 +172,8 @@ class OutcomeHandler:
         end = self.settled(item, answer, state)
         if end is not None:
             count_end(self.counters, *end)
+            if end[0].error is not None:
+                self._log("failed", item, end[0], final=end[1] is State.FAILED)
         return end
 
     def _fatal(

@@ -69,7 +69,11 @@ class Lookup:
             UsageError: A flow asks something else than what it was answered before.
         """
         states = await self._states(flows)
-        replied = [state.request_id for state in states if self._has_reply(state)]
+        replied = [
+            state.request_id
+            for state in states
+            if (state.state is not State.OPEN or state.attempt_id is not None) and self._has_reply(state)
+        ]
         records = self._journal.reader().requests(replied) if replied else {}
         items: list[WorkItem] = []
         moved: list[RowFlow] = []
@@ -94,7 +98,8 @@ class Lookup:
             except Unsent as unsent:
                 flow.cannot_send(unsent)
             if flow.asks is not asks:
-                self.provide(flow)
+                if flow.waits_for is not None:
+                    self.provide(flow)
                 moved.append(flow)
         return items, moved
 

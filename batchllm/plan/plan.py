@@ -100,6 +100,7 @@ class Plan:
             flow.builder,
             lambda row: Replayer(flow, journal.reader()).answer_of(row),
         )
+        self._dedupe = dedupe
         self._sharing = Sharing(journal, counters, single=flow.single, dedupe=dedupe)
         self._open = 0
         self._waits = not flow.single or flow.conversation is not None
@@ -111,7 +112,7 @@ class Plan:
             count_before(counters, ended)
 
     async def batches(self) -> AsyncIterator[Sequence[WorkItem]]:
-        """Yields work items: of flows that have begun before those of new rows, what an earlier run tried last."""
+        """Yields work items: begun flows before new rows, and last what an earlier run tried."""
         rows = wanted(self._rows, self._chosen)
         size, more = FIRST_BATCH, True
         while True:
@@ -144,7 +145,8 @@ class Plan:
         flow = item.flow
         if flow is None or not flow.take(item.number, answer, given_up=state is State.UNANSWERED):
             return None
-        self._lookup.provide(flow)
+        if flow.waits_for is not None:
+            self._lookup.provide(flow)
         if flow.ended:
             return self._end(flow)
         self._due.append(flow)
@@ -164,7 +166,7 @@ class Plan:
     def _joined(self, row: Row) -> RowFlow | None:
         """Returns the flow of a row that may begin now; ``None`` if it waits for the turn before it."""
         flow = RowFlow(row, self._known.of(row.index))
-        return flow if self._conversations.join(flow) else None
+        return flow if self._flow.conversation is None or self._conversations.join(flow) else None
 
     def _begin(self, flow: RowFlow) -> bool:
         """Begins the flow of a row; returns whether it asks something."""
@@ -244,10 +246,10 @@ class Plan:
         root = flow.root
         assert root is not None and root.request_id is not None, "it was just admitted"
         flow.known_root = True
-        finished = self._is_finished(root)
+        finished = root.state is not State.OPEN and self._is_finished(root)
         if finished:
             self._pass(flow, root)
-        if finished or self._sharing.shares(flow, root.request_id):
+        if finished or (self._dedupe and self._sharing.shares(flow, root.request_id)):
             self._open -= 1
             return True
         return False
@@ -283,8 +285,7 @@ class Plan:
 
     def _begins_again(self, flow: RowFlow) -> bool:
         """Begins a flow again whose failed requests are to be asked again (``--retry-failed``)."""
-        root = flow.root
-        answer = flow.result
+        root, answer = flow.root, flow.result
         if not self._retry_failed or flow.sent or flow.reopened or flow.unsent is not None:
             return False
         if root is None or root.request_id is None or answer is None or answer.error is None or flow.given_up:
@@ -314,22 +315,22 @@ class Plan:
             unsent = flow.unsent
             reason = SKIPPED if isinstance(unsent, Skipped) else f"{unsent.reason}\n{unsent.error}"
             self._lookup.unsent.append((flow.row.index, reason))
-            count_unsent(self._counters, unsent)
+            count_unsent(self._counters, unsent, flow.row.index)
             self._conversations.finished(flow, None if isinstance(unsent, Skipped) else False)
             return None
         answer = flow.result or Answer()
         state = State.ANSWERED if answer.error is None else State.FAILED
         if flow.given_up:
             state = State.UNANSWERED
-        known = flow.known
-        if not self._flow.single or (known is not None and known.row_state is not None):
+        if not self._flow.single or (flow.known is not None and flow.known.row_state is not None):
             row_state = None if flow.requests == 1 and flow.unsent is None else state
-            for row_index in (flow.row.index, *flow.followers):
+            for row_index in (flow.row.index, *(flow.followers or ())):
                 self._journal.end_row(row_index, row_state)
-        # What was given up stays known, so that no equal row repeats it in this run; and so does everything as long as
-        # rows of the last pass come, since the journal's entries of those may be older.
-        self._sharing.end(flow, state, forget=state in self._final and not self._known.more)
-        self._conversations.finished(flow, state is State.ANSWERED, answer)
+        # What was given up stays known; and everything, as long as the last pass's rows come: they may be older.
+        if self._dedupe:
+            self._sharing.end(flow, state, forget=state in self._final and not self._known.more)
+        if flow.conversation is not None:
+            self._conversations.finished(flow, state is State.ANSWERED, answer)
         return answer, state
 
     def _defer_tried(self, items: list[WorkItem]) -> list[WorkItem]:

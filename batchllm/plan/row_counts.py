@@ -15,13 +15,16 @@ def count_end(counters: RunCounters, answer: Answer, state: State) -> None:
         counters.count_finished(answer)
 
 
-def count_unsent(counters: RunCounters, unsent: Skipped | Unsendable) -> None:
-    """Counts a row that is not sent."""
+def count_unsent(counters: RunCounters, unsent: Skipped | Unsendable, row_index: int) -> None:
+    """Counts a row that is not sent; one that cannot be is an event of the run."""
     if isinstance(unsent, Skipped):
         counters.skipped += 1
     else:
         counters.failed += 1
         counters.failed_by_reason[unsent.reason] += 1
+        counters.log.write(
+            "failed", row=row_index + 1, attempts=0, reason=unsent.reason, message=unsent.error, final=True
+        )
 
 
 def count_known(counters: RunCounters, known: AdmittedRow) -> None:

@@ -49,7 +49,7 @@ class RowFlow(OpenFlow):
         known_root: Its first request was looked up.
         reopened: Its failed requests are asked again.
         newest: The newest attempt that it was answered by.
-        followers: Later rows that share its requests (``--dedupe``).
+        followers: Later rows that share its requests (``--dedupe``), if there are any.
         reused: The journal of another job, by its number, and the request there that the first one was taken from.
     """
 
@@ -68,7 +68,7 @@ class RowFlow(OpenFlow):
         self.sent = self.held = self.adopted = self.reopened = False
         self.known_root = known is not None and known.request_id is not None
         self.newest = -1
-        self.followers: list[int] = []
+        self.followers: list[int] | None = None
         self.reused: tuple[int, int] | None = None
 
     @property

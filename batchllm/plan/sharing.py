@@ -33,6 +33,8 @@ class Sharing:
         if self._single:
             return True
         if isinstance(leader, RowFlow):
+            if leader.followers is None:
+                leader.followers = []
             leader.followers.append(flow.row.index)
         elif leader is not State.OPEN:
             self._journal.end_row(flow.row.index, leader)

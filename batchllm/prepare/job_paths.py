@@ -88,7 +88,8 @@ def check_places(job: Job, paths: JobPaths) -> None:
         _check_folder(paths.output.parent, "another output with -o")
         AtomicFile(paths.output).check()
     check_folder(paths.journal)
-    check_summary(job.summary)
+    _check_written(job.summary, "--summary")
+    _check_written(job.log_file, "--log-file")
 
 
 def _is_folder(path: Path) -> bool:
@@ -150,18 +151,18 @@ def _exported(journal: Path) -> list[str]:
         return []
 
 
-def check_summary(path: Path | None) -> None:
-    """Refuses a ``--summary`` that could not be written at the end.
+def _check_written(path: Path | None, option: str) -> None:
+    """Refuses a file of an option that could not be written at the end.
 
     Raises:
         CannotWrite: Its folder cannot be written, or it is a folder.
     """
     if path is None:
         return
-    _check_folder(path.parent, "another file with --summary")
+    _check_folder(path.parent, f"another file with {option}")
     try:
         if path.is_dir():
-            raise CannotWrite(f"{path} is a folder; name a file with --summary")
+            raise CannotWrite(f"{path} is a folder; name a file with {option}")
         is_new = not path.exists()
         if is_new or path.is_file():
             with path.open("ab"):
@@ -169,7 +170,7 @@ def check_summary(path: Path | None) -> None:
         if is_new:
             path.unlink()
     except OSError as error:
-        raise CannotWrite(f"{path}: {error.strerror}; name another file with --summary") from None
+        raise CannotWrite(f"{path}: {error.strerror}; name another file with {option}") from None
 
 
 def known_output(journal: Path) -> dict[str, Any] | None:

@@ -18,7 +18,17 @@ from batchllm.records import Endpoint
 ENDPOINT = ("preset", "base_url", "model", "azure_api_version", "charge")
 _KINDS = {option.attribute: option.kind for option in OPTIONS.values()}
 _OF_ONE_RUN = {option.attribute for option in OPTIONS.values() if option.panel == RUN_CONTROL}
-_FIELDS = {field.name for field in fields(Job)} - _OF_ONE_RUN - {"pace", "sources", "endpoint", "template"}
+_FIELDS = (
+    {field.name for field in fields(Job)}
+    - _OF_ONE_RUN
+    - {
+        "pace",
+        "sources",
+        "endpoint",
+        "template",
+        "raised_max_tokens",
+    }
+)
 
 
 def saved(job: Job) -> dict[str, Any]:
@@ -41,6 +51,11 @@ def restored(kept: Mapping[str, Any]) -> Job:
     found = {name: _restored(name, kept[name]) for name in _FIELDS & kept.keys()}
     described = kept["template"]
     found["template"] = described and template.parse(described["source"], described["name"])
+    task = found.get("task")
+    if described and task in template.builtin_names():
+        builtin = template.load(task)
+        if described["source"] != builtin.source:  # a template of one's own
+            found["template"] = found["template"].read_as(builtin)
     return Job(endpoint=Endpoint(**kept["endpoint"]), **found)
 
 

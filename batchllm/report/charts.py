@@ -73,12 +73,13 @@ def bar_chart(counts: Mapping[str, int]) -> Picture:
     return _picture(draw, height)
 
 
-def histogram(bins: Sequence[Bin], unit: str) -> Picture:
+def histogram(bins: Sequence[Bin], unit: str, counted: str = "rows") -> Picture:
     """Draws how often values occur.
 
     Args:
         bins: The bars.
         unit: What is written below the axis.
+        counted: What occurs, which is written beside it.
     """
 
     def draw(figure: Any, colours: Colours) -> None:
@@ -91,7 +92,9 @@ def histogram(bins: Sequence[Bin], unit: str) -> Picture:
             color=colours.series[0],
         )
         axes.set_xlabel(unit, color=colours.text)
-        axes.set_ylabel("rows", color=colours.text)
+        axes.set_ylabel(counted, color=colours.text)
+        if all((it.end - it.start).is_integer() for it in bins):
+            axes.xaxis.get_major_locator().set_params(integer=True)
 
     return _picture(draw, 230)
 

@@ -67,6 +67,10 @@ class Distribution:
                 break
         return min(max(found, self.least), self.greatest)
 
+    def count_of(self, value: float) -> int:
+        """Returns how often a value of at most four digits occurs."""
+        return self._counts[value]
+
     def to_json(self) -> dict[str, Any]:
         """Returns the figures by name; ``None`` stands for those of no values."""
         known = self.count > 0
@@ -91,7 +95,8 @@ class Distribution:
         if self.greatest - least <= 4 * (top - least):
             top = self.greatest
         width, bars = (top - least) / _MOST_BINS, _MOST_BINS
-        if all(value.is_integer() for value in self._counts):
+        whole = all(value.is_integer() for value in self._counts)
+        if whole:
             width = max(1.0, math.ceil((top - least + 1) / _MOST_BINS))
             bars = int((top - least) / width) + 1
         elif width == 0:
@@ -103,5 +108,6 @@ class Distribution:
                 left_out += times
             else:
                 heights[max(0, min(int((value - least) / width), bars - 1))] += times
-        edges = [least + place * width for place in range(bars + 1)]
+        first = least - 0.5 if whole else least  # so that the bar of a whole number has it in its middle
+        edges = [first + place * width for place in range(bars + 1)]
         return tuple(map(Bin, edges, edges[1:], heights)), left_out

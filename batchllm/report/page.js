@@ -38,6 +38,7 @@
   };
 
   [...table.tHead.rows[0].cells].forEach((heading, place) => {
+    if ("unsorted" in heading.dataset) return;
     const button = document.createElement("button");
     button.type = "button";
     button.append(...heading.childNodes);

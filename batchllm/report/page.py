@@ -12,10 +12,12 @@ from markupsafe import Markup
 
 from batchllm import __version__
 from batchllm.errors import UsageError
+from batchllm.evaluate.values import shown
 from batchllm.formats import AtomicFile
 from batchllm.printable import one_line
 from batchllm.report import words
-from batchllm.report.report import Report
+from batchllm.report.charts import can_draw
+from batchllm.report.report import Report, RowHeadings
 from batchllm.report.rows import STATES, FittedRows, fit_rows
 from batchllm.report.sections import charts_of, confusion_of
 from batchllm.report.texts import clean
@@ -68,7 +70,7 @@ def page_of(report: Report) -> bytes:
 class _Page:
     def __init__(self, report: Report) -> None:
         folder = files("batchllm.report")
-        self._style = folder.joinpath("page.css").read_text("utf-8")
+        self._style = folder.joinpath("page.css").read_text("utf-8") + _labels(report.row_headings)
         self._script = folder.joinpath("page.js").read_text("utf-8")
         environment = Environment(
             autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -95,6 +97,8 @@ class _Page:
             "version": __version__,
             "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             "clean": clean,
+            "draws": can_draw(),
+            "shown": _shown,
         }
 
     def _policy(self) -> str:
@@ -109,6 +113,20 @@ class _Page:
         states = [state for state in STATES if state in present]
         text = self._template.render(**self._values, fitted=fitted, states=states)
         return text.encode("utf-8", "replace")
+
+
+def _labels(headings: RowHeadings) -> str:
+    """Returns the style that names the cells of a row on a phone, where they stand below each other."""
+    names = ["state", headings.asked, headings.answer, headings.gold, *headings.others, headings.agreement]
+    rules = []
+    for place, name in enumerate((name for name in names if name is not None), 2):
+        safe = "".join(sign for sign in name if sign.isalnum() or sign in " _-.").strip()
+        rules.append(f'#rows td:nth-child({place})::before {{ content: "{safe}: "; }}')
+    return "@media screen and (max-width: 40rem) {\n" + "\n".join(rules) + "\n}\n"
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(shown, value)) if isinstance(value, list) else shown(value)
 
 
 def _hash(text: str) -> str:

@@ -77,13 +77,23 @@ class _Artist:
         return Chart(section, title, words, draw() if self._draws else None)
 
     def histogram(
-        self, section: str, title: str, found: Distribution, unit: str, *, of_money: bool = False
+        self,
+        section: str,
+        title: str,
+        found: Distribution,
+        unit: str,
+        *,
+        of_money: bool = False,
+        counted: str = "rows",
     ) -> Chart:
         bins, left_out = found.bins()
         said = distribution_words(found, "" if of_money else unit, of_money=of_money)
+        if len(bins) == 1:
+            return Chart(section, title, said, None)
         if left_out:
             said += f" The chart leaves out the {left_out:,} greatest values."
-        return self.chart(section, title, said, lambda: histogram(bins, "US dollars" if of_money else unit))
+        below = "US dollars" if of_money else unit
+        return self.chart(section, title, said, lambda: histogram(bins, below, counted))
 
 
 def _charts(report: Report, artist: _Artist) -> Iterator[Chart]:
@@ -101,12 +111,7 @@ def _charts(report: Report, artist: _Artist) -> Iterator[Chart]:
             title = name if is_number else f"Length of {name}"
             yield artist.histogram("answers", title, field.numbers, name if is_number else "characters")
     if figures.agreement is not None:
-        yield artist.histogram(
-            "samples",
-            "Agreement of the samples",
-            figures.agreement,
-            "share of the samples that gave the answer",
-        )
+        yield _agreement(artist, figures.agreement)
     titles = {"prompt_tokens": "Prompt tokens of a row", "completion_tokens": "Answer tokens of a row"}
     for column, title in titles.items():
         if column in figures.tokens:
@@ -114,12 +119,25 @@ def _charts(report: Report, artist: _Artist) -> Iterator[Chart]:
     if figures.cost is not None and figures.cost.greatest > 0:
         yield artist.histogram("cost", "Cost of a row", figures.cost, "", of_money=True)
     if facts is not None and facts.latency is not None:
-        yield artist.histogram("time", "Latency of an answer", facts.latency, "seconds")
+        yield artist.histogram("time", "Latency of an answer", facts.latency, "seconds", counted="answers")
     if facts is not None and facts.history is not None:
         history, runs = facts.history, facts.job.runs
         yield artist.chart(
             "time", "Requests over time", history_words(history, runs), lambda: time_chart(history)
         )
+
+
+def _agreement(artist: _Artist, found: Distribution) -> Chart:
+    words = (
+        f"All samples of {found.count_of(1):,} of {found.count:,} rows ({share(found.count_of(1), found.count)}) agree. "
+        f"On average, {share(found.mean, 1)} of the samples of a row gave its answer; the least share is "
+        f"{share(found.least, 1)}."
+    )
+    bins, _ = found.bins()
+    unit = "share of the samples that gave the answer"
+    if len(bins) == 1:
+        return Chart("samples", "", words, None)
+    return artist.chart("samples", "", words, lambda: histogram(bins, unit))
 
 
 def confusion_of(evaluation: Evaluation | None) -> list[Confusion]:

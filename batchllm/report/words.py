@@ -29,6 +29,8 @@ def money(value: float) -> str:
 def distribution_words(found: Distribution, unit: str = "", *, of_money: bool = False) -> str:
     """Returns a distribution in a sentence."""
     say = money if of_money else number
+    if found.least == found.greatest:
+        return f"Always {say(found.least)}{f' {unit}' if unit else ''}."
     after = f" {unit}" if unit else ""
     at = {percent: say(found.percentile(percent)) for percent in (50, 90, 95, 99)}
     return (

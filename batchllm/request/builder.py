@@ -9,17 +9,20 @@ from batchllm import presets, prices
 from batchllm.answer import Reader, answer_columns
 from batchllm.errors import UsageError
 from batchllm.job import Job
+from batchllm.job.gold import gold_columns
 from batchllm.records import Answer, ChatRequest, Row
 from batchllm.request.images import Media
 from batchllm.request.limits import LengthLimits
 from batchllm.request.messages import TokenCount, reask, with_images
 from batchllm.request.outcome import InvalidRow, Messages, RowRequest, Skipped, Unsendable, request_key
 from batchllm.request.parameters import fit_to_model, max_tokens, merge_layers
+from batchllm.request.shots import Shots
 from batchllm.request.spec import answer_spec, prepared, response_format, schema_in_words, with_tools
 from batchllm.request.tasks import RowTasks, Task, image_cells, is_batch_line
 from batchllm.template import RenderError, builtin_names, dumps, text_column, text_like, to_json
 
 VISION_MAX_TOKENS = 300
+NO_PARAMETERS: Mapping[str, Any] = {}
 
 _Fitted = tuple[str, dict[str, Any], int | None]  # model, parameters, max_tokens
 
@@ -67,10 +70,13 @@ class RequestBuilder:
         self._rows: RowTasks | None = None
         self.answer_columns = answer_columns(spec)
         self.used_columns: frozenset[str] = frozenset(job.images)
+        self._gold = gold_columns(job.gold, columns)
+        columns = None if columns is None else [name for name in columns if name not in self._gold]
         self._check_names(columns)
         if job.template is None or job.per_row:
             self.column = job.column
-            self._rows = RowTasks(job, self._media, self._reader, forced=self._schema is not None)
+            forced = self._schema is not None
+            self._rows = RowTasks(job, self._media, self._reader, forced=forced, hidden=self._gold)
         else:
             template = prepared(job, job.template)
             rows = list(sample)
@@ -78,7 +84,9 @@ class RequestBuilder:
                 text_column(columns, rows, job.column) if columns is not None else job.column or "text"
             )
             candidates = () if self.column or columns is None else text_like(columns, rows)
-            self._task = Task(template, columns, self.column, self._media, self._reader, candidates)
+            self._task = Task(
+                template, columns, self.column, self._media, self._reader, candidates, self._gold
+            )
             self.used_columns |= self._task.renderer.used_columns
             if not self.used_columns:
                 raise UsageError(
@@ -87,6 +95,12 @@ class RequestBuilder:
                 )
             if not self._task.renderer.reads_text:
                 self.column = job.column
+        self._shots: Shots | None = None
+        if job.examples is not None and self._task is not None:
+            examples = [self._example(values) for values in job.examples]
+            read = self.column if self._task.renderer.reads_text else None
+            self._shots = Shots(examples, job.shots, spec, self._ask, read)
+            self._limits.truncated = 0
         self._own_layer = self._job_parameters()
         self._fixed = self._checked_parameters()
 
@@ -128,6 +142,11 @@ class RequestBuilder:
         """Counts the tokens that messages add to a request; 0 where nobody needs them."""
         return 0 if self._count is None else self._count.prompt(messages, {})
 
+    @property
+    def shots(self) -> int:
+        """Returns how many examples a request carries."""
+        return 0 if self._shots is None else len(self._shots.usual)
+
     def turn(self, row: Row) -> Messages:
         """Returns what a row adds to its conversation: its messages without the leading instructions.
 
@@ -153,19 +172,21 @@ class RequestBuilder:
         return reader
 
     def _row_request(self, row: Row) -> RowRequest | None:
+        if self._gold:
+            shown = {name: value for name, value in row.values.items() if name not in self._gold}
+            row = row._replace(values=shown)
         task = self._task if self._rows is None else self._rows.task(row)
         cells = image_cells(row.values, self._job.images) if self._job.images else []
         if self._job.images and not cells and task is not None and not task.renderer.used_columns:
             return None  # the images are all that a row has
-        if task is not None:
-            if not cells and task.is_empty(row):
-                return None
-            if task.renderer.reads_text and self._job.max_input_tokens is not None:
-                row = self._limits.text(row, self.column or "text")
+        if task is not None and not cells and task.is_empty(row):
+            return None
         if self._rows is None:
-            assert task is not None
-            row_request = task.row_request(row)
+            row_request = self._ask(row)
+            if self._shots is not None:
+                row_request = self._shots.before(row, row_request)
         else:
+            row = row if task is None else self._within_limit(row, task)
             row_request = self._rows.row_request(row, task)
             if task is None:
                 self._limits.own_messages(row_request.messages)
@@ -178,6 +199,23 @@ class RequestBuilder:
                 row_request, messages=[words, *row_request.messages], own=row_request.own + 1
             )
         return row_request
+
+    def _ask(self, row: Row) -> RowRequest:
+        """Fills the job's template with a row."""
+        assert self._task is not None
+        return self._task.row_request(self._within_limit(row, self._task))
+
+    def _within_limit(self, row: Row, task: Task) -> Row:
+        """Holds the text of a row to ``--max-input-tokens``."""
+        if task.renderer.reads_text and self._job.max_input_tokens is not None:
+            return self._limits.text(row, self.column or "text")
+        return row
+
+    def _example(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns the values of an example; its text may be in a column called ``text`` whatever the job's is."""
+        if self.column is None or self.column in values or "text" not in values:
+            return values
+        return {**values, self.column: values["text"]}
 
     def _request(
         self, row: Row, row_request: RowRequest, earlier: Sequence[Mapping[str, Any]], earlier_tokens: int
@@ -197,11 +235,22 @@ class RequestBuilder:
             else self._count.prompt(row_request.messages, parameters) + earlier_tokens
         )
         key = request_key(self._preset.name, body)
+        raised = self._job.raised_max_tokens
+        if raised is not None:
+            model, parameters, higher = self._fitted(row_request, {"max_tokens": raised})
+            if bound is None or (higher or 0) > bound:
+                body, bound = dumps({"model": model, "messages": messages, **parameters}), higher
+                self._limits.context(model, len(body), messages, parameters, bound or 0)
         return ChatRequest(row.index, key, body, model, prompt_tokens, bound)
 
-    def _fitted(self, row_request: RowRequest) -> _Fitted:
+    def is_raised(self, request: ChatRequest) -> bool:
+        """Whether a request of this builder is sent with the job's ``raised_max_tokens``."""
+        return request_key(self._preset.name, request.body) != request.key
+
+    def _fitted(self, row_request: RowRequest, more: Mapping[str, Any] = NO_PARAMETERS) -> _Fitted:
         """Merges the parameters of the template, the job and the row, and fits them to the model."""
-        layers = (row_request.template_parameters, self._own_layer, row_request.row_parameters)
+        own = merge_layers(self._own_layer, more) if more else self._own_layer
+        layers = (row_request.template_parameters, own, row_request.row_parameters)
         named = [layer["model"] for layer in layers if isinstance(layer.get("model"), str)]
         model = named[-1] if named else self._model
         parameters = merge_layers(*layers)
@@ -229,6 +278,11 @@ class RequestBuilder:
         return merge_layers(layer, job.parameters)
 
     def _check_names(self, columns: Sequence[str] | None) -> None:
+        for column in (*self._job.images, *([self._job.column] if self._job.column else [])):
+            if column in self._gold:
+                raise UsageError(
+                    f"the column {column!r} holds the known answers (--gold), which no prompt may show"
+                )
         for column in self._job.images:
             if columns is not None and column not in columns:
                 text_column(columns, (), column)  # raises, naming the columns there are

@@ -5,6 +5,7 @@ text, an added turn at the end.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from batchllm.exact import loads
@@ -144,15 +145,8 @@ class TokenCount:
 
     def __init__(self, count: Callable[[str], int]) -> None:
         self._count = count
-        self._fixed: dict[str, int] = {}  # system messages, tools and schemas, mostly the same
-
-    def _often(self, text: str) -> int:
-        known = self._fixed.get(text)
-        if known is None:
-            known = self._count(text)
-            if len(self._fixed) < 64:
-                self._fixed[text] = known
-        return known
+        # What stands before the last message is mostly the same in all rows: instructions, tools, schema, examples.
+        self._often = lru_cache(256)(count)
 
     def prompt(self, messages: Messages, parameters: Mapping[str, Any]) -> int:
         """Counts the tokens of messages, tools and schema."""
@@ -160,11 +154,12 @@ class TokenCount:
         for name in ("tools", "response_format"):
             if name in parameters:
                 total += self._often(to_json(parameters[name]))
-        for message in messages:
+        last = len(messages) - 1
+        for number, message in enumerate(messages):
             content = message.get("content")
             total += _PER_MESSAGE
             if isinstance(content, str):
-                total += self._often(content) if message["role"] in _LEADING else self._count(content)
+                total += self._often(content) if number < last else self._count(content)
             elif isinstance(content, list):
                 for part in content:
                     if part.get("type") == "image_url":

@@ -11,7 +11,7 @@ from typing import Any
 from batchllm import presets
 from batchllm.request.outcome import InvalidRow
 
-_BOUNDS = frozenset({"max_tokens", "max_completion_tokens"})
+BOUNDS = frozenset({"max_tokens", "max_completion_tokens"})
 
 
 def merge_layers(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,8 +23,8 @@ def merge_layers(*layers: Mapping[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     extra: dict[str, Any] = {}
     for layer in layers:
-        if not _BOUNDS.isdisjoint(layer):
-            for name in _BOUNDS:
+        if not BOUNDS.isdisjoint(layer):
+            for name in BOUNDS:
                 result.pop(name, None)
         for name, value in layer.items():
             if name == "extra_body" and isinstance(value, Mapping):

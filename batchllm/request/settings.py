@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from batchllm.printable import counted
 from batchllm.records import ChatRequest
 
 _TEMPERATURE = "temperature"
@@ -16,11 +17,13 @@ class AnswerSettings:
 
     Attributes:
         column: The text column; ``None`` if no single one is read.
+        shots: The examples that each request carries.
         max_tokens: The limits of an answer, in ascending order; ``None`` among them: no limit is sent.
         temperature: The temperatures, in the same way.
     """
 
     column: str | None = None
+    shots: int = 0
     max_tokens: tuple[float | None, ...] = ()
     temperature: tuple[float | None, ...] = ()
 
@@ -31,6 +34,8 @@ class AnswerSettings:
     def _parts(self) -> Iterator[str]:
         if self.column is not None:
             yield f"column {self.column}"
+        if self.shots:
+            yield counted(self.shots, "example")
         if self.max_tokens:
             limit = _range(self.max_tokens)
             yield f"at most {limit} tokens an answer" if limit else "no limit of an answer set"
@@ -39,11 +44,12 @@ class AnswerSettings:
             yield f"temperature {temperature}" if temperature else "temperature not set"
 
 
-def answer_settings(column: str | None, requests: Iterable[ChatRequest]) -> AnswerSettings:
+def answer_settings(column: str | None, shots: int, requests: Iterable[ChatRequest]) -> AnswerSettings:
     """Reads the settings from requests.
 
     Args:
         column: The text column.
+        shots: The examples that each request carries.
         requests: Some of the requests.
     """
     limits: set[float | None] = set()
@@ -52,7 +58,7 @@ def answer_settings(column: str | None, requests: Iterable[ChatRequest]) -> Answ
         limits.add(request.max_tokens)
         found = orjson.loads(request.body).get(_TEMPERATURE) if b'"temperature"' in request.body else None
         temperatures.add(found if isinstance(found, int | float) else None)
-    return AnswerSettings(column, _sorted(limits), _sorted(temperatures))
+    return AnswerSettings(column, shots, _sorted(limits), _sorted(temperatures))
 
 
 def _sorted(values: set[float | None]) -> tuple[float | None, ...]:

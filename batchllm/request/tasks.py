@@ -55,6 +55,7 @@ class Task:
         media: Makes image URLs.
         reader: Reads the answers.
         candidates: The columns that may be the text column, where it is not clear.
+        hidden: Columns that no prompt may show.
 
     Raises:
         UsageError: The template does not fit the columns.
@@ -68,8 +69,9 @@ class Task:
         media: Media,
         reader: Reader,
         candidates: Sequence[str] = (),
+        hidden: frozenset[str] = frozenset(),
     ) -> None:
-        self.renderer = Renderer(template, columns, column, candidates)
+        self.renderer = Renderer(template, columns, column, candidates, hidden)
         self.reader = reader
         self._media = media
         self._column = (column or "text") if self.renderer.reads_text else None
@@ -107,13 +109,17 @@ class RowTasks:
         media: Makes image URLs.
         reader: Reads the answers of rows without a task.
         forced: Whether ``reader`` reads the answers of every row (a schema of the job).
+        hidden: Columns that no prompt may show.
     """
 
-    def __init__(self, job: Job, media: Media, reader: Reader, *, forced: bool) -> None:
+    def __init__(
+        self, job: Job, media: Media, reader: Reader, *, forced: bool, hidden: frozenset[str] = frozenset()
+    ) -> None:
         self._job = job
         self._media = media
         self._reader = reader
         self._forced = forced
+        self._hidden = hidden
         self._column = job.column
         self._folder = job.input.parent if job.input else Path()
         self._compiled = lru_cache(_MAX_TASKS)(self._compile)
@@ -182,7 +188,7 @@ class RowTasks:
             template = template.with_variables(own)
             spec = with_tools(template.answer, *tool_layers(self._job, template))
             reader = self._reader if self._forced else Reader(replace(spec, column=ROW_COLUMN))
-            return Task(template, None, self._column, self._media, reader)
+            return Task(template, None, self._column, self._media, reader, hidden=self._hidden)
         except (UsageError, TypeError, ValueError) as error:
             raise InvalidRow("bad_task", str(error)) from error
 

@@ -19,6 +19,9 @@ FINGERPRINT = "fingerprint"
 GIVEN_UP = "given_up_answers"
 """The journal's key for the number of answers that ``--accept-change`` gave up so far."""
 
+LIMITS = ("max_tokens", "param.max_completion_tokens")
+"""The options that limit an answer, as ``Change`` names them."""
+
 _PAGE = 256
 
 
@@ -68,10 +71,12 @@ def check_unchanged(
     changes = changes_between(reader.get(FINGERPRINT), prepared.job.fingerprint())
     rows = len(chosen) if chosen is not None else prepared.statistics.rows
     cost = forecast_job(prepared, rows=rows, left=again)
+    limit_alone = all(change.option in LIMITS for change in changes)
+    some = "pay for those alone that were cut off with --retry-cut-off, " if limit_alone else ""
     raise JobChanged(
         f"{'; '.join(map(change_text, changes))}: {counted(again, 'row')} that "
         f"{'has' if again == 1 else 'have'} an answer would be paid again, for {_price(cost)}; agree with "
-        "--accept-change, or write to another output with -o",
+        f"--accept-change, {some}or write to another output with -o",
         changes=tuple(changes),
         rows=again,
         cost_low=cost.cost_low,

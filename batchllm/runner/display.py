@@ -62,7 +62,7 @@ def stopping_words(in_flight: int) -> str:
 def stopping_line(in_flight: int, stop: RunStop) -> str:
     """Says once what a run that is stopped waits for, and for how long."""
     at_once = "; Ctrl-C again ends it at once" if isinstance(stop.reason, Interrupted) else ""
-    return f"Stopping: {counted(in_flight, 'request')} in flight may take {stop.grace_s:g} s{at_once}."
+    return f"Stopping: {counted(in_flight, 'request')} in flight get up to {stop.grace_s:g} s{at_once}."
 
 
 @asynccontextmanager
@@ -86,6 +86,7 @@ async def shown(
         view = limiter.view(now)
         line = events.line(view, now, wall, counters.last_refusal) if tell else None
         if line is not None and stop.reason is None:
+            counters.log.write("waiting", reason=view.limits, message=line)
             progress.tell(line)
         waits = waiting_words(view, now, wall, counters.last_refusal)
         if stop.reason is not None:

@@ -203,13 +203,16 @@ def write_if_changed(
     if output is not None and prepared.statistics.bad_rows:
         write_skipped(prepared.source, skipped_path(prepared, output))
     existing = digest_of(output) if output is not None and output.exists() else None
-    if existing is not None and not changed and (last.get("view"), last.get("sha256")) == (view, existing):
+    # An earlier run that stopped may have brought answers after the output was written.
+    is_current = (view, existing, journal.next_attempt) == tuple(map(last.get, ("view", "sha256", "attempt")))
+    if existing is not None and not changed and is_current:
         return OutputCounts.from_json(last["counts"])
 
     def announce(sha256: str, counts: OutputCounts) -> None:
         if output is not None:
             facts = {"sha256": sha256, "replaces": existing, "view": view, "counts": counts.to_json()}
-            journal.put_now(destination.key, {**facts, "complete": chosen is None})
+            state = {"attempt": journal.next_attempt, "complete": chosen is None}
+            journal.put_now(destination.key, {**facts, **state})
 
     writer = OutputWriter(prepared, journal.reader, path=output, chosen=chosen)
     writer.write(announce)

@@ -3,9 +3,9 @@
 Everything that refuses a run comes before the journal is changed: a refused command changes nothing.
 """
 
-import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 
 from batchllm import __version__
 from batchllm.journal import (
@@ -24,6 +24,15 @@ from batchllm.prepare.job_paths import check_output, known_output
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prepare.saved_job import saved
 from batchllm.runner.consent import FINGERPRINT, GIVEN_UP, check_unchanged
+from batchllm.runner.cut_off import (
+    CutOffRow,
+    check_retry,
+    cut_off_rows,
+    identity_of,
+    is_same_pass,
+    keep_answers,
+    keep_limit,
+)
 from batchllm.runner.trial import destination_of
 
 BYTES_PER_ROW = 4_000
@@ -67,15 +76,14 @@ class ResumedJob:
                 self.destination = destination_of(job, paths.output, chosen, written)
                 self._check_output(reader.get(self.destination.key))
                 self._paid_again = check_unchanged(prepared, reader, chosen=chosen)
+                check_retry(prepared, is_same=is_same_pass(prepared, reader.get(PLAN)))
         else:
             self.destination = destination_of(job, paths.output, chosen, None)
             self._check_output(None)
         self.journal = Journal.open(paths.journal, version=__version__)
         if output is not None:
             self.journal.put_now("output", output)
-        plan = self.journal.get(PLAN) or {}
-        same = (plan.get("identity"), plan.get("dedupe")) == (self._identity(), job.dedupe)
-        self.continued = same
+        self.continued = is_same_pass(prepared, self.journal.get(PLAN))
         self.plan_id = 0
 
     def _check_output(self, written: "dict[str, object] | None") -> None:
@@ -83,12 +91,6 @@ class ResumedJob:
         if path is not None:
             noted = paths.journal if path == paths.output else None
             check_output(path, written=written, force=self._prepared.job.force, journal=noted)
-
-    def _identity(self) -> str:
-        prepared = self._prepared
-        of_input = [prepared.statistics.sha256, prepared.statistics.columns, prepared.source.reading()]
-        subject = [of_input, prepared.job.fingerprint()]
-        return hashlib.sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()
 
     def counts(self) -> RowCounts:
         """Counts the wanted rows that earlier runs of this pass admitted, by state."""
@@ -101,14 +103,27 @@ class ResumedJob:
         reader = self.journal.reader()
         return reader.counts() if self._chosen is None else _counts_of(reader, self._chosen)
 
-    def begin(self) -> None:
-        """Begins the pass, or continues it, once it is known that the run goes on."""
+    def cut_off(self) -> list[CutOffRow]:
+        """Returns the rows that are asked again because their answer was cut off (``--retry-cut-off``)."""
+        if not self.continued or self._prepared.job.raised_max_tokens is None:
+            return []
+        return cut_off_rows(self._prepared, self.journal.reader(), chosen=self._chosen)
+
+    def begin(self, cut_off: Sequence[CutOffRow] = ()) -> None:
+        """Begins the pass, or continues it, once it is known that the run goes on.
+
+        Args:
+            cut_off: The rows that are asked again though they have an answer.
+        """
         prepared, journal, job = self._prepared, self.journal, self._prepared.job
         fingerprint = job.fingerprint()
         plan = journal.begin_plan(
-            self._identity(), dedupe=job.dedupe, job=json.dumps(fingerprint, sort_keys=True)
+            identity_of(prepared), dedupe=job.dedupe, job=json.dumps(fingerprint, sort_keys=True)
         )
         self.plan_id = plan.plan_id
+        keep_limit(journal, job.raised_max_tokens)
+        keep_answers(prepared, journal)
+        journal.ask_again(row._replace(state=state) for row, state in cut_off)
         trial = self._chosen is not None
         if not trial or journal.get(FINGERPRINT) is None:
             journal.put(FINGERPRINT, fingerprint)

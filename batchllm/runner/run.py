@@ -5,6 +5,7 @@ Whatever stops the run, everything received is in the journal.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -17,7 +18,7 @@ from batchllm.counters import RunCounters
 from batchllm.endpoint import LazyClient, reachable
 from batchllm.errors import Interrupted, JobError
 from batchllm.job import Job
-from batchllm.journal import FINISHED, TRIAL, JobLock, Journal, JournalReader
+from batchllm.journal import FINISHED, TRIAL, JobLock, Journal, JournalReader, State
 from batchllm.limiter import Limiter
 from batchllm.online.loop import OnlineLoop
 from batchllm.plan.chosen import chosen_rows
@@ -29,7 +30,10 @@ from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.progress import Progress, Quiet
 from batchllm.request.plain import plain_request
 from batchllm.retry import RetryPolicy
+from batchllm.runner.cut_off import with_raised_limit
 from batchllm.runner.display import shown
+from batchllm.runner.ending import RunRecord, recorded, status_of
+from batchllm.runner.evaluated import RunEvaluation
 from batchllm.runner.feed import RowFeed
 from batchllm.runner.output import read_options, write_if_changed
 from batchllm.runner.resume import ResumedJob
@@ -71,22 +75,25 @@ def run_job(
         Interrupted: It was stopped from outside; everything received is in the journal.
     """
     stops = stops or Stops()
-    paths = job_paths(job)
-    check_places(job, paths)
-    waiting = waiting_for(job, wait=wait)
-    with (
-        JobLock(paths.lock, wait_s=job.wait_lock_s, check=stops.check),
-        JobLock(paths.journal_lock, wait_s=job.wait_lock_s, check=stops.check)
-        if paths.journal_lock
-        else nullcontext(),
-        _brought(bring_input),
-        reachable(job) as job,
-        prepare_job(job, paths) as prepared,
-        journals_of(job.reuse, paths.journal) as reuse,
-    ):
-        run = _Run(prepared, progress or Quiet(), confirm, client, reuse, waiting, stops, feed)
-        with asyncio.Runner() as loop:  # asyncio.run may be another one in a notebook (nest_asyncio)
-            return loop.run(run.run())
+    with recorded(job) as record:
+        paths = job_paths(job)
+        check_places(job, paths)
+        record.begin()
+        waiting = waiting_for(job, wait=wait)
+        with (
+            JobLock(paths.lock, wait_s=job.wait_lock_s, check=stops.check),
+            JobLock(paths.journal_lock, wait_s=job.wait_lock_s, check=stops.check)
+            if paths.journal_lock
+            else nullcontext(),
+            _brought(bring_input),
+            reachable(with_raised_limit(job, paths.journal)) as job,
+            prepare_job(job, paths) as prepared,
+            journals_of(job.reuse, paths.journal) as reuse,
+        ):
+            record.describe(job)
+            run = _Run(prepared, record, progress or Quiet(), confirm, client, reuse, waiting, stops, feed)
+            with asyncio.Runner() as loop:  # asyncio.run may be another one in a notebook (nest_asyncio)
+                return loop.run(run.run())
 
 
 @contextmanager
@@ -99,6 +106,7 @@ class _Run:
     def __init__(
         self,
         prepared: PreparedJob,
+        record: RunRecord,
         progress: Progress,
         confirm: Confirm,
         client: ChatSender | None,
@@ -108,6 +116,7 @@ class _Run:
         feed: RowFeed | None,
     ) -> None:
         self._prepared = prepared
+        self._record = record
         self._job = prepared.job
         self._progress = progress
         self._confirm = confirm
@@ -123,8 +132,9 @@ class _Run:
             sample=prepared.job.sample,
             seed=prepared.job.seed,
         )
+        self._evaluation = RunEvaluation(prepared, self._chosen) if prepared.job.gold else None
         rows = prepared.statistics.rows if self._chosen is None else len(self._chosen)
-        self._counters = RunCounters(rows=rows)
+        self._counters = RunCounters(rows=rows, log=record.log)
 
     async def run(self) -> Result:
         resumed = ResumedJob(self._prepared, rows=self._counters.rows, chosen=self._chosen)
@@ -157,12 +167,15 @@ class _Run:
             bad_rows = self._prepared.statistics.bad_rows
             status = int(exit_status_of(counts.failed, sent, self._job.allow_failed, bad_rows=bad_rows))
             summary = with_output(self._summary(journal, loop.time() - started_s, status), counts)
-            self._write_summary(summary)
+            self._record.figures = summary
+            evaluation = None if self._evaluation is None else self._evaluation.evaluate(journal)
             await self._feed.finish()
             return Result(
                 output=destination.path,
                 instead_of=destination.instead_of,
                 summary=summary,
+                evaluation=evaluation,
+                job=self._job,
                 possibly_billed_rows=possibly_billed_rows(journal),
                 samples=tuple(counts.samples) if trial else (),
                 asked=asked_of(self._prepared, counts.sample_rows) if trial else (),
@@ -170,11 +183,12 @@ class _Run:
                 pace=rate_text(summary),
                 read_options=read_options(self._prepared, destination.path),
             )
-        except (JobError, Interrupted) as error:
-            status = int(error.exit_status)
-            with suppress(JobError):  # the error to report is the one that stopped the job
-                error.kept = resumed.counts_of_pass().finished, self._counters.rows
-                self._write_summary(self._summary(journal, loop.time() - started_s, status))
+        except BaseException as error:
+            if isinstance(error, (JobError, Interrupted)):
+                status = int(error.exit_status)
+                with suppress(JobError):  # the error to report is the one that stopped the job
+                    error.kept = resumed.counts_of_pass().finished, self._counters.rows
+            self._record.figures = self._summary(journal, loop.time() - started_s, status_of(error))
             raise
         finally:
             journal.close(status)
@@ -188,12 +202,16 @@ class _Run:
         journal = resumed.journal
         self._account.begin(journal, self._counters)
         counts, rows = resumed.counts(), self._counters.rows
-        failed = 0 if self._job.retry_failed else counts.failed + counts.unsendable
-        left = max(0, rows - counts.answered - counts.skipped - counts.pending - failed)
+        cut_off = resumed.cut_off()
+        again = Counter(row.state for row, _ in cut_off)
+        answered = counts.answered - again[State.ANSWERED]
+        failed = 0 if self._job.retry_failed else counts.failed + counts.unsendable - again[State.FAILED]
+        left = max(0, rows - answered - counts.skipped - counts.pending - failed)
         forecast = replace(
             self._account.forecast(journal, rows=rows, left=left),
-            answered=counts.answered,
+            answered=answered,
             failed=failed,
+            cut_off=len(cut_off),
             pending=counts.pending,
             skipped=counts.skipped,
             possibly_billed_rows=possibly_billed_rows(journal),
@@ -201,7 +219,17 @@ class _Run:
             begun=bool(journal.reader().batches()),
         )
         self._confirm(forecast)
-        resumed.begin()
+        self._record.log.write(
+            "plan",
+            rows=rows,
+            answered=answered,
+            failed=failed,
+            in_batches=counts.pending,
+            left=left,
+            cost_low=forecast.cost_low,
+            cost_high=forecast.cost_high,
+        )
+        resumed.begin(cut_off)
         self._account.keep_forecast(journal, forecast)
 
     async def _answer_rows(self, journal: Journal, *, continued: bool) -> None:
@@ -281,10 +309,6 @@ class _Run:
             status=status,
             bad_rows=self._prepared.statistics.bad_rows,
         )
-
-    def _write_summary(self, summary: Summary) -> None:
-        if self._job.summary is not None:
-            summary.write(self._job.summary)
 
 
 def possibly_billed_rows(journal: Journal) -> tuple[int, ...]:

@@ -1,8 +1,7 @@
 """The result of a run, and its summary."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from html import escape
 from pathlib import Path
@@ -10,15 +9,18 @@ from typing import Any
 
 from batchllm.budget.costs import plus
 from batchllm.counters import RunCounters
-from batchllm.errors import CannotWrite, ExitStatus, UsageError
+from batchllm.errors import ExitStatus, UsageError
+from batchllm.evaluate.evaluation import Evaluation
+from batchllm.evaluate.gold import GoldWords
 from batchllm.formats import open_source
+from batchllm.job import Job
 from batchllm.printable import printable
 from batchllm.runner.output import OutputCounts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """A run in numbers; ``None`` is unknown. This is also the JSON of ``--summary``.
+    """A run in numbers; ``None`` is unknown. These are also the figures in the JSON of ``--summary``.
 
     Attributes:
         rows: Rows of the job.
@@ -79,23 +81,6 @@ class Summary:
     tokens_per_minute: float | None = None
     exit_status: int = 0
 
-    def write(self, path: Path) -> None:
-        """Writes one JSON object; if ``path`` ends in ``.jsonl``, appends it as a line.
-
-        Raises:
-            CannotWrite: The file cannot be written.
-        """
-        lines = path.suffix == ".jsonl"
-        text = json.dumps(asdict(self), ensure_ascii=False, indent=None if lines else 2, default=float)
-        try:
-            with path.open("a" if lines else "w", encoding="utf-8") as file:
-                file.write(text + "\n")
-        except OSError as error:
-            reason = f"the summary cannot be written ({error.strerror})"
-            raise CannotWrite(
-                f"{path}: {reason}; all answers are kept, correct that and run again"
-            ) from error
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Result:
@@ -112,6 +97,8 @@ class Result:
         pace: The rate of the requests as text; empty if there is none.
         read_options: Options of ``open_source`` that the output is read with.
         models: What ``parsed`` returns, where the schema was a pydantic model.
+        evaluation: The figures against known answers, where the job says where these are (``gold``).
+        job: The job that ran.
     """
 
     output: Path | None
@@ -124,6 +111,28 @@ class Result:
     pace: str = ""
     read_options: Mapping[str, str] = field(default_factory=dict)
     models: tuple[Any, ...] | None = None
+    evaluation: Evaluation | None = None
+    job: Job | None = field(default=None, compare=False)
+
+    def evaluate(self, gold: GoldWords, *, on: str | None = None, kind: str | None = None) -> Evaluation:
+        """Compares the answers with known answers.
+
+        Args:
+            gold: A column of the rows, a path to a file with the known answers, a mapping of answer columns to columns,
+                or the known answers themselves, in the order of the rows.
+            on: With a file: the column that both have.
+            kind: What to compare answers as: ``label``, ``labels``, ``number`` or ``text``; by default what the job
+                and the known answers say.
+
+        Raises:
+            UsageError: It is not clear what to compare, or no row has a known answer.
+            InputError: A file cannot be read.
+        """
+        from batchllm.evaluate.files import evaluate_output
+
+        if self.output is None:
+            raise UsageError("the output went to standard output; name a file to evaluate it")
+        return evaluate_output(self.output, gold, on=on, kind=kind, job=self.job, options=self.read_options)
 
     @property
     def parsed(self) -> tuple[Any, ...]:
@@ -152,7 +161,7 @@ class Result:
         reasons = ", ".join(f"{name}: {count:,}" for name, count in summary.failed_by_reason.items())
         failed = f"{summary.failed:,} failed" + (f" ({reasons})" if reasons else "")
         cost = "at an unknown price" if summary.cost is None else f"${summary.cost:.4f}"
-        tokens = f"{summary.total_tokens or 0:,} tokens"
+        tokens = "unknown tokens" if summary.total_tokens is None else f"{summary.total_tokens:,} tokens"
         before = f", {summary.answered_before:,} answered before" if summary.answered_before else ""
         return (
             (
@@ -221,9 +230,9 @@ def summary_of(
         answers=counters.answers,
         answered_before=counters.finished_before + counters.reused,
         possibly_billed_twice=counters.possibly_billed + orphans,
-        prompt_tokens=counters.prompt_tokens,
-        completion_tokens=counters.completion_tokens,
-        total_tokens=counters.tokens,
+        prompt_tokens=None if counters.without_usage else counters.prompt_tokens,
+        completion_tokens=None if counters.without_usage else counters.completion_tokens,
+        total_tokens=None if counters.without_usage else counters.tokens,
         cost=counters.cost,
         rate_limited=counters.refusals,
         retries=dict(counters.retries),

@@ -1,9 +1,11 @@
 """Templates as frozen data."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from batchllm.errors import UsageError
 from batchllm.records import AnswerSpec
 
 
@@ -73,6 +75,31 @@ class Template:
                     self, messages=(*self.messages[:position], changed, *self.messages[position + 1 :])
                 )
         return self.with_system(source)
+
+    def read_as(self, task: "Template") -> "Template":
+        """Returns a copy whose answers are read as a task's, with the parameters that it does not set itself.
+
+        Raises:
+            UsageError: It reads its answers in another way.
+        """
+        if self.answer.read not in ("text", task.answer.read):
+            raise UsageError(
+                f"template {self.name} reads its answers as {self.answer.read}, and {task.name} as "
+                f"{task.answer.read}; use batchllm run -t"
+            )
+        parameters = dict(task.parameters)
+        if "max_completion_tokens" in self.parameters:
+            parameters.pop("max_tokens", None)
+        parameters |= self.parameters
+        known = {
+            name: value
+            for name, value in task.variables.items()
+            if task.answer.read == "label" or re.search(rf"\b{name}\b", f"{self.source} {parameters}")
+        }
+        if self.answer.labels:
+            known["labels"] = list(self.answer.labels)
+        answer = replace(task.answer, labels=self.answer.labels or task.answer.labels)
+        return replace(self, answer=answer, parameters=parameters, variables={**known, **self.variables})
 
     def with_variables(self, variables: Mapping[str, Any]) -> "Template":
         """Returns a copy with other values of its variables; ``labels`` and ``multi_label`` also go into the answer."""

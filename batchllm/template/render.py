@@ -42,6 +42,7 @@ class Renderer:
         columns: The columns of the input; ``None`` where they differ from row to row.
         column: The column that ``{{ text }}`` means; ``None`` where that is not clear.
         candidates: The columns that it may mean, for the message.
+        hidden: Columns that no prompt may show.
 
     Attributes:
         used_columns: The columns that messages and parameters read.
@@ -58,12 +59,14 @@ class Renderer:
         columns: Iterable[str] | None = None,
         column: str | None = None,
         candidates: Sequence[str] = (),
+        hidden: frozenset[str] = frozenset(),
     ) -> None:
         self._template = template
         self._columns = None if columns is None else tuple(columns)
         self._known = frozenset(self._columns or ())
         self._column = column
         self._candidates = candidates
+        self._hidden = hidden
         self._variables = template.variables
         self._sandbox = Sandbox()
         self._used: set[str] = set()
@@ -192,6 +195,11 @@ class Renderer:
         return f"{place} reads {{{{ text }}}}, and {found}; say which it is with --column NAME"
 
     def _use(self, column: str, place: str, optional: frozenset[str], written: str | None = None) -> None:
+        if column in self._hidden:
+            raise UsageError(
+                f"{place}: {{{{ {written or column} }}}} is the column of the known answers (--gold), which no prompt "
+                "may show; take it out of the prompt, or leave out --gold"
+            )
         if self._columns is not None and column not in self._known:
             if column in optional:
                 return
