@@ -10,7 +10,7 @@ from batchllm.exact import loads
 from batchllm.flows import Ask, Unsent
 from batchllm.journal import JournalReader
 from batchllm.plan.replay import ReplayedRequest, Replayer, first_asks
-from batchllm.prepare.job_paths import JobPaths, job_paths, journal_of
+from batchllm.prepare.job_paths import job_paths
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.prepare.saved_job import restored
 from batchllm.report.texts import clean
@@ -36,40 +36,47 @@ class Exchange:
 
 
 def read_exchanges(
-    output: Path, journal: Path | None, wanted: Collection[int]
+    journal: Path, wanted: Collection[int], rows: int
 ) -> tuple[dict[int, tuple[Exchange, ...]], str | None]:
     """Reads the requests of rows.
 
     Args:
-        output: The output as the job wrote it.
-        journal: Its journal; by default the one beside it.
+        journal: The journal of the job.
         wanted: The rows, by their place in the output.
+        rows: How many rows the output has.
 
     Returns:
         The requests of each row, and a sentence that says why there are none.
     """
-    path = journal_of(output) if journal is None else journal
     try:
-        with JournalReader.open(path) as reader:
+        with JournalReader.open(journal) as reader:
+            indexes = {}
+            count = 0
+            for place, row_index in enumerate(finished_row_indexes(reader)):
+                count += 1
+                if place in wanted:
+                    indexes[row_index] = place
+            if count != rows:
+                return (
+                    {},
+                    "The journal has other rows than the output, so prompts and raw answers are left out.",
+                )
             job = restored(reader.get("job"))
-            paths = job_paths(job)
-            own = JobPaths(output, path, paths.lock, paths.journal_lock)
-            with prepare_job(job, own) as prepared:
+            with prepare_job(job, job_paths(job)) as prepared:
                 if prepared.statistics.sha256 != reader.get("source"):
                     return (
                         {},
                         "The input was changed since the job ran, so prompts and raw answers are left out.",
                     )
-                return dict(_exchanges(prepared, reader, wanted)), None
+                return dict(_exchanges(prepared, reader, indexes)), None
     except (InputError, UsageError) as error:
         return {}, f"Prompts and raw answers are left out, because the input cannot be read: {error}"
 
 
 def _exchanges(
-    prepared: PreparedJob, reader: JournalReader, wanted: Collection[int]
+    prepared: PreparedJob, reader: JournalReader, indexes: Mapping[int, int]
 ) -> Iterator[tuple[int, tuple[Exchange, ...]]]:
-    """Yields the requests of rows by their place in the output, which has the finished rows of the journal."""
-    indexes = dict(_row_indexes(reader, wanted))
+    """Yields the requests of rows by their place in the output; ``indexes`` has it by their place in the input."""
     replayer = Replayer(prepared.flow, reader)
     last = max(indexes, default=-1)
     for row in prepared.source.rows():
@@ -83,13 +90,6 @@ def _exchanges(
         else:
             asked = replayer.replay(row, known.request_id).requests
         yield indexes[row.index], tuple(map(_exchange, asked[:_MOST_REQUESTS]))
-
-
-def _row_indexes(reader: JournalReader, wanted: Collection[int]) -> Iterator[tuple[int, int]]:
-    """Yields the index of each wanted row in the input, and its place in the output."""
-    for place, row_index in enumerate(finished_row_indexes(reader)):
-        if place in wanted:
-            yield row_index, place
 
 
 def finished_row_indexes(reader: JournalReader) -> Iterator[int]:

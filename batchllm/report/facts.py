@@ -12,7 +12,7 @@ from batchllm.job.record import plain
 from batchllm.job.url import host_of
 from batchllm.journal import JournalReader
 from batchllm.journal.history import RunHistory, count_outcomes, latency_counts, run_history
-from batchllm.prepare.job_paths import digest_of, journal_of
+from batchllm.prepare.job_paths import digest_of
 from batchllm.prepare.saved_job import restored
 from batchllm.report.distribution import Distribution
 from batchllm.request.spec import prepared
@@ -104,16 +104,17 @@ class JournalFacts:
         }
 
 
-def read_facts(output: Path, journal: Path | None) -> JournalFacts | None:
-    """Reads the journal of an output; returns ``None`` where there is none.
+def read_facts(journal: Path, output: Path | None) -> JournalFacts | None:
+    """Reads a journal; returns ``None`` where no run has begun.
+
+    Args:
+        journal: The journal.
+        output: The file that the job wrote; ``None`` for rows in memory.
 
     Raises:
         InputError: The journal is damaged, or of another version.
     """
-    path = journal_of(output) if journal is None else journal
-    if journal is None and not path.exists():
-        return None
-    with JournalReader.open(path) as reader:
+    with JournalReader.open(journal) as reader:
         kept = reader.get("job")
         if kept is None:
             return None
@@ -128,7 +129,7 @@ def read_facts(output: Path, journal: Path | None) -> JournalFacts | None:
             refused=refused,
             latency=_latency(reader) if online else None,
             history=run_history(reader) if online else None,
-            same_rows=written.get("sha256") == digest_of(output),
+            same_rows=output is None or written.get("sha256") == digest_of(output),
         )
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from batchllm.evaluate.answered import AnsweredRows, AnswerField, Values
+from batchllm.evaluate.answered import AnsweredRows, Values
 from batchllm.evaluate.usage import CUT_OFF
-from batchllm.evaluate.values import LABEL, LABELS, NUMBER, TEXT, is_missing, label_set, read_value, shown
+from batchllm.evaluate.values import LABEL, LABELS, NUMBER, TEXT, AnswerField, is_missing, read_value, shown
 from batchllm.flows.samples import AGREEMENT, SAMPLES
 from batchllm.printable import one_line
 from batchllm.report.distribution import Distribution
@@ -19,6 +19,7 @@ MOST_LABELS = 1_000
 """Different values of an answer column that are counted; a column with more of them holds texts."""
 _LONGEST_LABEL = 200
 _MOST_REASONS = 50
+_ANY = AnswerField("")
 _OTHER = "other reasons"
 _VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\b[0-9a-f-]{12,}\b|(?<!HTTP )\d[\d.,]*")
 
@@ -191,7 +192,7 @@ class _OutputReader:
             self._cost = None  # a sum without this row would be too small
 
     def _add_agreement(self, index: int, value: Any) -> None:
-        share = read_value(NUMBER, value)
+        share = read_value(NUMBER, value, _ANY)
         if share is not None and 0 <= share <= 1:
             self._agreement.add(share)
             self._picks.least_agreed.offer(index, share)
@@ -243,7 +244,7 @@ class _FieldReader:
             self._lengths.add(len(shown(value)))
 
     def _add_number(self, value: Any) -> None:
-        number = read_value(NUMBER, value)
+        number = read_value(NUMBER, value, self._field)
         if number is not None and self._numbers is not None:
             self._numbers.add(number)
         elif self._field.kind is None:
@@ -253,9 +254,9 @@ class _FieldReader:
         assert self._labels is not None, "the caller asked"
         kind = self._field.kind
         if kind == LABELS:
-            self._labels.update(label_set(value))
+            self._labels.update(read_value(LABELS, value, self._field))
         else:
-            self._labels[str(read_value(LABEL, value, boolean=self._field.boolean))] += 1
+            self._labels[read_value(LABEL, value, self._field)] += 1
         if len(self._labels) > MOST_LABELS or (
             kind is None and isinstance(value, str) and len(value) > _LONGEST_LABEL
         ):

@@ -11,6 +11,7 @@ from batchllm.evaluate.comparison import Comparison
 from batchllm.evaluate.evaluation import Evaluation, JudgedAnswer, evaluate_rows
 from batchllm.evaluate.files import gold_of_any
 from batchllm.evaluate.gold import Gold, GoldWords
+from batchllm.prepare.job_paths import journal_of
 from batchllm.printable import one_line
 from batchllm.report.exchanges import Exchange, read_exchanges
 from batchllm.report.facts import JournalFacts, left_out, read_facts
@@ -103,16 +104,38 @@ def make_report(
         UsageError: There is no such column, or the outputs have no row in common.
     """
     outputs = [open_output(output, journal), *map(open_output, others)]
+    path = journal_of(output) if journal is None else journal
+    there = journal is not None or path.exists()
+    return report_on(outputs, path if there else None, output, gold=gold, on=on, with_rows=with_rows)
+
+
+def report_on(
+    outputs: Sequence[AnsweredRows],
+    journal: Path | None,
+    output: Path | None,
+    *,
+    gold: GoldWords | None = None,
+    on: str | None = None,
+    with_rows: bool = True,
+) -> Report:
+    """Makes the report of rows that are open already; see ``make_report``.
+
+    Args:
+        outputs: The output, and those to compare it with.
+        journal: The journal of the output; ``None`` where there is none.
+        output: The file; ``None`` for rows in memory.
+        gold, on, with_rows: See ``make_report``.
+    """
     known = None if gold is None else gold_of_any(gold, outputs, on)
-    return _Maker(output, journal, outputs, known).make(with_rows=with_rows)
+    return _Maker(outputs, journal, output, known).make(with_rows=with_rows)
 
 
 class _Maker:
     def __init__(
-        self, output: Path, journal: Path | None, outputs: Sequence[AnsweredRows], gold: Gold | None
+        self, outputs: Sequence[AnsweredRows], journal: Path | None, output: Path | None, gold: Gold | None
     ) -> None:
-        self._output = output
         self._journal = journal
+        self._output = output
         self._rows = outputs[0]
         self._outputs = outputs
         self._gold = gold
@@ -122,7 +145,7 @@ class _Maker:
         self._others: dict[int, tuple[str, ...]] = {}
 
     def make(self, *, with_rows: bool) -> Report:
-        facts = read_facts(self._output, self._journal)
+        facts = None if self._journal is None else read_facts(self._journal, self._output)
         figures = read_output(self._rows, self._picks)
         evaluation = None if self._gold is None else evaluate_rows(self._rows, self._gold, each=self._judge)
         comparison = None
@@ -133,14 +156,14 @@ class _Maker:
         if with_rows:
             exchanges: dict[int, tuple[Exchange, ...]] = {}
             chosen = self._picks.chosen()
-            if facts is not None and not notes:
-                exchanges, note = read_exchanges(self._output, self._journal, chosen)
+            if self._journal is not None and facts is not None and not notes:
+                exchanges, note = read_exchanges(self._journal, chosen, figures.rows)
                 notes += [note] if note is not None else []
             rows = tuple(
                 replace(row, exchanges=exchanges.get(row.number - 1, ())) for row in self._chosen_rows(chosen)
             )
         return Report(
-            name=self._output.name,
+            name=self._rows.name.rpartition("/")[2],
             figures=figures,
             facts=facts,
             evaluation=evaluation,

@@ -128,8 +128,9 @@ def _charts(report: Report, artist: _Artist) -> Iterator[Chart]:
 
 
 def _agreement(artist: _Artist, found: Distribution) -> Chart:
+    all_agree = found.count_of(1)
     words = (
-        f"All samples of {found.count_of(1):,} of {found.count:,} rows ({share(found.count_of(1), found.count)}) agree. "
+        f"All samples of {all_agree:,} of {found.count:,} rows agree ({share(all_agree, found.count)}). "
         f"On average, {share(found.mean, 1)} of the samples of a row gave its answer; the least share is "
         f"{share(found.least, 1)}."
     )
