@@ -58,6 +58,8 @@ def counter_of(kind: str) -> Any:
 
 def is_missing(value: Any) -> bool:
     """Whether a cell has no value: ``None``, NaN, or blank text."""
+    if type(value) is str:  # nearly all cells, and there are millions of them
+        return not value or value.isspace()
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
     return not value.strip() if isinstance(value, str) else isinstance(value, float) and math.isnan(value)
