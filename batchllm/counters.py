@@ -116,6 +116,11 @@ class RunCounters:
         """Tokens that this run paid."""
         return self.prompt_tokens + self.completion_tokens
 
+    @property
+    def known_tokens(self) -> int | None:
+        """The same; ``None`` if the usage of an answer is unknown."""
+        return None if self.without_usage else self.tokens
+
     def count_attempt(self, now: float) -> None:
         """Counts a single request that is sent."""
         self.attempts += 1

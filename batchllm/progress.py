@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn, Protocol, TextIO
 
-from batchllm.printable import printable
+from batchllm.printable import counted, printable
 from batchllm.screen import Tone, columns_of, painted, width_of, wrapped
 
 if TYPE_CHECKING:
@@ -29,12 +29,12 @@ class Progress(Protocol):
     def start(self, total: int, done: int) -> None:
         """Begins at ``done`` of ``total`` rows."""
 
-    def show(self, done: int, failed: int, tokens: int, note: str, waits: str = "") -> None:
+    def show(self, done: int, failed: int, tokens: int | None, note: str, waits: str = "") -> None:
         """Shows the current state.
 
         Args:
             done, failed: Rows.
-            tokens: Tokens paid in this run.
+            tokens: Tokens paid in this run; ``None`` is unknown.
             note: Further words, separated by a comma and a space, those that matter most first: the rate, the time
                 left, the cost of this run.
             waits: What everything waits for; empty while requests leave.
@@ -53,7 +53,7 @@ class Quiet:
     def start(self, total: int, done: int) -> None:
         """Does nothing."""
 
-    def show(self, done: int, failed: int, tokens: int, note: str, waits: str = "") -> None:
+    def show(self, done: int, failed: int, tokens: int | None, note: str, waits: str = "") -> None:
         """Does nothing."""
 
     def tell(self, line: str) -> None:
@@ -84,7 +84,7 @@ class Bar:
             leave=True,
         )
 
-    def show(self, done: int, failed: int, tokens: int, note: str, waits: str = "") -> None:
+    def show(self, done: int, failed: int, tokens: int | None, note: str, waits: str = "") -> None:
         """Moves the bar to ``done``."""
         assert self._bar is not None, "start comes before show"
         total = self._bar.total or 0
@@ -158,7 +158,7 @@ class AutoBar:
             bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt}{postfix}",
         )
 
-    def show(self, done: int, failed: int, tokens: int, note: str, waits: str = "") -> None:
+    def show(self, done: int, failed: int, tokens: int | None, note: str, waits: str = "") -> None:
         """Moves the bar."""
         if self._bar is not None:
             words = (waits, f"{failed} failed" if failed else "", note, f"{compact(tokens)} tokens")
@@ -191,7 +191,7 @@ class Plain:
         self._total = total
         self._tenth = done * PLAIN_LINES // total if total else 0
 
-    def show(self, done: int, failed: int, tokens: int, note: str, waits: str = "") -> None:
+    def show(self, done: int, failed: int, tokens: int | None, note: str, waits: str = "") -> None:
         """Writes a line if another tenth of the job is done."""
         tenth = done * PLAIN_LINES // self._total if self._total else 0
         if tenth <= self._tenth or done >= self._total:
@@ -199,7 +199,7 @@ class Plain:
         self._tenth = tenth
         failures = f", {failed} failed" if failed else ""
         more = "".join(f", {word}" for word in (waits, note, f"{compact(tokens)} tokens") if word)
-        self._stream.write(f"{self._title}: {done:,} of {self._total:,} rows{failures}{more}\n")
+        self._stream.write(f"{self._title}: {done:,} of {counted(self._total, 'row')}{failures}{more}\n")
         self._stream.flush()
 
     def tell(self, line: str) -> None:
@@ -219,8 +219,10 @@ def progress_for(title: str, *, quiet: bool, stream: TextIO | None = None) -> Pr
     return Bar(title, stream) if stream.isatty() else Plain(title, stream)
 
 
-def compact(number: int) -> str:
-    """Formats a count in about four characters: ``950``, ``12.3k``, ``4.5M``."""
+def compact(number: int | None) -> str:
+    """Formats a count in about four characters: ``950``, ``12.3k``, ``4.5M``; ``None`` is ``unknown``."""
+    if number is None:
+        return "unknown"
     for size, suffix in ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")):
         if number >= size:
             return f"{number / size:.3g}{suffix}"

@@ -155,6 +155,7 @@ class Answer(NamedTuple):
         error: Why the row failed, in one sentence; ``None`` means that it did not.
         reason: The same in one word, for counting (``no_label``, ``content_filter``, ``http_400``).
         raw_finish_reason: Why the answer ended, as the endpoint said it.
+        confidence: The probability of the label, where the endpoint gave logprobs.
         labels: The labels that were read, for counting: one, or several with ``--multi-label``.
     """
 
@@ -169,6 +170,7 @@ class Answer(NamedTuple):
     error: str | None = None
     reason: str | None = None
     raw_finish_reason: str | None = None
+    confidence: float | None = None
     labels: tuple[str, ...] = ()
 
 

@@ -167,14 +167,25 @@ def test_batches_that_bring_nothing_stop_the_job_after_three(tmp_path: Path) -> 
 
 
 def test_a_cancelled_batch_keeps_what_was_done_and_the_rest_goes_again(tmp_path: Path) -> None:
-    with simulated(seconds=60.0, cancel_s=0.3) as server:
+    lasts = [True]
+
+    def cancelling(batch: dict[str, Any]) -> dict[str, Any]:
+        is_held = lasts[0] and batch["status"] == "cancelled"
+        return (
+            batch | {"status": "cancelling", "output_file_id": None, "error_file_id": None}
+            if is_held
+            else batch
+        )
+
+    with simulated(seconds=60.0, show=cancelling) as server:
         job = BatchJob(tmp_path, server.base_url)
         job.begin()
         (line,) = cancel_batches(job.output, {})
         assert line.batch.status == "cancelling"
         with pytest.raises(NotReady):
-            job.call()  # cancelling lasts
+            job.call()
         assert job.batches[0].status == "cancelling"
+        lasts[0] = False
         assert job.until_done(via="online").exit_status == 0
         assert job.batches[0].status == "cancelled"
         assert server.ledger.batch_requests + server.ledger.requests == 30

@@ -23,7 +23,7 @@ class Notes(Quiet):
     def __init__(self) -> None:
         self.notes: list[str] = []
 
-    def show(self, done: int, failed: int, tokens: int, note: str, waits: str = "") -> None:
+    def show(self, done: int, failed: int, tokens: int | None, note: str, waits: str = "") -> None:
         self.notes.append(note)
 
 

@@ -563,13 +563,13 @@ def test_trials_of_two_prompts_do_not_refuse_the_job_of_the_second(batchllm: Com
 
 
 def test_rows_that_failed_are_not_called_answered(batchllm: Command, samples: Path, tmp_path: Path) -> None:
-    words = ("run", "-p", "Say {{ text }}", samples / "articles.csv", *SIMULATOR, "--schema", "missing int",
-             "--reask", 0, "--no-early-stop")  # fmt: skip
-    first = batchllm(*words)
+    words = ("run", "-p", "Say {{ text }}", samples / "articles.csv", *SIMULATOR, "--schema", "missing text",
+             "--max-tokens", 1, "--reask", 0, "--no-early-stop")  # fmt: skip
+    assert batchllm(*words).status == 1, "an object of one token is no JSON"
     second = batchllm(*words)
-    if first.status == 1:
-        assert "4 failed before (--retry-failed asks again)" in second.err
-        assert "answered already" not in second.err
+    assert second.status == 1
+    assert "4 failed before (--retry-failed asks again)" in second.err
+    assert "answered already" not in second.err
 
 
 @pytest.mark.parametrize(
@@ -660,3 +660,42 @@ def test_answers_that_were_cut_off_are_asked_for_again_with_the_option_that_the_
     assert "Cut off" not in said.err
     assert server.ledger.requests == 8
     assert {row["finish_reason"] for row in rows_of(samples / "articles.run.csv")} == {"stop"}
+
+
+@pytest.mark.parametrize("to", ["csv", "tsv", "jsonl"])
+@pytest.mark.parametrize("source", ["csv", "tsv", "jsonl"])
+def test_the_suffix_decides_the_format_of_an_export(
+    batchllm: Command, tmp_path: Path, source: str, to: str
+) -> None:
+    wanted = [{"id": str(number), "text": f"so, good {number}"} for number in range(3)]
+    path = tmp_path / f"in.{source}"
+    if source == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in wanted))
+    else:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["id", "text"], delimiter={"csv": ",", "tsv": "\t"}[source])
+            writer.writeheader()
+            writer.writerows(wanted)
+    output, copy = tmp_path / f"out.{source}", tmp_path / f"copy.{to}"
+    assert batchllm("classify", path, *SIMULATOR, "-o", output).status == 0
+    assert batchllm("export", output, "-o", copy).status == 0
+    with copy.open(newline="") as file:
+        rows = (
+            [json.loads(line) for line in file]
+            if to == "jsonl"
+            else list(csv.DictReader(file, delimiter={"csv": ",", "tsv": "\t"}[to]))
+        )
+    assert [{"id": row["id"], "text": row["text"]} for row in rows] == wanted
+    assert all(row["label"] for row in rows)
+
+
+def test_clean_finds_a_job_by_its_journal(batchllm: Command, tmp_path: Path) -> None:
+    output, journal = tmp_path / "r.csv", tmp_path / "kept.db"
+    batchllm("classify", finished(tmp_path), *SIMULATOR, "-o", output, "--journal", journal, "-n", 3)
+    refused = batchllm("clean", output, "--journal", journal)
+    assert (refused.status, journal.exists()) == (2, True)
+    assert "trial" in refused.err
+    batchllm("classify", finished(tmp_path), *SIMULATOR, "-o", output, "--journal", journal)
+    assert batchllm("clean", "--journal", journal).status == 0
+    assert output.exists() and not journal.exists()
+    assert "leave out one" in batchllm("clean", "--journal", journal, "--older-than", "1d").err

@@ -18,8 +18,10 @@ from batchllm.client.secrets import Mask, is_secret_header
 from batchllm.records import Failure, FailureKind, Paid, Response
 from batchllm.simulator import ScriptedResponse
 from tests import network
+from tests.batch_jobs import BatchJob, simulated
 from tests.bench import Bench
 from tests.command import Command
+from tests.test_batch_loop import change_downloads
 
 KEY = "sk-proj-Ab3/dEf+hIj&kLm=nOp_qRs-tUv"
 KEYS = st.text(string.ascii_letters + string.digits + "-_./+=&%", min_size=12, max_size=60).filter(
@@ -178,3 +180,20 @@ def test_a_proxys_password_stands_in_no_journal_and_no_message(
         stored(tmp_path / "out.jsonl.journal") + "".join((run.out, run.err, check.out, check.err)).encode()
     )
     assert b"hunter2" not in everything and base64.b64encode(b"me:hunter2") not in everything
+
+
+def test_no_key_that_a_batch_echoes_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def echoed(lines: list[bytes]) -> list[bytes]:
+        return [line.replace(b'"choices"', f'"echo":"Bearer {KEY}","choices"'.encode()) for line in lines]
+
+    change_downloads(monkeypatch, echoed, times=9)
+    with simulated() as server:
+        job = BatchJob(tmp_path, server.base_url, rows=3)
+        job.flags |= {"provider": "openai", "model": "gpt-4"}
+        job.until_done()
+    assert len(job.answers) == 3
+    for path in tmp_path.iterdir():
+        assert KEY.encode() not in path.read_bytes(), path
+        assert KEY[4:20].encode() not in path.read_bytes(), path

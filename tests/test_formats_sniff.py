@@ -134,3 +134,56 @@ def test_lines_of_jsonl_that_are_no_objects_can_be_left_out(tmp_path: Path) -> N
 def test_a_comma_after_a_line_of_jsonl_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a comma follows the object"):
         opened(tmp_path, '{"a":1},\n{"a":2}\n', ".jsonl")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["share%", "50%", "20%", "7%"],
+        ["price $", "5 $", "12 $"],
+        ["jane@example.org", "joe@example.org", "ann@example.org"],
+        [
+            "2024-01-01 00:00:01 INFO started",
+            "2024-01-01 00:00:02 WARN slow",
+            "2024-01-01 00:00:03 INFO done",
+        ],
+        ["Time: UTC", "12:30", "14:00"],
+        ["12:30 lunch", "14:00 coffee", "18:15 train"],
+        ["R&D", "Q&A", "B&B"],
+        ["a=1", "b=2", "c=3"],
+    ],
+)
+def test_signs_that_texts_use_split_no_column(tmp_path: Path, lines: list[str]) -> None:
+    assert table(opened(tmp_path, "\n".join(lines))) == [[line] for line in lines]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '"id","text"\n"1",1,"hello"\n"2",2,"bye"\n',
+        '"id"\t"text"\n"1"\t1\t"hello"\n"2"\t2\t"bye"\n',
+        '"text"\n"1","hello"\n"2","bye"\n',
+    ],
+)
+def test_a_header_of_r_that_is_one_cell_short_gets_the_advice_of_r(tmp_path: Path, content: str) -> None:
+    with pytest.raises(InputError, match="col.names = NA"):
+        opened(tmp_path, content)
+
+
+def test_nuls_behind_a_table_are_refused_where_they_stand(tmp_path: Path) -> None:
+    for content in ("id,text\n1,a\n\0\0\0\0", "id;text\n\0\n1;a\n", "id^text\n1^a\n\0\n"):
+        with pytest.raises(InputError, match="NUL"):
+            opened(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "+----+------+\n| id | text |\n+----+------+\n|  1 | a    |\n+----+------+\n",
+        " id | text \n----+------\n  1 | a\n(1 row)\n",
+        "| id | text |\n|----|:-----|\n| 1 | a |\n",
+    ],
+)
+def test_a_table_drawn_with_lines_is_refused_and_named(tmp_path: Path, content: str) -> None:
+    with pytest.raises(InputError, match="drawn with lines"):
+        opened(tmp_path, content)

@@ -328,3 +328,23 @@ def test_an_option_is_found_in_the_job_and_its_kind_takes_its_example(option: Op
 def test_a_variable_for_a_switch_is_refused() -> None:
     with pytest.raises(UsageError, match=r"BATCHLLM_DRY_RUN means nothing; give --dry-run itself"):
         assemble("classify", {"input": "rows.csv", "provider": "simulator"}, {"BATCHLLM_DRY_RUN": "1"})
+
+
+@pytest.mark.parametrize("name", ["temperature", "max_tokens"])
+def test_a_parameter_that_is_given_in_two_ways_in_one_place_is_refused(tmp_path: Path, name: str) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text\na\n")
+    usual = {"input": str(rows), "prompt": "{{ text }}", "provider": "simulator"}
+    for general in ([f"{name}=1"], {name: 1}):
+        with pytest.raises(UsageError, match="give it once"):
+            assemble("run", {**usual, name: 2, "param": general}, {})
+    with pytest.raises(UsageError, match="give it once"):
+        assemble("run", usual, {f"BATCHLLM_{name.upper()}": "2", "BATCHLLM_PARAM": f"{name}=1"})
+    (tmp_path / "job.toml").write_text(
+        f'[job]\nprompt = "{{{{ text }}}}"\n{name} = 2\n[parameters]\n{name} = 1\n'
+    )
+    with pytest.raises(UsageError, match="give it once"):
+        assemble(
+            "run", {"job_file": str(tmp_path / "job.toml"), "input": str(rows), "provider": "simulator"}, {}
+        )
+    assert assemble("run", {**usual, name: 2}, {"BATCHLLM_PARAM": f"{name}=1"}).parameters == {name: 2}

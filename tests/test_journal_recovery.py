@@ -14,7 +14,7 @@ import pytest
 
 from batchllm.errors import InputError
 from batchllm.journal import Journal, JournalReader, Orphan, State, bulk, database, recovery, replies
-from batchllm.records import Failure, FailureKind, Paid
+from batchllm.records import Failure, FailureKind, Paid, Response
 from tests.journal_jobs import admit, answer_to, key_of, response, save, ticking, unread
 
 
@@ -57,6 +57,29 @@ def test_an_answer_without_a_recorded_outcome_is_handed_to_the_next_run(path: Pa
         journal.record_outcome(2, State.ANSWERED, 2, 1)
     with Journal.open(journal.path) as journal:
         assert [found.request_id for found in unread(journal)] == [4]
+
+
+def test_an_attempt_that_was_told_to_wait_counts_as_little_after_a_crash_as_in_the_run(
+    path: Path, tmp_path: Path
+) -> None:
+    waits = [
+        Response(429, {}, b"", 0.1),
+        Response(529, {}, b"", 0.1),
+        Response(503, {"retry-after": "2"}, b"", 0.1),
+        Response(200, {}, b'{"error": {"code": 429, "message": "Rate limit exceeded"}}', 0.1),
+    ]
+
+    async def first() -> Path:
+        with Journal.open(path) as journal:
+            journal.begin_plan("job")
+            (row,) = await admit(journal, "a")
+            for reply in [*waits, Response(500, {}, b"", 0.1)]:
+                (attempt,) = await journal.intend([row.request_id or 0])
+                await save(journal, attempt, reply)
+            return killed(journal, tmp_path / "killed")
+
+    with Journal.open(asyncio.run(first())) as journal:
+        assert [found.attempts for found in unread(journal)] == [1]
 
 
 def test_an_answer_is_found_behind_a_later_attempt_that_died(path: Path, tmp_path: Path) -> None:

@@ -45,7 +45,9 @@ class Hall:
         plan: The plan of the last run.
     """
 
-    def __init__(self, folder: Path, rows: Sequence[Row], *, pace: Pace | None = None) -> None:
+    def __init__(
+        self, folder: Path, rows: Sequence[Row], *, pace: Pace | None = None, **settings: Any
+    ) -> None:
         self.rows = rows
         self.bodies: list[tuple[int, list[dict[str, Any]]]] = []
         self.client = FakeClient()
@@ -54,7 +56,7 @@ class Hall:
         self.read = 0
         self._path = folder / "out.journal"
         self._pace = pace or Pace(concurrency=8, max_attempts=2)
-        self._job = make_job(conversation="thread")
+        self._job = make_job(conversation="thread", **settings)
         self._numbers = Counter[int]()
 
     def run(
@@ -316,7 +318,8 @@ def test_a_tool_call_stays_in_the_history(tmp_path: Path) -> None:
     body = orjson.loads(chat_body(None, finish_reason="tool_calls"))
     body["choices"][0]["message"]["tool_calls"] = [call]
     outcome = answered()._replace(body=orjson.dumps(body))
-    hall = Hall(tmp_path, rows_of(("a", "look"), ("a", "and?"))).run({0: outcome})
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    hall = Hall(tmp_path, rows_of(("a", "look"), ("a", "and?")), tools=tools).run({0: outcome})
     assert dict(hall.bodies)[1] == [
         user("look"),
         {"role": "assistant", "content": None, "tool_calls": [call]},

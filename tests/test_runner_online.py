@@ -44,6 +44,7 @@ class Trip:
         self.sender: OnlineLoop | None = None
         self.settled: Settled = lambda item, answer, state: (answer, state)
         self.limit: Callable[[float], JobError | None] = lambda elapsed_s: None
+        self.plain: Callable[[str], ChatRequest] | None = None
 
     def run(self, stop_at: float | None = None, second_at: float | None = None) -> "Trip":
         run_virtual(self._run(stop_at, second_at))
@@ -70,6 +71,7 @@ class Trip:
             counters=self.counters,
             run_stop=RunStop(self.grace_s, lambda elapsed_s: self.limit(elapsed_s)),
             settled=lambda item, answer, state: self.settled(item, answer, state),
+            plain=self.plain,
         )
         if stop_at is not None:
             loop.call_at(stop_at, self.sender.run_stop.stop, Interrupted(15))

@@ -11,6 +11,7 @@ from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from batchllm.answer.code import code_block
+from batchllm.answer.confidence import confidence
 from batchllm.answer.text import content_text, visible_text
 from batchllm.answer.tools import Tools, with_read_arguments
 from batchllm.error_body import ErrorBody, error_within, read_error
@@ -160,6 +161,8 @@ class Reader:
             reading = {}, *_nothing(message, content, finish, usage)
         columns, error, reason = reading
         raw = _string(choice.get("finish_reason"))
+        labels = _labels_in(columns, self.spec)
+        logprobs = choice.get("logprobs") if labels else None
         return Answer(
             columns,
             text,
@@ -168,7 +171,8 @@ class Reader:
             error=error,
             reason=reason,
             raw_finish_reason=raw,
-            labels=_labels_in(columns, self.spec),
+            confidence=None if logprobs is None else confidence(logprobs, labels),
+            labels=labels,
         )
 
     def _as_text(self, text: str, finish: str | None) -> Reading:

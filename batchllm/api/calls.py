@@ -190,7 +190,7 @@ class _Reported:
     def start(self, total: int, done: int) -> None:
         self._report(partial(self._shown.start, total, done))
 
-    def show(self, done: int, failed: int, tokens: int, note: str, waits: str = "") -> None:
+    def show(self, done: int, failed: int, tokens: int | None, note: str, waits: str = "") -> None:
         self._report(partial(self._shown.show, done, failed, tokens, note, waits))
 
     def tell(self, line: str) -> None:

@@ -40,7 +40,7 @@ class _Function:
         self._total = total
         self._function(done, total)
 
-    def show(self, done: int, failed: int, tokens: int, note: str, waits: str = "") -> None:
+    def show(self, done: int, failed: int, tokens: int | None, note: str, waits: str = "") -> None:
         self._function(done, self._total)
 
     def tell(self, line: str) -> None:

@@ -105,8 +105,8 @@ class Collector:
         folder = self._journal.path.parent
         for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
             with storage(folder), tempfile.TemporaryFile(dir=folder, prefix=".batchllm-") as file:
-                await self._fetch(file_id, file)
-                await self._keep(_results(file, batch, flags, seen))
+                api = await self._fetch(file_id, file)
+                await self._keep(_results(file, batch, flags, seen, api.masked))
         if rejection is not None and rejection.lines:
             wrong = {number: error_response(error) for number, error in rejection.lines.items()}
             await self._keep(_unsaved(wrong, batch, flags))
@@ -115,10 +115,11 @@ class Collector:
         ended = await self._finish(batch, self._missing(batch, seen, rejection))
         return self._journal.batches.update(batch, state=BatchState.DONE, finished_rows=ended)
 
-    async def _fetch(self, file_id: str, file: IO[bytes]) -> None:
+    async def _fetch(self, file_id: str, file: IO[bytes]) -> BatchApi:
         api = await self._api()
         await retry_call(lambda: api.download(file_id, file))
         file.seek(0)
+        return api
 
     async def _keep(self, results: Iterable[tuple[int, Outcome]]) -> None:
         """Saves outcomes; a page is saved whole or not at all."""
@@ -251,9 +252,13 @@ class Collector:
 
 
 def _results(
-    file: IO[bytes], batch: BatchRecord, flags: bytearray, seen: Counter[str]
+    file: IO[bytes],
+    batch: BatchRecord,
+    flags: bytearray,
+    seen: Counter[str],
+    masked: Callable[[Outcome], Outcome],
 ) -> Iterator[tuple[int, Outcome]]:
-    """Yields the outcomes that are not in the journal yet, each attempt's first; counts every line."""
+    """Yields the outcomes that are not in the journal yet, each attempt's first, masked; counts every line."""
     for line in file:
         if not line.strip():
             continue
@@ -268,7 +273,7 @@ def _results(
                 seen["answers"] += 1
             elif may_concern_one_row(classify(result.outcome)):
                 seen["refused"] += 1
-            yield from _unsaved({result.number: result.outcome}, batch, flags)
+            yield from _unsaved({result.number: masked(result.outcome)}, batch, flags)
 
 
 def _unsaved(

@@ -27,6 +27,7 @@ from batchllm.plan.reuse import Reuse
 from batchllm.plan.work_item import WorkItem
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.presets import BatchFacts
+from batchllm.printable import counted
 from batchllm.progress import Progress
 from batchllm.stopping import RunStop
 
@@ -315,7 +316,7 @@ def not_ready(live: Sequence[BatchRecord], *, held: bool) -> str:
     requests = sum(batch.requests for batch in live)
     done = sum((batch.completed or 0) + (batch.failed or 0) for batch in live)
     are = "batch is" if len(live) == 1 else "batches are"
-    message = f"{len(live)} {are} under way, {done:,} of {requests:,} requests done"
+    message = f"{len(live)} {are} under way, {done:,} of {counted(requests, 'request')} done"
     if any(batch.state is BatchState.CREATING for batch in live):
         message += ", and whether the endpoint has the last one is not known yet"
     if held:
@@ -328,6 +329,6 @@ def unknown_batch(batch: BatchRecord) -> str:
     created = batch.state is BatchState.CREATED
     what = f"batch {batch.remote_id}" if created else f"the results of {batch.remote_id}"
     return (
-        f"the endpoint does not know {what} ({batch.requests:,} requests, possibly billed): use the URL and the key it "
-        "was made with, or give it up with 'batchllm batches cancel OUTPUT'"
+        f"the endpoint does not know {what} ({counted(batch.requests, 'request')}, possibly billed): use the URL and "
+        "the key it was made with, or give it up with 'batchllm batches cancel OUTPUT'"
     )

@@ -27,6 +27,7 @@ from batchllm.budget.costs import BatchShares, Pricing
 from batchllm.budget.usage import UpperBound, UsageEstimator, counted_upper_bound, upper_bound
 from batchllm.journal import JournalReader
 from batchllm.journal.bill import billed_attempts, count_sent
+from batchllm.printable import counted
 from batchllm.records import ChatRequest, Failure, Paid, Response, Usage
 from batchllm.template import AnswerSpec
 
@@ -133,9 +134,9 @@ class Budget:
         if limits.cost is not None:
             parts.append(f"${rounded(spent.cost)} of ${limits.cost}")
         if limits.tokens is not None:
-            parts.append(f"{spent.tokens:,} of {limits.tokens:,} tokens")
+            parts.append(f"{spent.tokens:,} of {counted(limits.tokens, 'token')}")
         if limits.requests is not None:
-            parts.append(f"{spent.requests:,} of {limits.requests:,} requests")
+            parts.append(f"{spent.requests:,} of {counted(limits.requests, 'request')}")
         return ", ".join(parts)
 
 

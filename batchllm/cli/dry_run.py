@@ -106,7 +106,7 @@ def _other_mode(found: "DryRun") -> Iterator[str]:
     offer = compare_modes(found.job, found.forecast)
     if offer is None:
         return
-    batches = f"{offer.batches} batch{'es' if offer.batches > 1 else ''}, up to {offer.window}"
+    batches = f"{counted(offer.batches, 'batch', 'batches')}, up to {offer.window}"
     if found.job.via == "batch":
         yield f"Mode: batch ({batches}); online {price_text(offer.online)}"
     else:

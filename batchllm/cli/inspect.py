@@ -29,11 +29,15 @@ def status(
 def show(
     output: OutputArgument,
     row: Annotated[int, typer.Argument(help="Number of the row, from 1, the header not counted.", min=1)],
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
     journal: JournalOption = None,
 ) -> None:
     """Print one row's exact request, every attempt, the raw answer and the times."""
-    from batchllm.inspect.show import show_row
+    from batchllm.inspect.show import row_facts, show_row
 
+    if as_json:
+        typer.echo(json.dumps(row_facts(journal or output, row - 1), ensure_ascii=False))
+        return
     on_terminal = sys.stdout.isatty()
     for line in show_row(journal or output, row - 1):
         typer.echo(printable(line) if on_terminal else line)

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
+from batchllm.cli.parameters import JournalOption
 from batchllm.cli.streams import say
 from batchllm.errors import UsageError
-from batchllm.printable import printable
+from batchllm.printable import counted, printable
 
 
 def jobs(
@@ -53,6 +54,7 @@ def clean(
             show_default=False,
         ),
     ] = None,
+    journal: JournalOption = None,
     force: Annotated[
         bool,
         typer.Option(
@@ -66,16 +68,19 @@ def clean(
     With --older-than, remove those of all old jobs that `batchllm jobs` lists, and their copies in the state folder.
     """
     if older_than is not None:
+        if journal is not None:
+            raise UsageError("--journal names one job, and --older-than many; leave out one of them")
         from batchllm.inspect.jobs import clean as clean_jobs
 
         removed = clean_jobs(*([output] if output else ()), older_than=older_than, force=force)
         for entry in removed:
             say(f"removed {entry.path.name}, {entry.size_text}")
-        say(f"{len(removed):,} {'job' if len(removed) == 1 else 'jobs'} removed")
+        say(f"{counted(len(removed), 'job')} removed")
         return
-    if output is None:
+    named = journal or output
+    if named is None:
         raise UsageError("name the job's OUTPUT, or say which jobs with --older-than 30d")
     from batchllm.inspect.job import clean_job
 
-    for path in clean_job(output, force=force):
+    for path in clean_job(named, force=force):
         say(f"removed {path}")

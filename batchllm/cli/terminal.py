@@ -218,10 +218,22 @@ def show_result(job: Job, result: Result) -> None:
         show_failures(job, result)
     for line in lines:
         say(line)
+    if job.confidence and (note := confidence_note(result.summary)):
+        say(note)
     if result.evaluation is not None:
         say("")
         for line in result.evaluation.lines():
             say(printable(line))
+
+
+def confidence_note(summary: Summary) -> str:
+    """Says where the column ``confidence`` is empty because no logprobs came; empty if it is full."""
+    missing = summary.answered - summary.with_confidence
+    if not missing:
+        return ""
+    if not summary.with_confidence:
+        return "The endpoint gave no logprobs, so the column confidence is empty"
+    return f"The endpoint gave no logprobs for {counted(missing, 'answer')}; there the column confidence is empty"
 
 
 def show_failures(job: Job, result: Result) -> None:
@@ -242,7 +254,7 @@ def show_failures(job: Job, result: Result) -> None:
 
 def summary_lines(summary: Summary, pace: str = "") -> list[str]:
     """The counters, tokens and costs of a run in a few plain lines."""
-    head = f"{summary.answered:,} of {summary.rows:,} rows answered"
+    head = f"{summary.answered:,} of {counted(summary.rows, 'row')} answered"
     if summary.skipped:
         head += f", {summary.skipped:,} empty"
     if summary.answered_before:

@@ -163,6 +163,10 @@ class BatchApi:
             raise
         return True
 
+    def masked(self, outcome: Response | Failure) -> Response | Failure:
+        """Returns the outcome of a line of a file without the secrets of this endpoint."""
+        return self._mask.reply(outcome)
+
     async def download(self, file_id: str, to: IO[bytes]) -> int:
         """Downloads a file in pieces into another; returns its size."""
         to.seek(0)
@@ -223,7 +227,7 @@ class BatchApi:
             total=_count(counts.get("total")),
             completed=_count(counts.get("completed")),
             failed=_count(counts.get("failed")),
-            errors=tuple(each for each in listed if isinstance(each, dict))
+            errors=tuple(self._mask.value(each) for each in listed if isinstance(each, dict))
             if isinstance(listed, list)
             else (),
         )

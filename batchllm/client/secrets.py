@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 from urllib.parse import quote
 
 from batchllm.records import Failure, Response
@@ -71,6 +72,14 @@ class Mask:
         raw = text.encode("utf-8", "surrogateescape" if not _has_others(text) else "surrogatepass")
         hidden = self.error(raw)
         return text if hidden == raw else hidden.decode("utf-8", "replace")
+
+    def value(self, value: Any) -> Any:
+        """Returns a value of an error's JSON with the texts in it without the secrets."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, dict):
+            return {key: self.value(inner) for key, inner in value.items()}
+        return [self.value(inner) for inner in value] if isinstance(value, list) else value
 
     def error(self, body: bytes) -> bytes:
         """Returns an error's body without the secrets, and without long parts of them."""

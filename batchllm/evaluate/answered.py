@@ -21,6 +21,9 @@ from batchllm.request import RequestBuilder, answer_spec
 ANSWER_COLUMNS: Mapping[str, str | None] = {"label": LABEL, "response": None, "summary": TEXT, "code": TEXT}
 """The answer columns of the built-in tasks, and what they are compared as; ``None`` lets gold decide."""
 
+_SAMPLED = ("agreement", "samples")
+"""The columns that ``--samples`` adds."""
+
 Values = Mapping[str, Any]
 
 
@@ -185,8 +188,12 @@ def answered_rows(
 def _beside(columns: tuple[str, ...], job: Job | None, prefix: str) -> Iterator[tuple[str, str]]:
     """The columns beside the answers; an input may have columns of such names, and they come before the answers."""
     end = columns.index(f"{prefix}finish_reason") if f"{prefix}finish_reason" in columns else len(columns)
-    for name in (*STANDARD, *ADDABLE):
-        known = name in STANDARD if job is None else name in {*(job.columns or STANDARD), *job.add}
+    for name in (*STANDARD, *ADDABLE, *_SAMPLED):
+        known = (
+            name in STANDARD
+            if job is None
+            else name in {*(job.columns or STANDARD), *job.add, *(_SAMPLED if job.samples > 1 else ())}
+        )
         for written in (f"{prefix}response_{name}", f"{prefix}{name}"):
             if written in columns and (known or (job is None and columns.index(written) > end)):
                 yield name, written

@@ -21,7 +21,7 @@ from batchllm.evaluate.values import AnswerField, is_missing, shown
 from batchllm.exact import parse_json
 from batchllm.formats import open_source
 from batchllm.job.gold import gold_pairs, is_gold_file, no_gold_column
-from batchllm.printable import one_line
+from batchllm.printable import counted, one_line
 
 GoldWords = str | PathLike[str] | Sequence[Any] | Mapping[str, str]
 """What a caller may say: one of the ways above, several of them, pairs as a mapping, or the values themselves."""
@@ -176,7 +176,9 @@ def _object(cell: Any) -> Mapping[str, Any] | None:
 def _in_memory(values: list[Any], rows: AnsweredRows) -> Gold:
     count = sum(1 for _ in rows.read())
     if len(values) != count:
-        raise UsageError(f"gold has {len(values):,} values, and {rows.name} has {count:,} rows")
+        raise UsageError(
+            f"gold has {counted(len(values), 'value')}, and {rows.name} has {counted(count, 'row')}"
+        )
     if len(rows.fields) != 1:
         values = [_object(value) or {} for value in values]
         names = [answer.name for answer in rows.fields]

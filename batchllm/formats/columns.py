@@ -56,6 +56,7 @@ ADDABLE: Mapping[str, ColumnReader] = {
     "cached_tokens": lambda outcome, answer: answer.usage.cached_tokens,
     "tool_calls": lambda outcome, answer: answer.tool_calls,
     "raw_finish_reason": lambda outcome, answer: answer.raw_finish_reason,
+    "confidence": lambda outcome, answer: answer.confidence,
 }
 """The columns that ``--add`` adds."""
 

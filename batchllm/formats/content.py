@@ -70,6 +70,11 @@ _SQL = re.compile(
     r"(?:CREATE TABLE|INSERT INTO|DROP TABLE|BEGIN TRANSACTION)\b[^\n]*[(;]",
     re.IGNORECASE,
 )
+_DRAWN = re.compile(
+    r"\+-[-+]*\+[ \r]*\n[ \t]*\|"  # mysql
+    r"|\|[^\n]*\|[ \r]*\n[ \t]*\|[ :|-]*--[ :|-]*\|[ \r]*\n"  # Markdown
+    r"|[^\n|]+\|[^\n]*\n-+\+[-+]+[ \r]*\n"  # psql
+)
 _MAIL = re.compile(r"MIME-Version: 1\.0\r?\n|From: [^\n]*\r?\n(?:Subject|Date|Snapshot-Content-Location): ")
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]+-----|age-encryption\.org/v1")
 _DECODER = json.JSONDecoder(parse_int=str, parse_float=str, strict=False)
@@ -167,6 +172,11 @@ _TEXTS: tuple[tuple[re.Pattern[str], str | Callable[[str], str]], ...] = (
     (_DVC, "is a DVC pointer and not the file itself; fetch the file with `dvc pull`"),
     (_HTML, _html),
     (_XML, "is XML and no table; save its rows as CSV or JSONL"),
+    (
+        _DRAWN,
+        "is a table drawn with lines, as databases and Markdown show it; export it as CSV"
+        " (mysql --batch, psql --csv)",
+    ),
     (_SQL, "is a dump of SQL; export the table as CSV"),
     (_MAIL, "is an e-mail or a saved web page (MHTML); save its table as CSV"),
     (_PEM, "is an encrypted file or a key; decrypt it, or name a table of rows"),

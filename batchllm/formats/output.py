@@ -97,8 +97,13 @@ def write_output(
     return OutputStatistics(target.sha256(), target.size_bytes, pairs.rows, target.is_cut)
 
 
-def write_skipped(source: Source, path: Path) -> None:
+def write_skipped(source: Source, path: Path, announce: Callable[[str], None]) -> None:
     """Writes the records of an input that are left out because they cannot be rows.
+
+    Args:
+        source: The input.
+        path: The file to write.
+        announce: Told the hash of the file before it is put in place.
 
     Raises:
         InputError: The input cannot be read again.
@@ -107,6 +112,7 @@ def write_skipped(source: Source, path: Path) -> None:
     with AtomicFile(path) as target:
         for data in source.skipped_file():
             target.write(data)
+        announce(target.sha256())
         target.commit()
 
 

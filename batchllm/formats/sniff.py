@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from batchllm.formats.csv_module import csv
 from batchllm.formats.dialect import DELIMITERS, QUOTE, Dialect, DialectOptions, delimiter_name
+from batchllm.printable import counted
 
 SAMPLE_LINES = 200
 SAMPLE_CHARACTERS = 1 << 16
@@ -24,7 +25,8 @@ _TITLE_SHARE = 0.9
 _PROSE_ROWS = 5
 _SEP_LINE = re.compile(r'"?sep=(.)"?[ \r]*\n?', re.IGNORECASE)
 _QUOTED_CELLS = re.compile(r'" *[,;|\t] *"')
-_NO_DELIMITERS = " \r\n.'\"-_/!?()[]{}\\"
+_NO_DELIMITERS = " \0\r\n.'\"-_/!?()[]{}\\@%$&+=<>`€£°"
+_TIME = re.compile(r"\b\d\d?:\d\d\b")
 
 
 class UnclearDialectError(ValueError):
@@ -246,7 +248,9 @@ class _Search:
         """CleverCSV's reading, if all rows fit it."""
         header = self._sample[0] if self._sample else ""
         marks = {mark for mark in header if not mark.isalnum() and mark not in _NO_DELIMITERS}
-        lines = [line for line in self._sample if len(line) <= _PROPOSAL_LINE_CHARACTERS]
+        if _TIME.search(self._text):
+            marks.discard(":")
+        lines = [line for line in self._sample if len(line) <= _PROPOSAL_LINE_CHARACTERS and "\0" not in line]
         if not marks or len(marks) > _PROPOSAL_MARKS or not lines:
             return None
         from clevercsv.detect import Detector
@@ -256,7 +260,8 @@ class _Search:
         if proposal is None or not delimiter or (QUOTE in self._text and not proposal.quotechar):
             return None
         reading = self._read(delimiter, proposal.quotechar or QUOTE)
-        return reading if reading.is_table() and reading.rows and not self._is_prose(reading) else None
+        is_sure = reading.is_table() and reading.used_width > 1
+        return reading if is_sure and reading.rows and not self._is_prose(reading) else None
 
     def _refuse_ambiguous(self, tables: list[_Reading]) -> None:
         named = " and ".join(delimiter_name(reading.dialect.delimiter) for reading in tables)
@@ -286,7 +291,14 @@ class _Search:
             if self._is_prose(reading) and len(reading.records) - start < _PROSE_ROWS:
                 continue
             line = self._skipped + reading.starts[start] + 1
-            cells = "1 cell" if reading.width == 1 else f"{reading.width} cells"
+            is_named = reading.width > 1 or reading.records[1][0] == "1"
+            if start == 1 and reading.width == width - 1 and self._sample[0].startswith(QUOTE) and is_named:
+                raise UnclearDialectError(
+                    f"names {reading.width} of {width} columns, like R's write.table() with names of rows; write the"
+                    " file with write.csv() or col.names = NA, or put a name and a delimiter before the first one",
+                    self._skipped + 1,
+                )
+            cells = counted(reading.width, "cell")
             name = delimiter_name(reading.dialect.delimiter)
             raise UnclearDialectError(
                 f"has {cells} where line {line} and the lines below it have {width} ({name}); say --skip-lines"

@@ -24,6 +24,7 @@ from batchllm.job import Job
 from batchllm.journal import JobLock, JournalReader, check_folder
 from batchllm.prepare.job_paths import JobPaths, check_output, job_paths
 from batchllm.prepare.prepared_job import prepare_job
+from batchllm.printable import counted
 from batchllm.records import Endpoint, Failure, Response
 from batchllm.request.plain import plain_request
 from batchllm.retry import Disposition, Verdict, classify
@@ -208,9 +209,8 @@ def _answered(outcome: Response | Failure) -> list[CheckResult]:
     ]
     if answer.model:
         parts.append(f"model {answer.model}")
-    parts.append(
-        f"{usage.prompt_tokens} + {usage.completion_tokens} tokens" if usage.prompt_tokens else "no usage"
-    )
+    sent, received = ("unknown" if n is None else n for n in (usage.prompt_tokens, usage.completion_tokens))
+    parts.append("no usage" if sent == received == "unknown" else f"{sent} + {received} tokens")
     return [CheckResult("request", ", ".join(parts))]
 
 
@@ -297,7 +297,8 @@ def _input(job: Job, paths: JobPaths) -> Iterator[CheckResult]:
             )
             yield CheckResult(
                 "input",
-                f"{source.name}: {source.describe()}, {statistics.rows:,} rows of {', '.join(statistics.columns)}",
+                f"{source.name}: {source.describe()}, {counted(statistics.rows, 'row')} of "
+                f"{', '.join(statistics.columns)}",
             )
     except InputError as error:
         yield _wrong("input", error)

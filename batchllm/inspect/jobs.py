@@ -13,6 +13,7 @@ from batchllm.inspect.status import is_running
 from batchllm.job.values import duration_s
 from batchllm.journal import state_path
 from batchllm.prepare.job_paths import JobPaths, rows_path
+from batchllm.printable import counted
 from batchllm.progress import compact
 
 SUFFIX = ".journal"
@@ -56,7 +57,7 @@ class JobEntry:
 
     def to_text(self) -> str:
         """Returns the entry as one line."""
-        rows = "" if self.rows is None else f", {self.answered:,} of {self.rows:,} rows answered"
+        rows = "" if self.rows is None else f", {self.answered:,} of {counted(self.rows, 'row')} answered"
         return f"{self.path}: {self.state}{rows}, {self.size_text}, {age_text(self.age_s)} old"
 
     def to_json(self) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def age_text(seconds: float) -> str:
     for unit, size_s in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if seconds >= size_s:
             count = int(seconds // size_s)
-            return f"{count:,} {unit}{'' if count == 1 else 's'}"
+            return counted(count, unit)
     return f"{int(seconds)} s"
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from batchllm.errors import InputError
 from batchllm.flows import Ask, Unsent, later_key
@@ -11,8 +12,10 @@ from batchllm.inspect.no_input import NOT_KEPT
 from batchllm.job import Job
 from batchllm.journal import AdmittedRow, AttemptRecord, JournalReader
 from batchllm.plan.replay import Replayer, first_asks
+from batchllm.plan.row_counts import row_state_of
 from batchllm.prepare.job_paths import JobPaths
 from batchllm.prepare.prepared_job import prepare_job
+from batchllm.printable import counted
 from batchllm.records import Failure, Paid, Response
 
 _BILLED = {Paid.NO: "not billed", Paid.MAYBE: "possibly billed"}
@@ -27,7 +30,7 @@ def show_row(output: Path, row_index: int) -> Iterator[str]:
     with open_job(output) as (reader, paths, job):
         rows = reader.get("rows")
         if rows is not None and row_index >= rows:
-            raise InputError(reader.path, f"the job has {rows:,} rows, and no row {row_index + 1}")
+            raise InputError(reader.path, f"the job has {counted(rows, 'row')}, and no row {row_index + 1}")
         known = reader.row(row_index)
         note = known.unsent_reason
         yield f"row {row_index + 1} of {paths.output or 'standard output'}"
@@ -50,6 +53,52 @@ def show_row(output: Path, row_index: int) -> Iterator[str]:
                     if shown:
                         yield f"asked before, at {record.path or 'the first request'} ({record.key.hex()}):"
                     yield from _attempts(reader, record.request_id)
+
+
+def row_facts(output: Path, row_index: int) -> dict[str, Any]:
+    """Returns what the journal has of one row, for ``--json``.
+
+    Raises:
+        InputError: The journal does not exist, has no such row, or is damaged.
+    """
+    with open_job(output) as (reader, paths, _):
+        known = reader.row(row_index)
+        records = [] if known.request_id is None else reader.flow_requests(known.request_id)
+        state = row_state_of(known)
+        return {
+            "output": str(paths.output) if paths.output else None,
+            "row": row_index + 1,
+            "state": "unsent" if state is None else state.name.lower(),
+            "unsent_reason": known.unsent_reason,
+            "requests": [
+                {
+                    "key": record.key.hex(),
+                    "path": record.path or "",
+                    "state": record.state.name.lower(),
+                    "attempts": [_attempt_facts(each) for each in reader.attempts_of(record.request_id)],
+                }
+                for record in records
+            ],
+        }
+
+
+def _attempt_facts(attempt: AttemptRecord) -> dict[str, Any]:
+    outcome = attempt.outcome
+    reply = outcome if isinstance(outcome, Response) else None
+    failure = outcome if isinstance(outcome, Failure) else None
+    return {
+        "attempt": attempt.attempt_id,
+        "run": attempt.run_id,
+        "sent_at": attempt.sent_at,
+        "received_at": attempt.received_at,
+        "latency_s": None if outcome is None else outcome.latency_s,
+        "status": reply.status if reply else None,
+        "headers": dict(reply.headers) if reply else None,
+        "body": reply.body.decode("utf-8", "replace") if reply else None,
+        "failure": str(failure.kind) if failure else None,
+        "message": failure.message if failure else None,
+        "possibly_billed": outcome is None or attempt.possibly_billed is True,
+    }
 
 
 def _flow_lines(

@@ -64,11 +64,12 @@ class Status:
         )
         state = next(word for holds, word in states if holds)
         counts = self.counts
-        of = "" if self.rows is None else f" of {self.rows:,}"
+        of = "" if self.rows is None else f"{counts.answered:,} of "
+        rows = counted(counts.answered if self.rows is None else self.rows, "row")
         batched = f", {counts.pending:,} of them in batches" if counts.pending else ""
         lines = [
             f"{self.output or 'standard output'}: {state}",
-            f"{counts.answered:,}{of} rows answered, {counts.failed + counts.unsendable:,} failed, "
+            f"{of}{rows} answered, {counts.failed + counts.unsendable:,} failed, "
             f"{counts.skipped:,} empty, {self.left if self.left is not None else counts.open:,} to go{batched}",
             f"{counted(self.requests['answered'], 'request')} answered, {self.requests['failed']:,} failed, "
             f"{self.requests['pending']:,} in batches, {self.requests['open'] + self.requests['unanswered']:,} to go",

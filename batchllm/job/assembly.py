@@ -25,6 +25,9 @@ from batchllm.records import Pace
 if TYPE_CHECKING:
     from batchllm.template import Template
 
+CONFIDENCE = "confidence"
+"""The column of ``--confidence``."""
+
 RUN = "run"
 
 
@@ -101,6 +104,8 @@ def assemble(
     }
     job = Job(**{**_values(given), **computed})
     _check(job, given)
+    if job.confidence and CONFIDENCE not in (*job.add, *(job.columns or ())):
+        return replace(job, add=(*job.add, CONFIDENCE))
     return job
 
 
@@ -126,6 +131,10 @@ def _check(job: Job, given: Given) -> None:
     if job.bad_rows == "skip" and job.output is None:
         raise UsageError(
             f"{given.called('bad_rows')} skip writes the rows that it leaves out beside the output; name one with -o"
+        )
+    if job.confidence and (job.template is None or job.template.answer.read != "label"):
+        raise UsageError(
+            f"{given.called('confidence')} is the probability of a label, and this job asks for none"
         )
     if job.on is not None and not job.gold:
         raise UsageError(

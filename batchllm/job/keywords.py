@@ -28,6 +28,7 @@ class Options(TypedDict, total=False):
     column: str | None
     columns: str | Sequence[str] | None
     concurrency: int | None
+    confidence: bool | None
     conversation: str | None
     dedupe: bool | None
     delimiter: str | None

@@ -220,6 +220,8 @@ TABLE = (
            in_request=True),
     Option("schema", values.schema, "'label [a|b], score 1..5, tags list, note?', a JSON Schema file, or module:Model.",
            REQUEST, metavar="FILE|TEXT", example='"topic, urgent bool"', in_request=True),
+    Option("confidence", help="Ask for logprobs, and write the probability of the label as a column.", panel=REQUEST,
+           tasks=("classify", "run"), in_request=True, **FLAG),
     Option("reask", integer(0, 5), "How often to ask again for an answer that does not validate.", REQUEST,
            otherwise="1; in batch mode 0", example="1"),
     Option("samples", integer(1, 100), "Ask every row so many times, and take the majority.", REQUEST, 1,

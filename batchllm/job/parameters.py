@@ -99,16 +99,22 @@ def _there_are(known: Mapping[str, Any]) -> str:
     return f"; it has {', '.join(known)}" if known else ""
 
 
+def _refuse_twice(layer: Given, general: Mapping[str, Any]) -> None:
+    """Refuses a parameter that one layer gives by its own option and in ``param``; one would be ignored."""
+    for name in _PARAMETERS:
+        if name in general and layer.has(name):
+            raise UsageError(f"{layer.called(name)} is given as a parameter too; give it once")
+
+
 def request_parameters(
     given: Given, template: "Template | None", endpoint: Endpoint, effort: str | None
 ) -> dict[str, Any]:
     """Returns the parameters that override the template's own, and those that the preset adds where it has none.
 
-    Within a layer a parameter's own option goes before ``param``: ``--temperature`` before
-    ``--param temperature=…``, and both before a job file's ``temperature``.
+    A stronger layer wins: ``--param temperature=…`` before a job file's ``temperature``.
 
     Raises:
-        UsageError: A parameter that is set in another way, or a value out of its range.
+        UsageError: A parameter that is set in another way or twice in one layer, or a value out of its range.
     """
     known = template.parameters if template else {}
     preset = presets.load(endpoint.preset)
@@ -119,8 +125,13 @@ def request_parameters(
         given.sources.setdefault("temperature", "because of samples")
     if endpoint.model == preset.default_model and effort is None:
         parameters |= {name: value for name, value in preset.default_parameters.items() if name not in known}
+    of_file: dict[str, Any] = {}
     for layer in given.alone():
-        parameters |= _checked(layer.merged("param"), layer.called("param"))
+        general = _checked(layer.merged("param"), layer.called("param"))
+        if layer.layers[0].file is not None:
+            of_file |= general  # [job] and [parameters] are two layers of one file
+        _refuse_twice(layer, {**of_file, **general} if layer.layers[0].file is not None else general)
+        parameters |= general
         parameters |= {name: layer.get(name) for name in _PARAMETERS if layer.has(name)}
     return parameters
 

@@ -100,6 +100,7 @@ class Job:
     reask: int | None = DEFAULTS["reask"]
     samples: int = DEFAULTS["samples"]
     conversation: str | None = DEFAULTS["conversation"]
+    confidence: bool = DEFAULTS["confidence"]
     max_input_tokens: int | None = DEFAULTS["max_input_tokens"]
     on_long: str = DEFAULTS["on_long"]
     reasoning_effort: str | None = DEFAULTS["reasoning_effort"]

@@ -15,7 +15,7 @@ Four rules hold at every instant, whatever is killed when:
 """
 
 from batchllm.journal.batches import BatchRecord, BatchResult, BatchState, BatchStore, new_name
-from batchllm.journal.database import ForeignDatabase, set_aside
+from batchllm.journal.database import ForeignDatabase, bring_back, set_aside
 from batchllm.journal.files import check_folder, check_space, remove, state_path
 from batchllm.journal.journal import Journal
 from batchllm.journal.lock import JobLock
@@ -62,6 +62,7 @@ __all__ = [
     "RowRecord",
     "State",
     "StoredAnswer",
+    "bring_back",
     "check_folder",
     "check_space",
     "new_name",

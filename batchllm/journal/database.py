@@ -240,3 +240,22 @@ def _configure(connection: sqlite3.Connection) -> None:
         "busy_timeout=5000",
     ):
         connection.execute(f"PRAGMA {pragma}").fetchall()
+
+
+def bring_back(path: Path, aside: Path) -> None:
+    """Renames a journal that ``set_aside`` renamed to its old name, where there is no other by now.
+
+    Raises:
+        CannotWrite: It cannot be renamed.
+        StorageFailure: The disk reported an error.
+    """
+    if exists(path):
+        return
+    try:
+        for name in ("", *SIDECARS):
+            old = Path(f"{aside}{name}")
+            if old.exists():
+                old.rename(f"{path}{name}")
+    except OSError as error:
+        raise write_error(path, error) from error
+    sync(path.parent)

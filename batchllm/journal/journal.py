@@ -287,14 +287,10 @@ class Journal:
         """Returns when everything queued so far is durable."""
         await self._submit(OperationKind.CALL, lambda: None)
 
-    def withdraw(self, *, keep: bool = False) -> None:
-        """Closes the journal of a run that was refused before anything was sent: no trace of the run is left.
-
-        Args:
-            keep: Keep the file even if this run created it.
-        """
+    def withdraw(self) -> None:
+        """Closes the journal of a run that was refused before anything was sent: no trace of the run is left."""
         self.close(withdrawn=True)
-        if self.new and not keep:
+        if self.new:
             remove(self.path)
 
     def close(self, exit_status: int | None = None, *, withdrawn: bool = False) -> None:

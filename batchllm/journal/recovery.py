@@ -19,12 +19,15 @@ from batchllm.journal.records import META, Orphan, read_meta
 from batchllm.journal.replies import lost_reply
 from batchllm.journal.sqlite_errors import damaged, sqlite_errors
 from batchllm.journal.store import Store, boot_id
+from batchllm.records import Response
+from batchllm.retry import Disposition, classify
 
 _UNFINISHED = """
 CREATE TEMP TABLE unfinished AS
   SELECT attempt.attempt_id, attempt.request_id, ifnull(request.root_id, request.request_id) AS root_id,
          attempt.valid, reply.attempt_id AS reply_id, reply.status,
-         reply.failure = 'unsent' AS unsent
+         reply.failure = 'unsent' AS unsent,
+         is_refusal(reply.status, reply.headers, reply.body) AS refused
   FROM attempt CROSS JOIN request ON request.request_id = attempt.request_id
   LEFT JOIN reply ON reply.attempt_id = attempt.attempt_id
   WHERE request.state = 0
@@ -117,9 +120,9 @@ def recover(connection: sqlite3.Connection, path: Path, now: float) -> list[Orph
     """Closes the attempts of dead runs, within the transaction of the caller.
 
     Each attempt without a reply gets one that says "possibly billed", so that it is counted once. The number of
-    attempts of open requests is brought up to date; refusals (429) do not count, nor do attempts never sent. An open
-    request that has an HTTP answer gets the newest such attempt as its own, a 2xx one before others, so that it is read
-    before it is sent again.
+    attempts of open requests is brought up to date; refusals for a limit do not count, nor do attempts never sent. An
+    open request that has an HTTP answer gets the newest such attempt as its own, a 2xx one before others, so that it is
+    read before it is sent again.
 
     Returns:
         The attempts closed now.
@@ -128,13 +131,14 @@ def recover(connection: sqlite3.Connection, path: Path, now: float) -> list[Orph
         InputError: The journal is damaged.
     """
     connection.execute("DROP TABLE IF EXISTS temp.unfinished")
+    connection.create_function("is_refusal", 3, _is_refusal)
     connection.execute(_UNFINISHED)
     if connection.execute("SELECT 1 FROM unfinished WHERE valid IS NOT 1").fetchone():
         raise damaged(path, "an attempt does not match its checksum")
     orphans = _close(connection, now)
     connection.execute(
         "UPDATE request SET attempts = done.attempts, attempt_id = done.answered"
-        " FROM (SELECT request_id, sum(status IS NOT 429 AND unsent IS NOT 1) AS attempts,"
+        " FROM (SELECT request_id, sum(refused IS NOT 1 AND unsent IS NOT 1) AS attempts,"
         "       ifnull(max(CASE WHEN status BETWEEN 200 AND 299 THEN attempt_id END),"
         "              max(CASE WHEN status IS NOT NULL THEN attempt_id END)) AS answered FROM unfinished"
         "       GROUP BY request_id) AS done"
@@ -142,6 +146,13 @@ def recover(connection: sqlite3.Connection, path: Path, now: float) -> list[Orph
     )
     connection.execute("DROP TABLE temp.unfinished")
     return orphans
+
+
+def _is_refusal(status: int | None, headers: str | None, body: bytes) -> bool:
+    if status is None:
+        return False
+    kept = json.loads(headers) if headers else {}
+    return classify(Response(status, kept, body, 0.0)).disposition is Disposition.REFUSED
 
 
 def _close(connection: sqlite3.Connection, now: float) -> list[Orphan]:

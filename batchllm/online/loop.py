@@ -26,6 +26,7 @@ from batchllm.journal import Journal, State
 from batchllm.limiter import Limiter
 from batchllm.online.outcome import OutcomeHandler
 from batchllm.plan.work_item import ChatSender, Settled, WorkItem
+from batchllm.printable import counted
 from batchllm.records import Answer, ChatRequest, Failure, FailureKind, Paid, Response
 from batchllm.retry import RetryPolicy, Verdict
 from batchllm.stopping import RunStop
@@ -151,7 +152,7 @@ class OnlineLoop:
         if not ready:
             if not self._in_flight and not self._saving:
                 left = self.counters.rows - self.counters.finished
-                rows = "one row" if left == 1 else f"{left:,} rows"
+                rows = counted(left, "row")
                 self.run_stop.stop(BudgetStop(f"{self.meter.shortage(held[0].request)} with the {rows} left"))
             return
         intended = self.journal.intend([item.request_id for item in ready])

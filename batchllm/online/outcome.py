@@ -39,6 +39,10 @@ NOTHING_PAID = "nothing was paid"
 ATTEMPTS_BESIDE_SUCCESS = 2
 """Attempts of a row whose request fails while a plain one is answered."""
 
+REFUSED_OFTEN, REFUSED_FOR_S, PLAIN_ANSWERS = 10, 120.0, 3
+"""A row that is refused as if for a limit, so often and for so long (two windows of a minute), while so many plain
+requests and nothing else are answered, is refused for its own sake."""
+
 _ALSO_OF_ROWS = ("http_403", "http_404")
 """What a firewall or a missing ability says to single rows, so that one of these before any success decides nothing."""
 _DOWN = (Disposition.TRANSIENT, Disposition.OVERLOADED)
@@ -62,7 +66,7 @@ class OutcomeHandler:
     ask_plainly: Callable[[WorkItem, Verdict], None] = lambda item, verdict: None
     first: FirstRejections = field(default_factory=FirstRejections)
     refusals: HeldRefusals = field(default_factory=HeldRefusals)
-    plain_works: bool = False
+    plain_answers: int = 0
 
     def handle(self, item: WorkItem, attempt_id: int, outcome: Response | Failure) -> None:
         """Finishes, retries or holds the item of a durable outcome, or stops the run."""
@@ -79,7 +83,12 @@ class OutcomeHandler:
                 self.counters.refusals += 1
                 self.counters.last_refusal = verdict
                 self._log("refused", item, verdict, retry_after_s=verdict.retry_after_s)
-                self.limiter.refused(now, item, verdict, _headers(outcome))
+                if self._refuses_one_row(item, verdict, now):
+                    self.limiter.released(now, item)
+                    answer = Answer(error=verdict.message, reason=verdict.reason)
+                    self.finish(item, answer, State.UNANSWERED, attempt_id)
+                else:
+                    self.limiter.refused(now, item, verdict, _headers(outcome))
             case Disposition.REJECTED:
                 self._failed(item, outcome, verdict, now)
                 item.attempts += 1
@@ -99,6 +108,18 @@ class OutcomeHandler:
                 else:
                     self._retry(item, attempt_id, verdict, now)
 
+    def _refuses_one_row(self, item: WorkItem, verdict: Verdict, now: float) -> bool:
+        """Whether the endpoint refuses this row as if for a limit, and answers plain requests meanwhile."""
+        if item.refused_at is None:
+            item.refused_at = now
+        item.refused += 1
+        if item.refused < REFUSED_OFTEN:
+            return False
+        if self.plain_answers >= PLAIN_ANSWERS and now - item.refused_at >= REFUSED_FOR_S:
+            return True
+        self.ask_plainly(item, verdict)
+        return False
+
     @property
     def _has_worked(self) -> bool:
         """Whether this run or an earlier one of the job has had an answer."""
@@ -108,7 +129,7 @@ class OutcomeHandler:
         assert isinstance(outcome, Response), "only a response can be an answer"
         answer = item.reader.read(outcome.status, outcome.body)
         item.attempts += 1
-        self.plain_works = False
+        self.plain_answers = 0
         self._settle_first()
         self.fail_refused(item.sent_at)
         cost = self.meter.release(item.request, item.reserved, outcome, answer.usage)
@@ -140,7 +161,7 @@ class OutcomeHandler:
             item.possibly_billed += 1
             self.counters.possibly_billed += 1
         delay_s = self.retry.delay_s(item.attempts, item.possibly_billed, verdict)
-        if self.plain_works and item.attempts >= ATTEMPTS_BESIDE_SUCCESS:
+        if self.plain_answers and item.attempts >= ATTEMPTS_BESIDE_SUCCESS:
             delay_s = None
         log.debug("row %d: %s, retry in %s s", item.request.row_index, verdict.reason, delay_s)
         if delay_s is None:
@@ -235,20 +256,23 @@ class OutcomeHandler:
         """Decides who is to blame for failing requests, by the outcome of a plain one of the same model."""
         verdict = classify(outcome)
         log.debug("a plain request: %s %s", verdict.disposition, verdict.message)
-        if verdict.disposition is Disposition.ANSWERED:
-            if self._has_worked:
-                self.plain_works = True
+        is_limit = refused.disposition is Disposition.REFUSED
+        if verdict.disposition in (Disposition.ANSWERED, Disposition.REJECTED):
+            worked = self._has_worked or bool(self.journal.reader().count_answered())
+            if worked or (is_limit and verdict.disposition is Disposition.ANSWERED):
+                self.plain_answers += 1  # what looks at a request in order to reject it is not down
                 self.limiter.recovered(asyncio.get_running_loop().time())
                 return
+        if verdict.disposition is Disposition.ANSWERED:
             more = beyond_plain(item.request.body)
             hint = f"; what they have and it has not: {more}" if more else ""
             self.stop(
                 UsageError(
-                    f"{refused.message}; so far every request of this job ends so, and a plain request to "
+                    f"{refused.message}; no request of this job has been answered so far, and a plain request to "
                     f"{item.request.model} is answered{hint}"
                 )
             )
-        elif not self._has_worked and not self.limiter.outage and verdict.disposition in _DOWN:
+        elif not (self._has_worked or is_limit or self.limiter.outage) and verdict.disposition in _DOWN:
             self.stop(Unavailable(f"{refused.message}; a plain request ends so too, so the endpoint is down"))
 
     def fail_refused(self, sent_at: float = math.inf) -> None:

@@ -4,6 +4,7 @@ import math
 from datetime import datetime, timedelta
 
 from batchllm.limiter import View
+from batchllm.printable import counted
 from batchllm.progress import compact
 from batchllm.retry import Verdict
 
@@ -51,7 +52,7 @@ def limit_words(view: View) -> str:
         case "requests" | "tokens":
             return f"{_limit(view)}: {view.limits}"
         case "concurrency":
-            return f"limit: {view.concurrency:,} requests in flight"
+            return f"limit: {counted(view.concurrency, 'request')} in flight"
     return ""
 
 

@@ -103,9 +103,18 @@ class FinishedRequests:
     Args:
         journals: The journals to ask, each with the states that count as finished.
         dedupe: Equal rows share one request.
+        others: Those of the journals that are other jobs': an equal row that such a job did not have takes the answer
+            of its first one.
     """
 
-    def __init__(self, journals: Sequence[tuple[JournalReader, Collection[State]]], *, dedupe: bool) -> None:
+    def __init__(
+        self,
+        journals: Sequence[tuple[JournalReader, Collection[State]]],
+        *,
+        dedupe: bool,
+        others: Sequence[JournalReader] = (),
+    ) -> None:
+        self._others = others
         self._journals = journals
         self._dedupe = dedupe
         self._seen = KeySet()
@@ -121,6 +130,9 @@ class FinishedRequests:
         numbers: dict[tuple[bytes, int], int] = {}
         for journal, final in reversed(self._journals):
             states = states_of(journal, wanted)
+            if journal in self._others:
+                first = states_of(journal, [(key, 0) for key, _ in wanted])
+                states = {pair: first[pair[0], 0] for pair in wanted if (pair[0], 0) in first} | states
             finished |= {pair: state for pair, (state, _) in states.items() if state in final}
             if journal is self._journals[-1][0]:
                 numbers = {pair: request_id for pair, (_, request_id) in states.items()}

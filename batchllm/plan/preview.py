@@ -73,7 +73,7 @@ class Preview:
         ]
         if own is not None:
             journals.append((own, final))
-        self._finished = FinishedRequests(journals, dedupe=dedupe)
+        self._finished = FinishedRequests(journals, dedupe=dedupe, others=others)
         self._histories: dict[str, History] = {}
 
     def look(self, page: Sequence[Row]) -> list[PreviewedRow]:

@@ -65,7 +65,9 @@ class Reuse:
             assert flow is not None, "it has the ask"
             reused = flow.reused
             return [(later_key(reused[1], ask), 0)] if reused is not None and reused[0] == number else []
-        return [(key, item.ordinal) for key in dict.fromkeys((ask.identity, ask.body_key or ask.identity))]
+        # An equal row that the other job did not have takes the answer of its first one.
+        keys = dict.fromkeys((ask.identity, ask.body_key or ask.identity))
+        return [(key, ordinal) for key in keys for ordinal in dict.fromkeys((item.ordinal, 0))]
 
     async def _record(self, taken: Sequence[tuple[WorkItem, StoredAnswer]]) -> None:
         attempt_ids = await self._journal.adopt([(item.request_id, stored) for item, stored in taken])

@@ -23,6 +23,8 @@ class WorkItem:
         earlier: Attempts of earlier runs, for the ``attempts`` column.
         attempts: Attempts of this run that count against ``max_attempts``.
         possibly_billed: Those of them that may be billed though no answer came.
+        refused: Times that the endpoint refused it for a limit in this run.
+        refused_at: When that happened first, in the loop's time.
         sent: Whether it was sent at least once.
         sent_at: When its last attempt was sent, in the loop's time.
         ordinal: Which of several equal first requests it is, from 0.
@@ -40,6 +42,8 @@ class WorkItem:
     earlier: int = 0
     attempts: int = 0
     possibly_billed: int = 0
+    refused: int = 0
+    refused_at: float | None = None
     sent: bool = False
     sent_at: float = 0.0
     ordinal: int = 0

@@ -173,13 +173,13 @@ def _check_written(path: Path | None, option: str) -> None:
         raise CannotWrite(f"{path}: {error.strerror}; name another file with {option}") from None
 
 
-def known_output(journal: Path) -> dict[str, Any] | None:
-    """Returns what a journal, of any version, knows of the output: for the journal that replaces it."""
+def known_output(journal: Path, key: str = "output") -> dict[str, Any] | None:
+    """Returns what a journal, of any version, knows of an output: for the journal that replaces it."""
     if not journal.exists():
         return None
     try:
         with JournalReader.open(journal, any_version=True) as reader:
-            known = reader.get("output")
+            known = reader.get(key)
     except JobError:  # damaged, which may be why it is put aside
         return None
     return known and {name: known.get(name) for name in ("sha256", "replaces")}

@@ -15,6 +15,7 @@ from batchllm.flows.samples import sample_columns
 from batchllm.formats import Columns, InputStatistics, Source, open_source, plan_columns, spool
 from batchllm.job import Job
 from batchllm.prepare.job_paths import JobPaths
+from batchllm.printable import counted
 from batchllm.request import RequestBuilder, answer_spec
 from batchllm.template import KNOWN_PARAMETERS, text_column
 
@@ -53,7 +54,7 @@ class PreparedJob:
     def input_notes(self) -> tuple[str, ...]:
         """What a reader of the input would not expect of it, in words."""
         bad = self.statistics.bad_rows
-        left_out = (f"{bad:,} {'row' if bad == 1 else 'rows'} left out",) if bad else ()
+        left_out = (f"{counted(bad, 'row')} left out",) if bad else ()
         return (*self.source.notes, *left_out)
 
 

@@ -273,6 +273,8 @@ class RequestBuilder:
             layer["tools"] = job.tools
         if job.tool_choice is not None:
             layer["tool_choice"] = job.tool_choice
+        if job.confidence:
+            layer["logprobs"] = True
         if job.reasoning_effort is not None:
             layer["reasoning_effort"] = job.reasoning_effort
         return merge_layers(layer, job.parameters)

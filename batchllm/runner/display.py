@@ -97,7 +97,7 @@ async def shown(
         note = ", ".join(
             filter(None, [*speed, account.to_text(counters), "" if waits else limit_words(view)])
         )
-        progress.show(finished, counters.failed + counters.unanswered, counters.tokens, note, waits)
+        progress.show(finished, counters.failed + counters.unanswered, counters.known_tokens, note, waits)
         account.keep(journal, view)
 
     def stopped() -> None:

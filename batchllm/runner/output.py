@@ -31,6 +31,7 @@ class OutputCounts:
         failures: The first failed row of each reason, from 0, and its error.
         finish_reasons: The answers, those of failed rows included, by what the endpoint said.
         labels: How often each label was given.
+        with_confidence: Answers whose label has a probability.
         samples: The first answers.
         sample_rows: Their rows, from 0.
         costs: What the answers cost.
@@ -44,6 +45,7 @@ class OutputCounts:
     failures: dict[str, tuple[int, str]] = field(default_factory=dict)
     finish_reasons: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
+    with_confidence: int = 0
     samples: list[dict[str, Any]] = field(default_factory=list)
     sample_rows: list[int] = field(default_factory=list)
     costs: CostTotals = field(default_factory=lambda: CostTotals(None))
@@ -64,6 +66,7 @@ class OutputCounts:
         else:
             self.answered += 1
             self.labels.update(answer.labels)
+            self.with_confidence += answer.confidence is not None
             self.finish_reasons[answer.finish_reason or "none"] += 1
             if len(self.samples) < SAMPLES:
                 self.samples.append(dict(answer.columns))
@@ -172,6 +175,31 @@ def skipped_path(prepared: PreparedJob, output: Path) -> Path:
     return output.with_name(f"{output.stem}.skipped{suffix}")
 
 
+def skipped_key(destination: Destination) -> str:
+    """Returns where the journal keeps what is known of the file of ``skipped_path``."""
+    return f"{destination.key} skipped"
+
+
+def _write_skipped(prepared: PreparedJob, journal: Journal, destination: Destination, output: Path) -> None:
+    """Writes the records that are left out, or removes this job's file of them where none is left out."""
+    path, key = skipped_path(prepared, output), skipped_key(destination)
+    known = journal.get(key)
+    if not prepared.statistics.bad_rows and known is None:
+        return
+    existing = digest_of(path) if path.is_file() else None
+    if prepared.statistics.bad_rows:
+        write_skipped(
+            prepared.source,
+            path,
+            lambda sha256: journal.put_now(key, {"sha256": sha256, "replaces": existing}),
+        )
+    elif known is not None:
+        if existing in (known["sha256"], known["replaces"]):
+            with suppress(OSError):  # a file that stays is no reason to fail a finished run
+                path.unlink(missing_ok=True)
+        journal.put_now(key, None)
+
+
 def write_if_changed(
     prepared: PreparedJob,
     journal: Journal,
@@ -200,8 +228,8 @@ def write_if_changed(
     shape = prepared.job.fingerprint()
     view = json.dumps([columns, shape, style, of_input, str(chosen), prices])
     last: dict[str, Any] = journal.get(destination.key) or {}
-    if output is not None and prepared.statistics.bad_rows:
-        write_skipped(prepared.source, skipped_path(prepared, output))
+    if output is not None:
+        _write_skipped(prepared, journal, destination, output)
     existing = digest_of(output) if output is not None and output.exists() else None
     # An earlier run that stopped may have brought answers after the output was written.
     is_current = (view, existing, journal.next_attempt) == tuple(map(last.get, ("view", "sha256", "attempt")))

@@ -6,6 +6,7 @@ Everything that refuses a run comes before the journal is changed: a refused com
 import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from batchllm import __version__
 from batchllm.journal import (
@@ -16,6 +17,7 @@ from batchllm.journal import (
     JournalReader,
     RowCounts,
     State,
+    bring_back,
     check_space,
     set_aside,
 )
@@ -33,6 +35,7 @@ from batchllm.runner.cut_off import (
     keep_answers,
     keep_limit,
 )
+from batchllm.runner.output import skipped_key, skipped_path
 from batchllm.runner.trial import destination_of
 
 BYTES_PER_ROW = 4_000
@@ -64,33 +67,56 @@ class ResumedJob:
         self._chosen = chosen
         job, paths = prepared.job, prepared.paths
         check_space(paths.journal.parent, prepared.statistics.bytes + rows * BYTES_PER_ROW)
-        output = known_output(paths.journal) if job.restart else None
+        output, skipped = None, None
         self._paid_again = 0
+        self._aside: Path | None = None
         if job.restart:
+            output = known_output(paths.journal)
             self.destination = destination_of(job, paths.output, chosen, output)
-            self._check_output(output)
-            set_aside(paths.journal)
+            skipped = known_output(paths.journal, skipped_key(self.destination))
+            self._check_output(output, skipped)
+            self._aside = set_aside(paths.journal)
         elif paths.journal.exists():
             with JournalReader.open(paths.journal) as reader:
                 written = reader.get("output")
                 self.destination = destination_of(job, paths.output, chosen, written)
-                self._check_output(reader.get(self.destination.key))
+                self._check_output(
+                    reader.get(self.destination.key), reader.get(skipped_key(self.destination))
+                )
                 self._paid_again = check_unchanged(prepared, reader, chosen=chosen)
                 check_retry(prepared, is_same=is_same_pass(prepared, reader.get(PLAN)))
         else:
             self.destination = destination_of(job, paths.output, chosen, None)
-            self._check_output(None)
-        self.journal = Journal.open(paths.journal, version=__version__)
+            self._check_output(None, None)
+        try:
+            self.journal = Journal.open(paths.journal, version=__version__)
+        except BaseException:
+            self._bring_back()
+            raise
         if output is not None:
             self.journal.put_now("output", output)
+        if skipped is not None:
+            self.journal.put_now(skipped_key(self.destination), skipped)
         self.continued = is_same_pass(prepared, self.journal.get(PLAN))
         self.plan_id = 0
 
-    def _check_output(self, written: "dict[str, object] | None") -> None:
+    def withdraw(self) -> None:
+        """Leaves everything as it was, because the run does not go on after all."""
+        self.journal.withdraw()
+        self._bring_back()
+
+    def _bring_back(self) -> None:
+        if self._aside is not None:
+            bring_back(self._prepared.paths.journal, self._aside)
+
+    def _check_output(self, written: "dict[str, object] | None", skipped: "dict[str, object] | None") -> None:
         path, paths = self.destination.path, self._prepared.paths
         if path is not None:
             noted = paths.journal if path == paths.output else None
-            check_output(path, written=written, force=self._prepared.job.force, journal=noted)
+            force = self._prepared.job.force
+            check_output(path, written=written, force=force, journal=noted)
+            if self._prepared.statistics.bad_rows:
+                check_output(skipped_path(self._prepared, path), written=skipped, force=force)
 
     def counts(self) -> RowCounts:
         """Counts the wanted rows that earlier runs of this pass admitted, by state."""

@@ -37,7 +37,15 @@ from batchllm.runner.evaluated import RunEvaluation
 from batchllm.runner.feed import RowFeed
 from batchllm.runner.output import read_options, write_if_changed
 from batchllm.runner.resume import ResumedJob
-from batchllm.runner.summary import Result, Summary, exit_status_of, rate_text, summary_of, with_output
+from batchllm.runner.summary import (
+    Result,
+    Summary,
+    exit_status_of,
+    rate_text,
+    summary_of,
+    with_output,
+    with_rows,
+)
 from batchllm.runner.trial import asked_of
 from batchllm.stopping import RunStop, Stops, run_stop
 
@@ -142,7 +150,7 @@ class _Run:
         try:
             self._begin(resumed)
         except BaseException:
-            journal.withdraw(keep=self._job.restart)
+            resumed.withdraw()
             raise
         loop = asyncio.get_running_loop()
         started_s = loop.time()
@@ -186,9 +194,13 @@ class _Run:
         except BaseException as error:
             if isinstance(error, (JobError, Interrupted)):
                 status = int(error.exit_status)
-                with suppress(JobError):  # the error to report is the one that stopped the job
-                    error.kept = resumed.counts_of_pass().finished, self._counters.rows
-            self._record.figures = self._summary(journal, loop.time() - started_s, status_of(error))
+            figures = self._summary(journal, loop.time() - started_s, status_of(error))
+            with suppress(JobError):  # the error to report is the one that stopped the job
+                states = resumed.counts_of_pass()
+                figures = with_rows(figures, states)
+                if isinstance(error, (JobError, Interrupted)):
+                    error.kept = states.finished, self._counters.rows
+            self._record.figures = figures
             raise
         finally:
             journal.close(status)

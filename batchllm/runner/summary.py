@@ -14,7 +14,8 @@ from batchllm.evaluate.evaluation import Evaluation
 from batchllm.evaluate.gold import GoldWords
 from batchllm.formats import open_source
 from batchllm.job import Job
-from batchllm.printable import printable
+from batchllm.journal import RowCounts
+from batchllm.printable import counted, printable
 from batchllm.runner.output import OutputCounts
 
 
@@ -28,6 +29,7 @@ class Summary:
         failed_by_reason: The failed rows by reason.
         finish_reasons: The answers, those of failed rows included, by what the endpoint said.
         labels: How often each label was given; with ``--multi-label`` a row counts for each of its labels.
+        with_confidence: Answers whose label has a probability, from logprobs.
         requests: Requests that this run sent, each counted once.
         attempts: Requests that this run sent, each attempt counted.
         answers: Answers that this run received, usable or not: each is billed.
@@ -58,6 +60,7 @@ class Summary:
     failed_by_reason: Mapping[str, int] = field(default_factory=dict)
     finish_reasons: Mapping[str, int] = field(default_factory=dict)
     labels: Mapping[str, int] = field(default_factory=dict)
+    with_confidence: int = 0
     requests: int = 0
     attempts: int = 0
     answers: int = 0
@@ -161,14 +164,14 @@ class Result:
         reasons = ", ".join(f"{name}: {count:,}" for name, count in summary.failed_by_reason.items())
         failed = f"{summary.failed:,} failed" + (f" ({reasons})" if reasons else "")
         cost = "at an unknown price" if summary.cost is None else f"${summary.cost:.4f}"
-        tokens = "unknown tokens" if summary.total_tokens is None else f"{summary.total_tokens:,} tokens"
+        tokens = "unknown tokens" if summary.total_tokens is None else counted(summary.total_tokens, "token")
         before = f", {summary.answered_before:,} answered before" if summary.answered_before else ""
         return (
             (
                 "rows",
                 f"{summary.answered:,} of {summary.rows:,} answered, {failed}, {summary.skipped:,} empty{before}",
             ),
-            ("paid", f"{summary.requests:,} requests, {tokens}, {cost}, in {summary.seconds:.1f} s"),
+            ("paid", f"{counted(summary.answers, 'answer')}, {tokens}, {cost}, in {summary.seconds:.1f} s"),
             ("output", printable(str(self.output)) if self.output else "none"),
         )
 
@@ -232,7 +235,7 @@ def summary_of(
         possibly_billed_twice=counters.possibly_billed + orphans,
         prompt_tokens=None if counters.without_usage else counters.prompt_tokens,
         completion_tokens=None if counters.without_usage else counters.completion_tokens,
-        total_tokens=None if counters.without_usage else counters.tokens,
+        total_tokens=counters.known_tokens,
         cost=counters.cost,
         rate_limited=counters.refusals,
         retries=dict(counters.retries),
@@ -240,9 +243,24 @@ def summary_of(
         bad_rows=bad_rows,
         seconds=round(seconds, 3),
         requests_per_minute=None if requests_per_minute is None else round(requests_per_minute, 2),
-        tokens_per_minute=None if tokens_per_minute is None else round(tokens_per_minute, 1),
+        tokens_per_minute=(
+            None if tokens_per_minute is None or counters.without_usage else round(tokens_per_minute, 1)
+        ),
         exit_status=status,
     )
+
+
+def with_rows(summary: Summary, counts: RowCounts) -> Summary:
+    """Completes the summary of a run that was stopped with the states of its rows.
+
+    Requests are counted as they end, and rows may share them, so the counters of a run that stops are no rows.
+
+    Args:
+        summary: The run by its counters.
+        counts: The rows of its pass.
+    """
+    failed = counts.failed + counts.unanswered + counts.unsendable
+    return replace(summary, answered=counts.answered, skipped=counts.skipped, failed=failed)
 
 
 def with_output(summary: Summary, counts: OutputCounts) -> Summary:
@@ -261,6 +279,7 @@ def with_output(summary: Summary, counts: OutputCounts) -> Summary:
         failed_by_reason=dict(counts.failed_by_reason),
         finish_reasons=dict(counts.finish_reasons),
         labels=dict(counts.labels),
+        with_confidence=counts.with_confidence,
         saved_by_journal=plus(counts.costs.answers, None if summary.cost is None else -summary.cost),
         duplicate_rows=counts.costs.duplicate_rows,
         duplicate_rows_cost=counts.costs.equal,

@@ -1,8 +1,10 @@
 """The completion object: a simulated message with an id, a finish reason and counted tokens."""
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import blake2b
+from math import log
 from typing import Any
 
 import orjson
@@ -14,6 +16,7 @@ from batchllm.simulator.responder import images_of, respond, text_of
 MODEL = "simulator"
 _PER_MESSAGE = 4  # the role and the frame of a message, as OpenAI's cookbook counts them
 _PER_REQUEST = 3  # every answer is primed with the assistant's frame
+_WORDS = re.compile(r"\s*\S+|\s+")
 _IMAGE_TOKENS = {"low": 85, "auto": 765, "high": 765}  # of a picture of 1024 x 1024
 _COUNTED_EXACTLY = 100_000  # characters; counting more would hold up all other requests
 
@@ -47,8 +50,9 @@ class CompletionBuilder:
         except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
             reason = f"Invalid request: {type(error).__name__}: {error}."
             raise ApiError(400, reason, "invalid_value") from error
+        logprobs = _logprobs(message["content"]) if request.get("logprobs") and message["content"] else None
         choices = [
-            {"index": index, "message": message, "logprobs": None, "finish_reason": finish_reason}
+            {"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish_reason}
             for index in range(request.get("n") or 1)
         ]
         completion_tokens = count * len(choices)
@@ -106,6 +110,17 @@ class CompletionBuilder:
 
     def _count(self, text: str) -> int:
         return self._counter(text) if len(text) <= _COUNTED_EXACTLY else tokens.estimate(text)
+
+
+def _logprobs(text: str) -> dict[str, Any]:
+    """Returns made-up logprobs, always the same for the same text: a probability of 0.5 to 1 for each word."""
+    content = []
+    for word in _WORDS.findall(text):
+        raw = word.encode("utf-8", "replace")
+        probability = 1 - blake2b(raw, digest_size=1).digest()[0] / 512
+        entry = {"token": word, "logprob": log(probability), "bytes": list(raw)}
+        content.append({**entry, "top_logprobs": []})
+    return {"content": content, "refusal": None}
 
 
 def limited_tokens(request: Mapping[str, Any]) -> int:

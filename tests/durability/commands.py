@@ -62,7 +62,8 @@ class CommandJob(Scenario):
         """The command, which is the same for every run of the job."""
         url = f"{self.server}/{self.folder.name}/{self.latency_ms:g}/{self.faults_percent:g}/v1"
         command = [sys.executable, "-m", "batchllm", "run", "-p", "Echo: {{ text }}", str(self.input)]
-        command += ["-o", str(self.output), "--base-url", url, "-m", "echo", "--add", "response_id"]
+        command += [] if "-o" in more else ["-o", str(self.output)]
+        command += ["--base-url", url, "-m", "echo", "--add", "response_id"]
         return [*command, "-c", str(self.concurrency), "--column", "text", *more]
 
     def start(self, *more: str, **how: object) -> "subprocess.Popen[bytes]":
