@@ -5,6 +5,6 @@ flat memory, and a row or an answer is text everywhere on the page, whatever it 
 """
 
 from batchllm.report.page import check_page, write_page
-from batchllm.report.report import Report, make_report
+from batchllm.report.report import Report, make_report, report_on
 
-__all__ = ["Report", "check_page", "make_report", "write_page"]
+__all__ = ["Report", "check_page", "make_report", "report_on", "write_page"]

@@ -45,7 +45,7 @@ class Distribution:
     def add(self, value: float, times: int = 1) -> None:
         """Counts a value."""
         is_short = -10_000 < value < 10_000 and value == int(value)
-        self._counts[value if is_short else float(f"{value:.4g}")] += times
+        self._counts[float(value) if is_short else float(f"{value:.4g}")] += times
         self.count += times
         self.total += value * times
         if value < self.least:
