@@ -66,6 +66,7 @@ class RunCounters:
         answers: Answers received by this run, usable or not: each is billed.
         refusals: Attempts that were refused for a rate limit.
         possibly_billed: Attempts of this run that may be billed though no answer came.
+        in_flight: Requests that are sent, and whose answer has not come.
         unanswered: Rows that this run gave up; the next one tries them again.
         truncated: Texts of this run's rows that were cut to ``--max-input-tokens``.
         reused: Rows that got the answer of another job (``--reuse``).
@@ -92,6 +93,7 @@ class RunCounters:
     completion_tokens: int = 0
     refusals: int = 0
     possibly_billed: int = 0
+    in_flight: int = 0
     unanswered: int = 0
     truncated: int = 0
     reused: int = 0
@@ -138,7 +140,8 @@ class RunCounters:
         """Counts a row that is finished."""
         if answer.error is None:
             self.answered += 1
-            self.labels.update(answer.labels)
+            for label in answer.labels:
+                self.labels[label] += 1
         else:
             self.failed += 1
             self.failed_by_reason[answer.reason or "unknown"] += 1

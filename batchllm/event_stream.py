@@ -5,6 +5,7 @@ would have been. Format: WHATWG HTML, "Server-sent events", and OpenAI's ``chat.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from batchllm.exact import parse_json
@@ -17,8 +18,11 @@ _JOINED = ("content", "reasoning_content", "reasoning", "refusal")
 _DONE = "[DONE]"
 
 
+@lru_cache(maxsize=1)  # a reply is judged, then read
 def parse_reply(body: bytes) -> Any:
     """Parses the body of a reply; server-sent events become the completion that their chunks make.
+
+    Whoever calls must not change what it returns: the same body may be asked for again.
 
     Raises:
         ValueError: It is neither JSON nor a stream of events.

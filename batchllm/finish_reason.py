@@ -32,9 +32,11 @@ _PREFIX = re.compile(r"^finish_reason[._]")
 
 def finish_word(reason: Any) -> str | None:
     """Returns why an answer ended in the vocabulary's word, an unknown word as it is; ``None`` where it is missing."""
-    if not isinstance(reason, str) or not reason.strip():
+    if not isinstance(reason, str):
         return None
-    if reason in STANDARD:
-        return reason
+    if known := _STANDARD_OF.get(reason):
+        return known
+    if not reason.strip():
+        return None
     word = re.sub(r"[\s-]+", "_", _CAMEL.sub("_", reason.strip()[:100])).casefold()
     return _STANDARD_OF.get(_PREFIX.sub("", word), reason)

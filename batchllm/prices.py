@@ -74,7 +74,10 @@ def cost(usage: Usage, price: Price | None) -> Decimal | None:
     prompt, completion = usage.prompt_tokens, usage.completion_tokens
     if price is None or prompt is None or completion is None:
         return None
-    rates = next((rates for rates in reversed(price.rates) if prompt > rates.above), price.rates[0])
+    rates = price.rates[0]
+    for larger in price.rates[1:]:
+        if prompt > larger.above:
+            rates = larger
     cached = min(usage.cached_tokens or 0, prompt)
     cached_input = rates.input if rates.cached_input is None else rates.cached_input
     tokens = (prompt - cached) * rates.input + cached * cached_input + completion * rates.output

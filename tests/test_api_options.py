@@ -273,3 +273,29 @@ def test_the_error_of_a_row_names_keywords() -> None:
     with answers("", "fine") as server:
         result = asked(server, schema="topic", reask=0)
     assert "--" not in "".join(row["error"] for row in result.frame())
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("clasify", "there is no task 'clasify' (did you mean classify?)"),
+        ("Translate: {{ text }}", "a prompt of your own goes into prompt="),
+        (None, "there is no task None"),
+    ],
+)
+def test_a_task_that_does_not_exist_is_named_before_its_options(task: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        CALL(ROWS, task, provider="simulator")
+
+
+def test_a_frame_without_a_question_is_refused_unless_its_rows_ask(clean_environment: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(UsageError, match="run needs to know what to ask: prompt='a prompt"):
+        CALL(pandas.DataFrame({"text": ["one", "two"], "n": [1, 2]}), provider="simulator")
+    asking = pandas.DataFrame({"messages": [[{"role": "user", "content": "one"}]]})
+    assert run(asking, provider="simulator").summary.answered == 1
+
+
+def test_a_result_counts_one_answer_in_the_singular(clean_environment: Path) -> None:
+    lines = repr(run(ROWS[:1], prompt="{{ text }}", provider="simulator"))
+    assert "paid: 1 answer, " in lines and ", $0, in " in lines

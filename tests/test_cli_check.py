@@ -57,7 +57,7 @@ def test_a_wrong_key_is_wrong_use_and_is_never_shown(
         said = batchllm("check", "--base-url", server.base_url, "-m", "any")
     assert said.status == 2
     assert found(said.out)["request"][0] == "wrong"
-    assert "HTTP 401" in found(said.out)["request"][1]
+    assert found(said.out)["request"][1].count("401") == 1
     assert KEY not in said.out + said.err
 
 

@@ -258,3 +258,17 @@ def test_curl_is_quoted_for_the_shell_whatever_headers_hold(name: str, value: st
     assert (content, key) == ("Content-Type: application/json", "Authorization: Bearer sk-one")
     hidden = is_secret_header(name, value)
     assert own == f"{name}: {'' if hidden else value}"
+
+
+def test_the_options_that_differ_leave_out_what_a_template_computes_or_leaves_off(
+    batchllm: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.csv").write_text("text\nGood\n")
+    (tmp_path / "shots.csv").write_text("text,label\nFine,positive\n")
+    words = ("classify", tmp_path / "rows.csv", "--provider", "simulator", "--dry-run")
+    said = batchllm(*words, "--examples", tmp_path / "shots.csv").out
+    lines = [line.split() for line in said.splitlines()]
+    assert ["max_tokens", "computed", "(template)"] in lines
+    assert ["examples", "1", "row", "(--examples)"] in lines
+    assert "multi_label" not in said
+    assert "multi_label" in batchllm(*words, "-v").out

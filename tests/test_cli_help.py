@@ -171,3 +171,22 @@ def test_help_loads_no_rich_text() -> None:
         [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("classify", "a.csv", "b.csv"), "classify takes one INPUT, and 'b.csv' is more; leave it out"),
+        (
+            ("run", "a.toml", "b.csv", "c", "d"),
+            "run takes one INPUT and ROWS, and 'c' 'd' are more; leave them out",
+        ),
+        (("export", "a.csv", "b.csv"), "export takes one OUTPUT, and 'b.csv' is more"),
+    ],
+)
+def test_an_argument_too_many_is_refused_in_one_sentence(
+    batchllm: Command, words: tuple[str, ...], message: str
+) -> None:
+    said = batchllm(*words)
+    assert said.status == 2
+    assert message in said.err and "Usage:" not in said.err

@@ -392,6 +392,18 @@ def test_export_status_show_and_clean(batchllm: Command, samples: Path, tmp_path
     assert not list(samples.glob("*.journal*")) and not list(samples.glob("*.lock"))
 
 
+def test_a_budget_that_is_used_up_leaves_nothing_in_flight_and_show_says_what_was_not_sent(
+    batchllm: Command, samples: Path
+) -> None:
+    stopped = batchllm("classify", samples / "reviews.csv", *SIMULATOR, "--max-requests", 3)
+    assert stopped.status == 3
+    assert "in flight" not in stopped.err
+    output = samples / "reviews.classify.simulated.csv"
+    last = batchllm("show", output, 11).out
+    assert last.endswith("not sent yet\n") and "attempt" not in last
+    assert "not sent yet" not in batchllm("show", output, 1).out
+
+
 def test_a_row_that_could_not_be_sent_is_built_again_with_retry_failed(
     batchllm: Command, tmp_path: Path, server: Simulator
 ) -> None:

@@ -126,3 +126,19 @@ def test_a_stream_costs_one_attempt(bench: Bench) -> None:
         "",
     )
     assert bench.server.ledger.requests == 1
+
+
+def test_a_reply_is_parsed_once_to_be_judged_and_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[bytes] = []
+
+    def parse(body: bytes) -> Any:
+        parsed.append(body)
+        return json.loads(body)
+
+    monkeypatch.setattr("batchllm.event_stream.parse_json", parse)
+    reader = Reader(AnswerSpec("response", "text"))
+    for text in ("one", "two"):
+        body = json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}).encode()
+        assert classify(Response(200, {}, body, 0.0)).disposition is Disposition.ANSWERED
+        assert reader.read(200, body).text == text
+    assert len(parsed) == 2

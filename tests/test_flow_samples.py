@@ -118,7 +118,7 @@ def test_a_sample_that_does_not_validate_is_re_asked_by_itself(tmp_path: Path) -
     assert said.count("HTTP 200") == 3
     status = job_status(job.output)
     assert (status.counts.answered, status.requests["answered"], status.requests["failed"]) == (1, 2, 1)
-    assert "1 of 1 rows answered" in status.to_text()
+    assert "1 of 1 row answered" in status.to_text()
     assert "2 requests answered, 1 failed" in status.to_text()
 
 

@@ -72,6 +72,7 @@ def test_a_conversation_of_2000_turns_resumes_in_linear_time(tmp_path: Path) -> 
 
 
 @pytest.mark.proof
+@pytest.mark.timeout(1800)
 def test_a_million_rows_of_single_requests_take_flat_memory(tmp_path: Path) -> None:
     program = textwrap.dedent("""
         import asyncio, resource, sys

@@ -84,7 +84,8 @@ def test_a_journal_that_cannot_be_read_is_listed_and_left(tmp_path: Path) -> Non
 
 def test_the_command_asks_which_jobs(batchllm: Command) -> None:
     assert "--older-than 30d" in batchllm("clean").err
-    assert "there are no jobs" in batchllm("jobs").err
+    said = batchllm("jobs").err
+    assert "there are no jobs in " in said and "state" in said and "`batchllm jobs .`" in said
 
 
 def test_ages_have_one_unit() -> None:

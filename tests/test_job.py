@@ -81,7 +81,9 @@ def test_a_template_of_ones_own_names_the_output(tmp_path: Path) -> None:
     ("flags", "message"),
     [
         ({"input": None}, "there is no INPUT"),
-        ({"input": "rows.xlsx"}, r"rows\.xlsx: the suffix '.xlsx' names no format; add --input-format"),
+        ({"input": "rows.xlsx"}, r"rows\.xlsx: is a workbook; save its sheet as CSV"),
+        ({"input": "rows.dat"}, r"rows\.dat: the suffix '.dat' names no format; add --input-format"),
+        ({"input": "."}, r"^\.: is a folder; name a file in it"),
         ({"input": "rows"}, "names no format"),
         ({"output": "out.txt"}, r"use \.csv, \.tsv, \.jsonl, \.ndjson"),
         ({"output": "in/rows.csv"}, "is input and output at once"),
@@ -143,7 +145,9 @@ def test_run_without_anything_to_ask_takes_rows_that_say_it_themselves() -> None
         made("run", input="rows.csv")
     with pytest.raises(UsageError, match="only one can say what to ask: --prompt or --template"):
         made("run", prompt="{{ text }}", template="summarize")
-    with pytest.raises(UsageError, match="there is no task translate"):
+    with pytest.raises(
+        UsageError, match="there is no task 'translate'; there are classify, codegen, summarize and run"
+    ):
         made("translate")
 
 

@@ -59,6 +59,7 @@ class Reader:
         self._column = spec.column
         self._tools = None if spec.tools is None else Tools(spec.tools, spec.tool_choice)
         self._plain = spec.read == "text"
+        self._reads_labels = spec.read == "label"
         self._read: Callable[[str, str | None], Reading]
         if spec.read == "text":
             self._read = self._as_text
@@ -117,27 +118,18 @@ class Reader:
         return self._of_object(data)
 
     def _of_object(self, data: dict[str, Any]) -> Answer:
-        usage = _usage(data.get("usage"))
-        created = data.get("created")
         choices = data.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
         fault = error_within(data)
         if fault and (fault.message or fault.code or fault.type):
             said = _said(fault) or fault.type
             error = f"the endpoint answered with an error: {said}"
-            answer = Answer(error=error, reason=fault.row_fault(200) or "error")
-        elif isinstance(choice, dict):
-            answer = self._of_choice(choice, usage)
-        else:
-            answer = Answer(error="the response has no choices", reason="no_choices")
-        return answer._replace(
-            usage=usage,
-            model=_string(data.get("model")),
-            response_id=_string(data.get("id")),
-            created=_count(int(created) if type(created) is float and abs(created) < _MAX_COUNT else created),
-        )
+            return Answer(error=error, reason=fault.row_fault(200) or "error", **_about(data))
+        if isinstance(choice, dict):
+            return self._of_choice(choice, _about(data))
+        return Answer(error="the response has no choices", reason="no_choices", **_about(data))
 
-    def _of_choice(self, choice: dict[str, Any], usage: Usage) -> Answer:
+    def _of_choice(self, choice: dict[str, Any], about: dict[str, Any]) -> Answer:
         finish = finish_word(choice.get("finish_reason"))
         message = choice.get("message")
         if not isinstance(message, dict):
@@ -158,10 +150,10 @@ class Reader:
         elif calls:
             reading = {self._column: ""} if self._plain else {}, None, None
         else:
-            reading = {}, *_nothing(message, content, finish, usage)
+            reading = {}, *_nothing(message, content, finish, about["usage"])
         columns, error, reason = reading
         raw = _string(choice.get("finish_reason"))
-        labels = _labels_in(columns, self.spec)
+        labels = _labels_in(columns, self.spec) if self._reads_labels else ()
         logprobs = choice.get("logprobs") if labels else None
         return Answer(
             columns,
@@ -173,6 +165,7 @@ class Reader:
             raw_finish_reason=raw,
             confidence=None if logprobs is None else confidence(logprobs, labels),
             labels=labels,
+            **about,
         )
 
     def _as_text(self, text: str, finish: str | None) -> Reading:
@@ -222,8 +215,21 @@ class Reader:
         return {self._column: value}, None, None
 
 
+def _about(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a response says beside its choice, as the fields of an answer."""
+    created = data.get("created")
+    if type(created) is float and abs(created) < _MAX_COUNT:
+        created = int(created)
+    return {
+        "usage": _usage(data.get("usage")),
+        "model": _string(data.get("model")),
+        "response_id": _string(data.get("id")),
+        "created": _count(created),
+    }
+
+
 def _labels_in(columns: Mapping[str, Any], spec: AnswerSpec) -> tuple[str, ...]:
-    label = columns.get(spec.column) if spec.read == "label" else None
+    label = columns.get(spec.column)
     if not label:
         return ()
     return tuple(label.split("; ")) if spec.multi_label else (label,)

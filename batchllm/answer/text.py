@@ -50,7 +50,7 @@ def visible_text(text: str) -> str:
     Some chat templates open the block in the prompt, so that the answer only closes it: everything up to the closing
     mark is reasoning too. Of harmony's channels the last ``final`` is the answer.
     """
-    if not (_ANGLE.search(text) or _SQUARE.search(text) or "◁" in text):
+    if not (("<" in text and _ANGLE.search(text)) or ("[" in text and _SQUARE.search(text)) or "◁" in text):
         return text.strip()
     if "<|channel|>" in text:
         text = _final_channel(text)

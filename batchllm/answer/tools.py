@@ -39,7 +39,7 @@ class Tools:
     def fault(self, calls: Calls | None, text: str, finish: str | None) -> Fault | None:
         """Returns what is wrong with the calls of an answer; ``None`` where nothing is."""
         if not calls:
-            if self.are_offered and self._is_required:
+            if self._is_required and self.are_offered:
                 said = one_line(text, 100) or "nothing"
                 return f"a tool call was required, and the answer has none: {said}", "no_tool_call"
             return None

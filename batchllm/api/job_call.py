@@ -22,6 +22,7 @@ from batchllm.api.tables import FilesTable, Table, table_of
 from batchllm.errors import UsageError
 from batchllm.formats.memory import put_rows
 from batchllm.job import Job, assemble
+from batchllm.job.assembly import NOTHING_ASKED, check_task
 from batchllm.job.connection import with_key
 from batchllm.job.gold import gold_columns
 from batchllm.job.options import INPUT, OPTIONS
@@ -34,6 +35,9 @@ from batchllm.runner import FinishedRow, Result, RowFeed, run_job
 from batchllm.stopping import Stops
 
 log = logging.getLogger("batchllm.api")
+
+ASKING_COLUMNS = frozenset({"messages", "task", "body"})
+"""Columns of a frame, one of which says what to ask where no prompt and no template does."""
 
 _UNNAMED = "rows.jsonl"
 _READING = {name for name, option in OPTIONS.items() if option.panel == INPUT} - {"input", "column"}
@@ -159,6 +163,7 @@ def job_call(rows: Any, task: str, options: Mapping[str, Any], *, keep: bool = T
             raise TypeError("a Job has its options already; use dataclasses.replace to change one")
         key = options_of("run", options)[1]
         return JobCall(replace(rows, endpoint=with_key(rows.endpoint, os.environ, key)), keep=keep)
+    check_task(task)
     found, key, model = options_of(task, options)
     if "input" in found:
         raise UsageError("the rows are the first argument; leave out input=")
@@ -187,6 +192,10 @@ def _table_call(
         os.environ,
         api_key=key,
     )
+    if job.per_row and not table.nested and not ASKING_COLUMNS & set(table.columns):
+        raise UsageError(
+            f"{NOTHING_ASKED}, or rows with one of the columns {', '.join(sorted(ASKING_COLUMNS))}"
+        )
     if job.output is None:
         raise UsageError("output= must name a file; frame() has the answers of rows in memory")
     builder = RequestBuilder(job, table.columns or None, table.sample(), None)

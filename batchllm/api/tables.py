@@ -40,9 +40,11 @@ class Table(ABC):
 
     Attributes:
         columns: Names of its columns by position, as prompts know them.
+        nested: Its rows are objects, as those of JSONL are; ``text`` alone in one is a request.
     """
 
     columns: tuple[str, ...]
+    nested: bool = False
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -180,6 +182,8 @@ class DictTable(Table):
 
     A key that a row does not have is missing there, and not ``None``.
     """
+
+    nested = True
 
     def __init__(self, rows: Iterable[Any]) -> None:
         self._rows = list(rows)

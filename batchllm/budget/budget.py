@@ -234,7 +234,7 @@ class BudgetMeter:
         """Bounds an answer by the model's own output limit where the request does not."""
         if bound.completion_tokens is not None or self._pricing is None:
             return bound
-        return bound._replace(completion_tokens=self._pricing.output_limit(model))
+        return UpperBound(bound.prompt_tokens, self._pricing.output_limit(model))
 
     def _amount(self, bound: UpperBound, model: str) -> Amount:
         """Returns the upper bound in all dimensions; above every limit if it has no bound or no price."""

@@ -28,7 +28,9 @@ def status(
 
 def show(
     output: OutputArgument,
-    row: Annotated[int, typer.Argument(help="Number of the row, from 1, the header not counted.", min=1)],
+    row: Annotated[
+        int, typer.Argument(help="Number of the row, from 1, the header not counted.", metavar="ROW", min=1)
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
     journal: JournalOption = None,
 ) -> None:

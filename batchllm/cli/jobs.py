@@ -29,12 +29,15 @@ def jobs(
     output.
     """
     from batchllm.inspect.jobs import jobs as found_jobs
+    from batchllm.journal import state_path
 
     found = found_jobs(*(folders or ()))
     for entry in found:
         typer.echo(json.dumps(entry.to_json(), ensure_ascii=False) if as_json else printable(entry.to_text()))
     if not found and not as_json:
-        say("there are no jobs")
+        where = " or ".join(printable(str(folder)) for folder in [*(folders or ()), state_path("").parent])
+        look = "" if folders else "; `batchllm jobs .` looks in this folder too"
+        say(f"there are no jobs in {where}{look}")
 
 
 def clean(

@@ -96,11 +96,19 @@ class SectionedCommand(TyperCommand):
         """Parses the arguments.
 
         Raises:
-            UsageError: An option that takes one value is given twice, so that one of them would be lost.
+            UsageError: An option that takes one value is given twice, so that one of them would be lost, or there are
+                more arguments than the command takes.
         """
-        given: list[Any] = self.make_parser(ctx).parse_args(args=list(args))[
-            2
-        ]  # an entry for each occurrence
+        parser: Any = self.make_parser(ctx)
+        _, beyond, given = parser.parse_args(args=list(args))  # an entry for each occurrence
+        if beyond and not ctx.allow_extra_args:
+            arguments = [each for each in self.get_params(ctx) if each.param_type_name == "argument"]
+            taken = " and ".join(str(each.metavar or each.name).strip("[]{}") for each in arguments)
+            raise UsageError(
+                f"{ctx.info_name} takes {f'one {taken}' if arguments else 'no argument'}, and "
+                f"{' '.join(map(repr, map(str, beyond)))} {'is' if len(beyond) == 1 else 'are'} more; leave "
+                f"{'it' if len(beyond) == 1 else 'them'} out, or put a name with spaces into quotes"
+            )
         for parameter in given:
             single = parameter.param_type_name == "option" and not (parameter.multiple or parameter.is_flag)
             if single and given.count(parameter) > 1:

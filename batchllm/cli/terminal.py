@@ -91,9 +91,7 @@ def waves_text(job: Job, forecast: Forecast) -> str:
     """How many samples a row has, and how many batches it may need one after the other; empty for one of each."""
     parts = []
     if job.samples > 1:
-        temperature = job.all_parameters.get("temperature")
-        at = "" if temperature is None else f" at temperature {temperature}"
-        parts.append(f", {job.samples} samples a row{at}")
+        parts.append(f", {job.samples} samples a row")
     if forecast.waves is not None and forecast.waves > 1:
         parts.append(f", at most {forecast.waves:,} waves of batches")
     return "".join(parts)
@@ -118,8 +116,8 @@ def line_before(job: Job, forecast: Forecast) -> str:
     if forecast.prompt_tokens is not None:
         about = "" if forecast.exact else "about "
         answer = forecast.completion_tokens_upper_bound
-        bound = f" + at most {compact(answer)}" if answer is not None else " + answers"
-        parts.append(f"{about}{compact(forecast.prompt_tokens)}{bound} tokens")
+        bound = f" + at most {compact(answer)} tokens" if answer is not None else " tokens + answers"
+        parts.append(f"{about}{compact(forecast.prompt_tokens)}{bound}")
     return f"{', '.join(parts)}, {mode_text(job, forecast)}{waves_text(job, forecast)}"
 
 

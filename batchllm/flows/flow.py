@@ -141,4 +141,6 @@ def later_key(root_id: int, ask: Ask) -> bytes:
 
 def step_of(path: str) -> str:
     """Returns the step that a path belongs to: without numbers and re-asks."""
+    if not path:
+        return path
     return _NUMBERS.sub("", path).removesuffix("reask").rstrip("/")

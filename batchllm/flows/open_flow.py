@@ -97,12 +97,14 @@ class OpenFlow:
             if isinstance(self.unsent, Unsendable):
                 self.result = Answer(error=self.unsent.error, reason=self.unsent.reason)
         else:
-            if isinstance(step, Kept | After):
+            if isinstance(step, Ask):
+                self._many, self.asks = False, (step,)
+            elif isinstance(step, Kept | After):
                 self.waits_for = step
                 return
-            self._many = not isinstance(step, Ask)
-            self.asks = (step,) if isinstance(step, Ask) else tuple(step)
-            assert self.asks, "a flow asks at least one request at a time"
+            else:
+                self._many, self.asks = True, tuple(step)
+                assert self.asks, "a flow asks at least one request at a time"
             self._left = len(self.asks)
             self._answers: list[Any] = [None] * self._left
             self.steps += 1

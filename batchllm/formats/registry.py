@@ -24,6 +24,9 @@ INPUT_FORMATS = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
 """The values of ``--input-format``."""
 
 
+_WORKBOOKS = frozenset({".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers"})
+
+
 def format_named(name: str) -> Format:
     """Returns the format that ``--input-format`` names (``csv``, ``tsv``, …).
 
@@ -46,6 +49,10 @@ def format_of(path: Path, name: str | None = None) -> Format:
         UsageError: The suffix is that of no format.
     """
     form = _BY_SUFFIX.get(path.suffix.lower())
+    if form is None and path.is_dir():
+        raise UsageError(f"{name or path}: is a folder; name a file in it")
+    if form is None and path.suffix.lower() in _WORKBOOKS:
+        raise UsageError(f"{name or path}: is a workbook; save its sheet as CSV (UTF-8), and name that file")
     if form is None:
         names = " or ".join(form.name for form in FORMATS)
         raise UsageError(

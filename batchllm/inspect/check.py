@@ -198,6 +198,8 @@ def _answered(outcome: Response | Failure) -> list[CheckResult]:
     verdict = classify(outcome)
     if verdict.disposition is not Disposition.ANSWERED:
         status = f"HTTP {outcome.status}: " if isinstance(outcome, Response) else ""
+        if isinstance(outcome, Response) and str(outcome.status) in verdict.message:
+            status = ""
         result = CheckStatus.NOTE if verdict.disposition is Disposition.REFUSED else CheckStatus.WRONG
         return [CheckResult("request", f"{status}{verdict.message}", result, _status_of(verdict))]
     assert isinstance(outcome, Response), "only a response can be an answer"

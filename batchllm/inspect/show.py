@@ -44,7 +44,10 @@ def show_row(output: Path, row_index: int) -> Iterator[str]:
                 yield text
                 if request_id is not None:
                     shown.append(request_id)
-                    yield from _attempts(reader, request_id)
+                attempts = [] if request_id is None else list(_attempts(reader, request_id))
+                yield from attempts or (
+                    ["not sent yet"] if note is None and text.startswith("request") else []
+                )
         except InputError as error:
             yield f"the request cannot be shown: {error}"
         if known.request_id is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchllm import presets, prices
-from batchllm.errors import UsageError
+from batchllm.errors import UsageError, did_you_mean
 from batchllm.formats import format_named
 from batchllm.job import jobfile, paths
 from batchllm.job.attachments import read_examples, read_instructions, read_schema, read_tools, tool_choice
@@ -20,6 +20,7 @@ from batchllm.job.layers import Given, environment_layer, flag_layer
 from batchllm.job.options import OPTIONS
 from batchllm.job.parameters import request_parameters, template_variables
 from batchllm.job.record import Job
+from batchllm.printable import one_line
 from batchllm.records import Pace
 
 if TYPE_CHECKING:
@@ -74,9 +75,7 @@ def assemble(
         simulated=place.preset == presets.SIMULATOR,
     )
     if template is None and input_format is not None and not format_named(input_format).nested:
-        raise UsageError(
-            "run needs to know what to ask: -p 'a prompt with {{ text }}', -t TEMPLATE or a job file"
-        )
+        raise UsageError(NOTHING_ASKED)
     tools = read_tools(given.get("tools"), given.called("tools")) if given.has("tools") else None
     effort = _reasoning_effort(given, place.model)
     computed = {
@@ -155,14 +154,34 @@ def _check(job: Job, given: Given) -> None:
         )
 
 
+NOTHING_ASKED = "run needs to know what to ask: -p 'a prompt with {{ text }}', -t TEMPLATE or a job file"
+
+
+def check_task(task: str) -> None:
+    """Refuses a task that does not exist.
+
+    Raises:
+        UsageError: It is neither a built-in task nor ``run``.
+    """
+    from batchllm import template
+
+    tasks = [*template.builtin_names(), RUN]
+    if task not in tasks:
+        prompt = isinstance(task, str) and ("{{" in task or " " in task.strip())
+        near = "" if prompt or not isinstance(task, str) else did_you_mean(task, tasks)
+        own = "; a prompt of your own goes into --prompt" if prompt else ""
+        raise UsageError(
+            f"there is no task {one_line(repr(task), 60)}{near}; there are {', '.join(tasks[:-1])} and {RUN}{own}"
+        )
+
+
 def _template(task: str, given: Given, file: jobfile.JobFile | None) -> tuple[str, "Template | None"]:
     """Returns task and template; the strongest layer that names a prompt, a template or a task decides."""
     from batchllm import template
 
     builtin = template.builtin_names()
     if task != RUN:
-        if task not in builtin:
-            raise UsageError(f"there is no task {task}; there are {', '.join(builtin)} and run")
+        check_task(task)
         own = given.get("template")
         loaded = template.load(task)
         return task, loaded if own is None else template.load(own).read_as(loaded)

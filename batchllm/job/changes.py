@@ -3,10 +3,14 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from batchllm.answer import fields_text
 from batchllm.job.options import OPTIONS, options_in
-from batchllm.printable import one_line
+from batchllm.printable import counted, one_line
 
 _LONGEST = 80
+_OFF = (None, False)
+_NOT_SET = "not set"
+_TEMPLATES_OWN = "the template's own"
 _PLACES = {"messages": "prompt", "preset": "provider", "per_row": "template"}
 _FLAGS = {option.attribute: option.name for option in OPTIONS.values()}
 
@@ -33,10 +37,14 @@ def changes_between(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[C
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Change]:
     for name in now:
         old, new = before.get(name), now[name]
-        if old == new:
+        if old == new or _written(old) == _written(new) == _NOT_SET:
             continue
         if name in ("variables", "parameters"):
             yield from _entries(name, old or {}, new)
+        elif name == "schema":
+            yield Change(name, *_schemas(old, new))
+        elif name == "examples":
+            yield Change(name, *_examples(old, new))
         elif name == "messages":
             yield Change(_PLACES[name], *_messages(old or (), new or ()))
         else:
@@ -46,9 +54,35 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Chan
 def _entries(table: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
     own, general = options_in(table), "var" if table == "variables" else "param"
     for name in dict.fromkeys([*old, *new]):
-        if old.get(name) != new.get(name):
+        if old.get(name) != new.get(name) and not (old.get(name) in _OFF and new.get(name) in _OFF):
             option = name if name in own else f"{general}.{name}"
-            yield Change(option, _written(old.get(name)), _written(new.get(name)))
+            rendered = [isinstance(each.get(name), str) and "{{" in each[name] for each in (old, new)]
+            before, after = (
+                _TEMPLATES_OWN
+                if own_value and table == "parameters" and not all(rendered)
+                else _written(each.get(name))
+                for own_value, each in zip(rendered, (old, new), strict=True)
+            )
+            yield Change(option, before, after)
+
+
+def _schemas(old: Any, new: Any) -> tuple[str, str]:
+    """Returns the fields of two schemas in the short form; as JSON Schema where that does not tell them apart."""
+    fields = [one_line(fields_text(schema), _LONGEST) if schema else "" for schema in (old, new)]
+    if fields[0] != fields[1]:
+        before, after = (_written(text or schema) for text, schema in zip(fields, (old, new), strict=True))
+        return before, after
+    return _written(old), _written(new)
+
+
+def _examples(old: Any, new: Any) -> tuple[str, str]:
+    if old and new and len(old) == len(new):
+        differing = sum(one != other for one, other in zip(old, new, strict=True))
+        return counted(
+            len(old), "example"
+        ), f"{len(new):,}, of which {counted(differing, 'differs', 'differ')}"
+    before, after = (counted(len(each), "example") if each else _NOT_SET for each in (old, new))
+    return before, after
 
 
 def _messages(old: Any, new: Any) -> tuple[str, str]:
@@ -67,7 +101,7 @@ def _content(message: Any) -> str:
 
 def _written(value: Any) -> str:
     if value is None or value in ("", (), [], {}):
-        return "not set"
+        return _NOT_SET
     if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
         return one_line(", ".join(value), _LONGEST)
     return one_line(value if isinstance(value, str) else str(value), _LONGEST)
@@ -80,6 +114,6 @@ def change_text(change: Change) -> str:
     called = "--prompt or --template" if name == "prompt" else f"{flag} {entry}" if entry else flag
     quote = "'" if name in ("prompt", "system") else ""
     before, after = (
-        value if value == "not set" else f"{quote}{value}{quote}" for value in (change.before, change.after)
+        value if value == _NOT_SET else f"{quote}{value}{quote}" for value in (change.before, change.after)
     )
     return f"{called} changed from {before} to {after}"

@@ -59,7 +59,7 @@ def _distinct(value: Any) -> tuple[str, ...]:
     """The labels of a list."""
     found: tuple[str, ...] = words(value)
     if len(found) < 2:
-        raise ValueError(f"must be at least two labels separated by commas, not {value!r}")
+        raise ValueError(f"must be at least two labels separated by commas, not {', '.join(found)!r}")
     folded = [label.casefold() for label in found]
     for label, fold in zip(found, folded, strict=True):
         if folded.count(fold) > 1:

@@ -11,6 +11,7 @@ from typing import Any
 
 from batchllm.job.options import OPTIONS, TABLE, TASKS, Option, options_in
 from batchllm.job.record import Job
+from batchllm.printable import counted
 
 _TABLES = {"variables": "var", "parameters": "param"}
 
@@ -69,8 +70,11 @@ def job_options(job: Job, *, every: bool) -> Iterator[tuple[str, str, str]]:
     """Yields name, value and source of the options that are not at their default, or of every one."""
     for option in OPTIONS.values():
         value, source = _entry(job, option) if option.field in _TABLES else _field(job, option)
-        if every or source != "default":
+        if every:
             yield option.name, _written(value), source
+        elif source != "default" and not (source == "template" and value is False):
+            computed = source == "template" and isinstance(value, str) and "{{" in value
+            yield option.name, "computed" if computed else _written(value), source
 
 
 def _field(job: Job, option: Option) -> tuple[Any, str]:
@@ -110,7 +114,7 @@ def _written(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         if all(isinstance(item, dict) and "function" in item for item in value):
             return ", ".join(item["function"]["name"] for item in value)
-        return f"{len(value)} rows" if isinstance(value[0], dict) else ", ".join(map(str, value))
+        return counted(len(value), "row") if isinstance(value[0], dict) else ", ".join(map(str, value))
     if isinstance(value, Mapping):
         return json.dumps(value, ensure_ascii=False, default=str)
     return f"{value:g}" if isinstance(value, float) else str(value)

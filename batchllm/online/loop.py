@@ -187,7 +187,11 @@ class OnlineLoop:
                 self.counters.requests += 1
             item.sent_at = asyncio.get_running_loop().time()
             self.counters.count_attempt(item.sent_at)
-            outcome = await self.client.send(item.request)
+            self.counters.in_flight += 1
+            try:
+                outcome = await self.client.send(item.request)
+            finally:
+                self.counters.in_flight -= 1
         if isinstance(outcome, Response) and outcome.status == OK:
             # The slot's next request is granted later, so its intent is behind this reply in the journal's queue.
             self.limiter.received(item)

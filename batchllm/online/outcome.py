@@ -72,11 +72,11 @@ class OutcomeHandler:
         """Finishes, retries or holds the item of a durable outcome, or stops the run."""
         now = asyncio.get_running_loop().time()
         verdict = classify(outcome)
-        if is_connection(verdict) and self._has_worked:
-            verdict = replace(verdict, disposition=Disposition.TRANSIENT, exit_status=None)
         if verdict.disposition is Disposition.ANSWERED:
             self._answered(item, attempt_id, outcome, now)
             return
+        if is_connection(verdict) and self._has_worked:
+            verdict = replace(verdict, disposition=Disposition.TRANSIENT, exit_status=None)
         self.meter.release(item.request, item.reserved, outcome)
         match verdict.disposition:
             case Disposition.REFUSED:

@@ -90,7 +90,7 @@ async def shown(
             progress.tell(line)
         waits = waiting_words(view, now, wall, counters.last_refusal)
         if stop.reason is not None:
-            waits = stopping_words(view.in_flight)
+            waits = stopping_words(counters.in_flight)
         finished = counters.finished
         rate.count(now, finished - counters.finished_before - counters.reused - counters.skipped)
         speed = [] if waits else rate.words(counters.rows - finished)
@@ -101,9 +101,8 @@ async def shown(
         account.keep(journal, view)
 
     def stopped() -> None:
-        in_flight = limiter.view(loop.time()).in_flight
-        if in_flight:
-            progress.tell(stopping_line(in_flight, stop))
+        if counters.in_flight:
+            progress.tell(stopping_line(counters.in_flight, stop))
 
     async def tick() -> None:
         while True:

@@ -65,7 +65,8 @@ class OutputCounts:
                 self.finish_reasons[answer.finish_reason] += 1
         else:
             self.answered += 1
-            self.labels.update(answer.labels)
+            for label in answer.labels:
+                self.labels[label] += 1
             self.with_confidence += answer.confidence is not None
             self.finish_reasons[answer.finish_reason or "none"] += 1
             if len(self.samples) < SAMPLES:

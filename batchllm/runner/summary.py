@@ -17,7 +17,7 @@ from batchllm.evaluate.gold import GoldWords
 from batchllm.formats import open_source
 from batchllm.job import Job
 from batchllm.journal import RowCounts
-from batchllm.printable import counted, printable
+from batchllm.printable import counted, dollars, printable
 from batchllm.runner.output import OutputCounts
 
 
@@ -199,7 +199,7 @@ class Result:
         summary = self.summary
         reasons = ", ".join(f"{name}: {count:,}" for name, count in summary.failed_by_reason.items())
         failed = f"{summary.failed:,} failed" + (f" ({reasons})" if reasons else "")
-        cost = "at an unknown price" if summary.cost is None else f"${summary.cost:.4f}"
+        cost = "at an unknown price" if summary.cost is None else dollars(summary.cost)
         tokens = "unknown tokens" if summary.total_tokens is None else counted(summary.total_tokens, "token")
         before = f", {summary.answered_before:,} answered before" if summary.answered_before else ""
         return (

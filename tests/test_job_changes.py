@@ -1,0 +1,61 @@
+"""What a changed job says about itself."""
+
+from typing import Any
+
+import pytest
+
+from batchllm.job.changes import change_text, changes_between
+from tests.test_job import made
+
+SCHEMA = {"schema": "topic [a|b], urgent bool"}
+
+
+def said(before: dict[str, Any], now: dict[str, Any]) -> str:
+    return "; ".join(map(change_text, changes_between(before, now)))
+
+
+def fingerprint(task: str, **options: Any) -> dict[str, Any]:
+    return made(task, input="rows.csv", **options).fingerprint()
+
+
+def test_a_schema_is_written_in_its_short_form() -> None:
+    plain, typed = fingerprint("run", prompt="{{ text }}"), fingerprint("run", prompt="{{ text }}", **SCHEMA)
+    assert said(typed, plain) == "--schema changed from topic [a|b], urgent bool to not set"
+
+
+def test_schemas_that_differ_beyond_the_short_form_are_shown_as_they_are() -> None:
+    one: dict[str, Any] = {
+        "schema": {"type": "object", "properties": {"a": {"type": "string", "pattern": "x"}}}
+    }
+    other: dict[str, Any] = {
+        "schema": {"type": "object", "properties": {"a": {"type": "string", "pattern": "y"}}}
+    }
+    before, after = said(one, other).removeprefix("--schema changed from ").split(" to ")
+    assert before != after
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (2, 0, "from 2 examples to not set"),
+        (0, 1, "from not set to 1 example"),
+        (3, 3, "from 3 examples to 3, of which 3 differ"),
+    ],
+)
+def test_examples_are_counted(old: int, new: int, words: str) -> None:
+    pairs = [
+        [{"text": f"{kind} {number}", "label": "a"} for number in range(count)]
+        for kind, count in (("old", old), ("new", new))
+    ]
+    assert (
+        said({"examples": pairs[0] or None}, {"examples": pairs[1] or None}) == f"--examples changed {words}"
+    )
+
+
+def test_an_option_that_is_off_on_both_sides_is_no_change_and_a_templates_expression_is_not_shown() -> None:
+    words = said(fingerprint("classify"), fingerprint("run", prompt="{{ text }}"))
+    assert "--multi-label" not in words
+    assert "--max-tokens changed from the template's own to not set" in words
+    assert "from 10 to the template's own" in said(
+        fingerprint("classify", max_tokens=10), fingerprint("classify")
+    )
