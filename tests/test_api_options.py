@@ -288,10 +288,15 @@ def test_a_task_that_does_not_exist_is_named_before_its_options(task: Any, messa
         CALL(ROWS, task, provider="simulator")
 
 
-def test_a_frame_without_a_question_is_refused_unless_its_rows_ask(clean_environment: Path) -> None:
+def test_a_table_without_a_question_is_refused_unless_its_rows_ask(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     with pytest.raises(UsageError, match="run needs to know what to ask: prompt='a prompt"):
         CALL(pandas.DataFrame({"text": ["one", "two"], "n": [1, 2]}), provider="simulator")
+    (tmp_path / "a.csv").write_text("text\none\n")
+    with pytest.raises(UsageError, match="run needs to know what to ask"):
+        CALL([tmp_path / "a.csv"], provider="simulator")
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n')
+    assert run([tmp_path / "a.jsonl"], provider="simulator").summary.answered == 1
     asking = pandas.DataFrame({"messages": [[{"role": "user", "content": "one"}]]})
     assert run(asking, provider="simulator").summary.answered == 1
 
@@ -299,3 +304,9 @@ def test_a_frame_without_a_question_is_refused_unless_its_rows_ask(clean_environ
 def test_a_result_counts_one_answer_in_the_singular(clean_environment: Path) -> None:
     lines = repr(run(ROWS[:1], prompt="{{ text }}", provider="simulator"))
     assert "paid: 1 answer, " in lines and ", $0, in " in lines
+
+
+@pytest.mark.parametrize("text", ["Good", "The app crashes. I want 1.5 of them", "x" * 5000])
+def test_a_list_of_texts_is_refused_with_the_form_that_texts_have(text: str) -> None:
+    with pytest.raises(InputError, match=re.escape("give texts as [{'text': …}]")):
+        run([text, text], "classify", provider="simulator")

@@ -4,6 +4,7 @@ pandas frames are read by position. polars has its own way; every other table co
 (``__arrow_c_stream__``), which pyarrow reads. A list or an iterator of dictionaries is a table too.
 """
 
+import os
 import sys
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -13,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.errors import InputError, UsageError
-from batchllm.formats import open_source
+from batchllm.formats import SUFFIXES, format_named, format_of, open_source
 from batchllm.formats.memory import ROWS, encodable, json_line
+from batchllm.printable import one_line
 from batchllm.records import Row
 
 _KINDS = "a path, a pandas or polars frame, an Arrow table, or a list or iterator of dictionaries"
@@ -239,7 +241,17 @@ class FilesTable(DictTable):
 
     def __init__(self, paths: Iterable[Any], options: Mapping[str, Any]) -> None:
         rows: list[Mapping[str, Any]] = []
+        self.nested = True
         for path in paths:
+            if (
+                isinstance(path, str)
+                and Path(path).suffix.lower() not in SUFFIXES
+                and not os.path.exists(path)  # noqa: PTH110 - false for a text that is too long for a name
+            ):
+                reason = "there is no such file; a list of strings is read as files, so give texts as [{'text': …}]"
+                raise InputError(one_line(path, 60), reason)
+            named = options.get("format")
+            self.nested &= (format_named(named) if named else format_of(Path(path))).nested
             source = open_source(Path(path), **options)
             source.scan()
             rows += (row.values for row in source.rows())

@@ -8,25 +8,35 @@ from batchllm.errors import UsageError
 
 
 def simulate(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 8080,
-    latency: Annotated[float, typer.Option(help="Median seconds of an answer; the tail is long.")] = 0.0,
-    rpm: Annotated[float | None, typer.Option(help="Rate limit in requests per minute.")] = None,
-    tpm: Annotated[float | None, typer.Option(help="Rate limit in tokens per minute.")] = None,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.", metavar="PORT")] = 8080,
+    latency: Annotated[
+        float, typer.Option(help="Median seconds of an answer; the tail is long.", metavar="SECONDS")
+    ] = 0.0,
+    rpm: Annotated[
+        float | None, typer.Option(help="Rate limit in requests per minute.", metavar="NUMBER")
+    ] = None,
+    tpm: Annotated[
+        float | None, typer.Option(help="Rate limit in tokens per minute.", metavar="NUMBER")
+    ] = None,
     error_rate: Annotated[
         list[str] | None,
         typer.Option(
             help="Faults, as KIND=SHARE: 429=0.1, 500=…, timeout=…, reset=…, cut=…", metavar="KIND=SHARE"
         ),
     ] = None,
-    batch_seconds: Annotated[float, typer.Option(help="Seconds that a batch takes.")] = 0.05,
-    batch_failures: Annotated[float, typer.Option(help="Share of a batch's requests that fail.")] = 0.0,
+    batch_seconds: Annotated[
+        float, typer.Option(help="Seconds that a batch takes.", metavar="SECONDS")
+    ] = 0.05,
+    batch_failures: Annotated[
+        float, typer.Option(help="Share of a batch's requests that fail.", metavar="SHARE")
+    ] = 0.0,
     batch_expires_after: Annotated[
         float | None, typer.Option(help="Batches expire when this share is done.", metavar="SHARE")
     ] = None,
     batch_enqueued_tokens: Annotated[
         int | None, typer.Option(help="The most tokens that unfinished batches may have.", metavar="TOKENS")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of faults and latencies.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of faults and latencies.", metavar="INTEGER")] = 0,
 ) -> None:
     """Run an OpenAI-compatible server that answers without a model, until Ctrl-C."""
     from batchllm.simulator import BatchSettings, SimulatorSettings, serve

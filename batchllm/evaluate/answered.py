@@ -75,8 +75,10 @@ class AnsweredRows:
                 return Decimal(str(value))
             except InvalidOperation:
                 return None
+        if self.price is None:
+            return None
         tokens = [self.number(row, name) for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
-        if self.price is None or tokens[0] is None:
+        if tokens[0] is None:
             return None
         usage = Usage(*(None if count is None else int(count) for count in tokens))
         return self.price(usage, str(self.cell(row, "model") or ""))

@@ -58,7 +58,7 @@ def counter_of(kind: str) -> Any:
 
 def is_missing(value: Any) -> bool:
     """Whether a cell has no value: ``None``, NaN, or blank text."""
-    if type(value) is str:  # nearly all cells, and there are millions of them
+    if type(value) is str:
         return not value or value.isspace()
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
@@ -77,6 +77,8 @@ def read_value(kind: str, value: Any, answer: AnswerField) -> Any:
     """
     if is_missing(value):
         return None
+    if kind == LABEL and type(value) is str and not answer.boolean:
+        return value.strip()
     if kind == NUMBER:
         return _number(value)
     if kind == LABELS:
@@ -124,6 +126,8 @@ def label_set(value: Any) -> frozenset[str]:
 
 def shown(value: Any) -> str:
     """Returns a cell, or a value of a kind, as text for a file."""
+    if type(value) is str:
+        return value
     if isinstance(value, frozenset):
         return ", ".join(sorted(value))
     return "" if value is None else cell_text(_plain(value))
