@@ -238,7 +238,7 @@ def test_a_line_that_is_not_json_is_sent_again_and_counted_as_possibly_billed(
     with simulated() as server:
         job = BatchJob(tmp_path, server.base_url)
         job.begin()
-        with pytest.raises(NotReady, match="of 1 requests"):
+        with pytest.raises(NotReady, match="of 1 request"):
             job.until_next_batch()
         result = job.until_done()
         assert (result.exit_status, server.ledger.batch_requests) == (0, 31)

@@ -9,7 +9,7 @@ import pytest
 from batchllm.errors import Interrupted
 from batchllm.job import assemble
 from batchllm.journal import FinishedRows, Journal, State
-from batchllm.plan.plan import Plan
+from batchllm.plan.lifecycle import FlowLifecycle
 from batchllm.plan.row_flow import RowFlow
 from batchllm.records import ChatRequest
 from batchllm.runner import run_job
@@ -65,13 +65,13 @@ def test_a_job_that_goes_on_builds_only_the_rows_that_are_left(
     job = Job(tmp_path / "twice", dedupe=dedupe)
     _, first = job.run(most=12)
     built: list[int] = []
-    start = Plan._start
+    start = FlowLifecycle._start
 
-    def counted(self: Plan, flow: RowFlow) -> bool:
+    def counted(self: FlowLifecycle, flow: RowFlow) -> bool:
         built.append(flow.row.index)
         return start(self, flow)
 
-    monkeypatch.setattr(Plan, "_start", counted)
+    monkeypatch.setattr(FlowLifecycle, "_start", counted)
     summary, second = job.run()
     assert whole is not None and summary is not None
     assert (summary.rows, summary.answered, summary.failed, summary.skipped) == (
