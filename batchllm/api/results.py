@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from batchllm.api.messages import python_words
@@ -37,6 +39,13 @@ class TableResult(Result):
         """Compares the answers with known answers; see ``Result``."""
         with python_words():
             return evaluate_table(self.table, gold, job=self.job, on=on, kind=kind)
+
+    def report(
+        self, path: str | PathLike[str], *, gold: GoldWords | None = None, on: str | None = None
+    ) -> Path:
+        """Writes one HTML page to look at; see ``Result``."""
+        with python_words():
+            return self._report(answered_table(table_of(self.table), self.job), Path(path), gold, on)
 
     def frame(self) -> Any:
         """Returns the given table, its own columns, index and types untouched, with the answer columns beside them.

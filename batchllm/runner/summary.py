@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from html import escape
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from batchllm.budget.costs import plus
 from batchllm.counters import RunCounters
 from batchllm.errors import ExitStatus, UsageError
+from batchllm.evaluate.answered import AnsweredRows, open_output
 from batchllm.evaluate.evaluation import Evaluation
 from batchllm.evaluate.gold import GoldWords
 from batchllm.formats import open_source
@@ -136,6 +138,40 @@ class Result:
         if self.output is None:
             raise UsageError("the output went to standard output; name a file to evaluate it")
         return evaluate_output(self.output, gold, on=on, kind=kind, job=self.job, options=self.read_options)
+
+    def report(
+        self, path: str | PathLike[str], *, gold: GoldWords | None = None, on: str | None = None
+    ) -> Path:
+        """Writes one HTML page to look at: what was asked, what came, whether it is any good, cost, time, and the rows.
+
+        Args:
+            path: The page; it replaces an older report.
+            gold: The known answers, see ``evaluate``; by default those that the run was given.
+            on: With a file of known answers: the column that both have.
+
+        Returns:
+            The path of the page.
+
+        Raises:
+            UsageError: The output went to standard output, or there is another file at ``path``.
+            CannotWrite: The page cannot be written.
+        """
+        if self.output is None:
+            raise UsageError("the output went to standard output; name a file to report it")
+        rows = open_output(self.output, job=self.job, options=self.read_options)
+        return self._report(rows, Path(path), gold, on)
+
+    def _report(self, rows: AnsweredRows, path: Path, gold: GoldWords | None, on: str | None) -> Path:
+        from batchllm.prepare.job_paths import job_paths
+        from batchllm.report import check_page, report_on, write_page
+
+        check_page(path)
+        if gold is None and self.job is not None and self.job.gold:
+            gold, on = self.job.gold, self.job.on
+        journal = None if self.job is None else job_paths(self.job).journal
+        found = journal if journal is not None and journal.exists() else None
+        write_page(report_on([rows], found, self.output, gold=gold, on=on), path)
+        return path
 
     @property
     def parsed(self) -> tuple[Any, ...]:

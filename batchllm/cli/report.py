@@ -1,0 +1,65 @@
+"""``batchllm report``: one page to look at, for somebody who has no batchllm."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from batchllm.cli.evaluate import GOLD_HELP, OnOption
+from batchllm.cli.parameters import JournalOption
+from batchllm.cli.streams import say
+from batchllm.errors import UsageError
+
+
+def report(
+    outputs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="The job's OUTPUT, and others of the same rows to compare it with.",
+            metavar="OUTPUT [OTHER]...",
+            show_default=False,
+        ),
+    ],
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Write the page here.  (OUTPUT with the suffix .report.html)",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
+    gold: Annotated[
+        list[str] | None, typer.Option(help=GOLD_HELP, metavar="COLUMN|FILE", show_default=False)
+    ] = None,
+    on: OnOption = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the figures as one JSON object instead of writing a page.")
+    ] = False,
+    journal: JournalOption = None,
+) -> None:
+    """Write one HTML page about OUTPUT: what was asked, what came, whether it is any good, cost, time, and the rows.
+
+    The page needs no network and no batchllm, and shows prompts and raw answers; send it to whom these may reach.
+    Without the journal it has what OUTPUT says. Charts need the extra: pip install 'batchllm-cli[report]'.
+    """
+    from batchllm.report import check_page, make_report, write_page
+
+    output, *others = outputs
+    if on is not None and not gold:
+        raise UsageError("--on goes with --gold FILE; add that")
+    if as_json and to is not None:
+        raise UsageError("--json prints figures, and -o names a page; leave one out")
+    path = to or output.with_name(f"{output.stem}.report.html")
+    if not as_json:
+        check_page(path)
+    found = make_report(output, others, gold=gold or None, on=on, journal=journal, with_rows=not as_json)
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), ensure_ascii=False))
+        return
+    write_page(found, path)
+    for note in found.notes:
+        say(note)
+    say(f"Written: {path}")
