@@ -195,10 +195,10 @@ class _Run:
             if isinstance(error, (JobError, Interrupted)):
                 status = int(error.exit_status)
             figures = self._summary(journal, loop.time() - started_s, status_of(error))
-            with suppress(JobError):  # the error to report is the one that stopped the job
-                states = resumed.counts_of_pass()
-                figures = with_rows(figures, states)
-                if isinstance(error, (JobError, Interrupted)):
+            if isinstance(error, (JobError, Interrupted)):
+                with suppress(JobError):  # the error to report is the one that stopped the job
+                    states = resumed.counts_of_pass()
+                    figures = with_rows(figures, states)
                     error.kept = states.finished, self._counters.rows
             self._record.figures = figures
             raise
