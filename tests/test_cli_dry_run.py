@@ -56,7 +56,8 @@ def test_json_has_the_figures_and_nothing_else(batchllm: Command, samples: Path)
     assert list(figures) == [
         "rows", "answered", "failed", "cut_off", "pending", "duplicate_rows", "skipped", "prompt_tokens",
         "completion_tokens_expected",
-        "completion_tokens_upper_bound", "cost_low", "cost_high", "seconds",
+        "completion_tokens_upper_bound", "cost_low", "cost_high", "seconds", "requests",
+        "requests_upper_bound",
     ]  # fmt: skip
     assert figures["seconds"] == figures["rows"] * 10
     assert 0 < figures["cost_low"] < figures["cost_high"]

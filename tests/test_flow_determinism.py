@@ -14,6 +14,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -24,6 +26,7 @@ from batchllm.job import assemble
 from batchllm.records import Answer, Row
 from batchllm.request import RequestBuilder
 from tests.flow_jobs import READER, later, request, three_steps
+from tests.step_jobs import CHAIN
 
 ROW = Row(0, 2, {"id": "7", "text": "a text", "name": "somebody", "city": "here"}, [])
 
@@ -33,6 +36,14 @@ def of_job(task: str = "run", **flags: object) -> Callable[[Row], Flow]:
     given = {"prompt": "{{ text }}"} if task == "run" else {}
     job = assemble(task, {"input": "rows.csv", "provider": "simulator", **given, **flags}, {})
     return job_flow(job, RequestBuilder(job, tuple(ROW.values), [ROW], None)).start
+
+
+def of_steps() -> Callable[[Row], Flow]:
+    """The flow of a job file with steps."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "job.toml")
+        path.write_text(CHAIN)
+        return of_job(prompt=None, job_file=str(path))
 
 
 def of_chance(row: Row) -> Flow:
@@ -63,6 +74,7 @@ FLOWS: dict[str, Callable[[], Callable[[Row], Flow]]] = {
     "a turn": lambda: of_job(conversation="name"),
     "re-asked samples of a turn": lambda: of_job(conversation="name", schema="n int", samples=2),
     "three steps": three_steps,
+    "the steps of a job file": of_steps,
 }
 BAD: dict[str, Callable[[], Callable[[Row], Flow]]] = {
     "chance": lambda: of_chance,

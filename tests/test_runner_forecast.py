@@ -249,7 +249,7 @@ def test_what_nobody_knows_is_null_in_what_is_left(tmp_path: Path) -> None:
 
 def test_the_figures_have_these_names(tmp_path: Path) -> None:
     assert list(Forecast(rows=1).to_json()) == [
-        "rows", "answered", "failed", "pending", "duplicate_rows", "skipped", "prompt_tokens",
+        "rows", "answered", "failed", "cut_off", "pending", "duplicate_rows", "skipped", "prompt_tokens",
         "completion_tokens_expected",
         "completion_tokens_upper_bound", "cost_low", "cost_high", "seconds",
     ]  # fmt: skip

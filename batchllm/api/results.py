@@ -1,7 +1,7 @@
 """Results of tables: the caller's own kind of table with the answer columns beside its own."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from os import PathLike
 from pathlib import Path
@@ -16,6 +16,7 @@ from batchllm.evaluate.gold import GoldWords, gold_of
 from batchllm.formats import Columns
 from batchllm.formats.memory import ROWS
 from batchllm.job import Job
+from batchllm.request.spec import job_columns
 from batchllm.runner import FinishedRow, Result
 
 _TEXTS = frozenset({"finish_reason", "model", "error", "response_id"})
@@ -110,11 +111,23 @@ def _kind(column: str) -> type:
 
 def _schema_kinds(columns: Columns, job: Job) -> dict[str, type]:
     """The types of the columns that come from the answer: those of the schema, text without one."""
+    if job.steps:
+        own = [
+            _schema_kinds(replace(columns, answer=_of_step(columns, step.job)), step.job)
+            for step in job.steps
+        ]
+        return {name: kind for kinds in own for name, kind in kinds.items()}
     schema = job.schema or {}
     if job.schema is None and (job.template is None or job.template.answer.read != "json"):
         return {}
     properties = schema.get("properties", {})
     return {written: _schema_kind(properties.get(name, {}), schema) for written, name in columns.answer}
+
+
+def _of_step(columns: Columns, job: Job) -> tuple[tuple[str, str], ...]:
+    """The answer columns that a step fills."""
+    filled = job_columns(job)
+    return tuple((written, name) for written, name in columns.answer if name in filled)
 
 
 def _schema_kind(declared: Any, schema: Mapping[str, Any]) -> type:

@@ -109,7 +109,7 @@ class BatchLoop:
             facts,
             meter=account.meter,
             counters=self._collected,
-            one_model=not job.per_row,
+            one_model=not job.per_row and not job.steps,
         )
         self._since = _session(journal)
         self._stopping = asyncio.Event()

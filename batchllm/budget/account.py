@@ -17,7 +17,7 @@ from batchllm.job import Job
 from batchllm.journal import Journal
 from batchllm.limiter import View
 from batchllm.prepare.prepared_job import PreparedJob
-from batchllm.records import ChatRequest, Row, Usage
+from batchllm.records import AnswerSpec, ChatRequest, Row, Usage
 from batchllm.request import answer_spec
 
 USEFUL = "useful_answers"
@@ -67,12 +67,26 @@ class Account:
         built = map(self._prepared.builder.build, self._prepared.statistics.sample)
         self._sample = next((request for request in built if isinstance(request, ChatRequest)), None)
         self.early_stop = EarlyStop(
-            cut_is_useless=answer_spec(self._job).read in ("text", "code"),
+            cut_is_useless=_cut_is_useless(answer_spec(self._job)),
             bound=None if self._sample is None else self._sample.max_tokens,
             inactive=self._job.no_early_stop,
             useful=useful["steps"] if useful["job"] == _hash_of(self._job) else (),
+            steps=self._by_step(),
         )
         counters.cost = self.pricing.nothing()
+
+    def _by_step(self) -> dict[str, tuple[bool, int | None]]:
+        """Returns for each step whether a cut answer is unusable, and the most tokens that it may have."""
+        flow = self._prepared.flow
+        bounds: dict[str, int | None] = {}
+        for row in self._prepared.statistics.sample if flow.by_step else ():
+            for ask, request in missing(begun(flow.start(row)), UsageEstimator().stand_ins()[0]):
+                bounds.setdefault(ask.path, request.max_tokens)
+            if len(bounds) == len(flow.by_step):
+                break
+        return {
+            name: (_cut_is_useless(step.reader.spec), bounds.get(name)) for name, step in flow.by_step.items()
+        }
 
     def forecast(self, journal: Journal, *, rows: int, left: int) -> Forecast:
         """Estimates what is left of the run."""
@@ -177,6 +191,10 @@ def _refuse_price(job: Job, model: str, pricing: Pricing) -> None:
             f"--max-cost needs a price, and none is known for {model or 'the model'} at {endpoint}; give one with "
             "--prices FILE, or bound the job with --max-total-tokens"
         )
+
+
+def _cut_is_useless(spec: AnswerSpec) -> bool:
+    return spec.read in ("text", "code")
 
 
 def _hash_of(job: Job) -> str:

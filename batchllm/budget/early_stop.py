@@ -5,7 +5,8 @@ either as long as the job asks the same. Requests in flight at the stop are stil
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from batchllm.printable import one_line
 from batchllm.records import Answer
@@ -35,6 +36,7 @@ class EarlyStop:
         bound: The most tokens an answer may have, for the message.
         inactive: Check nothing: ``--no-early-stop``.
         useful: Steps that had usable answers in earlier runs of this job.
+        steps: Of a job with steps, ``cut_is_useless`` and ``bound`` by step.
 
     Attributes:
         useful: Steps that are not checked any more, because a usable answer came.
@@ -47,11 +49,12 @@ class EarlyStop:
         bound: int | None = None,
         inactive: bool = False,
         useful: Iterable[str] = (),
+        steps: Mapping[str, tuple[bool, int | None]] = MappingProxyType({}),
     ) -> None:
         self.useful = set(useful)
         self._inactive = inactive
-        self._cut_is_useless = cut_is_useless
-        self._bound = bound
+        self._whole = (cut_is_useless, bound)
+        self._steps = steps
         self._kinds: dict[str, Counter[str]] = {}
         self._shown: dict[str, str] = {}
 
@@ -65,7 +68,7 @@ class EarlyStop:
         """
         if self._inactive or step in self.useful:
             return None
-        kind = self._useless(answer)
+        kind = self._useless(answer, step)
         if kind is None:
             self.useful.add(step)
             return None
@@ -76,16 +79,18 @@ class EarlyStop:
         kinds[kind] += 1
         return self._message(step, kinds) if kinds.total() >= FIRST else None
 
-    def _useless(self, answer: Answer) -> str | None:
+    def _useless(self, answer: Answer, step: str) -> str | None:
         """Returns why an answer is unusable, in one word; ``None`` if it is usable."""
         if answer.error is not None:
             cut_off = answer.reason == "empty" and answer.finish_reason == "length"
             return _CUT if cut_off else answer.reason or "unknown"
-        return _CUT if answer.finish_reason == "length" and self._cut_is_useless else None
+        cut_is_useless, _ = self._steps.get(step, self._whole)
+        return _CUT if answer.finish_reason == "length" and cut_is_useless else None
 
     def _message(self, step: str, kinds: Counter[str]) -> str:
         kind, count = kinds.most_common(1)[0]
-        bound = "the endpoint's own bound" if self._bound is None else f"max_tokens {self._bound}"
+        _, most = self._steps.get(step, self._whole)
+        bound = "the endpoint's own bound" if most is None else f"max_tokens {most}"
         cause = _CAUSES.get(kind, _OTHER).format(bound=bound, kind=kind)
         of_step = f" of {step}" if step else ""
         share = "all" if count == FIRST else f"{count} of them"

@@ -36,6 +36,7 @@ MEAN_REQUEST = "mean_request"
 
 _JSON_KEYS = (
     "rows", "answered", "failed", "cut_off", "pending", "duplicate_rows", "skipped", "prompt_tokens",
+
     "completion_tokens_expected", "completion_tokens_upper_bound", "cost_low", "cost_high", "seconds",
 )  # fmt: skip
 
@@ -53,7 +54,8 @@ class Forecast:
         duplicate_rows: Rows whose request equals an earlier row's.
         skipped: Rows with nothing to ask.
         unsendable: Rows that will fail before they are sent.
-        requests: Requests still to be sent.
+        requests: Requests still to be sent: each row takes every step, and no answer is re-asked.
+        requests_upper_bound: Requests to be sent if every answer is re-asked as often as it may be.
         prompt_tokens: Tokens of their prompts.
         completion_tokens_expected: Tokens of their answers, by a high percentile of the known answers; without any,
             half of the upper bound.
@@ -81,6 +83,7 @@ class Forecast:
     skipped: int | None = None
     unsendable: int | None = None
     requests: int | None = None
+    requests_upper_bound: int | None = None
     prompt_tokens: int | None = None
     completion_tokens_expected: int | None = None
     completion_tokens_upper_bound: int | None = None
@@ -178,6 +181,7 @@ class RequestTotals:
             most = upper.forecast(rows=rows, exact=exact, pace=pace, seen=seen)
             return replace(
                 self.forecast(rows=rows, exact=exact, pace=pace, seen=seen),
+                requests_upper_bound=most.requests,
                 completion_tokens_upper_bound=most.completion_tokens_upper_bound,
                 cost_high=most.cost_high,
             )
@@ -186,6 +190,7 @@ class RequestTotals:
         return Forecast(
             rows=rows,
             requests=round(self.requests),
+            requests_upper_bound=round(self.requests),
             prompt_tokens=round(totals[1]),
             completion_tokens_expected=None if self._unknown_expected else round(totals[3]),
             completion_tokens_upper_bound=None if self._unbounded else round(totals[4]),

@@ -39,7 +39,9 @@ def print_dry_run(
 
     found = inspect.dry_run(job)
     if as_json:
-        text = json.dumps(found.forecast.to_json())
+        forecast = found.forecast
+        requests = {"requests": forecast.requests, "requests_upper_bound": forecast.requests_upper_bound}
+        text = json.dumps({**forecast.to_json(), **requests})
     elif as_curl:
         text = curl(job, found)
     else:
@@ -73,7 +75,12 @@ def _estimate(found: "DryRun") -> Iterator[str]:
     yield f"Rows: {forecast.rows:,}" + "".join(f", {count:,} {what}" for count, what in parts if count)
     if forecast.input_notes:
         yield f"Input: {', '.join(forecast.input_notes)}"
-    yield f"To send: {counted(forecast.requests or 0, 'request')}"
+    most = forecast.requests_upper_bound or 0
+    more = f", at most {most:,}" if most > (forecast.requests or 0) else ""
+    yield f"To send: {counted(forecast.requests or 0, 'request')}{more}"
+    for number, step in enumerate(found.job.steps, 1):
+        when = "" if step.when is None else f", when {step.when}"
+        yield f"Step {number}: {step.name}, {step.job.endpoint.model or 'the model of the endpoint'}{when}"
     if forecast.models and list(forecast.models) != [found.job.endpoint.model]:
         yield f"Models: {models_text(found.job, replace(forecast, exact=True))}"
     if settings := forecast.settings.to_text():

@@ -108,6 +108,8 @@ def line_before(job: Job, forecast: Forecast) -> str:
         (forecast.pending, "in batches"),
     )
     parts += [f"{count:,} {what}" for count, what in before if count]
+    if job.steps and forecast.requests_upper_bound is not None:
+        parts.append(f"at most {counted(forecast.requests_upper_bound, 'request')} in {len(job.steps)} steps")
     parts.append(
         f"{models_text(job, forecast)} at {endpoint.preset} ({endpoint.base_url or 'on this machine'})"
     )
@@ -150,7 +152,8 @@ def models_text(job: Job, forecast: Forecast) -> str:
 
 def fields_line(job: Job) -> str:
     """The fields of the schema with their types, as they were understood; empty if there are none."""
-    fields = "" if job.schema is None else fields_text(job.schema)
+    jobs = [step.job for step in job.steps] or [job]
+    fields = "; ".join(fields_text(each.schema) for each in jobs if each.schema is not None)
     return f"Fields: {one_line(fields, MOST_FIELDS)}" if fields else ""
 
 

@@ -10,6 +10,7 @@ from batchllm.answer.several_labels import NONE
 from batchllm.budget.costs import Pricing
 from batchllm.errors import InputError, UsageError, listed
 from batchllm.evaluate.values import LABEL, LABELS, TEXT, AnswerField, is_missing, schema_kind
+from batchllm.flows import job_flow
 from batchllm.formats import ADDABLE, STANDARD, Source, format_of, open_source
 from batchllm.job import Job
 from batchllm.journal import JournalReader
@@ -215,6 +216,8 @@ def answer_fields(job: Job, columns: Sequence[str]) -> tuple[AnswerField, ...]:
         job: The job.
         columns: The columns of its output.
     """
+    if job.steps:
+        return tuple(answer for step in job.steps for answer in answer_fields(step.job, columns))
     spec = answer_spec(job)
     schema = spec.schema if isinstance(spec.schema, Mapping) else None
     properties = schema.get("properties") if schema is not None and spec.read == "json" else None
@@ -236,6 +239,8 @@ def _prompt_columns(job: Job, columns: tuple[str, ...], sample: Iterable[Row]) -
     if job.per_row:
         return None
     try:
-        return RequestBuilder(job, columns, sample, None).used_columns
+        builder = RequestBuilder(job, columns, sample, None)
+        steps = job_flow(job, builder).by_step.values() if job.steps else ()
+        return builder.used_columns.union(*(step.used_columns for step in steps))
     except UsageError:  # the output lacks a column that the input has
         return None

@@ -11,6 +11,7 @@ from batchllm.records import Answer, ChatRequest
 from batchllm.request import Skipped, Unsendable
 
 _NUMBERS = re.compile(r"/\d+")
+_REASK = re.compile(r"(^|/)reask$")
 
 
 class Ask(NamedTuple):
@@ -141,6 +142,4 @@ def later_key(root_id: int, ask: Ask) -> bytes:
 
 def step_of(path: str) -> str:
     """Returns the step that a path belongs to: without numbers and re-asks."""
-    if not path:
-        return path
-    return _NUMBERS.sub("", path).removesuffix("reask").rstrip("/")
+    return _REASK.sub("", _NUMBERS.sub("", path)) if path else path

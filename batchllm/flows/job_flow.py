@@ -9,6 +9,7 @@ from batchllm.flows.conversation import conversation_of, turn, turns_of
 from batchllm.flows.flow import Ask, Flow, Unsent
 from batchllm.flows.reask import reasking
 from batchllm.flows.samples import sampled
+from batchllm.flows.steps import PreparedStep, chained, prepare_steps
 from batchllm.job import Job
 from batchllm.records import Answer, ChatRequest, Row
 from batchllm.request import RequestBuilder, answer_spec
@@ -24,6 +25,9 @@ class JobFlow:
         single: No row needs more than one request.
         longest: The most requests that a row sends one after the other.
         conversation: The column whose equal values make rows one conversation.
+        named: The answers of a row are known by the names of its requests, so that a row of one request needs the flow
+            to be read too.
+        by_step: The flow's steps by their names, where it has any.
         turns: How many turns each conversation has that has several, by the hash of its name.
     """
 
@@ -32,7 +36,14 @@ class JobFlow:
     single: bool = True
     longest: int = 1
     conversation: str | None = None
+    named: bool = False
+    by_step: Mapping[str, PreparedStep] = field(default_factory=dict)
     turns: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def truncated(self) -> int:
+        """How many times a text was cut to ``--max-input-tokens``."""
+        return self.builder.truncated + sum(step.builder.truncated for step in self.by_step.values())
 
     @property
     def waves(self) -> int:
@@ -48,6 +59,8 @@ def job_flow(job: Job, builder: RequestBuilder, rows: Callable[[], Iterable[Row]
         builder: Makes its requests.
         rows: Reads the input, to count the turns of conversations.
     """
+    if job.steps:
+        return _chain(job, builder)
     reads_data = job.per_row or answer_spec(job).read == "json"
     reasks = job.reasks if reads_data else 0
     first = partial(_first, builder)
@@ -73,6 +86,18 @@ def job_flow(job: Job, builder: RequestBuilder, rows: Callable[[], Iterable[Row]
         longest=1 + reasks,
         conversation=job.conversation,
         turns={} if job.conversation is None else turns_of(rows(), job.conversation),
+    )
+
+
+def _chain(job: Job, builder: RequestBuilder) -> JobFlow:
+    steps = prepare_steps(job.steps, builder)
+    return JobFlow(
+        builder=builder,
+        start=partial(chained, steps),
+        single=False,
+        longest=sum(1 + step.reasks for step in steps),
+        named=True,
+        by_step={step.name: step for step in steps},
     )
 
 

@@ -28,4 +28,4 @@ def _again(builder: RequestBuilder, ask: Ask, answer: Answer, path: str) -> Ask:
         return builder.reask(ask.built(), answer)
 
     identity = ask.identity + b"\0" + answer.text.encode("utf-8", "surrogatepass")
-    return Ask(path, identity, ask.reader, built)
+    return Ask(path, identity, ask.reader, built, model=ask.model)

@@ -294,6 +294,10 @@ def _input(job: Job, paths: JobPaths) -> Iterator[CheckResult]:
             statistics, source = prepared.statistics, prepared.source
             used = ", ".join(sorted(prepared.builder.used_columns)) or "what each row brings"
             asks = f"{template.name}, {len(template.messages)} messages" if template else "each row's own"
+            if job.steps:
+                asks = f"{len(job.steps)} steps, {', '.join(step.name for step in job.steps)}"
+                read = {name for step in prepared.flow.by_step.values() for name in step.used_columns}
+                used = ", ".join(sorted(read & set(statistics.columns)))
             yield CheckResult(
                 "template", f"{asks}; reads {used}; writes {', '.join(prepared.builder.answer_columns)}"
             )

@@ -168,7 +168,16 @@ class _Counting:
             input_notes=self._prepared.input_notes,
             settings=answer_settings(self._builder.column, self._builder.shots, self._first),
         )
-        return DryRun(job, forecast, tuple(self._first), self._unsendable, self._counter.vocabularies())
+        return DryRun(job, forecast, self._shown(), self._unsendable, self._counter.vocabularies())
+
+    def _shown(self) -> tuple[ChatRequest, ...]:
+        """Returns the requests that are shown: of steps only the first, since the later ones hold stand-ins."""
+        if not self._job.steps:
+            return tuple(self._first)
+        firsts: dict[int, ChatRequest] = {}
+        for request in self._first:
+            firsts.setdefault(request.row_index, request)
+        return tuple(firsts.values())
 
     def _batches(self, rows: Iterable[Row]) -> Iterator[Batch]:
         """Builds the requests that have to be sent, and counts the other rows."""
@@ -186,7 +195,7 @@ class _Counting:
                 if row.state is not None and not is_again:
                     self._known[row.state] += 1
                 requests = row.requests or (self._asked_again(row.row) if is_again else [])
-                self._first += requests[: SHOWN - len(self._first)]
+                self._first += requests[: SHOWN * max(1, len(self._job.steps)) - len(self._first)]
                 batch += [ToCount(request, row.conversation, False) for request in requests]
                 if not self._single:
                     longest = row.longest or requests

@@ -122,7 +122,11 @@ def _flow_lines(
             assert each.ask is not None, "the row is there"
             key = each.record.key if each.record is not None else later_key(known.request_id, each.ask)
             yield _request_line(each.ask, key), None if each.record is None else each.record.request_id
-        if len(replay.requests) > 1 and replay.result is not None:
+        asked = {each.ask.path for each in replay.requests if each.ask is not None}
+        for name in prepared.flow.by_step if replay.result is not None else ():
+            if name not in asked:
+                yield f"step {name}: not asked", None
+        if (len(replay.requests) > 1 or prepared.flow.named) and replay.result is not None:
             said = replay.result.error or json.dumps(dict(replay.result.columns), ensure_ascii=False)
             yield f"the row's answer: {said}", None
 

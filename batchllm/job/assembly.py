@@ -20,6 +20,7 @@ from batchllm.job.layers import Given, environment_layer, flag_layer
 from batchllm.job.options import OPTIONS
 from batchllm.job.parameters import request_parameters, template_variables
 from batchllm.job.record import Job
+from batchllm.job.steps import of_steps
 from batchllm.printable import one_line
 from batchllm.records import Pace
 
@@ -57,7 +58,24 @@ def assemble(
     path = flags.pop("job_file", None)
     file = jobfile.read(Path(path)) if path is not None else None
     layers = (flag_layer(flags), environment_layer(environ), *(file.layers if file else ()))
-    given = Given(layers)
+
+    def assembled(given: Given) -> Job:
+        return _assembled(task, given, file, environ, needs_key=needs_key, api_key=api_key)
+
+    if file is not None and file.steps:
+        return of_steps(file.path, file.steps, Given(layers), assembled)
+    return assembled(Given(layers))
+
+
+def _assembled(
+    task: str,
+    given: Given,
+    file: jobfile.JobFile | None,
+    environ: Mapping[str, str],
+    *,
+    needs_key: bool,
+    api_key: str | None,
+) -> Job:
     task, template = _template(task, given, file)
     variables = template_variables(given, template)
     template = template.with_variables(variables) if template else None
@@ -71,7 +89,7 @@ def assemble(
         given.get("output"),
         source,
         format_named(input_format).name if input_format else None,
-        label=template.name if template and task == RUN else task,
+        label=_label(task, template, file),
         simulated=place.preset == presets.SIMULATOR,
     )
     if template is None and input_format is not None and not format_named(input_format).nested:
@@ -98,7 +116,7 @@ def assemble(
         "instructions": read_instructions(given.get("instructions"), given.called("instructions")),
         "tools": tools,
         "tool_choice": tool_choice(given.get("tool_choice"), tools, given.called("tool_choice")),
-        "job_file": None if path is None else Path(path),
+        "job_file": None if file is None else file.path,
         "sources": given.sources,
     }
     job = Job(**{**_values(given), **computed})
@@ -106,6 +124,13 @@ def assemble(
     if job.confidence and CONFIDENCE not in (*job.add, *(job.columns or ())):
         return replace(job, add=(*job.add, CONFIDENCE))
     return job
+
+
+def _label(task: str, template: "Template | None", file: jobfile.JobFile | None) -> str:
+    """What the default output is named after."""
+    if file is not None and file.steps:
+        return file.path.stem
+    return template.name if template and task == RUN else task
 
 
 def _values(given: Given, record: str = "") -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from batchllm.answer import fields_text
 from batchllm.job.options import OPTIONS, options_in
+from batchllm.job.record import STEPS
 from batchllm.printable import counted, one_line
 
 _LONGEST = 80
@@ -41,6 +42,10 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Chan
             continue
         if name in ("variables", "parameters"):
             yield from _entries(name, old or {}, new)
+        elif name == STEPS:
+            for step, fields in new.items():
+                for change in _changes((old or {}).get(step) or {}, fields):
+                    yield change._replace(option=f"step {step}: {change.option}")
         elif name == "schema":
             yield Change(name, *_schemas(old, new))
         elif name == "examples":
@@ -112,7 +117,7 @@ def change_text(change: Change) -> str:
     name, _, entry = change.option.partition(".")
     flag = OPTIONS[name].flag if name in OPTIONS else name
     called = "--prompt or --template" if name == "prompt" else f"{flag} {entry}" if entry else flag
-    quote = "'" if name in ("prompt", "system") else ""
+    quote = "'" if name.endswith(("prompt", "system")) else ""
     before, after = (
         value if value == _NOT_SET else f"{quote}{value}{quote}" for value in (change.before, change.after)
     )

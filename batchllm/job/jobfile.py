@@ -1,9 +1,10 @@
-"""Job files: a template and a ``[job]`` table in one TOML file."""
+"""Job files: a template, or steps, and a ``[job]`` table in one TOML file."""
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchllm.errors import UsageError
 from batchllm.job.layers import Layer, file_layers
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 _MAX_BYTES = 10_000_000
 _WITHOUT_MESSAGES = ("job", "name", "description", "variables", "parameters")
+_WITH_STEPS = ("job", "name", "description", "parameters", "steps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +25,13 @@ class JobFile:
         path: As it was named.
         layers: Its options, the strongest first.
         template: The template it holds; ``None`` where it has no ``[[messages]]``.
+        steps: Its ``[[steps]]`` tables, as they are written.
     """
 
     path: Path
     layers: tuple[Layer, ...]
     template: "Template | None"
+    steps: tuple[Mapping[str, Any], ...] = ()
 
 
 def read(path: Path) -> JobFile:
@@ -50,6 +54,8 @@ def read(path: Path) -> JobFile:
     table = data.get("job")
     if not isinstance(table, dict):
         raise UsageError(f"{path}: a job file has a [job] table; a template without one goes with -t {path}")
+    if "steps" in data:
+        return _with_steps(path, data)
     if "messages" in data:
         from batchllm import template
 
@@ -61,3 +67,15 @@ def read(path: Path) -> JobFile:
         if not isinstance(data.get(key, {}), dict):
             raise UsageError(f"{path}: {key} must be a table, [{key}]")
     return JobFile(path, file_layers(path, data), None)
+
+
+def _with_steps(path: Path, data: Mapping[str, Any]) -> JobFile:
+    for key in data:
+        if key not in _WITH_STEPS:
+            raise UsageError(f"{path}: {key} belongs to a step; put it into its [[steps]] table")
+    steps = data["steps"]
+    if not isinstance(steps, list) or not steps or not all(isinstance(step, dict) for step in steps):
+        raise UsageError(f"{path}: steps are tables, each headed [[steps]]")
+    if not isinstance(data.get("parameters", {}), dict):
+        raise UsageError(f"{path}: parameters must be a table, [parameters]")
+    return JobFile(path, file_layers(path, data), None, tuple(steps))

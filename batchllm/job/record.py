@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from batchllm.template import Template
 
 
+STEPS = "steps"
+
 DEFAULTS: dict[str, Any] = {name: option.default_value for name, option in OPTIONS.items()}
 
 
@@ -50,6 +52,8 @@ class Job:
         tools: Tool definitions for every request.
         tool_choice: ``auto``, ``none``, ``required`` or an object that names one tool.
         schema: JSON Schema that the answer must satisfy; its fields become columns.
+        steps: What each row is asked, one step after the other; empty where one request says it all. ``template``,
+            ``parameters`` and ``schema`` are then those of the first step.
         job_file: The job file; ``None`` if there is none.
         sources: Name of an option, or ``param.NAME``, to where its value came from; what is not in it is a default.
     """
@@ -66,6 +70,7 @@ class Job:
     output_format: str | None = None
     per_row: bool = False
     raised_max_tokens: int | None = None
+    steps: tuple[JobStep, ...] = ()
     job_file: Path | None = field(default=None, compare=False)
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
@@ -163,6 +168,13 @@ class Job:
         neither do comments of a template or the way its answers are read. Pace, paths, columns and the host
         are not in it, since they change no request.
         """
+        if self.steps:
+            return {
+                STEPS: {
+                    step.name: {**step.job.fingerprint(), "when": step.when, "number": number}
+                    for number, step in enumerate(self.steps, 1)
+                }
+            }
         fields = {option.attribute for option in OPTIONS.values() if option.in_request} & _FIELDS - {"task"}
         return {
             "preset": self.endpoint.preset,
@@ -173,6 +185,29 @@ class Job:
             "variables": plain(self.all_variables),
             "parameters": plain(self.all_parameters),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class JobStep:
+    """A step of a job: one request of each row.
+
+    Attributes:
+        name: Its name, which is also its answer's column.
+        job: What it asks, as a job of its own over the same input.
+        when: Template that says whether a row takes the step; ``None``: every row does.
+    """
+
+    name: str
+    job: Job
+    when: str | None = None
+
+    @classmethod
+    def named(cls, name: str, job: Job, when: str | None) -> JobStep:
+        """Returns a step whose answer is in the column of its name."""
+        assert job.template is not None, "a step has a template"
+        answer = dataclasses.replace(job.template.answer, column=name)
+        template = dataclasses.replace(job.template, answer=answer)
+        return cls(name, dataclasses.replace(job, template=template), when)
 
 
 _FIELDS = {field.name for field in dataclasses.fields(Job)}

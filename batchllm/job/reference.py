@@ -11,6 +11,7 @@ from typing import Any
 
 from batchllm.job.options import OPTIONS, TABLE, TASKS, Option, options_in
 from batchllm.job.record import Job
+from batchllm.job.steps import ONE_STEPS
 from batchllm.printable import counted
 
 _TABLES = {"variables": "var", "parameters": "param"}
@@ -69,6 +70,8 @@ def init_text() -> str:
 def job_options(job: Job, *, every: bool) -> Iterator[tuple[str, str, str]]:
     """Yields name, value and source of the options that are not at their default, or of every one."""
     for option in OPTIONS.values():
+        if job.steps and option.name in ONE_STEPS:
+            continue
         value, source = _entry(job, option) if option.field in _TABLES else _field(job, option)
         if every:
             yield option.name, _written(value), source

@@ -134,7 +134,8 @@ class FlowLifecycle:
         if flow.given_up:
             state = State.UNANSWERED
         if not self._flow.single or (flow.known is not None and flow.known.row_state is not None):
-            row_state = None if flow.requests == 1 and flow.unsent is None else state
+            alone = flow.requests == 1 and flow.unsent is None and not self._flow.named
+            row_state = None if alone else state
             for row_index in (flow.row.index, *(flow.followers or ())):
                 self._journal.end_row(row_index, row_state)
         # What was given up stays known; and everything, as long as the last pass's rows come: they may be older.
@@ -145,12 +146,11 @@ class FlowLifecycle:
         return answer, state
 
     def _start(self, flow: RowFlow) -> bool:
-        builder = self._flow.builder
-        cut = builder.truncated
+        cut = self._flow.truncated
         flow.begin(self._flow.start(flow.row))
         if flow.waits_for is not None:
             self._lookup.provide(flow, self._conversations.history)
-        self._counters.truncated += builder.truncated - cut
+        self._counters.truncated += self._flow.truncated - cut
         return not flow.ended
 
     def _take_root(self, flow: RowFlow, known: AdmittedRow) -> None:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchllm import tokens
-from batchllm.answer import Reader
+from batchllm.answer import Reader, answer_columns
 from batchllm.errors import UsageError
 from batchllm.flows import JobFlow, job_flow
 from batchllm.flows.samples import sample_columns
 from batchllm.formats import Columns, InputStatistics, Source, open_source, plan_columns, spool
+from batchllm.formats.columns import ADDABLE, STANDARD
 from batchllm.job import Job
 from batchllm.prepare.job_paths import JobPaths
 from batchllm.printable import counted
@@ -75,6 +76,7 @@ def prepare_job(job: Job, paths: JobPaths) -> Iterator[PreparedJob]:
 def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStatistics) -> PreparedJob:
     """Prepares a job whose input is scanned."""
     _check_conversation(job, statistics)
+    _check_steps(job, statistics)
     count = token_count(job)
     builder = RequestBuilder(job, statistics.columns or None, statistics.sample, count)
     columns = output_columns(job, builder, statistics.columns, source.header(statistics.columns))
@@ -139,6 +141,23 @@ def _check_conversation(job: Job, statistics: InputStatistics) -> None:
         raise UsageError(
             "--sample takes rows out of their conversations; try the first ones instead, with -n"
         )
+
+
+def _check_steps(job: Job, statistics: InputStatistics) -> None:
+    """Refuses steps whose columns are there already.
+
+    Raises:
+        UsageError: A step, or a field of its schema, is called like a column of input or output, or like another one.
+    """
+    taken = dict.fromkeys(statistics.columns, "the input has a column of that name")
+    taken |= dict.fromkeys((*STANDARD, *ADDABLE), "the output has a column of that name beside the answers")
+    for step in job.steps:
+        for name in answer_columns(answer_spec(step.job)):
+            if name in taken:
+                raise UsageError(
+                    f"step {step.name}: it would write the column {name}, and {taken[name]}; rename it"
+                )
+            taken[name] = f"step {step.name} writes a column of that name"
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 from batchllm import template
 from batchllm.job import Job
 from batchllm.job.options import OPTIONS, RUN_CONTROL
-from batchllm.job.record import plain
+from batchllm.job.record import JobStep, plain
 from batchllm.records import Endpoint
 
 ENDPOINT = ("preset", "base_url", "model", "azure_api_version", "charge")
@@ -26,6 +26,7 @@ _FIELDS = (
         "sources",
         "endpoint",
         "template",
+        "steps",
         "raised_max_tokens",
     }
 )
@@ -43,6 +44,7 @@ def saved(job: Job) -> dict[str, Any]:
         if job.template is None
         else {"name": job.template.name, "source": job.template.source},
         "endpoint": {name: getattr(job.endpoint, name) for name in ENDPOINT},
+        "steps": [{"name": step.name, "job": saved(step.job), "when": step.when} for step in job.steps],
     }
 
 
@@ -56,7 +58,12 @@ def restored(kept: Mapping[str, Any]) -> Job:
         builtin = template.load(task)
         if described["source"] != builtin.source:  # a template of one's own
             found["template"] = found["template"].read_as(builtin)
-    return Job(endpoint=Endpoint(**kept["endpoint"]), **found)
+    steps = tuple(
+        JobStep.named(step["name"], restored(step["job"]), step["when"]) for step in kept.get("steps", ())
+    )
+    if steps:
+        found["template"] = steps[0].job.template
+    return Job(endpoint=Endpoint(**kept["endpoint"]), steps=steps, **found)
 
 
 def _restored(name: str, value: Any) -> Any:

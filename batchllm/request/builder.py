@@ -6,18 +6,26 @@ from functools import partial
 from typing import Any
 
 from batchllm import presets, prices
-from batchllm.answer import Reader, answer_columns
+from batchllm.answer import Reader
 from batchllm.errors import UsageError
 from batchllm.job import Job
 from batchllm.job.gold import gold_columns
 from batchllm.records import Answer, ChatRequest, Row
+from batchllm.request.condition import Condition, condition
 from batchllm.request.images import Media
 from batchllm.request.limits import LengthLimits
 from batchllm.request.messages import TokenCount, reask, with_images
 from batchllm.request.outcome import InvalidRow, Messages, RowRequest, Skipped, Unsendable, request_key
 from batchllm.request.parameters import fit_to_model, max_tokens, merge_layers
 from batchllm.request.shots import Shots
-from batchllm.request.spec import answer_spec, prepared, response_format, schema_in_words, with_tools
+from batchllm.request.spec import (
+    answer_spec,
+    job_columns,
+    prepared,
+    response_format,
+    schema_in_words,
+    with_tools,
+)
 from batchllm.request.tasks import RowTasks, Task, image_cells, is_batch_line
 from batchllm.template import RenderError, builtin_names, dumps, text_column, text_like, to_json
 
@@ -68,9 +76,11 @@ class RequestBuilder:
         self._media = Media(job.media_root)
         self._task: Task | None = None
         self._rows: RowTasks | None = None
-        self.answer_columns = answer_columns(spec)
+        self.answer_columns = job_columns(job)
         self.used_columns: frozenset[str] = frozenset(job.images)
         self._gold = gold_columns(job.gold, columns)
+        self._columns, self._sample, self._published = columns, list(sample), context_window
+        self._text_column: str | None = job.column
         columns = None if columns is None else [name for name in columns if name not in self._gold]
         self._check_names(columns)
         if job.template is None or job.per_row:
@@ -79,10 +89,11 @@ class RequestBuilder:
             self._rows = RowTasks(job, self._media, self._reader, forced=forced, hidden=self._gold)
         else:
             template = prepared(job, job.template)
-            rows = list(sample)
+            rows = self._sample
             self.column = (
                 text_column(columns, rows, job.column) if columns is not None else job.column or "text"
             )
+            self._text_column = self.column
             candidates = () if self.column or columns is None else text_like(columns, rows)
             self._task = Task(
                 template, columns, self.column, self._media, self._reader, candidates, self._gold
@@ -134,6 +145,24 @@ class RequestBuilder:
         except RenderError as error:
             return Unsendable(row.index, str(error), "bad_row")
 
+    def of_step(self, job: Job, columns: Sequence[str]) -> "RequestBuilder":
+        """Returns the builder of a step: of a job over the same input, and over columns of earlier answers.
+
+        Raises:
+            UsageError: The step does not fit the columns.
+        """
+        known = None if self._columns is None else [*self._columns, *columns]
+        job = replace(job, column=self._text_column or job.column)
+        return RequestBuilder(job, known, self._sample, self._count_text, context_window=self._published)
+
+    def condition(self, name: str, source: str) -> Condition:
+        """Compiles the condition of a step.
+
+        Raises:
+            UsageError: It reads no column, or one that does not exist.
+        """
+        return condition(name, source, self._columns, self._text_column, self._gold, self._shown)
+
     def reask(self, request: ChatRequest, answer: Answer) -> ChatRequest:
         """Makes the request that asks again for an answer that does not validate."""
         return reask(request, answer, self._count_text)
@@ -171,10 +200,16 @@ class RequestBuilder:
             return reader.with_tools(spec.tools, spec.tool_choice)
         return reader
 
+    def _shown(self, row: Row) -> Row:
+        """Returns a row without the known answers."""
+        if not self._gold:
+            return row
+        return row._replace(
+            values={name: value for name, value in row.values.items() if name not in self._gold}
+        )
+
     def _row_request(self, row: Row) -> RowRequest | None:
-        if self._gold:
-            shown = {name: value for name, value in row.values.items() if name not in self._gold}
-            row = row._replace(values=shown)
+        row = self._shown(row)
         task = self._task if self._rows is None else self._rows.task(row)
         cells = image_cells(row.values, self._job.images) if self._job.images else []
         if self._job.images and not cells and task is not None and not task.renderer.used_columns:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from batchllm.answer import schema_of
+from batchllm.answer import answer_columns, schema_of
 from batchllm.job import Job
 from batchllm.template import AnswerSpec, Template, literal, load, parameter_value
 
@@ -30,6 +30,12 @@ def answer_spec(job: Job) -> AnswerSpec:
     if base.schema is not None:
         return replace(base, schema=schema_of(base.schema))
     return base
+
+
+def job_columns(job: Job) -> tuple[str, ...]:
+    """Returns the columns that the answers of a job fill, of all its steps."""
+    jobs = [step.job for step in job.steps] or [job]
+    return tuple(column for one in jobs for column in answer_columns(answer_spec(one)))
 
 
 def tool_layers(job: Job, template: Template | None) -> tuple[Mapping[str, Any], ...]:

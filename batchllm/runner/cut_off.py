@@ -73,7 +73,7 @@ def with_raised_limit(job: Job, journal: Path) -> Job:
     of_template = plain(job.template.parameters) if job.template else {}
     parameters |= {
         name: value
-        for name, value in before["parameters"].items()
+        for name, value in before.get("parameters", {}).items()
         if name in BOUNDS and value != of_template.get(name)
     }
     # Answers of other jobs were asked for with the lower limit.
