@@ -21,7 +21,7 @@ from batchllm.report.distribution import Distribution
 from batchllm.report.page import MAX_BYTES, page_of
 from batchllm.report.picks import MOST_ROWS
 from batchllm.report.rows import ReportRow, fit_rows
-from batchllm.report.texts import cut_text, size_of
+from batchllm.report.texts import LONGEST_TEXT, cut_text, size_of
 from batchllm.simulator import ScriptedResponse, Simulator, SimulatorSettings, start_in_thread
 from tests.command import Command
 from tests.fakes import chat_body
@@ -258,6 +258,8 @@ def test_nothing_that_a_row_holds_becomes_markup(tmp_path: Path) -> None:
     report = make_report(hostile_output(tmp_path))
     data = page_of(report)
     assert len(data) <= MAX_BYTES
+    assert not re.search(rb"[\x00-\x08\x0b-\x1f\x7f]", data)
+    assert max(len(text) for row in report.rows for text in row.texts()) < 1.1 * LONGEST_TEXT
     page = Page(data.decode())
     names = {tag for tag, _ in page.tags}
     assert sum(tag == "script" for tag, _ in page.tags) == 1

@@ -11,7 +11,7 @@ from batchllm.evaluate.gold import Gold
 from batchllm.evaluate.values import shown
 from batchllm.report.exchanges import Exchange
 from batchllm.report.reading import agreement_column, row_state, samples_column
-from batchllm.report.texts import cut_text, named, size_of
+from batchllm.report.texts import clean, cut_text, named, size_of
 
 FAILED, CUT, SKIPPED, ANSWERED = "failed", "cut off", "skipped", "answered"
 WRONG, DIFFERS, UNSURE = "wrong", "outputs differ", "samples differ"
@@ -100,12 +100,12 @@ class RowMaker:
         rows = self._rows
         state = row_state(rows, row)
         states = [ANSWERED, CUT] if state == CUT else [state]
-        agreement = "" if self._agreement is None else shown(row.get(self._agreement))
+        agreement = "" if self._agreement is None else clean(shown(row.get(self._agreement)))
         if agreement not in ("", "1", "1.0"):
             states.append(UNSURE)
         known = {} if self._gold is None else self._gold.values(index, row)
         if state == FAILED:
-            answer = shown(rows.cell(row, "error"))
+            answer = clean(shown(rows.cell(row, "error")))
         else:
             answer = named({it.name: row.get(it.name) for it in rows.fields})
         return ReportRow(

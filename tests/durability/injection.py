@@ -185,9 +185,9 @@ def _odd_end(point: Point, run: Run, scenario: Scenario) -> Iterable[str]:
 
 
 def _in_shared_memory(point: Point) -> bool:
-    """The first pages of the journal's thread are followed by those of SQLite's shared memory.
+    """The pages of a new journal, 14 writes, are followed by those of SQLite's shared memory.
 
     There SQLite reports every error as one of the disk; the product then looks at how full the disk is, and in
     these tests it is not.
     """
-    return point.lane == "journal" and point.call == "pwrite64" and 8 < point.k <= 20
+    return point.lane == "journal" and point.call == "pwrite64" and 14 < point.k <= 22
