@@ -113,7 +113,7 @@ def test_the_fields_are_shown_before_the_first_request_and_in_the_dry_run(
     line = "Fields: label [a|b|c], score 1..5, tags list, note? str"
     assert line in batchllm(*words, text, "--dry-run").out
     said = batchllm(*words, text, "-o", "out.jsonl")
-    assert line in said.err and said.err.index(line) < said.err.index("rows answered")
+    assert line in said.err and said.err.index(line) < said.err.index("row answered")
     row = json.loads((folder / "out.jsonl").read_text())
     assert row["label"] in ("a", "b", "c") and 1 <= row["score"] <= 5 and isinstance(row["tags"], list)
     refused = batchllm(*words, "label: one of a, b, c", "-o", "never.csv")

@@ -223,7 +223,7 @@ def test_the_sentence_names_the_flag_the_sums_and_what_is_left(tmp_path: Path) -
     client = BillingClient(random.Random(1), faults=0.0)
     stopped = VirtualJob(tmp_path, ["one", "two", "three"], client, BudgetLimits(requests=2)).run()
     assert str(stopped) == (
-        "--max-requests 2: 2 have been sent; the same command with a larger budget goes on with the one row left"
+        "--max-requests 2: 2 have been sent; the same command with a larger budget goes on with the 1 row left"
     )
 
 
