@@ -4,7 +4,6 @@ import asyncio
 import random
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 
@@ -12,6 +11,7 @@ from batchllm.errors import NotReady
 from batchllm.inspect.show import show_row
 from batchllm.journal import Journal, JournalReader
 from batchllm.records import ChatRequest
+from tests import mortal_runs
 from tests.batch_jobs import BatchJob, simulated
 from tests.batch_kills import Killed, killed_call
 from tests.fakes import Outcome
@@ -58,20 +58,12 @@ def run_killed(job: FlowJob, table: Table, at: int | None, *, after: bool, seed:
     """One run that dies at a request; returns whether it finished."""
     endpoint = job.endpoint
     assert isinstance(endpoint, MortalEndpoint)
-    endpoint.dies_at, endpoint.after = at, after
-    open_journal = Journal.open.__func__  # type: ignore[attr-defined]
-
-    def remember(cls: type[Journal], *args: Any, **named: Any) -> Journal:
-        endpoint.journal = open_journal(cls, *args, **named)
-        assert endpoint.journal is not None
-        return endpoint.journal
-
-    with patch.object(Journal, "open", classmethod(remember)):
-        try:
-            job.run(table, three_steps(), concurrency=CONCURRENCY, max_attempts=20)
-        except (Killed, RuntimeError):
-            return False
-    return True
+    return mortal_runs.run_killed(
+        endpoint,
+        at,
+        after=after,
+        work=lambda: job.run(table, three_steps(), concurrency=CONCURRENCY, max_attempts=20),
+    )
 
 
 def needed(endpoint: Endpoint, answers: list[dict[str, str]]) -> int:

@@ -4,14 +4,13 @@ import asyncio
 import csv
 import random
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
 import pytest
 
 from batchllm.errors import NotReady
 from batchllm.journal import Journal, JournalReader
 from batchllm.records import ChatRequest
+from tests import mortal_runs
 from tests.batch_jobs import BatchJob, simulated
 from tests.batch_kills import Killed, killed_call
 from tests.fakes import Outcome
@@ -69,20 +68,9 @@ def run_killed(job: StepJob, at: int | None, *, after: bool) -> bool:
     """One run that dies at a request; returns whether it finished."""
     endpoint = job.endpoint
     assert isinstance(endpoint, MortalEndpoint)
-    endpoint.dies_at, endpoint.after = at, after
-    open_journal = Journal.open.__func__  # type: ignore[attr-defined]
-
-    def remember(cls: type[Journal], *args: Any, **named: Any) -> Journal:
-        endpoint.journal = open_journal(cls, *args, **named)
-        assert endpoint.journal is not None
-        return endpoint.journal
-
-    with patch.object(Journal, "open", classmethod(remember)):
-        try:
-            job.run(concurrency=CONCURRENCY, max_attempts=20)
-        except (Killed, RuntimeError):
-            return False
-    return True
+    return mortal_runs.run_killed(
+        endpoint, at, after=after, work=lambda: job.run(concurrency=CONCURRENCY, max_attempts=20)
+    )
 
 
 @pytest.mark.parametrize(

@@ -103,10 +103,10 @@ class _Comparer:
         self._fields = common_fields(outputs)
         self._kinds = [kind or self._kind(columns) for columns in self._fields]
         self._columns = matching_columns(outputs)
-        places = list(combinations(range(len(outputs)), 2))
+        positions = list(combinations(range(len(outputs)), 2))
         has_kappa = TEXT not in self._kinds
         self._pairs = {
-            pair: AgreementCounter(has_gold=gold is not None, has_kappa=has_kappa) for pair in places
+            pair: AgreementCounter(has_gold=gold is not None, has_kappa=has_kappa) for pair in positions
         }
         self._usages = [UsageCounter(output) for output in outputs]
         self._judged = [

@@ -25,7 +25,7 @@ class Comparison:
         differences: Rows on which not all have the same answer, those that one of them did not answer included.
         all_same: Of the rows that all answered, those with one and the same answer.
         all_answered: Rows that all outputs answered.
-        pairs: The agreement of each pair, by their places.
+        pairs: The agreement of each pair, by their positions.
         fields: Where answers have several fields, the agreement of each field on rows that all answered.
         usages: What each output cost.
         figures: For each output, its figures against gold by answer column; empty without gold.
@@ -90,7 +90,7 @@ class Comparison:
         return found
 
     def verdict(self, first: int, second: int) -> str:
-        """Returns what the figures allow to say about two outputs, by their places, and what not."""
+        """Returns what the figures allow to say about two outputs, by their positions, and what not."""
         return self.pairs[first, second].verdict(self.names[first], self.names[second])
 
     def lines(self) -> Iterator[str]:
