@@ -93,10 +93,11 @@ def test_a_parameter_that_the_server_answers_with_500_is_the_requests_failure(
     assert "goes on later" not in said.err
 
 
+@pytest.mark.proof
 def test_rows_that_fail_while_others_succeed_fail_alone(bench: Bench) -> None:
     """The failing ones are the last, so that nothing else is left to send."""
     bench.answers = lambda body: failing(500, "boom") if not is_plain(body) and number_of(body) > 10 else FINE
-    said = bench.run(*rows(bench, 22), "-c", 12, "--max-attempts", 2, status=1)
+    said = bench.run(*rows(bench, 22), "-c", 12, status=1)
     errors = [row["error"] for row in bench.out("out.jsonl")]
     assert all("boom" in error for error in errors[10:]) and not any(errors[:10])
     assert said.err.count("down") == 0
