@@ -241,7 +241,9 @@ def test_the_summary_says_what_the_cache_saved(
 ) -> None:
     table = tmp_path / "prices.json"
     table.write_text(json.dumps(CACHED_PRICES if known else {"other": CACHED_PRICES["any"]}))
-    with start_in_thread(SimulatorSettings(), script=lambda body: ScriptedResponse(body=cached_body(DIALECTS[0]))) as server:
+    with start_in_thread(
+        SimulatorSettings(), script=lambda body: ScriptedResponse(body=cached_body(DIALECTS[0]))
+    ) as server:
         said = batchllm("classify", source, "--base-url", server.base_url, "-m", "any", "--prices", table,
                         "-o", tmp_path / "o.csv", "--summary", tmp_path / "s.json")  # fmt: skip
     assert said.status == 0, said.err
