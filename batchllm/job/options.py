@@ -104,7 +104,7 @@ SWITCH: dict[str, Any] = {**FLAG, "switch": True}
 EFFORTS = choice("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 TABLE = (
-    Option("input", values.path, f"Rows to read: {', '.join(SUFFIXES)}; '-' is standard input.", INPUT,
+    Option("input", values.path, f"Rows to read: {', '.join(SUFFIXES)}, also compressed; '-' is standard input.", INPUT,
            example='"reviews.csv"', tasks=()),
     Option("input_format", choice(*INPUT_FORMATS), "Format of an input whose suffix does not say it.",
            INPUT, metavar="FORMAT", example='"csv"'),
