@@ -31,11 +31,12 @@ def test_a_compressed_file_becomes_a_compressed_output(batchllm: Command, tmp_pa
     assert batchllm("classify", path, *SIMULATOR).status == 0
     assert output.read_bytes() == before
     assert batchllm("status", output).status == 0
-    assert batchllm("evaluate", output, "--gold", "label").status == 0
+    assert batchllm("evaluate", output, "--gold", "id").status == 0
+    assert batchllm("report", output).status == 0
+    assert (tmp_path / "reviews.classify.simulated.report.html").exists()
     copy = tmp_path / "copy.jsonl.zst"
     assert batchllm("export", output, "-o", copy).status == 0
     assert batchllm("classify", copy, *SIMULATOR, "--prefix", "again_", "-n", 1).status == 0
-    assert batchllm("clean", output, "--yes").status == 0
 
 
 def test_a_damaged_file_is_refused_before_anything_is_sent(batchllm: Command, tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_standard_input_may_be_compressed(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(gzip.compress(TABLE))))
     output = tmp_path / "out.jsonl"
     assert batchllm("classify", "-", *SIMULATOR, "-o", output).status == 0
-    assert [json.loads(line)["text"] for line in output.open()][3] == "good, 3"
+    assert [json.loads(line)["text"] for line in output.read_text().splitlines()][3] == "good, 3"
 
 
 def test_records_that_are_left_out_are_compressed_like_the_input(batchllm: Command, tmp_path: Path) -> None:

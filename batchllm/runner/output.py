@@ -172,8 +172,8 @@ def read_options(prepared: PreparedJob, path: Path | None) -> dict[str, str]:
 
 def skipped_path(prepared: PreparedJob, output: Path) -> Path:
     """Returns where the records go that ``--bad-rows skip`` leaves out; they stay in the input's format."""
-    source = prepared.job.input
-    suffix = suffixes_of(source) if source is not None and source.suffix else f".{prepared.source.kind}"
+    inputs = prepared.job.inputs
+    suffix = (suffixes_of(inputs[0]) if inputs else "") or f".{prepared.source.kind}"
     return output.with_name(f"{stem_of(output)}.skipped{suffix}")
 
 
