@@ -40,6 +40,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         target = urlsplit(newurl)
         is_private = target.scheme == "http" and req.type == "http" and is_local(target.hostname or "")
         if target.scheme != "https" and not is_private:
+            fp.close()
             raise InputError(
                 req.shown, "it redirects to plain http, where anybody can read it; use another URL"
             )
