@@ -15,7 +15,15 @@ from batchllm.formats.input_file import spool
 from batchllm.formats.json_text import WrittenNumber
 from batchllm.formats.output import OutputStatistics, write_output, write_skipped
 from batchllm.formats.output_file import AtomicFile, storage_error
-from batchllm.formats.registry import INPUT_FORMATS, SUFFIXES, format_named, format_of, open_source
+from batchllm.formats.registry import (
+    INPUT_FORMATS,
+    SUFFIXES,
+    WRITTEN_SUFFIXES,
+    format_named,
+    format_of,
+    open_source,
+    output_format,
+)
 from batchllm.formats.scan import InputStatistics
 from batchllm.formats.text import BAD_ROWS
 
@@ -31,11 +39,13 @@ __all__ = [
     "Outcome",
     "OutputStatistics",
     "Source",
+    "WRITTEN_SUFFIXES",
     "WrittenNumber",
     "format_named",
     "format_of",
     "is_narrow",
     "open_source",
+    "output_format",
     "plan_columns",
     "spool",
     "storage_error",

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from batchllm.errors import UsageError
-from batchllm.formats import SUFFIXES, format_of
+from batchllm.formats import SUFFIXES, WRITTEN_SUFFIXES, format_named, format_of, output_format
 from batchllm.job.layers import STANDARD_STREAM
 
 _UNUSUAL = re.compile(r"[^\w.-]+")
@@ -41,14 +41,14 @@ def output_path(
         UsageError: The suffix is not that of a format.
     """
     if path is None and source is not None:
-        suffix = source.suffix if source.suffix.lower() in SUFFIXES else f".{kind}"
+        suffix = source.suffix
+        if suffix.lower() not in WRITTEN_SUFFIXES and kind is not None:
+            suffix = format_named(kind).output or f".{kind}"
         middle = _UNUSUAL.sub("-", label).strip("-.") or "run"
         path = source.with_name(f"{source.stem}.{middle}{'.simulated' if simulated else ''}{suffix}")
     if path is None or str(path) == STANDARD_STREAM:
         return None, kind
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{path}: the suffix of an output decides its format; use {', '.join(SUFFIXES)}")
-    return path, format_of(path).name
+    return path, output_format(path).name
 
 
 def journal_path(path: Path | None, output: Path | None) -> Path | None:
