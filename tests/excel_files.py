@@ -14,34 +14,33 @@ from batchllm.records import Answer
 
 Table = Sequence[Sequence[Any]]
 
+HARD = [
+    "=1+1",
+    "+49 1",
+    "@x",
+    "007",
+    "1e5",
+    "TRUE",
+    "http://a.b/?c=1&d",
+    "two\nlines",
+    "a\r\nb",
+    " x ",
+    "\ttab",
+]
+HARD += [
+    "<r>x</r>",
+    "<b>&amp;</b>",
+    "_x",
+    "😀é中",
+    "{=A1}",
+    "2024-01-01",
+    "'quoted",
+    "x" * 255,
+    "#N/A",
+    "]]>",
+]
 TEXT = st.one_of(
-    st.sampled_from(
-        [
-            "=1+1",
-            "+49 1",
-            "@x",
-            "007",
-            "1e5",
-            "TRUE",
-            "http://a.b/?c=1&d",
-            "two\nlines",
-            "a\r\nb",
-            " x ",
-            "\ttab",
-        ]
-        + [
-            "<r>x</r>",
-            "<b>&amp;</b>",
-            "_x",
-            "😀é中",
-            "{=A1}",
-            "2024-01-01",
-            "'quoted",
-            "x" * 255,
-            "#N/A",
-            "]]>",
-        ]
-    ),
+    st.sampled_from(HARD),
     st.text(
         st.characters(min_codepoint=32, exclude_categories=("Cs", "Cc"), exclude_characters="\ufffe\uffff"),
         min_size=1,

@@ -13,7 +13,10 @@ import xlsxwriter
 from hypothesis import HealthCheck, given, settings
 
 from batchllm.errors import InputError, UsageError
-from batchllm.formats import open_source
+from batchllm.formats import Outcome, open_source, plan_columns, write_output
+from batchllm.formats.excel_writer import check_rows
+from batchllm.records import Answer
+from tests.command import Command
 from tests.excel_files import WRITERS, Table, answered, by_openpyxl, cells_of, same, tables
 
 FEW = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -182,7 +185,7 @@ def test_merged_cells_are_named(tmp_path: Path) -> None:
     )
     source = open_source(path)
     assert [row.values["a"] for row in source.rows()] == ["x", None]
-    assert source.notes == ("1 merged cell, of which only the first has the value (A2)",)
+    assert source.notes == ("1 merged cell, with the value in the first row and column alone (A2)",)
 
 
 def test_a_workbook_that_changes_between_two_passes_is_noticed(tmp_path: Path) -> None:
@@ -246,3 +249,67 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(
     expected = r"XLSX needs python_calamine and xlsxwriter; install with: pip install 'batchllm-cli\[excel\]'"
     with pytest.raises(UsageError, match=expected):
         open_source(book(tmp_path / "in.xlsx", ["a"], ["x"]))
+
+
+def test_a_text_that_no_cell_holds_is_refused_before_anything_is_sent(
+    batchllm: Command, tmp_path: Path
+) -> None:
+    rows = tmp_path / "in.csv"
+    rows.write_text(f"id,text\n1,short\n2,{'long ' * 7000}\n")
+    said = batchllm("summarize", rows, "-o", tmp_path / "out.xlsx", "--provider", "simulator")
+    assert said.status == 2
+    assert (
+        "row 2, column 'text': a cell of Excel holds 32,767 characters, and this text has 35,000" in said.err
+    )
+    assert not (tmp_path / "out.xlsx.journal").exists()
+    rows.write_text(f"{','.join(f'c{number}' for number in range(16_380))}\n{',' * 16_379}\n")
+    said = batchllm("run", "-p", "{{ c1 }}", rows, "-o", tmp_path / "out.xlsx", "--provider", "simulator")
+    assert said.status == 2
+    assert "a sheet of Excel has 16,384 columns, and the output has 16,388" in said.err
+
+
+def test_more_rows_than_a_sheet_has_are_refused(tmp_path: Path) -> None:
+    source = open_source(book(tmp_path / "in.xlsx", ["a"], ["x"]))
+    columns = plan_columns(source.columns, ["llm"])
+    check_rows(source, 1_048_575, columns)
+    with pytest.raises(UsageError, match="has 1,048,576 rows, and the output more"):
+        check_rows(source, 1_048_576, columns)
+
+
+def test_an_answer_that_no_cell_holds_is_cut_and_says_so(tmp_path: Path) -> None:
+    source = open_source(book(tmp_path / "in.xlsx", ["a"], ["x"]))
+    answer = Answer(columns={"llm": "😀" * 20_000})
+    columns = plan_columns(source.scan().columns, ["llm"], columns=["llm"])
+    out = tmp_path / "out.xlsx"
+    write_output(source, [Outcome(0, answer)], path=out, columns=columns, output_format="xlsx")
+    cell = cells_of(out)[1][1]
+    assert cell.endswith(
+        "[cut: an Excel cell holds 32,767 characters; batchllm export OUTPUT -o FILE.csv has all]"
+    )
+    assert 32_700 < len(cell.encode("utf-16-le")) / 2 <= 32_767
+
+
+def test_every_command_takes_workbooks(batchllm: Command, tmp_path: Path) -> None:
+    rows = book(
+        tmp_path / "in.xlsx",
+        ["id", "review", "gold"],
+        *([n, f"It is good, number {n}", "positive"] for n in range(9)),
+    )
+    words = ("classify", rows, "--provider", "simulator", "--column", "review", "--gold", "gold")
+    out = tmp_path / "in.classify.simulated.xlsx"
+    assert batchllm(*words, "-n", "3").status == 0
+    assert len(cells_of(tmp_path / "in.classify.simulated.trial.xlsx")) == 4
+    assert batchllm(*words).status == 0
+    before = out.read_bytes()
+    said = batchllm(*words)
+    assert (said.status, out.read_bytes()) == (0, before)
+    assert "9 answered already" in said.err
+    assert batchllm("evaluate", out, "--gold", "gold").status == 0
+    assert batchllm("report", out).status == 0
+    assert batchllm("compare", out, out, "--gold", "gold").status in (0, 2)
+    assert batchllm("export", out, "-o", tmp_path / "out.csv").status == 0
+    assert (tmp_path / "out.csv").read_text().count("positive") >= 9
+    out.unlink()
+    assert batchllm(*words).status == 0
+    assert out.read_bytes() == before
+    assert batchllm(*words, "-o", tmp_path / "out.ods").status == 2

@@ -37,6 +37,7 @@ ONLY_IMPORTER = {
     "python_calamine": {"formats"},
     "xlsxwriter": {"formats"},
     "typer": {"cli"},
+    "obstore": {"stores"},
     "rich": {"screen"},
 }
 

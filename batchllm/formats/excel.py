@@ -137,13 +137,11 @@ class ExcelSource(Source):
         """Finds the row with the names of the columns."""
         table = self._table
         skipped = self._skip_lines
-        number = 0
-        for number, cells in table.rows():
-            if skipped is None or number >= skipped:
-                break
-        else:
+        found = next((row for row in table.rows() if skipped is None or row[0] >= skipped), None)
+        if found is None:
             reason = f"the sheet {self.sheet!r} has no rows{' below --skip-lines' if skipped else ''}"
             raise InputError(self.name, f"{reason}; its first row must be a header")
+        number, cells = found
         if skipped is not None and number > skipped:
             reason = "is blank; the row below --skip-lines must be the header"
             raise InputError(self.name, reason, line=skipped + 1)
@@ -164,9 +162,9 @@ class ExcelSource(Source):
         reservoir: Reservoir[Row] = Reservoir()
         count = 0
         for row in self.rows():
+            count = row.index + 1
             if row.index == reservoir.wanted:
                 reservoir.take(row)
-            count += 1
         note = f"{counted(count, 'row')} of Excel are held in memory, those of CSV are not"
         if count > MANY_ROWS and note not in self.notes:
             self.notes = (*self.notes, note)
@@ -181,12 +179,10 @@ class ExcelSource(Source):
         if self._header != before:
             raise InputError(self.name, "its header changed while the job ran; run the same command again")
         table, columns, sha256 = self._table, self.columns, self._sha256
-        index = 0
-        for number, cells in table.rows(table.header + 1):
+        for index, (number, cells) in enumerate(table.rows(table.header + 1)):
             if index >= start:
                 origin = table.fitted(cells)
                 yield Row(index, number + 1, dict(zip(columns, map(shown, origin), strict=True)), origin)
-            index += 1
         if start == 0:
             self._digest = sha256
 
@@ -265,14 +261,15 @@ class _Table:
                 f"{counted(len(facts.errors), 'cell')} with an error value ({reference(*at)}: {text})"
             )
         if facts.without_value:
+            empty = f"{counted(facts.without_value, 'formula')} without a value, read as empty"
             found.append(
-                f"{counted(facts.without_value, 'formula')} without a value, read as empty ({facts.first_without_value}); "
-                "save the file in Excel or LibreOffice first"
+                f"{empty} ({facts.first_without_value}); save the file in Excel or LibreOffice first"
             )
         merged = [area for area in self._sheet.merged_cell_ranges or () if area[1][0] > self.header]
         if merged:
+            cells = counted(len(merged), "merged cell")
             found.append(
-                f"{counted(len(merged), 'merged cell')}, of which only the first has the value ({reference(*merged[0][0])})"
+                f"{cells}, with the value in the first row and column alone ({reference(*merged[0][0])})"
             )
         return tuple(found)
 

@@ -35,7 +35,7 @@ _SHEET_NAME = re.compile(r"(?!')[^\[\]:*?/\\\0-\x1f]{1,31}(?<!')")
 _ESCAPED = re.compile("_(?=x[0-9a-fA-F]{4}_)|[\\0-\\x08\\x0b\\x0c\\x0e-\\x1f\ufffe\uffff]")
 _WIDTH_ROWS = 1000
 _NARROWEST, _WIDEST = 8, 60
-_CREATED = datetime(2000, 1, 1)  # noqa: DTZ001 - Excel's times have no zone
+_CREATED = datetime(2000, 1, 1)
 
 
 class ExcelWriter(Writer):
@@ -86,13 +86,16 @@ class ExcelWriter(Writer):
         names = self._names
         cells = self._source.typed_cells(row, names)
         for column, value in enumerate(cells):
-            value = typed(value, lambda column=column: self._source.cells(row, names)[column])
+            value = typed(value, partial(self._written, row, column))
             if type(value) is str and len(value) > LONGEST_TEXT // 2:
                 check_text(value, row, names[column])
             self._put(column, value)
         for column, value in enumerate(values.values(), len(cells)):
             self._put(column, _short(typed(value, partial(cell_text, value))))
         self._row += 1
+
+    def _written(self, row: Row, column: int) -> str:
+        return self._source.cells(row, self._names)[column]
 
     def _put(self, column: int, value: Any, style: "Format | None" = None) -> None:
         """Writes a cell; what a worksheet cannot hold has been refused or cut before."""
@@ -221,7 +224,7 @@ def _worksheet_class() -> "type[Worksheet]":
     """
     from xlsxwriter.worksheet import Worksheet
 
-    class ExactWorksheet(Worksheet):
+    class ExactWorksheet(Worksheet):  # type: ignore[misc]  # the library has no types
         @staticmethod
         def _escape_control_characters(data: Any) -> Any:
             if not isinstance(data, str):

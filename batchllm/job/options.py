@@ -104,8 +104,8 @@ SWITCH: dict[str, Any] = {**FLAG, "switch": True}
 EFFORTS = choice("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 TABLE = (
-    Option("input", values.path, f"Rows to read: {', '.join(SUFFIXES)}; '-' is standard input.", INPUT,
-           example='"reviews.csv"', tasks=()),
+    Option("input", values.inputs, f"Rows to read: {', '.join(SUFFIXES)}, also compressed; '-' is standard input.",
+           INPUT, example='"reviews.csv"', tasks=(), field="inputs"),
     Option("input_format", choice(*INPUT_FORMATS), "Format of an input whose suffix does not say it.",
            INPUT, metavar="FORMAT", example='"csv"'),
     Option("delimiter", any_text, "Delimiter of CSV: a character, comma, semicolon, bar, tab, or none.", INPUT,
@@ -114,8 +114,8 @@ TABLE = (
            otherwise='"', example='"none"'),
     Option("escape", any_text, "What stands before a character of CSV that is text.", INPUT, metavar="CHARACTER",
            otherwise="nothing", example="'\\'"),
-    Option("skip_lines", integer(0), "Lines above the header of CSV, or rows above that of a sheet.", INPUT, metavar="N",
-           otherwise="blank ones", example="2"),
+    Option("skip_lines", integer(0), "Lines above the header of CSV, or rows above that of a sheet.", INPUT,
+           metavar="N", otherwise="blank ones", example="2"),
     Option("sheet", values.sheet, "Sheet of a workbook, by name or number.", INPUT, metavar="NAME|NUMBER",
            otherwise="the first with rows", example='"Reviews"'),
     Option("bad_rows", choice(*BAD_ROWS), "Rows that cannot be read: refuse the file, fill short rows with empty"
