@@ -139,9 +139,8 @@ TABLE = (
            example='"reviews.journal"'),
     Option("summary", values.path, "File for the run's figures: JSON, or one more line of .jsonl.", OUTPUT,
            example='"runs.jsonl"'),
-    Option("gold", values.several, "The known answers, which no prompt shows: a column, ANSWER=COLUMN, or a file with "
-           "--on. The run ends with the figures.", OUTPUT, (), metavar="COLUMN|FILE", example='["gold"]',
-           in_request=True),
+    Option("gold", values.columns_or_files, "The known answers, which no prompt shows: a column, ANSWER=COLUMN, or a "
+           "file with --on. The run ends with the figures.", OUTPUT, (), example='["gold"]', in_request=True),
     Option("on", text, "With a gold file: the column that both files have.", OUTPUT, metavar="ID", example='"id"'),
     Option("log_file", values.path, "File that gets a line of JSON for each refusal, retry, failure and wait.", OUTPUT,
            metavar="FILE", example='"nightly.log"'),

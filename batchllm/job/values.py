@@ -238,6 +238,10 @@ def paths(value: Any) -> tuple[Path, ...]:
     return tuple(map(Path, several(value)))
 
 
+columns_or_files = replace(several, metavar="COLUMN|FILE", is_path=True)
+"""One or more texts, of which those are paths where such a file exists."""
+
+
 text_or_path = replace(text, metavar="TEXT|FILE", is_path=True, annotation="str | PathLike[str]")
 """Text that is a path where such a file exists."""
 

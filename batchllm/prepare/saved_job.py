@@ -76,7 +76,7 @@ def _restored(name: str, value: Any) -> Any:
     if kind is None or value is None:
         return value
     if kind.python_type is tuple:
-        return tuple(map(Path, value) if kind.is_path else value)
+        return kind(value) if value else ()
     if kind.python_type in (Path, Decimal) and isinstance(value, str):
         return kind.python_type(value)
     return value
