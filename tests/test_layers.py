@@ -34,7 +34,10 @@ ONLY_IMPORTER = {
     "polars": {"api"},
     "pyarrow": {"api"},
     "duckdb": {"api"},
+    "python_calamine": {"formats"},
+    "xlsxwriter": {"formats"},
     "typer": {"cli"},
+    "obstore": {"stores"},
     "rich": {"screen"},
 }
 

@@ -13,6 +13,7 @@ import typer
 
 from batchllm.cli.run import HELP, job_flags
 from batchllm.errors import UsageError, did_you_mean
+from batchllm.formats.suffixes import stem_of
 
 if TYPE_CHECKING:
     from batchllm.inspect.schedule import ScheduledRun, When
@@ -114,7 +115,7 @@ def scheduled_run(context: typer.Context, job: str, words: list[str], name: str 
     if values.get("dry_run"):
         raise UsageError("a dry run sends nothing, so there is nothing to schedule; leave --dry-run out")
     found = _job(task, values, os.environ)
-    if found.input is None:
+    if not found.inputs:
         raise UsageError(
             "rows from standard input cannot be scheduled: cron and systemd have none; name a file"
         )
@@ -133,7 +134,7 @@ def scheduled_run(context: typer.Context, job: str, words: list[str], name: str 
     if not (values.get("quiet") or values.get("verbose")):
         arguments = [*arguments, "--quiet"]
     job_file = job_flags(task, values).get("job_file")
-    usual = f"{task}-{found.input.stem}" if job_file is None else Path(job_file).stem
+    usual = f"{task}-{stem_of(found.inputs[0])}" if job_file is None else Path(job_file).stem
     run = ScheduledRun(
         name=unit_name(name or f"batchllm-{usual}"),
         program=_program(),
@@ -228,8 +229,8 @@ def _check_same(job: "Job", scheduled: "Job") -> None:
         "the headers": (here.headers, there.headers),
         "the requests": (job.fingerprint(), scheduled.fingerprint()),
         "the files": (
-            (job.input, job.output, job.journal),
-            (scheduled.input, scheduled.output, scheduled.journal),
+            (job.inputs, job.output, job.journal),
+            (scheduled.inputs, scheduled.output, scheduled.journal),
         ),
     }
     if other := [what for what, (one, two) in pairs.items() if one != two]:

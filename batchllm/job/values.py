@@ -84,6 +84,14 @@ def any_text(value: Any) -> str:
     return value
 
 
+@_kind("NAME|NUMBER", annotation="str | int")
+def sheet(value: Any) -> str:
+    """The name or the number of a sheet."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return text.parse(value)  # type: ignore[no-any-return]
+
+
 @_kind("BOOLEAN", bool)
 def boolean(value: Any) -> bool:
     """``true`` or ``false``, or what environment variables use for them."""
@@ -208,16 +216,30 @@ def path(value: Any) -> Path:
     return Path(value)
 
 
-@_kind(
-    "FILE",
-    tuple,
-    is_path=True,
-    repeated=True,
-    annotation="str | PathLike[str] | Sequence[str | PathLike[str]]",
-)
+_PATHS: dict[str, Any] = {
+    "is_path": True,
+    "repeated": True,
+    "annotation": "str | PathLike[str] | Sequence[str | PathLike[str]]",
+}
+
+
+@_kind("INPUT", tuple, **_PATHS)
+def inputs(value: Any) -> tuple[Path, ...]:
+    """One or more inputs; ``-``, standard input, stands alone."""
+    found = tuple(map(path, several(value)))
+    if len(found) > 1 and any(str(each) == "-" for each in found):
+        raise ValueError("must be files, or '-' alone, which is standard input")
+    return found
+
+
+@_kind("FILE", tuple, **_PATHS)
 def paths(value: Any) -> tuple[Path, ...]:
     """One or more paths."""
     return tuple(map(Path, several(value)))
+
+
+columns_or_files = replace(several, metavar="COLUMN|FILE", is_path=True)
+"""One or more texts, of which those are paths where such a file exists."""
 
 
 text_or_path = replace(text, metavar="TEXT|FILE", is_path=True, annotation="str | PathLike[str]")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.errors import CannotWrite, JobError, UsageError
-from batchllm.formats import AtomicFile
+from batchllm.formats.files import output_target
 from batchllm.job import Job
 from batchllm.journal import JournalReader, check_folder, state_path
 
@@ -42,7 +42,8 @@ def job_paths(job: Job) -> JobPaths:
         return JobPaths(job.output, job.journal, lock, job.journal.with_name(job.journal.name + ".lock"))
     if job.journal is not None:
         return JobPaths(None, job.journal, job.journal.with_name(job.journal.name + ".lock"))
-    subject = json.dumps([job.fingerprint(), str(job.input and job.input.resolve())], sort_keys=True)
+    inputs = ", ".join(str(path.resolve()) for path in job.inputs)
+    subject = json.dumps([job.fingerprint(), inputs or "None"], sort_keys=True)
     name = f"{job.task}-{hashlib.sha256(subject.encode()).hexdigest()[:16]}"
     journal = state_path(f"{name}.journal")
     return JobPaths(None, journal, journal.with_name(f"{name}.lock"))
@@ -86,7 +87,7 @@ def check_places(job: Job, paths: JobPaths) -> None:
     """
     if paths.output is not None:
         _check_folder(paths.output.parent, "another output with -o")
-        AtomicFile(paths.output).check()
+        output_target(paths.output).check()
     check_folder(paths.journal)
     _check_written(job.summary, "--summary")
     _check_written(job.log_file, "--log-file")
