@@ -34,6 +34,8 @@ ONLY_IMPORTER = {
     "polars": {"api"},
     "pyarrow": {"api", "formats"},
     "duckdb": {"api"},
+    "python_calamine": {"formats"},
+    "xlsxwriter": {"formats"},
     "typer": {"cli"},
     "obstore": {"stores"},
     "rich": {"screen"},
