@@ -73,4 +73,5 @@ def _settled(kind: Any) -> Kind:
     if isinstance(kind, GenericAlias):
         return GenericAlias(list, (_settled(kind.__args__[0]),))
     known: dict[Any, Kind] = {NoneType: str, _Whole: int}
-    return known.get(kind, kind)
+    found: Kind = known.get(kind, kind)
+    return found
