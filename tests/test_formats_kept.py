@@ -5,6 +5,7 @@ import io
 import json
 import re
 import tempfile
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +162,20 @@ def test_rows_in_memory_come_back_with_the_columns_that_are_kept(kind: str) -> N
         list(found[0]) if kind == "list" else found.column_names if kind == "pyarrow" else list(found.columns)
     )
     assert names == ["n", "id", "label"]
+
+
+def test_the_cells_of_a_sheet_keep_their_types(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    pytest.importorskip("xlsxwriter")
+    book = openpyxl.Workbook()
+    rows = [("id", "text", "when"), (7, "a", datetime(2026, 3, 4)), (8, "b", None)]
+    for row in rows:
+        book.active.append(row)
+    book.save(tmp_path / "in.xlsx")
+    run_file(tmp_path / "in.xlsx", tmp_path / "out.xlsx", keep="when,id", columns="error")
+    sheet = openpyxl.load_workbook(tmp_path / "out.xlsx").active
+    assert list(sheet.iter_rows(values_only=True)) == [
+        ("when", "id", "llm_error"),
+        (datetime(2026, 3, 4), 7, None),
+        (None, 8, None),
+    ]

@@ -234,10 +234,7 @@ class CsvSource(TextSource):
 
     def header(self, names: Sequence[str]) -> list[str]:
         """Returns the names of columns as they are written."""
-        if names == self.columns:
-            return list(self._header)
-        written = dict(zip(self.columns, self._header, strict=True))
-        return [written[name] for name in names]
+        return self._of_columns(self._header, names)
 
     def header_text(self) -> str | None:
         """Returns the text of the header, if it shows no delimiter but its own."""

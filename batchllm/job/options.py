@@ -114,8 +114,10 @@ TABLE = (
            otherwise='"', example='"none"'),
     Option("escape", any_text, "What stands before a character of CSV that is text.", INPUT, metavar="CHARACTER",
            otherwise="nothing", example="'\\'"),
-    Option("skip_lines", integer(0), "Lines above the header of CSV.", INPUT, metavar="N",
-           otherwise="blank ones", example="2"),
+    Option("skip_lines", integer(0), "Lines above the header of CSV, or rows above that of a sheet.", INPUT,
+           metavar="N", otherwise="blank ones", example="2"),
+    Option("sheet", values.sheet, "Sheet of a workbook, by name or number.", INPUT, metavar="NAME|NUMBER",
+           otherwise="the first with rows", example='"Reviews"'),
     Option("bad_rows", choice(*BAD_ROWS), "Rows that cannot be read: refuse the file, fill short rows with empty"
            " cells, or leave such rows out and write them to OUTPUT.skipped.EXT.", INPUT, otherwise="fail",
            example='"skip"'),

@@ -86,6 +86,14 @@ def any_text(value: Any) -> str:
     return value
 
 
+@_kind("NAME|NUMBER", annotation="str | int")
+def sheet(value: Any) -> str:
+    """The name or the number of a sheet."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return text.parse(value)  # type: ignore[no-any-return]
+
+
 @_kind("BOOLEAN", bool)
 def boolean(value: Any) -> bool:
     """``true`` or ``false``, or what environment variables use for them."""
