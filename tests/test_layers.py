@@ -32,7 +32,7 @@ ONLY_IMPORTER = {
     "json_repair": {"answer"},
     "pandas": {"runner", "api"},
     "polars": {"api"},
-    "pyarrow": {"api"},
+    "pyarrow": {"api", "formats"},
     "duckdb": {"api"},
     "python_calamine": {"formats"},
     "xlsxwriter": {"formats"},

@@ -1,7 +1,7 @@
 """The kinds of columns: what a column of a format with types holds.
 
-A kind is ``str``, ``int``, ``float``, ``bool``, a type of ``datetime``, ``list[kind]`` of one of these, or ``object``: what
-has no type of its own, and is written as JSON text.
+A kind is ``str``, ``int``, ``float``, ``bool``, a type of ``datetime``, ``list[kind]`` of one of these, or ``object``:
+what has no type of its own, and is written as JSON text.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,8 +26,8 @@ class _Whole:
 def kinds_of(rows: Iterable[Sequence[Any]], names: Sequence[str]) -> Mapping[str, Kind]:
     """Returns a kind for each column that holds every value of it as it is.
 
-    ``None`` fits each kind. Whole numbers and others are ``float`` together, if a float holds all of them. A number that
-    remembers its spelling is a float if that means the same number. A column without values is ``str``.
+    ``None`` fits each kind. Whole numbers and others are ``float`` together, if a float holds all of them. A number
+    that remembers its spelling is a float if that means the same number. A column without values is ``str``.
 
     Args:
         rows: The values of each row, in the order of ``names``.
@@ -48,7 +48,7 @@ def _kind_of(value: Any) -> Any:
         return int if value in _EXACT_IN_FLOAT else _Whole if value in _INT64 else object
     if kind is list:
         items = _common({_kind_of(item) for item in value})
-        return object if items is object else list[items]
+        return object if items is object else GenericAlias(list, (items,))
     if kind is WrittenNumber:
         return float if Decimal(value.text) == Decimal(repr(float(value))) else object
     return datetime if kind is datetime and value.tzinfo is None else object
@@ -66,10 +66,12 @@ def _common(kinds: set[Any]) -> Any:
     if not all(isinstance(kind, GenericAlias) for kind in kinds):
         return object
     items = _common({kind.__args__[0] for kind in kinds})
-    return object if items is object else list[items]
+    return object if items is object else GenericAlias(list, (items,))
 
 
 def _settled(kind: Any) -> Kind:
     if isinstance(kind, GenericAlias):
-        return list[_settled(kind.__args__[0])]  # type: ignore[misc]
-    return {NoneType: str, _Whole: int}.get(kind, kind)
+        return GenericAlias(list, (_settled(kind.__args__[0]),))
+    known: dict[Any, Kind] = {NoneType: str, _Whole: int}
+    found: Kind = known.get(kind, kind)
+    return found
