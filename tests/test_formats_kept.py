@@ -44,7 +44,7 @@ def test_the_cells_of_kept_columns_stay_equal(
         cells = [[row[names.index(name)] for name in expected] for row in rows]
         assert [row[: len(expected)] for row in written] == cells
         run_file(source, Path(folder, "out.jsonl"), delimiter=delimiter, **option)
-        objects = [json.loads(line) for line in Path(folder, "out.jsonl").read_text().splitlines()]
+        objects = [json.loads(line) for line in Path(folder, "out.jsonl").read_bytes().split(b"\n")[:-1]]
         assert [list(found)[: len(expected)] for found in objects] == [expected] * len(rows)
         assert [[found[name] for name in expected] for found in objects] == cells
 
