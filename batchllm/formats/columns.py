@@ -23,6 +23,7 @@ class Outcome(NamedTuple):
         latency_s: Seconds of the attempt that brought the answer.
         cost: What the answer cost, in US dollars; ``None`` is unknown.
         extra: Values of answer columns that replace those of the answer.
+        source_file: The file that the row came from, where that is asked for.
     """
 
     row_index: int
@@ -31,7 +32,11 @@ class Outcome(NamedTuple):
     latency_s: float | None = None
     cost: Decimal | None = None
     extra: Mapping[str, Any] = MappingProxyType({})
+    source_file: str | None = None
 
+
+SOURCE_FILE = "source_file"
+"""The column with the file that a row came from."""
 
 ColumnReader = Callable[[Outcome, Answer], Any]
 """Returns the value of one column, given an outcome and its answer (an empty one where there is none)."""
@@ -57,6 +62,7 @@ ADDABLE: Mapping[str, ColumnReader] = {
     "tool_calls": lambda outcome, answer: answer.tool_calls,
     "raw_finish_reason": lambda outcome, answer: answer.raw_finish_reason,
     "confidence": lambda outcome, answer: answer.confidence,
+    SOURCE_FILE: lambda outcome, answer: outcome.source_file,
 }
 """The columns that ``--add`` adds."""
 
@@ -78,6 +84,11 @@ class Columns:
     answer: tuple[tuple[str, str], ...]
     fields: tuple[tuple[str, str], ...]
     order: tuple[str, ...]
+
+    @property
+    def names_file(self) -> bool:
+        """Whether the file of a row is among them."""
+        return any(name == SOURCE_FILE for _, name in self.fields)
 
 
 def kept_columns(

@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from batchllm.errors import CannotWrite, JobError, UsageError
 from batchllm.formats.files import output_target
 from batchllm.job import Job
 from batchllm.journal import JournalReader, check_folder, state_path
+
+Known = Callable[[str], dict[str, Any] | None]
+"""Returns what a journal knows of an output, by its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ def job_paths(job: Job) -> JobPaths:
     """Returns the files of a job; for standard output they are in the user's state folder."""
     if job.output is not None:
         lock = job.output.with_name(job.output.name + ".lock")
-        usual = _journal_beside(job.output)
+        usual = journal_beside(job.output)
         if job.journal in (None, usual):
             return JobPaths(job.output, usual, lock)
         return JobPaths(job.output, job.journal, lock, job.journal.with_name(job.journal.name + ".lock"))
@@ -57,7 +61,7 @@ def journal_of(output: Path) -> Path:
     """
     if not output.name or _is_folder(output):
         raise UsageError(f"{output} is a folder; name the OUTPUT of a job, or its journal")
-    beside = _journal_beside(output)
+    beside = journal_beside(output)
     is_journal = output.name.endswith(".journal") or _is_database(output)
     return output if is_journal and not beside.exists() else beside
 
@@ -75,7 +79,8 @@ def rows_path(journal: Path) -> Path:
     return journal.with_name(f"{journal.name.removesuffix('.journal')}.rows.jsonl")
 
 
-def _journal_beside(output: Path) -> Path:
+def journal_beside(output: Path) -> Path:
+    """Returns the usual path of the journal of an output."""
     return output.with_name(output.name + ".journal")
 
 
@@ -174,16 +179,25 @@ def _check_written(path: Path | None, option: str) -> None:
         raise CannotWrite(f"{path}: {error.strerror}; name another file with {option}") from None
 
 
-def known_output(journal: Path, key: str = "output") -> dict[str, Any] | None:
-    """Returns what a journal, of any version, knows of an output: for the journal that replaces it."""
-    if not journal.exists():
-        return None
-    try:
-        with JournalReader.open(journal, any_version=True) as reader:
-            known = reader.get(key)
-    except JobError:  # damaged, which may be why it is put aside
-        return None
-    return known and {name: known.get(name) for name in ("sha256", "replaces")}
+@contextmanager
+def known_files(journal: Path) -> Iterator[Known]:
+    """Yields a function that returns what a journal, of any version, knows of an output, by the journal's key for it.
+
+    It is for the journal that replaces this one, and knows nothing where this one is damaged or not there.
+    """
+    with ExitStack() as stack:
+        reader: JournalReader | None = None
+        if journal.exists():
+            with suppress(JobError):  # damaged, which may be why it is put aside
+                reader = stack.enter_context(JournalReader.open(journal, any_version=True))
+
+        def known(key: str) -> dict[str, Any] | None:
+            found: dict[str, Any] | None = None
+            with suppress(JobError):
+                found = None if reader is None else reader.get(key)
+            return found and {name: found.get(name) for name in ("sha256", "replaces")}
+
+        yield known
 
 
 def _check_folder(folder: Path, other: str) -> None:
