@@ -1,6 +1,6 @@
 """Objects that are elsewhere: in S3, Google Cloud Storage, Azure, or behind a web address.
 
-All that the project does with them is here, in eight functions over ``ObjectUrl``:
+All that the project does with them is here, in a few functions over ``ObjectUrl``:
 
 - ``head`` says whether there is an object, its size and its ETag; ``read`` gets some of its bytes; ``stream`` all of
   them, in pieces. Both take the ETag of ``head`` and stop with an ``InputError`` where the object is another by now.
@@ -22,24 +22,29 @@ from batchllm.stores.objects import (
     check_writable,
     create,
     delete,
+    digest_of,
     head,
     listed,
     put,
     read,
     stream,
 )
+from batchllm.stores.path import ObjectPath, located
 from batchllm.stores.url import BUCKETS, ObjectUrl, is_url, object_url
 
 __all__ = [
     "BUCKETS",
     "ObjectInfo",
+    "ObjectPath",
     "ObjectUrl",
     "check_writable",
     "create",
     "delete",
+    "digest_of",
     "head",
     "is_url",
     "listed",
+    "located",
     "object_url",
     "put",
     "read",
