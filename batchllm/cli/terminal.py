@@ -300,6 +300,12 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
 def money_lines(summary: Summary) -> list[str]:
     """What was not paid in this run, and what equal rows cost; empty where neither applies."""
     lines = []
+    if summary.cached_tokens:
+        share = f" ({summary.cached_tokens / summary.prompt_tokens:.0%})" if summary.prompt_tokens else ""
+        lines.append(
+            f"Saved by the endpoint's cache: {counted(summary.cached_tokens, 'prompt token')}{share}, "
+            f"{paid(summary.saved_by_cache)}"
+        )
     if summary.answered_before:
         lines.append(
             f"Saved by the journal: {counted(summary.answered_before, 'answer')}, {paid(summary.saved_by_journal)}"
