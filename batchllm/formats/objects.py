@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Self
+from typing import BinaryIO, Self
 
 from batchllm import stores
 from batchllm.errors import InputError, StorageFailure
@@ -50,6 +50,11 @@ class ObjectInput(InputFile):
         if self._info is None:
             if self._url.is_prefix:
                 raise InputError(self.name, "is a folder; name an object in it")
+            if self._url.is_incomplete:
+                reason = (
+                    "what follows its ? is not kept, since it can be a signature; give the whole URL again"
+                )
+                raise InputError(self.name, reason)
             self._info = stores.head(self._url)
         if self._info is None:
             raise InputError(self.name, "there is no such object; correct its name")
@@ -62,7 +67,7 @@ class ObjectTarget(HashedTarget):
     def __init__(self, path: ObjectPath) -> None:
         super().__init__(path)
         self._url = path.url
-        self._file: IO[bytes] | None = None
+        self._file: BinaryIO | None = None
 
     def check(self) -> None:
         """Makes sure that the object can be put; see ``OutputTarget``."""

@@ -1,5 +1,6 @@
 """The paths of a job's input, output and journal, and their formats."""
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -8,6 +9,8 @@ from batchllm.errors import UsageError
 from batchllm.formats import SUFFIXES, format_of
 from batchllm.formats.suffixes import compression_suffix, format_suffix, labelled, stem_of
 from batchllm.job.layers import STANDARD_STREAM
+from batchllm.journal import state_path
+from batchllm.stores import ObjectPath
 
 _UNUSUAL = re.compile(r"[^\w.-]+")
 
@@ -46,13 +49,15 @@ def output_path(
         UsageError: The suffix is not that of a format.
     """
     if path is None and inputs:
-        source = inputs[0]
+        source = _writable(inputs[0])
         if format_suffix(source) not in SUFFIXES:
             source = source.with_name(f"{stem_of(source)}.{kind}{compression_suffix(source)}")
         middle = _UNUSUAL.sub("-", label).strip("-.") or "run"
         path = labelled(source, f"{middle}{'.simulated' if simulated else ''}")
     if path is None or str(path) == STANDARD_STREAM:
         return None, kind
+    if isinstance(path, ObjectPath) and not path.url.is_writable:
+        raise UsageError(f"{path}: a web address cannot be written; use s3://, gs:// or az://, or a file")
     if format_suffix(path) not in SUFFIXES:
         raise UsageError(f"{path}: the suffix of an output decides its format; use {', '.join(SUFFIXES)}")
     return path, format_of(path).name
@@ -67,7 +72,23 @@ def journal_path(path: Path | None, output: Path | None) -> Path | None:
     if path is not None:
         _refuse_no_file(path, "--journal")
         return path
-    return output.with_name(f"{output.name}.journal") if output else None
+    return journal_beside(output) if output else None
+
+
+def journal_beside(output: Path) -> Path:
+    """Returns the usual journal of an output: beside it, or for an object in the user's state folder."""
+    if not isinstance(output, ObjectPath):
+        return output.with_name(f"{output.name}.journal")
+    url = str(output)
+    name = _UNUSUAL.sub("-", url.replace("://", "-"))[-80:].strip("-.")
+    return state_path(f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:16]}.journal")
+
+
+def _writable(source: Path) -> Path:
+    """Returns the path beside which a default output goes: that of a web address is in the current folder."""
+    if isinstance(source, ObjectPath) and not source.url.is_writable:
+        return Path(source.name.replace("/", "-"))
+    return source
 
 
 def _refuse_no_file(path: Path, option: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.formats import text_codec
+from batchllm.stores import is_url, located
 
 Parser = Callable[[Any], Any]
 
@@ -205,7 +206,15 @@ def path(value: Any) -> Path:
     """A path; ``-`` is a standard stream."""
     if "\0" in text(value):
         raise ValueError("must be a path, which has no NUL character")
+    if is_url(value):
+        raise ValueError("must be a path on this machine, and is a URL")
     return Path(value)
+
+
+@_kind("FILE", Path, is_path=True, annotation="str | PathLike[str]")
+def location(value: Any) -> Path:
+    """A path, or the URL of an object; ``-`` is a standard stream."""
+    return located(value) if is_url(text(value)) else path(value)
 
 
 _PATHS: dict[str, Any] = {
@@ -218,7 +227,7 @@ _PATHS: dict[str, Any] = {
 @_kind("INPUT", tuple, **_PATHS)
 def inputs(value: Any) -> tuple[Path, ...]:
     """One or more inputs; ``-``, standard input, stands alone."""
-    found = tuple(map(path, several(value)))
+    found = tuple(map(location, several(value)))
     if len(found) > 1 and any(str(each) == "-" for each in found):
         raise ValueError("must be files, or '-' alone, which is standard input")
     return found
@@ -227,7 +236,7 @@ def inputs(value: Any) -> tuple[Path, ...]:
 @_kind("FILE", tuple, **_PATHS)
 def paths(value: Any) -> tuple[Path, ...]:
     """One or more paths."""
-    return tuple(map(Path, several(value)))
+    return tuple(map(location, several(value)))
 
 
 text_or_path = replace(text, metavar="TEXT|FILE", is_path=True, annotation="str | PathLike[str]")

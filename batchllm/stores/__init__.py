@@ -17,19 +17,19 @@ Credentials are the driver's: the variables ``AWS_*``, ``GOOGLE_*`` and ``AZURE_
 machines. ``obstore`` (extra ``[cloud]``) is loaded at the first call.
 """
 
+from batchllm.stores.driver import settings_of
 from batchllm.stores.objects import (
     ObjectInfo,
     check_writable,
     create,
     delete,
-    digest_of,
     head,
     listed,
     put,
     read,
     stream,
 )
-from batchllm.stores.path import ObjectPath, located
+from batchllm.stores.path import ObjectPath, beside_on_disk, located
 from batchllm.stores.url import BUCKETS, ObjectUrl, is_url, object_url
 
 __all__ = [
@@ -37,10 +37,10 @@ __all__ = [
     "ObjectInfo",
     "ObjectPath",
     "ObjectUrl",
+    "beside_on_disk",
     "check_writable",
     "create",
     "delete",
-    "digest_of",
     "head",
     "is_url",
     "listed",
@@ -48,5 +48,6 @@ __all__ = [
     "object_url",
     "put",
     "read",
+    "settings_of",
     "stream",
 ]

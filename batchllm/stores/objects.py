@@ -2,18 +2,18 @@
 
 import hashlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import SEEK_END, BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from batchllm.errors import CannotWrite
-from batchllm.stores import web
 from batchllm.stores.driver import ask
 from batchllm.stores.failures import changed, is_no_bucket, status_of
 from batchllm.stores.url import ObjectUrl
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     from obstore.store import ObjectStore
 
 PIECE_BYTES = 4 << 20
@@ -55,6 +55,8 @@ def head(url: ObjectUrl) -> ObjectInfo | None:
         StorageFailure: The store cannot be reached.
     """
     if not url.is_writable:
+        from batchllm.stores import web
+
         found = web.probe(url)
         return found and ObjectInfo(url, *found)
     return ask(url, lambda bucket: _head(url, bucket))
@@ -90,6 +92,8 @@ def read(url: ObjectUrl, start: int, stop: int, *, etag: str | None) -> bytes:
         UsageError, StorageFailure: As ``head``.
     """
     if not url.is_writable:
+        from batchllm.stores import web
+
         return web.read(url, start, stop, etag=etag)
 
     def part(bucket: "ObjectStore") -> bytes:
@@ -112,9 +116,13 @@ def stream(info: ObjectInfo, start: int = 0) -> Iterator[bytes]:
         InputError, UsageError, StorageFailure: As ``read``.
     """
     if info.size_bytes is None or (info.etag is None and not info.url.is_writable):
+        from batchllm.stores import web
+
         yield from web.stream(info.url, start)
         return
     offsets = iter(range(start, info.size_bytes, PIECE_BYTES))
+    from concurrent.futures import ThreadPoolExecutor
+
     ahead = ThreadPoolExecutor(1, thread_name_prefix="batchllm-read-ahead")
     try:
         following = _piece(ahead, info, next(offsets, None))
@@ -126,7 +134,7 @@ def stream(info: ObjectInfo, start: int = 0) -> Iterator[bytes]:
         ahead.shutdown(wait=False, cancel_futures=True)
 
 
-def _piece(ahead: ThreadPoolExecutor, info: ObjectInfo, offset: int | None) -> Any:
+def _piece(ahead: "ThreadPoolExecutor", info: ObjectInfo, offset: int | None) -> Any:
     if offset is None:
         return None
     return ahead.submit(_whole_piece, info, offset)
@@ -178,20 +186,6 @@ def put(url: ObjectUrl, content: bytes | BinaryIO) -> ObjectInfo:
         writing=True,
     )
     return ObjectInfo(url, size, done["e_tag"], digest)
-
-
-def digest_of(info: ObjectInfo) -> str:
-    """Returns the SHA-256 of an object's content: as ``put`` noted it, or from its bytes.
-
-    Raises:
-        InputError, UsageError, StorageFailure: As ``read``.
-    """
-    if info.sha256 is not None:
-        return info.sha256
-    found = hashlib.sha256()
-    for piece in stream(info):
-        found.update(piece)
-    return found.hexdigest()
 
 
 def create(url: ObjectUrl, content: bytes) -> bool:

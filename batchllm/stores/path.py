@@ -125,3 +125,8 @@ def located(text: object) -> Path:
     if isinstance(text, ObjectPath):
         return text
     return ObjectPath(str(text)) if is_url(text) else Path(str(text))
+
+
+def beside_on_disk(path: Path, name: str) -> Path:
+    """Returns the path of a file beside another one, or in the current folder where that is no file on disk."""
+    return Path(name) if isinstance(path, ObjectPath) else path.with_name(name)
