@@ -15,7 +15,15 @@ from batchllm.formats.input_file import spool
 from batchllm.formats.json_text import WrittenNumber
 from batchllm.formats.output import OutputStatistics, write_output, write_skipped
 from batchllm.formats.output_file import AtomicFile, storage_error
-from batchllm.formats.registry import INPUT_FORMATS, SUFFIXES, format_named, format_of, open_source
+from batchllm.formats.registry import (
+    INPUT_FORMATS,
+    SUFFIXES,
+    WRITTEN_SUFFIXES,
+    format_named,
+    format_of,
+    open_source,
+    output_format,
+)
 from batchllm.formats.scan import InputStatistics
 from batchllm.formats.text import BAD_ROWS
 
@@ -25,6 +33,7 @@ __all__ = [
     "INPUT_FORMATS",
     "STANDARD",
     "SUFFIXES",
+    "WRITTEN_SUFFIXES",
     "AtomicFile",
     "Columns",
     "InputStatistics",
@@ -36,6 +45,7 @@ __all__ = [
     "format_of",
     "is_narrow",
     "open_source",
+    "output_format",
     "plan_columns",
     "spool",
     "storage_error",

@@ -42,7 +42,7 @@ class Options(TypedDict, total=False):
     grace: float | None
     header: Mapping[str, str] | Sequence[str] | str | None
     image: str | Sequence[str] | None
-    input_format: Literal["csv", "tsv", "jsonl", "ndjson"] | None
+    input_format: Literal["csv", "tsv", "jsonl", "ndjson", "xlsx", "xlsm", "ods", "xls"] | None
     instructions: str | PathLike[str] | None
     journal: str | PathLike[str] | None
     labels: str | PathLike[str] | Sequence[str] | Mapping[str, str] | None
@@ -83,6 +83,7 @@ class Options(TypedDict, total=False):
     samples: int | None
     schema: str | PathLike[str] | Mapping[str, Any] | type[Any] | None
     seed: int | None
+    sheet: str | int | None
     shots: int | None
     skip_lines: int | None
     summary: str | PathLike[str] | None

@@ -114,8 +114,10 @@ TABLE = (
            otherwise='"', example='"none"'),
     Option("escape", any_text, "What stands before a character of CSV that is text.", INPUT, metavar="CHARACTER",
            otherwise="nothing", example="'\\'"),
-    Option("skip_lines", integer(0), "Lines above the header of CSV.", INPUT, metavar="N",
-           otherwise="blank ones", example="2"),
+    Option("skip_lines", integer(0), "Lines above the header of CSV, or rows above that of a sheet.", INPUT,
+           metavar="N", otherwise="blank ones", example="2"),
+    Option("sheet", values.sheet, "Sheet of a workbook, by name or number.", INPUT, metavar="NAME|NUMBER",
+           otherwise="the first with rows", example='"Reviews"'),
     Option("bad_rows", choice(*BAD_ROWS), "Rows that cannot be read: refuse the file, fill short rows with empty"
            " cells, or leave such rows out and write them to OUTPUT.skipped.EXT.", INPUT, otherwise="fail",
            example='"skip"'),
@@ -137,9 +139,8 @@ TABLE = (
            example='"reviews.journal"'),
     Option("summary", values.path, "File for the run's figures: JSON, or one more line of .jsonl.", OUTPUT,
            example='"runs.jsonl"'),
-    Option("gold", values.several, "The known answers, which no prompt shows: a column, ANSWER=COLUMN, or a file with "
-           "--on. The run ends with the figures.", OUTPUT, (), metavar="COLUMN|FILE", example='["gold"]',
-           in_request=True),
+    Option("gold", values.columns_or_files, "The known answers, which no prompt shows: a column, ANSWER=COLUMN, or a "
+           "file with --on. The run ends with the figures.", OUTPUT, (), example='["gold"]', in_request=True),
     Option("on", text, "With a gold file: the column that both files have.", OUTPUT, metavar="ID", example='"id"'),
     Option("log_file", values.path, "File that gets a line of JSON for each refusal, retry, failure and wait.", OUTPUT,
            metavar="FILE", example='"nightly.log"'),

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from batchllm.errors import UsageError
-from batchllm.formats import SUFFIXES, format_of
+from batchllm.formats import SUFFIXES, WRITTEN_SUFFIXES, format_named, format_of, output_format
 from batchllm.formats.suffixes import compression_suffix, format_suffix, labelled, stem_of
 from batchllm.job.layers import STANDARD_STREAM
 from batchllm.journal import state_path
@@ -50,17 +50,16 @@ def output_path(
     """
     if path is None and inputs:
         source = _writable(inputs[0])
-        if format_suffix(source) not in SUFFIXES:
-            source = source.with_name(f"{stem_of(source)}.{kind}{compression_suffix(source)}")
+        if format_suffix(source) not in WRITTEN_SUFFIXES and kind is not None:
+            suffix = format_named(kind).output or f".{kind}"
+            source = source.with_name(f"{stem_of(source)}{suffix}{compression_suffix(source)}")
         middle = _UNUSUAL.sub("-", label).strip("-.") or "run"
         path = labelled(source, f"{middle}{'.simulated' if simulated else ''}")
     if path is None or str(path) == STANDARD_STREAM:
         return None, kind
     if isinstance(path, ObjectPath) and not path.url.is_writable:
         raise UsageError(f"{path}: a web address cannot be written; use s3://, gs:// or az://, or a file")
-    if format_suffix(path) not in SUFFIXES:
-        raise UsageError(f"{path}: the suffix of an output decides its format; use {', '.join(SUFFIXES)}")
-    return path, format_of(path).name
+    return path, output_format(path).name
 
 
 def journal_path(path: Path | None, output: Path | None) -> Path | None:

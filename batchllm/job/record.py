@@ -79,6 +79,7 @@ class Job:
     quote: str | None = DEFAULTS["quote"]
     escape: str | None = DEFAULTS["escape"]
     skip_lines: int | None = DEFAULTS["skip_lines"]
+    sheet: str | None = DEFAULTS["sheet"]
     bad_rows: str | None = DEFAULTS["bad_rows"]
     encoding: str | None = DEFAULTS["encoding"]
     gold: tuple[str, ...] = DEFAULTS["gold"]

@@ -85,6 +85,14 @@ def any_text(value: Any) -> str:
     return value
 
 
+@_kind("NAME|NUMBER", annotation="str | int")
+def sheet(value: Any) -> str:
+    """The name or the number of a sheet."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return text.parse(value)  # type: ignore[no-any-return]
+
+
 @_kind("BOOLEAN", bool)
 def boolean(value: Any) -> bool:
     """``true`` or ``false``, or what environment variables use for them."""
@@ -237,6 +245,10 @@ def inputs(value: Any) -> tuple[Path, ...]:
 def paths(value: Any) -> tuple[Path, ...]:
     """One or more paths."""
     return tuple(map(location, several(value)))
+
+
+columns_or_files = replace(several, metavar="COLUMN|FILE", is_path=True)
+"""One or more texts, of which those are paths where such a file exists."""
 
 
 text_or_path = replace(text, metavar="TEXT|FILE", is_path=True, annotation="str | PathLike[str]")

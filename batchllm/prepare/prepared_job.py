@@ -12,7 +12,7 @@ from batchllm.answer import Reader, answer_columns
 from batchllm.errors import UsageError
 from batchllm.flows import JobFlow, job_flow
 from batchllm.flows.samples import sample_columns
-from batchllm.formats import Columns, InputStatistics, Source, open_source, plan_columns, spool
+from batchllm.formats import Columns, InputStatistics, Source, format_named, open_source, plan_columns, spool
 from batchllm.formats.columns import ADDABLE, STANDARD
 from batchllm.job import Job
 from batchllm.prepare.job_paths import JobPaths
@@ -20,7 +20,7 @@ from batchllm.printable import counted
 from batchllm.request import RequestBuilder, answer_spec
 from batchllm.template import KNOWN_PARAMETERS, text_column
 
-_READING = ("delimiter", "quote", "escape", "skip_lines", "bad_rows", "encoding")
+_READING = ("delimiter", "quote", "escape", "skip_lines", "sheet", "bad_rows", "encoding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,8 @@ def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStat
     builder = RequestBuilder(job, statistics.columns or None, statistics.sample, count)
     columns = output_columns(job, builder, statistics.columns, source.header(statistics.columns))
     output_format = job.output_format or source.kind
+    if (check := format_named(output_format).check) is not None:
+        check(source, min(statistics.rows, job.limit or job.sample or statistics.rows), columns)
     flow = job_flow(job, builder, source.rows)
     reader = Reader(answer_spec(job))
     return PreparedJob(job, paths, source, statistics, builder, flow, reader, columns, output_format, count)

@@ -77,7 +77,7 @@ def _restored(name: str, value: Any) -> Any:
     if kind is None or value is None:
         return value
     if kind.python_type is tuple:
-        return tuple(map(located, value) if kind.is_path else value)
+        return kind(value) if value else ()
     if kind.python_type is Path and isinstance(value, str):
         return located(value)
     if kind.python_type is Decimal and isinstance(value, str):
