@@ -1,6 +1,5 @@
 """The paths of a job's input, output and journal, and their formats."""
 
-import hashlib
 import os
 import re
 from pathlib import Path
@@ -9,7 +8,6 @@ from batchllm.errors import UsageError
 from batchllm.formats import SUFFIXES, WRITTEN_SUFFIXES, format_named, format_of, output_format
 from batchllm.formats.suffixes import compression_suffix, format_suffix, labelled, stem_of
 from batchllm.job.layers import STANDARD_STREAM
-from batchllm.journal import state_path
 from batchllm.stores import ObjectPath
 
 _UNUSUAL = re.compile(r"[^\w.-]+")
@@ -63,7 +61,7 @@ def output_path(
 
 
 def journal_path(path: Path | None, output: Path | None) -> Path | None:
-    """Returns the journal: as given, or beside the output; ``None`` leaves it to the runner.
+    """Returns the journal: as given, or beside the output; ``None`` leaves it to the runner (no file).
 
     Raises:
         UsageError: The path is that of a folder or a device.
@@ -71,16 +69,9 @@ def journal_path(path: Path | None, output: Path | None) -> Path | None:
     if path is not None:
         _refuse_no_file(path, "--journal")
         return path
-    return journal_beside(output) if output else None
-
-
-def journal_beside(output: Path) -> Path:
-    """Returns the usual journal of an output: beside it, or for an object in the user's state folder."""
-    if not isinstance(output, ObjectPath):
-        return output.with_name(f"{output.name}.journal")
-    url = str(output)
-    name = _UNUSUAL.sub("-", url.replace("://", "-"))[-80:].strip("-.")
-    return state_path(f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:16]}.journal")
+    if output is None or isinstance(output, ObjectPath):
+        return None
+    return output.with_name(f"{output.name}.journal")
 
 
 def _writable(source: Path) -> Path:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ from batchllm import stores
 from batchllm.errors import CannotWrite, InputError, JobError, UsageError
 from batchllm.formats.files import output_target
 from batchllm.job import Job
-from batchllm.job.paths import journal_beside
 from batchllm.journal import JournalReader, check_folder, state_path
 from batchllm.stores import ObjectPath
+
+_UNUSUAL = re.compile(r"[^\w.-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,15 @@ def _is_database(path: Path) -> bool:
             return file.read(16) == b"SQLite format 3\0"
     except OSError:
         return False
+
+
+def journal_beside(output: Path) -> Path:
+    """Returns the usual journal of an output: beside it, or for an object in the user's state folder."""
+    if not isinstance(output, ObjectPath):
+        return output.with_name(f"{output.name}.journal")
+    url = str(output)
+    name = _UNUSUAL.sub("-", url.replace("://", "-"))[-80:].strip("-.")
+    return state_path(f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:16]}.journal")
 
 
 def rows_path(journal: Path) -> Path:
