@@ -58,12 +58,15 @@ class Table(ABC):
         """Returns the values of a column."""
 
     @abstractmethod
-    def joined(self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn]) -> Any:
+    def joined(
+        self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn], own: Sequence[int] | None = None
+    ) -> Any:
         """Returns a table of the same kind with answer columns beside its own.
 
         Args:
             rows: The positions of the rows to take; ``None`` takes all.
             answers: The answer columns of these rows.
+            own: The positions of the table's own columns to take, in order; ``None`` takes all.
         """
 
     @abstractmethod
@@ -224,9 +227,15 @@ class DictTable(Table):
             named = ((column_name(key), value) for key, value in row.items())
             yield {name: value for name, value in named if name in wanted}
 
-    def joined(self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn]) -> list[dict[str, Any]]:
+    def joined(
+        self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn], own: Sequence[int] | None = None
+    ) -> list[dict[str, Any]]:
         """Returns new dictionaries; see ``Table``."""
         taken = self._rows if rows is None else [self._rows[index] for index in rows]
+        if own is not None:
+            names = [self.columns[position] for position in own]
+            known = ({column_name(key): value for key, value in row.items()} for row in taken)
+            taken = [{name: row[name] for name in names if name in row} for row in known]
         return [
             {**row, **{column.name: column.values[index] for column in answers}}
             for index, row in enumerate(taken)
@@ -259,13 +268,15 @@ class FilesTable(DictTable):
             rows += (row.values for row in source.rows())
         super().__init__(rows)
 
-    def joined(self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn]) -> Any:
+    def joined(
+        self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn], own: Sequence[int] | None = None
+    ) -> Any:
         """Returns a frame of all rows; see ``Table``."""
         import pandas as pd
 
         from batchllm.api.pandas_table import PandasTable
 
-        return PandasTable(pd.DataFrame(self._rows, columns=self.columns)).joined(rows, answers)
+        return PandasTable(pd.DataFrame(self._rows, columns=self.columns)).joined(rows, answers, own)
 
 
 def column_name(label: Any) -> str:

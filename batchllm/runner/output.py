@@ -225,6 +225,8 @@ def write_if_changed(
     """
     output = destination.path
     columns = [list(prepared.columns.order), list(map(list, prepared.columns.fields))]
+    if prepared.columns.input != prepared.statistics.columns:
+        columns.append(list(prepared.columns.input))
     of_input = [prepared.statistics.sha256, prepared.source.reading()]
     style = [prepared.output_format, prepared.job.output_encoding, prepared.job.escape_formulas]
     shape = prepared.job.fingerprint()
