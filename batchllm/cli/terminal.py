@@ -13,6 +13,7 @@ from batchllm.cli.streams import say
 from batchllm.errors import UsageError
 from batchllm.formats import is_narrow
 from batchllm.job import Job
+from batchllm.job.endpoints import endpoints_text
 from batchllm.printable import counted, dollars, one_line, printable
 from batchllm.progress import compact
 from batchllm.runner import Forecast, Result, Summary
@@ -110,8 +111,9 @@ def line_before(job: Job, forecast: Forecast) -> str:
     parts += [f"{count:,} {what}" for count, what in before if count]
     if job.steps and forecast.requests_upper_bound is not None:
         parts.append(f"at most {counted(forecast.requests_upper_bound, 'request')} in {len(job.steps)} steps")
+    where = f"{endpoint.preset} ({endpoint.base_url or 'on this machine'})"
     parts.append(
-        f"{models_text(job, forecast)} at {endpoint.preset} ({endpoint.base_url or 'on this machine'})"
+        f"{models_text(job, forecast)} at {endpoints_text(job.endpoints) if job.endpoints else where}"
     )
     if settings := forecast.settings.to_text():
         parts.append(printable(settings))
@@ -292,7 +294,7 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
         )
     if pace:
         lines.append(f"Pace: {pace}")
-    return lines
+    return lines + [f"  {printable(each.to_text())}" for each in summary.endpoints]
 
 
 def money_lines(summary: Summary) -> list[str]:

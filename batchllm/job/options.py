@@ -173,10 +173,14 @@ TABLE = (
     Option("language", text, "Programming language.", PROMPT, otherwise="Python", example='"Python"',
            tasks=("codegen",), **VARIABLE),
 
-    Option("provider", text, "Preset of the endpoint: openai, azure, groq, ollama, simulator, …", CONNECTION,
-           metavar="PRESET", example='"openai"', field="endpoint.preset", in_request=True),
-    Option("base_url", text, "URL of the API, such as http://localhost:8000/v1.", CONNECTION, metavar="URL",
-           example='"http://localhost:8000/v1"', field="endpoint.base_url"),
+    Option("provider", values.one_or_several, "Preset of the endpoint: openai, azure, groq, ollama, simulator, …; "
+           "several times: several endpoints.", CONNECTION, metavar="PRESET", example='"openai"',
+           field="endpoint.preset", in_request=True),
+    Option("base_url", values.one_or_several, "URL of the API, such as http://localhost:8000/v1; several times: several"
+           " endpoints.", CONNECTION, metavar="URL", example='"http://localhost:8000/v1"', field="endpoint.base_url"),
+    Option("endpoints", values.tables, "Several endpoints, each with its URL, key file, limits and name of the model.",
+           CONNECTION, (), tasks=(),
+           example='[{ base_url = "http://localhost:8000/v1" }]'),
     Option("model", text, "The model.", CONNECTION, otherwise="OPENAI_MODEL, or the preset's", short="-m",
            example='"gpt-4o-mini"', field="endpoint.model", in_request=True),
     Option("api_key_file", values.path, "File with the key, readable by you alone.", CONNECTION,
