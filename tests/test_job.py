@@ -22,9 +22,9 @@ def made(task: str = "summarize", environ: dict[str, str] | None = None, **flags
 
 def test_the_simplest_job_has_the_defaults_of_the_design() -> None:
     job = made()
-    assert (job.task, job.input, job.output) == (
+    assert (job.task, job.inputs, job.output) == (
         "summarize",
-        Path("in/rows.csv"),
+        (Path("in/rows.csv"),),
         Path("in/rows.summarize.csv"),
     )
     assert job.journal == Path("in/rows.summarize.csv.journal")
@@ -81,7 +81,7 @@ def test_a_template_of_ones_own_names_the_output(tmp_path: Path) -> None:
     ("flags", "message"),
     [
         ({"input": None}, "there is no INPUT"),
-        ({"input": "rows.xlsx"}, r"rows\.xlsx: is a workbook; save its sheet as CSV"),
+        ({"input": "rows.xlsb"}, r"rows\.xlsb: workbooks of this kind are not read; save it as \.xlsx"),
         ({"input": "rows.dat"}, r"rows\.dat: the suffix '.dat' names no format; add --input-format"),
         ({"input": "."}, r"^\.: is a folder; name a file in it"),
         ({"input": "rows"}, "names no format"),
@@ -314,7 +314,7 @@ def test_a_saved_job_comes_back_with_everything_but_the_key_and_what_belongs_to_
         "output_format",
     )
     assert [getattr(found, name) for name in same] == [getattr(job, name) for name in same]
-    assert (found.input, found.prices) == (tmp_path / "in/rows.csv", tmp_path / "prices.json")
+    assert (found.inputs, found.prices) == ((tmp_path / "in/rows.csv",), tmp_path / "prices.json")
     assert (found.pace, found.retry_failed, found.allow_failed) == (Pace(), False, 0)
     assert found.endpoint.api_key is None
 

@@ -32,9 +32,12 @@ ONLY_IMPORTER = {
     "json_repair": {"answer"},
     "pandas": {"runner", "api"},
     "polars": {"api"},
-    "pyarrow": {"api"},
+    "pyarrow": {"api", "formats"},
     "duckdb": {"api"},
+    "python_calamine": {"formats"},
+    "xlsxwriter": {"formats"},
     "typer": {"cli"},
+    "obstore": {"stores"},
     "rich": {"screen"},
 }
 

@@ -20,6 +20,7 @@ import pytest
 from batchllm.simulator import ScriptedResponse, SimulatorSettings, start_in_thread
 from tests.batch_jobs import BatchJob, simulated
 from tests.bench import Bench
+from tests.rotation import rotating
 from tests.screen import screen
 
 REFUSAL = {"error": {"message": "Rate limit reached for gpt-4", "type": "requests", "code": None}}
@@ -70,7 +71,7 @@ def refusing_url() -> Iterator[str]:
         yield server.base_url
 
 
-@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("columns", rotating([80, 120]))
 def test_a_terminal_says_that_a_pause_runs_and_until_when(
     tmp_path: Path, refusing_url: str, columns: int
 ) -> None:
@@ -135,7 +136,8 @@ def test_ctrl_c_says_what_is_waited_for_how_much_is_kept_and_how_to_go_on(tmp_pa
             assert run.wait(30) == 130
     said = " ".join(terminal.lines)
     assert "Stopping: 16 requests in flight get up to 30 s; Ctrl-C again ends it at once." in said
-    kept = re.search(r"Stopped\. (\d+) of 5,000 rows are kept; run the same command to go on\.$", said)
+    how = r"run the same command to go on, or batchllm export to write them"
+    kept = re.search(rf"Stopped\. (\d+) of 5,000 rows are kept; {how}\.$", said)
     assert kept is not None and f" {kept[1]}/5,000" in said
 
 

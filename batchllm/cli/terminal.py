@@ -46,10 +46,10 @@ def confirm(job: Job, forecast: Forecast, *, quiet: bool, yes: bool) -> None:
     """
     if not quiet:
         if forecast.input_notes:
-            say(printable(f"{job.input or 'standard input'}: {', '.join(forecast.input_notes)}"))
+            say(printable(f"{job.input_name}: {', '.join(forecast.input_notes)}"))
         say(line_before(job, forecast))
         if forecast.rows == 0:
-            say(printable(f"{job.input or 'standard input'} has no rows: nothing is sent"))
+            say(printable(f"{job.input_name} has no rows: nothing is sent"))
         if fields := fields_line(job):
             say(fields)
         if (note := encoding_text(job)) is not None:
@@ -111,9 +111,11 @@ def line_before(job: Job, forecast: Forecast) -> str:
     parts += [f"{count:,} {what}" for count, what in before if count]
     if job.steps and forecast.requests_upper_bound is not None:
         parts.append(f"at most {counted(forecast.requests_upper_bound, 'request')} in {len(job.steps)} steps")
-    where = f"{endpoint.preset} ({endpoint.base_url or 'on this machine'})"
+    models, where = models_text(job, forecast), endpoint.base_url or "on this machine"
+    # The simulator's model is called simulator.
+    at = f" at {endpoint.preset}" if models != endpoint.preset else ""
     parts.append(
-        f"{models_text(job, forecast)} at {endpoints_text(job.endpoints) if job.endpoints else where}"
+        f"{models} at {endpoints_text(job.endpoints)}" if job.endpoints else f"{models}{at} ({where})"
     )
     if settings := forecast.settings.to_text():
         parts.append(printable(settings))
@@ -300,6 +302,12 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
 def money_lines(summary: Summary) -> list[str]:
     """What was not paid in this run, and what equal rows cost; empty where neither applies."""
     lines = []
+    if summary.cached_tokens:
+        share = f" ({summary.cached_tokens / summary.prompt_tokens:.0%})" if summary.prompt_tokens else ""
+        lines.append(
+            f"Saved by the endpoint's cache: {counted(summary.cached_tokens, 'prompt token')}{share}, "
+            f"{paid(summary.saved_by_cache)}"
+        )
     if summary.answered_before:
         lines.append(
             f"Saved by the journal: {counted(summary.answered_before, 'answer')}, {paid(summary.saved_by_journal)}"
@@ -319,11 +327,6 @@ def money_lines(summary: Summary) -> list[str]:
 def paid(cost: Decimal | None) -> str:
     """An amount, or that it is not known."""
     return "price unknown" if cost is None else dollars(cost)
-
-
-def compact_or_unknown(number: int | None) -> str:
-    """A count, or that it is not known."""
-    return "unknown" if number is None else f"{number:,}"
 
 
 def counts(values: Mapping[str, int]) -> str:

@@ -4,15 +4,19 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.errors import InputError, UsageError
-from batchllm.formats import csv, jsonl
+from batchllm.formats import csv, excel, jsonl
+from batchllm.formats.compression import unpacked
 from batchllm.formats.content import foreign_text, refuse_foreign
 from batchllm.formats.encodings import BYTE_ORDER_MARKS, marked_codec
+from batchllm.formats.files import input_file
 from batchllm.formats.format import Format, Source
 from batchllm.formats.input_file import InputFile
+from batchllm.formats.suffixes import format_suffix
 
 FORMATS: tuple[Format, ...] = (
     csv.FORMAT,
     jsonl.FORMAT,
+    excel.FORMAT,
 )
 """Every format; the first one is that of content which nothing else tells."""
 
@@ -24,7 +28,10 @@ INPUT_FORMATS = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
 """The values of ``--input-format``."""
 
 
-_WORKBOOKS = frozenset({".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers"})
+WRITTEN_SUFFIXES = tuple(suffix for form in FORMATS for suffix in form.written_suffixes)
+"""The suffixes that an output can have."""
+
+_OTHER_WORKBOOKS = frozenset({".xlsb", ".numbers"})
 
 
 def format_named(name: str) -> Format:
@@ -48,21 +55,36 @@ def format_of(path: Path, name: str | None = None) -> Format:
     Raises:
         UsageError: The suffix is that of no format.
     """
-    form = _BY_SUFFIX.get(path.suffix.lower())
+    suffix = format_suffix(path)
+    form = _BY_SUFFIX.get(suffix)
     if form is None and path.is_dir():
         raise UsageError(f"{name or path}: is a folder; name a file in it")
-    if form is None and path.suffix.lower() in _WORKBOOKS:
-        raise UsageError(f"{name or path}: is a workbook; save its sheet as CSV (UTF-8), and name that file")
+    if form is None and suffix in _OTHER_WORKBOOKS:
+        raise UsageError(f"{name or path}: workbooks of this kind are not read; save it as .xlsx")
     if form is None:
         names = " or ".join(form.name for form in FORMATS)
         raise UsageError(
             f"{name or path}: the suffix {path.suffix!r} names no format; add --input-format {names}"
         )
+    form.check_libraries(name or path)
     return form
 
 
+def output_format(path: Path) -> Format:
+    """Returns the format of an output by its suffix.
+
+    Raises:
+        UsageError: The suffix is that of no format that can be written.
+    """
+    if format_suffix(path) not in WRITTEN_SUFFIXES:
+        raise UsageError(
+            f"{path}: the suffix of an output decides its format; use {', '.join(WRITTEN_SUFFIXES)}"
+        )
+    return format_of(path)
+
+
 def open_source(
-    path: Path,
+    path: Path | InputFile,
     *,
     format: str | None = None,  # noqa: A002 - the word of the command line
     name: str | None = None,
@@ -71,7 +93,7 @@ def open_source(
     """Opens a file of rows.
 
     Args:
-        path: A regular file; it is read more than once.
+        path: A regular file, which may be compressed, or an input from elsewhere; it is read more than once.
         format: One of ``INPUT_FORMATS``; by default the suffix decides, and for a path without one (spooled
             standard input) the first bytes.
         name: What messages call the file, where that is not the path.
@@ -82,14 +104,25 @@ def open_source(
         UsageError: An option makes no sense.
         InputError: The file cannot be opened, or its beginning cannot be read.
     """
-    file = InputFile(path, name or str(path))
-    head, tail = file.ends()
-    refuse_foreign(file.name, head, tail)
-    form = _format(file, format, head)
-    suffix = path.suffix.lower()
-    if format is not None and (suffix not in form.suffixes or format != form.name):
-        suffix = f".{format}"
-    given = {option: value for option, value in options.items() if value is not None}
+    found = path if isinstance(path, InputFile) else input_file(path, name or str(path))
+    suffix = format_suffix(found.path)
+    file = unpacked(found, suffix_decides=format is None and bool(found.path.suffix))
+    try:
+        return _opened(
+            file, format, suffix, {name: value for name, value in options.items() if value is not None}
+        )
+    except InputError:
+        file.check_whole()
+        raise
+
+
+def _opened(file: InputFile, named: str | None, suffix: str, given: dict[str, Any]) -> Source:
+    head, tail, _ = file.ends()
+    form = _format(file, named, head)
+    refuse_foreign(file.name, head, tail, form.magic)
+    form.check_libraries(file.name)
+    if named is not None and (suffix not in form.suffixes or named != form.name):
+        suffix = f".{named}"
     for option in given:
         if option not in form.options:
             understood = " and ".join(other.name.upper() for other in FORMATS if option in other.options)
@@ -97,7 +130,9 @@ def open_source(
                 f"--{option.replace('_', '-')} is for {understood}, and {file.name} is {form.name.upper()};"
                 " leave the option out"
             )
-    bom, codec = marked_codec(file.name, head, options.get("encoding"))
+    if form.magic:
+        return form.source(file, suffix, **given)
+    bom, codec = marked_codec(file.name, head, given.get("encoding"))
     foreign = foreign_text(head[len(bom) :].decode(codec, "ignore"), form.name)
     if foreign is not None:
         raise InputError(file.name, foreign)
@@ -107,7 +142,7 @@ def open_source(
 def _format(file: InputFile, name: str | None, head: bytes) -> Format:
     if name is not None:
         return format_named(name)
-    if file.path.suffix:
+    if format_suffix(file.path):
         return format_of(file.path, file.name)
     mark = next((mark for mark, _ in BYTE_ORDER_MARKS if head.startswith(mark)), b"")
     content = head[len(mark) :].replace(b"\0", b"").lstrip()

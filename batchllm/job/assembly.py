@@ -87,10 +87,10 @@ def _assembled(
     place, several = endpoints(
         given, environ, pace=pace, template_model=template_model, needs_key=needs_key, api_key=api_key
     )
-    source, input_format = paths.input_path(given.get("input"), given.get("input_format"))
+    inputs, input_format = paths.input_paths(given.get("input"), given.get("input_format"))
     output, output_format = paths.output_path(
         given.get("output"),
-        source,
+        inputs,
         format_named(input_format).name if input_format else None,
         label=_label(task, template, file),
         simulated=place.preset == presets.SIMULATOR,
@@ -102,7 +102,7 @@ def _assembled(
     computed = {
         "task": task,
         "template": template,
-        "input": source,
+        "inputs": inputs,
         "output": output,
         "journal": paths.journal_path(given.get("journal"), output),
         "endpoint": place,
@@ -150,12 +150,18 @@ def _values(given: Given, record: str = "") -> dict[str, Any]:
 def _check(job: Job, given: Given) -> None:
     """Refuses options that do not go together, and files that cannot be used."""
     paths.refuse_same_file(
-        input=job.input, output=job.output, journal=job.journal, summary=job.summary, log=job.log_file
+        input=job.inputs[0] if job.inputs else None,
+        output=job.output,
+        journal=job.journal,
+        summary=job.summary,
+        log=job.log_file,
     )
     if job.media_root is not None and not job.media_root.is_dir():
         raise UsageError(f"{given.called('media_root')} {job.media_root} is not a folder")
     if job.limit and job.sample:
         raise UsageError(f"{given.called('limit')} and {given.called('sample')} exclude each other; give one")
+    if job.keep and job.drop:
+        raise UsageError(f"{given.called('keep')} and {given.called('drop')} exclude each other; give one")
     if job.bad_rows == "skip" and job.output is None:
         raise UsageError(
             f"{given.called('bad_rows')} skip writes the rows that it leaves out beside the output; name one with -o"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchllm.formats import BAD_ROWS, INPUT_FORMATS, SUFFIXES
-from batchllm.job import values
+from batchllm.job import pairs, values
 from batchllm.job.labels import labels
 from batchllm.job.values import Kind, any_text, boolean, choice, integer, number, text
 
@@ -104,8 +104,8 @@ SWITCH: dict[str, Any] = {**FLAG, "switch": True}
 EFFORTS = choice("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 TABLE = (
-    Option("input", values.path, f"Rows to read: {', '.join(SUFFIXES)}; '-' is standard input.", INPUT,
-           example='"reviews.csv"', tasks=()),
+    Option("input", values.inputs, f"Rows to read: {', '.join(SUFFIXES)}, also compressed; '-' is standard input.",
+           INPUT, example='"reviews.csv"', tasks=(), field="inputs"),
     Option("input_format", choice(*INPUT_FORMATS), "Format of an input whose suffix does not say it.",
            INPUT, metavar="FORMAT", example='"csv"'),
     Option("delimiter", any_text, "Delimiter of CSV: a character, comma, semicolon, bar, tab, or none.", INPUT,
@@ -114,8 +114,10 @@ TABLE = (
            otherwise='"', example='"none"'),
     Option("escape", any_text, "What stands before a character of CSV that is text.", INPUT, metavar="CHARACTER",
            otherwise="nothing", example="'\\'"),
-    Option("skip_lines", integer(0), "Lines above the header of CSV.", INPUT, metavar="N",
-           otherwise="blank ones", example="2"),
+    Option("skip_lines", integer(0), "Lines above the header of CSV, or rows above that of a sheet.", INPUT,
+           metavar="N", otherwise="blank ones", example="2"),
+    Option("sheet", values.sheet, "Sheet of a workbook, by name or number.", INPUT, metavar="NAME|NUMBER",
+           otherwise="the first with rows", example='"Reviews"'),
     Option("bad_rows", choice(*BAD_ROWS), "Rows that cannot be read: refuse the file, fill short rows with empty"
            " cells, or leave such rows out and write them to OUTPUT.skipped.EXT.", INPUT, otherwise="fail",
            example='"skip"'),
@@ -123,7 +125,7 @@ TABLE = (
            example='"cp1252"'),
     Option("column", text, "The text column, {{ text }} in templates.", INPUT,
            otherwise="text, else the only text-like one", example='"review"', in_request=True),
-    Option("output", values.path, "File to write; '-' is standard output. The suffix decides the format.", OUTPUT,
+    Option("output", values.location, "File to write; '-' is standard output. The suffix decides the format.", OUTPUT,
            otherwise="INPUT.TASK.csv beside the input", short="-o", metavar="PATH", example='"reviews.summaries.csv"'),
     Option("output_encoding", values.encoding, "Encoding of the output.", OUTPUT,
            otherwise="the input's, or UTF-8 where that lacks characters", example='"utf-8-sig"'),
@@ -133,13 +135,17 @@ TABLE = (
     Option("add", values.words, "Further answer columns: response_id, created, latency_s, cost, …", OUTPUT,
            default=(), example='["cost", "latency_s"]'),
     Option("prefix", text, "Put before the name of every answer column.", OUTPUT, default="", example='"llm_"'),
+    Option("keep", values.columns, "Input columns to write, in this order, and no others.", OUTPUT,
+           otherwise="all", example='["id", "text"]'),
+    Option("drop", values.columns, "Input columns to leave out.", OUTPUT, otherwise="none", example='["notes"]'),
+    Option("rename", pairs.renames, "Another name for an answer column, instead of one with --prefix.", OUTPUT,
+           metavar="ANSWER=NAME", example='{ label = "sentiment" }'),
     Option("journal", values.path, "File for the journal.", OUTPUT, otherwise="OUTPUT.journal", metavar="PATH",
            example='"reviews.journal"'),
     Option("summary", values.path, "File for the run's figures: JSON, or one more line of .jsonl.", OUTPUT,
            example='"runs.jsonl"'),
-    Option("gold", values.several, "The known answers, which no prompt shows: a column, ANSWER=COLUMN, or a file with "
-           "--on. The run ends with the figures.", OUTPUT, (), metavar="COLUMN|FILE", example='["gold"]',
-           in_request=True),
+    Option("gold", values.columns_or_files, "The known answers, which no prompt shows: a column, ANSWER=COLUMN, or a "
+           "file with --on. The run ends with the figures.", OUTPUT, (), example='["gold"]', in_request=True),
     Option("on", text, "With a gold file: the column that both files have.", OUTPUT, metavar="ID", example='"id"'),
     Option("log_file", values.path, "File that gets a line of JSON for each refusal, retry, failure and wait.", OUTPUT,
            metavar="FILE", example='"nightly.log"'),
@@ -155,7 +161,7 @@ TABLE = (
            example='"You are brief."', in_request=True),
     Option("instructions", values.text_or_path, "Text, or a file of text, at the end of the system message.", PROMPT,
            example='"Name no persons."', in_request=True),
-    Option("var", values.json_pairs, "A variable of the template.", PROMPT, metavar="NAME=VALUE",
+    Option("var", pairs.json_pairs, "A variable of the template.", PROMPT, metavar="NAME=VALUE",
            example='{ tone = "friendly" }', tasks=("run",), **VARIABLE),
     Option("bullets", integer(1, 50), "Bullet points of a summary.", PROMPT, otherwise="3", example="3",
            tasks=("summarize",), **VARIABLE),
@@ -185,7 +191,7 @@ TABLE = (
            example='"gpt-4o-mini"', field="endpoint.model", in_request=True),
     Option("api_key_file", values.path, "File with the key, readable by you alone.", CONNECTION,
            otherwise="the key comes from the environment", example='"key.txt"', field="endpoint.key_source"),
-    Option("header", values.pairs, "A further header.", CONNECTION, example='{ X-Title = "reviews" }',
+    Option("header", pairs.pairs, "A further header.", CONNECTION, example='{ X-Title = "reviews" }',
            field="endpoint.headers"),
     Option("allow_http", help="Allow plain http beyond loopback and private addresses.", panel=CONNECTION,
            field="endpoint.allow_http", **FLAG),
@@ -211,7 +217,7 @@ TABLE = (
     Option("max_tokens", integer(1), "The most tokens that an answer may have.", REQUEST,
            otherwise="summarize 50 a bullet point, classify room for the longest label, codegen 500, run -p: not sent",
            example="150", **PARAMETER),
-    Option("param", values.json_pairs, "Any other request parameter.", REQUEST, metavar="KEY=JSON",
+    Option("param", pairs.json_pairs, "Any other request parameter.", REQUEST, metavar="KEY=JSON",
            example="{ top_p = 0.9 }", **PARAMETER),
     Option("image", values.several, "Column with an image: a URL, or a file under --media-root.", REQUEST, (),
            metavar="COLUMN", example='["photo"]', field="images", in_request=True),

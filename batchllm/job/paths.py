@@ -5,34 +5,40 @@ import re
 from pathlib import Path
 
 from batchllm.errors import UsageError
-from batchllm.formats import SUFFIXES, format_of
+from batchllm.formats import SUFFIXES, WRITTEN_SUFFIXES, format_named, format_of, output_format
+from batchllm.formats.suffixes import compression_suffix, format_suffix, labelled, stem_of
 from batchllm.job.layers import STANDARD_STREAM
+from batchllm.stores import ObjectPath
 
 _UNUSUAL = re.compile(r"[^\w.-]+")
 
 
-def input_path(path: Path | None, input_format: str | None) -> tuple[Path | None, str | None]:
-    """Returns the input (``None``: standard input) and its format (``None``: found in standard input).
+def input_paths(
+    inputs: tuple[Path, ...] | None, input_format: str | None
+) -> tuple[tuple[Path, ...], str | None]:
+    """Returns the inputs (none: standard input) and their format (``None``: found in what is read).
 
     Raises:
         UsageError: There is no input, or its suffix is not that of a format.
     """
-    if path is None:
+    if inputs is None:
         named = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         raise UsageError(f"there is no INPUT: name a {named} file, or - for standard input")
-    if str(path) == STANDARD_STREAM:
-        return None, input_format
-    return path, input_format or format_of(path).name
+    if str(inputs[0]) == STANDARD_STREAM:
+        return (), input_format
+    if len(inputs) > 1:
+        raise UsageError(f"one INPUT is read at a time, and {inputs[1]} is another")
+    return inputs, input_format or format_of(inputs[0]).name
 
 
 def output_path(
-    path: Path | None, source: Path | None, kind: str | None, *, label: str, simulated: bool
+    path: Path | None, inputs: tuple[Path, ...], kind: str | None, *, label: str, simulated: bool
 ) -> tuple[Path | None, str | None]:
     """Returns the output (``None``: standard output) and its format.
 
     Args:
         path: As given; ``None`` makes ``INPUT-stem.LABEL.ext`` beside the input, or ``.LABEL.simulated``.
-        source: The input.
+        inputs: The inputs.
         kind: The input's format, which standard output takes over.
         label: The task's or template's name.
         simulated: The simulator answers.
@@ -40,19 +46,22 @@ def output_path(
     Raises:
         UsageError: The suffix is not that of a format.
     """
-    if path is None and source is not None:
-        suffix = source.suffix if source.suffix.lower() in SUFFIXES else f".{kind}"
+    if path is None and inputs:
+        source = _writable(inputs[0])
+        if format_suffix(source) not in WRITTEN_SUFFIXES and kind is not None:
+            suffix = format_named(kind).output or f".{kind}"
+            source = source.with_name(f"{stem_of(source)}{suffix}{compression_suffix(source)}")
         middle = _UNUSUAL.sub("-", label).strip("-.") or "run"
-        path = source.with_name(f"{source.stem}.{middle}{'.simulated' if simulated else ''}{suffix}")
+        path = labelled(source, f"{middle}{'.simulated' if simulated else ''}")
     if path is None or str(path) == STANDARD_STREAM:
         return None, kind
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{path}: the suffix of an output decides its format; use {', '.join(SUFFIXES)}")
-    return path, format_of(path).name
+    if isinstance(path, ObjectPath) and not path.url.is_writable:
+        raise UsageError(f"{path}: a web address cannot be written; use s3://, gs:// or az://, or a file")
+    return path, output_format(path).name
 
 
 def journal_path(path: Path | None, output: Path | None) -> Path | None:
-    """Returns the journal: as given, or beside the output; ``None`` leaves it to the runner.
+    """Returns the journal: as given, or beside the output; ``None`` leaves it to the runner (no file).
 
     Raises:
         UsageError: The path is that of a folder or a device.
@@ -60,7 +69,16 @@ def journal_path(path: Path | None, output: Path | None) -> Path | None:
     if path is not None:
         _refuse_no_file(path, "--journal")
         return path
-    return output.with_name(f"{output.name}.journal") if output else None
+    if output is None or isinstance(output, ObjectPath):
+        return None
+    return output.with_name(f"{output.name}.journal")
+
+
+def _writable(source: Path) -> Path:
+    """Returns the path beside which a default output goes: that of a web address is in the current folder."""
+    if isinstance(source, ObjectPath) and not source.url.is_writable:
+        return Path(source.name.replace("/", "-"))
+    return source
 
 
 def _refuse_no_file(path: Path, option: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchllm.formats import written_name
 from batchllm.job.options import OPTIONS
 from batchllm.records import Endpoint, Pace
 
@@ -36,7 +37,7 @@ class Job:
     Attributes:
         task: ``summarize``, ``classify``, ``codegen`` or ``run``.
         template: Makes the messages of a row; ``None`` only where ``per_row``.
-        input: The file of rows; ``None`` is standard input.
+        inputs: Where the rows come from, as the user named it: files, folders, patterns; empty is standard input.
         output: The file to write; ``None`` is standard output.
         journal: The journal; ``None`` only where it was not named and the output is standard output: the
             runner then puts it into the user's state folder, named after the fingerprint and the input.
@@ -63,7 +64,7 @@ class Job:
 
     task: str
     template: Template | None
-    input: Path | None
+    inputs: tuple[Path, ...]
     output: Path | None
     journal: Path | None = None
     endpoint: Endpoint
@@ -83,6 +84,7 @@ class Job:
     quote: str | None = DEFAULTS["quote"]
     escape: str | None = DEFAULTS["escape"]
     skip_lines: int | None = DEFAULTS["skip_lines"]
+    sheet: str | None = DEFAULTS["sheet"]
     bad_rows: str | None = DEFAULTS["bad_rows"]
     encoding: str | None = DEFAULTS["encoding"]
     gold: tuple[str, ...] = DEFAULTS["gold"]
@@ -91,6 +93,9 @@ class Job:
     columns: tuple[str, ...] | None = DEFAULTS["columns"]
     add: tuple[str, ...] = DEFAULTS["add"]
     prefix: str = DEFAULTS["prefix"]
+    keep: tuple[str, ...] | None = DEFAULTS["keep"]
+    drop: tuple[str, ...] | None = DEFAULTS["drop"]
+    rename: Mapping[str, str] | None = DEFAULTS["rename"]
     output_encoding: str | None = DEFAULTS["output_encoding"]
     escape_formulas: bool = DEFAULTS["escape_formulas"]
     summary: Path | None = DEFAULTS["summary"]
@@ -149,6 +154,15 @@ class Job:
         return assemble("run", {"job_file": str(path), **options})
 
     @property
+    def input_name(self) -> str:
+        """What messages call the input."""
+        return named(self.inputs) if self.inputs else "standard input"
+
+    def written(self, name: str) -> str:
+        """Returns what an answer column, or one beside it, is called in the output."""
+        return written_name(name, self.prefix, self.rename)
+
+    @property
     def reasks(self) -> int:
         """How often an answer that does not validate is re-asked; in batch mode each time is one more batch."""
         if self.reask is not None:
@@ -189,6 +203,12 @@ class Job:
             "variables": plain(self.all_variables),
             "parameters": plain(self.all_parameters),
         }
+
+
+def named(inputs: Sequence[Path]) -> str:
+    """Returns what messages call one input or several: the first one, and how many there are beside it."""
+    more = len(inputs) - 1
+    return f"{inputs[0]} and {more:,} more" if more else str(inputs[0])
 
 
 @dataclass(frozen=True, slots=True)

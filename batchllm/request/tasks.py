@@ -23,7 +23,7 @@ from batchllm.answer import Reader
 from batchllm.errors import UsageError
 from batchllm.exact import loads
 from batchllm.job import Job
-from batchllm.job.labels import split_labels
+from batchllm.job.values import split_by_commas
 from batchllm.records import Row
 from batchllm.request.images import Media
 from batchllm.request.messages import checked, last_user, own_start, with_instructions, with_media
@@ -121,7 +121,7 @@ class RowTasks:
         self._forced = forced
         self._hidden = hidden
         self._column = job.column
-        self._folder = job.input.parent if job.input else Path()
+        self._folder = job.inputs[0].parent if job.inputs else Path()
         self._compiled = lru_cache(_MAX_TASKS)(self._compile)
 
     def task(self, row: Row) -> Task | None:
@@ -184,7 +184,7 @@ class RowTasks:
             template = prepared(self._job, self._load(name))
             own = {key: value for key, value in loads(given).items() if key in template.variables}
             if isinstance(own.get("labels"), str):
-                own["labels"] = [label for label in split_labels(own["labels"]) if label]
+                own["labels"] = [label for label in split_by_commas(own["labels"], "labels") if label]
             template = template.with_variables(own)
             spec = with_tools(template.answer, *tool_layers(self._job, template))
             reader = self._reader if self._forced else Reader(replace(spec, column=ROW_COLUMN))

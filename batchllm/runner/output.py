@@ -10,9 +10,10 @@ from typing import Any
 
 from batchllm.budget.costs import CostTotals, RowCosts
 from batchllm.formats import Outcome, OutputStatistics, format_of, is_narrow, write_output, write_skipped
+from batchllm.formats.suffixes import format_suffix, stem_of, suffixes_of
 from batchllm.journal import Journal, JournalReader
 from batchllm.plan.outcomes import outcome_reader, outcomes
-from batchllm.prepare.job_paths import digest_of, exported_note
+from batchllm.prepare.job_paths import existing_digest, exported_note
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.printable import one_line
 from batchllm.runner.trial import Destination
@@ -162,7 +163,7 @@ def read_options(prepared: PreparedJob, path: Path | None) -> dict[str, str]:
     if path is None:
         return {}
     own = prepared.output_format == prepared.source.kind
-    kept = prepared.source.kept_options(path.suffix.lower()) if own else {}
+    kept = prepared.source.kept_options(format_suffix(path)) if own else {}
     encoding = prepared.job.output_encoding
     if encoding is None and is_narrow(kept.get("encoding", "utf-8")):
         encoding = "utf-8"
@@ -171,9 +172,9 @@ def read_options(prepared: PreparedJob, path: Path | None) -> dict[str, str]:
 
 def skipped_path(prepared: PreparedJob, output: Path) -> Path:
     """Returns where the records go that ``--bad-rows skip`` leaves out; they stay in the input's format."""
-    source = prepared.job.input
-    suffix = source.suffix if source is not None and source.suffix else f".{prepared.source.kind}"
-    return output.with_name(f"{output.stem}.skipped{suffix}")
+    inputs = prepared.job.inputs
+    suffix = (suffixes_of(inputs[0]) if inputs else "") or f".{prepared.source.kind}"
+    return output.with_name(f"{stem_of(output)}.skipped{suffix}")
 
 
 def skipped_key(destination: Destination) -> str:
@@ -187,7 +188,7 @@ def _write_skipped(prepared: PreparedJob, journal: Journal, destination: Destina
     known = journal.get(key)
     if not prepared.statistics.bad_rows and known is None:
         return
-    existing = digest_of(path) if path.is_file() else None
+    existing = existing_digest(path)
     if prepared.statistics.bad_rows:
         write_skipped(
             prepared.source,
@@ -224,6 +225,8 @@ def write_if_changed(
     """
     output = destination.path
     columns = [list(prepared.columns.order), list(map(list, prepared.columns.fields))]
+    if prepared.columns.input != prepared.statistics.columns:
+        columns.append(list(prepared.columns.input))
     of_input = [prepared.statistics.sha256, prepared.source.reading()]
     style = [prepared.output_format, prepared.job.output_encoding, prepared.job.escape_formulas]
     shape = prepared.job.fingerprint()
@@ -231,7 +234,7 @@ def write_if_changed(
     last: dict[str, Any] = journal.get(destination.key) or {}
     if output is not None:
         _write_skipped(prepared, journal, destination, output)
-    existing = digest_of(output) if output is not None and output.exists() else None
+    existing = existing_digest(output)
     # An earlier run that stopped may have brought answers after the output was written.
     is_current = (view, existing, journal.next_attempt) == tuple(map(last.get, ("view", "sha256", "attempt")))
     if existing is not None and not changed and is_current:
