@@ -16,6 +16,7 @@ class CuttingProxy:
         target: The port that it passes connections to.
         sent_bytes: Bytes of a client after which its connection is cut, ``None`` for no cut.
         received_bytes: The same of what a client receives.
+        stalls: Holds a connection open where it would be cut, and passes nothing more.
         cuts_left: How many connections are still cut.
         cuts: How many were cut.
     """
@@ -24,6 +25,7 @@ class CuttingProxy:
     target: int
     sent_bytes: int | None = None
     received_bytes: int | None = None
+    stalls: bool = False
     cuts_left: int = 10**9
     cuts: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -49,6 +51,8 @@ class CuttingProxy:
                 limit = self.sent_bytes if is_request else self.received_bytes
                 if limit is not None and passed > limit and self._may_cut():
                     sink.sendall(data[: max(0, len(data) - (passed - limit))])
+                    while self.stalls and source.recv(1 << 16):
+                        continue
                     break
                 sink.sendall(data)
         for each in (source, sink):
