@@ -22,6 +22,7 @@ class Outcome(NamedTuple):
         attempts: Requests sent for it, over all runs.
         latency_s: Seconds of the attempt that brought the answer.
         cost: What the answer cost, in US dollars; ``None`` is unknown.
+        endpoint: The endpoint that brought the answer; ``None`` where nobody asked for it, or it is not recorded.
         extra: Values of answer columns that replace those of the answer.
         source_file: The file that the row came from, where that is asked for.
     """
@@ -31,6 +32,7 @@ class Outcome(NamedTuple):
     attempts: int = 0
     latency_s: float | None = None
     cost: Decimal | None = None
+    endpoint: str | None = None
     extra: Mapping[str, Any] = MappingProxyType({})
     source_file: str | None = None
 
@@ -52,6 +54,8 @@ STANDARD: Mapping[str, ColumnReader] = {
 }
 """The columns beside the answer by default."""
 
+ENDPOINT = "endpoint"
+
 ADDABLE: Mapping[str, ColumnReader] = {
     "response_id": lambda outcome, answer: answer.response_id,
     "created": lambda outcome, answer: answer.created,
@@ -63,6 +67,7 @@ ADDABLE: Mapping[str, ColumnReader] = {
     "raw_finish_reason": lambda outcome, answer: answer.raw_finish_reason,
     "confidence": lambda outcome, answer: answer.confidence,
     SOURCE_FILE: lambda outcome, answer: outcome.source_file,
+    ENDPOINT: lambda outcome, answer: outcome.endpoint,
 }
 """The columns that ``--add`` adds."""
 

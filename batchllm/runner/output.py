@@ -13,7 +13,7 @@ from batchllm.formats import Outcome, OutputStatistics, format_of, is_narrow, wr
 from batchllm.formats.suffixes import format_suffix
 from batchllm.journal import Journal, JournalReader
 from batchllm.plan.outcomes import outcome_reader, outcomes
-from batchllm.prepare.job_paths import digest_of, exported_note
+from batchllm.prepare.job_paths import existing_digest, exported_note
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.printable import one_line
 from batchllm.runner.skipped import write_skipped_files
@@ -203,7 +203,7 @@ def write_if_changed(
     last: dict[str, Any] = journal.get(destination.key) or {}
     if output is not None:
         write_skipped_files(prepared, journal, destination)
-    existing = digest_of(output) if output is not None and output.exists() else None
+    existing = existing_digest(output)
     # An earlier run that stopped may have brought answers after the output was written.
     is_current = (view, existing, journal.next_attempt) == tuple(map(last.get, ("view", "sha256", "attempt")))
     if existing is not None and not changed and is_current:

@@ -11,7 +11,7 @@ from batchllm.formats import Source, write_skipped
 from batchllm.formats.several import SeveralSource
 from batchllm.formats.suffixes import stem_of, suffixes_of
 from batchllm.journal import Journal
-from batchllm.prepare.job_paths import digest_of
+from batchllm.prepare.job_paths import existing_digest
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.runner.trial import Destination
 
@@ -63,10 +63,10 @@ def write_skipped_files(prepared: PreparedJob, journal: Journal, destination: De
     for file in skipped_files(prepared, destination):
         known = journal.get(file.key)
         if file.bad_rows:
-            existing = digest_of(file.path) if file.path.is_file() else None
+            existing = existing_digest(file.path)
             write_skipped(file.source, file.path, _record(journal, file.key, existing))
         elif known is not None:
-            if file.path.is_file() and digest_of(file.path) in (known["sha256"], known["replaces"]):
+            if existing_digest(file.path) in (known["sha256"], known["replaces"]):
                 with suppress(OSError):  # a file that stays is no reason to fail a finished run
                     file.path.unlink(missing_ok=True)
             journal.put_now(file.key, None)
