@@ -94,6 +94,7 @@ def _assembled(
         format_named(input_format).name if input_format else None,
         label=_label(task, template, file),
         simulated=place.preset == presets.SIMULATOR,
+        is_folder=str(given.raw("output")).endswith("/"),
     )
     if template is None and input_format is not None and not format_named(input_format).nested:
         raise UsageError(NOTHING_ASKED)

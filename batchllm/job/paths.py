@@ -11,6 +11,9 @@ from batchllm.formats.suffixes import compression_suffix, format_suffix, labelle
 from batchllm.job.layers import STANDARD_STREAM
 from batchllm.stores import ObjectPath
 
+FOLDER_JOURNAL = ".batchllm.journal"
+"""The journal of a folder of outputs, in it."""
+
 _PATTERN = re.compile(r"[*?[]")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _UNUSUAL = re.compile(r"[^\w.-]+")
@@ -49,7 +52,13 @@ def is_pattern(path: Path) -> bool:
 
 
 def output_path(
-    path: Path | None, inputs: tuple[Path, ...], kind: str | None, *, label: str, simulated: bool
+    path: Path | None,
+    inputs: tuple[Path, ...],
+    kind: str | None,
+    *,
+    label: str,
+    simulated: bool,
+    is_folder: bool = False,
 ) -> tuple[Path | None, str | None]:
     """Returns the output (``None``: standard output) and its format.
 
@@ -59,24 +68,59 @@ def output_path(
         kind: The input's format, which standard output takes over.
         label: The task's or template's name.
         simulated: The simulator answers.
+        is_folder: The path ends with a slash: a folder that gets an output for each input.
 
     Raises:
         UsageError: The suffix is not that of a format.
     """
     if path is None and are_several(inputs):
-        raise UsageError("several inputs have one output, and -o names it, such as -o all.csv")
+        raise UsageError(
+            "several inputs have one output, which -o names, such as -o all.csv; or one each in a folder, -o FOLDER/"
+        )
     if path is None and inputs:
         source = _writable(inputs[0])
-        if format_suffix(source) not in WRITTEN_SUFFIXES and kind is not None:
-            suffix = format_named(kind).output or f".{kind}"
-            source = source.with_name(f"{stem_of(source)}{suffix}{compression_suffix(source)}")
+        if kind is not None:
+            source = with_written_suffix(source, kind)
         middle = _UNUSUAL.sub("-", label).strip("-.") or "run"
         path = labelled(source, f"{middle}{'.simulated' if simulated else ''}")
     if path is None or str(path) == STANDARD_STREAM:
         return None, kind
     if isinstance(path, ObjectPath) and not path.url.is_writable:
         raise UsageError(f"{path}: a web address cannot be written; use s3://, gs:// or az://, or a file")
-    return path, output_format(path).name
+    if is_folder or path.is_dir():
+        return _output_folder(path, inputs), None
+    try:
+        return path, output_format(path).name
+    except UsageError as error:
+        hint = "" if path.suffix else f"; a folder for the outputs of several inputs ends with /: {path}/"
+        raise UsageError(f"{error}{hint}") from None
+
+
+def _output_folder(path: Path, inputs: tuple[Path, ...]) -> Path:
+    if isinstance(path, ObjectPath):
+        raise UsageError(f"{path}: an output in an object store is one object; name it, or a folder on disk")
+    if format_suffix(path) in SUFFIXES:
+        raise UsageError(f"{path} is a folder, and its name ends like that of a file; name another")
+    if not inputs:
+        raise UsageError(
+            f"{path} is a folder, and rows from standard input have one output; name a file in it"
+        )
+    if any(isinstance(each, ObjectPath) for each in inputs):
+        raise UsageError(f"{path} is a folder, which is for inputs on disk; name one output with -o")
+    return path
+
+
+def with_written_suffix(path: Path, kind: str) -> Path:
+    """Returns a path with a suffix that outputs can have.
+
+    Args:
+        path: The path of an input.
+        kind: Its format.
+    """
+    if format_suffix(path) in WRITTEN_SUFFIXES:
+        return path
+    suffix = format_named(kind).output or f".{kind}"
+    return path.with_name(f"{stem_of(path)}{suffix}{compression_suffix(path)}")
 
 
 def journal_path(path: Path | None, output: Path | None) -> Path | None:
@@ -90,6 +134,8 @@ def journal_path(path: Path | None, output: Path | None) -> Path | None:
         return path
     if output is None or isinstance(output, ObjectPath):
         return None
+    if format_suffix(output) not in SUFFIXES:
+        return output / FOLDER_JOURNAL
     return output.with_name(f"{output.name}.journal")
 
 
@@ -118,11 +164,11 @@ def refuse_same_file(inputs: Iterable[Path] = (), **paths: Path | None) -> None:
     Raises:
         UsageError: Two of the paths are the same file, also by a link or another spelling.
     """
-    seen: dict[object, str] = {_identity(path): "input" for path in inputs}
+    seen: dict[object, str] = {identity_of(path): "input" for path in inputs}
     for called, path in paths.items():
         if path is None:
             continue
-        identity = _identity(path)
+        identity = identity_of(path)
         if identity in seen:
             raise UsageError(
                 f"{path} is {seen[identity]} and {called} at once; give another path for the {called}"
@@ -130,7 +176,8 @@ def refuse_same_file(inputs: Iterable[Path] = (), **paths: Path | None) -> None:
         seen[identity] = called
 
 
-def _identity(path: Path) -> object:
+def identity_of(path: Path) -> object:
+    """Returns what the paths of one file have in common, whatever links or spellings they are."""
     try:
         status = path.stat()
     except OSError:

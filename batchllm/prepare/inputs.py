@@ -1,10 +1,8 @@
 """Finds the files that the inputs of a job mean: patterns and folders are looked through anew by each run."""
 
 import glob
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from batchllm.errors import InputError, UsageError
 from batchllm.formats import SUFFIXES
 from batchllm.formats.suffixes import format_suffix, stem_of, suffixes_of
 from batchllm.job import Job
-from batchllm.job.paths import is_pattern
+from batchllm.job.paths import identity_of, is_pattern
 from batchllm.prepare.job_paths import JobPaths, journal_beside
 from batchllm.printable import counted
 
@@ -128,13 +126,9 @@ def _refuse_twice(paths: Sequence[Path]) -> None:
     Raises:
         UsageError: There is one.
     """
-    seen: dict[tuple[int, int], Path] = {}
+    seen: dict[object, Path] = {}
     for path in paths:
-        with suppress(OSError):  # opening it says what is wrong
-            status = os.stat(path)  # noqa: PTH116 - follows links
-            first = seen.setdefault((status.st_dev, status.st_ino), path)
-            if first is not path:
-                called = (
-                    f"{path} is named twice" if first == path else f"{first} and {path} are the same file"
-                )
-                raise UsageError(f"{called}; name it once")
+        first = seen.setdefault(identity_of(path), path)
+        if first is not path:
+            called = f"{path} is named twice" if first == path else f"{first} and {path} are the same file"
+            raise UsageError(f"{called}; name it once")

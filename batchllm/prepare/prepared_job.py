@@ -31,6 +31,7 @@ from batchllm.job.assembly import NOTHING_ASKED
 from batchllm.job.paths import are_several
 from batchllm.prepare.inputs import InputFiles, input_files
 from batchllm.prepare.job_paths import JobPaths
+from batchllm.prepare.outputs import check_outputs
 from batchllm.printable import counted
 from batchllm.request import RequestBuilder, answer_spec
 from batchllm.template import KNOWN_PARAMETERS, text_column
@@ -94,11 +95,13 @@ def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStat
     builder = RequestBuilder(job, statistics.columns or None, statistics.sample, count)
     columns = output_columns(job, builder, statistics.columns, source.header)
     output_format = job.output_format or source.kind
-    if (check := format_named(output_format).check) is not None:
-        check(source, min(statistics.rows, job.limit or job.sample or statistics.rows), columns)
     flow = job_flow(job, builder, source.rows)
     reader = Reader(answer_spec(job))
-    return PreparedJob(job, paths, source, statistics, builder, flow, reader, columns, output_format, count)
+    prepared = PreparedJob(
+        job, paths, source, statistics, builder, flow, reader, columns, output_format, count
+    )
+    check_outputs(prepared)
+    return prepared
 
 
 def output_columns(
@@ -183,7 +186,7 @@ def _check_steps(job: Job, statistics: InputStatistics) -> None:
 @contextmanager
 def _source_of(job: Job, paths: JobPaths) -> Iterator[Source]:
     options = {option: getattr(job, option) for option in _READING}
-    if are_several(job.inputs):
+    if job.into_folder or are_several(job.inputs):
         yield _several(job, input_files(job, paths), options)
     elif job.inputs:
         yield open_source(job.inputs[0], format=job.input_format, **options)
