@@ -72,8 +72,7 @@ def export_job(
 
 def _is_folder(path: Path, job: Job) -> bool:
     """Whether an export goes into a folder, with a file for each input."""
-    several = job.into_folder or are_several(job.inputs)
-    return several and (path.is_dir() or format_suffix(path) not in SUFFIXES)
+    return (job.into_folder or are_several(job.inputs)) and format_suffix(path) not in SUFFIXES
 
 
 def _record_output(

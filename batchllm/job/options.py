@@ -125,7 +125,8 @@ TABLE = (
            example='"cp1252"'),
     Option("column", text, "The text column, {{ text }} in templates.", INPUT,
            otherwise="text, else the only text-like one", example='"review"', in_request=True),
-    Option("output", values.location, "File to write; '-' is standard output. The suffix decides the format.", OUTPUT,
+    Option("output", values.location, "File to write, its suffix decides the format; FOLDER/ gets one for each"
+           " input; '-' is standard output.", OUTPUT,
            otherwise="INPUT.TASK.csv beside the input", short="-o", metavar="PATH", example='"reviews.summaries.csv"'),
     Option("output_encoding", values.encoding, "Encoding of the output.", OUTPUT,
            otherwise="the input's, or UTF-8 where that lacks characters", example='"utf-8-sig"'),

@@ -65,7 +65,7 @@ def journal_of(output: Path) -> Path:
     Raises:
         UsageError: The path is a folder.
     """
-    if not isinstance(output, ObjectPath) and _is_folder(output):
+    if is_disk_folder(output):
         if (output / FOLDER_JOURNAL).exists():
             return output / FOLDER_JOURNAL
         raise UsageError(f"{output} is a folder without a job; name the OUTPUT of a job, or its journal")
@@ -119,9 +119,10 @@ def check_places(job: Job, paths: JobPaths) -> None:
     _check_written(job.log_file, "--log-file")
 
 
-def _is_folder(path: Path) -> bool:
+def is_disk_folder(path: Path) -> bool:
+    """Whether a path is that of a folder on disk."""
     try:
-        return path.is_dir()
+        return not isinstance(path, ObjectPath) and path.is_dir()
     except (OSError, ValueError):  # a name that no file can have
         return False
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchllm.errors import UsageError
-from batchllm.formats import Columns, Source, format_named, format_of
+from batchllm.formats import SUFFIXES, Columns, Source, format_named, format_of
 from batchllm.formats.several import InputPart, SeveralSource
+from batchllm.formats.suffixes import format_suffix
 from batchllm.job.paths import identity_of, with_written_suffix
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def output_files(
     if not is_folder(prepared, path):
         kind = prepared.output_format if path is None else format_of(path).name
         return [OutputFile(path, key, source, 0, statistics.rows, statistics.sha256, prepared.columns, kind)]
-    assert isinstance(source, SeveralSource) and path is not None, "a folder is for several files"
+    assert isinstance(source, SeveralSource) and path is not None, "it is a folder for several files"
     named: dict[str, Path] = {}
     inputs = {identity_of(part.source.file.path): part.source.name for part in source.parts}
     rows = None if chosen is None else sorted(chosen)
@@ -106,7 +107,11 @@ def check_outputs(prepared: "PreparedJob") -> None:
 
 def is_folder(prepared: "PreparedJob", path: Path | None) -> bool:
     """Whether an output is a folder for several files."""
-    return path is not None and (path.is_dir() or (prepared.job.into_folder and path == prepared.job.output))
+    return (
+        path is not None
+        and isinstance(prepared.source, SeveralSource)
+        and format_suffix(path) not in SUFFIXES
+    )
 
 
 def columns_of(columns: Columns, part: InputPart, *, every: bool) -> Columns:
