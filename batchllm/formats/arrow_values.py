@@ -10,7 +10,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchllm.formats.json_text import WrittenNumber
 
@@ -21,6 +21,18 @@ Convert = Callable[[Any], Any]
 
 _OWN_VALUES = frozenset({"arrow.uuid", "arrow.bool8"})
 """Extension types whose values are not those of what stores them."""
+
+
+class ArrowOrigin(NamedTuple):
+    """Where a row of Arrow data is, as a row's ``origin``.
+
+    Attributes:
+        batch: Its record batch.
+        offset: Its position in the batch.
+    """
+
+    batch: "pa.RecordBatch"
+    offset: int
 
 
 class ArrowRows:

@@ -26,12 +26,14 @@ class Source(ABC):
 
     Attributes:
         kind: Name of the format.
+        has_kinds: Cells may be something else than text.
         file: The file.
         columns: Names of the columns, in order; where the file has no header they are known after ``scan``.
         notes: What a reader of the file would not expect of it, in words.
     """
 
     kind: ClassVar[str]
+    has_kinds: ClassVar[bool] = True
 
     def __init__(self, file: InputFile) -> None:
         self.file = file
@@ -84,6 +86,10 @@ class Source(ABC):
     def typed_cells(self, row: Row, names: Sequence[str]) -> Sequence[Any]:
         """Returns the values of a row for a format with typed cells: dates as ``date``, not as text."""
         return [row.values.get(name) for name in names]
+
+    def arrow_schema(self) -> Any:
+        """Returns the Arrow schema of the columns, where rows have an ``ArrowOrigin``; ``None`` for other formats."""
+        return None
 
     def json_object(self, row: Row, further: Mapping[str, Any]) -> bytes:
         """Returns a row with further members as a JSON object, the row as it is written where that can be had."""

@@ -1,0 +1,239 @@
+"""Writes Parquet: the columns of the input as they are, and beside them the answer columns with types of their own.
+
+Where the input has Arrow types, its columns keep them, and the schema's metadata stays. The columns of other formats get
+the kinds that ``kinds_of`` finds in all their values; text stays text, and what has no type of its own is JSON text.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any
+
+from batchllm.errors import InputError
+from batchllm.formats.arrow_values import ArrowOrigin
+from batchllm.formats.columns import Columns, UnfitValueError
+from batchllm.formats.format import Source, Writer
+from batchllm.formats.json_text import cell_text
+from batchllm.formats.kinds import Kind, kinds_of
+from batchllm.formats.memory import json_text
+from batchllm.formats.output_file import OutputTarget
+from batchllm.records import Row
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BATCH_ROWS = 4096
+_GROUP_ROWS = 1 << 16
+_GROUP_BYTES = 32 << 20
+
+
+class ParquetWriter(Writer):
+    """Writes Parquet, a row group of at most 65,536 rows at a time."""
+
+    def __init__(self, target: OutputTarget, source: Source, columns: Columns, suffix: str) -> None:
+        self._input = _InputColumns(source, columns.input)
+        self._kinds = [columns.kinds.get(name, str) for name in columns.order]
+        self._names = columns.order
+        self._file = _ParquetFile(target, _schema(self._input.schema, columns, self._kinds))
+        self._rows: list[Row] = []
+        self._added: list[tuple[Any, ...]] = []
+        self._last_batch: Any = None
+
+    def add(self, row: Row, values: Mapping[str, Any]) -> None:
+        """Writes a row; see ``Writer``."""
+        batch = row.origin.batch if type(row.origin) is ArrowOrigin else None
+        if batch is not self._last_batch or len(self._rows) == _BATCH_ROWS:
+            self._flush()
+            self._last_batch = batch
+        self._rows.append(row)
+        self._added.append(tuple(values.values()))
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        arrays = [*self._input.arrays(self._rows)]
+        for name, kind, values in zip(self._names, self._kinds, zip(*self._added, strict=True), strict=True):
+            try:
+                arrays.append(array_of(values, kind))
+            except (ValueError, TypeError, OverflowError, ArithmeticError) as error:
+                raise UnfitValueError(name) from error
+        self._file.write(arrays)
+        self._rows.clear()
+        self._added.clear()
+
+    def finish(self) -> None:
+        """Writes what is left, and the footer."""
+        self._flush()
+        self._file.close()
+
+
+class _InputColumns:
+    """The columns of the input: their schema, and their values in some rows."""
+
+    def __init__(self, source: Source, names: Sequence[str]) -> None:
+        import pyarrow as pa
+
+        self._source = source
+        self._names = names
+        own = source.arrow_schema()
+        header = source.header(names)
+        if own is not None:
+            self._positions = [source.columns.index(name) for name in names]
+            self._fields = [own.field(position) for position in self._positions]
+            self.schema: pa.Schema = pa.schema(self._fields, own.metadata)
+            return
+        kinds: Mapping[str, Kind] = {}
+        if source.has_kinds:
+            kinds = kinds_of((source.typed_cells(row, names) for row in source.rows()), names)
+        self._kinds = [kinds.get(name, str) for name in names]
+        fields = [pa.field(written, arrow_type(kind)) for written, kind in zip(header, self._kinds, strict=True)]
+        self.schema = pa.schema(fields)
+
+    def arrays(self, rows: Sequence[Row]) -> "Iterator[pa.Array]":
+        """Yields each column of some rows, which are of one record batch where the input has any."""
+        import pyarrow as pa
+
+        first = rows[0].origin
+        if type(first) is not ArrowOrigin:
+            cells = [self._source.typed_cells(row, self._names) for row in rows]
+            for position, kind in enumerate(self._kinds):
+                yield array_of([values[position] for values in cells], kind)
+            return
+        batch = first.batch
+        if rows[-1].origin.offset - first.offset == len(rows) - 1:
+            batch = batch.slice(first.offset, len(rows))
+        else:
+            batch = batch.take(pa.array([row.origin.offset for row in rows]))
+        yield from (batch.column(position) for position in self._positions)
+
+
+class _ParquetFile:
+    """The file as it grows."""
+
+    def __init__(self, target: OutputTarget, schema: "pa.Schema") -> None:
+        import pyarrow.parquet as pq
+
+        self._schema = schema
+        self._sink = _Sink(target)
+        with self._sink:
+            self._writer = pq.ParquetWriter(self._sink, schema)
+        self._batches: list[pa.RecordBatch] = []
+        self._group_rows = self._group_bytes = 0
+
+    def write(self, arrays: "Sequence[pa.Array]") -> None:
+        """Writes some rows."""
+        import pyarrow as pa
+
+        batch = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+        self._batches.append(batch)
+        self._group_rows += batch.num_rows
+        self._group_bytes += batch.nbytes
+        if self._group_rows + _BATCH_ROWS > _GROUP_ROWS or self._group_bytes > _GROUP_BYTES:
+            self._write_group()
+
+    def _write_group(self) -> None:
+        import pyarrow as pa
+
+        table = pa.Table.from_batches(self._batches, schema=self._schema)
+        with self._sink:
+            self._writer.write_table(table, row_group_size=max(1, self._group_rows))
+        self._batches.clear()
+        self._group_rows = self._group_bytes = 0
+
+    def close(self) -> None:
+        """Writes what is left, and the footer."""
+        if self._batches:
+            self._write_group()
+        with self._sink:
+            self._writer.close()
+
+
+class _Sink(io.RawIOBase):
+    """Hands bytes to a target while it is entered; pyarrow's writer also writes where it is abandoned."""
+
+    def __init__(self, target: OutputTarget) -> None:
+        self._target = target
+        self._is_entered = False
+        self._position = 0
+
+    def __enter__(self) -> "_Sink":
+        self._is_entered = True
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._is_entered = False
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def write(self, data: Any) -> int:
+        content = bytes(data)
+        if self._is_entered:
+            self._target.write(content)
+        self._position += len(content)
+        return len(content)
+
+
+def _schema(own: "pa.Schema", columns: Columns, kinds: Sequence[Kind]) -> "pa.Schema":
+    import pyarrow as pa
+
+    added = [pa.field(name, arrow_type(kind)) for name, kind in zip(columns.order, kinds, strict=True)]
+    return pa.schema([*own, *added], own.metadata)
+
+
+def check_writable(source: Source, rows: int, columns: Columns) -> None:
+    """Refuses columns that Parquet cannot hold, before anything is paid.
+
+    Raises:
+        InputError: There is such a column, or none.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    own = source.arrow_schema()
+    for field in own or ():
+        try:
+            pq.ParquetWriter(io.BytesIO(), pa.schema([field])).close()
+        except pa.ArrowException as error:
+            reason = f"the column {field.name!r} of type {field.type} cannot be written to Parquet ({error})"
+            raise InputError(source.name, f"{reason}; write to another format with -o, or leave it out") from error
+
+
+def arrow_type(kind: Kind) -> "pa.DataType":
+    """Returns the Arrow type of a kind of ``kinds``."""
+    import pyarrow as pa
+
+    if isinstance(kind, GenericAlias):
+        return pa.list_(arrow_type(kind.__args__[0]))
+    return {
+        int: pa.int64(),
+        float: pa.float64(),
+        bool: pa.bool_(),
+        datetime: pa.timestamp("us"),
+        date: pa.date32(),
+        time: pa.time64("us"),
+        timedelta: pa.duration("us"),
+    }.get(kind, pa.string())
+
+
+def array_of(values: Sequence[Any], kind: Kind) -> "pa.Array":
+    """Returns a column of values.
+
+    Raises:
+        ValueError, TypeError, OverflowError: A value does not fit the kind.
+    """
+    import pyarrow as pa
+
+    if kind is object:
+        values = [None if value is None else json_text(value) for value in values]
+    elif kind is str:
+        values = [value if value is None or type(value) is str else cell_text(value) for value in values]
+    elif kind is int:
+        values = [int(value) if isinstance(value, float) and value.is_integer() else value for value in values]
+    elif kind is float:
+        values = [None if value is None else float(value) for value in values]
+    return pa.array(values, type=arrow_type(kind))
