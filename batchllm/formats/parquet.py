@@ -6,7 +6,7 @@ Parquet takes the rows of the input out of their batches, without a way through 
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -49,10 +49,14 @@ class ParquetSource(Source):
             self.schema: pa.Schema = opened.schema_arrow
             metadata = opened.metadata
             groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-            self._codec = groups[0].column(0).compression if groups and len(self.schema) else None
         if not len(self.schema):
             raise InputError(self.name, "is a Parquet file without columns; write the file with its columns")
         self.columns = column_names(self.schema.names)
+        self._temporal = {
+            name: position
+            for position, (name, kind) in enumerate(zip(self.columns, self.schema.types, strict=True))
+            if _is_temporal(kind)
+        }
         self._row_count: int = metadata.num_rows
         self._group_ends = list(accumulate(group.num_rows for group in groups))
         unpacked_bytes = sum(group.total_byte_size for group in groups)
@@ -78,7 +82,9 @@ class ParquetSource(Source):
         row = self._group_ends[first - 1] if first else 0
         with self._opened() as opened:
             if opened.schema_arrow != self.schema:
-                raise InputError(self.name, "its columns changed while the job ran; run the same command again")
+                raise InputError(
+                    self.name, "its columns changed while the job ran; run the same command again"
+                )
             groups = range(first, opened.metadata.num_row_groups)
             batches = opened.iter_batches(self._batch_rows, row_groups=groups, use_threads=False)
             while (batch := next(batches, None)) is not None:
@@ -149,6 +155,10 @@ class ParquetSource(Source):
         line = json_line(row.index, row.values).encode()
         return b"".join((line[:-1], b"," if further else b"", json_bytes(further)[1:])) if further else line
 
+    def typed_cells(self, row: Row, names: Sequence[str]) -> list[Any]:
+        """Returns dates and times as such, where Python has them; see ``Source``."""
+        return [_temporal(row, self._temporal.get(name), name) for name in names]
+
     def arrow_schema(self) -> "pa.Schema":
         """Returns the schema with the metadata of the file; see ``Source``."""
         return self.schema
@@ -158,6 +168,22 @@ class ParquetSource(Source):
         return "Parquet"
 
 
+def _is_temporal(kind: "pa.DataType") -> bool:
+    import pyarrow as pa
+
+    is_local = pa.types.is_timestamp(kind) and kind.tz is None
+    return is_local or pa.types.is_date(kind) or pa.types.is_time(kind)
+
+
+def _temporal(row: Row, position: int | None, name: str) -> Any:
+    """A value of a row, dates and times as such where Python can hold them."""
+    if position is not None:
+        batch, offset = row.origin
+        with suppress(ValueError, OverflowError):
+            return batch.column(position)[offset].as_py()
+    return row.values.get(name)
+
+
 def _explained(error: BaseException) -> str:
     text = str(error).strip().partition("\n")[0].rstrip(".")
     if "encrypt" in text or "decrypt" in text:
@@ -165,7 +191,9 @@ def _explained(error: BaseException) -> str:
     if "magic bytes" in text or "footer" in text.lower():
         return f"is cut off, or no Parquet file; copy or download it again ({text})"
     if "codec" in text.lower() or "compression" in text.lower() or "NotImplemented" in type(error).__name__:
-        return f"has something that pyarrow does not read ({text}); save it anew with another program or codec"
+        return (
+            f"has something that pyarrow does not read ({text}); save it anew with another program or codec"
+        )
     return f"cannot be read as Parquet ({text}); copy or download it again"
 
 

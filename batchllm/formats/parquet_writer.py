@@ -1,7 +1,7 @@
 """Writes Parquet: the columns of the input as they are, and beside them the answer columns with types of their own.
 
-Where the input has Arrow types, its columns keep them, and the schema's metadata stays. The columns of other formats get
-the kinds that ``kinds_of`` finds in all their values; text stays text, and what has no type of its own is JSON text.
+Where the input has Arrow types, its columns keep them, and the schema's metadata stays. The columns of other formats
+get the kinds that ``kinds_of`` finds in all their values; what has no type of its own is JSON text.
 """
 
 import io
@@ -56,7 +56,7 @@ class ParquetWriter(Writer):
         for name, kind, values in zip(self._names, self._kinds, zip(*self._added, strict=True), strict=True):
             try:
                 arrays.append(array_of(values, kind))
-            except (ValueError, TypeError, OverflowError, ArithmeticError) as error:
+            except (ValueError, TypeError, OverflowError, NotImplementedError) as error:
                 raise UnfitValueError(name) from error
         self._file.write(arrays)
         self._rows.clear()
@@ -87,7 +87,9 @@ class _InputColumns:
         if source.has_kinds:
             kinds = kinds_of((source.typed_cells(row, names) for row in source.rows()), names)
         self._kinds = [kinds.get(name, str) for name in names]
-        fields = [pa.field(written, arrow_type(kind)) for written, kind in zip(header, self._kinds, strict=True)]
+        fields = [
+            pa.field(written, arrow_type(kind)) for written, kind in zip(header, self._kinds, strict=True)
+        ]
         self.schema = pa.schema(fields)
 
     def arrays(self, rows: Sequence[Row]) -> "Iterator[pa.Array]":
@@ -98,7 +100,10 @@ class _InputColumns:
         if type(first) is not ArrowOrigin:
             cells = [self._source.typed_cells(row, self._names) for row in rows]
             for position, kind in enumerate(self._kinds):
-                yield array_of([values[position] for values in cells], kind)
+                values = [values[position] for values in cells]
+                if kind is object:
+                    values = [None if value is None else json_text(value) for value in values]
+                yield array_of(values, kind)
             return
         batch = first.batch
         if rows[-1].origin.offset - first.offset == len(rows) - 1:
@@ -200,7 +205,9 @@ def check_writable(source: Source, rows: int, columns: Columns) -> None:
             pq.ParquetWriter(io.BytesIO(), pa.schema([field])).close()
         except pa.ArrowException as error:
             reason = f"the column {field.name!r} of type {field.type} cannot be written to Parquet ({error})"
-            raise InputError(source.name, f"{reason}; write to another format with -o, or leave it out") from error
+            raise InputError(
+                source.name, f"{reason}; write to another format with -o, or leave it out"
+            ) from error
 
 
 def arrow_type(kind: Kind) -> "pa.DataType":
@@ -221,19 +228,26 @@ def arrow_type(kind: Kind) -> "pa.DataType":
 
 
 def array_of(values: Sequence[Any], kind: Kind) -> "pa.Array":
-    """Returns a column of values.
+    """Returns a column of values; where it is text, what is no text is JSON, digits or nothing, as in CSV.
 
     Raises:
         ValueError, TypeError, OverflowError: A value does not fit the kind.
     """
     import pyarrow as pa
 
-    if kind is object:
-        values = [None if value is None else json_text(value) for value in values]
-    elif kind is str:
-        values = [value if value is None or type(value) is str else cell_text(value) for value in values]
-    elif kind is int:
-        values = [int(value) if isinstance(value, float) and value.is_integer() else value for value in values]
+    if arrow_type(kind) == pa.string():
+        return pa.array([_text(value) for value in values], pa.string())
+    if kind is int:
+        values = [
+            int(value) if isinstance(value, float) and value.is_integer() else value for value in values
+        ]
     elif kind is float:
         values = [None if value is None else float(value) for value in values]
     return pa.array(values, type=arrow_type(kind))
+
+
+def _text(value: Any) -> str | None:
+    if value is None:
+        return None
+    text = value if type(value) is str else cell_text(value)
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

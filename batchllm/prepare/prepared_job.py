@@ -15,6 +15,7 @@ from batchllm.flows.samples import sample_columns
 from batchllm.formats import Columns, InputStatistics, Source, format_named, open_source, plan_columns, spool
 from batchllm.formats.columns import ADDABLE, STANDARD
 from batchllm.job import Job
+from batchllm.prepare.column_kinds import with_kinds
 from batchllm.prepare.job_paths import JobPaths
 from batchllm.printable import counted
 from batchllm.request import RequestBuilder, answer_spec
@@ -108,7 +109,7 @@ def output_columns(
             f"--samples adds a column {', '.join(sorted(twice))}, and the schema has a field of that name; rename "
             "the field"
         )
-    return plan_columns(
+    columns = plan_columns(
         input_columns,
         (*builder.answer_columns, *added),
         (*job.add, *(("tool_calls",) if job.tools and "tool_calls" not in job.add else ())),
@@ -117,6 +118,7 @@ def output_columns(
         KNOWN_PARAMETERS if job.per_row else frozenset(),
         written,
     )
+    return with_kinds(columns, job)
 
 
 def token_count(job: Job) -> Callable[[str], int]:
