@@ -82,12 +82,28 @@ def assert_kept(before: pa.Table, after: pa.Table) -> None:
         assert shown(after.column(position)) == shown(before.column(position))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def few(examples: int) -> settings:
+    return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@few(20)
 @given(table=tables(), data=st.data())
 def test_every_column_comes_back_with_name_type_values_and_metadata(
     tmp_path_factory: pytest.TempPathFactory, table: pa.Table, data: st.DataObject
 ) -> None:
-    folder = tmp_path_factory.mktemp("parquet")
+    check_columns(tmp_path_factory.mktemp("parquet"), table, data)
+
+
+@pytest.mark.proof
+@few(1000)
+@given(table=tables(depth=3), data=st.data())
+def test_every_column_comes_back_of_many_tables(
+    tmp_path_factory: pytest.TempPathFactory, table: pa.Table, data: st.DataObject
+) -> None:
+    check_columns(tmp_path_factory.mktemp("parquet"), table, data)
+
+
+def check_columns(folder: Path, table: pa.Table, data: st.DataObject) -> None:
     codec = data.draw(st.sampled_from(["none", "snappy", "gzip", "zstd", "brotli", "lz4"]))
     size = data.draw(st.integers(1, 8))
     pq.write_table(table, folder / "in.parquet", compression=codec, row_group_size=size)
@@ -101,12 +117,24 @@ def test_every_column_comes_back_with_name_type_values_and_metadata(
     assert_kept(before.take(pa.array(sorted(chosen), pa.int64())), pq.read_table(folder / "some.parquet"))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@few(20)
 @given(table=tables(exact=True))
 def test_rows_have_the_values_of_their_json_text_and_other_formats_get_them(
     tmp_path_factory: pytest.TempPathFactory, table: pa.Table
 ) -> None:
-    folder = tmp_path_factory.mktemp("parquet")
+    check_values(tmp_path_factory.mktemp("parquet"), table)
+
+
+@pytest.mark.proof
+@few(1000)
+@given(table=tables(exact=True, depth=3))
+def test_rows_of_many_tables_have_the_values_of_their_json_text(
+    tmp_path_factory: pytest.TempPathFactory, table: pa.Table
+) -> None:
+    check_values(tmp_path_factory.mktemp("parquet"), table)
+
+
+def check_values(folder: Path, table: pa.Table) -> None:
     pq.write_table(table, folder / "in.parquet", row_group_size=2)
     source = open_source(folder / "in.parquet")
     rows = list(source.rows())
@@ -166,7 +194,7 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@few(25)
 @given(data=st.data(), kinds=st.lists(st.sampled_from(COLUMNS), min_size=1, max_size=4))
 def test_jsonl_becomes_parquet_with_types_that_hold_every_value(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, kinds: list[Any]
@@ -325,7 +353,7 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(tmp_path: Path, content:
     assert "\n" not in str(refused.value) and str(refused.value).startswith(str(path))
 
 
-@settings(max_examples=80, deadline=None)
+@few(40)
 @given(data=st.data())
 def test_damage_anywhere_is_an_input_error_or_nothing(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -150,10 +150,13 @@ class ParquetSource(Source):
         values = [row.values.get(name) for name in names]
         return [repr(value) if type(value) is float else cell_text(value) for value in values]
 
-    def json_object(self, row: Row, further: Mapping[str, Any]) -> bytes:
-        """Returns a row with further members; decimals have all their digits."""
-        line = json_line(row.index, row.values).encode()
-        return b"".join((line[:-1], b"," if further else b"", json_bytes(further)[1:])) if further else line
+    def json_object(self, row: Row, further: Mapping[str, Any], names: Sequence[str] | None = None) -> bytes:
+        """Returns a row with further members, decimals with all their digits; see ``Source``."""
+        values = row.values if names is None else {name: row.values[name] for name in names}
+        line = json_line(row.index, values).encode()
+        if not further:
+            return line
+        return b"".join((line[:-1], b"," if values else b"", json_bytes(further)[1:]))
 
     def typed_cells(self, row: Row, names: Sequence[str]) -> list[Any]:
         """Returns dates and times as such, where Python has them; see ``Source``."""

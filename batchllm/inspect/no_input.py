@@ -73,7 +73,12 @@ def export_answers(reader: JournalReader, job: Job, path: Path | None) -> int:
     spec = answer_spec(job)
     answer_reader = Reader(spec)
     planned = plan_columns(
-        ("row",), (*answer_columns(spec), *sample_columns(job)), job.add, job.columns, job.prefix
+        ("row",),
+        (*answer_columns(spec), *sample_columns(job)),
+        job.add,
+        job.columns,
+        job.prefix,
+        rename=job.rename,
     )
 
     output_format = (job.output_format or "csv") if path is None else format_of(path).name

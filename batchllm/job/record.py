@@ -10,10 +10,12 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchllm.formats import written_name
 from batchllm.job.options import OPTIONS
 from batchllm.records import Endpoint, Pace
 
 if TYPE_CHECKING:
+    from batchllm.job.endpoints import JobEndpoint
     from batchllm.template import Template
 
 
@@ -41,7 +43,9 @@ class Job:
             runner then puts it into the user's state folder, named after the fingerprint and the input.
         endpoint: Where requests go. With ``--provider simulator`` its ``base_url`` is empty until the runner has
             started the simulator.
-        pace: Rate limits, attempts and deadlines.
+        endpoints: All endpoints, where there are several, or one with settings of its own; else empty. ``endpoint``
+            is then the first, whose preset shapes the requests.
+        pace: Rate limits, attempts and deadlines; of several endpoints, what holds for each that has no own.
         variables: Template variables that override the template's own (``bullets``, ``labels``, …).
         parameters: Request parameters that override the template's own (``temperature``, ``max_tokens``, …).
         input_format: ``csv``, ``tsv``, ``jsonl`` …; ``None`` only for standard input without ``--input-format``.
@@ -64,6 +68,7 @@ class Job:
     output: Path | None
     journal: Path | None = None
     endpoint: Endpoint
+    endpoints: tuple[JobEndpoint, ...] = ()
     pace: Pace = field(default_factory=Pace)
     variables: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -88,6 +93,9 @@ class Job:
     columns: tuple[str, ...] | None = DEFAULTS["columns"]
     add: tuple[str, ...] = DEFAULTS["add"]
     prefix: str = DEFAULTS["prefix"]
+    keep: tuple[str, ...] | None = DEFAULTS["keep"]
+    drop: tuple[str, ...] | None = DEFAULTS["drop"]
+    rename: Mapping[str, str] | None = DEFAULTS["rename"]
     output_encoding: str | None = DEFAULTS["output_encoding"]
     escape_formulas: bool = DEFAULTS["escape_formulas"]
     summary: Path | None = DEFAULTS["summary"]
@@ -149,6 +157,10 @@ class Job:
     def input_name(self) -> str:
         """What messages call the input."""
         return named(self.inputs) if self.inputs else "standard input"
+
+    def written(self, name: str) -> str:
+        """Returns what an answer column, or one beside it, is called in the output."""
+        return written_name(name, self.prefix, self.rename)
 
     @property
     def reasks(self) -> int:

@@ -11,7 +11,17 @@ from batchllm.formats.kinds import Kind
 from batchllm.job import Job
 from batchllm.request.spec import answer_spec, job_columns
 
-_TEXTS = frozenset({"finish_reason", "raw_finish_reason", "model", "error", "response_id"})
+_COUNTS = frozenset(
+    {
+        "prompt_tokens",
+        "completion_tokens",
+        "total_tokens",
+        "reasoning_tokens",
+        "cached_tokens",
+        "attempts",
+        "created",
+    }
+)
 _NUMBERS = frozenset({"latency_s", "cost", "confidence"})
 _OBJECTS = frozenset({"tool_calls"})
 _SAMPLED: Mapping[str, Kind] = {AGREEMENT: float, SAMPLES: object}
@@ -31,11 +41,11 @@ def with_kinds(columns: Columns, job: Job) -> Columns:
 
 
 def _beside(column: str) -> Kind:
-    if column in _TEXTS:
-        return str
+    if column in _COUNTS:
+        return int
     if column in _NUMBERS:
         return float
-    return object if column in _OBJECTS else int
+    return object if column in _OBJECTS else str
 
 
 def _of_answer(columns: Columns, job: Job) -> dict[str, Kind]:

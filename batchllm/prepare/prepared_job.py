@@ -12,7 +12,16 @@ from batchllm.answer import Reader, answer_columns
 from batchllm.errors import UsageError
 from batchllm.flows import JobFlow, job_flow
 from batchllm.flows.samples import sample_columns
-from batchllm.formats import Columns, InputStatistics, Source, format_named, open_source, plan_columns, spool
+from batchllm.formats import (
+    Columns,
+    InputStatistics,
+    Source,
+    format_named,
+    kept_columns,
+    open_source,
+    plan_columns,
+    spool,
+)
 from batchllm.formats.columns import ADDABLE, STANDARD
 from batchllm.job import Job
 from batchllm.prepare.column_kinds import with_kinds
@@ -80,8 +89,12 @@ def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStat
     _check_steps(job, statistics)
     count = token_count(job)
     builder = RequestBuilder(job, statistics.columns or None, statistics.sample, count)
-    columns = output_columns(job, builder, statistics.columns, source.header(statistics.columns))
+    columns = output_columns(job, builder, statistics.columns, source.header)
     output_format = job.output_format or source.kind
+    if job.output_encoding is not None and format_named(output_format).magic:
+        raise UsageError(
+            f"--output-encoding is for CSV and JSONL, and the output is {output_format.upper()}; leave it out"
+        )
     if (check := format_named(output_format).check) is not None:
         check(source, min(statistics.rows, job.limit or job.sample or statistics.rows), columns)
     flow = job_flow(job, builder, source.rows)
@@ -90,7 +103,10 @@ def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStat
 
 
 def output_columns(
-    job: Job, builder: RequestBuilder, input_columns: Sequence[str], written: Sequence[str] = ()
+    job: Job,
+    builder: RequestBuilder,
+    input_columns: Sequence[str],
+    header: Callable[[Sequence[str]], Sequence[str]] = lambda names: (),
 ) -> Columns:
     """Returns the columns of a job's output.
 
@@ -98,10 +114,10 @@ def output_columns(
         job: The job.
         builder: Makes its requests.
         input_columns: The columns of the input.
-        written: Their names as they are written, where they are called otherwise.
+        header: Returns names of columns as they are written, where they are called otherwise.
 
     Raises:
-        UsageError: The input has a column of the same name as one of the answer.
+        UsageError: The input has a column of the same name as one of the answer, or lacks one that an option names.
     """
     added = sample_columns(job)
     if twice := set(added) & set(builder.answer_columns):
@@ -109,14 +125,16 @@ def output_columns(
             f"--samples adds a column {', '.join(sorted(twice))}, and the schema has a field of that name; rename "
             "the field"
         )
+    kept = kept_columns(input_columns, job.keep, job.drop)
     columns = plan_columns(
-        input_columns,
+        kept,
         (*builder.answer_columns, *added),
         (*job.add, *(("tool_calls",) if job.tools and "tool_calls" not in job.add else ())),
         job.columns,
         job.prefix,
         KNOWN_PARAMETERS if job.per_row else frozenset(),
-        written,
+        header(kept),
+        job.rename,
     )
     return with_kinds(columns, job)
 

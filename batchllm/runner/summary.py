@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.budget.costs import plus
-from batchllm.counters import RunCounters
+from batchllm.counters import EndpointFigures, RunCounters
 from batchllm.errors import ExitStatus, UsageError
 from batchllm.evaluate.answered import AnsweredRows, open_output
 from batchllm.evaluate.evaluation import Evaluation
@@ -54,6 +54,7 @@ class Summary:
         seconds: The duration of the run.
         requests_per_minute, tokens_per_minute: The rate of this run's single requests, each attempt counted, from
             the first that was sent to the last; ``None`` in batch mode, and if that took less than a second.
+        endpoints: What each endpoint did in this run, where there are several.
         exit_status: The exit status of the process.
     """
 
@@ -88,6 +89,7 @@ class Summary:
     seconds: float = 0.0
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
+    endpoints: tuple[EndpointFigures, ...] = ()
     exit_status: int = 0
 
 
@@ -221,7 +223,7 @@ class Result:
         return self.summary.exit_status
 
     def frame(self) -> Any:
-        """Returns the output as a pandas DataFrame; cells of a CSV file stay text.
+        """Returns the output as a pandas DataFrame; cells of a CSV file stay text, columns of Parquet keep their types.
 
         Raises:
             ValueError: The output went to standard output.
@@ -231,6 +233,8 @@ class Result:
         if self.output is None:
             raise ValueError("the output went to standard output; name a file to get it as a frame")
         source = open_source(self.output, **self.read_options)
+        if source.arrow_schema() is not None:
+            return pd.read_parquet(source.file.local_path())
         columns = source.scan().columns
         return pd.DataFrame([row.values for row in source.rows()], columns=columns)
 
@@ -288,6 +292,7 @@ def summary_of(
         tokens_per_minute=(
             None if tokens_per_minute is None or counters.without_usage else round(tokens_per_minute, 1)
         ),
+        endpoints=counters.endpoints,
         exit_status=status,
     )
 
