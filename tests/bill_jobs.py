@@ -138,7 +138,7 @@ class VirtualJob:
         self.flying_at_kills = 0
         prices = write_prices(folder)
         endpoint = Endpoint(preset="simulator", base_url="http://127.0.0.1/v1", model=MODEL)
-        job = Job(task="run", template=None, input=None, output=None, endpoint=endpoint, prices=prices)
+        job = Job(task="run", template=None, inputs=(), output=None, endpoint=endpoint, prices=prices)
         self.pricing = Pricing(job)
 
     def run(self, kill_at: float | None = None) -> JobError | None:

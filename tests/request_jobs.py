@@ -17,7 +17,7 @@ def make_job(
     endpoint = Endpoint(preset=preset, base_url="https://api.openai.com/v1", model=model)
     settings.setdefault("template", None if prompt is None else from_prompt(prompt))
     settings.setdefault("per_row", settings["template"] is None)
-    return Job(task="run", input=None, output=None, endpoint=endpoint, **settings)
+    return Job(task="run", inputs=(), output=None, endpoint=endpoint, **settings)
 
 
 def make_row(values: dict[str, Any] | None = None, **more: Any) -> Row:

@@ -124,6 +124,7 @@ def test_rows_in_a_batch_are_not_exported(tmp_path: Path) -> None:
         assert len((tmp_path / "so-far.csv").read_text().splitlines()) == 1
 
 
+@pytest.mark.proof
 def test_an_endpoint_that_cannot_be_reached_is_unavailable(tmp_path: Path) -> None:
     with simulated(seconds=60.0) as server:
         shell = Shell(tmp_path, server.base_url)

@@ -12,6 +12,7 @@ import pytest
 from batchllm.simulator import Simulator, SimulatorSettings, start_in_thread
 from tests.bill_jobs import cost_of, read_summary, write_prices
 from tests.command import Command
+from tests.rotation import rotating
 
 FAULTS = {"500": 0.1, "reset": 0.1, "cut": 0.1, "garbage": 0.05}
 
@@ -27,7 +28,7 @@ def bill(server: Simulator) -> float:
     return float(cost_of(server.ledger.prompt_tokens, server.ledger.completion_tokens))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", rotating(range(3)))
 def test_the_ledger_never_exceeds_the_budget_under_faults_and_real_kills(
     seed: int, tmp_path: Path, batchllm: Command
 ) -> None:

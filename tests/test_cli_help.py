@@ -176,11 +176,7 @@ def test_help_loads_no_rich_text() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("classify", "a.csv", "b.csv"), "classify takes one INPUT, and 'b.csv' is more; leave it out"),
-        (
-            ("run", "a.toml", "b.csv", "c", "d"),
-            "run takes one INPUT and ROWS, and 'c' 'd' are more; leave them out",
-        ),
+        (("status", "a.csv", "b", "c"), "status takes one OUTPUT, and 'b' 'c' are more; leave them out"),
         (("export", "a.csv", "b.csv"), "export takes one OUTPUT, and 'b.csv' is more"),
     ],
 )

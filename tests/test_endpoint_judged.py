@@ -93,6 +93,7 @@ def test_a_parameter_that_the_server_answers_with_500_is_the_requests_failure(
     assert "goes on later" not in said.err
 
 
+@pytest.mark.proof
 def test_rows_that_fail_while_others_succeed_fail_alone(bench: Bench) -> None:
     """The failing ones are the last, so that nothing else is left to send."""
     bench.answers = lambda body: failing(500, "boom") if not is_plain(body) and number_of(body) > 10 else FINE

@@ -22,9 +22,9 @@ def made(task: str = "summarize", environ: dict[str, str] | None = None, **flags
 
 def test_the_simplest_job_has_the_defaults_of_the_design() -> None:
     job = made()
-    assert (job.task, job.input, job.output) == (
+    assert (job.task, job.inputs, job.output) == (
         "summarize",
-        Path("in/rows.csv"),
+        (Path("in/rows.csv"),),
         Path("in/rows.summarize.csv"),
     )
     assert job.journal == Path("in/rows.summarize.csv.journal")
@@ -314,7 +314,7 @@ def test_a_saved_job_comes_back_with_everything_but_the_key_and_what_belongs_to_
         "output_format",
     )
     assert [getattr(found, name) for name in same] == [getattr(job, name) for name in same]
-    assert (found.input, found.prices) == (tmp_path / "in/rows.csv", tmp_path / "prices.json")
+    assert (found.inputs, found.prices) == ((tmp_path / "in/rows.csv",), tmp_path / "prices.json")
     assert (found.pace, found.retry_failed, found.allow_failed) == (Pace(), False, 0)
     assert found.endpoint.api_key is None
 

@@ -41,13 +41,13 @@ def test_paths_are_relative_to_the_job_file_and_those_of_flags_to_the_working_fo
     (path.parent / "schema.json").write_text('{"type": "object", "properties": {"a": {}}}')
     text = '[job]\ntemplate = "mine.toml"\ninput = "rows.csv"\nschema = "schema.json"\nreuse = ["old.csv"]\n'
     job = run(path, text)
-    assert (job.input, job.reuse) == (path.parent / "rows.csv", (path.parent / "old.csv",))
+    assert (job.inputs, job.reuse) == ((path.parent / "rows.csv",), (path.parent / "old.csv",))
     assert job.schema is not None
     assert set(job.schema["properties"]) == {"a"}
     job = run(path, text, input="other.csv", output="here.csv", schema="b, c")
-    assert (job.input, job.output) == (Path("other.csv"), Path("here.csv"))
+    assert (job.inputs, job.output) == ((Path("other.csv"),), Path("here.csv"))
     job = run(path, '[job]\ntask = "summarize"\ninput = "-"\noutput = "-"\n')
-    assert (job.input, job.output) == (None, None)
+    assert (job.inputs, job.output) == ((), None)
 
 
 def test_flags_and_environment_go_before_the_job_file(path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_job_file_with_byte_order_mark_and_windows_newlines_is_read(tmp_path: 
 
 def test_the_file_of_init_is_a_job_as_it_is(path: Path) -> None:
     job = run(path, init_text())
-    assert (job.task, job.input) == ("summarize", path.parent / "reviews.csv")
+    assert (job.task, job.inputs) == ("summarize", (path.parent / "reviews.csv",))
 
 
 def test_every_line_of_the_file_of_init_is_true_when_it_is_taken(path: Path) -> None:

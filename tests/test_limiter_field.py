@@ -85,6 +85,7 @@ def test_a_refusal_of_the_very_first_request_does_not_slow_the_next_run(seen: Se
 # L2
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @scene(alone(lambda seed: RefusesAtRandom(0.25, seed), 60, "--max-attempts", 20, limit_s=50))
 def test_refusals_at_random_cost_about_a_pause_each(seen: Seen, seed: int) -> None:

@@ -117,7 +117,7 @@ def test_a_row_may_set_the_variables_and_parameters_of_its_task() -> None:
 def test_a_task_may_be_a_template_beside_the_input(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('[[messages]]\ncontent = "{{ title }}: {{ text }}"\n')
     job = make_job(None, template=None, per_row=True)
-    object.__setattr__(job, "input", tmp_path / "jobs.jsonl")
+    object.__setattr__(job, "inputs", (tmp_path / "jobs.jsonl",))
     body = body_of(job, make_row(task="mine.toml", text="x", title="T"))
     assert body["messages"] == [{"role": "user", "content": "T: x"}]
 

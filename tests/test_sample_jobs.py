@@ -76,8 +76,8 @@ def test_the_command_of_a_sample_answers_every_row(command: str, elsewhere: Path
     said = batchllm(*words)
     assert said.status == 0, said.err
     job = job_of(words)
-    assert job.input is not None and job.output is not None
-    source = open_source(job.input)
+    assert job.output is not None
+    source = open_source(*job.inputs)
     rows = written(job.output, getattr(source, "delimiter", ","))
     assert len(rows) == source.scan().rows
     ours = [name for name in rows[0] if name not in source.columns]

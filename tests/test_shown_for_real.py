@@ -20,6 +20,7 @@ import pytest
 from batchllm.simulator import ScriptedResponse, SimulatorSettings, start_in_thread
 from tests.batch_jobs import BatchJob, simulated
 from tests.bench import Bench
+from tests.rotation import rotating
 from tests.screen import screen
 
 REFUSAL = {"error": {"message": "Rate limit reached for gpt-4", "type": "requests", "code": None}}
@@ -70,7 +71,7 @@ def refusing_url() -> Iterator[str]:
         yield server.base_url
 
 
-@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("columns", rotating([80, 120]))
 def test_a_terminal_says_that_a_pause_runs_and_until_when(
     tmp_path: Path, refusing_url: str, columns: int
 ) -> None:

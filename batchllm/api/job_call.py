@@ -104,7 +104,7 @@ class JobCall:
             values=self.table is None and deliver is not None,
             has_room=has_room,
         )
-        name = self.job.input or "standard input"
+        name = self.job.input_name
         log.info("a run of %s begins: %s", name, self.job.endpoint.base_url or self.job.endpoint.preset)
         result = run_job(
             self.job, progress=progress, wait=wait, stops=stops, feed=feed, bring_input=self._bring_input
@@ -118,8 +118,7 @@ class JobCall:
 
     def _bring_input(self) -> None:
         if self.table is not None:
-            assert self.job.input is not None, "a table has a file for its rows"
-            put_rows(self.job.input, self.content)
+            put_rows(self.job.inputs[0], self.content)
 
     def _result(self, result: Result, feed: RowFeed, rows: list[FinishedRow]) -> Result:
         parsed = None
@@ -139,7 +138,7 @@ class JobCall:
         remove(paths.journal)
         left = [paths.lock, paths.journal_lock]
         if self.table is not None:
-            left.append(self.job.input)
+            left += self.job.inputs
         if self.is_unnamed:
             left.append(self.job.output)
             result = replace(result, output=None)
@@ -219,5 +218,5 @@ def _table_call(
         job = replace(job, output=output, journal=own or job.journal)
     journal = job_paths(job).journal
     check_folder(journal)
-    job = replace(job, input=rows_path(journal).absolute())
+    job = replace(job, inputs=(rows_path(journal).absolute(),))
     return JobCall(job, table, content, model, keep, is_unnamed=not named, gold=gold, on=on)

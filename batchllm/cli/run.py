@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from batchllm.cli.parameters import SectionedCommand, argument, with_parameters
@@ -33,14 +34,10 @@ def run_command(task: str) -> Callable[..., None]:
         _run(task, values, switches)
 
     command.__doc__ = HELP[task]
-    rows = f"File of rows ({', '.join(SUFFIXES)}); '-' is standard input."
-    arguments = [argument("input", str | None, rows, "INPUT", default=None)]
+    text = f"Files of rows ({', '.join(SUFFIXES)}); '-' is standard input."
     if task == "run":
-        text = f"File of rows ({', '.join(SUFFIXES)}; '-' is standard input), or a job file (.toml)."
-        arguments = [
-            argument("input", str | None, text, "INPUT", default=None),
-            argument("rows", str | None, "Rows for a job file, instead of its own.", "[ROWS]", default=None),
-        ]
+        text += " A job file (.toml) comes first, and what follows it goes before its own input."
+    arguments = [argument("input", list[str] | None, text, "INPUT...", default=None)]
     return with_parameters(command, task, arguments, [option for option in TABLE if task in option.tasks])
 
 
@@ -65,9 +62,10 @@ def _flags_in(words: list[str]) -> dict[str, Any]:
         option = options.get(flag)
         if option is not None and not option.switch and option.kind.python_type is not bool:
             flags.setdefault(option.name, value if equals else following)
-    if words and not words[0].startswith("-"):
-        flags["job_file" if words[0].lower().endswith(".toml") else "input"] = words[0]
-    return flags
+    inputs = list(takewhile(lambda word: not word.startswith("-"), words))
+    if inputs and inputs[0].lower().endswith(".toml"):
+        flags["job_file"] = inputs.pop(0)
+    return {**flags, "input": inputs} if inputs else flags
 
 
 def _run(task: str, values: dict[str, Any], switches: dict[str, bool]) -> None:
@@ -122,12 +120,10 @@ def _refusals_recorded(task: str, flags: Callable[[], Mapping[str, Any]]) -> Ite
 def job_flags(task: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the given options of a command, by name, for ``assemble``; its first argument may be a job file."""
     flags = {name: value for name, value in values.items() if value is not None and value is not False}
-    rows = flags.pop("rows", None)
-    if rows is not None or (task == "run" and flags.get("input", "").lower().endswith(".toml")):
-        flags["job_file"] = flags.pop("input")
-    if rows is not None:
-        flags["input"] = rows
-    return flags
+    inputs = list(flags.pop("input", ()))
+    if task == "run" and inputs and inputs[0].lower().endswith(".toml"):
+        flags["job_file"] = inputs.pop(0)
+    return {**flags, "input": inputs} if inputs else flags
 
 
 def _check_switches(switches: dict[str, bool]) -> None:

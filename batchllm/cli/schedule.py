@@ -114,7 +114,7 @@ def scheduled_run(context: typer.Context, job: str, words: list[str], name: str 
     if values.get("dry_run"):
         raise UsageError("a dry run sends nothing, so there is nothing to schedule; leave --dry-run out")
     found = _job(task, values, os.environ)
-    if found.input is None:
+    if not found.inputs:
         raise UsageError(
             "rows from standard input cannot be scheduled: cron and systemd have none; name a file"
         )
@@ -133,7 +133,7 @@ def scheduled_run(context: typer.Context, job: str, words: list[str], name: str 
     if not (values.get("quiet") or values.get("verbose")):
         arguments = [*arguments, "--quiet"]
     job_file = job_flags(task, values).get("job_file")
-    usual = f"{task}-{found.input.stem}" if job_file is None else Path(job_file).stem
+    usual = f"{task}-{found.inputs[0].stem}" if job_file is None else Path(job_file).stem
     run = ScheduledRun(
         name=unit_name(name or f"batchllm-{usual}"),
         program=_program(),
@@ -228,8 +228,8 @@ def _check_same(job: "Job", scheduled: "Job") -> None:
         "the headers": (here.headers, there.headers),
         "the requests": (job.fingerprint(), scheduled.fingerprint()),
         "the files": (
-            (job.input, job.output, job.journal),
-            (scheduled.input, scheduled.output, scheduled.journal),
+            (job.inputs, job.output, job.journal),
+            (scheduled.inputs, scheduled.output, scheduled.journal),
         ),
     }
     if other := [what for what, (one, two) in pairs.items() if one != two]:

@@ -45,10 +45,10 @@ def confirm(job: Job, forecast: Forecast, *, quiet: bool, yes: bool) -> None:
     """
     if not quiet:
         if forecast.input_notes:
-            say(printable(f"{job.input or 'standard input'}: {', '.join(forecast.input_notes)}"))
+            say(printable(f"{job.input_name}: {', '.join(forecast.input_notes)}"))
         say(line_before(job, forecast))
         if forecast.rows == 0:
-            say(printable(f"{job.input or 'standard input'} has no rows: nothing is sent"))
+            say(printable(f"{job.input_name} has no rows: nothing is sent"))
         if fields := fields_line(job):
             say(fields)
         if (note := encoding_text(job)) is not None:

@@ -139,7 +139,7 @@ def _options(output: Path, job: Job | None) -> dict[str, str | None]:
     """What the job knows of the way in which its output is written."""
     options = format_of(output).options
     known = {} if job is None else {"encoding": job.output_encoding, "delimiter": job.delimiter}
-    if job is not None and output.suffix.lower() != (job.input.suffix.lower() if job.input else ""):
+    if job is not None and output.suffix.lower() != (job.inputs[0].suffix.lower() if job.inputs else ""):
         known.pop("delimiter")
     return {name: value for name, value in known.items() if name in options}
 

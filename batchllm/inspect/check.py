@@ -286,7 +286,7 @@ def _files(job: Job) -> Iterator[CheckResult]:
 
 def _input(job: Job, paths: JobPaths) -> Iterator[CheckResult]:
     template = job.template
-    if job.input is None:
+    if not job.inputs:
         yield CheckResult("input", "standard input, which check does not read", CheckStatus.NOTE)
         return
     try:

@@ -51,7 +51,7 @@ def export_job(
                     f"{path} holds the finished job, and fewer rows of the job as it is now are finished; export them "
                     "to another file with -o, or overwrite it with --force"
                 )
-        if job.input is None:
+        if not job.inputs:
             note(f"{NOT_KEPT}; the export has the answers with the numbers of their rows")
             return export_answers(reader, job, path)
         with prepare_job(job, paths) as prepared:

@@ -38,7 +38,7 @@ def show_row(output: Path, row_index: int) -> Iterator[str]:
             yield "never sent: " + note.replace("\n", ": ")
         shown: list[int] = []
         try:
-            if job.input is None:
+            if not job.inputs:
                 raise InputError("standard input", f"{NOT_KEPT}; the reply below is what the journal has")
             for text, request_id in _flow_lines(reader, job, paths, known):
                 yield text

@@ -84,10 +84,10 @@ def _assembled(
         template = replace(template, answer=replace(template.answer, read="json", schema=schema))
     template, template_model = _without_model(template, given)
     place = endpoint(given, environ, template_model=template_model, needs_key=needs_key, api_key=api_key)
-    source, input_format = paths.input_path(given.get("input"), given.get("input_format"))
+    inputs, input_format = paths.input_paths(given.get("input"), given.get("input_format"))
     output, output_format = paths.output_path(
         given.get("output"),
-        source,
+        inputs,
         format_named(input_format).name if input_format else None,
         label=_label(task, template, file),
         simulated=place.preset == presets.SIMULATOR,
@@ -99,7 +99,7 @@ def _assembled(
     computed = {
         "task": task,
         "template": template,
-        "input": source,
+        "inputs": inputs,
         "output": output,
         "journal": paths.journal_path(given.get("journal"), output),
         "endpoint": place,
@@ -146,7 +146,11 @@ def _values(given: Given, record: str = "") -> dict[str, Any]:
 def _check(job: Job, given: Given) -> None:
     """Refuses options that do not go together, and files that cannot be used."""
     paths.refuse_same_file(
-        input=job.input, output=job.output, journal=job.journal, summary=job.summary, log=job.log_file
+        input=job.inputs[0] if job.inputs else None,
+        output=job.output,
+        journal=job.journal,
+        summary=job.summary,
+        log=job.log_file,
     )
     if job.media_root is not None and not job.media_root.is_dir():
         raise UsageError(f"{given.called('media_root')} {job.media_root} is not a folder")

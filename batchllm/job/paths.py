@@ -11,28 +11,32 @@ from batchllm.job.layers import STANDARD_STREAM
 _UNUSUAL = re.compile(r"[^\w.-]+")
 
 
-def input_path(path: Path | None, input_format: str | None) -> tuple[Path | None, str | None]:
-    """Returns the input (``None``: standard input) and its format (``None``: found in standard input).
+def input_paths(
+    inputs: tuple[Path, ...] | None, input_format: str | None
+) -> tuple[tuple[Path, ...], str | None]:
+    """Returns the inputs (none: standard input) and their format (``None``: found in what is read).
 
     Raises:
         UsageError: There is no input, or its suffix is not that of a format.
     """
-    if path is None:
+    if inputs is None:
         named = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         raise UsageError(f"there is no INPUT: name a {named} file, or - for standard input")
-    if str(path) == STANDARD_STREAM:
-        return None, input_format
-    return path, input_format or format_of(path).name
+    if str(inputs[0]) == STANDARD_STREAM:
+        return (), input_format
+    if len(inputs) > 1:
+        raise UsageError(f"one INPUT is read at a time, and {inputs[1]} is another")
+    return inputs, input_format or format_of(inputs[0]).name
 
 
 def output_path(
-    path: Path | None, source: Path | None, kind: str | None, *, label: str, simulated: bool
+    path: Path | None, inputs: tuple[Path, ...], kind: str | None, *, label: str, simulated: bool
 ) -> tuple[Path | None, str | None]:
     """Returns the output (``None``: standard output) and its format.
 
     Args:
         path: As given; ``None`` makes ``INPUT-stem.LABEL.ext`` beside the input, or ``.LABEL.simulated``.
-        source: The input.
+        inputs: The inputs.
         kind: The input's format, which standard output takes over.
         label: The task's or template's name.
         simulated: The simulator answers.
@@ -40,7 +44,8 @@ def output_path(
     Raises:
         UsageError: The suffix is not that of a format.
     """
-    if path is None and source is not None:
+    if path is None and inputs:
+        source = inputs[0]
         suffix = source.suffix if source.suffix.lower() in SUFFIXES else f".{kind}"
         middle = _UNUSUAL.sub("-", label).strip("-.") or "run"
         path = source.with_name(f"{source.stem}.{middle}{'.simulated' if simulated else ''}{suffix}")

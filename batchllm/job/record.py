@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from os import PathLike
@@ -35,7 +35,7 @@ class Job:
     Attributes:
         task: ``summarize``, ``classify``, ``codegen`` or ``run``.
         template: Makes the messages of a row; ``None`` only where ``per_row``.
-        input: The file of rows; ``None`` is standard input.
+        inputs: Where the rows come from, as the user named it: files, folders, patterns; empty is standard input.
         output: The file to write; ``None`` is standard output.
         journal: The journal; ``None`` only where it was not named and the output is standard output: the
             runner then puts it into the user's state folder, named after the fingerprint and the input.
@@ -60,7 +60,7 @@ class Job:
 
     task: str
     template: Template | None
-    input: Path | None
+    inputs: tuple[Path, ...]
     output: Path | None
     journal: Path | None = None
     endpoint: Endpoint
@@ -145,6 +145,11 @@ class Job:
         return assemble("run", {"job_file": str(path), **options})
 
     @property
+    def input_name(self) -> str:
+        """What messages call the input."""
+        return named(self.inputs) if self.inputs else "standard input"
+
+    @property
     def reasks(self) -> int:
         """How often an answer that does not validate is re-asked; in batch mode each time is one more batch."""
         if self.reask is not None:
@@ -185,6 +190,12 @@ class Job:
             "variables": plain(self.all_variables),
             "parameters": plain(self.all_parameters),
         }
+
+
+def named(inputs: Sequence[Path]) -> str:
+    """Returns what messages call one input or several: the first one, and how many there are beside it."""
+    more = len(inputs) - 1
+    return f"{inputs[0]} and {more:,} more" if more else str(inputs[0])
 
 
 @dataclass(frozen=True, slots=True)

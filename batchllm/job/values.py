@@ -208,13 +208,23 @@ def path(value: Any) -> Path:
     return Path(value)
 
 
-@_kind(
-    "FILE",
-    tuple,
-    is_path=True,
-    repeated=True,
-    annotation="str | PathLike[str] | Sequence[str | PathLike[str]]",
-)
+_PATHS: dict[str, Any] = {
+    "is_path": True,
+    "repeated": True,
+    "annotation": "str | PathLike[str] | Sequence[str | PathLike[str]]",
+}
+
+
+@_kind("INPUT", tuple, **_PATHS)
+def inputs(value: Any) -> tuple[Path, ...]:
+    """One or more inputs; ``-``, standard input, stands alone."""
+    found = tuple(map(path, several(value)))
+    if len(found) > 1 and any(str(each) == "-" for each in found):
+        raise ValueError("must be files, or '-' alone, which is standard input")
+    return found
+
+
+@_kind("FILE", tuple, **_PATHS)
 def paths(value: Any) -> tuple[Path, ...]:
     """One or more paths."""
     return tuple(map(Path, several(value)))

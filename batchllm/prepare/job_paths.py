@@ -42,7 +42,8 @@ def job_paths(job: Job) -> JobPaths:
         return JobPaths(job.output, job.journal, lock, job.journal.with_name(job.journal.name + ".lock"))
     if job.journal is not None:
         return JobPaths(None, job.journal, job.journal.with_name(job.journal.name + ".lock"))
-    subject = json.dumps([job.fingerprint(), str(job.input and job.input.resolve())], sort_keys=True)
+    inputs = ", ".join(str(path.resolve()) for path in job.inputs)
+    subject = json.dumps([job.fingerprint(), inputs or "None"], sort_keys=True)
     name = f"{job.task}-{hashlib.sha256(subject.encode()).hexdigest()[:16]}"
     journal = state_path(f"{name}.journal")
     return JobPaths(None, journal, journal.with_name(f"{name}.lock"))

@@ -162,8 +162,8 @@ def _check_steps(job: Job, statistics: InputStatistics) -> None:
 
 @contextmanager
 def _input_of(job: Job) -> Iterator[tuple[Path, str | None]]:
-    if job.input is not None:
-        yield job.input, None
+    if job.inputs:
+        yield job.inputs[0], None
         return
     path = spool(sys.stdin.buffer, Path(tempfile.gettempdir()))
     try:

@@ -34,11 +34,13 @@ _FIELDS = (
 
 def saved(job: Job) -> dict[str, Any]:
     """Returns what the journal keeps of a job, JSON-able."""
-    kept = {name: getattr(job, name) for name in sorted(_FIELDS)}
+    kept = {name: getattr(job, name) for name in _FIELDS - {"inputs"}}
+    inputs = [str(path.absolute()) for path in job.inputs]
+    kept["input"] = inputs if len(inputs) > 1 else inputs[0] if inputs else None
     return {
         **{
             name: plain(value.absolute() if isinstance(value, Path) else value)
-            for name, value in kept.items()
+            for name, value in sorted(kept.items())
         },
         "template": None
         if job.template is None
@@ -51,6 +53,8 @@ def saved(job: Job) -> dict[str, Any]:
 def restored(kept: Mapping[str, Any]) -> Job:
     """Returns the job that was saved, without a key: good for looking, not for sending."""
     found = {name: _restored(name, kept[name]) for name in _FIELDS & kept.keys()}
+    inputs = kept["input"] or ()
+    found["inputs"] = tuple(map(Path, [inputs] if isinstance(inputs, str) else inputs))
     described = kept["template"]
     found["template"] = described and template.parse(described["source"], described["name"])
     task = found.get("task")

@@ -155,7 +155,7 @@ def _job_facts(job: Job, reader: JournalReader) -> JobFacts:
         parameters=plain(job.all_parameters),
         variables=plain(job.all_variables),
         samples=job.samples,
-        input=None if job.input is None else job.input.name,
+        input=Path(job.input_name).name if job.inputs else None,
         began=local_time(runs[0]["started_at"]) if runs else None,
         ended=local_time(max(ended)) if ended else None,
         runs=len(runs),

@@ -24,7 +24,7 @@ def plain_request(job: Job, model: str, **more: Any) -> ChatRequest:
     asking = Job(
         task=job.task,
         template=from_prompt("{{ text }}"),
-        input=None,
+        inputs=(),
         output=None,
         endpoint=replace(job.endpoint, model=model),
         parameters={"max_tokens": MAX_TOKENS, "temperature": None},

@@ -121,7 +121,7 @@ class RowTasks:
         self._forced = forced
         self._hidden = hidden
         self._column = job.column
-        self._folder = job.input.parent if job.input else Path()
+        self._folder = job.inputs[0].parent if job.inputs else Path()
         self._compiled = lru_cache(_MAX_TASKS)(self._compile)
 
     def task(self, row: Row) -> Task | None:

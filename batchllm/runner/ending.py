@@ -14,6 +14,7 @@ from batchllm.job import Job
 from batchllm.job.jobfile import read
 from batchllm.job.layers import Given, environment_layer, flag_layer
 from batchllm.job.options import OPTIONS
+from batchllm.job.record import named
 from batchllm.job.url import normalise
 from batchllm.run_log import RunLog, now_text
 from batchllm.runner.summary import Summary
@@ -112,6 +113,8 @@ def record_refusal(
     """
     given = _given(flags, environ)
     words = {name: _value(given, name) for name in ("input", "output", "provider", "base_url", "model")}
+    inputs = words["input"]
+    words["input"] = inputs and named(inputs)
     texts = {name: None if value is None else str(value) for name, value in words.items()}
     url = _url(texts.pop("base_url"))
     subject = {"job": str(flags.get("job_file", task)), **texts, "endpoint": url}
@@ -148,7 +151,7 @@ def _subject(job: Job) -> dict[str, str | None]:
     endpoint = job.endpoint
     return {
         "job": job.task if job.job_file is None else str(job.job_file),
-        "input": "-" if job.input is None else str(job.input),
+        "input": job.input_name if job.inputs else "-",
         "output": "-" if job.output is None else str(job.output),
         "provider": endpoint.preset,
         "endpoint": endpoint.base_url or None,

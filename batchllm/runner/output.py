@@ -171,8 +171,8 @@ def read_options(prepared: PreparedJob, path: Path | None) -> dict[str, str]:
 
 def skipped_path(prepared: PreparedJob, output: Path) -> Path:
     """Returns where the records go that ``--bad-rows skip`` leaves out; they stay in the input's format."""
-    source = prepared.job.input
-    suffix = source.suffix if source is not None and source.suffix else f".{prepared.source.kind}"
+    inputs = prepared.job.inputs
+    suffix = (inputs[0].suffix if inputs else "") or f".{prepared.source.kind}"
     return output.with_name(f"{output.stem}.skipped{suffix}")
 
 
