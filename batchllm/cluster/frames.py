@@ -25,8 +25,8 @@ def encode(entries: Sequence[Entry]) -> bytes:
     return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
 
 
-def decode(data: bytes) -> Iterator[Entry]:
-    """Yields the entries of the frames that are complete; what follows a broken one is not read."""
+def decode(data: bytes) -> Iterator[list[Entry]]:
+    """Yields the entries of each frame that is complete; what follows a broken one is not read."""
     start = 0
     while start + _HEAD.size <= len(data):
         length, crc = _HEAD.unpack_from(data, start)
@@ -34,7 +34,40 @@ def decode(data: bytes) -> Iterator[Entry]:
         start += _HEAD.size + length
         if len(payload) < length or zlib.crc32(payload) != crc:
             return
-        yield from _entries(zlib.decompress(payload))
+        yield list(_entries(zlib.decompress(payload)))
+
+
+def lost_rows(frames: Sequence[Sequence[Entry]]) -> tuple[set[int], set[int]]:
+    """Returns the rows of a log whose worker died that may be paid without an answer in the log.
+
+    Args:
+        frames: What the log has. A worker that ends in order writes an empty frame last.
+
+    Returns:
+        The rows of requests in flight when the log was written last; and those that may have been sent after that. The
+        log cannot know these: they are the next rows in order, as many as it has sent between two frames at most.
+    """
+    if frames and not frames[-1]:
+        return set(), set()
+    open_rows: dict[int, int | None] = {}
+    known: set[int] = set()
+    last, most = -1, 0
+    for frame in frames:
+        sent: set[int] = set()
+        for entry in frame:
+            if not isinstance(entry, AttemptEntry):
+                continue
+            if entry.attempt_id not in known:
+                sent.add(entry.attempt_id)
+            known.add(entry.attempt_id)
+            last = max(last, entry.row_index if entry.row_index is not None else -1)
+            if entry.reply is None:
+                open_rows[entry.attempt_id] = entry.row_index
+            else:
+                open_rows.pop(entry.attempt_id, None)
+        most = max(most, len(sent))
+    in_flight = {row for row in open_rows.values() if row is not None}
+    return in_flight, set(range(last + 1, last + 1 + most))
 
 
 def _fields(entry: Entry, blobs: list[bytes]) -> list[Any]:
@@ -68,7 +101,9 @@ def _entries(data: bytes) -> Iterable[Entry]:
         if kind == _KEPT:
             yield KeptEntry(take(fields[0]) or b"", take(fields[1]) or b"")
             continue
-        reply, key, body_key, identity, attempt_id, row_index, ordinal, path, sent_at, state, attempts = fields
+        reply, key, body_key, identity, attempt_id, row_index, ordinal, path, sent_at, state, attempts = (
+            fields
+        )
         found = None if reply is None else (*reply[:-1], take(reply[-1]))
         yield AttemptEntry(
             attempt_id,

@@ -4,7 +4,6 @@ Where the ranges lie depends on the number of workers and on conversations, so t
 goes on takes them from ``plan.json``. Each has a hash of its rows, so that a worker notices another input.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 from batchllm.errors import InputError
 from batchllm.formats import Source
-from batchllm.records import Row
+from batchllm.prepare.row_range import digest_of
 
 FIRST_ROWS = 20
 """Rows of shard 0, which is answered before anything else: as many as the early stop judges."""
@@ -152,11 +151,3 @@ def hashed(source: Source, ranges: Sequence[range]) -> tuple[Shard, ...]:
         Shard(number, each.start, len(each), digest_of(source, islice(rows, len(each))))
         for number, each in enumerate(ranges)
     )
-
-
-def digest_of(source: Source, rows: Iterable[Row]) -> str:
-    """Returns the hash of rows: of their columns and values, in hexadecimal."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(source.json_object(row, {}) + b"\n")
-    return digest.hexdigest()

@@ -13,6 +13,7 @@ Nothing but ``state`` is written twice, and every name but those of the job itse
 depends on a listing, which may be late: names are counted, and the next one is asked for until it is not there.
 """
 
+import errno
 import os
 from abc import ABC, abstractmethod
 from itertools import count
@@ -81,6 +82,7 @@ class SharedFolder(WorkFolder):
         return str(self._path)
 
     def create(self, name: str, content: bytes) -> bool:
+        """Creates a file; see ``WorkFolder``."""
         path = self._path / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +100,7 @@ class SharedFolder(WorkFolder):
         return True
 
     def put(self, name: str, content: bytes) -> None:
+        """Writes a file; see ``WorkFolder``."""
         path = self._path / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,6 +112,7 @@ class SharedFolder(WorkFolder):
             raise _failure(path, error) from error
 
     def get(self, name: str) -> bytes | None:
+        """Reads a file; see ``WorkFolder``."""
         path = self._path / name
         try:
             return path.read_bytes()
@@ -118,6 +122,7 @@ class SharedFolder(WorkFolder):
             raise _failure(path, error) from error
 
     def append(self, name: str, sequence: int, content: bytes) -> None:
+        """Appends to a log; see ``WorkFolder``."""
         path = self._path / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,6 +133,7 @@ class SharedFolder(WorkFolder):
             raise _failure(path, error) from error
 
     def log(self, name: str) -> list[bytes]:
+        """Reads a log; see ``WorkFolder``."""
         found = self.get(name)
         return [] if found is None else [found]
 
@@ -142,28 +148,33 @@ class SharedObjects(WorkFolder):
         return str(self._url)
 
     def create(self, name: str, content: bytes) -> bool:
+        """Creates a file; see ``WorkFolder``."""
         from batchllm import stores
 
         # A lost connection can hide that it was this call's, which the content tells.
         return stores.create(self._url / name, content) or self.get(name) == content
 
     def put(self, name: str, content: bytes) -> None:
+        """Writes a file; see ``WorkFolder``."""
         from batchllm import stores
 
         stores.put(self._url / name, content)
 
     def get(self, name: str) -> bytes | None:
+        """Reads a file; see ``WorkFolder``."""
         from batchllm import stores
 
         found = stores.head(self._url / name)
         return None if found is None else b"".join(stores.stream(found))
 
     def append(self, name: str, sequence: int, content: bytes) -> None:
+        """Appends to a log; see ``WorkFolder``."""
         self.put(_piece(name, sequence), content)
 
     def log(self, name: str) -> list[bytes]:
+        """Reads a log; see ``WorkFolder``."""
         pieces = (self.get(_piece(name, sequence)) for sequence in count())
-        return list(iter(lambda: next(pieces), None))  # type: ignore[arg-type]
+        return list(iter(lambda: next(pieces), None))
 
 
 def open_work(place: str) -> WorkFolder:
@@ -243,5 +254,5 @@ def _sync(folder: Path) -> None:
 
 
 def _failure(path: Path, error: OSError) -> CannotWrite | StorageFailure:
-    kind = StorageFailure if error.errno == 5 else CannotWrite
+    kind = StorageFailure if error.errno == errno.EIO else CannotWrite
     return kind(f"{path}: {error.strerror}; every machine has to be able to write the folder of --work")

@@ -28,15 +28,13 @@ class Rebuilt:
 
     Attributes:
         answers: Requests with an answer.
-        lost: Rows, from 0, of attempts that were sent and brought nothing: possibly billed without an answer.
-        lost_attempts: These attempts.
-        twice: Rows with a request that was answered in more than one journal: paid twice.
+        lost: Attempts that were sent and brought nothing: possibly billed without an answer.
+        twice: Rows, from 0 in the whole input, with a request that was answered in more than one journal.
         last_attempt: The highest number of an attempt.
     """
 
     answers: int = 0
-    lost: set[int] = field(default_factory=set)
-    lost_attempts: int = 0
+    lost: int = 0
     twice: set[int] = field(default_factory=set)
     last_attempt: int = 0
 
@@ -82,16 +80,17 @@ class JournalBuilder:
             self._connection.execute("ROLLBACK" if kind else "COMMIT")
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def add(self, logs: Iterable[Iterable[Entry]]) -> None:
+    def add(self, logs: Iterable[Iterable[Entry]], first_row: int = 0) -> None:
         """Adds what the attempts at one range of rows brought; ranges come in the order of their rows.
 
         An ordinal counts equal requests within its range, so those of the next range are put after them.
 
         Args:
             logs: The entries of each attempt at the range, oldest attempt first.
+            first_row: The first row of the range, which the entries count from.
         """
         with sqlite_errors(self._path):
-            _Range(self._connection, self).add(logs)
+            _Range(self._connection, self, first_row).add(logs)
 
     def new_request(self) -> int:
         """Returns the number of a new request."""
@@ -110,7 +109,8 @@ class _Request:
 class _Range:
     """The requests of one range of rows."""
 
-    def __init__(self, connection: Any, builder: JournalBuilder) -> None:
+    def __init__(self, connection: Any, builder: JournalBuilder, first_row: int) -> None:
+        self._first_row = first_row
         self._connection = connection
         self._builder = builder
         self._found = builder.found
@@ -121,7 +121,7 @@ class _Range:
 
     def add(self, logs: Iterable[Iterable[Entry]]) -> None:
         for number, log in enumerate(logs):
-            open_attempts: dict[int, tuple[int, AttemptEntry]] = {}
+            open_attempts: dict[int, int] = {}
             numbers: dict[int, int] = {}
             for entry in log:
                 if isinstance(entry, KeptEntry):
@@ -131,11 +131,8 @@ class _Range:
                     self._attempt(entry, number, numbers, open_attempts)
                 if len(self._rows) >= bulk.MAX_ROWS:
                     self._write()
-            for attempt_id, entry in open_attempts.values():
-                self._rows.append(lost_reply(attempt_id, self._builder.now))
-                self._found.lost_attempts += 1
-                if entry.row_index is not None:
-                    self._found.lost.add(entry.row_index)
+            self._found.lost += len(open_attempts)
+            self._rows += [lost_reply(attempt_id, self._builder.now) for attempt_id in open_attempts.values()]
         for request in [*(each for roots in self._roots.values() for each in roots), *self._later.values()]:
             if request.outcome is not None:
                 state, attempt_id = request.outcome
@@ -148,7 +145,7 @@ class _Range:
         entry: AttemptEntry,
         log: int,
         numbers: dict[int, int],
-        open_attempts: dict[int, tuple[int, AttemptEntry]],
+        open_attempts: dict[int, int],
     ) -> None:
         request = self._request(entry)
         attempt_id = numbers.get(entry.attempt_id)
@@ -157,13 +154,13 @@ class _Range:
             attempt_id = numbers[entry.attempt_id] = self._found.last_attempt
             sent = MISSING if entry.sent_at is None else entry.sent_at
             self._rows.append((bulk.ATTEMPT, attempt_id, request.request_id, 1, sent))
-            open_attempts[entry.attempt_id] = attempt_id, entry
+            open_attempts[entry.attempt_id] = attempt_id
         if entry.reply is not None and open_attempts.pop(entry.attempt_id, None) is not None:
             self._rows.append(_reply_row(attempt_id, entry.reply))
             if entry.reply[2] is not None and 200 <= entry.reply[2] < 300:
                 request.answered_in.add(log)
                 if len(request.answered_in) > 1 and entry.row_index is not None:
-                    self._found.twice.add(entry.row_index)
+                    self._found.twice.add(self._first_row + entry.row_index)
         request.attempts = max(request.attempts, entry.attempts)
         if entry.state in FINAL and (request.outcome is None or request.outcome[0] != State.ANSWERED):
             request.outcome = entry.state, attempt_id

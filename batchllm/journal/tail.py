@@ -11,13 +11,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from zlib import crc32
 
-from batchllm.journal.database import connect
 from batchllm.journal.reader import JournalReader
 from batchllm.journal.records import State
 from batchllm.journal.replies import REPLY, reply_crc
-from batchllm.journal.sqlite_errors import damaged, sqlite_errors
+from batchllm.journal.sqlite_errors import damaged
 
 Reply = tuple[float, float | None, int | None, str | None, str | None, int | None, str | None, bytes]
 """When it was saved, its latency in s, status, failure, message, possibly billed, headers as JSON, body."""
@@ -82,13 +80,12 @@ class JournalTail:
     """Follows a journal that a run writes: what is new since the last look.
 
     Args:
-        path: The journal, which exists.
+        path: The journal; while a run writes it, its log is there too (``PATH-wal``).
         after: The last attempt that was there before the run.
     """
 
     def __init__(self, path: Path, after: int = 0) -> None:
-        with sqlite_errors(path):
-            self._reader = JournalReader(connect(path, mode="ro"), path)
+        self._reader = JournalReader.open(path)
         self._last = after
         self._open: dict[int, bool] = {}  # attempts without an outcome, and whether they have a reply
         self._rows: dict[int, int] = {}
@@ -119,12 +116,10 @@ class JournalTail:
 
     def _new_kept(self) -> list[Entry]:
         entries: list[Entry] = []
-        for key, value, crc in self._reader.select("SELECT key, value, crc FROM kept"):
+        for (key,) in self._reader.select("SELECT key FROM kept"):
             if key not in self._kept:
-                if crc != crc32(value):
-                    raise damaged(self._reader.path, "a kept value does not match its CRC")
                 self._kept.add(key)
-                entries.append(KeptEntry(key, value))
+                entries.append(KeptEntry(key, self._reader.kept(key) or b""))
         return entries
 
     def _entry(self, fields: Sequence[Any]) -> AttemptEntry | None:

@@ -16,6 +16,7 @@ from batchllm.formats import Columns, InputStatistics, Source, open_source, plan
 from batchllm.formats.columns import ADDABLE, STANDARD
 from batchllm.job import Job
 from batchllm.prepare.job_paths import JobPaths
+from batchllm.prepare.row_range import RowRange
 from batchllm.printable import counted
 from batchllm.request import RequestBuilder, answer_spec
 from batchllm.template import KNOWN_PARAMETERS, text_column
@@ -60,8 +61,13 @@ class PreparedJob:
 
 
 @contextmanager
-def prepare_job(job: Job, paths: JobPaths) -> Iterator[PreparedJob]:
+def prepare_job(job: Job, paths: JobPaths, rows: RowRange | None = None) -> Iterator[PreparedJob]:
     """Scans the input and prepares the job; standard input is copied to disk first.
+
+    Args:
+        job: The job.
+        paths: Its files.
+        rows: The only rows of the job; columns and everything else that the scan decides are those of the whole input.
 
     Raises:
         InputError: The input cannot be read in its format.
@@ -70,7 +76,10 @@ def prepare_job(job: Job, paths: JobPaths) -> Iterator[PreparedJob]:
     with _input_of(job) as (path, name):
         options = {option: getattr(job, option) for option in _READING}
         source = open_source(path, format=job.input_format, name=name, **options)
-        yield prepared_of(job, paths, source, source.scan())
+        statistics = source.scan()
+        if rows is not None:
+            statistics = rows.restrict(source, statistics)
+        yield prepared_of(job, paths, source, statistics)
 
 
 def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStatistics) -> PreparedJob:

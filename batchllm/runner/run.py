@@ -27,6 +27,7 @@ from batchllm.plan.reuse import Reuse, journals_of
 from batchllm.plan.work_item import ChatSender, WorkItem
 from batchllm.prepare.job_paths import check_places, job_paths
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
+from batchllm.prepare.row_range import RowRange
 from batchllm.progress import Progress, Quiet
 from batchllm.request.plain import plain_request
 from batchllm.retry import RetryPolicy
@@ -62,6 +63,7 @@ def run_job(
     stops: Stops | None = None,
     feed: RowFeed | None = None,
     bring_input: Callable[[], None] = lambda: None,
+    rows: RowRange | None = None,
 ) -> Result:
     """Runs a job until it is finished or stopped; the same call again resumes it.
 
@@ -74,6 +76,7 @@ def run_job(
         stops: What may stop the run from outside; by default nothing does.
         feed: Hands out the finished rows.
         bring_input: Called once the job is locked, before its input is read; puts the input in place.
+        rows: The only rows of the job: a shard of its input.
 
     Returns:
         The finished run; its output is written.
@@ -95,7 +98,7 @@ def run_job(
             else nullcontext(),
             _brought(bring_input),
             reachable(with_raised_limit(job, paths.journal)) as job,
-            prepare_job(job, paths) as prepared,
+            prepare_job(job, paths, rows) as prepared,
             journals_of(job.reuse, paths.journal) as reuse,
         ):
             record.describe(job)
