@@ -70,7 +70,9 @@ class RunCounters:
         unanswered: Rows that this run gave up; the next one tries them again.
         truncated: Texts of this run's rows that were cut to ``--max-input-tokens``.
         reused: Rows that got the answer of another job (``--reuse``).
+        cached_tokens: Prompt tokens that came from the endpoint's cache; ``None`` if no answer says so.
         cost: US dollars of the answers that this run received; ``None`` is unknown.
+        saved_by_cache: US dollars that the endpoint's cache took off these; ``None`` is unknown.
         labels: The labels of the rows that this run finished.
         retries: Attempts that failed and were tried again, by reason.
         send_rate: The rate of the single requests; those in batches have none.
@@ -97,7 +99,9 @@ class RunCounters:
     unanswered: int = 0
     truncated: int = 0
     reused: int = 0
+    cached_tokens: int | None = None
     cost: Decimal | None = None
+    saved_by_cache: Decimal | None = None
     retries: Counter[str] = field(default_factory=Counter)
     failed_by_reason: Counter[str] = field(default_factory=Counter)
     finish_reasons: Counter[str] = field(default_factory=Counter)
@@ -128,13 +132,19 @@ class RunCounters:
         self.attempts += 1
         self.send_rate.count(now)
 
-    def count_answer(self, usage: Usage, cost: Decimal | None = None) -> None:
-        """Counts an answer, its usage and its cost; one unknown cost makes the sum unknown."""
+    def count_answer(
+        self, usage: Usage, cost: Decimal | None = None, saved_by_cache: Decimal | None = None
+    ) -> None:
+        """Counts an answer, its usage, its cost and what the cache saved; an unknown one makes its sum unknown."""
         self.cost = None if cost is None or self.cost is None else self.cost + cost
         self.answers += 1
         self.without_usage += usage.prompt_tokens is None or usage.completion_tokens is None
         self.prompt_tokens += usage.prompt_tokens or 0
         self.completion_tokens += usage.completion_tokens or 0
+        if usage.cached_tokens is not None:
+            self.cached_tokens = (self.cached_tokens or 0) + usage.cached_tokens
+            if self.saved_by_cache is not None:
+                self.saved_by_cache = None if saved_by_cache is None else self.saved_by_cache + saved_by_cache
 
     def count_finished(self, answer: Answer) -> None:
         """Counts a row that is finished."""

@@ -163,7 +163,7 @@ class Interrupted(BaseException):
         stopped = "Stopped" if number == signal.SIGINT else f"Stopped by {number.name}"
         if self.kept is None:
             return f"{stopped}. Run the same command to go on."
-        return f"{stopped}. {kept_text(self.kept)}; run the same command to go on."
+        return f"{stopped}. {kept_text(self.kept)}; run the same command to go on, or batchllm export to write them."
 
 
 class KeyboardInterrupted(Interrupted, KeyboardInterrupt):

@@ -74,14 +74,34 @@ def cost(usage: Usage, price: Price | None) -> Decimal | None:
     prompt, completion = usage.prompt_tokens, usage.completion_tokens
     if price is None or prompt is None or completion is None:
         return None
-    rates = price.rates[0]
-    for larger in price.rates[1:]:
-        if prompt > larger.above:
-            rates = larger
+    rates = _rates_of(prompt, price)
     cached = min(usage.cached_tokens or 0, prompt)
     cached_input = rates.input if rates.cached_input is None else rates.cached_input
     tokens = (prompt - cached) * rates.input + cached * cached_input + completion * rates.output
     return tokens / MILLION + price.per_request
+
+
+def saved_by_cache(usage: Usage, price: Price | None) -> Decimal | None:
+    """Returns what the endpoint's cache took off the cost of an answer, in dollars.
+
+    Returns:
+        ``None`` where the price of the model, or of its cached tokens, or a token count is unknown.
+    """
+    if price is None or usage.prompt_tokens is None:
+        return None
+    cached = min(usage.cached_tokens or 0, usage.prompt_tokens)
+    rates = _rates_of(usage.prompt_tokens, price)
+    if rates.cached_input is None:
+        return Decimal(0) if not cached else None
+    return cached * (rates.input - rates.cached_input) / MILLION
+
+
+def _rates_of(prompt: int, price: Price) -> Rates:
+    rates = price.rates[0]
+    for larger in price.rates[1:]:
+        if prompt > larger.above:
+            rates = larger
+    return rates
 
 
 def price(

@@ -16,7 +16,10 @@ from tests.rotation import POINT
 
 if TYPE_CHECKING:
     from tests.bench import Bench
+    from tests.object_store import ObjectStore
 
+
+_SETTINGS = ("OPENAI_", "AZURE_", "AWS_", "GOOGLE_", "BATCHLLM_", "XDG_", "SSL_CERT_")
 
 # How long an example takes is the machine's affair.
 settings.register_profile("batchllm", deadline=None)
@@ -45,9 +48,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
     """Removes every variable that batchllm or the SDK reads; gives a HOME that is empty."""
     for name in list(os.environ):
         upper = name.upper()
-        if upper.startswith(("OPENAI_", "AZURE_", "BATCHLLM_", "XDG_", "SSL_CERT_")) or upper.endswith(
-            ("_API_KEY", "_PROXY", "_CA_BUNDLE")
-        ):
+        if upper.startswith(_SETTINGS) or upper.endswith(("_API_KEY", "_PROXY", "_CA_BUNDLE")):
             monkeypatch.delenv(name)
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
@@ -76,3 +77,21 @@ def bench(tmp_path: Path, batchllm: Command) -> "Iterator[Bench]":
     settings = SimulatorSettings(keep_requests=100)
     with start_in_thread(settings, script=lambda body: bench.answers(body)) as bench.server:
         yield bench
+
+
+@pytest.fixture(scope="session")
+def object_store_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[ObjectStore]":
+    """An S3 in a process of its own; one for all tests."""
+    pytest.importorskip("moto")
+    from tests.object_store import running_store
+
+    with running_store(tmp_path_factory.mktemp("object-store")) as store:
+        yield store
+
+
+@pytest.fixture
+def object_store(object_store_server: "ObjectStore", monkeypatch: pytest.MonkeyPatch) -> "ObjectStore":
+    """An S3 with credentials for it in the environment; each test makes buckets of its own."""
+    for name, value in object_store_server.environment().items():
+        monkeypatch.setenv(name, value)
+    return object_store_server

@@ -3,14 +3,21 @@
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from batchllm import prices
+from batchllm.answer import Reader
 from batchllm.api import run
 from batchllm.budget.costs import Pricing
+from batchllm.budget.estimate import RequestTotals
+from batchllm.budget.usage import UsageEstimator
 from batchllm.job import assemble
 from batchllm.progress import Quiet
+from batchllm.records import AnswerSpec, Pace, Usage
 from batchllm.simulator import ScriptedResponse, Simulator, SimulatorSettings, start_in_thread
 from tests.bill_jobs import cost_of, read_summary, write_prices
 from tests.command import Command
@@ -27,7 +34,7 @@ class Notes(Quiet):
         self.notes.append(note)
 
 
-MONEY = ("cost", "saved_by_journal", "duplicate_rows_cost", "saved_by_dedupe")
+MONEY = ("cost", "saved_by_cache", "saved_by_journal", "duplicate_rows_cost", "saved_by_dedupe")
 
 
 @pytest.fixture
@@ -192,3 +199,69 @@ def test_an_output_is_exported_when_its_price_table_is_gone(
     table.unlink()
     assert batchllm("export", tmp_path / "o.csv", "-o", tmp_path / "e.csv").status == 0
     assert json.loads(batchllm("status", tmp_path / "o.csv", "--json").out)["cost_low"] is None
+
+
+CACHED_PRICES = {
+    "any": {"input_cost_per_token": 2e-6, "output_cost_per_token": 6e-6, "cache_read_input_token_cost": 5e-7}
+}
+DIALECTS: list[dict[str, object]] = [
+    {"prompt_tokens_details": {"cached_tokens": 60}},
+    {"prompt_tokens_details": {"audio_tokens": 0}, "prompt_cache_hit_tokens": 60},
+    {"prompt_tokens_details": None, "cached_tokens": 60},
+    {"cache_read_input_tokens": 60, "cache_creation_input_tokens": 0},
+    {"input_tokens_details": {"cached_tokens": 60}},
+    {"cached_content_token_count": 60},
+]
+
+
+def cached_body(dialect: dict[str, object]) -> bytes:
+    found = json.loads(chat_body("positive", prompt=100, completion=2))
+    return json.dumps({**found, "usage": {**found["usage"], **dialect}}).encode()
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: "+".join(dialect))
+def test_cached_tokens_cost_their_own_price_in_every_dialect(dialect: dict[str, object]) -> None:
+    answer = Reader(AnswerSpec("response")).read(200, cached_body(dialect))
+    assert answer.usage.cached_tokens == 60
+    price = prices.load_table(CACHED_PRICES)["any"]
+    assert prices.cost(answer.usage, price) == Decimal("0.000122")
+    assert prices.saved_by_cache(answer.usage, price) == Decimal("0.00009")
+    assert prices.saved_by_cache(answer.usage, None) is None
+
+
+def test_what_the_cache_saved_is_unknown_where_its_price_is() -> None:
+    price = replace(prices.FREE, rates=(prices.Rates(input=Decimal(2), output=Decimal(6)),))
+    assert prices.saved_by_cache(Usage(100, 2, cached_tokens=60), price) is None
+    assert prices.saved_by_cache(Usage(100, 2), price) == 0
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_summary_says_what_the_cache_saved(
+    batchllm: Command, source: Path, tmp_path: Path, known: bool
+) -> None:
+    table = tmp_path / "prices.json"
+    table.write_text(json.dumps(CACHED_PRICES if known else {"other": CACHED_PRICES["any"]}))
+    with start_in_thread(
+        SimulatorSettings(), script=lambda body: ScriptedResponse(body=cached_body(DIALECTS[0]))
+    ) as server:
+        said = batchllm("classify", source, "--base-url", server.base_url, "-m", "any", "--prices", table,
+                        "-o", tmp_path / "o.csv", "--summary", tmp_path / "s.json")  # fmt: skip
+    assert said.status == 0, said.err
+    summary = read_summary(tmp_path / "s.json")
+    assert summary["cached_tokens"] == 360
+    assert summary["saved_by_cache"] == (pytest.approx(6 * 0.00009) if known else None)
+    saved = "$0.00054" if known else "price unknown"
+    assert f"Saved by the endpoint's cache: 360 prompt tokens (60%), {saved}" in said.err
+
+
+def test_the_estimate_takes_the_share_that_came_from_the_cache_so_far() -> None:
+    learned = UsageEstimator()
+    learned.add(Usage(100, 2, cached_tokens=60))
+    learned = UsageEstimator(learned.to_json())
+    job = assemble("classify", {"input": "in.csv", "base_url": "http://localhost:1/v1", "model": "any",
+                                "prices": CACHED_PRICES}, {})  # fmt: skip
+    sums = RequestTotals(Pricing(job), "max_tokens", learned)
+    sums.add("any", 100, 2)
+    found = sums.forecast(rows=1, exact=True, pace=Pace(), seen=None)
+    assert found.cost_expected == Decimal("0.000122")
+    assert found.cost_high == Decimal("0.000212")

@@ -11,7 +11,7 @@ from batchllm.errors import UsageError
 from batchllm.formats import Outcome, format_named, format_of, open_source, plan_columns, write_output
 from batchllm.formats.columns import Columns
 from batchllm.formats.format import Source
-from batchllm.formats.input_file import InputFile
+from batchllm.formats.input_file import LocalFile
 from batchllm.formats.output_file import OutputTarget
 from batchllm.formats.registry import FORMATS
 from batchllm.formats.scan import InputStatistics
@@ -26,7 +26,7 @@ class Memory(Source):
     kind = "memory"
 
     def __init__(self, path: Path, rows: list[Mapping[str, Any]]) -> None:
-        super().__init__(InputFile(path, "memory"))
+        super().__init__(LocalFile(path, "memory"))
         self._rows = rows
         self.columns = tuple(rows[0])
 

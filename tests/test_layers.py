@@ -35,6 +35,7 @@ ONLY_IMPORTER = {
     "pyarrow": {"api"},
     "duckdb": {"api"},
     "typer": {"cli"},
+    "obstore": {"stores"},
     "rich": {"screen"},
 }
 

@@ -15,7 +15,10 @@ IMAGES = Path(screenshots.__file__).parent / "images"
 SHOWN = {
     "bar": (r"rows/s,", "s left, $", "failed,", "█"),
     "summary": ("of 400 rows answered", "Written: reviews.classify.csv", "Failed: ", "to ask again:"),
-    "stopped": ("Stopping: 24 requests in flight", "rows are kept; run the same command to go on."),
+    "stopped": (
+        "requests in flight get up to 30 s",
+        "rows are kept; run the same command to go on, or batchllm",
+    ),
     "refusal": ("--labels changed from bug, praise, question to bug, praise", "--accept-change"),
     "help": ("  batchllm classify reviews.csv -n 10 --provider simulator",),
 }

@@ -30,6 +30,12 @@ log = logging.getLogger("batchllm.answer")
 ASK_AGAIN = frozenset({"not_json", "schema"})
 _MAX_COUNT = 2**53
 _NO_USAGE = Usage()
+_PROMPT_DETAILS = ("prompt_tokens_details", "input_tokens_details")  # OpenAI and most others
+# DeepSeek; Moonshot; Anthropic and LiteLLM; Gemini.
+_CACHED = (
+    "prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens", "cached_content_token_count",
+    "cachedContentTokenCount",
+)  # fmt: skip
 
 _JSON_CUT = "the answer was cut before its JSON ended; raise --max-tokens"
 
@@ -292,17 +298,24 @@ def _calls(message: dict[str, Any]) -> list[dict[str, Any]] | None:
 def _usage(usage: Any) -> Usage:
     if not isinstance(usage, dict):
         return _NO_USAGE
-    prompt = usage.get("prompt_tokens_details")
     completion = usage.get("completion_tokens_details")
     return Usage(
         _count(usage.get("prompt_tokens")),
         _count(usage.get("completion_tokens")),
         _count(usage.get("total_tokens")),
         _count(completion.get("reasoning_tokens")) if isinstance(completion, dict) else None,
-        _count(
-            prompt.get("cached_tokens") if isinstance(prompt, dict) else usage.get("prompt_cache_hit_tokens")
-        ),
+        _cached(usage),
     )
+
+
+def _cached(usage: Mapping[str, Any]) -> int | None:
+    """Returns the prompt tokens that came from the endpoint's cache, in whichever dialect it says so."""
+    told = [usage.get(name) for name in _CACHED]
+    for name in _PROMPT_DETAILS:
+        details = usage.get(name)
+        if isinstance(details, dict):
+            told.append(details.get("cached_tokens"))
+    return max((count for count in map(_count, told) if count is not None), default=None)
 
 
 def _string(value: Any) -> str | None:

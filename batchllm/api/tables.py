@@ -16,6 +16,7 @@ from typing import Any
 from batchllm.errors import InputError, UsageError
 from batchllm.formats import SUFFIXES, format_named, format_of, open_source
 from batchllm.formats.memory import ROWS, encodable, json_line
+from batchllm.formats.suffixes import format_suffix
 from batchllm.printable import one_line
 from batchllm.records import Row
 
@@ -245,7 +246,7 @@ class FilesTable(DictTable):
         for path in paths:
             if (
                 isinstance(path, str)
-                and Path(path).suffix.lower() not in SUFFIXES
+                and format_suffix(Path(path)) not in SUFFIXES
                 and not os.path.exists(path)  # noqa: PTH110 - false for a text that is too long for a name
             ):
                 reason = "there is no such file; a list of strings is read as files, so give texts as [{'text': …}]"

@@ -10,7 +10,6 @@ import logging
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from decimal import Decimal
 from typing import IO, Any
 
 from batchllm.answer import Reader
@@ -18,12 +17,13 @@ from batchllm.batch.errors import BatchRejection, retry_call
 from batchllm.batch.lines import error_response, read_line
 from batchllm.batch.steps import DROPPED, GONE
 from batchllm.batch.submit import storage
+from batchllm.budget.costs import Pricing
 from batchllm.client.batches import BatchApi
 from batchllm.counters import RunCounters
 from batchllm.journal import BatchRecord, BatchResult, BatchState, Journal, State
 from batchllm.plan.finished import pages
 from batchllm.plan.row_counts import count_end
-from batchllm.records import Answer, Failure, FailureKind, Paid, Response, Usage
+from batchllm.records import Answer, Failure, FailureKind, Paid, Response
 from batchllm.retry import ENDPOINT_REFUSALS, Disposition, Verdict, classify, may_concern_one_row
 
 log = logging.getLogger("batchllm.runner")
@@ -49,7 +49,7 @@ class Collector:
             increasing order.
         counters: Counts what was paid.
         collected: Counts rows that are finished.
-        cost: Returns what an answer cost, from its usage and model.
+        pricing: What an answer cost, and what the endpoint's cache took off that.
         max_attempts: Attempts of a request, in all runs, before it is given up.
         ephemeral: The endpoint forgets its batches when the run ends, and bills nothing.
 
@@ -67,7 +67,7 @@ class Collector:
         readers: Readers | None,
         counters: RunCounters,
         collected: RunCounters,
-        cost: Callable[[Usage, str], Decimal | None],
+        pricing: Pricing,
         max_attempts: int,
         ephemeral: bool = False,
     ) -> None:
@@ -78,7 +78,7 @@ class Collector:
         self._readers = readers
         self._counters = counters
         self._collected = collected
-        self._cost = cost
+        self._pricing = pricing
         self._max_attempts = max_attempts
         self._ephemeral = ephemeral
         self.fatal: Verdict | None = None
@@ -242,8 +242,10 @@ class Collector:
         if verdict.disposition is Disposition.UNKNOWN:
             counters.possibly_billed += 1
         if answer is not None and verdict.disposition is Disposition.ANSWERED:
-            cost = self._cost(answer.usage, answer.model or "")
-            counters.count_answer(answer.usage, cost)
+            asked = answer.usage, answer.model or ""
+            counters.count_answer(
+                answer.usage, self._pricing.mode_cost(*asked), self._pricing.saved_by_cache(*asked)
+            )
             counters.finish_reasons[answer.finish_reason or "none"] += 1
         if answer is None and state is not State.UNANSWERED:
             counters.retries[verdict.reason] += 1

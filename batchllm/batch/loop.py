@@ -99,7 +99,7 @@ class BatchLoop:
             readers=(lambda: readers(prepared)) if job.per_row else None,
             counters=counters,
             collected=self._collected,
-            cost=account.pricing.mode_cost,
+            pricing=account.pricing,
             max_attempts=job.pace.max_attempts,
             ephemeral=waiting.ephemeral,
         )

@@ -17,7 +17,7 @@ from batchllm.job import Job
 from batchllm.journal import Journal
 from batchllm.limiter import View
 from batchllm.prepare.prepared_job import PreparedJob
-from batchllm.records import AnswerSpec, ChatRequest, Row, Usage
+from batchllm.records import AnswerSpec, ChatRequest, Row
 from batchllm.request import answer_spec
 
 USEFUL = "useful_answers"
@@ -73,7 +73,7 @@ class Account:
             useful=useful["steps"] if useful["job"] == _hash_of(self._job) else (),
             steps=self._by_step(),
         )
-        counters.cost = self.pricing.nothing()
+        counters.cost = counters.saved_by_cache = self.pricing.nothing()
 
     def _by_step(self) -> dict[str, tuple[bool, int | None]]:
         """Returns for each step whether a cut answer is unusable, and the most tokens that it may have."""
@@ -144,7 +144,7 @@ class Account:
         prompt, left = learned.mean_prompt(), counters.rows - counters.finished
         if prompt is None or learned.answers < ENOUGH or left <= 0:
             return None
-        each = self.pricing.cost(Usage(round(prompt), learned.high()), self.pricing.model)
+        each = self.pricing.cost(learned.prompt_usage(prompt, learned.high() or 0), self.pricing.model)
         so_far = counters.cost if self._limits.cost is None else self.meter.budget.spent.cost
         return plus(so_far, None if each is None else each * left)
 

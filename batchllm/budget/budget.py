@@ -208,6 +208,12 @@ class BudgetMeter:
             self.budget.release(reserved, taken(reserved, outcome, usage or Usage(), cost))
         return cost
 
+    def saved_by_cache(self, usage: Usage, model: str) -> Decimal | None:
+        """Returns what the endpoint's cache took off an answer, in dollars; ``None`` is unknown."""
+        if not usage.cached_tokens:
+            return Decimal(0)
+        return self._pricing.saved_by_cache(usage, model) if self._pricing else None
+
     def shortage(self, request: ChatRequest) -> str:
         """Says why the request does not fit even when nothing else is in flight."""
         bound = self._bounded(counted_upper_bound(request), request.model)

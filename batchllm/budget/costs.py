@@ -83,6 +83,11 @@ class Pricing:
         cost = self.cost(usage, model)
         return None if cost is None else cost * self.batch_share
 
+    def saved_by_cache(self, usage: Usage, model: str) -> Decimal | None:
+        """Returns what the endpoint's cache took off an answer in the job's mode; ``None`` is unknown."""
+        saved = prices.saved_by_cache(usage, self.price_of(model))
+        return None if saved is None else saved * self.batch_share
+
     def nothing(self) -> Decimal | None:
         """Returns a cost of 0 if the price is known, else ``None``: an unknown price is never 0."""
         return None if self.price_of(self.model) is None else Decimal(0)

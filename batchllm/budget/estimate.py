@@ -3,7 +3,8 @@
 The line before a run, ``--dry-run`` and ``status`` all come from here. An unknown number is ``None``, never 0.
 
 The price is a range. Its low end assumes answers as short as this job's shortest (of no length, if no answer is
-known), its high end answers that all reach ``max_tokens``. If the prompts were estimated instead of counted, both
+known), and as many prompt tokens from the endpoint's cache as this job has had; its high end answers that all reach
+``max_tokens``, and no cache. If the prompts were estimated instead of counted, both
 ends are widened by the factor ``SLACK``.
 """
 
@@ -194,8 +195,8 @@ class RequestTotals:
             prompt_tokens=round(totals[1]),
             completion_tokens_expected=None if self._unknown_expected else round(totals[3]),
             completion_tokens_upper_bound=None if self._unbounded else round(totals[4]),
-            cost_low=self._cost(2, 1 / slack),
-            cost_expected=None if self._unknown_expected else self._cost(3, 1.0),
+            cost_low=self._cost(2, 1 / slack, cached=True),
+            cost_expected=None if self._unknown_expected else self._cost(3, 1.0, cached=True),
             cost_high=None if self._unbounded_cost else self._cost(4, slack),
             seconds=seconds_under(pace, seen, self.requests, self.charged_tokens),
             exact=exact,
@@ -216,14 +217,18 @@ class RequestTotals:
         found = self._answers[bound] = (self._learned.low(bound), expected)
         return found
 
-    def _cost(self, answers: int, factor: float) -> Decimal | None:
+    def _cost(self, answers: int, factor: float, *, cached: bool = False) -> Decimal | None:
         total = Decimal(0) if self._groups else self._pricing.nothing()
         for (model, tier), group in self._groups.items():
             price = self._pricing.price_of(model)
             if price is None:
                 return None
             one_tier = replace(price, rates=(price.rates[tier],), per_request=Decimal(0))
-            cost = prices.cost(Usage(round(group[1] * factor), round(group[answers])), one_tier)
+            prompt, completion = group[1] * factor, round(group[answers])
+            usage = (
+                self._learned.prompt_usage(prompt, completion) if cached else Usage(round(prompt), completion)
+            )
+            cost = prices.cost(usage, one_tier)
             total = plus(total, plus(cost, price.per_request * round(group[0])))
         return None if total is None else total * self._pricing.batch_share
 

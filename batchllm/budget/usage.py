@@ -88,6 +88,7 @@ class UsageEstimator:
     Attributes:
         answers: Answers with usage.
         prompt_tokens, completion_tokens: Their sums.
+        cached_tokens: The prompt tokens that came from the endpoint's cache.
     """
 
     def __init__(self, kept: Mapping[str, Any] | None = None) -> None:
@@ -95,6 +96,7 @@ class UsageEstimator:
         self.answers: int = kept.get("answers", 0)
         self.prompt_tokens: int = kept.get("prompt_tokens", 0)
         self.completion_tokens: int = kept.get("completion_tokens", 0)
+        self.cached_tokens: int = kept.get("cached_tokens", 0)
         self._lengths: Counter[int] = Counter({int(k): n for k, n in kept.get("lengths", {}).items()})
 
     def add(self, usage: Usage) -> None:
@@ -105,6 +107,8 @@ class UsageEstimator:
         self.answers += 1
         self.prompt_tokens += prompt
         self.completion_tokens += completion
+        if usage.cached_tokens:
+            self.cached_tokens += min(usage.cached_tokens, prompt)
         self._lengths[math.ceil(math.log(completion) / _LOG) if completion > 0 else -1] += 1
 
     def high(self, bound: int | None = None) -> int | None:
@@ -136,12 +140,19 @@ class UsageEstimator:
         """Returns the mean tokens of a prompt; ``None`` if no answer is known."""
         return self.prompt_tokens / self.answers if self.answers else None
 
+    def prompt_usage(self, prompt_tokens: float, completion_tokens: int) -> Usage:
+        """Returns the usage of such tokens, with the share from the endpoint's cache that the answers so far had."""
+        share = self.cached_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
+        cached = round(prompt_tokens * share) or None
+        return Usage(round(prompt_tokens), completion_tokens, cached_tokens=cached)
+
     def to_json(self) -> dict[str, Any]:
         """Returns the form that the journal keeps."""
         return {
             "answers": self.answers,
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
+            "cached_tokens": self.cached_tokens,
             "lengths": {str(bucket): count for bucket, count in self._lengths.items()},
         }
 

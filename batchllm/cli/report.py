@@ -10,6 +10,7 @@ from batchllm.cli.evaluate import GOLD_HELP, OnOption
 from batchllm.cli.parameters import JournalOption
 from batchllm.cli.streams import say
 from batchllm.errors import UsageError
+from batchllm.formats.suffixes import stem_of
 
 
 def report(
@@ -52,7 +53,7 @@ def report(
         raise UsageError("--on goes with --gold FILE; add that")
     if as_json and to is not None:
         raise UsageError("--json prints figures, and -o names a page; leave one out")
-    path = to or output.with_name(f"{output.stem}.report.html")
+    path = to or output.with_name(f"{stem_of(output)}.report.html")
     if not as_json:
         check_page(path)
     found = make_report(output, others, gold=gold or None, on=on, journal=journal, with_rows=not as_json)

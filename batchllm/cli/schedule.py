@@ -13,6 +13,7 @@ import typer
 
 from batchllm.cli.run import HELP, job_flags
 from batchllm.errors import UsageError, did_you_mean
+from batchllm.formats.suffixes import stem_of
 
 if TYPE_CHECKING:
     from batchllm.inspect.schedule import ScheduledRun, When
@@ -133,7 +134,7 @@ def scheduled_run(context: typer.Context, job: str, words: list[str], name: str 
     if not (values.get("quiet") or values.get("verbose")):
         arguments = [*arguments, "--quiet"]
     job_file = job_flags(task, values).get("job_file")
-    usual = f"{task}-{found.inputs[0].stem}" if job_file is None else Path(job_file).stem
+    usual = f"{task}-{stem_of(found.inputs[0])}" if job_file is None else Path(job_file).stem
     run = ScheduledRun(
         name=unit_name(name or f"batchllm-{usual}"),
         program=_program(),

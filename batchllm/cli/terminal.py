@@ -110,9 +110,11 @@ def line_before(job: Job, forecast: Forecast) -> str:
     parts += [f"{count:,} {what}" for count, what in before if count]
     if job.steps and forecast.requests_upper_bound is not None:
         parts.append(f"at most {counted(forecast.requests_upper_bound, 'request')} in {len(job.steps)} steps")
-    parts.append(
-        f"{models_text(job, forecast)} at {endpoint.preset} ({endpoint.base_url or 'on this machine'})"
-    )
+    models, where = models_text(job, forecast), endpoint.base_url or "on this machine"
+    at = (
+        "" if models == endpoint.preset else f" at {endpoint.preset}"
+    )  # the simulator's model is called simulator
+    parts.append(f"{models}{at} ({where})")
     if settings := forecast.settings.to_text():
         parts.append(printable(settings))
     if forecast.prompt_tokens is not None:
@@ -298,6 +300,12 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
 def money_lines(summary: Summary) -> list[str]:
     """What was not paid in this run, and what equal rows cost; empty where neither applies."""
     lines = []
+    if summary.cached_tokens:
+        share = f" ({summary.cached_tokens / summary.prompt_tokens:.0%})" if summary.prompt_tokens else ""
+        lines.append(
+            f"Saved by the endpoint's cache: {counted(summary.cached_tokens, 'prompt token')}{share}, "
+            f"{paid(summary.saved_by_cache)}"
+        )
     if summary.answered_before:
         lines.append(
             f"Saved by the journal: {counted(summary.answered_before, 'answer')}, {paid(summary.saved_by_journal)}"

@@ -12,6 +12,7 @@ from batchllm.errors import InputError, UsageError, listed
 from batchllm.evaluate.values import LABEL, LABELS, TEXT, AnswerField, is_missing, schema_kind
 from batchllm.flows import job_flow
 from batchllm.formats import ADDABLE, STANDARD, Source, format_of, open_source
+from batchllm.formats.suffixes import format_suffix
 from batchllm.job import Job
 from batchllm.journal import JournalReader
 from batchllm.prepare.job_paths import journal_of
@@ -139,7 +140,7 @@ def _options(output: Path, job: Job | None) -> dict[str, str | None]:
     """What the job knows of the way in which its output is written."""
     options = format_of(output).options
     known = {} if job is None else {"encoding": job.output_encoding, "delimiter": job.delimiter}
-    if job is not None and output.suffix.lower() != (job.inputs[0].suffix.lower() if job.inputs else ""):
+    if job is not None and format_suffix(output) != (format_suffix(job.inputs[0]) if job.inputs else ""):
         known.pop("delimiter")
     return {name: value for name, value in known.items() if name in options}
 

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.errors import JobError, UsageError
-from batchllm.formats import AtomicFile, Columns, InputStatistics, Source, format_of, open_source
-from batchllm.formats.input_file import InputFile
+from batchllm.formats import Columns, InputStatistics, Source, format_of, open_source
+from batchllm.formats.files import output_target
+from batchllm.formats.input_file import LocalFile
+from batchllm.formats.suffixes import format_suffix
 from batchllm.records import Row
 
 
@@ -16,7 +18,7 @@ class MadeRows(Source):
     kind = "made"
 
     def __init__(self, columns: Sequence[str]) -> None:
-        super().__init__(InputFile(Path(), "made rows"))
+        super().__init__(LocalFile(Path(), "made rows"))
         self.columns = tuple(columns)
 
     def scan(self) -> InputStatistics:
@@ -50,8 +52,8 @@ class RowFile:
         self._source = MadeRows(tuple(dict.fromkeys(columns)))
         if path.exists() and path.stat().st_size and _columns_of(path) != self._source.columns:
             raise UsageError(f"{path} exists, and it was not written by this command; name another file")
-        self._target = AtomicFile(path)
-        self._form, self._suffix = form, path.suffix.lower()
+        self._target = output_target(path)
+        self._form, self._suffix = form, format_suffix(path)
         self.rows = 0
 
     def __enter__(self) -> "RowFile":
@@ -69,6 +71,7 @@ class RowFile:
         try:
             if kind is None:
                 self._writer.finish()
+                self._target.finish()
                 self._target.commit()
         finally:
             self._target.__exit__()

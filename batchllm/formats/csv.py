@@ -21,7 +21,7 @@ from batchllm.formats.csv_module import csv
 from batchllm.formats.csv_text import column_names, csv_header, csv_record, has_delimiter
 from batchllm.formats.dialect import QUOTE, Dialect, DialectOptions
 from batchllm.formats.format import Format, Source
-from batchllm.formats.input_file import HEAD_BYTES, InputFile, InputPass
+from batchllm.formats.input_file import InputFile, InputPass
 from batchllm.formats.json_text import cell_text
 from batchllm.formats.layout import read_layout
 from batchllm.formats.output_file import OutputTarget
@@ -67,7 +67,7 @@ class CsvSource(TextSource):
         bad_rows: str | None = None,
     ) -> None:
         options = DialectOptions.checked(delimiter, quote, escape, skip_lines)
-        layout, text = read_layout(file, encoding, _QUOTED)
+        layout, text, is_complete = read_layout(file, encoding, _QUOTED)
         super().__init__(file, layout, bad_rows)
         self._is_tsv = suffix == ".tsv"
         try:
@@ -76,7 +76,7 @@ class CsvSource(TextSource):
                 options,
                 newline=self._end.decode(),
                 is_tsv=self._is_tsv,
-                is_complete=file.path.stat().st_size <= HEAD_BYTES,
+                is_complete=is_complete,
             )
         except UnclearDialectError as error:
             raise InputError(self.name, str(error), line=error.line) from None

@@ -6,9 +6,10 @@ shown as advice, with the line as it would read.
 
 import codecs
 import re
+from itertools import chain
 
 from batchllm.errors import InputError, UsageError
-from batchllm.formats.input_file import CHUNK_BYTES, InputFile
+from batchllm.formats.input_file import InputFile
 
 BYTE_ORDER_MARKS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -147,31 +148,25 @@ def undecodable(file: InputFile, encoding: str, skipped: int) -> InputError:
     """
     decoder = codecs.getincrementaldecoder(encoding)("strict")
     offset, line = skipped, 1
-    with file.path.open("rb") as content:
-        content.seek(skipped)
-        while True:
-            chunk = content.read(CHUNK_BYTES)
-            data = decoder.getstate()[0] + chunk
-            try:
-                text = decoder.decode(chunk, final=not chunk)
-            except UnicodeDecodeError as error:
-                before = data[: error.start]
-                line += before.count(b"\n") or (0 if b"\n" in data else before.count(b"\r"))
-                byte = f"byte {offset + error.start} (0x{data[error.start]:02x})"
-                advice = _advice(file, offset + error.start, encoding)
-                return InputError(file.name, f"{byte} is not {_shown(encoding)}; {advice}", line=line)
-            if not chunk:
-                return InputError(file.name, f"is not {_shown(encoding)}; {_NAME_IT}")
-            offset += len(data) - len(decoder.getstate()[0])
-            line += text.count("\n") or text.count("\r")
+    for chunk in chain(file.chunks(skipped), (b"",)):
+        data = decoder.getstate()[0] + chunk
+        try:
+            text = decoder.decode(chunk, final=not chunk)
+        except UnicodeDecodeError as error:
+            before = data[: error.start]
+            line += before.count(b"\n") or (0 if b"\n" in data else before.count(b"\r"))
+            byte = f"byte {offset + error.start} (0x{data[error.start]:02x})"
+            advice = _advice(file, offset + error.start, encoding)
+            return InputError(file.name, f"{byte} is not {_shown(encoding)}; {advice}", line=line)
+        offset += len(data) - len(decoder.getstate()[0])
+        line += text.count("\n") or text.count("\r")
+    return InputError(file.name, f"is not {_shown(encoding)}; {_NAME_IT}")
 
 
 def _advice(file: InputFile, offset: int, encoding: str) -> str:
     """What to do about a byte: an encoding with the line as it would read in it, where one is likely."""
-    with file.path.open("rb") as content:
-        start = max(0, offset - _SAMPLE_BYTES)
-        content.seek(start)
-        around = content.read(2 * _SAMPLE_BYTES)
+    start = max(0, offset - _SAMPLE_BYTES)
+    around = file.part(start, 2 * _SAMPLE_BYTES)
     at = offset - start
     if encoding.startswith(("utf-16", "utf-32")):
         return _NAME_IT

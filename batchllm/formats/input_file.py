@@ -1,17 +1,21 @@
-"""Opens and hashes the bytes of an input, and puts standard input on disk.
+"""Where the bytes of an input come from; formats need not know more than ``InputFile``.
 
-Formats take their bytes from here and need not know where they come from.
+``LocalFile`` is a file on disk, and ``compression.CompressedFile`` is another input file that is unpacked while it is
+read. An input from elsewhere, such as an object store, is one more kind.
 """
 
 import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
+import tempfile
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from functools import partial
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from batchllm.errors import InputError, StorageFailure
 from batchllm.formats.output_file import storage_error
@@ -20,24 +24,113 @@ CHUNK_BYTES = 1 << 18
 HEAD_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class InputFile:
-    """A file that can be read more than once.
+class Ends(NamedTuple):
+    """The beginning and the end of an input's content.
 
     Attributes:
-        path: Where it is.
-        name: What messages call it.
+        head: At most the first mebibyte.
+        tail: The last four bytes; empty where they are not known without reading everything.
+        is_complete: The head is the whole content.
     """
 
-    path: Path
-    name: str
+    head: bytes
+    tail: bytes
+    is_complete: bool
 
-    def ends(self) -> tuple[bytes, bytes]:
-        """Returns the first mebibyte and the last four bytes.
+
+class InputFile(ABC):
+    """An input that can be read more than once.
+
+    Args:
+        path: Its path, or what stands for it; the suffixes of its name tell format and compression.
+        name: What messages call it.
+
+    Attributes:
+        path, name: As given.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path = path
+        self.name = name
+        self._spooled: Path | None = None
+
+    @abstractmethod
+    def chunks(self, start: int = 0) -> Iterator[bytes]:
+        """Yields the content in large pieces.
+
+        Args:
+            start: Offset of the first byte.
 
         Raises:
-            InputError: It cannot be opened, or it is not a regular file.
+            InputError: It cannot be opened, or its content cannot be had whole.
+            StorageFailure: The disk reported an error.
         """
+
+    def ends(self) -> Ends:
+        """Returns the beginning and the end of the content.
+
+        Raises:
+            InputError: It cannot be opened or read.
+        """
+        head = b""
+        for chunk in self.chunks():
+            head += chunk
+            if len(head) > HEAD_BYTES:
+                return Ends(head[:HEAD_BYTES], b"", False)
+        return Ends(head, head[-4:], True)
+
+    def local_path(self) -> Path:
+        """Returns a file on disk with the content, for formats that read at random; spooled once where there is none.
+
+        Raises:
+            InputError: As ``chunks``.
+            CannotWrite, StorageFailure: The content cannot be spooled.
+        """
+        if self._spooled is None:
+            folder = Path(tempfile.gettempdir())
+            self._spooled = _copied(self.chunks(), folder, "input", f"{self.name} cannot be spooled here")
+            weakref.finalize(self, partial(self._spooled.unlink, missing_ok=True))
+        return self._spooled
+
+    def check_whole(self) -> None:  # noqa: B027 - most inputs have nothing to check
+        """Reads what tells whether the content is damaged; called where a format finds a fault in it.
+
+        Raises:
+            InputError: It is damaged, which explains the fault.
+        """
+
+    def part(self, start: int, size_bytes: int) -> bytes:
+        """Returns some bytes of the content, fewer at its end."""
+        found = b""
+        for chunk in self.chunks(start):
+            found += chunk
+            if len(found) >= size_bytes:
+                break
+        return found[:size_bytes]
+
+
+class LocalFile(InputFile):
+    """A regular file on disk."""
+
+    def chunks(self, start: int = 0) -> Iterator[bytes]:
+        """Yields the content; see ``InputFile``."""
+        try:
+            file = self.path.open("rb", buffering=0)
+        except OSError as error:
+            raise self._unopened(error) from error
+        with file:
+            file.seek(start)
+            while chunk := self._read(file):
+                yield chunk
+
+    def _read(self, file: FileIO) -> bytes:
+        try:
+            return file.read(CHUNK_BYTES)
+        except OSError as error:
+            raise StorageFailure(f"{self.name}: cannot be read: {error.strerror}") from error
+
+    def ends(self) -> Ends:
+        """Returns both ends; see ``InputFile``. What is no regular file is an ``InputError``."""
         try:
             status = self.path.stat()
             if not stat.S_ISREG(status.st_mode):
@@ -46,13 +139,20 @@ class InputFile:
             with self.path.open("rb") as file:
                 head = file.read(HEAD_BYTES)
                 file.seek(max(0, status.st_size - 4))
-                return head, file.read(4)
+                return Ends(head, file.read(4), status.st_size <= HEAD_BYTES)
         except OSError as error:
-            raise InputError(self.name, f"cannot be opened: {error.strerror}") from error
+            raise self._unopened(error) from error
+
+    def local_path(self) -> Path:
+        """Returns the path of the file itself."""
+        return self.path
+
+    def _unopened(self, error: OSError) -> InputError:
+        return InputError(self.name, f"cannot be opened: {error.strerror}")
 
 
 class InputPass:
-    """One pass over the bytes of an input.
+    """One pass over the content of an input.
 
     Attributes:
         start: Offset of the first byte that is read.
@@ -67,22 +167,10 @@ class InputPass:
 
     def chunks(self) -> Iterator[bytes]:
         """Yields the bytes in large pieces; raises ``InputError`` or ``StorageFailure``."""
-        try:
-            file = self._file.path.open("rb", buffering=0)
-        except OSError as error:
-            raise InputError(self._file.name, f"cannot be opened: {error.strerror}") from error
-        with file:
-            file.seek(self.start)
-            while chunk := self._read(file):
-                self._hash.update(chunk)
-                self.size_bytes += len(chunk)
-                yield chunk
-
-    def _read(self, file: FileIO) -> bytes:
-        try:
-            return file.read(CHUNK_BYTES)
-        except OSError as error:
-            raise StorageFailure(f"{self._file.name}: cannot be read: {error.strerror}") from error
+        for chunk in self._file.chunks(self.start):
+            self._hash.update(chunk)
+            self.size_bytes += len(chunk)
+            yield chunk
 
     def sha256(self) -> str:
         """Returns the hash of the bytes read so far, in hexadecimal digits."""
@@ -90,7 +178,7 @@ class InputPass:
 
 
 def spool(stream: BinaryIO, folder: Path) -> Path:
-    """Copies a stream to a new temporary file that only its owner can read.
+    """Copies standard input to a new temporary file that only its owner can read.
 
     Args:
         stream: What to copy, to its end.
@@ -103,16 +191,21 @@ def spool(stream: BinaryIO, folder: Path) -> Path:
         CannotWrite: There is no room, or the folder cannot be written.
         StorageFailure: The disk reported an error.
     """
-    path = folder / f"batchllm-stdin-{secrets.token_hex(8)}"
+    chunks = iter(partial(stream.read, CHUNK_BYTES), b"")
+    return _copied(chunks, folder, "stdin", "standard input cannot be spooled here")
+
+
+def _copied(chunks: Iterable[bytes], folder: Path, label: str, failure: str) -> Path:
+    path = folder / f"batchllm-{label}-{secrets.token_hex(8)}"
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                while chunk := stream.read(CHUNK_BYTES):
+                for chunk in chunks:
                     file.write(chunk)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise storage_error(error, path, "standard input cannot be spooled here") from error
+        raise storage_error(error, path, failure) from error
     return path

@@ -29,7 +29,7 @@ class TextLayout:
 
 def read_layout(
     file: InputFile, encoding: str | None, ignored: re.Pattern[str] | None = None
-) -> tuple[TextLayout, str]:
+) -> tuple[TextLayout, str, bool]:
     """Reads the layout of a file from its first and last bytes.
 
     Args:
@@ -38,13 +38,13 @@ def read_layout(
         ignored: Parts of the text, such as quoted cells, whose newlines do not end a line.
 
     Returns:
-        The layout, and the text of the first mebibyte.
+        The layout, the text of the first mebibyte, and whether that is all.
 
     Raises:
         UsageError: There is no such encoding.
         InputError: The file cannot be read, or its beginning is not text in the encoding.
     """
-    head, tail = file.ends()
+    head, tail, is_complete = file.ends()
     bom, codec = marked_codec(file.name, head, encoding)
     try:
         text = codecs.getincrementaldecoder(codec)("strict").decode(head[len(bom) :])
@@ -53,4 +53,4 @@ def read_layout(
     newline = (ignored and _NEWLINE.search(ignored.sub("", text))) or _NEWLINE.search(text)
     ended = codecs.decode(tail, codec, "ignore")[-1:] in ("\n", "\r", "")
     layout = TextLayout(codec, bom, newline[0] if newline else "\n", ended)
-    return layout, text
+    return layout, text, is_complete

@@ -8,9 +8,10 @@ from typing import Any
 
 from batchllm.errors import InputError
 from batchllm.formats.columns import Columns, Outcome, column_readers
+from batchllm.formats.files import output_target
 from batchllm.formats.format import Source
-from batchllm.formats.output_file import AtomicFile, StandardOutput
 from batchllm.formats.registry import format_named
+from batchllm.formats.suffixes import format_suffix
 from batchllm.records import Answer, Row
 
 _NO_ANSWER = Answer()
@@ -70,8 +71,8 @@ def write_output(
     """
     readers = column_readers(columns)
     pairs = _Pairs(source.rows())
-    suffix = path.suffix.lower() if path is not None else ""
-    with StandardOutput() if path is None else AtomicFile(path) as target:
+    suffix = format_suffix(path) if path is not None else ""
+    with output_target(path) as target:
         writer = format_named(output_format).writer(target, source, columns, suffix)
         if encoding is not None:
             writer.set_encoding(source, encoding)
@@ -92,6 +93,7 @@ def write_output(
         assert pairs.missing is None, f"there is no row {pairs.missing}"
         assert partial or pairs.skipped is None, f"row {pairs.skipped} has no outcome"
         writer.finish()
+        target.finish()
         announce(target.sha256())
         target.commit()
     return OutputStatistics(target.sha256(), target.size_bytes, pairs.rows, target.is_cut)
@@ -109,9 +111,10 @@ def write_skipped(source: Source, path: Path, announce: Callable[[str], None]) -
         InputError: The input cannot be read again.
         CannotWrite, StorageFailure: The file cannot be written.
     """
-    with AtomicFile(path) as target:
+    with output_target(path) as target:
         for data in source.skipped_file():
             target.write(data)
+        target.finish()
         announce(target.sha256())
         target.commit()
 

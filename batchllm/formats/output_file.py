@@ -37,17 +37,19 @@ def storage_error(error: OSError, path: Path, what: str) -> JobError:
 class OutputTarget(ABC):
     """Takes the bytes of an output; a context manager that leaves nothing half done unless ``commit`` was called.
 
+    The order of calls is ``write`` as often as needed, ``finish``, ``sha256``, ``commit``.
+
     Args:
-        called: What messages call it.
+        path: What messages call it.
 
     Attributes:
+        path: As given.
         size_bytes: Bytes written so far.
         is_cut: Whoever read it closed it before the end.
     """
 
-    def __init__(self, called: Path) -> None:
-        self._called = called
-        self._hash = hashlib.sha256()
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self.size_bytes = 0
         self.is_cut = False
 
@@ -58,11 +60,34 @@ class OutputTarget(ABC):
     def __exit__(self, *exception: object) -> None: ...
 
     @abstractmethod
-    def _append(self, data: memoryview) -> int:
-        """Writes at least one byte and returns how many."""
+    def check(self) -> None:
+        """Makes sure that it can be written later, and leaves no trace; raises ``CannotWrite``."""
 
+    @abstractmethod
     def write(self, data: bytes) -> None:
         """Appends bytes; raises ``CannotWrite`` or ``StorageFailure``."""
+
+    def finish(self) -> None:  # noqa: B027 - most targets hold nothing back
+        """Writes what is held back; called once, after the last ``write``."""
+
+    @abstractmethod
+    def sha256(self) -> str:
+        """Returns the hash of what was written so far, in hexadecimal digits."""
+
+    @abstractmethod
+    def commit(self) -> None:
+        """Completes the output; raises ``CannotWrite`` or ``StorageFailure``."""
+
+
+class HashedTarget(OutputTarget):
+    """Hashes what is written and hands it to ``_append``."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._hash = hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        """Appends bytes; see ``OutputTarget``."""
         self._hash.update(data)
         self.size_bytes += len(data)
         rest = memoryview(data)
@@ -70,18 +95,18 @@ class OutputTarget(ABC):
             while rest and not self.is_cut:
                 rest = rest[self._append(rest) :]
         except OSError as error:
-            raise storage_error(error, self._called, "cannot be written") from error
-
-    def sha256(self) -> str:
-        """Returns the hash of what was written so far, in hexadecimal digits."""
-        return self._hash.hexdigest()
+            raise storage_error(error, self.path, "cannot be written") from error
 
     @abstractmethod
-    def commit(self) -> None:
-        """Completes the output; raises ``CannotWrite`` or ``StorageFailure``."""
+    def _append(self, data: memoryview) -> int:
+        """Writes at least one byte and returns how many."""
+
+    def sha256(self) -> str:
+        """Returns the hash; see ``OutputTarget``."""
+        return self._hash.hexdigest()
 
 
-class StandardOutput(OutputTarget):
+class StandardOutput(HashedTarget):
     """Writes rows as they come; a reader that goes away ends the writing, not the run."""
 
     def __init__(self) -> None:
@@ -95,6 +120,9 @@ class StandardOutput(OutputTarget):
     def __exit__(self, *exception: object) -> None:
         """Leaves standard output open."""
 
+    def check(self) -> None:
+        """Does nothing: there is a standard output."""
+
     def _append(self, data: memoryview) -> int:
         try:
             written: int = self._file.write(data)
@@ -107,13 +135,12 @@ class StandardOutput(OutputTarget):
         """Does nothing: what was written is out."""
 
 
-class AtomicFile(OutputTarget):
+class AtomicFile(HashedTarget):
     """Writes a new version of a file."""
 
     def __init__(self, path: Path) -> None:
-        self._path = Path(os.path.realpath(path))
-        super().__init__(self._path)
-        self._temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}.tmp")
+        super().__init__(Path(os.path.realpath(path)))
+        self._temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}.tmp")
         self._descriptor = -1
         self._is_in_place = False
 
@@ -123,33 +150,33 @@ class AtomicFile(OutputTarget):
         Raises:
             CannotWrite: Its name is too long, its place is no file, or its folder cannot be written.
         """
-        if os.path.isdir(self._path):  # noqa: PTH112 - False for a name that no file can have
-            raise CannotWrite(f"{self._path} is a folder; name a file")
+        if os.path.isdir(self.path):  # noqa: PTH112 - False for a name that no file can have
+            raise CannotWrite(f"{self.path} is a folder; name a file")
         try:
             self._create()
         finally:
             self.__exit__()
 
     def __enter__(self) -> Self:
-        remove_leftovers(self._path)
+        remove_leftovers(self.path)
         self._create()
         return self
 
     def _create(self) -> None:
-        path = self._path
+        path = self.path
         if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # noqa: PTH110, PTH112, PTH113
-            raise CannotWrite(f"{self._path} is not a regular file, and it would be replaced; name another")
+            raise CannotWrite(f"{self.path} is not a regular file, and it would be replaced; name another")
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
             self._descriptor = os.open(self._temporary, flags, 0o600)
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
-                extra = len(self._temporary.name) - len(self._path.name)
+                extra = len(self._temporary.name) - len(self.path.name)
                 raise CannotWrite(
-                    f"{self._path}: its name is too long: the files beside it need {extra} bytes more; name a shorter "
+                    f"{self.path}: its name is too long: the files beside it need {extra} bytes more; name a shorter "
                     "one with -o"
                 ) from error
-            raise storage_error(error, self._path, "cannot be created") from error
+            raise storage_error(error, self.path, "cannot be created") from error
 
     def _append(self, data: memoryview) -> int:
         return os.write(self._descriptor, data)
@@ -159,14 +186,14 @@ class AtomicFile(OutputTarget):
         try:
             os.fchmod(self._descriptor, self._mode())
         except OSError as error:
-            raise storage_error(error, self._path, "cannot get its mode") from error
+            raise storage_error(error, self.path, "cannot get its mode") from error
         self._sync(self._descriptor)
         try:
-            self._temporary.replace(self._path)
+            self._temporary.replace(self.path)
             self._is_in_place = True
-            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
-            raise storage_error(error, self._path, "cannot be put in place") from error
+            raise storage_error(error, self.path, "cannot be put in place") from error
         try:
             self._sync(folder, is_folder=True)
         finally:
@@ -183,7 +210,7 @@ class AtomicFile(OutputTarget):
 
     def _mode(self) -> int:
         try:
-            return stat.S_IMODE(self._path.stat().st_mode) & 0o777
+            return stat.S_IMODE(self.path.stat().st_mode) & 0o777
         except FileNotFoundError:
             return 0o600
 
@@ -193,7 +220,7 @@ class AtomicFile(OutputTarget):
         except OSError as error:
             if is_folder and error.errno == errno.EINVAL:  # a file system that cannot sync folders
                 return
-            message = f"{self._path}: could not be made durable (fsync): {error.strerror}; check the disk"
+            message = f"{self.path}: could not be made durable (fsync): {error.strerror}; check the disk"
             raise StorageFailure(message) from error
 
 

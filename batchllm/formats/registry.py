@@ -5,10 +5,13 @@ from typing import Any
 
 from batchllm.errors import InputError, UsageError
 from batchllm.formats import csv, jsonl
+from batchllm.formats.compression import unpacked
 from batchllm.formats.content import foreign_text, refuse_foreign
 from batchllm.formats.encodings import BYTE_ORDER_MARKS, marked_codec
+from batchllm.formats.files import input_file
 from batchllm.formats.format import Format, Source
 from batchllm.formats.input_file import InputFile
+from batchllm.formats.suffixes import format_suffix
 
 FORMATS: tuple[Format, ...] = (
     csv.FORMAT,
@@ -48,10 +51,11 @@ def format_of(path: Path, name: str | None = None) -> Format:
     Raises:
         UsageError: The suffix is that of no format.
     """
-    form = _BY_SUFFIX.get(path.suffix.lower())
+    suffix = format_suffix(path)
+    form = _BY_SUFFIX.get(suffix)
     if form is None and path.is_dir():
         raise UsageError(f"{name or path}: is a folder; name a file in it")
-    if form is None and path.suffix.lower() in _WORKBOOKS:
+    if form is None and suffix in _WORKBOOKS:
         raise UsageError(f"{name or path}: is a workbook; save its sheet as CSV (UTF-8), and name that file")
     if form is None:
         names = " or ".join(form.name for form in FORMATS)
@@ -62,7 +66,7 @@ def format_of(path: Path, name: str | None = None) -> Format:
 
 
 def open_source(
-    path: Path,
+    path: Path | InputFile,
     *,
     format: str | None = None,  # noqa: A002 - the word of the command line
     name: str | None = None,
@@ -71,7 +75,7 @@ def open_source(
     """Opens a file of rows.
 
     Args:
-        path: A regular file; it is read more than once.
+        path: A regular file, which may be compressed, or an input from elsewhere; it is read more than once.
         format: One of ``INPUT_FORMATS``; by default the suffix decides, and for a path without one (spooled
             standard input) the first bytes.
         name: What messages call the file, where that is not the path.
@@ -82,14 +86,24 @@ def open_source(
         UsageError: An option makes no sense.
         InputError: The file cannot be opened, or its beginning cannot be read.
     """
-    file = InputFile(path, name or str(path))
-    head, tail = file.ends()
+    found = path if isinstance(path, InputFile) else input_file(path, name or str(path))
+    suffix = format_suffix(found.path)
+    file = unpacked(found, suffix_decides=format is None and bool(found.path.suffix))
+    try:
+        return _opened(
+            file, format, suffix, {name: value for name, value in options.items() if value is not None}
+        )
+    except InputError:
+        file.check_whole()
+        raise
+
+
+def _opened(file: InputFile, named: str | None, suffix: str, given: dict[str, Any]) -> Source:
+    head, tail, _ = file.ends()
     refuse_foreign(file.name, head, tail)
-    form = _format(file, format, head)
-    suffix = path.suffix.lower()
-    if format is not None and (suffix not in form.suffixes or format != form.name):
-        suffix = f".{format}"
-    given = {option: value for option, value in options.items() if value is not None}
+    form = _format(file, named, head)
+    if named is not None and (suffix not in form.suffixes or named != form.name):
+        suffix = f".{named}"
     for option in given:
         if option not in form.options:
             understood = " and ".join(other.name.upper() for other in FORMATS if option in other.options)
@@ -97,7 +111,7 @@ def open_source(
                 f"--{option.replace('_', '-')} is for {understood}, and {file.name} is {form.name.upper()};"
                 " leave the option out"
             )
-    bom, codec = marked_codec(file.name, head, options.get("encoding"))
+    bom, codec = marked_codec(file.name, head, given.get("encoding"))
     foreign = foreign_text(head[len(bom) :].decode(codec, "ignore"), form.name)
     if foreign is not None:
         raise InputError(file.name, foreign)
@@ -107,7 +121,7 @@ def open_source(
 def _format(file: InputFile, name: str | None, head: bytes) -> Format:
     if name is not None:
         return format_named(name)
-    if file.path.suffix:
+    if format_suffix(file.path):
         return format_of(file.path, file.name)
     mark = next((mark for mark, _ in BYTE_ORDER_MARKS if head.startswith(mark)), b"")
     content = head[len(mark) :].replace(b"\0", b"").lstrip()

@@ -102,10 +102,14 @@ class TextSource(Source):
         self._bad_count = 0
         reservoir: Reservoir[Row] = Reservoir()
         index = -1
-        for index, line, record in self._records(opened, BEGINNING, starts):
-            self._inspect(line, record)
-            if index == reservoir.wanted:
-                reservoir.take(self._row(index, line, record))
+        try:
+            for index, line, record in self._records(opened, BEGINNING, starts):
+                self._inspect(line, record)
+                if index == reservoir.wanted:
+                    reservoir.take(self._row(index, line, record))
+        except InputError:
+            self.file.check_whole()
+            raise
         # Offsets count bytes in UTF-8, and a decoder of another encoding may have a state in mid-file.
         self._starts = starts if self.layout.encoding == "utf-8" else []
         sample = tuple(sorted(reservoir.items(), key=lambda row: row.index))

@@ -8,7 +8,7 @@ from batchllm.answer import Reader, answer_columns
 from batchllm.errors import UsageError
 from batchllm.flows.samples import sample_columns
 from batchllm.formats import InputStatistics, Source, format_of, plan_columns, write_output
-from batchllm.formats.input_file import InputFile
+from batchllm.formats.input_file import LocalFile
 from batchllm.job import Job
 from batchllm.journal import JournalReader
 from batchllm.plan.outcomes import OutcomeReader, outcomes
@@ -25,7 +25,7 @@ class NumberedRows(Source):
     kind = "journal"
 
     def __init__(self, journal: Path, rows: int) -> None:
-        super().__init__(InputFile(journal, str(journal)))
+        super().__init__(LocalFile(journal, str(journal)))
         self.columns = ("row",)
         self._rows = rows
 

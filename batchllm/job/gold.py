@@ -8,11 +8,12 @@ from pathlib import Path
 
 from batchllm.errors import UsageError, did_you_mean, listed
 from batchllm.formats import SUFFIXES
+from batchllm.formats.suffixes import format_suffix
 
 
 def is_gold_file(word: str, columns: Iterable[str] = ()) -> bool:
     """Whether a word of ``--gold`` names a file: it has the suffix of one, and no column is called so."""
-    return word not in columns and Path(word).suffix.lower() in SUFFIXES
+    return word not in columns and format_suffix(Path(word)) in SUFFIXES
 
 
 def gold_pairs(words: Iterable[str], columns: Iterable[str]) -> Iterator[tuple[str, str]]:

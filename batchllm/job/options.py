@@ -104,8 +104,8 @@ SWITCH: dict[str, Any] = {**FLAG, "switch": True}
 EFFORTS = choice("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 TABLE = (
-    Option("input", values.inputs, f"Rows to read: {', '.join(SUFFIXES)}; '-' is standard input.", INPUT,
-           example='"reviews.csv"', tasks=(), field="inputs"),
+    Option("input", values.inputs, f"Rows to read: {', '.join(SUFFIXES)}, also compressed; '-' is standard input.",
+           INPUT, example='"reviews.csv"', tasks=(), field="inputs"),
     Option("input_format", choice(*INPUT_FORMATS), "Format of an input whose suffix does not say it.",
            INPUT, metavar="FORMAT", example='"csv"'),
     Option("delimiter", any_text, "Delimiter of CSV: a character, comma, semicolon, bar, tab, or none.", INPUT,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from batchllm.errors import UsageError
 from batchllm.formats import SUFFIXES, format_of
+from batchllm.formats.suffixes import compression_suffix, format_suffix, labelled, stem_of
 from batchllm.job.layers import STANDARD_STREAM
 
 _UNUSUAL = re.compile(r"[^\w.-]+")
@@ -46,12 +47,13 @@ def output_path(
     """
     if path is None and inputs:
         source = inputs[0]
-        suffix = source.suffix if source.suffix.lower() in SUFFIXES else f".{kind}"
+        if format_suffix(source) not in SUFFIXES:
+            source = source.with_name(f"{stem_of(source)}.{kind}{compression_suffix(source)}")
         middle = _UNUSUAL.sub("-", label).strip("-.") or "run"
-        path = source.with_name(f"{source.stem}.{middle}{'.simulated' if simulated else ''}{suffix}")
+        path = labelled(source, f"{middle}{'.simulated' if simulated else ''}")
     if path is None or str(path) == STANDARD_STREAM:
         return None, kind
-    if path.suffix.lower() not in SUFFIXES:
+    if format_suffix(path) not in SUFFIXES:
         raise UsageError(f"{path}: the suffix of an output decides its format; use {', '.join(SUFFIXES)}")
     return path, format_of(path).name
 

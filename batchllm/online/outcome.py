@@ -133,7 +133,8 @@ class OutcomeHandler:
         self._settle_first()
         self.fail_refused(item.sent_at)
         cost = self.meter.release(item.request, item.reserved, outcome, answer.usage)
-        self.counters.count_answer(answer.usage, cost)
+        saved = self.meter.saved_by_cache(answer.usage, item.request.model)
+        self.counters.count_answer(answer.usage, cost, saved)
         self.counters.send_rate.tokens += (answer.usage.prompt_tokens or 0) + (
             answer.usage.completion_tokens or 0
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.errors import CannotWrite, JobError, UsageError
-from batchllm.formats import AtomicFile
+from batchllm.formats.files import output_target
 from batchllm.job import Job
 from batchllm.journal import JournalReader, check_folder, state_path
 
@@ -87,7 +87,7 @@ def check_places(job: Job, paths: JobPaths) -> None:
     """
     if paths.output is not None:
         _check_folder(paths.output.parent, "another output with -o")
-        AtomicFile(paths.output).check()
+        output_target(paths.output).check()
     check_folder(paths.journal)
     _check_written(job.summary, "--summary")
     _check_written(job.log_file, "--log-file")

@@ -10,6 +10,7 @@ from typing import Any
 
 from batchllm.budget.costs import CostTotals, RowCosts
 from batchllm.formats import Outcome, OutputStatistics, format_of, is_narrow, write_output, write_skipped
+from batchllm.formats.suffixes import format_suffix, stem_of, suffixes_of
 from batchllm.journal import Journal, JournalReader
 from batchllm.plan.outcomes import outcome_reader, outcomes
 from batchllm.prepare.job_paths import digest_of, exported_note
@@ -162,7 +163,7 @@ def read_options(prepared: PreparedJob, path: Path | None) -> dict[str, str]:
     if path is None:
         return {}
     own = prepared.output_format == prepared.source.kind
-    kept = prepared.source.kept_options(path.suffix.lower()) if own else {}
+    kept = prepared.source.kept_options(format_suffix(path)) if own else {}
     encoding = prepared.job.output_encoding
     if encoding is None and is_narrow(kept.get("encoding", "utf-8")):
         encoding = "utf-8"
@@ -172,8 +173,8 @@ def read_options(prepared: PreparedJob, path: Path | None) -> dict[str, str]:
 def skipped_path(prepared: PreparedJob, output: Path) -> Path:
     """Returns where the records go that ``--bad-rows skip`` leaves out; they stay in the input's format."""
     inputs = prepared.job.inputs
-    suffix = (inputs[0].suffix if inputs else "") or f".{prepared.source.kind}"
-    return output.with_name(f"{output.stem}.skipped{suffix}")
+    suffix = (suffixes_of(inputs[0]) if inputs else "") or f".{prepared.source.kind}"
+    return output.with_name(f"{stem_of(output)}.skipped{suffix}")
 
 
 def skipped_key(destination: Destination) -> str:

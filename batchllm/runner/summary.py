@@ -40,7 +40,9 @@ class Summary:
             or lost the connection, and those in flight when an earlier run died.
         prompt_tokens, completion_tokens, total_tokens: What this run paid.
         cost: US dollars that the answers of this run cost.
-        saved_by_journal: US dollars that those answers cost.
+        cached_tokens: Tokens of these prompts that came from the endpoint's cache.
+        saved_by_cache: US dollars that this took off the cost.
+        saved_by_journal: US dollars that answers of earlier runs cost.
         duplicate_rows: Rows whose request equals an earlier row's.
         duplicate_rows_cost: US dollars for the answers to those that were paid again.
         deduplicated_rows: Those of them that share its answer (``--dedupe``).
@@ -72,6 +74,8 @@ class Summary:
     completion_tokens: int | None = None
     total_tokens: int | None = None
     cost: Decimal | None = None
+    cached_tokens: int | None = None
+    saved_by_cache: Decimal | None = None
     saved_by_journal: Decimal | None = None
     duplicate_rows: int | None = None
     duplicate_rows_cost: Decimal | None = None
@@ -273,6 +277,8 @@ def summary_of(
         completion_tokens=None if counters.without_usage else counters.completion_tokens,
         total_tokens=counters.known_tokens,
         cost=counters.cost,
+        cached_tokens=counters.cached_tokens,
+        saved_by_cache=None if counters.cached_tokens is None else counters.saved_by_cache,
         rate_limited=counters.refusals,
         retries=dict(counters.retries),
         truncated=counters.truncated,

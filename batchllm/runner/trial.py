@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from batchllm.formats.suffixes import labelled
 from batchllm.job import Job
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.records import ChatRequest, Row
@@ -55,7 +56,7 @@ def destination_of(
     named = "output" in job.sources
     if named and not finished:
         return Destination(output)
-    trial = output.with_name(f"{output.stem}.trial{output.suffix}")
+    trial = labelled(output, "trial")
     return Destination(trial, TRIAL_OUTPUT, output if named else None)
 
 

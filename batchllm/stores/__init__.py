@@ -1,0 +1,47 @@
+"""Objects that are elsewhere: in S3, Google Cloud Storage, Azure, or behind a web address.
+
+All that the project does with them is here, in eight functions over ``ObjectUrl``:
+
+- ``head`` says whether there is an object, its size and its ETag; ``read`` gets some of its bytes; ``stream`` all of
+  them, in pieces. Both take the ETag of ``head`` and stop with an ``InputError`` where the object is another by now.
+- ``put`` puts an object in place whole or not at all; ``create`` does so only where there is none, for one of many
+  who try (a conditional put).
+- ``listed`` yields the objects below a prefix, in the order of their keys; ``delete`` removes one.
+- ``check_writable`` makes sure that an object can be put, without a trace.
+
+Each blocks until it is done. They may be called from threads; from an event loop, call them with
+``asyncio.to_thread``. Lost connections and 5xx are retried for about a minute. Every error is a ``JobError`` whose
+sentence names the URL and what to do. No text of the store is in it, since such texts can hold signatures.
+
+Credentials are the driver's: the variables ``AWS_*``, ``GOOGLE_*`` and ``AZURE_*`` of the environment, and the roles of
+machines. ``obstore`` (extra ``[cloud]``) is loaded at the first call.
+"""
+
+from batchllm.stores.objects import (
+    ObjectInfo,
+    check_writable,
+    create,
+    delete,
+    head,
+    listed,
+    put,
+    read,
+    stream,
+)
+from batchllm.stores.url import BUCKETS, ObjectUrl, is_url, object_url
+
+__all__ = [
+    "BUCKETS",
+    "ObjectInfo",
+    "ObjectUrl",
+    "check_writable",
+    "create",
+    "delete",
+    "head",
+    "is_url",
+    "listed",
+    "object_url",
+    "put",
+    "read",
+    "stream",
+]

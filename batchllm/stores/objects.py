@@ -1,0 +1,285 @@
+"""Reads, writes, lists and removes objects."""
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchllm.errors import CannotWrite
+from batchllm.stores import web
+from batchllm.stores.driver import ask
+from batchllm.stores.failures import changed, is_no_bucket, status_of
+from batchllm.stores.url import ObjectUrl
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+PIECE_BYTES = 4 << 20
+"""Bytes of one request for a part of an object."""
+SINGLE_PUT_BYTES = 32 << 20
+"""The largest object that is put with one request, of which a killed run leaves nothing behind."""
+_MAX_PARTS = 9_000
+_DIGEST = "batchllmsha256"
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """What is known of an object.
+
+    Attributes:
+        url: The object.
+        size_bytes: Its size; ``None`` where its server does not say.
+        etag: What identifies its content, and allows to read it in parts; ``None`` where its server has nothing such.
+        sha256: The digest of its content that ``put`` noted on it; of objects in a listing always ``None``.
+    """
+
+    url: ObjectUrl
+    size_bytes: int | None
+    etag: str | None
+    sha256: str | None = None
+
+
+class _Probe(Exception):
+    """Ends an upload before its first part."""
+
+
+def head(url: ObjectUrl) -> ObjectInfo | None:
+    """Returns what is known of an object, ``None`` if there is none.
+
+    Raises:
+        UsageError: The credentials are refused.
+        InputError: There is no such bucket, or no permission.
+        StorageFailure: The store cannot be reached.
+    """
+    if not url.is_writable:
+        found = web.probe(url)
+        return found and ObjectInfo(url, *found)
+    return ask(url, lambda bucket: _head(url, bucket))
+
+
+def _head(url: ObjectUrl, bucket: "ObjectStore") -> ObjectInfo | None:
+    try:
+        # The error of a GET has a body, which tells a missing bucket from a missing object; that of a HEAD has none.
+        try:
+            found = bucket.get(url.key, options={"head": True})
+        except Exception as error:
+            if status_of(error) not in (403, 404):
+                raise
+            found = bucket.get(url.key)
+    except FileNotFoundError as error:
+        if is_no_bucket(error):
+            raise
+        return None
+    meta, noted = found.meta, dict(found.attributes).get(_DIGEST)
+    return ObjectInfo(url, meta["size"], meta["e_tag"], noted)
+
+
+def read(url: ObjectUrl, start: int, stop: int, *, etag: str | None) -> bytes:
+    """Returns bytes ``start`` to ``stop`` (exclusive) of an object, fewer at its end.
+
+    Args:
+        url: The object.
+        start, stop: The part; there is at least one byte from ``start`` on.
+        etag: That of ``head``: another object is an error.
+
+    Raises:
+        InputError: It is another object by now, or cannot be read.
+        UsageError, StorageFailure: As ``head``.
+    """
+    if not url.is_writable:
+        return web.read(url, start, stop, etag=etag)
+
+    def part(bucket: "ObjectStore") -> bytes:
+        options: Any = {"range": (start, stop), **({"if_match": etag} if etag else {})}
+        return bytes(bucket.get(url.key, options=options).bytes())
+
+    return ask(url, part)
+
+
+def stream(info: ObjectInfo, start: int = 0) -> Iterator[bytes]:
+    """Yields the content of an object in pieces of some mebibytes, each asked for while the one before is used.
+
+    Where the object has no ETag or no known size, it comes in one stream, which a lost connection ends.
+
+    Args:
+        info: The object, as ``head`` found it.
+        start: Offset of the first byte.
+
+    Raises:
+        InputError, UsageError, StorageFailure: As ``read``.
+    """
+    if info.size_bytes is None or (info.etag is None and not info.url.is_writable):
+        yield from web.stream(info.url, start)
+        return
+    offsets = iter(range(start, info.size_bytes, PIECE_BYTES))
+    ahead = ThreadPoolExecutor(1, thread_name_prefix="batchllm-read-ahead")
+    try:
+        following = _piece(ahead, info, next(offsets, None))
+        while following is not None:
+            piece = following.result()
+            following = _piece(ahead, info, next(offsets, None))
+            yield piece
+    finally:
+        ahead.shutdown(wait=False, cancel_futures=True)
+
+
+def _piece(ahead: ThreadPoolExecutor, info: ObjectInfo, offset: int | None) -> Any:
+    if offset is None:
+        return None
+    return ahead.submit(_whole_piece, info, offset)
+
+
+def _whole_piece(info: ObjectInfo, offset: int) -> bytes:
+    assert info.size_bytes is not None, "only an object of known size comes in pieces"
+    stop = min(offset + PIECE_BYTES, info.size_bytes)
+    piece = read(info.url, offset, stop, etag=info.etag)
+    if len(piece) != stop - offset:
+        raise changed(info.url)
+    return piece
+
+
+def put(url: ObjectUrl, content: bytes | Path) -> ObjectInfo:
+    """Puts an object in place, whole or not at all; one that is there is replaced.
+
+    What is larger than 32 MiB goes in parts, which a failure removes. A process that is killed just then leaves parts
+    that nobody sees, until a lifecycle rule of the bucket removes them.
+
+    Args:
+        url: The object.
+        content: The bytes, or a file with them.
+
+    Returns:
+        What ``head`` returns of it.
+
+    Raises:
+        UsageError: The credentials are refused.
+        CannotWrite: There is no such bucket, or no permission.
+        StorageFailure: The store cannot be reached.
+    """
+    digest, size = _digest_and_size(content)
+    source = content.read_bytes() if isinstance(content, Path) and size <= SINGLE_PUT_BYTES else content
+    is_single = size <= SINGLE_PUT_BYTES
+    part_bytes = max(8 << 20, size // _MAX_PARTS)
+    done = ask(
+        _writable(url),
+        lambda bucket: bucket.put(
+            url.key,
+            source,
+            attributes={_DIGEST: digest},
+            use_multipart=not is_single,
+            chunk_size=part_bytes,
+            max_concurrency=4,
+        ),
+        writing=True,
+    )
+    return ObjectInfo(url, size, done["e_tag"], digest)
+
+
+def _digest_and_size(content: bytes | Path) -> tuple[str, int]:
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest(), len(content)
+    with content.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+
+
+def create(url: ObjectUrl, content: bytes) -> bool:
+    """Puts an object in place if there is none; of several that try at once, one succeeds (a conditional put).
+
+    A lost connection can hide the success of an attempt, which the next one then finds. So give every writer a content
+    of its own, and where ``False`` is returned, read the object to see whose it is.
+
+    Returns:
+        Whether this call put it there.
+
+    Raises:
+        UsageError, CannotWrite, StorageFailure: As ``put``.
+    """
+
+    def attempt(bucket: "ObjectStore") -> bool:
+        from obstore.exceptions import AlreadyExistsError
+
+        try:
+            bucket.put(url.key, content, mode="create")
+        except AlreadyExistsError:
+            return False
+        return True
+
+    return ask(_writable(url), attempt, writing=True)
+
+
+def listed(prefix: ObjectUrl) -> Iterator[ObjectInfo]:
+    """Yields the objects below a prefix, of every depth, in the order of their keys.
+
+    Args:
+        prefix: The prefix; its last slash may be left out.
+
+    Raises:
+        UsageError: The credentials are refused.
+        InputError: There is no such bucket, or no permission.
+        StorageFailure: The store cannot be reached.
+    """
+
+    def every(bucket: "ObjectStore") -> list[ObjectInfo]:
+        found = bucket.list(prefix.key.rstrip("/") or None, chunk_size=1000)
+        return [
+            ObjectInfo(ObjectUrl(prefix.scheme, prefix.bucket, each["path"]), each["size"], each["e_tag"])
+            for chunk in found
+            for each in chunk
+        ]
+
+    yield from sorted(ask(prefix, every), key=lambda info: info.url.key)
+
+
+def delete(url: ObjectUrl) -> None:
+    """Removes an object; one that is not there is none the less removed.
+
+    Raises:
+        UsageError, CannotWrite, StorageFailure: As ``put``.
+    """
+
+    def remove(bucket: "ObjectStore") -> None:
+        try:
+            bucket.delete(url.key)
+        except FileNotFoundError as error:
+            if is_no_bucket(error):
+                raise
+
+    ask(_writable(url), remove, writing=True)
+
+
+def check_writable(url: ObjectUrl) -> None:
+    """Makes sure that an object can be put, and leaves neither a trace nor a changed object.
+
+    It begins an upload in parts and aborts it before the first part. Azure knows no beginning of an upload, so there
+    an object is put on a condition that nothing fulfils.
+
+    Raises:
+        UsageError, CannotWrite, StorageFailure: As ``put``.
+    """
+    if url.is_prefix:
+        raise CannotWrite(f"{url} is a folder; name an object")
+
+    def never() -> Iterator[bytes]:
+        raise _Probe
+        yield b""
+
+    def attempt(bucket: "ObjectStore") -> None:
+        from obstore.exceptions import PreconditionError
+
+        try:
+            if url.scheme == "az":
+                bucket.put(url.key, b"", mode={"e_tag": '"0x0"'})
+            else:
+                bucket.put(url.key, never(), use_multipart=True)
+        except (_Probe, PreconditionError):
+            pass
+
+    ask(_writable(url), attempt, writing=True)
+
+
+def _writable(url: ObjectUrl) -> ObjectUrl:
+    if not url.is_writable:
+        raise CannotWrite(f"{url}: a web address cannot be written; use s3://, gs:// or az://")
+    return url
