@@ -99,6 +99,7 @@ class AnswerLog:
         self._switch = switch
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="answer-log", daemon=True)
+        self._began = time.time()
         self._sequence = 0
         self._waiting: list[Entry] = []
         self._sent: set[int] = set()
@@ -119,7 +120,9 @@ class AnswerLog:
         answers = sum(count for status, count in self._statuses.items() if status and 200 <= status < 300)
         return {
             "run": self._attempt.run,
+            "attempt": self._attempt.number,
             "node": self._attempt.node,
+            "began": self._began,
             "time": time.time(),
             "done": self._progress.done,
             "failed": self._progress.failed,
@@ -152,7 +155,8 @@ class AnswerLog:
         return JournalTail(self._journal, self._after) if self._journal.exists() else None
 
     def _copy(self, tail: JournalTail) -> None:
-        flushed = stated = time.monotonic()
+        flushed = time.monotonic()
+        stated = -STATE_S
         ended = False
         while not ended:
             ended = self._ended.wait(LOOK_S)

@@ -4,6 +4,7 @@ Where the ranges lie depends on the number of workers and on conversations, so t
 goes on takes them from ``plan.json``. Each has a hash of its rows, so that a worker notices another input.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -70,6 +71,11 @@ class ClusterPlan:
     identity: dict[str, Any]
     shards: tuple[Shard, ...]
     job: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Identifies the plan."""
+        return hashlib.sha256(self.to_json()).hexdigest()
 
     def to_json(self) -> bytes:
         """Returns the content of ``plan.json``."""

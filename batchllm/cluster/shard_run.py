@@ -124,7 +124,6 @@ def _answer(attempt: Attempt, job: Job, input_sha256: str, leases: Any) -> int:
         raise log.failure
     done = {
         **log.figures(),
-        "attempt": attempt.number,
         "exit_status": result.exit_status,
         "summary": asdict(result.summary),
     }

@@ -9,8 +9,8 @@
     done/000007.json             the summary of the shard
     stop-RUN                     the run of that name is to stop
 
-Nothing but ``state`` is written twice, and every name but those of the job itself has the number of the attempt. Nothing
-depends on a listing, which may be late: names are counted, and the next one is asked for until it is not there.
+Nothing but ``state`` is written twice, and every name but those of the job itself has the number of the attempt.
+Nothing depends on a listing, which may be late: names are counted, and the next one is asked for until it is not there.
 """
 
 import errno
@@ -183,11 +183,9 @@ def open_work(place: str) -> WorkFolder:
     Raises:
         UsageError: It is a URL of another kind.
     """
-    if "://" not in place:
-        return SharedFolder(Path(place).absolute())
-    from batchllm.stores import object_url
+    from batchllm.stores import is_url, object_url
 
-    return SharedObjects(object_url(place))
+    return SharedObjects(object_url(place)) if is_url(place) else SharedFolder(Path(place).absolute())
 
 
 def claim_name(shard: Shard, attempt: int) -> str:

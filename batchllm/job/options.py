@@ -249,6 +249,13 @@ TABLE = (
            "online"),
     Option("no_early_stop", help="Go on even if none of the first 20 answers is usable.", panel=BUDGET, **FLAG),
 
+    Option("engine", choice("ray"), "Runs the job on the machines of a cluster that exists (needs the extra ray).",
+           RUN_CONTROL, otherwise="this machine alone", example='"ray"'),
+    Option("ray_address", text, "With --engine ray: where the cluster is.", RUN_CONTROL, "auto", metavar="ADDRESS"),
+    Option("workers", integer(1, 10_000), "With --engine: shards that are answered side by side.", RUN_CONTROL,
+           otherwise="one for each node", metavar="N", example="8"),
+    Option("work", values.path, "With --engine: folder that all machines see, or URL of an object store.", RUN_CONTROL,
+           metavar="FOLDER|URL", example='"/shared/job"'),
     Option("retry_failed", help="Ask again for rows that failed.", panel=RUN_CONTROL, **FLAG),
     Option("retry_cut_off", help="Ask again, with a higher --max-tokens, for rows whose answer was cut off.",
            panel=RUN_CONTROL, **FLAG),

@@ -128,6 +128,10 @@ class Job:
     grace_s: float = DEFAULTS["grace"]
     max_time_s: float | None = DEFAULTS["max_time"]
     wait_lock_s: float = DEFAULTS["wait_lock"]
+    engine: str | None = DEFAULTS["engine"]
+    ray_address: str = DEFAULTS["ray_address"]
+    workers: int | None = DEFAULTS["workers"]
+    work: Path | None = DEFAULTS["work"]
 
     @staticmethod
     def from_file(path: str | PathLike[str], **options: Any) -> Job:
