@@ -21,7 +21,9 @@ class ProcessEngine:
         submitted: The shards of all attempts, in order.
     """
 
-    def __init__(self, workers: int = 2, *, watch: Callable[["ProcessEngine"], None] = lambda engine: None) -> None:
+    def __init__(
+        self, workers: int = 2, *, watch: Callable[["ProcessEngine"], None] = lambda engine: None
+    ) -> None:
         self.workers = workers
         self.living: dict[subprocess.Popen[bytes], ShardTask] = {}
         self.submitted: list[int] = []
@@ -33,7 +35,10 @@ class ProcessEngine:
     def submit(self, task: ShardTask) -> None:
         self.submitted.append(task.shard)
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.cluster_engine"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+            [sys.executable, "-m", "tests.cluster_engine"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
         )
         assert process.stdin is not None
         process.stdin.write(pickle.dumps(task))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchllm.cluster.frames import decode, lost_rows
+from batchllm.cluster.frames import decode, lost_rows, most_sent
 from batchllm.cluster.plan import ClusterPlan, Shard
 from batchllm.cluster.work import PLAN, WorkFolder, attempts_at, done_name, log_name
 from batchllm.errors import InputError
@@ -59,15 +59,19 @@ def rebuild(journal: Path, wanted: Sequence[tuple[Shard, int]], work: WorkFolder
         wanted: The shards, in order, each with the number of its attempts.
         work: The work folder.
     """
-    in_flight: set[int] = set()
-    after: set[int] = set()
+    most = 0
+    unended: list[tuple[Shard, list[list[Entry]]]] = []
     with JournalBuilder(journal, _later_key, time.time()) as builder:
         for shard, attempts in wanted:
             logs = [_frames(work, shard, number) for number in range(1, attempts + 1)]
             builder.add(([entry for frame in log for entry in frame] for log in logs), shard.first_row)
-            for log in logs:
-                for rows, found in zip((in_flight, after), lost_rows(log), strict=True):
-                    rows |= {shard.first_row + row for row in found if row < shard.rows}
+            most = max(most, *map(most_sent, logs), 0)
+            unended += [(shard, log) for log in logs if not log or log[-1]]
+    in_flight: set[int] = set()
+    after: set[int] = set()
+    for shard, log in unended:
+        for rows, found in zip((in_flight, after), lost_rows(log, most), strict=True):
+            rows |= {shard.first_row + row for row in found if row < shard.rows}
     return Collected(builder.found, frozenset(in_flight), frozenset(after))
 
 

@@ -2,14 +2,11 @@
 
 import json
 import os
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -19,28 +16,22 @@ from batchllm.cluster.engine import Engine
 from batchllm.cluster.figures import FiguresReader, summed
 from batchllm.cluster.plan import ClusterPlan, Shard, cut, hashed, spans_of
 from batchllm.cluster.shard_run import ShardEnd, ShardTask, run_shard
+from batchllm.cluster.terms import StopAsked, check_options, error_of, stop_signals
 from batchllm.cluster.work import PLAN, open_work
 from batchllm.endpoint import reachable
 from batchllm.errors import (
-    STOPPING,
-    BudgetStop,
-    CannotWrite,
-    InputError,
     Interrupted,
-    JobError,
     NotNow,
-    StorageFailure,
-    Unavailable,
     UsageError,
 )
 from batchllm.flows.conversation import conversation_of
 from batchllm.job import Job
 from batchllm.journal import JobLock, JournalReader, remove, store_value
-from batchllm.prepare.job_paths import JobPaths, check_places, job_paths
+from batchllm.prepare.job_paths import JobPaths, check_output, check_places, job_paths
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.prepare.saved_job import saved
-from batchllm.presets import SIMULATOR
 from batchllm.progress import Progress, Quiet
+from batchllm.records import Pace
 from batchllm.runner import Result, run_job
 from batchllm.runner.ending import recorded
 
@@ -51,47 +42,22 @@ SHOW_EVERY_S = 1.0
 STOP_GRACE_S = 15.0
 """Seconds beyond ``--grace`` that workers get to end in order."""
 
-_NOT_WITH_IT = (
-    ("limit", "-n tries a job on this machine: leave out --engine for that"),
-    ("sample", "--sample tries a job on this machine: leave out --engine for that"),
-    ("restart", "--restart does not go with --engine: name another folder with --work instead"),
-    ("reuse", "--reuse does not go with --engine: its journals are on this machine"),
-    (
-        "retry_cut_off",
-        "--retry-cut-off does not go with --engine: run it on the finished job without --engine",
-    ),
-)
 
-
-def check_options(job: Job) -> None:
-    """Refuses what a job on many machines cannot have.
+def connected(job: Job) -> Engine:
+    """Connects to the cluster of the job's engine.
 
     Raises:
-        UsageError: An option does not go with ``--engine``.
+        UsageError, Unavailable: There is none.
     """
-    if job.work is None:
-        raise UsageError(
-            "--engine needs --work: a folder that all machines see, or the URL of an object store"
-        )
-    if job.via == "batch":
-        raise UsageError("--via batch does not go with --engine: a batch needs one machine alone")
-    if not job.inputs:
-        raise UsageError("--engine needs an input that every machine can read, which standard input is not")
-    if job.endpoint.preset == SIMULATOR and not job.endpoint.base_url:
-        raise UsageError(
-            "--provider simulator is on this machine alone; run `batchllm simulate` and name it with --base-url"
-        )
-    if job.endpoint.headers:
-        raise UsageError("--header does not go with --engine: the dashboard of the cluster would show it")
-    for name, reason in _NOT_WITH_IT:
-        if getattr(job, name):
-            raise UsageError(reason)
+    from batchllm.cluster.ray_engine import RayEngine
+
+    return RayEngine(job)
 
 
 def run_cluster(
     job: Job,
-    engine_of: Callable[[Job], Engine],
     *,
+    engine_of: Callable[[Job], Engine] = connected,
     progress: Progress | None = None,
     confirm: Callable[[Forecast], None] = lambda forecast: None,
 ) -> Result:
@@ -107,7 +73,7 @@ def run_cluster(
         JobError: The job could not go on; everything received is in the work folder.
         Interrupted: A signal stopped it.
     """
-    with recorded(job) as record, _signals() as stop:
+    with recorded(job) as record, stop_signals() as stop:
         check_options(job)
         paths = job_paths(job)
         check_places(job, paths)
@@ -120,34 +86,6 @@ def run_cluster(
         return result
 
 
-@dataclass(slots=True)
-class _StopAsked:
-    """A signal that asked the job to stop."""
-
-    number: int | None = None
-
-
-@contextmanager
-def _signals() -> Iterator[_StopAsked]:
-    stop = _StopAsked()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def received(number: int, frame: object) -> None:
-        stop.number = stop.number or number
-
-    before = {number: signal.getsignal(number) for number in STOPPING}
-    for number in STOPPING:
-        if before[number] != signal.SIG_IGN:
-            signal.signal(number, received)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-
-
 class _Driver:
     def __init__(
         self,
@@ -156,7 +94,7 @@ class _Driver:
         engine_of: Callable[[Job], Engine],
         progress: Progress,
         confirm: Callable[[Forecast], None],
-        stop: _StopAsked,
+        stop: StopAsked,
     ) -> None:
         self.job = job
         self.paths = paths
@@ -185,6 +123,7 @@ class _Driver:
             if left:
                 self._check_journal(plan)
                 engine = engine or self.engine_of(self.job)
+                self._workers = engine.workers
                 rows = sum(shard.rows for shard in left)
                 self._check_nodes(engine)
                 self.confirm(forecast_job(prepared, rows=plan.rows, left=rows))
@@ -239,13 +178,15 @@ class _Driver:
         return plan_of_work(self._work)
 
     def _check_journal(self, plan: ClusterPlan | None) -> None:
-        """Refuses to mix the answers of the cluster with those of a run on this machine alone.
+        """Refuses an output that is not this job's, and answers of a run on this machine alone.
 
         Raises:
             UsageError: There are such.
         """
-        journal = self.paths.journal
+        journal, output = self.paths.journal, self.paths.output
         if not journal.exists():
+            if output is not None:
+                check_output(output, written=None, force=self.job.force)
             return
         with JournalReader.open(journal) as reader:
             if plan is None or reader.get(WORK) != plan.digest:
@@ -259,10 +200,10 @@ class _Driver:
         ends = engine.check(self._task(0))
         for end in ends:
             if end.error is not None:
-                raise _error_of(end, f"on node {end.node}: ")
+                raise error_of(end, f"on node {end.node}: ")
 
     def _task(self, shard: int) -> ShardTask:
-        job = replace(self.job, work=None, sources={})
+        job = replace(self.job, work=None, sources={}, pace=_share_of(self.job.pace, self._workers))
         return ShardTask(job=job, work=self._place, shard=shard, run=self.name)
 
     def _answer(self, engine: Engine, left: list[Shard]) -> None:
@@ -285,7 +226,7 @@ class _Driver:
         self._raise_stop()
         end = future.result()
         if end.error is not None:
-            raise _error_of(end)
+            raise error_of(end)
 
     def _fan_out(self, engine: Engine, left: list[Shard]) -> None:
         waiting = deque(left)
@@ -326,7 +267,7 @@ class _Driver:
         self._show(changed)
         self._raise_stop()
         if failed is not None:
-            raise _error_of(failed, f"shard {failed.shard}, on node {failed.node}: ")
+            raise error_of(failed, f"shard {failed.shard}, on node {failed.node}: ")
 
     def _show(self, changed: set[int]) -> None:
         figures = self._figures.read(changed)
@@ -362,20 +303,17 @@ class _Driver:
         return run_job(job, confirm=confirm)
 
 
+def _share_of(pace: Pace, workers: int) -> Pace:
+    """Returns what one of several workers may use of the limits that the job gives for all together."""
+    rpm, tpm, slots = pace.requests_per_minute, pace.tokens_per_minute, pace.concurrency
+    return replace(
+        pace,
+        requests_per_minute=None if rpm is None else rpm / workers,
+        tokens_per_minute=None if tpm is None else tpm / workers,
+        concurrency=None if slots is None else max(1, slots // workers),
+    )
+
+
 def _identity(job: Job) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(json.dumps({"job": job.fingerprint(), "dedupe": job.dedupe}))
     return plain
-
-
-_ERRORS: dict[int, type[JobError]] = {
-    int(kind.exit_status): kind
-    for kind in (UsageError, BudgetStop, Unavailable, CannotWrite, StorageFailure, NotNow)
-}
-
-
-def _error_of(end: ShardEnd, where: str = "") -> JobError | Interrupted:
-    """Returns the error of a worker as this process's own, with its exit status."""
-    text = f"{where}{end.error}"
-    if end.exit_status == InputError.exit_status:
-        return InputError(end.node, str(end.error))
-    return _ERRORS.get(end.exit_status, JobError)(text)

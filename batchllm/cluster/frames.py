@@ -37,37 +37,41 @@ def decode(data: bytes) -> Iterator[list[Entry]]:
         yield list(_entries(zlib.decompress(payload)))
 
 
-def lost_rows(frames: Sequence[Sequence[Entry]]) -> tuple[set[int], set[int]]:
+def most_sent(frames: Sequence[Sequence[Entry]]) -> int:
+    """Returns how many attempts of a log were new in one frame, at most."""
+    known: set[int] = set()
+    most = 0
+    for frame in frames:
+        sent = {entry.attempt_id for entry in frame if isinstance(entry, AttemptEntry)} - known
+        most = max(most, len(sent))
+        known |= sent
+    return most
+
+
+def lost_rows(frames: Sequence[Sequence[Entry]], most: int) -> tuple[set[int], set[int]]:
     """Returns the rows of a log whose worker died that may be paid without an answer in the log.
 
     Args:
         frames: What the log has. A worker that ends in order writes an empty frame last.
+        most: How many requests a worker sends between two frames at most.
 
     Returns:
         The rows of requests in flight when the log was written last; and those that may have been sent after that. The
-        log cannot know these: they are the next rows in order, as many as it has sent between two frames at most.
+        log cannot know these: they are the next rows in order.
     """
     if frames and not frames[-1]:
         return set(), set()
-    open_rows: dict[int, int | None] = {}
-    known: set[int] = set()
-    last, most = -1, 0
+    in_flight: dict[int, int] = {}
+    last = -1
     for frame in frames:
-        sent: set[int] = set()
         for entry in frame:
-            if not isinstance(entry, AttemptEntry):
-                continue
-            if entry.attempt_id not in known:
-                sent.add(entry.attempt_id)
-            known.add(entry.attempt_id)
-            last = max(last, entry.row_index if entry.row_index is not None else -1)
-            if entry.reply is None:
-                open_rows[entry.attempt_id] = entry.row_index
-            else:
-                open_rows.pop(entry.attempt_id, None)
-        most = max(most, len(sent))
-    in_flight = {row for row in open_rows.values() if row is not None}
-    return in_flight, set(range(last + 1, last + 1 + most))
+            if isinstance(entry, AttemptEntry) and entry.row_index is not None:
+                last = max(last, entry.row_index)
+                if entry.reply is None:
+                    in_flight[entry.attempt_id] = entry.row_index
+                else:
+                    in_flight.pop(entry.attempt_id, None)
+    return set(in_flight.values()), set(range(last + 1, last + 1 + most))
 
 
 def _fields(entry: Entry, blobs: list[bytes]) -> list[Any]:

@@ -111,10 +111,11 @@ def cut(rows: int, workers: int, spans: Sequence[tuple[int, int]] = ()) -> list[
     ends = iter(_merged(spans))
     span = next(ends, None)
     start = 0
-    least = max(1, min(LEAST_ROWS, rows // (SHARDS_PER_WORKER * workers)))
+    usual = max(1, rows // (SHARDS_PER_WORKER * workers))
+    least = min(LEAST_ROWS, usual)
     while start < rows:
         share = -(-(rows - start) // (2 * workers))
-        size = FIRST_ROWS if not ranges else min(MOST_ROWS, max(least, share))
+        size = FIRST_ROWS if not ranges else min(MOST_ROWS, usual, max(least, share))
         end = min(rows, start + size)
         while span is not None and span[1] < end:
             span = next(ends, None)

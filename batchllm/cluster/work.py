@@ -90,14 +90,15 @@ class SharedFolder(WorkFolder):
             _write(temporary, content, os.O_CREAT | os.O_EXCL)
             try:
                 os.link(temporary, path)  # as exclusive as O_EXCL, and never half written
+                is_new = True
+            except FileExistsError:
+                is_new = False
             finally:
                 temporary.unlink()
             _sync(path.parent)
-        except FileExistsError:
-            return False
         except OSError as error:
             raise _failure(path, error) from error
-        return True
+        return is_new
 
     def put(self, name: str, content: bytes) -> None:
         """Writes a file; see ``WorkFolder``."""
