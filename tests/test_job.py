@@ -81,7 +81,7 @@ def test_a_template_of_ones_own_names_the_output(tmp_path: Path) -> None:
     ("flags", "message"),
     [
         ({"input": None}, "there is no INPUT"),
-        ({"input": "rows.xlsx"}, r"rows\.xlsx: is a workbook; save its sheet as CSV"),
+        ({"input": "rows.xlsb"}, r"rows\.xlsb: workbooks of this kind are not read; save it as \.xlsx"),
         ({"input": "rows.dat"}, r"rows\.dat: the suffix '.dat' names no format; add --input-format"),
         ({"input": "."}, r"^\.: is a folder; name a file in it"),
         ({"input": "rows"}, "names no format"),

@@ -46,6 +46,9 @@ def test_paths_are_relative_to_the_job_file_and_those_of_flags_to_the_working_fo
     assert set(job.schema["properties"]) == {"a"}
     job = run(path, text, input="other.csv", output="here.csv", schema="b, c")
     assert (job.inputs, job.output) == ((Path("other.csv"),), Path("here.csv"))
+    (path.parent / "known.csv").write_text("id,label\n1,a\n")
+    job = run(path, f'{text}gold = ["label", "known.csv"]\non = "id"\n')
+    assert job.gold == ("label", str(path.parent / "known.csv"))
     job = run(path, '[job]\ntask = "summarize"\ninput = "-"\noutput = "-"\n')
     assert (job.inputs, job.output) == ((), None)
 

@@ -32,11 +32,14 @@ ONLY_IMPORTER = {
     "json_repair": {"answer"},
     "pandas": {"runner", "api"},
     "polars": {"api"},
-    "pyarrow": {"api"},
+    "pyarrow": {"api", "formats"},
     "duckdb": {"api"},
+    "python_calamine": {"formats"},
+    "xlsxwriter": {"formats"},
     "typer": {"cli"},
     "obstore": {"stores"},
     "rich": {"screen"},
+    "ray": {"cluster"},
 }
 
 

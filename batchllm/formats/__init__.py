@@ -8,14 +8,30 @@ the input as it was, and puts the output in place in one rename.
 A new format is a module like ``csv`` or ``jsonl`` and a line in ``registry.FORMATS``.
 """
 
-from batchllm.formats.columns import ADDABLE, STANDARD, Columns, Outcome, plan_columns
+from batchllm.formats.columns import (
+    ADDABLE,
+    STANDARD,
+    Columns,
+    Outcome,
+    kept_columns,
+    plan_columns,
+    written_name,
+)
 from batchllm.formats.encodings import is_narrow, text_codec
 from batchllm.formats.format import Source
 from batchllm.formats.input_file import spool
 from batchllm.formats.json_text import WrittenNumber
 from batchllm.formats.output import OutputStatistics, write_output, write_skipped
 from batchllm.formats.output_file import AtomicFile, storage_error
-from batchllm.formats.registry import INPUT_FORMATS, SUFFIXES, format_named, format_of, open_source
+from batchllm.formats.registry import (
+    INPUT_FORMATS,
+    SUFFIXES,
+    WRITTEN_SUFFIXES,
+    format_named,
+    format_of,
+    open_source,
+    output_format,
+)
 from batchllm.formats.scan import InputStatistics
 from batchllm.formats.text import BAD_ROWS
 
@@ -25,6 +41,7 @@ __all__ = [
     "INPUT_FORMATS",
     "STANDARD",
     "SUFFIXES",
+    "WRITTEN_SUFFIXES",
     "AtomicFile",
     "Columns",
     "InputStatistics",
@@ -35,11 +52,14 @@ __all__ = [
     "format_named",
     "format_of",
     "is_narrow",
+    "kept_columns",
     "open_source",
+    "output_format",
     "plan_columns",
     "spool",
     "storage_error",
     "text_codec",
     "write_output",
     "write_skipped",
+    "written_name",
 ]

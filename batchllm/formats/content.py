@@ -19,7 +19,10 @@ _BINARY: tuple[tuple[bytes, str], ...] = (
     (b"\x04\x22\x4d\x18", "is compressed with lz4; " + _UNPACK.format("lz4cat")),
     (b"PARE", "is an encrypted Parquet file; decrypt it and save it as CSV or JSONL"),
     (b"SQLite format 3\0", "is a SQLite database; export the table as CSV"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is an old Excel workbook or Word document; save it as CSV"),
+    (
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+        "is an old Excel workbook, or a Word document; name a workbook .xls, or add --input-format xls",
+    ),
     (b"FEA1\0", "is a Feather file; save it as CSV or JSONL"),
     (b"Obj\x01", "is an Avro file; save it as CSV or JSONL"),
     (b"ORC\n", "is an ORC file; save it as CSV or JSONL"),
@@ -37,10 +40,10 @@ _BZIP2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
 _ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
 _PICKLE = re.compile(rb"\x80[\x02-\x05][\x80-\x95(\[}\]cX]")
 _ZIPPED = (
-    ("spreadsheetml", "is an Excel workbook; save its sheet as CSV"),
-    ("opendocument.spreadsheet", "is a spreadsheet of LibreOffice; save it as CSV"),
+    ("spreadsheetml", "is an Excel workbook; name it .xlsx, or add --input-format xlsx"),
+    ("opendocument.spreadsheet", "is a spreadsheet of LibreOffice; name it .ods, or add --input-format ods"),
     ("wordprocessingml", "is a Word document; save its table as CSV"),
-    ("zip", "is a zip archive or an Excel workbook; unpack it, or save the sheet as CSV"),
+    ("zip", "is a zip archive; unpack it, or add --input-format xlsx if it is an Excel workbook"),
     ("tar", "is a tar archive; unpack it first (tar xf FILE)"),
     ("image/", "is an image; rows that name images are sent with --image COLUMN"),
     ("audio/", "is an audio file; name a table of rows"),
@@ -146,11 +149,29 @@ def foreign_text(text: str, kind: str) -> str | None:
     return _json_document(text, kind)
 
 
-def refuse_foreign(name: str, head: bytes, tail: bytes) -> None:
-    """Raises ``InputError`` where the content is of a binary kind."""
-    reason = foreign_bytes(head, tail)
-    if reason is not None:
+def refuse_foreign(name: str, head: bytes, tail: bytes, magic: tuple[bytes, ...] = ()) -> None:
+    """Raises ``InputError`` where the content is of another binary kind.
+
+    Args:
+        name: What messages call the file.
+        head, tail: Its first mebibyte and its last bytes.
+        magic: The first bytes of the binary format that it should have; none where it should be text.
+    """
+    if magic and head.startswith(magic):
+        return
+    reason = foreign_bytes(head, tail) if head else "is empty"
+    if reason is None and magic:
+        text = head.decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
+        reason = _TABLE_PAGE if _HTML.match(text) else foreign_text(text, "csv") or _TABLE_TEXT
+    if reason is not None and (head or magic):
         raise InputError(name, reason)
+
+
+_TABLE_PAGE = (
+    "is an HTML page; if it shows a table, open it in Excel or LibreOffice and save it as .xlsx; if it is a login or "
+    "error page, download the file again"
+)
+_TABLE_TEXT = "is text, such as CSV; name it .csv, or add --input-format csv"
 
 
 def _html(text: str) -> str:

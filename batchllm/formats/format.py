@@ -9,9 +9,11 @@ other, and no format knows another.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import islice
 from typing import Any, ClassVar
 
+from batchllm.errors import UsageError
 from batchllm.formats.columns import Columns
 from batchllm.formats.input_file import InputFile
 from batchllm.formats.json_text import cell_text, json_bytes
@@ -89,12 +91,36 @@ class Source(ABC):
         yield from ()
 
     def cells(self, row: Row, names: Sequence[str]) -> list[str]:
-        """Returns the values of a row as text, as they are written in the file where that can be had."""
+        """Returns the values of columns of a row as text, as they are written in the file where that can be had."""
         return [cell_text(row.values.get(name)) for name in names]
 
-    def json_object(self, row: Row, further: Mapping[str, Any]) -> bytes:
-        """Returns a row with further members as a JSON object, the row as it is written where that can be had."""
-        return json_bytes({**row.values, **further})
+    def typed_header(self, names: Sequence[str]) -> Sequence[Any]:
+        """Returns the names of columns for a format with typed cells: numbers and dates as such."""
+        return self.header(names)
+
+    def typed_cells(self, row: Row, names: Sequence[str]) -> Sequence[Any]:
+        """Returns the values of a row for a format with typed cells: dates as ``date``, not as text."""
+        return [row.values.get(name) for name in names]
+
+    def json_object(self, row: Row, further: Mapping[str, Any], names: Sequence[str] | None = None) -> bytes:
+        """Returns a row with further members as a JSON object, the row as it is written where that can be had.
+
+        Args:
+            row: The row.
+            further: The further members.
+            names: The columns that it has, in this order; ``None`` is all of them.
+        """
+        if names is None:
+            return json_bytes({**row.values, **further})
+        kept = {name: row.values[name] for name in names if name in row.values}
+        return json_bytes({**kept, **further})
+
+    def _of_columns(self, values: Sequence[Any], names: Sequence[str]) -> list[Any]:
+        """Returns those of values, one for each column, that belong to some columns."""
+        if names == self.columns:
+            return list(values)
+        by_name = dict(zip(self.columns, values, strict=True))
+        return [by_name[name] for name in names]
 
     def size_of(self, row: Row) -> int | None:
         """Returns about how many bytes of the file a row takes; ``None`` where that cannot be said."""
@@ -153,6 +179,12 @@ class Format:
         options: Options of ``open_source`` that it understands.
         begins_with: How its content begins, byte-order mark and blanks aside; ``b""`` where anything may.
         nested: Values may be lists and objects, so that rows can bring their own messages.
+        check: Refuses rows that the format cannot hold, before they are paid for: takes the source, the number of rows
+            and the columns of the output.
+        magic: The first bytes of a binary format; content that begins with none of them is something else.
+        output: The suffix of its outputs, where that is not the input's own; it may be that of another format.
+        libraries: Packages that it needs, which come with the extra of the name ``extra``.
+        extra: See ``libraries``.
     """
 
     suffixes: tuple[str, ...]
@@ -161,8 +193,36 @@ class Format:
     options: tuple[str, ...] = ()
     begins_with: bytes = b""
     nested: bool = False
+    check: Callable[[Source, int, Columns], None] | None = None
+    magic: tuple[bytes, ...] = ()
+    output: str | None = None
+    libraries: tuple[str, ...] = ()
+    extra: str = ""
 
     @property
     def name(self) -> str:
         """The name of the format, such as ``csv``."""
         return self.suffixes[0].removeprefix(".")
+
+    @property
+    def written_suffixes(self) -> tuple[str, ...]:
+        """Suffixes of outputs in this format."""
+        if self.output is None:
+            return self.suffixes
+        return tuple(suffix for suffix in self.suffixes if suffix == self.output)
+
+    def check_libraries(self, called: object) -> None:
+        """Makes sure that the format can be read and written, before anything is read.
+
+        Args:
+            called: The file, for the message.
+
+        Raises:
+            UsageError: A package is missing; the message has the command that installs it.
+        """
+        missing = [name for name in self.libraries if find_spec(name) is None]
+        if missing:
+            raise UsageError(
+                f"{called}: {self.name.upper()} needs {' and '.join(missing)}; install with: pip install"
+                f" 'batchllm-cli[{self.extra}]'"
+            )

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.errors import InputError, UsageError
-from batchllm.formats import csv, jsonl
+from batchllm.formats import csv, excel, jsonl
 from batchllm.formats.compression import unpacked
 from batchllm.formats.content import foreign_text, refuse_foreign
 from batchllm.formats.encodings import BYTE_ORDER_MARKS, marked_codec
@@ -16,6 +16,7 @@ from batchllm.formats.suffixes import format_suffix
 FORMATS: tuple[Format, ...] = (
     csv.FORMAT,
     jsonl.FORMAT,
+    excel.FORMAT,
 )
 """Every format; the first one is that of content which nothing else tells."""
 
@@ -27,7 +28,10 @@ INPUT_FORMATS = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
 """The values of ``--input-format``."""
 
 
-_WORKBOOKS = frozenset({".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers"})
+WRITTEN_SUFFIXES = tuple(suffix for form in FORMATS for suffix in form.written_suffixes)
+"""The suffixes that an output can have."""
+
+_OTHER_WORKBOOKS = frozenset({".xlsb", ".numbers"})
 
 
 def format_named(name: str) -> Format:
@@ -55,14 +59,28 @@ def format_of(path: Path, name: str | None = None) -> Format:
     form = _BY_SUFFIX.get(suffix)
     if form is None and path.is_dir():
         raise UsageError(f"{name or path}: is a folder; name a file in it")
-    if form is None and suffix in _WORKBOOKS:
-        raise UsageError(f"{name or path}: is a workbook; save its sheet as CSV (UTF-8), and name that file")
+    if form is None and suffix in _OTHER_WORKBOOKS:
+        raise UsageError(f"{name or path}: workbooks of this kind are not read; save it as .xlsx")
     if form is None:
         names = " or ".join(form.name for form in FORMATS)
         raise UsageError(
             f"{name or path}: the suffix {path.suffix!r} names no format; add --input-format {names}"
         )
+    form.check_libraries(name or path)
     return form
+
+
+def output_format(path: Path) -> Format:
+    """Returns the format of an output by its suffix.
+
+    Raises:
+        UsageError: The suffix is that of no format that can be written.
+    """
+    if format_suffix(path) not in WRITTEN_SUFFIXES:
+        raise UsageError(
+            f"{path}: the suffix of an output decides its format; use {', '.join(WRITTEN_SUFFIXES)}"
+        )
+    return format_of(path)
 
 
 def open_source(
@@ -100,8 +118,9 @@ def open_source(
 
 def _opened(file: InputFile, named: str | None, suffix: str, given: dict[str, Any]) -> Source:
     head, tail, _ = file.ends()
-    refuse_foreign(file.name, head, tail)
     form = _format(file, named, head)
+    refuse_foreign(file.name, head, tail, form.magic)
+    form.check_libraries(file.name)
     if named is not None and (suffix not in form.suffixes or named != form.name):
         suffix = f".{named}"
     for option in given:
@@ -111,6 +130,8 @@ def _opened(file: InputFile, named: str | None, suffix: str, given: dict[str, An
                 f"--{option.replace('_', '-')} is for {understood}, and {file.name} is {form.name.upper()};"
                 " leave the option out"
             )
+    if form.magic:
+        return form.source(file, suffix, **given)
     bom, codec = marked_codec(file.name, head, given.get("encoding"))
     foreign = foreign_text(head[len(bom) :].decode(codec, "ignore"), form.name)
     if foreign is not None:

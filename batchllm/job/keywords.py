@@ -33,6 +33,7 @@ class Options(TypedDict, total=False):
     dedupe: bool | None
     delimiter: str | None
     detail: Literal["low", "high", "auto"] | None
+    drop: str | Sequence[str] | None
     encoding: str | None
     escape: str | None
     escape_formulas: bool | None
@@ -42,7 +43,7 @@ class Options(TypedDict, total=False):
     grace: float | None
     header: Mapping[str, str] | Sequence[str] | str | None
     image: str | Sequence[str] | None
-    input_format: Literal["csv", "tsv", "jsonl", "ndjson"] | None
+    input_format: Literal["csv", "tsv", "jsonl", "ndjson", "xlsx", "xlsm", "ods", "xls"] | None
     instructions: str | PathLike[str] | None
     journal: str | PathLike[str] | None
     labels: str | PathLike[str] | Sequence[str] | Mapping[str, str] | None
@@ -74,6 +75,7 @@ class Options(TypedDict, total=False):
     quote: str | None
     reask: int | None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None
+    rename: Mapping[str, str] | Sequence[str] | str | None
     restart: bool | None
     retry_cut_off: bool | None
     retry_failed: bool | None
@@ -83,6 +85,7 @@ class Options(TypedDict, total=False):
     samples: int | None
     schema: str | PathLike[str] | Mapping[str, Any] | type[Any] | None
     seed: int | None
+    sheet: str | int | None
     shots: int | None
     skip_lines: int | None
     summary: str | PathLike[str] | None

@@ -12,7 +12,16 @@ from batchllm.answer import Reader, answer_columns
 from batchllm.errors import UsageError
 from batchllm.flows import JobFlow, job_flow
 from batchllm.flows.samples import sample_columns
-from batchllm.formats import Columns, InputStatistics, Source, open_source, plan_columns, spool
+from batchllm.formats import (
+    Columns,
+    InputStatistics,
+    Source,
+    format_named,
+    kept_columns,
+    open_source,
+    plan_columns,
+    spool,
+)
 from batchllm.formats.columns import ADDABLE, STANDARD
 from batchllm.job import Job
 from batchllm.prepare.job_paths import JobPaths
@@ -21,7 +30,7 @@ from batchllm.printable import counted
 from batchllm.request import RequestBuilder, answer_spec
 from batchllm.template import KNOWN_PARAMETERS, text_column
 
-_READING = ("delimiter", "quote", "escape", "skip_lines", "bad_rows", "encoding")
+_READING = ("delimiter", "quote", "escape", "skip_lines", "sheet", "bad_rows", "encoding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +97,20 @@ def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStat
     _check_steps(job, statistics)
     count = token_count(job)
     builder = RequestBuilder(job, statistics.columns or None, statistics.sample, count)
-    columns = output_columns(job, builder, statistics.columns, source.header(statistics.columns))
+    columns = output_columns(job, builder, statistics.columns, source.header)
     output_format = job.output_format or source.kind
+    if (check := format_named(output_format).check) is not None:
+        check(source, min(statistics.rows, job.limit or job.sample or statistics.rows), columns)
     flow = job_flow(job, builder, source.rows)
     reader = Reader(answer_spec(job))
     return PreparedJob(job, paths, source, statistics, builder, flow, reader, columns, output_format, count)
 
 
 def output_columns(
-    job: Job, builder: RequestBuilder, input_columns: Sequence[str], written: Sequence[str] = ()
+    job: Job,
+    builder: RequestBuilder,
+    input_columns: Sequence[str],
+    header: Callable[[Sequence[str]], Sequence[str]] = lambda names: (),
 ) -> Columns:
     """Returns the columns of a job's output.
 
@@ -104,10 +118,10 @@ def output_columns(
         job: The job.
         builder: Makes its requests.
         input_columns: The columns of the input.
-        written: Their names as they are written, where they are called otherwise.
+        header: Returns names of columns as they are written, where they are called otherwise.
 
     Raises:
-        UsageError: The input has a column of the same name as one of the answer.
+        UsageError: The input has a column of the same name as one of the answer, or lacks one that an option names.
     """
     added = sample_columns(job)
     if twice := set(added) & set(builder.answer_columns):
@@ -115,14 +129,16 @@ def output_columns(
             f"--samples adds a column {', '.join(sorted(twice))}, and the schema has a field of that name; rename "
             "the field"
         )
+    kept = kept_columns(input_columns, job.keep, job.drop)
     return plan_columns(
-        input_columns,
+        kept,
         (*builder.answer_columns, *added),
         (*job.add, *(("tool_calls",) if job.tools and "tool_calls" not in job.add else ())),
         job.columns,
         job.prefix,
         KNOWN_PARAMETERS if job.per_row else frozenset(),
-        written,
+        header(kept),
+        job.rename,
     )
 
 

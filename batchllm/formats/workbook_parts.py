@@ -1,0 +1,222 @@
+"""What a workbook's file says of a sheet that its reader does not: error values, formulas without a value, its extent.
+
+An ``.xlsx`` file is a ZIP archive of XML parts (ECMA-376). An error value such as ``#N/A`` is a cell of type ``e``. A
+formula is kept with its last value; programs that do not calculate leave the value out. In an ``.ods`` file
+(OpenDocument), an error value of LibreOffice is an empty text that is marked as an error.
+"""
+
+import posixpath
+import re
+import zipfile
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import IO
+from xml.etree import ElementTree
+from xml.parsers import expat
+
+_REFERENCE = re.compile(r"([A-Z]{1,3})([0-9]+)")
+_WORKBOOK = "xl/workbook.xml"
+_OPEN_DOCUMENT = "content.xml"
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class SheetFacts:
+    """What is known of a sheet.
+
+    Attributes:
+        errors: Row and column of each error value, from 0, to its text: ``#N/A``.
+        without_value: Formulas that have no value.
+        first_without_value: The first one, such as ``C2``.
+        cells: Cells that there are.
+        rows, columns: Rows and columns from A1 to the last cell.
+    """
+
+    errors: dict[tuple[int, int], str] = field(default_factory=dict)
+    without_value: int = 0
+    first_without_value: str = ""
+    cells: int = 0
+    rows: int = 0
+    columns: int = 0
+
+
+def sheet_facts(content: bytes, sheet: str) -> SheetFacts | None:
+    """Reads what is known of a sheet; ``None`` where the file is neither ``.xlsx`` nor ``.ods``, or is unusual.
+
+    Args:
+        content: The file.
+        sheet: The name of the sheet.
+    """
+    try:
+        with zipfile.ZipFile(BytesIO(content)) as archive:
+            if _OPEN_DOCUMENT in archive.namelist():
+                with archive.open(_OPEN_DOCUMENT) as file:
+                    return _OpenDocumentCells(sheet).read(file)
+            part = _part_of(archive, sheet)
+            if part is None:
+                return None
+            with archive.open(part) as file:
+                return _ExcelCells().read(file)
+    except (zipfile.BadZipFile, KeyError, expat.ExpatError, ElementTree.ParseError, NotImplementedError):
+        return None  # the workbook's reader says what is wrong with the file
+
+
+def _part_of(archive: zipfile.ZipFile, sheet: str) -> str | None:
+    """The name of a sheet's part in the archive."""
+    identity = None
+    for element in ElementTree.fromstring(archive.read(_WORKBOOK)).iter():  # noqa: S314 - expat bounds entities
+        if _local(element.tag) == "sheet" and element.get("name") == sheet:
+            identity = next((value for key, value in element.items() if _local(key) == "id"), None)
+    relations = ElementTree.fromstring(archive.read("xl/_rels/workbook.xml.rels"))  # noqa: S314
+    for relation in relations:
+        if identity is not None and relation.get("Id") == identity:
+            target = posixpath.join("xl", relation.get("Target", ""))
+            return posixpath.normpath(target).lstrip("/")
+    return None
+
+
+def _local(tag: str) -> str:
+    return tag.rpartition("}")[2]
+
+
+def position(reference: str) -> tuple[int, int] | None:
+    """Returns row and column, from 0, of a cell such as ``B7``."""
+    found = _REFERENCE.fullmatch(reference)
+    if found is None:
+        return None
+    column = 0
+    for letter in found[1]:
+        column = 26 * column + ord(letter) - 64
+    return int(found[2]) - 1, column - 1
+
+
+def reference(row: int, column: int) -> str:
+    """Returns the name of a cell, such as ``B7``, by its row and column, from 0."""
+    letters = ""
+    column += 1
+    while column:
+        column, rest = divmod(column - 1, 26)
+        letters = chr(65 + rest) + letters
+    return f"{letters}{row + 1}"
+
+
+class _Parsed(ABC):
+    """Reads facts out of XML."""
+
+    def __init__(self) -> None:
+        self._facts = SheetFacts()
+        self._row = self._column = -1
+
+    def read(self, file: IO[bytes]) -> SheetFacts:
+        parser = expat.ParserCreate(namespace_separator="}")
+        parser.buffer_text = True
+        parser.StartElementHandler = self._start
+        parser.EndElementHandler = self._end
+        parser.CharacterDataHandler = self._text
+        while chunk := file.read(_CHUNK_BYTES):
+            parser.Parse(chunk, False)
+        parser.Parse(b"", True)
+        return self._facts
+
+    @abstractmethod
+    def _start(self, tag: str, attributes: dict[str, str]) -> None: ...
+
+    @abstractmethod
+    def _text(self, text: str) -> None: ...
+
+    @abstractmethod
+    def _end(self, tag: str) -> None: ...
+
+    def _count(self) -> None:
+        facts = self._facts
+        facts.cells += 1
+        facts.rows = max(facts.rows, self._row + 1)
+        facts.columns = max(facts.columns, self._column + 1)
+
+
+class _ExcelCells(_Parsed):
+    """Reads the cells of a sheet's part. A cell or row that does not say where it is follows the one before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kind = ""
+        self._has_formula = self._in_value = False
+        self._value = ""
+
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        name = _local(tag)
+        if name == "c":
+            at = position(attributes.get("r", ""))
+            self._row, self._column = at or (self._row, self._column + 1)
+            self._kind = attributes.get("t", "")
+            self._has_formula, self._value = False, ""
+        elif name == "row":
+            written = attributes.get("r", "")
+            self._row = int(written) - 1 if written.isdecimal() else self._row + 1
+            self._column = -1
+        elif name == "f":
+            self._has_formula = True
+        elif name == "v":
+            self._in_value = True
+
+    def _text(self, text: str) -> None:
+        if self._in_value:
+            self._value += text
+
+    def _end(self, tag: str) -> None:
+        name = _local(tag)
+        if name == "v":
+            self._in_value = False
+        elif name == "c":
+            facts = self._facts
+            self._count()
+            if self._kind == "e" and self._value:
+                facts.errors[self._row, self._column] = self._value
+            elif self._has_formula and not self._value and self._kind not in ("str", "inlineStr"):
+                facts.without_value += 1
+                facts.first_without_value = facts.first_without_value or reference(self._row, self._column)
+
+
+class _OpenDocumentCells(_Parsed):
+    """Reads the cells of one table of a spreadsheet; empty rows and cells may stand for many."""
+
+    def __init__(self, sheet: str) -> None:
+        super().__init__()
+        self._sheet = sheet
+        self._is_inside = self._is_error = False
+        self._repeated_rows = self._repeated = 1
+        self._value = ""
+
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        name = _local(tag)
+        if name == "table":
+            self._is_inside = _attribute(attributes, "name") == self._sheet
+            self._row = -1
+        elif name == "table-row":
+            self._row += self._repeated_rows if self._row >= 0 else 1
+            self._repeated_rows = int(_attribute(attributes, "number-rows-repeated") or 1)
+            self._column = -1
+            self._repeated = 1
+        elif name in ("table-cell", "covered-table-cell"):
+            self._column += self._repeated if self._column >= 0 else 1
+            self._repeated = int(_attribute(attributes, "number-columns-repeated") or 1)
+            kinds = {value for key, value in attributes.items() if _local(key) == "value-type"}
+            self._is_error = self._is_inside and "error" in kinds
+            self._value = ""
+            if self._is_inside and kinds:
+                self._count()
+
+    def _text(self, text: str) -> None:
+        if self._is_error:
+            self._value += text
+
+    def _end(self, tag: str) -> None:
+        if self._is_error and _local(tag) in ("table-cell", "covered-table-cell"):
+            self._is_error = False
+            self._facts.errors[self._row, self._column] = self._value
+
+
+def _attribute(attributes: dict[str, str], name: str) -> str:
+    """The value of an attribute, by its name without the namespace."""
+    return next((value for key, value in attributes.items() if _local(key) == name), "")

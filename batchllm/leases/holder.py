@@ -1,0 +1,130 @@
+"""The holder of the leases: one for all workers of a job."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from batchllm.budget.budget import NOTHING, Amount, BudgetLimits
+from batchllm.leases.shares import DividedLimit
+from batchllm.leases.slices import BudgetSlices
+from batchllm.leases.terms import RENEW_S, TTL_S, BudgetShare, Lease, LeaseRequest
+
+
+class LeaseHolder:
+    """Divides rate limits and a budget among workers. It is told the time, and never waits itself.
+
+    The limits per minute come with the requests, from the jobs of the workers, by endpoint and model. The budget is
+    the holder's, because what was spent has to outlive it.
+
+    Args:
+        now: The time now, in seconds, on the monotonic clock of every later ``now``.
+        budget: The budget for all workers together.
+        spent: What was spent of it before, by this job's earlier runs; left out where ``saved`` is given.
+        saved: What ``saved()`` returned last, if there was a holder before.
+        reborn: There may be workers with leases of another holder that died: for one time to live, workers only
+            keep what they say they hold.
+        ttl_s: How long a lease lasts.
+        renew_s: How often a worker asks.
+
+    Attributes:
+        ttl_s, renew_s: As given.
+    """
+
+    def __init__(
+        self,
+        now: float,
+        *,
+        budget: BudgetLimits | None = None,
+        spent: Amount = NOTHING,
+        saved: Mapping[str, Any] | None = None,
+        reborn: bool = False,
+        ttl_s: float = TTL_S,
+        renew_s: float = RENEW_S,
+    ) -> None:
+        self.ttl_s = ttl_s
+        self.renew_s = renew_s
+        self._confirms_until = now + ttl_s if reborn else now
+        self._limits: dict[str, DividedLimit] = {}
+        self._newest: dict[str, tuple[int, Lease]] = {}
+        self._slices: BudgetSlices | None = None
+        if budget is not None and budget.any:
+            self._slices = BudgetSlices(budget, spent, None if saved is None else saved["budget"], now, ttl_s)
+        self._settled: set[str] = set(() if saved is None else saved["settled"])
+        self._settled_since = False
+
+    @property
+    def changed(self) -> bool:
+        """Whether ``saved()`` has to be written before the newest lease is handed out."""
+        return self._settled_since or (self._slices is not None and self._slices.changed)
+
+    def saved(self) -> dict[str, Any]:
+        """Returns what the next holder has to know if this one dies, as plain values; ``changed`` is false then."""
+        self._settled_since = False
+        return {
+            "budget": None if self._slices is None else self._slices.saved(),
+            "settled": sorted(self._settled),
+        }
+
+    @property
+    def left(self) -> Amount | None:
+        """What no worker has of the budget; ``None`` without one. Of an unlimited part it means nothing."""
+        return None if self._slices is None else self._slices.left
+
+    def renew(self, request: LeaseRequest, now: float) -> Lease:
+        """Returns a worker's next lease.
+
+        A request that arrives twice gets the same lease again; one that a newer one has overtaken gets none.
+
+        Args:
+            request: What the worker needs, and what it holds.
+            now: The time now; never before that of an earlier call.
+        """
+        worker, number = request.worker, request.number
+        if worker in self._settled:
+            return self._lease(number, revoked=True)
+        known, lease = self._newest.get(worker, (0, None))
+        if lease is not None and number == known:
+            return lease
+        slices = self._slices
+        if number < known or (slices is not None and number <= slices.number_of(worker)):
+            return self._lease(number)
+        if request.leaving:
+            self._leave(request)
+            lease = self._lease(number)
+        else:
+            shares = {}
+            for key, use in request.uses.items():
+                divided = self._limits.get(key)
+                if divided is None:
+                    divided = self._limits[key] = DividedLimit(
+                        now, ttl_s=self.ttl_s, renew_s=self.renew_s, confirms_until=self._confirms_until
+                    )
+                shares[key] = divided.renew(worker, use, now)
+            budget: BudgetShare | None = None
+            if slices is not None and request.budget is not None:
+                budget = slices.renew(worker, number, request.budget, now)
+            lease = Lease(number=number, ttl_s=self.ttl_s, renew_s=self.renew_s, shares=shares, budget=budget)
+        self._newest[worker] = (number, lease)
+        return lease
+
+    def settle(self, worker: str, spent: Amount = NOTHING) -> None:
+        """Ends what a dead worker has of the budget, and stops it if it is not dead.
+
+        Until then all that it held counts as spent. Its rates go to others once its lease has ended.
+
+        Args:
+            worker: The worker.
+            spent: What it has spent, and the upper bounds of what it possibly spent.
+        """
+        if self._slices is not None:
+            self._slices.settle(worker, spent)
+        self._settled.add(worker)
+        self._settled_since = True
+
+    def _leave(self, request: LeaseRequest) -> None:
+        for divided in self._limits.values():
+            divided.leave(request.worker)
+        if self._slices is not None and request.budget is not None:
+            self._slices.settle(request.worker, request.budget.spent + request.budget.reserved)
+
+    def _lease(self, number: int, *, revoked: bool = False) -> Lease:
+        return Lease(number=number, ttl_s=self.ttl_s, renew_s=self.renew_s, revoked=revoked)

@@ -1,0 +1,206 @@
+"""What a worker and the holder of the leases say to each other."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from batchllm.budget.budget import NOTHING, Amount
+
+TTL_S = 10.0
+RENEW_S = 1.0
+MARGIN = 0.05
+"""The share of its time to live by which a worker ends a lease early: for clocks that go at different speeds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """What a worker needs of one model at one endpoint, and what happened there since its last request.
+
+    Attributes:
+        limit_rpm, limit_tpm: The limits that the job gives, for all workers together; ``None`` is not known.
+        demand_rpm, demand_tpm: What it can use; ``None`` is as much as there is.
+        holds_rpm, holds_tpm: What its lease in force lets it use; 0 without one.
+        tokens_per_request: What a request usually takes of the tokens.
+        sent: Requests sent.
+        refused: Times that refusals made it pause.
+        paused_s: How much longer it pauses.
+    """
+
+    limit_rpm: float | None = None
+    limit_tpm: float | None = None
+    demand_rpm: float | None = None
+    demand_tpm: float | None = None
+    holds_rpm: float = 0.0
+    holds_tpm: float = 0.0
+    tokens_per_request: float = 0.0
+    sent: int = 0
+    refused: int = 0
+    paused_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetUse:
+    """What a worker has of the budget, and what it needs.
+
+    Attributes:
+        ceiling: The most that it may spend in all, as far as it knows.
+        spent: What it has spent in this run.
+        reserved: What its requests in flight may still take.
+        wanted: The upper bound of a request, the largest so far.
+        short: A request waits because it does not fit.
+    """
+
+    ceiling: Amount = NOTHING
+    spent: Amount = NOTHING
+    reserved: Amount = NOTHING
+    wanted: Amount = NOTHING
+    short: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRequest:
+    """A worker asks for its next lease.
+
+    Attributes:
+        worker: Its name, which no other run ever has.
+        number: 1, 2, 3, ...; it accepts the lease with the number of its newest request, and no other.
+        uses: What it needs, by endpoint and model: ``key_of``.
+        budget: What it has of the budget, if the job has one.
+        leaving: Its run is over: it gives everything back, and sends nothing more.
+    """
+
+    worker: str
+    number: int
+    uses: Mapping[str, Use] = field(default_factory=dict)
+    budget: BudgetUse | None = None
+    leaving: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as plain values, for a transport that writes JSON."""
+        return {
+            "worker": self.worker,
+            "number": self.number,
+            "uses": {key: _plain(use) for key, use in self.uses.items()},
+            "budget": None if self.budget is None else _plain(self.budget),
+            "leaving": self.leaving,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "LeaseRequest":
+        """Reads what ``to_json`` returned."""
+        budget = value["budget"]
+        return cls(
+            worker=value["worker"],
+            number=value["number"],
+            uses={key: Use(**use) for key, use in value["uses"].items()},
+            budget=None
+            if budget is None
+            else BudgetUse(
+                **{**budget, **{name: amount_of(budget[name]) for name in budget if name != "short"}}
+            ),
+            leaving=value["leaving"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What a worker may use of one model at one endpoint.
+
+    Attributes:
+        rpm, tpm: The rates; ``None`` is no limit.
+        requests: Where the rates are too low to be divided, how many requests may leave until the next lease;
+            ``None`` is any number.
+        pause_s: Nothing leaves for so long, because another worker was refused.
+        limit_tpm: The whole limit that the shares are parts of, against which a request is too large.
+    """
+
+    rpm: float | None = None
+    tpm: float | None = None
+    requests: int | None = None
+    pause_s: float = 0.0
+    limit_tpm: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetShare:
+    """What a worker may spend.
+
+    Attributes:
+        ceiling: The most that it may spend in all.
+        scarce: Others wait: it should give back what it does not need now.
+        nothing_left: The request that it wants to send fits no more, whatever others give back.
+    """
+
+    ceiling: Amount = NOTHING
+    scarce: bool = False
+    nothing_left: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The holder's answer.
+
+    Attributes:
+        number: That of the request.
+        ttl_s: How long the lease lasts, from before the worker asked.
+        renew_s: When the worker is to ask again.
+        shares: By endpoint and model; what is missing keeps the share that it has, until that ends.
+        budget: What it may spend; ``None`` without a budget.
+        revoked: Another worker has taken over: this one has to stop.
+    """
+
+    number: int
+    ttl_s: float = TTL_S
+    renew_s: float = RENEW_S
+    shares: Mapping[str, Share] = field(default_factory=dict)
+    budget: BudgetShare | None = None
+    revoked: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as plain values, for a transport that writes JSON."""
+        return {
+            "number": self.number,
+            "ttl_s": self.ttl_s,
+            "renew_s": self.renew_s,
+            "shares": {key: _plain(share) for key, share in self.shares.items()},
+            "budget": None if self.budget is None else _plain(self.budget),
+            "revoked": self.revoked,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Lease":
+        """Reads what ``to_json`` returned."""
+        budget = value["budget"]
+        return cls(
+            number=value["number"],
+            ttl_s=value["ttl_s"],
+            renew_s=value["renew_s"],
+            shares={key: Share(**share) for key, share in value["shares"].items()},
+            budget=None
+            if budget is None
+            else BudgetShare(**{**budget, "ceiling": amount_of(budget["ceiling"])}),
+            revoked=value["revoked"],
+        )
+
+
+def key_of(endpoint: str, model: str) -> str:
+    """Returns the key of an endpoint's model."""
+    return f"{endpoint} {model}"
+
+
+def plain_amount(amount: Amount) -> list[Any]:
+    """Returns an amount as plain values."""
+    return [amount.requests, amount.tokens, str(amount.cost)]
+
+
+def amount_of(value: list[Any]) -> Amount:
+    """Reads what ``plain_amount`` returned."""
+    return Amount(int(value[0]), int(value[1]), Decimal(value[2]))
+
+
+def _plain(record: Any) -> dict[str, Any]:
+    fields = {name: getattr(record, name) for name in record.__slots__}
+    return {
+        name: plain_amount(value) if isinstance(value, Amount) else value for name, value in fields.items()
+    }
