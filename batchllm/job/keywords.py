@@ -35,6 +35,7 @@ class Options(TypedDict, total=False):
     detail: Literal["low", "high", "auto"] | None
     drop: str | Sequence[str] | None
     encoding: str | None
+    engine: Literal["ray"] | None
     escape: str | None
     escape_formulas: bool | None
     examples: str | PathLike[str] | Sequence[Mapping[str, Any]] | None
@@ -73,6 +74,7 @@ class Options(TypedDict, total=False):
     prompt: str | None
     provider: str | None
     quote: str | None
+    ray_address: str | None
     reask: int | None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None
     rename: Mapping[str, str] | Sequence[str] | str | None
@@ -99,3 +101,5 @@ class Options(TypedDict, total=False):
     var: Mapping[str, Any] | Sequence[str] | str | None
     via: Literal["online", "batch"] | None
     wait_lock: float | None
+    work: str | PathLike[str] | None
+    workers: int | None

@@ -260,7 +260,7 @@ TABLE = (
     Option("ray_address", text, "With --engine ray: where the cluster is.", RUN_CONTROL, "auto", metavar="ADDRESS"),
     Option("workers", integer(1, 10_000), "With --engine: shards that are answered side by side.", RUN_CONTROL,
            otherwise="one for each node", metavar="N", example="8"),
-    Option("work", values.path, "With --engine: folder that all machines see, or URL of an object store.", RUN_CONTROL,
+    Option("work", values.location, "With --engine: folder that all machines see, or URL of a store.", RUN_CONTROL,
            metavar="FOLDER|URL", example='"/shared/job"'),
     Option("retry_failed", help="Ask again for rows that failed.", panel=RUN_CONTROL, **FLAG),
     Option("retry_cut_off", help="Ask again, with a higher --max-tokens, for rows whose answer was cut off.",
