@@ -80,7 +80,7 @@ def check_node(task: ShardTask, environ: Mapping[str, str]) -> ShardEnd:
     node = platform.node()
     try:
         job = task.job
-        with_key(job.endpoint, environ)
+        _with_keys(job, environ)
         plan_of_work(open_work(task.work))
     except JobError as error:
         return ShardEnd(shard=task.shard, node=node, exit_status=int(error.exit_status), error=str(error))
@@ -93,12 +93,22 @@ def _run(task: ShardTask, environ: Mapping[str, str], node: str, leases: Any) ->
     shard = plan.shards[task.shard]
     if (done := work.get(done_name(shard))) is not None:
         return int(json.loads(done)["exit_status"])
-    job = replace(task.job, endpoint=with_key(task.job.endpoint, environ))
+    job = _with_keys(task.job, environ)
     whose = {"run": task.run, "node": node, "pid": os.getpid(), "time": time.time(), "id": uuid4().hex}
     number = claim(work, shard, json.dumps(whose).encode())
     attempt = Attempt(work, shard, number, task.run, node)
     with tempfile.TemporaryDirectory(prefix="batchllm-shard-") as folder:
         return _answer(attempt, _local(job, Path(folder)), plan.input_sha256, leases)
+
+
+def _with_keys(job: Job, environ: Mapping[str, str]) -> Job:
+    """Returns a job with the keys that this machine has.
+
+    Raises:
+        UsageError: One is not here.
+    """
+    several = tuple(replace(each, endpoint=with_key(each.endpoint, environ)) for each in job.endpoints)
+    return replace(job, endpoint=with_key(job.endpoint, environ), endpoints=several)
 
 
 def _local(job: Job, folder: Path) -> Job:

@@ -52,7 +52,7 @@ def check_options(job: Job) -> None:
         raise UsageError(
             "--provider simulator is on this machine alone; run `batchllm simulate` and name it with --base-url"
         )
-    if job.endpoint.headers:
+    if any(each.headers for each in (job.endpoint, *(each.endpoint for each in job.endpoints))):
         raise UsageError("--header does not go with --engine: the dashboard of the cluster would show it")
     if any(limit is not None for limit in (job.max_cost, job.max_requests, job.max_total_tokens)):
         raise UsageError(
