@@ -20,6 +20,7 @@ from batchllm.job.layers import Given, environment_layer, flag_layer
 from batchllm.job.options import OPTIONS
 from batchllm.job.parameters import request_parameters, template_variables
 from batchllm.job.record import Job
+from batchllm.job.split import check_split
 from batchllm.job.steps import of_steps
 from batchllm.printable import one_line
 from batchllm.records import Pace
@@ -175,6 +176,7 @@ def _check(job: Job, given: Given) -> None:
         raise UsageError(f"{given.called('examples')}: {rows} cannot have examples")
     if job.prices:
         prices.load_table(job.prices)
+    check_split(job, given)
     preset = job.endpoint.preset
     if job.via == "batch" and presets.load(preset).batch is None:
         able = [name for name in presets.names() if presets.load(name).batch]

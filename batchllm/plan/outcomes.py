@@ -1,6 +1,8 @@
 """Reads each row's outcome from the journal."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from batchllm.answer import Reader
 from batchllm.budget.costs import PaidAnswer, RowCosts
@@ -10,6 +12,8 @@ from batchllm.plan.replay import ReplayedRequest, Replayer, Replays, read_outcom
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.records import Row
 
+NO_COLUMNS: Mapping[str, Any] = MappingProxyType({})
+
 
 class OutcomeReader:
     """Reads outcomes.
@@ -17,11 +21,15 @@ class OutcomeReader:
     Args:
         replays: Replays the flows of rows that have several requests.
         reader_of: Returns the reader of a row's answer.
+        alone: Values of columns that an answer gets which is its row's only one.
     """
 
-    def __init__(self, replays: Replays, reader_of: Callable[[int], Reader]) -> None:
+    def __init__(
+        self, replays: Replays, reader_of: Callable[[int], Reader], alone: Mapping[str, Any] = NO_COLUMNS
+    ) -> None:
         self._replays = replays
         self._reader_of = reader_of
+        self._alone = alone
 
     def outcome(self, entry: RowRecord, costs: RowCosts | None) -> Outcome:
         """Returns the outcome of a row that is finished or given up."""
@@ -33,6 +41,8 @@ class OutcomeReader:
             paid = [each for each in map(_paid, replay.requests) if each is not None]
         else:
             answer = read_outcome(entry, self._reader_of(entry.row_index))
+            if self._alone and answer.error is None:
+                answer = answer._replace(columns={**answer.columns, **self._alone})
             attempts, latency_s, paid = entry.attempts, entry.latency_s, []
             if entry.status is not None and 200 <= entry.status < 300:
                 paid = [PaidAnswer(answer.usage, answer.model, "", entry.attempt_id)]
@@ -55,7 +65,7 @@ def outcome_reader(
     reader_of: Callable[[int], Reader] = lambda row_index: reader  # noqa: E731 - the usual case
     if prepared.job.per_row:
         reader_of = lambda row_index: builder.reader(row_of(row_index))  # noqa: E731
-    return OutcomeReader(Replayer(prepared.flow, journal, row_of), reader_of)
+    return OutcomeReader(Replayer(prepared.flow, journal, row_of), reader_of, prepared.flow.alone)
 
 
 def in_order(rows: Callable[[], Iterator[Row]]) -> Callable[[int], Row]:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from itertools import islice
 
-from batchllm.budget.estimate import Forecast, forecast_job
+from batchllm.budget.estimate import forecast_job
+from batchllm.budget.forecast import Forecast
 from batchllm.errors import JobChanged
 from batchllm.job.changes import change_text, changes_between
 from batchllm.journal import JournalReader, State

@@ -13,7 +13,7 @@ from functools import partial
 
 from batchllm.batch.waiting import Waiting, waiting_for
 from batchllm.budget.account import Account
-from batchllm.budget.estimate import Forecast
+from batchllm.budget.forecast import Forecast
 from batchllm.counters import RunCounters
 from batchllm.endpoint import LazyClient, reachable
 from batchllm.errors import Interrupted, JobError
