@@ -41,7 +41,7 @@ def asked(server: Simulator, rows: Any = ROWS, **options: Any) -> Result:
 
 
 def test_the_keywords_are_those_of_the_table() -> None:
-    assert set(Options.__annotations__) == {*OPTIONS, "api_key"} - {"input", "task"}
+    assert set(Options.__annotations__) == {*OPTIONS, "api_key"} - {"input", "task", "keep"}
     page = Path(reference.__file__).with_name("keywords.py").read_text("utf-8")
     assert page == reference.keywords_module(), (
         "python -m batchllm.job.reference keywords > batchllm/job/keywords.py"

@@ -72,7 +72,7 @@ def test_a_field_of_the_answer_keeps_its_name() -> None:
         ({"add": ["costs"]}, "--add: there is no column 'costs' (did you mean cost?)"),
         ({"columns": ["sumary"]}, "--columns: there is no column 'sumary' (did you mean summary?)"),
         ({"columns": ["zzz"]}, "there are summary, finish_reason"),
-        ({"columns": ["id"]}, "'id' is a column of the input, and those are always kept"),
+        ({"columns": ["id"]}, "'id' is a column of the input, which --keep and --drop choose"),
     ],
 )
 def test_an_unknown_name_is_refused(options: dict[str, Any], message: str) -> None:

@@ -36,7 +36,9 @@ class PolarsTable(Table):
         """Returns one value of a column; see ``Table``."""
         return self._frame.to_series(position)[index]
 
-    def joined(self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn]) -> "pl.DataFrame":
+    def joined(
+        self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn], own: Sequence[int] | None = None
+    ) -> "pl.DataFrame":
         """Returns a frame with the answer columns at its end; see ``Table``."""
         import polars as pl
 
@@ -48,10 +50,12 @@ class PolarsTable(Table):
             except (TypeError, OverflowError, ValueError, pl.exceptions.PolarsError):
                 return pl.Series(column.name, _as_json(column.values), dtype=pl.String)
 
-        own = self._frame if rows is None else self._frame[list(rows)]
-        if not own.width:  # a frame without columns has no rows either, whatever its height
+        taken = self._frame if rows is None else self._frame[list(rows)]
+        if own is not None:
+            taken = taken[:, list(own)]
+        if not taken.width:  # a frame without columns has no rows either, whatever its height
             return pl.DataFrame([series(column) for column in answers])
-        return own.hstack([series(column) for column in answers])
+        return taken.hstack([series(column) for column in answers])
 
 
 class ArrowTable(Table):
@@ -81,7 +85,9 @@ class ArrowTable(Table):
         """Returns one value of a column; see ``Table``."""
         return self._table.column(position)[index].as_py()
 
-    def joined(self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn]) -> Any:
+    def joined(
+        self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn], own: Sequence[int] | None = None
+    ) -> Any:
         """Returns a table with the answer columns at its end; see ``Table``."""
         import pyarrow as pa
 
@@ -94,6 +100,8 @@ class ArrowTable(Table):
                 return pa.array(_as_json(column.values), type=pa.string())
 
         table = self._table if rows is None else self._table.take(list(rows))
+        if own is not None:
+            table = table.select(list(own))
         for column in answers:
             table = table.append_column(column.name, array(column))
         if self._library in ("duckdb", "_duckdb"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,7 +30,7 @@ def run(
     progress: bool | Progress | Callable[[int, int], Any] | None = None,
     on_row: Callable[[FinishedRow], Any] | None = None,
     wait: bool = False,
-    keep: bool = True,
+    keep: bool | str | Sequence[str] = True,
     **options: Unpack[Options],
 ) -> Result:
     """Sends every row through a model, and returns the rows with their answers.
@@ -48,7 +48,8 @@ def run(
         on_row: Called in this thread with each row that is finished, those of earlier runs included and marked. What it
             raises stops the job in order and comes out of this call.
         wait: With ``via="batch"``: wait until every batch is ready, instead of raising ``NotReady``.
-        keep: ``False`` removes journal and copies once every row has its answer.
+        keep: ``False`` removes journal and copies once every row has its answer. Names of columns are the option
+            ``--keep``: only these columns of the rows are in the result.
         options: The options of the command line by name: ``provider="groq"``, ``labels=["a", "b"]``, ``max_cost=5``.
             ``schema`` takes a dictionary or a pydantic model too, ``labels`` a mapping of labels to descriptions,
             ``tools`` a list, ``prices`` a mapping, and ``api_key`` a key or a function that returns one.
@@ -76,7 +77,7 @@ async def arun(
     progress: bool | Progress | Callable[[int, int], Any] | None = None,
     on_row: Callable[[FinishedRow], Any] | None = None,
     wait: bool = False,
-    keep: bool = True,
+    keep: bool | str | Sequence[str] = True,
     **options: Unpack[Options],
 ) -> Result:
     """Does what ``run`` does, for programs with an event loop.
@@ -115,7 +116,7 @@ async def astream(
     ordered: bool = False,
     progress: bool | Progress | Callable[[int, int], Any] | None = None,
     wait: bool = False,
-    keep: bool = True,
+    keep: bool | str | Sequence[str] = True,
     **options: Unpack[Options],
 ) -> AsyncGenerator[FinishedRow, None]:
     """Yields the rows as they finish, those that earlier runs finished first.

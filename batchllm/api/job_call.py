@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +20,7 @@ from batchllm.api.options import are_paths, is_path, options_of, parsed_options
 from batchllm.api.results import answer_columns, parsed_of, with_table
 from batchllm.api.tables import FilesTable, Table, table_of
 from batchllm.errors import UsageError
+from batchllm.formats import kept_columns
 from batchllm.formats.memory import put_rows
 from batchllm.job import Job, assemble
 from batchllm.job.assembly import NOTHING_ASKED, check_task
@@ -57,6 +58,7 @@ class JobCall:
         is_unnamed: Its output lies in the state folder.
         gold: Where the known answers are in the table, if the run does not evaluate them itself.
         on: See ``Job.on``.
+        own: The columns of the table that the result has, by position; ``None`` is all of them.
     """
 
     job: Job
@@ -67,6 +69,7 @@ class JobCall:
     is_unnamed: bool = False
     gold: tuple[str, ...] = ()
     on: str | None = None
+    own: tuple[int, ...] | None = None
 
     def run(
         self,
@@ -91,7 +94,9 @@ class JobCall:
 
         def hand_out(row: FinishedRow) -> None:
             if "--" in (row.error or ""):
-                row = replace(row, answers={**row.answers, "error": in_python(row.answers["error"])})
+                words = in_python(row.error or "")
+                told = {name: words if value == row.error else value for name, value in row.answers.items()}
+                row = replace(row, answers=told, error=words)
             if collects:
                 rows.append(row if deliver is None else replace(row, values={}))
             if deliver is not None:
@@ -129,7 +134,8 @@ class JobCall:
         answers = answer_columns(feed.columns, self.job, [row.answers for row in rows])
         indices = [row.index for row in rows]
         whole = len(indices) == len(self.table)
-        found = with_table(result, self.table.joined(None if whole else indices, answers), parsed)
+        joined = self.table.joined(None if whole else indices, answers, self.own)
+        found = with_table(result, joined, parsed)
         return replace(found, evaluation=found.evaluate(self.gold, on=self.on)) if self.gold else found
 
     def _forget(self, result: Result) -> Result:
@@ -149,13 +155,17 @@ class JobCall:
         return result
 
 
-def job_call(rows: Any, task: str, options: Mapping[str, Any], *, keep: bool = True) -> JobCall:
-    """Returns the job of a call.
+def job_call(
+    rows: Any, task: str, options: Mapping[str, Any], *, keep: bool | str | Sequence[str] = True
+) -> JobCall:
+    """Returns the job of a call; see ``run``.
 
     Raises:
         UsageError: Rows or options are wrong.
         InputError: A row cannot be read.
     """
+    if not isinstance(keep, bool):
+        options, keep = {**options, "keep": keep}, True
     if isinstance(rows, Job):
         others = set(options) - {"api_key"}
         if others:
@@ -199,6 +209,11 @@ def _table_call(
         raise UsageError("output= must name a file; frame() has the answers of rows in memory")
     builder = RequestBuilder(job, table.columns or None, table.sample(), None)
     output_columns(job, builder, table.columns)
+    own = None
+    if job.keep or job.drop:
+        wanted = kept_columns(table.columns, job.keep, job.drop)
+        positions = table.positions(wanted)
+        own = tuple(positions[name] for name in wanted)
     names = set(table.columns) if named or job.per_row else set(builder.used_columns)
     names |= {name for name in (builder.column, job.conversation) if name is not None}
     gold = () if named else job.gold  # of rows in the state folder it is no part of the job
@@ -211,12 +226,12 @@ def _table_call(
             "retry_cut_off= finds the answers in a journal; name the job's with output= or journal="
         )
     if not named:
-        job = replace(job, gold=(), on=None)
+        job = replace(job, gold=(), on=None, keep=None, drop=None)
         question = json.dumps([job.fingerprint(), hashlib.sha256(content).hexdigest()], sort_keys=True)
         output = state_path(f"{task}-{hashlib.sha256(question.encode()).hexdigest()[:16]}.jsonl")
-        own = None if "journal" in options else output.with_name(f"{output.name}.journal")
-        job = replace(job, output=output, journal=own or job.journal)
+        usual = None if "journal" in options else output.with_name(f"{output.name}.journal")
+        job = replace(job, output=output, journal=usual or job.journal)
     journal = job_paths(job).journal
     check_folder(journal)
     job = replace(job, inputs=(rows_path(journal).absolute(),))
-    return JobCall(job, table, content, model, keep, is_unnamed=not named, gold=gold, on=on)
+    return JobCall(job, table, content, model, keep, is_unnamed=not named, gold=gold, on=on, own=own)

@@ -33,22 +33,26 @@ class PandasTable(Table):
         """Returns one value of a column; see ``Table``."""
         return self._frame.iat[index, position]
 
-    def joined(self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn]) -> "pd.DataFrame":
+    def joined(
+        self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn], own: Sequence[int] | None = None
+    ) -> "pd.DataFrame":
         """Returns a frame with the answer columns at its end; see ``Table``."""
         import pandas as pd
 
-        own = self._frame if rows is None else self._frame.iloc[list(rows)]
+        taken = self._frame if rows is None else self._frame.iloc[list(rows)]
+        if own is not None:
+            taken = taken.iloc[:, list(own)]
         if not answers:
-            return own.copy()
-        columns = own.columns
+            return taken.copy()
+        columns = taken.columns
         names: Any = [column.name for column in answers]
         if isinstance(columns, pd.MultiIndex):
             names = pd.MultiIndex.from_tuples([(name, *[""] * (columns.nlevels - 1)) for name in names])
-        ours = pd.concat([pd.Series(_array(column), index=own.index) for column in answers], axis=1)
+        ours = pd.concat([pd.Series(_array(column), index=taken.index) for column in answers], axis=1)
         ours.columns = pd.Index(names) if not isinstance(names, pd.MultiIndex) else names
         ours.columns.names = columns.names
-        joined = pd.concat([own, ours], axis=1)
-        joined.attrs = dict(own.attrs)
+        joined = pd.concat([taken, ours], axis=1)
+        joined.attrs = dict(taken.attrs)
         return joined
 
 

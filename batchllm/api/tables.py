@@ -19,6 +19,7 @@ from batchllm.formats.memory import ROWS, encodable, json_line
 from batchllm.formats.suffixes import format_suffix
 from batchllm.printable import one_line
 from batchllm.records import Row
+from batchllm.stores import located
 
 _KINDS = "a path, a pandas or polars frame, an Arrow table, or a list or iterator of dictionaries"
 
@@ -57,12 +58,15 @@ class Table(ABC):
         """Returns the values of a column."""
 
     @abstractmethod
-    def joined(self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn]) -> Any:
+    def joined(
+        self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn], own: Sequence[int] | None = None
+    ) -> Any:
         """Returns a table of the same kind with answer columns beside its own.
 
         Args:
             rows: The positions of the rows to take; ``None`` takes all.
             answers: The answer columns of these rows.
+            own: The positions of the table's own columns to take, in order; ``None`` takes all.
         """
 
     @abstractmethod
@@ -223,9 +227,15 @@ class DictTable(Table):
             named = ((column_name(key), value) for key, value in row.items())
             yield {name: value for name, value in named if name in wanted}
 
-    def joined(self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn]) -> list[dict[str, Any]]:
+    def joined(
+        self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn], own: Sequence[int] | None = None
+    ) -> list[dict[str, Any]]:
         """Returns new dictionaries; see ``Table``."""
         taken = self._rows if rows is None else [self._rows[index] for index in rows]
+        if own is not None:
+            names = [self.columns[position] for position in own]
+            known = ({column_name(key): value for key, value in row.items()} for row in taken)
+            taken = [{name: row[name] for name in names if name in row} for row in known]
         return [
             {**row, **{column.name: column.values[index] for column in answers}}
             for index, row in enumerate(taken)
@@ -246,25 +256,27 @@ class FilesTable(DictTable):
         for path in paths:
             if (
                 isinstance(path, str)
-                and format_suffix(Path(path)) not in SUFFIXES
+                and format_suffix(located(path)) not in SUFFIXES
                 and not os.path.exists(path)  # noqa: PTH110 - false for a text that is too long for a name
             ):
                 reason = "there is no such file; a list of strings is read as files, so give texts as [{'text': …}]"
                 raise InputError(one_line(path, 60), reason)
             named = options.get("format")
-            self.nested &= (format_named(named) if named else format_of(Path(path))).nested
-            source = open_source(Path(path), **options)
+            self.nested &= (format_named(named) if named else format_of(located(path))).nested
+            source = open_source(located(path), **options)
             source.scan()
             rows += (row.values for row in source.rows())
         super().__init__(rows)
 
-    def joined(self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn]) -> Any:
+    def joined(
+        self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn], own: Sequence[int] | None = None
+    ) -> Any:
         """Returns a frame of all rows; see ``Table``."""
         import pandas as pd
 
         from batchllm.api.pandas_table import PandasTable
 
-        return PandasTable(pd.DataFrame(self._rows, columns=self.columns)).joined(rows, answers)
+        return PandasTable(pd.DataFrame(self._rows, columns=self.columns)).joined(rows, answers, own)
 
 
 def column_name(label: Any) -> str:

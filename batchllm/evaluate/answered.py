@@ -87,7 +87,12 @@ class AnsweredRows:
 
     def bare(self, name: str) -> str:
         """Returns the name of an answer column without the prefix of the output."""
-        return name.removeprefix(self.beside.get("finish_reason", "").removesuffix("finish_reason"))
+        written = self.beside.get("finish_reason", "")
+        return (
+            name.removeprefix(written.removesuffix("finish_reason"))
+            if written.endswith("finish_reason")
+            else name
+        )
 
     def answer_field(self, name: str) -> AnswerField:
         """Returns the answer column of that name, which may be any column.
@@ -198,7 +203,8 @@ def _beside(columns: tuple[str, ...], job: Job | None, prefix: str) -> Iterator[
             if job is None
             else name in {*(job.columns or STANDARD), *job.add, *(_SAMPLED if job.samples > 1 else ())}
         )
-        for written in (f"{prefix}response_{name}", f"{prefix}{name}"):
+        own = f"{prefix}{name}" if job is None else job.written(name)
+        for written in (f"{prefix}response_{name}", own):
             if written in columns and (known or (job is None and columns.index(written) > end)):
                 yield name, written
                 break
@@ -224,14 +230,14 @@ def answer_fields(job: Job, columns: Sequence[str]) -> tuple[AnswerField, ...]:
     properties = schema.get("properties") if schema is not None and spec.read == "json" else None
     if isinstance(properties, Mapping) and schema is not None:
         found = [
-            AnswerField(job.prefix + it, *schema_kind(value, schema)) for it, value in properties.items()
+            AnswerField(job.written(it), *schema_kind(value, schema)) for it, value in properties.items()
         ]
         return tuple(answer for answer in found if answer.name in columns)
     kind = ANSWER_COLUMNS.get(spec.column)
     if spec.read == "label":
         kind = LABELS if spec.multi_label else LABEL
     has_none = kind == LABELS and NONE not in spec.labels
-    found = [AnswerField(job.prefix + spec.column, kind, none=NONE if has_none else "")]
+    found = [AnswerField(job.written(spec.column), kind, none=NONE if has_none else "")]
     return tuple(answer for answer in found if answer.name in columns)
 
 

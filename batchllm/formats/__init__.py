@@ -8,7 +8,15 @@ the input as it was, and puts the output in place in one rename.
 A new format is a module like ``csv`` or ``jsonl`` and a line in ``registry.FORMATS``.
 """
 
-from batchllm.formats.columns import ADDABLE, STANDARD, Columns, Outcome, plan_columns
+from batchllm.formats.columns import (
+    ADDABLE,
+    STANDARD,
+    Columns,
+    Outcome,
+    kept_columns,
+    plan_columns,
+    written_name,
+)
 from batchllm.formats.encodings import is_narrow, text_codec
 from batchllm.formats.format import Source
 from batchllm.formats.input_file import spool
@@ -44,6 +52,7 @@ __all__ = [
     "format_named",
     "format_of",
     "is_narrow",
+    "kept_columns",
     "open_source",
     "output_format",
     "plan_columns",
@@ -52,4 +61,5 @@ __all__ = [
     "text_codec",
     "write_output",
     "write_skipped",
+    "written_name",
 ]

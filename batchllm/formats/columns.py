@@ -9,7 +9,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from batchllm.errors import UsageError, did_you_mean
+from batchllm.errors import UsageError, did_you_mean, listed
 from batchllm.records import Answer
 
 
@@ -80,6 +80,36 @@ class Columns:
     order: tuple[str, ...]
 
 
+def kept_columns(
+    columns: Sequence[str], keep: Sequence[str] | None, drop: Sequence[str] | None
+) -> tuple[str, ...]:
+    """Returns the columns of the input that the output has.
+
+    Args:
+        columns: All of them.
+        keep: Names of ``--keep``, whose order is that of the output; ``None`` keeps all.
+        drop: Names of ``--drop``; the others keep their order.
+
+    Raises:
+        UsageError: There is no such column.
+    """
+    for option, names in (("--keep", keep or ()), ("--drop", drop or ())):
+        for name in names:
+            if name not in columns:
+                hint = did_you_mean(name, columns)
+                raise UsageError(
+                    f"{option}: the input has no column {name!r}{hint}; its columns are: {listed(columns)}"
+                )
+    if keep is not None:
+        return tuple(keep)
+    return tuple(name for name in columns if name not in drop) if drop else tuple(columns)
+
+
+def written_name(name: str, prefix: str = "", rename: Mapping[str, str] | None = None) -> str:
+    """Returns what an added column is called in the output: as ``--rename`` says, else with the prefix."""
+    return (rename or {}).get(name, prefix + name)
+
+
 def plan_columns(
     input_columns: Sequence[str],
     answer_columns: Sequence[str],
@@ -88,11 +118,12 @@ def plan_columns(
     prefix: str = "",
     parameter_columns: Collection[str] = frozenset(),
     taken: Collection[str] = (),
+    rename: Mapping[str, str] | None = None,
 ) -> Columns:
     """Decides the columns of an output.
 
     Args:
-        input_columns: Columns of the input; all of them are kept.
+        input_columns: Columns of the input that the output has; see ``kept_columns``.
         answer_columns: Columns that the task writes: ``summary``, or the fields of a schema.
         add: Names of ``--add``.
         columns: Names of ``--columns``, in order, out of the answer columns, ``STANDARD`` and ``ADDABLE``;
@@ -101,11 +132,14 @@ def plan_columns(
         parameter_columns: Input columns that are parameters of the request. An added column of the same name
             (``model``), or with the name of a field of the answer, becomes ``response_model``.
         taken: Further names that an added column must not have.
+        rename: Names of added columns, to the names that they get instead of the one with the prefix.
 
     Raises:
         UsageError: There is no such column, or the input already has one of that name.
     """
+    rename = rename or {}
     _refuse_unknown("--add", add, tuple(_FIELDS), input_columns)
+    _refuse_unknown("--rename", tuple(rename), (*answer_columns, *_FIELDS), input_columns)
     if columns is None:
         chosen = (*answer_columns, *STANDARD, *add)
     else:
@@ -115,16 +149,19 @@ def plan_columns(
     fields: list[tuple[str, str]] = []
     order: dict[str, None] = {}
     for name in chosen:
-        written = prefix + name
-        if name in answer_columns and written not in order:
+        written = written_name(name, prefix, rename)
+        if name in answer_columns and (written, name) not in answer:
+            _refuse_twice(written, order, rename)
             answer.append((written, name))
         elif name in _FIELDS:
             if name in answer_columns or written in parameter_columns:
                 written = f"{prefix}response_{name}"
             if written not in order:
                 fields.append((written, name))
+            elif (written, name) not in fields:
+                _refuse_twice(written, order, rename)
         order[written] = None
-    _refuse_collisions({*input_columns, *taken}, tuple(order), prefix)
+    _refuse_collisions({*input_columns, *taken}, tuple(order), prefix, rename)
     return Columns(tuple(input_columns), tuple(answer), tuple(fields), tuple(order))
 
 
@@ -136,7 +173,7 @@ def _refuse_unknown(
             continue
         if name in input_columns:
             raise UsageError(
-                f"{option}: {name!r} is a column of the input, and those are always kept; the option chooses among"
+                f"{option}: {name!r} is a column of the input, which --keep and --drop choose; the option is about"
                 f" {', '.join(known)}"
             )
         raise UsageError(
@@ -144,10 +181,20 @@ def _refuse_unknown(
         )
 
 
-def _refuse_collisions(taken: Collection[str], ours: Sequence[str], prefix: str) -> None:
+def _refuse_twice(written: str, order: Collection[str], rename: Mapping[str, str]) -> None:
+    if written in order and written in rename.values():
+        raise UsageError(f"--rename: two columns of the output would be called {written!r}; name another")
+
+
+def _refuse_collisions(
+    taken: Collection[str], ours: Sequence[str], prefix: str, rename: Mapping[str, str]
+) -> None:
     double = [name for name in ours if name in taken]
     if not double:
         return
+    for old, new in rename.items():
+        if new in double:
+            raise UsageError(f"--rename {old}={new}: the input already has a column {new!r}; name another")
     bare = [name.removeprefix(prefix) for name in ours]
     candidates = ["llm_", *(f"llm{number}_" for number in range(2, len(taken) + 3))]
     free = next(found for found in candidates if not any(found + name in taken for name in bare))

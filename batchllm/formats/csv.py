@@ -233,22 +233,23 @@ class CsvSource(TextSource):
         return InputError(self.name, reason, line=line)
 
     def header(self, names: Sequence[str]) -> list[str]:
-        """Returns the names of the columns as they are written."""
-        return list(self._header)
+        """Returns the names of columns as they are written."""
+        return self._of_columns(self._header, names)
 
     def header_text(self) -> str | None:
         """Returns the text of the header, if it shows no delimiter but its own."""
         return None if any(map(has_delimiter, self._header)) else self._header_text.rstrip("\r\n") or None
 
     def cells(self, row: Row, names: Sequence[str]) -> list[str]:
-        """Returns the cells as they stand in the file."""
-        return list(row.values.values())
+        """Returns cells as they stand in the file."""
+        values = row.values
+        return list(values.values()) if names == self.columns else [values[name] for name in names]
 
     def size_of(self, row: Row) -> int | None:
         """Returns about how many bytes a row takes; see ``Source``."""
         if self.layout.encoding != "utf-8":
             return None
-        return len((row.origin or csv_record(self.cells(row, ()), self.delimiter)).encode())
+        return len((row.origin or csv_record(self.cells(row, self.columns), self.delimiter)).encode())
 
     def reading(self) -> str:
         """Returns what rows depend on beside the bytes of the file; see ``Source``."""
@@ -301,8 +302,10 @@ class CsvWriter(TextWriter):
         self._cells = source.cells
         self._names = columns.input
         header = None
-        self._keeps_text = isinstance(source, CsvSource) and source.dialect == replace(
-            Dialect(self._delimiter), skip_lines=source.dialect.skip_lines
+        self._keeps_text = (
+            isinstance(source, CsvSource)
+            and self._names == source.columns
+            and source.dialect == replace(Dialect(self._delimiter), skip_lines=source.dialect.skip_lines)
         )
         if self._keeps_text and isinstance(source, CsvSource):
             header = source.header_text()

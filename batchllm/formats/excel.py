@@ -7,13 +7,13 @@ Excel itself saves both to CSV; an empty text is an empty cell. A sheet is held 
 A row's ``origin`` is its cells, by the position of their columns.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from batchllm.errors import InputError, UsageError, did_you_mean, listed
 from batchllm.formats.csv_text import column_names
-from batchllm.formats.excel_cells import shown, whole
+from batchllm.formats.excel_cells import ods_duration, shown, whole
 from batchllm.formats.excel_writer import ExcelWriter, check_rows
 from batchllm.formats.format import Format, Source
 from batchllm.formats.input_file import InputFile, InputPass
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MANY_ROWS = 200_000
 _MOST_CELLS = 100_000_000  # of 32 bytes each, which the reader allocates from A1 to the last one
 _SPARSE = 1_000
+_OPEN_DOCUMENT, _MIMETYPE_BYTES = b"vnd.oasis.opendocument", 128  # the archive begins with its type
 
 
 class ExcelSource(Source):
@@ -69,7 +70,8 @@ class ExcelSource(Source):
         except Exception as error:  # the reader's own, of any kind
             raise InputError(self.name, f"the sheet {name!r} cannot be read: {error}") from error
         self.sheet = name
-        self._table = _Table(sheet, facts or SheetFacts())
+        is_ods = _OPEN_DOCUMENT in content[:_MIMETYPE_BYTES]
+        self._table = _Table(sheet, facts or SheetFacts(), ods_duration if is_ods else None)
         self._find_header()
         self._sha256, self._size_bytes = opened.sha256(), opened.size_bytes
         self.notes = (*self.notes, *self._table.notes())
@@ -187,16 +189,16 @@ class ExcelSource(Source):
             self._digest = sha256
 
     def header(self, names: Sequence[str]) -> list[str]:
-        """Returns the names of the columns as they are written."""
-        return list(self._header)
+        """Returns the names of columns as they are written."""
+        return self._of_columns(self._header, names)
 
     def typed_header(self, names: Sequence[str]) -> Sequence[Any]:
-        """Returns the names of the columns as they are in the sheet: text, numbers, dates."""
-        return self._header_cells
+        """Returns the names of columns as they are in the sheet: text, numbers, dates."""
+        return self._of_columns(self._header_cells, names)
 
     def typed_cells(self, row: Row, names: Sequence[str]) -> Sequence[Any]:
-        """Returns the cells as they are in the sheet."""
-        return row.origin  # type: ignore[no-any-return]
+        """Returns cells as they are in the sheet."""
+        return self._of_columns(row.origin, names)
 
     def reading(self) -> str:
         """Returns what rows depend on beside the bytes of the file; see ``Source``."""
@@ -215,13 +217,16 @@ class _Table:
         first, width: The first column, from 0, and how many there are.
     """
 
-    def __init__(self, sheet: "CalamineSheet", facts: SheetFacts) -> None:
+    def __init__(
+        self, sheet: "CalamineSheet", facts: SheetFacts, convert: Callable[[Any], Any] | None = None
+    ) -> None:
         self._sheet = sheet
         self._facts = facts
         self._left = sheet.start[1] if sheet.start else 0
         self._errors: dict[int, list[tuple[int, str]]] = {}
         for (row, column), text in facts.errors.items():
             self._errors.setdefault(row, []).append((column, text))
+        self._convert = convert
         self.header = self.first = self.width = 0
 
     def rows(self, start: int = 0) -> Iterator[tuple[int, list[Any]]]:
@@ -232,6 +237,8 @@ class _Table:
             if number < start:
                 continue
             cells = [None] * self._left + [whole(value) for value in read]
+            if self._convert is not None:
+                cells = [*map(self._convert, cells)]
             for column, text in self._errors.get(number, ()):
                 cells += [None] * (column + 1 - len(cells))
                 cells[column] = text

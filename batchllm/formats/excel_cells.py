@@ -4,6 +4,7 @@ A date is a number of days with a number format. Day 1 is 1900-01-01, and the da
 there were a 29 February 1900 (ECMA-376, part 1, 18.17.4.1); Excel knows no earlier date.
 """
 
+import re
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -13,6 +14,7 @@ from batchllm.formats.json_text import WrittenNumber
 EXACT_INTEGERS = 1 << 53
 """Up to here a cell, which is a binary64 number, holds every integer."""
 
+_ODS_DURATION = re.compile(r"(-?)PT(\d{1,6})H(\d{1,2})M(\d{1,2}(?:\.\d+)?)S")
 _DAY = timedelta(days=1)
 _SECOND = timedelta(seconds=1)
 _EPOCH = datetime(1899, 12, 31)
@@ -28,6 +30,15 @@ def whole(value: Any) -> Any:
     elif value == "" and type(value) is str:
         return None
     return value
+
+
+def ods_duration(value: Any) -> Any:
+    """Returns a duration of OpenDocument (``PT30H15M00S``), which its reader takes for text; all else as it is."""
+    found = _ODS_DURATION.fullmatch(value) if type(value) is str else None
+    if found is None:
+        return value
+    length = timedelta(hours=int(found[2]), minutes=int(found[3]), seconds=float(found[4]))
+    return -length if found[1] else length
 
 
 def shown(value: Any) -> Any:

@@ -74,7 +74,7 @@ class Source(ABC):
         yield from ()
 
     def cells(self, row: Row, names: Sequence[str]) -> list[str]:
-        """Returns the values of a row as text, as they are written in the file where that can be had."""
+        """Returns the values of columns of a row as text, as they are written in the file where that can be had."""
         return [cell_text(row.values.get(name)) for name in names]
 
     def typed_header(self, names: Sequence[str]) -> Sequence[Any]:
@@ -85,9 +85,25 @@ class Source(ABC):
         """Returns the values of a row for a format with typed cells: dates as ``date``, not as text."""
         return [row.values.get(name) for name in names]
 
-    def json_object(self, row: Row, further: Mapping[str, Any]) -> bytes:
-        """Returns a row with further members as a JSON object, the row as it is written where that can be had."""
-        return json_bytes({**row.values, **further})
+    def json_object(self, row: Row, further: Mapping[str, Any], names: Sequence[str] | None = None) -> bytes:
+        """Returns a row with further members as a JSON object, the row as it is written where that can be had.
+
+        Args:
+            row: The row.
+            further: The further members.
+            names: The columns that it has, in this order; ``None`` is all of them.
+        """
+        if names is None:
+            return json_bytes({**row.values, **further})
+        kept = {name: row.values[name] for name in names if name in row.values}
+        return json_bytes({**kept, **further})
+
+    def _of_columns(self, values: Sequence[Any], names: Sequence[str]) -> list[Any]:
+        """Returns those of values, one for each column, that belong to some columns."""
+        if names == self.columns:
+            return list(values)
+        by_name = dict(zip(self.columns, values, strict=True))
+        return [by_name[name] for name in names]
 
     def size_of(self, row: Row) -> int | None:
         """Returns about how many bytes of the file a row takes; ``None`` where that cannot be said."""

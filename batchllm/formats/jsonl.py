@@ -103,17 +103,26 @@ class JsonlSource(TextSource):
                 cells.append(cell_text(value))
         return cells
 
-    def json_object(self, row: Row, further: Mapping[str, Any]) -> bytes:
-        """Returns the line as it is, with further members before its closing brace."""
-        line: bytes = row.origin
+    def json_object(self, row: Row, further: Mapping[str, Any], names: Sequence[str] | None = None) -> bytes:
+        """Returns the line as it is, with further members before its closing brace; see ``Source``."""
+        line: bytes = row.origin if names is None else _chosen_members(row.origin, names)
         if not further:
             return line
         end = line.rindex(b"}")
-        return b"".join((line[:end], b"," if row.values else b"", json_bytes(further)[1:-1], line[end:]))
+        is_empty = not row.values if names is None else line == b"{}"
+        return b"".join((line[:end], b"" if is_empty else b",", json_bytes(further)[1:-1], line[end:]))
 
     def size_of(self, row: Row) -> int | None:
         """Returns the bytes of a line; see ``Source``."""
         return len(row.origin) + 1 if self.layout.encoding == "utf-8" else None
+
+
+def _chosen_members(line: bytes, names: Sequence[str]) -> bytes:
+    written = members_as_written(line)
+    members = (
+        f"{json.dumps(name, ensure_ascii=False)}: {written[name]}" for name in names if name in written
+    )
+    return f"{{{', '.join(members)}}}".encode()
 
 
 def _explained(reason: str, line: int, raw: bytes) -> str:
@@ -137,10 +146,13 @@ class JsonlWriter(TextWriter):
     def __init__(self, target: OutputTarget, source: Source, columns: Columns, suffix: str) -> None:
         super().__init__(target, source)
         self._object = source.json_object
+        self._names = None if columns.input == source.columns else columns.input
 
     def add(self, row: Row, values: Mapping[str, Any]) -> None:
         """Writes a line; see ``Writer``."""
-        self._put(self._object(row, values))
+        self._put(
+            self._object(row, values) if self._names is None else self._object(row, values, self._names)
+        )
 
     def _joined(self, records: list[bytes]) -> bytes:
         if self.layout.encoding == "utf-8":

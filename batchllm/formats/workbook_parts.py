@@ -1,12 +1,14 @@
 """What a workbook's file says of a sheet that its reader does not: error values, formulas without a value, its extent.
 
 An ``.xlsx`` file is a ZIP archive of XML parts (ECMA-376). An error value such as ``#N/A`` is a cell of type ``e``. A
-formula is kept with its last value; programs that do not calculate leave the value out.
+formula is kept with its last value; programs that do not calculate leave the value out. In an ``.ods`` file
+(OpenDocument), an error value of LibreOffice is an empty text that is marked as an error.
 """
 
 import posixpath
 import re
 import zipfile
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import IO
@@ -15,6 +17,7 @@ from xml.parsers import expat
 
 _REFERENCE = re.compile(r"([A-Z]{1,3})([0-9]+)")
 _WORKBOOK = "xl/workbook.xml"
+_OPEN_DOCUMENT = "content.xml"
 _CHUNK_BYTES = 1 << 20
 
 
@@ -39,7 +42,7 @@ class SheetFacts:
 
 
 def sheet_facts(content: bytes, sheet: str) -> SheetFacts | None:
-    """Reads what is known of a sheet; ``None`` where the file is no ``.xlsx`` or its parts are not as expected.
+    """Reads what is known of a sheet; ``None`` where the file is neither ``.xlsx`` nor ``.ods``, or is unusual.
 
     Args:
         content: The file.
@@ -47,11 +50,14 @@ def sheet_facts(content: bytes, sheet: str) -> SheetFacts | None:
     """
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:
+            if _OPEN_DOCUMENT in archive.namelist():
+                with archive.open(_OPEN_DOCUMENT) as file:
+                    return _OpenDocumentCells(sheet).read(file)
             part = _part_of(archive, sheet)
             if part is None:
                 return None
             with archive.open(part) as file:
-                return _Cells().read(file)
+                return _ExcelCells().read(file)
     except (zipfile.BadZipFile, KeyError, expat.ExpatError, ElementTree.ParseError, NotImplementedError):
         return None  # the workbook's reader says what is wrong with the file
 
@@ -95,15 +101,12 @@ def reference(row: int, column: int) -> str:
     return f"{letters}{row + 1}"
 
 
-class _Cells:
-    """Reads the cells of a sheet's XML. A cell or row that does not say where it is follows the one before it."""
+class _Parsed(ABC):
+    """Reads facts out of XML."""
 
     def __init__(self) -> None:
         self._facts = SheetFacts()
         self._row = self._column = -1
-        self._kind = ""
-        self._has_formula = self._in_value = False
-        self._value = ""
 
     def read(self, file: IO[bytes]) -> SheetFacts:
         parser = expat.ParserCreate(namespace_separator="}")
@@ -115,6 +118,31 @@ class _Cells:
             parser.Parse(chunk, False)
         parser.Parse(b"", True)
         return self._facts
+
+    @abstractmethod
+    def _start(self, tag: str, attributes: dict[str, str]) -> None: ...
+
+    @abstractmethod
+    def _text(self, text: str) -> None: ...
+
+    @abstractmethod
+    def _end(self, tag: str) -> None: ...
+
+    def _count(self) -> None:
+        facts = self._facts
+        facts.cells += 1
+        facts.rows = max(facts.rows, self._row + 1)
+        facts.columns = max(facts.columns, self._column + 1)
+
+
+class _ExcelCells(_Parsed):
+    """Reads the cells of a sheet's part. A cell or row that does not say where it is follows the one before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kind = ""
+        self._has_formula = self._in_value = False
+        self._value = ""
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
         name = _local(tag)
@@ -142,11 +170,53 @@ class _Cells:
             self._in_value = False
         elif name == "c":
             facts = self._facts
-            facts.cells += 1
-            facts.rows = max(facts.rows, self._row + 1)
-            facts.columns = max(facts.columns, self._column + 1)
+            self._count()
             if self._kind == "e" and self._value:
                 facts.errors[self._row, self._column] = self._value
             elif self._has_formula and not self._value and self._kind not in ("str", "inlineStr"):
                 facts.without_value += 1
                 facts.first_without_value = facts.first_without_value or reference(self._row, self._column)
+
+
+class _OpenDocumentCells(_Parsed):
+    """Reads the cells of one table of a spreadsheet; empty rows and cells may stand for many."""
+
+    def __init__(self, sheet: str) -> None:
+        super().__init__()
+        self._sheet = sheet
+        self._is_inside = self._is_error = False
+        self._repeated_rows = self._repeated = 1
+        self._value = ""
+
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        name = _local(tag)
+        if name == "table":
+            self._is_inside = _attribute(attributes, "name") == self._sheet
+            self._row = -1
+        elif name == "table-row":
+            self._row += self._repeated_rows if self._row >= 0 else 1
+            self._repeated_rows = int(_attribute(attributes, "number-rows-repeated") or 1)
+            self._column = -1
+            self._repeated = 1
+        elif name in ("table-cell", "covered-table-cell"):
+            self._column += self._repeated if self._column >= 0 else 1
+            self._repeated = int(_attribute(attributes, "number-columns-repeated") or 1)
+            kinds = {value for key, value in attributes.items() if _local(key) == "value-type"}
+            self._is_error = self._is_inside and "error" in kinds
+            self._value = ""
+            if self._is_inside and kinds:
+                self._count()
+
+    def _text(self, text: str) -> None:
+        if self._is_error:
+            self._value += text
+
+    def _end(self, tag: str) -> None:
+        if self._is_error and _local(tag) in ("table-cell", "covered-table-cell"):
+            self._is_error = False
+            self._facts.errors[self._row, self._column] = self._value
+
+
+def _attribute(attributes: dict[str, str], name: str) -> str:
+    """The value of an attribute, by its name without the namespace."""
+    return next((value for key, value in attributes.items() if _local(key) == name), "")

@@ -68,7 +68,12 @@ def export_answers(reader: JournalReader, job: Job, path: Path | None) -> int:
     spec = answer_spec(job)
     answer_reader = Reader(spec)
     columns = plan_columns(
-        ("row",), (*answer_columns(spec), *sample_columns(job)), job.add, job.columns, job.prefix
+        ("row",),
+        (*answer_columns(spec), *sample_columns(job)),
+        job.add,
+        job.columns,
+        job.prefix,
+        rename=job.rename,
     )
     with closing(reader.outcomes()) as entries:
         return write_output(

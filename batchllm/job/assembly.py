@@ -157,6 +157,8 @@ def _check(job: Job, given: Given) -> None:
         raise UsageError(f"{given.called('media_root')} {job.media_root} is not a folder")
     if job.limit and job.sample:
         raise UsageError(f"{given.called('limit')} and {given.called('sample')} exclude each other; give one")
+    if job.keep and job.drop:
+        raise UsageError(f"{given.called('keep')} and {given.called('drop')} exclude each other; give one")
     if job.bad_rows == "skip" and job.output is None:
         raise UsageError(
             f"{given.called('bad_rows')} skip writes the rows that it leaves out beside the output; name one with -o"

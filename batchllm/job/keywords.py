@@ -34,6 +34,7 @@ class Options(TypedDict, total=False):
     dedupe: bool | None
     delimiter: str | None
     detail: Literal["low", "high", "auto"] | None
+    drop: str | Sequence[str] | None
     encoding: str | None
     escape: str | None
     escape_formulas: bool | None
@@ -76,6 +77,7 @@ class Options(TypedDict, total=False):
     quote: str | None
     reask: int | None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None
+    rename: Mapping[str, str] | Sequence[str] | str | None
     restart: bool | None
     retry_cut_off: bool | None
     retry_failed: bool | None

@@ -11,35 +11,16 @@ A CSV file has the columns ``label``, ``description`` and ``examples`` (several 
 JSONL has the same keys. Only ``label`` is needed. TOML may also have one table for each label.
 """
 
-import csv
-import io
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from batchllm.errors import JobError, UsageError, did_you_mean
-from batchllm.job.values import Kind, path, words
+from batchllm.job.values import Kind, path, split_by_commas, words
 
 LABEL_FILES = (".toml", ".csv", ".tsv", ".jsonl", ".ndjson")
 _KEYS = ("label", "description", "examples")
-
-
-def split_labels(text: str) -> list[str]:
-    """Returns the labels of a text, separated by commas; a label with a comma stands in double quotes, as in CSV.
-
-    Raises:
-        ValueError: The quotes do not fit.
-    """
-    try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True))
-    except csv.Error:
-        lines = []
-    if len(lines) != 1:
-        raise ValueError(
-            f"must be labels separated by commas, those with commas in double quotes, not {text!r}"
-        )
-    return [label.strip() for label in lines[0]]
 
 
 def _labels(value: Any) -> tuple[str, ...] | dict[str, str] | Path:
@@ -52,7 +33,7 @@ def _labels(value: Any) -> tuple[str, ...] | dict[str, str] | Path:
             raise ValueError(f"must give each label a description in words, not {value!r}")
         said = [entry if isinstance(entry, str) else meaning(entry) for entry in value.values()]
         return dict(zip(named, said, strict=True))
-    return _distinct(split_labels(value) if isinstance(value, str) else value)
+    return _distinct(split_by_commas(value, "labels") if isinstance(value, str) else value)
 
 
 def _distinct(value: Any) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from batchllm.errors import UsageError, did_you_mean
 from batchllm.job.options import OPTIONS, TABLE
+from batchllm.stores import ObjectPath
 
 STANDARD_STREAM = "-"
 
@@ -159,7 +160,8 @@ def _relative_to(folder: Path, value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(_relative_to(folder, part) for part in value)
     if isinstance(value, Path):
-        return value if str(value) == STANDARD_STREAM else folder / value.expanduser()
+        stays = str(value) == STANDARD_STREAM or isinstance(value, ObjectPath)
+        return value if stays else folder / value.expanduser()
     return str(folder / value) if isinstance(value, str) and _is_file(folder / value) else value
 
 

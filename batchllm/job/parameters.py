@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from batchllm import presets
 from batchllm.errors import UsageError
-from batchllm.job.labels import read_labels, split_labels
+from batchllm.job.labels import read_labels
 from batchllm.job.layers import Given
 from batchllm.job.options import OPTIONS, options_in
+from batchllm.job.values import split_by_commas
 from batchllm.records import Endpoint
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _as_list(value: Any, default: Any, called: str) -> Any:
     if not (isinstance(default, list) and isinstance(value, str)):
         return value
     try:
-        return split_labels(value)
+        return split_by_commas(value, "labels")
     except ValueError as error:
         raise UsageError(f"{called} {error}") from None
 

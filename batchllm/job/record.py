@@ -10,6 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchllm.formats import written_name
 from batchllm.job.options import OPTIONS
 from batchllm.records import Endpoint, Pace
 
@@ -89,6 +90,9 @@ class Job:
     columns: tuple[str, ...] | None = DEFAULTS["columns"]
     add: tuple[str, ...] = DEFAULTS["add"]
     prefix: str = DEFAULTS["prefix"]
+    keep: tuple[str, ...] | None = DEFAULTS["keep"]
+    drop: tuple[str, ...] | None = DEFAULTS["drop"]
+    rename: Mapping[str, str] | None = DEFAULTS["rename"]
     output_encoding: str | None = DEFAULTS["output_encoding"]
     escape_formulas: bool = DEFAULTS["escape_formulas"]
     summary: Path | None = DEFAULTS["summary"]
@@ -152,6 +156,10 @@ class Job:
     def input_name(self) -> str:
         """What messages call the input."""
         return named(self.inputs) if self.inputs else "standard input"
+
+    def written(self, name: str) -> str:
+        """Returns what an answer column, or one beside it, is called in the output."""
+        return written_name(name, self.prefix, self.rename)
 
     @property
     def reasks(self) -> int:

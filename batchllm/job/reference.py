@@ -150,7 +150,7 @@ def keywords_module() -> str:
     """Returns the module with the types of the library's keywords."""
     lines = _KEYWORDS.splitlines()
     for option in sorted(OPTIONS.values(), key=lambda option: option.name):
-        if option.name in ("input", "task"):
+        if option.name in ("input", "task", "keep"):  # those that are no keywords, or parameters of their own
             continue
         lines.append(
             f"    {option.name}: {option.kind.annotation or option.kind.python_type.__name__} | None"

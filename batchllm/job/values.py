@@ -4,6 +4,8 @@ A parser returns the value or raises ``ValueError`` with the end of a sentence, 
 beginning: the name of the flag, variable or key.
 """
 
+import csv
+import io
 import json
 import math
 import re
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.formats import text_codec
+from batchllm.stores import is_url, located
 
 Parser = Callable[[Any], Any]
 
@@ -199,6 +202,30 @@ def words(value: Any) -> tuple[str, ...]:
     return found
 
 
+@_kind("A,B,C", tuple, annotation="str | Sequence[str]")
+def columns(value: Any) -> tuple[str, ...]:
+    """Names of columns, as a list or separated by commas; one with a comma stands in double quotes, as in CSV."""
+    found: tuple[str, ...] = words(split_by_commas(value, "names") if isinstance(value, str) else value)
+    return found
+
+
+def split_by_commas(text: str, what: str) -> list[str]:
+    """Splits a text at commas; a part with a comma stands in double quotes, as in CSV.
+
+    Raises:
+        ValueError: The quotes do not fit.
+    """
+    try:
+        lines = list(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True))
+    except csv.Error:
+        lines = []
+    if len(lines) != 1:
+        raise ValueError(
+            f"must be {what} separated by commas, those with commas in double quotes, not {text!r}"
+        )
+    return [part.strip() for part in lines[0]]
+
+
 @_kind("TEXT", tuple, repeated=True, annotation="str | Sequence[str]")
 def several(value: Any) -> tuple[str, ...]:
     """One or more texts, such as column names or paths, which may hold commas."""
@@ -213,7 +240,15 @@ def path(value: Any) -> Path:
     """A path; ``-`` is a standard stream."""
     if "\0" in text(value):
         raise ValueError("must be a path, which has no NUL character")
+    if is_url(value):
+        raise ValueError("must be a path on this machine, and is a URL")
     return Path(value)
+
+
+@_kind("FILE", Path, is_path=True, annotation="str | PathLike[str]")
+def location(value: Any) -> Path:
+    """A path, or the URL of an object; ``-`` is a standard stream."""
+    return located(value) if is_url(text(value)) else path(value)
 
 
 _PATHS: dict[str, Any] = {
@@ -226,7 +261,7 @@ _PATHS: dict[str, Any] = {
 @_kind("INPUT", tuple, **_PATHS)
 def inputs(value: Any) -> tuple[Path, ...]:
     """One or more inputs; ``-``, standard input, stands alone."""
-    found = tuple(map(path, several(value)))
+    found = tuple(map(location, several(value)))
     if len(found) > 1 and any(str(each) == "-" for each in found):
         raise ValueError("must be files, or '-' alone, which is standard input")
     return found
@@ -235,7 +270,7 @@ def inputs(value: Any) -> tuple[Path, ...]:
 @_kind("FILE", tuple, **_PATHS)
 def paths(value: Any) -> tuple[Path, ...]:
     """One or more paths."""
-    return tuple(map(Path, several(value)))
+    return tuple(map(location, several(value)))
 
 
 columns_or_files = replace(several, metavar="COLUMN|FILE", is_path=True)
@@ -290,6 +325,10 @@ def encoding(value: Any) -> str:
 def pairs(value: Any) -> dict[str, str]:
     """``NAME=VALUE`` once or in a list, or a table; values stay text."""
     return {name: item if isinstance(item, str) else json.dumps(item) for name, item in _items(value)}
+
+
+renames = replace(pairs, merged=False)
+"""Pairs of one layer: those of a stronger one take the place of all of them."""
 
 
 @_kind("NAME=JSON", dict, repeated=True, merged=True, annotation="Mapping[str, Any] | Sequence[str] | str")

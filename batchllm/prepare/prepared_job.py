@@ -13,7 +13,16 @@ from batchllm.errors import UsageError
 from batchllm.flows import JobFlow, job_flow
 from batchllm.flows.part_columns import split_columns
 from batchllm.flows.samples import sample_columns
-from batchllm.formats import Columns, InputStatistics, Source, format_named, open_source, plan_columns, spool
+from batchllm.formats import (
+    Columns,
+    InputStatistics,
+    Source,
+    format_named,
+    kept_columns,
+    open_source,
+    plan_columns,
+    spool,
+)
 from batchllm.formats.columns import ADDABLE, STANDARD
 from batchllm.job import Job
 from batchllm.prepare.job_paths import JobPaths
@@ -80,7 +89,7 @@ def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStat
     _check_steps(job, statistics)
     count = token_count(job)
     builder = RequestBuilder(job, statistics.columns or None, statistics.sample, count)
-    columns = output_columns(job, builder, statistics.columns, source.header(statistics.columns))
+    columns = output_columns(job, builder, statistics.columns, source.header)
     output_format = job.output_format or source.kind
     if (check := format_named(output_format).check) is not None:
         check(source, min(statistics.rows, job.limit or job.sample or statistics.rows), columns)
@@ -90,7 +99,10 @@ def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStat
 
 
 def output_columns(
-    job: Job, builder: RequestBuilder, input_columns: Sequence[str], written: Sequence[str] = ()
+    job: Job,
+    builder: RequestBuilder,
+    input_columns: Sequence[str],
+    header: Callable[[Sequence[str]], Sequence[str]] = lambda names: (),
 ) -> Columns:
     """Returns the columns of a job's output.
 
@@ -98,10 +110,10 @@ def output_columns(
         job: The job.
         builder: Makes its requests.
         input_columns: The columns of the input.
-        written: Their names as they are written, where they are called otherwise.
+        header: Returns names of columns as they are written, where they are called otherwise.
 
     Raises:
-        UsageError: The input has a column of the same name as one of the answer.
+        UsageError: The input has a column of the same name as one of the answer, or lacks one that an option names.
     """
     added = (*sample_columns(job), *split_columns(job))
     if twice := set(added) & set(builder.answer_columns):
@@ -110,8 +122,9 @@ def output_columns(
             f"{option} adds a column {', '.join(sorted(twice))}, and the schema has a field of that name; rename "
             "the field"
         )
+    kept = kept_columns(input_columns, job.keep, job.drop)
     return plan_columns(
-        input_columns,
+        kept,
         (*builder.answer_columns, *added),
         (
             *(name for name in job.add if name not in added),
@@ -120,7 +133,8 @@ def output_columns(
         job.columns,
         job.prefix,
         KNOWN_PARAMETERS if job.per_row else frozenset(),
-        written,
+        header(kept),
+        job.rename,
     )
 
 

@@ -124,16 +124,10 @@ def read_output(rows: AnsweredRows, picks: RowPicks) -> OutputFigures:
     return reader.figures()
 
 
-def agreement_column(rows: AnsweredRows) -> str | None:
-    """Returns the column that says how much the samples of a row agree; ``None`` without samples."""
-    prefix = rows.beside.get("finish_reason", "").removesuffix("finish_reason")
-    name = f"{prefix}{AGREEMENT}"
-    return name if {name, samples_column(name)} <= set(rows.columns) else None
-
-
-def samples_column(agreement: str) -> str:
-    """Returns the column with all samples, by the column that says how much they agree."""
-    return agreement.removesuffix(AGREEMENT) + SAMPLES
+def agreement_columns(rows: AnsweredRows) -> tuple[str, str] | None:
+    """Returns the columns with the agreement of a row's samples and with all samples; ``None`` without samples."""
+    found = [rows.beside[name] for name in (AGREEMENT, SAMPLES) if name in rows.beside]
+    return (found[0], found[1]) if len(found) == 2 else None
 
 
 def row_state(rows: AnsweredRows, row: Values) -> str:
@@ -157,7 +151,8 @@ class _OutputReader:
         names = ("prompt_tokens", "completion_tokens", "total_tokens", "reasoning_tokens", "cached_tokens")
         self._tokens = {name: Distribution() for name in names if name in rows.beside}
         self._cost: Distribution | None = Distribution()
-        self._agreement_column = agreement_column(rows)
+        found = agreement_columns(rows)
+        self._agreement_column = None if found is None else found[0]
         self._agreement = Distribution()
         self._lowest = LowestRows()
         self._models: Counter[str] = Counter()

@@ -10,7 +10,7 @@ from batchllm.evaluate.files import asked_columns
 from batchllm.evaluate.gold import Gold
 from batchllm.evaluate.values import shown
 from batchllm.report.exchanges import Exchange
-from batchllm.report.reading import agreement_column, row_state, samples_column
+from batchllm.report.reading import agreement_columns, row_state
 from batchllm.report.texts import clean, cut_text, named, size_of
 
 FAILED, CUT, SKIPPED, ANSWERED = "failed", "cut off", "skipped", "answered"
@@ -77,8 +77,8 @@ class RowMaker:
     def __init__(self, rows: AnsweredRows, gold: Gold | None) -> None:
         self._rows = rows
         self._gold = gold
-        self._agreement = agreement_column(rows)
-        of_samples = () if self._agreement is None else (self._agreement, samples_column(self._agreement))
+        of_samples = agreement_columns(rows) or ()
+        self._agreement = of_samples[0] if of_samples else None
         self._asked = tuple(name for name in asked_columns(rows, gold) if name not in of_samples)
 
     @property

@@ -23,7 +23,7 @@ from batchllm.answer import Reader
 from batchllm.errors import UsageError
 from batchllm.exact import loads
 from batchllm.job import Job
-from batchllm.job.labels import split_labels
+from batchllm.job.values import split_by_commas
 from batchllm.records import Row
 from batchllm.request.images import Media
 from batchllm.request.messages import checked, last_user, own_start, with_instructions, with_media
@@ -184,7 +184,7 @@ class RowTasks:
             template = prepared(self._job, self._load(name))
             own = {key: value for key, value in loads(given).items() if key in template.variables}
             if isinstance(own.get("labels"), str):
-                own["labels"] = [label for label in split_labels(own["labels"]) if label]
+                own["labels"] = [label for label in split_by_commas(own["labels"], "labels") if label]
             template = template.with_variables(own)
             spec = with_tools(template.answer, *tool_layers(self._job, template))
             reader = self._reader if self._forced else Reader(replace(spec, column=ROW_COLUMN))

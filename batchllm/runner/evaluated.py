@@ -40,7 +40,9 @@ class RunEvaluation:
         self._chosen = chosen
         self._journal: Journal | None = None
         job, own = prepared.job, prepared.source.columns
-        answers = plan_columns((), prepared.builder.answer_columns, prefix=job.prefix).answer
+        answers = plan_columns(
+            (), prepared.builder.answer_columns, prefix=job.prefix, rename=job.rename
+        ).answer
         columns = (*own, *(written for written, _ in answers))
         beside = plan_columns((), (), ("cost",), prefix=_HIDDEN)
         self._answers = answers

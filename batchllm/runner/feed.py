@@ -38,6 +38,7 @@ class FinishedRow:
         answers: The answer columns: ``label``, ``finish_reason``, …, ``error``.
         fields: What was read from the answer: ``label``, or the fields of the schema.
         earlier: An earlier run brought its answer, and this one pays nothing for it.
+        error: Why the row failed; ``None`` means that it did not.
     """
 
     index: int
@@ -45,11 +46,7 @@ class FinishedRow:
     answers: Mapping[str, Any]
     fields: Mapping[str, Any] = field(default_factory=dict)
     earlier: bool = False
-
-    @property
-    def error(self) -> str | None:
-        """Why the row failed; ``None`` means that it did not."""
-        return self.answers.get("error")
+    error: str | None = None
 
     def __getitem__(self, column: str) -> Any:
         """Returns an answer column, or else a column of the row's own."""
@@ -209,7 +206,9 @@ class RowFeed:
             answer = outcome.answer or _NO_ANSWER
             values = window.take(outcome.row_index).values if self._values else {}
             answers = {name: read(outcome, answer) for name, read in self._columns}
-            self._deliver(FinishedRow(outcome.row_index, values, answers, answer.columns, earlier))
+            self._deliver(
+                FinishedRow(outcome.row_index, values, answers, answer.columns, earlier, answer.error)
+            )
 
 
 class _Window:

@@ -66,6 +66,11 @@ class ObjectUrl:
         return not self.name
 
     @property
+    def is_incomplete(self) -> bool:
+        """Whether it was read from its shown form, in which the query is hidden."""
+        return self.query == _HIDDEN
+
+    @property
     def is_writable(self) -> bool:
         """Whether objects can be put there."""
         return self.scheme in BUCKETS
