@@ -8,7 +8,10 @@ in windows of a few parts each: what ends before the last part of a window does 
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
+
+from batchllm.errors import UsageError
 
 if TYPE_CHECKING:
     from semantic_text_splitter import MarkdownSplitter, TextSplitter
@@ -24,6 +27,8 @@ _MARKDOWN = re.compile(r"^(?:#{1,6}[ \t]+\S|```|~~~)", re.MULTILINE)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _WORD_START = re.compile(r"(?<=\s)\S")
 
+_LIBRARY = "semantic_text_splitter"
+
 Count = Callable[[str], int]
 
 
@@ -37,6 +42,18 @@ class Span(NamedTuple):
 
     begin: int
     end: int
+
+
+def check_library() -> None:
+    """Refuses to split without the library that does it.
+
+    Raises:
+        UsageError: It is not installed.
+    """
+    if find_spec(_LIBRARY) is None:
+        raise UsageError(
+            "--on-long split needs the extra split; install it: pip install 'batchllm-cli[split]'"
+        )
 
 
 def split(text: str, limit: int, count: Count, overlap: int = 0) -> list[Span]:
@@ -129,6 +146,7 @@ def _with_overlap(
         low, high = (low, middle) if count(text[middle:start]) <= overlap else (middle + 1, high)
     word = _WORD_START.search(text, low, start)
     begin = low if low == 0 or word is None or text[low - 1].isspace() else word.start()
-    while begin < start and count(text[begin:end]) > limit:
+    # A word may be more tokens where a text begins with it.
+    while begin < start and (count(text[begin:start]) > overlap or count(text[begin:end]) > limit):
         begin = (begin + start + 1) // 2
     return begin

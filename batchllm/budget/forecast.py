@@ -1,5 +1,6 @@
 """What is left of a job, in numbers."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -9,6 +10,7 @@ from batchllm.prices import Price
 from batchllm.printable import counted
 from batchllm.request import AnswerSettings
 
+_PART = re.compile(r"part/(?P<part>\d+)|combine/(?P<level>\d+)/\d+")
 _JSON_KEYS = (
     "rows", "answered", "failed", "cut_off", "pending", "duplicate_rows", "skipped", "prompt_tokens",
 
@@ -55,12 +57,12 @@ class PartSums:
 
     def add(self, path: str, times: float) -> None:
         """Counts a request by its path: ``part/3``, ``combine/2/1``."""
-        kind, _, rest = path.partition("/")
-        if kind == "part" and rest.isdigit():
+        found = _PART.fullmatch(path)
+        if found and found["part"]:
             self.parts += times
-            self.rows += times if rest == "1" else 0.0
-        elif kind == "combine":
-            self.levels = max(self.levels, int(rest.partition("/")[0]))
+            self.rows += times if found["part"] == "1" else 0.0
+        elif found:
+            self.levels = max(self.levels, int(found["level"]))
 
     def counts(self, longest: "PartSums") -> PartCounts | None:
         """Returns the counts; ``None`` if there are no parts."""

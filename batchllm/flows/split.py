@@ -69,6 +69,7 @@ class Splitting:
     def __init__(self, job: Job, builder: RequestBuilder) -> None:
         if not builder.reads_text:
             raise UsageError("--on-long split cuts {{ text }}, and the prompt does not read it; leave it out")
+        splitting.check_library()
         self._job = job
         self._whole = builder
         self._parts = builder.unlimited()

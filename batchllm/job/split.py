@@ -2,6 +2,7 @@
 
 from batchllm.errors import UsageError
 from batchllm.job.layers import Given
+from batchllm.job.options import OPTIONS
 from batchllm.job.record import Job
 
 SMALLEST_PART = 16
@@ -25,7 +26,8 @@ def check_split(job: Job, given: Given) -> None:
     called = given.called("on_long")
     if not job.splits:
         for name in _ONLY_SPLIT:
-            if given.has(name) and not job.sources[name].startswith("BATCHLLM_"):
+            is_set = given.get(name) != OPTIONS[name].default_value
+            if is_set and not job.sources[name].startswith("BATCHLLM_"):
                 raise UsageError(
                     f"{given.called(name)} is about the parts of long texts; it needs --on-long split"
                 )
