@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from batchllm.answer.several_labels import JOINED_BY, NONE
 from batchllm.flows.stand_in import STAND_IN
 from batchllm.records import Answer, AnswerSpec
 from batchllm.request.combination import Combination
@@ -12,7 +13,6 @@ from batchllm.template import to_json
 from batchllm.tokens import Counter as TokenCounter
 
 _BETWEEN = "\n\n"
-_NONE = "none"
 _LONG = "word " * 4096  # stands for an answer that nothing bounds
 _SEAM = 4  # tokens that two texts may have more together than apart
 _SHORT = 24  # a share of the room from which on an answer is said to be of which part
@@ -89,7 +89,7 @@ def candidates(items: Sequence[Item], columns: Sequence[str], spec: AnswerSpec) 
         values = {name: item.values[name] for name in columns if item.values.get(name) is not None}
         if not values:
             continue
-        text = to_json(values) if spec.read == "json" else str(values[spec.column]) or _NONE
+        text = to_json(values) if spec.read == "json" else str(values[spec.column]) or NONE
         if found and not found[-1].assumed and found[-1].text == text:
             found[-1] = found[-1]._replace(last=item.last)
         else:
@@ -171,8 +171,9 @@ def voted(answers: Sequence[Answer], spec: AnswerSpec) -> tuple[str, tuple[str, 
     if not spec.multi_label:
         label = votes.most_common(1)[0][0]
         return label, (label,)
-    chosen = tuple(label for label in spec.labels if 2 * votes[label] >= len(answers))
-    return "; ".join(chosen), chosen
+    chosen = tuple(label for label in votes if label != NONE and 2 * votes[label] >= len(answers))
+    chosen = tuple(sorted(chosen, key=spec.labels.index)) or (NONE,)
+    return JOINED_BY.join(chosen), chosen
 
 
 def encoded(value: Any) -> bytes:

@@ -16,7 +16,7 @@
     [combine]                   # how the answers of a long text's parts become one (--on-long split)
     prompt = "These are summaries of the parts of one text. Make one of them: {{ answers }}"
 
-A job file is the same with a ``[job]`` table, which is not read here.
+A job file is the same with a ``[job]`` table, and perhaps ``[[endpoints]]``, which are not read here.
 """
 
 import json
@@ -32,7 +32,7 @@ from batchllm.template.values import KNOWN_PARAMETERS
 
 PROMPT_NAME = "run"
 _TASKS = Path(__file__).parents[1] / "tasks"
-_TOP = ("name", "description", "variables", "messages", "parameters", "answer", "combine", "job")
+_TOP = ("name", "description", "variables", "messages", "parameters", "answer", "combine", "job", "endpoints")
 _MESSAGE = ("role", "content", "name")
 _ANSWER = ("column", "read", "labels", "schema")
 _COMBINE = ("prompt", "system", "parameters")
