@@ -29,6 +29,7 @@ ONLY_IMPORTER = {
     "jinja2": {"template", "report"},
     "matplotlib": {"report"},
     "jsonschema": {"answer"},
+    "semantic_text_splitter": {"splitting"},
     "json_repair": {"answer"},
     "pandas": {"runner", "api"},
     "polars": {"api"},

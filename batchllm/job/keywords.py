@@ -27,6 +27,7 @@ class Options(TypedDict, total=False):
     bullets: int | None
     column: str | None
     columns: str | Sequence[str] | None
+    combine: Literal["ask", "vote"] | None
     concurrency: int | None
     confidence: bool | None
     conversation: str | None
@@ -66,9 +67,10 @@ class Options(TypedDict, total=False):
     multi_label: bool | None
     no_early_stop: bool | None
     on: str | None
-    on_long: Literal["fail", "truncate"] | None
+    on_long: Literal["fail", "truncate", "split"] | None
     output: str | PathLike[str] | None
     output_encoding: str | None
+    overlap: int | None
     param: Mapping[str, Any] | Sequence[str] | str | None
     prefix: str | None
     prices: str | PathLike[str] | Mapping[str, Mapping[str, Any]] | None

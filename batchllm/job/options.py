@@ -240,7 +240,12 @@ TABLE = (
            example='"thread"', in_request=True),
     Option("max_input_tokens", integer(1), "The most tokens that the text may have.", REQUEST, example="8000",
            in_request=True),
-    Option("on_long", choice("fail", "truncate"), "What to do with longer text.", REQUEST, "fail", in_request=True),
+    Option("on_long", choice("fail", "truncate", "split"), "What to do with longer text: fail, cut it off, or ask "
+           "about its parts and combine the answers.", REQUEST, "fail", in_request=True),
+    Option("overlap", integer(0), "With --on-long split: tokens of each part that the next one repeats.", REQUEST, 0,
+           metavar="TOKENS", in_request=True),
+    Option("combine", choice("ask", "vote"), "With --on-long split: one more request decides about the labels of the "
+           "parts, or the most frequent label wins.", REQUEST, "ask", tasks=("classify", "run"), in_request=True),
     Option("reasoning_effort", EFFORTS, "Effort of a model that reasons: none, minimal, low, medium, high, …", REQUEST,
            otherwise="the lowest there is", metavar="EFFORT", example='"low"', in_request=True),
 

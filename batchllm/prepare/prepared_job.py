@@ -12,6 +12,7 @@ from batchllm import tokens
 from batchllm.answer import Reader, answer_columns
 from batchllm.errors import UsageError
 from batchllm.flows import JobFlow, job_flow
+from batchllm.flows.part_columns import split_columns
 from batchllm.flows.samples import sample_columns
 from batchllm.formats import (
     Columns,
@@ -127,17 +128,21 @@ def output_columns(
     Raises:
         UsageError: The input has a column of the same name as one of the answer, or lacks one that an option names.
     """
-    added = sample_columns(job)
+    added = (*sample_columns(job), *split_columns(job))
     if twice := set(added) & set(builder.answer_columns):
+        option = "--on-long split" if job.splits else "--samples"
         raise UsageError(
-            f"--samples adds a column {', '.join(sorted(twice))}, and the schema has a field of that name; rename "
+            f"{option} adds a column {', '.join(sorted(twice))}, and the schema has a field of that name; rename "
             "the field"
         )
     kept = kept_columns(input_columns, job.keep, job.drop)
     return plan_columns(
         kept,
         (*builder.answer_columns, *added),
-        (*job.add, *(("tool_calls",) if job.tools and "tool_calls" not in job.add else ())),
+        (
+            *(name for name in job.add if name not in added),
+            *(("tool_calls",) if job.tools and "tool_calls" not in job.add else ()),
+        ),
         job.columns,
         job.prefix,
         KNOWN_PARAMETERS if job.per_row else frozenset(),
@@ -152,7 +157,7 @@ def token_count(job: Job) -> Callable[[str], int]:
     An exact count takes longer than everything else that is done for a row.
     """
     depends_on_it = (job.pace.tokens_per_minute, job.max_total_tokens, job.max_cost)
-    if any(setting is not None for setting in depends_on_it):
+    if job.splits or any(setting is not None for setting in depends_on_it):
         return tokens.counter(job.endpoint.model)
     return tokens.estimate
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from batchllm.batch.waiting import Waiting, waiting_for
 from batchllm.budget.account import Account
-from batchllm.budget.estimate import Forecast
+from batchllm.budget.forecast import Forecast
 from batchllm.counters import RunCounters
 from batchllm.endpoint import LazyClient, names_of, reachable
 from batchllm.errors import Interrupted, JobError
