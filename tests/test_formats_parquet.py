@@ -23,12 +23,14 @@ from batchllm.formats import (
     Columns,
     Outcome,
     OutputStatistics,
+    Source,
     open_source,
     parquet,
     plan_columns,
     with_fitting_kinds,
     write_output,
 )
+from batchllm.formats.several import SeveralSource
 from batchllm.records import Answer
 from tests.arrow_tables import plain, shown, tables
 
@@ -528,4 +530,50 @@ def test_columns_that_are_chosen_keep_their_types(tmp_path: Path) -> None:
         pa.list_(pa.int16()),
         pa.int8(),
         pa.string(),
+    ]
+
+
+def several(tmp_path: Path, *parts: pa.Table) -> Source:
+    for number, table in enumerate(parts):
+        pq.write_table(table, tmp_path / f"part-{number}.parquet", row_group_size=2)
+    paths = [tmp_path / f"part-{number}.parquet" for number in range(len(parts))]
+    return SeveralSource("parts", paths, open_source)
+
+
+def united(source: Source, out: Path) -> pa.Table:
+    statistics = source.scan()
+    columns = plan_columns(statistics.columns, ("_label",), columns=("_label",))
+    outcomes = (Outcome(index, ANSWER) for index in range(statistics.rows))
+    write_output(source, outcomes, path=out, columns=columns, output_format="parquet")
+    return pq.read_table(out)
+
+
+@few(15)
+@given(table=tables(), data=st.data())
+def test_files_of_one_table_come_back_as_one_table(
+    tmp_path_factory: pytest.TempPathFactory, table: pa.Table, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("parts")
+    cut = data.draw(st.integers(0, table.num_rows))
+    pq.write_table(table, folder / "whole.parquet")
+    source = several(folder, table.slice(0, cut), table.slice(cut))
+    assert_kept(pq.read_table(folder / "whole.parquet"), united(source, folder / "out.parquet"))
+
+
+def test_columns_of_files_are_united_if_a_type_holds_all_values(tmp_path: Path) -> None:
+    one = pa.table({"id": pa.array([1, 2, 3], pa.int8()), "kind": pa.array(["a"] * 3).dictionary_encode()})
+    other = pa.table({"id": pa.array([1 << 40], pa.int64()), "kind": ["b"], "more": pa.array([[1]])})
+    found = united(several(tmp_path, one, other), tmp_path / "out.parquet")
+    assert found.column("id").to_pylist() == [1, 2, 3, 1 << 40]
+    assert found.column("kind").to_pylist() == ["a", "a", "a", "b"]
+    assert found.column("more").to_pylist() == [None, None, None, [1]]
+
+
+def test_columns_of_files_that_no_type_holds_have_json_text(tmp_path: Path) -> None:
+    source = several(tmp_path, pa.table({"a": [1, 1 << 60]}), pa.table({"a": ["1", None]}))
+    assert united(source, tmp_path / "out.parquet").column("a").to_pylist() == [
+        "1",
+        str(1 << 60),
+        '"1"',
+        None,
     ]

@@ -23,18 +23,6 @@ _OWN_VALUES = frozenset({"arrow.uuid", "arrow.bool8"})
 """Extension types whose values are not those of what stores them."""
 
 
-class ArrowOrigin(NamedTuple):
-    """Where a row of Arrow data is, as a row's ``origin``.
-
-    Attributes:
-        batch: Its record batch.
-        offset: Its position in the batch.
-    """
-
-    batch: "pa.RecordBatch"
-    offset: int
-
-
 class ArrowRows:
     """The rows of a record batch; the values of a column are made when the first row's is asked for.
 
@@ -56,6 +44,18 @@ class ArrowRows:
         if found is None:
             found = self._columns[name] = plain_values(self.batch.column(self.positions[name]))
         return found
+
+
+class ArrowOrigin(NamedTuple):
+    """Where a row of Arrow data is, as a row's ``origin``.
+
+    Attributes:
+        rows: The rows of its record batch.
+        offset: Its position among them.
+    """
+
+    rows: ArrowRows
+    offset: int
 
 
 class ArrowRow(Mapping[str, Any]):

@@ -25,6 +25,7 @@ class Outcome(NamedTuple):
         cost: What the answer cost, in US dollars; ``None`` is unknown.
         endpoint: The endpoint that brought the answer; ``None`` where nobody asked for it, or it is not recorded.
         extra: Values of answer columns that replace those of the answer.
+        source_file: The file that the row came from, where that is asked for.
     """
 
     row_index: int
@@ -34,7 +35,11 @@ class Outcome(NamedTuple):
     cost: Decimal | None = None
     endpoint: str | None = None
     extra: Mapping[str, Any] = MappingProxyType({})
+    source_file: str | None = None
 
+
+SOURCE_FILE = "source_file"
+"""The column with the file that a row came from."""
 
 ColumnReader = Callable[[Outcome, Answer], Any]
 """Returns the value of one column, given an outcome and its answer (an empty one where there is none)."""
@@ -62,6 +67,7 @@ ADDABLE: Mapping[str, ColumnReader] = {
     "tool_calls": lambda outcome, answer: answer.tool_calls,
     "raw_finish_reason": lambda outcome, answer: answer.raw_finish_reason,
     "confidence": lambda outcome, answer: answer.confidence,
+    SOURCE_FILE: lambda outcome, answer: outcome.source_file,
     ENDPOINT: lambda outcome, answer: outcome.endpoint,
 }
 """The columns that ``--add`` adds."""
@@ -87,6 +93,11 @@ class Columns:
     fields: tuple[tuple[str, str], ...]
     order: tuple[str, ...]
     kinds: Mapping[str, Kind] = field(default_factory=dict, compare=False)
+
+    @property
+    def names_file(self) -> bool:
+        """Whether the file of a row is among them."""
+        return any(name == SOURCE_FILE for _, name in self.fields)
 
     def with_text(self, name: str) -> "Columns":
         """Returns the same columns, with one added column as text."""

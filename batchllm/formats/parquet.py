@@ -127,7 +127,7 @@ class ParquetSource(Source):
 
     def _row(self, rows: ArrowRows, offset: int, first: int) -> Row:
         index = first + offset
-        return Row(index, index + 1, ArrowRow(rows, offset), ArrowOrigin(rows.batch, offset))
+        return Row(index, index + 1, ArrowRow(rows, offset), ArrowOrigin(rows, offset))
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         """Streams the rows; see ``Source``. Row groups before ``start`` are not read."""
@@ -166,6 +166,11 @@ class ParquetSource(Source):
         """Returns the schema with the metadata of the file; see ``Source``."""
         return self.schema
 
+    def arrow_origin(self, row: Row) -> ArrowOrigin:
+        """Returns where a row is; see ``Source``."""
+        origin: ArrowOrigin = row.origin
+        return origin
+
     def describe(self) -> str:
         """Returns the name of the format."""
         return "Parquet"
@@ -181,9 +186,9 @@ def _is_temporal(kind: "pa.DataType") -> bool:
 def _temporal(row: Row, position: int | None, name: str) -> Any:
     """A value of a row, dates and times as such where Python can hold them."""
     if position is not None:
-        batch, offset = row.origin
+        rows, offset = row.origin
         with suppress(ValueError, OverflowError):
-            return batch.column(position)[offset].as_py()
+            return rows.batch.column(position)[offset].as_py()
     return row.values.get(name)
 
 

@@ -11,7 +11,7 @@ from types import GenericAlias
 from typing import TYPE_CHECKING, Any
 
 from batchllm.errors import InputError
-from batchllm.formats.arrow_values import ArrowOrigin
+from batchllm.formats.arrow_values import ArrowOrigin, ArrowRows
 from batchllm.formats.columns import Columns, UnfitValueError
 from batchllm.formats.format import Source, Writer
 from batchllm.formats.json_text import cell_text
@@ -42,7 +42,7 @@ class ParquetWriter(Writer):
 
     def add(self, row: Row, values: Mapping[str, Any]) -> None:
         """Writes a row; see ``Writer``."""
-        batch = row.origin.batch if type(row.origin) is ArrowOrigin else None
+        batch = self._input.batch_of(row)
         if batch is not self._last_batch or len(self._rows) == _BATCH_ROWS:
             self._flush()
             self._last_batch = batch
@@ -77,40 +77,51 @@ class _InputColumns:
         self._source = source
         self._names = names
         own = source.arrow_schema()
-        header = source.header(names)
+        self._has_batches = own is not None
         if own is not None:
-            self._positions = [source.columns.index(name) for name in names]
-            self._fields = [own.field(position) for position in self._positions]
-            self.schema: pa.Schema = pa.schema(self._fields, own.metadata)
+            positions = [source.columns.index(name) for name in names]
+            self.schema: pa.Schema = pa.schema([own.field(position) for position in positions], own.metadata)
             return
         kinds: Mapping[str, Kind] = {}
         if source.has_kinds:
             kinds = kinds_of((source.typed_cells(row, names) for row in source.rows()), names)
         self._kinds = [kinds.get(name, str) for name in names]
-        fields = [
-            pa.field(written, arrow_type(kind)) for written, kind in zip(header, self._kinds, strict=True)
-        ]
+        header = source.header(names)
+        fields = [pa.field(name, arrow_type(kind)) for name, kind in zip(header, self._kinds, strict=True)]
         self.schema = pa.schema(fields)
+
+    def batch_of(self, row: Row) -> ArrowRows | None:
+        """Returns the rows of the record batch to which a row belongs, where the input has any."""
+        rows: ArrowRows | None = self._source.arrow_origin(row).rows if self._has_batches else None
+        return rows
 
     def arrays(self, rows: Sequence[Row]) -> "Iterator[pa.Array]":
         """Yields each column of some rows, which are of one record batch where the input has any."""
+        if self._has_batches:
+            yield from self._of_batch([self._source.arrow_origin(row) for row in rows])
+            return
+        cells = [self._source.typed_cells(row, self._names) for row in rows]
+        for position, kind in enumerate(self._kinds):
+            values = [values[position] for values in cells]
+            if kind is object:
+                values = [None if value is None else json_text(value) for value in values]
+            yield array_of(values, kind)
+
+    def _of_batch(self, origins: Sequence[ArrowOrigin]) -> "Iterator[pa.Array]":
         import pyarrow as pa
 
-        first = rows[0].origin
-        if type(first) is not ArrowOrigin:
-            cells = [self._source.typed_cells(row, self._names) for row in rows]
-            for position, kind in enumerate(self._kinds):
-                values = [values[position] for values in cells]
-                if kind is object:
-                    values = [None if value is None else json_text(value) for value in values]
-                yield array_of(values, kind)
-            return
-        batch = first.batch
-        if rows[-1].origin.offset - first.offset == len(rows) - 1:
-            batch = batch.slice(first.offset, len(rows))
+        rows, first = origins[0]
+        if origins[-1].offset - first == len(origins) - 1:
+            batch = rows.batch.slice(first, len(origins))
         else:
-            batch = batch.take(pa.array([row.origin.offset for row in rows]))
-        yield from (batch.column(position) for position in self._positions)
+            batch = rows.batch.take(pa.array([origin.offset for origin in origins]))
+        for name, field in zip(self._names, self.schema, strict=True):
+            position = rows.positions.get(name)
+            if position is None:
+                yield pa.nulls(len(origins), field.type)
+                continue
+            column = batch.column(position)
+            yield column if column.type == field.type else column.cast(field.type)
 
 
 class _ParquetFile:
