@@ -1,12 +1,13 @@
 """The flow of a job: what it does with each of its rows."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from batchllm.answer import Reader
 from batchllm.flows.conversation import conversation_of, turn, turns_of
-from batchllm.flows.flow import Ask, Flow, Unsent
+from batchllm.flows.document import kept_text, of_document
+from batchllm.flows.flow import Ask, Flow, Kept, Unsent
 from batchllm.flows.reask import reasking
 from batchllm.flows.samples import sampled
 from batchllm.flows.steps import PreparedStep, chained, prepare_steps
@@ -28,6 +29,7 @@ class JobFlow:
         named: The answers of a row are known by the names of its requests, so that a row of one request needs the flow
             to be read too.
         by_step: The flow's steps by their names, where it has any.
+        slow: Returns what takes long to compute before a row can ask anything; ``None`` where nothing does.
         turns: How many turns each conversation has that has several, by the hash of its name.
     """
 
@@ -38,6 +40,7 @@ class JobFlow:
     conversation: str | None = None
     named: bool = False
     by_step: Mapping[str, PreparedStep] = field(default_factory=dict)
+    slow: Callable[[Row], Kept | None] | None = None
     turns: Mapping[int, int] = field(default_factory=dict)
 
     @property
@@ -59,6 +62,17 @@ def job_flow(job: Job, builder: RequestBuilder, rows: Callable[[], Iterable[Row]
         builder: Makes its requests.
         rows: Reads the input, to count the turns of conversations.
     """
+    flow = _of_texts(job, builder, rows)
+    documents = builder.documents
+    if documents is None:
+        return flow
+    return replace(
+        flow, start=partial(of_document, documents, flow.start), slow=partial(kept_text, documents)
+    )
+
+
+def _of_texts(job: Job, builder: RequestBuilder, rows: Callable[[], Iterable[Row]]) -> JobFlow:
+    """The flow of a job whose rows have their texts."""
     if job.steps:
         return _chain(job, builder)
     reads_data = job.per_row or answer_spec(job).read == "json"

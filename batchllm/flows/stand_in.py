@@ -6,7 +6,7 @@ There is no other description of what a flow will send.
 from collections.abc import Callable, Iterator
 
 from batchllm.answer import ASK_AGAIN
-from batchllm.flows.flow import After, Ask, Flow, History, Unsent
+from batchllm.flows.flow import After, Ask, Flow, History, Kept, Unsent
 from batchllm.flows.open_flow import OpenFlow
 from batchllm.records import Answer, ChatRequest
 
@@ -61,7 +61,7 @@ def missing(
     while not flow.ended:
         if flow.waits_for is not None:
             waits = flow.waits_for
-            flow.give((history or History()) if isinstance(waits, After) else waits.compute())
+            flow.give((history or History()) if isinstance(waits, After) else waits.computed())
             continue
         answers: list[Answer] = []
         first = flow.steps == 1
@@ -80,8 +80,15 @@ def missing(
             flow.take(number, answer)
 
 
-def begun(flow: Flow) -> OpenFlow:
-    """Begins a flow."""
+def begun(flow: Flow, kept: Callable[[bytes], bytes | None] = lambda key: None) -> OpenFlow:
+    """Begins a flow, up to its first requests or to what it waits for in its conversation.
+
+    Args:
+        flow: The flow.
+        kept: Returns the kept value of a key, if there is one; others are computed.
+    """
     found = OpenFlow()
     found.begin(flow)
+    while isinstance(found.waits_for, Kept):
+        found.give(kept(found.waits_for.key) or found.waits_for.computed())
     return found

@@ -79,7 +79,7 @@ class Preview:
     def look(self, page: Sequence[Row]) -> list[PreviewedRow]:
         """Looks at a page of rows."""
         if self._flow.conversation is None:
-            found = [(PreviewedRow(row), begun(self._flow.start(row))) for row in page]
+            found = [(PreviewedRow(row), self._begun(row)) for row in page]
             keys = [flow.asks[0].identity for _, flow in found if not flow.ended]
             known = iter(self._finished.look_up(keys))
             for previewed, flow in found:
@@ -87,9 +87,12 @@ class Preview:
             return [previewed for previewed, _ in found]
         return [self._turn(row) for row in page]
 
+    def _begun(self, row: Row) -> OpenFlow:
+        return begun(self._flow.start(row), (lambda key: None) if self._own is None else self._own.kept)
+
     def _turn(self, row: Row) -> PreviewedRow:
         assert self._flow.conversation is not None, "only called for conversations"
-        previewed, flow = PreviewedRow(row), begun(self._flow.start(row))
+        previewed, flow = PreviewedRow(row), self._begun(row)
         name = previewed.conversation = conversation_of(row, self._flow.conversation)
         history = None
         if name is not None:
@@ -141,7 +144,7 @@ class Preview:
         previewed.requests = [request for _, request in missing(flow, self._expected, answer)]
         previewed.longest = previewed.requests
         if not self._flow.single and previewed.requests:
-            again = begun(self._flow.start(previewed.row))
+            again = self._begun(previewed.row)
             previewed.longest = [request for _, request in missing(again, self._longest, answer, history)]
         if previewed.state is None and not previewed.requests and flow.result is not None:
             previewed.state = State.FAILED if flow.result.error is not None else State.ANSWERED
