@@ -1,16 +1,19 @@
 """Objects are read, written, listed and removed; a real S3 in another process says what is true."""
 
 import hashlib
+import io
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from datetime import timedelta
 
 import pytest
 
 from batchllm import stores
 from batchllm.errors import CannotWrite, InputError, StorageFailure, UsageError
-from batchllm.stores import ObjectUrl, object_url
+from batchllm.stores import ObjectUrl, driver, object_url
 from batchllm.stores import objects as objects_module
+from tests.cutting_proxy import CuttingProxy, cutting_proxy
 from tests.object_store import ObjectStore
 
 
@@ -20,15 +23,13 @@ def bucket(object_store: ObjectStore) -> ObjectUrl:
 
 
 def test_an_object_comes_back_as_it_was_put_in_one_part_or_many(
-    bucket: ObjectUrl, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    bucket: ObjectUrl, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = os.urandom(9_000_000)
     monkeypatch.setattr(objects_module, "PIECE_BYTES", 1 << 20)
-    file = tmp_path / "content"
-    file.write_bytes(content)
     for limit in (32 << 20, 1 << 20):
         monkeypatch.setattr(objects_module, "SINGLE_PUT_BYTES", limit)
-        put = stores.put(bucket / f"ü {limit}%20.csv", file)
+        put = stores.put(bucket / f"ü {limit}%20.csv", io.BytesIO(content))
         found = stores.head(put.url)
         assert found == put and found.size_bytes == len(content)
         assert found.sha256 == hashlib.sha256(content).hexdigest()
@@ -152,9 +153,8 @@ def test_missing_permission_is_told_from_wrong_credentials(
 def test_a_store_that_is_not_there_is_a_failure_that_passes(
     object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from batchllm.stores import driver
-
     monkeypatch.setattr(driver, "_RETRIES", {"max_retries": 0})
+    driver._bucket.cache_clear()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(
         StorageFailure, match=r"^s3://b-1/a\.csv: the store cannot be reached .*same command again$"
@@ -168,3 +168,59 @@ def test_plain_http_to_the_internet_is_refused_before_credentials_are_sent(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://s3.example.com")
     with pytest.raises(UsageError, match="AWS_ENDPOINT_URL is plain http to s3.example.com"):
         stores.head(object_url("s3://b-1/a.csv"))
+
+
+@pytest.fixture
+def proxy(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[CuttingProxy]:
+    with cutting_proxy(object_store.port) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        monkeypatch.setattr(
+            driver, "_RETRIES", {"max_retries": 2, "backoff": {"init_backoff": timedelta(milliseconds=1)}}
+        )
+        driver._bucket.cache_clear()
+        yield proxy
+
+
+@pytest.mark.parametrize("size_bytes", [3_000_000, 12_000_000], ids=["one request", "parts"])
+def test_an_upload_that_is_cut_leaves_nothing(
+    bucket: ObjectUrl,
+    object_store: ObjectStore,
+    proxy: CuttingProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    size_bytes: int,
+) -> None:
+    monkeypatch.setattr(objects_module, "SINGLE_PUT_BYTES", 10_000_000)
+    object_store.put(bucket.bucket, "out.csv", b"the version before")
+    proxy.sent_bytes = 1_000_000
+    with pytest.raises(StorageFailure, match=r"out\.csv: the store cannot be reached"):
+        stores.put(bucket / "out.csv", bytes(size_bytes))
+    assert proxy.cuts
+    assert object_store.get(bucket.bucket, "out.csv") == b"the version before"
+    assert object_store.keys(bucket.bucket) == ["out.csv"]
+    assert object_store.uploads(bucket.bucket) == []
+
+
+def test_an_upload_goes_on_after_a_cut(
+    bucket: ObjectUrl, object_store: ObjectStore, proxy: CuttingProxy
+) -> None:
+    proxy.sent_bytes, proxy.cuts_left = 1_000_000, 1
+    content = os.urandom(2_000_000)
+    stores.put(bucket / "out.csv", content)
+    assert proxy.cuts == 1
+    assert object_store.get(bucket.bucket, "out.csv") == content
+
+
+def test_reading_goes_on_after_a_cut(
+    bucket: ObjectUrl, object_store: ObjectStore, proxy: CuttingProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = os.urandom(3_000_000)
+    object_store.put(bucket.bucket, "in.csv", content)
+    monkeypatch.setattr(objects_module, "PIECE_BYTES", 1_000_000)
+    found = stores.head(bucket / "in.csv")
+    assert found is not None
+    proxy.received_bytes, proxy.cuts_left = 400_000, 3
+    assert b"".join(stores.stream(found)) == content
+    assert proxy.cuts == 3
+    proxy.received_bytes, proxy.cuts_left = 1_000, 10**9
+    with pytest.raises(StorageFailure, match=r"in\.csv: the store cannot be reached"):
+        list(stores.stream(found))

@@ -13,6 +13,7 @@ from batchllm.errors import UsageError
 from batchllm.evaluate.answered import open_output
 from batchllm.evaluate.files import compare_answered
 from batchllm.runner import Result
+from batchllm.stores import located
 
 if TYPE_CHECKING:
     from batchllm.evaluate.answered import AnsweredRows
@@ -66,5 +67,5 @@ def _answered(output: Any, name: str) -> AnsweredRows:
             raise UsageError(f"{name} went to standard output; name a file to compare it")
         return open_output(output.output, job=output.job, options=output.read_options)
     if isinstance(output, str | PathLike):
-        return open_output(Path(output))
+        return open_output(located(output))
     return answered_table(table_of(output), None, name)

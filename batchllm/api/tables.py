@@ -19,6 +19,7 @@ from batchllm.formats.memory import ROWS, encodable, json_line
 from batchllm.formats.suffixes import format_suffix
 from batchllm.printable import one_line
 from batchllm.records import Row
+from batchllm.stores import located
 
 _KINDS = "a path, a pandas or polars frame, an Arrow table, or a list or iterator of dictionaries"
 
@@ -255,14 +256,14 @@ class FilesTable(DictTable):
         for path in paths:
             if (
                 isinstance(path, str)
-                and format_suffix(Path(path)) not in SUFFIXES
+                and format_suffix(located(path)) not in SUFFIXES
                 and not os.path.exists(path)  # noqa: PTH110 - false for a text that is too long for a name
             ):
                 reason = "there is no such file; a list of strings is read as files, so give texts as [{'text': …}]"
                 raise InputError(one_line(path, 60), reason)
             named = options.get("format")
-            self.nested &= (format_named(named) if named else format_of(Path(path))).nested
-            source = open_source(Path(path), **options)
+            self.nested &= (format_named(named) if named else format_of(located(path))).nested
+            source = open_source(located(path), **options)
             source.scan()
             rows += (row.values for row in source.rows())
         super().__init__(rows)

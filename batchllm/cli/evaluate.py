@@ -11,6 +11,7 @@ from batchllm.cli.parameters import JournalOption, OutputArgument
 from batchllm.cli.streams import say
 from batchllm.errors import ExitStatus, UsageError
 from batchllm.printable import counted, printable
+from batchllm.stores import located
 
 AsOption = Annotated[
     str | None,
@@ -77,7 +78,9 @@ def evaluate(
 def compare(
     outputs: Annotated[
         list[Path],
-        typer.Argument(help="Outputs of the same rows.", metavar="OUTPUT OUTPUT...", show_default=False),
+        typer.Argument(
+            help="Outputs of the same rows.", metavar="OUTPUT OUTPUT...", show_default=False, parser=located
+        ),
     ],
     gold: Annotated[
         list[str] | None, typer.Option(help=GOLD_HELP, metavar="COLUMN|FILE", show_default=False)

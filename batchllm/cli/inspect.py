@@ -12,6 +12,7 @@ from batchllm.cli.parameters import JournalOption, OutputArgument
 from batchllm.cli.streams import say
 from batchllm.errors import UsageError
 from batchllm.printable import counted, printable
+from batchllm.stores import located
 
 
 def status(
@@ -48,7 +49,8 @@ def show(
 def export(
     output: OutputArgument,
     to: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write here instead; '-' is standard output.")
+        Path | None,
+        typer.Option("--output", "-o", help="Write here instead; '-' is standard output.", parser=located),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite a file that batchllm did not write.")
@@ -88,9 +90,9 @@ def batches(
     if cancel and len(words) != 2:
         raise UsageError("batchllm batches cancel takes one OUTPUT")
     found = list(
-        cancel_batches(Path(words[1]), os.environ, api_key_file=api_key_file)
+        cancel_batches(located(words[1]), os.environ, api_key_file=api_key_file)
         if cancel
-        else list_batches(map(Path, words), say)
+        else list_batches(map(located, words), say)
     )
     for line in found:
         typer.echo(line.to_text())

@@ -10,6 +10,7 @@ from batchllm.cli.parameters import JournalOption
 from batchllm.cli.streams import say
 from batchllm.errors import UsageError
 from batchllm.printable import counted, printable
+from batchllm.stores import located
 
 
 def jobs(
@@ -47,6 +48,7 @@ def clean(
             help="The job's OUTPUT (or its journal); with --older-than, a folder beside the state folder.",
             metavar="[OUTPUT]",
             show_default=False,
+            parser=located,
         ),
     ] = None,
     older_than: Annotated[

@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from batchllm.cli.help import MORE, show_short_help, write_examples
 from batchllm.errors import UsageError
 from batchllm.job.options import Option
+from batchllm.stores import located
 
 JournalOption = Annotated[
     Path | None,
@@ -22,7 +23,10 @@ JournalOption = Annotated[
     ),
 ]
 OutputArgument = Annotated[
-    Path, typer.Argument(help="The job's OUTPUT (or its journal).", metavar="OUTPUT", show_default=False)
+    Path,
+    typer.Argument(
+        help="The job's OUTPUT (or its journal).", metavar="OUTPUT", show_default=False, parser=located
+    ),
 ]
 
 

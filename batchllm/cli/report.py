@@ -11,6 +11,7 @@ from batchllm.cli.parameters import JournalOption
 from batchllm.cli.streams import say
 from batchllm.errors import UsageError
 from batchllm.formats.suffixes import stem_of
+from batchllm.stores import beside_on_disk, located
 
 
 def report(
@@ -20,6 +21,7 @@ def report(
             help="The job's OUTPUT, and others of the same rows to compare it with.",
             metavar="OUTPUT [OTHER]...",
             show_default=False,
+            parser=located,
         ),
     ],
     to: Annotated[
@@ -53,7 +55,7 @@ def report(
         raise UsageError("--on goes with --gold FILE; add that")
     if as_json and to is not None:
         raise UsageError("--json prints figures, and -o names a page; leave one out")
-    path = to or output.with_name(f"{stem_of(output)}.report.html")
+    path = to or beside_on_disk(output, f"{stem_of(output)}.report.html")
     if not as_json:
         check_page(path)
     found = make_report(output, others, gold=gold or None, on=on, journal=journal, with_rows=not as_json)

@@ -12,8 +12,10 @@ from urllib.parse import urlsplit
 import typer
 
 from batchllm.cli.run import HELP, job_flags
+from batchllm.cli.streams import say
 from batchllm.errors import UsageError, did_you_mean
 from batchllm.formats.suffixes import stem_of
+from batchllm.stores import ObjectPath, settings_of
 
 if TYPE_CHECKING:
     from batchllm.inspect.schedule import ScheduledRun, When
@@ -120,13 +122,14 @@ def scheduled_run(context: typer.Context, job: str, words: list[str], name: str 
             "rows from standard input cannot be scheduled: cron and systemd have none; name a file"
         )
     _refuse_secrets(found)
+    stores = _stores_of(found)
     for option, field, variable in (
         ("--base-url", found.endpoint.base_url, "OPENAI_BASE_URL"),
         ("--model", found.endpoint.model, "OPENAI_MODEL"),
     ):
         if found.sources.get(option[2:].replace("-", "_")) == variable:
             arguments = [*arguments, option, field]
-    environment = _environment(found)
+    environment = _environment(found, stores)
     key_file = None if found.endpoint.key_source is None else Path(found.endpoint.key_source).absolute()
     arguments = _without_key_file(arguments)
     key = [] if key_file is None else ["--api-key-file", str(key_file)]
@@ -147,6 +150,12 @@ def scheduled_run(context: typer.Context, job: str, words: list[str], name: str 
     everything = [*run.words(str(key_file)), str(run.folder), *environment.values()]
     if any("\ud800" <= sign <= "\udfff" for text in everything for sign in text):
         raise UsageError("a word or a folder of the command is not UTF-8; rename it")
+    secrets = [name for scheme in stores for name in settings_of(scheme, os.environ)[1]]
+    if secrets:
+        say(
+            f"This job needs {' and '.join(secrets)}, which are not printed here, since they are secrets: set them at "
+            "the head of the crontab, or in a file of your own that the service names with EnvironmentFile="
+        )
     return run
 
 
@@ -194,14 +203,31 @@ def _refuse_secrets(job: "Job") -> None:
             )
 
 
-def _environment(job: "Job") -> dict[str, str]:
-    """What the job takes from the environment beside URL, model and key."""
+def _stores_of(job: "Job") -> list[str]:
+    """The object stores of a job, by the schemes of their URLs.
+
+    Raises:
+        UsageError: A URL has a query, which may be a signature.
+    """
+    urls = [path.url for path in (*job.inputs, job.output) if isinstance(path, ObjectPath)]
+    for url in urls:
+        if url.query:
+            raise UsageError(
+                f"{url}: what follows its ? may be a signature, which ends and which no crontab or unit should hold; "
+                "name the object itself, such as s3://bucket/key"
+            )
+    return sorted({url.scheme for url in urls})
+
+
+def _environment(job: "Job", stores: list[str]) -> dict[str, str]:
+    """What the job takes from the environment beside URL, model, key and the credentials of object stores."""
     from batchllm import presets
     from batchllm.job.options import OPTIONS
 
     own = [option.variable for option in OPTIONS.values() if option.name != "api_key_file"]
     preset = presets.load(job.endpoint.preset).base_url_variable
-    names = [*own, *([preset] if preset else []), *CARRIED]
+    of_stores = [name for scheme in stores for name in settings_of(scheme, os.environ)[0]]
+    names = [*own, *([preset] if preset else []), *CARRIED, *of_stores]
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 

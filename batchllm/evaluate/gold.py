@@ -22,6 +22,7 @@ from batchllm.exact import parse_json
 from batchllm.formats import open_source
 from batchllm.job.gold import gold_pairs, is_gold_file, no_gold_column
 from batchllm.printable import counted, one_line
+from batchllm.stores import located
 
 GoldWords = str | PathLike[str] | Sequence[Any] | Mapping[str, str]
 """What a caller may say: one of the ways above, several of them, pairs as a mapping, or the values themselves."""
@@ -195,7 +196,7 @@ def _in_memory(values: list[Any], rows: AnsweredRows) -> Gold:
 
 
 def _in_file(files: list[str], words: list[str], rows: AnsweredRows, on: str | None) -> Gold:
-    path = Path(files[0])
+    path = located(files[0])
     if len(files) > 1:
         raise UsageError(f"--gold names two files, {files[0]} and {files[1]}; name one")
     if on is None:

@@ -4,8 +4,10 @@ from pathlib import Path
 
 from batchllm.formats.compression import COMPRESSIONS, CompressedTarget
 from batchllm.formats.input_file import InputFile, LocalFile
+from batchllm.formats.objects import ObjectInput, ObjectTarget
 from batchllm.formats.output_file import AtomicFile, OutputTarget, StandardOutput
 from batchllm.formats.suffixes import compression_suffix
+from batchllm.stores import ObjectPath
 
 
 def input_file(path: Path, name: str) -> InputFile:
@@ -15,7 +17,7 @@ def input_file(path: Path, name: str) -> InputFile:
         path: The path.
         name: What messages call it.
     """
-    return LocalFile(path, name)
+    return ObjectInput(path, name) if isinstance(path, ObjectPath) else LocalFile(path, name)
 
 
 def output_target(path: Path | None) -> OutputTarget:
@@ -27,5 +29,5 @@ def output_target(path: Path | None) -> OutputTarget:
     if path is None:
         return StandardOutput()
     compression = COMPRESSIONS.get(compression_suffix(path))
-    target = AtomicFile(path)
+    target = ObjectTarget(path) if isinstance(path, ObjectPath) else AtomicFile(path)
     return target if compression is None else CompressedTarget(target, compression)

@@ -88,9 +88,15 @@ class InputFile(ABC):
         """
         if self._spooled is None:
             folder = Path(tempfile.gettempdir())
-            self._spooled = _copied(self.chunks(), folder, "input", f"{self.name} cannot be spooled here")
+            self._spooled = _copied(
+                self.spool_chunks(), folder, "input", f"{self.name} cannot be spooled here"
+            )
             weakref.finalize(self, partial(self._spooled.unlink, missing_ok=True))
         return self._spooled
+
+    def spool_chunks(self) -> Iterator[bytes]:
+        """Yields the content for a copy on disk; by default the same as ``chunks``."""
+        return self.chunks()
 
     def check_whole(self) -> None:  # noqa: B027 - most inputs have nothing to check
         """Reads what tells whether the content is damaged; called where a format finds a fault in it.

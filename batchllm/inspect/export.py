@@ -9,7 +9,7 @@ from batchllm.formats import format_of
 from batchllm.inspect.job import open_job
 from batchllm.inspect.no_input import NOT_KEPT, export_answers
 from batchllm.journal import JobLock, JournalReader, store_value
-from batchllm.prepare.job_paths import JobPaths, check_output, digest_of, exported_note
+from batchllm.prepare.job_paths import JobPaths, check_output, existing_digest, exported_note
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.runner.output import OutputWriter
 
@@ -65,7 +65,7 @@ def export_job(
 def _record_output(paths: JobPaths, complete: bool, sha256: str, counts: object) -> None:
     """Records the output before it is put in place: in the journal, or beside it while a run has the journal."""
     output = paths.output
-    existing = digest_of(output) if output is not None and output.exists() else None
+    existing = existing_digest(output)
     try:
         with JobLock(paths.lock):
             store_value(

@@ -12,6 +12,7 @@ from typing import Any
 
 from batchllm.errors import UsageError, did_you_mean
 from batchllm.job.options import OPTIONS, TABLE
+from batchllm.stores import ObjectPath
 
 STANDARD_STREAM = "-"
 
@@ -93,7 +94,12 @@ def file_layers(path: Path, data: Mapping[str, Any]) -> tuple[Layer, ...]:
     for name in data["job"]:
         if name not in OPTIONS:
             raise UsageError(f"{path}: [job] has the unknown key {name}{_near(name)}")
-    job = Layer(data["job"], lambda _: str(path), path)
+    of_job = dict(data["job"])
+    if "endpoints" in data:
+        if "endpoints" in of_job:
+            raise UsageError(f"{path}: endpoints are given in [job] and as [[endpoints]]; leave one out")
+        of_job["endpoints"] = data["endpoints"]
+    job = Layer(of_job, lambda _: str(path), path)
     if "messages" in data:
         return (job,)
     tables = {"var": "variables", "param": "parameters"}
@@ -159,7 +165,8 @@ def _relative_to(folder: Path, value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(_relative_to(folder, part) for part in value)
     if isinstance(value, Path):
-        return value if str(value) == STANDARD_STREAM else folder / value.expanduser()
+        stays = str(value) == STANDARD_STREAM or isinstance(value, ObjectPath)
+        return value if stays else folder / value.expanduser()
     return str(folder / value) if isinstance(value, str) and _is_file(folder / value) else value
 
 

@@ -8,6 +8,7 @@ from batchllm.errors import UsageError
 from batchllm.formats import SUFFIXES, WRITTEN_SUFFIXES, format_named, format_of, output_format, output_kind
 from batchllm.formats.suffixes import compression_suffix, format_suffix, labelled, stem_of
 from batchllm.job.layers import STANDARD_STREAM
+from batchllm.stores import ObjectPath
 
 _UNUSUAL = re.compile(r"[^\w.-]+")
 
@@ -46,7 +47,7 @@ def output_path(
         UsageError: The suffix is not that of a format.
     """
     if path is None and inputs:
-        source = inputs[0]
+        source = _writable(inputs[0])
         if format_suffix(source) not in WRITTEN_SUFFIXES and kind is not None:
             suffix = format_named(kind).output or f".{kind}"
             source = source.with_name(f"{stem_of(source)}{suffix}{compression_suffix(source)}")
@@ -54,11 +55,13 @@ def output_path(
         path = labelled(source, f"{middle}{'.simulated' if simulated else ''}")
     if path is None or str(path) == STANDARD_STREAM:
         return None, kind and output_kind(kind)
+    if isinstance(path, ObjectPath) and not path.url.is_writable:
+        raise UsageError(f"{path}: a web address cannot be written; use s3://, gs:// or az://, or a file")
     return path, output_format(path).name
 
 
 def journal_path(path: Path | None, output: Path | None) -> Path | None:
-    """Returns the journal: as given, or beside the output; ``None`` leaves it to the runner.
+    """Returns the journal: as given, or beside the output; ``None`` leaves it to the runner (no file).
 
     Raises:
         UsageError: The path is that of a folder or a device.
@@ -66,7 +69,16 @@ def journal_path(path: Path | None, output: Path | None) -> Path | None:
     if path is not None:
         _refuse_no_file(path, "--journal")
         return path
-    return output.with_name(f"{output.name}.journal") if output else None
+    if output is None or isinstance(output, ObjectPath):
+        return None
+    return output.with_name(f"{output.name}.journal")
+
+
+def _writable(source: Path) -> Path:
+    """Returns the path beside which a default output goes: that of a web address is in the current folder."""
+    if isinstance(source, ObjectPath) and not source.url.is_writable:
+        return Path(source.name.replace("/", "-") or "download")
+    return source
 
 
 def _refuse_no_file(path: Path, option: str) -> None:

@@ -44,6 +44,7 @@ class Lane(Generic[T]):
         charge: What the endpoint takes off a token limit: ``Endpoint.charge``.
         now: The present.
         learned: What ``learned()`` returned in an earlier run.
+        queue: What waits; a queue of its own by default.
 
     Attributes:
         answered: Whether the endpoint has accepted a request, so that key and model are right.
@@ -51,9 +52,17 @@ class Lane(Generic[T]):
         binding: What held the next request back at the last poll, as in ``View.limits``.
     """
 
-    def __init__(self, name: str, pace: Pace, charge: str, now: float, learned: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        pace: Pace,
+        charge: str,
+        now: float,
+        learned: Mapping[str, Any],
+        queue: Queue[T] | None = None,
+    ) -> None:
         self.name = name
-        self.queue: Queue[T] = Queue()
+        self.queue: Queue[T] = Queue() if queue is None else queue
         self.gate = Gate()
         self.refusals: Refusals[T] = Refusals()
         self.charge = Charge(charge)
@@ -74,6 +83,10 @@ class Lane(Generic[T]):
     def set_limits(self, now: float, limits: Mapping[str, float | None]) -> None:
         """Replaces the limits that the user gave, by dimension."""
         self.limits.set_limits(now, limits)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Looks at what waits with the next ``grant``, because it has changed."""
         self._blocked_until = -math.inf
 
     def grant(

@@ -3,16 +3,21 @@
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchllm.errors import CannotWrite, JobError, UsageError
+from batchllm import stores
+from batchllm.errors import CannotWrite, InputError, JobError, UsageError
 from batchllm.formats.files import output_target
 from batchllm.job import Job
 from batchllm.journal import JournalReader, check_folder, state_path
+from batchllm.stores import ObjectPath
+
+_UNUSUAL = re.compile(r"[^\w.-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +40,8 @@ class JobPaths:
 def job_paths(job: Job) -> JobPaths:
     """Returns the files of a job; for standard output they are in the user's state folder."""
     if job.output is not None:
-        lock = job.output.with_name(job.output.name + ".lock")
-        usual = _journal_beside(job.output)
+        usual = journal_beside(job.output)
+        lock = usual.with_name(f"{usual.name.removesuffix('.journal')}.lock")
         if job.journal in (None, usual):
             return JobPaths(job.output, usual, lock)
         return JobPaths(job.output, job.journal, lock, job.journal.with_name(job.journal.name + ".lock"))
@@ -57,7 +62,9 @@ def journal_of(output: Path) -> Path:
     """
     if not output.name or _is_folder(output):
         raise UsageError(f"{output} is a folder; name the OUTPUT of a job, or its journal")
-    beside = _journal_beside(output)
+    beside = journal_beside(output)
+    if isinstance(output, ObjectPath):
+        return beside
     is_journal = output.name.endswith(".journal") or _is_database(output)
     return output if is_journal and not beside.exists() else beside
 
@@ -70,13 +77,18 @@ def _is_database(path: Path) -> bool:
         return False
 
 
+def journal_beside(output: Path) -> Path:
+    """Returns the usual journal of an output: beside it, or for an object in the user's state folder."""
+    if not isinstance(output, ObjectPath):
+        return output.with_name(f"{output.name}.journal")
+    url = str(output)
+    name = _UNUSUAL.sub("-", url.replace("://", "-"))[-80:].strip("-.")
+    return state_path(f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:16]}.journal")
+
+
 def rows_path(journal: Path) -> Path:
     """Returns the file with the rows of a job of the library whose rows are in memory."""
     return journal.with_name(f"{journal.name.removesuffix('.journal')}.rows.jsonl")
-
-
-def _journal_beside(output: Path) -> Path:
-    return output.with_name(output.name + ".journal")
 
 
 def check_places(job: Job, paths: JobPaths) -> None:
@@ -86,7 +98,8 @@ def check_places(job: Job, paths: JobPaths) -> None:
         CannotWrite: A folder is missing or cannot be written, a name is too long, or no file can be there.
     """
     if paths.output is not None:
-        _check_folder(paths.output.parent, "another output with -o")
+        if not isinstance(paths.output, ObjectPath):
+            _check_folder(paths.output.parent, "another output with -o")
         output_target(paths.output).check()
     check_folder(paths.journal)
     _check_written(job.summary, "--summary")
@@ -121,18 +134,9 @@ def check_output(
         UsageError: batchllm did not write the file, or the file was edited since.
         CannotWrite: The path is no regular file, or its folder cannot be written.
     """
-    _check_folder(path.parent, "another output with -o")
-    try:
-        mode = os.stat(path).st_mode  # noqa: PTH116  follows links on purpose: what would be replaced counts
-    except FileNotFoundError:
+    digest = _digest_to_keep(path, force=force)
+    if digest is None:
         return
-    except OSError as error:
-        raise CannotWrite(f"{path}: {error.strerror}") from error
-    if not stat.S_ISREG(mode):
-        raise CannotWrite(f"{path} is not a regular file; name another with -o")
-    if force or path.stat().st_size == 0:
-        return
-    digest = digest_of(path)
     if journal is not None and digest in _exported(journal):
         return
     if written is None:
@@ -143,6 +147,51 @@ def check_output(
         raise UsageError(
             f"{path} was edited since batchllm wrote it; move it away, or overwrite it with --force"
         )
+
+
+def _digest_to_keep(path: Path, *, force: bool) -> str | None:
+    """The digest of an output that is there and may not be overwritten just so."""
+    if isinstance(path, ObjectPath):
+        if force:
+            return None
+        try:
+            return _object_digest(path)
+        except InputError as error:
+            raise CannotWrite(
+                f"{path}: nobody can say whether it exists: {error.reason}, or overwrite it with --force"
+            ) from None
+    _check_folder(path.parent, "another output with -o")
+    try:
+        status = os.stat(path)  # noqa: PTH116  follows links on purpose: what would be replaced counts
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CannotWrite(f"{path}: {error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise CannotWrite(f"{path} is not a regular file; name another with -o")
+    return None if force or status.st_size == 0 else digest_of(path)
+
+
+def existing_digest(path: Path | None) -> str | None:
+    """Returns what identifies the content of an output, ``None`` if there is none, or nobody may look.
+
+    Of a file it is the SHA-256. An object has that as a note, if batchllm put it there; of any other it is the ETag.
+    """
+    if not isinstance(path, ObjectPath):
+        return digest_of(path) if path is not None and path.exists() else None
+    try:
+        return _object_digest(path)
+    except InputError:
+        return None
+    except UsageError as error:  # credentials that were good when the run began
+        raise CannotWrite(f"{error}, and run the same command again") from None
+
+
+def _object_digest(path: ObjectPath) -> str | None:
+    found = stores.head(path.url)
+    if found is None or found.size_bytes == 0:
+        return None
+    return found.sha256 or f"etag {found.etag}"
 
 
 def _exported(journal: Path) -> list[str]:

@@ -14,6 +14,7 @@ from batchllm.job import Job
 from batchllm.job.options import OPTIONS, RUN_CONTROL
 from batchllm.job.record import JobStep, plain
 from batchllm.records import Endpoint
+from batchllm.stores import located
 
 ENDPOINT = ("preset", "base_url", "model", "azure_api_version", "charge")
 _KINDS = {option.attribute: option.kind for option in OPTIONS.values()}
@@ -54,7 +55,7 @@ def restored(kept: Mapping[str, Any]) -> Job:
     """Returns the job that was saved, without a key: good for looking, not for sending."""
     found = {name: _restored(name, kept[name]) for name in _FIELDS & kept.keys()}
     inputs = kept["input"] or ()
-    found["inputs"] = tuple(map(Path, [inputs] if isinstance(inputs, str) else inputs))
+    found["inputs"] = tuple(map(located, [inputs] if isinstance(inputs, str) else inputs))
     described = kept["template"]
     found["template"] = described and template.parse(described["source"], described["name"])
     task = found.get("task")
@@ -77,6 +78,8 @@ def _restored(name: str, value: Any) -> Any:
         return value
     if kind.python_type is tuple:
         return kind(value) if value else ()
-    if kind.python_type in (Path, Decimal) and isinstance(value, str):
-        return kind.python_type(value)
+    if kind.python_type is Path and isinstance(value, str):
+        return located(value)
+    if kind.python_type is Decimal and isinstance(value, str):
+        return Decimal(value)
     return value

@@ -12,7 +12,7 @@ from batchllm.job.record import plain
 from batchllm.job.url import host_of
 from batchllm.journal import JournalReader
 from batchllm.journal.history import RunHistory, count_outcomes, latency_counts, run_history
-from batchllm.prepare.job_paths import digest_of
+from batchllm.prepare.job_paths import existing_digest
 from batchllm.prepare.saved_job import restored
 from batchllm.report.distribution import Distribution
 from batchllm.request.spec import prepared
@@ -129,7 +129,7 @@ def read_facts(journal: Path, output: Path | None) -> JournalFacts | None:
             refused=refused,
             latency=_latency(reader) if online else None,
             history=run_history(reader) if online else None,
-            same_rows=output is None or written.get("sha256") == digest_of(output),
+            same_rows=output is None or written.get("sha256") == existing_digest(output),
         )
 
 

@@ -13,7 +13,7 @@ from batchllm.formats import Outcome, OutputStatistics, format_of, is_narrow, wr
 from batchllm.formats.suffixes import format_suffix, stem_of, suffixes_of
 from batchllm.journal import Journal, JournalReader
 from batchllm.plan.outcomes import outcome_reader, outcomes
-from batchllm.prepare.job_paths import digest_of, exported_note
+from batchllm.prepare.job_paths import existing_digest, exported_note
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.printable import one_line
 from batchllm.runner.trial import Destination
@@ -188,7 +188,7 @@ def _write_skipped(prepared: PreparedJob, journal: Journal, destination: Destina
     known = journal.get(key)
     if not prepared.statistics.bad_rows and known is None:
         return
-    existing = digest_of(path) if path.is_file() else None
+    existing = existing_digest(path)
     if prepared.statistics.bad_rows:
         write_skipped(
             prepared.source,
@@ -234,7 +234,7 @@ def write_if_changed(
     last: dict[str, Any] = journal.get(destination.key) or {}
     if output is not None:
         _write_skipped(prepared, journal, destination, output)
-    existing = digest_of(output) if output is not None and output.exists() else None
+    existing = existing_digest(output)
     # An earlier run that stopped may have brought answers after the output was written.
     is_current = (view, existing, journal.next_attempt) == tuple(map(last.get, ("view", "sha256", "attempt")))
     if existing is not None and not changed and is_current:

@@ -6,20 +6,21 @@ Whatever stops the run, everything received is in the journal.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from batchllm.batch.waiting import Waiting, waiting_for
 from batchllm.budget.account import Account
 from batchllm.budget.estimate import Forecast
 from batchllm.counters import RunCounters
-from batchllm.endpoint import LazyClient, reachable
+from batchllm.endpoint import LazyClient, names_of, reachable
 from batchllm.errors import Interrupted, JobError
 from batchllm.job import Job
 from batchllm.journal import FINISHED, TRIAL, JobLock, Journal, JournalReader, State
-from batchllm.limiter import Limiter
+from batchllm.limiter import EndpointRouter, Limiter, Target
 from batchllm.online.loop import OnlineLoop
 from batchllm.plan.chosen import chosen_rows
 from batchllm.plan.job_plan import plan_of
@@ -278,15 +279,13 @@ class _Run:
             chosen=self._chosen,
             reuse=self._reuse_of(journal),
         )
-        limiter: Limiter[WorkItem] = Limiter(
-            job.pace,
-            charge=job.endpoint.charge,
-            now=asyncio.get_running_loop().time(),
-            learned=journal.get("learned"),
-        )
+        limiter = limiter_of(job, asyncio.get_running_loop().time(), journal.get("learned"))
         async with AsyncExitStack() as stack:
+            clients = [LazyClient(job, stack, each) for each in job.endpoints or (None,)]
             online = OnlineLoop(
-                client=self._client or LazyClient(job, stack),
+                client=self._client or clients[0],
+                others=clients[1:],
+                endpoint_numbers=journal.endpoint_numbers(names_of(job)),
                 limiter=limiter,
                 journal=journal,
                 retry=RetryPolicy(job.pace.max_attempts),
@@ -321,6 +320,25 @@ class _Run:
             status=status,
             bad_rows=self._prepared.statistics.bad_rows,
         )
+
+
+def limiter_of(
+    job: Job, now: float, learned: Mapping[str, Any] | None
+) -> Limiter[WorkItem] | EndpointRouter[WorkItem]:
+    """Returns the limiter of a job, or of several endpoints the router.
+
+    Args:
+        job: The job.
+        now: The time now, on the loop's clock.
+        learned: What the last run learned.
+    """
+    if len(job.endpoints) < 2:
+        return Limiter(job.pace, charge=job.endpoint.charge, now=now, learned=learned)
+    targets = [
+        Target(name, each.pace, each.endpoint.charge, each.weight)
+        for name, each in zip(names_of(job), job.endpoints, strict=True)
+    ]
+    return EndpointRouter(targets, now=now, max_outage_s=job.pace.max_outage_s, learned_before=learned)
 
 
 def possibly_billed_rows(journal: Journal) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """Objects that are elsewhere: in S3, Google Cloud Storage, Azure, or behind a web address.
 
-All that the project does with them is here, in eight functions over ``ObjectUrl``:
+All that the project does with them is here, in a few functions over ``ObjectUrl``:
 
 - ``head`` says whether there is an object, its size and its ETag; ``read`` gets some of its bytes; ``stream`` all of
   them, in pieces. Both take the ETag of ``head`` and stop with an ``InputError`` where the object is another by now.
@@ -17,6 +17,7 @@ Credentials are the driver's: the variables ``AWS_*``, ``GOOGLE_*`` and ``AZURE_
 machines. ``obstore`` (extra ``[cloud]``) is loaded at the first call.
 """
 
+from batchllm.stores.driver import settings_of
 from batchllm.stores.objects import (
     ObjectInfo,
     check_writable,
@@ -28,20 +29,25 @@ from batchllm.stores.objects import (
     read,
     stream,
 )
+from batchllm.stores.path import ObjectPath, beside_on_disk, located
 from batchllm.stores.url import BUCKETS, ObjectUrl, is_url, object_url
 
 __all__ = [
     "BUCKETS",
     "ObjectInfo",
+    "ObjectPath",
     "ObjectUrl",
+    "beside_on_disk",
     "check_writable",
     "create",
     "delete",
     "head",
     "is_url",
     "listed",
+    "located",
     "object_url",
     "put",
     "read",
+    "settings_of",
     "stream",
 ]

@@ -1,7 +1,8 @@
 """Connections to buckets, by ``obstore``: the only place that loads it, and only where it is used."""
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_")
+_PREFIXES = {"s3": ("AWS_",), "gs": ("GOOGLE_",), "az": ("AZURE_",)}
+# What is no secret: where the store is, and where its credentials are.
+_OPEN = re.compile(
+    r"REGION|ENDPOINT|BASE_URL|SKIP_SIGNATURE|PAYER|ACCOUNT_NAME|ROLE_ARN|APPLICATION_CREDENTIALS|_FILE$|_URI$"
+)
 _ENDPOINTS = {
     "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
     "gs": ("GOOGLE_BASE_URL",),
@@ -40,8 +45,15 @@ def bucket_of(url: ObjectUrl) -> "Bucket":
     Raises:
         UsageError: ``obstore`` is missing, or the environment names an endpoint that may not be used.
     """
-    settings = tuple(sorted(pair for pair in os.environ.items() if pair[0].startswith(_PREFIXES)))
+    settings = tuple(sorted(pair for pair in os.environ.items() if pair[0].startswith(_PREFIXES[url.scheme])))
     return _bucket(url.scheme, url.bucket, settings)
+
+
+def settings_of(scheme: str, environ: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Returns the names of the variables that a store takes: those that are no secret, and the others."""
+    names = [name for name in sorted(environ) if name.startswith(_PREFIXES.get(scheme, ())) and environ[name]]
+    public = [name for name in names if _OPEN.search(name)]
+    return public, [name for name in names if name not in public]
 
 
 @lru_cache(maxsize=32)
@@ -67,6 +79,8 @@ def _is_plain(scheme: str, settings: dict[str, str]) -> bool:
         host, _ = parts.hostname, parts.port
     except ValueError:
         parts, host = urlsplit(""), None
+    if "@" in parts.netloc:
+        raise UsageError(f"{named} must not hold a name or password; the store takes credentials of its own")
     if parts.scheme not in ("http", "https") or not host or not host.isascii() or " " in host:
         raise UsageError(f"{named} is not a URL of the form https://host")
     if parts.scheme == "http" and not is_local(host):

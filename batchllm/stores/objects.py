@@ -2,24 +2,25 @@
 
 import hashlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from io import SEEK_END, BytesIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from batchllm.errors import CannotWrite
-from batchllm.stores import web
 from batchllm.stores.driver import ask
 from batchllm.stores.failures import changed, is_no_bucket, status_of
 from batchllm.stores.url import ObjectUrl
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     from obstore.store import ObjectStore
 
 PIECE_BYTES = 4 << 20
 """Bytes of one request for a part of an object."""
 SINGLE_PUT_BYTES = 32 << 20
 """The largest object that is put with one request, of which a killed run leaves nothing behind."""
+_PART_BYTES = 8 << 20
 _MAX_PARTS = 9_000
 _DIGEST = "batchllmsha256"
 
@@ -54,6 +55,8 @@ def head(url: ObjectUrl) -> ObjectInfo | None:
         StorageFailure: The store cannot be reached.
     """
     if not url.is_writable:
+        from batchllm.stores import web
+
         found = web.probe(url)
         return found and ObjectInfo(url, *found)
     return ask(url, lambda bucket: _head(url, bucket))
@@ -89,6 +92,8 @@ def read(url: ObjectUrl, start: int, stop: int, *, etag: str | None) -> bytes:
         UsageError, StorageFailure: As ``head``.
     """
     if not url.is_writable:
+        from batchllm.stores import web
+
         return web.read(url, start, stop, etag=etag)
 
     def part(bucket: "ObjectStore") -> bytes:
@@ -111,9 +116,13 @@ def stream(info: ObjectInfo, start: int = 0) -> Iterator[bytes]:
         InputError, UsageError, StorageFailure: As ``read``.
     """
     if info.size_bytes is None or (info.etag is None and not info.url.is_writable):
+        from batchllm.stores import web
+
         yield from web.stream(info.url, start)
         return
     offsets = iter(range(start, info.size_bytes, PIECE_BYTES))
+    from concurrent.futures import ThreadPoolExecutor
+
     ahead = ThreadPoolExecutor(1, thread_name_prefix="batchllm-read-ahead")
     try:
         following = _piece(ahead, info, next(offsets, None))
@@ -125,7 +134,7 @@ def stream(info: ObjectInfo, start: int = 0) -> Iterator[bytes]:
         ahead.shutdown(wait=False, cancel_futures=True)
 
 
-def _piece(ahead: ThreadPoolExecutor, info: ObjectInfo, offset: int | None) -> Any:
+def _piece(ahead: "ThreadPoolExecutor", info: ObjectInfo, offset: int | None) -> Any:
     if offset is None:
         return None
     return ahead.submit(_whole_piece, info, offset)
@@ -140,7 +149,7 @@ def _whole_piece(info: ObjectInfo, offset: int) -> bytes:
     return piece
 
 
-def put(url: ObjectUrl, content: bytes | Path) -> ObjectInfo:
+def put(url: ObjectUrl, content: bytes | BinaryIO) -> ObjectInfo:
     """Puts an object in place, whole or not at all; one that is there is replaced.
 
     What is larger than 32 MiB goes in parts, which a failure removes. A process that is killed just then leaves parts
@@ -148,7 +157,7 @@ def put(url: ObjectUrl, content: bytes | Path) -> ObjectInfo:
 
     Args:
         url: The object.
-        content: The bytes, or a file with them.
+        content: The bytes, or an open file with them, which is read from its beginning.
 
     Returns:
         What ``head`` returns of it.
@@ -158,30 +167,25 @@ def put(url: ObjectUrl, content: bytes | Path) -> ObjectInfo:
         CannotWrite: There is no such bucket, or no permission.
         StorageFailure: The store cannot be reached.
     """
-    digest, size = _digest_and_size(content)
-    source = content.read_bytes() if isinstance(content, Path) and size <= SINGLE_PUT_BYTES else content
+    file = BytesIO(content) if isinstance(content, bytes) else content
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # typeshed asks for readinto
+    size = file.seek(0, SEEK_END)
+    file.seek(0)
     is_single = size <= SINGLE_PUT_BYTES
-    part_bytes = max(8 << 20, size // _MAX_PARTS)
     done = ask(
         _writable(url),
         lambda bucket: bucket.put(
             url.key,
-            source,
+            file.read() if is_single else file,
             attributes={_DIGEST: digest},
             use_multipart=not is_single,
-            chunk_size=part_bytes,
+            chunk_size=max(_PART_BYTES, size // _MAX_PARTS),
             max_concurrency=4,
         ),
         writing=True,
     )
     return ObjectInfo(url, size, done["e_tag"], digest)
-
-
-def _digest_and_size(content: bytes | Path) -> tuple[str, int]:
-    if isinstance(content, bytes):
-        return hashlib.sha256(content).hexdigest(), len(content)
-    with content.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
 
 
 def create(url: ObjectUrl, content: bytes) -> bool:

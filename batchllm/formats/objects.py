@@ -1,0 +1,109 @@
+"""Inputs and outputs that are elsewhere: an object is another kind of input file, and another output target."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from batchllm import stores
+from batchllm.errors import CannotWrite, InputError, StorageFailure, UsageError
+from batchllm.formats.input_file import InputFile, LocalFile
+from batchllm.formats.output_file import HashedTarget, storage_error
+from batchllm.stores import ObjectInfo, ObjectPath
+
+_ATTEMPTS = 3
+
+
+class ObjectInput(InputFile):
+    """An object of a store, or a file behind a web address.
+
+    One with an ETag is read in parts, and every pass reads the version that the first one found. Any other is copied to
+    disk once.
+    """
+
+    def __init__(self, path: ObjectPath, name: str) -> None:
+        super().__init__(path, name)
+        self._url = path.url
+        self._info: ObjectInfo | None = None
+
+    def chunks(self, start: int = 0) -> Iterator[bytes]:
+        """Yields the content; see ``InputFile``."""
+        is_first = self._info is None
+        info = self._found()
+        if info.etag is None:
+            yield from LocalFile(self.local_path(), self.name).chunks(start)
+            return
+        try:
+            yield from stores.stream(info, start)
+        except UsageError as error:
+            if is_first:
+                raise
+            raise StorageFailure(f"{error}, and run the same command again") from None
+
+    def spool_chunks(self) -> Iterator[bytes]:
+        """Yields the content for a copy on disk; see ``InputFile``."""
+        return stores.stream(self._found())
+
+    def local_path(self) -> Path:
+        """Returns a copy on disk; see ``InputFile``."""
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return super().local_path()
+            except StorageFailure:  # a connection that was lost on the way; the copy begins anew
+                continue
+        return super().local_path()
+
+    def _found(self) -> ObjectInfo:
+        if self._info is None:
+            if self._url.is_prefix:
+                raise InputError(self.name, "is a folder; name an object in it")
+            if self._url.is_incomplete:
+                reason = (
+                    "what follows its ? is not kept, since it can be a signature; give the whole URL again"
+                )
+                raise InputError(self.name, reason)
+            self._info = stores.head(self._url)
+        if self._info is None:
+            raise InputError(self.name, "there is no such object; correct its name")
+        return self._info
+
+
+class ObjectTarget(HashedTarget):
+    """Collects an output on disk and puts it in place as one object."""
+
+    def __init__(self, path: ObjectPath) -> None:
+        super().__init__(path)
+        self._url = path.url
+        self._file: BinaryIO | None = None
+
+    def check(self) -> None:
+        """Makes sure that the object can be put; see ``OutputTarget``."""
+        stores.check_writable(self._url)
+
+    def __enter__(self) -> Self:
+        folder = Path(tempfile.gettempdir())
+        try:
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)
+        except OSError as error:
+            raise storage_error(error, folder, "the output cannot be collected here") from error
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _append(self, data: memoryview) -> int:
+        assert self._file is not None, "what is written is entered"
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            folder = Path(tempfile.gettempdir())
+            raise storage_error(error, folder, "the output cannot be collected here") from error
+
+    def commit(self) -> None:
+        """Puts the object in place; raises ``CannotWrite`` or ``StorageFailure``."""
+        assert self._file is not None, "what is committed is entered"
+        try:
+            stores.put(self._url, self._file)
+        except UsageError as error:  # credentials that were good when the run began: its answers are paid
+            raise CannotWrite(f"{error}, and run the same command again") from None

@@ -1,0 +1,132 @@
+"""The URL of an object as a path, for everything that takes a path and does not read it."""
+
+from pathlib import Path, PosixPath
+from typing import Any
+
+from batchllm.stores import objects
+from batchllm.stores.url import ObjectUrl, is_url, object_url
+
+
+class ObjectPath(PosixPath):
+    """The URL of an object where a path of a file is expected.
+
+    Names, comparison, ``exists`` and ``unlink`` are those of the object; its text is the URL. What opens files by their
+    path does not find it: inputs and outputs are opened by ``formats``, which tells the two apart.
+
+    Args:
+        url: The URL, or its text.
+
+    Attributes:
+        url: The URL.
+    """
+
+    url: ObjectUrl
+
+    def __new__(cls, url: "ObjectUrl | str") -> "ObjectPath":
+        """Makes the path; ``pathlib`` of Python 3.11 parses here, later ones in ``__init__``."""
+        found = url if isinstance(url, ObjectUrl) else object_url(url)
+        self = super().__new__(cls, str(found))
+        self.url = found
+        return self
+
+    def __init__(self, url: "ObjectUrl | str") -> None:
+        # Python 3.12 and later parse what they are given here; 3.11 has no __init__ of its own.
+        if PosixPath.__init__ is not object.__init__:
+            super().__init__(str(self.url))  # type: ignore[call-arg]
+
+    def __str__(self) -> str:
+        return str(self.url)
+
+    def __repr__(self) -> str:
+        return f"ObjectPath({str(self)!r})"
+
+    def __fspath__(self) -> str:
+        return str(self.url)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ObjectPath) and self.url == other.url
+
+    def __hash__(self) -> int:
+        return hash(self.url)
+
+    def __reduce__(self) -> Any:
+        return ObjectPath, (self.url,)
+
+    @property
+    def name(self) -> str:
+        """What follows the last slash of the URL's path."""
+        return self.url.name
+
+    @property
+    def suffix(self) -> str:
+        """The last suffix of the name."""
+        return self.url.suffix
+
+    @property
+    def stem(self) -> str:
+        """The name without its last suffix."""
+        return self.url.stem
+
+    @property
+    def parent(self) -> "ObjectPath":
+        """The prefix that the object is below."""
+        return ObjectPath(self.url.with_name(""))
+
+    def with_name(self, name: str) -> "ObjectPath":
+        """Returns the path of another object beside this one."""
+        return ObjectPath(self.url.with_name(name))
+
+    def with_suffix(self, suffix: str) -> "ObjectPath":
+        """Returns the path with another suffix."""
+        return self.with_name(self.stem + suffix)
+
+    def __truediv__(self, name: Any) -> "ObjectPath":
+        return ObjectPath(self.url / str(name))
+
+    def absolute(self) -> "ObjectPath":
+        """Returns the path itself."""
+        return self
+
+    def resolve(self, strict: bool = False) -> "ObjectPath":
+        """Returns the path itself."""
+        return self
+
+    def expanduser(self) -> "ObjectPath":
+        """Returns the path itself."""
+        return self
+
+    def exists(self, **_: Any) -> bool:
+        """Whether there is such an object; asks the store."""
+        return objects.head(self.url) is not None
+
+    def is_file(self, **_: Any) -> bool:
+        """Whether there is such an object; asks the store."""
+        return self.exists()
+
+    def is_dir(self, **_: Any) -> bool:
+        """Whether it stands for all objects below it."""
+        return self.url.is_prefix
+
+    def is_absolute(self) -> bool:
+        """A URL does not depend on the current folder."""
+        return True
+
+    def unlink(self, missing_ok: bool = True) -> None:
+        """Removes the object."""
+        objects.delete(self.url)
+
+
+def located(text: object) -> Path:
+    """Returns what a text of a user names: a path on disk, or an ``ObjectPath`` for a URL.
+
+    Raises:
+        UsageError: It is a URL that cannot be read.
+    """
+    if isinstance(text, ObjectPath):
+        return text
+    return ObjectPath(str(text)) if is_url(text) else Path(str(text))
+
+
+def beside_on_disk(path: Path, name: str) -> Path:
+    """Returns the path of a file beside another one, or in the current folder where that is no file on disk."""
+    return Path(name) if isinstance(path, ObjectPath) else path.with_name(name)
