@@ -43,8 +43,7 @@ class DocumentSource(Source):
         """Yields the one row; see ``Source``."""
         if start == 0:
             yield Row(0, 1, {FILE: self._shown()}, self.file)
-        path = os.path.abspath(self.name)  # noqa: PTH100 - it keeps links
-        self._digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()
+        self._digest = hashlib.sha256(identity(self.name)).hexdigest()
 
     def _shown(self) -> str:
         """The file for people: relative to the working folder where it lies in it."""
@@ -58,6 +57,12 @@ class DocumentSource(Source):
     def describe(self) -> str:
         """Returns the format."""
         return f"a {self._suffix.removeprefix('.').upper()} document"
+
+
+def identity(name: str) -> bytes:
+    """Returns what identifies a document in the life of a job: its absolute path, or its URL."""
+    path = name if "://" in name else os.path.abspath(name)  # noqa: PTH100 - it keeps links
+    return path.encode("utf-8", "surrogateescape")
 
 
 def _format(suffixes: tuple[str, ...], *libraries: str) -> Format:

@@ -1,16 +1,17 @@
 """The text of a row that is in a file: a document that is the input, or one that a column names (``--text-from``)."""
 
-import os
 from collections import OrderedDict
 from pathlib import Path
 
 from batchllm.document_reader import MAX_BYTES, DocumentError
 from batchllm.errors import InputError, StorageFailure
 from batchllm.formats.document_text import document_text
+from batchllm.formats.documents import identity
 from batchllm.formats.files import input_file
 from batchllm.formats.input_file import InputFile
 from batchllm.job import Job
 from batchllm.job.texts import are_documents
+from batchllm.job.values import location
 from batchllm.records import Row
 from batchllm.request.local_files import LocalFiles, short
 from batchllm.request.outcome import InvalidRow
@@ -46,8 +47,7 @@ class Documents:
 
     def subject(self, name: str) -> bytes:
         """Returns what identifies a file in the life of the job."""
-        path = os.path.abspath(name) if self._is_input else name  # noqa: PTH100 - it keeps links
-        return path.encode("utf-8", "surrogateescape")
+        return identity(name) if self._is_input else name.encode("utf-8", "surrogateescape")
 
     def text(self, row: Row, name: str) -> str:
         """Returns the text of a row's file.
@@ -77,7 +77,7 @@ class Documents:
     def _content(self, row: Row, name: str) -> bytes:
         if not self._is_input:
             return self._local.read(name)
-        file = row.origin if isinstance(row.origin, InputFile) else input_file(Path(name), name)
+        file = row.origin if isinstance(row.origin, InputFile) else input_file(location(name), name)
         content = bytearray()
         try:
             for chunk in file.chunks():
