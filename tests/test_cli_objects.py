@@ -86,6 +86,7 @@ def test_a_job_goes_from_object_to_object_and_again_sends_nothing(
     assert "there are no jobs" in bench.command("jobs").err
 
 
+@pytest.mark.proof
 def test_a_compressed_object_is_an_input_and_a_trial_has_an_output_of_its_own(
     bench: Bench, bucket: str, object_store: ObjectStore
 ) -> None:
@@ -148,7 +149,7 @@ def test_an_input_that_changes_while_the_job_runs_is_noticed_and_nothing_is_paid
     assert len(rows_of(object_store.get(bucket, "out.csv"))) == ROWS + 1
 
 
-@pytest.mark.parametrize("size", ["one request", "parts"])
+@pytest.mark.parametrize("size", [pytest.param("one request", marks=pytest.mark.proof), "parts"])
 def test_a_connection_that_is_cut_in_the_middle_of_the_upload_leaves_no_half_object(
     bench: Bench,
     bucket: str,
@@ -171,6 +172,7 @@ def test_a_connection_that_is_cut_in_the_middle_of_the_upload_leaves_no_half_obj
     assert sent(bench) == ROWS + 1
 
 
+@pytest.mark.proof
 def test_a_connection_that_is_cut_while_the_input_is_read_is_made_again(
     bench: Bench, bucket: str, proxy: CuttingProxy, object_store: ObjectStore
 ) -> None:
@@ -279,6 +281,7 @@ def test_a_signed_url_is_read_and_what_is_secret_in_it_is_kept_nowhere(
     assert not [text for text in texts if "hunter" in text]
 
 
+@pytest.mark.proof
 def test_an_empty_state_folder_is_where_the_journal_of_an_object_is_found_again(
     bench: Bench, bucket: str, object_store: ObjectStore
 ) -> None:
