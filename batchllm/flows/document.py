@@ -1,6 +1,7 @@
 """A row whose text is in a file: the text is taken once in the life of the job, and kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 
 from batchllm.flows.flow import Flow, Kept, Unsent
@@ -23,6 +24,13 @@ def of_document(documents: Documents, start: Callable[[Row], Flow], row: Row) ->
     kept = kept_text(documents, row)
     text = "" if kept is None else (yield kept).decode()
     return (yield from start(with_text(row, text)))
+
+
+def rows_with_texts(documents: Documents, rows: Callable[[], Iterable[Row]]) -> Iterator[Row]:
+    """Yields the rows that have a text, each with it."""
+    for row in rows():
+        with suppress(InvalidRow):  # the row fails when it is asked
+            yield documents.filled(row)
 
 
 def _text(documents: Documents, row: Row, name: str) -> bytes:

@@ -68,8 +68,8 @@ class Kept(NamedTuple):
         """Identifies the value in the journal."""
         return sha256(self.name.encode() + b"\0" + self.subject).digest()[:16]
 
-    def computed(self) -> "bytes | Unsent":
-        """Computes the value; returns why it cannot be had, for the flow that waits for it."""
+    def value(self) -> "bytes | Unsent":
+        """Computes it; returns why the row cannot be sent without it, for the flow that waits."""
         try:
             return self.compute()
         except Unsent as unsent:

@@ -141,7 +141,7 @@ class Plan:
         for flow in flows:
             wanted = slow(flow.row) if self._lifecycle.starts(flow) else None
             if wanted is not None and self._journal.reader().kept(wanted.key) is None:
-                await asyncio.to_thread(wanted.computed)
+                await asyncio.to_thread(wanted.value)
 
     def settled(self, item: WorkItem, answer: Answer, state: State) -> RowEnd | None:
         """Called with each request that is finished: its flow goes on.
