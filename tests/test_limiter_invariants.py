@@ -37,7 +37,7 @@ def test_any_sequence_of_events_conserves_what_was_granted(
     events: list[tuple[str, int]], charge: str
 ) -> None:
     limiter = make(0, requests_per_minute=600.0, tokens_per_minute=60_000.0, concurrency=5, charge=charge)
-    tokens = limiter._lane("m").limits.dimension("tokens")
+    tokens = limiter.lane("m").limits.dimension("tokens")
     now, in_flight = 0.0, []
     granted = 0.0
     taken: list[list[float]] = []  # [when, what it takes in the end]
@@ -122,7 +122,7 @@ def test_no_wake_up_is_lost(events: list[tuple[str, int]]) -> None:
 @settings(max_examples=100, deadline=None)
 def test_no_minute_holds_more_than_the_grant(arrivals: list[tuple[float, int]]) -> None:
     limiter = make(0, requests_per_minute=120.0, tokens_per_minute=5000.0, concurrency=100)
-    limiter._lane("m").answered = True
+    limiter.lane("m").answered = True
     now, sent = 0.0, []
     costs = {}
     for wait, tokens in arrivals:

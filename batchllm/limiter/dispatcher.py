@@ -16,7 +16,6 @@ import logging
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Generic
 
 from batchllm.errors import Unavailable
@@ -24,6 +23,7 @@ from batchllm.limiter import headers as limit_headers
 from batchllm.limiter.breaker import Breaker
 from batchllm.limiter.concurrency import Concurrency
 from batchllm.limiter.lane import Lane
+from batchllm.limiter.lease import NO_LEASE, LaneDemand, LaneLease, demand_of
 from batchllm.limiter.queue import QueuedItem
 from batchllm.limiter.terms import MINUTE_S, REQUESTS, TOKENS, Cost, Poll, T, View
 from batchllm.records import Pace, Usage
@@ -49,6 +49,7 @@ class Limiter(Generic[T]):
         now: The time now, in seconds, on the monotonic clock of every later ``now``.
         learned: What an earlier run of the job returned from ``learned()``.
         rng: Source of jitter; give a seeded one to repeat a run.
+        leased: The limits are leased: a lane grants nothing without a lease.
     """
 
     def __init__(
@@ -59,12 +60,13 @@ class Limiter(Generic[T]):
         now: float,
         learned: Mapping[str, Any] | None = None,
         rng: random.Random | None = None,
+        leased: bool = False,
     ) -> None:
         self._pace = pace
         self._charge = charge
         self._now = now
         self._learned = dict(learned or {})
-        self._valid_until = math.inf
+        self._leased = leased
         self._lanes: dict[str, Lane[T]] = {}
         self._in_flight: dict[int, QueuedItem[T]] = {}
         self._received = 0
@@ -104,30 +106,16 @@ class Limiter(Generic[T]):
         self._offered += 1
         queued = QueuedItem(item, cost, lane, self._offered)
         deferred = again and self.outage
-        self._lane(lane).push(queued, again=again, not_before=not_before, deferred=deferred)
+        self.lane(lane).push(queued, again=again, not_before=not_before, deferred=deferred)
 
-    def set_limits(
-        self,
-        now: float,
-        *,
-        requests_per_minute: float | None = None,
-        tokens_per_minute: float | None = None,
-        valid_until: float | None = None,
-    ) -> None:
-        """Replaces the limits that the user gave, from the next grant on.
-
-        Args:
-            now: The time now.
-            requests_per_minute, tokens_per_minute: The limits of each lane; ``None`` is not given.
-            valid_until: When they end; after that nothing is granted until new ones are set. ``None`` is never.
-        """
+    def lease(self, now: float, lane: str, lease: LaneLease) -> None:
+        """Lets a lane go at a part of a limit that many runs share, until the lease ends or the next one comes."""
         self._now = now
-        self._valid_until = math.inf if valid_until is None else valid_until
-        self._pace = replace(
-            self._pace, requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute
-        )
-        for lane in self._lanes.values():
-            lane.set_limits(now, {REQUESTS: requests_per_minute, TOKENS: tokens_per_minute})
+        self.lane(lane).obey(now, lease)
+
+    def demands(self, now: float) -> dict[str, LaneDemand]:
+        """Returns what each lane needs of its limits."""
+        return {name: demand_of(lane, now) for name, lane in self._lanes.items()}
 
     def poll(self, now: float) -> Poll[T]:
         """Returns which items may be sent now, and when to ask again.
@@ -139,8 +127,6 @@ class Limiter(Generic[T]):
         self._now = now
         queued_items: list[QueuedItem[T]] = []
         too_large: list[tuple[T, str]] = []
-        if now >= self._valid_until:
-            return Poll([], None, [])
         room, wake = self._room(now)
         slots_taken = len(self._in_flight) - self._received
         for lane in self._in_turn():
@@ -276,9 +262,7 @@ class Limiter(Generic[T]):
         limits = "nothing" if lane is None else lane.binding
         resumes_at = gives_up_at = None
         trouble = ""
-        if now >= self._valid_until:
-            limits = "lease"
-        elif breaker.opened_at is not None:
+        if breaker.opened_at is not None:
             limits, resumes_at, gives_up_at = "outage", breaker.probe_at, breaker.gives_up_at
             trouble = " ".join(breaker.last_failure.split())
         elif lane is not None and lane.gate.closed:
@@ -303,11 +287,14 @@ class Limiter(Generic[T]):
         lanes = {name: found for name, lane in self._lanes.items() if (found := lane.learned())}
         return {**self._learned, "lanes": {**self._learned.get("lanes", {}), **lanes}}
 
-    def _lane(self, name: str) -> Lane[T]:
+    def lane(self, name: str) -> Lane[T]:
+        """Returns the lane of a model; makes it where there is none."""
         lane = self._lanes.get(name)
         if lane is None:
             learned = self._learned.get("lanes", {}).get(name, {})
             lane = self._lanes[name] = Lane(name, self._pace, self._charge, self._now, learned)
+            if self._leased:
+                lane.obey(self._now, NO_LEASE)
         return lane
 
     def _worked(self, now: float, queued: QueuedItem[T]) -> None:

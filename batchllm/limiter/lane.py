@@ -13,6 +13,7 @@ from batchllm.limiter.charge import Charge
 from batchllm.limiter.gate import Gate, PauseLimit, RequestedPauses
 from batchllm.limiter.headers import Level
 from batchllm.limiter.learning import PauseCause, RefusalLearner
+from batchllm.limiter.lease import LaneLease, LeasedLane
 from batchllm.limiter.limits import LaneLimits
 from batchllm.limiter.queue import LOOK_AHEAD, Queue, QueuedItem
 from batchllm.limiter.refusals import RefusalKind, Refusals
@@ -49,6 +50,9 @@ class Lane(Generic[T]):
         answered: Whether the endpoint has accepted a request, so that key and model are right.
         in_flight: Requests granted whose slot is not free again.
         binding: What held the next request back at the last poll, as in ``View.limits``.
+        granted: Requests granted so far.
+        pauses: How often the gate has closed.
+        leased: What it may do, if its limits are leased; else ``None``.
     """
 
     def __init__(self, name: str, pace: Pace, charge: str, now: float, learned: Mapping[str, Any]) -> None:
@@ -64,6 +68,8 @@ class Lane(Generic[T]):
         self.answered = False
         self.in_flight = 0
         self.binding = "nothing"
+        self.granted = self.pauses = 0
+        self.leased: LeasedLane | None = None
         self._alone_until = math.inf
         self._pause_limit = PauseLimit(name, pace)
         self._requested_pauses = RequestedPauses()
@@ -71,9 +77,11 @@ class Lane(Generic[T]):
         self._learner = RefusalLearner(self.limits, self.refusals, self.gate, self._requested_pauses)
         self._blocked_until = -math.inf  # nothing in the look-ahead fits before
 
-    def set_limits(self, now: float, limits: Mapping[str, float | None]) -> None:
-        """Replaces the limits that the user gave, by dimension."""
-        self.limits.set_limits(now, limits)
+    def obey(self, now: float, lease: LaneLease) -> None:
+        """Goes at the pace of a lease from now on. What refusals teach is learned by whoever divides the limit."""
+        if self.leased is None:
+            self.leased = LeasedLane(self.limits)
+        self.leased.obey(now, lease)
         self._blocked_until = -math.inf
 
     def grant(
@@ -128,6 +136,9 @@ class Lane(Generic[T]):
             ``None`` if a request may be sent now, else when to ask again (infinity: only an event changes it).
         """
         gate = self.gate
+        if self.leased is not None and (leased_at := self.leased.waits_until(now)) is not None:
+            self.binding = "lease"
+            return leased_at
         if gate.closed:
             self.binding = "pause"
             quiet_at = gate.quiet_at()
@@ -198,6 +209,9 @@ class Lane(Generic[T]):
     def _send(self, now: float, queued: QueuedItem[T]) -> None:
         queued.sent_at = now
         queued.answered = False
+        self.granted += 1
+        if self.leased is not None:
+            self.leased.sent()
         self.refusals.sent(queued, self.in_flight)
         self.in_flight += 1
         if self._alone_until == math.inf:
@@ -276,6 +290,7 @@ class Lane(Generic[T]):
             return
         closed = gate.refused(now, queued.sent_at, pause_s, probe=queued.probe, limit_known=limits.known)
         if closed:
+            self.pauses += 1
             self._requested_pauses.requested = pause_s is not None
             self._cause = PauseCause(
                 verdict.reason,
@@ -302,7 +317,8 @@ class Lane(Generic[T]):
                 self.resume(now)
             self.push(queued, again=True, not_before=now + ROW_WAITS_S / 10.0)
             return
-        self._learner.isolated(now, self._cause.dimension)
+        if self.leased is None:
+            self._learner.isolated(now, self._cause.dimension)
         self.push(queued, again=True, not_before=now + max(ROW_WAITS_S, requested_s))
 
     def learn_charge(self, queued: QueuedItem[T], verdict: Verdict) -> None:
@@ -319,6 +335,8 @@ class Lane(Generic[T]):
         self._blocked_until = -math.inf
         if reason == "slow_down":
             self.limits.slow_down(now)
+        elif self.leased is not None:
+            self.limits.start_stretch(now)
         elif reason == "rate_limit" and self._cause.isolated:
             self._learner.isolated(now, self._cause.dimension)
         elif reason == "rate_limit":

@@ -19,6 +19,8 @@ from batchllm.endpoint import LazyClient, reachable
 from batchllm.errors import Interrupted, JobError
 from batchllm.job import Job
 from batchllm.journal import FINISHED, TRIAL, JobLock, Journal, JournalReader, State
+from batchllm.leases import Leases
+from batchllm.leases.leased_budget import LeasedBudget
 from batchllm.limiter import Limiter
 from batchllm.online.loop import OnlineLoop
 from batchllm.plan.chosen import chosen_rows
@@ -35,6 +37,7 @@ from batchllm.runner.display import shown
 from batchllm.runner.ending import RunRecord, recorded, status_of
 from batchllm.runner.evaluated import RunEvaluation
 from batchllm.runner.feed import RowFeed
+from batchllm.runner.leased import LeaseLoop, leased
 from batchllm.runner.output import read_options, write_if_changed
 from batchllm.runner.resume import ResumedJob
 from batchllm.runner.summary import (
@@ -62,6 +65,7 @@ def run_job(
     stops: Stops | None = None,
     feed: RowFeed | None = None,
     bring_input: Callable[[], None] = lambda: None,
+    leases: Leases | None = None,
 ) -> Result:
     """Runs a job until it is finished or stopped; the same call again resumes it.
 
@@ -74,6 +78,7 @@ def run_job(
         stops: What may stop the run from outside; by default nothing does.
         feed: Hands out the finished rows.
         bring_input: Called once the job is locked, before its input is read; puts the input in place.
+        leases: Makes the run share rate limits and budget with others; only in online mode.
 
     Returns:
         The finished run; its output is written.
@@ -99,7 +104,9 @@ def run_job(
             journals_of(job.reuse, paths.journal) as reuse,
         ):
             record.describe(job)
-            run = _Run(prepared, record, progress or Quiet(), confirm, client, reuse, waiting, stops, feed)
+            run = _Run(
+                prepared, record, progress or Quiet(), confirm, client, reuse, waiting, stops, feed, leases
+            )
             with asyncio.Runner() as loop:  # asyncio.run may be another one in a notebook (nest_asyncio)
                 return loop.run(run.run())
 
@@ -122,7 +129,9 @@ class _Run:
         waiting: Waiting,
         stops: Stops,
         feed: RowFeed | None,
+        leases: Leases | None,
     ) -> None:
+        self._leases = leases
         self._prepared = prepared
         self._record = record
         self._job = prepared.job
@@ -212,7 +221,7 @@ class _Run:
             UsageError: The user does not want it.
         """
         journal = resumed.journal
-        self._account.begin(journal, self._counters)
+        self._account.begin(journal, self._counters, LeasedBudget if self._leases else None)
         counts, rows = resumed.counts(), self._counters.rows
         cut_off = resumed.cut_off()
         again = Counter(row.state for row, _ in cut_off)
@@ -283,6 +292,7 @@ class _Run:
             charge=job.endpoint.charge,
             now=asyncio.get_running_loop().time(),
             learned=journal.get("learned"),
+            leased=self._leases is not None,
         )
         async with AsyncExitStack() as stack:
             online = OnlineLoop(
@@ -306,8 +316,13 @@ class _Run:
                 journal=journal,
                 stop=stop,
             )
+            lease_loop = None
+            if self._leases is not None:
+                limiters = {job.endpoint.base_url or "": (limiter, job.pace)}
+                budget = self._account.meter.budget
+                lease_loop = LeaseLoop(self._leases, limiters, budget, online.wake, stop)
             with stop.watch():
-                async with display:
+                async with display, leased(lease_loop):
                     await online.run(plan.batches())
 
     def _reuse_of(self, journal: Journal) -> Reuse | None:
