@@ -51,6 +51,39 @@ class SendRate:
         return (self.requests - 1) * 60.0 / seconds, tokens
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointFigures:
+    """What one of several endpoints did in a run.
+
+    Attributes:
+        endpoint: Its URL.
+        state: ``works``, ``waits`` (it asked for a pause), ``down``, ``spent`` (it asks for too long a pause) or
+            ``out`` (it refused key, model or URL, or every row).
+        why: What it said, where it does not work.
+        attempts: Requests sent to it, each attempt counted.
+        answers, refusals, failures: How they ended: answered, refused for a limit, anything else.
+        requests_per_minute: Attempts a minute, from the first to the last; ``None`` if that took less than a second.
+    """
+
+    endpoint: str
+    state: str
+    why: str = ""
+    attempts: int = 0
+    answers: int = 0
+    refusals: int = 0
+    failures: int = 0
+    requests_per_minute: float | None = None
+
+    def to_text(self) -> str:
+        """Returns the figures in one line."""
+        rate = "" if self.requests_per_minute is None else f", {self.requests_per_minute:,.0f} requests/min"
+        why = f" ({self.why})" if self.why else ""
+        return (
+            f"{self.endpoint}: {self.state}{why}, {self.answers:,} answered, {self.refusals:,} refused, "
+            f"{self.failures:,} failed{rate}"
+        )
+
+
 @dataclass(slots=True)
 class RunCounters:
     """What this run has done so far.
@@ -78,6 +111,7 @@ class RunCounters:
         send_rate: The rate of the single requests; those in batches have none.
         last_refusal: The latest refusal for a rate limit.
         without_usage: Answers whose usage is unknown, so that the sums of tokens are too small.
+        endpoints: What each endpoint did, where there are several.
         log: Where events of the run are written; what is counted here one by one, and is no answer, is an event.
     """
 
@@ -109,6 +143,7 @@ class RunCounters:
     send_rate: SendRate = field(default_factory=SendRate)
     last_refusal: Verdict | None = None
     without_usage: int = 0
+    endpoints: tuple[EndpointFigures, ...] = ()
     log: RunLog = field(default_factory=RunLog)
 
     @property

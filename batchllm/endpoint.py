@@ -4,15 +4,16 @@ import asyncio
 import logging
 import resource
 from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from batchllm.errors import UsageError
+from batchllm.errors import Unavailable, UsageError
 from batchllm.job import Job
+from batchllm.job.endpoints import JobEndpoint
 from batchllm.presets import SIMULATOR
-from batchllm.records import ChatRequest, Failure, Response
+from batchllm.records import ChatRequest, Endpoint, Failure, Response
 
 if TYPE_CHECKING:
     from batchllm.client import Client
@@ -31,11 +32,13 @@ class LazyClient:
     Args:
         job: Whose endpoint.
         stack: Closes the client at the end of the run.
+        endpoint: Which of its endpoints; by default the only one.
     """
 
-    def __init__(self, job: Job, stack: AsyncExitStack) -> None:
+    def __init__(self, job: Job, stack: AsyncExitStack, endpoint: JobEndpoint | None = None) -> None:
         self._job = job
         self._stack = stack
+        self._endpoint = endpoint
 
     def send(self, request: ChatRequest) -> Coroutine[Any, Any, Response | Failure]:
         """Sends one request; every outcome is data."""
@@ -47,9 +50,15 @@ class LazyClient:
 
     @cached_property
     def _client(self) -> "Client":
-        from batchllm.client import Client
+        from batchllm.client import Client, NamedModelClient
 
-        client = Client(self._job.endpoint, timeout_s=self._job.pace.timeout_s)
+        timeout_s, own = self._job.pace.timeout_s, self._endpoint
+        if own is None:
+            client = Client(self._job.endpoint, timeout_s=timeout_s)
+        elif own.names:
+            client = NamedModelClient(own.names, own.endpoint, timeout_s=timeout_s)
+        else:
+            client = Client(own.endpoint, timeout_s=timeout_s)
         self._stack.push_async_exit(client)
         return client
 
@@ -71,19 +80,42 @@ def raise_open_files() -> None:
 
 @contextmanager
 def served(job: Job) -> Iterator[Job]:
-    """Yields the job with the URL of its endpoint; starts the simulator where the job asks for it by name."""
-    if job.endpoint.preset == SIMULATOR and not job.endpoint.base_url:
-        from batchllm.simulator import SimulatorSettings, start_in_thread
+    """Yields the job with the URLs of its endpoints; starts a simulator for each that is asked for by name."""
+    with ExitStack() as stack:
+        if not job.endpoints:
+            yield replace(job, endpoint=_served(job.endpoint, stack))
+            return
+        several = tuple(replace(each, endpoint=_served(each.endpoint, stack)) for each in job.endpoints)
+        is_first = job.endpoint == job.endpoints[0].endpoint
+        yield replace(job, endpoints=several, endpoint=several[0].endpoint if is_first else job.endpoint)
 
-        with start_in_thread(SimulatorSettings()) as simulator:
-            yield replace(job, endpoint=replace(job.endpoint, base_url=simulator.base_url))
-    else:
-        yield job
+
+def _served(endpoint: Endpoint, stack: ExitStack) -> Endpoint:
+    if endpoint.preset != SIMULATOR or endpoint.base_url:
+        return endpoint
+    from batchllm.simulator import SimulatorSettings, start_in_thread
+
+    return replace(endpoint, base_url=stack.enter_context(start_in_thread(SimulatorSettings())).base_url)
+
+
+def endpoints_of(job: Job) -> tuple[Endpoint, ...]:
+    """Returns where requests of a job go: one endpoint, or several."""
+    return tuple(each.endpoint for each in job.endpoints) or (job.endpoint,)
+
+
+def names_of(job: Job) -> tuple[str, ...]:
+    """Returns what the endpoints of a job are called: their URLs, numbered where several keys go to one."""
+    names: list[str] = []
+    for endpoint in endpoints_of(job):
+        name = SIMULATOR if endpoint.preset == SIMULATOR else endpoint.base_url
+        same = sum(other.partition(" #")[0] == name for other in names)
+        names.append(f"{name} #{same + 1}" if same else name)
+    return tuple(names)
 
 
 @contextmanager
 def reachable(job: Job) -> Iterator[Job]:
-    """Yields the job with a URL and a model to send to.
+    """Yields the job with URLs and a model to send to.
 
     Raises:
         UsageError: No model is named, and the endpoint has not exactly one; or the environment's proxy or
@@ -92,19 +124,32 @@ def reachable(job: Job) -> Iterator[Job]:
     from batchllm.client import check_route
 
     with served(job) as job:
-        check_route(job.endpoint.base_url)
+        for endpoint in endpoints_of(job):
+            check_route(endpoint.base_url)
         if not job.endpoint.model and not job.per_row:
-            yield replace(job, endpoint=replace(job.endpoint, model=asyncio.run(_only_model(job))))
+            yield with_model(job, asyncio.run(_only_model(endpoints_of(job))))
         else:
             yield job
 
 
-async def _only_model(job: Job) -> str:
+def with_model(job: Job, model: str) -> Job:
+    """Returns a job whose requests name this model."""
+    several = tuple(replace(each, endpoint=replace(each.endpoint, model=model)) for each in job.endpoints)
+    return replace(job, endpoint=replace(job.endpoint, model=model), endpoints=several)
+
+
+async def _only_model(endpoints: Sequence[Endpoint]) -> str:
+    """Returns the only model of the first endpoint that can be reached."""
     from batchllm.client import Client
 
-    async with Client(job.endpoint) as client:
-        models = await client.models()
-    return only(models, job.endpoint.base_url)
+    for endpoint in endpoints:
+        try:
+            async with Client(endpoint) as client:
+                return only(await client.models(), endpoint.base_url)
+        except Unavailable:
+            if endpoint is endpoints[-1]:
+                raise
+    raise AssertionError("there is at least one endpoint")
 
 
 def only(models: Sequence[str], base_url: str) -> str:

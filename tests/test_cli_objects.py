@@ -181,6 +181,21 @@ def test_a_connection_that_is_cut_while_the_input_is_read_is_made_again(
     assert len(rows_of((bench.folder / "out.csv").read_bytes())) == ROWS + 1
 
 
+def test_credentials_that_expire_while_the_job_runs_lose_no_answer(
+    bench: Bench, bucket: str, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    object_store.put(bucket, "in.csv", TABLE)
+    words = ("classify", f"s3://{bucket}/in.csv", "-o", f"s3://{bucket}/out.csv")
+    bench.answers = lambda body: monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "expired")
+    said = bench.run(*words, status=73)
+    assert "the credentials are refused" in said.err and "run the same command again" in said.err
+    bench.answers = lambda body: None
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", object_store.secret)
+    bench.run(*words)
+    assert sent(bench) == ROWS
+    assert len(rows_of(object_store.get(bucket, "out.csv"))) == ROWS
+
+
 def refusal(bench: Bench, *words: object, status: int) -> Said:
     """A run that is refused before anything is sent, and leaves nothing."""
     said = bench.run("classify", *words, status=status)

@@ -185,7 +185,7 @@ def test_what_is_missing_in_a_row_is_null(path: Path) -> None:
     assert found == {
         "row": [["unsent_reason", "state"], ["unsent_reason", "state"], ["request_id", "state"]],
         "request": [["attempt_id", "root_id", "path", "body_key"]] * 2,
-        "attempt": [[]],
+        "attempt": [["endpoint"]],
         "reply": [["failure", "message", "possibly_billed", "headers"]],
     }
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,12 @@ class Cluster:
         self.port = int(self.holder.stdout.readline().split()[1])
         return self.holder
 
+    def kill(self) -> None:
+        """Kills whatever is left."""
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
     def work(self, name: str, rows: int, **flags: Any) -> subprocess.Popen[str]:
         """Starts a worker on rows of its own."""
         path = self.folder / f"{name}.csv"
@@ -62,10 +68,13 @@ class Cluster:
 def cluster(
     folder: Path, *, ttl_s: float, budget: dict[str, Any] | None = None, **settings: Any
 ) -> Iterator[Cluster]:
-    with start_in_thread(SimulatorSettings(**settings)) as server, ExitStack() as stack:
+    """Yields a cluster; nothing of it is left behind."""
+    with start_in_thread(SimulatorSettings(**settings)) as server:
         found = Cluster(folder, server, budget or {}, ttl_s)
-        stack.callback(lambda: [process.kill() for process in found.processes])
-        yield found
+        try:
+            yield found
+        finally:
+            found.kill()
 
 
 @pytest.mark.timeout(240)

@@ -26,7 +26,9 @@ def check_command() -> Callable[..., None]:
         )
 
     job = argument("job", str | None, "A job file (.toml).", "JOB.toml", default=None)
-    return with_parameters(check, "check", [job], [option for option in TABLE if option.panel == CONNECTION])
+    return with_parameters(
+        check, "check", [job], [option for option in TABLE if option.panel == CONNECTION and option.tasks]
+    )
 
 
 def _check(job_file: str | None, flags: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchllm import presets
-from batchllm.cli.terminal import compact_or_unknown, counts, duration, fields_line, models_text, price_text
+from batchllm.cli.terminal import counts, duration, fields_line, models_text, price_text
 from batchllm.errors import UsageError
 from batchllm.printable import counted, dollars, json_escape, printable
 
@@ -178,3 +178,8 @@ def _argument(text: str, variable: str = "") -> str:
     if variable and _PLAIN.fullmatch(text):
         return f'"{text}{variable}"'
     return shlex.quote(text) + (f'"{variable}"' if variable else "")
+
+
+def compact_or_unknown(number: int | None) -> str:
+    """A count, or that it is not known."""
+    return "unknown" if number is None else f"{number:,}"

@@ -13,6 +13,7 @@ from batchllm.cli.streams import say
 from batchllm.errors import UsageError
 from batchllm.formats import is_narrow
 from batchllm.job import Job
+from batchllm.job.endpoints import endpoints_text
 from batchllm.printable import counted, dollars, one_line, printable
 from batchllm.progress import compact
 from batchllm.runner import Forecast, Result, Summary
@@ -111,10 +112,11 @@ def line_before(job: Job, forecast: Forecast) -> str:
     if job.steps and forecast.requests_upper_bound is not None:
         parts.append(f"at most {counted(forecast.requests_upper_bound, 'request')} in {len(job.steps)} steps")
     models, where = models_text(job, forecast), endpoint.base_url or "on this machine"
-    at = (
-        "" if models == endpoint.preset else f" at {endpoint.preset}"
-    )  # the simulator's model is called simulator
-    parts.append(f"{models}{at} ({where})")
+    # The simulator's model is called simulator.
+    at = f" at {endpoint.preset}" if models != endpoint.preset else ""
+    parts.append(
+        f"{models} at {endpoints_text(job.endpoints)}" if job.endpoints else f"{models}{at} ({where})"
+    )
     if settings := forecast.settings.to_text():
         parts.append(printable(settings))
     if forecast.prompt_tokens is not None:
@@ -294,7 +296,7 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
         )
     if pace:
         lines.append(f"Pace: {pace}")
-    return lines
+    return lines + [f"  {printable(each.to_text())}" for each in summary.endpoints]
 
 
 def money_lines(summary: Summary) -> list[str]:
@@ -325,11 +327,6 @@ def money_lines(summary: Summary) -> list[str]:
 def paid(cost: Decimal | None) -> str:
     """An amount, or that it is not known."""
     return "price unknown" if cost is None else dollars(cost)
-
-
-def compact_or_unknown(number: int | None) -> str:
-    """A count, or that it is not known."""
-    return "unknown" if number is None else f"{number:,}"
 
 
 def counts(values: Mapping[str, int]) -> str:

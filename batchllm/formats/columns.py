@@ -22,6 +22,7 @@ class Outcome(NamedTuple):
         attempts: Requests sent for it, over all runs.
         latency_s: Seconds of the attempt that brought the answer.
         cost: What the answer cost, in US dollars; ``None`` is unknown.
+        endpoint: The endpoint that brought the answer; ``None`` where nobody asked for it, or it is not recorded.
         extra: Values of answer columns that replace those of the answer.
     """
 
@@ -30,6 +31,7 @@ class Outcome(NamedTuple):
     attempts: int = 0
     latency_s: float | None = None
     cost: Decimal | None = None
+    endpoint: str | None = None
     extra: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -47,6 +49,8 @@ STANDARD: Mapping[str, ColumnReader] = {
 }
 """The columns beside the answer by default."""
 
+ENDPOINT = "endpoint"
+
 ADDABLE: Mapping[str, ColumnReader] = {
     "response_id": lambda outcome, answer: answer.response_id,
     "created": lambda outcome, answer: answer.created,
@@ -57,6 +61,7 @@ ADDABLE: Mapping[str, ColumnReader] = {
     "tool_calls": lambda outcome, answer: answer.tool_calls,
     "raw_finish_reason": lambda outcome, answer: answer.raw_finish_reason,
     "confidence": lambda outcome, answer: answer.confidence,
+    ENDPOINT: lambda outcome, answer: outcome.endpoint,
 }
 """The columns that ``--add`` adds."""
 

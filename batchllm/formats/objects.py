@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from batchllm import stores
-from batchllm.errors import InputError, StorageFailure
+from batchllm.errors import CannotWrite, InputError, StorageFailure, UsageError
 from batchllm.formats.input_file import InputFile, LocalFile
 from batchllm.formats.output_file import HashedTarget, storage_error
 from batchllm.stores import ObjectInfo, ObjectPath
@@ -28,10 +28,17 @@ class ObjectInput(InputFile):
 
     def chunks(self, start: int = 0) -> Iterator[bytes]:
         """Yields the content; see ``InputFile``."""
+        is_first = self._info is None
         info = self._found()
         if info.etag is None:
-            return LocalFile(self.local_path(), self.name).chunks(start)
-        return stores.stream(info, start)
+            yield from LocalFile(self.local_path(), self.name).chunks(start)
+            return
+        try:
+            yield from stores.stream(info, start)
+        except UsageError as error:
+            if is_first:
+                raise
+            raise StorageFailure(f"{error}, and run the same command again") from None
 
     def spool_chunks(self) -> Iterator[bytes]:
         """Yields the content for a copy on disk; see ``InputFile``."""
@@ -87,9 +94,16 @@ class ObjectTarget(HashedTarget):
 
     def _append(self, data: memoryview) -> int:
         assert self._file is not None, "what is written is entered"
-        return self._file.write(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            folder = Path(tempfile.gettempdir())
+            raise storage_error(error, folder, "the output cannot be collected here") from error
 
     def commit(self) -> None:
-        """Puts the object in place; raises ``CannotWrite``, ``UsageError`` or ``StorageFailure``."""
+        """Puts the object in place; raises ``CannotWrite`` or ``StorageFailure``."""
         assert self._file is not None, "what is committed is entered"
-        stores.put(self._url, self._file)
+        try:
+            stores.put(self._url, self._file)
+        except UsageError as error:  # credentials that were good when the run began: its answers are paid
+            raise CannotWrite(f"{error}, and run the same command again") from None

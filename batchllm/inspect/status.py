@@ -2,17 +2,19 @@
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from batchllm.budget.estimate import MEAN_REQUEST, SEEN_PACE, Forecast, forecast_left
 from batchllm.budget.usage import LEARNED, UsageEstimator
+from batchllm.counters import EndpointFigures
 from batchllm.inspect.job import open_job
 from batchllm.journal import JournalReader, RowCounts, State
 from batchllm.journal.bill import repeated_rows
 from batchllm.printable import counted
+from batchllm.runner.display import ENDPOINTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class Status:
         requests: Requests by state; rows may have several.
         attempts: Requests sent by all runs, each attempt counted.
         possibly_billed: Those of them that may be billed though no answer came.
+        endpoints: What each endpoint did in the last run, where there are several.
         forecast: What the unfinished rows will take.
     """
 
@@ -41,6 +44,7 @@ class Status:
     requests: Mapping[str, int]
     attempts: int
     possibly_billed: int
+    endpoints: Sequence[EndpointFigures]
     forecast: Forecast
 
     def to_json(self) -> dict[str, Any]:
@@ -76,7 +80,7 @@ class Status:
             f"{counted(self.attempts, 'request')} sent, {self.possibly_billed:,} of them possibly billed "
             "without an answer",
         ]
-        return "\n".join(lines)
+        return "\n".join([*lines, *(each.to_text() for each in self.endpoints)])
 
 
 def rows_left(rows: int | None, counts: RowCounts) -> int | None:
@@ -113,6 +117,7 @@ def job_status(output: Path) -> Status:
             {state.name.lower(): found.get(state, 0) for state in State},
             attempts,
             possibly_billed,
+            [EndpointFigures(**each) for each in reader.get(ENDPOINTS) or ()],
             replace(
                 forecast,
                 answered=counts.answered,

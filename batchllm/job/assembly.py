@@ -15,7 +15,7 @@ from batchllm.errors import UsageError, did_you_mean
 from batchllm.formats import format_named
 from batchllm.job import jobfile, paths
 from batchllm.job.attachments import read_examples, read_instructions, read_schema, read_tools, tool_choice
-from batchllm.job.connection import endpoint
+from batchllm.job.endpoints import endpoints
 from batchllm.job.layers import Given, environment_layer, flag_layer
 from batchllm.job.options import OPTIONS
 from batchllm.job.parameters import request_parameters, template_variables
@@ -83,7 +83,10 @@ def _assembled(
     if schema is not None and template is not None:
         template = replace(template, answer=replace(template.answer, read="json", schema=schema))
     template, template_model = _without_model(template, given)
-    place = endpoint(given, environ, template_model=template_model, needs_key=needs_key, api_key=api_key)
+    pace = Pace(**_values(given, "pace"))
+    place, several = endpoints(
+        given, environ, pace=pace, template_model=template_model, needs_key=needs_key, api_key=api_key
+    )
     inputs, input_format = paths.input_paths(given.get("input"), given.get("input_format"))
     output, output_format = paths.output_path(
         given.get("output"),
@@ -103,7 +106,8 @@ def _assembled(
         "output": output,
         "journal": paths.journal_path(given.get("journal"), output),
         "endpoint": place,
-        "pace": Pace(**_values(given, "pace")),
+        "endpoints": several,
+        "pace": several[0].pace if len(several) == 1 else pace,
         "variables": variables,
         "parameters": request_parameters(given, template, place, effort),
         "input_format": input_format,
@@ -177,6 +181,11 @@ def _check(job: Job, given: Given) -> None:
         raise UsageError(f"{given.called('examples')}: {rows} cannot have examples")
     if job.prices:
         prices.load_table(job.prices)
+    if job.via == "batch" and len(job.endpoints) > 1:
+        raise UsageError(
+            f"{given.called('via')} batch goes to one endpoint, and this job has {len(job.endpoints)}; name one with "
+            "--base-url or --provider"
+        )
     preset = job.endpoint.preset
     if job.via == "batch" and presets.load(preset).batch is None:
         able = [name for name in presets.names() if presets.load(name).batch]

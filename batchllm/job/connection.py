@@ -139,10 +139,10 @@ def with_key(endpoint: Endpoint, environ: Mapping[str, str], api_key: str | None
 
 def _place(given: Given, environ: Mapping[str, str], needs_key: bool) -> Place:
     named = given.has("provider")
-    provider = given.get("provider")
+    provider = _only(given, "provider")
     if given.has("base_url") and (not named or given.rank("base_url") <= given.rank("provider")):
         called = given.called("base_url")
-        url = normalise(given.get("base_url"), called)
+        url = normalise(_only(given, "base_url"), called)
         by_host = presets.for_base_url(url)
         if not named:
             return _at(by_host or presets.load(presets.CUSTOM), url, by_url=True)
@@ -162,6 +162,13 @@ def _place(given: Given, environ: Mapping[str, str], needs_key: bool) -> Place:
     if needs_key and not environ.get("OPENAI_API_KEY", "").strip() and not given.get("api_key_file"):
         raise UsageError(_nothing_named(environ))
     return _at(presets.load("openai"), presets.load("openai").base_url)
+
+
+def _only(given: Given, name: str) -> Any:
+    """The value of an option that may be given several times, once it is known to be one; ``None`` without one."""
+    found = given.get(name)
+    assert found is None or len(found) == 1, "several endpoints are looked at one by one"
+    return found[0] if found else None
 
 
 def _own_url(preset: Preset, given: Given, environ: Mapping[str, str]) -> str:
@@ -249,9 +256,12 @@ def _key(
             return _checked_key(key, variable), variable
     if needs_key and preset.needs_key and not is_loopback(host_of(place.base_url)):
         if foreign is not None:
+            word = f"add --base-url {place.base_url}, or name a key for it with --api-key-file FILE"
+            if given.called("base_url").startswith("base_url of endpoint"):
+                word = "name the file of its key there, as api_key_file, or name every URL with --base-url instead"
             raise UsageError(
                 f"{foreign} names the URL {place.base_url}, and no key of the environment goes there without your "
-                f"word: add --base-url {place.base_url}, or name a key for it with --api-key-file FILE"
+                f"word: {word}"
             )
         raise UsageError(
             f"there is no key for {place.base_url}: set {preset.key_variable}, or give --api-key-file FILE; "

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from batchllm.template import Template
 
 _MAX_BYTES = 10_000_000
-_WITHOUT_MESSAGES = ("job", "name", "description", "variables", "parameters")
-_WITH_STEPS = ("job", "name", "description", "parameters", "steps")
+_WITHOUT_MESSAGES = ("job", "endpoints", "name", "description", "variables", "parameters")
+_WITH_STEPS = ("job", "endpoints", "name", "description", "parameters", "steps")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ class Options(TypedDict, total=False):
     answer_language: str | None
     api_key_file: str | PathLike[str] | None
     bad_rows: Literal["fail", "pad", "skip"] | None
-    base_url: str | None
+    base_url: str | Sequence[str] | None
     bullets: int | None
     column: str | None
     columns: str | Sequence[str] | None
@@ -35,6 +35,7 @@ class Options(TypedDict, total=False):
     detail: Literal["low", "high", "auto"] | None
     drop: str | Sequence[str] | None
     encoding: str | None
+    endpoints: Sequence[Mapping[str, Any]] | None
     escape: str | None
     escape_formulas: bool | None
     examples: str | PathLike[str] | Sequence[Mapping[str, Any]] | None
@@ -71,7 +72,7 @@ class Options(TypedDict, total=False):
     prefix: str | None
     prices: str | PathLike[str] | Mapping[str, Mapping[str, Any]] | None
     prompt: str | None
-    provider: str | None
+    provider: str | Sequence[str] | None
     quote: str | None
     reask: int | None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None

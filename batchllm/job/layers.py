@@ -94,7 +94,12 @@ def file_layers(path: Path, data: Mapping[str, Any]) -> tuple[Layer, ...]:
     for name in data["job"]:
         if name not in OPTIONS:
             raise UsageError(f"{path}: [job] has the unknown key {name}{_near(name)}")
-    job = Layer(data["job"], lambda _: str(path), path)
+    of_job = dict(data["job"])
+    if "endpoints" in data:
+        if "endpoints" in of_job:
+            raise UsageError(f"{path}: endpoints are given in [job] and as [[endpoints]]; leave one out")
+        of_job["endpoints"] = data["endpoints"]
+    job = Layer(of_job, lambda _: str(path), path)
     if "messages" in data:
         return (job,)
     tables = {"var": "variables", "param": "parameters"}

@@ -77,7 +77,7 @@ def journal_path(path: Path | None, output: Path | None) -> Path | None:
 def _writable(source: Path) -> Path:
     """Returns the path beside which a default output goes: that of a web address is in the current folder."""
     if isinstance(source, ObjectPath) and not source.url.is_writable:
-        return Path(source.name.replace("/", "-"))
+        return Path(source.name.replace("/", "-") or "download")
     return source
 
 

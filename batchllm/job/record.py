@@ -15,6 +15,7 @@ from batchllm.job.options import OPTIONS
 from batchllm.records import Endpoint, Pace
 
 if TYPE_CHECKING:
+    from batchllm.job.endpoints import JobEndpoint
     from batchllm.template import Template
 
 
@@ -42,7 +43,9 @@ class Job:
             runner then puts it into the user's state folder, named after the fingerprint and the input.
         endpoint: Where requests go. With ``--provider simulator`` its ``base_url`` is empty until the runner has
             started the simulator.
-        pace: Rate limits, attempts and deadlines.
+        endpoints: All endpoints, where there are several, or one with settings of its own; else empty. ``endpoint``
+            is then the first, whose preset shapes the requests.
+        pace: Rate limits, attempts and deadlines; of several endpoints, what holds for each that has no own.
         variables: Template variables that override the template's own (``bullets``, ``labels``, …).
         parameters: Request parameters that override the template's own (``temperature``, ``max_tokens``, …).
         input_format: ``csv``, ``tsv``, ``jsonl`` …; ``None`` only for standard input without ``--input-format``.
@@ -65,6 +68,7 @@ class Job:
     output: Path | None
     journal: Path | None = None
     endpoint: Endpoint
+    endpoints: tuple[JobEndpoint, ...] = ()
     pace: Pace = field(default_factory=Pace)
     variables: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)

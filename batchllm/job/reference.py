@@ -87,6 +87,9 @@ def _field(job: Job, option: Option) -> tuple[Any, str]:
         value = getattr(value, name, None)
     if option.name == "prompt":
         value = value[-1].content if value and "prompt" in job.sources else None
+    if job.endpoints and option.name in ("endpoints", "base_url", "provider"):
+        name = "preset" if option.name == "provider" else "base_url"
+        value = tuple(getattr(each.endpoint, name) for each in job.endpoints)
     if option.kind.merged:
         value = sorted(value)  # the values of headers may be secret
     given = [text for key, text in job.sources.items() if key.partition(".")[0] == option.name]

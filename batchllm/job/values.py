@@ -6,7 +6,6 @@ beginning: the name of the flag, variable or key.
 
 import csv
 import io
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -48,7 +47,8 @@ class Kind:
         return self.parse(value)
 
 
-def _kind(metavar: str, python_type: Any = str, **how: Any) -> Callable[[Parser], Kind]:
+def kind_of(metavar: str, python_type: Any = str, **how: Any) -> Callable[[Parser], Kind]:
+    """Makes a kind of a parser; see ``Kind`` for the rest."""
     return lambda parse: Kind(parse, metavar, python_type, **how)
 
 
@@ -71,7 +71,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-@_kind("TEXT")
+@kind_of("TEXT")
 def text(value: Any) -> str:
     """Text that is not blank."""
     if not isinstance(value, str) or not value.strip():
@@ -79,7 +79,7 @@ def text(value: Any) -> str:
     return value
 
 
-@_kind("TEXT")
+@kind_of("TEXT")
 def any_text(value: Any) -> str:
     """Text, the empty one too."""
     if not isinstance(value, str):
@@ -87,7 +87,7 @@ def any_text(value: Any) -> str:
     return value
 
 
-@_kind("NAME|NUMBER", annotation="str | int")
+@kind_of("NAME|NUMBER", annotation="str | int")
 def sheet(value: Any) -> str:
     """The name or the number of a sheet."""
     if isinstance(value, int) and not isinstance(value, bool):
@@ -95,7 +95,7 @@ def sheet(value: Any) -> str:
     return text.parse(value)  # type: ignore[no-any-return]
 
 
-@_kind("BOOLEAN", bool)
+@kind_of("BOOLEAN", bool)
 def boolean(value: Any) -> bool:
     """``true`` or ``false``, or what environment variables use for them."""
     if isinstance(value, bool):
@@ -147,7 +147,7 @@ def choice(*words: str) -> Kind:
     )
 
 
-@_kind("TIME", float, annotation="float | str")
+@kind_of("TIME", float, annotation="float | str")
 def duration_s(value: Any) -> float:
     """Seconds, as a number or as ``90s``, ``10min``, ``1h``, ``2d``."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST:
@@ -161,7 +161,7 @@ def duration_s(value: Any) -> float:
     return found
 
 
-@_kind("SHARE", float, annotation="float | str")
+@kind_of("SHARE", float, annotation="float | str")
 def share(value: Any) -> float:
     """A share from 0 to 1, as ``0.01`` or ``1%``."""
     percent = isinstance(value, str) and value.strip().endswith("%")
@@ -175,7 +175,7 @@ def share(value: Any) -> float:
     return found
 
 
-@_kind("DOLLARS", Decimal, annotation="float | str | Decimal")
+@kind_of("DOLLARS", Decimal, annotation="float | str | Decimal")
 def dollars(value: Any) -> Decimal:
     """An amount above 0, as ``5``, ``5.00`` or ``$5``."""
     try:
@@ -187,7 +187,7 @@ def dollars(value: Any) -> Decimal:
     return found
 
 
-@_kind("A,B,C", tuple, annotation="str | Sequence[str]")
+@kind_of("A,B,C", tuple, annotation="str | Sequence[str]")
 def words(value: Any) -> tuple[str, ...]:
     """Names, as a list or separated by commas: stripped, not empty, each once."""
     parts = value.split(",") if isinstance(value, str) else value
@@ -202,7 +202,7 @@ def words(value: Any) -> tuple[str, ...]:
     return found
 
 
-@_kind("A,B,C", tuple, annotation="str | Sequence[str]")
+@kind_of("A,B,C", tuple, annotation="str | Sequence[str]")
 def columns(value: Any) -> tuple[str, ...]:
     """Names of columns, as a list or separated by commas; one with a comma stands in double quotes, as in CSV."""
     found: tuple[str, ...] = words(split_by_commas(value, "names") if isinstance(value, str) else value)
@@ -226,7 +226,7 @@ def split_by_commas(text: str, what: str) -> list[str]:
     return [part.strip() for part in lines[0]]
 
 
-@_kind("TEXT", tuple, repeated=True, annotation="str | Sequence[str]")
+@kind_of("TEXT", tuple, repeated=True, annotation="str | Sequence[str]")
 def several(value: Any) -> tuple[str, ...]:
     """One or more texts, such as column names or paths, which may hold commas."""
     found = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else ()
@@ -235,7 +235,27 @@ def several(value: Any) -> tuple[str, ...]:
     return found
 
 
-@_kind("FILE", Path, is_path=True, annotation="str | PathLike[str]")
+@kind_of("TEXT", tuple, repeated=True, annotation="str | Sequence[str]")
+def one_or_several(value: Any) -> tuple[str, ...]:
+    """One or more words: a list, or separated by blanks."""
+    found = tuple(value.split()) if isinstance(value, str) else value
+    if not isinstance(found, (list, tuple)) or not found:
+        raise ValueError("must be text")
+    if not all(isinstance(word, str) and word.strip() for word in found):
+        raise ValueError("must be text, or a list of texts")
+    return tuple(word.strip() for word in found)
+
+
+@kind_of("TABLES", tuple, annotation="Sequence[Mapping[str, Any]]")
+def tables(value: Any) -> tuple[Mapping[str, Any], ...]:
+    """One or more tables."""
+    found = value if isinstance(value, (list, tuple)) else ()
+    if not found or not all(isinstance(table, Mapping) for table in found):
+        raise ValueError("must be tables; in a job file each is headed [[endpoints]]")
+    return tuple(found)
+
+
+@kind_of("FILE", Path, is_path=True, annotation="str | PathLike[str]")
 def path(value: Any) -> Path:
     """A path; ``-`` is a standard stream."""
     if "\0" in text(value):
@@ -245,7 +265,7 @@ def path(value: Any) -> Path:
     return Path(value)
 
 
-@_kind("FILE", Path, is_path=True, annotation="str | PathLike[str]")
+@kind_of("FILE", Path, is_path=True, annotation="str | PathLike[str]")
 def location(value: Any) -> Path:
     """A path, or the URL of an object; ``-`` is a standard stream."""
     return located(value) if is_url(text(value)) else path(value)
@@ -258,7 +278,7 @@ _PATHS: dict[str, Any] = {
 }
 
 
-@_kind("INPUT", tuple, **_PATHS)
+@kind_of("INPUT", tuple, **_PATHS)
 def inputs(value: Any) -> tuple[Path, ...]:
     """One or more inputs; ``-``, standard input, stands alone."""
     found = tuple(map(location, several(value)))
@@ -267,7 +287,7 @@ def inputs(value: Any) -> tuple[Path, ...]:
     return found
 
 
-@_kind("FILE", tuple, **_PATHS)
+@kind_of("FILE", tuple, **_PATHS)
 def paths(value: Any) -> tuple[Path, ...]:
     """One or more paths."""
     return tuple(map(location, several(value)))
@@ -281,13 +301,13 @@ text_or_path = replace(text, metavar="TEXT|FILE", is_path=True, annotation="str 
 """Text that is a path where such a file exists."""
 
 
-@_kind("FILE|TEXT", is_path=True, annotation="str | PathLike[str] | Mapping[str, Any] | type[Any]")
+@kind_of("FILE|TEXT", is_path=True, annotation="str | PathLike[str] | Mapping[str, Any] | type[Any]")
 def schema(value: Any) -> Any:
     """A JSON Schema as a table, or as text: its file or its short form."""
     return dict(value) if isinstance(value, Mapping) else text(value)
 
 
-@_kind("FILE", is_path=True, annotation="str | PathLike[str] | Sequence[Mapping[str, Any]]")
+@kind_of("FILE", is_path=True, annotation="str | PathLike[str] | Sequence[Mapping[str, Any]]")
 def tools(value: Any) -> Any:
     """Tool definitions as a list, or the path of their file."""
     return list(value) if isinstance(value, (list, tuple)) else path(value)
@@ -297,7 +317,7 @@ examples = tools
 """Examples as a list of tables, or the path of their file."""
 
 
-@_kind("FILE", Path, is_path=True, annotation="str | PathLike[str] | Mapping[str, Mapping[str, Any]]")
+@kind_of("FILE", Path, is_path=True, annotation="str | PathLike[str] | Mapping[str, Mapping[str, Any]]")
 def prices(value: Any) -> Any:
     """A price table, or the path of its file."""
     if not isinstance(value, Mapping):
@@ -312,55 +332,10 @@ def prices(value: Any) -> Any:
     }
 
 
-@_kind("ENCODING")
+@kind_of("ENCODING")
 def encoding(value: Any) -> str:
     """An encoding of text files that Python knows."""
     try:
         return text_codec(text(value))
     except ValueError:
         raise ValueError(f"must be an encoding such as utf-8, cp1252 or gb18030, not {value!r}") from None
-
-
-@_kind("NAME=VALUE", dict, repeated=True, merged=True, annotation="Mapping[str, str] | Sequence[str] | str")
-def pairs(value: Any) -> dict[str, str]:
-    """``NAME=VALUE`` once or in a list, or a table; values stay text."""
-    return {name: item if isinstance(item, str) else json.dumps(item) for name, item in _items(value)}
-
-
-renames = replace(pairs, merged=False)
-"""Pairs of one layer: those of a stronger one take the place of all of them."""
-
-
-@_kind("NAME=JSON", dict, repeated=True, merged=True, annotation="Mapping[str, Any] | Sequence[str] | str")
-def json_pairs(value: Any) -> dict[str, Any]:
-    """``NAME=JSON`` once or in a list, or a table; what is no JSON is text."""
-    return {
-        name: _json_or_text(item) if isinstance(value, (str, list, tuple)) else item
-        for name, item in _items(value)
-    }
-
-
-def _items(value: Any) -> list[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        return [(str(name), item) for name, item in value.items()]
-    parts = [value] if isinstance(value, str) else value
-    found: list[tuple[str, Any]] = []
-    for part in parts if isinstance(parts, (list, tuple)) else [value]:
-        name, equals, item = part.partition("=") if isinstance(part, str) else ("", "", "")
-        if not equals or not name.strip():
-            raise ValueError(f"must be NAME=VALUE, not {part!r}")
-        if any(name.strip() == other for other, _ in found):
-            raise ValueError(f"names {name.strip()!r} twice")
-        found.append((name.strip(), item))
-    return found
-
-
-def _json_or_text(item: str) -> Any:
-    try:
-        return json.loads(item, parse_constant=_no_constant)
-    except ValueError:
-        return item
-
-
-def _no_constant(word: str) -> Any:
-    raise ValueError(f"{word} is not JSON")

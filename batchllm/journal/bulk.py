@@ -84,8 +84,8 @@ def _values(cells: int, rows: int) -> str:
 
 
 _INSERT_ATTEMPT = (
-    "INSERT INTO attempt(attempt_id, request_id, run_id, sent_at)"
-    " VALUES (NEW.a, NEW.b, NEW.c, nullif(NEW.d, -1))"
+    "INSERT INTO attempt(attempt_id, request_id, run_id, sent_at, endpoint)"
+    " VALUES (NEW.a, NEW.b, NEW.c, nullif(NEW.d, -1), nullif(NEW.e, 0))"
 )
 
 RUN_ROWS = BulkInsert(
@@ -136,7 +136,7 @@ ADMISSION_ROWS = BulkInsert(
 
 BATCH_ROWS = BulkInsert(
     "batch_rows",
-    4,
+    5,
     {
         # A request that is in a batch already is not changed, which the writer of the batch notices.
         BATCH_ATTEMPT: (

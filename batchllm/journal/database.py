@@ -11,6 +11,8 @@ more has a ``state`` of its own until it ends with one request; the later reques
 ``root_id``, and their ``path`` in the flow. ``body_key`` is the hash of a first request's body, where its key is made
 of more than that.
 
+The ``endpoint`` of an attempt is a place in the list ``endpoints`` of ``meta``, from 1.
+
 A journal is built under another name and renamed, so there is never half a schema under its own name.
 """
 
@@ -45,7 +47,7 @@ _ROW = _checked(
     "row_index * 1000003 + ifnull(request_id, 0) * 524287 + shares_request * 8191 + reason_crc"
     " + ifnull(state + 1, 0) * 131071"
 )
-_ATTEMPT = _checked("attempt_id * 1000003 + request_id * 524287")
+_ATTEMPT = _checked("attempt_id * 1000003 + request_id * 524287 + ifnull(endpoint, 0) * 8191")
 
 SCHEMA = f"""
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
@@ -70,7 +72,7 @@ CREATE TABLE row(
 CREATE TABLE kept(key BLOB PRIMARY KEY, value BLOB NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE attempt(
   attempt_id INTEGER PRIMARY KEY, request_id INTEGER NOT NULL, run_id INTEGER NOT NULL, sent_at REAL,
-  {_ATTEMPT});
+  endpoint INTEGER, {_ATTEMPT});
 CREATE TABLE reply(
   attempt_id INTEGER PRIMARY KEY, received_at REAL, latency_s REAL, status INTEGER, failure TEXT, message TEXT,
   possibly_billed INTEGER, crc INTEGER NOT NULL, headers TEXT, body BLOB);

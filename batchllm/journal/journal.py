@@ -19,6 +19,7 @@ from batchllm.journal.files import remove
 from batchllm.journal.kept import KeptAnswers
 from batchllm.journal.reader import JournalReader
 from batchllm.journal.records import (
+    ENDPOINTS,
     AdmittedRow,
     PlanRecord,
     State,
@@ -53,6 +54,7 @@ class Journal:
         self.orphans = opened.orphans
         self._meta = opened.meta
         self._first_attempt = self._next_attempt = opened.next_attempt
+        self._destinations: dict[int, int] = {}
         self._kept = KeptAnswers()
         self._store = opened.store
         self._writer = writer
@@ -131,6 +133,18 @@ class Journal:
             changed: They may differ from what the same job was answered at their paths.
         """
         return self._submit(OperationKind.CALL, lambda: self._store.admission.later(wanted, changed=changed))
+
+    def endpoint_numbers(self, names: Sequence[str]) -> list[int]:
+        """Returns the numbers of endpoints in this journal, from 1; a new one gets the next number."""
+        known: list[str] = self.get(ENDPOINTS) or []
+        if new := [name for name in dict.fromkeys(names) if name not in known]:
+            known += new
+            self.put(ENDPOINTS, known)
+        return [known.index(name) + 1 for name in names]
+
+    def goes_to(self, request_id: int, endpoint: int) -> None:
+        """Says to which endpoint the next attempt of a request goes, by its number (``endpoint_numbers``)."""
+        self._destinations[request_id] = endpoint
 
     def intend(self, request_ids: Sequence[int]) -> "asyncio.Future[list[int]]":
         """Records that requests are about to be sent; they may be sent when the future has its result.
@@ -255,8 +269,10 @@ class Journal:
     def _attempts(self, request_ids: Sequence[int], sent_at: float | None) -> list[BulkRow]:
         run_id, first = self.run_id, self._reserve(len(request_ids))
         sent = MISSING if sent_at is None else sent_at
+        endpoint_of = self._destinations.pop
         return [
-            (bulk.ATTEMPT, first + i, request_id, run_id, sent) for i, request_id in enumerate(request_ids)
+            (bulk.ATTEMPT, first + i, request_id, run_id, sent, endpoint_of(request_id, 0))
+            for i, request_id in enumerate(request_ids)
         ]
 
     def put(self, key: str, value: Any) -> None:

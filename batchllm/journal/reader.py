@@ -268,6 +268,17 @@ class JournalReader:
             return bytes(value)
         return None
 
+    def endpoint_of(self, attempt_id: int) -> str | None:
+        """Returns the name of the endpoint that an attempt went to; ``None`` where that is not recorded."""
+        for valid, number in self.select(
+            "SELECT valid, endpoint FROM attempt WHERE attempt_id = ?", attempt_id
+        ):
+            if valid != 1:
+                raise damaged(self.path, f"attempt {attempt_id} does not match its checksum")
+            names: list[str] = self.get(records.ENDPOINTS) or []
+            return names[number - 1] if number is not None and number <= len(names) else None
+        return None
+
     def response_of(self, attempt_id: int) -> Response:
         """Returns the HTTP answer of an attempt that has one, with its headers."""
         found = self.select(f"SELECT {REPLY} FROM reply WHERE attempt_id = ?", attempt_id)  # noqa: S608

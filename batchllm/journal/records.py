@@ -27,6 +27,9 @@ PLAN = "plan"
 FINISHED = "finished_plan"
 """The key of ``meta`` with the number of the plan that a run finished."""
 
+ENDPOINTS = "endpoints"
+"""The key of ``meta`` with the names of the endpoints that attempts went to."""
+
 TRIAL = "trial_plan"
 """The key of ``meta`` with the number of the plan of which a run finished a trial."""
 

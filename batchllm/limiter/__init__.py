@@ -8,6 +8,7 @@ small objects that are told the time and the events, and never wait:
   user gave, what headers show as left (``header_pacer``), and what refusals taught (``rate_estimate``)
 - ``pace`` (due times, and the log of a minute), ``charge`` (what a request takes)
 - ``gate`` (pauses and probes), ``refusals`` (what a refusal means), ``learning`` (what a lane learns from it)
+- ``routing`` (which of several endpoints, each with a limiter of its own) and the ``shared_queue`` of these
 - ``concurrency`` (how many may be in flight), ``breaker`` (outages)
 
 The states of a lane. Only the gate excludes the others; the rest can hold together.
@@ -39,6 +40,8 @@ around it were accepted. *Unexplained refusal*: one that the present pace should
 """
 
 from batchllm.limiter.dispatcher import Limiter
+from batchllm.limiter.route import EndpointState, Target
+from batchllm.limiter.routing import EndpointRouter
 from batchllm.limiter.terms import Cost, Poll, View
 
-__all__ = ["Cost", "Limiter", "Poll", "View"]
+__all__ = ["Cost", "EndpointRouter", "EndpointState", "Limiter", "Poll", "Target", "View"]

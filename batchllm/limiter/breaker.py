@@ -7,6 +7,7 @@ the run goes on with a quarter of the requests in flight, and doubles them.
 """
 
 import logging
+import math
 import random
 
 log = logging.getLogger("batchllm.limiter")
@@ -25,7 +26,7 @@ class Breaker:
 
     Args:
         rng: Source of jitter.
-        max_outage_s: How long an outage may last; at most half a minute before the first success.
+        max_outage_s: How long an outage may last; at most half a minute before the first success. Infinite: for ever.
 
     Attributes:
         opened_at: When the outage began; ``None`` without an outage.
@@ -99,9 +100,8 @@ class Breaker:
         """When the outage has lasted too long; ``None`` without an outage."""
         if self.opened_at is None:
             return None
-        return self.opened_at + (
-            self._max_outage_s if self._worked else min(self._max_outage_s, NEVER_WORKED_S)
-        )
+        unlimited = self._worked or self._max_outage_s == math.inf
+        return self.opened_at + (self._max_outage_s if unlimited else min(self._max_outage_s, NEVER_WORKED_S))
 
     def _next_probe(self, now: float) -> None:
         """Sets the time of the next probe; the last one is sent when the longest outage is over, and decides."""

@@ -15,7 +15,7 @@ ends with a probe, and where nothing says when there is room again, one request 
 import logging
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Generic
 
 from batchllm.errors import Unavailable
@@ -23,9 +23,10 @@ from batchllm.limiter import headers as limit_headers
 from batchllm.limiter.breaker import Breaker
 from batchllm.limiter.concurrency import Concurrency
 from batchllm.limiter.lane import Lane
-from batchllm.limiter.lease import NO_LEASE, LaneDemand, LaneLease, demand_of
-from batchllm.limiter.queue import QueuedItem
-from batchllm.limiter.terms import MINUTE_S, REQUESTS, TOKENS, Cost, Poll, T, View
+from batchllm.limiter.lease import NO_LEASE, LaneDemand, LaneLease, LeasedLane, demand_of
+from batchllm.limiter.queue import Queue, QueuedItem
+from batchllm.limiter.terms import Cost, Poll, T, View
+from batchllm.limiter.view import view_of
 from batchllm.records import Pace, Usage
 from batchllm.retry import Disposition, Verdict
 
@@ -49,6 +50,8 @@ class Limiter(Generic[T]):
         now: The time now, in seconds, on the monotonic clock of every later ``now``.
         learned: What an earlier run of the job returned from ``learned()``.
         rng: Source of jitter; give a seeded one to repeat a run.
+        queue_of: Makes the queue of a lane; limiters of several endpoints share what waits (``routing``).
+        gives_up: Whether an outage of ``--max-outage`` ends the run; otherwise it is probed for ever.
         leased: The limits are leased: a lane grants nothing without a lease.
     """
 
@@ -60,6 +63,8 @@ class Limiter(Generic[T]):
         now: float,
         learned: Mapping[str, Any] | None = None,
         rng: random.Random | None = None,
+        queue_of: Callable[[str], Queue[T]] = lambda lane: Queue(),
+        gives_up: bool = True,
         leased: bool = False,
     ) -> None:
         self._pace = pace
@@ -71,7 +76,8 @@ class Limiter(Generic[T]):
         self._in_flight: dict[int, QueuedItem[T]] = {}
         self._received = 0
         self._concurrency = Concurrency(pace.concurrency, now)
-        self._breaker = Breaker(rng or random.Random(), pace.max_outage_s)
+        self._breaker = Breaker(rng or random.Random(), pace.max_outage_s if gives_up else math.inf)
+        self._queue_of = queue_of
         self._offered = 0
         self._granted = 0
         self._refused = 0
@@ -93,6 +99,20 @@ class Limiter(Generic[T]):
         """Whether the endpoint is down; a failure then does not count as an attempt of its row."""
         return self._breaker.opened_at is not None
 
+    def outage_of(self, item: T) -> bool:
+        """The same for the endpoint of an item, of which there is one."""
+        return self.outage
+
+    @property
+    def breaker(self) -> Breaker:
+        """What knows of outages, to look at."""
+        return self._breaker
+
+    @property
+    def load(self) -> float:
+        """The share of the slots that is taken, the next request included."""
+        return (len(self._in_flight) - self._received + 1) / self._concurrency.cap
+
     def offer(self, item: T, cost: Cost, *, lane: str, again: bool = False, not_before: float = 0.0) -> None:
         """Queues an item.
 
@@ -111,14 +131,22 @@ class Limiter(Generic[T]):
     def lease(self, now: float, lane: str, lease: LaneLease) -> None:
         """Lets a lane go at a part of a limit that many runs share, until the lease ends or the next one comes."""
         self._now = now
-        self.lane(lane).obey(now, lease)
+        leased = self.lane(lane)
+        if leased.leased is None:
+            leased.leased = LeasedLane(leased.limits)
+        leased.leased.obey(now, lease)
+        leased.look_again()
 
     def demands(self, now: float) -> dict[str, LaneDemand]:
         """Returns what each lane needs of its limits."""
         return {name: demand_of(lane, now) for name, lane in self._lanes.items()}
 
-    def poll(self, now: float) -> Poll[T]:
+    def poll(self, now: float, most: int | None = None) -> Poll[T]:
         """Returns which items may be sent now, and when to ask again.
+
+        Args:
+            now: The time now.
+            most: The most items to grant; ``None`` is any number.
 
         Raises:
             Unavailable: The endpoint asks for a longer pause than ``--max-wait``, a day's quota is spent, or the
@@ -128,9 +156,17 @@ class Limiter(Generic[T]):
         queued_items: list[QueuedItem[T]] = []
         too_large: list[tuple[T, str]] = []
         room, wake = self._room(now)
+        if most is not None:
+            room = min(room, most)
         slots_taken = len(self._in_flight) - self._received
         for lane in self._in_turn():
-            wake = min(wake, lane.grant(now, room - len(queued_items), queued_items, too_large))
+            try:
+                wake = min(wake, lane.grant(now, room - len(queued_items), queued_items, too_large))
+            except Unavailable:
+                if not (queued_items or too_large):
+                    raise
+                wake = now  # what other lanes have granted goes first
+                break
             if (
                 lane.binding == "concurrency"
                 and lane.answered
@@ -252,34 +288,15 @@ class Limiter(Generic[T]):
     def view(self, now: float) -> View:
         """Returns the state of the limiter at ``now``; of several lanes, that of the busiest."""
         lane = max(self._lanes.values(), key=lambda lane: len(lane.queue) + lane.in_flight, default=None)
-        dimensions = lane.limits.dimensions if lane is not None else []
-        rates = {d.name: d.rate(now, 0.0) * MINUTE_S for d in dimensions}
-        pace = {
-            name: rate if (rate := rates.get(name, math.inf)) < math.inf else None
-            for name in (REQUESTS, TOKENS)
-        }
-        breaker = self._breaker
-        limits = "nothing" if lane is None else lane.binding
-        resumes_at = gives_up_at = None
-        trouble = ""
-        if breaker.opened_at is not None:
-            limits, resumes_at, gives_up_at = "outage", breaker.probe_at, breaker.gives_up_at
-            trouble = " ".join(breaker.last_failure.split())
-        elif lane is not None and lane.gate.closed:
-            limits, resumes_at, gives_up_at = "pause", lane.gate.until, lane.gives_up_at
-        return View(
-            limits=limits,
-            requests_per_minute=pace[REQUESTS],
-            tokens_per_minute=pace[TOKENS],
+        return view_of(
+            now,
+            lane,
+            self._breaker,
             concurrency=self._concurrency.cap,
             in_flight=self.in_flight,
             waiting=self.waiting,
             granted=self._granted,
             refused=self._refused,
-            resumes_at=resumes_at,
-            searching=any(d.estimate is not None for d in dimensions),
-            gives_up_at=gives_up_at,
-            trouble=trouble,
         )
 
     def learned(self) -> dict[str, Any]:
@@ -292,9 +309,10 @@ class Limiter(Generic[T]):
         lane = self._lanes.get(name)
         if lane is None:
             learned = self._learned.get("lanes", {}).get(name, {})
-            lane = self._lanes[name] = Lane(name, self._pace, self._charge, self._now, learned)
+            lane = Lane(name, self._pace, self._charge, self._now, learned, self._queue_of(name))
+            self._lanes[name] = lane
             if self._leased:
-                lane.obey(self._now, NO_LEASE)
+                self.lease(self._now, name, NO_LEASE)
         return lane
 
     def _worked(self, now: float, queued: QueuedItem[T]) -> None:
@@ -302,8 +320,8 @@ class Limiter(Generic[T]):
         if self._breaker.succeeded(now, queued.sent_at, probe=queued.probe):
             self._outage_over(now)
 
-    def recovered(self, now: float) -> None:
-        """A request beside the queue was answered, so the endpoint is not down."""
+    def recovered(self, now: float, item: T) -> None:
+        """A request beside the queue, about an item, was answered, so the endpoint is not down."""
         if self._breaker.succeeded(now, now, probe=True):
             self._outage_over(now)
 

@@ -13,7 +13,7 @@ from batchllm.limiter.charge import Charge
 from batchllm.limiter.gate import Gate, PauseLimit, RequestedPauses
 from batchllm.limiter.headers import Level
 from batchllm.limiter.learning import PauseCause, RefusalLearner
-from batchllm.limiter.lease import LaneLease, LeasedLane
+from batchllm.limiter.lease import LeasedLane
 from batchllm.limiter.limits import LaneLimits
 from batchllm.limiter.queue import LOOK_AHEAD, Queue, QueuedItem
 from batchllm.limiter.refusals import RefusalKind, Refusals
@@ -45,19 +45,21 @@ class Lane(Generic[T]):
         charge: What the endpoint takes off a token limit: ``Endpoint.charge``.
         now: The present.
         learned: What ``learned()`` returned in an earlier run.
+        queue: What waits.
 
     Attributes:
         answered: Whether the endpoint has accepted a request, so that key and model are right.
         in_flight: Requests granted whose slot is not free again.
         binding: What held the next request back at the last poll, as in ``View.limits``.
-        granted: Requests granted so far.
-        pauses: How often the gate has closed.
+        granted, pauses: Requests granted, and how often the gate has closed, so far.
         leased: What it may do, if its limits are leased; else ``None``.
     """
 
-    def __init__(self, name: str, pace: Pace, charge: str, now: float, learned: Mapping[str, Any]) -> None:
+    def __init__(
+        self, name: str, pace: Pace, charge: str, now: float, learned: Mapping[str, Any], queue: Queue[T]
+    ) -> None:
         self.name = name
-        self.queue: Queue[T] = Queue()
+        self.queue = queue
         self.gate = Gate()
         self.refusals: Refusals[T] = Refusals()
         self.charge = Charge(charge)
@@ -66,9 +68,8 @@ class Lane(Generic[T]):
             self.charge.factor = factor
         self.limits = LaneLimits(pace, now, learned)
         self.answered = False
-        self.in_flight = 0
         self.binding = "nothing"
-        self.granted = self.pauses = 0
+        self.in_flight = self.granted = self.pauses = 0
         self.leased: LeasedLane | None = None
         self._alone_until = math.inf
         self._pause_limit = PauseLimit(name, pace)
@@ -77,11 +78,8 @@ class Lane(Generic[T]):
         self._learner = RefusalLearner(self.limits, self.refusals, self.gate, self._requested_pauses)
         self._blocked_until = -math.inf  # nothing in the look-ahead fits before
 
-    def obey(self, now: float, lease: LaneLease) -> None:
-        """Goes at the pace of a lease from now on. What refusals teach is learned by whoever divides the limit."""
-        if self.leased is None:
-            self.leased = LeasedLane(self.limits)
-        self.leased.obey(now, lease)
+    def look_again(self) -> None:
+        """Looks at what waits with the next ``grant``, because it has changed."""
         self._blocked_until = -math.inf
 
     def grant(

@@ -144,6 +144,11 @@ class Queue(Generic[T]):
             return self._again[0]
         return self._fresh[0] if self._fresh else None
 
+    def look_at_tried(self) -> Iterator[QueuedItem[T]]:
+        """Yields the items that were tried before."""
+        yield from self._again
+        yield from (queued for _, queued in self._later)
+
     def look_ahead(self) -> Iterator[QueuedItem[T]]:
         """Yields the head and the items after it, a bounded number of each kind."""
         yield from islice((queued for queued in self._again if not queued.deferred), LOOK_AHEAD)

@@ -23,7 +23,7 @@ from batchllm.budget.early_stop import EarlyStop
 from batchllm.counters import RunCounters
 from batchllm.errors import BudgetStop
 from batchllm.journal import Journal, State
-from batchllm.limiter import Limiter, Poll
+from batchllm.limiter import EndpointRouter, Limiter, Poll
 from batchllm.online.outcome import OutcomeHandler
 from batchllm.plan.work_item import ChatSender, Settled, WorkItem
 from batchllm.printable import counted
@@ -45,7 +45,7 @@ class OnlineLoop:
 
     Args:
         client: Sends a request, returns an outcome.
-        limiter: Decides what may go when.
+        limiter: Decides what may go when; with several endpoints also where.
         journal: Makes intents and answers durable.
         retry: Decides whether and when a failed attempt is tried again.
         counters: Counts.
@@ -53,12 +53,14 @@ class OnlineLoop:
         meter: Holds requests to the budget and prices answers; by default there is no budget.
         early_stop: Stops a run whose first answers are all unusable.
         run_stop: Says when the run has to end, and how long requests in flight may still take.
+        others: The clients of the second endpoint, the third, and so on.
+        endpoint_numbers: The numbers of all endpoints in the journal; empty does not record where a request went.
         plain: Makes the plainest request to a model, which tells an outage from requests that the endpoint does not
             take; ``None`` sends none.
     """
 
     client: ChatSender
-    limiter: Limiter[WorkItem]
+    limiter: Limiter[WorkItem] | EndpointRouter[WorkItem]
     journal: Journal
     retry: RetryPolicy
     counters: RunCounters
@@ -67,8 +69,11 @@ class OnlineLoop:
     early_stop: EarlyStop = field(default_factory=partial(EarlyStop, inactive=True))
     run_stop: RunStop = field(default_factory=RunStop)
     plain: Callable[[str], ChatRequest] | None = None
+    others: Sequence[ChatSender] = ()
+    endpoint_numbers: Sequence[int] = ()
 
     def __post_init__(self) -> None:
+        self._clients = (self.client, *self.others)
         self._outcomes = OutcomeHandler(
             self.limiter, self.journal, self.retry, self.counters, self.settled,
             self.meter, self.early_stop, self.run_stop.stop, self._ask_plainly,
@@ -156,6 +161,8 @@ class OnlineLoop:
             item = held.popleft()
             item.reserved = reserved
             ready.append(item)
+            if self.endpoint_numbers:
+                self.journal.goes_to(item.request_id, self.endpoint_numbers[item.endpoint])
         if not ready:
             if not self._in_flight and not self._saving and self.meter.budget.final:
                 left = self.counters.rows - self.counters.finished
@@ -196,7 +203,7 @@ class OnlineLoop:
             self.counters.count_attempt(item.sent_at)
             self.counters.in_flight += 1
             try:
-                outcome = await self.client.send(item.request)
+                outcome = await self._clients[item.endpoint].send(item.request)
             finally:
                 self.counters.in_flight -= 1
         if isinstance(outcome, Response) and outcome.status == OK:
@@ -211,10 +218,10 @@ class OnlineLoop:
         if self.plain is None or now < self._plain_after or self.run_stop.reason is not None:
             return
         self._plain_after = now + PLAIN_EVERY_S
-        request = self.plain(item.request.model)
+        request, client = self.plain(item.request.model), self._clients[item.endpoint]
 
         async def ask() -> None:
-            self._outcomes.answered_plainly(await self.client.send(request), item, refused)
+            self._outcomes.answered_plainly(await client.send(request), item, refused)
 
         task = asyncio.create_task(ask())
         self._in_flight.add(task)

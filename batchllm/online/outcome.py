@@ -16,7 +16,7 @@ from batchllm.counters import RunCounters
 from batchllm.errors import BudgetStop, ExitStatus, Unavailable, UsageError
 from batchllm.flows import step_of
 from batchllm.journal import Journal, State
-from batchllm.limiter import Limiter
+from batchllm.limiter import EndpointRouter, Limiter
 from batchllm.online.refusals import FirstRejections, HeldRefusal, HeldRefusals
 from batchllm.plan.row_counts import count_end
 from batchllm.plan.work_item import RowEnd, Settled, WorkItem
@@ -55,7 +55,7 @@ class OutcomeHandler:
     The fields are those of ``OnlineLoop``; ``stop`` stops the run in order.
     """
 
-    limiter: Limiter[WorkItem]
+    limiter: Limiter[WorkItem] | EndpointRouter[WorkItem]
     journal: Journal
     retry: RetryPolicy
     counters: RunCounters
@@ -75,10 +75,16 @@ class OutcomeHandler:
         if verdict.disposition is Disposition.ANSWERED:
             self._answered(item, attempt_id, outcome, now)
             return
-        if is_connection(verdict) and self._has_worked:
+        if is_connection(verdict) and (self._has_worked or isinstance(self.limiter, EndpointRouter)):
             verdict = replace(verdict, disposition=Disposition.TRANSIENT, exit_status=None)
         self.meter.release(item.request, item.reserved, outcome)
         match verdict.disposition:
+            case Disposition.REJECTED | Disposition.FATAL if self._asks_elsewhere(
+                item, outcome, verdict, now
+            ):
+                self.counters.retries[verdict.reason] += 1
+                self._log("retried", item, verdict, delay_s=0.0)
+                self._offer_again(item, 0.0)
             case Disposition.REFUSED:
                 self.counters.refusals += 1
                 self.counters.last_refusal = verdict
@@ -98,15 +104,26 @@ class OutcomeHandler:
                 self._fatal(item, attempt_id, outcome, verdict, now)
             case _:
                 self._failed(item, outcome, verdict, now)
-                if self.limiter.outage and isinstance(outcome, Response):
+                outage = self.limiter.outage_of(item)
+                if outage and isinstance(outcome, Response):
                     self.ask_plainly(item, verdict)
-                if verdict.disposition is not Disposition.UNKNOWN and self.limiter.outage:
+                if verdict.disposition is not Disposition.UNKNOWN and outage:
                     # An outage uses up no attempt, and other rows probe next. A long Retry-After is cut short.
                     asked_s = min(verdict.retry_after_s or 0.0, LONGEST_BACKOFF_S)
                     self._log("retried", item, verdict, delay_s=asked_s)
                     self._offer_again(item, now + asked_s)
                 else:
                     self._retry(item, attempt_id, verdict, now)
+
+    def _asks_elsewhere(
+        self, item: WorkItem, outcome: Response | Failure, verdict: Verdict, now: float
+    ) -> bool:
+        """Whether another endpoint is asked, because the fault may be that of the one that rejected the row."""
+        if not (isinstance(self.limiter, EndpointRouter) and self.limiter.asks_elsewhere(item, verdict)):
+            return False
+        self._failed(item, outcome, verdict, now)
+        item.attempts += 1
+        return True
 
     def _refuses_one_row(self, item: WorkItem, verdict: Verdict, now: float) -> bool:
         """Whether the endpoint refuses this row as if for a limit, and answers plain requests meanwhile."""
@@ -209,7 +226,7 @@ class OutcomeHandler:
             self.stop(UsageError(verdict.message) if wrong_use else Unavailable(verdict.message))
             return
         # An endpoint that refuses a row is not down.
-        taken = self.counters.answers or self.limiter.outage
+        taken = self.counters.answers or self.limiter.outage_of(item)
         self._failed(
             item, outcome, replace(verdict, disposition=Disposition.REJECTED) if taken else verdict, now
         )
@@ -262,7 +279,7 @@ class OutcomeHandler:
             worked = self._has_worked or bool(self.journal.reader().count_answered())
             if worked or (is_limit and verdict.disposition is Disposition.ANSWERED):
                 self.plain_answers += 1  # what looks at a request in order to reject it is not down
-                self.limiter.recovered(asyncio.get_running_loop().time())
+                self.limiter.recovered(asyncio.get_running_loop().time(), item)
                 return
         if verdict.disposition is Disposition.ANSWERED:
             more = beyond_plain(item.request.body)
@@ -273,7 +290,10 @@ class OutcomeHandler:
                     f"{item.request.model} is answered{hint}"
                 )
             )
-        elif not (self._has_worked or is_limit or self.limiter.outage) and verdict.disposition in _DOWN:
+        elif (
+            not (self._has_worked or is_limit or self.limiter.outage_of(item))
+            and verdict.disposition in _DOWN
+        ):
             self.stop(Unavailable(f"{refused.message}; a plain request ends so too, so the endpoint is down"))
 
     def fail_refused(self, sent_at: float = math.inf) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from batchllm.answer import Reader
 from batchllm.budget.costs import PaidAnswer, RowCosts
 from batchllm.formats import Outcome
+from batchllm.formats.columns import ENDPOINT
 from batchllm.journal import JournalReader, RowRecord, State
 from batchllm.plan.replay import ReplayedRequest, Replayer, Replays, read_outcome, unsent_answer
 from batchllm.prepare.prepared_job import PreparedJob
@@ -17,27 +18,38 @@ class OutcomeReader:
     Args:
         replays: Replays the flows of rows that have several requests.
         reader_of: Returns the reader of a row's answer.
+        endpoint_of: Returns the endpoint of an attempt, where the output has a column for it.
     """
 
-    def __init__(self, replays: Replays, reader_of: Callable[[int], Reader]) -> None:
+    def __init__(
+        self,
+        replays: Replays,
+        reader_of: Callable[[int], Reader],
+        endpoint_of: Callable[[int], str | None] = lambda attempt_id: None,
+    ) -> None:
+        self._endpoint_of = endpoint_of
         self._replays = replays
         self._reader_of = reader_of
 
     def outcome(self, entry: RowRecord, costs: RowCosts | None) -> Outcome:
         """Returns the outcome of a row that is finished or given up."""
+        attempt_id = entry.attempt_id
         if entry.unsent_reason is not None:
             answer, paid, attempts, latency_s = unsent_answer(entry.unsent_reason), [], 0, None
         elif entry.flow_of is not None:
             replay = self._replays.replay_row(entry.row_index, entry.flow_of)
             answer, attempts, latency_s = replay.summed(), replay.attempts, replay.latency_s
             paid = [each for each in map(_paid, replay.requests) if each is not None]
+            sent = [each.record.attempt_id for each in replay.requests if each.record is not None]
+            attempt_id = sent[-1] if sent else None
         else:
             answer = read_outcome(entry, self._reader_of(entry.row_index))
             attempts, latency_s, paid = entry.attempts, entry.latency_s, []
             if entry.status is not None and 200 <= entry.status < 300:
                 paid = [PaidAnswer(answer.usage, answer.model, "", entry.attempt_id)]
         cost = None if costs is None else costs.cost_of(entry.row_index, paid)
-        return Outcome(entry.row_index, answer, attempts, latency_s, cost)
+        endpoint = None if attempt_id is None else self._endpoint_of(attempt_id)
+        return Outcome(entry.row_index, answer, attempts, latency_s, cost, endpoint)
 
 
 def outcome_reader(
@@ -55,7 +67,10 @@ def outcome_reader(
     reader_of: Callable[[int], Reader] = lambda row_index: reader  # noqa: E731 - the usual case
     if prepared.job.per_row:
         reader_of = lambda row_index: builder.reader(row_of(row_index))  # noqa: E731
-    return OutcomeReader(Replayer(prepared.flow, journal, row_of), reader_of)
+    replays = Replayer(prepared.flow, journal, row_of)
+    if ENDPOINT in dict(prepared.columns.fields).values():
+        return OutcomeReader(replays, reader_of, journal.endpoint_of)
+    return OutcomeReader(replays, reader_of)
 
 
 def in_order(rows: Callable[[], Iterator[Row]]) -> Callable[[int], Row]:

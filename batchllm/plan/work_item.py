@@ -1,6 +1,6 @@
 """A request within one run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -34,6 +34,8 @@ class WorkItem:
         path: Its path in the flow.
         later: It is not the first request of its row.
         begun: Its flow has had an answer, so it goes before new rows.
+        endpoint: The number of the endpoint that its present or last attempt went to.
+        away: By the number of an endpoint, until when it is not for that one, in the loop's time.
     """
 
     request: ChatRequest
@@ -53,6 +55,13 @@ class WorkItem:
     path: str = ""
     later: bool = False
     begun: bool = False
+    endpoint: int = 0
+    away: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def lane(self) -> str:
+        """The lane of the limiter that it waits in: its model."""
+        return self.request.model
 
     @property
     def cost(self) -> Cost:

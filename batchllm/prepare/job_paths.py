@@ -183,6 +183,8 @@ def existing_digest(path: Path | None) -> str | None:
         return _object_digest(path)
     except InputError:
         return None
+    except UsageError as error:  # credentials that were good when the run began
+        raise CannotWrite(f"{error}, and run the same command again") from None
 
 
 def _object_digest(path: ObjectPath) -> str | None:

@@ -4,13 +4,15 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from datetime import datetime
 
 from batchllm.budget.account import Account
 from batchllm.counters import RunCounters
 from batchllm.errors import Interrupted
 from batchllm.journal import Journal
-from batchllm.limiter import Limiter
+from batchllm.limiter import EndpointRouter, Limiter
+from batchllm.online.endpoint_events import EndpointEvents, figures_of
 from batchllm.online.waits import Events, limit_words, span_text, waiting_words
 from batchllm.plan.work_item import WorkItem
 from batchllm.printable import counted
@@ -20,6 +22,8 @@ from batchllm.stopping import RunStop
 SHOW_EVERY_S = 0.25
 RATE_OVER_S = 30.0
 """The rate of the rows is that of so many seconds."""
+ENDPOINTS = "endpoint_figures"
+"""The journal's key for what each of several endpoints did in the last run."""
 LEAST_S = 1.0
 """Seconds from which on there is a rate."""
 
@@ -67,7 +71,7 @@ def stopping_line(in_flight: int, stop: RunStop) -> str:
 
 @asynccontextmanager
 async def shown(
-    limiter: Limiter[WorkItem],
+    limiter: Limiter[WorkItem] | EndpointRouter[WorkItem],
     *,
     endpoint: str,
     progress: Progress,
@@ -78,8 +82,11 @@ async def shown(
 ) -> AsyncIterator[None]:
     """Shows the run inside the ``with`` block, and keeps what it learns about pace and prices for the next one."""
     loop = asyncio.get_running_loop()
-    events = Events(endpoint)
+    several = EndpointEvents(limiter) if isinstance(limiter, EndpointRouter) else None
+    events = Events(endpoint if several is None else "any of the endpoints")
     rate = RowRate()
+    if several is None and journal.get(ENDPOINTS) is not None:
+        journal.put(ENDPOINTS, None)
 
     def show(*, tell: bool = True) -> None:
         now, wall = loop.time(), datetime.now()
@@ -88,15 +95,24 @@ async def shown(
         if line is not None and stop.reason is None:
             counters.log.write("waiting", reason=view.limits, message=line)
             progress.tell(line)
+        if several is not None:
+            states = several.router.states(now)
+            for line in several.lines(states, now, wall):
+                counters.log.write("endpoint", message=line)
+                progress.tell(line)
+            if counters.endpoints != (found := figures_of(states)):
+                counters.endpoints = found
+                journal.put(ENDPOINTS, [asdict(each) for each in found])
         waits = waiting_words(view, now, wall, counters.last_refusal)
         if stop.reason is not None:
             waits = stopping_words(counters.in_flight)
         finished = counters.finished
         rate.count(now, finished - counters.finished_before - counters.reused - counters.skipped)
         speed = [] if waits else rate.words(counters.rows - finished)
-        note = ", ".join(
-            filter(None, [*speed, account.to_text(counters), "" if waits else limit_words(view)])
-        )
+        words = [*speed, account.to_text(counters), "" if waits else limit_words(view)]
+        if several is not None:
+            words.append(several.words(states))
+        note = ", ".join(filter(None, words))
         progress.show(finished, counters.failed + counters.unanswered, counters.known_tokens, note, waits)
         account.keep(journal, view)
 

@@ -113,6 +113,7 @@ def record_refusal(
     """
     given = _given(flags, environ)
     words = {name: _value(given, name) for name in ("input", "output", "provider", "base_url", "model")}
+    words |= {name: (words[name] or (None,))[0] for name in ("provider", "base_url")}
     inputs = words["input"]
     words["input"] = inputs and named(inputs)
     texts = {name: None if value is None else str(value) for name, value in words.items()}

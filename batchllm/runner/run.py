@@ -15,18 +15,17 @@ from batchllm.batch.waiting import Waiting, waiting_for
 from batchllm.budget.account import Account
 from batchllm.budget.estimate import Forecast
 from batchllm.counters import RunCounters
-from batchllm.endpoint import LazyClient, reachable
+from batchllm.endpoint import LazyClient, names_of, reachable
 from batchllm.errors import Interrupted, JobError
 from batchllm.job import Job
 from batchllm.journal import FINISHED, TRIAL, JobLock, Journal, JournalReader, State
 from batchllm.leases import Leases
 from batchllm.leases.leased_budget import LeasedBudget
-from batchllm.limiter import Limiter
 from batchllm.online.loop import OnlineLoop
 from batchllm.plan.chosen import chosen_rows
 from batchllm.plan.job_plan import plan_of
 from batchllm.plan.reuse import Reuse, journals_of
-from batchllm.plan.work_item import ChatSender, WorkItem
+from batchllm.plan.work_item import ChatSender
 from batchllm.prepare.job_paths import check_places, job_paths
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.progress import Progress, Quiet
@@ -37,7 +36,8 @@ from batchllm.runner.display import shown
 from batchllm.runner.ending import RunRecord, recorded, status_of
 from batchllm.runner.evaluated import RunEvaluation
 from batchllm.runner.feed import RowFeed
-from batchllm.runner.leased import LeaseLoop, leased
+from batchllm.runner.leased import leased
+from batchllm.runner.limiters import lease_loop, limiter_of
 from batchllm.runner.output import read_options, write_if_changed
 from batchllm.runner.resume import ResumedJob
 from batchllm.runner.summary import (
@@ -287,16 +287,14 @@ class _Run:
             chosen=self._chosen,
             reuse=self._reuse_of(journal),
         )
-        limiter: Limiter[WorkItem] = Limiter(
-            job.pace,
-            charge=job.endpoint.charge,
-            now=asyncio.get_running_loop().time(),
-            learned=journal.get("learned"),
-            leased=self._leases is not None,
-        )
+        now = asyncio.get_running_loop().time()
+        limiter = limiter_of(job, now, journal.get("learned"), leased=self._leases is not None)
         async with AsyncExitStack() as stack:
+            clients = [LazyClient(job, stack, each) for each in job.endpoints or (None,)]
             online = OnlineLoop(
-                client=self._client or LazyClient(job, stack),
+                client=self._client or clients[0],
+                others=clients[1:],
+                endpoint_numbers=journal.endpoint_numbers(names_of(job)),
                 limiter=limiter,
                 journal=journal,
                 retry=RetryPolicy(job.pace.max_attempts),
@@ -316,13 +314,9 @@ class _Run:
                 journal=journal,
                 stop=stop,
             )
-            lease_loop = None
-            if self._leases is not None:
-                limiters = {job.endpoint.base_url or "": (limiter, job.pace)}
-                budget = self._account.meter.budget
-                lease_loop = LeaseLoop(self._leases, limiters, budget, online.wake, stop)
+            renewing = lease_loop(self._leases, job, limiter, self._account.meter.budget, online, stop)
             with stop.watch():
-                async with display, leased(lease_loop):
+                async with display, leased(renewing):
                     await online.run(plan.batches())
 
     def _reuse_of(self, journal: Journal) -> Reuse | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.budget.costs import plus
-from batchllm.counters import RunCounters
+from batchllm.counters import EndpointFigures, RunCounters
 from batchllm.errors import ExitStatus, UsageError
 from batchllm.evaluate.answered import AnsweredRows, open_output
 from batchllm.evaluate.evaluation import Evaluation
@@ -54,6 +54,7 @@ class Summary:
         seconds: The duration of the run.
         requests_per_minute, tokens_per_minute: The rate of this run's single requests, each attempt counted, from
             the first that was sent to the last; ``None`` in batch mode, and if that took less than a second.
+        endpoints: What each endpoint did in this run, where there are several.
         exit_status: The exit status of the process.
     """
 
@@ -88,6 +89,7 @@ class Summary:
     seconds: float = 0.0
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
+    endpoints: tuple[EndpointFigures, ...] = ()
     exit_status: int = 0
 
 
@@ -288,6 +290,7 @@ def summary_of(
         tokens_per_minute=(
             None if tokens_per_minute is None or counters.without_usage else round(tokens_per_minute, 1)
         ),
+        endpoints=counters.endpoints,
         exit_status=status,
     )
 

@@ -14,7 +14,7 @@
     column = "summary"
     read = "text"               # text, label (with labels = [...]), code, json (with schema = ...)
 
-A job file is the same with a ``[job]`` table, which is not read here.
+A job file is the same with a ``[job]`` table, and perhaps ``[[endpoints]]``, which are not read here.
 """
 
 import json
@@ -30,7 +30,7 @@ from batchllm.template.values import KNOWN_PARAMETERS
 
 PROMPT_NAME = "run"
 _TASKS = Path(__file__).parents[1] / "tasks"
-_TOP = ("name", "description", "variables", "messages", "parameters", "answer", "job")
+_TOP = ("name", "description", "variables", "messages", "parameters", "answer", "job", "endpoints")
 _MESSAGE = ("role", "content", "name")
 _ANSWER = ("column", "read", "labels", "schema")
 _ROLES = ("system", "developer", "user", "assistant")

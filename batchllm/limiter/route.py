@@ -1,0 +1,113 @@
+"""One of several endpoints, as the router sees it: its limiter, and what it did so far."""
+
+import math
+from dataclasses import dataclass
+from typing import Generic
+
+from batchllm.limiter.dispatcher import Limiter
+from batchllm.limiter.shared_queue import R
+from batchllm.limiter.terms import MINUTE_S, View
+from batchllm.records import Pace
+
+LEAST_SPAN_S = 1.0
+"""The shortest time from the first to the last request from which a rate is computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An endpoint, as its limiter needs it.
+
+    Attributes:
+        name: What it is called: its URL. Unique.
+        pace: The user's settings for it.
+        charge: How it counts tokens: ``Endpoint.charge``.
+        weight: Its share of the requests, compared with the others', where all of them have room.
+    """
+
+    name: str
+    pace: Pace
+    charge: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointState:
+    """What one endpoint did in this run.
+
+    Attributes:
+        name: What it is called.
+        state: ``works``, ``waits`` (in a pause), ``down``, ``spent`` or ``out``.
+        why: What it said, where it does not work.
+        attempts: Requests sent to it, each attempt counted.
+        answers, refusals, failures: How they ended.
+        requests_per_minute: Attempts a minute, from the first to the last; ``None`` within a second.
+        view: The state of its limiter.
+    """
+
+    name: str
+    state: str
+    why: str
+    attempts: int
+    answers: int
+    refusals: int
+    failures: int
+    requests_per_minute: float | None
+    view: View
+
+
+@dataclass(eq=False, slots=True)
+class Route(Generic[R]):
+    """An endpoint and its limiter.
+
+    Attributes:
+        number: Its place among the endpoints.
+        target: Which endpoint.
+        limiter: Its limiter.
+        ready: Something has changed since it was polled last.
+        wake_at: When to poll it again all the same.
+        out: Why nothing more is sent to it in this run; empty while it is in.
+        spent: Why it is not asked for a while; empty unless it asks for too long a pause.
+        attempts, answers, refusals, failures: Counts of this run.
+        first_at, last_at: When the first and the last request were granted.
+        rejected: Rows that it rejected since its last answer.
+        rejection: What it said of the last one.
+        wrongly_rejected: Those of them that another endpoint answered.
+    """
+
+    number: int
+    target: Target
+    limiter: Limiter[R]
+    ready: bool = True
+    wake_at: float = -math.inf
+    out: str = ""
+    spent: str = ""
+    attempts: int = 0
+    answers: int = 0
+    refusals: int = 0
+    failures: int = 0
+    first_at: float = 0.0
+    last_at: float = 0.0
+    rejected: int = 0
+    rejection: str = ""
+    wrongly_rejected: int = 0
+
+    @property
+    def works(self) -> bool:
+        """Whether it takes requests, or will after a pause."""
+        return not (self.out or self.spent or self.limiter.outage)
+
+    @property
+    def load(self) -> float:
+        """The share of its slots that is taken, over its weight."""
+        return self.limiter.load / self.target.weight
+
+    def state(self, now: float) -> EndpointState:
+        """Returns what it did so far."""
+        view, span_s = self.limiter.view(now), self.last_at - self.first_at
+        state = "out" if self.out else "down" if self.limiter.outage else "spent" if self.spent else "works"
+        if state == "works" and view.limits == "pause":
+            state = "waits"
+        rate = (self.attempts - 1) * MINUTE_S / span_s if span_s >= LEAST_SPAN_S else None
+        why = self.out or view.trouble or self.spent
+        counts = (self.attempts, self.answers, self.refusals, self.failures)
+        return EndpointState(self.target.name, state, why, *counts, rate, view)
