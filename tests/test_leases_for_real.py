@@ -49,6 +49,8 @@ class Cluster:
         for process in self.processes:
             process.kill()
             process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
 
     def work(self, name: str, rows: int, **flags: Any) -> subprocess.Popen[str]:
         """Starts a worker on rows of its own."""
