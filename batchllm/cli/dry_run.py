@@ -74,7 +74,7 @@ def _estimate(found: "DryRun") -> Iterator[str]:
     )
     yield f"Rows: {forecast.rows:,}" + "".join(f", {count:,} {what}" for count, what in parts if count)
     if forecast.input_notes:
-        yield f"Input: {', '.join(forecast.input_notes)}"
+        yield f"Input: {'; '.join(forecast.input_notes)}"
     most = forecast.requests_upper_bound or 0
     more = f", at most {most:,}" if most > (forecast.requests or 0) else ""
     yield f"To send: {counted(forecast.requests or 0, 'request')}{more}"

@@ -34,7 +34,7 @@ def run_command(task: str) -> Callable[..., None]:
         _run(task, values, switches)
 
     command.__doc__ = HELP[task]
-    text = f"Files of rows ({', '.join(SUFFIXES)}); '-' is standard input."
+    text = f"Files, patterns or folders of rows ({', '.join(SUFFIXES)}); '-' is standard input."
     if task == "run":
         text += " A job file (.toml) comes first, and what follows it goes before its own input."
     arguments = [argument("input", list[str] | None, text, "INPUT...", default=None)]

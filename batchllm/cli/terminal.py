@@ -46,7 +46,7 @@ def confirm(job: Job, forecast: Forecast, *, quiet: bool, yes: bool) -> None:
     """
     if not quiet:
         if forecast.input_notes:
-            say(printable(f"{job.input_name}: {', '.join(forecast.input_notes)}"))
+            say(printable(f"{job.input_name}: {'; '.join(forecast.input_notes)}"))
         say(line_before(job, forecast))
         if forecast.rows == 0:
             say(printable(f"{job.input_name} has no rows: nothing is sent"))

@@ -150,7 +150,7 @@ def _values(given: Given, record: str = "") -> dict[str, Any]:
 def _check(job: Job, given: Given) -> None:
     """Refuses options that do not go together, and files that cannot be used."""
     paths.refuse_same_file(
-        input=job.inputs[0] if job.inputs else None,
+        job.inputs,
         output=job.output,
         journal=job.journal,
         summary=job.summary,

@@ -104,8 +104,8 @@ SWITCH: dict[str, Any] = {**FLAG, "switch": True}
 EFFORTS = choice("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 TABLE = (
-    Option("input", values.inputs, f"Rows to read: {', '.join(SUFFIXES)}, also compressed; '-' is standard input.",
-           INPUT, example='"reviews.csv"', tasks=(), field="inputs"),
+    Option("input", values.inputs, f"Rows to read: files, patterns or folders of {', '.join(SUFFIXES)}, also"
+           " compressed; '-' is standard input.", INPUT, example='"reviews.csv"', tasks=(), field="inputs"),
     Option("input_format", choice(*INPUT_FORMATS), "Format of an input whose suffix does not say it.",
            INPUT, metavar="FORMAT", example='"csv"'),
     Option("delimiter", any_text, "Delimiter of CSV: a character, comma, semicolon, bar, tab, or none.", INPUT,
@@ -132,7 +132,7 @@ TABLE = (
     Option("escape_formulas", help="Put ' before answers in CSV that a spreadsheet would run as a formula.",
            panel=OUTPUT, **FLAG),
     Option("columns", values.words, "Answer columns to write, and no others.", OUTPUT, example='["summary", "error"]'),
-    Option("add", values.words, "Further answer columns: response_id, created, latency_s, cost, …", OUTPUT,
+    Option("add", values.words, "Further answer columns: source_file, response_id, latency_s, cost, …", OUTPUT,
            default=(), example='["cost", "latency_s"]'),
     Option("prefix", text, "Put before the name of every answer column.", OUTPUT, default="", example='"llm_"'),
     Option("keep", values.columns, "Input columns to write, in this order, and no others.", OUTPUT,

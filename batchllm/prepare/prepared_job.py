@@ -2,10 +2,11 @@
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from batchllm import tokens
 from batchllm.answer import Reader, answer_columns
@@ -17,13 +18,18 @@ from batchllm.formats import (
     InputStatistics,
     Source,
     format_named,
+    format_of,
     kept_columns,
     open_source,
     plan_columns,
     spool,
 )
 from batchllm.formats.columns import ADDABLE, STANDARD
+from batchllm.formats.several import SeveralSource
 from batchllm.job import Job
+from batchllm.job.assembly import NOTHING_ASKED
+from batchllm.job.paths import are_several
+from batchllm.prepare.inputs import InputFiles, input_files
 from batchllm.prepare.job_paths import JobPaths
 from batchllm.printable import counted
 from batchllm.request import RequestBuilder, answer_spec
@@ -76,9 +82,7 @@ def prepare_job(job: Job, paths: JobPaths) -> Iterator[PreparedJob]:
         InputError: The input cannot be read in its format.
         UsageError: A column, a placeholder or an option does not fit the input.
     """
-    with _input_of(job) as (path, name):
-        options = {option: getattr(job, option) for option in _READING}
-        source = open_source(path, format=job.input_format, name=name, **options)
+    with _source_of(job, paths) as source:
         yield prepared_of(job, paths, source, source.scan())
 
 
@@ -177,12 +181,33 @@ def _check_steps(job: Job, statistics: InputStatistics) -> None:
 
 
 @contextmanager
-def _input_of(job: Job) -> Iterator[tuple[Path, str | None]]:
-    if job.inputs:
-        yield job.inputs[0], None
-        return
-    path = spool(sys.stdin.buffer, Path(tempfile.gettempdir()))
-    try:
-        yield path, "standard input"
-    finally:
-        path.unlink(missing_ok=True)
+def _source_of(job: Job, paths: JobPaths) -> Iterator[Source]:
+    options = {option: getattr(job, option) for option in _READING}
+    if are_several(job.inputs):
+        yield _several(job, input_files(job, paths), options)
+    elif job.inputs:
+        yield open_source(job.inputs[0], format=job.input_format, **options)
+    else:
+        path = spool(sys.stdin.buffer, Path(tempfile.gettempdir()))
+        try:
+            yield open_source(path, format=job.input_format, name="standard input", **options)
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _several(job: Job, files: InputFiles, options: Mapping[str, Any]) -> Source:
+    """Opens several files; each gets the options that its format understands, and each option is for one at least."""
+    given = {option: value for option, value in options.items() if value is not None}
+    forms = {
+        path: format_named(job.input_format) if job.input_format else format_of(path) for path in files.paths
+    }
+    for path, form in forms.items():
+        if job.template is None and not form.nested:
+            raise UsageError(f"{path}: {NOTHING_ASKED}")
+    used = {option for form in forms.values() for option in form.options}
+
+    def open_file(path: Path) -> Source:
+        own = {name: it for name, it in given.items() if name in forms[path].options or name not in used}
+        return open_source(path, format=job.input_format, **own)
+
+    return SeveralSource(job.input_name, files.paths, open_file, files.notes)
