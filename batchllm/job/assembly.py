@@ -20,6 +20,7 @@ from batchllm.job.layers import Given, environment_layer, flag_layer
 from batchllm.job.options import OPTIONS
 from batchllm.job.parameters import request_parameters, template_variables
 from batchllm.job.record import Job
+from batchllm.job.split import check_split
 from batchllm.job.steps import of_steps
 from batchllm.printable import one_line
 from batchllm.records import Pace
@@ -181,6 +182,7 @@ def _check(job: Job, given: Given) -> None:
         raise UsageError(f"{given.called('examples')}: {rows} cannot have examples")
     if job.prices:
         prices.load_table(job.prices)
+    check_split(job, given)
     if job.via == "batch" and len(job.endpoints) > 1:
         raise UsageError(
             f"{given.called('via')} batch goes to one endpoint, and this job has {len(job.endpoints)}; name one with "

@@ -240,7 +240,12 @@ TABLE = (
            example='"thread"', in_request=True),
     Option("max_input_tokens", integer(1), "The most tokens that the text may have.", REQUEST, example="8000",
            in_request=True),
-    Option("on_long", choice("fail", "truncate"), "What to do with longer text.", REQUEST, "fail", in_request=True),
+    Option("on_long", choice("fail", "truncate", "split"), "What to do with longer text: fail, cut it off, or ask "
+           "about its parts and combine the answers.", REQUEST, "fail", in_request=True),
+    Option("overlap", integer(0), "With --on-long split: tokens of each part that the next one repeats.", REQUEST, 0,
+           metavar="TOKENS", in_request=True),
+    Option("combine", choice("ask", "vote"), "With --on-long split: one more request decides about the labels of the "
+           "parts, or the most frequent label wins.", REQUEST, "ask", tasks=("classify", "run"), in_request=True),
     Option("reasoning_effort", EFFORTS, "Effort of a model that reasons: none, minimal, low, medium, high, …", REQUEST,
            otherwise="the lowest there is", metavar="EFFORT", example='"low"', in_request=True),
 
@@ -259,6 +264,13 @@ TABLE = (
            "online"),
     Option("no_early_stop", help="Go on even if none of the first 20 answers is usable.", panel=BUDGET, **FLAG),
 
+    Option("engine", choice("ray"), "Runs the job on the machines of a cluster that exists (needs the extra ray).",
+           RUN_CONTROL, otherwise="this machine alone", example='"ray"'),
+    Option("ray_address", text, "With --engine ray: where the cluster is.", RUN_CONTROL, "auto", metavar="ADDRESS"),
+    Option("workers", integer(1, 10_000), "With --engine: shards that are answered side by side.", RUN_CONTROL,
+           otherwise="one for each node", metavar="N", example="8"),
+    Option("work", values.location, "With --engine: folder that all machines see, or URL of a store.", RUN_CONTROL,
+           metavar="FOLDER|URL", example='"/shared/job"'),
     Option("retry_failed", help="Ask again for rows that failed.", panel=RUN_CONTROL, **FLAG),
     Option("retry_cut_off", help="Ask again, with a higher --max-tokens, for rows whose answer was cut off.",
            panel=RUN_CONTROL, **FLAG),
