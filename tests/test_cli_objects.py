@@ -86,6 +86,7 @@ def test_a_job_goes_from_object_to_object_and_again_sends_nothing(
     assert "there are no jobs" in bench.command("jobs").err
 
 
+@pytest.mark.proof
 def test_a_compressed_object_is_an_input_and_a_trial_has_an_output_of_its_own(
     bench: Bench, bucket: str, object_store: ObjectStore
 ) -> None:
@@ -148,7 +149,7 @@ def test_an_input_that_changes_while_the_job_runs_is_noticed_and_nothing_is_paid
     assert len(rows_of(object_store.get(bucket, "out.csv"))) == ROWS + 1
 
 
-@pytest.mark.parametrize("size", ["one request", "parts"])
+@pytest.mark.parametrize("size", [pytest.param("one request", marks=pytest.mark.proof), "parts"])
 def test_a_connection_that_is_cut_in_the_middle_of_the_upload_leaves_no_half_object(
     bench: Bench,
     bucket: str,
@@ -171,6 +172,7 @@ def test_a_connection_that_is_cut_in_the_middle_of_the_upload_leaves_no_half_obj
     assert sent(bench) == ROWS + 1
 
 
+@pytest.mark.proof
 def test_a_connection_that_is_cut_while_the_input_is_read_is_made_again(
     bench: Bench, bucket: str, proxy: CuttingProxy, object_store: ObjectStore
 ) -> None:
@@ -279,6 +281,7 @@ def test_a_signed_url_is_read_and_what_is_secret_in_it_is_kept_nowhere(
     assert not [text for text in texts if "hunter" in text]
 
 
+@pytest.mark.proof
 def test_an_empty_state_folder_is_where_the_journal_of_an_object_is_found_again(
     bench: Bench, bucket: str, object_store: ObjectStore
 ) -> None:
@@ -298,6 +301,31 @@ def test_the_library_takes_urls(bench: Bench, bucket: str, object_store: ObjectS
     assert len(result.frame()) == ROWS
     frame = run([f"s3://{bucket}/in.csv", f"s3://{bucket}/in.csv"], "classify", **options).frame()
     assert len(frame) == 2 * ROWS
+
+
+def test_a_folder_or_a_pattern_of_a_bucket_is_one_input(
+    bench: Bench, bucket: str, object_store: ObjectStore
+) -> None:
+    for name in ("a.csv", "b.csv", "sub/c.csv", "notes.txt.bak"):
+        object_store.put(bucket, f"in/{name}", f"text\n{name} is good\n".encode())
+    output = f"s3://{bucket}/all.csv"
+    words = ("classify", f"s3://{bucket}/in/**/*.csv", "--add", "source_file", "-o", output)
+    bench.run(*words)
+    found = rows_of(object_store.get(bucket, "all.csv"))
+    assert [row["source_file"] for row in found] == [
+        f"s3://{bucket}/in/{name}" for name in ("a.csv", "b.csv", "sub/c.csv")
+    ]
+    object_store.put(bucket, "in/d.csv", b"text\nd.csv is new\n")
+    bench.run(*words)
+    assert sent(bench) == 4
+    bench.run("classify", f"s3://{bucket}/in/", "-o", "folder.jsonl")
+    assert [row["text"][:5] for row in bench.out("folder.jsonl")] == ["a.csv", "b.csv", "d.csv"]
+    said = bench.run(
+        "classify", f"s3://{bucket}/in/a.csv", f"s3://{bucket}/in/*.csv", "-o", "twice.csv", status=2
+    )
+    assert f"s3://{bucket}/in/a.csv is named twice" in said.err
+    said = bench.run("classify", f"s3://{bucket}/none/*.csv", "-o", "none.csv", status=65)
+    assert "matches no file of rows" in said.err
 
 
 def test_schedule_names_the_credentials_that_cron_needs(

@@ -10,12 +10,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, ClassVar
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 from batchllm.errors import UsageError
 from batchllm.formats.columns import Columns
 from batchllm.formats.input_file import InputFile
 from batchllm.formats.json_text import cell_text, json_bytes
+from batchllm.formats.layout import TextLayout
 from batchllm.formats.output_file import OutputTarget
 from batchllm.formats.scan import InputStatistics
 from batchllm.records import Row
@@ -29,9 +32,11 @@ class Source(ABC):
         file: The file.
         columns: Names of the columns, in order; where the file has no header they are known after ``scan``.
         notes: What a reader of the file would not expect of it, in words.
+        layout: How the file is written, where it is text.
     """
 
-    kind: ClassVar[str]
+    kind: str
+    layout: TextLayout | None = None
 
     def __init__(self, file: InputFile) -> None:
         self.file = file
@@ -61,6 +66,22 @@ class Source(ABC):
             raise ValueError("no pass over rows() has been completed")
         return self._digest
 
+    def restrict(self, rows: range, sha256: str) -> None:
+        """Makes ``rows`` yield only a range of the rows from now on, with indexes from 0; call it after ``scan``.
+
+        Args:
+            rows: The range.
+            sha256: The hash that the scan found, which ``digest`` returns from now on.
+        """
+        every = self.rows
+
+        def ranged(start: int = 0) -> Iterator[Row]:
+            wanted = islice(every(rows.start + start), max(0, len(rows) - start))
+            return (row._replace(index=index) for index, row in enumerate(wanted, start))
+
+        self.rows = ranged  # type: ignore[method-assign]
+        self.digest = lambda: sha256  # type: ignore[method-assign]
+
     def header(self, names: Sequence[str]) -> list[str]:
         """Returns the names of columns as they are written, which may be empty or equal."""
         return list(names)
@@ -72,6 +93,14 @@ class Source(ABC):
     def skipped_file(self) -> Iterator[bytes]:
         """Yields the bytes of a file with the records that are left out because they cannot be rows."""
         yield from ()
+
+    def file_of(self, row: Row) -> str:
+        """Returns the file of a row for people, relative to the working folder where it lies in it."""
+        path = Path(self.name)
+        try:
+            return str(path.relative_to(Path.cwd())) if path.is_absolute() else self.name
+        except ValueError:
+            return self.name
 
     def cells(self, row: Row, names: Sequence[str]) -> list[str]:
         """Returns the values of columns of a row as text, as they are written in the file where that can be had."""

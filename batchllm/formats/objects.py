@@ -1,9 +1,10 @@
 """Inputs and outputs that are elsewhere: an object is another kind of input file, and another output target."""
 
+import io
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 from batchllm import stores
 from batchllm.errors import CannotWrite, InputError, StorageFailure, UsageError
@@ -12,6 +13,7 @@ from batchllm.formats.output_file import HashedTarget, storage_error
 from batchllm.stores import ObjectInfo, ObjectPath
 
 _ATTEMPTS = 3
+_BUFFER_BYTES = 1 << 20
 
 
 class ObjectInput(InputFile):
@@ -52,6 +54,13 @@ class ObjectInput(InputFile):
             except StorageFailure:  # a connection that was lost on the way; the copy begins anew
                 continue
         return super().local_path()
+
+    def at_random(self) -> "Path | BinaryIO":
+        """Returns the object as a file, or its copy on disk where it cannot be read in parts; see ``InputFile``."""
+        info = self._found()
+        return (
+            self.local_path() if info.etag is None else io.BufferedReader(_RandomReader(info), _BUFFER_BYTES)
+        )
 
     def _found(self) -> ObjectInfo:
         if self._info is None:
@@ -107,3 +116,31 @@ class ObjectTarget(HashedTarget):
             stores.put(self._url, self._file)
         except UsageError as error:  # credentials that were good when the run began: its answers are paid
             raise CannotWrite(f"{error}, and run the same command again") from None
+
+
+class _RandomReader(io.RawIOBase):
+    """An object as a file for readers that jump; each read is a request for one part of the same version."""
+
+    def __init__(self, info: ObjectInfo) -> None:
+        assert info.size_bytes is not None, "an object that is read in parts has a size"
+        self._info, self._size, self._position = info, info.size_bytes, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        begin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, begin + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        stop = min(self._position + len(buffer), self._size)
+        if stop <= self._position:
+            return 0
+        part = stores.read(self._info.url, self._position, stop, etag=self._info.etag)
+        buffer[: len(part)] = part
+        self._position += len(part)
+        return len(part)
