@@ -12,7 +12,6 @@ from batchllm.job.layers import STANDARD_STREAM
 from batchllm.stores import ObjectPath
 
 _PATTERN = re.compile(r"[*?[]")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _UNUSUAL = re.compile(r"[^\w.-]+")
 
 
@@ -44,8 +43,9 @@ def are_several(inputs: Sequence[Path]) -> bool:
 
 def is_pattern(path: Path) -> bool:
     """Whether an input is a pattern such as ``data/*.csv``, and not a file with such a name."""
-    text = str(path)
-    return _PATTERN.search(text) is not None and _URL.match(text) is None and not os.path.lexists(path)
+    if isinstance(path, ObjectPath):
+        return path.is_pattern
+    return _PATTERN.search(str(path)) is not None and not os.path.lexists(path)
 
 
 def output_path(
