@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import islice
 from typing import Any, ClassVar
 
 from batchllm.errors import UsageError
@@ -60,6 +61,22 @@ class Source(ABC):
         if self._digest is None:
             raise ValueError("no pass over rows() has been completed")
         return self._digest
+
+    def restrict(self, rows: range, sha256: str) -> None:
+        """Makes ``rows`` yield only a range of the rows from now on, with indexes from 0; call it after ``scan``.
+
+        Args:
+            rows: The range.
+            sha256: The hash that the scan found, which ``digest`` returns from now on.
+        """
+        every = self.rows
+
+        def ranged(start: int = 0) -> Iterator[Row]:
+            wanted = islice(every(rows.start + start), max(0, len(rows) - start))
+            return (row._replace(index=index) for index, row in enumerate(wanted, start))
+
+        self.rows = ranged  # type: ignore[method-assign]
+        self.digest = lambda: sha256  # type: ignore[method-assign]
 
     def header(self, names: Sequence[str]) -> list[str]:
         """Returns the names of columns as they are written, which may be empty or equal."""

@@ -4,7 +4,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from batchllm import tokens
@@ -25,6 +25,7 @@ from batchllm.formats import (
 from batchllm.formats.columns import ADDABLE, STANDARD
 from batchllm.job import Job
 from batchllm.prepare.job_paths import JobPaths
+from batchllm.prepare.shards import ShardRows, restricted
 from batchllm.printable import counted
 from batchllm.request import RequestBuilder, answer_spec
 from batchllm.template import KNOWN_PARAMETERS, text_column
@@ -47,6 +48,7 @@ class PreparedJob:
         columns: The columns of the output.
         output_format: Name of the format, such as ``csv``.
         count: Counts the tokens of a text; see ``token_count``.
+        shard: Which rows of the input these are, where the job is a shard.
     """
 
     job: Job
@@ -59,6 +61,7 @@ class PreparedJob:
     columns: Columns
     output_format: str
     count: Callable[[str], int]
+    shard: ShardRows | None = None
 
     @property
     def input_notes(self) -> tuple[str, ...]:
@@ -79,7 +82,10 @@ def prepare_job(job: Job, paths: JobPaths) -> Iterator[PreparedJob]:
     with _input_of(job) as (path, name):
         options = {option: getattr(job, option) for option in _READING}
         source = open_source(path, format=job.input_format, name=name, **options)
-        yield prepared_of(job, paths, source, source.scan())
+        statistics, shard = source.scan(), None
+        if job.shard is not None:
+            statistics, shard = restricted(job, source, statistics)
+        yield replace(prepared_of(job, paths, source, statistics), shard=shard)
 
 
 def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStatistics) -> PreparedJob:
