@@ -183,7 +183,8 @@ TABLE = (
            "several times: several endpoints.", CONNECTION, metavar="PRESET", example='"openai"',
            field="endpoint.preset", in_request=True),
     Option("base_url", compound.one_or_several, "URL of the API, such as http://localhost:8000/v1; several times:"
-           " several endpoints.", CONNECTION, metavar="URL", example='"http://localhost:8000/v1"', field="endpoint.base_url"),
+           " several endpoints.", CONNECTION, metavar="URL",
+           example='"http://localhost:8000/v1"', field="endpoint.base_url"),
     Option("endpoints", compound.tables, "Several endpoints, each with its URL, key file, limits and name of the"
            " model.", CONNECTION, (), tasks=(), example='[{ base_url = "http://localhost:8000/v1" }]'),
     Option("model", text, "The model.", CONNECTION, otherwise="OPENAI_MODEL, or the preset's", short="-m",
