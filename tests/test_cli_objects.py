@@ -86,6 +86,7 @@ def test_a_job_goes_from_object_to_object_and_again_sends_nothing(
     assert "there are no jobs" in bench.command("jobs").err
 
 
+@pytest.mark.proof
 def test_a_compressed_object_is_an_input_and_a_trial_has_an_output_of_its_own(
     bench: Bench, bucket: str, object_store: ObjectStore
 ) -> None:
@@ -148,7 +149,7 @@ def test_an_input_that_changes_while_the_job_runs_is_noticed_and_nothing_is_paid
     assert len(rows_of(object_store.get(bucket, "out.csv"))) == ROWS + 1
 
 
-@pytest.mark.parametrize("size", ["one request", "parts"])
+@pytest.mark.parametrize("size", [pytest.param("one request", marks=pytest.mark.proof), "parts"])
 def test_a_connection_that_is_cut_in_the_middle_of_the_upload_leaves_no_half_object(
     bench: Bench,
     bucket: str,
@@ -171,6 +172,7 @@ def test_a_connection_that_is_cut_in_the_middle_of_the_upload_leaves_no_half_obj
     assert sent(bench) == ROWS + 1
 
 
+@pytest.mark.proof
 def test_a_connection_that_is_cut_while_the_input_is_read_is_made_again(
     bench: Bench, bucket: str, proxy: CuttingProxy, object_store: ObjectStore
 ) -> None:
@@ -179,6 +181,21 @@ def test_a_connection_that_is_cut_while_the_input_is_read_is_made_again(
     bench.run("classify", f"s3://{bucket}/in.csv", "-o", "out.csv")
     assert proxy.cuts == 2 and sent(bench) == ROWS + 1
     assert len(rows_of((bench.folder / "out.csv").read_bytes())) == ROWS + 1
+
+
+def test_credentials_that_expire_while_the_job_runs_lose_no_answer(
+    bench: Bench, bucket: str, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    object_store.put(bucket, "in.csv", TABLE)
+    words = ("classify", f"s3://{bucket}/in.csv", "-o", f"s3://{bucket}/out.csv")
+    bench.answers = lambda body: monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "expired")
+    said = bench.run(*words, status=73)
+    assert "the credentials are refused" in said.err and "run the same command again" in said.err
+    bench.answers = lambda body: None
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", object_store.secret)
+    bench.run(*words)
+    assert sent(bench) == ROWS
+    assert len(rows_of(object_store.get(bucket, "out.csv"))) == ROWS
 
 
 def refusal(bench: Bench, *words: object, status: int) -> Said:
@@ -264,6 +281,7 @@ def test_a_signed_url_is_read_and_what_is_secret_in_it_is_kept_nowhere(
     assert not [text for text in texts if "hunter" in text]
 
 
+@pytest.mark.proof
 def test_an_empty_state_folder_is_where_the_journal_of_an_object_is_found_again(
     bench: Bench, bucket: str, object_store: ObjectStore
 ) -> None:

@@ -22,7 +22,7 @@ from batchllm.journal import (
 )
 from batchllm.journal.database import APPLICATION_ID, VERSION
 from batchllm.journal.files import filesystem_of
-from batchllm.prepare.job_paths import known_output
+from batchllm.prepare.job_paths import known_files
 from tests.journal_jobs import finished_job
 
 as_a_user = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -140,7 +140,8 @@ def test_a_journal_of_the_first_version_is_refused_with_the_version_that_can_exp
     )
     assert not batchllm.__version__.startswith("0.1.")
     assert path.read_bytes() == written
-    assert known_output(path) == {"sha256": "00", "replaces": False}
+    with known_files(path) as known:
+        assert known("output") == {"sha256": "00", "replaces": False}
     aside = set_aside(path)
     assert aside is not None
     assert aside.read_bytes() == written

@@ -29,6 +29,7 @@ ONLY_IMPORTER = {
     "jinja2": {"template", "report"},
     "matplotlib": {"report"},
     "jsonschema": {"answer"},
+    "semantic_text_splitter": {"splitting"},
     "json_repair": {"answer"},
     "pandas": {"runner", "api"},
     "polars": {"api"},
@@ -39,6 +40,7 @@ ONLY_IMPORTER = {
     "typer": {"cli"},
     "obstore": {"stores"},
     "rich": {"screen"},
+    "ray": {"cluster"},
 }
 
 

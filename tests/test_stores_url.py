@@ -21,6 +21,12 @@ from batchllm.stores import ObjectUrl, is_url, object_url
         ("https://host/a%20b.csv", "host", "a%20b.csv", "https://host/a%20b.csv"),
         ("https://host:8443/x.csv?X-Amz-Signature=abc", "host:8443", "x.csv", "https://host:8443/x.csv?***"),
         ("http://127.0.0.1:80/x.csv", "127.0.0.1:80", "x.csv", "http://127.0.0.1:80/x.csv"),
+        (
+            "https://bücher.example/x.csv",
+            "xn--bcher-kva.example",
+            "x.csv",
+            "https://xn--bcher-kva.example/x.csv",
+        ),
         ("http://[::1]:80/x.csv", "[::1]:80", "x.csv", "http://[::1]:80/x.csv"),
     ],
 )
@@ -57,6 +63,7 @@ def test_a_url_has_the_names_of_a_path() -> None:
         ("http://example.com/a.csv?sig=hunter2", "plain http"),
         ("http://8.8.8.8/a.csv", "plain http"),
         ("https://host/a b.csv?sig=hunter2", "a space in it is written %20"),
+        (f"https://{'a' * 70}.com/a.csv?sig=hunter2", "not a URL"),
         ("https://[::1/a.csv?sig=hunter2", "not a URL"),
     ],
 )

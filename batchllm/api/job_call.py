@@ -21,6 +21,7 @@ from batchllm.api.results import answer_columns, parsed_of, with_table
 from batchllm.api.tables import FilesTable, Table, table_of
 from batchllm.errors import UsageError
 from batchllm.formats import kept_columns
+from batchllm.formats.columns import SOURCE_FILE
 from batchllm.formats.memory import put_rows
 from batchllm.job import Job, assemble
 from batchllm.job.assembly import NOTHING_ASKED, check_task
@@ -110,6 +111,10 @@ class JobCall:
             has_room=has_room,
         )
         name = self.job.input_name
+        if self.job.engine is not None:
+            raise UsageError(
+                "engine= runs jobs of the command line: batchllm run JOB.toml --engine ray --work FOLDER"
+            )
         log.info("a run of %s begins: %s", name, self.job.endpoint.base_url or self.job.endpoint.preset)
         result = run_job(
             self.job, progress=progress, wait=wait, stops=stops, feed=feed, bring_input=self._bring_input
@@ -176,6 +181,9 @@ def job_call(
     found, key, model = options_of(task, options)
     if "input" in found:
         raise UsageError("the rows are the first argument; leave out input=")
+    if are_paths(rows) and "output" in found:
+        job = assemble(task, {"input": [os.fspath(path) for path in rows], **found}, os.environ, api_key=key)
+        return JobCall(job, model=model, keep=keep)
     if are_paths(rows):
         reading = {name: found.pop(name) for name in _READING if name in found}
         table = FilesTable(rows, parsed_options(reading))
@@ -205,6 +213,8 @@ def _table_call(
         raise UsageError(
             f"{NOTHING_ASKED}, or rows with one of the columns {', '.join(sorted(ASKING_COLUMNS))}"
         )
+    if SOURCE_FILE in (*job.add, *(job.columns or ())):
+        raise UsageError("add= source_file: rows in memory have no file; name an output for those of files")
     if job.output is None:
         raise UsageError("output= must name a file; frame() has the answers of rows in memory")
     builder = RequestBuilder(job, table.columns or None, table.sample(), None)

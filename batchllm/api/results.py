@@ -19,7 +19,7 @@ from batchllm.job import Job
 from batchllm.request.spec import job_columns
 from batchllm.runner import FinishedRow, Result
 
-_TEXTS = frozenset({"finish_reason", "model", "error", "response_id"})
+_TEXTS = frozenset({"finish_reason", "model", "error", "response_id", "source_file"})
 _NUMBERS = frozenset({"latency_s", "cost", "confidence"})
 _OBJECTS = frozenset({"tool_calls"})
 _KINDS: Mapping[str, type] = {"string": str, "integer": int, "number": float, "boolean": bool}

@@ -34,7 +34,7 @@ def run_command(task: str) -> Callable[..., None]:
         _run(task, values, switches)
 
     command.__doc__ = HELP[task]
-    text = f"Files of rows ({', '.join(SUFFIXES)}); '-' is standard input."
+    text = f"Files, patterns or folders of rows ({', '.join(SUFFIXES)}); '-' is standard input."
     if task == "run":
         text += " A job file (.toml) comes first, and what follows it goes before its own input."
     arguments = [argument("input", list[str] | None, text, "INPUT...", default=None)]
@@ -92,13 +92,16 @@ def _run(task: str, values: dict[str, Any], switches: dict[str, bool]) -> None:
         return
     quiet = switches["quiet"]
     raise_open_files()
-    result = run_job(
-        job,
-        progress=progress_for(job.template.name if job.template else task, quiet=quiet),
-        confirm=partial(terminal.confirm, job, quiet=quiet, yes=switches["yes"]),
-        wait=switches["wait"],
-        stops=SignalStops(),
-    )
+    shown: dict[str, Any] = {
+        "progress": progress_for(job.template.name if job.template else task, quiet=quiet),
+        "confirm": partial(terminal.confirm, job, quiet=quiet, yes=switches["yes"]),
+    }
+    if job.engine is not None:
+        from batchllm.cluster.driver import run_cluster
+
+        result = run_cluster(job, **shown)
+    else:
+        result = run_job(job, **shown, wait=switches["wait"], stops=SignalStops())
     if not quiet or result.exit_status:
         terminal.show_result(job, result)
     sys.exit(result.exit_status)

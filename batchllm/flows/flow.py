@@ -68,6 +68,10 @@ class Kept(NamedTuple):
         """Identifies the value in the journal."""
         return sha256(self.name.encode() + b"\0" + self.subject).digest()[:16]
 
+    def value(self) -> bytes:
+        """Computes it."""
+        return self.compute()
+
 
 @dataclass(slots=True, eq=False)
 class History:

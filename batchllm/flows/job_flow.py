@@ -3,12 +3,15 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from batchllm.answer import Reader
 from batchllm.flows.conversation import conversation_of, turn, turns_of
 from batchllm.flows.flow import Ask, Flow, Unsent
+from batchllm.flows.part_columns import WHOLE
 from batchllm.flows.reask import reasking
 from batchllm.flows.samples import sampled
+from batchllm.flows.split import Splitting
 from batchllm.flows.steps import PreparedStep, chained, prepare_steps
 from batchllm.job import Job
 from batchllm.records import Answer, ChatRequest, Row
@@ -29,6 +32,7 @@ class JobFlow:
             to be read too.
         by_step: The flow's steps by their names, where it has any.
         turns: How many turns each conversation has that has several, by the hash of its name.
+        alone: Values of columns that an answer gets which is its row's only one.
     """
 
     builder: RequestBuilder
@@ -39,6 +43,7 @@ class JobFlow:
     named: bool = False
     by_step: Mapping[str, PreparedStep] = field(default_factory=dict)
     turns: Mapping[int, int] = field(default_factory=dict)
+    alone: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def truncated(self) -> int:
@@ -61,6 +66,8 @@ def job_flow(job: Job, builder: RequestBuilder, rows: Callable[[], Iterable[Row]
     """
     if job.steps:
         return _chain(job, builder)
+    if job.splits:
+        return _in_parts(job, builder, rows)
     reads_data = job.per_row or answer_spec(job).read == "json"
     reasks = job.reasks if reads_data else 0
     first = partial(_first, builder)
@@ -99,6 +106,12 @@ def _chain(job: Job, builder: RequestBuilder) -> JobFlow:
         named=True,
         by_step={step.name: step for step in steps},
     )
+
+
+def _in_parts(job: Job, builder: RequestBuilder, rows: Callable[[], Iterable[Row]]) -> JobFlow:
+    splitting = Splitting(job, builder)
+    longest = splitting.longest(rows()) if job.via == "batch" else 1
+    return JobFlow(builder=builder, start=splitting.start, single=False, longest=longest, alone=WHOLE)
 
 
 def flow_of(builder: RequestBuilder) -> JobFlow:

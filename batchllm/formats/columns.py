@@ -24,6 +24,7 @@ class Outcome(NamedTuple):
         cost: What the answer cost, in US dollars; ``None`` is unknown.
         endpoint: The endpoint that brought the answer; ``None`` where nobody asked for it, or it is not recorded.
         extra: Values of answer columns that replace those of the answer.
+        source_file: The file that the row came from, where that is asked for.
     """
 
     row_index: int
@@ -33,7 +34,11 @@ class Outcome(NamedTuple):
     cost: Decimal | None = None
     endpoint: str | None = None
     extra: Mapping[str, Any] = MappingProxyType({})
+    source_file: str | None = None
 
+
+SOURCE_FILE = "source_file"
+"""The column with the file that a row came from."""
 
 ColumnReader = Callable[[Outcome, Answer], Any]
 """Returns the value of one column, given an outcome and its answer (an empty one where there is none)."""
@@ -61,6 +66,7 @@ ADDABLE: Mapping[str, ColumnReader] = {
     "tool_calls": lambda outcome, answer: answer.tool_calls,
     "raw_finish_reason": lambda outcome, answer: answer.raw_finish_reason,
     "confidence": lambda outcome, answer: answer.confidence,
+    SOURCE_FILE: lambda outcome, answer: outcome.source_file,
     ENDPOINT: lambda outcome, answer: outcome.endpoint,
 }
 """The columns that ``--add`` adds."""
@@ -83,6 +89,11 @@ class Columns:
     answer: tuple[tuple[str, str], ...]
     fields: tuple[tuple[str, str], ...]
     order: tuple[str, ...]
+
+    @property
+    def names_file(self) -> bool:
+        """Whether the file of a row is among them."""
+        return any(name == SOURCE_FILE for _, name in self.fields)
 
 
 def kept_columns(

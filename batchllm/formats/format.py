@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any
 
 from batchllm.errors import UsageError
 from batchllm.formats.columns import Columns
 from batchllm.formats.input_file import InputFile
 from batchllm.formats.json_text import cell_text, json_bytes
+from batchllm.formats.layout import TextLayout
 from batchllm.formats.output_file import OutputTarget
 from batchllm.formats.scan import InputStatistics
 from batchllm.records import Row
@@ -30,9 +32,11 @@ class Source(ABC):
         file: The file.
         columns: Names of the columns, in order; where the file has no header they are known after ``scan``.
         notes: What a reader of the file would not expect of it, in words.
+        layout: How the file is written, where it is text.
     """
 
-    kind: ClassVar[str]
+    kind: str
+    layout: TextLayout | None = None
 
     def __init__(self, file: InputFile) -> None:
         self.file = file
@@ -89,6 +93,14 @@ class Source(ABC):
     def skipped_file(self) -> Iterator[bytes]:
         """Yields the bytes of a file with the records that are left out because they cannot be rows."""
         yield from ()
+
+    def file_of(self, row: Row) -> str:
+        """Returns the file of a row for people, relative to the working folder where it lies in it."""
+        path = Path(self.name)
+        try:
+            return str(path.relative_to(Path.cwd())) if path.is_absolute() else self.name
+        except ValueError:
+            return self.name
 
     def cells(self, row: Row, names: Sequence[str]) -> list[str]:
         """Returns the values of columns of a row as text, as they are written in the file where that can be had."""

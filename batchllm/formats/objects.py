@@ -1,17 +1,19 @@
 """Inputs and outputs that are elsewhere: an object is another kind of input file, and another output target."""
 
+import io
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 from batchllm import stores
-from batchllm.errors import InputError, StorageFailure
+from batchllm.errors import CannotWrite, InputError, StorageFailure, UsageError
 from batchllm.formats.input_file import InputFile, LocalFile
 from batchllm.formats.output_file import HashedTarget, storage_error
 from batchllm.stores import ObjectInfo, ObjectPath
 
 _ATTEMPTS = 3
+_BUFFER_BYTES = 1 << 20
 
 
 class ObjectInput(InputFile):
@@ -28,10 +30,17 @@ class ObjectInput(InputFile):
 
     def chunks(self, start: int = 0) -> Iterator[bytes]:
         """Yields the content; see ``InputFile``."""
+        is_first = self._info is None
         info = self._found()
         if info.etag is None:
-            return LocalFile(self.local_path(), self.name).chunks(start)
-        return stores.stream(info, start)
+            yield from LocalFile(self.local_path(), self.name).chunks(start)
+            return
+        try:
+            yield from stores.stream(info, start)
+        except UsageError as error:
+            if is_first:
+                raise
+            raise StorageFailure(f"{error}, and run the same command again") from None
 
     def spool_chunks(self) -> Iterator[bytes]:
         """Yields the content for a copy on disk; see ``InputFile``."""
@@ -45,6 +54,13 @@ class ObjectInput(InputFile):
             except StorageFailure:  # a connection that was lost on the way; the copy begins anew
                 continue
         return super().local_path()
+
+    def at_random(self) -> "Path | BinaryIO":
+        """Returns the object as a file, or its copy on disk where it cannot be read in parts; see ``InputFile``."""
+        info = self._found()
+        return (
+            self.local_path() if info.etag is None else io.BufferedReader(_RandomReader(info), _BUFFER_BYTES)
+        )
 
     def _found(self) -> ObjectInfo:
         if self._info is None:
@@ -87,9 +103,44 @@ class ObjectTarget(HashedTarget):
 
     def _append(self, data: memoryview) -> int:
         assert self._file is not None, "what is written is entered"
-        return self._file.write(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            folder = Path(tempfile.gettempdir())
+            raise storage_error(error, folder, "the output cannot be collected here") from error
 
     def commit(self) -> None:
-        """Puts the object in place; raises ``CannotWrite``, ``UsageError`` or ``StorageFailure``."""
+        """Puts the object in place; raises ``CannotWrite`` or ``StorageFailure``."""
         assert self._file is not None, "what is committed is entered"
-        stores.put(self._url, self._file)
+        try:
+            stores.put(self._url, self._file)
+        except UsageError as error:  # credentials that were good when the run began: its answers are paid
+            raise CannotWrite(f"{error}, and run the same command again") from None
+
+
+class _RandomReader(io.RawIOBase):
+    """An object as a file for readers that jump; each read is a request for one part of the same version."""
+
+    def __init__(self, info: ObjectInfo) -> None:
+        assert info.size_bytes is not None, "an object that is read in parts has a size"
+        self._info, self._size, self._position = info, info.size_bytes, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        begin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, begin + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        stop = min(self._position + len(buffer), self._size)
+        if stop <= self._position:
+            return 0
+        part = stores.read(self._info.url, self._position, stop, etag=self._info.etag)
+        buffer[: len(part)] = part
+        self._position += len(part)
+        return len(part)

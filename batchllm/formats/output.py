@@ -69,7 +69,7 @@ def write_output(
         CannotWrite: The output cannot be created, or there is no room.
         StorageFailure: The disk reported an error.
     """
-    readers = column_readers(columns)
+    readers, names_file = column_readers(columns), columns.names_file
     pairs = _Pairs(source.rows())
     suffix = format_suffix(path) if path is not None else ""
     with output_target(path) as target:
@@ -79,6 +79,8 @@ def write_output(
         escapes = escape_formulas and output_format == "csv"
         try:
             for row, outcome in pairs.pair(outcomes):
+                if names_file:
+                    outcome = outcome._replace(source_file=source.file_of(row))
                 answer = outcome.answer or _NO_ANSWER
                 values = {name: read(outcome, answer) for name, read in readers}
                 if escapes:

@@ -69,7 +69,7 @@ class TextSource(Source):
 
     def __init__(self, file: InputFile, layout: TextLayout, bad_rows: str | None = None) -> None:
         super().__init__(file)
-        self.layout = layout
+        self.layout: TextLayout = layout
         self._bad_rows = bad_rows or BAD_ROWS[0]
         self._bad_count = 0
         self._bad_records: list[bytes] | None = None
@@ -223,7 +223,8 @@ def output_layout(source: Source, kind: str, encoding: str | None) -> TextLayout
     Raises:
         UsageError: There is no such encoding.
     """
-    layout = source.layout if isinstance(source, TextSource) and source.kind == kind else TextLayout()
+    own = source.layout if source.kind == kind else None
+    layout = own or TextLayout()
     if encoding is None:
         return replace(layout, encoding="utf-8", bom=b"") if is_narrow(layout.encoding) else layout
     try:

@@ -55,6 +55,11 @@ def export_answers(reader: JournalReader, job: Job, path: Path | None) -> int:
     """
     if path is not None and path == job.output and path.exists():
         raise UsageError(f"{path}: {NOT_KEPT}, so an export has fewer columns; write it elsewhere with -o")
+    if job.splits:
+        raise UsageError(
+            f"{NOT_KEPT}, and without them it is not known how the answers about the parts of a text were combined; "
+            "`batchllm show` prints the answers of a row"
+        )
     if job.steps:
         raise UsageError(
             f"{NOT_KEPT}, and without them it is not known which step an answer belongs to; `batchllm show` prints the "

@@ -21,6 +21,7 @@ from batchllm.job.layers import STANDARD_STREAM, Given, environment_layer, flag_
 from batchllm.job.options import OPTIONS
 from batchllm.job.parameters import request_parameters, template_variables
 from batchllm.job.record import Job
+from batchllm.job.split import check_split
 from batchllm.job.steps import of_steps
 from batchllm.printable import one_line
 from batchllm.records import Pace
@@ -162,7 +163,7 @@ def _values(given: Given, record: str = "") -> dict[str, Any]:
 def _check(job: Job, given: Given) -> None:
     """Refuses options that do not go together, and files that cannot be used."""
     paths.refuse_same_file(
-        input=job.inputs[0] if job.inputs else None,
+        job.inputs,
         output=job.output,
         journal=job.journal,
         summary=job.summary,
@@ -193,6 +194,7 @@ def _check(job: Job, given: Given) -> None:
         raise UsageError(f"{given.called('examples')}: {rows} cannot have examples")
     if job.prices:
         prices.load_table(job.prices)
+    check_split(job, given)
     if job.via == "batch" and len(job.endpoints) > 1:
         raise UsageError(
             f"{given.called('via')} batch goes to one endpoint, and this job has {len(job.endpoints)}; name one with "

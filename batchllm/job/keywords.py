@@ -27,6 +27,7 @@ class Options(TypedDict, total=False):
     bullets: int | None
     column: str | None
     columns: str | Sequence[str] | None
+    combine: Literal["ask", "vote"] | None
     concurrency: int | None
     confidence: bool | None
     conversation: str | None
@@ -36,6 +37,7 @@ class Options(TypedDict, total=False):
     drop: str | Sequence[str] | None
     encoding: str | None
     endpoints: Sequence[Mapping[str, Any]] | None
+    engine: Literal["ray"] | None
     escape: str | None
     escape_formulas: bool | None
     examples: str | PathLike[str] | Sequence[Mapping[str, Any]] | None
@@ -65,15 +67,17 @@ class Options(TypedDict, total=False):
     multi_label: bool | None
     no_early_stop: bool | None
     on: str | None
-    on_long: Literal["fail", "truncate"] | None
+    on_long: Literal["fail", "truncate", "split"] | None
     output: str | PathLike[str] | None
     output_encoding: str | None
+    overlap: int | None
     param: Mapping[str, Any] | Sequence[str] | str | None
     prefix: str | None
     prices: str | PathLike[str] | Mapping[str, Mapping[str, Any]] | None
     prompt: str | None
     provider: str | Sequence[str] | None
     quote: str | None
+    ray_address: str | None
     reask: int | None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None
     rename: Mapping[str, str] | Sequence[str] | str | None
@@ -101,3 +105,5 @@ class Options(TypedDict, total=False):
     var: Mapping[str, Any] | Sequence[str] | str | None
     via: Literal["online", "batch"] | None
     wait_lock: float | None
+    work: str | PathLike[str] | None
+    workers: int | None

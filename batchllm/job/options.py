@@ -104,8 +104,8 @@ SWITCH: dict[str, Any] = {**FLAG, "switch": True}
 EFFORTS = choice("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 TABLE = (
-    Option("input", values.inputs, f"Rows to read: {', '.join(SUFFIXES)}, also compressed; '-' is standard input.",
-           INPUT, example='"reviews.csv"', tasks=(), field="inputs"),
+    Option("input", values.inputs, f"Rows to read: files, patterns or folders of {', '.join(SUFFIXES)}, also"
+           " compressed; '-' is standard input.", INPUT, example='"reviews.csv"', tasks=(), field="inputs"),
     Option("input_format", choice(*INPUT_FORMATS), "Format of an input whose suffix does not say it.",
            INPUT, metavar="FORMAT", example='"csv"'),
     Option("delimiter", any_text, "Delimiter of CSV: a character, comma, semicolon, bar, tab, or none.", INPUT,
@@ -132,7 +132,7 @@ TABLE = (
     Option("escape_formulas", help="Put ' before answers in CSV that a spreadsheet would run as a formula.",
            panel=OUTPUT, **FLAG),
     Option("columns", values.words, "Answer columns to write, and no others.", OUTPUT, example='["summary", "error"]'),
-    Option("add", values.words, "Further answer columns: response_id, created, latency_s, cost, …", OUTPUT,
+    Option("add", values.words, "Further answer columns: source_file, response_id, latency_s, cost, …", OUTPUT,
            default=(), example='["cost", "latency_s"]'),
     Option("prefix", text, "Put before the name of every answer column.", OUTPUT, default="", example='"llm_"'),
     Option("keep", values.columns, "Input columns to write, in this order, and no others.", OUTPUT,
@@ -240,7 +240,12 @@ TABLE = (
            example='"thread"', in_request=True),
     Option("max_input_tokens", integer(1), "The most tokens that the text may have.", REQUEST, example="8000",
            in_request=True),
-    Option("on_long", choice("fail", "truncate"), "What to do with longer text.", REQUEST, "fail", in_request=True),
+    Option("on_long", choice("fail", "truncate", "split"), "What to do with longer text: fail, cut it off, or ask "
+           "about its parts and combine the answers.", REQUEST, "fail", in_request=True),
+    Option("overlap", integer(0), "With --on-long split: tokens of each part that the next one repeats.", REQUEST, 0,
+           metavar="TOKENS", in_request=True),
+    Option("combine", choice("ask", "vote"), "With --on-long split: one more request decides about the labels of the "
+           "parts, or the most frequent label wins.", REQUEST, "ask", tasks=("classify", "run"), in_request=True),
     Option("reasoning_effort", EFFORTS, "Effort of a model that reasons: none, minimal, low, medium, high, …", REQUEST,
            otherwise="the lowest there is", metavar="EFFORT", example='"low"', in_request=True),
 
@@ -261,6 +266,13 @@ TABLE = (
            "online"),
     Option("no_early_stop", help="Go on even if none of the first 20 answers is usable.", panel=BUDGET, **FLAG),
 
+    Option("engine", choice("ray"), "Runs the job on the machines of a cluster that exists (needs the extra ray).",
+           RUN_CONTROL, otherwise="this machine alone", example='"ray"'),
+    Option("ray_address", text, "With --engine ray: where the cluster is.", RUN_CONTROL, "auto", metavar="ADDRESS"),
+    Option("workers", integer(1, 10_000), "With --engine: shards that are answered side by side.", RUN_CONTROL,
+           otherwise="one for each node", metavar="N", example="8"),
+    Option("work", values.location, "With --engine: folder that all machines see, or URL of a store.", RUN_CONTROL,
+           metavar="FOLDER|URL", example='"/shared/job"'),
     Option("retry_failed", help="Ask again for rows that failed.", panel=RUN_CONTROL, **FLAG),
     Option("retry_cut_off", help="Ask again, with a higher --max-tokens, for rows whose answer was cut off.",
            panel=RUN_CONTROL, **FLAG),

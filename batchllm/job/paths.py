@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from batchllm.errors import UsageError
@@ -10,6 +11,8 @@ from batchllm.formats.suffixes import compression_suffix, format_suffix, labelle
 from batchllm.job.layers import STANDARD_STREAM
 from batchllm.stores import ObjectPath
 
+_PATTERN = re.compile(r"[*?[]")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _UNUSUAL = re.compile(r"[^\w.-]+")
 
 
@@ -26,9 +29,23 @@ def input_paths(
         raise UsageError(f"there is no INPUT: name a {named} file, or - for standard input")
     if str(inputs[0]) == STANDARD_STREAM:
         return (), input_format
-    if len(inputs) > 1:
-        raise UsageError(f"one INPUT is read at a time, and {inputs[1]} is another")
-    return inputs, input_format or format_of(inputs[0]).name
+    if not are_several(inputs):
+        return inputs, input_format or format_of(inputs[0]).name
+    for path in inputs if input_format is None else ():
+        if not (is_pattern(path) or path.is_dir()):
+            format_of(path)
+    return inputs, input_format
+
+
+def are_several(inputs: Sequence[Path]) -> bool:
+    """Whether inputs are more than one file, or a folder or a pattern, of which nobody knows how many files it has."""
+    return len(inputs) > 1 or any(is_pattern(path) or path.is_dir() for path in inputs)
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether an input is a pattern such as ``data/*.csv``, and not a file with such a name."""
+    text = str(path)
+    return _PATTERN.search(text) is not None and _URL.match(text) is None and not os.path.lexists(path)
 
 
 def output_path(
@@ -53,6 +70,8 @@ def output_path(
     Raises:
         UsageError: The suffix is not that of a format.
     """
+    if path is None and are_several(inputs):
+        raise UsageError("several inputs have one output, and -o names it, such as -o all.csv")
     if path is None and inputs:
         source = _writable(inputs[0])
         if format_suffix(source) not in WRITTEN_SUFFIXES and kind is not None:
@@ -90,7 +109,7 @@ def journal_path(path: Path | None, output: Path | None) -> Path | None:
 def _writable(source: Path) -> Path:
     """Returns the path beside which a default output goes: that of a web address is in the current folder."""
     if isinstance(source, ObjectPath) and not source.url.is_writable:
-        return Path(source.name.replace("/", "-"))
+        return Path(source.name.replace("/", "-") or "download")
     return source
 
 
@@ -106,23 +125,27 @@ def _refuse_no_file(path: Path, option: str) -> None:
         raise UsageError(f"{option} {path}: {reason}; name another file") from None
 
 
-def refuse_same_file(**paths: Path | None) -> None:
+def refuse_same_file(inputs: Iterable[Path] = (), **paths: Path | None) -> None:
     """Refuses a job that would overwrite what it reads, or write twice into one file.
 
     Raises:
         UsageError: Two of the paths are the same file, also by a link or another spelling.
     """
-    seen: dict[object, str] = {}
+    seen: dict[object, str] = {_identity(path): "input" for path in inputs}
     for called, path in paths.items():
         if path is None:
             continue
-        try:
-            status = path.stat()
-            identity: object = (status.st_dev, status.st_ino)
-        except OSError:
-            identity = os.path.realpath(path)
+        identity = _identity(path)
         if identity in seen:
             raise UsageError(
                 f"{path} is {seen[identity]} and {called} at once; give another path for the {called}"
             )
         seen[identity] = called
+
+
+def _identity(path: Path) -> object:
+    try:
+        status = path.stat()
+    except OSError:
+        return os.path.realpath(path)
+    return status.st_dev, status.st_ino

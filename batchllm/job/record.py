@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 STEPS = "steps"
+SPLIT = "split"
 
 DEFAULTS: dict[str, Any] = {name: option.default_value for name, option in OPTIONS.items()}
 
@@ -48,7 +49,8 @@ class Job:
         pace: Rate limits, attempts and deadlines; of several endpoints, what holds for each that has no own.
         variables: Template variables that override the template's own (``bullets``, ``labels``, …).
         parameters: Request parameters that override the template's own (``temperature``, ``max_tokens``, …).
-        input_format: ``csv``, ``tsv``, ``jsonl`` …; ``None`` only for standard input without ``--input-format``.
+        input_format: ``csv``, ``tsv``, ``jsonl`` …; ``None`` for standard input and several inputs without
+            ``--input-format``.
         output_format: ``csv``, ``jsonl`` …; ``None`` is the format that the input turns out to have.
         raised_max_tokens: The limit of an answer that requests are sent with instead of their own lower one; what a
             request is known by does not depend on it (``--retry-cut-off``).
@@ -117,6 +119,8 @@ class Job:
     confidence: bool = DEFAULTS["confidence"]
     max_input_tokens: int | None = DEFAULTS["max_input_tokens"]
     on_long: str = DEFAULTS["on_long"]
+    overlap: int = DEFAULTS["overlap"]
+    combine: str = DEFAULTS["combine"]
     reasoning_effort: str | None = DEFAULTS["reasoning_effort"]
     limit: int | None = DEFAULTS["limit"]
     sample: int | None = DEFAULTS["sample"]
@@ -138,6 +142,10 @@ class Job:
     grace_s: float = DEFAULTS["grace"]
     max_time_s: float | None = DEFAULTS["max_time"]
     wait_lock_s: float = DEFAULTS["wait_lock"]
+    engine: str | None = DEFAULTS["engine"]
+    ray_address: str = DEFAULTS["ray_address"]
+    workers: int | None = DEFAULTS["workers"]
+    work: Path | None = DEFAULTS["work"]
 
     @staticmethod
     def from_file(path: str | PathLike[str], **options: Any) -> Job:
@@ -171,6 +179,11 @@ class Job:
         return 0 if self.via == "batch" else 1
 
     @property
+    def splits(self) -> bool:
+        """Whether long texts are asked about in parts (``--on-long split``)."""
+        return self.on_long == SPLIT
+
+    @property
     def all_variables(self) -> dict[str, Any]:
         """Every variable of the template, with the values of this job."""
         return {**(self.template.variables if self.template else {}), **self.variables}
@@ -200,6 +213,7 @@ class Job:
             "model": self.endpoint.model,
             "per_row": self.per_row,
             "messages": plain(self.template.messages) if self.template else None,
+            **({"combine_prompt": plain(self.template.combine)} if self.splits and self.template else {}),
             **{name: plain(getattr(self, name)) for name in sorted(fields)},
             "variables": plain(self.all_variables),
             "parameters": plain(self.all_parameters),

@@ -116,7 +116,8 @@ class Lookup:
                 if number == 0 and flow.at_root:
                     states.append(LaterState(root.request_id, root.state, root.attempts, root.attempt_id))
                 else:
-                    later.append(LaterRequest(root.request_id, ask.path, later_key(root.request_id, ask)))
+                    key = later_key(root.request_id, ask)
+                    later.append(LaterRequest(root.request_id, ask.path, key, ask.identity))
                     states.append(_TO_BE_FOUND)
         if later:
             found = iter(await self._journal.later(later, changed=self._accept_change))

@@ -9,6 +9,7 @@ from batchllm.flows import After, Ask, History, JobFlow, later_key
 from batchllm.flows.conversation import conversation_of, said
 from batchllm.flows.open_flow import OpenFlow
 from batchllm.flows.samples import majority
+from batchllm.flows.stand_in import begun
 from batchllm.journal import SKIPPED, JournalReader, RequestRecord, RowRecord, State
 from batchllm.records import Answer, Row, Usage
 
@@ -208,11 +209,10 @@ def read_outcome(entry: RowRecord | RequestRecord, reader: Reader) -> Answer:
 
 def first_asks(flow: JobFlow, row: Row) -> tuple[Ask, ...]:
     """Returns what a row asks first, without a history; nothing if it cannot be sent."""
-    begun = OpenFlow()
-    begun.begin(flow.start(row))
-    if isinstance(begun.waits_for, After):
-        begun.give(History())
-    return begun.asks
+    found = begun(flow.start(row))
+    if isinstance(found.waits_for, After):
+        found.give(History())
+    return found.asks
 
 
 def unsent_answer(reason: str) -> Answer | None:

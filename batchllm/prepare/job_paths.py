@@ -5,7 +5,8 @@ import json
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from batchllm.journal import JournalReader, check_folder, state_path
 from batchllm.stores import ObjectPath
 
 _UNUSUAL = re.compile(r"[^\w.-]+")
+
+Known = Callable[[str], dict[str, Any] | None]
+"""Returns what a journal knows of an output, by its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +187,8 @@ def existing_digest(path: Path | None) -> str | None:
         return _object_digest(path)
     except InputError:
         return None
+    except UsageError as error:  # credentials that were good when the run began
+        raise CannotWrite(f"{error}, and run the same command again") from None
 
 
 def _object_digest(path: ObjectPath) -> str | None:
@@ -221,16 +227,25 @@ def _check_written(path: Path | None, option: str) -> None:
         raise CannotWrite(f"{path}: {error.strerror}; name another file with {option}") from None
 
 
-def known_output(journal: Path, key: str = "output") -> dict[str, Any] | None:
-    """Returns what a journal, of any version, knows of an output: for the journal that replaces it."""
-    if not journal.exists():
-        return None
-    try:
-        with JournalReader.open(journal, any_version=True) as reader:
-            known = reader.get(key)
-    except JobError:  # damaged, which may be why it is put aside
-        return None
-    return known and {name: known.get(name) for name in ("sha256", "replaces")}
+@contextmanager
+def known_files(journal: Path) -> Iterator[Known]:
+    """Yields a function that returns what a journal, of any version, knows of an output, by the journal's key for it.
+
+    It is for the journal that replaces this one, and knows nothing where this one is damaged or not there.
+    """
+    with ExitStack() as stack:
+        reader: JournalReader | None = None
+        if journal.exists():
+            with suppress(JobError):  # damaged, which may be why it is put aside
+                reader = stack.enter_context(JournalReader.open(journal, any_version=True))
+
+        def known(key: str) -> dict[str, Any] | None:
+            found: dict[str, Any] | None = None
+            with suppress(JobError):
+                found = None if reader is None else reader.get(key)
+            return found and {name: found.get(name) for name in ("sha256", "replaces")}
+
+        yield known
 
 
 def _check_folder(folder: Path, other: str) -> None:

@@ -2,29 +2,37 @@
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from batchllm import tokens
 from batchllm.answer import Reader, answer_columns
 from batchllm.errors import UsageError
 from batchllm.flows import JobFlow, job_flow
+from batchllm.flows.part_columns import split_columns
 from batchllm.flows.samples import sample_columns
 from batchllm.formats import (
     Columns,
     InputStatistics,
     Source,
     format_named,
+    format_of,
     kept_columns,
     open_source,
     plan_columns,
     spool,
 )
 from batchllm.formats.columns import ADDABLE, STANDARD
+from batchllm.formats.several import SeveralSource
 from batchllm.job import Job
+from batchllm.job.assembly import NOTHING_ASKED
+from batchllm.job.paths import are_several
+from batchllm.prepare.inputs import InputFiles, input_files
 from batchllm.prepare.job_paths import JobPaths
+from batchllm.prepare.row_range import RowRange
 from batchllm.prepare.shards import ShardRows, restricted
 from batchllm.printable import counted
 from batchllm.request import RequestBuilder, answer_spec
@@ -72,18 +80,23 @@ class PreparedJob:
 
 
 @contextmanager
-def prepare_job(job: Job, paths: JobPaths) -> Iterator[PreparedJob]:
+def prepare_job(job: Job, paths: JobPaths, rows: RowRange | None = None) -> Iterator[PreparedJob]:
     """Scans the input and prepares the job; standard input is copied to disk first.
+
+    Args:
+        job: The job.
+        paths: Its files.
+        rows: The only rows of the job; columns and everything else that the scan decides are those of the whole input.
 
     Raises:
         InputError: The input cannot be read in its format.
         UsageError: A column, a placeholder or an option does not fit the input.
     """
-    with _input_of(job) as (path, name):
-        options = {option: getattr(job, option) for option in _READING}
-        source = open_source(path, format=job.input_format, name=name, **options)
+    with _source_of(job, paths) as source:
         statistics, shard = source.scan(), None
-        if job.shard is not None:
+        if rows is not None:
+            statistics = rows.restrict(source, statistics)
+        elif job.shard is not None:
             statistics, shard = restricted(job, source, statistics)
         yield replace(prepared_of(job, paths, source, statistics), shard=shard)
 
@@ -120,17 +133,21 @@ def output_columns(
     Raises:
         UsageError: The input has a column of the same name as one of the answer, or lacks one that an option names.
     """
-    added = sample_columns(job)
+    added = (*sample_columns(job), *split_columns(job))
     if twice := set(added) & set(builder.answer_columns):
+        option = "--on-long split" if job.splits else "--samples"
         raise UsageError(
-            f"--samples adds a column {', '.join(sorted(twice))}, and the schema has a field of that name; rename "
+            f"{option} adds a column {', '.join(sorted(twice))}, and the schema has a field of that name; rename "
             "the field"
         )
     kept = kept_columns(input_columns, job.keep, job.drop)
     return plan_columns(
         kept,
         (*builder.answer_columns, *added),
-        (*job.add, *(("tool_calls",) if job.tools and "tool_calls" not in job.add else ())),
+        (
+            *(name for name in job.add if name not in added),
+            *(("tool_calls",) if job.tools and "tool_calls" not in job.add else ()),
+        ),
         job.columns,
         job.prefix,
         KNOWN_PARAMETERS if job.per_row else frozenset(),
@@ -145,7 +162,7 @@ def token_count(job: Job) -> Callable[[str], int]:
     An exact count takes longer than everything else that is done for a row.
     """
     depends_on_it = (job.pace.tokens_per_minute, job.max_total_tokens, job.max_cost)
-    if any(setting is not None for setting in depends_on_it):
+    if job.splits or any(setting is not None for setting in depends_on_it):
         return tokens.counter(job.endpoint.model)
     return tokens.estimate
 
@@ -183,12 +200,33 @@ def _check_steps(job: Job, statistics: InputStatistics) -> None:
 
 
 @contextmanager
-def _input_of(job: Job) -> Iterator[tuple[Path, str | None]]:
-    if job.inputs:
-        yield job.inputs[0], None
-        return
-    path = spool(sys.stdin.buffer, Path(tempfile.gettempdir()))
-    try:
-        yield path, "standard input"
-    finally:
-        path.unlink(missing_ok=True)
+def _source_of(job: Job, paths: JobPaths) -> Iterator[Source]:
+    options = {option: getattr(job, option) for option in _READING}
+    if are_several(job.inputs):
+        yield _several(job, input_files(job, paths), options)
+    elif job.inputs:
+        yield open_source(job.inputs[0], format=job.input_format, **options)
+    else:
+        path = spool(sys.stdin.buffer, Path(tempfile.gettempdir()))
+        try:
+            yield open_source(path, format=job.input_format, name="standard input", **options)
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _several(job: Job, files: InputFiles, options: Mapping[str, Any]) -> Source:
+    """Opens several files; each gets the options that its format understands, and each option is for one at least."""
+    given = {option: value for option, value in options.items() if value is not None}
+    forms = {
+        path: format_named(job.input_format) if job.input_format else format_of(path) for path in files.paths
+    }
+    for path, form in forms.items():
+        if job.template is None and not form.nested:
+            raise UsageError(f"{path}: {NOTHING_ASKED}")
+    used = {option for form in forms.values() for option in form.options}
+
+    def open_file(path: Path) -> Source:
+        own = {name: it for name, it in given.items() if name in forms[path].options or name not in used}
+        return open_source(path, format=job.input_format, **own)
+
+    return SeveralSource(job.input_name, files.paths, open_file, files.notes)

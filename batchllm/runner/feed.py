@@ -204,6 +204,9 @@ class RowFeed:
         read = outcome_reader(self._prepared, self._reader, window.take)
         for outcome in outcomes([entry], read, self._chosen, costs):
             answer = outcome.answer or _NO_ANSWER
+            if self.columns.names_file:
+                row = window.take(outcome.row_index)
+                outcome = outcome._replace(source_file=self._prepared.source.file_of(row))
             values = window.take(outcome.row_index).values if self._values else {}
             answers = {name: read(outcome, answer) for name, read in self._columns}
             self._deliver(

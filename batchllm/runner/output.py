@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.budget.costs import CostTotals, RowCosts
-from batchllm.formats import Outcome, OutputStatistics, format_of, is_narrow, write_output, write_skipped
-from batchllm.formats.suffixes import format_suffix, stem_of, suffixes_of
+from batchllm.formats import Outcome, OutputStatistics, format_of, is_narrow, write_output
+from batchllm.formats.suffixes import format_suffix
 from batchllm.journal import Journal, JournalReader
 from batchllm.plan.outcomes import outcome_reader, outcomes
 from batchllm.prepare.job_paths import existing_digest, exported_note
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.printable import one_line
+from batchllm.runner.skipped import write_skipped_files
 from batchllm.runner.trial import Destination
 
 SAMPLES = 3
@@ -170,38 +171,6 @@ def read_options(prepared: PreparedJob, path: Path | None) -> dict[str, str]:
     return kept if encoding is None else {**kept, "encoding": encoding}
 
 
-def skipped_path(prepared: PreparedJob, output: Path) -> Path:
-    """Returns where the records go that ``--bad-rows skip`` leaves out; they stay in the input's format."""
-    inputs = prepared.job.inputs
-    suffix = (suffixes_of(inputs[0]) if inputs else "") or f".{prepared.source.kind}"
-    return output.with_name(f"{stem_of(output)}.skipped{suffix}")
-
-
-def skipped_key(destination: Destination) -> str:
-    """Returns where the journal keeps what is known of the file of ``skipped_path``."""
-    return f"{destination.key} skipped"
-
-
-def _write_skipped(prepared: PreparedJob, journal: Journal, destination: Destination, output: Path) -> None:
-    """Writes the records that are left out, or removes this job's file of them where none is left out."""
-    path, key = skipped_path(prepared, output), skipped_key(destination)
-    known = journal.get(key)
-    if not prepared.statistics.bad_rows and known is None:
-        return
-    existing = existing_digest(path)
-    if prepared.statistics.bad_rows:
-        write_skipped(
-            prepared.source,
-            path,
-            lambda sha256: journal.put_now(key, {"sha256": sha256, "replaces": existing}),
-        )
-    elif known is not None:
-        if existing in (known["sha256"], known["replaces"]):
-            with suppress(OSError):  # a file that stays is no reason to fail a finished run
-                path.unlink(missing_ok=True)
-        journal.put_now(key, None)
-
-
 def write_if_changed(
     prepared: PreparedJob,
     journal: Journal,
@@ -233,7 +202,7 @@ def write_if_changed(
     view = json.dumps([columns, shape, style, of_input, str(chosen), prices])
     last: dict[str, Any] = journal.get(destination.key) or {}
     if output is not None:
-        _write_skipped(prepared, journal, destination, output)
+        write_skipped_files(prepared, journal, destination)
     existing = existing_digest(output)
     # An earlier run that stopped may have brought answers after the output was written.
     is_current = (view, existing, journal.next_attempt) == tuple(map(last.get, ("view", "sha256", "attempt")))

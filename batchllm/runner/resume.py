@@ -25,7 +25,7 @@ from batchllm.journal import (
     set_aside,
 )
 from batchllm.plan.row_counts import row_state_of
-from batchllm.prepare.job_paths import check_output, known_output
+from batchllm.prepare.job_paths import Known, check_output, known_files
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prepare.saved_job import saved
 from batchllm.prepare.shards import SHARD, ShardRows
@@ -39,7 +39,7 @@ from batchllm.runner.cut_off import (
     keep_answers,
     keep_limit,
 )
-from batchllm.runner.output import skipped_key, skipped_path
+from batchllm.runner.skipped import skipped_files
 from batchllm.runner.trial import destination_of
 
 BYTES_PER_ROW = 4_000
@@ -71,37 +71,31 @@ class ResumedJob:
         self._chosen = chosen
         job, paths = prepared.job, prepared.paths
         check_space(paths.journal.parent, prepared.statistics.bytes + rows * BYTES_PER_ROW)
-        output, skipped = None, None
+        kept: dict[str, Any] = {}
         self._paid_again = 0
         self._aside: Path | None = None
         if job.restart:
-            output = known_output(paths.journal)
-            self.destination = destination_of(job, paths.output, chosen, output)
-            skipped = known_output(paths.journal, skipped_key(self.destination))
-            self._check_output(output, skipped)
+            with known_files(paths.journal) as known:
+                self.destination = destination_of(job, paths.output, chosen, known("output"))
+                kept = self._check_output(known)
             self._aside = set_aside(paths.journal)
         elif paths.journal.exists():
             with JournalReader.open(paths.journal) as reader:
-                written = reader.get("output")
-                self.destination = destination_of(job, paths.output, chosen, written)
-                self._check_output(
-                    reader.get(self.destination.key), reader.get(skipped_key(self.destination))
-                )
+                self.destination = destination_of(job, paths.output, chosen, reader.get("output"))
+                self._check_output(reader.get)
                 self._check_shard(reader.get(SHARD), reader.get("rows"))
                 self._paid_again = check_unchanged(prepared, reader, chosen=chosen)
                 check_retry(prepared, is_same=is_same_pass(prepared, reader.get(PLAN)))
         else:
             self.destination = destination_of(job, paths.output, chosen, None)
-            self._check_output(None, None)
+            self._check_output(lambda key: None)
         try:
             self.journal = Journal.open(paths.journal, version=__version__)
         except BaseException:
             self._bring_back()
             raise
-        if output is not None:
-            self.journal.put_now("output", output)
-        if skipped is not None:
-            self.journal.put_now(skipped_key(self.destination), skipped)
+        for key, value in kept.items():
+            self.journal.put_now(key, value)
         self.continued = is_same_pass(prepared, self.journal.get(PLAN))
         self.plan_id = 0
 
@@ -114,14 +108,20 @@ class ResumedJob:
         if self._aside is not None:
             bring_back(self._prepared.paths.journal, self._aside)
 
-    def _check_output(self, written: "dict[str, object] | None", skipped: "dict[str, object] | None") -> None:
-        path, paths = self.destination.path, self._prepared.paths
-        if path is not None:
-            noted = paths.journal if path == paths.output else None
-            force = self._prepared.job.force
-            check_output(path, written=written, force=force, journal=noted)
-            if self._prepared.statistics.bad_rows:
-                check_output(skipped_path(self._prepared, path), written=skipped, force=force)
+    def _check_output(self, known: Known) -> dict[str, Any]:
+        """Refuses an output that should not be written; returns what is known of the files, by the journal's keys."""
+        destination, paths, job = self.destination, self._prepared.paths, self._prepared.job
+        path = destination.path
+        if path is None:
+            return {}
+        noted = paths.journal if path == paths.output else None
+        files = {"output": known("output"), destination.key: known(destination.key)}
+        check_output(path, written=files[destination.key], force=job.force, journal=noted)
+        for file in skipped_files(self._prepared, destination):
+            files[file.key] = known(file.key)
+            if file.bad_rows:
+                check_output(file.path, written=files[file.key], force=job.force)
+        return {key: value for key, value in files.items() if value is not None}
 
     def _check_shard(self, known: "dict[str, Any] | None", rows: int | None) -> None:
         """Refuses to put another shard, or the whole input, where a shard is, and a shard where the whole is."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from batchllm.batch.waiting import Waiting, waiting_for
 from batchllm.budget.account import Account
-from batchllm.budget.estimate import Forecast
+from batchllm.budget.forecast import Forecast
 from batchllm.counters import RunCounters
 from batchllm.endpoint import LazyClient, names_of, reachable
 from batchllm.errors import Interrupted, JobError
@@ -28,6 +28,7 @@ from batchllm.plan.reuse import Reuse, journals_of
 from batchllm.plan.work_item import ChatSender, WorkItem
 from batchllm.prepare.job_paths import check_places, job_paths
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
+from batchllm.prepare.row_range import RowRange
 from batchllm.progress import Progress, Quiet
 from batchllm.request.plain import plain_request
 from batchllm.retry import RetryPolicy
@@ -63,6 +64,7 @@ def run_job(
     stops: Stops | None = None,
     feed: RowFeed | None = None,
     bring_input: Callable[[], None] = lambda: None,
+    rows: RowRange | None = None,
 ) -> Result:
     """Runs a job until it is finished or stopped; the same call again resumes it.
 
@@ -75,6 +77,7 @@ def run_job(
         stops: What may stop the run from outside; by default nothing does.
         feed: Hands out the finished rows.
         bring_input: Called once the job is locked, before its input is read; puts the input in place.
+        rows: The only rows of the job: a shard of its input.
 
     Returns:
         The finished run; its output is written.
@@ -96,7 +99,7 @@ def run_job(
             else nullcontext(),
             _brought(bring_input),
             reachable(with_raised_limit(job, paths.journal)) as job,
-            prepare_job(job, paths) as prepared,
+            prepare_job(job, paths, rows) as prepared,
             journals_of(job.reuse, paths.journal) as reuse,
         ):
             record.describe(job)

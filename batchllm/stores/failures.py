@@ -79,7 +79,7 @@ def job_error(error: BaseException, url: ObjectUrl, *, writing: bool = False) ->
     if name == "PermissionDeniedError" or status == 403:
         need = "written" if writing else "read"
         reason = f"it cannot be {need} with these credentials ({said or 'no permission'}); ask for permission"
-        return _refused(url, reason, writing=writing)
+        return _refused(url, f"{reason}, or correct its name", writing=writing)
     if isinstance(error, FileNotFoundError):
         return _refused(url, "there is no such object; correct its name", writing=writing)
     if name == "PreconditionError":

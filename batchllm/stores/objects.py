@@ -213,11 +213,12 @@ def create(url: ObjectUrl, content: bytes) -> bool:
     return ask(_writable(url), attempt, writing=True)
 
 
-def listed(prefix: ObjectUrl) -> Iterator[ObjectInfo]:
-    """Yields the objects below a prefix, of every depth, in the order of their keys.
+def listed(prefix: ObjectUrl, *, deep: bool = True) -> Iterator[ObjectInfo]:
+    """Yields the objects below a prefix, in the order of their keys.
 
     Args:
         prefix: The prefix; its last slash may be left out.
+        deep: Those of every depth; otherwise those that have no further slash.
 
     Raises:
         UsageError: The credentials are refused.
@@ -226,10 +227,13 @@ def listed(prefix: ObjectUrl) -> Iterator[ObjectInfo]:
     """
 
     def every(bucket: "ObjectStore") -> list[ObjectInfo]:
-        found = bucket.list(prefix.key.rstrip("/") or None, chunk_size=1000)
+        below = prefix.key.rstrip("/") or None
+        chunks = (
+            bucket.list(below, chunk_size=1000) if deep else [bucket.list_with_delimiter(below)["objects"]]
+        )
         return [
             ObjectInfo(ObjectUrl(prefix.scheme, prefix.bucket, each["path"]), each["size"], each["e_tag"])
-            for chunk in found
+            for chunk in chunks
             for each in chunk
         ]
 

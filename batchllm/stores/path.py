@@ -1,10 +1,16 @@
 """The URL of an object as a path, for everything that takes a path and does not read it."""
 
+import re
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path, PosixPath
 from typing import Any
 
 from batchllm.stores import objects
 from batchllm.stores.url import ObjectUrl, is_url, object_url
+
+_WILD = re.compile(r"[*?[]")
 
 
 class ObjectPath(PosixPath):
@@ -107,6 +113,32 @@ class ObjectPath(PosixPath):
         """Whether it stands for all objects below it."""
         return self.url.is_prefix
 
+    def iterdir(self) -> "Generator[ObjectPath, None, None]":
+        """Yields the objects below this prefix that have no further slash, in the order of their keys."""
+        for info in objects.listed(self.url, deep=False):
+            yield ObjectPath(info.url)
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether its key has a wildcard, and so may mean other objects."""
+        return self.url.is_writable and _WILD.search(self.url.key) is not None
+
+    def matches(self) -> "list[ObjectPath]":
+        """Returns the objects that this pattern means, in the order of their keys.
+
+        ``*``, ``?`` and ``[…]`` stand for characters of one part, ``**`` for any number of parts, as in ``glob``; names
+        that begin with a dot are matched by a dot alone.
+        """
+        parts = self.url.key.split("/")
+        fixed = next(place for place, part in enumerate(parts) if _WILD.search(part))
+        below = replace(self.url, key="".join(f"{part}/" for part in parts[:fixed]))
+        deep = fixed < len(parts) - 1 or "**" in parts
+        return [
+            ObjectPath(info.url)
+            for info in objects.listed(below, deep=deep)
+            if _match(info.url.key.split("/"), parts)
+        ]
+
     def is_absolute(self) -> bool:
         """A URL does not depend on the current folder."""
         return True
@@ -114,6 +146,21 @@ class ObjectPath(PosixPath):
     def unlink(self, missing_ok: bool = True) -> None:
         """Removes the object."""
         objects.delete(self.url)
+
+
+def _match(parts: Sequence[str], patterns: Sequence[str]) -> bool:
+    if not patterns:
+        return not parts
+    first, *others = patterns
+    if first == "**" and _match(parts, others):
+        return True
+    if not parts or (parts[0].startswith(".") and not first.startswith(".")):
+        return False
+    return (
+        _match(parts[1:], patterns)
+        if first == "**"
+        else fnmatchcase(parts[0], first) and _match(parts[1:], others)
+    )
 
 
 def located(text: object) -> Path:

@@ -63,7 +63,7 @@ class ObjectUrl:
     @property
     def is_prefix(self) -> bool:
         """Whether it stands for the objects below it: its key is empty, or ends with a slash."""
-        return not self.name
+        return self.is_writable and not self.name
 
     @property
     def is_incomplete(self) -> bool:
@@ -128,9 +128,9 @@ def _bucket_url(scheme: str, bucket: str, key: str) -> ObjectUrl:
 def _web_url(scheme: str, rest: str) -> ObjectUrl:
     try:
         parts = urlsplit(f"//{rest}")
-        host, port = parts.hostname, parts.port
+        host, port = (parts.hostname or "").encode("idna").decode(), parts.port
     except ValueError:
-        host, port = None, None
+        host, port = "", None
     if not host or any(sign.isspace() for sign in rest):
         raise UsageError(f"{_shown(f'{scheme}://{rest}')}: not a URL; a space in it is written %20")
     if scheme == "http" and not is_local(host):

@@ -23,6 +23,7 @@ from batchllm.stores.url import ObjectUrl
 T = TypeVar("T")
 
 _TIMEOUT_S = 30
+_HEADERS = {"Accept-Encoding": "identity", "User-Agent": "batchllm"}
 _BUFFER_BYTES = 1 << 18
 _WAITS_S = (0.2, 0.5, 1, 2, 4, 8)
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -141,7 +142,7 @@ def _unpacker(url: ObjectUrl, coding: str) -> Callable[[bytes], bytes]:
 def _get(url: ObjectUrl, headers: dict[str, str]) -> Any:
     target = f"{url.scheme}://{url.bucket}/{url.key}{f'?{url.query}' if url.query else ''}"
     target = quote(target, safe="%/:?#[]@!$&'()*+,;=~-._")
-    request: Any = urllib.request.Request(target, headers={"Accept-Encoding": "identity", **headers})  # noqa: S310
+    request: Any = urllib.request.Request(target, headers={**_HEADERS, **headers})  # noqa: S310
     request.shown = str(url)
     return urllib.request.build_opener(_Redirects).open(request, timeout=_TIMEOUT_S)
 

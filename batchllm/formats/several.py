@@ -1,0 +1,274 @@
+"""Several files as one input: their rows one file after the other, their columns united.
+
+Each file is a source of its own, with its own format and dialect. The united columns are those of all files in order of
+first appearance. A column that a file does not have is empty in its rows: an empty cell of CSV, an absent member of
+JSON. A row's ``origin`` is the number of its file and the row of that file's own source.
+
+One file is open at a time.
+"""
+
+import hashlib
+import random
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from batchllm.errors import InputError, listed
+from batchllm.formats.format import Source
+from batchllm.formats.input_file import LocalFile
+from batchllm.formats.json_text import json_bytes
+from batchllm.formats.scan import SAMPLE_ROWS, InputStatistics
+from batchllm.printable import counted
+from batchllm.records import Row
+
+_MOST_NOTES = 8
+_CSV = {"encoding": "utf-8", "quote": '"'}
+
+
+@dataclass(frozen=True, slots=True)
+class InputPart:
+    """One file of several.
+
+    Attributes:
+        number: Its position among them, from 0.
+        source: Its rows.
+        begin: The position of its first row in the whole input.
+        rows: How many rows it has.
+        bad_rows: Its records that were left out.
+        absent: The united columns that it does not have, with what stands for them in its rows.
+    """
+
+    number: int
+    source: Source
+    begin: int
+    rows: int
+    bad_rows: int
+    absent: Mapping[str, Any]
+
+
+class _Origin(NamedTuple):
+    part: InputPart
+    row: Row
+
+
+class SeveralSource(Source):
+    """Several files; ``columns`` and ``parts`` are known after ``scan``.
+
+    Args:
+        name: What messages call them together.
+        paths: The files, in order.
+        open_file: Opens one of them.
+        notes: What to say about their choice.
+
+    Attributes:
+        parts: The files.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        paths: Sequence[Path],
+        open_file: Callable[[Path], Source],
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(LocalFile(Path(), name))
+        self._sources = [open_file(path) for path in paths]
+        self.kind = self._common_kind()
+        self.notes = notes
+        self.parts: tuple[InputPart, ...] = ()
+        self._begins: list[int] = []
+        self._present: tuple[InputPart | None, Sequence[str], list[str]] = (None, (), [])
+
+    def _common_kind(self) -> str:
+        kinds = dict.fromkeys(source.kind for source in self._sources)
+        return "jsonl" if len(kinds) > 1 and "jsonl" in kinds else next(iter(kinds))
+
+    def scan(self) -> InputStatistics:
+        """Reads every file once; see ``Source``."""
+        columns: dict[str, None] = {}
+        hashes, sample = [], _Sample()
+        rows = size_bytes = bad_rows = 0
+        found: list[tuple[Source, InputStatistics, int]] = []
+        for source in self._sources:
+            statistics = source.scan()
+            columns |= dict.fromkeys(statistics.columns)
+            hashes.append(statistics.sha256)
+            sample.merge([(source, row) for row in statistics.sample], statistics.rows)
+            found.append((source, replace(statistics, sample=()), rows))
+            rows += statistics.rows
+            size_bytes += statistics.bytes
+            bad_rows += statistics.bad_rows
+        self.columns = tuple(columns)
+        self.parts = tuple(
+            InputPart(number, source, begin, it.rows, it.bad_rows, self._absent(source, it.columns))
+            for number, (source, it, begin) in enumerate(found)
+        )
+        self._begins = [part.begin for part in self.parts]
+        self.layout = self._common_layout()
+        self.notes = (*self.notes, *self._notes_of_parts(), *self._notes_of_columns())
+        of_source = {id(part.source): part for part in self.parts}
+        drawn = sorted((self._row(of_source[id(source)], row) for source, row in sample.items), key=_by_index)
+        return InputStatistics(rows, size_bytes, _hash_of(hashes), self.columns, tuple(drawn), bad_rows)
+
+    def _absent(self, source: Source, own: Sequence[str]) -> Mapping[str, Any]:
+        empty = "" if source.kind == "csv" else None
+        return dict.fromkeys((name for name in self.columns if name not in set(own)), empty)
+
+    def _common_layout(self) -> Any:
+        """How all files are written, where they are written alike."""
+        layouts = [part.source.layout for part in self.parts]
+        alike = {layout and replace(layout, final_newline=True) for layout in layouts}
+        return layouts[-1] if len(alike) == 1 else None
+
+    def _notes_of_parts(self) -> list[str]:
+        found = [f"{part.source.name}: {note}" for part in self.parts for note in part.source.notes]
+        more = len(found) - _MOST_NOTES
+        return [*found[:_MOST_NOTES], f"{counted(more, 'more note')} of this kind"] if more > 0 else found
+
+    def _notes_of_columns(self) -> Iterator[str]:
+        """Says which columns are missing where; those that the same files lack together."""
+        without: dict[tuple[int, ...], list[str]] = {}
+        for name, numbers in self._lacking().items():
+            without.setdefault(numbers, []).append(name)
+        for shown, (numbers, names) in enumerate(without.items()):
+            if shown == _MOST_NOTES:
+                yield f"{counted(len(without) - shown, 'more group')} of columns are missing in some files"
+                return
+            verb = "is" if len(names) == 1 else "are"
+            where = listed([self.parts[number].source.name for number in numbers[:3]])
+            more = f" and {counted(len(numbers) - 3, 'more file')}" if len(numbers) > 3 else ""
+            yield f"{listed(names)} {verb} missing in {where}{more}"
+
+    def _lacking(self) -> dict[str, tuple[int, ...]]:
+        lacking: dict[str, list[int]] = {}
+        for part in self.parts:
+            for name in part.absent:
+                lacking.setdefault(name, []).append(part.number)
+        return {name: tuple(lacking[name]) for name in self.columns if name in lacking}
+
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        """Streams the rows of all files; see ``Source``."""
+        self._digest = None
+        first = max(0, bisect_right(self._begins, start) - 1)
+        digests = []
+        for part in self.parts[first:]:
+            begin = max(0, start - part.begin)
+            count = 0
+            for row in part.source.rows(begin):
+                count += 1
+                yield self._row(part, row)
+            if begin + count != max(begin, part.rows):
+                reason = "changed while the job ran; run the same command again"
+                raise InputError(part.source.name, reason)
+            digests.append(part.source.digest() if not begin else "")
+        if start == 0:
+            self._digest = _hash_of(digests)
+
+    def _row(self, part: InputPart, row: Row) -> Row:
+        values = {**row.values, **part.absent} if part.absent else row.values
+        return Row(part.begin + row.index, row.line, values, _Origin(part, row))
+
+    def reading(self) -> str:
+        """Returns what rows depend on beside the bytes of the files; see ``Source``."""
+        return _hash_of([part.source.reading() for part in self.parts])
+
+    def file_of(self, row: Row) -> str:
+        """Returns the file of a row; see ``Source``."""
+        part, own = _origin_of(row)
+        return part.source.file_of(own)
+
+    def header(self, names: Sequence[str]) -> list[str]:
+        """Returns the names of columns as the first file writes them, where all files have the same columns."""
+        if any(part.source.columns != self.columns for part in self.parts):
+            return list(names)
+        return self.parts[0].source.header(names)
+
+    def cells(self, row: Row, names: Sequence[str]) -> list[str]:
+        """Returns cells as they stand in the row's file; see ``Source``."""
+        part, own = _origin_of(row)
+        if not part.absent and part.source.columns == names:
+            return part.source.cells(own, names)
+        present = self._names_in(part, names)
+        found = dict(zip(present, part.source.cells(own, present), strict=True))
+        return [found.get(name, "") for name in names]
+
+    def typed_cells(self, row: Row, names: Sequence[str]) -> Sequence[Any]:
+        """Returns values with their types; see ``Source``."""
+        part, own = _origin_of(row)
+        present = self._names_in(part, names)
+        found = dict(zip(present, part.source.typed_cells(own, present), strict=True))
+        return [found.get(name) for name in names]
+
+    def json_object(self, row: Row, further: Mapping[str, Any], names: Sequence[str] | None = None) -> bytes:
+        """Returns a row as its file has it, with further members; see ``Source``."""
+        part, own = _origin_of(row)
+        if names is None:
+            return part.source.json_object(own, further)
+        return part.source.json_object(own, further, self._names_in(part, names))
+
+    def _names_in(self, part: InputPart, names: Sequence[str]) -> Sequence[str]:
+        """Those of the names that a file has."""
+        known_part, known_names, present = self._present
+        if known_part is not part or known_names is not names:
+            present = [name for name in names if name not in part.absent]
+            self._present = (part, names, present)
+        return present
+
+    def size_of(self, row: Row) -> int | None:
+        """Returns about how many bytes of its file a row takes; see ``Source``."""
+        part, own = _origin_of(row)
+        return part.source.size_of(own)
+
+    def describe(self) -> str:
+        """Returns how many files there are, how they are written, and the notes."""
+        kinds = dict.fromkeys(source.kind for source in self._sources)
+        return ", ".join((counted(len(self._sources), "file"), " and ".join(kinds), *self.notes))
+
+    def kept_options(self, suffix: str) -> dict[str, str]:
+        """Returns the options that all files have in common, else the usual ones; see ``Source``."""
+        own = [part.source.kept_options(suffix) for part in self.parts if part.source.kind == self.kind]
+        if own and len(own) == len(self.parts) and all(options == own[0] for options in own):
+            return own[0]
+        return {**_CSV, "delimiter": "\t" if suffix == ".tsv" else ","} if self.kind == "csv" else {}
+
+
+def _origin_of(row: Row) -> _Origin:
+    origin: _Origin = row.origin
+    return origin
+
+
+def _by_index(row: Row) -> int:
+    return row.index
+
+
+def _hash_of(texts: Sequence[str]) -> str:
+    return hashlib.sha256(json_bytes(list(texts))).hexdigest()
+
+
+class _Sample:
+    """An even sample of rows, put together of even samples of files.
+
+    Attributes:
+        items: The rows drawn so far.
+    """
+
+    def __init__(self) -> None:
+        self.items: list[tuple[Source, Row]] = []
+        self._rows = 0
+        self._random = random.Random(0)
+
+    def merge(self, others: list[tuple[Source, Row]], rows: int) -> None:
+        """Adds the sample of a file with so many rows."""
+        mine, left = [self.items, others], [self._rows, rows]
+        self._rows += rows
+        if self._rows <= SAMPLE_ROWS:
+            self.items = [*self.items, *others]
+            return
+        drawn = []
+        for _ in range(SAMPLE_ROWS):
+            side = int(self._random.randrange(left[0] + left[1]) >= left[0])
+            left[side] -= 1
+            drawn.append(mine[side].pop(self._random.randrange(len(mine[side]))))
+        self.items = drawn

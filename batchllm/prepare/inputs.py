@@ -1,0 +1,140 @@
+"""Finds the files that the inputs of a job mean: patterns and folders are looked through anew by each run."""
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from batchllm.errors import InputError, UsageError
+from batchllm.formats import SUFFIXES
+from batchllm.formats.suffixes import format_suffix, stem_of, suffixes_of
+from batchllm.job import Job
+from batchllm.job.paths import is_pattern
+from batchllm.prepare.job_paths import JobPaths, journal_beside
+from batchllm.printable import counted
+
+_MARKS = (".trial", ".skipped")
+"""What stands behind the stem of an output in the name of a file beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputFiles:
+    """The files of several inputs.
+
+    Attributes:
+        paths: The files, in order.
+        notes: What was found and what was left out, in words.
+    """
+
+    paths: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def input_files(job: Job, paths: JobPaths) -> InputFiles:
+    """Returns the files that the inputs of a job name.
+
+    A file that is named itself is taken. Of a folder, and of what a pattern matches, files of known formats are taken,
+    sorted by name; hidden files, folders, the job's own output, and in folders the outputs of other jobs, are not.
+
+    Raises:
+        InputError: A folder cannot be read, or nothing is left in it, or a pattern matches nothing.
+        UsageError: A file is named twice.
+    """
+    finder = _Finder(job, paths)
+    found = [path for named in job.inputs for path in finder.found(named)]
+    _refuse_twice(found)
+    notes = [counted(len(found), "file")]
+    if finder.left_out:
+        notes.append(f"left out: {', '.join(finder.words())}")
+    return InputFiles(tuple(found), tuple(notes))
+
+
+@dataclass(slots=True)
+class _Finder:
+    job: Job
+    paths: JobPaths
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def found(self, named: Path) -> Iterator[Path]:
+        if is_pattern(named):
+            matched = sorted(map(Path, glob.glob(str(named), recursive=True)))  # noqa: PTH207 - it knows hidden files
+            yield from self._taken(named, matched, is_folder=False)
+        elif named.is_dir():
+            try:
+                inside = sorted(named.iterdir())
+            except OSError as error:
+                raise InputError(named, f"the folder cannot be read: {error.strerror}") from error
+            yield from self._taken(named, inside, is_folder=True)
+        else:
+            yield named
+
+    def _taken(self, named: Path, matched: Sequence[Path], *, is_folder: bool) -> list[Path]:
+        reasons = [(path, self._reason(path, is_folder=is_folder)) for path in matched]
+        self.left_out.update(reason for _, reason in reasons if reason)
+        taken = [path for path, reason in reasons if reason is None]
+        if not taken:
+            what = "has no file of rows" if is_folder else "matches no file of rows"
+            known = f"; the suffixes of such files are {', '.join(SUFFIXES)}" if matched else ""
+            raise InputError(named, f"{what}{known}")
+        return taken
+
+    def _reason(self, path: Path, *, is_folder: bool) -> str | None:
+        """Why a file is left out; empty where that goes without saying, ``None`` where it is taken."""
+        if is_folder and path.name.startswith("."):
+            return "hidden file"
+        if path.is_dir():
+            return "folder" if is_folder else ""
+        if path.name.endswith((".journal", ".journal-wal", ".journal-shm", ".lock", ".journal.exported")):
+            return ""
+        if self._is_own_output(path) or (is_folder and is_output(path)):
+            return "output"
+        if self.job.input_format is None and format_suffix(path) not in SUFFIXES:
+            return "file of another kind"
+        return None
+
+    def _is_own_output(self, path: Path) -> bool:
+        output = self.paths.output
+        if output is None or path.parent.resolve() != output.parent.resolve():
+            return False
+        return output.name in _outputs_of(path)
+
+    def words(self) -> list[str]:
+        plural = {"file of another kind": "files of another kind"}
+        return [
+            counted(count, what, plural.get(what, ""))
+            for what, count in sorted(self.left_out.items())
+            if what
+        ]
+
+
+def is_output(path: Path) -> bool:
+    """Whether a file is the output of a job, or what a job left beside it: its journal is there too."""
+    return any(journal_beside(path.with_name(name)).exists() for name in _outputs_of(path))
+
+
+def _outputs_of(path: Path) -> list[str]:
+    """Returns the names of the outputs that a file may be, or may lie beside."""
+    stem, suffixes = stem_of(path), suffixes_of(path)
+    plain = [stem.removesuffix(mark) for mark in _MARKS if stem.endswith(mark)]
+    return [path.name, *(f"{each}{suffixes}" for each in plain)]
+
+
+def _refuse_twice(paths: Sequence[Path]) -> None:
+    """Refuses a file that is there twice, also through a link or another spelling.
+
+    Raises:
+        UsageError: There is one.
+    """
+    seen: dict[tuple[int, int], Path] = {}
+    for path in paths:
+        with suppress(OSError):  # opening it says what is wrong
+            status = os.stat(path)  # noqa: PTH116 - follows links
+            first = seen.setdefault((status.st_dev, status.st_ino), path)
+            if first is not path:
+                called = (
+                    f"{path} is named twice" if first == path else f"{first} and {path} are the same file"
+                )
+                raise UsageError(f"{called}; name it once")

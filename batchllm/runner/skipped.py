@@ -1,0 +1,80 @@
+"""The files with the records that ``--bad-rows skip`` leaves out; they stay in the format of their input."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchllm.formats import Source, write_skipped
+from batchllm.formats.several import SeveralSource
+from batchllm.formats.suffixes import stem_of, suffixes_of
+from batchllm.journal import Journal
+from batchllm.prepare.job_paths import existing_digest
+from batchllm.prepare.prepared_job import PreparedJob
+from batchllm.runner.trial import Destination
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedFile:
+    """A file of records that are left out.
+
+    Attributes:
+        path: Where it goes.
+        key: The journal's key for what is known of it.
+        source: The file that the records are in.
+        bad_rows: How many there are; without any, the file is removed.
+    """
+
+    path: Path
+    key: str
+    source: Source
+    bad_rows: int
+
+
+def skipped_files(prepared: PreparedJob, destination: Destination) -> list[SkippedFile]:
+    """Returns the files of records that are left out, one for each file of the input.
+
+    They are ``OUTPUT.skipped.EXT``; beside the one output of several files ``OUTPUT.skipped.NAME``.
+    """
+    output, source = destination.path, prepared.source
+    if output is None:
+        return []
+    key = f"{destination.key} skipped"
+    if not isinstance(source, SeveralSource):
+        inputs = prepared.job.inputs
+        suffix = (suffixes_of(inputs[0]) if inputs else "") or f".{source.kind}"
+        path = output.with_name(f"{stem_of(output)}.skipped{suffix}")
+        return [SkippedFile(path, key, source, prepared.statistics.bad_rows)]
+    names = Counter(part.source.file.path.name for part in source.parts)
+    found = []
+    for part in source.parts:
+        name = part.source.file.path.name
+        if names[name] > 1:
+            name = f"{part.number + 1}.{name}"
+        path = output.with_name(f"{stem_of(output)}.skipped.{name}")
+        found.append(SkippedFile(path, f"{key} {name}", part.source, part.bad_rows))
+    return found
+
+
+def write_skipped_files(prepared: PreparedJob, journal: Journal, destination: Destination) -> None:
+    """Writes the records that are left out, and removes this job's files of them where none is left out."""
+    for file in skipped_files(prepared, destination):
+        known = journal.get(file.key)
+        if file.bad_rows:
+            existing = existing_digest(file.path)
+            write_skipped(file.source, file.path, _record(journal, file.key, existing))
+        elif known is not None:
+            if existing_digest(file.path) in (known["sha256"], known["replaces"]):
+                with suppress(OSError):  # a file that stays is no reason to fail a finished run
+                    file.path.unlink(missing_ok=True)
+            journal.put_now(file.key, None)
+
+
+def _record(journal: Journal, key: str, replaces: str | None) -> Callable[[str], None]:
+    def record(sha256: str) -> None:
+        facts: Mapping[str, Any] = {"sha256": sha256, "replaces": replaces}
+        journal.put_now(key, facts)
+
+    return record
