@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from batchllm.errors import UsageError
 from batchllm.hosts import is_local
-from batchllm.stores.failures import job_error
+from batchllm.stores.failures import CREDENTIALS, job_error
 from batchllm.stores.url import ObjectUrl
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def settings_of(scheme: str, environ: Mapping[str, str]) -> tuple[list[str], lis
 @lru_cache(maxsize=32)
 def _bucket(scheme: str, bucket: str, settings: tuple[tuple[str, str], ...]) -> "Bucket":
     try:
+        from obstore.exceptions import BaseError
         from obstore.store import AzureStore, GCSStore, S3Store
     except ImportError:
         raise UsageError(
@@ -66,7 +67,12 @@ def _bucket(scheme: str, bucket: str, settings: tuple[tuple[str, str], ...]) -> 
         ) from None
     options: Any = {**_TIMEOUTS, "allow_http": _is_plain(scheme, dict(settings))}
     kinds: Any = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
-    return kinds[scheme](bucket, client_options=options, retry_config=_RETRIES)  # type: ignore[no-any-return]
+    try:
+        return kinds[scheme](bucket, client_options=options, retry_config=_RETRIES)  # type: ignore[no-any-return]
+    except (BaseError, OSError, ValueError):
+        variables = "* or ".join(_PREFIXES[scheme])
+        reason = f"the variables {variables}* of the environment lack something, or cannot be used"
+        raise UsageError(f"{scheme}://{bucket}: {reason}; {CREDENTIALS[scheme]}") from None
 
 
 def _is_plain(scheme: str, settings: dict[str, str]) -> bool:
