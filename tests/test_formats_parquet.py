@@ -30,6 +30,7 @@ from batchllm.formats import (
     with_fitting_kinds,
     write_output,
 )
+from batchllm.formats.merging import write_merged
 from batchllm.formats.several import SeveralSource
 from batchllm.records import Answer
 from tests.arrow_tables import plain, shown, tables
@@ -577,3 +578,15 @@ def test_columns_of_files_that_no_type_holds_have_json_text(tmp_path: Path) -> N
         '"1"',
         None,
     ]
+
+
+def test_parquet_outputs_of_shards_are_merged_with_their_types(tmp_path: Path) -> None:
+    table = pa.table(
+        {"id": pa.array([1, 2, 3], pa.int8()), "when": pa.array([1, 2, None], pa.timestamp("ns"))}
+    )
+    paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    for path, part in zip(paths, (table.slice(0, 2), table.slice(2)), strict=True):
+        pq.write_table(part, path)
+    sources = [open_source(path) for path in paths]
+    write_merged(sources, tmp_path / "out.parquet")
+    assert pq.read_table(tmp_path / "out.parquet").equals(table, check_metadata=True)
