@@ -9,7 +9,7 @@ import pytest
 
 from batchllm.batch.errors import job_error
 from batchllm.batch.waiting import Waiting
-from batchllm.budget.estimate import Forecast
+from batchllm.budget.forecast import Forecast
 from batchllm.budget.modes import compare_modes
 from batchllm.cli.dry_run import to_text
 from batchllm.cli.terminal import line_before

@@ -29,6 +29,7 @@ ONLY_IMPORTER = {
     "jinja2": {"template", "report"},
     "matplotlib": {"report"},
     "jsonschema": {"answer"},
+    "semantic_text_splitter": {"splitting"},
     "json_repair": {"answer"},
     "pandas": {"runner", "api"},
     "polars": {"api"},
@@ -36,9 +37,12 @@ ONLY_IMPORTER = {
     "duckdb": {"api"},
     "python_calamine": {"formats"},
     "xlsxwriter": {"formats"},
+    "pypdf": {"document_reader"},
+    "docx": {"document_reader"},
     "typer": {"cli"},
     "obstore": {"stores"},
     "rich": {"screen"},
+    "ray": {"cluster"},
 }
 
 

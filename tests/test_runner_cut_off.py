@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from batchllm.budget.estimate import Forecast
+from batchllm.budget.forecast import Forecast
 from batchllm.errors import BudgetStop, Interrupted, UsageError
 from batchllm.inspect.dry_run import dry_run
 from batchllm.inspect.export import export_job

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from batchllm.budget.costs import Pricing
 from batchllm.budget.estimate import (
     SLACK,
-    Forecast,
     RequestTotals,
     forecast_job,
     forecast_left,
     seconds_under,
 )
+from batchllm.budget.forecast import Forecast
 from batchllm.budget.usage import UsageEstimator
 from batchllm.inspect.dry_run import dry_run
 from batchllm.job import Job

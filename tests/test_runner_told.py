@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from batchllm.budget.estimate import Forecast
+from batchllm.budget.forecast import Forecast
 from batchllm.errors import Interrupted, UsageError
 from batchllm.inspect.dry_run import dry_run
 from batchllm.job import Job, assemble

@@ -2,17 +2,21 @@
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
+from itertools import islice
 
 from batchllm.budget.budget import LARGEST, NOTHING, Budget, BudgetLimits, BudgetMeter, rounded, spent_before
 from batchllm.budget.costs import Pricing, plus
 from batchllm.budget.early_stop import EarlyStop
-from batchllm.budget.estimate import MEAN_REQUEST, SEEN_PACE, Forecast, forecast_job
+from batchllm.budget.estimate import MEAN_REQUEST, SEEN_PACE, forecast_job
+from batchllm.budget.forecast import Forecast
+from batchllm.budget.sample import sample_rows
 from batchllm.budget.usage import LEARNED, UsageEstimator, upper_bound
 from batchllm.counters import RunCounters
 from batchllm.errors import UsageError
-from batchllm.flows.stand_in import begun, missing
+from batchllm.flows.stand_in import begun, expected, missing
 from batchllm.job import Job
 from batchllm.journal import Journal
 from batchllm.limiter import View
@@ -25,6 +29,9 @@ USEFUL = "useful_answers"
 
 ENOUGH = 20
 """Answers from which on the progress bar shows the expected cost of the whole job."""
+
+
+_NO_ANSWER = expected(lambda bound: 0)
 
 
 class Account:
@@ -50,22 +57,37 @@ class Account:
         self.meter: BudgetMeter
         self.early_stop: EarlyStop
         self._sample: ChatRequest | None = None
+        self._to_send, self._left = 0, 0
         refuse_unbounded(prepared, self.pricing)
 
-    def begin(self, journal: Journal, counters: RunCounters) -> None:
-        """Adds up what is spent already; has to be called before anything is sent."""
+    def begin(
+        self,
+        journal: Journal,
+        counters: RunCounters,
+        leased: Callable[[BudgetLimits], Budget] | None = None,
+    ) -> None:
+        """Adds up what is spent already; has to be called before anything is sent.
+
+        Args:
+            journal: The journal of the job.
+            counters: Those of the run.
+            leased: Makes the budget of a run that has a part of one; whoever divides it knows what is spent.
+        """
         limits = self._limits
-        spent = spent_before(journal.reader(), limits, self.pricing) if limits.any else NOTHING
+        if leased is not None and limits.any:
+            budget = leased(limits)
+        else:
+            spent = spent_before(journal.reader(), limits, self.pricing) if limits.any else NOTHING
+            budget = Budget(limits, spent)
         self.meter = BudgetMeter(
-            Budget(limits, spent),
+            budget,
             self.pricing,
             largest=journal.get(LARGEST),
             put=journal.put,
             learned=UsageEstimator(journal.get(LEARNED)),
         )
         useful = journal.get(USEFUL) or {"job": None}
-        built = map(self._prepared.builder.build, self._prepared.statistics.sample)
-        self._sample = next((request for request in built if isinstance(request, ChatRequest)), None)
+        self._sample = next(_first_requests(self._prepared), None)
         self.early_stop = EarlyStop(
             cut_is_useless=_cut_is_useless(answer_spec(self._job)),
             bound=None if self._sample is None else self._sample.max_tokens,
@@ -98,6 +120,7 @@ class Account:
             learned=self.meter.learned,
             seen=journal.get(SEEN_PACE),
         )
+        self._to_send, self._left = found.requests or 0, left
         unbounded = self._sample if self._sample is not None and self._sample.max_tokens is None else None
         if unbounded is not None and (self._limits.cost is not None or self._limits.tokens is not None):
             found = replace(
@@ -144,9 +167,29 @@ class Account:
         prompt, left = learned.mean_prompt(), counters.rows - counters.finished
         if prompt is None or learned.answers < ENOUGH or left <= 0:
             return None
+        left = self._requests_left(counters, left)
         each = self.pricing.cost(learned.prompt_usage(prompt, learned.high() or 0), self.pricing.model)
         so_far = counters.cost if self._limits.cost is None else self.meter.budget.spent.cost
         return plus(so_far, None if each is None else each * left)
+
+    def _requests_left(self, counters: RunCounters, rows_left: int) -> int:
+        """Estimates the requests that unfinished rows need, by the finished rows of this run if there are enough."""
+        if self._prepared.flow.single:
+            return rows_left
+        done = self._left - rows_left
+        each = counters.answers / done if done >= ENOUGH else self._to_send / max(1, self._left)
+        return max(rows_left, round(each * self._left) - counters.answers)
+
+
+def _first_requests(prepared: PreparedJob) -> Iterator[ChatRequest]:
+    """Yields the first request of each row of the sample."""
+    for row in sample_rows(prepared):
+        if not prepared.job.splits:
+            built = prepared.builder.build(row)
+            if isinstance(built, ChatRequest):
+                yield built
+            continue
+        yield from (request for _, request in islice(missing(begun(prepared.flow.start(row)), _NO_ANSWER), 1))
 
 
 def refuse_unbounded(prepared: PreparedJob, pricing: Pricing) -> None:
@@ -161,7 +204,7 @@ def refuse_unbounded(prepared: PreparedJob, pricing: Pricing) -> None:
     flag = "--max-total-tokens" if job.max_cost is None else "--max-cost"
     priced: set[str] = set()
     _, longest = UsageEstimator().stand_ins()
-    for row in prepared.statistics.sample if prepared.builder.same_for_all_rows else prepared.source.rows():
+    for row in sample_rows(prepared) if prepared.builder.same_for_all_rows else prepared.source.rows():
         for _, built in missing(begun(prepared.flow.start(row)), longest):
             _refuse_request(flag, job, row, built, pricing)
             if job.max_cost is not None and built.model not in priced:

@@ -9,20 +9,20 @@ ends are widened by the factor ``SLACK``.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 from batchllm import prices
 from batchllm.budget.costs import Pricing, plus
-from batchllm.budget.sample import sampled, stretch_of
+from batchllm.budget.forecast import Forecast, PartSums
+from batchllm.budget.sample import sample_rows, sampled, stretch_of
 from batchllm.budget.usage import UsageEstimator
 from batchllm.job import Job
 from batchllm.limiter import Cost
 from batchllm.limiter.charge import Charge
 from batchllm.limiter.terms import TOKENS
 from batchllm.prepare.prepared_job import PreparedJob
-from batchllm.prices import Price
 from batchllm.records import Pace, Usage
 from batchllm.request import AnswerSettings, answer_settings
 
@@ -34,86 +34,6 @@ SEEN_PACE = "pace"
 
 MEAN_REQUEST = "mean_request"
 """The journal's key for the mean request that a run had to send: prompt tokens, and the answer's upper bound."""
-
-_JSON_KEYS = (
-    "rows", "answered", "failed", "cut_off", "pending", "duplicate_rows", "skipped", "prompt_tokens",
-
-    "completion_tokens_expected", "completion_tokens_upper_bound", "cost_low", "cost_high", "seconds",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forecast:
-    """What is left of a job.
-
-    Attributes:
-        rows: Rows of the job, after ``-n`` and ``--sample``; ``None`` if no run has counted them.
-        answered: Rows that have an answer.
-        failed: Rows that failed before and are not asked again.
-        cut_off: Rows whose answer was cut off and that are asked again (``--retry-cut-off``).
-        pending: Rows whose request is in a batch.
-        duplicate_rows: Rows whose request equals an earlier row's.
-        skipped: Rows with nothing to ask.
-        unsendable: Rows that will fail before they are sent.
-        requests: Requests still to be sent: each row takes every step, and no answer is re-asked.
-        requests_upper_bound: Requests to be sent if every answer is re-asked as often as it may be.
-        prompt_tokens: Tokens of their prompts.
-        completion_tokens_expected: Tokens of their answers, by a high percentile of the known answers; without any,
-            half of the upper bound.
-        completion_tokens_upper_bound: Tokens of their answers if each reaches ``max_tokens``; ``None`` without one.
-        cost_low, cost_high: US dollars, with the shortest and the longest answers.
-        cost_expected: US dollars with the expected answers.
-        seconds: The time it takes under the limits that are given or were met.
-        exact: All prompts were counted; otherwise their tokens are an estimate.
-        price: The price of the job's model, and its source; ``None`` if it is unknown.
-        waves: In batch mode, how many batches one after the other a row may need at most.
-        begun: A batch of this job has been made already.
-        possibly_billed_rows: Rows, from 1, that a dead run possibly paid without an answer.
-        input_notes: What a reader of the input would not expect of it, in words.
-        settings: What shapes the answers.
-        at_once, output_limit: Requests that fit into a budget at once, if the model alone bounds answers; the bound.
-        models: Model to its requests to be sent; estimated where the rows are.
-    """
-
-    rows: int | None
-    answered: int | None = 0
-    failed: int | None = 0
-    cut_off: int = 0
-    pending: int | None = 0
-    duplicate_rows: int | None = None
-    skipped: int | None = None
-    unsendable: int | None = None
-    requests: int | None = None
-    requests_upper_bound: int | None = None
-    prompt_tokens: int | None = None
-    completion_tokens_expected: int | None = None
-    completion_tokens_upper_bound: int | None = None
-    cost_low: Decimal | None = None
-    cost_high: Decimal | None = None
-    cost_expected: Decimal | None = None
-    seconds: float | None = None
-    exact: bool = False
-    price: Price | None = None
-    waves: int | None = None
-    begun: bool = False
-    possibly_billed_rows: tuple[int, ...] = ()
-    input_notes: tuple[str, ...] = ()
-    settings: AnswerSettings = field(default_factory=AnswerSettings)
-    at_once: int | None = None
-    output_limit: int | None = None
-    models: Mapping[str, int] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the numbers for ``--json``; unknown ones are null."""
-        return {name: _plain(getattr(self, name)) for name in _JSON_KEYS}
-
-    def at_price(self, factor: Decimal) -> "Forecast":
-        """Returns the same forecast with all costs multiplied."""
-        low, high, expected = (
-            None if cost is None else cost * factor
-            for cost in (self.cost_low, self.cost_high, self.cost_expected)
-        )
-        return replace(self, cost_low=low, cost_high=high, cost_expected=expected)
 
 
 class RequestTotals:
@@ -134,8 +54,11 @@ class RequestTotals:
         self._unknown_expected = self._unbounded = self._unbounded_cost = False
         self.requests = 0.0
         self.charged_tokens = 0.0
+        self._parts = PartSums()
 
-    def add(self, model: str, prompt_tokens: float, bound: int | None, times: float = 1.0) -> None:
+    def add(
+        self, model: str, prompt_tokens: float, bound: int | None, times: float = 1.0, *, path: str = ""
+    ) -> None:
         """Adds a request, or many alike.
 
         Args:
@@ -143,7 +66,10 @@ class RequestTotals:
             prompt_tokens: Tokens of its prompt.
             bound: The most tokens that its answer may have.
             times: The number of such requests.
+            path: Its path in its row's flow.
         """
+        if path:
+            self._parts.add(path, times)
         low, expected = self._answers.get(bound) or self._answer(bound)
         price = self._pricing.price_of(model)
         tier = 0
@@ -185,6 +111,7 @@ class RequestTotals:
                 requests_upper_bound=most.requests,
                 completion_tokens_upper_bound=most.completion_tokens_upper_bound,
                 cost_high=most.cost_high,
+                parts=self._parts.counts(upper._parts),
             )
         totals = [sum(group[column] for group in self._groups.values()) for column in range(5)]
         slack = 1.0 if exact else SLACK
@@ -257,7 +184,7 @@ def forecast_job(
     expected, longest = learned.stand_ins()
     totals = RequestTotals(pricing, prepared.job.endpoint.charge, learned)
     upper = None
-    sample = prepared.statistics.sample
+    sample = sample_rows(prepared)
     settings = AnswerSettings(prepared.builder.column)
     if left and sample:
         sent = sampled(prepared, expected, learned)
@@ -265,13 +192,13 @@ def forecast_job(
             prepared.builder.column, prepared.builder.shots, (each.request for each in sent)
         )
         scale = left / len(sample)
-        stretch = stretch_of(prepared, [each for each in sent if each.first])
+        stretch = stretch_of(prepared, sent)
         for each in sent:
-            totals.add(each.request.model, each.prompt_tokens * stretch, each.request.max_tokens, scale)
+            stretch.add(totals, each, scale)
         if not flow.single or flow.conversation is not None:
             upper = RequestTotals(pricing, prepared.job.endpoint.charge, learned)
             for each in sampled(prepared, longest, learned, at_most=True):
-                upper.add(each.request.model, each.prompt_tokens * stretch, each.request.max_tokens, scale)
+                stretch.add(upper, each, scale)
     found = totals.forecast(rows=rows, exact=False, pace=prepared.job.pace, seen=seen, upper=upper)
     waves = flow.waves if prepared.job.via == "batch" else None
     return replace(found, answered=rows - left, settings=settings, waves=waves)
@@ -325,9 +252,3 @@ def seconds_under(
         (charged_tokens, pace.tokens_per_minute or seen.get("tokens_per_minute")),
     )
     return max((amount * 60 / per_minute for amount, per_minute in limits if per_minute), default=None)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return float(value)
-    return round(value, 3) if isinstance(value, float) else value

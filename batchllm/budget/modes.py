@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from batchllm import presets
-from batchllm.budget.estimate import Forecast
+from batchllm.budget.forecast import Forecast
 from batchllm.job import Job
 
 

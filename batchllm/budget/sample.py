@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from statistics import StatisticsError, fmean, linear_regression
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from batchllm import tokens
 from batchllm.budget.usage import UsageEstimator
@@ -10,6 +10,9 @@ from batchllm.flows import History
 from batchllm.flows.stand_in import STAND_IN, StandIn, begun, missing
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.records import ChatRequest, Row
+
+MOST_BYTES = 2_000_000
+"""Bytes of rows with parts that an estimate looks at; it is quick, and ``--dry-run`` is exact."""
 
 
 class SampledRequest(NamedTuple):
@@ -20,12 +23,55 @@ class SampledRequest(NamedTuple):
         prompt_tokens: The tokens of its prompt.
         size: The bytes of its row; ``None`` is unknown.
         first: It is the first one of its row.
+        path: Its path in the row's flow.
     """
 
     request: ChatRequest
     prompt_tokens: int
     size: int | None
     first: bool
+    path: str
+
+
+class Totals(Protocol):
+    """Adds up requests."""
+
+    def add(
+        self, model: str, prompt_tokens: float, bound: int | None, times: float = 1.0, *, path: str = ""
+    ) -> None:
+        """Adds a request, or many alike."""
+
+
+class Stretch(NamedTuple):
+    """Factors from the sample to all rows.
+
+    Attributes:
+        tokens: From the tokens of a prompt in the sample to those in the file.
+        later: From the later requests of a row to those of a row in the file.
+    """
+
+    tokens: float
+    later: float = 1.0
+
+    def add(self, totals: Totals, each: SampledRequest, scale: float) -> None:
+        """Adds a request of the sample to the totals of all rows."""
+        times = scale if each.first else scale * self.later
+        prompt = each.prompt_tokens * self.tokens
+        totals.add(each.request.model, prompt, each.request.max_tokens, times, path=each.path)
+
+
+def sample_rows(prepared: PreparedJob) -> Sequence[Row]:
+    """Returns the rows that an estimate looks at; of long texts that are split, a few."""
+    rows = prepared.statistics.sample
+    if not prepared.job.splits:
+        return rows
+    left, found = MOST_BYTES, list[Row]()
+    for row in rows:
+        if left <= 0:
+            break
+        found.append(row)
+        left -= len(prepared.builder.text_of(row) or "")
+    return found
 
 
 def sampled(
@@ -33,12 +79,13 @@ def sampled(
 ) -> list[SampledRequest]:
     """Builds the requests of the sample's rows, with stand-ins for answers and histories."""
     found = []
-    for row in prepared.statistics.sample:
+    for row in sample_rows(prepared):
         flow = begun(prepared.flow.start(row))
         history = _history(prepared, row, learned, at_most=at_most) if flow.waits_for is not None else None
-        for number, (_, request) in enumerate(missing(flow, stand_in, history=history)):
+        for number, (ask, request) in enumerate(missing(flow, stand_in, history=history)):
             prompt = request.prompt_tokens or tokens.estimate(request.body.decode("utf-8", "replace"))
-            found.append(SampledRequest(request, prompt, prepared.source.size_of(row), number == 0))
+            size = prepared.source.size_of(row)
+            found.append(SampledRequest(request, prompt, size, number == 0, ask.path))
     return found
 
 
@@ -56,15 +103,29 @@ def _history(prepared: PreparedJob, row: Row, learned: UsageEstimator, *, at_mos
     return History(tokens=round(before * own), key=STAND_IN.encode())
 
 
-def stretch_of(prepared: PreparedJob, sent: Sequence[SampledRequest]) -> float:
-    """Returns the factor from the sample's mean prompt to the mean prompt of all rows.
+def stretch_of(prepared: PreparedJob, sent: Sequence[SampledRequest]) -> Stretch:
+    """Returns the factors from the sample's mean row to the mean of all rows.
 
     A few rows may hold most of the text, and a sample misses them; the size of the file does not. Tokens grow
     linearly with a row's bytes, so the regression line of the sample, at the mean size of all rows, is the mean
-    prompt.
+    prompt. A long text that is split has more parts there, and not longer ones.
     """
+    firsts = [each for each in sent if each.first]
+    if not prepared.job.splits:
+        return Stretch(_factor(prepared, [each.prompt_tokens for each in firsts], firsts))
+    totals: list[int] = []
+    for each in sent:
+        if each.first:
+            totals.append(0)
+        totals[-1] += each.prompt_tokens
+    factor = _factor(prepared, totals, firsts)
+    first = sum(each.prompt_tokens for each in firsts)
+    later = sum(totals) - first
+    return Stretch(1.0, max(0.0, (factor * sum(totals) - first) / later)) if later else Stretch(factor)
+
+
+def _factor(prepared: PreparedJob, prompts: Sequence[int], sent: Sequence[SampledRequest]) -> float:
     statistics = prepared.statistics
-    prompts = [each.prompt_tokens for each in sent]
     sizes = [each.size for each in sent if each.size is not None]
     if not sent or not statistics.rows or len(sizes) < len(sent):
         return 1.0

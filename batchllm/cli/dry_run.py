@@ -18,6 +18,7 @@ from batchllm.errors import UsageError
 from batchllm.printable import counted, dollars, json_escape, printable
 
 if TYPE_CHECKING:
+    from batchllm.budget.forecast import Forecast
     from batchllm.inspect.dry_run import DryRun
     from batchllm.job import Job
     from batchllm.records import ChatRequest, Endpoint
@@ -40,7 +41,12 @@ def print_dry_run(
     found = inspect.dry_run(job)
     if as_json:
         forecast = found.forecast
-        requests = {"requests": forecast.requests, "requests_upper_bound": forecast.requests_upper_bound}
+        requests: dict[str, object] = {
+            "requests": forecast.requests,
+            "requests_upper_bound": forecast.requests_upper_bound,
+        }
+        if job.splits:
+            requests |= split_json(forecast)
         text = json.dumps({**forecast.to_json(), **requests})
     elif as_curl:
         text = curl(job, found)
@@ -61,6 +67,17 @@ def to_text(found: "DryRun", *, every_option: bool) -> Iterator[str]:
         yield json.dumps(json.loads(request.body), indent=2, ensure_ascii=False)
 
 
+def split_json(forecast: "Forecast") -> dict[str, int]:
+    """Returns the figures about the parts of long texts, all 0 if no text is long."""
+    parts = forecast.parts
+    return {
+        "split_rows": parts.rows if parts else 0,
+        "parts": parts.parts if parts else 0,
+        "levels": parts.levels if parts else 0,
+        "levels_upper_bound": parts.levels_upper_bound if parts else 0,
+    }
+
+
 def _estimate(found: "DryRun") -> Iterator[str]:
     forecast = found.forecast
     parts = (
@@ -78,6 +95,8 @@ def _estimate(found: "DryRun") -> Iterator[str]:
     most = forecast.requests_upper_bound or 0
     more = f", at most {most:,}" if most > (forecast.requests or 0) else ""
     yield f"To send: {counted(forecast.requests or 0, 'request')}{more}"
+    if forecast.parts is not None:
+        yield f"Long texts: {forecast.parts.to_text()}"
     for number, step in enumerate(found.job.steps, 1):
         when = "" if step.when is None else f", when {step.when}"
         yield f"Step {number}: {step.name}, {step.job.endpoint.model or 'the model of the endpoint'}{when}"

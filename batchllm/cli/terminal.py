@@ -112,6 +112,8 @@ def line_before(job: Job, forecast: Forecast) -> str:
     parts += [f"{count:,} {what}" for count, what in before if count]
     if job.steps and forecast.requests_upper_bound is not None:
         parts.append(f"at most {counted(forecast.requests_upper_bound, 'request')} in {len(job.steps)} steps")
+    if forecast.parts is not None:
+        parts.append(forecast.parts.to_text(forecast.requests_upper_bound))
     models, where = models_text(job, forecast), endpoint.base_url or "on this machine"
     # The simulator's model is called simulator.
     at = f" at {endpoint.preset}" if models != endpoint.preset else ""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from batchllm.errors import InputError
+from batchllm.errors import UsageError
 from batchllm.formats import SUFFIXES, Source, open_source
 from batchllm.formats.several import SeveralSource
 from batchllm.formats.suffixes import format_suffix
@@ -32,13 +32,14 @@ def output_source(output: Path, options: Callable[[Path], Mapping[str, Any]]) ->
         options: Returns the options of ``open_source`` for a file.
 
     Raises:
-        InputError: A file cannot be read, or the folder has none.
+        InputError: A file cannot be read.
+        UsageError: The folder has no output.
     """
     if not is_disk_folder(output):
         return open_source(output, **options(output))
     paths = _files_in(output)
     if not paths:
-        raise InputError(output, "the folder has no output; run the job first")
+        raise UsageError(f"{output} is a folder; name the OUTPUT of a job, or its journal")
     return SeveralSource(str(output), paths, lambda path: open_source(path, **options(path)))
 
 

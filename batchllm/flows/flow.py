@@ -56,7 +56,7 @@ class Kept(NamedTuple):
     Attributes:
         name: What it is: ``cuts``, ``text``.
         subject: What it is computed from, or a hash of that; with the name, it identifies the value.
-        compute: Computes it.
+        compute: Computes it; raises ``Unsent`` where the row cannot be sent without it.
     """
 
     name: str
@@ -67,6 +67,13 @@ class Kept(NamedTuple):
     def key(self) -> bytes:
         """Identifies the value in the journal."""
         return sha256(self.name.encode() + b"\0" + self.subject).digest()[:16]
+
+    def value(self) -> "bytes | Unsent":
+        """Computes it; returns why the row cannot be sent without it, for the flow that waits."""
+        try:
+            return self.compute()
+        except Unsent as unsent:
+            return unsent
 
 
 @dataclass(slots=True, eq=False)

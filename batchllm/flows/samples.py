@@ -6,6 +6,7 @@ from typing import Any
 
 from batchllm.flows.combine import together
 from batchllm.flows.flow import Ask, Flow, RequestFailed
+from batchllm.flows.part_columns import said
 from batchllm.job import Job
 from batchllm.records import Answer
 
@@ -64,16 +65,10 @@ def majority(answers: Sequence[Answer | None], *, votes: bool) -> Answer:
             shares.append(count / len(answers))
     agreement = round(sum(shares) / len(shares), 4) if shares else None
     first = next((answer for answer in given if answer.columns == columns), given[0])
-    said = [None if answer is None else _said(answer) for answer in answers]
-    return first._replace(columns={**columns, AGREEMENT: agreement, SAMPLES: said})
+    everything = [None if answer is None else said(answer) for answer in answers]
+    return first._replace(columns={**columns, AGREEMENT: agreement, SAMPLES: everything})
 
 
 def _ballot(value: Any) -> tuple[str, str]:
     """Tells ``1``, ``True`` and ``"1"`` apart."""
     return type(value).__name__, str(value)
-
-
-def _said(answer: Answer) -> Any:
-    """Returns what an answer says: the value of its only column, or all by name."""
-    values = list(answer.columns.values())
-    return values[0] if len(values) == 1 else dict(answer.columns)

@@ -6,7 +6,7 @@ There is no other description of what a flow will send.
 from collections.abc import Callable, Iterator
 
 from batchllm.answer import ASK_AGAIN
-from batchllm.flows.flow import After, Ask, Flow, History, Unsent
+from batchllm.flows.flow import After, Ask, Flow, History, Kept, Unsent
 from batchllm.flows.open_flow import OpenFlow
 from batchllm.records import Answer, ChatRequest
 
@@ -20,6 +20,9 @@ KnownAnswer = Callable[[Ask, bool], Answer | None]
 
 StandIn = Callable[[Ask, ChatRequest], Answer]
 """Returns the answer that stands for the one to a request."""
+
+KeptValue = Callable[[Kept], bytes | Unsent]
+"""Returns the value that is kept, or computes it."""
 
 Length = Callable[[int | None], int]
 """Returns the tokens of an answer, by the most that it may have."""
@@ -35,6 +38,8 @@ def longest(length: Length) -> StandIn:
 
     def answer(ask: Ask, request: ChatRequest) -> Answer:
         found = _answer(length(request.max_tokens))
+        if request.max_tokens is None:
+            found = found._replace(finish_reason="length")  # nothing bounds it
         return found._replace(error=STAND_IN, reason=min(ASK_AGAIN)) if ask.again else found
 
     return answer
@@ -49,6 +54,7 @@ def missing(
     stand_in: StandIn,
     known: KnownAnswer = lambda ask, first: None,
     history: History | None = None,
+    kept: KeptValue = Kept.value,
 ) -> Iterator[tuple[Ask, ChatRequest]]:
     """Yields the requests of a flow that have no answer.
 
@@ -57,11 +63,12 @@ def missing(
         stand_in: Returns the answer that stands for one.
         known: Returns the answers that there are.
         history: Of its conversation.
+        kept: Returns kept values.
     """
     while not flow.ended:
         if flow.waits_for is not None:
             waits = flow.waits_for
-            flow.give((history or History()) if isinstance(waits, After) else waits.compute())
+            flow.give((history or History()) if isinstance(waits, After) else kept(waits))
             continue
         answers: list[Answer] = []
         first = flow.steps == 1
@@ -80,8 +87,10 @@ def missing(
             flow.take(number, answer)
 
 
-def begun(flow: Flow) -> OpenFlow:
-    """Begins a flow."""
+def begun(flow: Flow, kept: KeptValue = Kept.value) -> OpenFlow:
+    """Begins a flow, up to where it asks or waits for the turn before it."""
     found = OpenFlow()
     found.begin(flow)
+    while isinstance(found.waits_for, Kept):
+        found.give(kept(found.waits_for))
     return found

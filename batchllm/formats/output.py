@@ -4,10 +4,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from batchllm.errors import InputError
-from batchllm.formats.columns import Columns, Outcome, column_readers
+from batchllm.formats.columns import Columns, Outcome, UnfitValueError, column_readers
 from batchllm.formats.files import output_target
 from batchllm.formats.format import Source
 from batchllm.formats.registry import format_named
@@ -15,6 +15,7 @@ from batchllm.formats.suffixes import format_suffix
 from batchllm.records import Answer, Row
 
 _NO_ANSWER = Answer()
+Written = TypeVar("Written")
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?")
 
@@ -73,7 +74,9 @@ def write_output(
     pairs = _Pairs(source.rows())
     suffix = format_suffix(path) if path is not None else ""
     with output_target(path) as target:
-        writer = format_named(output_format).writer(target, source, columns, suffix)
+        make = format_named(output_format).writer
+        assert make is not None, "an output has a format that is written"
+        writer = make(target, source, columns, suffix)
         if encoding is not None:
             writer.set_encoding(source, encoding)
         escapes = escape_formulas and output_format == "csv"
@@ -99,6 +102,20 @@ def write_output(
         announce(target.sha256())
         target.commit()
     return OutputStatistics(target.sha256(), target.size_bytes, pairs.rows, target.is_cut)
+
+
+def with_fitting_kinds(columns: Columns, write: Callable[[Columns], Written]) -> Written:
+    """Writes an output; where a value of an added column is none of the column's kind, once more with text there.
+
+    Args:
+        columns: The columns of the output.
+        write: Writes the output with some columns, from the beginning.
+    """
+    while True:
+        try:
+            return write(columns)
+        except UnfitValueError as error:
+            columns = columns.with_text(error.column)
 
 
 def write_skipped(source: Source, path: Path, announce: Callable[[str], None]) -> None:

@@ -17,14 +17,15 @@ import orjson
 from batchllm import tokens
 from batchllm.budget.account import refuse_unbounded
 from batchllm.budget.costs import Pricing
-from batchllm.budget.estimate import SEEN_PACE, Forecast, RequestTotals
+from batchllm.budget.estimate import SEEN_PACE, RequestTotals
+from batchllm.budget.forecast import Forecast
 from batchllm.budget.usage import LEARNED, UsageEstimator
 from batchllm.flows import job_flow
 from batchllm.job import Job
 from batchllm.journal import PLAN, JournalReader, State
 from batchllm.plan.chosen import chosen_rows
 from batchllm.plan.finished import final_states, pages
-from batchllm.plan.preview import Preview
+from batchllm.plan.preview import Preview, PreviewedRequest
 from batchllm.plan.reuse import journals_of
 from batchllm.prepare.job_paths import job_paths
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
@@ -45,11 +46,13 @@ class ToCount(NamedTuple):
 
     Attributes:
         request: It.
+        path: Its path in the row's flow.
         conversation: Its conversation.
         upper: It belongs to the upper bound, and otherwise to the expectation.
     """
 
     request: ChatRequest
+    path: str
     conversation: str | None
     upper: bool
 
@@ -195,26 +198,27 @@ class _Counting:
                 if row.state is not None and not is_again:
                     self._known[row.state] += 1
                 requests = row.requests or (self._asked_again(row.row) if is_again else [])
-                self._first += requests[: SHOWN * max(1, len(self._job.steps)) - len(self._first)]
-                batch += [ToCount(request, row.conversation, False) for request in requests]
+                shown = SHOWN * max(1, len(self._job.steps)) - len(self._first)
+                self._first += [each.request for each in requests[:shown]]
+                batch += [ToCount(request, path, row.conversation, False) for path, request in requests]
                 if not self._single:
                     longest = row.longest or requests
-                    batch += [ToCount(request, row.conversation, True) for request in longest]
+                    batch += [ToCount(request, path, row.conversation, True) for path, request in longest]
             if batch:
                 yield batch
 
-    def _asked_again(self, row: Row) -> list[ChatRequest]:
+    def _asked_again(self, row: Row) -> list[PreviewedRequest]:
         built = self._builder.build(row)
-        return [built] if isinstance(built, ChatRequest) else []
+        return [PreviewedRequest("", built)] if isinstance(built, ChatRequest) else []
 
     def _add(self, batch: Batch, counted: "Future[list[int]]") -> None:
-        for (request, conversation, upper), prompt in zip(batch, counted.result(), strict=True):
+        for (request, path, conversation, upper), prompt in zip(batch, counted.result(), strict=True):
             if b'"image_url"' in request.body:
                 self._exact = False
             if conversation is not None:
                 prompt = self._with_history((conversation, upper), prompt, request.max_tokens)
             sums = self._upper_sums if upper else self._sums
-            sums.add(request.model, prompt, request.max_tokens)
+            sums.add(request.model, prompt, request.max_tokens, path=path)
 
     def _with_history(self, conversation: tuple[str, bool], prompt: int, max_tokens: int | None) -> int:
         """Adds the turns before this one, with an estimate of their answers."""

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from batchllm.budget.estimate import MEAN_REQUEST, SEEN_PACE, Forecast, forecast_left
+from batchllm.budget.estimate import MEAN_REQUEST, SEEN_PACE, forecast_left
+from batchllm.budget.forecast import Forecast
 from batchllm.budget.usage import LEARNED, UsageEstimator
 from batchllm.counters import EndpointFigures
 from batchllm.inspect.job import open_job

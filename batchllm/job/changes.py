@@ -12,7 +12,7 @@ _LONGEST = 80
 _OFF = (None, False)
 _NOT_SET = "not set"
 _TEMPLATES_OWN = "the template's own"
-_PLACES = {"messages": "prompt", "preset": "provider", "per_row": "template"}
+_PLACES = {"messages": "prompt", "combine_prompt": "template", "preset": "provider", "per_row": "template"}
 _FLAGS = {option.attribute: option.name for option in OPTIONS.values()}
 
 

@@ -27,6 +27,7 @@ class Options(TypedDict, total=False):
     bullets: int | None
     column: str | None
     columns: str | Sequence[str] | None
+    combine: Literal["ask", "vote"] | None
     concurrency: int | None
     confidence: bool | None
     conversation: str | None
@@ -36,6 +37,7 @@ class Options(TypedDict, total=False):
     drop: str | Sequence[str] | None
     encoding: str | None
     endpoints: Sequence[Mapping[str, Any]] | None
+    engine: Literal["ray"] | None
     escape: str | None
     escape_formulas: bool | None
     examples: str | PathLike[str] | Sequence[Mapping[str, Any]] | None
@@ -44,7 +46,7 @@ class Options(TypedDict, total=False):
     grace: float | None
     header: Mapping[str, str] | Sequence[str] | str | None
     image: str | Sequence[str] | None
-    input_format: Literal["csv", "tsv", "jsonl", "ndjson", "xlsx", "xlsm", "ods", "xls"] | None
+    input_format: Literal["csv", "tsv", "jsonl", "ndjson", "parquet", "xlsx", "xlsm", "ods", "xls", "pdf", "docx", "html", "htm", "md", "txt"] | None
     instructions: str | PathLike[str] | None
     journal: str | PathLike[str] | None
     labels: str | PathLike[str] | Sequence[str] | Mapping[str, str] | None
@@ -65,15 +67,17 @@ class Options(TypedDict, total=False):
     multi_label: bool | None
     no_early_stop: bool | None
     on: str | None
-    on_long: Literal["fail", "truncate"] | None
+    on_long: Literal["fail", "truncate", "split"] | None
     output: str | PathLike[str] | None
     output_encoding: str | None
+    overlap: int | None
     param: Mapping[str, Any] | Sequence[str] | str | None
     prefix: str | None
     prices: str | PathLike[str] | Mapping[str, Mapping[str, Any]] | None
     prompt: str | None
     provider: str | Sequence[str] | None
     quote: str | None
+    ray_address: str | None
     reask: int | None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None
     rename: Mapping[str, str] | Sequence[str] | str | None
@@ -86,6 +90,7 @@ class Options(TypedDict, total=False):
     samples: int | None
     schema: str | PathLike[str] | Mapping[str, Any] | type[Any] | None
     seed: int | None
+    shard: str | None
     sheet: str | int | None
     shots: int | None
     skip_lines: int | None
@@ -93,6 +98,7 @@ class Options(TypedDict, total=False):
     system: str | None
     temperature: float | None
     template: str | PathLike[str] | None
+    text_from: str | None
     timeout: float | None
     tool_choice: str | None
     tools: str | PathLike[str] | Sequence[Mapping[str, Any]] | None
@@ -100,3 +106,5 @@ class Options(TypedDict, total=False):
     var: Mapping[str, Any] | Sequence[str] | str | None
     via: Literal["online", "batch"] | None
     wait_lock: float | None
+    work: str | PathLike[str] | None
+    workers: int | None

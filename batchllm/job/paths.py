@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from batchllm.errors import UsageError
-from batchllm.formats import SUFFIXES, WRITTEN_SUFFIXES, format_named, format_of, output_format
+from batchllm.formats import SUFFIXES, WRITTEN_SUFFIXES, format_named, format_of, output_format, output_kind
 from batchllm.formats.suffixes import compression_suffix, format_suffix, labelled, stem_of
 from batchllm.job.layers import STANDARD_STREAM
 from batchllm.stores import ObjectPath
@@ -15,7 +15,6 @@ FOLDER_JOURNAL = ".batchllm.journal"
 """The journal of a folder of outputs, in it."""
 
 _PATTERN = re.compile(r"[*?[]")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _UNUSUAL = re.compile(r"[^\w.-]+")
 
 
@@ -35,20 +34,29 @@ def input_paths(
     if not are_several(inputs):
         return inputs, input_format or format_of(inputs[0]).name
     for path in inputs if input_format is None else ():
-        if not (is_pattern(path) or path.is_dir()):
+        if not (is_pattern(path) or is_folder(path)):
             format_of(path)
     return inputs, input_format
 
 
 def are_several(inputs: Sequence[Path]) -> bool:
     """Whether inputs are more than one file, or a folder or a pattern, of which nobody knows how many files it has."""
-    return len(inputs) > 1 or any(is_pattern(path) or path.is_dir() for path in inputs)
+    return len(inputs) > 1 or any(is_pattern(path) or is_folder(path) for path in inputs)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether an input is a folder, or an output; a name that no file can have is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def is_pattern(path: Path) -> bool:
     """Whether an input is a pattern such as ``data/*.csv``, and not a file with such a name."""
-    text = str(path)
-    return _PATTERN.search(text) is not None and _URL.match(text) is None and not os.path.lexists(path)
+    if isinstance(path, ObjectPath):
+        return path.is_pattern
+    return _PATTERN.search(str(path)) is not None and not os.path.lexists(path)
 
 
 def output_path(
@@ -58,7 +66,8 @@ def output_path(
     *,
     label: str,
     simulated: bool,
-    is_folder: bool = False,
+    has_slash: bool = False,
+    shard: str = "",
 ) -> tuple[Path | None, str | None]:
     """Returns the output (``None``: standard output) and its format.
 
@@ -68,7 +77,8 @@ def output_path(
         kind: The input's format, which standard output takes over.
         label: The task's or template's name.
         simulated: The simulator answers.
-        is_folder: The path ends with a slash: a folder that gets an output for each input.
+        has_slash: The path ends with a slash: a folder that gets an output for each input.
+        shard: What ``shard_label`` returns, which the default ends in.
 
     Raises:
         UsageError: The suffix is not that of a format.
@@ -82,12 +92,13 @@ def output_path(
         if kind is not None:
             source = with_written_suffix(source, kind)
         middle = _UNUSUAL.sub("-", label).strip("-.") or "run"
-        path = labelled(source, f"{middle}{'.simulated' if simulated else ''}")
+        words = (middle, "simulated" if simulated else "", shard)
+        path = labelled(source, ".".join(filter(None, words)))
     if path is None or str(path) == STANDARD_STREAM:
-        return None, kind
+        return None, kind and output_kind(kind)
     if isinstance(path, ObjectPath) and not path.url.is_writable:
         raise UsageError(f"{path}: a web address cannot be written; use s3://, gs:// or az://, or a file")
-    if is_folder or path.is_dir():
+    if has_slash or (is_folder(path) and format_suffix(path) not in SUFFIXES):
         return _output_folder(path, inputs), None
     try:
         return path, output_format(path).name
@@ -121,6 +132,11 @@ def with_written_suffix(path: Path, kind: str) -> Path:
         return path
     suffix = format_named(kind).output or f".{kind}"
     return path.with_name(f"{stem_of(path)}{suffix}{compression_suffix(path)}")
+
+
+def shard_label(shard: tuple[int, int] | None) -> str:
+    """Returns what names the output of a shard: ``shard-3-of-8``; empty where the job is none."""
+    return "" if shard is None else f"shard-{shard[0]}-of-{shard[1]}"
 
 
 def journal_path(path: Path | None, output: Path | None) -> Path | None:
@@ -178,6 +194,8 @@ def refuse_same_file(inputs: Iterable[Path] = (), **paths: Path | None) -> None:
 
 def identity_of(path: Path) -> object:
     """Returns what the paths of one file have in common, whatever links or spellings they are."""
+    if isinstance(path, ObjectPath):
+        return path.url, path.url.query
     try:
         status = path.stat()
     except OSError:

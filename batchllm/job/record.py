@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 STEPS = "steps"
+SPLIT = "split"
 
 DEFAULTS: dict[str, Any] = {name: option.default_value for name, option in OPTIONS.items()}
 
@@ -91,6 +92,7 @@ class Job:
     encoding: str | None = DEFAULTS["encoding"]
     gold: tuple[str, ...] = DEFAULTS["gold"]
     on: str | None = DEFAULTS["on"]
+    text_from: str | None = DEFAULTS["text_from"]
     column: str | None = DEFAULTS["column"]
     columns: tuple[str, ...] | None = DEFAULTS["columns"]
     add: tuple[str, ...] = DEFAULTS["add"]
@@ -119,10 +121,13 @@ class Job:
     confidence: bool = DEFAULTS["confidence"]
     max_input_tokens: int | None = DEFAULTS["max_input_tokens"]
     on_long: str = DEFAULTS["on_long"]
+    overlap: int = DEFAULTS["overlap"]
+    combine: str = DEFAULTS["combine"]
     reasoning_effort: str | None = DEFAULTS["reasoning_effort"]
     limit: int | None = DEFAULTS["limit"]
     sample: int | None = DEFAULTS["sample"]
     seed: int = DEFAULTS["seed"]
+    shard: tuple[int, int] | None = DEFAULTS["shard"]
     max_cost: Decimal | None = DEFAULTS["max_cost"]
     max_requests: int | None = DEFAULTS["max_requests"]
     max_total_tokens: int | None = DEFAULTS["max_total_tokens"]
@@ -139,6 +144,10 @@ class Job:
     grace_s: float = DEFAULTS["grace"]
     max_time_s: float | None = DEFAULTS["max_time"]
     wait_lock_s: float = DEFAULTS["wait_lock"]
+    engine: str | None = DEFAULTS["engine"]
+    ray_address: str = DEFAULTS["ray_address"]
+    workers: int | None = DEFAULTS["workers"]
+    work: Path | None = DEFAULTS["work"]
 
     @staticmethod
     def from_file(path: str | PathLike[str], **options: Any) -> Job:
@@ -177,6 +186,11 @@ class Job:
         return 0 if self.via == "batch" else 1
 
     @property
+    def splits(self) -> bool:
+        """Whether long texts are asked about in parts (``--on-long split``)."""
+        return self.on_long == SPLIT
+
+    @property
     def all_variables(self) -> dict[str, Any]:
         """Every variable of the template, with the values of this job."""
         return {**(self.template.variables if self.template else {}), **self.variables}
@@ -206,6 +220,7 @@ class Job:
             "model": self.endpoint.model,
             "per_row": self.per_row,
             "messages": plain(self.template.messages) if self.template else None,
+            **({"combine_prompt": plain(self.template.combine)} if self.splits and self.template else {}),
             **{name: plain(getattr(self, name)) for name in sorted(fields)},
             "variables": plain(self.all_variables),
             "parameters": plain(self.all_parameters),

@@ -8,7 +8,7 @@ from typing import Any
 from batchllm.errors import UsageError, did_you_mean, listed
 from batchllm.job.layers import Given, Layer
 from batchllm.job.options import OPTIONS, options_in
-from batchllm.job.record import Job, JobStep
+from batchllm.job.record import SPLIT, Job, JobStep
 
 _ASKS = ("prompt", "template")
 _OWN = (
@@ -48,6 +48,10 @@ def of_steps(
             raise UsageError(
                 f"{given.called(name)} and the [[steps]] of {path} do not go together; leave one out"
             )
+    if given.get("on_long") == SPLIT:
+        raise UsageError(
+            f"{given.called('on_long')} split and the [[steps]] of {path} do not go together; leave one out"
+        )
     steps: list[JobStep] = []
     for number, table in enumerate(tables, 1):
         name, when = _head(table, f"{path}, step {number}")

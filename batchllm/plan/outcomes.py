@@ -1,6 +1,8 @@
 """Reads each row's outcome from the journal."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from batchllm.answer import Reader
 from batchllm.budget.costs import PaidAnswer, RowCosts
@@ -11,6 +13,8 @@ from batchllm.plan.replay import ReplayedRequest, Replayer, Replays, read_outcom
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.records import Row
 
+NO_COLUMNS: Mapping[str, Any] = MappingProxyType({})
+
 
 class OutcomeReader:
     """Reads outcomes.
@@ -19,6 +23,7 @@ class OutcomeReader:
         replays: Replays the flows of rows that have several requests.
         reader_of: Returns the reader of a row's answer.
         endpoint_of: Returns the endpoint of an attempt, where the output has a column for it.
+        alone: Values of columns that an answer gets which is its row's only one.
     """
 
     def __init__(
@@ -26,10 +31,12 @@ class OutcomeReader:
         replays: Replays,
         reader_of: Callable[[int], Reader],
         endpoint_of: Callable[[int], str | None] = lambda attempt_id: None,
+        alone: Mapping[str, Any] = NO_COLUMNS,
     ) -> None:
         self._endpoint_of = endpoint_of
         self._replays = replays
         self._reader_of = reader_of
+        self._alone = alone
 
     def outcome(self, entry: RowRecord, costs: RowCosts | None) -> Outcome:
         """Returns the outcome of a row that is finished or given up."""
@@ -44,6 +51,8 @@ class OutcomeReader:
             attempt_id = sent[-1] if sent else None
         else:
             answer = read_outcome(entry, self._reader_of(entry.row_index))
+            if self._alone and answer.error is None:
+                answer = answer._replace(columns={**answer.columns, **self._alone})
             attempts, latency_s, paid = entry.attempts, entry.latency_s, []
             if entry.status is not None and 200 <= entry.status < 300:
                 paid = [PaidAnswer(answer.usage, answer.model, "", entry.attempt_id)]
@@ -67,10 +76,10 @@ def outcome_reader(
     reader_of: Callable[[int], Reader] = lambda row_index: reader  # noqa: E731 - the usual case
     if prepared.job.per_row:
         reader_of = lambda row_index: builder.reader(row_of(row_index))  # noqa: E731
-    replays = Replayer(prepared.flow, journal, row_of)
+    replays, alone = Replayer(prepared.flow, journal, row_of), prepared.flow.alone
     if ENDPOINT in dict(prepared.columns.fields).values():
-        return OutcomeReader(replays, reader_of, journal.endpoint_of)
-    return OutcomeReader(replays, reader_of)
+        return OutcomeReader(replays, reader_of, journal.endpoint_of, alone)
+    return OutcomeReader(replays, reader_of, alone=alone)
 
 
 def in_order(rows: Callable[[], Iterator[Row]]) -> Callable[[int], Row]:

@@ -2,18 +2,32 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
-from batchllm.flows import Ask, History, JobFlow, later_key
+from batchllm.flows import Ask, History, JobFlow, Kept, later_key
 from batchllm.flows.conversation import conversation_of, said
 from batchllm.flows.open_flow import OpenFlow
-from batchllm.flows.stand_in import STAND_IN, StandIn, begun, expected, longest, missing
+from batchllm.flows.stand_in import STAND_IN, KeptValue, StandIn, begun, expected, longest, missing
 from batchllm.journal import JournalReader, RequestRecord, State
 from batchllm.plan.finished import FinishedRequests, KnownRequest
-from batchllm.plan.replay import ENDED, read_outcome
+from batchllm.plan.replay import ENDED, kept_in, read_outcome
 from batchllm.records import Answer, ChatRequest, Row
 from batchllm.request import Skipped, Unsendable
 
 _NOBODY = KnownRequest(duplicate=False, state=None)
+
+
+class PreviewedRequest(NamedTuple):
+    """A request that a run would send.
+
+    Attributes:
+        path: Its path in the row's flow.
+        request: It.
+    """
+
+    path: str
+    request: ChatRequest
 
 
 @dataclass(slots=True, eq=False)
@@ -35,8 +49,8 @@ class PreviewedRow:
     unsent: Skipped | Unsendable | None = None
     duplicate: bool = False
     state: State | None = None
-    requests: list[ChatRequest] = field(default_factory=list)
-    longest: list[ChatRequest] = field(default_factory=list)
+    requests: list[PreviewedRequest] = field(default_factory=list)
+    longest: list[PreviewedRequest] = field(default_factory=list)
     paid_again: bool = False
     conversation: str | None = None
 
@@ -75,11 +89,12 @@ class Preview:
             journals.append((own, final))
         self._finished = FinishedRequests(journals, dedupe=dedupe, others=others)
         self._histories: dict[str, History] = {}
+        self._kept: KeptValue = Kept.value if own is None else partial(kept_in, own)
 
     def look(self, page: Sequence[Row]) -> list[PreviewedRow]:
         """Looks at a page of rows."""
         if self._flow.conversation is None:
-            found = [(PreviewedRow(row), begun(self._flow.start(row))) for row in page]
+            found = [(PreviewedRow(row), begun(self._flow.start(row), self._kept)) for row in page]
             keys = [flow.asks[0].identity for _, flow in found if not flow.ended]
             known = iter(self._finished.look_up(keys))
             for previewed, flow in found:
@@ -89,7 +104,7 @@ class Preview:
 
     def _turn(self, row: Row) -> PreviewedRow:
         assert self._flow.conversation is not None, "only called for conversations"
-        previewed, flow = PreviewedRow(row), begun(self._flow.start(row))
+        previewed, flow = PreviewedRow(row), begun(self._flow.start(row), self._kept)
         name = previewed.conversation = conversation_of(row, self._flow.conversation)
         history = None
         if name is not None:
@@ -138,11 +153,13 @@ class Preview:
         if known.finished and known.request_id is None:
             previewed.state = known.state  # it has the answer of another job
             return
-        previewed.requests = [request for _, request in missing(flow, self._expected, answer)]
+        wanted = missing(flow, self._expected, answer, kept=self._kept)
+        previewed.requests = [PreviewedRequest(ask.path, request) for ask, request in wanted]
         previewed.longest = previewed.requests
         if not self._flow.single and previewed.requests:
-            again = begun(self._flow.start(previewed.row))
-            previewed.longest = [request for _, request in missing(again, self._longest, answer, history)]
+            again = begun(self._flow.start(previewed.row), self._kept)
+            wanted = missing(again, self._longest, answer, history, self._kept)
+            previewed.longest = [PreviewedRequest(ask.path, request) for ask, request in wanted]
         if previewed.state is None and not previewed.requests and flow.result is not None:
             previewed.state = State.FAILED if flow.result.error is not None else State.ANSWERED
         previewed.unsent = previewed.unsent or (flow.unsent if not previewed.requests else None)

@@ -68,7 +68,7 @@ def journal_of(output: Path) -> Path:
     if is_disk_folder(output):
         if (output / FOLDER_JOURNAL).exists():
             return output / FOLDER_JOURNAL
-        raise UsageError(f"{output} is a folder without a job; name the OUTPUT of a job, or its journal")
+        raise UsageError(f"{output} is a folder; name the OUTPUT of a job, or its journal")
     beside = journal_beside(output)
     if isinstance(output, ObjectPath):
         return beside

@@ -4,7 +4,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from batchllm import tokens
 from batchllm.answer import Reader, answer_columns
 from batchllm.errors import UsageError
 from batchllm.flows import JobFlow, job_flow
+from batchllm.flows.part_columns import split_columns
 from batchllm.flows.samples import sample_columns
 from batchllm.formats import (
     Columns,
@@ -21,6 +22,7 @@ from batchllm.formats import (
     format_of,
     kept_columns,
     open_source,
+    output_kind,
     plan_columns,
     spool,
 )
@@ -29,14 +31,20 @@ from batchllm.formats.several import SeveralSource
 from batchllm.job import Job
 from batchllm.job.assembly import NOTHING_ASKED
 from batchllm.job.paths import are_several
+from batchllm.prepare.column_kinds import with_kinds
 from batchllm.prepare.inputs import InputFiles, input_files
 from batchllm.prepare.job_paths import JobPaths
 from batchllm.prepare.outputs import check_outputs
+from batchllm.prepare.row_range import RowRange
+from batchllm.prepare.shards import ShardRows, restricted
 from batchllm.printable import counted
 from batchllm.request import RequestBuilder, answer_spec
-from batchllm.template import KNOWN_PARAMETERS, text_column
+from batchllm.template import KNOWN_PARAMETERS, TEXT, text_column
 
 _READING = ("delimiter", "quote", "escape", "skip_lines", "sheet", "bad_rows", "encoding")
+
+DOCUMENTS = 10
+"""How many documents of the sample are read for the estimate before a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,7 @@ class PreparedJob:
         columns: The columns of the output.
         output_format: Name of the format, such as ``csv``.
         count: Counts the tokens of a text; see ``token_count``.
+        shard: Which rows of the input these are, where the job is a shard.
     """
 
     job: Job
@@ -66,6 +75,7 @@ class PreparedJob:
     columns: Columns
     output_format: str
     count: Callable[[str], int]
+    shard: ShardRows | None = None
 
     @property
     def input_notes(self) -> tuple[str, ...]:
@@ -76,25 +86,46 @@ class PreparedJob:
 
 
 @contextmanager
-def prepare_job(job: Job, paths: JobPaths) -> Iterator[PreparedJob]:
+def prepare_job(job: Job, paths: JobPaths, rows: RowRange | None = None) -> Iterator[PreparedJob]:
     """Scans the input and prepares the job; standard input is copied to disk first.
+
+    Args:
+        job: The job.
+        paths: Its files.
+        rows: The only rows of the job; columns and everything else that the scan decides are those of the whole input.
 
     Raises:
         InputError: The input cannot be read in its format.
         UsageError: A column, a placeholder or an option does not fit the input.
     """
+    if job.into_folder and (rows is not None or job.shard is not None):
+        raise UsageError(
+            f"a part of the rows has one output, and {job.output} is a folder; name a file with -o"
+        )
     with _source_of(job, paths) as source:
-        yield prepared_of(job, paths, source, source.scan())
+        statistics, shard = source.scan(), None
+        if rows is not None:
+            statistics = rows.restrict(source, statistics)
+        elif job.shard is not None:
+            statistics, shard = restricted(job, source, statistics)
+        yield replace(prepared_of(job, paths, source, statistics), shard=shard)
 
 
 def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStatistics) -> PreparedJob:
     """Prepares a job whose input is scanned."""
     _check_conversation(job, statistics)
     _check_steps(job, statistics)
+    _check_texts(job, statistics)
+    if job.text_from is not None:
+        statistics = replace(statistics, sample=statistics.sample[:: 1 + len(statistics.sample) // DOCUMENTS])
     count = token_count(job)
     builder = RequestBuilder(job, statistics.columns or None, statistics.sample, count)
     columns = output_columns(job, builder, statistics.columns, source.header)
-    output_format = job.output_format or source.kind
+    output_format = job.output_format or output_kind(source.kind)
+    if job.output_encoding is not None and format_named(output_format).magic:
+        raise UsageError(
+            f"--output-encoding is for CSV and JSONL, and the output is {output_format.upper()}; leave it out"
+        )
     flow = job_flow(job, builder, source.rows)
     reader = Reader(answer_spec(job))
     prepared = PreparedJob(
@@ -121,23 +152,28 @@ def output_columns(
     Raises:
         UsageError: The input has a column of the same name as one of the answer, or lacks one that an option names.
     """
-    added = sample_columns(job)
+    added = (*sample_columns(job), *split_columns(job))
     if twice := set(added) & set(builder.answer_columns):
+        option = "--on-long split" if job.splits else "--samples"
         raise UsageError(
-            f"--samples adds a column {', '.join(sorted(twice))}, and the schema has a field of that name; rename "
+            f"{option} adds a column {', '.join(sorted(twice))}, and the schema has a field of that name; rename "
             "the field"
         )
     kept = kept_columns(input_columns, job.keep, job.drop)
-    return plan_columns(
+    columns = plan_columns(
         kept,
         (*builder.answer_columns, *added),
-        (*job.add, *(("tool_calls",) if job.tools and "tool_calls" not in job.add else ())),
+        (
+            *(name for name in job.add if name not in added),
+            *(("tool_calls",) if job.tools and "tool_calls" not in job.add else ()),
+        ),
         job.columns,
         job.prefix,
         KNOWN_PARAMETERS if job.per_row else frozenset(),
         header(kept),
         job.rename,
     )
+    return with_kinds(columns, job)
 
 
 def token_count(job: Job) -> Callable[[str], int]:
@@ -146,7 +182,7 @@ def token_count(job: Job) -> Callable[[str], int]:
     An exact count takes longer than everything else that is done for a row.
     """
     depends_on_it = (job.pace.tokens_per_minute, job.max_total_tokens, job.max_cost)
-    if any(setting is not None for setting in depends_on_it):
+    if job.splits or any(setting is not None for setting in depends_on_it):
         return tokens.counter(job.endpoint.model)
     return tokens.estimate
 
@@ -163,6 +199,21 @@ def _check_conversation(job: Job, statistics: InputStatistics) -> None:
     if job.sample is not None:
         raise UsageError(
             "--sample takes rows out of their conversations; try the first ones instead, with -n"
+        )
+
+
+def _check_texts(job: Job, statistics: InputStatistics) -> None:
+    """Refuses a column of file names that does not exist, and one that the text itself would replace.
+
+    Raises:
+        UsageError: There is no such column, or the input has a column of the text's name.
+    """
+    if job.text_from is None or not statistics.columns:
+        return
+    text_column(statistics.columns, (), job.text_from)
+    if TEXT in statistics.columns:
+        raise UsageError(
+            f"--text-from: {{{{ text }}}} is the text of a file, and the input has a column {TEXT!r}; rename that one"
         )
 
 

@@ -12,8 +12,9 @@ from batchllm.job import Job
 from batchllm.job.gold import gold_columns
 from batchllm.records import Answer, ChatRequest, Row
 from batchllm.request.condition import Condition, condition
+from batchllm.request.documents import Documents
 from batchllm.request.images import Media
-from batchllm.request.limits import LengthLimits
+from batchllm.request.limits import LengthLimits, MeasuredRequest
 from batchllm.request.messages import TokenCount, reask, with_images
 from batchllm.request.outcome import InvalidRow, Messages, RowRequest, Skipped, Unsendable, request_key
 from batchllm.request.parameters import fit_to_model, max_tokens, merge_layers
@@ -21,15 +22,14 @@ from batchllm.request.shots import Shots
 from batchllm.request.spec import (
     answer_spec,
     job_columns,
+    job_parameters,
     prepared,
-    response_format,
     schema_in_words,
     with_tools,
 )
 from batchllm.request.tasks import RowTasks, Task, image_cells, is_batch_line
-from batchllm.template import RenderError, builtin_names, dumps, text_column, text_like, to_json
+from batchllm.template import TEXT, RenderError, dumps, text_column, text_like, to_json
 
-VISION_MAX_TOKENS = 300
 NO_PARAMETERS: Mapping[str, Any] = {}
 
 _Fitted = tuple[str, dict[str, Any], int | None]  # model, parameters, max_tokens
@@ -49,6 +49,7 @@ class RequestBuilder:
         column: The text column; ``None`` where none is read.
         used_columns: The columns that requests read.
         answer_columns: The columns that answers fill.
+        documents: Reads the texts that are in files; ``None`` where the rows have them.
 
     Raises:
         UsageError: The job does not fit the columns, or cannot be asked at all.
@@ -74,6 +75,9 @@ class RequestBuilder:
         self._schema = spec.schema if spec.read == "json" and isinstance(spec.schema, Mapping) else None
         self._reader = Reader(spec)
         self._media = Media(job.media_root)
+        self.documents = None if job.text_from is None else Documents(job)
+        if self.documents is not None and columns is not None and TEXT not in columns:
+            columns = [*columns, TEXT]
         self._task: Task | None = None
         self._rows: RowTasks | None = None
         self.answer_columns = job_columns(job)
@@ -112,7 +116,7 @@ class RequestBuilder:
             read = self.column if self._task.renderer.reads_text else None
             self._shots = Shots(examples, job.shots, spec, self._ask, read)
             self._limits.truncated = 0
-        self._own_layer = self._job_parameters()
+        self._own_layer = job_parameters(job, self._schema, asks_schema=self._preset.json_schema is not False)
         self._fixed = self._checked_parameters()
 
     @property
@@ -145,14 +149,21 @@ class RequestBuilder:
         except RenderError as error:
             return Unsendable(row.index, str(error), "bad_row")
 
-    def of_step(self, job: Job, columns: Sequence[str]) -> "RequestBuilder":
+    def of_step(
+        self, job: Job, columns: Sequence[str] = (), text_column: str | None = None
+    ) -> "RequestBuilder":
         """Returns the builder of a step: of a job over the same input, and over columns of earlier answers.
+
+        Args:
+            job: The step's.
+            columns: The further columns.
+            text_column: The column that ``{{ text }}`` means there, if it is another.
 
         Raises:
             UsageError: The step does not fit the columns.
         """
-        known = None if self._columns is None else [*self._columns, *columns]
-        job = replace(job, column=self._text_column or job.column)
+        known = None if self._columns is None else [*dict.fromkeys((*self._columns, *columns))]
+        job = replace(job, column=text_column or self._text_column or job.column)
         return RequestBuilder(job, known, self._sample, self._count_text, context_window=self._published)
 
     def condition(self, name: str, source: str) -> Condition:
@@ -170,6 +181,34 @@ class RequestBuilder:
     def count(self, messages: Messages) -> int:
         """Counts the tokens that messages add to a request; 0 where nobody needs them."""
         return 0 if self._count is None else self._count.prompt(messages, {})
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the prompt reads ``{{ text }}``."""
+        return self._task is not None and self._task.renderer.reads_text
+
+    def unlimited(self) -> "RequestBuilder":
+        """Returns the builder of the same requests that holds no text to ``--max-input-tokens``."""
+        return self.of_step(replace(self._job, max_input_tokens=None, on_long="fail"))
+
+    def text_of(self, row: Row) -> str | None:
+        """Returns the text of a row that ``{{ text }}`` stands for; ``None`` where there is none."""
+        text = row.values.get(self.column or "text") if self.reads_text else None
+        return text if isinstance(text, str) else None
+
+    def with_text(self, row: Row, text: str) -> Row:
+        """Returns a row with another text."""
+        return row._replace(values={**row.values, self.column or "text": text})
+
+    def measured(self, row: Row) -> MeasuredRequest:
+        """Counts the prompt of a row exactly, whatever its length.
+
+        Raises:
+            InvalidRow, RenderError: The row cannot be sent; ``build`` returns this as data.
+        """
+        row_request = self._row_request(row) or RowRequest([], 0)
+        model, parameters, bound = self._fixed or self._fitted(row_request)
+        return self._limits.measured(model, row_request.messages, parameters, bound)
 
     @property
     def shots(self) -> int:
@@ -210,6 +249,8 @@ class RequestBuilder:
 
     def _row_request(self, row: Row) -> RowRequest | None:
         row = self._shown(row)
+        if self.documents is not None:
+            row = self.documents.filled(row)
         task = self._task if self._rows is None else self._rows.task(row)
         cells = image_cells(row.values, self._job.images) if self._job.images else []
         if self._job.images and not cells and task is not None and not task.renderer.used_columns:
@@ -293,26 +334,6 @@ class RequestBuilder:
         parameters.pop("messages", None)
         parameters = fit_to_model(model, parameters)
         return model, parameters, max_tokens(parameters)
-
-    def _job_parameters(self) -> dict[str, Any]:
-        """Returns the parameters that the job sets, without the model."""
-        job = self._job
-        layer: dict[str, Any] = {}
-        own_template = job.template is not None and job.template.name not in (*builtin_names(), "run")
-        if job.images and not (own_template and job.template and "max_tokens" in job.template.parameters):
-            layer["max_tokens"] = VISION_MAX_TOKENS
-        if self._schema is not None:
-            asks = self._preset.json_schema is not False
-            layer["response_format"] = response_format(self._schema) if asks else {"type": "json_object"}
-        if job.tools:
-            layer["tools"] = job.tools
-        if job.tool_choice is not None:
-            layer["tool_choice"] = job.tool_choice
-        if job.confidence:
-            layer["logprobs"] = True
-        if job.reasoning_effort is not None:
-            layer["reasoning_effort"] = job.reasoning_effort
-        return merge_layers(layer, job.parameters)
 
     def _check_names(self, columns: Sequence[str] | None) -> None:
         for column in (*self._job.images, *([self._job.column] if self._job.column else [])):

@@ -5,7 +5,7 @@ is counted only if it has more bytes than it may have tokens.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchllm import tokens
 from batchllm.job import Job
@@ -22,6 +22,22 @@ ESTIMATE_SLACK = 0.7
 WINDOW_SLACK = 1.1
 """Published context windows are often rounded (128,000 for 131,072) and sometimes out of date, so a row fails here
 only if it is well over the window; the endpoint decides about the rest."""
+
+
+class MeasuredRequest(NamedTuple):
+    """What a request takes of a model's context.
+
+    Attributes:
+        prompt_tokens: Tokens of its prompt.
+        max_tokens: The most that its answer may have; ``None`` where nothing bounds it.
+        window: The published context window of its model in tokens; ``None`` where it is unknown.
+        exact: They were counted with the model's own vocabulary.
+    """
+
+    prompt_tokens: int
+    max_tokens: int | None
+    window: int | None
+    exact: bool
 
 
 class LengthLimits:
@@ -58,7 +74,8 @@ class LengthLimits:
         if not self._cut:
             raise InvalidRow(
                 "too_long",
-                f"the text has {found} tokens, and --max-input-tokens is {limit}; --on-long truncate cuts it",
+                f"the text has {found} tokens, and --max-input-tokens is {limit}; --on-long split asks "
+                "about its parts, --on-long truncate cuts it off",
             )
         self.truncated += 1
         return row._replace(values={**row.values, column: tokens.truncate(text, limit, self._model)})
@@ -77,6 +94,20 @@ class LengthLimits:
                 "too_long", f"the messages have {found} tokens, and --max-input-tokens is {self._limit}"
             )
 
+    def window(self, model: str) -> int | None:
+        """Returns the published context window of a model in tokens; ``None`` where it is unknown."""
+        if model not in self._windows:
+            self._windows[model] = self._context_window(model)
+        return self._windows[model]
+
+    def measured(
+        self, model: str, messages: Messages, parameters: Mapping[str, Any], bound: int | None
+    ) -> MeasuredRequest:
+        """Counts a request with the vocabulary of its model, or the nearest one."""
+        counter = tokens.counter(model)
+        found = TokenCount(counter).prompt(messages, parameters)
+        return MeasuredRequest(found, bound, self.window(model), counter.exact)
+
     def context(
         self, model: str, size: int, messages: Messages, parameters: Mapping[str, Any], answer_tokens: int
     ) -> None:
@@ -87,9 +118,7 @@ class LengthLimits:
         """
         if size + answer_tokens <= SMALLEST_WINDOW:
             return
-        if model not in self._windows:
-            self._windows[model] = self._context_window(model)
-        window = self._windows[model]
+        window = self.window(model)
         if window is None or size + answer_tokens <= window:
             return
         counter = tokens.counter(model)
@@ -99,5 +128,6 @@ class LengthLimits:
             raise InvalidRow(
                 "context_length",
                 f"{about}{found} tokens of prompt and {answer_tokens} of answer do not fit into the {window} tokens "
-                f"of {model}; --max-input-tokens with --on-long truncate shortens the text",
+                f"of {model}; --on-long split asks about the parts of the text, --max-input-tokens with --on-long "
+                "truncate shortens it",
             )

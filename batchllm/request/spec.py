@@ -7,9 +7,11 @@ from typing import Any
 
 from batchllm.answer import answer_columns, schema_of
 from batchllm.job import Job
-from batchllm.template import AnswerSpec, Template, literal, load, parameter_value
+from batchllm.request.parameters import merge_layers
+from batchllm.template import AnswerSpec, Template, builtin_names, literal, load, parameter_value
 
 CLASSIFY = "classify"
+VISION_MAX_TOKENS = 300
 ROW_COLUMN = "response"  # where rows that bring their own task get their answer
 
 
@@ -85,6 +87,31 @@ def _states_labels(template: Template) -> bool:
 def _label_rules(builtin: Template) -> str:
     """The system message of ``classify`` without its first paragraph, which says what the task is."""
     return str(builtin.messages[0].content).partition("\n\n")[2]
+
+
+def job_parameters(job: Job, schema: Mapping[str, Any] | None, *, asks_schema: bool) -> dict[str, Any]:
+    """Returns the parameters that a job sets, without the model.
+
+    Args:
+        job: The job.
+        schema: The schema that answers must fit.
+        asks_schema: The endpoint takes schemas, and otherwise only JSON.
+    """
+    layer: dict[str, Any] = {}
+    own_template = job.template is not None and job.template.name not in (*builtin_names(), "run")
+    if job.images and not (own_template and job.template and "max_tokens" in job.template.parameters):
+        layer["max_tokens"] = VISION_MAX_TOKENS
+    if schema is not None:
+        layer["response_format"] = response_format(schema) if asks_schema else {"type": "json_object"}
+    if job.tools:
+        layer["tools"] = job.tools
+    if job.tool_choice is not None:
+        layer["tool_choice"] = job.tool_choice
+    if job.confidence:
+        layer["logprobs"] = True
+    if job.reasoning_effort is not None:
+        layer["reasoning_effort"] = job.reasoning_effort
+    return merge_layers(layer, job.parameters)
 
 
 def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:

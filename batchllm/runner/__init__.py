@@ -3,7 +3,7 @@
 ``resume`` opens the journal, ``output`` writes the output, ``summary`` has the numbers, ``display`` the progress.
 """
 
-from batchllm.budget.estimate import Forecast
+from batchllm.budget.forecast import Forecast
 from batchllm.runner.feed import FinishedRow, RowFeed
 from batchllm.runner.run import run_job
 from batchllm.runner.summary import Result, Summary

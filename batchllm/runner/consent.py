@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from itertools import islice
 
-from batchllm.budget.estimate import Forecast, forecast_job
+from batchllm.budget.estimate import forecast_job
+from batchllm.budget.forecast import Forecast
 from batchllm.errors import JobChanged
 from batchllm.job.changes import change_text, changes_between
 from batchllm.journal import JournalReader, State
@@ -44,14 +45,17 @@ def rows_paid_again(
     preview = Preview(
         prepared.flow, reader, final=(State.ANSWERED, State.PENDING), dedupe=prepared.job.dedupe
     )
-    kept = unanswered = changed = 0
+    kept = kept_answers = unanswered = changed = 0
     for page in pages(_chosen(prepared.source.rows(), chosen), _PAGE):
         for row in preview.look(page):
             kept += row.state is not None
+            kept_answers += row.state is State.ANSWERED
             unanswered += bool(row.requests)
             changed += row.paid_again
     # A row of several requests keeps those that are asked alike; what it asks beside them is not paid again.
-    return max(0, min(answered - kept, unanswered) if prepared.flow.single else min(answered, changed))
+    return max(
+        0, min(answered - kept, unanswered) if prepared.flow.single else min(answered - kept_answers, changed)
+    )
 
 
 def check_unchanged(

@@ -4,14 +4,14 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from batchllm.budget.costs import CostTotals, RowCosts
 from batchllm.errors import CannotWrite
-from batchllm.formats import Outcome, is_narrow, write_output
+from batchllm.formats import Columns, Outcome, is_narrow, with_fitting_kinds, write_output
 from batchllm.formats.suffixes import format_suffix
 from batchllm.journal import Journal, JournalReader
 from batchllm.plan.outcomes import outcome_reader, outcomes
@@ -137,7 +137,11 @@ class OutputWriter:
             InputError: The input changed since it was scanned.
             CannotWrite, StorageFailure: The output cannot be written.
         """
-        journal, prepared = self._journal(), self._prepared
+        return with_fitting_kinds(self._prepared.columns, lambda columns: self._written(columns, announce))
+
+    def _written(self, columns: Columns, announce: Announce) -> int:
+        self.counts = OutputCounts()
+        journal, prepared = self._journal(), replace(self._prepared, columns=columns)
         costs = RowCosts(prepared, journal)
         self.counts.costs = costs.totals
         files = output_files(prepared, self._path, self._key, self._chosen)

@@ -15,6 +15,7 @@ from batchllm.evaluate.answered import AnsweredRows, open_output
 from batchllm.evaluate.evaluation import Evaluation
 from batchllm.evaluate.gold import GoldWords
 from batchllm.evaluate.output_source import output_source
+from batchllm.formats.several import SeveralSource
 from batchllm.job import Job
 from batchllm.journal import RowCounts
 from batchllm.printable import counted, dollars, printable
@@ -223,7 +224,7 @@ class Result:
         return self.summary.exit_status
 
     def frame(self) -> Any:
-        """Returns the output as a pandas DataFrame; cells of a CSV file stay text.
+        """Returns the output as a pandas DataFrame; cells of a CSV file stay text, columns of Parquet keep their types.
 
         Raises:
             ValueError: The output went to standard output.
@@ -233,6 +234,8 @@ class Result:
         if self.output is None:
             raise ValueError("the output went to standard output; name a file to get it as a frame")
         source = output_source(self.output, lambda path: self.read_options)
+        if not isinstance(source, SeveralSource) and source.arrow_schema() is not None:
+            return pd.read_parquet(source.file.local_path())
         columns = source.scan().columns
         return pd.DataFrame([row.values for row in source.rows()], columns=columns)
 

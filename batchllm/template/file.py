@@ -13,6 +13,8 @@
     [answer]
     column = "summary"
     read = "text"               # text, label (with labels = [...]), code, json (with schema = ...)
+    [combine]                   # how the answers of a long text's parts become one (--on-long split)
+    prompt = "These are summaries of the parts of one text. Make one of them: {{ answers }}"
 
 A job file is the same with a ``[job]`` table, and perhaps ``[[endpoints]]``, which are not read here.
 """
@@ -25,14 +27,15 @@ from typing import Any
 
 from batchllm.errors import UsageError, did_you_mean, listed
 from batchllm.records import AnswerSpec
-from batchllm.template.model import Message, Template
+from batchllm.template.model import Combine, Message, Template
 from batchllm.template.values import KNOWN_PARAMETERS
 
 PROMPT_NAME = "run"
 _TASKS = Path(__file__).parents[1] / "tasks"
-_TOP = ("name", "description", "variables", "messages", "parameters", "answer", "job", "endpoints")
+_TOP = ("name", "description", "variables", "messages", "parameters", "answer", "combine", "job", "endpoints")
 _MESSAGE = ("role", "content", "name")
 _ANSWER = ("column", "read", "labels", "schema")
+_COMBINE = ("prompt", "system", "parameters")
 _ROLES = ("system", "developer", "user", "assistant")
 _READS = ("text", "label", "code", "json")
 _MAX_FILE_BYTES = 10_000_000
@@ -98,13 +101,7 @@ def parse(text: str, name: str, path: Path | None = None) -> Template:
         raise UsageError(f"{where}: this is not TOML: {error or 'nested too deeply'}") from error
     _only(data, _TOP, where)
     variables = _table(data, "variables", where)
-    parameters = _table(data, "parameters", where)
-    for parameter in parameters:
-        if parameter not in KNOWN_PARAMETERS:
-            raise UsageError(
-                f"{where}: [parameters] has the unknown key {parameter}{did_you_mean(parameter, KNOWN_PARAMETERS)}; "
-                "what only this endpoint knows goes into [parameters.extra_body]"
-            )
+    parameters = _parameters(data, where, "parameters")
     return Template(
         name=_string(data, "name", where, name),
         description=_string(data, "description", where, ""),
@@ -112,8 +109,35 @@ def parse(text: str, name: str, path: Path | None = None) -> Template:
         parameters=parameters,
         variables=variables,
         answer=_answer(_table(data, "answer", where), variables, where),
+        combine=_combine(data, where),
         source=text,
     )
+
+
+def _parameters(data: Mapping[str, Any], where: str, called: str) -> Mapping[str, Any]:
+    parameters = _table(data, "parameters", where)
+    for parameter in parameters:
+        if parameter not in KNOWN_PARAMETERS:
+            raise UsageError(
+                f"{where}: [{called}] has the unknown key {parameter}{did_you_mean(parameter, KNOWN_PARAMETERS)}; "
+                f"what only this endpoint knows goes into [{called}.extra_body]"
+            )
+    return parameters
+
+
+def _combine(data: Mapping[str, Any], where: str) -> Combine | None:
+    if "combine" not in data:
+        return None
+    table, place = _table(data, "combine", where), f"{where}, [combine]"
+    _only(table, _COMBINE, place)
+    prompt, system = table.get("prompt"), table.get("system")
+    if not isinstance(prompt, str) or "answers" not in prompt:
+        raise UsageError(
+            f"{place}: prompt must be text with {{{{ answers }}}}, where the answers of the parts go"
+        )
+    if not (system is None or isinstance(system, str)):
+        raise UsageError(f"{place}: system must be text")
+    return Combine(prompt, system, _parameters(table, place, "combine.parameters"))
 
 
 def _messages(value: Any, where: str) -> tuple[Message, ...]:

@@ -31,6 +31,21 @@ def literal(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Combine:
+    """How the answers of a long text's parts become one: a template's ``[combine]`` table.
+
+    Attributes:
+        prompt: Jinja source of the user message; it reads ``{{ answers }}``.
+        system: Jinja source of the system message; ``None`` is the template's own.
+        parameters: Request parameters that override the template's.
+    """
+
+    prompt: str
+    system: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Template:
     """A task: what is asked of each row, and how the answer is read.
 
@@ -41,6 +56,7 @@ class Template:
         parameters: Request parameters; a string with a placeholder is rendered for each row.
         variables: Defaults of the names that the messages use beside columns.
         answer: How the answer is read.
+        combine: How the answers of a long text's parts become one (``--on-long split``).
         source: The TOML text it came from.
     """
 
@@ -50,7 +66,19 @@ class Template:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     variables: Mapping[str, Any] = field(default_factory=dict)
     answer: AnswerSpec = field(default_factory=lambda: AnswerSpec("response"))
+    combine: Combine | None = None
     source: str = ""
+
+    def combining(self, combine: Combine) -> "Template":
+        """Returns the template that asks for one answer out of several."""
+        system = [message for message in self.messages if message.role in ("system", "developer")][:1]
+        if combine.system is not None:
+            system = [Message("system", combine.system)]
+        return replace(
+            self,
+            messages=(*system, Message("user", combine.prompt)),
+            parameters={**self.parameters, **combine.parameters},
+        )
 
     def with_system(self, system: str) -> "Template":
         """Returns a copy with ``system`` as its system message, first where there was none."""
