@@ -1,11 +1,13 @@
 """A job on many machines, with threads and processes for them: the same output as on one, whatever dies."""
 
 import csv
+import json
 import os
 import pickle
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from batchllm.job import Job, assemble
 from batchllm.runner import run_job
 from batchllm.simulator import ScriptedResponse, SimulatorSettings, start_in_thread
 from tests.cluster_engine import ProcessEngine
+from tests.command import Command
 from tests.fakes import chat_body
 
 ROWS = 120
@@ -245,6 +248,57 @@ def test_an_input_that_is_another_one_on_a_node_stops_the_job(tmp_path: Path, ur
     with pytest.raises(InputError, match="not the input of the plan"):
         run_cluster(job_of(tmp_path, url), engine_of=lambda job: Edited())
     assert "edited" not in "".join(asked.texts)
+
+
+def test_status_report_and_export_take_the_work_folder(
+    tmp_path: Path, url: str, asked: Asked, batchllm: Command
+) -> None:
+    table(tmp_path / "rows.csv")
+
+    class Dying(ThreadEngine):
+        def ended(self, timeout_s: float) -> Sequence[tuple[ShardTask, ShardEnd | None]]:
+            found = super().ended(timeout_s)
+            if self.submitted[3:]:
+                raise ConnectionError("the cluster is gone")
+            return found
+
+    engine = Dying()
+    with pytest.raises(ConnectionError):
+        run_cluster(job_of(tmp_path, url), engine_of=lambda job: engine)
+    engine._pool.shutdown()
+    paid, work = asked.texts.total(), tmp_path / "work"
+    status = json.loads(batchllm("status", work, "--json").out)
+    assert 20 < status["done"] < ROWS and status["rows"] == ROWS and status["answers"] == paid
+    assert "shards" in batchllm("status", work).out
+    refused = batchllm("export", work)
+    assert refused.status == 2 and "-o" in refused.err
+    exported = batchllm("export", work, "-o", tmp_path / "some.csv")
+    assert exported.status == 0, exported.err
+    with (tmp_path / "some.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter=";"))
+    assert sum(bool(row["label"]) for row in rows) == paid and not any(row["error"] for row in rows)
+    page = batchllm("report", work, "-o", tmp_path / "page.html")
+    assert page.status == 0 and (tmp_path / "page.html").stat().st_size > 1000, page.err
+
+    run_cluster(job_of(tmp_path, url), engine_of=lambda job: ThreadEngine())
+    assert asked.texts.total() == sum(bool(TEXTS[number % len(TEXTS)]) for number in range(ROWS))
+    assert json.loads(batchllm("status", work, "--json").out)["done"] == ROWS
+    assert batchllm("export", work, "-o", tmp_path / "all.csv").status == 0
+    assert (tmp_path / "all.csv").read_bytes() == (tmp_path / "out.csv").read_bytes()
+    assert json.loads(batchllm("report", work, "--json").out)
+
+
+def test_several_inputs_are_one_job(tmp_path: Path, url: str, asked: Asked) -> None:
+    names = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for name in names:
+        table(name, 60)
+    job = job_of(tmp_path, url, input=[str(name) for name in names])
+    result = run_cluster(job, engine_of=lambda job: ThreadEngine())
+    assert result.summary.answered == 100 == asked.texts.total() and result.summary.rows == 120
+    alone = run_job(replace(job, output=tmp_path / "alone.csv", engine=None))
+    assert (tmp_path / "out.csv").read_bytes() == (
+        tmp_path / "alone.csv"
+    ).read_bytes() and alone.exit_status == 0
 
 
 @pytest.mark.proof

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
-from batchllm.budget.estimate import Forecast, forecast_job
+from batchllm.budget.estimate import forecast_job
 from batchllm.cluster.collect import Collected, done_of, plan_of_work, rebuild_all
 from batchllm.cluster.engine import Engine
 from batchllm.cluster.figures import FiguresReader, summed
@@ -32,7 +32,7 @@ from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.prepare.saved_job import saved
 from batchllm.progress import Progress, Quiet
 from batchllm.records import Pace
-from batchllm.runner import Result, run_job
+from batchllm.runner import Forecast, Result, run_job
 from batchllm.runner.ending import recorded
 
 WORK = "work"
