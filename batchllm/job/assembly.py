@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from batchllm import presets, prices
 from batchllm.errors import UsageError, did_you_mean
 from batchllm.formats import format_named
-from batchllm.job import jobfile, paths
+from batchllm.job import jobfile, paths, texts
 from batchllm.job.attachments import read_examples, read_instructions, read_schema, read_tools, tool_choice
 from batchllm.job.endpoints import endpoints
 from batchllm.job.layers import Given, environment_layer, flag_layer
@@ -112,6 +112,7 @@ def _assembled(
         "variables": variables,
         "parameters": request_parameters(given, template, place, effort),
         "input_format": input_format,
+        "text_from": texts.text_from(given.get("text_from"), inputs, input_format),
         "output_format": output_format,
         "per_row": template is None,
         "schema": schema,
@@ -159,6 +160,7 @@ def _check(job: Job, given: Given) -> None:
     )
     if job.media_root is not None and not job.media_root.is_dir():
         raise UsageError(f"{given.called('media_root')} {job.media_root} is not a folder")
+    texts.check_texts(job)
     if job.limit and job.sample:
         raise UsageError(f"{given.called('limit')} and {given.called('sample')} exclude each other; give one")
     if job.keep and job.drop:

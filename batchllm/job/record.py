@@ -91,6 +91,7 @@ class Job:
     encoding: str | None = DEFAULTS["encoding"]
     gold: tuple[str, ...] = DEFAULTS["gold"]
     on: str | None = DEFAULTS["on"]
+    text_from: str | None = DEFAULTS["text_from"]
     column: str | None = DEFAULTS["column"]
     columns: tuple[str, ...] | None = DEFAULTS["columns"]
     add: tuple[str, ...] = DEFAULTS["add"]

@@ -90,6 +90,7 @@ class DividedLimit:
         member = self._members.get(worker)
         if member is None:
             member = self._members[worker] = Member(use, now, -math.inf)
+        refused = use.refused > member.use.refused
         confirms = now < self._confirms_until
         claims = [use.holds_rpm, use.holds_tpm]
         holds = claims if confirms else [min(pair) for pair in zip(claims, member.counted, strict=True)]
@@ -104,7 +105,7 @@ class DividedLimit:
             # It may go on at its old rate until it has this answer.
             member.counted[index] = max(holds[index], shares[index] if limit < math.inf else 0.0)
         member.until = now + self._ttl_s
-        pause_s = self._pause_s(worker, use, now)
+        pause_s = self._pause_s(worker, use, now, refused=refused)
         limit_tpm = self._limits[1] if self._limits[1] < math.inf else None
         if self._divided or confirms:
             rpm, tpm = (
@@ -185,11 +186,11 @@ class DividedLimit:
         self._saved_up[1] -= member.use.tokens_per_request
         return 1
 
-    def _pause_s(self, worker: str, use: Use, now: float) -> float:
+    def _pause_s(self, worker: str, use: Use, now: float, *, refused: bool) -> float:
         """Returns how long a worker pauses because another one was refused, which sends the probe."""
-        if self._probing == worker and not use.refused and use.paused_s <= 0.0:
+        if self._probing == worker and not refused and use.paused_s <= 0.0:
             self._probing, self._paused_until = None, -math.inf
-        elif use.refused or use.paused_s > 0.0:
+        elif refused or use.paused_s > 0.0:
             if self._probing is None or self._paused_until <= now:
                 self._probing = worker
             self._paused_until = max(self._paused_until, now + max(use.paused_s, self._renew_s))

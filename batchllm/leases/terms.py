@@ -22,8 +22,8 @@ class Use:
         demand_rpm, demand_tpm: What it can use; ``None`` is as much as there is.
         holds_rpm, holds_tpm: What its lease in force lets it use; 0 without one.
         tokens_per_request: What a request usually takes of the tokens.
-        sent: Requests sent.
-        refused: Times that refusals made it pause.
+        sent: Requests sent so far.
+        refused: How often refusals have made it pause so far.
         paused_s: How much longer it pauses.
     """
 

@@ -42,10 +42,13 @@ class Lookup:
                 flow.give(history(flow))
                 continue
             value = self._journal.reader().kept(wanted.key)
-            if value is None:
-                value = wanted.compute()
-                self._journal.keep(wanted.key, value)
-            flow.give(value)
+            if value is not None:
+                flow.give(value)
+                continue
+            computed = wanted.value()
+            if isinstance(computed, bytes):
+                self._journal.keep(wanted.key, computed)
+            flow.give(computed)
 
     async def admit(self, flows: Sequence[RowFlow]) -> None:
         """Records the first requests of flows, and the rows that are not sent."""

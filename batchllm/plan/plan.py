@@ -11,11 +11,11 @@ answer, are dropped, and are replayed in the next pass.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from batchllm.counters import RunCounters
-from batchllm.flows import JobFlow
+from batchllm.flows import JobFlow, Kept
 from batchllm.journal import AdmittedRow, FinishedRows, Journal, State
 from batchllm.plan.chosen import Chosen, wanted
 from batchllm.plan.conversations import MOST_WAITING, Conversations
@@ -111,17 +111,16 @@ class Plan:
     async def batches(self) -> AsyncIterator[Sequence[WorkItem]]:
         """Yields work items: begun flows before new rows, and last what an earlier run tried."""
         rows = wanted(self._rows, self._chosen)
-        size, more = FIRST_BATCH, True
+        size, more = FIRST_BATCH if self._flow.slow is None else 1, True
         while True:
             flows = self._next_due()
             if not flows and more and self._conversations.waiting < MOST_WAITING:
                 page = list(islice(rows, size))
-                size, more = BATCH, bool(page)
-                flows = [
-                    flow
-                    for flow in map(self._joined, page)
-                    if flow is not None and self._lifecycle.begin(flow)
-                ]
+                size, more = BATCH if self._flow.slow is None else 1, bool(page)
+                joined = [flow for row in page if (flow := self._joined(row)) is not None]
+                if self._flow.slow is not None:
+                    await self._compute(self._flow.slow, joined)
+                flows = [flow for flow in joined if self._lifecycle.begin(flow)]
             elif not flows and self._deferred:
                 yield self._take_deferred()
                 continue
@@ -136,6 +135,13 @@ class Plan:
             items = self._defer_tried(await self._items(flows))
             if items:
                 yield items
+
+    async def _compute(self, slow: Callable[[Row], Kept | None], flows: Sequence[RowFlow]) -> None:
+        """Computes in a thread what flows wait for when they begin, so that answers are received meanwhile."""
+        for flow in flows:
+            wanted = slow(flow.row) if self._lifecycle.starts(flow) else None
+            if wanted is not None and self._journal.reader().kept(wanted.key) is None:
+                await asyncio.to_thread(wanted.value)
 
     def settled(self, item: WorkItem, answer: Answer, state: State) -> RowEnd | None:
         """Called with each request that is finished: its flow goes on.

@@ -11,7 +11,7 @@ from batchllm.flows.open_flow import OpenFlow
 from batchllm.flows.stand_in import STAND_IN, KeptValue, StandIn, begun, expected, longest, missing
 from batchllm.journal import JournalReader, RequestRecord, State
 from batchllm.plan.finished import FinishedRequests, KnownRequest
-from batchllm.plan.replay import ENDED, read_outcome
+from batchllm.plan.replay import ENDED, kept_in, read_outcome
 from batchllm.records import Answer, ChatRequest, Row
 from batchllm.request import Skipped, Unsendable
 
@@ -89,7 +89,7 @@ class Preview:
             journals.append((own, final))
         self._finished = FinishedRequests(journals, dedupe=dedupe, others=others)
         self._histories: dict[str, History] = {}
-        self._kept: KeptValue = Kept.value if own is None else partial(_kept_in, own)
+        self._kept: KeptValue = Kept.value if own is None else partial(kept_in, own)
 
     def look(self, page: Sequence[Row]) -> list[PreviewedRow]:
         """Looks at a page of rows."""
@@ -104,7 +104,7 @@ class Preview:
 
     def _turn(self, row: Row) -> PreviewedRow:
         assert self._flow.conversation is not None, "only called for conversations"
-        previewed, flow = PreviewedRow(row), begun(self._flow.start(row))
+        previewed, flow = PreviewedRow(row), begun(self._flow.start(row), self._kept)
         name = previewed.conversation = conversation_of(row, self._flow.conversation)
         history = None
         if name is not None:
@@ -178,9 +178,3 @@ class Preview:
         """Whether an earlier job has asked the same, in a row that read something else later."""
         query = "SELECT 1 FROM request WHERE key = ?1 OR body_key = ?1 LIMIT 1"
         return self._own is not None and bool(self._own.select(query, ask.body_key or ask.identity))
-
-
-def _kept_in(own: JournalReader, kept: Kept) -> bytes:
-    """Returns what the journal keeps, or computes it and keeps nothing."""
-    value = own.kept(kept.key)
-    return kept.compute() if value is None else value

@@ -4,7 +4,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from batchllm.formats import (
     format_of,
     kept_columns,
     open_source,
+    output_kind,
     plan_columns,
     spool,
 )
@@ -35,9 +36,12 @@ from batchllm.prepare.job_paths import JobPaths
 from batchllm.prepare.row_range import RowRange
 from batchllm.printable import counted
 from batchllm.request import RequestBuilder, answer_spec
-from batchllm.template import KNOWN_PARAMETERS, text_column
+from batchllm.template import KNOWN_PARAMETERS, TEXT, text_column
 
 _READING = ("delimiter", "quote", "escape", "skip_lines", "sheet", "bad_rows", "encoding")
+
+DOCUMENTS = 10
+"""How many documents of the sample are read for the estimate before a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +104,13 @@ def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStat
     """Prepares a job whose input is scanned."""
     _check_conversation(job, statistics)
     _check_steps(job, statistics)
+    _check_texts(job, statistics)
+    if job.text_from is not None:
+        statistics = replace(statistics, sample=statistics.sample[:: 1 + len(statistics.sample) // DOCUMENTS])
     count = token_count(job)
     builder = RequestBuilder(job, statistics.columns or None, statistics.sample, count)
     columns = output_columns(job, builder, statistics.columns, source.header)
-    output_format = job.output_format or source.kind
+    output_format = job.output_format or output_kind(source.kind)
     if (check := format_named(output_format).check) is not None:
         check(source, min(statistics.rows, job.limit or job.sample or statistics.rows), columns)
     flow = job_flow(job, builder, source.rows)
@@ -174,6 +181,21 @@ def _check_conversation(job: Job, statistics: InputStatistics) -> None:
     if job.sample is not None:
         raise UsageError(
             "--sample takes rows out of their conversations; try the first ones instead, with -n"
+        )
+
+
+def _check_texts(job: Job, statistics: InputStatistics) -> None:
+    """Refuses a column of file names that does not exist, and one that the text itself would replace.
+
+    Raises:
+        UsageError: There is no such column, or the input has a column of the text's name.
+    """
+    if job.text_from is None or not statistics.columns:
+        return
+    text_column(statistics.columns, (), job.text_from)
+    if TEXT in statistics.columns:
+        raise UsageError(
+            f"--text-from: {{{{ text }}}} is the text of a file, and the input has a column {TEXT!r}; rename that one"
         )
 
 

@@ -12,6 +12,7 @@ from batchllm.job import Job
 from batchllm.job.gold import gold_columns
 from batchllm.records import Answer, ChatRequest, Row
 from batchllm.request.condition import Condition, condition
+from batchllm.request.documents import Documents
 from batchllm.request.images import Media
 from batchllm.request.limits import LengthLimits, MeasuredRequest
 from batchllm.request.messages import TokenCount, reask, with_images
@@ -27,7 +28,7 @@ from batchllm.request.spec import (
     with_tools,
 )
 from batchllm.request.tasks import RowTasks, Task, image_cells, is_batch_line
-from batchllm.template import RenderError, dumps, text_column, text_like, to_json
+from batchllm.template import TEXT, RenderError, dumps, text_column, text_like, to_json
 
 NO_PARAMETERS: Mapping[str, Any] = {}
 
@@ -48,6 +49,7 @@ class RequestBuilder:
         column: The text column; ``None`` where none is read.
         used_columns: The columns that requests read.
         answer_columns: The columns that answers fill.
+        documents: Reads the texts that are in files; ``None`` where the rows have them.
 
     Raises:
         UsageError: The job does not fit the columns, or cannot be asked at all.
@@ -73,6 +75,9 @@ class RequestBuilder:
         self._schema = spec.schema if spec.read == "json" and isinstance(spec.schema, Mapping) else None
         self._reader = Reader(spec)
         self._media = Media(job.media_root)
+        self.documents = None if job.text_from is None else Documents(job)
+        if self.documents is not None and columns is not None and TEXT not in columns:
+            columns = [*columns, TEXT]
         self._task: Task | None = None
         self._rows: RowTasks | None = None
         self.answer_columns = job_columns(job)
@@ -244,6 +249,8 @@ class RequestBuilder:
 
     def _row_request(self, row: Row) -> RowRequest | None:
         row = self._shown(row)
+        if self.documents is not None:
+            row = self.documents.filled(row)
         task = self._task if self._rows is None else self._rows.task(row)
         cells = image_cells(row.values, self._job.images) if self._job.images else []
         if self._job.images and not cells and task is not None and not task.renderer.used_columns:
