@@ -134,7 +134,15 @@ def reachable(job: Job) -> Iterator[Job]:
 
 def with_model(job: Job, model: str) -> Job:
     """Returns a job whose requests name this model."""
-    several = tuple(replace(each, endpoint=replace(each.endpoint, model=model)) for each in job.endpoints)
+    before = job.endpoint.model
+    several = tuple(
+        replace(
+            each,
+            endpoint=replace(each.endpoint, model=model),
+            names={model if name == before else name: own for name, own in each.names.items()},
+        )
+        for each in job.endpoints
+    )
     return replace(job, endpoint=replace(job.endpoint, model=model), endpoints=several)
 
 

@@ -10,7 +10,7 @@ from batchllm.formats.files import output_target
 from batchllm.formats.format import Source
 from batchllm.formats.input_file import LocalFile
 from batchllm.formats.output import OutputStatistics
-from batchllm.formats.registry import format_of
+from batchllm.formats.registry import output_format
 from batchllm.formats.scan import InputStatistics
 from batchllm.formats.suffixes import format_suffix
 from batchllm.formats.text import TextSource
@@ -86,7 +86,9 @@ def write_merged(sources: Sequence[Source], path: Path) -> OutputStatistics:
         else:
             merged = OneAfterTheOther(sources)
             columns = Columns(merged.columns, (), (), ())
-            writer = format_of(path).writer(target, merged, columns, suffix)
+            make = output_format(path).writer
+            assert make is not None, "an output has a format that can be written"
+            writer = make(target, merged, columns, suffix)
             for row in merged.rows():
                 writer.add(row, {})
                 rows += 1

@@ -7,15 +7,18 @@ endpoints can be added, removed and reordered between runs.
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchllm.errors import UsageError, did_you_mean
-from batchllm.job.connection import endpoint
+from batchllm.job.connection import endpoint, with_key
 from batchllm.job.layers import Given, Layer
 from batchllm.job.options import OPTIONS
 from batchllm.job.values import number
 from batchllm.printable import counted
 from batchllm.records import Endpoint, Pace
+
+if TYPE_CHECKING:
+    from batchllm.job.record import Job
 
 _CONNECTION = ("provider", "base_url", "api_key_file", "header", "allow_http")
 _PACE = {"rpm": "requests_per_minute", "tpm": "tokens_per_minute", "concurrency": "concurrency"}
@@ -38,6 +41,19 @@ class JobEndpoint:
     pace: Pace
     weight: float = 1.0
     names: Mapping[str, str] = field(default_factory=dict)
+
+
+def with_keys(job: "Job", environ: Mapping[str, str], api_key: str | None = None) -> "Job":
+    """Returns a job with its keys again, which no copy of it in another process has.
+
+    Raises:
+        UsageError: A key is not where it was; the message says where that was.
+    """
+    several = tuple(
+        dataclasses.replace(each, endpoint=with_key(each.endpoint, environ, api_key))
+        for each in job.endpoints
+    )
+    return dataclasses.replace(job, endpoint=with_key(job.endpoint, environ, api_key), endpoints=several)
 
 
 def endpoints_text(endpoints: Sequence[JobEndpoint]) -> str:
