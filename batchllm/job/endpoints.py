@@ -14,6 +14,7 @@ from batchllm.job.connection import endpoint, with_key
 from batchllm.job.layers import Given, Layer
 from batchllm.job.options import OPTIONS
 from batchllm.job.values import number
+from batchllm.presets import SIMULATOR
 from batchllm.printable import counted
 from batchllm.records import Endpoint, Pace
 
@@ -41,6 +42,37 @@ class JobEndpoint:
     pace: Pace
     weight: float = 1.0
     names: Mapping[str, str] = field(default_factory=dict)
+
+
+def endpoints_of(job: "Job") -> tuple[Endpoint, ...]:
+    """Returns where requests of a job go: one endpoint, or several."""
+    return tuple(each.endpoint for each in job.endpoints) or (job.endpoint,)
+
+
+def names_of(job: "Job") -> tuple[str, ...]:
+    """Returns what the endpoints of a job are called: their URLs, numbered where several keys go to one."""
+    names: list[str] = []
+    for endpoint in endpoints_of(job):
+        name = SIMULATOR if endpoint.preset == SIMULATOR else endpoint.base_url
+        same = sum(other.partition(" #")[0] == name for other in names)
+        names.append(f"{name} #{same + 1}" if same else name)
+    return tuple(names)
+
+
+def with_model(job: "Job", model: str) -> "Job":
+    """Returns a job whose requests name this model."""
+    before = job.endpoint.model
+    several = tuple(
+        dataclasses.replace(
+            each,
+            endpoint=dataclasses.replace(each.endpoint, model=model),
+            names={model if name == before else name: own for name, own in each.names.items()},
+        )
+        for each in job.endpoints
+    )
+    return dataclasses.replace(
+        job, endpoint=dataclasses.replace(job.endpoint, model=model), endpoints=several
+    )
 
 
 def with_keys(job: "Job", environ: Mapping[str, str], api_key: str | None = None) -> "Job":

@@ -9,9 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from batchllm.endpoint import endpoints_of, with_model
 from batchllm.job import Job
-from batchllm.job.endpoints import JobEndpoint
+from batchllm.job.endpoints import JobEndpoint, endpoints_of, with_model
 from batchllm.journal import JournalReader
 
 PRESETS = "presets"

@@ -15,9 +15,10 @@ from batchllm.batch.waiting import Waiting, waiting_for
 from batchllm.budget.account import Account
 from batchllm.budget.forecast import Forecast
 from batchllm.counters import RunCounters
-from batchllm.endpoint import LazyClient, names_of, reachable
+from batchllm.endpoint import LazyClient, reachable
 from batchllm.errors import Interrupted, JobError
 from batchllm.job import Job
+from batchllm.job.endpoints import names_of
 from batchllm.journal import FINISHED, TRIAL, JobLock, Journal, JournalReader, State
 from batchllm.leases import Leases
 from batchllm.leases.leased_budget import LeasedBudget
