@@ -52,8 +52,8 @@ def endpoints_of(job: "Job") -> tuple[Endpoint, ...]:
 def names_of(job: "Job") -> tuple[str, ...]:
     """Returns what the endpoints of a job are called: their URLs, numbered where several keys go to one."""
     names: list[str] = []
-    for endpoint in endpoints_of(job):
-        name = SIMULATOR if endpoint.preset == SIMULATOR else endpoint.base_url
+    for each in endpoints_of(job):
+        name = SIMULATOR if each.preset == SIMULATOR else each.base_url
         same = sum(other.partition(" #")[0] == name for other in names)
         names.append(f"{name} #{same + 1}" if same else name)
     return tuple(names)
