@@ -84,7 +84,9 @@ def main() -> None:
                 "stderr": first.stderr,
                 "seconds": seconds,
                 "span_s": times[once[0] - 1] - times[0],
-                "every_5_s": [Counter(int((at - times[0]) // 5) for at in times[: once[2]])[n] for n in range(60)],
+                "every_5_s": [
+                    Counter(int((at - times[0]) // 5) for at in times[: once[2]])[n] for n in range(60)
+                ],
                 "died_at_s": [at - times[0] for at in DIED_AT],
                 "twice": sum(count > 1 for count in asked.values()),
                 "answered": once[0],

@@ -15,7 +15,7 @@ from batchllm.cluster.collect import plan_of_work, rebuild
 from batchllm.cluster.work import claim, done_name, open_work, run_name
 from batchllm.errors import INTERNAL_ERROR, Interrupted, JobError, UsageError
 from batchllm.job import Job
-from batchllm.job.connection import with_key
+from batchllm.job.endpoints import with_keys
 from batchllm.leases import Leases
 from batchllm.prepare.row_range import RowRange
 from batchllm.runner import run_job
@@ -79,7 +79,7 @@ def check_node(task: ShardTask, environ: Mapping[str, str]) -> ShardEnd:
     """Checks that this machine has what the job needs: the keys, and the work folder that the others see."""
     node = platform.node()
     try:
-        _with_keys(task.job, environ)
+        with_keys(task.job, environ)
         if not open_work(task.work).has(run_name(task.run)):
             raise UsageError(
                 f"{task.work} is not the folder that the other machines see; share it, or use a URL"
@@ -95,22 +95,12 @@ def _run(task: ShardTask, environ: Mapping[str, str], node: str, leases: Leases 
     shard = plan.shards[task.shard]
     if (done := work.get(done_name(shard))) is not None:
         return int(json.loads(done)["exit_status"])
-    job = _with_keys(task.job, environ)
+    job = with_keys(task.job, environ)
     whose = {"run": task.run, "node": node, "pid": os.getpid(), "time": time.time(), "id": uuid4().hex}
     number = claim(work, shard, json.dumps(whose).encode())
     attempt = Attempt(work, shard, number, task.run, node)
     with tempfile.TemporaryDirectory(prefix="batchllm-shard-") as folder:
         return _answer(attempt, _local(job, Path(folder)), plan.input_sha256, leases)
-
-
-def _with_keys(job: Job, environ: Mapping[str, str]) -> Job:
-    """Returns a job with the keys that this machine has.
-
-    Raises:
-        UsageError: One is not here.
-    """
-    several = tuple(replace(each, endpoint=with_key(each.endpoint, environ)) for each in job.endpoints)
-    return replace(job, endpoint=with_key(job.endpoint, environ), endpoints=several)
 
 
 def _local(job: Job, folder: Path) -> Job:

@@ -54,6 +54,7 @@ class CsvSource(TextSource):
     """
 
     kind = "csv"
+    has_kinds = False
 
     def __init__(
         self,
@@ -235,6 +236,12 @@ class CsvSource(TextSource):
     def header(self, names: Sequence[str]) -> list[str]:
         """Returns the names of columns as they are written."""
         return self._of_columns(self._header, names)
+
+    def beginning(self) -> bytes | None:
+        """Returns byte-order mark and header; see ``TextSource``."""
+        if not self._header_text or self.dialect.skip_lines:
+            return None
+        return self.layout.bom + self._header_text.encode(self.layout.encoding)
 
     def header_text(self) -> str | None:
         """Returns the text of the header, if it shows no delimiter but its own."""

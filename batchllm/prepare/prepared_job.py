@@ -31,9 +31,11 @@ from batchllm.formats.several import SeveralSource
 from batchllm.job import Job
 from batchllm.job.assembly import NOTHING_ASKED
 from batchllm.job.paths import are_several
+from batchllm.prepare.column_kinds import with_kinds
 from batchllm.prepare.inputs import InputFiles, input_files
 from batchllm.prepare.job_paths import JobPaths
 from batchllm.prepare.row_range import RowRange
+from batchllm.prepare.shards import ShardRows, restricted
 from batchllm.printable import counted
 from batchllm.request import RequestBuilder, answer_spec
 from batchllm.template import KNOWN_PARAMETERS, TEXT, text_column
@@ -59,6 +61,7 @@ class PreparedJob:
         columns: The columns of the output.
         output_format: Name of the format, such as ``csv``.
         count: Counts the tokens of a text; see ``token_count``.
+        shard: Which rows of the input these are, where the job is a shard.
     """
 
     job: Job
@@ -71,6 +74,7 @@ class PreparedJob:
     columns: Columns
     output_format: str
     count: Callable[[str], int]
+    shard: ShardRows | None = None
 
     @property
     def input_notes(self) -> tuple[str, ...]:
@@ -94,10 +98,12 @@ def prepare_job(job: Job, paths: JobPaths, rows: RowRange | None = None) -> Iter
         UsageError: A column, a placeholder or an option does not fit the input.
     """
     with _source_of(job, paths) as source:
-        statistics = source.scan()
+        statistics, shard = source.scan(), None
         if rows is not None:
             statistics = rows.restrict(source, statistics)
-        yield prepared_of(job, paths, source, statistics)
+        elif job.shard is not None:
+            statistics, shard = restricted(job, source, statistics)
+        yield replace(prepared_of(job, paths, source, statistics), shard=shard)
 
 
 def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStatistics) -> PreparedJob:
@@ -111,6 +117,10 @@ def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStat
     builder = RequestBuilder(job, statistics.columns or None, statistics.sample, count)
     columns = output_columns(job, builder, statistics.columns, source.header)
     output_format = job.output_format or output_kind(source.kind)
+    if job.output_encoding is not None and format_named(output_format).magic:
+        raise UsageError(
+            f"--output-encoding is for CSV and JSONL, and the output is {output_format.upper()}; leave it out"
+        )
     if (check := format_named(output_format).check) is not None:
         check(source, min(statistics.rows, job.limit or job.sample or statistics.rows), columns)
     flow = job_flow(job, builder, source.rows)
@@ -143,7 +153,7 @@ def output_columns(
             "the field"
         )
     kept = kept_columns(input_columns, job.keep, job.drop)
-    return plan_columns(
+    columns = plan_columns(
         kept,
         (*builder.answer_columns, *added),
         (
@@ -156,6 +166,7 @@ def output_columns(
         header(kept),
         job.rename,
     )
+    return with_kinds(columns, job)
 
 
 def token_count(job: Job) -> Callable[[str], int]:
