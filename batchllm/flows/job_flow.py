@@ -7,7 +7,7 @@ from typing import Any
 
 from batchllm.answer import Reader
 from batchllm.flows.conversation import conversation_of, turn, turns_of
-from batchllm.flows.flow import Ask, Flow, Unsent
+from batchllm.flows.flow import Ask, Flow, Kept, Unsent
 from batchllm.flows.part_columns import WHOLE
 from batchllm.flows.reask import reasking
 from batchllm.flows.samples import sampled
@@ -33,6 +33,7 @@ class JobFlow:
         by_step: The flow's steps by their names, where it has any.
         turns: How many turns each conversation has that has several, by the hash of its name.
         alone: Values of columns that an answer gets which is its row's only one.
+        slow: Returns the kept value that a row waits for first, if that takes long to compute.
     """
 
     builder: RequestBuilder
@@ -44,6 +45,7 @@ class JobFlow:
     by_step: Mapping[str, PreparedStep] = field(default_factory=dict)
     turns: Mapping[int, int] = field(default_factory=dict)
     alone: Mapping[str, Any] = field(default_factory=dict)
+    slow: Callable[[Row], Kept | None] | None = None
 
     @property
     def truncated(self) -> int:
@@ -111,7 +113,14 @@ def _chain(job: Job, builder: RequestBuilder) -> JobFlow:
 def _in_parts(job: Job, builder: RequestBuilder, rows: Callable[[], Iterable[Row]]) -> JobFlow:
     splitting = Splitting(job, builder)
     longest = splitting.longest(rows()) if job.via == "batch" else 1
-    return JobFlow(builder=builder, start=splitting.start, single=False, longest=longest, alone=WHOLE)
+    return JobFlow(
+        builder=builder,
+        start=splitting.start,
+        single=False,
+        longest=longest,
+        alone=WHOLE,
+        slow=splitting.slow,
+    )
 
 
 def flow_of(builder: RequestBuilder) -> JobFlow:

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import islice
 
 from batchllm.counters import RunCounters
-from batchllm.flows import JobFlow
+from batchllm.flows import JobFlow, Kept
 from batchllm.journal import AdmittedRow, FinishedRows, Journal, State
 from batchllm.plan.chosen import Chosen, wanted
 from batchllm.plan.conversations import MOST_WAITING, Conversations
@@ -115,13 +115,8 @@ class Plan:
         while True:
             flows = self._next_due()
             if not flows and more and self._conversations.waiting < MOST_WAITING:
-                page = list(islice(rows, size))
-                size, more = BATCH, bool(page)
-                flows = [
-                    flow
-                    for flow in map(self._joined, page)
-                    if flow is not None and self._lifecycle.begin(flow)
-                ]
+                flows, more = await self._begin(rows, size)
+                size = BATCH
             elif not flows and self._deferred:
                 yield self._take_deferred()
                 continue
@@ -153,6 +148,27 @@ class Plan:
             return self._lifecycle.end(flow)
         self._due.append(flow)
         return None
+
+    async def _begin(self, rows: Iterator[Row], size: int) -> tuple[list[RowFlow], bool]:
+        """Begins the flows of so many rows, or of fewer that ask so much; returns them, and whether there are more."""
+        flows: list[RowFlow] = []
+        asked = 0
+        for row in islice(rows, size):
+            size -= 1
+            if self._flow.slow is not None:
+                await self._compute(self._flow.slow(row))
+            flow = self._joined(row)
+            if flow is not None and self._lifecycle.begin(flow):
+                flows.append(flow)
+                asked += len(flow.asks)
+                if asked >= BATCH:
+                    return flows, True
+        return flows, not size
+
+    async def _compute(self, kept: Kept | None) -> None:
+        """Computes a value in a thread, so that nothing that is in flight waits for it."""
+        if kept is not None and self._journal.reader().kept(kept.key) is None:
+            await asyncio.to_thread(kept.compute)
 
     def _next_due(self) -> list[RowFlow]:
         """Takes begun flows that ask something, and turns whose time has come."""

@@ -2,13 +2,13 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple
 
-from batchllm.flows import Ask, History, JobFlow, Kept, later_key
+from batchllm.budget.sample import kept_in
+from batchllm.flows import Ask, History, JobFlow, later_key
 from batchllm.flows.conversation import conversation_of, said
 from batchllm.flows.open_flow import OpenFlow
-from batchllm.flows.stand_in import STAND_IN, KeptValue, StandIn, begun, expected, longest, missing
+from batchllm.flows.stand_in import STAND_IN, StandIn, begun, expected, longest, missing
 from batchllm.journal import JournalReader, RequestRecord, State
 from batchllm.plan.finished import FinishedRequests, KnownRequest
 from batchllm.plan.replay import ENDED, read_outcome
@@ -89,7 +89,7 @@ class Preview:
             journals.append((own, final))
         self._finished = FinishedRequests(journals, dedupe=dedupe, others=others)
         self._histories: dict[str, History] = {}
-        self._kept: KeptValue = Kept.value if own is None else partial(_kept_in, own)
+        self._kept = kept_in(own)
 
     def look(self, page: Sequence[Row]) -> list[PreviewedRow]:
         """Looks at a page of rows."""
@@ -178,9 +178,3 @@ class Preview:
         """Whether an earlier job has asked the same, in a row that read something else later."""
         query = "SELECT 1 FROM request WHERE key = ?1 OR body_key = ?1 LIMIT 1"
         return self._own is not None and bool(self._own.select(query, ask.body_key or ask.identity))
-
-
-def _kept_in(own: JournalReader, kept: Kept) -> bytes:
-    """Returns what the journal keeps, or computes it and keeps nothing."""
-    value = own.kept(kept.key)
-    return kept.compute() if value is None else value

@@ -149,10 +149,7 @@ class RequestBuilder:
     ) -> "RequestBuilder":
         """Returns the builder of a step: of a job over the same input, and over columns of earlier answers.
 
-        Args:
-            job: The step's.
-            columns: The further columns.
-            text_column: The column that ``{{ text }}`` means there, if it is another.
+        ``text_column`` is the column that ``{{ text }}`` means there, if it is another.
 
         Raises:
             UsageError: The step does not fit the columns.
@@ -182,9 +179,12 @@ class RequestBuilder:
         """Whether the prompt reads ``{{ text }}``."""
         return self._task is not None and self._task.renderer.reads_text
 
-    def unlimited(self) -> "RequestBuilder":
-        """Returns the builder of the same requests that holds no text to ``--max-input-tokens``."""
-        return self.of_step(replace(self._job, max_input_tokens=None, on_long="fail"))
+    def unlimited(self, *, windows: bool = True) -> "RequestBuilder":
+        """Returns the builder of the same requests without ``--max-input-tokens``, or that knows no context either."""
+        found = self.of_step(replace(self._job, max_input_tokens=None, on_long="fail"))
+        if not windows:
+            found._limits.context_window = lambda model: None
+        return found
 
     def text_of(self, row: Row) -> str | None:
         """Returns the text of a row that ``{{ text }}`` stands for; ``None`` where there is none."""
