@@ -303,6 +303,31 @@ def test_the_library_takes_urls(bench: Bench, bucket: str, object_store: ObjectS
     assert len(frame) == 2 * ROWS
 
 
+def test_a_folder_or_a_pattern_of_a_bucket_is_one_input(
+    bench: Bench, bucket: str, object_store: ObjectStore
+) -> None:
+    for name in ("a.csv", "b.csv", "sub/c.csv", "notes.txt.bak"):
+        object_store.put(bucket, f"in/{name}", f"text\n{name} is good\n".encode())
+    output = f"s3://{bucket}/all.csv"
+    words = ("classify", f"s3://{bucket}/in/**/*.csv", "--add", "source_file", "-o", output)
+    bench.run(*words)
+    found = rows_of(object_store.get(bucket, "all.csv"))
+    assert [row["source_file"] for row in found] == [
+        f"s3://{bucket}/in/{name}" for name in ("a.csv", "b.csv", "sub/c.csv")
+    ]
+    object_store.put(bucket, "in/d.csv", b"text\nd.csv is new\n")
+    bench.run(*words)
+    assert sent(bench) == 4
+    bench.run("classify", f"s3://{bucket}/in/", "-o", "folder.jsonl")
+    assert [row["text"][:5] for row in bench.out("folder.jsonl")] == ["a.csv", "b.csv", "d.csv"]
+    said = bench.run(
+        "classify", f"s3://{bucket}/in/a.csv", f"s3://{bucket}/in/*.csv", "-o", "twice.csv", status=2
+    )
+    assert f"s3://{bucket}/in/a.csv is named twice" in said.err
+    said = bench.run("classify", f"s3://{bucket}/none/*.csv", "-o", "none.csv", status=65)
+    assert "matches no file of rows" in said.err
+
+
 def test_schedule_names_the_credentials_that_cron_needs(
     bench: Bench, bucket: str, object_store: ObjectStore
 ) -> None:

@@ -276,7 +276,7 @@ def test_a_foreign_or_edited_output_is_not_overwritten(
         (("classify", "reviews.csv", "--rpm", "0", *SIMULATOR), 2, "--rpm"),
         (("classify", "reviews.csv", "--base-url", "http://example.com/v1"), 2, "--allow-http"),
         (("classify", "reviews.csv", "--add", "price", *SIMULATOR), 2, "--add"),
-        (("classify", "reviews.csv", "-o", "out.xlsx", *SIMULATOR), 2, ".xlsx"),
+        (("classify", "reviews.csv", "-o", "out.pdf", *SIMULATOR), 2, ".xlsx"),
         (("classify", "reviews.csv", "-o", "reviews.csv", *SIMULATOR), 2, "reviews.csv"),
         (("classify", "reviews.csv", "-o", "no/such/folder/out.csv", *SIMULATOR), 73, "no/such/folder"),
         (("classify", "reviews.csv", "--column", "text", *SIMULATOR), 2, "review"),

@@ -92,6 +92,6 @@ def test_suffixes_and_names_are_those_of_one_format_each() -> None:
 
 def test_an_unknown_suffix_names_the_option() -> None:
     with pytest.raises(
-        UsageError, match=r"^rows.txt: the suffix '.txt' names no format; add --input-format csv or"
+        UsageError, match=r"^rows.dat: the suffix '.dat' names no format; add --input-format csv or"
     ):
-        format_of(Path("rows.txt"))
+        format_of(Path("rows.dat"))

@@ -153,6 +153,7 @@ def test_each_setting_of_the_file_of_init_can_be_taken_alone(path: Path) -> None
         "tools",
         "tool_choice",
         "media_root",
+        "text_from",
         "prices",
         "api_key_file",
         "examples",

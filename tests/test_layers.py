@@ -37,9 +37,12 @@ ONLY_IMPORTER = {
     "duckdb": {"api"},
     "python_calamine": {"formats"},
     "xlsxwriter": {"formats"},
+    "pypdf": {"document_reader"},
+    "docx": {"document_reader"},
     "typer": {"cli"},
     "obstore": {"stores"},
     "rich": {"screen"},
+    "ray": {"cluster"},
 }
 
 

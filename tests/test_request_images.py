@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from batchllm.records import ChatRequest
-from batchllm.request import Skipped, Unsendable, images
+from batchllm.request import Skipped, Unsendable
 from batchllm.request.images import MAX_BYTES, Media, image_kind
+from batchllm.request.local_files import LocalFiles
 from batchllm.request.outcome import InvalidRow
 from batchllm.template import load, parse
 from tests.request_jobs import body_of, built, make_job, make_row
@@ -131,12 +132,12 @@ def test_nothing_outside_the_media_root_is_read(
     (root.parent / "media2" / "a.png").write_bytes(PNG)
     read: list[str] = []
 
-    def note(descriptor: int, text: str) -> bytes:
+    def note(files: LocalFiles, descriptor: int, text: str) -> bytes:
         read.append(text)
         os.close(descriptor)
         return PNG
 
-    monkeypatch.setattr(images, "_read", note)
+    monkeypatch.setattr(LocalFiles, "_content", note)
     row = make_row(text="x", photo=cell or "./")
     outcome = built(make_job(images=("photo",), media_root=root), row)
     assert isinstance(outcome, Unsendable)

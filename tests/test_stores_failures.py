@@ -1,11 +1,14 @@
 """What obstore's errors mean, in sentences that hold nothing of its texts but status and code."""
 
 import re
+import sys
+from pathlib import Path
 
 import pytest
 
+from batchllm import stores
 from batchllm.errors import CannotWrite, InputError, JobError, StorageFailure, UsageError
-from batchllm.stores import object_url
+from batchllm.stores import driver, object_url
 from batchllm.stores.failures import job_error
 
 SECRETS = "hunter2hunter2"
@@ -58,6 +61,8 @@ METADATA = "Generic S3 error: Error performing PUT http://169.254.169.254/latest
         (ValueError(f'Could not parse path: Path "{SECRETS}"'), InputError, CannotWrite, "another object"),
         (GenericError(obstore_text(503, "SlowDown")), StorageFailure, StorageFailure, "SlowDown"),
         (GenericError(f"HTTP error: error sending {SECRETS}"), StorageFailure, StorageFailure, "no answer"),
+        (GenericError(f"{SECRETS} Connection refused"), StorageFailure, StorageFailure, "connection refused"),
+        (GenericError(f"dns error {SECRETS}"), StorageFailure, StorageFailure, "there is no such host"),
     ],
 )  # fmt: skip
 def test_an_error_of_the_driver_is_one_sentence_of_the_right_kind(
@@ -69,3 +74,27 @@ def test_an_error_of_the_driver_is_one_sentence_of_the_right_kind(
         message = str(found)
         assert message.startswith("s3://b-1/a.csv: ") and re.search(says, message)
         assert "\n" not in message and "hunter2" not in message
+
+
+def test_settings_that_the_driver_cannot_use_are_named_without_their_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(
+        UsageError, match=r"^az://c-1: the variables AZURE_\* .* set AZURE_STORAGE_ACCOUNT_NAME"
+    ):
+        stores.head(object_url("az://c-1/a.csv"))
+    wrong = tmp_path / "account.json"
+    wrong.write_text(f'{{"private_key": "{SECRETS}"}}')
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(wrong))
+    with pytest.raises(
+        UsageError, match=r"^gs://b-1: the variables GOOGLE_\* .* GOOGLE_APPLICATION"
+    ) as raised:
+        stores.head(object_url("gs://b-1/a.csv"))
+    assert "hunter2" not in str(raised.value)
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore.exceptions", None)
+    driver._bucket.cache_clear()
+    with pytest.raises(UsageError, match=r"pip install 'batchllm-cli\[cloud\]'"):
+        stores.head(object_url("s3://b-1/a.csv"))

@@ -94,5 +94,7 @@ def test_folders_and_patterns_mean_what_they_mean_on_disk(
         matched = sorted(f"in/{each}" for each in glob.glob(pattern, root_dir="in", recursive=True))
         files = [each for each in matched if Path(each).is_file()]
         assert [path.url.key for path in found.matches()] == files, pattern
+    stores.put(object_url(f"s3://{bucket}/in/[ab].csv"), b"text\nx\n")
+    assert [path.name for path in ObjectPath(f"s3://{bucket}/in/[ab].csv").matches()] == ["[ab].csv"]
     assert not ObjectPath(f"s3://{bucket}/in/a.csv").is_pattern
     assert not ObjectPath("https://host/a*.csv").is_pattern

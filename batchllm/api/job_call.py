@@ -111,6 +111,10 @@ class JobCall:
             has_room=has_room,
         )
         name = self.job.input_name
+        if self.job.engine is not None:
+            raise UsageError(
+                "engine= runs jobs of the command line: batchllm run JOB.toml --engine ray --work FOLDER"
+            )
         log.info("a run of %s begins: %s", name, self.job.endpoint.base_url or self.job.endpoint.preset)
         result = run_job(
             self.job, progress=progress, wait=wait, stops=stops, feed=feed, bring_input=self._bring_input

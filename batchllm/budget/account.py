@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
 from itertools import islice
@@ -60,12 +60,27 @@ class Account:
         self._to_send, self._left = 0, 0
         refuse_unbounded(prepared, self.pricing)
 
-    def begin(self, journal: Journal, counters: RunCounters) -> None:
-        """Adds up what is spent already; has to be called before anything is sent."""
+    def begin(
+        self,
+        journal: Journal,
+        counters: RunCounters,
+        leased: Callable[[BudgetLimits], Budget] | None = None,
+    ) -> None:
+        """Adds up what is spent already; has to be called before anything is sent.
+
+        Args:
+            journal: The journal of the job.
+            counters: Those of the run.
+            leased: Makes the budget of a run that has a part of one; whoever divides it knows what is spent.
+        """
         limits = self._limits
-        spent = spent_before(journal.reader(), limits, self.pricing) if limits.any else NOTHING
+        if leased is not None and limits.any:
+            budget = leased(limits)
+        else:
+            spent = spent_before(journal.reader(), limits, self.pricing) if limits.any else NOTHING
+            budget = Budget(limits, spent)
         self.meter = BudgetMeter(
-            Budget(limits, spent),
+            budget,
             self.pricing,
             largest=journal.get(LARGEST),
             put=journal.put,

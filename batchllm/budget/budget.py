@@ -90,7 +90,10 @@ class Budget:
         limits: What may be spent.
         spent: What is spent.
         reserved: What requests in flight may still take.
+        final: Whether the limits never rise.
     """
+
+    final = True
 
     def __init__(self, limits: BudgetLimits, spent: Amount = NOTHING) -> None:
         self.limits = limits

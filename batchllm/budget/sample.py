@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 from batchllm import tokens
 from batchllm.budget.usage import UsageEstimator
-from batchllm.flows import History, Kept
+from batchllm.flows import History, Kept, Unsent
 from batchllm.flows.stand_in import STAND_IN, KeptValue, StandIn, begun, missing
 from batchllm.journal import JournalReader
 from batchllm.prepare.prepared_job import PreparedJob
@@ -14,6 +14,10 @@ from batchllm.records import ChatRequest, Row
 
 MOST_BYTES = 2_000_000
 """Bytes of rows with parts that an estimate looks at; it is quick, and ``--dry-run`` is exact."""
+
+
+MOST_DOCUMENTS = 10
+"""Documents with parts that it reads."""
 
 
 class SampledRequest(NamedTuple):
@@ -66,6 +70,8 @@ def sample_rows(prepared: PreparedJob) -> Sequence[Row]:
     rows = prepared.statistics.sample
     if not prepared.job.splits:
         return rows
+    if prepared.builder.documents is not None:
+        return rows[:MOST_DOCUMENTS]
     left, found = MOST_BYTES, list[Row]()
     for row in rows:
         if left <= 0:
@@ -80,9 +86,9 @@ def kept_in(reader: JournalReader | None) -> KeptValue:
     if reader is None:
         return Kept.value
 
-    def kept(wanted: Kept) -> bytes:
+    def kept(wanted: Kept) -> bytes | Unsent:
         value = reader.kept(wanted.key)
-        return wanted.compute() if value is None else value
+        return wanted.value() if value is None else value
 
     return kept
 

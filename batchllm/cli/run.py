@@ -92,13 +92,16 @@ def _run(task: str, values: dict[str, Any], switches: dict[str, bool]) -> None:
         return
     quiet = switches["quiet"]
     raise_open_files()
-    result = run_job(
-        job,
-        progress=progress_for(job.template.name if job.template else task, quiet=quiet),
-        confirm=partial(terminal.confirm, job, quiet=quiet, yes=switches["yes"]),
-        wait=switches["wait"],
-        stops=SignalStops(),
-    )
+    shown: dict[str, Any] = {
+        "progress": progress_for(job.template.name if job.template else task, quiet=quiet),
+        "confirm": partial(terminal.confirm, job, quiet=quiet, yes=switches["yes"]),
+    }
+    if job.engine is not None:
+        from batchllm.cluster.driver import run_cluster
+
+        result = run_cluster(job, **shown)
+    else:
+        result = run_job(job, **shown, wait=switches["wait"], stops=SignalStops())
     if not quiet or result.exit_status:
         terminal.show_result(job, result)
     sys.exit(result.exit_status)

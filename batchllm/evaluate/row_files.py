@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.errors import JobError, UsageError
-from batchllm.formats import Columns, InputStatistics, Source, format_of, open_source
+from batchllm.formats import Columns, InputStatistics, Source, open_source, output_format
 from batchllm.formats.files import output_target
 from batchllm.formats.input_file import LocalFile
 from batchllm.formats.suffixes import format_suffix
@@ -48,7 +48,7 @@ class RowFile:
     """
 
     def __init__(self, path: Path, columns: Iterable[str]) -> None:
-        form = format_of(path)
+        form = output_format(path)
         self._source = MadeRows(tuple(dict.fromkeys(columns)))
         if path.exists() and path.stat().st_size and _columns_of(path) != self._source.columns:
             raise UsageError(f"{path} exists, and it was not written by this command; name another file")
@@ -59,6 +59,7 @@ class RowFile:
     def __enter__(self) -> "RowFile":
         self._target.__enter__()
         columns = Columns(self._source.columns, (), (), ())
+        assert self._form.writer is not None, "an output has a format that is written"
         self._writer = self._form.writer(self._target, self._source, columns, self._suffix)
         return self
 

@@ -56,7 +56,7 @@ class Kept(NamedTuple):
     Attributes:
         name: What it is: ``cuts``, ``text``.
         subject: What it is computed from, or a hash of that; with the name, it identifies the value.
-        compute: Computes it.
+        compute: Computes it; raises ``Unsent`` where the row cannot be sent without it.
     """
 
     name: str
@@ -68,9 +68,12 @@ class Kept(NamedTuple):
         """Identifies the value in the journal."""
         return sha256(self.name.encode() + b"\0" + self.subject).digest()[:16]
 
-    def value(self) -> bytes:
-        """Computes it."""
-        return self.compute()
+    def value(self) -> "bytes | Unsent":
+        """Computes it; returns why the row cannot be sent without it, for the flow that waits."""
+        try:
+            return self.compute()
+        except Unsent as unsent:
+            return unsent
 
 
 @dataclass(slots=True, eq=False)

@@ -1,12 +1,13 @@
 """The flow of a job: what it does with each of its rows."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from batchllm.answer import Reader
 from batchllm.flows.conversation import conversation_of, turn, turns_of
+from batchllm.flows.document import kept_text, of_document, rows_with_texts
 from batchllm.flows.flow import Ask, Flow, Kept, Unsent
 from batchllm.flows.part_columns import WHOLE
 from batchllm.flows.reask import reasking
@@ -31,9 +32,9 @@ class JobFlow:
         named: The answers of a row are known by the names of its requests, so that a row of one request needs the flow
             to be read too.
         by_step: The flow's steps by their names, where it has any.
+        slow: Returns what takes long to compute before a row can ask anything; ``None`` where nothing does.
         turns: How many turns each conversation has that has several, by the hash of its name.
         alone: Values of columns that an answer gets which is its row's only one.
-        slow: Returns the kept value that a row waits for first, if that takes long to compute.
     """
 
     builder: RequestBuilder
@@ -43,9 +44,9 @@ class JobFlow:
     conversation: str | None = None
     named: bool = False
     by_step: Mapping[str, PreparedStep] = field(default_factory=dict)
+    slow: Callable[[Row], Kept | None] | None = None
     turns: Mapping[int, int] = field(default_factory=dict)
     alone: Mapping[str, Any] = field(default_factory=dict)
-    slow: Callable[[Row], Kept | None] | None = None
 
     @property
     def truncated(self) -> int:
@@ -66,6 +67,17 @@ def job_flow(job: Job, builder: RequestBuilder, rows: Callable[[], Iterable[Row]
         builder: Makes its requests.
         rows: Reads the input, to count the turns of conversations.
     """
+    documents = builder.documents
+    if documents is None:
+        return _of_texts(job, builder, rows)
+    flow = _of_texts(job, builder, partial(rows_with_texts, documents, rows))
+    return replace(
+        flow, start=partial(of_document, documents, flow.start), slow=partial(kept_text, documents)
+    )
+
+
+def _of_texts(job: Job, builder: RequestBuilder, rows: Callable[[], Iterable[Row]]) -> JobFlow:
+    """The flow of a job whose rows have their texts."""
     if job.steps:
         return _chain(job, builder)
     if job.splits:

@@ -21,7 +21,7 @@ KnownAnswer = Callable[[Ask, bool], Answer | None]
 StandIn = Callable[[Ask, ChatRequest], Answer]
 """Returns the answer that stands for the one to a request."""
 
-KeptValue = Callable[[Kept], bytes]
+KeptValue = Callable[[Kept], bytes | Unsent]
 """Returns the value that is kept, or computes it."""
 
 Length = Callable[[int | None], int]

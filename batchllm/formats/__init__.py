@@ -31,6 +31,7 @@ from batchllm.formats.registry import (
     format_of,
     open_source,
     output_format,
+    output_kind,
 )
 from batchllm.formats.scan import InputStatistics
 from batchllm.formats.text import BAD_ROWS
@@ -55,6 +56,7 @@ __all__ = [
     "kept_columns",
     "open_source",
     "output_format",
+    "output_kind",
     "plan_columns",
     "spool",
     "storage_error",

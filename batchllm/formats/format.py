@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,22 @@ class Source(ABC):
         if self._digest is None:
             raise ValueError("no pass over rows() has been completed")
         return self._digest
+
+    def restrict(self, rows: range, sha256: str) -> None:
+        """Makes ``rows`` yield only a range of the rows from now on, with indexes from 0; call it after ``scan``.
+
+        Args:
+            rows: The range.
+            sha256: The hash that the scan found, which ``digest`` returns from now on.
+        """
+        every = self.rows
+
+        def ranged(start: int = 0) -> Iterator[Row]:
+            wanted = islice(every(rows.start + start), max(0, len(rows) - start))
+            return (row._replace(index=index) for index, row in enumerate(wanted, start))
+
+        self.rows = ranged  # type: ignore[method-assign]
+        self.digest = lambda: sha256  # type: ignore[method-assign]
 
     def header(self, names: Sequence[str]) -> list[str]:
         """Returns the names of columns as they are written, which may be empty or equal."""
@@ -170,12 +187,13 @@ class Format:
     Attributes:
         suffixes: Suffixes of its files, the usual one first; without the dot they are values of ``--input-format``.
         source: Opens a file: takes an ``InputFile``, the suffix, and ``options`` as keywords.
-        writer: Makes a writer.
+        writer: Makes a writer; ``None``: it is only read.
         options: Options of ``open_source`` that it understands.
         begins_with: How its content begins, byte-order mark and blanks aside; ``b""`` where anything may.
         nested: Values may be lists and objects, so that rows can bring their own messages.
         check: Refuses rows that the format cannot hold, before they are paid for: takes the source, the number of rows
             and the columns of the output.
+        documents: A file is one row, whose text is read when the row is asked.
         magic: The first bytes of a binary format; content that begins with none of them is something else.
         output: The suffix of its outputs, where that is not the input's own; it may be that of another format.
         libraries: Packages that it needs, which come with the extra of the name ``extra``.
@@ -184,11 +202,12 @@ class Format:
 
     suffixes: tuple[str, ...]
     source: Callable[..., Source]
-    writer: type[Writer]
+    writer: type[Writer] | None = None
     options: tuple[str, ...] = ()
     begins_with: bytes = b""
     nested: bool = False
     check: Callable[[Source, int, Columns], None] | None = None
+    documents: bool = False
     magic: tuple[bytes, ...] = ()
     output: str | None = None
     libraries: tuple[str, ...] = ()

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.errors import InputError, UsageError
-from batchllm.formats import csv, excel, jsonl
+from batchllm.formats import csv, documents, excel, jsonl
 from batchllm.formats.compression import unpacked
 from batchllm.formats.content import foreign_text, refuse_foreign
 from batchllm.formats.encodings import BYTE_ORDER_MARKS, marked_codec
@@ -17,6 +17,7 @@ FORMATS: tuple[Format, ...] = (
     csv.FORMAT,
     jsonl.FORMAT,
     excel.FORMAT,
+    *documents.FORMATS,
 )
 """Every format; the first one is that of content which nothing else tells."""
 
@@ -83,6 +84,12 @@ def output_format(path: Path) -> Format:
     return format_of(path)
 
 
+def output_kind(kind: str) -> str:
+    """Returns the name of the format in which rows of a format are written, where no suffix says it."""
+    form = format_named(kind)
+    return form.name if form.output is None else _BY_SUFFIX[form.output].name
+
+
 def open_source(
     path: Path | InputFile,
     *,
@@ -119,7 +126,8 @@ def open_source(
 def _opened(file: InputFile, named: str | None, suffix: str, given: dict[str, Any]) -> Source:
     head, tail, _ = file.ends()
     form = _format(file, named, head)
-    refuse_foreign(file.name, head, tail, form.magic)
+    if not form.documents:
+        refuse_foreign(file.name, head, tail, form.magic)
     form.check_libraries(file.name)
     if named is not None and (suffix not in form.suffixes or named != form.name):
         suffix = f".{named}"
@@ -130,7 +138,7 @@ def _opened(file: InputFile, named: str | None, suffix: str, given: dict[str, An
                 f"--{option.replace('_', '-')} is for {understood}, and {file.name} is {form.name.upper()};"
                 " leave the option out"
             )
-    if form.magic:
+    if form.magic or form.documents:
         return form.source(file, suffix, **given)
     bom, codec = marked_codec(file.name, head, given.get("encoding"))
     foreign = foreign_text(head[len(bom) :].decode(codec, "ignore"), form.name)

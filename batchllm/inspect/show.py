@@ -114,7 +114,7 @@ def _flow_lines(
             raise InputError(prepared.source.name, f"has no row {known.row_index + 1} any more")
         replayer = Replayer(prepared.flow, reader)
         if known.request_id is None:
-            for ask in first_asks(prepared.flow, row):
+            for ask in first_asks(prepared.flow, row, reader):
                 yield _request_line(ask, ask.identity), None
             return
         replay = replayer.replay(row, known.request_id, replayer.history(row, prepared.source.rows))

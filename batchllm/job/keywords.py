@@ -37,6 +37,7 @@ class Options(TypedDict, total=False):
     drop: str | Sequence[str] | None
     encoding: str | None
     endpoints: Sequence[Mapping[str, Any]] | None
+    engine: Literal["ray"] | None
     escape: str | None
     escape_formulas: bool | None
     examples: str | PathLike[str] | Sequence[Mapping[str, Any]] | None
@@ -45,7 +46,7 @@ class Options(TypedDict, total=False):
     grace: float | None
     header: Mapping[str, str] | Sequence[str] | str | None
     image: str | Sequence[str] | None
-    input_format: Literal["csv", "tsv", "jsonl", "ndjson", "xlsx", "xlsm", "ods", "xls"] | None
+    input_format: Literal["csv", "tsv", "jsonl", "ndjson", "xlsx", "xlsm", "ods", "xls", "pdf", "docx", "html", "htm", "md", "txt"] | None
     instructions: str | PathLike[str] | None
     journal: str | PathLike[str] | None
     labels: str | PathLike[str] | Sequence[str] | Mapping[str, str] | None
@@ -76,6 +77,7 @@ class Options(TypedDict, total=False):
     prompt: str | None
     provider: str | Sequence[str] | None
     quote: str | None
+    ray_address: str | None
     reask: int | None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None
     rename: Mapping[str, str] | Sequence[str] | str | None
@@ -88,6 +90,7 @@ class Options(TypedDict, total=False):
     samples: int | None
     schema: str | PathLike[str] | Mapping[str, Any] | type[Any] | None
     seed: int | None
+    shard: str | None
     sheet: str | int | None
     shots: int | None
     skip_lines: int | None
@@ -95,6 +98,7 @@ class Options(TypedDict, total=False):
     system: str | None
     temperature: float | None
     template: str | PathLike[str] | None
+    text_from: str | None
     timeout: float | None
     tool_choice: str | None
     tools: str | PathLike[str] | Sequence[Mapping[str, Any]] | None
@@ -102,3 +106,5 @@ class Options(TypedDict, total=False):
     var: Mapping[str, Any] | Sequence[str] | str | None
     via: Literal["online", "batch"] | None
     wait_lock: float | None
+    work: str | PathLike[str] | None
+    workers: int | None

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from batchllm.errors import UsageError
-from batchllm.formats import SUFFIXES, WRITTEN_SUFFIXES, format_named, format_of, output_format
+from batchllm.formats import SUFFIXES, WRITTEN_SUFFIXES, format_named, format_of, output_format, output_kind
 from batchllm.formats.suffixes import compression_suffix, format_suffix, labelled, stem_of
 from batchllm.job.layers import STANDARD_STREAM
 from batchllm.stores import ObjectPath
 
 _PATTERN = re.compile(r"[*?[]")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _UNUSUAL = re.compile(r"[^\w.-]+")
 
 
@@ -44,12 +43,19 @@ def are_several(inputs: Sequence[Path]) -> bool:
 
 def is_pattern(path: Path) -> bool:
     """Whether an input is a pattern such as ``data/*.csv``, and not a file with such a name."""
-    text = str(path)
-    return _PATTERN.search(text) is not None and _URL.match(text) is None and not os.path.lexists(path)
+    if isinstance(path, ObjectPath):
+        return path.is_pattern
+    return _PATTERN.search(str(path)) is not None and not os.path.lexists(path)
 
 
 def output_path(
-    path: Path | None, inputs: tuple[Path, ...], kind: str | None, *, label: str, simulated: bool
+    path: Path | None,
+    inputs: tuple[Path, ...],
+    kind: str | None,
+    *,
+    label: str,
+    simulated: bool,
+    shard: str = "",
 ) -> tuple[Path | None, str | None]:
     """Returns the output (``None``: standard output) and its format.
 
@@ -59,6 +65,7 @@ def output_path(
         kind: The input's format, which standard output takes over.
         label: The task's or template's name.
         simulated: The simulator answers.
+        shard: What ``shard_label`` returns, which the default ends in.
 
     Raises:
         UsageError: The suffix is not that of a format.
@@ -71,12 +78,18 @@ def output_path(
             suffix = format_named(kind).output or f".{kind}"
             source = source.with_name(f"{stem_of(source)}{suffix}{compression_suffix(source)}")
         middle = _UNUSUAL.sub("-", label).strip("-.") or "run"
-        path = labelled(source, f"{middle}{'.simulated' if simulated else ''}")
+        words = (middle, "simulated" if simulated else "", shard)
+        path = labelled(source, ".".join(filter(None, words)))
     if path is None or str(path) == STANDARD_STREAM:
-        return None, kind
+        return None, kind and output_kind(kind)
     if isinstance(path, ObjectPath) and not path.url.is_writable:
         raise UsageError(f"{path}: a web address cannot be written; use s3://, gs:// or az://, or a file")
     return path, output_format(path).name
+
+
+def shard_label(shard: tuple[int, int] | None) -> str:
+    """Returns what names the output of a shard: ``shard-3-of-8``; empty where the job is none."""
+    return "" if shard is None else f"shard-{shard[0]}-of-{shard[1]}"
 
 
 def journal_path(path: Path | None, output: Path | None) -> Path | None:

@@ -91,6 +91,7 @@ class Job:
     encoding: str | None = DEFAULTS["encoding"]
     gold: tuple[str, ...] = DEFAULTS["gold"]
     on: str | None = DEFAULTS["on"]
+    text_from: str | None = DEFAULTS["text_from"]
     column: str | None = DEFAULTS["column"]
     columns: tuple[str, ...] | None = DEFAULTS["columns"]
     add: tuple[str, ...] = DEFAULTS["add"]
@@ -125,6 +126,7 @@ class Job:
     limit: int | None = DEFAULTS["limit"]
     sample: int | None = DEFAULTS["sample"]
     seed: int = DEFAULTS["seed"]
+    shard: tuple[int, int] | None = DEFAULTS["shard"]
     max_cost: Decimal | None = DEFAULTS["max_cost"]
     max_requests: int | None = DEFAULTS["max_requests"]
     max_total_tokens: int | None = DEFAULTS["max_total_tokens"]
@@ -141,6 +143,10 @@ class Job:
     grace_s: float = DEFAULTS["grace"]
     max_time_s: float | None = DEFAULTS["max_time"]
     wait_lock_s: float = DEFAULTS["wait_lock"]
+    engine: str | None = DEFAULTS["engine"]
+    ray_address: str = DEFAULTS["ray_address"]
+    workers: int | None = DEFAULTS["workers"]
+    work: Path | None = DEFAULTS["work"]
 
     @staticmethod
     def from_file(path: str | PathLike[str], **options: Any) -> Job:

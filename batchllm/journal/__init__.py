@@ -20,6 +20,7 @@ from batchllm.journal.files import check_folder, check_space, remove, state_path
 from batchllm.journal.journal import Journal
 from batchllm.journal.lock import JobLock
 from batchllm.journal.reader import JournalReader
+from batchllm.journal.rebuild import JournalBuilder, Rebuilt
 from batchllm.journal.records import (
     FINISHED,
     PLAN,
@@ -36,6 +37,7 @@ from batchllm.journal.records import (
 )
 from batchllm.journal.recovery import store_value
 from batchllm.journal.requests import LaterRequest, LaterState, RequestRecord, StoredAnswer
+from batchllm.journal.tail import AttemptEntry, Entry, JournalTail, KeptEntry
 
 __all__ = [
     "FINISHED",
@@ -43,20 +45,26 @@ __all__ = [
     "SKIPPED",
     "TRIAL",
     "AdmittedRow",
+    "AttemptEntry",
     "AttemptRecord",
     "BatchRecord",
     "BatchResult",
     "BatchState",
     "BatchStore",
+    "Entry",
     "FinishedRows",
     "ForeignDatabase",
     "JobLock",
     "Journal",
+    "JournalBuilder",
     "JournalReader",
+    "JournalTail",
+    "KeptEntry",
     "LaterRequest",
     "LaterState",
     "Orphan",
     "PlanRecord",
+    "Rebuilt",
     "RequestRecord",
     "RowCounts",
     "RowRecord",

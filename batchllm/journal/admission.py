@@ -156,14 +156,14 @@ class Admission:
 
     def later(self, wanted: Sequence[LaterRequest], *, changed: bool = False) -> list[LaterState]:
         """Finds the later requests of flows, or creates them, but not where a path was answered something else."""
-        keys = [(bytearray(key),) for _, _, key in wanted]
+        keys = [(bytearray(request.key),) for request in wanted]
         found = {fields[0]: fields[1:] for fields in _LATER_BY_KEY.fetch(self._connection, keys)}
         since = self.plan_id + 1 if changed else self.same_since
-        paths = [(root_id, path, since) for root_id, path, key in wanted if key not in found]
+        paths = [(root_id, path, since) for root_id, path, key, _ in wanted if key not in found]
         answered = set(_ANSWERED_AT_PATH.fetch(self._connection, paths))
         rows: list[BulkRow] = []
         states: list[LaterState] = []
-        for root_id, path, key in wanted:
+        for root_id, path, key, identity in wanted:
             known = found.get(key)
             if known is not None:
                 stored_key, stored_root, request_id, state, attempts, attempt_id, valid = known
@@ -174,7 +174,18 @@ class Admission:
                 states.append(LaterState(0, State.OPEN, 0, None, differs=True))
             else:
                 request_id, self._next_id = self._next_id, self._next_id + 1
-                rows.append((bulk.REQUEST, request_id, bytearray(key), 0, self.plan_id, root_id, path))
+                rows.append(
+                    (
+                        bulk.REQUEST,
+                        request_id,
+                        bytearray(key),
+                        0,
+                        self.plan_id,
+                        root_id,
+                        path,
+                        bytearray(identity),
+                    )
+                )
                 found[key] = (key, root_id, request_id, 0, 0, None, 1)
                 states.append(LaterState(request_id, State.OPEN, 0, None))
         bulk.ADMISSION_ROWS.insert(self._connection, rows)

@@ -9,7 +9,7 @@ times a power of two below 2^31 is not 0 modulo 2^31. SQLite computes and stores
 A row of one request has neither ``state`` nor later requests: its state is its request's. A row whose flow can send
 more has a ``state`` of its own until it ends with one request; the later requests name the first one as their
 ``root_id``, and their ``path`` in the flow. ``body_key`` is the hash of a first request's body, where its key is made
-of more than that.
+of more than that; of a later request it is what the key is made of beside root and path.
 
 The ``endpoint`` of an attempt is a place in the list ``endpoints`` of ``meta``, from 1.
 

@@ -20,11 +20,14 @@ class LaterRequest(NamedTuple):
         root_id: The flow's first request.
         path: Its path in the flow.
         key: The hash of both and of what it asks.
+        identity: What it asks, of which the key is made; kept, so that the request is found again in a journal that
+            is rebuilt and numbers its requests otherwise.
     """
 
     root_id: int
     path: str
     key: bytes
+    identity: bytes = b""
 
 
 class LaterState(NamedTuple):

@@ -1,5 +1,7 @@
 """A worker's part of a budget: it grows and shrinks with each lease."""
 
+from collections.abc import Callable
+
 from batchllm.budget.budget import NOTHING, Amount, Budget, BudgetLimits, rounded
 from batchllm.leases.terms import BudgetShare, BudgetUse
 
@@ -12,6 +14,7 @@ class LeasedBudget(Budget):
 
     Attributes:
         short: A request waits because it does not fit.
+        when_short: Called when a request does not fit.
         final: The holder has said that nothing more will fit.
     """
 
@@ -23,6 +26,7 @@ class LeasedBudget(Budget):
         self._usual = NOTHING
         self._gives_back = False
         self.short = False
+        self.when_short: Callable[[], object] = lambda: None
         self.final = False
 
     def reserve(self, bound: Amount) -> bool:
@@ -30,6 +34,7 @@ class LeasedBudget(Budget):
         self.short = not super().reserve(bound)
         if self.short:
             self._wanted = bound
+            self.when_short()
         else:
             self._usual = bound
             self.final = False
@@ -68,6 +73,10 @@ class LeasedBudget(Budget):
         self._set(share.ceiling)
         self._gives_back = share.scarce
         self.final = share.nothing_left
+
+    def suspend(self) -> None:
+        """Lets nothing more leave until the next lease: this one has ended."""
+        self.limits = _limits(self._whole, NOTHING)
 
     def _set(self, ceiling: Amount) -> None:
         self._ceiling = ceiling

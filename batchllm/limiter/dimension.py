@@ -36,6 +36,8 @@ class Dimension:
         given: The limit per minute that the user gave; infinite without one.
 
     Attributes:
+        given: The limit that the user gave, or the share of it that this run may use.
+        whole: The whole limit.
         sent: What was sent.
         usual: The usual amount of a request.
         estimate: The estimated limit; set once refusals contradict what was given or shown.
@@ -56,11 +58,12 @@ class Dimension:
         "ramp",
         "sent",
         "usual",
+        "whole",
     )
 
     def __init__(self, name: str, now: float, *, given: float = math.inf) -> None:
         self.name = name
-        self.given = given
+        self.given = self.whole = given
         self.header_pacer: HeaderPacer | None = None
         self.estimate: RateEstimate | None = None
         self.ramp: Ramp | None = None
@@ -74,19 +77,23 @@ class Dimension:
         self._last_at = -math.inf
         self._starved_since: float | None = None
 
-    def set_limit(self, now: float, limit: float) -> None:
-        """Replaces the limit that the user gave; infinite without one."""
-        if limit == self.given:
-            return
-        self.given = limit
-        self.margin = MARGIN
-        self._clean_since = now
-        if limit == math.inf or self.name == REQUESTS:
-            self.log = None
-        elif self.log is None:
-            self.log = WindowLog(limit)
-        else:
-            self.log.limit = limit
+    def share(self, now: float, share: float | None, whole: float | None) -> None:
+        """Goes at a part of a limit that many runs share.
+
+        Args:
+            now: The time now.
+            share: The part, a minute; ``None`` without a limit.
+            whole: The whole limit, against which a request is too large; ``None`` is none.
+        """
+        # The minute before says nothing: the share was another one then. And nothing is caught up with at its expense.
+        self.log = None
+        self.pacer.catch_up_s = min(self.pacer.catch_up_s, CATCH_UP_S)
+        self.whole = math.inf if whole is None else whole
+        given = math.inf if share is None else share
+        if given != self.given:
+            kept = (1.0 - self.margin) / MINUTE_S
+            self.pacer.change(now, self.given * kept, given * kept)
+            self.given = given
 
     @property
     def known(self) -> bool:
@@ -100,13 +107,14 @@ class Dimension:
 
     @property
     def limit(self) -> float:
-        """The limit per minute, given or shown; infinite if neither."""
-        shown = (
-            self.header_pacer.limit
-            if self.header_pacer is not None and self.header_pacer.samples >= 3
-            else math.inf
-        )
-        return min(self.given, shown)
+        """The whole limit per minute, given or shown; infinite if neither."""
+        return min(self.whole, self.shown_limit or math.inf)
+
+    @property
+    def shown_limit(self) -> float | None:
+        """The limit per minute that several answers have shown; ``None`` without them."""
+        pacer = self.header_pacer
+        return pacer.limit if pacer is not None and pacer.samples >= 3 else None
 
     def rate(self, now: float, latency_s: float) -> float:
         """Returns the current pace per second; infinite without a limit."""
@@ -152,7 +160,7 @@ class Dimension:
         self._last_at = now
         if self.name != REQUESTS:
             self.usual = amount if not self.usual else self.usual + 0.05 * (amount - self.usual)
-            if rate < math.inf:
+            if rate < math.inf and (self.log is not None or self.given == math.inf):
                 # A large request is a burst; what the log holds back meanwhile has to be caught up with.
                 self.pacer.widen(min(LONGEST_CATCH_UP_S, 2.0 * amount / rate))
         self.pacer.take(now, amount, rate)

@@ -16,7 +16,6 @@ import logging
 import math
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, Generic
 
 from batchllm.errors import Unavailable
@@ -24,8 +23,9 @@ from batchllm.limiter import headers as limit_headers
 from batchllm.limiter.breaker import Breaker
 from batchllm.limiter.concurrency import Concurrency
 from batchllm.limiter.lane import Lane
+from batchllm.limiter.lease import NO_LEASE, LaneDemand, LaneLease, LeasedLane, demand_of
 from batchllm.limiter.queue import Queue, QueuedItem
-from batchllm.limiter.terms import REQUESTS, TOKENS, Cost, Poll, T, View
+from batchllm.limiter.terms import Cost, Poll, T, View
 from batchllm.limiter.view import view_of
 from batchllm.records import Pace, Usage
 from batchllm.retry import Disposition, Verdict
@@ -52,6 +52,7 @@ class Limiter(Generic[T]):
         rng: Source of jitter; give a seeded one to repeat a run.
         queue_of: Makes the queue of a lane; limiters of several endpoints share what waits (``routing``).
         gives_up: Whether an outage of ``--max-outage`` ends the run; otherwise it is probed for ever.
+        leased: The limits are leased: a lane grants nothing without a lease.
     """
 
     def __init__(
@@ -64,12 +65,13 @@ class Limiter(Generic[T]):
         rng: random.Random | None = None,
         queue_of: Callable[[str], Queue[T]] = lambda lane: Queue(),
         gives_up: bool = True,
+        leased: bool = False,
     ) -> None:
         self._pace = pace
         self._charge = charge
         self._now = now
         self._learned = dict(learned or {})
-        self._valid_until = math.inf
+        self._leased = leased
         self._lanes: dict[str, Lane[T]] = {}
         self._in_flight: dict[int, QueuedItem[T]] = {}
         self._received = 0
@@ -126,28 +128,18 @@ class Limiter(Generic[T]):
         deferred = again and self.outage
         self.lane(lane).push(queued, again=again, not_before=not_before, deferred=deferred)
 
-    def set_limits(
-        self,
-        now: float,
-        *,
-        requests_per_minute: float | None = None,
-        tokens_per_minute: float | None = None,
-        valid_until: float | None = None,
-    ) -> None:
-        """Replaces the limits that the user gave, from the next grant on.
-
-        Args:
-            now: The time now.
-            requests_per_minute, tokens_per_minute: The limits of each lane; ``None`` is not given.
-            valid_until: When they end; after that nothing is granted until new ones are set. ``None`` is never.
-        """
+    def lease(self, now: float, lane: str, lease: LaneLease) -> None:
+        """Lets a lane go at a part of a limit that many runs share, until the lease ends or the next one comes."""
         self._now = now
-        self._valid_until = math.inf if valid_until is None else valid_until
-        self._pace = replace(
-            self._pace, requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute
-        )
-        for lane in self._lanes.values():
-            lane.set_limits(now, {REQUESTS: requests_per_minute, TOKENS: tokens_per_minute})
+        leased = self.lane(lane)
+        if leased.leased is None:
+            leased.leased = LeasedLane(leased.limits)
+        leased.leased.obey(now, lease)
+        leased.look_again()
+
+    def demands(self, now: float) -> dict[str, LaneDemand]:
+        """Returns what each lane needs of its limits."""
+        return {name: demand_of(lane, now) for name, lane in self._lanes.items()}
 
     def poll(self, now: float, most: int | None = None) -> Poll[T]:
         """Returns which items may be sent now, and when to ask again.
@@ -163,8 +155,6 @@ class Limiter(Generic[T]):
         self._now = now
         queued_items: list[QueuedItem[T]] = []
         too_large: list[tuple[T, str]] = []
-        if now >= self._valid_until:
-            return Poll([], None, [])
         room, wake = self._room(now)
         if most is not None:
             room = min(room, most)
@@ -302,7 +292,6 @@ class Limiter(Generic[T]):
             now,
             lane,
             self._breaker,
-            has_ended=now >= self._valid_until,
             concurrency=self._concurrency.cap,
             in_flight=self.in_flight,
             waiting=self.waiting,
@@ -322,6 +311,8 @@ class Limiter(Generic[T]):
             learned = self._learned.get("lanes", {}).get(name, {})
             lane = Lane(name, self._pace, self._charge, self._now, learned, self._queue_of(name))
             self._lanes[name] = lane
+            if self._leased:
+                self.lease(self._now, name, NO_LEASE)
         return lane
 
     def _worked(self, now: float, queued: QueuedItem[T]) -> None:

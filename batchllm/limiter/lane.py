@@ -13,6 +13,7 @@ from batchllm.limiter.charge import Charge
 from batchllm.limiter.gate import Gate, PauseLimit, RequestedPauses
 from batchllm.limiter.headers import Level
 from batchllm.limiter.learning import PauseCause, RefusalLearner
+from batchllm.limiter.lease import LeasedLane
 from batchllm.limiter.limits import LaneLimits
 from batchllm.limiter.queue import LOOK_AHEAD, Queue, QueuedItem
 from batchllm.limiter.refusals import RefusalKind, Refusals
@@ -44,25 +45,21 @@ class Lane(Generic[T]):
         charge: What the endpoint takes off a token limit: ``Endpoint.charge``.
         now: The present.
         learned: What ``learned()`` returned in an earlier run.
-        queue: What waits; a queue of its own by default.
+        queue: What waits.
 
     Attributes:
         answered: Whether the endpoint has accepted a request, so that key and model are right.
         in_flight: Requests granted whose slot is not free again.
         binding: What held the next request back at the last poll, as in ``View.limits``.
+        refused_requests, pauses: Requests refused, and how often the gate has closed.
+        leased: What it may do, if its limits are leased; else ``None``.
     """
 
     def __init__(
-        self,
-        name: str,
-        pace: Pace,
-        charge: str,
-        now: float,
-        learned: Mapping[str, Any],
-        queue: Queue[T] | None = None,
+        self, name: str, pace: Pace, charge: str, now: float, learned: Mapping[str, Any], queue: Queue[T]
     ) -> None:
         self.name = name
-        self.queue: Queue[T] = Queue() if queue is None else queue
+        self.queue = queue
         self.gate = Gate()
         self.refusals: Refusals[T] = Refusals()
         self.charge = Charge(charge)
@@ -71,19 +68,15 @@ class Lane(Generic[T]):
             self.charge.factor = factor
         self.limits = LaneLimits(pace, now, learned)
         self.answered = False
-        self.in_flight = 0
         self.binding = "nothing"
+        self.in_flight = self.refused_requests = self.pauses = 0
+        self.leased: LeasedLane | None = None
         self._alone_until = math.inf
         self._pause_limit = PauseLimit(name, pace)
         self._requested_pauses = RequestedPauses()
         self._cause = PauseCause()
         self._learner = RefusalLearner(self.limits, self.refusals, self.gate, self._requested_pauses)
         self._blocked_until = -math.inf  # nothing in the look-ahead fits before
-
-    def set_limits(self, now: float, limits: Mapping[str, float | None]) -> None:
-        """Replaces the limits that the user gave, by dimension."""
-        self.limits.set_limits(now, limits)
-        self.look_again()
 
     def look_again(self) -> None:
         """Looks at what waits with the next ``grant``, because it has changed."""
@@ -141,6 +134,9 @@ class Lane(Generic[T]):
             ``None`` if a request may be sent now, else when to ask again (infinity: only an event changes it).
         """
         gate = self.gate
+        if self.leased is not None and (leased_at := self.leased.waits_until(now)) is not None:
+            self.binding = "lease"
+            return leased_at
         if gate.closed:
             self.binding = "pause"
             quiet_at = gate.quiet_at()
@@ -211,6 +207,8 @@ class Lane(Generic[T]):
     def _send(self, now: float, queued: QueuedItem[T]) -> None:
         queued.sent_at = now
         queued.answered = False
+        if self.leased is not None:
+            self.leased.sent()
         self.refusals.sent(queued, self.in_flight)
         self.in_flight += 1
         if self._alone_until == math.inf:
@@ -264,6 +262,7 @@ class Lane(Generic[T]):
         The gate closes, unless the refusal concerns this row only (noise, a cap, or an isolated refusal).
         """
         limits, gate = self.limits, self.gate
+        self.refused_requests += 1
         limits.refused(queued.sent_at, queued.amounts, queued.positions, queued.entries)
         self.learn_charge(queued, verdict)
         gate.observe_latency(now - queued.sent_at)
@@ -289,6 +288,7 @@ class Lane(Generic[T]):
             return
         closed = gate.refused(now, queued.sent_at, pause_s, probe=queued.probe, limit_known=limits.known)
         if closed:
+            self.pauses += 1
             self._requested_pauses.requested = pause_s is not None
             self._cause = PauseCause(
                 verdict.reason,
@@ -315,7 +315,8 @@ class Lane(Generic[T]):
                 self.resume(now)
             self.push(queued, again=True, not_before=now + ROW_WAITS_S / 10.0)
             return
-        self._learner.isolated(now, self._cause.dimension)
+        if self.leased is None:
+            self._learner.isolated(now, self._cause.dimension)
         self.push(queued, again=True, not_before=now + max(ROW_WAITS_S, requested_s))
 
     def learn_charge(self, queued: QueuedItem[T], verdict: Verdict) -> None:
@@ -332,6 +333,8 @@ class Lane(Generic[T]):
         self._blocked_until = -math.inf
         if reason == "slow_down":
             self.limits.slow_down(now)
+        elif self.leased is not None:
+            self.limits.start_stretch(now)
         elif reason == "rate_limit" and self._cause.isolated:
             self._learner.isolated(now, self._cause.dimension)
         elif reason == "rate_limit":

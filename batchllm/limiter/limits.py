@@ -60,12 +60,6 @@ class LaneLimits:
         """Whether a limit was given or is shown."""
         return any(dimension.known for dimension in self.dimensions)
 
-    def set_limits(self, now: float, limits: Mapping[str, float | None]) -> None:
-        """Replaces the limits that the user gave; ``None`` is not given."""
-        for dimension in self.dimensions:
-            if dimension.name in limits:
-                dimension.set_limit(now, limits[dimension.name] or math.inf)
-
     def paced_until(self, now: float) -> tuple[float, str]:
         """Returns the earliest time that every pace allows, and the dimension that decides."""
         latest, name = -math.inf, ""

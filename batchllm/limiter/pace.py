@@ -46,6 +46,14 @@ class Pacer:
         """
         return self._last + self._amount / rate
 
+    def change(self, now: float, rate: float, new_rate: float) -> None:
+        """Replaces the rate, so that what has elapsed is paid for at the old one, and only the rest at the new one."""
+        if rate == float("inf") or new_rate == float("inf") or not rate or not new_rate:
+            return
+        early_s = now - self.ready_at(rate)  # it has been ready for so long, or will be ready so much later
+        ready_at = now - min(early_s, self.catch_up_s) if early_s > 0.0 else now - early_s * rate / new_rate
+        self._last = ready_at - self._amount / new_rate
+
     def widen(self, catch_up_s: float) -> None:
         """Raises the catch-up to ``catch_up_s``."""
         more_s = catch_up_s - self.catch_up_s

@@ -44,6 +44,7 @@ class EndpointRouter(Generic[R]):
         max_outage_s: How long all endpoints may be down.
         learned: What an earlier run returned from ``learned()``.
         rng: Source of jitter.
+        leased: The limits are leased; see ``Limiter``.
 
     Attributes:
         news: Sentences about endpoints that were taken out, for the user; whoever shows them removes them.
@@ -54,6 +55,7 @@ class EndpointRouter(Generic[R]):
     max_outage_s: float = field(kw_only=True)
     learned_before: Mapping[str, Any] | None = None
     rng: random.Random = field(default_factory=random.Random)
+    leased: bool = field(default=False, kw_only=True)
     news: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
@@ -81,6 +83,7 @@ class EndpointRouter(Generic[R]):
             rng=random.Random(self.rng.random()),
             queue_of=lambda lane: QueueView(self._queue(lane), number, self._has_others),
             gives_up=False,
+            leased=self.leased,
         )
 
     def _queue(self, lane: str) -> Queue[R]:
@@ -97,6 +100,11 @@ class EndpointRouter(Generic[R]):
     def in_flight(self) -> int:
         """The number of granted items whose slot is not free yet."""
         return sum([route.limiter.in_flight for route in self._routes])
+
+    def look_again(self) -> None:
+        """Asks each endpoint with the next ``poll``, because its limits have changed."""
+        for route in self._routes:
+            route.ready = True
 
     def limiter_of(self, name: str) -> Limiter[R]:
         """Returns the limiter of an endpoint."""

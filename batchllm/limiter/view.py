@@ -10,14 +10,13 @@ from batchllm.limiter.lane import Lane
 from batchllm.limiter.terms import MINUTE_S, REQUESTS, TOKENS, View
 
 
-def view_of(now: float, lane: Lane[Any] | None, breaker: Breaker, *, has_ended: bool, **counts: int) -> View:
+def view_of(now: float, lane: Lane[Any] | None, breaker: Breaker, **counts: int) -> View:
     """Returns the state at ``now``.
 
     Args:
         now: The time now.
         lane: The busiest lane; ``None`` without one.
         breaker: Knows of an outage.
-        has_ended: The limits that were given have ended.
         counts: The fields of ``View`` that are counted.
     """
     dimensions = lane.limits.dimensions if lane is not None else []
@@ -28,9 +27,7 @@ def view_of(now: float, lane: Lane[Any] | None, breaker: Breaker, *, has_ended: 
     limits = "nothing" if lane is None else lane.binding
     resumes_at = gives_up_at = None
     trouble = ""
-    if has_ended:
-        limits = "lease"
-    elif breaker.opened_at is not None:
+    if breaker.opened_at is not None:
         limits, resumes_at, gives_up_at = "outage", breaker.probe_at, breaker.gives_up_at
         trouble = " ".join(breaker.last_failure.split())
     elif lane is not None and lane.gate.closed:

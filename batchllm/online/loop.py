@@ -23,7 +23,7 @@ from batchllm.budget.early_stop import EarlyStop
 from batchllm.counters import RunCounters
 from batchllm.errors import BudgetStop
 from batchllm.journal import Journal, State
-from batchllm.limiter import EndpointRouter, Limiter
+from batchllm.limiter import EndpointRouter, Limiter, Poll
 from batchllm.online.outcome import OutcomeHandler
 from batchllm.plan.work_item import ChatSender, Settled, WorkItem
 from batchllm.printable import counted
@@ -32,6 +32,7 @@ from batchllm.retry import RetryPolicy, Verdict
 from batchllm.stopping import RunStop
 
 OK = 200
+_NONE: Poll[WorkItem] = Poll([], None, [])
 _NOT_SENT = Failure(FailureKind.UNSENT, "not sent: the run was stopped", Paid.NO, 0.0)
 PLAIN_EVERY_S = 10.0
 LOOK_AHEAD = 512
@@ -102,6 +103,10 @@ class OnlineLoop:
         await self._finish_in_flight()
         self.run_stop.raise_reason()
 
+    def wake(self) -> None:
+        """Looks again at what may be sent: a lease has come."""
+        self._wake.set()
+
     def _cancel_in_flight(self) -> None:
         """Cancels what was sent. Intents on their way to the disk are left alone, or they would look sent."""
         for task in self._in_flight:
@@ -121,7 +126,9 @@ class OnlineLoop:
         loop = asyncio.get_running_loop()
         while self.run_stop.check() is None:
             self._wake.clear()
-            poll = self.limiter.poll(loop.time())
+            # What waits for a budget that may still rise goes first; so nothing piles up and leaves at once then.
+            is_short = self._held and not self.meter.budget.final
+            poll = _NONE if is_short else self.limiter.poll(loop.time())
             for item, message in poll.too_large:
                 self._never_sent(item, message)
             if poll.grants or self._held:
@@ -157,7 +164,7 @@ class OnlineLoop:
             if self.endpoint_numbers:
                 self.journal.goes_to(item.request_id, self.endpoint_numbers[item.endpoint])
         if not ready:
-            if not self._in_flight and not self._saving:
+            if not self._in_flight and not self._saving and self.meter.budget.final:
                 left = self.counters.rows - self.counters.finished
                 rows = counted(left, "row")
                 self.run_stop.stop(BudgetStop(f"{self.meter.shortage(held[0].request)} with the {rows} left"))

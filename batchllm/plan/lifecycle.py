@@ -61,6 +61,10 @@ class FlowLifecycle:
         self._final = final_states(retry_failed)
         self._sharing = Sharing(journal, counters, single=flow.single, dedupe=dedupe)
 
+    def starts(self, flow: RowFlow) -> bool:
+        """Whether the flow of a row has to be started: the last pass did not finish it."""
+        return flow.known is None or not self._is_finished(flow.known)
+
     def begin(self, flow: RowFlow) -> bool:
         """Begins the flow of a row; returns whether it asks something."""
         known = flow.known

@@ -42,10 +42,13 @@ class Lookup:
                 flow.give(history(flow))
                 continue
             value = self._journal.reader().kept(wanted.key)
-            if value is None:
-                value = wanted.compute()
-                self._journal.keep(wanted.key, value)
-            flow.give(value)
+            if value is not None:
+                flow.give(value)
+                continue
+            computed = wanted.value()
+            if isinstance(computed, bytes):
+                self._journal.keep(wanted.key, computed)
+            flow.give(computed)
 
     async def admit(self, flows: Sequence[RowFlow]) -> None:
         """Records the first requests of flows, and the rows that are not sent."""
@@ -116,7 +119,8 @@ class Lookup:
                 if number == 0 and flow.at_root:
                     states.append(LaterState(root.request_id, root.state, root.attempts, root.attempt_id))
                 else:
-                    later.append(LaterRequest(root.request_id, ask.path, later_key(root.request_id, ask)))
+                    key = later_key(root.request_id, ask)
+                    later.append(LaterRequest(root.request_id, ask.path, key, ask.identity))
                     states.append(_TO_BE_FOUND)
         if later:
             found = iter(await self._journal.later(later, changed=self._accept_change))

@@ -11,7 +11,7 @@ answer, are dropped, and are replayed in the next pass.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from batchllm.counters import RunCounters
@@ -132,6 +132,31 @@ class Plan:
             if items:
                 yield items
 
+    async def _begin(self, rows: Iterator[Row], size: int) -> tuple[list[RowFlow], bool]:
+        """Begins the flows of so many rows, or of fewer that take long or ask much; returns whether there are more."""
+        flows: list[RowFlow] = []
+        asked = 0
+        for row in islice(rows, size):
+            size -= 1
+            flow = self._joined(row)
+            if flow is None:
+                continue
+            slow = self._flow.slow is not None and await self._compute(self._flow.slow, flow)
+            if self._lifecycle.begin(flow):
+                flows.append(flow)
+                asked += len(flow.asks)
+            if slow or asked >= BATCH:
+                return flows, True
+        return flows, not size
+
+    async def _compute(self, slow: Callable[[Row], Kept | None], flow: RowFlow) -> bool:
+        """Computes in a thread what a flow waits for when it begins, so that answers are received meanwhile."""
+        wanted = slow(flow.row) if self._lifecycle.starts(flow) else None
+        if wanted is None or self._journal.reader().kept(wanted.key) is not None:
+            return False
+        await asyncio.to_thread(wanted.value)
+        return True
+
     def settled(self, item: WorkItem, answer: Answer, state: State) -> RowEnd | None:
         """Called with each request that is finished: its flow goes on.
 
@@ -148,27 +173,6 @@ class Plan:
             return self._lifecycle.end(flow)
         self._due.append(flow)
         return None
-
-    async def _begin(self, rows: Iterator[Row], size: int) -> tuple[list[RowFlow], bool]:
-        """Begins the flows of so many rows, or of fewer that ask so much; returns them, and whether there are more."""
-        flows: list[RowFlow] = []
-        asked = 0
-        for row in islice(rows, size):
-            size -= 1
-            if self._flow.slow is not None:
-                await self._compute(self._flow.slow(row))
-            flow = self._joined(row)
-            if flow is not None and self._lifecycle.begin(flow):
-                flows.append(flow)
-                asked += len(flow.asks)
-                if asked >= BATCH:
-                    return flows, True
-        return flows, not size
-
-    async def _compute(self, kept: Kept | None) -> None:
-        """Computes a value in a thread, so that nothing that is in flight waits for it."""
-        if kept is not None and self._journal.reader().kept(kept.key) is None:
-            await asyncio.to_thread(kept.compute)
 
     def _next_due(self) -> list[RowFlow]:
         """Takes begun flows that ask something, and turns whose time has come."""

@@ -104,7 +104,7 @@ class Preview:
 
     def _turn(self, row: Row) -> PreviewedRow:
         assert self._flow.conversation is not None, "only called for conversations"
-        previewed, flow = PreviewedRow(row), begun(self._flow.start(row))
+        previewed, flow = PreviewedRow(row), begun(self._flow.start(row), self._kept)
         name = previewed.conversation = conversation_of(row, self._flow.conversation)
         history = None
         if name is not None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 from batchllm.answer import Reader
+from batchllm.budget.sample import kept_in
 from batchllm.flows import After, Ask, History, JobFlow, later_key
 from batchllm.flows.conversation import conversation_of, said
 from batchllm.flows.open_flow import OpenFlow
@@ -207,9 +208,9 @@ def read_outcome(entry: RowRecord | RequestRecord, reader: Reader) -> Answer:
     return Answer(error=entry.message or "never sent", reason=entry.failure or "too_large")
 
 
-def first_asks(flow: JobFlow, row: Row) -> tuple[Ask, ...]:
+def first_asks(flow: JobFlow, row: Row, reader: JournalReader) -> tuple[Ask, ...]:
     """Returns what a row asks first, without a history; nothing if it cannot be sent."""
-    found = begun(flow.start(row))
+    found = begun(flow.start(row), kept_in(reader))
     if isinstance(found.waits_for, After):
         found.give(History())
     return found.asks

@@ -15,6 +15,7 @@ from batchllm.job import Job
 from batchllm.job.paths import is_pattern
 from batchllm.prepare.job_paths import JobPaths, journal_beside
 from batchllm.printable import counted
+from batchllm.stores import ObjectPath
 
 _MARKS = (".trial", ".skipped")
 """What stands behind the stem of an output in the name of a file beside it."""
@@ -60,8 +61,7 @@ class _Finder:
 
     def found(self, named: Path) -> Iterator[Path]:
         if is_pattern(named):
-            matched = sorted(map(Path, glob.glob(str(named), recursive=True)))  # noqa: PTH207 - it knows hidden files
-            yield from self._taken(named, matched, is_folder=False)
+            yield from self._taken(named, _matched(named), is_folder=False)
         elif named.is_dir():
             try:
                 inside = sorted(named.iterdir())
@@ -110,6 +110,12 @@ class _Finder:
         ]
 
 
+def _matched(pattern: Path) -> Sequence[Path]:
+    if isinstance(pattern, ObjectPath):
+        return pattern.matches()
+    return sorted(map(Path, glob.glob(str(pattern), recursive=True)))  # noqa: PTH207 - it knows hidden files
+
+
 def is_output(path: Path) -> bool:
     """Whether a file is the output of a job, or what a job left beside it: its journal is there too."""
     return any(journal_beside(path.with_name(name)).exists() for name in _outputs_of(path))
@@ -122,17 +128,23 @@ def _outputs_of(path: Path) -> list[str]:
     return [path.name, *(f"{each}{suffixes}" for each in plain)]
 
 
+def _identity(path: Path) -> tuple[object, object]:
+    if isinstance(path, ObjectPath):
+        return path.url, path.url.query
+    status = os.stat(path)  # noqa: PTH116 - follows links
+    return status.st_dev, status.st_ino
+
+
 def _refuse_twice(paths: Sequence[Path]) -> None:
     """Refuses a file that is there twice, also through a link or another spelling.
 
     Raises:
         UsageError: There is one.
     """
-    seen: dict[tuple[int, int], Path] = {}
+    seen: dict[tuple[object, object], Path] = {}
     for path in paths:
         with suppress(OSError):  # opening it says what is wrong
-            status = os.stat(path)  # noqa: PTH116 - follows links
-            first = seen.setdefault((status.st_dev, status.st_ino), path)
+            first = seen.setdefault(_identity(path), path)
             if first is not path:
                 called = (
                     f"{path} is named twice" if first == path else f"{first} and {path} are the same file"

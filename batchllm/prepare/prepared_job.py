@@ -4,7 +4,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from batchllm.formats import (
     format_of,
     kept_columns,
     open_source,
+    output_kind,
     plan_columns,
     spool,
 )
@@ -32,11 +33,16 @@ from batchllm.job.assembly import NOTHING_ASKED
 from batchllm.job.paths import are_several
 from batchllm.prepare.inputs import InputFiles, input_files
 from batchllm.prepare.job_paths import JobPaths
+from batchllm.prepare.row_range import RowRange
+from batchllm.prepare.shards import ShardRows, restricted
 from batchllm.printable import counted
 from batchllm.request import RequestBuilder, answer_spec
-from batchllm.template import KNOWN_PARAMETERS, text_column
+from batchllm.template import KNOWN_PARAMETERS, TEXT, text_column
 
 _READING = ("delimiter", "quote", "escape", "skip_lines", "sheet", "bad_rows", "encoding")
+
+DOCUMENTS = 10
+"""How many documents of the sample are read for the estimate before a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,7 @@ class PreparedJob:
         columns: The columns of the output.
         output_format: Name of the format, such as ``csv``.
         count: Counts the tokens of a text; see ``token_count``.
+        shard: Which rows of the input these are, where the job is a shard.
     """
 
     job: Job
@@ -66,6 +73,7 @@ class PreparedJob:
     columns: Columns
     output_format: str
     count: Callable[[str], int]
+    shard: ShardRows | None = None
 
     @property
     def input_notes(self) -> tuple[str, ...]:
@@ -76,25 +84,38 @@ class PreparedJob:
 
 
 @contextmanager
-def prepare_job(job: Job, paths: JobPaths) -> Iterator[PreparedJob]:
+def prepare_job(job: Job, paths: JobPaths, rows: RowRange | None = None) -> Iterator[PreparedJob]:
     """Scans the input and prepares the job; standard input is copied to disk first.
+
+    Args:
+        job: The job.
+        paths: Its files.
+        rows: The only rows of the job; columns and everything else that the scan decides are those of the whole input.
 
     Raises:
         InputError: The input cannot be read in its format.
         UsageError: A column, a placeholder or an option does not fit the input.
     """
     with _source_of(job, paths) as source:
-        yield prepared_of(job, paths, source, source.scan())
+        statistics, shard = source.scan(), None
+        if rows is not None:
+            statistics = rows.restrict(source, statistics)
+        elif job.shard is not None:
+            statistics, shard = restricted(job, source, statistics)
+        yield replace(prepared_of(job, paths, source, statistics), shard=shard)
 
 
 def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStatistics) -> PreparedJob:
     """Prepares a job whose input is scanned."""
     _check_conversation(job, statistics)
     _check_steps(job, statistics)
+    _check_texts(job, statistics)
+    if job.text_from is not None:
+        statistics = replace(statistics, sample=statistics.sample[:: 1 + len(statistics.sample) // DOCUMENTS])
     count = token_count(job)
     builder = RequestBuilder(job, statistics.columns or None, statistics.sample, count)
     columns = output_columns(job, builder, statistics.columns, source.header)
-    output_format = job.output_format or source.kind
+    output_format = job.output_format or output_kind(source.kind)
     if (check := format_named(output_format).check) is not None:
         check(source, min(statistics.rows, job.limit or job.sample or statistics.rows), columns)
     flow = job_flow(job, builder, source.rows)
@@ -166,6 +187,21 @@ def _check_conversation(job: Job, statistics: InputStatistics) -> None:
     if job.sample is not None:
         raise UsageError(
             "--sample takes rows out of their conversations; try the first ones instead, with -n"
+        )
+
+
+def _check_texts(job: Job, statistics: InputStatistics) -> None:
+    """Refuses a column of file names that does not exist, and one that the text itself would replace.
+
+    Raises:
+        UsageError: There is no such column, or the input has a column of the text's name.
+    """
+    if job.text_from is None or not statistics.columns:
+        return
+    text_column(statistics.columns, (), job.text_from)
+    if TEXT in statistics.columns:
+        raise UsageError(
+            f"--text-from: {{{{ text }}}} is the text of a file, and the input has a column {TEXT!r}; rename that one"
         )
 
 

@@ -86,7 +86,7 @@ def _exchanges(
             continue
         known = reader.row(row.index)
         if known.request_id is None:
-            asked = [ReplayedRequest(ask, None, None) for ask in first_asks(prepared.flow, row)]
+            asked = [ReplayedRequest(ask, None, None) for ask in first_asks(prepared.flow, row, reader)]
         else:
             asked = replayer.replay(row, known.request_id).requests
         yield indexes[row.index], tuple(map(_exchange, asked[:_MOST_REQUESTS]))

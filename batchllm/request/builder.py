@@ -12,6 +12,7 @@ from batchllm.job import Job
 from batchllm.job.gold import gold_columns
 from batchllm.records import Answer, ChatRequest, Row
 from batchllm.request.condition import Condition, condition
+from batchllm.request.documents import Documents
 from batchllm.request.images import Media
 from batchllm.request.limits import LengthLimits, MeasuredRequest
 from batchllm.request.messages import TokenCount, reask, with_images
@@ -20,6 +21,7 @@ from batchllm.request.parameters import fit_to_model, max_tokens, merge_layers
 from batchllm.request.shots import Shots
 from batchllm.request.spec import (
     answer_spec,
+    check_names,
     job_columns,
     job_parameters,
     prepared,
@@ -27,7 +29,7 @@ from batchllm.request.spec import (
     with_tools,
 )
 from batchllm.request.tasks import RowTasks, Task, image_cells, is_batch_line
-from batchllm.template import RenderError, dumps, text_column, text_like, to_json
+from batchllm.template import TEXT, RenderError, dumps, text_column, text_like, to_json
 
 NO_PARAMETERS: Mapping[str, Any] = {}
 
@@ -48,6 +50,7 @@ class RequestBuilder:
         column: The text column; ``None`` where none is read.
         used_columns: The columns that requests read.
         answer_columns: The columns that answers fill.
+        documents: Reads the texts that are in files; ``None`` where the rows have them.
 
     Raises:
         UsageError: The job does not fit the columns, or cannot be asked at all.
@@ -73,6 +76,9 @@ class RequestBuilder:
         self._schema = spec.schema if spec.read == "json" and isinstance(spec.schema, Mapping) else None
         self._reader = Reader(spec)
         self._media = Media(job.media_root)
+        self.documents = None if job.text_from is None else Documents(job)
+        if self.documents is not None and columns is not None and TEXT not in columns:
+            columns = [*columns, TEXT]
         self._task: Task | None = None
         self._rows: RowTasks | None = None
         self.answer_columns = job_columns(job)
@@ -81,7 +87,7 @@ class RequestBuilder:
         self._columns, self._sample, self._published = columns, list(sample), context_window
         self._text_column: str | None = job.column
         columns = None if columns is None else [name for name in columns if name not in self._gold]
-        self._check_names(columns)
+        check_names(job, self._gold, columns)
         if job.template is None or job.per_row:
             self.column = job.column
             forced = self._schema is not None
@@ -244,6 +250,8 @@ class RequestBuilder:
 
     def _row_request(self, row: Row) -> RowRequest | None:
         row = self._shown(row)
+        if self.documents is not None:
+            row = self.documents.filled(row)
         task = self._task if self._rows is None else self._rows.task(row)
         cells = image_cells(row.values, self._job.images) if self._job.images else []
         if self._job.images and not cells and task is not None and not task.renderer.used_columns:
@@ -327,16 +335,6 @@ class RequestBuilder:
         parameters.pop("messages", None)
         parameters = fit_to_model(model, parameters)
         return model, parameters, max_tokens(parameters)
-
-    def _check_names(self, columns: Sequence[str] | None) -> None:
-        for column in (*self._job.images, *([self._job.column] if self._job.column else [])):
-            if column in self._gold:
-                raise UsageError(
-                    f"the column {column!r} holds the known answers (--gold), which no prompt may show"
-                )
-        for column in self._job.images:
-            if columns is not None and column not in columns:
-                text_column(columns, (), column)  # raises, naming the columns there are
 
     def _checked_parameters(self) -> _Fitted | None:
         """Checks the job's parameters before any row is read; returns them where they are the same for all rows."""

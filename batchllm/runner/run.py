@@ -6,11 +6,10 @@ Whatever stops the run, everything received is in the journal.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from batchllm.batch.waiting import Waiting, waiting_for
 from batchllm.budget.account import Account
@@ -20,14 +19,16 @@ from batchllm.endpoint import LazyClient, names_of, reachable
 from batchllm.errors import Interrupted, JobError
 from batchllm.job import Job
 from batchllm.journal import FINISHED, TRIAL, JobLock, Journal, JournalReader, State
-from batchllm.limiter import EndpointRouter, Limiter, Target
+from batchllm.leases import Leases
+from batchllm.leases.leased_budget import LeasedBudget
 from batchllm.online.loop import OnlineLoop
 from batchllm.plan.chosen import chosen_rows
 from batchllm.plan.job_plan import plan_of
 from batchllm.plan.reuse import Reuse, journals_of
-from batchllm.plan.work_item import ChatSender, WorkItem
+from batchllm.plan.work_item import ChatSender
 from batchllm.prepare.job_paths import check_places, job_paths
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
+from batchllm.prepare.row_range import RowRange
 from batchllm.progress import Progress, Quiet
 from batchllm.request.plain import plain_request
 from batchllm.retry import RetryPolicy
@@ -36,6 +37,8 @@ from batchllm.runner.display import shown
 from batchllm.runner.ending import RunRecord, recorded, status_of
 from batchllm.runner.evaluated import RunEvaluation
 from batchllm.runner.feed import RowFeed
+from batchllm.runner.leased import leased
+from batchllm.runner.limiters import lease_loop, limiter_of
 from batchllm.runner.output import read_options, write_if_changed
 from batchllm.runner.resume import ResumedJob
 from batchllm.runner.summary import (
@@ -63,6 +66,8 @@ def run_job(
     stops: Stops | None = None,
     feed: RowFeed | None = None,
     bring_input: Callable[[], None] = lambda: None,
+    leases: Leases | None = None,
+    rows: RowRange | None = None,
 ) -> Result:
     """Runs a job until it is finished or stopped; the same call again resumes it.
 
@@ -75,6 +80,8 @@ def run_job(
         stops: What may stop the run from outside; by default nothing does.
         feed: Hands out the finished rows.
         bring_input: Called once the job is locked, before its input is read; puts the input in place.
+        leases: Makes the run share rate limits and budget with others; only in online mode.
+        rows: The only rows of the job: a shard of its input.
 
     Returns:
         The finished run; its output is written.
@@ -96,11 +103,13 @@ def run_job(
             else nullcontext(),
             _brought(bring_input),
             reachable(with_raised_limit(job, paths.journal)) as job,
-            prepare_job(job, paths) as prepared,
+            prepare_job(job, paths, rows) as prepared,
             journals_of(job.reuse, paths.journal) as reuse,
         ):
             record.describe(job)
-            run = _Run(prepared, record, progress or Quiet(), confirm, client, reuse, waiting, stops, feed)
+            run = _Run(
+                prepared, record, progress or Quiet(), confirm, client, reuse, waiting, stops, feed, leases
+            )
             with asyncio.Runner() as loop:  # asyncio.run may be another one in a notebook (nest_asyncio)
                 return loop.run(run.run())
 
@@ -123,7 +132,9 @@ class _Run:
         waiting: Waiting,
         stops: Stops,
         feed: RowFeed | None,
+        leases: Leases | None,
     ) -> None:
+        self._leases = leases
         self._prepared = prepared
         self._record = record
         self._job = prepared.job
@@ -213,7 +224,7 @@ class _Run:
             UsageError: The user does not want it.
         """
         journal = resumed.journal
-        self._account.begin(journal, self._counters)
+        self._account.begin(journal, self._counters, LeasedBudget if self._leases else None)
         counts, rows = resumed.counts(), self._counters.rows
         cut_off = resumed.cut_off()
         again = Counter(row.state for row, _ in cut_off)
@@ -279,7 +290,8 @@ class _Run:
             chosen=self._chosen,
             reuse=self._reuse_of(journal),
         )
-        limiter = limiter_of(job, asyncio.get_running_loop().time(), journal.get("learned"))
+        now = asyncio.get_running_loop().time()
+        limiter = limiter_of(job, now, journal.get("learned"), leased=self._leases is not None)
         async with AsyncExitStack() as stack:
             clients = [LazyClient(job, stack, each) for each in job.endpoints or (None,)]
             online = OnlineLoop(
@@ -305,8 +317,9 @@ class _Run:
                 journal=journal,
                 stop=stop,
             )
+            renewing = lease_loop(self._leases, job, limiter, self._account.meter.budget, online, stop)
             with stop.watch():
-                async with display:
+                async with display, leased(renewing):
                     await online.run(plan.batches())
 
     def _reuse_of(self, journal: Journal) -> Reuse | None:
@@ -320,25 +333,6 @@ class _Run:
             status=status,
             bad_rows=self._prepared.statistics.bad_rows,
         )
-
-
-def limiter_of(
-    job: Job, now: float, learned: Mapping[str, Any] | None
-) -> Limiter[WorkItem] | EndpointRouter[WorkItem]:
-    """Returns the limiter of a job, or of several endpoints the router.
-
-    Args:
-        job: The job.
-        now: The time now, on the loop's clock.
-        learned: What the last run learned.
-    """
-    if len(job.endpoints) < 2:
-        return Limiter(job.pace, charge=job.endpoint.charge, now=now, learned=learned)
-    targets = [
-        Target(name, each.pace, each.endpoint.charge, each.weight)
-        for name, each in zip(names_of(job), job.endpoints, strict=True)
-    ]
-    return EndpointRouter(targets, now=now, max_outage_s=job.pace.max_outage_s, learned_before=learned)
 
 
 def possibly_billed_rows(journal: Journal) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import lru_cache
@@ -10,10 +11,12 @@ from urllib.parse import urlsplit
 
 from batchllm.errors import UsageError
 from batchllm.hosts import is_local
-from batchllm.stores.failures import job_error
+from batchllm.stores.failures import CREDENTIALS, job_error
 from batchllm.stores.url import ObjectUrl
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from obstore.store import AzureStore, GCSStore, S3Store
 
     Bucket = AzureStore | GCSStore | S3Store
@@ -59,6 +62,7 @@ def settings_of(scheme: str, environ: Mapping[str, str]) -> tuple[list[str], lis
 @lru_cache(maxsize=32)
 def _bucket(scheme: str, bucket: str, settings: tuple[tuple[str, str], ...]) -> "Bucket":
     try:
+        from obstore.exceptions import BaseError
         from obstore.store import AzureStore, GCSStore, S3Store
     except ImportError:
         raise UsageError(
@@ -66,7 +70,12 @@ def _bucket(scheme: str, bucket: str, settings: tuple[tuple[str, str], ...]) -> 
         ) from None
     options: Any = {**_TIMEOUTS, "allow_http": _is_plain(scheme, dict(settings))}
     kinds: Any = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
-    return kinds[scheme](bucket, client_options=options, retry_config=_RETRIES)  # type: ignore[no-any-return]
+    try:
+        return kinds[scheme](bucket, client_options=options, retry_config=_RETRIES)  # type: ignore[no-any-return]
+    except (BaseError, OSError, ValueError):
+        variables = "* or ".join(_PREFIXES[scheme])
+        reason = f"the variables {variables}* of the environment lack something, or cannot be used"
+        raise UsageError(f"{scheme}://{bucket}: {reason}; {CREDENTIALS[scheme]}") from None
 
 
 def _is_plain(scheme: str, settings: dict[str, str]) -> bool:
@@ -98,6 +107,29 @@ def ask(url: ObjectUrl, request: "Callable[[Bucket], T]", *, writing: bool = Fal
     from obstore.exceptions import BaseError
 
     try:
-        return request(bucket_of(url))
+        return interruptible(lambda: request(bucket_of(url)))
     except (BaseError, FileNotFoundError, ValueError) as error:
         raise job_error(error, url, writing=writing) from None
+
+
+def interruptible(work: Callable[[], T]) -> T:
+    """Does what blocks, so that a signal ends the wait: in the main thread, a thread of its own does the work."""
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    return background(work).result()
+
+
+def background(work: Callable[[], T]) -> "Future[T]":
+    """Begins work in a thread that the end of the program does not wait for."""
+    from concurrent.futures import Future
+
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - whoever waits for it gets it
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="batchllm-store", daemon=True).start()
+    return done

@@ -25,11 +25,19 @@ _OTHER_REGION = frozenset(
 )
 # Where machines ask for the credentials of their roles: reached only where the environment has none.
 _METADATA = ("169.254.", "fd00:ec2", "metadata.google.internal", "/latest/api/token")
-_CREDENTIALS = {
+# What the libraries below the driver say of connections that fail.
+_LOST = (
+    ("Connection refused", "connection refused"),
+    ("dns error", "there is no such host"),
+    ("certificate", "its certificate is not trusted"),
+    ("TimedOut", "it does not answer in time"),
+)
+CREDENTIALS = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (with temporary ones AWS_SESSION_TOKEN too)",
     "gs": "set GOOGLE_APPLICATION_CREDENTIALS to the file of a service account",
     "az": "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
+"""How each store is told whose credentials to use."""
 _PUBLIC = {"s3": "AWS_SKIP_SIGNATURE", "gs": "GOOGLE_SKIP_SIGNATURE", "az": "AZURE_SKIP_SIGNATURE"}
 
 
@@ -67,26 +75,29 @@ def job_error(error: BaseException, url: ObjectUrl, *, writing: bool = False) ->
     name = type(error).__name__
     if any(address in text for address in _METADATA):
         return UsageError(
-            f"{url}: no credentials were found; {_CREDENTIALS[url.scheme]}, or {_PUBLIC[url.scheme]}=true "
+            f"{url}: no credentials were found; {CREDENTIALS[url.scheme]}, or {_PUBLIC[url.scheme]}=true "
             "for a public bucket"
         )
     if code in _REFUSED_KEYS or status == 401 or name == "UnauthenticatedError":
-        return UsageError(f"{url}: the credentials are refused ({said}); {_CREDENTIALS[url.scheme]}")
+        return UsageError(f"{url}: the credentials are refused ({said}); {CREDENTIALS[url.scheme]}")
     if code in _OTHER_REGION or status in (301, 307):
         return UsageError(f"{url}: the bucket is in another region ({said}); set AWS_REGION to it")
     if code in _NO_BUCKET:
         return _refused(url, "there is no such bucket; create it, or correct its name", writing=writing)
     if name == "PermissionDeniedError" or status == 403:
         need = "written" if writing else "read"
-        reason = f"it cannot be {need} with these credentials ({said or 'no permission'}); ask for permission"
-        return _refused(url, f"{reason}, or correct its name", writing=writing)
+        other = "name another place" if writing else "correct its name"
+        reason = (
+            f"it cannot be {need} with these credentials ({said or 'no permission'}); ask for permission, or "
+        )
+        return _refused(url, reason + other, writing=writing)
     if isinstance(error, FileNotFoundError):
         return _refused(url, "there is no such object; correct its name", writing=writing)
     if name == "PreconditionError":
         return changed(url)
     if isinstance(error, ValueError):
         return _refused(url, "the driver cannot use this name; name another object", writing=writing)
-    return unreachable(url, said or "no answer")
+    return unreachable(url, said or next((words for sign, words in _LOST if sign in text), "no answer"))
 
 
 def unreachable(url: ObjectUrl, said: str) -> StorageFailure:

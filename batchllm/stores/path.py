@@ -127,8 +127,10 @@ class ObjectPath(PosixPath):
         """Returns the objects that this pattern means, in the order of their keys.
 
         ``*``, ``?`` and ``[…]`` stand for characters of one part, ``**`` for any number of parts, as in ``glob``; names
-        that begin with a dot are matched by a dot alone.
+        that begin with a dot are matched by a dot alone. An object whose key is the pattern itself is meant by it.
         """
+        if self.exists():
+            return [self]
         parts = self.url.key.split("/")
         fixed = next(place for place, part in enumerate(parts) if _WILD.search(part))
         below = replace(self.url, key="".join(f"{part}/" for part in parts[:fixed]))

@@ -10,7 +10,7 @@ A name means, in this order: ``row`` (every column by its name), a variable of t
 
 from batchllm.errors import did_you_mean
 from batchllm.records import AnswerSpec
-from batchllm.template.columns import text_column, text_like
+from batchllm.template.columns import TEXT, text_column, text_like
 from batchllm.template.file import builtin_names, from_prompt, load, parse
 from batchllm.template.model import Combine, Message, Template, literal
 from batchllm.template.render import Renderer
@@ -18,6 +18,7 @@ from batchllm.template.values import KNOWN_PARAMETERS, RenderError, dumps, param
 
 __all__ = [
     "KNOWN_PARAMETERS",
+    "TEXT",
     "AnswerSpec",
     "Combine",
     "Message",

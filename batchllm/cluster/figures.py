@@ -1,0 +1,207 @@
+"""Figures of all machines together: for the bar, for ``status``, and for the summary."""
+
+import json
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any
+
+from batchllm.cluster.collect import Collected
+from batchllm.cluster.plan import ClusterPlan, Shard
+from batchllm.cluster.work import WorkFolder, attempts_at, done_name, state_name
+from batchllm.printable import counted
+from batchllm.runner import Summary
+
+ALIVE_S = 15.0
+"""A worker whose last report is older counts as gone."""
+
+_COUNTS = ("requests", "attempts", "answers", "rate_limited", "truncated", "possibly_billed_twice")
+_AMOUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cost")
+
+
+@dataclass(slots=True)
+class ClusterFigures:
+    """How far a job is.
+
+    Attributes:
+        rows: Rows of the job.
+        shards, finished: Shards, and how many of them are finished.
+        done, failed: Rows that are finished, and those of them that failed.
+        sent, answers, rate_limited: Attempts, answers, and refusals for a rate limit, of all workers so far.
+        tokens: Tokens of the answers of this run; ``None`` is unknown.
+        workers: The machines that are at work, by shard.
+        waits: What one of them waits for; empty while requests leave.
+        per_minute: Answers a minute, since the first worker began; ``None`` is not known.
+    """
+
+    rows: int
+    shards: int
+    finished: int = 0
+    done: int = 0
+    failed: int = 0
+    sent: int = 0
+    answers: int = 0
+    rate_limited: int = 0
+    tokens: int | None = 0
+    workers: dict[int, str] = field(default_factory=dict)
+    waits: str = ""
+    per_minute: float | None = None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until every row is finished at that rate; ``None`` is not known."""
+        return (self.rows - self.done) * 60.0 / self.per_minute if self.per_minute else None
+
+    def note(self) -> str:
+        """Returns rate, time left and workers in words, for the bar."""
+        left = self.seconds_left
+        words = [] if left is None else [f"{self.per_minute:,.0f}/min", f"{left:,.0f} s left"]
+        refused = [f"{self.rate_limited:,} refused"] if self.rate_limited else []
+        return ", ".join([*words, counted(len(self.workers), "worker"), *refused])
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns them as a JSON object."""
+        names = [name for name in ClusterFigures.__slots__ if name != "workers"]
+        nodes = [{"shard": shard, "node": node} for shard, node in sorted(self.workers.items())]
+        return {
+            **{name: getattr(self, name) for name in names},
+            "workers": nodes,
+            "seconds_left": self.seconds_left,
+        }
+
+    def to_text(self) -> str:
+        """Returns them as lines of text."""
+        at_work = ", ".join(f"{node} (shard {shard})" for shard, node in sorted(self.workers.items()))
+        left = self.seconds_left
+        lines = [
+            f"rows       {self.done:,} of {self.rows:,} finished, {self.failed:,} failed",
+            f"shards     {self.finished:,} of {self.shards:,} finished",
+            f"workers    {at_work or 'none'}",
+            f"requests   {self.sent:,} sent, {self.answers:,} answered, {self.rate_limited:,} refused for a limit",
+        ]
+        if self.workers and left is not None:
+            lines.append(f"rate       {self.per_minute:,.0f} answers a minute, about {left:,.0f} s left")
+        return "\n".join([*lines, *([f"waiting    {self.waits}"] if self.waits else [])])
+
+
+class FiguresReader:
+    """Reads the figures of a job from its work folder; what is finished is read once.
+
+    Args:
+        work: The work folder.
+        plan: Its plan.
+    """
+
+    def __init__(self, work: WorkFolder, plan: ClusterPlan) -> None:
+        self._work = work
+        self._plan = plan
+        self._finished: dict[int, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
+
+    def read(self, among: Collection[int] | None = None) -> ClusterFigures:
+        """Returns the figures.
+
+        Args:
+            among: The only shards that may have changed; ``None`` for all.
+        """
+        figures = ClusterFigures(self._plan.rows, len(self._plan.shards))
+        began, last = [], []
+        now = time.time()
+        for shard in self._plan.shards:
+            done, states = self._look(shard, among)
+            if done is not None:
+                figures.finished += 1
+                figures.done += shard.rows
+                figures.failed += done["summary"]["failed"]
+            elif states:
+                figures.done += states[-1]["done"]
+                figures.failed += states[-1]["failed"]
+                if now - states[-1]["time"] < ALIVE_S:
+                    figures.workers[shard.number] = states[-1]["node"]
+                    figures.waits = figures.waits or states[-1]["waits"]
+            for state in states:
+                figures.sent += state["sent"]
+                figures.answers += state["answers"]
+                figures.rate_limited += state["rate_limited"]
+                known = None not in (figures.tokens, state["tokens"])
+                figures.tokens = figures.tokens + state["tokens"] if known else None
+                began.append(state["began"])
+                last.append(state["time"])
+        if began and max(last) - min(began) >= 1:
+            figures.per_minute = figures.answers * 60.0 / (max(last) - min(began))
+        return figures
+
+    def of_run(self, run: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Returns what a run has done: the summaries of its shards, and the last reports of its dead workers."""
+        summaries, dead = [], []
+        for shard in self._plan.shards:
+            done, states = self._look(shard, None)
+            if done is not None and done["run"] == run:
+                summaries.append(done["summary"])
+            ended = 0 if done is None else done["attempt"]
+            dead += [state for state in states if state["run"] == run and state["attempt"] != ended]
+        return summaries, dead
+
+    def _look(
+        self, shard: Shard, among: Collection[int] | None
+    ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+        if shard.number in self._finished:
+            return self._finished[shard.number]
+        if among is not None and shard.number not in among:
+            return None, []
+        content = self._work.get(done_name(shard))
+        numbers = range(1, attempts_at(self._work, shard) + 1)
+        found = [self._work.get(state_name(shard, number)) for number in numbers]
+        states = [json.loads(state) for state in found if state is not None]
+        if content is None:
+            return None, states
+        self._finished[shard.number] = json.loads(content), states
+        return self._finished[shard.number]
+
+
+def summed(
+    finished: Summary,
+    summaries: Collection[Mapping[str, Any]],
+    dead: Collection[Mapping[str, Any]],
+    found: Collected | None,
+    *,
+    seconds: float,
+) -> Summary:
+    """Returns the summary of a run on many machines.
+
+    Args:
+        finished: The rows, as the output has them.
+        summaries: The summaries of the shards that the run finished.
+        dead: The last reports of workers of the run that died, whose tokens and cost are not all known.
+        found: What the logs say; ``None`` where they were read before.
+        seconds: The duration of the run.
+    """
+    counts: dict[str, Any] = {
+        name: getattr(finished, name) + sum(each[name] for each in summaries) for name in _COUNTS
+    }
+    for state in dead:
+        counts["attempts"] += state["sent"]
+        counts["answers"] += state["answers"]
+        counts["rate_limited"] += state["rate_limited"]
+    for name in _AMOUNTS:
+        values = [getattr(finished, name), *(each[name] for each in summaries)]
+        unknown = None in values or any(state["answers"] for state in dead)
+        counts[name] = None if unknown else sum(Decimal(str(value)) for value in values)
+        if counts[name] is not None and name != "cost":
+            counts[name] = int(counts[name])
+    retries: dict[str, int] = dict(finished.retries)
+    for each in summaries:
+        for reason, count in each["retries"].items():
+            retries[reason] = retries.get(reason, 0) + count
+    if found is not None:
+        counts["possibly_billed_twice"] += len(found.in_flight | found.after)
+    rate = counts["attempts"] * 60.0 / seconds if counts["attempts"] and seconds >= 1 else None
+    return replace(
+        finished,
+        **counts,
+        retries=retries,
+        answered_before=max(0, finished.answered_before - counts["answers"]),
+        seconds=round(seconds, 3),
+        requests_per_minute=None if rate is None else round(rate, 2),
+        tokens_per_minute=None,
+    )

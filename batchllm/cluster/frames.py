@@ -1,0 +1,124 @@
+"""The format of an answer log: frames of entries, each complete or not there.
+
+A frame is eight bytes, the length and the CRC-32 of what follows, both little-endian, and then the compressed entries
+(zlib). These are a line of JSON with the fields of each entry, where a value of bytes is its length, and after the line
+the bytes themselves, one after the other.
+"""
+
+import json
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from batchllm.journal import AttemptEntry, Entry, KeptEntry
+
+_HEAD = struct.Struct("<II")
+_ATTEMPT, _KEPT = 0, 1
+
+
+def encode(entries: Sequence[Entry]) -> bytes:
+    """Returns one frame."""
+    blobs: list[bytes] = []
+    lines = [_fields(entry, blobs) for entry in entries]
+    payload = zlib.compress(b"".join([json.dumps(lines).encode(), b"\n", *blobs]), 1)
+    return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def decode(data: bytes) -> Iterator[list[Entry]]:
+    """Yields the entries of each frame that is complete; what follows a broken one is not read."""
+    start = 0
+    while start + _HEAD.size <= len(data):
+        length, crc = _HEAD.unpack_from(data, start)
+        payload = data[start + _HEAD.size : start + _HEAD.size + length]
+        start += _HEAD.size + length
+        if len(payload) < length or zlib.crc32(payload) != crc:
+            return
+        yield list(_entries(zlib.decompress(payload)))
+
+
+def most_sent(frames: Sequence[Sequence[Entry]]) -> int:
+    """Returns how many attempts of a log were new in one frame, at most."""
+    known: set[int] = set()
+    most = 0
+    for frame in frames:
+        sent = {entry.attempt_id for entry in frame if isinstance(entry, AttemptEntry)} - known
+        most = max(most, len(sent))
+        known |= sent
+    return most
+
+
+def lost_rows(frames: Sequence[Sequence[Entry]], most: int) -> tuple[set[int], set[int]]:
+    """Returns the rows of a log whose worker died that may be paid without an answer in the log.
+
+    Args:
+        frames: What the log has. A worker that ends in order writes an empty frame last.
+        most: How many requests a worker sends between two frames at most.
+
+    Returns:
+        The rows of requests in flight when the log was written last; and those that may have been sent after that. The
+        log cannot know these: they are the next rows in order.
+    """
+    if frames and not frames[-1]:
+        return set(), set()
+    in_flight: dict[int, int] = {}
+    last = -1
+    for frame in frames:
+        for entry in frame:
+            if isinstance(entry, AttemptEntry) and entry.row_index is not None:
+                last = max(last, entry.row_index)
+                if entry.reply is None:
+                    in_flight[entry.attempt_id] = entry.row_index
+                else:
+                    in_flight.pop(entry.attempt_id, None)
+    return set(in_flight.values()), set(range(last + 1, last + 1 + most))
+
+
+def _fields(entry: Entry, blobs: list[bytes]) -> list[Any]:
+    def size(blob: bytes | None) -> int | None:
+        if blob is not None:
+            blobs.append(blob)
+        return None if blob is None else len(blob)
+
+    if isinstance(entry, KeptEntry):
+        return [_KEPT, size(entry.key), size(entry.value)]
+    reply = None if entry.reply is None else [*entry.reply[:-1], size(entry.reply[-1])]
+    sizes = [size(entry.key), size(entry.body_key), size(entry.identity)]
+    return [
+        _ATTEMPT, reply, *sizes, entry.attempt_id, entry.row_index, entry.ordinal, entry.path, entry.sent_at,
+        entry.state, entry.attempts,
+    ]  # fmt: skip
+
+
+def _entries(data: bytes) -> Iterable[Entry]:
+    line, _, rest = data.partition(b"\n")
+    at = 0
+
+    def take(size: int | None) -> bytes | None:
+        nonlocal at
+        if size is None:
+            return None
+        at += size
+        return rest[at - size : at]
+
+    for kind, *fields in json.loads(line):
+        if kind == _KEPT:
+            yield KeptEntry(take(fields[0]) or b"", take(fields[1]) or b"")
+            continue
+        reply, key, body_key, identity, attempt_id, row_index, ordinal, path, sent_at, state, attempts = (
+            fields
+        )
+        found = None if reply is None else (*reply[:-1], take(reply[-1]))
+        yield AttemptEntry(
+            attempt_id,
+            row_index,
+            take(key) or b"",
+            ordinal,
+            take(body_key),
+            path,
+            take(identity),
+            sent_at,
+            found,
+            state,
+            attempts,
+        )

@@ -1,0 +1,142 @@
+"""The engine of Ray: workers are Ray tasks on the nodes of a cluster that exists.
+
+It never starts a cluster: Ray listens on all interfaces and asks nobody who they are. What travels as an argument can
+be seen by everybody who sees the cluster, so the job goes without its key, which each node has itself.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from batchllm import __version__
+from batchllm.cluster.shard_run import ShardEnd, ShardTask, check_node, run_shard
+from batchllm.errors import INTERNAL_ERROR, Unavailable, UsageError
+from batchllm.job import Job
+
+try:
+    import ray
+    from ray import exceptions
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+except ImportError:
+    raise UsageError(
+        "--engine ray needs Ray: pip install 'batchllm-cli[ray]', here and on every node"
+    ) from None
+
+NAMESPACE = "batchllm"
+CHECK_S = 120.0
+"""How long a node may take to answer that it has what the job needs."""
+
+
+class RayEngine:
+    """Runs attempts at shards as Ray tasks.
+
+    Args:
+        job: The job, with ``ray_address`` and ``workers``.
+
+    Attributes:
+        workers: How many shards are answered side by side: ``--workers``, or one for each node.
+
+    Raises:
+        Unavailable: There is no cluster at that address.
+        UsageError: The address is none.
+    """
+
+    def __init__(self, job: Job) -> None:
+        _connect(job.ray_address)
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+        self._nodes = [node for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+        if not self._nodes:
+            raise Unavailable(f"no node of the Ray cluster at {job.ray_address} has a CPU for a worker")
+        self.workers = job.workers or len(self._nodes)
+        self._running: dict[Any, ShardTask] = {}
+
+    def check(self, task: ShardTask) -> Sequence[ShardEnd]:
+        """Calls ``check_node`` on each node; see ``Engine``."""
+        checks = {}
+        for node in self._nodes:
+            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            options = {"scheduling_strategy": here, "num_cpus": 0, "max_retries": 0, "name": "batchllm check"}
+            checks[_check.options(**options).remote(task, __version__)] = node["NodeName"]
+        done, late = ray.wait(list(checks), num_returns=len(checks), timeout=CHECK_S)
+        ends = [
+            end if (end := _end_of(ref, task)) is not None else _silent(task, checks[ref]) for ref in done
+        ]
+        return [*ends, *(_silent(task, checks[ref]) for ref in late)]
+
+    def submit(self, task: ShardTask) -> None:
+        """Begins an attempt at a shard; see ``Engine``."""
+        # A retry of Ray's own would wait behind every other task; the driver puts the shard first.
+        options = {"scheduling_strategy": "SPREAD", "max_retries": 0, "name": f"batchllm shard {task.shard}"}
+        self._running[_shard.options(**options).remote(task)] = task
+
+    def ended(self, timeout_s: float) -> Sequence[tuple[ShardTask, ShardEnd | None]]:
+        """Waits for attempts to end; see ``Engine``."""
+        refs = list(self._running)
+        ray.wait(refs, num_returns=1, timeout=timeout_s)
+        done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        ends = []
+        for ref in done:
+            task = self._running.pop(ref)
+            ends.append((task, _end_of(ref, task)))
+        return ends
+
+    def cancel(self) -> None:
+        """Kills the attempts that have not ended."""
+        for ref in self._running:
+            ray.cancel(ref, force=True)
+        self._running.clear()
+
+
+def _connect(address: str) -> None:
+    """Connects to a cluster.
+
+    Raises:
+        Unavailable: There is none at that address.
+        UsageError: Ray would start one.
+    """
+    if ray.is_initialized():
+        return
+    if address == "local" or (address == "auto" and os.environ.get("RAY_ADDRESS") == "local"):
+        raise UsageError(
+            "--ray-address names a cluster that exists, and 'local' starts one; see `ray start --help`"
+        )
+    try:
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise Unavailable(
+            f"there is no Ray cluster at {address} ({reason}); start one with `ray start --head`, or name it with "
+            "--ray-address"
+        ) from None
+
+
+@ray.remote
+def _shard(task: ShardTask) -> ShardEnd:
+    return run_shard(task, os.environ)
+
+
+@ray.remote
+def _check(task: ShardTask, version: str) -> ShardEnd:
+    end = check_node(task, os.environ)
+    if version != __version__:
+        text = f"it has batchllm {__version__}, and the driver {version}; install the same on every node"
+        return ShardEnd(shard=end.shard, node=end.node, exit_status=2, error=text)
+    return end
+
+
+def _silent(task: ShardTask, node: str) -> ShardEnd:
+    text = "it did not answer; see `ray status`, and the logs of Ray there"
+    return ShardEnd(shard=task.shard, node=node, exit_status=int(Unavailable.exit_status), error=text)
+
+
+def _end_of(ref: Any, task: ShardTask) -> ShardEnd | None:
+    """Returns how a task ended; ``None`` if its worker died."""
+    try:
+        end: ShardEnd = ray.get(ref)
+    except exceptions.RayTaskError as error:
+        text = f"Ray could not run it: {error.cause!r}"
+        return ShardEnd(shard=task.shard, node="a node", exit_status=INTERNAL_ERROR, error=text)
+    except exceptions.RayError:
+        return None
+    return end

@@ -1,0 +1,141 @@
+"""One attempt at one shard: claim it, read its logs, answer what is missing, and write its summary."""
+
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from batchllm.cluster.answer_log import AnswerLog, Attempt, ShardProgress
+from batchllm.cluster.collect import plan_of_work, rebuild
+from batchllm.cluster.work import claim, done_name, open_work
+from batchllm.errors import INTERNAL_ERROR, Interrupted, JobError
+from batchllm.job import Job
+from batchllm.job.connection import with_key
+from batchllm.prepare.row_range import RowRange
+from batchllm.runner import run_job
+from batchllm.stopping import StopSwitch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardTask:
+    """What a worker is told. There is no key in it.
+
+    Attributes:
+        job: The job.
+        work: The path or URL of the work folder.
+        shard: The number of the shard.
+        run: The name of the run of the whole job.
+    """
+
+    job: Job
+    work: str
+    shard: int
+    run: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardEnd:
+    """How an attempt ended.
+
+    Attributes:
+        shard: The number of the shard.
+        node: The machine.
+        exit_status: As of a single run: 0, or 1 where rows failed.
+        error: What stopped the attempt; ``None``: the shard is finished.
+    """
+
+    shard: int
+    node: str
+    exit_status: int
+    error: str | None = None
+
+
+def run_shard(task: ShardTask, environ: Mapping[str, str], leases: Any = None) -> ShardEnd:
+    """Makes an attempt at a shard; what ends it is returned, and not raised.
+
+    Args:
+        task: What is to be done.
+        environ: The environment of this machine, which has the key.
+        leases: Makes the run obey leases.
+    """
+    node = platform.node()
+    try:
+        status = _run(task, environ, node, leases)
+    except (JobError, Interrupted) as error:
+        return ShardEnd(shard=task.shard, node=node, exit_status=int(error.exit_status), error=str(error))
+    except Exception as error:  # noqa: BLE001 - it is raised where somebody sees it
+        text = f"{type(error).__name__}: {error}"
+        return ShardEnd(shard=task.shard, node=node, exit_status=INTERNAL_ERROR, error=text)
+    return ShardEnd(shard=task.shard, node=node, exit_status=status)
+
+
+def check_node(task: ShardTask, environ: Mapping[str, str]) -> ShardEnd:
+    """Checks that this machine has what the job needs: the key, the input, and the work folder."""
+    node = platform.node()
+    try:
+        job = task.job
+        _with_keys(job, environ)
+        plan_of_work(open_work(task.work))
+    except JobError as error:
+        return ShardEnd(shard=task.shard, node=node, exit_status=int(error.exit_status), error=str(error))
+    return ShardEnd(shard=task.shard, node=node, exit_status=0)
+
+
+def _run(task: ShardTask, environ: Mapping[str, str], node: str, leases: Any) -> int:
+    work = open_work(task.work)
+    plan = plan_of_work(work)
+    shard = plan.shards[task.shard]
+    if (done := work.get(done_name(shard))) is not None:
+        return int(json.loads(done)["exit_status"])
+    job = _with_keys(task.job, environ)
+    whose = {"run": task.run, "node": node, "pid": os.getpid(), "time": time.time(), "id": uuid4().hex}
+    number = claim(work, shard, json.dumps(whose).encode())
+    attempt = Attempt(work, shard, number, task.run, node)
+    with tempfile.TemporaryDirectory(prefix="batchllm-shard-") as folder:
+        return _answer(attempt, _local(job, Path(folder)), plan.input_sha256, leases)
+
+
+def _with_keys(job: Job, environ: Mapping[str, str]) -> Job:
+    """Returns a job with the keys that this machine has.
+
+    Raises:
+        UsageError: One is not here.
+    """
+    several = tuple(replace(each, endpoint=with_key(each.endpoint, environ)) for each in job.endpoints)
+    return replace(job, endpoint=with_key(job.endpoint, environ), endpoints=several)
+
+
+def _local(job: Job, folder: Path) -> Job:
+    """Returns the job with its files in a folder of this machine."""
+    suffix = f".{job.output_format or job.input_format or 'jsonl'}"
+    return replace(
+        job, output=folder / f"part{suffix}", journal=None, summary=None, log_file=None, gold=(), on=None,
+        reuse=(), wait_lock_s=0.0,
+    )  # fmt: skip
+
+
+def _answer(attempt: Attempt, job: Job, input_sha256: str, leases: Any) -> int:
+    assert job.output is not None, "it is in the folder of the attempt"
+    shard, work = attempt.shard, attempt.work
+    journal = job.output.with_name(f"{job.output.name}.journal")
+    known = rebuild(journal, [(shard, attempt.number - 1)], work).found
+    rows = RowRange(shard.first_row, shard.rows, input_sha256, shard.sha256)
+    progress, switch = ShardProgress(), StopSwitch()
+    with AnswerLog(attempt, journal, known.last_attempt, progress, switch) as log:
+        more = {} if leases is None else {"leases": leases}
+        result = run_job(job, progress=progress, stops=switch, rows=rows, **more)
+    if log.failure is not None:
+        raise log.failure
+    done = {
+        **log.figures(),
+        "exit_status": result.exit_status,
+        "summary": asdict(result.summary),
+    }
+    work.create(done_name(shard), json.dumps(done, default=float).encode())
+    return result.exit_status

@@ -1,0 +1,257 @@
+"""The work folder: what all machines of a job share, in a folder that they all see or in an object store.
+
+::
+
+    plan.json                    the ranges of rows; written once
+    shards/000007/claim-0003     the third attempt at shard 7; written once, by its worker
+    shards/000007/log-0003       its answer log; in an object store log-0003-000000, log-0003-000001, …
+    shards/000007/state-0003     how far it is, every few seconds
+    done/000007.json             the summary of the shard
+    stop-RUN                     the run of that name is to stop
+
+Nothing but ``state`` is written twice, and every name but those of the job itself has the number of the attempt.
+Nothing depends on a listing, which may be late: names are counted, and the next one is asked for until it is not there.
+"""
+
+import errno
+import os
+from abc import ABC, abstractmethod
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from batchllm.cluster.plan import Shard
+from batchllm.errors import CannotWrite, StorageFailure
+
+if TYPE_CHECKING:
+    from batchllm.stores import ObjectUrl
+
+PLAN = "plan.json"
+
+
+class WorkFolder(ABC):
+    """Files by name; use ``open_work``.
+
+    Every method raises a ``JobError`` where the folder cannot be read or written.
+    """
+
+    @abstractmethod
+    def __str__(self) -> str: ...
+
+    @abstractmethod
+    def create(self, name: str, content: bytes) -> bool:
+        """Writes a file whole if there is none, durably; of several that try at once, one succeeds.
+
+        Args:
+            name: The file.
+            content: What nobody else writes.
+
+        Returns:
+            Whether this call wrote it.
+        """
+
+    @abstractmethod
+    def put(self, name: str, content: bytes) -> None:
+        """Writes a file, whole or not at all."""
+
+    @abstractmethod
+    def get(self, name: str) -> bytes | None:
+        """Returns a file's content; ``None`` if there is none."""
+
+    @abstractmethod
+    def append(self, name: str, sequence: int, content: bytes) -> None:
+        """Appends to a log, durably; ``sequence`` counts from 0, and one writer has the log to itself."""
+
+    @abstractmethod
+    def log(self, name: str) -> list[bytes]:
+        """Returns what was appended to a log, in pieces that each begin with a frame; nothing if there is no log."""
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file."""
+        return self.get(name) is not None
+
+
+class SharedFolder(WorkFolder):
+    """A folder of a file system that all machines mount."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Creates a file; see ``WorkFolder``."""
+        path = self._path / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+            _write(temporary, content, os.O_CREAT | os.O_EXCL)
+            try:
+                os.link(temporary, path)  # as exclusive as O_EXCL, and never half written
+                is_new = True
+            except FileExistsError:
+                is_new = False
+            finally:
+                temporary.unlink()
+            _sync(path.parent)
+        except OSError as error:
+            raise _failure(path, error) from error
+        return is_new
+
+    def put(self, name: str, content: bytes) -> None:
+        """Writes a file; see ``WorkFolder``."""
+        path = self._path / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+            _write(temporary, content, os.O_CREAT | os.O_EXCL)
+            temporary.replace(path)
+            _sync(path.parent)
+        except OSError as error:
+            raise _failure(path, error) from error
+
+    def get(self, name: str) -> bytes | None:
+        """Reads a file; see ``WorkFolder``."""
+        path = self._path / name
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _failure(path, error) from error
+
+    def append(self, name: str, sequence: int, content: bytes) -> None:
+        """Appends to a log; see ``WorkFolder``."""
+        path = self._path / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, content, os.O_CREAT | os.O_APPEND)
+            if sequence == 0:
+                _sync(path.parent)
+        except OSError as error:
+            raise _failure(path, error) from error
+
+    def log(self, name: str) -> list[bytes]:
+        """Reads a log; see ``WorkFolder``."""
+        found = self.get(name)
+        return [] if found is None else [found]
+
+
+class SharedObjects(WorkFolder):
+    """A prefix of an object store."""
+
+    def __init__(self, url: "ObjectUrl") -> None:
+        self._url = url
+
+    def __str__(self) -> str:
+        return str(self._url)
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Creates a file; see ``WorkFolder``."""
+        from batchllm import stores
+
+        # A lost connection can hide that it was this call's, which the content tells.
+        return stores.create(self._url / name, content) or self.get(name) == content
+
+    def put(self, name: str, content: bytes) -> None:
+        """Writes a file; see ``WorkFolder``."""
+        from batchllm import stores
+
+        stores.put(self._url / name, content)
+
+    def get(self, name: str) -> bytes | None:
+        """Reads a file; see ``WorkFolder``."""
+        from batchllm import stores
+
+        found = stores.head(self._url / name)
+        return None if found is None else b"".join(stores.stream(found))
+
+    def append(self, name: str, sequence: int, content: bytes) -> None:
+        """Appends to a log; see ``WorkFolder``."""
+        self.put(_piece(name, sequence), content)
+
+    def log(self, name: str) -> list[bytes]:
+        """Reads a log; see ``WorkFolder``."""
+        pieces = (self.get(_piece(name, sequence)) for sequence in count())
+        return list(iter(lambda: next(pieces), None))
+
+
+def open_work(place: str) -> WorkFolder:
+    """Opens a work folder, by its path or URL.
+
+    Raises:
+        UsageError: It is a URL of another kind.
+    """
+    from batchllm.stores import is_url, object_url
+
+    return SharedObjects(object_url(place)) if is_url(place) else SharedFolder(Path(place).absolute())
+
+
+def claim_name(shard: Shard, attempt: int) -> str:
+    """The name of a claim; attempts count from 1."""
+    return f"shards/{shard.name}/claim-{attempt:04}"
+
+
+def log_name(shard: Shard, attempt: int) -> str:
+    """The name of an attempt's answer log."""
+    return f"shards/{shard.name}/log-{attempt:04}"
+
+
+def state_name(shard: Shard, attempt: int) -> str:
+    """The name of the file that says how far an attempt is."""
+    return f"shards/{shard.name}/state-{attempt:04}"
+
+
+def done_name(shard: Shard) -> str:
+    """The name of a shard's summary."""
+    return f"done/{shard.name}.json"
+
+
+def attempts_at(work: WorkFolder, shard: Shard) -> int:
+    """Returns how many attempts at a shard were claimed."""
+    return next(number for number in count(1) if not work.has(claim_name(shard, number))) - 1
+
+
+def claim(work: WorkFolder, shard: Shard, content: bytes) -> int:
+    """Claims the next attempt at a shard; returns its number, from 1.
+
+    Args:
+        work: The work folder.
+        shard: The shard.
+        content: Says whose it is; nobody else's is equal.
+    """
+    return next(
+        number
+        for number in count(attempts_at(work, shard) + 1)
+        if work.create(claim_name(shard, number), content)
+    )
+
+
+def _piece(name: str, sequence: int) -> str:
+    return f"{name}-{sequence:06}"
+
+
+def _write(path: Path, content: bytes, flags: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | flags, 0o600)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _failure(path: Path, error: OSError) -> CannotWrite | StorageFailure:
+    kind = StorageFailure if error.errno == errno.EIO else CannotWrite
+    return kind(f"{path}: {error.strerror}; every machine has to be able to write the folder of --work")

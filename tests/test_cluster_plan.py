@@ -1,0 +1,96 @@
+"""The plan: contiguous ranges of rows, frozen, that cut no conversation."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchllm.cluster.plan import FIRST_ROWS, MOST_ROWS, SHARDS_PER_WORKER, ClusterPlan, cut, hashed, spans_of
+from batchllm.errors import InputError
+from batchllm.formats import open_source
+from batchllm.prepare.row_range import RowRange
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 50_000), st.integers(1, 40))
+def test_ranges_have_every_row_once_in_order(rows: int, workers: int) -> None:
+    ranges = cut(rows, workers)
+    assert [row for each in ranges for row in each] == list(range(rows))
+    sizes = [len(each) for each in ranges[1:]]
+    assert sizes == sorted(sizes, reverse=True), "smaller ones last"
+    assert max(sizes, default=0) <= MOST_ROWS
+    assert not ranges or len(ranges[0]) == min(rows, FIRST_ROWS)
+
+
+@settings(max_examples=60)
+@given(st.integers(500, 50_000), st.integers(1, 20))
+def test_there_are_several_ranges_for_each_worker(rows: int, workers: int) -> None:
+    assert len(cut(rows, workers)) >= min(SHARDS_PER_WORKER * workers, rows // 20)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.none() | st.sampled_from("abcdefgh"), max_size=200), st.integers(1, 4))
+def test_no_conversation_is_cut(names: list[str | None], workers: int) -> None:
+    ranges = cut(len(names), workers, spans_of(names))
+    assert [row for each in ranges for row in each] == list(range(len(names)))
+    where = {row: number for number, each in enumerate(ranges) for row in each}
+    for name in set(names) - {None}:
+        assert len({where[row] for row, other in enumerate(names) if other == name}) == 1
+
+
+def plan_for(path: Path) -> ClusterPlan:
+    source = open_source(path)
+    statistics = source.scan()
+    shards = hashed(source, cut(statistics.rows, 2))
+    return ClusterPlan(path.name, statistics.sha256, None, statistics.rows, {"job": 1}, shards, {})
+
+
+def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text\n" + "".join(f"Größe {number}\n" for number in range(100)))
+    plan = plan_for(path)
+    assert ClusterPlan.from_json(plan.to_json(), "plan") == plan
+    assert sum(shard.rows for shard in plan.shards) == plan.rows == 100
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"shards": [{}]}', '{"shards": 3}'])
+def test_what_is_no_plan_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="no plan of this version"):
+        ClusterPlan.from_json(text.encode(), "plan.json")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_shard_has_its_rows_and_no_others(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"rows.{suffix}"
+    lines = [f'{{"text": "{number}"}}' if suffix == "jsonl" else str(number) for number in range(100)]
+    path.write_text("\n".join([*(["text"] if suffix == "csv" else []), *lines]) + "\n")
+    plan = plan_for(path)
+    for shard in plan.shards:
+        source = open_source(path)
+        whole = source.scan()
+        rows = RowRange(shard.first_row, shard.rows, plan.input_sha256, shard.sha256)
+        statistics = rows.restrict(source, whole)
+        found = list(source.rows())
+        assert [int(row.values["text"]) for row in found] == list(
+            range(shard.first_row, shard.first_row + shard.rows)
+        )
+        assert [row.index for row in found] == list(range(shard.rows))
+        assert [row.index for row in source.rows(3)] == list(range(3, shard.rows))
+        assert statistics.rows == shard.rows and statistics.columns == whole.columns
+        assert source.digest() == whole.sha256
+
+
+def test_another_input_than_the_plans_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text\n" + "".join(f"{number}\n" for number in range(100)))
+    plan = plan_for(path)
+    path.write_text(path.read_text().replace("99", "98"))
+    source = open_source(path)
+    rows = RowRange(0, 20, plan.input_sha256, plan.shards[0].sha256)
+    with pytest.raises(InputError, match="not the input of the plan"):
+        rows.restrict(source, source.scan())
+    with pytest.raises(InputError, match="not the input of the plan"):
+        rows = RowRange(plan.shards[-1].first_row, plan.shards[-1].rows, None, plan.shards[-1].sha256)
+        rows.restrict(open_source(path), replace(source.scan()))

@@ -1,0 +1,276 @@
+"""A job on many machines, with threads and processes for them: the same output as on one, whatever dies."""
+
+import csv
+import os
+import pickle
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchllm.cluster.collect import plan_of_work
+from batchllm.cluster.driver import run_cluster
+from batchllm.cluster.shard_run import ShardEnd, ShardTask, check_node, run_shard
+from batchllm.cluster.work import open_work
+from batchllm.errors import BudgetStop, InputError, UsageError
+from batchllm.job import Job, assemble
+from batchllm.runner import run_job
+from batchllm.simulator import ScriptedResponse, SimulatorSettings, start_in_thread
+from tests.cluster_engine import ProcessEngine
+from tests.fakes import chat_body
+
+ROWS = 120
+TEXTS = ["good", "", "bad", 'so, "so"', " 007 ", "good"]
+
+
+class ThreadEngine:
+    """Runs attempts in threads of the test."""
+
+    def __init__(self, workers: int = 3, environ: dict[str, str] | None = None) -> None:
+        self.workers = workers
+        self.submitted: list[int] = []
+        self._environ = dict(os.environ) if environ is None else environ
+        self._pool = ThreadPoolExecutor(workers)
+        self._running: dict[Future[ShardEnd], ShardTask] = {}
+
+    def check(self, task: ShardTask) -> Sequence[ShardEnd]:
+        return [check_node(task, self._environ)]
+
+    def submit(self, task: ShardTask) -> None:
+        self.submitted.append(task.shard)
+        self._running[self._pool.submit(run_shard, task, self._environ)] = task
+
+    def ended(self, timeout_s: float) -> Sequence[tuple[ShardTask, ShardEnd | None]]:
+        done, _ = wait(self._running, timeout_s, FIRST_COMPLETED)
+        return [(self._running.pop(future), future.result()) for future in done]
+
+    def cancel(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Asked:
+    """Counts what the endpoint was asked."""
+
+    def __init__(self) -> None:
+        self.texts: Counter[str] = Counter()
+        self.answer: Callable[[str], Any] = lambda text: None
+
+    def __call__(self, body: Any) -> Any:
+        text = body["messages"][-1]["content"]
+        self.texts[text] += 1
+        return self.answer(text)
+
+
+@pytest.fixture
+def asked() -> Asked:
+    return Asked()
+
+
+@pytest.fixture
+def url(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    with start_in_thread(SimulatorSettings(latency_s=0.01), script=asked) as simulator:
+        yield simulator.base_url
+
+
+def table(path: Path, rows: int = ROWS, texts: Sequence[str] = TEXTS) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, delimiter=";")
+        writer.writerow(["id", "text"])
+        writer.writerows([f"{number:04}", texts[number % len(texts)]] for number in range(rows))
+    return path
+
+
+def job_of(folder: Path, url: str | None, **flags: Any) -> Job:
+    given = {
+        "input": str(folder / "rows.csv"),
+        "base_url": url,
+        "model": "m",
+        "output": str(folder / "out.csv"),
+        "engine": "ray",
+        "work": str(folder / "work"),
+        **flags,
+    }
+    kept = {name: value for name, value in given.items() if value is not None}
+    return assemble("classify", kept, {"OPENAI_API_KEY": "k"})
+
+
+def no_cluster(job: Job) -> Any:
+    pytest.fail("it connects to no cluster")
+
+
+def test_the_output_is_that_of_one_machine_and_a_second_run_sends_nothing(
+    tmp_path: Path, url: str, asked: Asked
+) -> None:
+    table(tmp_path / "rows.csv")
+    job = job_of(tmp_path, url)
+    engine = ThreadEngine()
+    result = run_cluster(job, engine_of=lambda job: engine)
+    plan = plan_of_work(open_work(str(tmp_path / "work")))
+    assert sorted(engine.submitted) == [shard.number for shard in plan.shards[1:]], "the driver has the first"
+    answered = sum(bool(TEXTS[number % len(TEXTS)]) for number in range(ROWS))
+    assert result.exit_status == 0 and result.possibly_billed_rows == ()
+    assert (result.summary.answered, result.summary.skipped) == (answered, ROWS - answered)
+    assert result.summary.requests == result.summary.answers == answered == asked.texts.total()
+
+    again = run_cluster(job, engine_of=no_cluster)
+    assert again.summary.attempts == 0 and asked.texts.total() == answered
+
+    alone = run_job(job_of(tmp_path, url, output=str(tmp_path / "alone.csv")))
+    assert alone.output is not None and result.output is not None
+    assert result.output.read_bytes() == alone.output.read_bytes()
+
+
+def test_several_requests_a_row_go_on_from_the_logs(tmp_path: Path, url: str, asked: Asked) -> None:
+    table(tmp_path / "rows.csv", 60)
+    job = job_of(tmp_path, url, samples=3)
+    run_cluster(job, engine_of=lambda job: ThreadEngine())
+    paid = asked.texts.total()
+    assert paid == 3 * 50
+    # The journal beside the output and every summary are gone: only the answer logs are left.
+    (tmp_path / "out.csv.journal").unlink()
+    (tmp_path / "out.csv").unlink()
+    for done in (tmp_path / "work" / "done").iterdir():
+        done.unlink()
+    result = run_cluster(job, engine_of=lambda job: ThreadEngine())
+    assert result.exit_status == 0 and asked.texts.total() == paid
+
+
+def test_equal_rows_share_a_request_within_their_shard(tmp_path: Path, url: str, asked: Asked) -> None:
+    table(tmp_path / "rows.csv", 50, texts=["same"])
+    engine = ThreadEngine()
+    result = run_cluster(job_of(tmp_path, url, dedupe=True), engine_of=lambda job: engine)
+    assert asked.texts.total() == 1 + len(engine.submitted)
+    assert result.summary.answered == 50
+
+
+def test_a_conversation_is_answered_in_one_shard(tmp_path: Path, url: str, asked: Asked) -> None:
+    with (tmp_path / "rows.csv").open("w") as file:
+        file.write("text,thread\n" + "".join(f"turn {row},{row // 7}\n" for row in range(70)))
+    result = run_cluster(job_of(tmp_path, url, conversation="thread"), engine_of=lambda job: ThreadEngine())
+    plan = plan_of_work(open_work(str(tmp_path / "work")))
+    assert all(shard.first_row % 7 == 0 for shard in plan.shards) and len(plan.shards) > 3
+    assert result.summary.answered == 70 == asked.texts.total()
+
+
+def test_first_answers_that_are_all_unusable_stop_the_job_before_it_fans_out(
+    tmp_path: Path, url: str, asked: Asked
+) -> None:
+    table(tmp_path / "rows.csv", texts=["x"])
+    asked.answer = lambda text: ScriptedResponse(body=chat_body("none of them"))
+    engine = ThreadEngine()
+    with pytest.raises(BudgetStop):
+        run_cluster(job_of(tmp_path, url), engine_of=lambda job: engine)
+    assert engine.submitted == [] and asked.texts.total() <= 20
+
+
+def test_a_node_without_the_key_stops_the_job_before_the_first_request(
+    tmp_path: Path, url: str, asked: Asked
+) -> None:
+    table(tmp_path / "rows.csv")
+    job = pickle.loads(pickle.dumps(job_of(tmp_path, url)))  # a driver in another process than the nodes
+    with pytest.raises(UsageError, match="on node .*OPENAI_API_KEY"):
+        run_cluster(job, engine_of=lambda job: ThreadEngine(environ={}))
+    assert asked.texts.total() == 0
+
+
+def test_what_a_worker_is_told_has_no_key(tmp_path: Path) -> None:
+    table(tmp_path / "rows.csv")
+    flags = {"input": str(tmp_path / "rows.csv"), "base_url": "http://127.0.0.1:1", "model": "m"}
+    job = assemble("classify", flags, {"OPENAI_API_KEY": "sk-secret-1234"})
+    assert b"sk-secret" not in pickle.dumps(ShardTask(job=job, work="w", shard=0, run="r"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"work": None}, "--engine needs --work"),
+        ({"via": "batch"}, "--via batch"),
+        ({"limit": 3}, "-n tries"),
+        ({"sample": 3}, "--sample tries"),
+        ({"restart": True}, "--restart"),
+        ({"header": {"X-Secret": "1"}}, "--header"),
+        ({"url": None, "provider": "simulator"}, "--provider simulator"),
+    ],
+)
+def test_what_does_not_go_with_many_machines_is_refused(
+    tmp_path: Path, flags: dict[str, Any], words: str
+) -> None:
+    table(tmp_path / "rows.csv")
+    job = job_of(tmp_path, **{"url": "http://127.0.0.1:1", **flags})
+    with pytest.raises(UsageError, match=words):
+        run_cluster(job, engine_of=no_cluster)
+    assert not (tmp_path / "work").exists()
+
+
+def test_the_work_folder_of_another_job_is_refused(tmp_path: Path, url: str) -> None:
+    table(tmp_path / "rows.csv", 30)
+    run_cluster(job_of(tmp_path, url), engine_of=lambda job: ThreadEngine())
+    other = str(tmp_path / "other.csv")
+    with pytest.raises(UsageError, match="plan of another job"):
+        run_cluster(job_of(tmp_path, url, model="n", output=other), engine_of=no_cluster)
+    table(tmp_path / "rows.csv", 31)
+    with pytest.raises(UsageError, match="plan of another input"):
+        run_cluster(job_of(tmp_path, url, output=other), engine_of=no_cluster)
+
+
+def test_answers_of_a_run_on_this_machine_alone_are_not_overlooked(tmp_path: Path, url: str) -> None:
+    table(tmp_path / "rows.csv", 30)
+    run_job(job_of(tmp_path, url))
+    with pytest.raises(UsageError, match="without --work"):
+        run_cluster(job_of(tmp_path, url), engine_of=lambda job: ThreadEngine())
+
+
+def test_an_output_of_others_is_refused_before_anything_is_paid(
+    tmp_path: Path, url: str, asked: Asked
+) -> None:
+    table(tmp_path / "rows.csv", 30)
+    (tmp_path / "out.csv").write_text("mine")
+    with pytest.raises(UsageError, match="is not this job's"):
+        run_cluster(job_of(tmp_path, url), engine_of=lambda job: ThreadEngine())
+    assert asked.texts.total() == 0
+
+
+def test_an_input_that_is_another_one_on_a_node_stops_the_job(tmp_path: Path, url: str, asked: Asked) -> None:
+    table(tmp_path / "rows.csv")
+
+    class Edited(ThreadEngine):
+        def submit(self, task: ShardTask) -> None:
+            table(tmp_path / "rows.csv", texts=["edited"])
+            super().submit(task)
+
+    with pytest.raises(InputError, match="not the input of the plan"):
+        run_cluster(job_of(tmp_path, url), engine_of=lambda job: Edited())
+    assert "edited" not in "".join(asked.texts)
+
+
+@pytest.mark.proof
+def test_killed_workers_cost_at_most_what_was_in_flight_and_one_flush(
+    tmp_path: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    rows, in_flight, latency_s = 400, 4, 0.3
+    texts = [f"text {number}" for number in range(rows)]
+    table(tmp_path / "rows.csv", rows, texts)
+    killed: list[int] = []
+
+    def watch(engine: ProcessEngine) -> None:
+        if len(killed) < 3 and engine.living and asked.texts.total() > 60 * (len(killed) + 1):
+            killed.append(engine.kill_one())
+
+    engine = ProcessEngine(3, watch=watch)
+    settings = SimulatorSettings(latency_s=latency_s)
+    with start_in_thread(settings, script=asked) as simulator:
+        job = job_of(tmp_path, simulator.base_url, concurrency=3 * in_flight)
+        result = run_cluster(job, engine_of=lambda job: engine)
+    assert len(killed) == 3 and result.exit_status == 0
+    assert result.summary.answered == rows
+    with (tmp_path / "out.csv").open(newline="") as file:
+        assert [row["text"] for row in csv.DictReader(file, delimiter=";")] == texts
+    flush = in_flight / latency_s * 1.5
+    twice = {int(text.split()[-1]) + 1 for text, count in asked.texts.items() if count > 1}
+    assert len(twice) <= 3 * (in_flight + flush)
+    assert twice <= set(result.possibly_billed_rows), "the summary names them"

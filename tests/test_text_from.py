@@ -1,0 +1,150 @@
+"""Rows whose texts are in files: read once, kept, and failing alone."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.command import Command
+from tests.document_files import pdf, word
+
+SIMULATOR = ("--provider", "simulator")
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A table of files, and the files."""
+    monkeypatch.chdir(tmp_path)
+    media = tmp_path / "media"
+    media.mkdir()
+    (media / "a.pdf").write_bytes(pdf(["It is a good report."]))
+    (media / "b.docx").write_bytes(word("It is a good letter."))
+    (media / "c.html").write_text("<p>It is a good page.")
+    (media / "scan.pdf").write_bytes(pdf([]))
+    (media / "empty.txt").touch()
+    (tmp_path / "secret.txt").write_text("secret")
+    (media / "link.txt").symlink_to(tmp_path / "secret.txt")
+    names = ["a.pdf", "b.docx", "", "c.html", "scan.pdf", "empty.txt", "../secret.txt", "link.txt", "none.md"]
+    lines = [f"{number},{name}" for number, name in enumerate(names)]
+    (tmp_path / "rows.csv").write_text("\n".join(["id,path", *lines]) + "\n")
+    return tmp_path
+
+
+WORDS = ("summarize", "rows.csv", "--text-from", "path", "--media-root", "media", *SIMULATOR)
+OUT = "rows.summarize.simulated.csv"
+
+
+def test_each_row_has_the_text_of_its_file_or_fails_unsent(batchllm: Command, folder: Path) -> None:
+    said = batchllm(*WORDS)
+    assert said.status == 1, said.err
+    rows = rows_of(folder / OUT)
+    assert list(rows[0])[:3] == ["id", "path", "summary"]
+    assert [row["summary"] for row in rows[:4]] == [
+        "- It is a good report.", "- It is a good letter.", "", "- It is a good page.",
+    ]  # fmt: skip
+    errors = [row["error"] for row in rows]
+    assert errors[:4] == [""] * 4
+    assert "'scan.pdf' has no text: its pages are pictures" in errors[4]
+    assert "'empty.txt' is empty" in errors[5]
+    assert "'../secret.txt' lies outside of --media-root" in errors[6]
+    assert "'link.txt' lies outside of --media-root" in errors[7]
+    assert "'none.md' cannot be read: No such file" in errors[8]
+    assert [row["attempts"] for row in rows[4:]] == ["0"] * 5
+    assert "secret" not in str([row["summary"] for row in rows])
+    assert "4 answered" not in said.err
+    (folder / "media" / "none.md").write_text("It is a good note.")
+    batchllm(*WORDS, "--retry-failed")
+    assert rows_of(folder / OUT)[8]["summary"] == "- It is a good note."
+
+
+def test_a_text_that_was_taken_is_the_rows_whatever_becomes_of_the_file(
+    batchllm: Command, folder: Path
+) -> None:
+    batchllm(*WORDS)
+    before = (folder / OUT).read_bytes()
+    (folder / "media" / "a.pdf").write_bytes(pdf(["Something else."]))
+    (folder / "media" / "c.html").unlink()
+    (folder / OUT).unlink()
+    said = batchllm(*WORDS)
+    assert (folder / OUT).read_bytes() == before
+    assert "Paid in this run" not in said.err
+    with (folder / "rows.csv").open("a") as rows:
+        rows.write("9,a.pdf\n")
+    said = batchllm(*WORDS)
+    assert rows_of(folder / OUT)[9]["summary"] == "- It is a good report."
+    assert "It is a good report." in batchllm("show", OUT, "1").out
+
+
+def test_the_estimate_counts_the_text_of_the_files(batchllm: Command, folder: Path) -> None:
+    (folder / "media" / "a.pdf").write_bytes(pdf(*[["many words " * 8] * 40] * 3))
+    (folder / "rows.csv").write_text("id,path\n1,a.pdf\n")
+    found = json.loads(batchllm(*WORDS, "--dry-run", "--json").out)
+    assert found["prompt_tokens"] > 1500
+    assert not (folder / f"{OUT}.journal").exists()
+    line = batchllm(*WORDS).err.splitlines()[0]
+    assert float(line.split("about ")[1].split("k ")[0]) > 1.5
+
+
+def test_a_document_is_a_row_and_its_output_has_its_name(batchllm: Command, folder: Path) -> None:
+    assert batchllm("summarize", "media/a.pdf", *SIMULATOR).status == 0
+    [row] = rows_of(folder / "media" / "a.summarize.simulated.csv")
+    assert (row["file"], row["summary"]) == ("media/a.pdf", "- It is a good report.")
+    assert "text" not in row
+    (folder / "n.txt").write_bytes(b"It is a good caf\xe9.")
+    assert batchllm("run", "-p", "{{ text }}", "n.txt", *SIMULATOR).status == 1
+    assert batchllm("summarize", "n.txt", "-o", "n.jsonl", "--encoding", "cp1252", *SIMULATOR).status == 0
+    assert json.loads((folder / "n.jsonl").read_text())["summary"] == "- It is a good café."
+    assert batchllm("export", "n.jsonl", "-o", "n.csv").status == 0
+
+
+def test_steps_read_the_text_of_the_file(batchllm: Command, folder: Path) -> None:
+    (folder / "job.toml").write_text(
+        '[job]\ninput = "media/b.docx"\nprovider = "simulator"\n'
+        '[[steps]]\nname = "first"\nprompt = "Shorten: {{ text }}"\n'
+        '[[steps]]\nname = "second"\nprompt = "{{ first }} and {{ text }}"\n'
+    )
+    said = batchllm("run", "job.toml", "-o", "out.csv")
+    assert said.status == 0, said.err
+    assert rows_of(folder / "out.csv")[0]["second"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("rows.csv", "--text-from", "path"), "--media-root DIR says where they may be; add it"),
+        (
+            ("rows.csv", "--text-from", "paht", "--media-root", "media"),
+            "no column 'paht' (did you mean path?)",
+        ),
+        (("rows.csv", "--text-from", "path", "--media-root", "media", "--column", "id"), "leave one out"),
+        (("media/a.pdf", "--text-from", "file"), "media/a.pdf is a document, so its text is the row's"),
+        (("media/a.pdf", "--conversation", "file"), "--conversation does not go together with a document"),
+        (
+            ("texts.csv", "--text-from", "path", "--media-root", "media"),
+            "has a column 'text'; rename that one",
+        ),
+        (("-", "--input-format", "pdf"), "a document is a file, and standard input is none"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    batchllm: Command, folder: Path, words: tuple[str, ...], message: str
+) -> None:
+    (folder / "texts.csv").write_text("text,path\nx,a.pdf\n")
+    said = batchllm("summarize", *words, *SIMULATOR)
+    assert said.status == 2
+    assert message in said.err
+
+
+def test_a_missing_library_is_named_before_anything_is_read(
+    batchllm: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchllm.formats.format.find_spec", lambda name: None)
+    said = batchllm("summarize", "media/a.pdf", *SIMULATOR)
+    assert said.status == 2
+    assert "PDF needs pypdf; install with: pip install 'batchllm-cli[documents]'" in said.err
