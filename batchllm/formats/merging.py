@@ -11,6 +11,7 @@ from batchllm.formats.files import output_target
 from batchllm.formats.format import Source
 from batchllm.formats.input_file import LocalFile
 from batchllm.formats.output import OutputStatistics
+from batchllm.formats.registry import output_format
 from batchllm.formats.scan import InputStatistics
 from batchllm.formats.suffixes import format_suffix
 from batchllm.formats.text import TextSource
