@@ -254,6 +254,7 @@ def test_a_node_that_does_not_see_the_work_folder_stops_the_job(
     assert asked.texts.total() == 0
 
 
+@pytest.mark.proof
 def test_a_job_that_was_refused_may_be_changed(tmp_path: Path, url: str) -> None:
     table(tmp_path / "rows.csv", 30)
 
@@ -280,6 +281,7 @@ def test_a_worker_that_always_dies_ends_the_job(tmp_path: Path, url: str) -> Non
         run_cluster(job_of(tmp_path, url), engine_of=lambda job: Deadly(1))
 
 
+@pytest.mark.proof
 def test_a_time_limit_stops_every_machine_and_the_job_goes_on(tmp_path: Path, url: str, asked: Asked) -> None:
     table(tmp_path / "rows.csv", texts=["good"])
     with pytest.raises(NotReady):
@@ -313,6 +315,7 @@ def test_an_input_that_is_another_one_on_a_node_stops_the_job(tmp_path: Path, ur
     assert "edited" not in "".join(asked.texts)
 
 
+@pytest.mark.proof
 def test_status_report_and_export_take_the_work_folder(
     tmp_path: Path, url: str, asked: Asked, batchllm: Command
 ) -> None:
@@ -351,6 +354,7 @@ def test_status_report_and_export_take_the_work_folder(
     assert json.loads(batchllm("report", work, "--json").out)
 
 
+@pytest.mark.proof
 def test_several_inputs_are_one_job(tmp_path: Path, url: str, asked: Asked) -> None:
     names = [tmp_path / "a.csv", tmp_path / "b.csv"]
     for name in names:
@@ -364,6 +368,7 @@ def test_several_inputs_are_one_job(tmp_path: Path, url: str, asked: Asked) -> N
     ).read_bytes() and alone.exit_status == 0
 
 
+@pytest.mark.proof
 def test_a_budget_holds_for_all_machines_and_over_runs(tmp_path: Path, url: str, asked: Asked) -> None:
     table(tmp_path / "rows.csv", texts=["good"])
     for more in (60, 0):
