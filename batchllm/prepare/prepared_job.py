@@ -38,7 +38,7 @@ from batchllm.printable import counted
 from batchllm.request import RequestBuilder, answer_spec
 from batchllm.template import KNOWN_PARAMETERS, TEXT, text_column
 
-_READING = ("delimiter", "quote", "escape", "skip_lines", "sheet", "bad_rows", "encoding")
+_READING = ("delimiter", "quote", "escape", "skip_lines", "sheet", "query", "bad_rows", "encoding")
 
 DOCUMENTS = 10
 """How many documents of the sample are read for the estimate before a run."""
