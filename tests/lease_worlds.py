@@ -15,10 +15,10 @@ from typing import Any
 
 from batchllm.budget.budget import NOTHING, Amount, BudgetLimits
 from batchllm.leases import Lease, LeaseHolder, LeaseRequest, Use
-from batchllm.leases.client import LeaseClient
+from batchllm.leases.client import WHOLE, LeaseClient
 from batchllm.leases.leased_budget import LeasedBudget
 from batchllm.leases.shares import CATCH_UP_S
-from batchllm.leases.terms import MARGIN
+from batchllm.leases.terms import MARGIN, RENEW_S
 
 KEY = "endpoint model"
 TIMEOUT_S = 3.0
@@ -315,7 +315,7 @@ class World:
                     max(paid.tokens, most.tokens),
                     max(paid.cost, most.cost),
                 )
-            allowed = 1.0 + CATCH_UP_S * self.limit_in_force() / 60.0
+            allowed = 1.0 + (CATCH_UP_S + WHOLE * RENEW_S) * self.limit_in_force() / 60.0
             self.most_burst = max(self.most_burst, self.burst - allowed)
         self.spend(until)
         return self

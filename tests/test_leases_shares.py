@@ -129,9 +129,9 @@ def test_a_refusal_anywhere_pauses_all_others_until_its_worker_goes_on() -> None
     first, second, third = (Told(holder, name) for name in "abc")
     for worker in (first, second, third):
         worker.ask(0.0)
-    assert first.ask(1.0, refused=1, paused_s=5.0).pause_s == 0.0
+    assert first.ask(1.0, pauses=1, paused_s=5.0).pause_s == 0.0
     assert second.ask(1.5).pause_s == 4.5
-    assert third.ask(1.6, refused=1, paused_s=3.0).pause_s == pytest.approx(4.4), "one probe is enough"
+    assert third.ask(1.6, pauses=1, paused_s=3.0).pause_s == pytest.approx(4.4), "one probe is enough"
     assert first.ask(6.0).pause_s == 0.0
     assert second.ask(6.1).pause_s == 0.0
 

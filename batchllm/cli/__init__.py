@@ -20,6 +20,7 @@ from batchllm.cli import inspect, jobs, prepare
 from batchllm.cli.check import check_command
 from batchllm.cli.evaluate import compare, evaluate
 from batchllm.cli.help import help as help_command
+from batchllm.cli.merge import merge
 from batchllm.cli.parameters import SectionedCommand, SectionedGroup
 from batchllm.cli.report import report
 from batchllm.cli.run import HELP, RunCommand, run_command
@@ -36,7 +37,7 @@ GC_THRESHOLDS = (50_000, 20, 50)
 COMMANDS: dict[str, list[Callable[..., None]]] = {
     "Run a job": [run_command(task) for task in HELP],
     "Prepare a job": [prepare.init, check_command(), prepare.templates, schedule, simulate],
-    "Look at the answers": [evaluate, compare, report],
+    "Look at the answers": [evaluate, compare, report, merge],
     "Look at a job": [inspect.status, inspect.show, inspect.export, inspect.batches, jobs.jobs, jobs.clean],
     "Help": [help_command],
 }

@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
-from batchllm.budget.estimate import Forecast, forecast_job
+from batchllm.budget.estimate import forecast_job
+from batchllm.budget.forecast import Forecast
 from batchllm.cluster.collect import Collected, done_of, plan_of_work, rebuild_all
 from batchllm.cluster.engine import Engine
 from batchllm.cluster.figures import FiguresReader, summed

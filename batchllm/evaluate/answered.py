@@ -136,13 +136,13 @@ def open_output(
             job = None if kept is None else restored(kept)
     if not output.exists():
         raise InputError(output, "there is no such output; run the job first")
-    source = open_source(output, **(_options(output, job) if options is None else options))
+    source = open_source(output, **(read_options_of(output, job) if options is None else options))
     source.scan()
     return of_source(source, job, str(output))
 
 
-def _options(output: Path, job: Job | None) -> dict[str, str | None]:
-    """What the job knows of the way in which its output is written."""
+def read_options_of(output: Path, job: Job | None) -> dict[str, str | None]:
+    """Returns what the job knows of the way in which its output is written, as options of ``open_source``."""
     options = format_of(output).options
     known = {} if job is None else {"encoding": job.output_encoding, "delimiter": job.delimiter}
     if job is not None and format_suffix(output) != (format_suffix(job.inputs[0]) if job.inputs else ""):

@@ -236,6 +236,12 @@ class CsvSource(TextSource):
         """Returns the names of columns as they are written."""
         return self._of_columns(self._header, names)
 
+    def beginning(self) -> bytes | None:
+        """Returns byte-order mark and header; see ``TextSource``."""
+        if not self._header_text or self.dialect.skip_lines:
+            return None
+        return self.layout.bom + self._header_text.encode(self.layout.encoding)
+
     def header_text(self) -> str | None:
         """Returns the text of the header, if it shows no delimiter but its own."""
         return None if any(map(has_delimiter, self._header)) else self._header_text.rstrip("\r\n") or None

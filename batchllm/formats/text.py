@@ -92,6 +92,10 @@ class TextSource(Source):
     def _row(self, index: int, line: int, record: Any) -> Row:
         """Makes the row of a record."""
 
+    def beginning(self) -> bytes | None:
+        """Returns the bytes before the first record; ``None`` where nobody can say."""
+        return self.layout.bom
+
     def _inspect(self, line: int, record: Any) -> None:
         """Looks at a record during the scan; raises ``InputError`` where it is wrong."""
 

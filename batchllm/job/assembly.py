@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from batchllm import presets, prices
 from batchllm.errors import UsageError, did_you_mean
 from batchllm.formats import format_named
+from batchllm.formats.suffixes import labelled
 from batchllm.job import jobfile, paths, texts
 from batchllm.job.attachments import read_examples, read_instructions, read_schema, read_tools, tool_choice
 from batchllm.job.endpoints import endpoints
-from batchllm.job.layers import Given, environment_layer, flag_layer
+from batchllm.job.layers import STANDARD_STREAM, Given, environment_layer, flag_layer
 from batchllm.job.options import OPTIONS
 from batchllm.job.parameters import request_parameters, template_variables
 from batchllm.job.record import Job
@@ -90,11 +91,12 @@ def _assembled(
     )
     inputs, input_format = paths.input_paths(given.get("input"), given.get("input_format"))
     output, output_format = paths.output_path(
-        given.get("output"),
+        _output(given),
         inputs,
         format_named(input_format).name if input_format else None,
         label=_label(task, template, file),
         simulated=place.preset == presets.SIMULATOR,
+        shard=paths.shard_label(given.get("shard")),
     )
     if template is None and input_format is not None and not format_named(input_format).nested:
         raise UsageError(NOTHING_ASKED)
@@ -130,6 +132,16 @@ def _assembled(
     if job.confidence and CONFIDENCE not in (*job.add, *(job.columns or ())):
         return replace(job, add=(*job.add, CONFIDENCE))
     return job
+
+
+def _output(given: Given) -> Path | None:
+    """The output as it is named; one that a job file names for all shards gets the shard's number."""
+    output: Path | None = given.get("output")
+    shard = given.get("shard")
+    if output is None or shard is None or str(output) == STANDARD_STREAM:
+        return output
+    of_file = given.layers[given.rank("output")].file is not None
+    return labelled(output, paths.shard_label(shard)) if of_file else output
 
 
 def _label(task: str, template: "Template | None", file: jobfile.JobFile | None) -> str:

@@ -90,6 +90,7 @@ class Options(TypedDict, total=False):
     samples: int | None
     schema: str | PathLike[str] | Mapping[str, Any] | type[Any] | None
     seed: int | None
+    shard: str | None
     sheet: str | int | None
     shots: int | None
     skip_lines: int | None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchllm.formats import BAD_ROWS, INPUT_FORMATS, SUFFIXES
-from batchllm.job import pairs, values
+from batchllm.job import compound, values
 from batchllm.job.labels import labels
 from batchllm.job.values import Kind, any_text, boolean, choice, integer, number, text
 
@@ -142,7 +142,7 @@ TABLE = (
     Option("keep", values.columns, "Input columns to write, in this order, and no others.", OUTPUT,
            otherwise="all", example='["id", "text"]'),
     Option("drop", values.columns, "Input columns to leave out.", OUTPUT, otherwise="none", example='["notes"]'),
-    Option("rename", pairs.renames, "Another name for an answer column, instead of one with --prefix.", OUTPUT,
+    Option("rename", compound.renames, "Another name for an answer column, instead of one with --prefix.", OUTPUT,
            metavar="ANSWER=NAME", example='{ label = "sentiment" }'),
     Option("journal", values.path, "File for the journal.", OUTPUT, otherwise="OUTPUT.journal", metavar="PATH",
            example='"reviews.journal"'),
@@ -165,7 +165,7 @@ TABLE = (
            example='"You are brief."', in_request=True),
     Option("instructions", values.text_or_path, "Text, or a file of text, at the end of the system message.", PROMPT,
            example='"Name no persons."', in_request=True),
-    Option("var", pairs.json_pairs, "A variable of the template.", PROMPT, metavar="NAME=VALUE",
+    Option("var", compound.json_pairs, "A variable of the template.", PROMPT, metavar="NAME=VALUE",
            example='{ tone = "friendly" }', tasks=("run",), **VARIABLE),
     Option("bullets", integer(1, 50), "Bullet points of a summary.", PROMPT, otherwise="3", example="3",
            tasks=("summarize",), **VARIABLE),
@@ -183,19 +183,19 @@ TABLE = (
     Option("language", text, "Programming language.", PROMPT, otherwise="Python", example='"Python"',
            tasks=("codegen",), **VARIABLE),
 
-    Option("provider", values.one_or_several, "Preset of the endpoint: openai, azure, groq, ollama, simulator, …; "
+    Option("provider", compound.one_or_several, "Preset of the endpoint: openai, azure, groq, ollama, simulator, …; "
            "several times: several endpoints.", CONNECTION, metavar="PRESET", example='"openai"',
            field="endpoint.preset", in_request=True),
-    Option("base_url", values.one_or_several, "URL of the API, such as http://localhost:8000/v1; several times: several"
-           " endpoints.", CONNECTION, metavar="URL", example='"http://localhost:8000/v1"', field="endpoint.base_url"),
-    Option("endpoints", values.tables, "Several endpoints, each with its URL, key file, limits and name of the model.",
-           CONNECTION, (), tasks=(),
-           example='[{ base_url = "http://localhost:8000/v1" }]'),
+    Option("base_url", compound.one_or_several, "URL of the API, such as http://localhost:8000/v1; several times:"
+           " several endpoints.", CONNECTION, metavar="URL",
+           example='"http://localhost:8000/v1"', field="endpoint.base_url"),
+    Option("endpoints", compound.tables, "Several endpoints, each with its URL, key file, limits and name of the"
+           " model.", CONNECTION, (), tasks=(), example='[{ base_url = "http://localhost:8000/v1" }]'),
     Option("model", text, "The model.", CONNECTION, otherwise="OPENAI_MODEL, or the preset's", short="-m",
            example='"gpt-4o-mini"', field="endpoint.model", in_request=True),
     Option("api_key_file", values.path, "File with the key, readable by you alone.", CONNECTION,
            otherwise="the key comes from the environment", example='"key.txt"', field="endpoint.key_source"),
-    Option("header", pairs.pairs, "A further header.", CONNECTION, example='{ X-Title = "reviews" }',
+    Option("header", compound.pairs, "A further header.", CONNECTION, example='{ X-Title = "reviews" }',
            field="endpoint.headers"),
     Option("allow_http", help="Allow plain http beyond loopback and private addresses.", panel=CONNECTION,
            field="endpoint.allow_http", **FLAG),
@@ -221,7 +221,7 @@ TABLE = (
     Option("max_tokens", integer(1), "The most tokens that an answer may have.", REQUEST,
            otherwise="summarize 50 a bullet point, classify room for the longest label, codegen 500, run -p: not sent",
            example="150", **PARAMETER),
-    Option("param", pairs.json_pairs, "Any other request parameter.", REQUEST, metavar="KEY=JSON",
+    Option("param", compound.json_pairs, "Any other request parameter.", REQUEST, metavar="KEY=JSON",
            example="{ top_p = 0.9 }", **PARAMETER),
     Option("image", values.several, "Column with an image: a URL, or a file under --media-root.", REQUEST, (),
            metavar="COLUMN", example='["photo"]', field="images", in_request=True),
@@ -256,6 +256,8 @@ TABLE = (
     Option("limit", integer(1), "Only the first N rows.", SAMPLING, short="-n", metavar="N", example="10"),
     Option("sample", integer(1), "Only N random rows.", SAMPLING, metavar="N", example="10"),
     Option("seed", integer(0), "Seed of the sample.", SAMPLING, 0),
+    Option("shard", compound.shard, "Only one of M equal parts of the rows, such as 3/8; see merge.",
+           SAMPLING, example='"3/8"'),
 
     Option("max_cost", values.dollars, "Budget in US dollars.", BUDGET, example='"5.00"'),
     Option("max_requests", integer(1), "Budget in requests.", BUDGET, example="10_000"),

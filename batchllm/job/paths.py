@@ -49,7 +49,13 @@ def is_pattern(path: Path) -> bool:
 
 
 def output_path(
-    path: Path | None, inputs: tuple[Path, ...], kind: str | None, *, label: str, simulated: bool
+    path: Path | None,
+    inputs: tuple[Path, ...],
+    kind: str | None,
+    *,
+    label: str,
+    simulated: bool,
+    shard: str = "",
 ) -> tuple[Path | None, str | None]:
     """Returns the output (``None``: standard output) and its format.
 
@@ -59,6 +65,7 @@ def output_path(
         kind: The input's format, which standard output takes over.
         label: The task's or template's name.
         simulated: The simulator answers.
+        shard: What ``shard_label`` returns, which the default ends in.
 
     Raises:
         UsageError: The suffix is not that of a format.
@@ -71,12 +78,18 @@ def output_path(
             suffix = format_named(kind).output or f".{kind}"
             source = source.with_name(f"{stem_of(source)}{suffix}{compression_suffix(source)}")
         middle = _UNUSUAL.sub("-", label).strip("-.") or "run"
-        path = labelled(source, f"{middle}{'.simulated' if simulated else ''}")
+        words = (middle, "simulated" if simulated else "", shard)
+        path = labelled(source, ".".join(filter(None, words)))
     if path is None or str(path) == STANDARD_STREAM:
         return None, kind and output_kind(kind)
     if isinstance(path, ObjectPath) and not path.url.is_writable:
         raise UsageError(f"{path}: a web address cannot be written; use s3://, gs:// or az://, or a file")
     return path, output_format(path).name
+
+
+def shard_label(shard: tuple[int, int] | None) -> str:
+    """Returns what names the output of a shard: ``shard-3-of-8``; empty where the job is none."""
+    return "" if shard is None else f"shard-{shard[0]}-of-{shard[1]}"
 
 
 def journal_path(path: Path | None, output: Path | None) -> Path | None:

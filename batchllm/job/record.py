@@ -127,6 +127,7 @@ class Job:
     limit: int | None = DEFAULTS["limit"]
     sample: int | None = DEFAULTS["sample"]
     seed: int = DEFAULTS["seed"]
+    shard: tuple[int, int] | None = DEFAULTS["shard"]
     max_cost: Decimal | None = DEFAULTS["max_cost"]
     max_requests: int | None = DEFAULTS["max_requests"]
     max_total_tokens: int | None = DEFAULTS["max_total_tokens"]

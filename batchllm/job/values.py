@@ -235,26 +235,6 @@ def several(value: Any) -> tuple[str, ...]:
     return found
 
 
-@kind_of("TEXT", tuple, repeated=True, annotation="str | Sequence[str]")
-def one_or_several(value: Any) -> tuple[str, ...]:
-    """One or more words: a list, or separated by blanks."""
-    found = tuple(value.split()) if isinstance(value, str) else value
-    if not isinstance(found, (list, tuple)) or not found:
-        raise ValueError("must be text")
-    if not all(isinstance(word, str) and word.strip() for word in found):
-        raise ValueError("must be text, or a list of texts")
-    return tuple(word.strip() for word in found)
-
-
-@kind_of("TABLES", tuple, annotation="Sequence[Mapping[str, Any]]")
-def tables(value: Any) -> tuple[Mapping[str, Any], ...]:
-    """One or more tables."""
-    found = value if isinstance(value, (list, tuple)) else ()
-    if not found or not all(isinstance(table, Mapping) for table in found):
-        raise ValueError("must be tables; in a job file each is headed [[endpoints]]")
-    return tuple(found)
-
-
 @kind_of("FILE", Path, is_path=True, annotation="str | PathLike[str]")
 def path(value: Any) -> Path:
     """A path; ``-`` is a standard stream."""

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from batchllm.leases.terms import MARGIN, RENEW_S, BudgetUse, Lease, LeaseRequest, Share, Use
 
+WHOLE = 3.0
+"""A whole request may be sent for so many times between two renewals, so that late answers make no burst."""
+
 Renew = Callable[[LeaseRequest], Awaitable[Lease]]
 
 
@@ -59,8 +62,9 @@ class LeaseClient:
             return False
         self.renew_s = lease.renew_s
         until = self._asked_at + lease.ttl_s * (1.0 - MARGIN)
+        soon = min(until, self._asked_at + WHOLE * lease.renew_s)
         for key, share in lease.shares.items():
-            self.shares[key], self.until[key] = share, until
+            self.shares[key], self.until[key] = share, until if share.requests is None else soon
         return True
 
     def holds(self, now: float, key: str) -> tuple[float, float]:

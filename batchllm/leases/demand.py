@@ -55,12 +55,15 @@ class DemandMeter:
         return Use(
             limit_rpm=pace.requests_per_minute,
             limit_tpm=pace.tokens_per_minute,
+            shown_rpm=demand.shown_rpm,
+            shown_tpm=demand.shown_tpm,
             demand_rpm=rpm,
             demand_tpm=tpm,
             holds_rpm=holds[0],
             holds_tpm=holds[1],
             tokens_per_request=size,
             sent=demand.granted,
-            refused=demand.pauses,
+            refused=demand.refused,
+            pauses=demand.pauses,
             paused_s=demand.paused_s,
         )

@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from batchllm.leases.learned import LearnedLimit
 from batchllm.leases.terms import RENEW_S, Share, Use
 from batchllm.limiter.terms import MINUTE_S
 
@@ -82,6 +83,7 @@ class DividedLimit:
         self._filled_at = max(now, confirms_until)
         self._paused_until = -math.inf
         self._probing: str | None = None
+        self._learned = LearnedLimit()
 
     def renew(self, worker: str, use: Use, now: float) -> Share:
         """Returns the share that a worker has from now on, and counts it until it ends."""
@@ -90,12 +92,13 @@ class DividedLimit:
         member = self._members.get(worker)
         if member is None:
             member = self._members[worker] = Member(use, now, -math.inf)
-        refused = use.refused > member.use.refused
+        before = member.use
         confirms = now < self._confirms_until
         claims = [use.holds_rpm, use.holds_tpm]
         holds = claims if confirms else [min(pair) for pair in zip(claims, member.counted, strict=True)]
         member.use = use
-        self._limits = [self._told("limit_rpm"), self._told("limit_tpm")]
+        pause_s = self._pause_s(worker, before, now)
+        self._limits = [self._learned.limit(now, self._told("rpm")), self._told("tpm")]
         targets = holds if confirms else self._targets(member)
         shares = []
         for index, limit in enumerate(self._limits):
@@ -105,7 +108,6 @@ class DividedLimit:
             # It may go on at its old rate until it has this answer.
             member.counted[index] = max(holds[index], shares[index] if limit < math.inf else 0.0)
         member.until = now + self._ttl_s
-        pause_s = self._pause_s(worker, use, now, refused=refused)
         limit_tpm = self._limits[1] if self._limits[1] < math.inf else None
         if self._divided or confirms:
             rpm, tpm = (
@@ -120,15 +122,16 @@ class DividedLimit:
         """Takes back what a worker holds, which sends nothing more."""
         self._members.pop(worker, None)
         if self._probing == worker:
-            self._probing, self._paused_until = None, -math.inf
+            self._probing, self._paused_until = None, -math.inf  # what is left of the pause teaches nothing
 
     def _forget(self, now: float) -> None:
         for worker in [name for name, member in self._members.items() if member.until <= now]:
             self.leave(worker)
 
     def _told(self, name: str) -> float:
-        """Returns the lowest limit that a worker gives; infinite if none does."""
-        told = [getattr(member.use, name) for member in self._members.values()]
+        """Returns the lowest limit that a worker gives, or is shown; infinite if there is none."""
+        uses = [member.use for member in self._members.values()]
+        told = [getattr(use, f"{kind}_{name}") for use in uses for kind in ("limit", "shown")]
         return min((limit for limit in told if limit is not None), default=math.inf)
 
     def _targets(self, member: Member) -> list[float]:
@@ -186,12 +189,22 @@ class DividedLimit:
         self._saved_up[1] -= member.use.tokens_per_request
         return 1
 
-    def _pause_s(self, worker: str, use: Use, now: float, *, refused: bool) -> float:
+    def _pause_s(self, worker: str, before: Use, now: float) -> float:
         """Returns how long a worker pauses because another one was refused, which sends the probe."""
-        if self._probing == worker and not refused and use.paused_s <= 0.0:
-            self._probing, self._paused_until = None, -math.inf
-        elif refused or use.paused_s > 0.0:
+        use = self._members[worker].use
+        sent, refused = use.sent - before.sent, max(0, use.refused - before.refused)
+        self._learned.add(now, max(0, sent - refused), refused)
+        has_paused = use.pauses > before.pauses or use.paused_s > 0.0
+        if has_paused:
+            if self._probing is None:
+                self._learned.paused(now)
             if self._probing is None or self._paused_until <= now:
                 self._probing = worker
             self._paused_until = max(self._paused_until, now + max(use.paused_s, self._renew_s))
+        elif self._probing is not None and (self._probing == worker or self._paused_until <= now):
+            self._resume(now)
         return 0.0 if self._probing == worker else max(0.0, self._paused_until - now)
+
+    def _resume(self, now: float) -> None:
+        self._probing, self._paused_until = None, -math.inf
+        self._learned.resumed(now, self._told("rpm"))

@@ -19,16 +19,20 @@ class Use:
 
     Attributes:
         limit_rpm, limit_tpm: The limits that the job gives, for all workers together; ``None`` is not known.
+        shown_rpm, shown_tpm: The limits that headers show; ``None`` if they do not.
         demand_rpm, demand_tpm: What it can use; ``None`` is as much as there is.
         holds_rpm, holds_tpm: What its lease in force lets it use; 0 without one.
         tokens_per_request: What a request usually takes of the tokens.
         sent: Requests sent so far.
-        refused: How often refusals have made it pause so far.
+        refused: Requests refused so far.
+        pauses: How often refusals have made it pause so far.
         paused_s: How much longer it pauses.
     """
 
     limit_rpm: float | None = None
     limit_tpm: float | None = None
+    shown_rpm: float | None = None
+    shown_tpm: float | None = None
     demand_rpm: float | None = None
     demand_tpm: float | None = None
     holds_rpm: float = 0.0
@@ -36,6 +40,7 @@ class Use:
     tokens_per_request: float = 0.0
     sent: int = 0
     refused: int = 0
+    pauses: int = 0
     paused_s: float = 0.0
 
 

@@ -108,12 +108,13 @@ class Dimension:
     @property
     def limit(self) -> float:
         """The whole limit per minute, given or shown; infinite if neither."""
-        shown = (
-            self.header_pacer.limit
-            if self.header_pacer is not None and self.header_pacer.samples >= 3
-            else math.inf
-        )
-        return min(self.whole, shown)
+        return min(self.whole, self.shown_limit or math.inf)
+
+    @property
+    def shown_limit(self) -> float | None:
+        """The limit per minute that several answers have shown; ``None`` without them."""
+        pacer = self.header_pacer
+        return pacer.limit if pacer is not None and pacer.samples >= 3 else None
 
     def rate(self, now: float, latency_s: float) -> float:
         """Returns the current pace per second; infinite without a limit."""

@@ -51,7 +51,7 @@ class Lane(Generic[T]):
         answered: Whether the endpoint has accepted a request, so that key and model are right.
         in_flight: Requests granted whose slot is not free again.
         binding: What held the next request back at the last poll, as in ``View.limits``.
-        granted, pauses: Requests granted, and how often the gate has closed, so far.
+        refused_requests, pauses: Requests refused, and how often the gate has closed.
         leased: What it may do, if its limits are leased; else ``None``.
     """
 
@@ -69,7 +69,7 @@ class Lane(Generic[T]):
         self.limits = LaneLimits(pace, now, learned)
         self.answered = False
         self.binding = "nothing"
-        self.in_flight = self.granted = self.pauses = 0
+        self.in_flight = self.refused_requests = self.pauses = 0
         self.leased: LeasedLane | None = None
         self._alone_until = math.inf
         self._pause_limit = PauseLimit(name, pace)
@@ -207,7 +207,6 @@ class Lane(Generic[T]):
     def _send(self, now: float, queued: QueuedItem[T]) -> None:
         queued.sent_at = now
         queued.answered = False
-        self.granted += 1
         if self.leased is not None:
             self.leased.sent()
         self.refusals.sent(queued, self.in_flight)
@@ -263,6 +262,7 @@ class Lane(Generic[T]):
         The gate closes, unless the refusal concerns this row only (noise, a cap, or an isolated refusal).
         """
         limits, gate = self.limits, self.gate
+        self.refused_requests += 1
         limits.refused(queued.sent_at, queued.amounts, queued.positions, queued.entries)
         self.learn_charge(queued, verdict)
         gate.observe_latency(now - queued.sent_at)

@@ -84,8 +84,10 @@ class LaneDemand:
         granted: Requests granted so far.
         tokens: Tokens that they took.
         tokens_per_request: What a request usually takes.
+        refused: Requests that were refused so far.
         pauses: How often the gate has closed.
         paused_s: How much longer it stays closed.
+        shown_rpm, shown_tpm: The limits a minute that headers show; ``None`` if they do not.
     """
 
     binding: str
@@ -93,19 +95,25 @@ class LaneDemand:
     granted: int
     tokens: float
     tokens_per_request: float
+    refused: int
     pauses: int
     paused_s: float
+    shown_rpm: float | None
+    shown_tpm: float | None
 
 
 def demand_of(lane: "Lane[Any]", now: float) -> LaneDemand:
     """Returns what a lane needs of its limits, and what it has done so far."""
-    tokens = lane.limits.dimension(TOKENS)
+    requests, tokens = lane.limits.dimension(REQUESTS), lane.limits.dimension(TOKENS)
     return LaneDemand(
         binding=lane.binding,
         waiting=len(lane.queue),
-        granted=lane.granted,
+        granted=round(requests.sent.total),
         tokens=tokens.sent.total,
         tokens_per_request=tokens.usual,
+        refused=lane.refused_requests,
         pauses=lane.pauses,
         paused_s=max(0.0, lane.gate.until - now) if lane.gate.closed else 0.0,
+        shown_rpm=requests.shown_limit,
+        shown_tpm=tokens.shown_limit,
     )

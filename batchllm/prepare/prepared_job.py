@@ -34,6 +34,7 @@ from batchllm.job.paths import are_several
 from batchllm.prepare.inputs import InputFiles, input_files
 from batchllm.prepare.job_paths import JobPaths
 from batchllm.prepare.row_range import RowRange
+from batchllm.prepare.shards import ShardRows, restricted
 from batchllm.printable import counted
 from batchllm.request import RequestBuilder, answer_spec
 from batchllm.template import KNOWN_PARAMETERS, TEXT, text_column
@@ -59,6 +60,7 @@ class PreparedJob:
         columns: The columns of the output.
         output_format: Name of the format, such as ``csv``.
         count: Counts the tokens of a text; see ``token_count``.
+        shard: Which rows of the input these are, where the job is a shard.
     """
 
     job: Job
@@ -71,6 +73,7 @@ class PreparedJob:
     columns: Columns
     output_format: str
     count: Callable[[str], int]
+    shard: ShardRows | None = None
 
     @property
     def input_notes(self) -> tuple[str, ...]:
@@ -94,10 +97,12 @@ def prepare_job(job: Job, paths: JobPaths, rows: RowRange | None = None) -> Iter
         UsageError: A column, a placeholder or an option does not fit the input.
     """
     with _source_of(job, paths) as source:
-        statistics = source.scan()
+        statistics, shard = source.scan(), None
         if rows is not None:
             statistics = rows.restrict(source, statistics)
-        yield prepared_of(job, paths, source, statistics)
+        elif job.shard is not None:
+            statistics, shard = restricted(job, source, statistics)
+        yield replace(prepared_of(job, paths, source, statistics), shard=shard)
 
 
 def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStatistics) -> PreparedJob:

@@ -6,10 +6,12 @@ Everything that refuses a run comes before the journal is changed: a refused com
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from batchllm import __version__
+from batchllm.errors import UsageError
 from batchllm.journal import (
     PLAN,
     SKIPPED,
@@ -26,6 +28,7 @@ from batchllm.plan.row_counts import row_state_of
 from batchllm.prepare.job_paths import Known, check_output, known_files
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prepare.saved_job import saved
+from batchllm.prepare.shards import SHARD, ShardRows
 from batchllm.runner.consent import FINGERPRINT, GIVEN_UP, check_unchanged
 from batchllm.runner.cut_off import (
     CutOffRow,
@@ -80,6 +83,7 @@ class ResumedJob:
             with JournalReader.open(paths.journal) as reader:
                 self.destination = destination_of(job, paths.output, chosen, reader.get("output"))
                 self._check_output(reader.get)
+                self._check_shard(reader.get(SHARD), reader.get("rows"))
                 self._paid_again = check_unchanged(prepared, reader, chosen=chosen)
                 check_retry(prepared, is_same=is_same_pass(prepared, reader.get(PLAN)))
         else:
@@ -118,6 +122,19 @@ class ResumedJob:
             if file.bad_rows:
                 check_output(file.path, written=files[file.key], force=job.force)
         return {key: value for key, value in files.items() if value is not None}
+
+    def _check_shard(self, known: "dict[str, Any] | None", rows: int | None) -> None:
+        """Refuses to put another shard, or the whole input, where a shard is, and a shard where the whole is."""
+        shard, output = self._prepared.shard, self.destination.path or "the journal"
+        if rows is None or (known and known["number"], known and known["of"]) == (
+            shard and shard.number,
+            shard and shard.of,
+        ):
+            return
+        whose = "the whole input" if known is None else str(ShardRows(**known))
+        raise UsageError(
+            f"{output} is that of {whose}; name another output with -o, or leave --shard as it was"
+        )
 
     def counts(self) -> RowCounts:
         """Counts the wanted rows that earlier runs of this pass admitted, by state."""
@@ -161,6 +178,7 @@ class ResumedJob:
         journal.put("job", saved(job))
         journal.put("source", prepared.statistics.sha256)
         journal.put("rows", prepared.statistics.rows)
+        journal.put(SHARD, None if prepared.shard is None else asdict(prepared.shard))
 
 
 def _counts_of(reader: JournalReader, chosen: "range | frozenset[int]") -> RowCounts:

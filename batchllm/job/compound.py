@@ -1,4 +1,4 @@
-"""The kinds of values that are pairs of a name and a value: of a flag that is given several times, or a table."""
+"""The kinds of values that have parts: pairs of a name and a value, tables, words, a shard."""
 
 import json
 from collections.abc import Mapping
@@ -6,6 +6,39 @@ from dataclasses import replace
 from typing import Any
 
 from batchllm.job.values import kind_of
+
+
+@kind_of("TEXT", tuple, repeated=True, annotation="str | Sequence[str]")
+def one_or_several(value: Any) -> tuple[str, ...]:
+    """One or more words: a list, or separated by blanks."""
+    found = tuple(value.split()) if isinstance(value, str) else value
+    if not isinstance(found, (list, tuple)) or not found:
+        raise ValueError("must be text")
+    if not all(isinstance(word, str) and word.strip() for word in found):
+        raise ValueError("must be text, or a list of texts")
+    return tuple(word.strip() for word in found)
+
+
+@kind_of("TABLES", tuple, annotation="Sequence[Mapping[str, Any]]")
+def tables(value: Any) -> tuple[Mapping[str, Any], ...]:
+    """One or more tables."""
+    found = value if isinstance(value, (list, tuple)) else ()
+    if not found or not all(isinstance(table, Mapping) for table in found):
+        raise ValueError("must be tables; in a job file each is headed [[endpoints]]")
+    return tuple(found)
+
+
+@kind_of("N/M", tuple, annotation="str")
+def shard(value: Any) -> tuple[int, int]:
+    """The number of a shard, from 1, and how many there are: ``3/8``."""
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        value = f"{value[0]}/{value[1]}"  # as the journal keeps it
+    number, slash, of = value.partition("/") if isinstance(value, str) else ("", "", "")
+    if not (slash and all(part.strip().isascii() and part.strip().isdigit() for part in (number, of))):
+        raise ValueError(f"must be a number of how many, such as 3/8, not {value!r}")
+    if not (len(of.strip()) < 8 and 1 <= int(number) <= int(of)):
+        raise ValueError(f"must be from 1/M to M/M, such as 3/8, not {value!r}")
+    return int(number), int(of)
 
 
 @kind_of("NAME=VALUE", dict, repeated=True, merged=True, annotation="Mapping[str, str] | Sequence[str] | str")

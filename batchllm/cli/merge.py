@@ -1,0 +1,44 @@
+"""``batchllm merge``: the outputs of shards as one file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from batchllm.cli.streams import say
+
+
+def merge(
+    outputs: Annotated[
+        list[Path],
+        typer.Argument(help="The outputs of all shards.", metavar="OUTPUT…", show_default=False),
+    ],
+    merged: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write; the suffix decides the format.",
+            metavar="PATH",
+            show_default=False,
+        ),
+    ],
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--input",
+            help="The input of the job, to compare with; needed where the journals are not beside the outputs.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Put the outputs of all shards (--shard) together, in order; a row that is missing or there twice is an error."""
+    from batchllm.inspect.merge import merge_outputs
+    from batchllm.printable import counted
+
+    found = merge_outputs(outputs, merged, source=source, force=force)
+    say(
+        f"{counted(found.rows, 'row')} of {counted(found.shards, 'shard')}, held against {found.witness}: {merged}"
+    )

@@ -1,0 +1,254 @@
+"""``merge``: puts the outputs of shards together, in order, and makes sure that no row is missing or there twice.
+
+Two witnesses say so. The journal beside each output knows which rows of which input its shard has, and the hash of the
+output as it was written. Where a journal is missing, or an input is named, the rows are compared with those of the
+input, cell by cell.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from batchllm.errors import InputError, UsageError
+from batchllm.evaluate.answered import read_options_of
+from batchllm.formats import Source, open_source, output_format
+from batchllm.formats.merging import check_columns, write_merged
+from batchllm.job import Job
+from batchllm.journal import JournalReader
+from batchllm.prepare.job_paths import check_output, existing_digest, job_paths, journal_of
+from batchllm.prepare.prepared_job import prepare_job
+from batchllm.prepare.saved_job import restored
+from batchllm.prepare.shards import SHARD, ShardRows
+from batchllm.printable import counted
+
+_NUMBER = re.compile(r"\.shard-(\d+)-of-(\d+)\.")
+
+
+@dataclass(frozen=True, slots=True)
+class ShardOutput:
+    """An output to be merged.
+
+    Attributes:
+        path: The file.
+        source: Its rows.
+        rows: How many.
+        shard: What its journal says that it is; ``None`` without a journal.
+        job: The job that wrote it, by its journal.
+        asked: What shaped requests and columns, by its journal.
+    """
+
+    path: Path
+    source: Source
+    rows: int
+    shard: ShardRows | None
+    job: Job | None
+    asked: Any = None
+
+    @property
+    def number(self) -> tuple[int, int] | None:
+        """Its number and how many shards there are, by its journal or its name."""
+        if self.shard is not None:
+            return self.shard.number, self.shard.of
+        found = _NUMBER.search(self.path.name)
+        return (int(found[1]), int(found[2])) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class MergedOutput:
+    """What was merged.
+
+    Attributes:
+        rows: Rows of the merged file.
+        shards: How many outputs were put together.
+        witness: What the rows were held against, in words.
+    """
+
+    rows: int
+    shards: int
+    witness: str
+
+
+def merge_outputs(
+    outputs: Sequence[Path], merged: Path, *, source: Path | None = None, force: bool = False
+) -> MergedOutput:
+    """Puts the outputs of all shards of a job together.
+
+    Args:
+        outputs: The outputs, in any order.
+        merged: The file to write, all at once; its suffix decides the format.
+        source: The input of the job, to compare with; by default the one that the journals name, where it is needed.
+        force: Overwrite ``merged`` though something is there.
+
+    Raises:
+        InputError: A row is missing, is there twice or was changed, an output is not finished, or columns differ.
+        UsageError: The outputs are those of different jobs, or nothing says which rows they have.
+        CannotWrite: The merged file cannot be written.
+    """
+    output_format(merged)
+    for path in outputs:
+        if path.absolute() == merged.absolute():
+            raise UsageError(f"{path} would be read and written; name another file with -o")
+        if list(outputs).count(path) > 1:
+            raise InputError(path, "is named twice, so its rows would be there twice")
+    check_output(merged, written=None, force=force)
+    found = _in_order([_opened(path) for path in outputs])
+    check_columns([each.source for each in found])
+    rows = sum(each.rows for each in found)
+    known = [each.shard for each in found if each.shard is not None]
+    if len(known) == len(found):
+        _check_journals(found)
+        witness = "the journals"
+        if source is not None:
+            with _input_of(found, source) as (given, _, sha256):
+                if sha256 is not None and sha256 != known[0].input_sha256:
+                    raise InputError(given.name, "is not the input that these outputs are of")
+            witness = f"the journals and {source}"
+    else:
+        with _input_of(found, source) as (given, names, _):
+            _compare(found, given, names)
+            witness = given.name
+    write_merged([each.source for each in found], merged)
+    return MergedOutput(rows, len(found), witness)
+
+
+def _opened(path: Path) -> ShardOutput:
+    """Opens an output, and its journal where there is one."""
+    if not path.is_file():
+        raise InputError(path, "there is no such output")
+    journal = journal_of(path)
+    if journal == path:
+        raise UsageError(f"{path} is a journal; name the OUTPUT that the job wrote")
+    shard = job = asked = None
+    if journal.exists():
+        with JournalReader.open(journal) as reader:
+            kept, facts = reader.get("job"), reader.get(SHARD)
+            job = None if kept is None else restored(kept)
+            if facts is not None:
+                shard = ShardRows(**facts)
+                asked = _checked(path, reader, shard)
+    source = open_source(path, **read_options_of(path, job))
+    statistics = source.scan()
+    if shard is not None and statistics.rows != shard.rows:
+        raise InputError(
+            path, f"{shard} has {counted(shard.rows, 'row')}, and the file has {statistics.rows:,}"
+        )
+    return ShardOutput(path, source, statistics.rows, shard, job, asked)
+
+
+def _checked(path: Path, reader: JournalReader, shard: ShardRows) -> Any:
+    """Makes sure that an output is whole and as it was written; returns what shaped it."""
+    written = reader.get("output") or {}
+    if not reader.finished or not written.get("complete", True) or "sha256" not in written:
+        raise InputError(path, f"{shard} is not finished; run its command again")
+    if existing_digest(path) != written["sha256"]:
+        raise InputError(
+            path, f"was changed since {shard} was written; run its command again to write it anew"
+        )
+    view = json.loads(written["view"]) if "view" in written else [None, None]
+    return view[:2]
+
+
+def _in_order(found: list[ShardOutput]) -> list[ShardOutput]:
+    """Returns outputs by their numbers, where all have one; makes sure that each is there once.
+
+    Raises:
+        InputError: One is missing, or there twice.
+        UsageError: They are those of different numbers of shards.
+    """
+    numbers = [each.number for each in found if each.number is not None]
+    if len(numbers) < len(found):
+        return found
+    if len({of for _, of in numbers}) > 1:
+        words = ", ".join(f"{each.path} of {each.number[1]}" for each in found if each.number is not None)
+        raise UsageError(f"these are not the shards of one run: {words}")
+    by_number: dict[int, ShardOutput] = {}
+    for (number, of), each in zip(numbers, found, strict=True):
+        if number in by_number:
+            raise InputError(
+                each.path, f"shard {number} of {of} is there twice, as {by_number[number].path} too"
+            )
+        by_number[number] = each
+    of = numbers[0][1]
+    if missing := [str(number) for number in range(1, of + 1) if number not in by_number]:
+        named = ", ".join(missing[:20]) + (", …" if len(missing) > 20 else "")
+        raise InputError(found[0].path, f"of the {counted(of, 'shard')} these are missing: {named}")
+    return [by_number[number] for number in sorted(by_number)]
+
+
+def _check_journals(found: Sequence[ShardOutput]) -> None:
+    """Makes sure that the journals are those of one job and one input, and that the ranges have every row once."""
+    first, at = found[0].shard, 0
+    assert first is not None, "only called where every output has a journal"
+    for each in found:
+        shard = each.shard
+        assert shard is not None, "only called where every output has a journal"
+        if (shard.input_sha256, shard.input_rows) != (first.input_sha256, first.input_rows):
+            raise InputError(each.path, f"is that of another input than {found[0].path}")
+        if each.asked != found[0].asked:
+            raise UsageError(
+                f"{each.path} was asked something else than {found[0].path}, or has other columns; run its shard again "
+                "with the same options"
+            )
+        if shard.first_row != at:
+            is_gap = shard.first_row > at
+            what = f"rows {at + 1:,} to {shard.first_row:,} are missing" if is_gap else "rows are there twice"
+            raise InputError(
+                each.path, f"before {shard} {what}; were all shards run with the same --conversation?"
+            )
+        at += shard.rows
+    if at != first.input_rows:
+        raise InputError(found[-1].path, f"rows {at + 1:,} to {first.input_rows:,} of the input are missing")
+
+
+@contextmanager
+def _input_of(
+    found: Sequence[ShardOutput], path: Path | None
+) -> Iterator[tuple[Source, Sequence[str], str | None]]:
+    """Opens the input to compare with: its rows, its columns, and its hash."""
+    job = next((each.job for each in found if each.job is not None), None)
+    if job is None and path is None:
+        raise UsageError(
+            f"{found[0].path} has no journal beside it that says which rows it has; name the job's input with --input"
+        )
+    with ExitStack() as stack:
+        if job is not None:
+            whole = replace(job, shard=None, inputs=job.inputs if path is None else (path,))
+            prepared = stack.enter_context(prepare_job(whole, job_paths(whole)))
+            yield prepared.source, prepared.statistics.columns, prepared.statistics.sha256
+        else:
+            assert path is not None, "checked above"
+            source = open_source(path)
+            statistics = source.scan()
+            yield source, statistics.columns, statistics.sha256
+
+
+def _compare(found: Sequence[ShardOutput], given: Source, columns: Sequence[str]) -> None:
+    """Compares the rows of outputs with those of the input, in the columns that both have."""
+    shared = [name for name in columns if all(name in each.source.columns for each in found)]
+    if not shared:
+        raise UsageError(
+            f"{found[0].path} has no column of {given.name}, so nobody can say which rows it has; merge it where the "
+            "journals are"
+        )
+    theirs = ((each, row) for each in found for row in each.source.rows())
+    for own, other in zip_longest(given.rows(), theirs):
+        if other is None:
+            raise InputError(
+                given.name, f"row {own.index + 1:,} and what follows it is in none of the outputs"
+            )
+        each, row = other
+        if own is None:
+            raise InputError(
+                each.path, f"row {row.index + 1:,} is one more than {given.name} has; is one there twice?"
+            )
+        if given.cells(own, shared) != each.source.cells(row, shared):
+            raise InputError(
+                each.path,
+                f"row {row.index + 1:,} is not row {own.index + 1:,} of {given.name}; a row is missing, there twice "
+                "or changed, or the outputs are named in another order",
+            )

@@ -1,0 +1,123 @@
+"""The rows of a shard (``--shard 3/8``): a contiguous range, the same whoever computes it.
+
+The boundaries depend on the number of rows, the number of shards and the conversations alone, so machines that do not
+know each other agree on them. Rows of a shard are counted from its first one.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from batchllm.flows.conversation import conversation_of
+from batchllm.formats import InputStatistics, Source
+from batchllm.job import Job
+
+SHARD = "shard"
+"""The journal's key for the shard that its job is (``ShardRows``)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardRows:
+    """Which rows of an input a shard has.
+
+    Attributes:
+        number: Its number, from 1.
+        of: The number of shards.
+        first_row: Its first row, from 0.
+        rows: How many rows it has.
+        input_rows: How many rows the input has.
+        input_sha256: The hash of the input's bytes, in hexadecimal.
+    """
+
+    number: int
+    of: int
+    first_row: int
+    rows: int
+    input_rows: int
+    input_sha256: str
+
+    def __str__(self) -> str:
+        return f"shard {self.number} of {self.of}"
+
+
+def boundaries(rows: int, shards: int, spans: Sequence[tuple[int, int]] = ()) -> list[int]:
+    """Returns the first row of each shard, and at the end the number of rows.
+
+    Shards are as equal as they can be. A boundary inside of something that must not be cut goes to its nearer end, so
+    shards may be empty.
+
+    Args:
+        rows: Rows of the input.
+        shards: The number of shards.
+        spans: First and last rows of what must not be cut, in any order; they may overlap.
+    """
+    whole = _merged(spans)
+    starts = [first for first, _ in whole]
+    found = []
+    for number in range(shards + 1):
+        at = number * rows // shards
+        place = bisect_right(starts, at) - 1
+        if place >= 0 and whole[place][0] < at <= whole[place][1]:
+            first, last = whole[place]
+            at = first if at - first <= last + 1 - at else last + 1
+        found.append(at)
+    return found
+
+
+def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Returns spans in order, those that overlap as one."""
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        if merged and first <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(last, merged[-1][1])
+        else:
+            merged.append((first, last))
+    return merged
+
+
+def conversation_spans(names: Iterable[str | None]) -> list[tuple[int, int]]:
+    """Returns the first and the last row of each conversation of several rows.
+
+    Args:
+        names: The conversation of each row; ``None`` is none.
+    """
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for index, name in enumerate(names):
+        if name is not None:
+            first.setdefault(name, index)
+            last[name] = index
+    return [(begin, last[name]) for name, begin in first.items() if last[name] > begin]
+
+
+def restricted(job: Job, source: Source, statistics: InputStatistics) -> tuple[InputStatistics, ShardRows]:
+    """Restricts the input of a job to the job's shard; what the scan found of columns is that of the whole input.
+
+    Args:
+        job: The job, which is a shard.
+        source: The input, scanned.
+        statistics: What the scan found.
+
+    Returns:
+        The statistics of the shard's rows, and which rows these are.
+    """
+    assert job.shard is not None, "only called for shards"
+    number, of = job.shard
+    column = job.conversation
+    spans = []
+    if column is not None:
+        spans = conversation_spans(conversation_of(row, column) for row in source.rows())
+    bounds = boundaries(statistics.rows, of, spans)
+    rows = range(bounds[number - 1], bounds[number])
+    reading = source.reading()
+    source.restrict(rows, statistics.sha256)
+    source.reading = lambda: f"{reading} rows {rows.start} to {rows.stop}"  # type: ignore[method-assign]
+    shard = ShardRows(
+        number=number,
+        of=of,
+        first_row=rows.start,
+        rows=len(rows),
+        input_rows=statistics.rows,
+        input_sha256=statistics.sha256,
+    )
+    return replace(statistics, rows=len(rows)), shard
