@@ -1,6 +1,5 @@
 """SQLite: the rows of a query, in its order, with their types; the database is only read."""
 
-import gc
 import hashlib
 import json
 import sqlite3
@@ -176,5 +175,4 @@ def test_a_job_goes_on_with_the_same_command_and_notices_other_rows(
     said = batchllm(*words)
     assert "Paid in this run: 1 request" in said.err
     assert out.read_text().count("\n") == 8
-    gc.collect()
     assert not list((tmp_path / "spool").glob("batchllm-query-*"))

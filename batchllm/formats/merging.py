@@ -86,7 +86,7 @@ def write_merged(sources: Sequence[Source], path: Path) -> OutputStatistics:
         else:
             merged = OneAfterTheOther(sources)
             columns = Columns(merged.columns, (), (), ())
-            writer = format_of(path).writer(target, merged, columns, suffix)
+            writer = format_of(path).opened_writer(target, merged, columns, suffix)
             for row in merged.rows():
                 writer.add(row, {})
                 rows += 1

@@ -61,10 +61,14 @@ class SqliteSource(JsonlSource):
             folder = Path(tempfile.gettempdir())
             failure = f"the rows of {file.name} cannot be spooled here"
             path = copied(self._lines(database, query), folder, "query", failure)
-        weakref.finalize(self, partial(path.unlink, missing_ok=True))
+        self._remove = weakref.finalize(self, partial(path.unlink, missing_ok=True))
         super().__init__(LocalFile(path, file.name), ".jsonl")
         self.columns = self._names
         self._query = query
+
+    def close(self) -> None:
+        """Removes the spooled rows; see ``Source``."""
+        self._remove()
 
     def _opened(self, path: Path) -> sqlite3.Connection:
         """Opens the database to read; what it must not do is refused before it is done."""

@@ -3,7 +3,7 @@
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -225,13 +225,18 @@ def _check_steps(job: Job, statistics: InputStatistics) -> None:
 def _source_of(job: Job, paths: JobPaths) -> Iterator[Source]:
     options = {option: getattr(job, option) for option in _READING}
     if are_several(job.inputs):
-        yield _several(job, input_files(job, paths), options)
+        with closing(_several(job, input_files(job, paths), options)) as source:
+            yield source
     elif job.inputs:
-        yield open_source(job.inputs[0], format=job.input_format, **options)
+        with closing(open_source(job.inputs[0], format=job.input_format, **options)) as source:
+            yield source
     else:
         path = spool(sys.stdin.buffer, Path(tempfile.gettempdir()))
         try:
-            yield open_source(path, format=job.input_format, name="standard input", **options)
+            with closing(
+                open_source(path, format=job.input_format, name="standard input", **options)
+            ) as source:
+                yield source
         finally:
             path.unlink(missing_ok=True)
 
