@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.errors import InputError
+from batchllm.formats.arrow_schema import united_schema
 from batchllm.formats.columns import Columns
 from batchllm.formats.files import output_target
 from batchllm.formats.format import Source
@@ -59,6 +60,16 @@ class OneAfterTheOther(Source):
         source, own = row.origin
         found = dict(zip(source.columns, source.typed_cells(own, source.columns), strict=True))
         return [found.get(name) for name in names]
+
+    def arrow_schema(self) -> Any:
+        """Returns the schema that holds the columns of all sources; see ``Source``."""
+        schemas = [source.arrow_schema() for source in self._sources]
+        return united_schema(self.columns, [source.columns for source in self._sources], schemas)
+
+    def arrow_origin(self, row: Row) -> Any:
+        """Returns where a row is in its own source; see ``Source``."""
+        source, own = row.origin
+        return source.arrow_origin(own)
 
     def json_object(self, row: Row, further: Mapping[str, Any], names: Sequence[str] | None = None) -> bytes:
         """Returns the row as its own source writes it."""
