@@ -172,10 +172,11 @@ def output_columns(
 def token_count(job: Job) -> Callable[[str], int]:
     """Returns a token counter for a job: exact if a limit or a budget depends on it, otherwise an estimate.
 
-    An exact count takes longer than everything else that is done for a row.
+    An exact count takes longer than everything else that is done for a row. Whether a text is long, and what its parts
+    are, is counted exactly whatever this returns (``request.long_text``).
     """
     depends_on_it = (job.pace.tokens_per_minute, job.max_total_tokens, job.max_cost)
-    if job.splits or any(setting is not None for setting in depends_on_it):
+    if any(setting is not None for setting in depends_on_it):
         return tokens.counter(job.endpoint.model)
     return tokens.estimate
 
