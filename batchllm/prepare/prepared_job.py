@@ -3,7 +3,7 @@
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from batchllm.printable import counted
 from batchllm.request import RequestBuilder, answer_spec
 from batchllm.template import KNOWN_PARAMETERS, TEXT, text_column
 
-_READING = ("delimiter", "quote", "escape", "skip_lines", "sheet", "bad_rows", "encoding")
+_READING = ("delimiter", "quote", "escape", "skip_lines", "sheet", "query", "bad_rows", "encoding")
 
 DOCUMENTS = 10
 """How many documents of the sample are read for the estimate before a run."""
@@ -232,13 +232,18 @@ def _check_steps(job: Job, statistics: InputStatistics) -> None:
 def _source_of(job: Job, paths: JobPaths) -> Iterator[Source]:
     options = {option: getattr(job, option) for option in _READING}
     if are_several(job.inputs):
-        yield _several(job, input_files(job, paths), options)
+        with closing(_several(job, input_files(job, paths), options)) as source:
+            yield source
     elif job.inputs:
-        yield open_source(job.inputs[0], format=job.input_format, **options)
+        with closing(open_source(job.inputs[0], format=job.input_format, **options)) as source:
+            yield source
     else:
         path = spool(sys.stdin.buffer, Path(tempfile.gettempdir()))
         try:
-            yield open_source(path, format=job.input_format, name="standard input", **options)
+            with closing(
+                open_source(path, format=job.input_format, name="standard input", **options)
+            ) as source:
+                yield source
         finally:
             path.unlink(missing_ok=True)
 
