@@ -104,6 +104,19 @@ def test_a_limit_too_low_to_be_divided_goes_round_in_whole_requests() -> None:
     assert max(sent) - min(sent) <= 1
 
 
+def test_whole_requests_come_out_of_what_the_rates_leave() -> None:
+    holder = LeaseHolder(0.0)
+    assert Told(holder, "dead").ask(0.0, limit_rpm=60.0).rpm == 60.0
+    others = [Told(holder, str(place)) for place in range(20)]
+    granted = [
+        (second, other.ask(second + 0.01, limit_rpm=60.0).requests)
+        for second in range(1, 20)
+        for other in others
+    ]
+    assert not sum(count or 0 for second, count in granted if second < 10)
+    assert sum(count or 0 for second, count in granted if second >= 10) == pytest.approx(9, abs=1)
+
+
 def test_a_request_that_arrives_twice_gets_one_lease_and_one_that_was_overtaken_gets_nothing() -> None:
     holder = LeaseHolder(0.0)
     client = LeaseClient("a")
