@@ -1,11 +1,14 @@
 """Whole jobs on files of every kind: a trial, the run, the same command again, and what looks at them afterwards."""
 
+import datetime as dt
 import gzip
 import io
 import json
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.command import Command
@@ -32,8 +35,6 @@ def test_a_compressed_file_becomes_a_compressed_output(batchllm: Command, tmp_pa
     assert output.read_bytes() == before
     assert batchllm("status", output).status == 0
     assert batchllm("evaluate", output, "--gold", "id").status == 0
-    assert batchllm("report", output).status == 0
-    assert (tmp_path / "reviews.classify.simulated.report.html").exists()
     copy = tmp_path / "copy.jsonl.zst"
     assert batchllm("export", output, "-o", copy).status == 0
     assert batchllm("classify", copy, *SIMULATOR, "--prefix", "again_", "-n", 1).status == 0
@@ -62,3 +63,98 @@ def test_records_that_are_left_out_are_compressed_like_the_input(batchllm: Comma
     assert batchllm("classify", path, *SIMULATOR, "--bad-rows", "skip").status == 1
     skipped = tmp_path / "reviews.classify.simulated.skipped.csv.gz"
     assert gzip.decompress(skipped.read_bytes()) == b"id,text\n1,2,3\n"
+
+
+def parquet_file(path: Path) -> pa.Table:
+    """Twelve rows, each with a text, some types, and messages of its own in a further column."""
+    table = pa.table(
+        {
+            "id": pa.array(range(12), pa.int16()),
+            "text": [f"good, {number}" for number in range(12)],
+            "when": [dt.datetime(2024, 5, 6, 7, 8, 9)] * 12,
+            "turns": [[{"role": "user", "content": f"turn {number}"}] for number in range(12)],
+        }
+    ).replace_schema_metadata({"made": "by hand"})
+    pq.write_table(table, path, row_group_size=5)
+    return pq.read_table(path)
+
+
+def test_parquet_goes_through_a_whole_job_with_its_types(batchllm: Command, tmp_path: Path) -> None:
+    path, output = tmp_path / "in.parquet", tmp_path / "in.classify.simulated.parquet"
+    table = parquet_file(path)
+    job = ("classify", path, *SIMULATOR, "--column", "text", "--add", "cost,confidence")
+    assert batchllm(*job, "--sample", 3).status == 0
+    trial = pq.read_table(tmp_path / "in.classify.simulated.trial.parquet")
+    assert trial.num_rows == 3 and trial.schema.metadata == {b"made": b"by hand"}
+    assert batchllm(*job).status == 0
+    found = pq.read_table(output)
+    assert found.select(table.column_names).equals(table, check_metadata=True)
+    kinds = {field.name: str(field.type) for field in found.schema}
+    assert (kinds["label"], kinds["total_tokens"], kinds["cost"], kinds["error"]) == (
+        "string",
+        "int64",
+        "double",
+        "string",
+    )
+    before = output.read_bytes()
+    assert batchllm(*job).status == 0 and output.read_bytes() == before
+    assert "finished" in batchllm("status", output).out
+    assert batchllm("evaluate", output, "--gold", "id").status == 0
+    for copy in ("copy.csv", "copy.jsonl", "copy.parquet"):
+        assert batchllm("export", output, "-o", tmp_path / copy).status == 0
+        assert batchllm("compare", output, tmp_path / copy).status == 0
+    assert pq.read_table(tmp_path / "copy.parquet").equals(found, check_metadata=True)
+    first = json.loads((tmp_path / "copy.jsonl").read_text().splitlines()[0])
+    assert (first["when"], first["turns"]) == ("2024-05-06T07:08:09", [{"role": "user", "content": "turn 0"}])
+
+
+def test_rows_of_parquet_bring_their_own_messages(batchllm: Command, tmp_path: Path) -> None:
+    table = parquet_file(tmp_path / "in.parquet")
+    pq.write_table(table.select(["turns"]).rename_columns(["messages"]), tmp_path / "own.parquet")
+    assert batchllm("run", tmp_path / "own.parquet", *SIMULATOR, "-o", tmp_path / "out.parquet").status == 0
+    shown = batchllm("show", tmp_path / "out.parquet", 4).out
+    assert '"messages":[{"role":"user","content":"turn 3"}]' in shown
+
+
+def test_a_job_of_csv_is_exported_to_parquet_and_a_schema_gives_its_types(
+    batchllm: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "in.csv").write_bytes(TABLE)
+    schema = "score int, share float, tags list, urgent bool, note?"
+    job = ("run", "-p", "{{ text }}", "--schema", schema, tmp_path / "in.csv", *SIMULATOR)
+    assert batchllm(*job, "-o", tmp_path / "out.csv").status == 0
+    assert batchllm("export", tmp_path / "out.csv", "-o", tmp_path / "out.parquet").status == 0
+    found = pq.read_table(tmp_path / "out.parquet").schema
+    names = ("id", "score", "share", "urgent", "note", "attempts")
+    assert [str(found.field(name).type) for name in names] == [
+        "string",
+        "int64",
+        "double",
+        "bool",
+        "string",
+        "int64",
+    ]
+    assert str(found.field("tags").type).startswith("list<")
+
+
+def test_a_missing_library_is_named_before_anything_is_read(
+    batchllm: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in.csv").write_bytes(TABLE)
+    parquet_file(tmp_path / "in.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for words in (
+        ("classify", tmp_path / "in.parquet", *SIMULATOR),
+        ("classify", tmp_path / "in.csv", *SIMULATOR, "-o", tmp_path / "out.parquet"),
+    ):
+        refused = batchllm(*words)
+        assert refused.status == 2 and "pip install 'batchllm-cli[parquet]'" in refused.err
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["in.csv", "in.parquet"]
+
+
+def test_an_encoding_of_an_output_that_is_no_text_is_refused(batchllm: Command, tmp_path: Path) -> None:
+    parquet_file(tmp_path / "in.parquet")
+    refused = batchllm(
+        "classify", tmp_path / "in.parquet", *SIMULATOR, "--column", "text", "--output-encoding", "cp1252"
+    )
+    assert refused.status == 2 and "--output-encoding is for CSV and JSONL" in refused.err

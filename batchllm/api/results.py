@@ -1,7 +1,7 @@
 """Results of tables: the caller's own kind of table with the answer columns beside its own."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from os import PathLike
 from pathlib import Path
@@ -16,13 +16,7 @@ from batchllm.evaluate.gold import GoldWords, gold_of
 from batchllm.formats import Columns
 from batchllm.formats.memory import ROWS
 from batchllm.job import Job
-from batchllm.request.spec import job_columns
 from batchllm.runner import FinishedRow, Result
-
-_TEXTS = frozenset({"finish_reason", "model", "error", "response_id", "source_file"})
-_NUMBERS = frozenset({"latency_s", "cost", "confidence"})
-_OBJECTS = frozenset({"tool_calls"})
-_KINDS: Mapping[str, type] = {"string": str, "integer": int, "number": float, "boolean": bool}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -93,62 +87,12 @@ def answer_columns(columns: Columns, job: Job, answers: Sequence[Mapping[str, An
         job: Whose schema says the types of an answer's fields.
         answers: The answers of the rows, in order.
     """
-    kinds = {**_schema_kinds(columns, job), **{name: _kind(field) for name, field in columns.fields}}
     found = []
     for name in columns.order:
-        kind = kinds.get(name, str)
+        declared = columns.kinds.get(name, str)
+        kind = declared if isinstance(declared, type) else object
         found.append(AnswerColumn(name, kind, [_typed(row.get(name), kind) for row in answers]))
     return found
-
-
-def _kind(column: str) -> type:
-    if column in _TEXTS:
-        return str
-    if column in _NUMBERS:
-        return float
-    return object if column in _OBJECTS else int
-
-
-def _schema_kinds(columns: Columns, job: Job) -> dict[str, type]:
-    """The types of the columns that come from the answer: those of the schema, text without one."""
-    if job.steps:
-        own = [
-            _schema_kinds(replace(columns, answer=_of_step(columns, step.job)), step.job)
-            for step in job.steps
-        ]
-        return {name: kind for kinds in own for name, kind in kinds.items()}
-    schema = job.schema or {}
-    if job.schema is None and (job.template is None or job.template.answer.read != "json"):
-        return {}
-    properties = schema.get("properties", {})
-    return {written: _schema_kind(properties.get(name, {}), schema) for written, name in columns.answer}
-
-
-def _of_step(columns: Columns, job: Job) -> tuple[tuple[str, str], ...]:
-    """The answer columns that a step fills."""
-    filled = job_columns(job)
-    return tuple((written, name) for written, name in columns.answer if name in filled)
-
-
-def _schema_kind(declared: Any, schema: Mapping[str, Any]) -> type:
-    """The type of a field; ``object`` where the schema allows several, or a list or an object."""
-    if not isinstance(declared, Mapping):
-        return object
-    reference = declared.get("$ref")
-    if isinstance(reference, str) and reference.startswith("#/$defs/"):
-        declared = schema.get("$defs", {}).get(reference.removeprefix("#/$defs/"), {})
-    kinds = declared.get("type")
-    names = set(kinds if isinstance(kinds, list) else [kinds])
-    for choice in declared.get("anyOf", ()):
-        names.add(choice.get("type") if isinstance(choice, Mapping) else None)
-    for value in declared.get("enum", ()):
-        names.add("string" if isinstance(value, str) else None)
-    names -= {"null"}
-    if "anyOf" in declared or ("enum" in declared and kinds is None):
-        names -= {None}
-    if names == {"integer", "number"}:
-        return float
-    return _KINDS.get(next(iter(names)) or "", object) if len(names) == 1 else object
 
 
 def _typed(value: Any, kind: type) -> Any:

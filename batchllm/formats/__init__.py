@@ -21,7 +21,7 @@ from batchllm.formats.encodings import is_narrow, text_codec
 from batchllm.formats.format import Source
 from batchllm.formats.input_file import spool
 from batchllm.formats.json_text import WrittenNumber
-from batchllm.formats.output import OutputStatistics, write_output, write_skipped
+from batchllm.formats.output import OutputStatistics, with_fitting_kinds, write_output, write_skipped
 from batchllm.formats.output_file import AtomicFile, storage_error
 from batchllm.formats.registry import (
     INPUT_FORMATS,
@@ -61,6 +61,7 @@ __all__ = [
     "spool",
     "storage_error",
     "text_codec",
+    "with_fitting_kinds",
     "write_output",
     "write_skipped",
     "written_name",

@@ -10,7 +10,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchllm.formats.json_text import WrittenNumber
 
@@ -44,6 +44,18 @@ class ArrowRows:
         if found is None:
             found = self._columns[name] = plain_values(self.batch.column(self.positions[name]))
         return found
+
+
+class ArrowOrigin(NamedTuple):
+    """Where a row of Arrow data is, as a row's ``origin``.
+
+    Attributes:
+        rows: The rows of its record batch.
+        offset: Its position among them.
+    """
+
+    rows: ArrowRows
+    offset: int
 
 
 class ArrowRow(Mapping[str, Any]):

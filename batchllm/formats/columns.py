@@ -4,12 +4,13 @@ Which columns there are, and what they are called, is decided before the first r
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from batchllm.errors import UsageError, did_you_mean, listed
+from batchllm.formats.kinds import Kind
 from batchllm.records import Answer
 
 
@@ -83,17 +84,36 @@ class Columns:
         answer: Added columns that come from the answer: name in the output, name in ``Answer.columns``.
         fields: The other added columns: name in the output, name in ``STANDARD`` or ``ADDABLE``.
         order: All added columns by their names in the output, in order.
+        kinds: What added columns hold, by their names in the output, for formats with types; see ``kinds``. Text where
+            nothing is said.
     """
 
     input: tuple[str, ...]
     answer: tuple[tuple[str, str], ...]
     fields: tuple[tuple[str, str], ...]
     order: tuple[str, ...]
+    kinds: Mapping[str, Kind] = field(default_factory=dict, compare=False)
 
     @property
     def names_file(self) -> bool:
         """Whether the file of a row is among them."""
         return any(name == SOURCE_FILE for _, name in self.fields)
+
+    def with_text(self, name: str) -> "Columns":
+        """Returns the same columns, with one added column as text."""
+        return replace(self, kinds={**self.kinds, name: str})
+
+
+class UnfitValueError(Exception):
+    """A value of an added column is none of the column's kind; the column can be text.
+
+    Attributes:
+        column: Its name in the output.
+    """
+
+    def __init__(self, column: str) -> None:
+        super().__init__(column)
+        self.column = column
 
 
 def kept_columns(

@@ -48,7 +48,7 @@ _ZIPPED = (
     ("image/", "is an image; rows that name images are sent with --image COLUMN"),
     ("audio/", "is an audio file; name a table of rows"),
     ("video/", "is a video; name a table of rows"),
-    ("parquet", "is a Parquet file; save it as CSV or JSONL"),
+    ("parquet", "is a Parquet file; name it .parquet, or add --input-format parquet"),
     ("arrow", "is an Arrow file; save it as CSV or JSONL"),
 )
 _CONTROLS = bytes({*range(1, 9), *range(14, 27), *range(28, 32), 127})

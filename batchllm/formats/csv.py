@@ -54,6 +54,7 @@ class CsvSource(TextSource):
     """
 
     kind = "csv"
+    has_kinds = False
 
     def __init__(
         self,

@@ -29,6 +29,7 @@ class Source(ABC):
 
     Attributes:
         kind: Name of the format.
+        has_kinds: Cells may be something else than text.
         file: The file.
         columns: Names of the columns, in order; where the file has no header they are known after ``scan``.
         notes: What a reader of the file would not expect of it, in words.
@@ -36,6 +37,7 @@ class Source(ABC):
     """
 
     kind: str
+    has_kinds: bool = True
     layout: TextLayout | None = None
 
     def __init__(self, file: InputFile) -> None:
@@ -113,6 +115,14 @@ class Source(ABC):
     def typed_cells(self, row: Row, names: Sequence[str]) -> Sequence[Any]:
         """Returns the values of a row for a format with typed cells: dates as ``date``, not as text."""
         return [row.values.get(name) for name in names]
+
+    def arrow_schema(self) -> Any:
+        """Returns the Arrow schema of the columns, where each row has an ``arrow_origin``; ``None`` where none has."""
+        return None
+
+    def arrow_origin(self, row: Row) -> Any:
+        """Returns the ``ArrowOrigin`` of a row; called where there is an Arrow schema."""
+        raise NotImplementedError
 
     def json_object(self, row: Row, further: Mapping[str, Any], names: Sequence[str] | None = None) -> bytes:
         """Returns a row with further members as a JSON object, the row as it is written where that can be had.

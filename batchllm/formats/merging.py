@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.errors import InputError
+from batchllm.formats.arrow_schema import united_schema
 from batchllm.formats.columns import Columns
 from batchllm.formats.files import output_target
 from batchllm.formats.format import Source
@@ -60,6 +61,16 @@ class OneAfterTheOther(Source):
         found = dict(zip(source.columns, source.typed_cells(own, source.columns), strict=True))
         return [found.get(name) for name in names]
 
+    def arrow_schema(self) -> Any:
+        """Returns the schema that holds the columns of all sources; see ``Source``."""
+        schemas = [source.arrow_schema() for source in self._sources]
+        return united_schema(self.columns, [source.columns for source in self._sources], schemas)
+
+    def arrow_origin(self, row: Row) -> Any:
+        """Returns where a row is in its own source; see ``Source``."""
+        source, own = row.origin
+        return source.arrow_origin(own)
+
     def json_object(self, row: Row, further: Mapping[str, Any], names: Sequence[str] | None = None) -> bytes:
         """Returns the row as its own source writes it."""
         source, own = row.origin
@@ -86,7 +97,9 @@ def write_merged(sources: Sequence[Source], path: Path) -> OutputStatistics:
         else:
             merged = OneAfterTheOther(sources)
             columns = Columns(merged.columns, (), (), ())
-            writer = format_of(path).writer(target, merged, columns, suffix)
+            make = format_of(path).writer
+            assert make is not None, "an output has a format that is written"
+            writer = make(target, merged, columns, suffix)
             for row in merged.rows():
                 writer.add(row, {})
                 rows += 1

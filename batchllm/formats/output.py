@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.errors import InputError
-from batchllm.formats.columns import Columns, Outcome, column_readers
+from batchllm.formats.columns import Columns, Outcome, UnfitValueError, column_readers
 from batchllm.formats.files import output_target
 from batchllm.formats.format import Source
 from batchllm.formats.registry import format_named
@@ -101,6 +101,20 @@ def write_output(
         announce(target.sha256())
         target.commit()
     return OutputStatistics(target.sha256(), target.size_bytes, pairs.rows, target.is_cut)
+
+
+def with_fitting_kinds(columns: Columns, write: Callable[[Columns], OutputStatistics]) -> OutputStatistics:
+    """Writes an output; where a value of an added column is none of the column's kind, once more with text there.
+
+    Args:
+        columns: The columns of the output.
+        write: Writes the output with some columns, from the beginning.
+    """
+    while True:
+        try:
+            return write(columns)
+        except UnfitValueError as error:
+            columns = columns.with_text(error.column)
 
 
 def write_skipped(source: Source, path: Path, announce: Callable[[str], None]) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.errors import InputError, UsageError
-from batchllm.formats import csv, documents, excel, jsonl
+from batchllm.formats import csv, documents, excel, jsonl, parquet
 from batchllm.formats.compression import unpacked
 from batchllm.formats.content import foreign_text, refuse_foreign
 from batchllm.formats.encodings import BYTE_ORDER_MARKS, marked_codec
@@ -16,6 +16,7 @@ from batchllm.formats.suffixes import format_suffix
 FORMATS: tuple[Format, ...] = (
     csv.FORMAT,
     jsonl.FORMAT,
+    parquet.FORMAT,
     excel.FORMAT,
     *documents.FORMATS,
 )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from batchllm.errors import InputError, listed
+from batchllm.formats.arrow_schema import united_schema
 from batchllm.formats.format import Source
 from batchllm.formats.input_file import LocalFile
 from batchllm.formats.json_text import json_bytes
@@ -76,6 +77,7 @@ class SeveralSource(Source):
         super().__init__(LocalFile(Path(), name))
         self._sources = [open_file(path) for path in paths]
         self.kind = self._common_kind()
+        self.has_kinds = any(source.has_kinds for source in self._sources)
         self.notes = notes
         self.parts: tuple[InputPart, ...] = ()
         self._begins: list[int] = []
@@ -200,6 +202,16 @@ class SeveralSource(Source):
         present = self._names_in(part, names)
         found = dict(zip(present, part.source.typed_cells(own, present), strict=True))
         return [found.get(name) for name in names]
+
+    def arrow_schema(self) -> Any:
+        """Returns the schema that holds the columns of all files; see ``Source``."""
+        schemas = [part.source.arrow_schema() for part in self.parts]
+        return united_schema(self.columns, [part.source.columns for part in self.parts], schemas)
+
+    def arrow_origin(self, row: Row) -> Any:
+        """Returns where a row is in its file; see ``Source``."""
+        part, own = _origin_of(row)
+        return part.source.arrow_origin(own)
 
     def json_object(self, row: Row, further: Mapping[str, Any], names: Sequence[str] | None = None) -> bytes:
         """Returns a row as its file has it, with further members; see ``Source``."""

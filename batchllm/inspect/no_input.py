@@ -7,12 +7,22 @@ from pathlib import Path
 from batchllm.answer import Reader, answer_columns
 from batchllm.errors import UsageError
 from batchllm.flows.samples import sample_columns
-from batchllm.formats import InputStatistics, Source, format_of, plan_columns, write_output
+from batchllm.formats import (
+    Columns,
+    InputStatistics,
+    OutputStatistics,
+    Source,
+    format_of,
+    plan_columns,
+    with_fitting_kinds,
+    write_output,
+)
 from batchllm.formats.input_file import LocalFile
 from batchllm.job import Job
 from batchllm.journal import JournalReader
 from batchllm.plan.outcomes import OutcomeReader, outcomes
 from batchllm.plan.replay import AnswersAlone
+from batchllm.prepare.column_kinds import with_kinds
 from batchllm.records import Row
 from batchllm.request import answer_spec
 
@@ -67,7 +77,7 @@ def export_answers(reader: JournalReader, job: Job, path: Path | None) -> int:
         )
     spec = answer_spec(job)
     answer_reader = Reader(spec)
-    columns = plan_columns(
+    planned = plan_columns(
         ("row",),
         (*answer_columns(spec), *sample_columns(job)),
         job.add,
@@ -75,17 +85,21 @@ def export_answers(reader: JournalReader, job: Job, path: Path | None) -> int:
         job.prefix,
         rename=job.rename,
     )
-    with closing(reader.outcomes()) as entries:
-        return write_output(
-            NumberedRows(reader.path, reader.get("rows") or 0),
-            outcomes(
-                entries,
-                OutcomeReader(AnswersAlone(reader, answer_reader, job.samples), lambda _: answer_reader),
-            ),
-            path=path,
-            columns=columns,
-            output_format=(job.output_format or "csv") if path is None else format_of(path).name,
-            partial=True,
-            encoding=job.output_encoding,
-            escape_formulas=job.escape_formulas,
-        ).rows
+
+    output_format = (job.output_format or "csv") if path is None else format_of(path).name
+
+    def write(columns: Columns) -> OutputStatistics:
+        answers = OutcomeReader(AnswersAlone(reader, answer_reader, job.samples), lambda _: answer_reader)
+        with closing(reader.outcomes()) as entries:
+            return write_output(
+                NumberedRows(reader.path, reader.get("rows") or 0),
+                outcomes(entries, answers),
+                path=path,
+                columns=columns,
+                output_format=output_format,
+                partial=True,
+                encoding=job.output_encoding,
+                escape_formulas=job.escape_formulas,
+            )
+
+    return with_fitting_kinds(with_kinds(planned, job), write).rows

@@ -31,6 +31,7 @@ from batchllm.formats.several import SeveralSource
 from batchllm.job import Job
 from batchllm.job.assembly import NOTHING_ASKED
 from batchllm.job.paths import are_several
+from batchllm.prepare.column_kinds import with_kinds
 from batchllm.prepare.inputs import InputFiles, input_files
 from batchllm.prepare.job_paths import JobPaths
 from batchllm.prepare.row_range import RowRange
@@ -116,6 +117,10 @@ def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStat
     builder = RequestBuilder(job, statistics.columns or None, statistics.sample, count)
     columns = output_columns(job, builder, statistics.columns, source.header)
     output_format = job.output_format or output_kind(source.kind)
+    if job.output_encoding is not None and format_named(output_format).magic:
+        raise UsageError(
+            f"--output-encoding is for CSV and JSONL, and the output is {output_format.upper()}; leave it out"
+        )
     if (check := format_named(output_format).check) is not None:
         check(source, min(statistics.rows, job.limit or job.sample or statistics.rows), columns)
     flow = job_flow(job, builder, source.rows)
@@ -148,7 +153,7 @@ def output_columns(
             "the field"
         )
     kept = kept_columns(input_columns, job.keep, job.drop)
-    return plan_columns(
+    columns = plan_columns(
         kept,
         (*builder.answer_columns, *added),
         (
@@ -161,6 +166,7 @@ def output_columns(
         header(kept),
         job.rename,
     )
+    return with_kinds(columns, job)
 
 
 def token_count(job: Job) -> Callable[[str], int]:

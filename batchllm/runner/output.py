@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.budget.costs import CostTotals, RowCosts
-from batchllm.formats import Outcome, OutputStatistics, format_of, is_narrow, write_output
+from batchllm.formats import (
+    Columns,
+    Outcome,
+    OutputStatistics,
+    format_of,
+    is_narrow,
+    with_fitting_kinds,
+    write_output,
+)
 from batchllm.formats.suffixes import format_suffix
 from batchllm.journal import Journal, JournalReader
 from batchllm.plan.outcomes import outcome_reader, outcomes
@@ -130,6 +138,10 @@ class OutputWriter:
             InputError: The input changed since it was scanned.
             CannotWrite, StorageFailure: The output cannot be written.
         """
+        return with_fitting_kinds(self._prepared.columns, lambda columns: self._written(columns, announce))
+
+    def _written(self, columns: Columns, announce: Callable[[str, OutputCounts], None]) -> OutputStatistics:
+        self.counts = OutputCounts()
         journal = self._journal()
         costs = RowCosts(self._prepared, journal)
         self.counts.costs = costs.totals
@@ -140,7 +152,7 @@ class OutputWriter:
                     outcomes(entries, outcome_reader(self._prepared, journal), self._chosen, costs)
                 ),
                 path=self._path,
-                columns=self._prepared.columns,
+                columns=columns,
                 output_format=_format_at(self._path, self._prepared.output_format),
                 partial=self._partial,
                 expected_sha256=self._prepared.statistics.sha256,

@@ -223,7 +223,7 @@ class Result:
         return self.summary.exit_status
 
     def frame(self) -> Any:
-        """Returns the output as a pandas DataFrame; cells of a CSV file stay text.
+        """Returns the output as a pandas DataFrame; cells of a CSV file stay text, columns of Parquet keep their types.
 
         Raises:
             ValueError: The output went to standard output.
@@ -233,6 +233,8 @@ class Result:
         if self.output is None:
             raise ValueError("the output went to standard output; name a file to get it as a frame")
         source = open_source(self.output, **self.read_options)
+        if source.arrow_schema() is not None:
+            return pd.read_parquet(source.file.local_path())
         columns = source.scan().columns
         return pd.DataFrame([row.values for row in source.rows()], columns=columns)
 

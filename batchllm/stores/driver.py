@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import lru_cache
@@ -14,6 +15,8 @@ from batchllm.stores.failures import CREDENTIALS, job_error
 from batchllm.stores.url import ObjectUrl
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from obstore.store import AzureStore, GCSStore, S3Store
 
     Bucket = AzureStore | GCSStore | S3Store
@@ -104,6 +107,29 @@ def ask(url: ObjectUrl, request: "Callable[[Bucket], T]", *, writing: bool = Fal
     from obstore.exceptions import BaseError
 
     try:
-        return request(bucket_of(url))
+        return interruptible(lambda: request(bucket_of(url)))
     except (BaseError, FileNotFoundError, ValueError) as error:
         raise job_error(error, url, writing=writing) from None
+
+
+def interruptible(work: Callable[[], T]) -> T:
+    """Does what blocks, so that a signal ends the wait: in the main thread, a thread of its own does the work."""
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    return background(work).result()
+
+
+def background(work: Callable[[], T]) -> "Future[T]":
+    """Begins work in a thread that the end of the program does not wait for."""
+    from concurrent.futures import Future
+
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - whoever waits for it gets it
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="batchllm-store", daemon=True).start()
+    return done

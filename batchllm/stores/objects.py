@@ -7,12 +7,12 @@ from io import SEEK_END, BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from batchllm.errors import CannotWrite
-from batchllm.stores.driver import ask
+from batchllm.stores.driver import ask, background
 from batchllm.stores.failures import changed, is_no_bucket, status_of
 from batchllm.stores.url import ObjectUrl
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future
 
     from obstore.store import ObjectStore
 
@@ -120,24 +120,16 @@ def stream(info: ObjectInfo, start: int = 0) -> Iterator[bytes]:
 
         yield from web.stream(info.url, start)
         return
-    offsets = iter(range(start, info.size_bytes, PIECE_BYTES))
-    from concurrent.futures import ThreadPoolExecutor
-
-    ahead = ThreadPoolExecutor(1, thread_name_prefix="batchllm-read-ahead")
-    try:
-        following = _piece(ahead, info, next(offsets, None))
-        while following is not None:
-            piece = following.result()
-            following = _piece(ahead, info, next(offsets, None))
-            yield piece
-    finally:
-        ahead.shutdown(wait=False, cancel_futures=True)
+    begins = iter(range(start, info.size_bytes, PIECE_BYTES))
+    following = _begun(info, next(begins, None))
+    while following is not None:
+        piece = following.result()
+        following = _begun(info, next(begins, None))
+        yield piece
 
 
-def _piece(ahead: "ThreadPoolExecutor", info: ObjectInfo, offset: int | None) -> Any:
-    if offset is None:
-        return None
-    return ahead.submit(_whole_piece, info, offset)
+def _begun(info: ObjectInfo, offset: int | None) -> "Future[bytes] | None":
+    return None if offset is None else background(lambda: _whole_piece(info, offset))
 
 
 def _whole_piece(info: ObjectInfo, offset: int) -> bytes:
