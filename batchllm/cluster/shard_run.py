@@ -16,7 +16,7 @@ from batchllm.cluster.collect import plan_of_work, rebuild
 from batchllm.cluster.work import claim, done_name, open_work
 from batchllm.errors import INTERNAL_ERROR, Interrupted, JobError
 from batchllm.job import Job
-from batchllm.job.connection import with_key
+from batchllm.job.endpoints import with_keys
 from batchllm.prepare.row_range import RowRange
 from batchllm.runner import run_job
 from batchllm.stopping import StopSwitch
@@ -80,7 +80,7 @@ def check_node(task: ShardTask, environ: Mapping[str, str]) -> ShardEnd:
     node = platform.node()
     try:
         job = task.job
-        _with_keys(job, environ)
+        with_keys(job, environ)
         plan_of_work(open_work(task.work))
     except JobError as error:
         return ShardEnd(shard=task.shard, node=node, exit_status=int(error.exit_status), error=str(error))
@@ -93,22 +93,12 @@ def _run(task: ShardTask, environ: Mapping[str, str], node: str, leases: Any) ->
     shard = plan.shards[task.shard]
     if (done := work.get(done_name(shard))) is not None:
         return int(json.loads(done)["exit_status"])
-    job = _with_keys(task.job, environ)
+    job = with_keys(task.job, environ)
     whose = {"run": task.run, "node": node, "pid": os.getpid(), "time": time.time(), "id": uuid4().hex}
     number = claim(work, shard, json.dumps(whose).encode())
     attempt = Attempt(work, shard, number, task.run, node)
     with tempfile.TemporaryDirectory(prefix="batchllm-shard-") as folder:
         return _answer(attempt, _local(job, Path(folder)), plan.input_sha256, leases)
-
-
-def _with_keys(job: Job, environ: Mapping[str, str]) -> Job:
-    """Returns a job with the keys that this machine has.
-
-    Raises:
-        UsageError: One is not here.
-    """
-    several = tuple(replace(each, endpoint=with_key(each.endpoint, environ)) for each in job.endpoints)
-    return replace(job, endpoint=with_key(job.endpoint, environ), endpoints=several)
 
 
 def _local(job: Job, folder: Path) -> Job:
