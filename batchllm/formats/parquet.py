@@ -69,9 +69,9 @@ class ParquetSource(Source):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        path = self.file.local_path()
+        file = self.file.at_random()
         try:
-            with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as opened:
+            with pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False) as opened:
                 yield opened
         except (pa.ArrowException, OSError, ValueError, MemoryError, KeyError) as error:
             raise InputError(self.name, _explained(error)) from error
