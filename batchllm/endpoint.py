@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchllm.errors import Unavailable, UsageError
 from batchllm.job import Job
-from batchllm.job.endpoints import JobEndpoint
+from batchllm.job.endpoints import JobEndpoint, endpoints_of, with_model
 from batchllm.presets import SIMULATOR
 from batchllm.records import ChatRequest, Endpoint, Failure, Response
 
@@ -98,21 +98,6 @@ def _served(endpoint: Endpoint, stack: ExitStack) -> Endpoint:
     return replace(endpoint, base_url=stack.enter_context(start_in_thread(SimulatorSettings())).base_url)
 
 
-def endpoints_of(job: Job) -> tuple[Endpoint, ...]:
-    """Returns where requests of a job go: one endpoint, or several."""
-    return tuple(each.endpoint for each in job.endpoints) or (job.endpoint,)
-
-
-def names_of(job: Job) -> tuple[str, ...]:
-    """Returns what the endpoints of a job are called: their URLs, numbered where several keys go to one."""
-    names: list[str] = []
-    for endpoint in endpoints_of(job):
-        name = SIMULATOR if endpoint.preset == SIMULATOR else endpoint.base_url
-        same = sum(other.partition(" #")[0] == name for other in names)
-        names.append(f"{name} #{same + 1}" if same else name)
-    return tuple(names)
-
-
 @contextmanager
 def reachable(job: Job) -> Iterator[Job]:
     """Yields the job with URLs and a model to send to.
@@ -130,12 +115,6 @@ def reachable(job: Job) -> Iterator[Job]:
             yield with_model(job, asyncio.run(_only_model(endpoints_of(job))))
         else:
             yield job
-
-
-def with_model(job: Job, model: str) -> Job:
-    """Returns a job whose requests name this model."""
-    several = tuple(replace(each, endpoint=replace(each.endpoint, model=model)) for each in job.endpoints)
-    return replace(job, endpoint=replace(job.endpoint, model=model), endpoints=several)
 
 
 async def _only_model(endpoints: Sequence[Endpoint]) -> str:

@@ -255,3 +255,48 @@ def test_several_simulators_rehearse_several_providers(tmp_path: Path) -> None:
     result = run_job(job)
     assert result.summary.answered == 30
     assert {each.endpoint for each in result.summary.endpoints} == {"simulator", "simulator #2"}
+
+
+def test_providers_can_be_reordered_and_removed_without_asking_again(tmp_path: Path) -> None:
+    """Their presets differ, and the first one is part of what a request is known by."""
+    source = rows_file(tmp_path, 30)
+
+    def with_endpoints(*lines: str) -> Result:
+        (tmp_path / "job.toml").write_text(
+            f'[job]\ninput = "{source}"\nprompt = "Say {{{{ text }}}}"\noutput = "out.csv"\n'
+            + "".join(f"[[endpoints]]\n{line}\n" for line in lines)
+        )
+        return run_job(assemble("run", {"job_file": str(tmp_path / "job.toml")}, {}))
+
+    with simulators(*[Settings(keep_requests=99)] * 3) as servers:
+        one, two, three = (
+            f'provider = "{preset}"\nbase_url = "{server.base_url}"\nmodel = "name-at-{preset}"'
+            for preset, server in zip(("vllm", "ollama", "lmstudio"), servers, strict=True)
+        )
+        first = with_endpoints(one, two)
+        assert first.summary.attempts == 30
+        for others in ((two, one), (two,), (three, two), (three,), (one,)):
+            assert with_endpoints(*others).summary.attempts == 0, others
+        source.write_text(source.read_text() + "row 30\n")
+        last = with_endpoints(three, two)
+        assert (last.summary.attempts, last.summary.answered) == (1, 31)
+        asked = {json.loads(each.body)["model"] for server in servers for each in server.received}
+        assert asked <= {"name-at-vllm", "name-at-ollama", "name-at-lmstudio"}
+    with pytest.raises(Exception, match="--provider changed"):
+        with_endpoints('provider = "llama.cpp"\nmodel = "name-at-vllm"')
+
+
+def test_check_looks_at_each_endpoint(tmp_path: Path, batchllm: Command) -> None:
+    with simulators(Settings(keep_requests=9), Settings(api_key="sk-other", keep_requests=9)) as servers:
+        one, two = (server.base_url for server in servers)
+        (tmp_path / "job.toml").write_text(
+            f'[job]\ninput = "{rows_file(tmp_path, 3)}"\nprompt = "{{{{ text }}}}"\nmodel = "m"\n'
+            f'[[endpoints]]\nprovider = "vllm"\nbase_url = "{one}"\nmodel = "own"\n'
+            f'[[endpoints]]\nprovider = "vllm"\nbase_url = "{two}"\n'
+        )
+        said = batchllm("check", tmp_path / "job.toml")
+        assert [json.loads(each.body)["model"] for each in servers[0].received if each.body] == ["own"]
+    assert said.status == 2
+    assert said.out.count("endpoint    vllm at http") == 2
+    assert f"vllm at {one}" in said.out
+    assert "401" in said.out

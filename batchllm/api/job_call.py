@@ -25,7 +25,7 @@ from batchllm.formats.columns import SOURCE_FILE
 from batchllm.formats.memory import put_rows
 from batchllm.job import Job, assemble
 from batchllm.job.assembly import NOTHING_ASKED, check_task
-from batchllm.job.connection import with_key
+from batchllm.job.endpoints import with_keys
 from batchllm.job.gold import gold_columns
 from batchllm.job.options import INPUT, OPTIONS
 from batchllm.journal import check_folder, remove, state_path
@@ -176,7 +176,7 @@ def job_call(
         if others:
             raise TypeError("a Job has its options already; use dataclasses.replace to change one")
         key = options_of("run", options)[1]
-        return JobCall(replace(rows, endpoint=with_key(rows.endpoint, os.environ, key)), keep=keep)
+        return JobCall(with_keys(rows, os.environ, key), keep=keep)
     check_task(task)
     found, key, model = options_of(task, options)
     if "input" in found:

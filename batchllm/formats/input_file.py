@@ -88,7 +88,7 @@ class InputFile(ABC):
         """
         if self._spooled is None:
             folder = Path(tempfile.gettempdir())
-            self._spooled = _copied(
+            self._spooled = copied(
                 self.spool_chunks(), folder, "input", f"{self.name} cannot be spooled here"
             )
             weakref.finalize(self, partial(self._spooled.unlink, missing_ok=True))
@@ -209,10 +209,22 @@ def spool(stream: BinaryIO, folder: Path) -> Path:
         StorageFailure: The disk reported an error.
     """
     chunks = iter(partial(stream.read, CHUNK_BYTES), b"")
-    return _copied(chunks, folder, "stdin", "standard input cannot be spooled here")
+    return copied(chunks, folder, "stdin", "standard input cannot be spooled here")
 
 
-def _copied(chunks: Iterable[bytes], folder: Path, label: str, failure: str) -> Path:
+def copied(chunks: Iterable[bytes], folder: Path, label: str, failure: str) -> Path:
+    """Puts bytes into a new temporary file that only its owner can read.
+
+    Args:
+        chunks: The bytes.
+        folder: Where the file is created.
+        label: Put into its name.
+        failure: What messages say where that fails.
+
+    Raises:
+        CannotWrite: There is no room, or the folder cannot be written.
+        StorageFailure: The disk reported an error.
+    """
     path = folder / f"batchllm-{label}-{secrets.token_hex(8)}"
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)

@@ -11,7 +11,7 @@ from batchllm.formats.files import output_target
 from batchllm.formats.format import Source
 from batchllm.formats.input_file import LocalFile
 from batchllm.formats.output import OutputStatistics
-from batchllm.formats.registry import format_of
+from batchllm.formats.registry import output_format
 from batchllm.formats.scan import InputStatistics
 from batchllm.formats.suffixes import format_suffix
 from batchllm.formats.text import TextSource
@@ -97,9 +97,7 @@ def write_merged(sources: Sequence[Source], path: Path) -> OutputStatistics:
         else:
             merged = OneAfterTheOther(sources)
             columns = Columns(merged.columns, (), (), ())
-            make = format_of(path).writer
-            assert make is not None, "an output has a format that is written"
-            writer = make(target, merged, columns, suffix)
+            writer = output_format(path).opened_writer(target, merged, columns, suffix)
             for row in merged.rows():
                 writer.add(row, {})
                 rows += 1

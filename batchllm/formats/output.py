@@ -73,9 +73,7 @@ def write_output(
     pairs = _Pairs(source.rows())
     suffix = format_suffix(path) if path is not None else ""
     with output_target(path) as target:
-        make = format_named(output_format).writer
-        assert make is not None, "an output has a format that is written"
-        writer = make(target, source, columns, suffix)
+        writer = format_named(output_format).opened_writer(target, source, columns, suffix)
         if encoding is not None:
             writer.set_encoding(source, encoding)
         escapes = escape_formulas and output_format == "csv"

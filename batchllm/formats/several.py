@@ -83,6 +83,11 @@ class SeveralSource(Source):
         self._begins: list[int] = []
         self._present: tuple[InputPart | None, Sequence[str], list[str]] = (None, (), [])
 
+    def close(self) -> None:
+        """Closes every file; see ``Source``."""
+        for source in self._sources:
+            source.close()
+
     def _common_kind(self) -> str:
         kinds = dict.fromkeys(source.kind for source in self._sources)
         return "jsonl" if len(kinds) > 1 and "jsonl" in kinds else next(iter(kinds))

@@ -9,7 +9,7 @@ import re
 import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any
@@ -63,19 +63,29 @@ class CheckResult:
 
 
 def check_job(job: Job, *, whole: bool) -> Iterator[CheckResult]:
-    """Checks a job's endpoint with one small request, then the job.
+    """Checks each of a job's endpoints with one small request, then the job.
 
     Args:
         job: The job to check.
         whole: Check template, input, output and lock too; otherwise only the endpoint.
     """
     with served(job) as job:
-        yield _endpoint(job)
-        yield _key(job.endpoint)
-        yield _proxy(job.endpoint.base_url)
-        yield from asyncio.run(_ask(job))
+        for each in _of_one_endpoint(job):
+            yield _endpoint(each)
+            yield _key(each.endpoint)
+            yield _proxy(each.endpoint.base_url)
+            yield from asyncio.run(_ask(each))
     if whole:
         yield from _files(job)
+
+
+def _of_one_endpoint(job: Job) -> Iterator[Job]:
+    """Yields the job with each of its endpoints alone, and the model by its name there."""
+    if not job.endpoints:
+        yield job
+    for each in job.endpoints:
+        own = each.names.get(job.endpoint.model, job.endpoint.model)
+        yield replace(job, endpoint=replace(each.endpoint, model=own), endpoints=())
 
 
 def _wrong(subject: str, error: JobError) -> CheckResult:

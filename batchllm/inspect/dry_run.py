@@ -27,6 +27,7 @@ from batchllm.plan.chosen import chosen_rows
 from batchllm.plan.finished import final_states, pages
 from batchllm.plan.preview import Preview, PreviewedRequest
 from batchllm.plan.reuse import journals_of
+from batchllm.prepare.first_preset import with_first_preset
 from batchllm.prepare.job_paths import job_paths
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.records import ChatRequest, Row
@@ -90,7 +91,7 @@ def dry_run(job: Job, *, threads: int | None = None) -> DryRun:
         JobError: The input, the job or its journal cannot be used.
     """
     paths = job_paths(job)
-    job = with_raised_limit(job, paths.journal)
+    job = with_first_preset(with_raised_limit(job, paths.journal), paths.journal)
     with prepare_job(job, paths) as prepared, ExitStack() as stack:
         refuse_unbounded(prepared, Pricing(job))
         own = None

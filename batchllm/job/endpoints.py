@@ -7,15 +7,19 @@ endpoints can be added, removed and reordered between runs.
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchllm.errors import UsageError, did_you_mean
-from batchllm.job.connection import endpoint
+from batchllm.job.connection import endpoint, with_key
 from batchllm.job.layers import Given, Layer
 from batchllm.job.options import OPTIONS
 from batchllm.job.values import number
+from batchllm.presets import SIMULATOR
 from batchllm.printable import counted
 from batchllm.records import Endpoint, Pace
+
+if TYPE_CHECKING:
+    from batchllm.job.record import Job
 
 _CONNECTION = ("provider", "base_url", "api_key_file", "header", "allow_http")
 _PACE = {"rpm": "requests_per_minute", "tpm": "tokens_per_minute", "concurrency": "concurrency"}
@@ -38,6 +42,50 @@ class JobEndpoint:
     pace: Pace
     weight: float = 1.0
     names: Mapping[str, str] = field(default_factory=dict)
+
+
+def endpoints_of(job: "Job") -> tuple[Endpoint, ...]:
+    """Returns where requests of a job go: one endpoint, or several."""
+    return tuple(each.endpoint for each in job.endpoints) or (job.endpoint,)
+
+
+def names_of(job: "Job") -> tuple[str, ...]:
+    """Returns what the endpoints of a job are called: their URLs, numbered where several keys go to one."""
+    names: list[str] = []
+    for each in endpoints_of(job):
+        name = SIMULATOR if each.preset == SIMULATOR else each.base_url
+        same = sum(other.partition(" #")[0] == name for other in names)
+        names.append(f"{name} #{same + 1}" if same else name)
+    return tuple(names)
+
+
+def with_model(job: "Job", model: str) -> "Job":
+    """Returns a job whose requests name this model."""
+    before = job.endpoint.model
+    several = tuple(
+        dataclasses.replace(
+            each,
+            endpoint=dataclasses.replace(each.endpoint, model=model),
+            names={model if name == before else name: own for name, own in each.names.items()},
+        )
+        for each in job.endpoints
+    )
+    return dataclasses.replace(
+        job, endpoint=dataclasses.replace(job.endpoint, model=model), endpoints=several
+    )
+
+
+def with_keys(job: "Job", environ: Mapping[str, str], api_key: str | None = None) -> "Job":
+    """Returns a job with its keys again, which no copy of it in another process has.
+
+    Raises:
+        UsageError: A key is not where it was; the message says where that was.
+    """
+    several = tuple(
+        dataclasses.replace(each, endpoint=with_key(each.endpoint, environ, api_key))
+        for each in job.endpoints
+    )
+    return dataclasses.replace(job, endpoint=with_key(job.endpoint, environ, api_key), endpoints=several)
 
 
 def endpoints_text(endpoints: Sequence[JobEndpoint]) -> str:

@@ -118,6 +118,8 @@ TABLE = (
            metavar="N", otherwise="blank ones", example="2"),
     Option("sheet", values.sheet, "Sheet of a workbook, by name or number.", INPUT, metavar="NAME|NUMBER",
            otherwise="the first with rows", example='"Reviews"'),
+    Option("query", text, "Query that makes the rows of a SQLite database; it only reads.", INPUT, metavar="SELECT",
+           example="'select id, text from reviews order by id'"),
     Option("bad_rows", choice(*BAD_ROWS), "Rows that cannot be read: refuse the file, fill short rows with empty"
            " cells, or leave such rows out and write them to OUTPUT.skipped.EXT.", INPUT, otherwise="fail",
            example='"skip"'),

@@ -87,6 +87,7 @@ class Job:
     escape: str | None = DEFAULTS["escape"]
     skip_lines: int | None = DEFAULTS["skip_lines"]
     sheet: str | None = DEFAULTS["sheet"]
+    query: str | None = DEFAULTS["query"]
     bad_rows: str | None = DEFAULTS["bad_rows"]
     encoding: str | None = DEFAULTS["encoding"]
     gold: tuple[str, ...] = DEFAULTS["gold"]

@@ -23,7 +23,7 @@ class LeaseHolder:
         reborn: There may be workers with leases of another holder that died: for one time to live, workers only
             keep what they say they hold.
         ttl_s: How long a lease lasts.
-        renew_s: How often a worker asks.
+        renew_s: How often a worker asks; less often where there are hundreds.
 
     Attributes:
         ttl_s, renew_s: As given.
@@ -102,7 +102,8 @@ class LeaseHolder:
             budget: BudgetShare | None = None
             if slices is not None and request.budget is not None:
                 budget = slices.renew(worker, number, request.budget, now)
-            lease = Lease(number=number, ttl_s=self.ttl_s, renew_s=self.renew_s, shares=shares, budget=budget)
+            renew_s = max((self._limits[key].renew_s for key in shares), default=self.renew_s)
+            lease = Lease(number=number, ttl_s=self.ttl_s, renew_s=renew_s, shares=shares, budget=budget)
         self._newest[worker] = (number, lease)
         return lease
 

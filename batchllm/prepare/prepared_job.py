@@ -3,7 +3,7 @@
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from batchllm.printable import counted
 from batchllm.request import RequestBuilder, answer_spec
 from batchllm.template import KNOWN_PARAMETERS, TEXT, text_column
 
-_READING = ("delimiter", "quote", "escape", "skip_lines", "sheet", "bad_rows", "encoding")
+_READING = ("delimiter", "quote", "escape", "skip_lines", "sheet", "query", "bad_rows", "encoding")
 
 DOCUMENTS = 10
 """How many documents of the sample are read for the estimate before a run."""
@@ -172,10 +172,11 @@ def output_columns(
 def token_count(job: Job) -> Callable[[str], int]:
     """Returns a token counter for a job: exact if a limit or a budget depends on it, otherwise an estimate.
 
-    An exact count takes longer than everything else that is done for a row.
+    An exact count takes longer than everything else that is done for a row. Whether a text is long, and what its parts
+    are, is counted exactly whatever this returns (``request.long_text``).
     """
     depends_on_it = (job.pace.tokens_per_minute, job.max_total_tokens, job.max_cost)
-    if job.splits or any(setting is not None for setting in depends_on_it):
+    if any(setting is not None for setting in depends_on_it):
         return tokens.counter(job.endpoint.model)
     return tokens.estimate
 
@@ -231,13 +232,18 @@ def _check_steps(job: Job, statistics: InputStatistics) -> None:
 def _source_of(job: Job, paths: JobPaths) -> Iterator[Source]:
     options = {option: getattr(job, option) for option in _READING}
     if are_several(job.inputs):
-        yield _several(job, input_files(job, paths), options)
+        with closing(_several(job, input_files(job, paths), options)) as source:
+            yield source
     elif job.inputs:
-        yield open_source(job.inputs[0], format=job.input_format, **options)
+        with closing(open_source(job.inputs[0], format=job.input_format, **options)) as source:
+            yield source
     else:
         path = spool(sys.stdin.buffer, Path(tempfile.gettempdir()))
         try:
-            yield open_source(path, format=job.input_format, name="standard input", **options)
+            with closing(
+                open_source(path, format=job.input_format, name="standard input", **options)
+            ) as source:
+                yield source
         finally:
             path.unlink(missing_ok=True)
 

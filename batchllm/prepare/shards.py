@@ -120,4 +120,5 @@ def restricted(job: Job, source: Source, statistics: InputStatistics) -> tuple[I
         input_rows=statistics.rows,
         input_sha256=statistics.sha256,
     )
-    return replace(statistics, rows=len(rows)), shard
+    bad_rows = statistics.bad_rows if number == 1 else 0  # of the whole input, so one shard tells of them
+    return replace(statistics, rows=len(rows), bad_rows=bad_rows), shard

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from batchllm.budget.budget import Budget
-from batchllm.endpoint import names_of
 from batchllm.job import Job
+from batchllm.job.endpoints import names_of
 from batchllm.leases import Leases
 from batchllm.limiter import EndpointRouter, Limiter, Target
 from batchllm.online.loop import OnlineLoop

@@ -25,6 +25,7 @@ from batchllm.journal import (
     set_aside,
 )
 from batchllm.plan.row_counts import row_state_of
+from batchllm.prepare.first_preset import PRESETS, presets_of
 from batchllm.prepare.job_paths import Known, check_output, known_files
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prepare.saved_job import saved
@@ -178,6 +179,7 @@ class ResumedJob:
         journal.put("job", saved(job))
         journal.put("source", prepared.statistics.sha256)
         journal.put("rows", prepared.statistics.rows)
+        journal.put(PRESETS, presets_of(job, journal.get(PRESETS)))
         journal.put(SHARD, None if prepared.shard is None else asdict(prepared.shard))
 
 

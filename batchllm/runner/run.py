@@ -15,9 +15,10 @@ from batchllm.batch.waiting import Waiting, waiting_for
 from batchllm.budget.account import Account
 from batchllm.budget.forecast import Forecast
 from batchllm.counters import RunCounters
-from batchllm.endpoint import LazyClient, names_of, reachable
+from batchllm.endpoint import LazyClient, reachable
 from batchllm.errors import Interrupted, JobError
 from batchllm.job import Job
+from batchllm.job.endpoints import names_of
 from batchllm.journal import FINISHED, TRIAL, JobLock, Journal, JournalReader, State
 from batchllm.leases import Leases
 from batchllm.leases.leased_budget import LeasedBudget
@@ -26,6 +27,7 @@ from batchllm.plan.chosen import chosen_rows
 from batchllm.plan.job_plan import plan_of
 from batchllm.plan.reuse import Reuse, journals_of
 from batchllm.plan.work_item import ChatSender
+from batchllm.prepare.first_preset import with_first_preset
 from batchllm.prepare.job_paths import check_places, job_paths
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.prepare.row_range import RowRange
@@ -102,7 +104,7 @@ def run_job(
             if paths.journal_lock
             else nullcontext(),
             _brought(bring_input),
-            reachable(with_raised_limit(job, paths.journal)) as job,
+            reachable(with_first_preset(with_raised_limit(job, paths.journal), paths.journal)) as job,
             prepare_job(job, paths, rows) as prepared,
             journals_of(job.reuse, paths.journal) as reuse,
         ):
