@@ -29,6 +29,7 @@ class ObjectInput(InputFile):
         super().__init__(path, name)
         self._url = path.url
         self._info: ObjectInfo | None = None
+        self._hashed: tuple[int, str] | None = None
 
     def chunks(self, start: int = 0) -> Iterator[bytes]:
         """Yields the content; see ``InputFile``."""
@@ -61,6 +62,12 @@ class ObjectInput(InputFile):
         """Returns the object as a file, or its copy on disk where it cannot be read in parts; see ``InputFile``."""
         info = self._found()
         return self.local_path() if info.etag is None else io.BufferedReader(_RandomReader(info))
+
+    def size_and_sha256(self) -> tuple[int, str]:
+        """Returns size and hash, once for the version that all passes read; see ``InputFile``."""
+        if self._hashed is None:
+            self._hashed = super().size_and_sha256()
+        return self._hashed
 
     def _found(self) -> ObjectInfo:
         if self._info is None:

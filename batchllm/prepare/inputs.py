@@ -11,6 +11,7 @@ from batchllm.formats import SUFFIXES
 from batchllm.formats.suffixes import format_suffix, stem_of, suffixes_of
 from batchllm.job import Job
 from batchllm.job.paths import identity_of, is_folder, is_pattern
+from batchllm.job.texts import are_documents, is_document
 from batchllm.prepare.job_paths import JobPaths, journal_beside
 from batchllm.printable import counted
 from batchllm.stores import ObjectPath
@@ -42,7 +43,8 @@ def input_files(job: Job, paths: JobPaths) -> InputFiles:
         InputError: A folder cannot be read, or nothing is left in it, or a pattern matches nothing.
         UsageError: A file is named twice.
     """
-    finder = _Finder(job, paths)
+    documents = are_documents(job.inputs, job.input_format)
+    finder = _Finder(job, paths, takes_documents=documents)
     found = [path for named in job.inputs for path in finder.found(named)]
     _refuse_twice(found)
     notes = [counted(len(found), "file")]
@@ -56,6 +58,7 @@ class _Finder:
     job: Job
     paths: JobPaths
     left_out: Counter[str] = field(default_factory=Counter)
+    takes_documents: bool = False
 
     def found(self, named: Path) -> Iterator[Path]:
         if is_pattern(named):
@@ -91,6 +94,8 @@ class _Finder:
             return "output"
         if self.job.input_format is None and format_suffix(path) not in SUFFIXES:
             return "file of another kind"
+        if self.job.input_format is None and is_document(path) and not self.takes_documents:
+            return "document"
         return None
 
     def _is_own_output(self, path: Path) -> bool:
