@@ -79,9 +79,12 @@ def test_an_input_that_is_added_costs_its_rows_and_changes_no_other_output(
 ) -> None:
     job = SeveralJob()
     job.run(inputs[1:], f"{tmp_path}/out/")
-    before = (tmp_path / "out/b.jsonl").read_bytes()
+    before, inode = (tmp_path / "out/b.jsonl").read_bytes(), (tmp_path / "out/b.jsonl").stat().st_ino
+    (tmp_path / "out/.a.csv.0123456789abcdef.tmp").write_text("left by a run that died")
     job.run([tmp_path / "in"], f"{tmp_path}/out/")
     assert (tmp_path / "out/b.jsonl").read_bytes() == before
+    assert (tmp_path / "out/b.jsonl").stat().st_ino == inode
+    assert sorted(os.listdir(tmp_path / "out")) == [".batchllm.journal", "a.csv", "b.jsonl"]
     assert [row["response"] for row in written(tmp_path / "out/a.csv")] == ["a one", "a two"]
     assert set(job.ledger.paid.values()) == {1} and len(job.ledger.paid) == 3
     job.run(inputs[:1], f"{tmp_path}/out/")
