@@ -11,6 +11,7 @@ from batchllm.formats.suffixes import format_suffix
 from batchllm.job.paths import FOLDER_JOURNAL
 from batchllm.journal import JournalReader
 from batchllm.prepare.job_paths import is_disk_folder, journal_of
+from batchllm.stores import ObjectPath
 
 
 def journal_there(output: Path) -> Path | None:
@@ -21,6 +22,15 @@ def journal_there(output: Path) -> Path | None:
     """
     path = output / FOLDER_JOURNAL if is_disk_folder(output) else journal_of(output)
     return path if path.exists() else None
+
+
+def folder_journal(output: Path) -> Path | None:
+    """Returns the journal of the folder of outputs that a file is one of; ``None`` where it is none."""
+    journal = output.parent / FOLDER_JOURNAL
+    if isinstance(output, ObjectPath) or not journal.exists():
+        return None
+    with JournalReader.open(journal) as reader:
+        return journal if reader.get(f"output/{output.name}") is not None else None
 
 
 def output_source(output: Path, options: Callable[[Path], Mapping[str, Any]]) -> Source:
