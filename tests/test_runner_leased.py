@@ -118,6 +118,12 @@ def test_three_runs_hold_one_limit_and_none_starves(paced: Workers) -> None:
         assert later - at >= (50 - 3) / 10.0
 
 
+def test_two_limits_at_once_are_divided_so_that_the_lower_one_is_used(tmp_path: Path) -> None:
+    workers = Workers(tmp_path, pace=Pace(requests_per_minute=600, tokens_per_minute=24_000, concurrency=50))
+    workers.run(60, 60, 60)
+    assert workers.sent[-1] - workers.sent[0] == pytest.approx(18.0, rel=0.12)
+
+
 def test_a_run_that_ends_gives_its_share_to_the_others_at_once(paced: Workers) -> None:
     paced.run(20, 130)
     end = paced.clients[0].sent[-1][0]
