@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -98,7 +99,7 @@ def test_every_column_comes_back_with_name_type_values_and_metadata(
 
 
 @pytest.mark.proof
-@few(1000)
+@few(400)
 @given(table=tables(depth=3), data=st.data())
 def test_every_column_comes_back_of_many_tables(
     tmp_path_factory: pytest.TempPathFactory, table: pa.Table, data: st.DataObject
@@ -129,7 +130,7 @@ def test_rows_have_the_values_of_their_json_text_and_other_formats_get_them(
 
 
 @pytest.mark.proof
-@few(1000)
+@few(400)
 @given(table=tables(exact=True, depth=3))
 def test_rows_of_many_tables_have_the_values_of_their_json_text(
     tmp_path_factory: pytest.TempPathFactory, table: pa.Table
@@ -590,3 +591,22 @@ def test_parquet_outputs_of_shards_are_merged_with_their_types(tmp_path: Path) -
     sources = [open_source(path) for path in paths]
     write_merged(sources, tmp_path / "out.parquet")
     assert pq.read_table(tmp_path / "out.parquet").equals(table, check_metadata=True)
+
+
+def measured(path: Path, rows: int) -> dict[str, float]:
+    """What a job needs for a file of so many rows, in processes of its own: see ``parquet_scale``."""
+    program = [sys.executable, "-m", "tests.parquet_scale"]
+    subprocess.run([*program, "make", path, str(rows)], check=True)
+    output = path.with_name(f"out-{path.name}")
+    done = subprocess.run([*program, "run", path, output], check=True, capture_output=True)
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
+
+
+@pytest.mark.proof
+def test_a_million_rows_take_no_more_memory_than_a_tenth_and_about_the_time_of_csv(tmp_path: Path) -> None:
+    few_rows = measured(tmp_path / "few.parquet", 100_000)
+    many_rows = measured(tmp_path / "many.parquet", 1_000_000)
+    in_csv = measured(tmp_path / "many.csv", 1_000_000)
+    assert many_rows["peak_bytes"] <= 1.2 * few_rows["peak_bytes"]
+    assert in_csv["cpu_s"] / many_rows["cpu_s"] >= 0.6
