@@ -129,3 +129,18 @@ def test_a_folder_is_neither_read_nor_written(object_store: ObjectStore) -> None
         list(input_file(folder, str(folder)).chunks())
     with pytest.raises(CannotWrite, match="is a folder"):
         output_target(folder).check()
+
+
+def test_both_ends_are_what_they_are_on_disk(object_store: ObjectStore, tmp_path: Path) -> None:
+    bucket = object_store.new_bucket()
+    for size in (0, 3, 4, 1 << 20, (1 << 20) + 1, 3_000_000):
+        content = os.urandom(size)
+        (tmp_path / "a.bin").write_bytes(content)
+        object_store.put(bucket, f"{size}.bin", content)
+        here, there = (
+            input_file(tmp_path / "a.bin", "a"),
+            input_file(located(f"s3://{bucket}/{size}.bin"), "b"),
+        )
+        assert here.ends() == there.ends()
+        for start, length in ((0, 10), (size // 2, 1 << 20), (size, 5), (size + 5, 5)):
+            assert here.part(start, length) == there.part(start, length)

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Self
 
 from batchllm import stores
 from batchllm.errors import CannotWrite, InputError, StorageFailure, UsageError
-from batchllm.formats.input_file import InputFile, LocalFile
+from batchllm.formats.input_file import HEAD_BYTES, Ends, InputFile, LocalFile
 from batchllm.formats.output_file import HashedTarget, storage_error
 from batchllm.stores import ObjectInfo, ObjectPath
 
@@ -44,6 +44,23 @@ class ObjectInput(InputFile):
             if is_first:
                 raise
             raise StorageFailure(f"{error}, and run the same command again") from None
+
+    def ends(self) -> Ends:
+        """Returns both ends, each by one request; see ``InputFile``."""
+        info = self._found()
+        if info.etag is None or info.size_bytes is None:
+            return LocalFile(self.local_path(), self.name).ends()
+        head = self.part(0, HEAD_BYTES)
+        is_complete = len(head) == info.size_bytes
+        return Ends(head, head[-4:] if is_complete else self.part(info.size_bytes - 4, 4), is_complete)
+
+    def part(self, start: int, size_bytes: int) -> bytes:
+        """Returns some bytes by one request; see ``InputFile``."""
+        info = self._found()
+        if info.etag is None or info.size_bytes is None:
+            return LocalFile(self.local_path(), self.name).part(start, size_bytes)
+        stop = min(start + size_bytes, info.size_bytes)
+        return b"" if stop <= start else stores.read(self._url, start, stop, etag=info.etag)
 
     def spool_chunks(self) -> Iterator[bytes]:
         """Yields the content for a copy on disk; see ``InputFile``."""
