@@ -19,6 +19,8 @@ from batchllm.limiter.terms import MINUTE_S
 
 CATCH_UP_S = 2.0
 """The time whose requests may be saved up while nobody asks for one."""
+LATE = 1.5
+"""A refusal may be reported so many times between two renewals after it."""
 RENEWAL_S = 0.005
 """The time for one renewal: with more workers than fit into a second, each asks less often."""
 DIVIDED_FROM, DIVIDED_TO = 1.5, 1.0
@@ -101,6 +103,8 @@ class DividedLimit:
         self._filled_at = max(now, confirms_until)
         self._paused_until = -math.inf
         self._probing: str | None = None
+        self._is_new = True
+        self._resumed_at = -math.inf
         self._learned = LearnedLimit()
 
     def renew(self, worker: str, use: Use, now: float) -> Share:
@@ -243,6 +247,8 @@ class DividedLimit:
         has_paused = use.pauses > before.pauses or use.paused_s > 0.0
         if has_paused:
             if self._probing is None:
+                # A refusal from before the end of the last pause, heard of after it, says nothing new; a second one does.
+                self._is_new = not self._is_new or now - self._resumed_at > LATE * self.renew_s
                 self._learned.paused(now)
             if self._probing is None or self._paused_until <= now:
                 self._probing = worker
@@ -253,4 +259,6 @@ class DividedLimit:
 
     def _resume(self, now: float) -> None:
         self._probing, self._paused_until = None, -math.inf
-        self._learned.resumed(now, self._told(0))
+        if self._is_new:
+            self._learned.resumed(now, self._told(0))
+        self._resumed_at = now
