@@ -408,7 +408,7 @@ def test_a_kill_at_any_step_of_the_batches_pays_no_part_twice(tmp_path: Path, pa
         calls = [len(passed) for passed in points_of(batch_job(tmp_path / "whole", server.base_url))]
         needed = server.ledger.batch_requests
     points = [(call, at) for call, number in enumerate(calls) for at in range(number)]
-    for call, at in points[part::4]:
+    for call, at in points[part::12]:
         with simulated() as server:
             job = batch_job(tmp_path / f"{call}-{at}", server.base_url)
             for _ in range(call):
