@@ -54,10 +54,6 @@ def check_options(job: Job) -> None:
         )
     if any(each.headers for each in (job.endpoint, *(each.endpoint for each in job.endpoints))):
         raise UsageError("--header does not go with --engine: the dashboard of the cluster would show it")
-    if any(limit is not None for limit in (job.max_cost, job.max_requests, job.max_total_tokens)):
-        raise UsageError(
-            "a budget (--max-cost, --max-requests, --max-total-tokens) does not go with --engine yet"
-        )
     for name, reason in _NOT_WITH_IT:
         if getattr(job, name):
             raise UsageError(reason)
