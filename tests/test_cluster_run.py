@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
@@ -28,6 +28,9 @@ from batchllm.simulator import ScriptedResponse, SimulatorSettings, start_in_thr
 from tests.cluster_engine import ProcessEngine
 from tests.command import Command
 from tests.fakes import chat_body
+
+if TYPE_CHECKING:
+    from tests.object_store import ObjectStore
 
 ROWS = 120
 TEXTS = ["good", "", "bad", 'so, "so"', " 007 ", "good"]
@@ -352,6 +355,22 @@ def test_status_report_and_export_take_the_work_folder(
     assert batchllm("export", work, "-o", tmp_path / "all.csv").status == 0
     assert (tmp_path / "all.csv").read_bytes() == (tmp_path / "out.csv").read_bytes()
     assert json.loads(batchllm("report", work, "--json").out)
+
+
+@pytest.mark.proof
+def test_the_work_folder_can_be_in_an_object_store(
+    tmp_path: Path, url: str, asked: Asked, object_store: "ObjectStore", batchllm: Command
+) -> None:
+    table(tmp_path / "rows.csv", 60)
+    work = f"s3://{object_store.new_bucket()}/jobs/one"
+    job = job_of(tmp_path, url, work=work, max_requests=1000)
+    result = run_cluster(job, engine_of=lambda job: ThreadEngine())
+    assert result.summary.answered == 50 == asked.texts.total()
+    assert json.loads(batchllm("status", work, "--json").out)["done"] == 60
+    (tmp_path / "out.csv").rename(tmp_path / "first.csv")
+    (tmp_path / "out.csv.journal").unlink()
+    assert run_cluster(job, engine_of=no_cluster).exit_status == 0 and asked.texts.total() == 50
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "first.csv").read_bytes()
 
 
 @pytest.mark.proof

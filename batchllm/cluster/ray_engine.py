@@ -55,6 +55,12 @@ class RayEngine:
             raise Unavailable(f"no node of the Ray cluster at {job.ray_address} has a CPU for a worker")
         self.workers = job.workers or len(self._nodes)
         self._running: dict[Any, ShardTask] = {}
+        try:
+            ray.get(_lease_actor().ready.remote(), timeout=CHECK_S)
+        except exceptions.RayError as error:
+            raise Unavailable(
+                f"the actor that leases the limits does not begin ({error}); see `ray status`"
+            ) from None
 
     def check(self, task: ShardTask) -> Sequence[ShardEnd]:
         """Calls ``check_node`` on each node; see ``Engine``."""
@@ -132,6 +138,9 @@ class LeaseActor:
     def __init__(self) -> None:
         reborn = ray.get_runtime_context().was_current_actor_reconstructed
         self._service = LeaseService(reborn=reborn)
+
+    def ready(self) -> None:
+        """Returns when it can answer."""
 
     def renew(self, budget: JobBudget, request: LeaseRequest) -> Lease:
         """Returns a worker's next lease; see ``LeaseService``."""
