@@ -6,6 +6,8 @@ be seen by everybody who sees the cluster, so the job goes without its key, whic
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
@@ -13,7 +15,7 @@ from uuid import uuid4
 from batchllm import __version__
 from batchllm.cluster.lease_service import JobBudget, LeaseService
 from batchllm.cluster.shard_run import ShardEnd, ShardTask, check_node, run_shard
-from batchllm.errors import INTERNAL_ERROR, Unavailable, UsageError
+from batchllm.errors import INTERNAL_ERROR, STOPPING, Unavailable, UsageError
 from batchllm.job import Job
 from batchllm.leases import Lease, LeaseRequest, Leases
 
@@ -116,6 +118,7 @@ def _connect(address: str) -> None:
         raise UsageError(
             "--ray-address names a cluster that exists, and 'local' starts one; see `ray start --help`"
         )
+    handlers = {number: signal.getsignal(number) for number in STOPPING}
     try:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
@@ -124,6 +127,10 @@ def _connect(address: str) -> None:
             f"there is no Ray cluster at {address} ({reason}); start one with `ray start --head`, or name it with "
             "--ray-address"
         ) from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():  # Ray takes SIGTERM, which stops a job in order
+                signal.signal(number, handler or signal.SIG_DFL)
 
 
 @ray.remote
