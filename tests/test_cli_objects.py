@@ -299,6 +299,20 @@ def test_a_signed_url_is_read_and_what_is_secret_in_it_is_kept_nowhere(
 
 
 @pytest.mark.proof
+def test_shards_in_a_bucket_are_merged_there(bench: Bench, bucket: str, object_store: ObjectStore) -> None:
+    object_store.put(bucket, "in.csv", TABLE)
+    shards = [f"s3://{bucket}/out-{number}.csv" for number in (1, 2)]
+    for number, shard in enumerate(shards, 1):
+        bench.run("classify", f"s3://{bucket}/in.csv", "--shard", f"{number}/2", "-o", shard)
+    assert bench.command("merge", *shards, "-o", f"s3://{bucket}/all.csv").status == 0
+    assert [row["id"] for row in rows_of(object_store.get(bucket, "all.csv"))] == [
+        str(n) for n in range(ROWS)
+    ]
+    said = bench.command("merge", *shards, "-o", f"s3://{bucket}/all.csv")
+    assert said.status == 2 and "exists and is not this job's" in said.err
+
+
+@pytest.mark.proof
 def test_an_empty_state_folder_is_where_the_journal_of_an_object_is_found_again(
     bench: Bench, bucket: str, object_store: ObjectStore
 ) -> None:

@@ -102,6 +102,13 @@ class InputFile(ABC):
         """Yields the content for a copy on disk; by default the same as ``chunks``."""
         return self.chunks()
 
+    def size_and_sha256(self) -> tuple[int, str]:
+        """Returns size and hash of the content, for formats that do not read it in its order; raises as ``chunks``."""
+        opened = InputPass(self)
+        for _ in opened.chunks():
+            pass
+        return opened.size_bytes, opened.sha256()
+
     def check_whole(self) -> None:  # noqa: B027 - most inputs have nothing to check
         """Reads what tells whether the content is damaged; called where a format finds a fault in it.
 

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Self
 
 from batchllm import stores
 from batchllm.errors import CannotWrite, InputError, StorageFailure, UsageError
-from batchllm.formats.input_file import InputFile, LocalFile
+from batchllm.formats.input_file import HEAD_BYTES, Ends, InputFile, LocalFile
 from batchllm.formats.output_file import HashedTarget, storage_error
 from batchllm.stores import ObjectInfo, ObjectPath
 
@@ -29,6 +29,7 @@ class ObjectInput(InputFile):
         super().__init__(path, name)
         self._url = path.url
         self._info: ObjectInfo | None = None
+        self._hashed: tuple[int, str] | None = None
 
     def chunks(self, start: int = 0) -> Iterator[bytes]:
         """Yields the content; see ``InputFile``."""
@@ -43,6 +44,23 @@ class ObjectInput(InputFile):
             if is_first:
                 raise
             raise StorageFailure(f"{error}, and run the same command again") from None
+
+    def ends(self) -> Ends:
+        """Returns both ends, each by one request; see ``InputFile``."""
+        info = self._found()
+        if info.etag is None or info.size_bytes is None:
+            return LocalFile(self.local_path(), self.name).ends()
+        head = self.part(0, HEAD_BYTES)
+        is_complete = len(head) == info.size_bytes
+        return Ends(head, head[-4:] if is_complete else self.part(info.size_bytes - 4, 4), is_complete)
+
+    def part(self, start: int, size_bytes: int) -> bytes:
+        """Returns some bytes by one request; see ``InputFile``."""
+        info = self._found()
+        if info.etag is None or info.size_bytes is None:
+            return LocalFile(self.local_path(), self.name).part(start, size_bytes)
+        stop = min(start + size_bytes, info.size_bytes)
+        return b"" if stop <= start else stores.read(self._url, start, stop, etag=info.etag)
 
     def spool_chunks(self) -> Iterator[bytes]:
         """Yields the content for a copy on disk; see ``InputFile``."""
@@ -61,6 +79,12 @@ class ObjectInput(InputFile):
         """Returns the object as a file, or its copy on disk where it cannot be read in parts; see ``InputFile``."""
         info = self._found()
         return self.local_path() if info.etag is None else io.BufferedReader(_RandomReader(info))
+
+    def size_and_sha256(self) -> tuple[int, str]:
+        """Returns size and hash, once for the version that all passes read; see ``InputFile``."""
+        if self._hashed is None:
+            self._hashed = super().size_and_sha256()
+        return self._hashed
 
     def _found(self) -> ObjectInfo:
         if self._info is None:
