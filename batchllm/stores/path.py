@@ -102,12 +102,12 @@ class ObjectPath(PosixPath):
         return self
 
     def exists(self, **_: Any) -> bool:
-        """Whether there is such an object; asks the store."""
-        return objects.head(self.url) is not None
+        """Whether there is such an object; asks the store. There is every prefix."""
+        return self.url.is_prefix or objects.head(self.url) is not None
 
     def is_file(self, **_: Any) -> bool:
         """Whether there is such an object; asks the store."""
-        return self.exists()
+        return not self.url.is_prefix and self.exists()
 
     def is_dir(self, **_: Any) -> bool:
         """Whether it stands for all objects below it."""
