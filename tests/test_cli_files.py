@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from batchllm.formats import open_source
 from tests.command import Command
 
 SIMULATOR = ("--provider", "simulator")
@@ -114,6 +115,18 @@ def test_rows_of_parquet_bring_their_own_messages(batchllm: Command, tmp_path: P
     assert batchllm("run", tmp_path / "own.parquet", *SIMULATOR, "-o", tmp_path / "out.parquet").status == 0
     shown = batchllm("show", tmp_path / "out.parquet", 4).out
     assert '"messages":[{"role":"user","content":"turn 3"}]' in shown
+
+
+def test_a_prompt_reads_the_same_out_of_parquet_as_out_of_its_json(batchllm: Command, tmp_path: Path) -> None:
+    parquet_file(tmp_path / "in.parquet")
+    source = open_source(tmp_path / "in.parquet")
+    (tmp_path / "in.jsonl").write_bytes(
+        b"".join(source.json_object(row, {}) + b"\n" for row in source.rows())
+    )
+    prompt = "{{ row }} {{ when }} {{ turns[0].content }} {{ row.items() | list | length }} {{ id + 1 }}"
+    paths = (tmp_path / "in.parquet", tmp_path / "in.jsonl")
+    bodies = [batchllm("run", "-p", prompt, path, *SIMULATOR, "--dry-run", "--curl").out for path in paths]
+    assert bodies[0] == bodies[1] and "2024-05-06T07:08:09 turn 0 4 1" in bodies[0]
 
 
 def test_a_job_of_csv_is_exported_to_parquet_and_a_schema_gives_its_types(

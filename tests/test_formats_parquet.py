@@ -610,3 +610,61 @@ def test_a_million_rows_take_no_more_memory_than_a_tenth_and_about_the_time_of_c
     in_csv = measured(tmp_path / "many.csv", 1_000_000)
     assert many_rows["peak_bytes"] <= 1.2 * few_rows["peak_bytes"]
     assert in_csv["cpu_s"] / many_rows["cpu_s"] >= 0.6
+
+
+def test_a_codec_that_nobody_reads_is_named(tmp_path: Path) -> None:
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"text": ["a"] * 5}), sink, compression="snappy")
+    content = sink.getvalue()
+    at = content.rindex(b"text\x15\x02")  # the codec in the metadata of the column
+    (tmp_path / "in.parquet").write_bytes(content[:at] + b"text\x15\x06" + content[at + 6 :])
+    with pytest.raises(InputError, match=r"something that pyarrow does not read \(.*LZO"):
+        open_source(tmp_path / "in.parquet").scan()
+
+
+def test_members_of_messages_that_are_null_are_left_out_and_those_of_other_structs_are_not(
+    tmp_path: Path,
+) -> None:
+    table = pa.table(
+        {
+            "messages": [
+                [
+                    {"role": "user", "content": None, "name": None},
+                    {"role": "user", "content": "a", "name": "b"},
+                ]
+            ],
+            "other": [{"a": 1, "b": None}],
+        }
+    )
+    pq.write_table(table, tmp_path / "in.parquet")
+    (row,) = open_source(tmp_path / "in.parquet").rows()
+    assert row.values["messages"] == [
+        {"role": "user", "content": None},
+        {"role": "user", "content": "a", "name": "b"},
+    ]
+    assert row.values["other"] == {"a": 1, "b": None}
+    written(tmp_path / "in.parquet", tmp_path / "out.parquet")
+    assert_kept(pq.read_table(tmp_path / "in.parquet"), pq.read_table(tmp_path / "out.parquet"))
+
+
+def test_the_schema_of_spark_gets_the_columns_that_are_added(tmp_path: Path) -> None:
+    field = {"name": "text", "type": "string", "nullable": True, "metadata": {"comment": "a"}}
+    key = "org.apache.spark.sql.parquet.row.metadata"
+    table = pa.table({"text": ["a"]}).replace_schema_metadata(
+        {key: json.dumps({"type": "struct", "fields": [field]}), "org.apache.spark.version": "3.5.0"}
+    )
+    pq.write_table(table, tmp_path / "in.parquet")
+    written(tmp_path / "in.parquet", tmp_path / "out.parquet")
+    metadata = pq.read_schema(tmp_path / "out.parquet").metadata
+    schema = json.loads(metadata[key.encode()])
+    assert metadata[b"org.apache.spark.version"] == b"3.5.0" and schema["type"] == "struct"
+    lists = {"type": "array", "elementType": "string", "containsNull": True}
+    assert [each["type"] for each in schema["fields"]] == [
+        "string",
+        "string",
+        "long",
+        "double",
+        "boolean",
+        lists,
+    ]
+    assert schema["fields"][0] == field

@@ -18,6 +18,7 @@ from batchllm.formats.json_text import cell_text
 from batchllm.formats.kinds import Kind, kinds_of
 from batchllm.formats.memory import json_text
 from batchllm.formats.output_file import OutputTarget
+from batchllm.formats.spark import SPARK, spark_schema
 from batchllm.records import Row
 
 if TYPE_CHECKING:
@@ -198,7 +199,10 @@ def _schema(own: "pa.Schema", columns: Columns, kinds: Sequence[Kind]) -> "pa.Sc
     import pyarrow as pa
 
     added = [pa.field(name, arrow_type(kind)) for name, kind in zip(columns.order, kinds, strict=True)]
-    return pa.schema([*own, *added], own.metadata)
+    metadata = own.metadata
+    if metadata and SPARK in metadata:
+        metadata = {**metadata, SPARK: spark_schema(metadata[SPARK], own.names, columns.order, kinds)}
+    return pa.schema([*own, *added], metadata)
 
 
 def check_writable(source: Source, rows: int, columns: Columns) -> None:

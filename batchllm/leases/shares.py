@@ -10,11 +10,11 @@ both can go on side by side while one takes over from the other.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from batchllm.leases.learned import LearnedLimit
-from batchllm.leases.terms import RENEW_S, Share, Use
+from batchllm.leases.terms import HEADROOM, RENEW_S, Share, Use
 from batchllm.limiter.terms import MINUTE_S
 
 CATCH_UP_S = 2.0
@@ -157,7 +157,7 @@ class DividedLimit:
 
     def _targets(self, member: Member) -> list[float]:
         """Returns the rates that a worker gets once the others have given theirs back."""
-        members = self._members.values()
+        members = list(self._members.values())
         sizes = [other.use.tokens_per_request for other in members if other.wants]
         in_a_lease = [
             limit * self._ttl_s / MINUTE_S / max(1, len(sizes)) / amount
@@ -167,12 +167,30 @@ class DividedLimit:
         self._divided = min(in_a_lease) >= (DIVIDED_TO if self._divided else DIVIDED_FROM)
         if not self._divided:
             return [0.0, 0.0]
+        levels = self._levels(members)
         return [
-            min(member.demands[index], water_level(limit, [other.demands[index] for other in members]))
-            if limit < math.inf
-            else 0.0
-            for index, limit in enumerate(self._limits)
+            min(demand, level) if limit < math.inf else 0.0
+            for demand, level, limit in zip(
+                self._demands(member, levels), self._levels(members, levels), self._limits, strict=True
+            )
         ]
+
+    def _levels(self, members: Collection[Member], first: tuple[float, ...] = ()) -> tuple[float, ...]:
+        """Returns the most that anybody gets of each rate; with the ``first`` levels, those that follow from them."""
+        demands = [self._demands(member, first) if first else member.demands for member in members]
+        return tuple(
+            water_level(limit, [each[index] for each in demands]) for index, limit in enumerate(self._limits)
+        )
+
+    def _demands(self, member: Member, levels: tuple[float, ...]) -> tuple[float, float]:
+        """Returns what a worker can use: of the rate that does not hold it back, what goes with the other one."""
+        requests, tokens = member.demands
+        size = member.use.tokens_per_request
+        if size <= 0.0 or not member.wants or math.isinf(requests) == math.isinf(tokens):
+            return requests, tokens
+        if math.isinf(requests):
+            return requests, max(tokens, HEADROOM * min(levels[0], self._limits[0]) * size)
+        return max(requests, HEADROOM * min(levels[1], self._limits[1]) / size), tokens
 
     def _rates_left(self) -> list[float]:
         """Returns what the leased rates leave of the limits, a second."""

@@ -34,6 +34,7 @@ from batchllm.job.paths import are_several
 from batchllm.prepare.column_kinds import with_kinds
 from batchllm.prepare.inputs import InputFiles, input_files
 from batchllm.prepare.job_paths import JobPaths
+from batchllm.prepare.outputs import check_outputs
 from batchllm.prepare.row_range import RowRange
 from batchllm.prepare.shards import ShardRows, restricted
 from batchllm.printable import counted
@@ -97,6 +98,10 @@ def prepare_job(job: Job, paths: JobPaths, rows: RowRange | None = None) -> Iter
         InputError: The input cannot be read in its format.
         UsageError: A column, a placeholder or an option does not fit the input.
     """
+    if job.into_folder and (rows is not None or job.shard is not None):
+        raise UsageError(
+            f"a part of the rows has one output, and {job.output} is a folder; name a file with -o"
+        )
     with _source_of(job, paths) as source:
         statistics, shard = source.scan(), None
         if rows is not None:
@@ -121,11 +126,13 @@ def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStat
         raise UsageError(
             f"--output-encoding is for CSV and JSONL, and the output is {output_format.upper()}; leave it out"
         )
-    if (check := format_named(output_format).check) is not None:
-        check(source, min(statistics.rows, job.limit or job.sample or statistics.rows), columns)
     flow = job_flow(job, builder, source.rows)
     reader = Reader(answer_spec(job))
-    return PreparedJob(job, paths, source, statistics, builder, flow, reader, columns, output_format, count)
+    prepared = PreparedJob(
+        job, paths, source, statistics, builder, flow, reader, columns, output_format, count
+    )
+    check_outputs(prepared)
+    return prepared
 
 
 def output_columns(
@@ -231,7 +238,7 @@ def _check_steps(job: Job, statistics: InputStatistics) -> None:
 @contextmanager
 def _source_of(job: Job, paths: JobPaths) -> Iterator[Source]:
     options = {option: getattr(job, option) for option in _READING}
-    if are_several(job.inputs):
+    if job.into_folder or are_several(job.inputs):
         with closing(_several(job, input_files(job, paths), options)) as source:
             yield source
     elif job.inputs:
