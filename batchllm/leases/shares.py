@@ -247,7 +247,7 @@ class DividedLimit:
         has_paused = use.pauses > before.pauses or use.paused_s > 0.0
         if has_paused:
             if self._probing is None:
-                # A refusal from before the end of the last pause, heard of after it, says nothing new; a second one does.
+                # A refusal that is heard of only after its pause says nothing new; a second one does.
                 self._is_new = not self._is_new or now - self._resumed_at > LATE * self.renew_s
                 self._learned.paused(now)
             if self._probing is None or self._paused_until <= now:
