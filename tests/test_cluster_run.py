@@ -4,13 +4,14 @@ import csv
 import json
 import os
 import pickle
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
@@ -20,7 +21,7 @@ from batchllm.cluster.driver import run_cluster
 from batchllm.cluster.lease_service import JobBudget, LeaseService
 from batchllm.cluster.shard_run import ShardEnd, ShardTask, check_node, run_shard
 from batchllm.cluster.work import open_work
-from batchllm.errors import BudgetStop, InputError, NotReady, Unavailable, UsageError
+from batchllm.errors import BudgetStop, InputError, Interrupted, NotReady, Unavailable, UsageError
 from batchllm.job import Job, assemble
 from batchllm.leases import Lease, LeaseRequest, Leases
 from batchllm.runner import run_job
@@ -28,6 +29,9 @@ from batchllm.simulator import ScriptedResponse, SimulatorSettings, start_in_thr
 from tests.cluster_engine import ProcessEngine
 from tests.command import Command
 from tests.fakes import chat_body
+
+if TYPE_CHECKING:
+    from tests.object_store import ObjectStore
 
 ROWS = 120
 TEXTS = ["good", "", "bad", 'so, "so"', " 007 ", "good"]
@@ -207,6 +211,7 @@ def test_what_a_worker_is_told_has_no_key(tmp_path: Path) -> None:
         ({"via": "batch"}, "--via batch"),
         ({"limit": 3}, "-n tries"),
         ({"sample": 3}, "--sample tries"),
+        ({"shard": "1/3"}, "--shard runs"),
         ({"restart": True}, "--restart"),
         ({"header": {"X-Secret": "1"}}, "--header"),
         ({"url": None, "provider": "simulator"}, "--provider simulator"),
@@ -352,6 +357,55 @@ def test_status_report_and_export_take_the_work_folder(
     assert batchllm("export", work, "-o", tmp_path / "all.csv").status == 0
     assert (tmp_path / "all.csv").read_bytes() == (tmp_path / "out.csv").read_bytes()
     assert json.loads(batchllm("report", work, "--json").out)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_every_machine_and_the_job_goes_on(
+    tmp_path: Path, url: str, asked: Asked, number: signal.Signals
+) -> None:
+    table(tmp_path / "rows.csv", texts=["good"])
+
+    class Signalled(ThreadEngine):
+        def submit(self, task: ShardTask) -> None:
+            super().submit(task)
+            if len(self.submitted) == 3:
+                os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted) as stopped:
+        run_cluster(job_of(tmp_path, url, rpm=600), engine_of=lambda job: Signalled())
+    assert stopped.value.exit_status == 128 + number and signal.getsignal(number) == before
+    assert 0 < asked.texts.total() < ROWS
+    assert run_cluster(job_of(tmp_path, url), engine_of=lambda job: ThreadEngine()).exit_status == 0
+    assert asked.texts.total() == ROWS
+
+
+@pytest.mark.proof
+def test_the_work_folder_can_be_in_an_object_store(
+    tmp_path: Path, url: str, asked: Asked, object_store: "ObjectStore", batchllm: Command
+) -> None:
+    table(tmp_path / "rows.csv", 60)
+    work = f"s3://{object_store.new_bucket()}/jobs/one"
+    job = job_of(tmp_path, url, work=work, max_requests=1000)
+    result = run_cluster(job, engine_of=lambda job: ThreadEngine())
+    assert result.summary.answered == 50 == asked.texts.total()
+    assert json.loads(batchllm("status", work, "--json").out)["done"] == 60
+    (tmp_path / "out.csv").rename(tmp_path / "first.csv")
+    (tmp_path / "out.csv.journal").unlink()
+    assert run_cluster(job, engine_of=no_cluster).exit_status == 0 and asked.texts.total() == 50
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "first.csv").read_bytes()
+
+
+@pytest.mark.proof
+def test_several_endpoints_are_used_and_summed(tmp_path: Path, url: str, asked: Asked) -> None:
+    table(tmp_path / "rows.csv", texts=["good"])
+    with start_in_thread(SimulatorSettings(latency_s=0.01), script=asked) as other:
+        job = job_of(tmp_path, None, base_url=[url, other.base_url], concurrency=6)
+        result = run_cluster(job, engine_of=lambda job: ThreadEngine())
+    assert result.summary.answered == ROWS == asked.texts.total()
+    assert sum(each.answers for each in result.summary.endpoints) == ROWS
+    assert {each.endpoint for each in result.summary.endpoints} == {url, other.base_url}
 
 
 @pytest.mark.proof

@@ -117,6 +117,22 @@ def test_a_limit_too_low_to_be_divided_goes_round_in_whole_requests() -> None:
     assert max(sent) - min(sent) <= 1
 
 
+def test_what_one_limit_keeps_a_worker_from_using_of_the_other_goes_to_the_others() -> None:
+    holder = LeaseHolder(0.0)
+    large, small = Told(holder, "large"), Told(holder, "small")
+    limits = {"limit_rpm": 600.0, "limit_tpm": 60_000.0}
+    for second in range(6):
+        first = large.ask(second, **limits, demand_rpm=9.0, tokens_per_request=1000.0)
+        other = small.ask(second + 0.1, **limits, demand_tpm=900.0, tokens_per_request=10.0)
+    assert first.rpm == pytest.approx(60_000 / 1000 * 1.5, rel=0.2)
+    assert first.tpm is not None
+    assert first.tpm > 50_000.0
+    assert other.rpm is not None
+    assert other.rpm > 480.0
+    assert other.tpm is not None
+    assert other.tpm >= 4_800.0, "enough for what its requests a minute may be"
+
+
 def test_whole_requests_come_out_of_what_the_rates_leave() -> None:
     holder = LeaseHolder(0.0)
     assert Told(holder, "dead").ask(0.0, limit_rpm=60.0).rpm == 60.0
@@ -146,7 +162,7 @@ def test_a_lease_counts_from_before_it_was_asked_for_and_ends_early() -> None:
     client = LeaseClient("a")
     client.ask(100.0, {})
     client.take(Lease(number=1, ttl_s=10.0, shares={KEY: Share(rpm=5.0)}))
-    assert client.holds(109.4, KEY) == (5.0, 0.0)
+    assert client.holds(109.4, KEY) == (5.0, None)
     assert client.holds(109.5, KEY) == (0.0, 0.0)
 
 

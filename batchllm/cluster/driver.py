@@ -166,9 +166,10 @@ class _Driver:
                 raise error_of(end, f"on node {end.node}: ")
 
     def _task(self, shard: int) -> ShardTask:
-        job = replace(
-            self.job, work=None, sources={}, max_time_s=None, pace=_share_of(self.job.pace, self._workers)
-        )
+        job, workers = self.job, self._workers
+        several = tuple(replace(each, pace=_share_of(each.pace, workers)) for each in job.endpoints)
+        pace = _share_of(job.pace, workers)
+        job = replace(job, work=None, sources={}, max_time_s=None, pace=pace, endpoints=several)
         return ShardTask(job=job, work=self._place, shard=shard, run=self.name)
 
     def _answer(self, engine: Engine, left: list[Shard]) -> None:

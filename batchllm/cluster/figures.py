@@ -11,6 +11,7 @@ from typing import Any
 from batchllm.cluster.collect import DeadAttempt
 from batchllm.cluster.plan import ClusterPlan, Shard
 from batchllm.cluster.work import WorkFolder, attempts_at, done_name, state_name
+from batchllm.counters import EndpointFigures
 from batchllm.printable import counted
 from batchllm.runner import Summary
 
@@ -183,6 +184,7 @@ def summed(
     retries = Counter(dict(finished.retries))
     for each in summaries:
         retries.update(each["retries"])
+    endpoints = _endpoints([each for done in summaries for each in done["endpoints"]])
     counts["possibly_billed_twice"] += possibly_billed
     counts["requests"] += sum(each.attempts for each in dead)
     rate = counts["attempts"] * 60.0 / seconds if counts["attempts"] and seconds >= 1 else None
@@ -190,8 +192,22 @@ def summed(
         finished,
         **counts,
         retries=dict(retries),
+        endpoints=endpoints or finished.endpoints,
         answered_before=max(0, finished.answered_before - counts["answers"]),
         seconds=round(seconds, 3),
         requests_per_minute=None if rate is None else round(rate, 2),
         tokens_per_minute=None,
     )
+
+
+def _endpoints(found: Collection[Mapping[str, Any]]) -> tuple[EndpointFigures, ...]:
+    """Adds up what each endpoint did in the shards; its state is the one that was seen last."""
+    sums: dict[str, EndpointFigures] = {}
+    for each in found:
+        last = EndpointFigures(**{**each, "requests_per_minute": None})
+        before = sums.get(last.endpoint)
+        if before is not None:
+            names = ("attempts", "answers", "refusals", "failures")
+            last = replace(last, **{name: getattr(before, name) + getattr(last, name) for name in names})
+        sums[last.endpoint] = last
+    return tuple(sums.values())

@@ -10,6 +10,9 @@ from batchllm.cluster.work import BUDGET, WorkFolder, open_work
 from batchllm.job import Job
 from batchllm.leases import Lease, LeaseHolder, LeaseRequest
 
+RENEW_S = 0.5
+"""How often a worker asks: whenever one ends or begins a shard, shares move, which takes two requests."""
+
 
 @dataclass(frozen=True, slots=True)
 class JobBudget:
@@ -40,7 +43,7 @@ class LeaseService:
 
     def __init__(self, *, reborn: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._rates = LeaseHolder(clock(), reborn=reborn)
+        self._rates = LeaseHolder(clock(), reborn=reborn, renew_s=RENEW_S)
         self._budgets: dict[JobBudget, tuple[LeaseHolder, WorkFolder]] = {}
 
     def renew(self, budget: JobBudget, request: LeaseRequest) -> Lease:
@@ -60,7 +63,7 @@ class LeaseService:
             work = open_work(budget.work)
             found = work.get(BUDGET)
             saved = None if found is None else json.loads(found)
-            holder = LeaseHolder(self._clock(), budget=budget.limits, saved=saved)
+            holder = LeaseHolder(self._clock(), budget=budget.limits, saved=saved, renew_s=RENEW_S)
             self._budgets[budget] = holder, work
         holder, work = self._budgets[budget]
         spend = holder.renew(replace(request, uses={}), self._clock())

@@ -6,6 +6,8 @@ be seen by everybody who sees the cluster, so the job goes without its key, whic
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
@@ -13,7 +15,7 @@ from uuid import uuid4
 from batchllm import __version__
 from batchllm.cluster.lease_service import JobBudget, LeaseService
 from batchllm.cluster.shard_run import ShardEnd, ShardTask, check_node, run_shard
-from batchllm.errors import INTERNAL_ERROR, Unavailable, UsageError
+from batchllm.errors import INTERNAL_ERROR, STOPPING, Unavailable, UsageError
 from batchllm.job import Job
 from batchllm.leases import Lease, LeaseRequest, Leases
 
@@ -55,6 +57,12 @@ class RayEngine:
             raise Unavailable(f"no node of the Ray cluster at {job.ray_address} has a CPU for a worker")
         self.workers = job.workers or len(self._nodes)
         self._running: dict[Any, ShardTask] = {}
+        try:
+            ray.get(_lease_actor().ready.remote(), timeout=CHECK_S)
+        except exceptions.RayError as error:
+            raise Unavailable(
+                f"the actor that leases the limits does not begin ({error}); see `ray status`"
+            ) from None
 
     def check(self, task: ShardTask) -> Sequence[ShardEnd]:
         """Calls ``check_node`` on each node; see ``Engine``."""
@@ -110,6 +118,7 @@ def _connect(address: str) -> None:
         raise UsageError(
             "--ray-address names a cluster that exists, and 'local' starts one; see `ray start --help`"
         )
+    handlers = {number: signal.getsignal(number) for number in STOPPING}
     try:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
@@ -118,6 +127,10 @@ def _connect(address: str) -> None:
             f"there is no Ray cluster at {address} ({reason}); start one with `ray start --head`, or name it with "
             "--ray-address"
         ) from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():  # Ray takes SIGTERM, which stops a job in order
+                signal.signal(number, handler or signal.SIG_DFL)
 
 
 @ray.remote
@@ -132,6 +145,9 @@ class LeaseActor:
     def __init__(self) -> None:
         reborn = ray.get_runtime_context().was_current_actor_reconstructed
         self._service = LeaseService(reborn=reborn)
+
+    def ready(self) -> None:
+        """Returns when it can answer."""
 
     def renew(self, budget: JobBudget, request: LeaseRequest) -> Lease:
         """Returns a worker's next lease; see ``LeaseService``."""

@@ -25,6 +25,7 @@ from batchllm.presets import SIMULATOR
 _NOT_WITH_IT = (
     ("limit", "-n tries a job on this machine: leave out --engine for that"),
     ("sample", "--sample tries a job on this machine: leave out --engine for that"),
+    ("shard", "--shard runs a part of a job on this machine: leave out --engine for that"),
     ("restart", "--restart does not go with --engine: name another folder with --work instead"),
     ("reuse", "--reuse does not go with --engine: its journals are on this machine"),
     (

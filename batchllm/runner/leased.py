@@ -99,7 +99,7 @@ class LeaseLoop:
             for model, demand in limiter.demands(now).items():
                 key = key_of(name, model)
                 meter = self._meters.setdefault(key, DemandMeter())
-                uses[key] = meter.use(now, demand, pace, self._client.holds(now, key))
+                uses[key] = meter.use(now, demand, pace, self._client, key)
         budget = None if self._budget is None else self._budget.ask()
         request = self._client.ask(now, uses, budget)
         try:
@@ -146,7 +146,7 @@ class LeaseLoop:
             self._budget.take(lease.budget)
             if self._expiry is not None:
                 self._expiry.cancel()
-            until = min(self._client.until.values(), default=now)
+            until = max(self._client.until.values(), default=now)
             self._expiry = self._loop.call_at(until, self._budget.suspend)
         self._wake()
 
