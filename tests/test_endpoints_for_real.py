@@ -21,7 +21,7 @@ pytestmark = pytest.mark.proof
 
 LIMITS = (600, 1_200, 2_400)
 DIES_S, BACK_S = 15.0, 30.0
-ROWS = 3_000
+ROWS = 6_000
 
 
 def free_port() -> int:
@@ -52,7 +52,7 @@ def simulator(port: int, rpm: int) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_what_the_living_grant_is_used_and_no_row_is_lost(tmp_path: Path) -> None:
     source = tmp_path / "in.csv"
     source.write_text("text\n" + "".join(f"row {n}\n" for n in range(ROWS)))

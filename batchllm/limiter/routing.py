@@ -100,11 +100,6 @@ class EndpointRouter(Generic[R]):
         """The number of items that are offered and not granted."""
         return sum([len(queue) for queue in self._queues.values()])
 
-    @property
-    def in_flight(self) -> int:
-        """The number of granted items whose slot is not free yet."""
-        return sum([route.limiter.in_flight for route in self._routes])
-
     def look_again(self) -> None:
         """Asks each endpoint with the next ``poll``, because its limits have changed."""
         for route in self._routes:
