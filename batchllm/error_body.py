@@ -157,6 +157,9 @@ def error_in(data: Any, depth: int = 0) -> ErrorBody:
     metadata = metadata if isinstance(metadata, dict) else {}
     raw, inner, details = metadata.get("raw"), own.get("innererror"), own.get("details")
     codes = (_word(own, *_CODES) or _word(outer, *_CODES), _word(inner, "code"))
+    counted, context = own.get("nprompttokens"), own.get("nctx")
+    if type(counted) is int and type(context) is int and str(context) not in message:  # llama.cpp
+        message = f"{message} ({counted} tokens, and the context has {context})"
     return ErrorBody(
         message=_text(": ".join(filter(None, (message, raw)))) if isinstance(raw, str) else message,
         code=" ".join(filter(None, codes)),

@@ -4,7 +4,7 @@ import re
 
 _I = re.IGNORECASE
 TOO_LONG = re.compile(
-    r"context[_ ](?:length|window|size)|maximum context|prompt (?:is )?too long|too many (?:input )?tokens"
+    r"context[_ ](?:length|window|size|limit)|maximum context|prompt (?:is )?too long|too many (?:input )?tokens"
     r"|maximum prompt length|model token limit|range of input length|input tokens exceed|max_new_tokens\W+must be"
     r"|must have less than \d+ tokens|reduce the length of the (?:messages|prompt|input)"
     r"|input (?:is )?too long|string_above_max|tokens?_too_long|characters_too_long|超过.{0,8}(?:最大)?长度|输入过长",

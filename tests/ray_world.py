@@ -4,8 +4,9 @@ It runs as a program in a network namespace of its own, since Ray listens on all
 
     unshare -rn sh -c 'ip link set lo up && exec python -m tests.ray_world PLAN.json'
 
-PLAN has ``rows``, ``rpm``, ``latency_s``, ``folder`` and ``work``, and ``deaths``: what is killed (``node``,
-``worker`` or ``holder``) when a share of the rows is answered. The last line of the output is a JSON object.
+PLAN has ``rows``, ``rpm``, ``latency_s``, ``folder``, ``store`` (the work folder is in an object store), and
+``deaths``: what is killed (``node``, ``worker`` or ``holder``) when a share of the rows is answered. The last line of
+the output is a JSON object.
 """
 
 import csv
@@ -44,15 +45,21 @@ def main() -> None:
         requests_per_minute=plan["rpm"], latency_s=plan["latency_s"], headers=plan.get("headers", True)
     )
     asked: Counter[str] = Counter()
+    times: list[float] = []
 
     def answer(body: Any) -> None:
         asked[body["messages"][-1]["content"]] += 1
+        times.append(time.monotonic())
 
-    with cluster(plan.get("nodes", 3)) as (address, nodes), start_in_thread(settings) as simulator:
+    with (
+        work_of(plan, folder) as work,
+        cluster(plan.get("nodes", 3)) as (address, nodes),
+        start_in_thread(settings, script=answer) as simulator,
+    ):
         command = [
             sys.executable, "-m", "batchllm", "run", str(rows), "-p", "Say: {{ text }}", "--model", "m",
             "-o", str(folder / "out.csv"), "--base-url", simulator.base_url, "--engine", "ray",
-            "--ray-address", address, "--work", plan["work"], "--summary", str(folder / "summary.jsonl"),
+            "--ray-address", address, "--work", work, "--summary", str(folder / "summary.jsonl"),
             *plan.get("flags", []),
         ]  # fmt: skip
         deaths = threading.Thread(
@@ -76,6 +83,12 @@ def main() -> None:
                 "exit": first.returncode,
                 "stderr": first.stderr,
                 "seconds": seconds,
+                "span_s": times[once[0] - 1] - times[0],
+                "every_5_s": [
+                    Counter(int((at - times[0]) // 5) for at in times[: once[2]])[n] for n in range(60)
+                ],
+                "died_at_s": [at - times[0] for at in DIED_AT],
+                "twice": sum(count > 1 for count in asked.values()),
                 "answered": once[0],
                 "refused": once[1],
                 "requests": once[2],
@@ -92,6 +105,7 @@ def main() -> None:
 
 
 DIED: list[str] = []
+DIED_AT: list[float] = []
 
 
 def kill(deaths: list[list[Any]], simulator: Any, rows: int, nodes: list[Any]) -> None:
@@ -110,6 +124,7 @@ def kill(deaths: list[list[Any]], simulator: Any, rows: int, nodes: list[Any]) -
                 victim.send_signal(signal.SIGKILL)
             except psutil.NoSuchProcess:
                 continue
+        DIED_AT.append(time.monotonic())
         DIED.append(f"{what}: {len(victims)} processes")
 
 
@@ -128,6 +143,19 @@ def busy(nodes: list[Any]) -> int:
         if any("_shard" in title for title in titles) and not any(HOLDER in title for title in titles):
             return int(raylet)
     return int(nodes[0].all_processes["raylet"][0].process.pid)
+
+
+@contextmanager
+def work_of(plan: dict[str, Any], folder: Path) -> Iterator[str]:
+    """The work folder: a folder, or with ``store`` objects in an S3 in this namespace."""
+    if not plan.get("store"):
+        yield str(folder / "work")
+        return
+    from tests.object_store import running_store
+
+    with running_store(folder) as store:
+        os.environ |= store.environment()
+        yield f"s3://{store.new_bucket()}/job"
 
 
 @contextmanager

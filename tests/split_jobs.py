@@ -88,6 +88,7 @@ class SplitEndpoint:
         paid: How often each body was answered.
         fails: A text; a request that holds it gets a content-filter refusal.
         context: The tokens of a message that it takes; ``None`` is any number.
+        malformed: So many answers are no JSON.
         words: Its error where a message is longer.
         length: Words of each answer beside the sum.
     """
@@ -97,6 +98,7 @@ class SplitEndpoint:
         self.paid: dict[bytes, int] = {}
         self.fails = ""
         self.context: int | None = None
+        self.malformed = 0
         self.words = (
             "This model's maximum context length is {limit} tokens. However, your messages resulted in {size}"
         )
@@ -128,11 +130,14 @@ class SplitEndpoint:
         if self._chance.random() < self._faults:
             return Response(500, {}, b"{}", 0.0)
         body = json.loads(chat.body)
-        said = body["messages"][-1]["content"]
+        said = next(each["content"] for each in body["messages"] if each["role"] == "user")
         size = sum(COUNT(message["content"]) for message in body["messages"])
         if self.context is not None and size > self.context:
             return status(400, self.words.format(limit=self.context, size=size), "context_length_exceeded")
         self.paid[chat.body] = self.paid.get(chat.body, 0) + 1
+        if self.malformed:
+            self.malformed -= 1
+            return answered("no JSON")
         if self.fails and self.fails in said:
             return answered(None, finish_reason="content_filter")
         return answered(self._answer(said, body))

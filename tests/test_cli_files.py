@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from batchllm.formats import open_source
 from tests.command import Command
 
 SIMULATOR = ("--provider", "simulator")
@@ -116,6 +117,18 @@ def test_rows_of_parquet_bring_their_own_messages(batchllm: Command, tmp_path: P
     assert '"messages":[{"role":"user","content":"turn 3"}]' in shown
 
 
+def test_a_prompt_reads_the_same_out_of_parquet_as_out_of_its_json(batchllm: Command, tmp_path: Path) -> None:
+    parquet_file(tmp_path / "in.parquet")
+    source = open_source(tmp_path / "in.parquet")
+    (tmp_path / "in.jsonl").write_bytes(
+        b"".join(source.json_object(row, {}) + b"\n" for row in source.rows())
+    )
+    prompt = "{{ row }} {{ when }} {{ turns[0].content }} {{ row.items() | list | length }} {{ id + 1 }}"
+    paths = (tmp_path / "in.parquet", tmp_path / "in.jsonl")
+    bodies = [batchllm("run", "-p", prompt, path, *SIMULATOR, "--dry-run", "--curl").out for path in paths]
+    assert bodies[0] == bodies[1] and "2024-05-06T07:08:09 turn 0 4 1" in bodies[0]
+
+
 def test_a_job_of_csv_is_exported_to_parquet_and_a_schema_gives_its_types(
     batchllm: Command, tmp_path: Path
 ) -> None:
@@ -158,3 +171,27 @@ def test_an_encoding_of_an_output_that_is_no_text_is_refused(batchllm: Command, 
         "classify", tmp_path / "in.parquet", *SIMULATOR, "--column", "text", "--output-encoding", "cp1252"
     )
     assert refused.status == 2 and "--output-encoding is for CSV and JSONL" in refused.err
+
+
+def test_labels_examples_and_known_answers_are_tables_of_every_kind(
+    batchllm: Command, tmp_path: Path
+) -> None:
+    parquet_file(tmp_path / "in.parquet")
+    pq.write_table(pa.table({"text": ["a", "b"], "label": ["x", "y"]}), tmp_path / "examples.parquet")
+    pq.write_table(pa.table({"id": range(12), "known": ["x"] * 12}), tmp_path / "gold.parquet")
+    pq.write_table(pa.table({"label": ["x", "y"], "examples": [["of x"], []]}), tmp_path / "labels.parquet")
+    (tmp_path / "labels.csv.gz").write_bytes(gzip.compress(b"label,description\nx,about x\ny,\n"))
+    job = ("classify", tmp_path / "in.parquet", *SIMULATOR, "--column", "text")
+    for name, said in (("labels.parquet", "of x"), ("labels.csv.gz", "about x")):
+        asked = batchllm(
+            *job,
+            "--labels",
+            tmp_path / name,
+            "--examples",
+            tmp_path / "examples.parquet",
+            "--dry-run",
+            "--curl",
+        )
+        assert asked.status == 0 and said in asked.out
+    gold = ("--gold", tmp_path / "gold.parquet", "--on", "id")
+    assert "12 rows with a known answer" in batchllm(*job, "--labels", "x,y", *gold).err

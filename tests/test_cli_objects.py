@@ -9,9 +9,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from batchllm import run
+from batchllm.formats.input_file import InputFile
 from batchllm.journal import state_path
 from batchllm.stores import driver
 from batchllm.stores import objects as objects_module
@@ -84,6 +87,20 @@ def test_a_job_goes_from_object_to_object_and_again_sends_nothing(
     assert [json.loads(line)["id"] for line in lines] == [str(n) for n in range(ROWS)]
     assert bench.command("clean", output).status == 0
     assert "there are no jobs" in bench.command("jobs").err
+
+
+def test_parquet_goes_from_bucket_to_bucket_without_a_copy_on_disk(
+    bench: Bench, bucket: str, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = pa.table({"id": pa.array(range(ROWS), pa.int16()), "text": [f"good, {n}" for n in range(ROWS)]})
+    sink = io.BytesIO()
+    pq.write_table(table, sink, row_group_size=5)
+    object_store.put(bucket, "in.parquet", sink.getvalue())
+    monkeypatch.setattr(InputFile, "local_path", None)
+    bench.run("classify", f"s3://{bucket}/in.parquet", "-o", f"s3://{bucket}/out.parquet")
+    written = pq.read_table(io.BytesIO(object_store.get(bucket, "out.parquet")))
+    assert written.select(["id", "text"]).equals(table)
+    assert set(written["label"].to_pylist()) <= {"positive", "negative", "neutral"}
 
 
 @pytest.mark.proof
@@ -282,6 +299,20 @@ def test_a_signed_url_is_read_and_what_is_secret_in_it_is_kept_nowhere(
 
 
 @pytest.mark.proof
+def test_shards_in_a_bucket_are_merged_there(bench: Bench, bucket: str, object_store: ObjectStore) -> None:
+    object_store.put(bucket, "in.csv", TABLE)
+    shards = [f"s3://{bucket}/out-{number}.csv" for number in (1, 2)]
+    for number, shard in enumerate(shards, 1):
+        bench.run("classify", f"s3://{bucket}/in.csv", "--shard", f"{number}/2", "-o", shard)
+    assert bench.command("merge", *shards, "-o", f"s3://{bucket}/all.csv").status == 0
+    assert [row["id"] for row in rows_of(object_store.get(bucket, "all.csv"))] == [
+        str(n) for n in range(ROWS)
+    ]
+    said = bench.command("merge", *shards, "-o", f"s3://{bucket}/all.csv")
+    assert said.status == 2 and "exists and is not this job's" in said.err
+
+
+@pytest.mark.proof
 def test_an_empty_state_folder_is_where_the_journal_of_an_object_is_found_again(
     bench: Bench, bucket: str, object_store: ObjectStore
 ) -> None:
@@ -326,6 +357,32 @@ def test_a_folder_or_a_pattern_of_a_bucket_is_one_input(
     assert f"s3://{bucket}/in/a.csv is named twice" in said.err
     said = bench.run("classify", f"s3://{bucket}/none/*.csv", "-o", "none.csv", status=65)
     assert "matches no file of rows" in said.err
+
+
+def test_each_input_has_its_output_in_a_folder_of_a_bucket(
+    bench: Bench, bucket: str, object_store: ObjectStore
+) -> None:
+    for name in ("a.csv", "b.jsonl"):
+        content = b"text\ngood\n" if name == "a.csv" else b'{"text": "bad"}\n'
+        object_store.put(bucket, f"in/{name}", content)
+    folder = f"s3://{bucket}/out/"
+    words = ("classify", f"s3://{bucket}/in/", "-o", folder)
+    bench.run(*words)
+    assert object_store.keys(bucket) == ["in/a.csv", "in/b.jsonl", "out/a.csv", "out/b.jsonl"]
+    assert [row["text"] for row in rows_of(object_store.get(bucket, "out/a.csv"))] == ["good"]
+    assert json.loads(object_store.get(bucket, "out/b.jsonl"))["text"] == "bad"
+    assert object_store.uploads(bucket) == [] and files_in(bench.folder) == []
+    bench.run(*words)
+    assert sent(bench) == 2
+    assert "2 of 2" in bench.command("status", folder).out
+    assert bench.command("report", folder, "--json").status == 0
+    object_store.put(bucket, "out/b.jsonl", b"edited")
+    said = bench.run(*words, status=2)
+    assert f"{folder}b.jsonl was edited since batchllm wrote it" in said.err
+    bench.run("classify", f"s3://{bucket}/in/", "-o", "here/")
+    assert {"here/.batchllm.journal", "here/a.csv", "here/b.jsonl"} <= set(files_in(bench.folder))
+    said = bench.run("classify", f"s3://{bucket}/in/", "-o", "s3://no-such-bucket/out/", status=73)
+    assert "there is no such bucket" in said.err
 
 
 def test_schedule_names_the_credentials_that_cron_needs(

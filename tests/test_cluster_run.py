@@ -1,26 +1,37 @@
 """A job on many machines, with threads and processes for them: the same output as on one, whatever dies."""
 
 import csv
+import json
 import os
 import pickle
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 
 from batchllm.cluster.collect import plan_of_work
 from batchllm.cluster.driver import run_cluster
+from batchllm.cluster.lease_service import JobBudget, LeaseService
 from batchllm.cluster.shard_run import ShardEnd, ShardTask, check_node, run_shard
 from batchllm.cluster.work import open_work
-from batchllm.errors import BudgetStop, InputError, UsageError
+from batchllm.errors import BudgetStop, InputError, Interrupted, NotReady, Unavailable, UsageError
 from batchllm.job import Job, assemble
+from batchllm.leases import Lease, LeaseRequest, Leases
 from batchllm.runner import run_job
 from batchllm.simulator import ScriptedResponse, SimulatorSettings, start_in_thread
 from tests.cluster_engine import ProcessEngine
+from tests.command import Command
 from tests.fakes import chat_body
+
+if TYPE_CHECKING:
+    from tests.object_store import ObjectStore
 
 ROWS = 120
 TEXTS = ["good", "", "bad", 'so, "so"', " 007 ", "good"]
@@ -34,14 +45,23 @@ class ThreadEngine:
         self.submitted: list[int] = []
         self._environ = dict(os.environ) if environ is None else environ
         self._pool = ThreadPoolExecutor(workers)
+        self._service = LeaseService()
+        self._lock = Lock()
         self._running: dict[Future[ShardEnd], ShardTask] = {}
 
     def check(self, task: ShardTask) -> Sequence[ShardEnd]:
         return [check_node(task, self._environ)]
 
+    def leases(self, task: ShardTask) -> Leases:
+        async def renew(request: LeaseRequest) -> Lease:
+            with self._lock:
+                return self._service.renew(JobBudget.of(task.job, task.work), request)
+
+        return Leases(renew=renew, worker=uuid4().hex)
+
     def submit(self, task: ShardTask) -> None:
         self.submitted.append(task.shard)
-        self._running[self._pool.submit(run_shard, task, self._environ)] = task
+        self._running[self._pool.submit(run_shard, task, self._environ, self.leases(task))] = task
 
     def ended(self, timeout_s: float) -> Sequence[tuple[ShardTask, ShardEnd | None]]:
         done, _ = wait(self._running, timeout_s, FIRST_COMPLETED)
@@ -191,6 +211,7 @@ def test_what_a_worker_is_told_has_no_key(tmp_path: Path) -> None:
         ({"via": "batch"}, "--via batch"),
         ({"limit": 3}, "-n tries"),
         ({"sample": 3}, "--sample tries"),
+        ({"shard": "1/3"}, "--shard runs"),
         ({"restart": True}, "--restart"),
         ({"header": {"X-Secret": "1"}}, "--header"),
         ({"url": None, "provider": "simulator"}, "--provider simulator"),
@@ -224,6 +245,58 @@ def test_answers_of_a_run_on_this_machine_alone_are_not_overlooked(tmp_path: Pat
         run_cluster(job_of(tmp_path, url), engine_of=lambda job: ThreadEngine())
 
 
+def test_a_node_that_does_not_see_the_work_folder_stops_the_job(
+    tmp_path: Path, url: str, asked: Asked
+) -> None:
+    table(tmp_path / "rows.csv")
+
+    class Elsewhere(ThreadEngine):
+        def check(self, task: ShardTask) -> Sequence[ShardEnd]:
+            return super().check(replace(task, work=str(tmp_path / "unmounted")))
+
+    with pytest.raises(UsageError, match="not the folder that the other machines see"):
+        run_cluster(job_of(tmp_path, url), engine_of=lambda job: Elsewhere())
+    assert asked.texts.total() == 0
+
+
+@pytest.mark.proof
+def test_a_job_that_was_refused_may_be_changed(tmp_path: Path, url: str) -> None:
+    table(tmp_path / "rows.csv", 30)
+
+    def refuse(forecast: Any) -> None:
+        raise UsageError("nothing was sent")
+
+    with pytest.raises(UsageError, match="nothing was sent"):
+        run_cluster(job_of(tmp_path, url), engine_of=lambda job: ThreadEngine(), confirm=refuse)
+    result = run_cluster(job_of(tmp_path, url, model="n"), engine_of=lambda job: ThreadEngine())
+    assert result.exit_status == 0
+
+
+def test_a_worker_that_always_dies_ends_the_job(tmp_path: Path, url: str) -> None:
+    table(tmp_path / "rows.csv", 60)
+
+    class Deadly(ThreadEngine):
+        def submit(self, task: ShardTask) -> None:
+            self._running[Future()] = task
+
+        def ended(self, timeout_s: float) -> Sequence[tuple[ShardTask, ShardEnd | None]]:
+            return [(self._running.popitem()[1], None)]
+
+    with pytest.raises(Unavailable, match="died 5 times"):
+        run_cluster(job_of(tmp_path, url), engine_of=lambda job: Deadly(1))
+
+
+@pytest.mark.proof
+def test_a_time_limit_stops_every_machine_and_the_job_goes_on(tmp_path: Path, url: str, asked: Asked) -> None:
+    table(tmp_path / "rows.csv", texts=["good"])
+    with pytest.raises(NotReady):
+        run_cluster(job_of(tmp_path, url, max_time="1s", rpm=600), engine_of=lambda job: ThreadEngine())
+    paid = asked.texts.total()
+    assert 0 < paid < ROWS
+    assert run_cluster(job_of(tmp_path, url), engine_of=lambda job: ThreadEngine()).exit_status == 0
+    assert asked.texts.total() == ROWS
+
+
 def test_an_output_of_others_is_refused_before_anything_is_paid(
     tmp_path: Path, url: str, asked: Asked
 ) -> None:
@@ -245,6 +318,119 @@ def test_an_input_that_is_another_one_on_a_node_stops_the_job(tmp_path: Path, ur
     with pytest.raises(InputError, match="not the input of the plan"):
         run_cluster(job_of(tmp_path, url), engine_of=lambda job: Edited())
     assert "edited" not in "".join(asked.texts)
+
+
+@pytest.mark.proof
+def test_status_report_and_export_take_the_work_folder(
+    tmp_path: Path, url: str, asked: Asked, batchllm: Command
+) -> None:
+    table(tmp_path / "rows.csv")
+
+    class Dying(ThreadEngine):
+        def ended(self, timeout_s: float) -> Sequence[tuple[ShardTask, ShardEnd | None]]:
+            found = super().ended(timeout_s)
+            if self.submitted[3:]:
+                raise ConnectionError("the cluster is gone")
+            return found
+
+    engine = Dying()
+    with pytest.raises(ConnectionError):
+        run_cluster(job_of(tmp_path, url), engine_of=lambda job: engine)
+    engine._pool.shutdown()
+    paid, work = asked.texts.total(), tmp_path / "work"
+    status = json.loads(batchllm("status", work, "--json").out)
+    assert 20 < status["done"] < ROWS and status["rows"] == ROWS and status["answers"] == paid
+    assert "shards" in batchllm("status", work).out
+    refused = batchllm("export", work)
+    assert refused.status == 2 and "-o" in refused.err
+    exported = batchllm("export", work, "-o", tmp_path / "some.csv")
+    assert exported.status == 0, exported.err
+    with (tmp_path / "some.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter=";"))
+    assert sum(bool(row["label"]) for row in rows) == paid and not any(row["error"] for row in rows)
+    page = batchllm("report", work, "-o", tmp_path / "page.html")
+    assert page.status == 0 and (tmp_path / "page.html").stat().st_size > 1000, page.err
+
+    run_cluster(job_of(tmp_path, url), engine_of=lambda job: ThreadEngine())
+    assert asked.texts.total() == sum(bool(TEXTS[number % len(TEXTS)]) for number in range(ROWS))
+    assert json.loads(batchllm("status", work, "--json").out)["done"] == ROWS
+    assert batchllm("export", work, "-o", tmp_path / "all.csv").status == 0
+    assert (tmp_path / "all.csv").read_bytes() == (tmp_path / "out.csv").read_bytes()
+    assert json.loads(batchllm("report", work, "--json").out)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_every_machine_and_the_job_goes_on(
+    tmp_path: Path, url: str, asked: Asked, number: signal.Signals
+) -> None:
+    table(tmp_path / "rows.csv", texts=["good"])
+
+    class Signalled(ThreadEngine):
+        def submit(self, task: ShardTask) -> None:
+            super().submit(task)
+            if len(self.submitted) == 3:
+                os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted) as stopped:
+        run_cluster(job_of(tmp_path, url, rpm=600), engine_of=lambda job: Signalled())
+    assert stopped.value.exit_status == 128 + number and signal.getsignal(number) == before
+    assert 0 < asked.texts.total() < ROWS
+    assert run_cluster(job_of(tmp_path, url), engine_of=lambda job: ThreadEngine()).exit_status == 0
+    assert asked.texts.total() == ROWS
+
+
+@pytest.mark.proof
+def test_the_work_folder_can_be_in_an_object_store(
+    tmp_path: Path, url: str, asked: Asked, object_store: "ObjectStore", batchllm: Command
+) -> None:
+    table(tmp_path / "rows.csv", 60)
+    work = f"s3://{object_store.new_bucket()}/jobs/one"
+    job = job_of(tmp_path, url, work=work, max_requests=1000)
+    result = run_cluster(job, engine_of=lambda job: ThreadEngine())
+    assert result.summary.answered == 50 == asked.texts.total()
+    assert json.loads(batchllm("status", work, "--json").out)["done"] == 60
+    (tmp_path / "out.csv").rename(tmp_path / "first.csv")
+    (tmp_path / "out.csv.journal").unlink()
+    assert run_cluster(job, engine_of=no_cluster).exit_status == 0 and asked.texts.total() == 50
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "first.csv").read_bytes()
+
+
+@pytest.mark.proof
+def test_several_endpoints_are_used_and_summed(tmp_path: Path, url: str, asked: Asked) -> None:
+    table(tmp_path / "rows.csv", texts=["good"])
+    with start_in_thread(SimulatorSettings(latency_s=0.01), script=asked) as other:
+        job = job_of(tmp_path, None, base_url=[url, other.base_url], concurrency=6)
+        result = run_cluster(job, engine_of=lambda job: ThreadEngine())
+    assert result.summary.answered == ROWS == asked.texts.total()
+    assert sum(each.answers for each in result.summary.endpoints) == ROWS
+    assert {each.endpoint for each in result.summary.endpoints} == {url, other.base_url}
+
+
+@pytest.mark.proof
+def test_several_inputs_are_one_job(tmp_path: Path, url: str, asked: Asked) -> None:
+    names = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for name in names:
+        table(name, 60)
+    job = job_of(tmp_path, url, input=[str(name) for name in names])
+    result = run_cluster(job, engine_of=lambda job: ThreadEngine())
+    assert result.summary.answered == 100 == asked.texts.total() and result.summary.rows == 120
+    alone = run_job(replace(job, output=tmp_path / "alone.csv", engine=None))
+    assert (tmp_path / "out.csv").read_bytes() == (
+        tmp_path / "alone.csv"
+    ).read_bytes() and alone.exit_status == 0
+
+
+@pytest.mark.proof
+def test_a_budget_holds_for_all_machines_and_over_runs(tmp_path: Path, url: str, asked: Asked) -> None:
+    table(tmp_path / "rows.csv", texts=["good"])
+    for more in (60, 0):
+        with pytest.raises(BudgetStop):
+            run_cluster(job_of(tmp_path, url, max_requests=60), engine_of=lambda job: ThreadEngine())
+        assert 40 <= asked.texts.total() <= 60, more
+    result = run_cluster(job_of(tmp_path, url, max_requests=ROWS), engine_of=lambda job: ThreadEngine())
+    assert result.summary.answered == ROWS == asked.texts.total()
 
 
 @pytest.mark.proof

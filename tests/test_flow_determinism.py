@@ -38,6 +38,12 @@ def of_job(task: str = "run", **flags: object) -> Callable[[Row], Flow]:
     return job_flow(job, RequestBuilder(job, tuple(ROW.values), [ROW], None)).start
 
 
+def of_long(task: str, **flags: object) -> Callable[[Row], Flow]:
+    """The flow of a job that splits, over a long text."""
+    start = of_job(task, on_long="split", max_input_tokens=60, **flags)
+    return lambda row: start(row._replace(values={**row.values, "text": LONG}))
+
+
 def of_steps() -> Callable[[Row], Flow]:
     """The flow of a job file with steps."""
     with TemporaryDirectory() as folder:
@@ -75,6 +81,12 @@ FLOWS: dict[str, Callable[[], Callable[[Row], Flow]]] = {
     "re-asked samples of a turn": lambda: of_job(conversation="name", schema="n int", samples=2),
     "three steps": three_steps,
     "the steps of a job file": of_steps,
+}
+LONG = " ".join(f"Sentence number {number}." for number in range(200))
+FLOWS |= {
+    "parts of a long text": lambda: of_long("summarize"),
+    "re-asked fields of parts": lambda: of_long("run", schema="n int, tags list", reask=1),
+    "a vote": lambda: of_long("classify", combine="vote"),
 }
 BAD: dict[str, Callable[[], Callable[[Row], Flow]]] = {
     "chance": lambda: of_chance,

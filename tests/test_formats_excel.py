@@ -115,6 +115,10 @@ def test_hard_text_comes_back(tmp_path: Path, text: str) -> None:
     rows.write_text(json.dumps({"a": text}) + "\n")
     answered(rows, tmp_path / "out.xlsx")
     assert values(tmp_path / "out.xlsx") == [[text, "good"]]
+    if (
+        "_x005F" not in text and "x000D" not in text and "\x01" not in text
+    ):  # openpyxl leaves out such escapes
+        assert cells_of(tmp_path / "out.xlsx")[1] == [text, "good"]
 
 
 def test_error_values_are_their_text_and_formulas_without_a_value_are_named(tmp_path: Path) -> None:

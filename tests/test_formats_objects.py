@@ -12,6 +12,7 @@ import pytest
 
 from batchllm import stores
 from batchllm.errors import CannotWrite, InputError
+from batchllm.formats import objects, open_source
 from batchllm.formats.files import input_file, output_target
 from batchllm.stores import located
 from batchllm.stores import objects as objects_module
@@ -36,10 +37,13 @@ def test_a_reader_that_jumps_reads_what_is_there(object_store: ObjectStore) -> N
         assert opened.tell() == twin.tell()
 
 
-def test_parquet_is_read_where_it_is_and_a_change_is_noticed(object_store: ObjectStore) -> None:
-    table = pa.table({"id": range(5000), "text": [f"row {number}" for number in range(5000)]})
+def test_parquet_is_read_where_it_is_and_a_change_is_noticed(
+    object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "_BLOCK_BYTES", 4096)
+    table = pa.table({"id": range(50_000), "text": [f"row {number}" for number in range(50_000)]})
     sink = io.BytesIO()
-    pq.write_table(table, sink, row_group_size=1000)
+    pq.write_table(table, sink, row_group_size=10_000)
     bucket = object_store.new_bucket()
     object_store.put(bucket, "a.parquet", sink.getvalue())
     file = input_file(located(f"s3://{bucket}/a.parquet"), "a.parquet")
@@ -48,7 +52,23 @@ def test_parquet_is_read_where_it_is_and_a_change_is_noticed(object_store: Objec
     with pq.ParquetFile(file.at_random()) as opened:
         object_store.put(bucket, "a.parquet", sink.getvalue() + b"other")
         with pytest.raises(InputError, match="it changed while it was read"):
-            opened.read_row_group(4)
+            opened.read_row_group(0)
+
+
+def test_rows_of_parquet_are_those_of_the_version_that_was_scanned(object_store: ObjectStore) -> None:
+    table = pa.table({"id": range(500), "text": [f"row {number}" for number in range(500)]})
+    sink = io.BytesIO()
+    pq.write_table(table, sink, row_group_size=100)
+    bucket = object_store.new_bucket()
+    object_store.put(bucket, "a.parquet", sink.getvalue())
+    source = open_source(located(f"s3://{bucket}/a.parquet"))
+    statistics = source.scan()
+    assert [row.values["text"] for row in source.rows()] == table.column("text").to_pylist()
+    assert (statistics.rows, statistics.bytes) == (500, len(sink.getvalue()))
+    assert source.digest() == statistics.sha256
+    object_store.put(bucket, "a.parquet", sink.getvalue() + b"other")
+    with pytest.raises(InputError, match="changed"):
+        list(source.rows())
 
 
 def test_what_cannot_be_read_in_parts_is_copied_once_and_the_copy_goes_with_its_reader(
@@ -109,3 +129,18 @@ def test_a_folder_is_neither_read_nor_written(object_store: ObjectStore) -> None
         list(input_file(folder, str(folder)).chunks())
     with pytest.raises(CannotWrite, match="is a folder"):
         output_target(folder).check()
+
+
+def test_both_ends_are_what_they_are_on_disk(object_store: ObjectStore, tmp_path: Path) -> None:
+    bucket = object_store.new_bucket()
+    for size in (0, 3, 4, 1 << 20, (1 << 20) + 1, 3_000_000):
+        content = os.urandom(size)
+        (tmp_path / "a.bin").write_bytes(content)
+        object_store.put(bucket, f"{size}.bin", content)
+        here, there = (
+            input_file(tmp_path / "a.bin", "a"),
+            input_file(located(f"s3://{bucket}/{size}.bin"), "b"),
+        )
+        assert here.ends() == there.ends()
+        for start, length in ((0, 10), (size // 2, 1 << 20), (size, 5), (size + 5, 5)):
+            assert here.part(start, length) == there.part(start, length)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -26,6 +27,7 @@ from batchllm.formats import (
     Source,
     open_source,
     parquet,
+    parquet_writer,
     plan_columns,
     with_fitting_kinds,
     write_output,
@@ -89,7 +91,7 @@ def few(examples: int) -> settings:
     return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-@few(20)
+@few(12)
 @given(table=tables(), data=st.data())
 def test_every_column_comes_back_with_name_type_values_and_metadata(
     tmp_path_factory: pytest.TempPathFactory, table: pa.Table, data: st.DataObject
@@ -98,7 +100,7 @@ def test_every_column_comes_back_with_name_type_values_and_metadata(
 
 
 @pytest.mark.proof
-@few(1000)
+@few(400)
 @given(table=tables(depth=3), data=st.data())
 def test_every_column_comes_back_of_many_tables(
     tmp_path_factory: pytest.TempPathFactory, table: pa.Table, data: st.DataObject
@@ -120,7 +122,7 @@ def check_columns(folder: Path, table: pa.Table, data: st.DataObject) -> None:
     assert_kept(before.take(pa.array(sorted(chosen), pa.int64())), pq.read_table(folder / "some.parquet"))
 
 
-@few(20)
+@few(12)
 @given(table=tables(exact=True))
 def test_rows_have_the_values_of_their_json_text_and_other_formats_get_them(
     tmp_path_factory: pytest.TempPathFactory, table: pa.Table
@@ -129,7 +131,7 @@ def test_rows_have_the_values_of_their_json_text_and_other_formats_get_them(
 
 
 @pytest.mark.proof
-@few(1000)
+@few(400)
 @given(table=tables(exact=True, depth=3))
 def test_rows_of_many_tables_have_the_values_of_their_json_text(
     tmp_path_factory: pytest.TempPathFactory, table: pa.Table
@@ -549,7 +551,7 @@ def united(source: Source, out: Path) -> pa.Table:
     return pq.read_table(out)
 
 
-@few(15)
+@few(8)
 @given(table=tables(), data=st.data())
 def test_files_of_one_table_come_back_as_one_table(
     tmp_path_factory: pytest.TempPathFactory, table: pa.Table, data: st.DataObject
@@ -590,3 +592,89 @@ def test_parquet_outputs_of_shards_are_merged_with_their_types(tmp_path: Path) -
     sources = [open_source(path) for path in paths]
     write_merged(sources, tmp_path / "out.parquet")
     assert pq.read_table(tmp_path / "out.parquet").equals(table, check_metadata=True)
+
+
+def measured(path: Path, rows: int) -> dict[str, float]:
+    """What a job needs for a file of so many rows, in processes of its own: see ``parquet_scale``."""
+    program = [sys.executable, "-m", "tests.parquet_scale"]
+    subprocess.run([*program, "make", path, str(rows)], check=True)
+    output = path.with_name(f"out-{path.name}")
+    done = subprocess.run([*program, "run", path, output], check=True, capture_output=True)
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
+
+
+@pytest.mark.proof
+def test_a_million_rows_take_no_more_memory_than_a_tenth_and_about_the_time_of_csv(tmp_path: Path) -> None:
+    few_rows = measured(tmp_path / "few.parquet", 100_000)
+    many_rows = measured(tmp_path / "many.parquet", 1_000_000)
+    in_csv = measured(tmp_path / "many.csv", 1_000_000)
+    assert many_rows["peak_bytes"] <= 1.2 * few_rows["peak_bytes"]
+    assert in_csv["cpu_s"] / many_rows["cpu_s"] >= 0.6
+
+
+def test_a_codec_that_nobody_reads_is_named(tmp_path: Path) -> None:
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"text": ["a"] * 5}), sink, compression="snappy")
+    content = sink.getvalue()
+    at = content.rindex(b"text\x15\x02")  # the codec in the metadata of the column
+    (tmp_path / "in.parquet").write_bytes(content[:at] + b"text\x15\x06" + content[at + 6 :])
+    with pytest.raises(InputError, match=r"something that pyarrow does not read \(.*LZO"):
+        open_source(tmp_path / "in.parquet").scan()
+
+
+def test_members_of_messages_that_are_null_are_left_out_and_those_of_other_structs_are_not(
+    tmp_path: Path,
+) -> None:
+    table = pa.table(
+        {
+            "messages": [
+                [
+                    {"role": "user", "content": None, "name": None},
+                    {"role": "user", "content": "a", "name": "b"},
+                ]
+            ],
+            "other": [{"a": 1, "b": None}],
+        }
+    )
+    pq.write_table(table, tmp_path / "in.parquet")
+    (row,) = open_source(tmp_path / "in.parquet").rows()
+    assert row.values["messages"] == [
+        {"role": "user", "content": None},
+        {"role": "user", "content": "a", "name": "b"},
+    ]
+    assert row.values["other"] == {"a": 1, "b": None}
+    written(tmp_path / "in.parquet", tmp_path / "out.parquet")
+    assert_kept(pq.read_table(tmp_path / "in.parquet"), pq.read_table(tmp_path / "out.parquet"))
+
+
+def test_the_schema_of_spark_gets_the_columns_that_are_added(tmp_path: Path) -> None:
+    field = {"name": "text", "type": "string", "nullable": True, "metadata": {"comment": "a"}}
+    key = "org.apache.spark.sql.parquet.row.metadata"
+    table = pa.table({"text": ["a"]}).replace_schema_metadata(
+        {key: json.dumps({"type": "struct", "fields": [field]}), "org.apache.spark.version": "3.5.0"}
+    )
+    pq.write_table(table, tmp_path / "in.parquet")
+    written(tmp_path / "in.parquet", tmp_path / "out.parquet")
+    metadata = pq.read_schema(tmp_path / "out.parquet").metadata
+    schema = json.loads(metadata[key.encode()])
+    assert metadata[b"org.apache.spark.version"] == b"3.5.0" and schema["type"] == "struct"
+    lists = {"type": "array", "elementType": "string", "containsNull": True}
+    assert [each["type"] for each in schema["fields"]] == [
+        "string",
+        "string",
+        "long",
+        "double",
+        "boolean",
+        lists,
+    ]
+    assert schema["fields"][0] == field
+
+
+def test_long_cells_are_written_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_writer, "_BATCH_CHARACTERS", 1000)
+    monkeypatch.setattr(parquet_writer, "_GROUP_BYTES", 1000)
+    (tmp_path / "in.csv").write_text("text\n" + f"{'x' * 600}\n" * 10)
+    written(tmp_path / "in.csv", tmp_path / "out.parquet")
+    assert pq.ParquetFile(tmp_path / "out.parquet").metadata.num_row_groups == 5
+    assert pq.read_table(tmp_path / "out.parquet").column("text").to_pylist() == ["x" * 600] * 10

@@ -10,7 +10,7 @@ import pytest
 from batchllm.errors import UsageError
 from batchllm.formats import Outcome, format_named, format_of, open_source, plan_columns, write_output
 from batchllm.formats.columns import Columns
-from batchllm.formats.format import Source
+from batchllm.formats.format import Format, Source, Writer
 from batchllm.formats.input_file import LocalFile
 from batchllm.formats.output_file import OutputTarget
 from batchllm.formats.registry import FORMATS
@@ -62,7 +62,7 @@ def test_a_writer_gets_the_added_values_in_their_order(
 ) -> None:
     given: list[tuple[Row, dict[str, Any]]] = []
 
-    class Kept:
+    class Kept(Writer):
         def __init__(self, target: OutputTarget, source: Source, columns: Columns, suffix: str) -> None:
             self.target = target
             assert suffix == ".kept"
@@ -73,10 +73,8 @@ def test_a_writer_gets_the_added_values_in_their_order(
         def finish(self) -> None:
             self.target.write(b"end")
 
-    class KeptFormat:
-        writer = Kept
-
-    monkeypatch.setattr("batchllm.formats.output.format_named", lambda name: KeptFormat)
+    form = Format(suffixes=(".kept",), source=open_source, writer=Kept)
+    monkeypatch.setattr("batchllm.formats.output.format_named", lambda name: form)
     (tmp_path / "in.csv").write_text("id\n1\n")
     assert write(open_source(tmp_path / "in.csv"), tmp_path / "out.kept", "kept") == b"end"
     assert given == [(Row(0, 2, {"id": "1"}, "1\n"), {"label": "good"})]

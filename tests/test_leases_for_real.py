@@ -98,3 +98,22 @@ def test_three_workers_hold_one_limit_while_one_and_the_holder_are_killed(tmp_pa
     assert ledger.refused <= 0.001 * sent
     assert sent >= 0.93 * 10.0 * seconds
     assert sent <= 10.0 * seconds + 3
+
+
+@pytest.mark.timeout(120)
+def test_a_budget_holds_over_real_workers_although_one_and_the_holder_are_killed(tmp_path: Path) -> None:
+    with cluster(tmp_path, ttl_s=2.0, budget={"requests": 400}, latency_s=0.1) as found:
+        ledger = found.server.ledger
+        workers = [found.work(name, 400, concurrency=4, max_requests=400) for name in "abc"]
+        while ledger.requests < 100:
+            time.sleep(0.02)
+        workers[0].kill()
+        found.holder.kill()
+        time.sleep(0.5)
+        found.hold()
+        ends = [worker.wait(60) for worker in workers[1:]]
+        said = [worker.stdout.read() for worker in workers[1:] if worker.stdout is not None]
+    assert ends == [3, 3]
+    assert all("--max-requests 400" in text for text in said)
+    assert ledger.requests <= 400
+    assert ledger.requests >= 400 - 400 // 10, "what the dead worker may have spent counts as spent"

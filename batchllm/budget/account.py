@@ -12,11 +12,11 @@ from batchllm.budget.costs import Pricing, plus
 from batchllm.budget.early_stop import EarlyStop
 from batchllm.budget.estimate import MEAN_REQUEST, SEEN_PACE, forecast_job
 from batchllm.budget.forecast import Forecast
-from batchllm.budget.sample import sample_rows
+from batchllm.budget.sample import kept_in, sample_rows
 from batchllm.budget.usage import LEARNED, UsageEstimator, upper_bound
 from batchllm.counters import RunCounters
 from batchllm.errors import UsageError
-from batchllm.flows.stand_in import begun, expected, missing
+from batchllm.flows.stand_in import KeptValue, begun, expected, missing
 from batchllm.job import Job
 from batchllm.journal import Journal
 from batchllm.limiter import View
@@ -87,7 +87,7 @@ class Account:
             learned=UsageEstimator(journal.get(LEARNED)),
         )
         useful = journal.get(USEFUL) or {"job": None}
-        self._sample = next(_first_requests(self._prepared), None)
+        self._sample = next(_first_requests(self._prepared, kept_in(journal.reader())), None)
         self.early_stop = EarlyStop(
             cut_is_useless=_cut_is_useless(answer_spec(self._job)),
             bound=None if self._sample is None else self._sample.max_tokens,
@@ -119,6 +119,7 @@ class Account:
             pricing=self.pricing,
             learned=self.meter.learned,
             seen=journal.get(SEEN_PACE),
+            reader=journal.reader(),
         )
         self._to_send, self._left = found.requests or 0, left
         unbounded = self._sample if self._sample is not None and self._sample.max_tokens is None else None
@@ -181,7 +182,7 @@ class Account:
         return max(rows_left, round(each * self._left) - counters.answers)
 
 
-def _first_requests(prepared: PreparedJob) -> Iterator[ChatRequest]:
+def _first_requests(prepared: PreparedJob, kept: KeptValue) -> Iterator[ChatRequest]:
     """Yields the first request of each row of the sample."""
     for row in sample_rows(prepared):
         if not prepared.job.splits:
@@ -189,7 +190,9 @@ def _first_requests(prepared: PreparedJob) -> Iterator[ChatRequest]:
             if isinstance(built, ChatRequest):
                 yield built
             continue
-        yield from (request for _, request in islice(missing(begun(prepared.flow.start(row)), _NO_ANSWER), 1))
+        yield from (
+            request for _, request in islice(missing(begun(prepared.flow.start(row), kept), _NO_ANSWER), 1)
+        )
 
 
 def refuse_unbounded(prepared: PreparedJob, pricing: Pricing) -> None:

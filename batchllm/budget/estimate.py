@@ -16,9 +16,10 @@ from typing import Any
 from batchllm import prices
 from batchllm.budget.costs import Pricing, plus
 from batchllm.budget.forecast import Forecast, PartSums
-from batchllm.budget.sample import sample_rows, sampled, stretch_of
+from batchllm.budget.sample import kept_in, sample_rows, sampled, stretch_of
 from batchllm.budget.usage import UsageEstimator
 from batchllm.job import Job
+from batchllm.journal import JournalReader
 from batchllm.limiter import Cost
 from batchllm.limiter.charge import Charge
 from batchllm.limiter.terms import TOKENS
@@ -168,6 +169,7 @@ def forecast_job(
     pricing: Pricing | None = None,
     learned: UsageEstimator | None = None,
     seen: Mapping[str, Any] | None = None,
+    reader: JournalReader | None = None,
 ) -> Forecast:
     """Estimates a job from the sample of rows that the scan kept; reads no file and counts nothing exactly.
 
@@ -178,6 +180,7 @@ def forecast_job(
         pricing: What its models cost.
         learned: What is known about answers.
         seen: The limits that an earlier run met (``SEEN_PACE``).
+        reader: Its journal, with the values that it keeps.
     """
     flow, learned = prepared.flow, learned or UsageEstimator()
     pricing = pricing or Pricing(prepared.job)
@@ -187,7 +190,8 @@ def forecast_job(
     sample = sample_rows(prepared)
     settings = AnswerSettings(prepared.builder.column)
     if left and sample:
-        sent = sampled(prepared, expected, learned)
+        kept = kept_in(reader)
+        sent = sampled(prepared, expected, learned, kept=kept)
         settings = answer_settings(
             prepared.builder.column, prepared.builder.shots, (each.request for each in sent)
         )
@@ -197,7 +201,7 @@ def forecast_job(
             stretch.add(totals, each, scale)
         if not flow.single or flow.conversation is not None:
             upper = RequestTotals(pricing, prepared.job.endpoint.charge, learned)
-            for each in sampled(prepared, longest, learned, at_most=True):
+            for each in sampled(prepared, longest, learned, at_most=True, kept=kept):
                 stretch.add(upper, each, scale)
     found = totals.forecast(rows=rows, exact=False, pace=prepared.job.pace, seen=seen, upper=upper)
     waves = flow.waves if prepared.job.via == "batch" else None

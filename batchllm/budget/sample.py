@@ -6,13 +6,18 @@ from typing import NamedTuple, Protocol
 
 from batchllm import tokens
 from batchllm.budget.usage import UsageEstimator
-from batchllm.flows import History
-from batchllm.flows.stand_in import STAND_IN, StandIn, begun, missing
+from batchllm.flows import History, Kept, Unsent
+from batchllm.flows.stand_in import STAND_IN, KeptValue, StandIn, begun, missing
+from batchllm.journal import JournalReader
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.records import ChatRequest, Row
 
 MOST_BYTES = 2_000_000
 """Bytes of rows with parts that an estimate looks at; it is quick, and ``--dry-run`` is exact."""
+
+
+MOST_DOCUMENTS = 10
+"""Documents with parts that it reads."""
 
 
 class SampledRequest(NamedTuple):
@@ -65,6 +70,8 @@ def sample_rows(prepared: PreparedJob) -> Sequence[Row]:
     rows = prepared.statistics.sample
     if not prepared.job.splits:
         return rows
+    if prepared.builder.documents is not None:
+        return rows[:MOST_DOCUMENTS]
     left, found = MOST_BYTES, list[Row]()
     for row in rows:
         if left <= 0:
@@ -74,15 +81,32 @@ def sample_rows(prepared: PreparedJob) -> Sequence[Row]:
     return found
 
 
+def kept_in(reader: JournalReader | None) -> KeptValue:
+    """Returns a function that returns what a journal keeps, or computes it and keeps nothing."""
+    if reader is None:
+        return Kept.value
+
+    def kept(wanted: Kept) -> bytes | Unsent:
+        value = reader.kept(wanted.key)
+        return wanted.value() if value is None else value
+
+    return kept
+
+
 def sampled(
-    prepared: PreparedJob, stand_in: StandIn, learned: UsageEstimator, *, at_most: bool = False
+    prepared: PreparedJob,
+    stand_in: StandIn,
+    learned: UsageEstimator,
+    *,
+    at_most: bool = False,
+    kept: KeptValue = Kept.value,
 ) -> list[SampledRequest]:
     """Builds the requests of the sample's rows, with stand-ins for answers and histories."""
     found = []
     for row in sample_rows(prepared):
-        flow = begun(prepared.flow.start(row))
+        flow = begun(prepared.flow.start(row), kept)
         history = _history(prepared, row, learned, at_most=at_most) if flow.waits_for is not None else None
-        for number, (ask, request) in enumerate(missing(flow, stand_in, history=history)):
+        for number, (ask, request) in enumerate(missing(flow, stand_in, history=history, kept=kept)):
             prompt = request.prompt_tokens or tokens.estimate(request.body.decode("utf-8", "replace"))
             size = prepared.source.size_of(row)
             found.append(SampledRequest(request, prompt, size, number == 0, ask.path))

@@ -21,9 +21,11 @@ def status(
     journal: JournalOption = None,
 ) -> None:
     """Show how far a job is, also while it runs."""
+    from batchllm.cluster.look import cluster_status, work_at
     from batchllm.inspect.status import job_status
 
-    found = job_status(journal or output)
+    work = None if journal else work_at(output)
+    found = job_status(journal or output) if work is None else cluster_status(work)
     typer.echo(json.dumps(found.to_json(), ensure_ascii=False) if as_json else found.to_text())
 
 
@@ -58,9 +60,18 @@ def export(
     journal: JournalOption = None,
 ) -> None:
     """Write the finished rows of a job, in input order, also while it runs."""
+    from batchllm.cluster.look import job_of_work, work_at
     from batchllm.inspect.export import export_job
 
-    rows = export_job(journal or output, to=to, force=force, note=say)
+    work = None if journal else work_at(output)
+    if work is None:
+        rows = export_job(journal or output, to=to, force=force, note=say)
+    else:
+        with job_of_work(work) as job:
+            if to is None and not job.finished:
+                raise UsageError(f"the job of {work} is not finished; name a file for its rows with -o")
+            rows = export_job(job.journal, to=to, force=force, note=say)
+            output = job.name or output
     if to is None or str(to) != "-":
         say(f"{counted(rows, 'row')} written to {to or output}")
 

@@ -6,12 +6,15 @@ from typing import Annotated
 import typer
 
 from batchllm.cli.streams import say
+from batchllm.stores import located
 
 
 def merge(
     outputs: Annotated[
         list[Path],
-        typer.Argument(help="The outputs of all shards.", metavar="OUTPUT…", show_default=False),
+        typer.Argument(
+            help="The outputs of all shards.", metavar="OUTPUT…", show_default=False, parser=located
+        ),
     ],
     merged: Annotated[
         Path,
@@ -21,6 +24,7 @@ def merge(
             help="File to write; the suffix decides the format.",
             metavar="PATH",
             show_default=False,
+            parser=located,
         ),
     ],
     source: Annotated[
@@ -30,6 +34,7 @@ def merge(
             help="The input of the job, to compare with; needed where the journals are not beside the outputs.",
             metavar="FILE",
             show_default=False,
+            parser=located,
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,

@@ -1,6 +1,8 @@
 """``batchllm report``: one page to look at, for somebody who has no batchllm."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -58,7 +60,8 @@ def report(
     path = to or beside_on_disk(output, f"{stem_of(output)}.report.html")
     if not as_json:
         check_page(path)
-    found = make_report(output, others, gold=gold or None, on=on, journal=journal, with_rows=not as_json)
+    with _output_of(output, journal) as output:
+        found = make_report(output, others, gold=gold or None, on=on, journal=journal, with_rows=not as_json)
     if as_json:
         typer.echo(json.dumps(found.to_json(), ensure_ascii=False))
         return
@@ -66,3 +69,23 @@ def report(
     for note in found.notes:
         say(note)
     say(f"Written: {path}")
+
+
+@contextmanager
+def _output_of(place: Path, journal: Path | None) -> Iterator[Path]:
+    """Yields an output: of a job on many machines, by its work folder, the rows that are finished."""
+    from batchllm.cluster.look import job_of_work, work_at
+    from batchllm.inspect.export import export_job
+
+    work = None if journal else work_at(place)
+    if work is None:
+        yield place
+        return
+    with job_of_work(work) as job:
+        if job.output is None:
+            raise UsageError(
+                f"the output of the job of {work} went to standard output; export it to a file first"
+            )
+        if not job.finished:
+            export_job(job.journal)
+        yield job.output

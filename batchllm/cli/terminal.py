@@ -14,6 +14,7 @@ from batchllm.errors import UsageError
 from batchllm.formats import is_narrow
 from batchllm.job import Job
 from batchllm.job.endpoints import endpoints_text
+from batchllm.prepare.job_paths import is_disk_folder
 from batchllm.printable import counted, dollars, one_line, printable
 from batchllm.progress import compact
 from batchllm.runner import Forecast, Result, Summary
@@ -218,7 +219,7 @@ def show_result(job: Job, result: Result) -> None:
     head, *lines = summary_lines(result.summary, result.pace)
     say(head, tone=None if result.summary.failed else Tone.DONE)
     if result.output is not None:
-        say(f"Written: {result.output}")
+        say(f"Written: {result.output}{'/' if is_disk_folder(result.output) else ''}")
     if result.instead_of is not None:
         say(f"{result.instead_of} holds the finished job and stays as it is")
     if result.summary.failed:

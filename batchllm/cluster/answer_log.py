@@ -10,7 +10,7 @@ from typing import Any
 
 from batchllm.cluster.frames import encode
 from batchllm.cluster.plan import Shard
-from batchllm.cluster.work import WorkFolder, claim_name, log_name, state_name
+from batchllm.cluster.work import WorkFolder, claim_name, log_name, state_name, stop_name
 from batchllm.errors import Interrupted, NotNow
 from batchllm.journal import AttemptEntry, Entry, JournalTail
 from batchllm.stopping import StopSwitch
@@ -184,7 +184,7 @@ class AnswerLog:
         attempt.work.put(state_name(attempt.shard, attempt.number), json.dumps(self.figures()).encode())
         if attempt.work.has(claim_name(attempt.shard, attempt.number + 1)):
             self._switch.stop(NotNow(f"another worker has shard {attempt.shard.number}"))
-        if attempt.work.has(f"stop-{attempt.run}"):
+        if attempt.work.has(stop_name(attempt.run)):
             self._switch.stop(Interrupted(2))
 
     def _count(self, entries: list[Entry]) -> None:

@@ -8,12 +8,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from batchllm.answer import Reader
 from batchllm.cluster.frames import decode, lost_rows, most_sent
 from batchllm.cluster.plan import ClusterPlan, Shard
-from batchllm.cluster.work import PLAN, WorkFolder, attempts_at, done_name, log_name
+from batchllm.cluster.work import PLAN, WorkFolder, attempts_at, claim_name, done_name, log_name
 from batchllm.errors import InputError
 from batchllm.flows import Ask, later_key
-from batchllm.journal import Entry, JournalBuilder, Rebuilt
+from batchllm.journal import AttemptEntry, Entry, JournalBuilder, Rebuilt
+from batchllm.records import AnswerSpec
+
+_READER = Reader(AnswerSpec("answer"))
+
+
+@dataclass(slots=True)
+class DeadAttempt:
+    """What the log of a worker that died has, for the summary of the run.
+
+    Attributes:
+        run: The name of its run.
+        attempts, answers, rate_limited: Requests sent, answers, and refusals for a rate limit.
+        prompt_tokens, completion_tokens, total_tokens: Of the answers; ``None`` is unknown.
+    """
+
+    run: str
+    attempts: int = 0
+    answers: int = 0
+    rate_limited: int = 0
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
+    total_tokens: int | None = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +47,13 @@ class Collected:
         found: What the journal was made of.
         in_flight: Rows, from 0 in the whole input, of requests in flight when a worker that died wrote its log last.
         after: Rows that it may have sent after that.
+        dead: The workers that died.
     """
 
     found: Rebuilt
     in_flight: frozenset[int]
     after: frozenset[int]
+    dead: tuple[DeadAttempt, ...]
 
 
 def plan_of_work(work: WorkFolder) -> ClusterPlan:
@@ -51,6 +76,12 @@ def done_of(work: WorkFolder, shard: Shard) -> dict[str, Any] | None:
     return None if content is None else json.loads(content)
 
 
+def answers_of(work: WorkFolder, shard: Shard) -> int:
+    """Returns how many answers the logs of a shard have."""
+    logs = [_frames(work, shard, number) for number in range(1, attempts_at(work, shard) + 1)]
+    return sum(_dead(None, log).answers for log in logs)
+
+
 def rebuild(journal: Path, wanted: Sequence[tuple[Shard, int]], work: WorkFolder) -> Collected:
     """Builds a journal from answer logs.
 
@@ -61,18 +92,22 @@ def rebuild(journal: Path, wanted: Sequence[tuple[Shard, int]], work: WorkFolder
     """
     most = 0
     unended: list[tuple[Shard, list[list[Entry]]]] = []
+    dead: list[DeadAttempt] = []
     with JournalBuilder(journal, _later_key, time.time()) as builder:
         for shard, attempts in wanted:
             logs = [_frames(work, shard, number) for number in range(1, attempts + 1)]
             builder.add(([entry for frame in log for entry in frame] for log in logs), shard.first_row)
             most = max(most, *map(most_sent, logs), 0)
-            unended += [(shard, log) for log in logs if not log or log[-1]]
+            for number, log in enumerate(logs, 1):
+                if not log or log[-1]:
+                    unended.append((shard, log))
+                    dead.append(_dead(work.get(claim_name(shard, number)), log))
     in_flight: set[int] = set()
     after: set[int] = set()
     for shard, log in unended:
         for rows, found in zip((in_flight, after), lost_rows(log, most), strict=True):
             rows |= {shard.first_row + row for row in found if row < shard.rows}
-    return Collected(builder.found, frozenset(in_flight), frozenset(after))
+    return Collected(builder.found, frozenset(in_flight), frozenset(after), tuple(dead))
 
 
 def rebuild_all(journal: Path, plan: ClusterPlan, work: WorkFolder) -> Collected:
@@ -82,6 +117,22 @@ def rebuild_all(journal: Path, plan: ClusterPlan, work: WorkFolder) -> Collected
 
 def _frames(work: WorkFolder, shard: Shard, attempt: int) -> list[list[Entry]]:
     return [frame for piece in work.log(log_name(shard, attempt)) for frame in decode(piece)]
+
+
+def _dead(claim: bytes | None, log: Sequence[Sequence[Entry]]) -> DeadAttempt:
+    found = DeadAttempt(json.loads(claim)["run"] if claim else "")
+    last = {entry.attempt_id: entry for frame in log for entry in frame if isinstance(entry, AttemptEntry)}
+    for entry in last.values():
+        found.attempts += entry.sent_at is not None
+        status = None if entry.reply is None else entry.reply[2]
+        found.rate_limited += status == 429
+        if entry.reply is not None and status is not None and 200 <= status < 300:
+            found.answers += 1
+            usage = _READER.read(status, entry.reply[-1]).usage
+            for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
+                sums = (getattr(found, name), getattr(usage, name))
+                setattr(found, name, None if None in sums else sum(sums))
+    return found
 
 
 def _later_key(root_id: int, path: str, identity: bytes) -> bytes:

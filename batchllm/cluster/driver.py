@@ -1,45 +1,40 @@
 """Runs one job on many machines: plan, first rows, shards, and the output."""
 
-import json
+import math
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
 from uuid import uuid4
 
 from batchllm.budget.estimate import forecast_job
-from batchllm.budget.forecast import Forecast
-from batchllm.cluster.collect import Collected, done_of, plan_of_work, rebuild_all
+from batchllm.cluster.collect import Collected, done_of, rebuild_all
 from batchllm.cluster.engine import Engine
 from batchllm.cluster.figures import FiguresReader, summed
-from batchllm.cluster.plan import ClusterPlan, Shard, cut, hashed, spans_of
+from batchllm.cluster.plan import ClusterPlan, Shard
+from batchllm.cluster.planning import known_plan, new_plan
 from batchllm.cluster.shard_run import ShardEnd, ShardTask, run_shard
 from batchllm.cluster.terms import StopAsked, check_options, error_of, stop_signals
-from batchllm.cluster.work import PLAN, open_work
+from batchllm.cluster.work import PLAN, open_work, run_name, stop_name
 from batchllm.endpoint import reachable
-from batchllm.errors import (
-    Interrupted,
-    NotNow,
-    UsageError,
-)
-from batchllm.flows.conversation import conversation_of
+from batchllm.errors import Interrupted, JobError, NotNow, NotReady, Unavailable, UsageError
 from batchllm.job import Job
 from batchllm.journal import JobLock, JournalReader, remove, store_value
 from batchllm.prepare.job_paths import JobPaths, check_output, check_places, job_paths
-from batchllm.prepare.prepared_job import PreparedJob, prepare_job
-from batchllm.prepare.saved_job import saved
+from batchllm.prepare.prepared_job import prepare_job
 from batchllm.progress import Progress, Quiet
 from batchllm.records import Pace
-from batchllm.runner import Result, run_job
+from batchllm.runner import Forecast, Result, run_job
 from batchllm.runner.ending import recorded
 
 WORK = "work"
 """The journal's key for the plan that its answers come from."""
 
 SHOW_EVERY_S = 1.0
+MOST_DEATHS = 5
+"""Workers that may die over one shard."""
 STOP_GRACE_S = 15.0
 """Seconds beyond ``--grace`` that workers get to end in order."""
 
@@ -104,79 +99,45 @@ class _Driver:
         self.confirm = confirm
         self.stop = stop
         self.name = uuid4().hex
+        self._began = time.monotonic()
         self._asked_to_stop = False
+        self._deaths: Counter[int] = Counter()
         self._plan: ClusterPlan
 
     def run(self) -> Result:
-        began = time.monotonic()
         assert self.job.work is not None, "it was checked"
         work = open_work(str(self.job.work))
         self._work, self._place = work, str(work)
         with prepare_job(self.job, self.paths) as prepared:
-            engine: Engine | None = None
-            plan = self._known_plan(prepared)
-            if plan is None:
-                self._check_journal(None)
+            known = known_plan(work, self.job, prepared)
+            left = [] if known is None else [shard for shard in known.shards if done_of(work, shard) is None]
+            if known is not None and not left:
+                self._plan = known
+            else:
+                self._check_journal(known)
                 engine = self.engine_of(self.job)
-                plan = self._new_plan(prepared, engine.workers)
-            self._plan = plan
-            left = [shard for shard in plan.shards if done_of(work, shard) is None]
-            if left:
-                self._check_journal(plan)
-                engine = engine or self.engine_of(self.job)
                 self._workers = engine.workers
-                rows = sum(shard.rows for shard in left)
+                self._plan = known or new_plan(self.job, prepared, engine.workers)
+                left = left or list(self._plan.shards)
                 self._check_nodes(engine)
-                self.confirm(forecast_job(prepared, rows=plan.rows, left=rows))
-        if left and engine is not None:
+                rows = sum(shard.rows for shard in left)
+                self.confirm(forecast_job(prepared, rows=self._plan.rows, left=rows))
+                if known is None:
+                    work.put(PLAN, self._plan.to_json())
+        if left:
             self._answer(engine, left)
         found = self._collect()
         finished = self._finish(self.confirm if not left else lambda forecast: None)
-        summaries, dead = FiguresReader(work, plan).of_run(self.name)
-        seconds = time.monotonic() - began
-        summary = summed(finished.summary, summaries, dead, found, seconds=seconds)
-        rows_lost = () if found is None else tuple(row + 1 for row in sorted(found.in_flight | found.after))
-        return replace(finished, summary=summary, possibly_billed_rows=rows_lost, job=self.job)
-
-    def _known_plan(self, prepared: PreparedJob) -> ClusterPlan | None:
-        """Returns the plan that there is.
-
-        Raises:
-            UsageError: It is that of another job.
-        """
-        if not self._work.has(PLAN):
-            return None
-        plan = plan_of_work(self._work)
-        if plan.input_sha256 != prepared.statistics.sha256:
-            raise UsageError(
-                f"{self._work} has the plan of another input than {self.job.input_name} is now; name another folder "
-                "with --work, and another output with -o"
-            )
-        if plan.identity != _identity(self.job):
-            raise UsageError(
-                f"{self._work} has the plan of another job: model, prompt or parameters differ; name another folder "
-                "with --work, and another output with -o"
-            )
-        return plan
-
-    def _new_plan(self, prepared: PreparedJob, workers: int) -> ClusterPlan:
-        job, source = self.job, prepared.source
-        spans: Sequence[tuple[int, int]] = ()
-        if job.conversation is not None:
-            column = job.conversation
-            spans = spans_of(conversation_of(row, column) for row in source.rows())
-        ranges = cut(prepared.statistics.rows, workers, spans)
-        plan = ClusterPlan(
-            input=job.input_name,
-            input_sha256=prepared.statistics.sha256,
-            output=None if job.output is None else str(job.output.absolute()),
-            rows=prepared.statistics.rows,
-            identity=_identity(job),
-            shards=hashed(source, ranges),
-            job=saved(job),
+        lost = () if found is None else tuple(row + 1 for row in sorted(found.in_flight | found.after))
+        dead = [] if found is None else [each for each in found.dead if each.run == self.name]
+        summary = summed(
+            finished.summary,
+            FiguresReader(work, self._plan).of_run(self.name),
+            dead,
+            possibly_billed=len(lost) if dead else 0,
+            seconds=time.monotonic() - self._began,
         )
-        self._work.create(PLAN, plan.to_json())
-        return plan_of_work(self._work)
+        return replace(finished, summary=summary, possibly_billed_rows=lost, job=self.job)
 
     def _check_journal(self, plan: ClusterPlan | None) -> None:
         """Refuses an output that is not this job's, and answers of a run on this machine alone.
@@ -198,13 +159,17 @@ class _Driver:
         remove(journal)
 
     def _check_nodes(self, engine: Engine) -> None:
+        self._work.create(run_name(self.name), self.name.encode())
         ends = engine.check(self._task(0))
         for end in ends:
             if end.error is not None:
                 raise error_of(end, f"on node {end.node}: ")
 
     def _task(self, shard: int) -> ShardTask:
-        job = replace(self.job, work=None, sources={}, pace=_share_of(self.job.pace, self._workers))
+        job, workers = self.job, self._workers
+        several = tuple(replace(each, pace=_share_of(each.pace, workers)) for each in job.endpoints)
+        pace = _share_of(job.pace, workers)
+        job = replace(job, work=None, sources={}, max_time_s=None, pace=pace, endpoints=several)
         return ShardTask(job=job, work=self._place, shard=shard, run=self.name)
 
     def _answer(self, engine: Engine, left: list[Shard]) -> None:
@@ -213,62 +178,84 @@ class _Driver:
         self.progress.start(self._plan.rows, self._figures.read().done)
         try:
             if left[0].number == 0:
-                self._answer_first()
+                self._answer_first(engine)
             self._fan_out(engine, [shard for shard in left if shard.number > 0])
         finally:
             self.progress.close()
 
-    def _answer_first(self) -> None:
+    def _answer_first(self, engine: Engine) -> None:
+        task = self._task(0)
         with ThreadPoolExecutor(1, thread_name_prefix="first-rows") as pool:
-            future = pool.submit(run_shard, self._task(0), os.environ)
+            future = pool.submit(run_shard, task, os.environ, engine.leases(task))
             while not future.done():
                 self._heed_stop()
                 time.sleep(0.05)
-        self._raise_stop()
         end = future.result()
+        if (over := self._over()) is not None:
+            raise over
         if end.error is not None:
             raise error_of(end)
 
     def _fan_out(self, engine: Engine, left: list[Shard]) -> None:
         waiting = deque(left)
         running: set[int] = set()
-        failed: ShardEnd | None = None
-        give_up_at: float | None = None
-        shown = 0.0
         changed: set[int] = set()  # shards whose figures are not final
-        while waiting or running:
+        reason: JobError | Interrupted | None = None
+        give_up_at = math.inf
+        shown = 0.0
+        while (waiting and reason is None) or running:
             self._heed_stop()
-            ending = failed is not None or self._asked_to_stop
-            if ending:
-                waiting.clear()
+            reason = reason or self._over()
+            if reason is not None and give_up_at == math.inf:
                 self._ask_to_stop()
-                give_up_at = give_up_at or time.monotonic() + self.job.grace_s + STOP_GRACE_S
-            while waiting and len(running) < engine.workers:
-                shard = waiting.popleft()
-                running.add(shard.number)
-                changed.add(shard.number)
-                engine.submit(self._task(shard.number))
+                give_up_at = time.monotonic() + self.job.grace_s + STOP_GRACE_S
+            while waiting and reason is None and len(running) < engine.workers:
+                number = waiting.popleft().number
+                running.add(number)
+                changed.add(number)
+                engine.submit(self._task(number))
             for task, end in engine.ended(0.5) if running else ():
                 running.discard(task.shard)
-                shard = self._plan.shards[task.shard]
-                if end is None:
-                    self.progress.tell(f"the worker of shard {task.shard} died; another one goes on with it")
-                    waiting.appendleft(shard)
-                elif end.exit_status == NotNow.exit_status and not ending:
-                    if done_of(self._work, shard) is None:
-                        waiting.append(shard)
-                elif end.error is not None and failed is None and not ending:
-                    failed = end
-            if give_up_at is not None and time.monotonic() >= give_up_at:
+                reason = reason or self._after(task, end, waiting)
+            if time.monotonic() >= give_up_at:
                 engine.cancel()
                 break
             if time.monotonic() - shown >= SHOW_EVERY_S:
                 self._show(changed)
                 shown = time.monotonic()
         self._show(changed)
-        self._raise_stop()
-        if failed is not None:
-            raise error_of(failed, f"shard {failed.shard}, on node {failed.node}: ")
+        if reason is not None:
+            raise reason
+
+    def _after(
+        self, task: ShardTask, end: ShardEnd | None, waiting: deque[Shard]
+    ) -> JobError | Interrupted | None:
+        """Puts a shard back whose attempt did not finish it, or returns why the job has to end."""
+        shard = self._plan.shards[task.shard]
+        if end is None:
+            self._deaths[task.shard] += 1
+            if self._deaths[task.shard] >= MOST_DEATHS:
+                return Unavailable(
+                    f"the worker of shard {task.shard} died {MOST_DEATHS} times; see the logs of the cluster, and the "
+                    "memory of its nodes"
+                )
+            self.progress.tell(f"the worker of shard {task.shard} died; another one goes on with it")
+            waiting.appendleft(shard)
+        elif end.exit_status == NotNow.exit_status:
+            if done_of(self._work, shard) is None:
+                waiting.append(shard)
+        elif end.error is not None:
+            return error_of(end, f"shard {end.shard}, on node {end.node}: ")
+        return None
+
+    def _over(self) -> JobError | Interrupted | None:
+        """Returns why the job ends from outside."""
+        if self.stop.number is not None:
+            return Interrupted(self.stop.number)
+        limit = self.job.max_time_s
+        if limit is not None and time.monotonic() - self._began >= limit:
+            return NotReady(f"--max-time ({limit:g} s) is over; the same command goes on")
+        return None
 
     def _show(self, changed: set[int]) -> None:
         figures = self._figures.read(changed)
@@ -280,11 +267,7 @@ class _Driver:
             self._ask_to_stop()
 
     def _ask_to_stop(self) -> None:
-        self._work.create(f"stop-{self.name}", b"{}")
-
-    def _raise_stop(self) -> None:
-        if self.stop.number is not None:
-            raise Interrupted(self.stop.number)
+        self._work.create(stop_name(self.name), b"stop")
 
     def _collect(self) -> Collected | None:
         """Makes the job's journal of the answer logs, unless it is there."""
@@ -305,16 +288,6 @@ class _Driver:
 
 
 def _share_of(pace: Pace, workers: int) -> Pace:
-    """Returns what one of several workers may use of the limits that the job gives for all together."""
-    rpm, tpm, slots = pace.requests_per_minute, pace.tokens_per_minute, pace.concurrency
-    return replace(
-        pace,
-        requests_per_minute=None if rpm is None else rpm / workers,
-        tokens_per_minute=None if tpm is None else tpm / workers,
-        concurrency=None if slots is None else max(1, slots // workers),
-    )
-
-
-def _identity(job: Job) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps({"job": job.fingerprint(), "dedupe": job.dedupe}))
-    return plain
+    """Returns the pace of one of several workers: limits are leased, and ``--concurrency`` is for all together."""
+    slots = pace.concurrency
+    return pace if slots is None else replace(pace, concurrency=max(1, slots // workers))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from batchllm.cluster.shard_run import ShardEnd, ShardTask
+from batchllm.leases import Leases
 
 
 class Engine(Protocol):
@@ -17,6 +18,9 @@ class Engine(Protocol):
 
     def check(self, task: ShardTask) -> Sequence[ShardEnd]:
         """Calls ``check_node`` once on each machine; returns what each said."""
+
+    def leases(self, task: ShardTask) -> Leases | None:
+        """Returns the leases of an attempt that this process makes itself; ``None``: it shares no limit."""
 
     def submit(self, task: ShardTask) -> None:
         """Begins an attempt at a shard: ``run_shard`` somewhere."""

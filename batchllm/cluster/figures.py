@@ -2,14 +2,16 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-from batchllm.cluster.collect import Collected
+from batchllm.cluster.collect import DeadAttempt
 from batchllm.cluster.plan import ClusterPlan, Shard
 from batchllm.cluster.work import WorkFolder, attempts_at, done_name, state_name
+from batchllm.counters import EndpointFigures
 from batchllm.printable import counted
 from batchllm.runner import Summary
 
@@ -131,16 +133,10 @@ class FiguresReader:
             figures.per_minute = figures.answers * 60.0 / (max(last) - min(began))
         return figures
 
-    def of_run(self, run: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Returns what a run has done: the summaries of its shards, and the last reports of its dead workers."""
-        summaries, dead = [], []
-        for shard in self._plan.shards:
-            done, states = self._look(shard, None)
-            if done is not None and done["run"] == run:
-                summaries.append(done["summary"])
-            ended = 0 if done is None else done["attempt"]
-            dead += [state for state in states if state["run"] == run and state["attempt"] != ended]
-        return summaries, dead
+    def of_run(self, run: str) -> list[dict[str, Any]]:
+        """Returns the summaries of the shards that a run finished."""
+        found = [self._look(shard, None)[0] for shard in self._plan.shards]
+        return [done["summary"] for done in found if done is not None and done["run"] == run]
 
     def _look(
         self, shard: Shard, among: Collection[int] | None
@@ -162,9 +158,9 @@ class FiguresReader:
 def summed(
     finished: Summary,
     summaries: Collection[Mapping[str, Any]],
-    dead: Collection[Mapping[str, Any]],
-    found: Collected | None,
+    dead: Collection[DeadAttempt],
     *,
+    possibly_billed: int,
     seconds: float,
 ) -> Summary:
     """Returns the summary of a run on many machines.
@@ -172,36 +168,46 @@ def summed(
     Args:
         finished: The rows, as the output has them.
         summaries: The summaries of the shards that the run finished.
-        dead: The last reports of workers of the run that died, whose tokens and cost are not all known.
-        found: What the logs say; ``None`` where they were read before.
+        dead: Its workers that died; what their answers cost is unknown.
+        possibly_billed: Requests of those that are possibly billed without an answer.
         seconds: The duration of the run.
     """
-    counts: dict[str, Any] = {
-        name: getattr(finished, name) + sum(each[name] for each in summaries) for name in _COUNTS
-    }
-    for state in dead:
-        counts["attempts"] += state["sent"]
-        counts["answers"] += state["answers"]
-        counts["rate_limited"] += state["rate_limited"]
-    for name in _AMOUNTS:
+    counts: dict[str, Any] = {}
+    for name in (*_COUNTS, *_AMOUNTS):
         values = [getattr(finished, name), *(each[name] for each in summaries)]
-        unknown = None in values or any(state["answers"] for state in dead)
-        counts[name] = None if unknown else sum(Decimal(str(value)) for value in values)
-        if counts[name] is not None and name != "cost":
-            counts[name] = int(counts[name])
-    retries: dict[str, int] = dict(finished.retries)
+        values += [getattr(each, name, None if name == "cost" and each.answers else 0) for each in dead]
+        known = [Decimal(str(value)) for value in values if value is not None]
+        counts[name] = sum(known, Decimal(0)) if len(known) == len(values) else None
+    counts = {
+        name: value if value is None or name == "cost" else int(value) for name, value in counts.items()
+    }
+    retries = Counter(dict(finished.retries))
     for each in summaries:
-        for reason, count in each["retries"].items():
-            retries[reason] = retries.get(reason, 0) + count
-    if found is not None:
-        counts["possibly_billed_twice"] += len(found.in_flight | found.after)
+        retries.update(each["retries"])
+    endpoints = _endpoints([each for done in summaries for each in done["endpoints"]])
+    counts["possibly_billed_twice"] += possibly_billed
+    counts["requests"] += sum(each.attempts for each in dead)
     rate = counts["attempts"] * 60.0 / seconds if counts["attempts"] and seconds >= 1 else None
     return replace(
         finished,
         **counts,
-        retries=retries,
+        retries=dict(retries),
+        endpoints=endpoints or finished.endpoints,
         answered_before=max(0, finished.answered_before - counts["answers"]),
         seconds=round(seconds, 3),
         requests_per_minute=None if rate is None else round(rate, 2),
         tokens_per_minute=None,
     )
+
+
+def _endpoints(found: Collection[Mapping[str, Any]]) -> tuple[EndpointFigures, ...]:
+    """Adds up what each endpoint did in the shards; its state is the one that was seen last."""
+    sums: dict[str, EndpointFigures] = {}
+    for each in found:
+        last = EndpointFigures(**{**each, "requests_per_minute": None})
+        before = sums.get(last.endpoint)
+        if before is not None:
+            names = ("attempts", "answers", "refusals", "failures")
+            last = replace(last, **{name: getattr(before, name) + getattr(last, name) for name in names})
+        sums[last.endpoint] = last
+    return tuple(sums.values())

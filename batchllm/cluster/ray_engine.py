@@ -6,13 +6,18 @@ be seen by everybody who sees the cluster, so the job goes without its key, whic
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Sequence
 from typing import Any
+from uuid import uuid4
 
 from batchllm import __version__
+from batchllm.cluster.lease_service import JobBudget, LeaseService
 from batchllm.cluster.shard_run import ShardEnd, ShardTask, check_node, run_shard
-from batchllm.errors import INTERNAL_ERROR, Unavailable, UsageError
+from batchllm.errors import INTERNAL_ERROR, STOPPING, Unavailable, UsageError
 from batchllm.job import Job
+from batchllm.leases import Lease, LeaseRequest, Leases
 
 try:
     import ray
@@ -24,6 +29,8 @@ except ImportError:
     ) from None
 
 NAMESPACE = "batchllm"
+LEASES = "batchllm leases"
+"""The name of the actor that leases limits."""
 CHECK_S = 120.0
 """How long a node may take to answer that it has what the job needs."""
 
@@ -50,6 +57,12 @@ class RayEngine:
             raise Unavailable(f"no node of the Ray cluster at {job.ray_address} has a CPU for a worker")
         self.workers = job.workers or len(self._nodes)
         self._running: dict[Any, ShardTask] = {}
+        try:
+            ray.get(_lease_actor().ready.remote(), timeout=CHECK_S)
+        except exceptions.RayError as error:
+            raise Unavailable(
+                f"the actor that leases the limits does not begin ({error}); see `ray status`"
+            ) from None
 
     def check(self, task: ShardTask) -> Sequence[ShardEnd]:
         """Calls ``check_node`` on each node; see ``Engine``."""
@@ -63,6 +76,10 @@ class RayEngine:
             end if (end := _end_of(ref, task)) is not None else _silent(task, checks[ref]) for ref in done
         ]
         return [*ends, *(_silent(task, checks[ref]) for ref in late)]
+
+    def leases(self, task: ShardTask) -> Leases:
+        """Returns the leases of an attempt in this process; see ``Engine``."""
+        return _leases_of(task)
 
     def submit(self, task: ShardTask) -> None:
         """Begins an attempt at a shard; see ``Engine``."""
@@ -101,6 +118,7 @@ def _connect(address: str) -> None:
         raise UsageError(
             "--ray-address names a cluster that exists, and 'local' starts one; see `ray start --help`"
         )
+    handlers = {number: signal.getsignal(number) for number in STOPPING}
     try:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
@@ -109,11 +127,61 @@ def _connect(address: str) -> None:
             f"there is no Ray cluster at {address} ({reason}); start one with `ray start --head`, or name it with "
             "--ray-address"
         ) from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():  # Ray takes SIGTERM, which stops a job in order
+                signal.signal(number, handler or signal.SIG_DFL)
 
 
 @ray.remote
 def _shard(task: ShardTask) -> ShardEnd:
-    return run_shard(task, os.environ)
+    return run_shard(task, os.environ, _leases_of(task))
+
+
+@ray.remote
+class LeaseActor:
+    """The service of the leases, as an actor that Ray starts again when it dies."""
+
+    def __init__(self) -> None:
+        reborn = ray.get_runtime_context().was_current_actor_reconstructed
+        self._service = LeaseService(reborn=reborn)
+
+    def ready(self) -> None:
+        """Returns when it can answer."""
+
+    def renew(self, budget: JobBudget, request: LeaseRequest) -> Lease:
+        """Returns a worker's next lease; see ``LeaseService``."""
+        return self._service.renew(budget, request)
+
+
+def _lease_actor() -> Any:
+    """Returns the one actor of the cluster; all jobs share it, since they may share an endpoint.
+
+    It is on the head where that has room, with which the cluster ends anyway.
+    """
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    head = next((node["NodeID"] for node in nodes if "node:__internal_head__" in node["Resources"]), None)
+    where = "DEFAULT" if head is None else NodeAffinitySchedulingStrategy(head, soft=True)
+    return LeaseActor.options(  # type: ignore[attr-defined]
+        name=LEASES,
+        scheduling_strategy=where,
+        namespace=NAMESPACE,
+        get_if_exists=True,
+        lifetime="detached",
+        max_restarts=-1,
+        max_task_retries=0,  # the run asks again itself
+        num_cpus=0,
+    ).remote()
+
+
+def _leases_of(task: ShardTask) -> Leases:
+    actor, budget = _lease_actor(), JobBudget.of(task.job, task.work)
+
+    async def renew(request: LeaseRequest) -> Lease:
+        lease: Lease = await actor.renew.remote(budget, request)
+        return lease
+
+    return Leases(renew=renew, worker=uuid4().hex)
 
 
 @ray.remote

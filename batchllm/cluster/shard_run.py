@@ -8,15 +8,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 from batchllm.cluster.answer_log import AnswerLog, Attempt, ShardProgress
 from batchllm.cluster.collect import plan_of_work, rebuild
-from batchllm.cluster.work import claim, done_name, open_work
-from batchllm.errors import INTERNAL_ERROR, Interrupted, JobError
+from batchllm.cluster.work import claim, done_name, open_work, run_name
+from batchllm.errors import INTERNAL_ERROR, Interrupted, JobError, UsageError
 from batchllm.job import Job
 from batchllm.job.endpoints import with_keys
+from batchllm.leases import Leases
 from batchllm.prepare.row_range import RowRange
 from batchllm.runner import run_job
 from batchllm.stopping import StopSwitch
@@ -56,7 +56,7 @@ class ShardEnd:
     error: str | None = None
 
 
-def run_shard(task: ShardTask, environ: Mapping[str, str], leases: Any = None) -> ShardEnd:
+def run_shard(task: ShardTask, environ: Mapping[str, str], leases: Leases | None = None) -> ShardEnd:
     """Makes an attempt at a shard; what ends it is returned, and not raised.
 
     Args:
@@ -76,18 +76,22 @@ def run_shard(task: ShardTask, environ: Mapping[str, str], leases: Any = None) -
 
 
 def check_node(task: ShardTask, environ: Mapping[str, str]) -> ShardEnd:
-    """Checks that this machine has what the job needs: the key, the input, and the work folder."""
+    """Checks that this machine has what the job needs: the keys, and the work folder that the others see."""
+    from batchllm.client import Client  # noqa: F401 - it takes a second to load, which the first shard does not wait
+
     node = platform.node()
     try:
-        job = task.job
-        with_keys(job, environ)
-        plan_of_work(open_work(task.work))
+        with_keys(task.job, environ)
+        if not open_work(task.work).has(run_name(task.run)):
+            raise UsageError(
+                f"{task.work} is not the folder that the other machines see; share it, or use a URL"
+            )
     except JobError as error:
         return ShardEnd(shard=task.shard, node=node, exit_status=int(error.exit_status), error=str(error))
     return ShardEnd(shard=task.shard, node=node, exit_status=0)
 
 
-def _run(task: ShardTask, environ: Mapping[str, str], node: str, leases: Any) -> int:
+def _run(task: ShardTask, environ: Mapping[str, str], node: str, leases: Leases | None) -> int:
     work = open_work(task.work)
     plan = plan_of_work(work)
     shard = plan.shards[task.shard]
@@ -110,7 +114,7 @@ def _local(job: Job, folder: Path) -> Job:
     )  # fmt: skip
 
 
-def _answer(attempt: Attempt, job: Job, input_sha256: str, leases: Any) -> int:
+def _answer(attempt: Attempt, job: Job, input_sha256: str, leases: Leases | None) -> int:
     assert job.output is not None, "it is in the folder of the attempt"
     shard, work = attempt.shard, attempt.work
     journal = job.output.with_name(f"{job.output.name}.journal")
@@ -118,8 +122,7 @@ def _answer(attempt: Attempt, job: Job, input_sha256: str, leases: Any) -> int:
     rows = RowRange(shard.first_row, shard.rows, input_sha256, shard.sha256)
     progress, switch = ShardProgress(), StopSwitch()
     with AnswerLog(attempt, journal, known.last_attempt, progress, switch) as log:
-        more = {} if leases is None else {"leases": leases}
-        result = run_job(job, progress=progress, stops=switch, rows=rows, **more)
+        result = run_job(job, progress=progress, stops=switch, rows=rows, leases=leases)
     if log.failure is not None:
         raise log.failure
     done = {

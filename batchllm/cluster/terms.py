@@ -25,6 +25,7 @@ from batchllm.presets import SIMULATOR
 _NOT_WITH_IT = (
     ("limit", "-n tries a job on this machine: leave out --engine for that"),
     ("sample", "--sample tries a job on this machine: leave out --engine for that"),
+    ("shard", "--shard runs a part of a job on this machine: leave out --engine for that"),
     ("restart", "--restart does not go with --engine: name another folder with --work instead"),
     ("reuse", "--reuse does not go with --engine: its journals are on this machine"),
     (
@@ -54,10 +55,6 @@ def check_options(job: Job) -> None:
         )
     if any(each.headers for each in (job.endpoint, *(each.endpoint for each in job.endpoints))):
         raise UsageError("--header does not go with --engine: the dashboard of the cluster would show it")
-    if any(limit is not None for limit in (job.max_cost, job.max_requests, job.max_total_tokens)):
-        raise UsageError(
-            "a budget (--max-cost, --max-requests, --max-total-tokens) does not go with --engine yet"
-        )
     for name, reason in _NOT_WITH_IT:
         if getattr(job, name):
             raise UsageError(reason)

@@ -7,10 +7,13 @@
     shards/000007/log-0003       its answer log; in an object store log-0003-000000, log-0003-000001, …
     shards/000007/state-0003     how far it is, every few seconds
     done/000007.json             the summary of the shard
-    stop-RUN                     the run of that name is to stop
+    budget.json                  what is spent, and leased to workers; only with a budget
+    run-RUN                      a run has begun: every machine has to see it
+    stop-RUN                     that run is to stop
 
-Nothing but ``state`` is written twice, and every name but those of the job itself has the number of the attempt.
-Nothing depends on a listing, which may be late: names are counted, and the next one is asked for until it is not there.
+Nothing but ``state`` and ``budget`` is written twice, and the name of what a worker writes has the number of its
+attempt. Nothing depends on a listing, which may be late: names are counted, and the next one is asked for until it is
+not there.
 """
 
 import errno
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from batchllm.stores import ObjectUrl
 
 PLAN = "plan.json"
+BUDGET = "budget.json"
 
 
 class WorkFolder(ABC):
@@ -207,6 +211,16 @@ def state_name(shard: Shard, attempt: int) -> str:
 def done_name(shard: Shard) -> str:
     """The name of a shard's summary."""
     return f"done/{shard.name}.json"
+
+
+def run_name(run: str) -> str:
+    """The name of the file that says that a run of the job has begun."""
+    return f"run-{run}"
+
+
+def stop_name(run: str) -> str:
+    """The name of the file that stops a run."""
+    return f"stop-{run}"
 
 
 def attempts_at(work: WorkFolder, shard: Shard) -> int:

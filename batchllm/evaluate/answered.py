@@ -9,13 +9,13 @@ from typing import Any
 from batchllm.answer.several_labels import NONE
 from batchllm.budget.costs import Pricing
 from batchllm.errors import InputError, UsageError, listed
+from batchllm.evaluate.output_source import journal_there, output_source
 from batchllm.evaluate.values import LABEL, LABELS, TEXT, AnswerField, is_missing, schema_kind
 from batchllm.flows import job_flow
-from batchllm.formats import ADDABLE, STANDARD, Source, format_of, open_source
+from batchllm.formats import ADDABLE, STANDARD, Source, format_of
 from batchllm.formats.suffixes import format_suffix
 from batchllm.job import Job
 from batchllm.journal import JournalReader
-from batchllm.prepare.job_paths import journal_of
 from batchllm.prepare.saved_job import restored
 from batchllm.records import Row, Usage
 from batchllm.request import RequestBuilder, answer_spec
@@ -127,16 +127,16 @@ def open_output(
         InputError: The file or its journal cannot be read.
         UsageError: Its suffix names no format.
     """
-    path = journal_of(output) if journal is None else journal
+    path = journal_there(output) if journal is None else journal
     if path == output:
         raise UsageError(f"{output} is a journal; name the OUTPUT that the job wrote (export writes it)")
-    if job is None and (journal is not None or path.exists()):
+    if job is None and path is not None:
         with JournalReader.open(path) as reader:
             kept = reader.get("job")
             job = None if kept is None else restored(kept)
     if not output.exists():
         raise InputError(output, "there is no such output; run the job first")
-    source = open_source(output, **(read_options_of(output, job) if options is None else options))
+    source = output_source(output, lambda path: read_options_of(path, job) if options is None else options)
     source.scan()
     return of_source(source, job, str(output))
 

@@ -59,8 +59,7 @@ class RowFile:
     def __enter__(self) -> "RowFile":
         self._target.__enter__()
         columns = Columns(self._source.columns, (), (), ())
-        assert self._form.writer is not None, "an output has a format that is written"
-        self._writer = self._form.writer(self._target, self._source, columns, self._suffix)
+        self._writer = self._form.opened_writer(self._target, self._source, columns, self._suffix)
         return self
 
     def add(self, values: Mapping[str, Any]) -> None:

@@ -125,7 +125,14 @@ def _chain(job: Job, builder: RequestBuilder) -> JobFlow:
 def _in_parts(job: Job, builder: RequestBuilder, rows: Callable[[], Iterable[Row]]) -> JobFlow:
     splitting = Splitting(job, builder)
     longest = splitting.longest(rows()) if job.via == "batch" else 1
-    return JobFlow(builder=builder, start=splitting.start, single=False, longest=longest, alone=WHOLE)
+    return JobFlow(
+        builder=builder,
+        start=splitting.start,
+        single=False,
+        longest=longest,
+        alone=WHOLE,
+        slow=splitting.slow,
+    )
 
 
 def flow_of(builder: RequestBuilder) -> JobFlow:

@@ -28,6 +28,7 @@ from batchllm.request.long_text import UNLIMITED, LongText, is_too_long
 from batchllm.splitting import Span
 from batchllm.template import dumps
 
+_SLOW = 50_000  # characters that take some hundredths of a second
 _LATEST = 1024  # texts whose cuts are remembered: those that an estimate has looked at
 
 
@@ -72,8 +73,8 @@ class Splitting:
         splitting.check_library()
         self._job = job
         self._whole = builder
-        self._parts = builder.unlimited()
-        self._long = LongText(job, self._parts)
+        self._parts = builder.unlimited(windows=False)
+        self._long = LongText(job, builder.unlimited())
         self._combination = Combination(job, builder)
         self._combining = Combining(job, self._combination, self._long)
         self._reasks = job.reasks if self._combination.spec.read == "json" else 0
@@ -101,6 +102,17 @@ class Splitting:
         if len(answers) == 1:
             return with_parts(self._job, answers[0], answers[0].columns, answers)
         return (yield from self._combining.combined(row, answers, min(cuts.room, room)))
+
+    def slow(self, row: Row) -> Kept | None:
+        """Returns the kept value of a row that takes long to compute; it may be computed in another thread."""
+        text = self._whole.text_of(row)
+        if text is None or len(text) < _SLOW:
+            return None
+        try:
+            kept = self._cuts(row, text, self._values(row))
+        except Unsent:
+            return None
+        return self._remembering(kept.name, kept.subject, self._cutting(row, text))
 
     def longest(self, rows: Iterable[Row]) -> int:
         """Returns the most requests that a row sends one after the other, by the row with the longest text."""
@@ -176,38 +188,48 @@ class Splitting:
             raise Unsent(Unsendable(row.index, message, "bad_text")) from error
 
     def _cuts(self, row: Row, text: str, values: bytes) -> Kept:
-        def compute() -> bytes:
-            room = self._long.room(row)
-            if room.part < SMALLEST_PART or not self._long.exceeds(text, room.whole):
-                return _kept((), room.part)
-            return self._cut(row, text, room.part)
-
         settings = encoded([self._job.max_input_tokens, self._job.overlap])
-        return self._remembering("cuts", settings + b"\0" + values, compute)
+        subject = sha256(settings + b"\0" + values).digest()
+        return self._remembering("cuts", subject, lambda: self._cutting(row, text)())
+
+    def _cutting(self, row: Row, text: str) -> Callable[[], bytes]:
+        """Returns what decides whether a text is cut, and where: all that takes long, and needs no builder."""
+        room = self._long.room(row)
+        combining = self._combining.room(row, room.part)
+
+        def compute() -> bytes:
+            if room.part < SMALLEST_PART or not self._long.exceeds(text, room.whole):
+                return _kept((), combining)
+            return self._cut(text, room.part, combining)
+
+        return compute
 
     def _finer(self, row: Row, part: str, error: str) -> Kept:
         """Cuts a part that the endpoint finds too long, by what it says."""
-        subject = encoded([self._job.overlap, error, part])
-        return self._remembering(
-            "finer cuts", subject, lambda: self._cut(row, part, self._long.room_after(row, part, error))
-        )
 
-    def _cut(self, row: Row, text: str, room: int) -> bytes:
+        def compute() -> bytes:
+            room = self._long.room_after(row, part, error)
+            return self._cut(part, room, self._combining.room(row, room))
+
+        subject = sha256(encoded([self._job.overlap, part]) + self._values(row)).digest()
+        return self._remembering("finer cuts", subject, compute)
+
+    def _cut(self, text: str, room: int, combining: int) -> bytes:
         spans = splitting.split(text, room, self._long.count, min(self._job.overlap, room // 2))
-        return _kept(spans, self._combining.room(row, room))
+        return _kept(spans, combining)
 
     def _remembering(self, name: str, subject: bytes, compute: Callable[[], bytes]) -> Kept:
         """Returns a kept value that is computed once in this process: an estimate and the run ask for the same."""
-        known, key = self._known, sha256(subject).digest()
+        known = self._known
 
         def remembered() -> bytes:
-            if key not in known:
+            if subject not in known:
                 if len(known) >= _LATEST:
                     del known[next(iter(known))]
-                known[key] = compute()
-            return known[key]
+                known[subject] = compute()
+            return known[subject]
 
-        return Kept(name, key, remembered)
+        return Kept(name, subject, remembered)
 
 
 def _whole_ask(builder: RequestBuilder, row: Row) -> Ask:

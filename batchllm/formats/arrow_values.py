@@ -3,6 +3,9 @@
 A number of fewer bits than a float has gets the shortest digits that mean it, a decimal all its digits. Dates and times
 are ISO 8601. A struct is an object, a map too where its keys are different texts, else a list of pairs. Bytes are their
 text where they are UTF-8, else Base64. What is not finite is ``None`` or its name, as in ``memory``.
+
+A struct has every member in every row. In one with ``role`` and ``content``, a message, members that are null are left
+out, as they are in JSON.
 """
 
 import math
@@ -171,13 +174,15 @@ def _of_list(inner: Convert | None) -> Convert | None:
 
 
 def _of_struct(fields: Mapping[str, Convert | None]) -> Convert | None:
-    if not any(fields.values()):
+    is_message = fields.keys() >= {"role", "content"}
+    if not is_message and not any(fields.values()):
         return None
 
     def convert(values: Mapping[str, Any]) -> Any:
         return {
             name: value if value is None or (inner := fields[name]) is None else inner(value)
             for name, value in values.items()
+            if value is not None or not is_message or name == "content"
         }
 
     return convert

@@ -18,7 +18,10 @@ _BINARY: tuple[tuple[bytes, str], ...] = (
     (b"\xfd7zXZ\0", "is compressed with xz; " + _UNPACK.format("xzcat")),
     (b"\x04\x22\x4d\x18", "is compressed with lz4; " + _UNPACK.format("lz4cat")),
     (b"PARE", "is an encrypted Parquet file; decrypt it and save it as CSV or JSONL"),
-    (b"SQLite format 3\0", "is a SQLite database; export the table as CSV"),
+    (
+        b"SQLite format 3\0",
+        "is a SQLite database; name it .db, or add --input-format db, with --query 'select …'",
+    ),
     (
         b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
         "is an old Excel workbook, or a Word document; name a workbook .xls, or add --input-format xls",

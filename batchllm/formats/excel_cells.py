@@ -4,6 +4,7 @@ A date is a number of days with a number format. Day 1 is 1900-01-01, and the da
 there were a 29 February 1900 (ECMA-376, part 1, 18.17.4.1); Excel knows no earlier date.
 """
 
+import math
 import re
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -23,10 +24,12 @@ _MIDNIGHT = time()
 
 
 def whole(value: Any) -> Any:
-    """Returns a number without a fraction as an integer, an empty text as ``None``, all else as it is."""
+    """Returns a number without a fraction as an integer, an empty text as ``None``, infinity as text."""
     if type(value) is float:
         if value.is_integer() and abs(value) <= EXACT_INTEGERS:
             return int(value)
+        if math.isinf(value):
+            return str(value)
     elif value == "" and type(value) is str:
         return None
     return value

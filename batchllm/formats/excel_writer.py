@@ -32,7 +32,8 @@ MOST_ROWS, MOST_COLUMNS, LONGEST_TEXT = 1_048_576, 16_384, 32_767
 CUT = " … [cut: an Excel cell holds 32,767 characters; batchllm export OUTPUT -o FILE.csv has all]"
 
 _SHEET_NAME = re.compile(r"(?!')[^\[\]:*?/\\\0-\x1f]{1,31}(?<!')")
-_ESCAPED = re.compile("_(?=x[0-9a-fA-F]{4}_)|[\\0-\\x08\\x0b\\x0c\\x0e-\\x1f\ufffe\uffff]")
+_ESCAPE = re.compile("_(?=x[0-9a-fA-F]{4}_)")
+_HARD = re.compile(r"\r|\A<r>.*</r>\Z|_x[0-9a-fA-F]{4}_x[0-9a-fA-F]{4}_", re.DOTALL)
 _WIDTH_ROWS = 1000
 _NARROWEST, _WIDEST = 8, 60
 _CREATED = datetime(2000, 1, 1)
@@ -131,6 +132,7 @@ class ExcelWriter(Writer):
         for column, width in enumerate(self._widths):
             self._sheet.set_column(column, column, min(width, _WIDEST) + 2)
         try:
+            self._sheet.flush()
             self._book.close()
             with self._path.open("rb") as file:
                 while chunk := file.read(CHUNK_BYTES):
@@ -214,26 +216,39 @@ def _width(value: Any) -> int:
     return len("2026-01-01 00:00:00")
 
 
+def _shared(text: str) -> str:
+    """Returns what XlsxWriter is given for a text so that every reader gets it back exactly.
+
+    XlsxWriter escapes ``_x0041_`` and control characters as Excel does, but not where two escapes overlap; a carriage
+    return is read by more programs where it is written as XML has it; and a text that looks like XlsxWriter's own rich
+    text is taken for that. Such texts are written as rich text of one run, which XlsxWriter leaves as it is.
+    """
+    if not _HARD.search(text):
+        return text
+    inner = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\r", "&#13;")
+    return f'<r><t xml:space="preserve">{_ESCAPE.sub("&#95;x005F&#95;", inner)}</t></r>'
+
+
 @cache
 def _worksheet_class() -> "type[Worksheet]":
-    """The class of worksheets that write every text and every number exactly.
+    """The class of worksheets that write every text and every number exactly, a row at a time.
 
-    XlsxWriter writes 16 digits of a number, and takes a text that begins like its own rich text for that. Its escapes
-    of control characters are right but where two of them overlap, and carriage returns, which it escapes too, are
-    read by more programs as XML has them.
+    Texts are in the workbook's table of shared strings, as Excel has them. XlsxWriter would write them into the rows,
+    and 16 digits of a number.
     """
     from xlsxwriter.worksheet import Worksheet
 
     class ExactWorksheet(Worksheet):  # type: ignore[misc]  # the library has no types
         @staticmethod
         def _escape_control_characters(data: Any) -> Any:
-            if not isinstance(data, str):
-                return data
-            return _ESCAPED.sub(lambda found: f"_x{ord(found[0]):04X}_", data)
+            return data  # the table of shared strings does it
 
-        def _escape_data(self, data: Any) -> Any:
-            escaped = super()._escape_data(data)
-            return escaped.replace("\r", "&#13;") if isinstance(escaped, str) else escaped
+        def flush(self) -> None:
+            """Writes the last row, whose texts belong to the table too."""
+            self._write_single_row(self.previous_row + 1)
+
+        def _xml_inline_string(self, string: str, preserve: bool, attributes: Any = ()) -> None:
+            self._xml_string_element(self.str_table._get_shared_string_index(_shared(string)), attributes)
 
         def _xml_rich_inline_string(self, string: str, attributes: Any = ()) -> None:
             self._xml_inline_string(string, True, attributes)

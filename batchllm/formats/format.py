@@ -62,6 +62,9 @@ class Source(ABC):
         After a complete pass from row 0, ``digest`` knows the hash of what was read.
         """
 
+    def close(self) -> None:  # noqa: B027 - most sources hold nothing
+        """Removes what was put on disk to read the file; the source is not used any more."""
+
     def digest(self) -> str:
         """Returns the SHA-256 of the bytes that the last complete pass over ``rows`` read, in hexadecimal digits."""
         if self._digest is None:
@@ -234,6 +237,11 @@ class Format:
         if self.output is None:
             return self.suffixes
         return tuple(suffix for suffix in self.suffixes if suffix == self.output)
+
+    def opened_writer(self, target: OutputTarget, source: Source, columns: Columns, suffix: str) -> Writer:
+        """Makes a writer; see ``Writer``."""
+        assert self.writer is not None, "an output has a format that is written"
+        return self.writer(target, source, columns, suffix)
 
     def check_libraries(self, called: object) -> None:
         """Makes sure that the format can be read and written, before anything is read.

@@ -88,7 +88,7 @@ class InputFile(ABC):
         """
         if self._spooled is None:
             folder = Path(tempfile.gettempdir())
-            self._spooled = _copied(
+            self._spooled = copied(
                 self.spool_chunks(), folder, "input", f"{self.name} cannot be spooled here"
             )
             weakref.finalize(self, partial(self._spooled.unlink, missing_ok=True))
@@ -101,6 +101,13 @@ class InputFile(ABC):
     def spool_chunks(self) -> Iterator[bytes]:
         """Yields the content for a copy on disk; by default the same as ``chunks``."""
         return self.chunks()
+
+    def size_and_sha256(self) -> tuple[int, str]:
+        """Returns size and hash of the content, for formats that do not read it in its order; raises as ``chunks``."""
+        opened = InputPass(self)
+        for _ in opened.chunks():
+            pass
+        return opened.size_bytes, opened.sha256()
 
     def check_whole(self) -> None:  # noqa: B027 - most inputs have nothing to check
         """Reads what tells whether the content is damaged; called where a format finds a fault in it.
@@ -202,10 +209,22 @@ def spool(stream: BinaryIO, folder: Path) -> Path:
         StorageFailure: The disk reported an error.
     """
     chunks = iter(partial(stream.read, CHUNK_BYTES), b"")
-    return _copied(chunks, folder, "stdin", "standard input cannot be spooled here")
+    return copied(chunks, folder, "stdin", "standard input cannot be spooled here")
 
 
-def _copied(chunks: Iterable[bytes], folder: Path, label: str, failure: str) -> Path:
+def copied(chunks: Iterable[bytes], folder: Path, label: str, failure: str) -> Path:
+    """Puts bytes into a new temporary file that only its owner can read.
+
+    Args:
+        chunks: The bytes.
+        folder: Where the file is created.
+        label: Put into its name.
+        failure: What messages say where that fails.
+
+    Raises:
+        CannotWrite: There is no room, or the folder cannot be written.
+        StorageFailure: The disk reported an error.
+    """
     path = folder / f"batchllm-{label}-{secrets.token_hex(8)}"
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)

@@ -97,9 +97,7 @@ def write_merged(sources: Sequence[Source], path: Path) -> OutputStatistics:
         else:
             merged = OneAfterTheOther(sources)
             columns = Columns(merged.columns, (), (), ())
-            make = output_format(path).writer
-            assert make is not None, "an output has a format that is written"
-            writer = make(target, merged, columns, suffix)
+            writer = output_format(path).opened_writer(target, merged, columns, suffix)
             for row in merged.rows():
                 writer.add(row, {})
                 rows += 1

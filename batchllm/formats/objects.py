@@ -3,17 +3,19 @@
 import io
 import tempfile
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from batchllm import stores
 from batchllm.errors import CannotWrite, InputError, StorageFailure, UsageError
-from batchllm.formats.input_file import InputFile, LocalFile
+from batchllm.formats.input_file import HEAD_BYTES, Ends, InputFile, LocalFile
 from batchllm.formats.output_file import HashedTarget, storage_error
 from batchllm.stores import ObjectInfo, ObjectPath
 
 _ATTEMPTS = 3
-_BUFFER_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 20
+_BLOCKS = 32
 
 
 class ObjectInput(InputFile):
@@ -27,6 +29,7 @@ class ObjectInput(InputFile):
         super().__init__(path, name)
         self._url = path.url
         self._info: ObjectInfo | None = None
+        self._hashed: tuple[int, str] | None = None
 
     def chunks(self, start: int = 0) -> Iterator[bytes]:
         """Yields the content; see ``InputFile``."""
@@ -41,6 +44,23 @@ class ObjectInput(InputFile):
             if is_first:
                 raise
             raise StorageFailure(f"{error}, and run the same command again") from None
+
+    def ends(self) -> Ends:
+        """Returns both ends, each by one request; see ``InputFile``."""
+        info = self._found()
+        if info.etag is None or info.size_bytes is None:
+            return LocalFile(self.local_path(), self.name).ends()
+        head = self.part(0, HEAD_BYTES)
+        is_complete = len(head) == info.size_bytes
+        return Ends(head, head[-4:] if is_complete else self.part(info.size_bytes - 4, 4), is_complete)
+
+    def part(self, start: int, size_bytes: int) -> bytes:
+        """Returns some bytes by one request; see ``InputFile``."""
+        info = self._found()
+        if info.etag is None or info.size_bytes is None:
+            return LocalFile(self.local_path(), self.name).part(start, size_bytes)
+        stop = min(start + size_bytes, info.size_bytes)
+        return b"" if stop <= start else stores.read(self._url, start, stop, etag=info.etag)
 
     def spool_chunks(self) -> Iterator[bytes]:
         """Yields the content for a copy on disk; see ``InputFile``."""
@@ -58,9 +78,13 @@ class ObjectInput(InputFile):
     def at_random(self) -> "Path | BinaryIO":
         """Returns the object as a file, or its copy on disk where it cannot be read in parts; see ``InputFile``."""
         info = self._found()
-        return (
-            self.local_path() if info.etag is None else io.BufferedReader(_RandomReader(info), _BUFFER_BYTES)
-        )
+        return self.local_path() if info.etag is None else io.BufferedReader(_RandomReader(info))
+
+    def size_and_sha256(self) -> tuple[int, str]:
+        """Returns size and hash, once for the version that all passes read; see ``InputFile``."""
+        if self._hashed is None:
+            self._hashed = super().size_and_sha256()
+        return self._hashed
 
     def _found(self) -> ObjectInfo:
         if self._info is None:
@@ -119,11 +143,20 @@ class ObjectTarget(HashedTarget):
 
 
 class _RandomReader(io.RawIOBase):
-    """An object as a file for readers that jump; each read is a request for one part of the same version."""
+    """An object as a file for readers that jump; each block is a request for one part of the same version.
+
+    Columns of Parquet are read a little at a time, in turn. So the last blocks are kept.
+    """
 
     def __init__(self, info: ObjectInfo) -> None:
         assert info.size_bytes is not None, "an object that is read in parts has a size"
-        self._info, self._size, self._position = info, info.size_bytes, 0
+        self._size, self._position = info.size_bytes, 0
+
+        @lru_cache(_BLOCKS)
+        def block(begin: int) -> bytes:
+            return stores.read(info.url, begin, min(begin + _BLOCK_BYTES, self._size), etag=info.etag)
+
+        self._block = block
 
     def readable(self) -> bool:
         return True
@@ -137,10 +170,10 @@ class _RandomReader(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        stop = min(self._position + len(buffer), self._size)
-        if stop <= self._position:
+        if self._position >= self._size or not len(buffer):
             return 0
-        part = stores.read(self._info.url, self._position, stop, etag=self._info.etag)
+        within = self._position % _BLOCK_BYTES
+        part = self._block(self._position - within)[within : within + len(buffer)]
         buffer[: len(part)] = part
         self._position += len(part)
         return len(part)

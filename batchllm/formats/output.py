@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from batchllm.errors import InputError
 from batchllm.formats.columns import Columns, Outcome, UnfitValueError, column_readers
@@ -15,6 +15,7 @@ from batchllm.formats.suffixes import format_suffix
 from batchllm.records import Answer, Row
 
 _NO_ANSWER = Answer()
+Written = TypeVar("Written")
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?")
 
@@ -73,9 +74,7 @@ def write_output(
     pairs = _Pairs(source.rows())
     suffix = format_suffix(path) if path is not None else ""
     with output_target(path) as target:
-        make = format_named(output_format).writer
-        assert make is not None, "an output has a format that is written"
-        writer = make(target, source, columns, suffix)
+        writer = format_named(output_format).opened_writer(target, source, columns, suffix)
         if encoding is not None:
             writer.set_encoding(source, encoding)
         escapes = escape_formulas and output_format == "csv"
@@ -103,7 +102,7 @@ def write_output(
     return OutputStatistics(target.sha256(), target.size_bytes, pairs.rows, target.is_cut)
 
 
-def with_fitting_kinds(columns: Columns, write: Callable[[Columns], OutputStatistics]) -> OutputStatistics:
+def with_fitting_kinds(columns: Columns, write: Callable[[Columns], Written]) -> Written:
     """Writes an output; where a value of an added column is none of the column's kind, once more with text there.
 
     Args:

@@ -6,15 +6,16 @@ Parquet takes the rows of the input out of their batches, without a way through 
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import accumulate
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchllm.errors import InputError
 from batchllm.formats.arrow_values import ArrowOrigin, ArrowRow, ArrowRows
 from batchllm.formats.csv_text import column_names
 from batchllm.formats.format import Format, Source
-from batchllm.formats.input_file import InputFile, InputPass
+from batchllm.formats.input_file import InputFile
 from batchllm.formats.json_text import cell_text, json_bytes
 from batchllm.formats.memory import json_line
 from batchllm.formats.parquet_writer import ParquetWriter, check_writable
@@ -69,9 +70,12 @@ class ParquetSource(Source):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        path = self.file.local_path()
+        content = self.file.at_random()
         try:
-            with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as opened:
+            with (
+                nullcontext() if isinstance(content, Path) else content,
+                pq.ParquetFile(content, buffer_size=_BUFFER_BYTES, pre_buffer=False) as opened,
+            ):
                 yield opened
         except (pa.ArrowException, OSError, ValueError, MemoryError, KeyError) as error:
             raise InputError(self.name, _explained(error)) from error
@@ -102,15 +106,7 @@ class ParquetSource(Source):
                 row = self._row(ArrowRows(batch, self._positions()), reservoir.wanted - first, first)
                 reservoir.take(row._replace(values=dict(row.values), origin=None))
         sample = tuple(sorted(reservoir.items(), key=lambda row: row.index))
-        read = self._read_through()
-        return InputStatistics(rows, read.size_bytes, read.sha256(), self.columns, sample)
-
-    def _read_through(self) -> InputPass:
-        """Reads the bytes in their order, for their hash."""
-        opened = InputPass(self.file)
-        for _ in opened.chunks():
-            pass
-        return opened
+        return InputStatistics(rows, *self.file.size_and_sha256(), self.columns, sample)
 
     def _validate(self, first: int, batch: "pa.RecordBatch") -> None:
         import pyarrow as pa
@@ -138,7 +134,7 @@ class ParquetSource(Source):
             for offset in range(max(0, start - first), batch.num_rows):
                 yield self._row(rows, offset, first)
         if start == 0:
-            self._digest = self._read_through().sha256()
+            self._digest = self.file.size_and_sha256()[1]
 
     def header(self, names: Sequence[str]) -> list[str]:
         """Returns the names of the columns as they are written."""

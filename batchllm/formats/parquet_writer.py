@@ -18,12 +18,14 @@ from batchllm.formats.json_text import cell_text
 from batchllm.formats.kinds import Kind, kinds_of
 from batchllm.formats.memory import json_text
 from batchllm.formats.output_file import OutputTarget
+from batchllm.formats.spark import SPARK, spark_schema
 from batchllm.records import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _BATCH_ROWS = 4096
+_BATCH_CHARACTERS = 8 << 20
 _GROUP_ROWS = 1 << 16
 _GROUP_BYTES = 32 << 20
 
@@ -39,15 +41,23 @@ class ParquetWriter(Writer):
         self._rows: list[Row] = []
         self._added: list[tuple[Any, ...]] = []
         self._last_batch: Any = None
+        self._characters = 0
 
     def add(self, row: Row, values: Mapping[str, Any]) -> None:
         """Writes a row; see ``Writer``."""
         batch = self._input.batch_of(row)
-        if batch is not self._last_batch or len(self._rows) == _BATCH_ROWS:
+        if (
+            batch is not self._last_batch
+            or len(self._rows) == _BATCH_ROWS
+            or self._characters > _BATCH_CHARACTERS
+        ):
             self._flush()
             self._last_batch = batch
         self._rows.append(row)
         self._added.append(tuple(values.values()))
+        for value in values.values() if batch is not None else (*values.values(), *row.values.values()):
+            if type(value) is str:
+                self._characters += len(value)
 
     def _flush(self) -> None:
         if not self._rows:
@@ -61,6 +71,7 @@ class ParquetWriter(Writer):
         self._file.write(arrays)
         self._rows.clear()
         self._added.clear()
+        self._characters = 0
 
     def finish(self) -> None:
         """Writes what is left, and the footer."""
@@ -198,7 +209,10 @@ def _schema(own: "pa.Schema", columns: Columns, kinds: Sequence[Kind]) -> "pa.Sc
     import pyarrow as pa
 
     added = [pa.field(name, arrow_type(kind)) for name, kind in zip(columns.order, kinds, strict=True)]
-    return pa.schema([*own, *added], own.metadata)
+    metadata = own.metadata
+    if metadata and SPARK in metadata:
+        metadata = {**metadata, SPARK: spark_schema(metadata[SPARK], own.names, columns.order, kinds)}
+    return pa.schema([*own, *added], metadata)
 
 
 def check_writable(source: Source, rows: int, columns: Columns) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.errors import InputError, UsageError
-from batchllm.formats import csv, documents, excel, jsonl, parquet
+from batchllm.formats import csv, documents, excel, jsonl, parquet, sqlite
 from batchllm.formats.compression import unpacked
 from batchllm.formats.content import foreign_text, refuse_foreign
 from batchllm.formats.encodings import BYTE_ORDER_MARKS, marked_codec
@@ -18,6 +18,7 @@ FORMATS: tuple[Format, ...] = (
     jsonl.FORMAT,
     parquet.FORMAT,
     excel.FORMAT,
+    sqlite.FORMAT,
     *documents.FORMATS,
 )
 """Every format; the first one is that of content which nothing else tells."""

@@ -38,6 +38,7 @@ class InputPart:
         begin: The position of its first row in the whole input.
         rows: How many rows it has.
         bad_rows: Its records that were left out.
+        sha256: Hash of its bytes, in hexadecimal digits.
         absent: The united columns that it does not have, with what stands for them in its rows.
     """
 
@@ -46,6 +47,7 @@ class InputPart:
     begin: int
     rows: int
     bad_rows: int
+    sha256: str
     absent: Mapping[str, Any]
 
 
@@ -83,6 +85,11 @@ class SeveralSource(Source):
         self._begins: list[int] = []
         self._present: tuple[InputPart | None, Sequence[str], list[str]] = (None, (), [])
 
+    def close(self) -> None:
+        """Closes every file; see ``Source``."""
+        for source in self._sources:
+            source.close()
+
     def _common_kind(self) -> str:
         kinds = dict.fromkeys(source.kind for source in self._sources)
         return "jsonl" if len(kinds) > 1 and "jsonl" in kinds else next(iter(kinds))
@@ -104,7 +111,9 @@ class SeveralSource(Source):
             bad_rows += statistics.bad_rows
         self.columns = tuple(columns)
         self.parts = tuple(
-            InputPart(number, source, begin, it.rows, it.bad_rows, self._absent(source, it.columns))
+            InputPart(
+                number, source, begin, it.rows, it.bad_rows, it.sha256, self._absent(source, it.columns)
+            )
             for number, (source, it, begin) in enumerate(found)
         )
         self._begins = [part.begin for part in self.parts]

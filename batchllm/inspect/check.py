@@ -282,12 +282,13 @@ def _files(job: Job) -> Iterator[CheckResult]:
     yield from _input(job, paths)
     try:
         check_places(job, paths)
-        if paths.output is not None:
+        if paths.output is not None and not job.into_folder:
             check_output(paths.output, written=_written(paths), force=job.force, journal=paths.journal)
     except JobError as error:
         yield _wrong("output", error)
     else:
-        free = shutil.disk_usage(paths.journal.parent).free
+        folder = paths.journal.parent
+        free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
         yield CheckResult(
             "output", f"{paths.output or 'standard output'}, {free / 1e9:,.1f} GB free beside the journal"
         )

@@ -5,13 +5,18 @@ from functools import partial
 from pathlib import Path
 
 from batchllm.errors import CannotWrite, InputError, NotNow, UsageError
-from batchllm.formats import format_of
+from batchllm.formats import SUFFIXES, format_of
+from batchllm.formats.suffixes import format_suffix
 from batchllm.inspect.job import open_job
 from batchllm.inspect.no_input import NOT_KEPT, export_answers
+from batchllm.job import Job
+from batchllm.job.paths import are_several
 from batchllm.journal import JobLock, JournalReader, store_value
 from batchllm.prepare.job_paths import JobPaths, check_output, existing_digest, exported_note
+from batchllm.prepare.outputs import OutputFile, output_files
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
-from batchllm.runner.output import OutputWriter
+from batchllm.runner.output import OutputCounts, OutputWriter
+from batchllm.runner.trial import OUTPUT
 
 
 def export_job(
@@ -35,18 +40,17 @@ def export_job(
     """
     with open_job(output) as (reader, paths, job):
         path = paths.output if to is None else None if str(to) == "-" else to
+        own = path is not None and path == paths.output
+        in_folder = path is not None and _is_folder(path, job)
         if path is not None:
-            if to is not None:
-                format_of(path)
-            own_journal = paths.journal if path == paths.output else None
-            written = reader.get("output")
-            check_output(path, written=written, force=force, journal=own_journal)
-            if (
-                own_journal
-                and path.exists()
-                and (written or {}).get("complete")
-                and not (reader.finished or force)
-            ):
+            if not in_folder:
+                if to is not None:
+                    format_of(path)
+                check_output(
+                    path, written=reader.get("output"), force=force, journal=paths.journal if own else None
+                )
+            complete = (reader.get("output") or {}).get("complete")
+            if own and path.exists() and complete and not (reader.finished or force):
                 raise UsageError(
                     f"{path} holds the finished job, and fewer rows of the job as it is now are finished; export them "
                     "to another file with -o, or overwrite it with --force"
@@ -56,20 +60,30 @@ def export_job(
             return export_answers(reader, job, path)
         with prepare_job(job, paths) as prepared:
             _same_input(prepared, reader)
-            own = path is not None and path == paths.output
-            known = partial(_record_output, paths, reader.finished) if own else lambda sha256, counts: None
-            exported = OutputWriter(prepared, lambda: reader, path=path, partial=True).write(known)
-        return exported.rows
+            for file in output_files(prepared, path, OUTPUT) if in_folder else ():
+                if file.path is not None and file.path.parent.exists():
+                    known = reader.get(file.key) if own else None
+                    check_output(
+                        file.path, written=known, force=force, journal=paths.journal if own else None
+                    )
+            writer = OutputWriter(prepared, lambda: reader, path=path, partial=True)
+            return writer.write(partial(_record_output, paths, reader.finished)) if own else writer.write()
 
 
-def _record_output(paths: JobPaths, complete: bool, sha256: str, counts: object) -> None:
-    """Records the output before it is put in place: in the journal, or beside it while a run has the journal."""
-    output = paths.output
-    existing = existing_digest(output)
+def _is_folder(path: Path, job: Job) -> bool:
+    """Whether an export goes into a folder, with a file for each input."""
+    return (job.into_folder or are_several(job.inputs)) and format_suffix(path) not in SUFFIXES
+
+
+def _record_output(
+    paths: JobPaths, complete: bool, file: OutputFile, sha256: str, counts: OutputCounts
+) -> None:
+    """Records an output before it is put in place: in the journal, or beside it while a run has the journal."""
+    existing = existing_digest(file.path)
     try:
         with JobLock(paths.lock):
             store_value(
-                paths.journal, "output", {"sha256": sha256, "replaces": existing, "complete": complete}
+                paths.journal, file.key, {"sha256": sha256, "replaces": existing, "complete": complete}
             )
     except NotNow:
         try:

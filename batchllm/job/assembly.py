@@ -96,6 +96,7 @@ def _assembled(
         format_named(input_format).name if input_format else None,
         label=_label(task, template, file),
         simulated=place.preset == presets.SIMULATOR,
+        has_slash=str(given.raw("output")).endswith("/"),
         shard=paths.shard_label(given.get("shard")),
     )
     if template is None and input_format is not None and not format_named(input_format).nested:

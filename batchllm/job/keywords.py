@@ -46,7 +46,7 @@ class Options(TypedDict, total=False):
     grace: float | None
     header: Mapping[str, str] | Sequence[str] | str | None
     image: str | Sequence[str] | None
-    input_format: Literal["csv", "tsv", "jsonl", "ndjson", "xlsx", "xlsm", "ods", "xls", "pdf", "docx", "html", "htm", "md", "txt"] | None
+    input_format: Literal["csv", "tsv", "jsonl", "ndjson", "parquet", "xlsx", "xlsm", "ods", "xls", "db", "sqlite", "sqlite3", "pdf", "docx", "html", "htm", "md", "txt"] | None
     instructions: str | PathLike[str] | None
     journal: str | PathLike[str] | None
     labels: str | PathLike[str] | Sequence[str] | Mapping[str, str] | None
@@ -76,6 +76,7 @@ class Options(TypedDict, total=False):
     prices: str | PathLike[str] | Mapping[str, Mapping[str, Any]] | None
     prompt: str | None
     provider: str | Sequence[str] | None
+    query: str | None
     quote: str | None
     ray_address: str | None
     reask: int | None

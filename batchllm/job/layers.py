@@ -141,6 +141,10 @@ class Given:
         self.sources[name] = layer.source(name)
         return layer.parsed(name)
 
+    def raw(self, name: str) -> Any:
+        """The value of an option as it was given; ``None`` where it was not."""
+        return self.layers[self.rank(name)].values[name] if self.has(name) else None
+
     def alone(self) -> "Iterator[Given]":
         """Each layer by itself, the weakest first."""
         return (Given((layer,), self.sources) for layer in reversed(self.layers))

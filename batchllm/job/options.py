@@ -118,6 +118,8 @@ TABLE = (
            metavar="N", otherwise="blank ones", example="2"),
     Option("sheet", values.sheet, "Sheet of a workbook, by name or number.", INPUT, metavar="NAME|NUMBER",
            otherwise="the first with rows", example='"Reviews"'),
+    Option("query", text, "Query that makes the rows of a SQLite database; it only reads.", INPUT, metavar="SELECT",
+           example="'select id, text from reviews order by id'"),
     Option("bad_rows", choice(*BAD_ROWS), "Rows that cannot be read: refuse the file, fill short rows with empty"
            " cells, or leave such rows out and write them to OUTPUT.skipped.EXT.", INPUT, otherwise="fail",
            example='"skip"'),
@@ -127,7 +129,8 @@ TABLE = (
            otherwise="text, else the only text-like one", example='"review"', in_request=True),
     Option("text_from", text, "Column that names a file under --media-root with the row's text: PDF, DOCX, HTML, text.",
            INPUT, metavar="COLUMN", example='"path"', in_request=True),
-    Option("output", values.location, "File to write; '-' is standard output. The suffix decides the format.", OUTPUT,
+    Option("output", values.location, "File to write, its suffix decides the format; FOLDER/ gets one for each"
+           " input; '-' is standard output.", OUTPUT,
            otherwise="INPUT.TASK.csv beside the input", short="-o", metavar="PATH", example='"reviews.summaries.csv"'),
     Option("output_encoding", values.encoding, "Encoding of the output.", OUTPUT,
            otherwise="the input's, or UTF-8 where that lacks characters", example='"utf-8-sig"'),

@@ -11,6 +11,9 @@ from batchllm.formats.suffixes import compression_suffix, format_suffix, labelle
 from batchllm.job.layers import STANDARD_STREAM
 from batchllm.stores import ObjectPath
 
+FOLDER_JOURNAL = ".batchllm.journal"
+"""The journal of a folder of outputs, in it."""
+
 _PATTERN = re.compile(r"[*?[]")
 _UNUSUAL = re.compile(r"[^\w.-]+")
 
@@ -31,14 +34,22 @@ def input_paths(
     if not are_several(inputs):
         return inputs, input_format or format_of(inputs[0]).name
     for path in inputs if input_format is None else ():
-        if not (is_pattern(path) or path.is_dir()):
+        if not (is_pattern(path) or is_folder(path)):
             format_of(path)
     return inputs, input_format
 
 
 def are_several(inputs: Sequence[Path]) -> bool:
     """Whether inputs are more than one file, or a folder or a pattern, of which nobody knows how many files it has."""
-    return len(inputs) > 1 or any(is_pattern(path) or path.is_dir() for path in inputs)
+    return len(inputs) > 1 or any(is_pattern(path) or is_folder(path) for path in inputs)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether an input is a folder, or an output; a name that no file can have is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def is_pattern(path: Path) -> bool:
@@ -55,6 +66,7 @@ def output_path(
     *,
     label: str,
     simulated: bool,
+    has_slash: bool = False,
     shard: str = "",
 ) -> tuple[Path | None, str | None]:
     """Returns the output (``None``: standard output) and its format.
@@ -65,18 +77,20 @@ def output_path(
         kind: The input's format, which standard output takes over.
         label: The task's or template's name.
         simulated: The simulator answers.
+        has_slash: The path ends with a slash: a folder that gets an output for each input.
         shard: What ``shard_label`` returns, which the default ends in.
 
     Raises:
         UsageError: The suffix is not that of a format.
     """
     if path is None and are_several(inputs):
-        raise UsageError("several inputs have one output, and -o names it, such as -o all.csv")
+        raise UsageError(
+            "several inputs have one output, which -o names, such as -o all.csv; or one each in a folder, -o FOLDER/"
+        )
     if path is None and inputs:
         source = _writable(inputs[0])
-        if format_suffix(source) not in WRITTEN_SUFFIXES and kind is not None:
-            suffix = format_named(kind).output or f".{kind}"
-            source = source.with_name(f"{stem_of(source)}{suffix}{compression_suffix(source)}")
+        if kind is not None:
+            source = with_written_suffix(source, kind)
         middle = _UNUSUAL.sub("-", label).strip("-.") or "run"
         words = (middle, "simulated" if simulated else "", shard)
         path = labelled(source, ".".join(filter(None, words)))
@@ -84,7 +98,36 @@ def output_path(
         return None, kind and output_kind(kind)
     if isinstance(path, ObjectPath) and not path.url.is_writable:
         raise UsageError(f"{path}: a web address cannot be written; use s3://, gs:// or az://, or a file")
-    return path, output_format(path).name
+    if has_slash or (is_folder(path) and format_suffix(path) not in SUFFIXES):
+        return _output_folder(path, inputs), None
+    try:
+        return path, output_format(path).name
+    except UsageError as error:
+        hint = "" if path.suffix else f"; a folder for the outputs of several inputs ends with /: {path}/"
+        raise UsageError(f"{error}{hint}") from None
+
+
+def _output_folder(path: Path, inputs: tuple[Path, ...]) -> Path:
+    if format_suffix(path) in SUFFIXES:
+        raise UsageError(f"{path} is a folder, and its name ends like that of a file; name another")
+    if not inputs:
+        raise UsageError(
+            f"{path} is a folder, and rows from standard input have one output; name a file in it"
+        )
+    return path
+
+
+def with_written_suffix(path: Path, kind: str) -> Path:
+    """Returns a path with a suffix that outputs can have.
+
+    Args:
+        path: The path of an input.
+        kind: Its format.
+    """
+    if format_suffix(path) in WRITTEN_SUFFIXES:
+        return path
+    suffix = format_named(kind).output or f".{kind}"
+    return path.with_name(f"{stem_of(path)}{suffix}{compression_suffix(path)}")
 
 
 def shard_label(shard: tuple[int, int] | None) -> str:
@@ -103,6 +146,8 @@ def journal_path(path: Path | None, output: Path | None) -> Path | None:
         return path
     if output is None or isinstance(output, ObjectPath):
         return None
+    if format_suffix(output) not in SUFFIXES:
+        return output / FOLDER_JOURNAL
     return output.with_name(f"{output.name}.journal")
 
 
@@ -131,11 +176,11 @@ def refuse_same_file(inputs: Iterable[Path] = (), **paths: Path | None) -> None:
     Raises:
         UsageError: Two of the paths are the same file, also by a link or another spelling.
     """
-    seen: dict[object, str] = {_identity(path): "input" for path in inputs}
+    seen: dict[object, str] = {identity_of(path): "input" for path in inputs}
     for called, path in paths.items():
         if path is None:
             continue
-        identity = _identity(path)
+        identity = identity_of(path)
         if identity in seen:
             raise UsageError(
                 f"{path} is {seen[identity]} and {called} at once; give another path for the {called}"
@@ -143,7 +188,10 @@ def refuse_same_file(inputs: Iterable[Path] = (), **paths: Path | None) -> None:
         seen[identity] = called
 
 
-def _identity(path: Path) -> object:
+def identity_of(path: Path) -> object:
+    """Returns what the paths of one file have in common, whatever links or spellings they are."""
+    if isinstance(path, ObjectPath):
+        return path.url, path.url.query
     try:
         status = path.stat()
     except OSError:

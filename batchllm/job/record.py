@@ -10,7 +10,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchllm.formats import written_name
+from batchllm.formats import SUFFIXES, written_name
+from batchllm.formats.suffixes import format_suffix
 from batchllm.job.options import OPTIONS
 from batchllm.records import Endpoint, Pace
 
@@ -39,7 +40,7 @@ class Job:
         task: ``summarize``, ``classify``, ``codegen`` or ``run``.
         template: Makes the messages of a row; ``None`` only where ``per_row``.
         inputs: Where the rows come from, as the user named it: files, folders, patterns; empty is standard input.
-        output: The file to write; ``None`` is standard output.
+        output: The file to write, or a folder that gets one for each input; ``None`` is standard output.
         journal: The journal; ``None`` only where it was not named and the output is standard output: the
             runner then puts it into the user's state folder, named after the fingerprint and the input.
         endpoint: Where requests go. With ``--provider simulator`` its ``base_url`` is empty until the runner has
@@ -87,6 +88,7 @@ class Job:
     escape: str | None = DEFAULTS["escape"]
     skip_lines: int | None = DEFAULTS["skip_lines"]
     sheet: str | None = DEFAULTS["sheet"]
+    query: str | None = DEFAULTS["query"]
     bad_rows: str | None = DEFAULTS["bad_rows"]
     encoding: str | None = DEFAULTS["encoding"]
     gold: tuple[str, ...] = DEFAULTS["gold"]
@@ -167,6 +169,11 @@ class Job:
     def input_name(self) -> str:
         """What messages call the input."""
         return named(self.inputs) if self.inputs else "standard input"
+
+    @property
+    def into_folder(self) -> bool:
+        """Whether the output is a folder that gets an output for each input."""
+        return self.output is not None and format_suffix(self.output) not in SUFFIXES
 
     def written(self, name: str) -> str:
         """Returns what an answer column, or one beside it, is called in the output."""

@@ -1,40 +1,67 @@
 """Where the texts of rows are: in the rows, in documents that are the input, or in files that a column names."""
 
-from collections.abc import Iterator, Sequence
+import glob
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchllm.errors import UsageError
 from batchllm.formats import SUFFIXES, format_named
 from batchllm.formats.documents import FILE
-from batchllm.formats.suffixes import format_suffix
+from batchllm.formats.suffixes import format_suffix, stem_of, suffixes_of
+from batchllm.job.paths import is_pattern
+from batchllm.stores import ObjectPath
 
 if TYPE_CHECKING:
     from batchllm.job.record import Job
 
 
+def is_document(path: Path) -> bool:
+    """Returns whether a file is a document, by its suffix."""
+    return format_suffix(path) in _DOCUMENTS
+
+
 def are_documents(inputs: Sequence[Path], input_format: str | None) -> bool:
-    """Returns whether the inputs are documents, by their suffixes; of a folder, by those of the files in it.
+    """Returns whether the inputs are documents, by their suffixes.
+
+    A folder, or a pattern without a suffix, means the tables that are there, and documents where there is no table;
+    outputs of jobs do not count.
 
     Raises:
         UsageError: Some are documents, and others tables.
     """
     if input_format is not None:
         return format_named(input_format).documents
-    kinds = {is_document for path in inputs for is_document in _kinds_in(path)}
+    kinds = {kind for path in inputs if (kind := _kind_of(path)) is not None}
     if len(kinds) > 1:
         raise UsageError("documents and tables cannot be one input; name the files of one kind")
     return kinds == {True}
 
 
-def _kinds_in(path: Path) -> Iterator[bool]:
+def _kind_of(path: Path) -> bool | None:
+    """Whether an input means documents; ``None`` where that is not known."""
+    if format_suffix(path) in SUFFIXES and not path.is_dir():
+        return is_document(path)
+    if isinstance(path, ObjectPath):
+        return None
     try:
-        paths = path.iterdir() if path.is_dir() else iter((path,))
-        suffixes = {format_suffix(each) for each in paths if not each.name.startswith(".")}
+        found = map(Path, glob.glob(str(path), recursive=True)) if is_pattern(path) else path.iterdir()  # noqa: PTH207
+        kinds = {
+            is_document(each)
+            for each in found
+            if format_suffix(each) in SUFFIXES and not each.name.startswith(".") and not _is_output(each)
+        }
     except OSError:  # opening it says what is wrong
-        return
-    for suffix in suffixes & set(SUFFIXES):
-        yield format_named(suffix[1:]).documents
+        return None
+    return min(kinds, default=None)
+
+
+def _is_output(path: Path) -> bool:
+    stem = stem_of(path).removesuffix(".trial").removesuffix(".skipped")
+    return path.with_name(f"{stem}{suffixes_of(path)}.journal").exists()
+
+
+_DOCUMENTS = frozenset(suffix for suffix in SUFFIXES if format_named(suffix[1:]).documents)
 
 
 def text_from(named: str | None, inputs: Sequence[Path], input_format: str | None) -> str | None:

@@ -2,13 +2,11 @@
 
 import math
 
-from batchllm.leases.terms import TTL_S, Use
+from batchllm.leases.terms import HEADROOM, TTL_S, Use
 from batchllm.limiter.lease import LaneDemand
 from batchllm.limiter.terms import MINUTE_S, REQUESTS, TOKENS
 from batchllm.records import Pace
 
-HEADROOM = 1.5
-"""A lane that its pace does not hold back needs this many times what it sends."""
 OVER_S = 5.0
 """The time over which what it sends is averaged."""
 LEAST_RPM = MINUTE_S / TTL_S

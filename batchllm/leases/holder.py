@@ -8,6 +8,9 @@ from batchllm.leases.shares import DividedLimit
 from batchllm.leases.slices import BudgetSlices
 from batchllm.leases.terms import RENEW_S, TTL_S, BudgetShare, Lease, LeaseRequest
 
+REMEMBERED = 10_000
+"""Workers whose newest request is remembered, to recognize older ones that come late."""
+
 
 class LeaseHolder:
     """Divides rate limits and a budget among workers. It is told the time, and never waits itself.
@@ -23,7 +26,7 @@ class LeaseHolder:
         reborn: There may be workers with leases of another holder that died: for one time to live, workers only
             keep what they say they hold.
         ttl_s: How long a lease lasts.
-        renew_s: How often a worker asks.
+        renew_s: How often a worker asks; less often where there are hundreds.
 
     Attributes:
         ttl_s, renew_s: As given.
@@ -102,8 +105,12 @@ class LeaseHolder:
             budget: BudgetShare | None = None
             if slices is not None and request.budget is not None:
                 budget = slices.renew(worker, number, request.budget, now)
-            lease = Lease(number=number, ttl_s=self.ttl_s, renew_s=self.renew_s, shares=shares, budget=budget)
-        self._newest[worker] = (number, lease)
+            renew_s = max((self._limits[key].renew_s for key in shares), default=self.renew_s)
+            lease = Lease(number=number, ttl_s=self.ttl_s, renew_s=renew_s, shares=shares, budget=budget)
+        self._newest.pop(worker, None)
+        self._newest[worker] = (number, lease)  # the last one in the dictionary
+        if len(self._newest) > REMEMBERED:
+            del self._newest[next(iter(self._newest))]
         return lease
 
     def settle(self, worker: str, spent: Amount = NOTHING) -> None:

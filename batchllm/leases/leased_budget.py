@@ -14,7 +14,7 @@ class LeasedBudget(Budget):
 
     Attributes:
         short: A request waits because it does not fit.
-        when_short: Called when a request does not fit.
+        when_short: Called when a request does not fit any more, once for each time that the ceiling has risen.
         final: The holder has said that nothing more will fit.
     """
 
@@ -25,6 +25,7 @@ class LeasedBudget(Budget):
         self._wanted = NOTHING
         self._usual = NOTHING
         self._gives_back = False
+        self._has_risen = True
         self.short = False
         self.when_short: Callable[[], object] = lambda: None
         self.final = False
@@ -34,7 +35,9 @@ class LeasedBudget(Budget):
         self.short = not super().reserve(bound)
         if self.short:
             self._wanted = bound
-            self.when_short()
+            if self._has_risen:
+                self._has_risen = False
+                self.when_short()
         else:
             self._usual = bound
             self.final = False
@@ -70,9 +73,14 @@ class LeasedBudget(Budget):
 
     def take(self, share: BudgetShare) -> None:
         """Takes what a lease says."""
+        self._has_risen = self._has_risen or share.ceiling != self._ceiling
         self._set(share.ceiling)
         self._gives_back = share.scarce
         self.final = share.nothing_left
+
+    def to_text(self) -> str:
+        """Says how much of the whole budget this run has spent, for the progress bar; empty without limits."""
+        return Budget(self._whole, self.spent).to_text()
 
     def suspend(self) -> None:
         """Lets nothing more leave until the next lease: this one has ended."""

@@ -10,56 +10,74 @@ both can go on side by side while one takes over from the other.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from batchllm.leases.learned import LearnedLimit
-from batchllm.leases.terms import RENEW_S, Share, Use
+from batchllm.leases.terms import HEADROOM, RENEW_S, Share, Use
 from batchllm.limiter.terms import MINUTE_S
 
 CATCH_UP_S = 2.0
 """The time whose requests may be saved up while nobody asks for one."""
+RENEWAL_S = 0.005
+"""The time for one renewal: with more workers than fit into a second, each asks less often."""
 DIVIDED_FROM, DIVIDED_TO = 1.5, 1.0
 """Requests in the time of a lease from which on a limit is divided, and below which it is not."""
 
 
-def max_min(total: float, demands: Sequence[float]) -> list[float]:
-    """Returns the max-min shares of a total: nobody gets more than the demand, and the least get as much as can be.
+def water_level(total: float, demands: Sequence[float]) -> float:
+    """Returns the most that anybody gets of a total that is divided max-min: each gets the demand, or that level.
 
     Args:
         total: What is divided.
         demands: What each can use; infinite is everything.
     """
-    shares = [0.0] * len(demands)
-    left = total
-    order = sorted(range(len(demands)), key=demands.__getitem__)
-    for place, index in enumerate(order):
-        shares[index] = min(demands[index], max(0.0, left) / (len(order) - place))
-        left -= shares[index]
-    return shares
+    left, count = total, len(demands)
+    for demand in sorted(demands):
+        if demand * count >= left:
+            return max(0.0, left) / count
+        left -= demand
+        count -= 1
+    return math.inf
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Member:
     """A worker that has, or had lately, a lease.
 
     Attributes:
         use: What it said last.
-        counted: The most that it may hold of each rate.
-        until: When that ends.
+        until: When what it holds ends.
         served_at: When it got its last whole request.
+        counted: The most that it may hold of each rate.
+        demands: What it can use of requests and tokens a minute.
+        told: The limits that it gives, or is shown; infinite where there are none.
     """
 
     use: Use
     until: float
-    served_at: float
+    served_at: float = -math.inf
     counted: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    demands: tuple[float, float] = (math.inf, math.inf)
+    told: tuple[float, float] = (math.inf, math.inf)
+
+    def says(self, use: Use) -> None:
+        """Takes what it says."""
+        self.use = use
+        self.demands = _or_infinite(use.demand_rpm), _or_infinite(use.demand_tpm)
+        self.told = (
+            min(_or_infinite(use.limit_rpm), _or_infinite(use.shown_rpm)),
+            min(_or_infinite(use.limit_tpm), _or_infinite(use.shown_tpm)),
+        )
 
     @property
-    def demands(self) -> list[float]:
-        """What it can use of requests and tokens a minute."""
-        use = self.use
-        return [math.inf if demand is None else demand for demand in (use.demand_rpm, use.demand_tpm)]
+    def wants(self) -> bool:
+        """Whether it can use anything."""
+        return self.demands[0] > 0.0 and self.demands[1] > 0.0
+
+
+def _or_infinite(value: float | None) -> float:
+    return math.inf if value is None else value
 
 
 class DividedLimit:
@@ -91,14 +109,14 @@ class DividedLimit:
         self._fill(now)
         member = self._members.get(worker)
         if member is None:
-            member = self._members[worker] = Member(use, now, -math.inf)
+            member = self._members[worker] = Member(use, now)
         before = member.use
         confirms = now < self._confirms_until
         claims = [use.holds_rpm, use.holds_tpm]
         holds = claims if confirms else [min(pair) for pair in zip(claims, member.counted, strict=True)]
-        member.use = use
+        member.says(use)
         pause_s = self._pause_s(worker, before, now)
-        self._limits = [self._learned.limit(now, self._told("rpm")), self._told("tpm")]
+        self._limits = [self._learned.limit(now, self._told(0)), self._told(1)]
         targets = holds if confirms else self._targets(member)
         shares = []
         for index, limit in enumerate(self._limits):
@@ -118,6 +136,11 @@ class DividedLimit:
         rpm = self._limits[0] if self._limits[0] < math.inf else None
         return Share(rpm=rpm, tpm=limit_tpm, requests=requests, pause_s=pause_s, limit_tpm=limit_tpm)
 
+    @property
+    def renew_s(self) -> float:
+        """When a worker is to ask again: later where there are many."""
+        return max(self._renew_s, min(RENEWAL_S * len(self._members), self._ttl_s / 4.0))
+
     def leave(self, worker: str) -> None:
         """Takes back what a worker holds, which sends nothing more."""
         self._members.pop(worker, None)
@@ -128,30 +151,46 @@ class DividedLimit:
         for worker in [name for name, member in self._members.items() if member.until <= now]:
             self.leave(worker)
 
-    def _told(self, name: str) -> float:
+    def _told(self, index: int) -> float:
         """Returns the lowest limit that a worker gives, or is shown; infinite if there is none."""
-        uses = [member.use for member in self._members.values()]
-        told = [getattr(use, f"{kind}_{name}") for use in uses for kind in ("limit", "shown")]
-        return min((limit for limit in told if limit is not None), default=math.inf)
+        return min((member.told[index] for member in self._members.values()), default=math.inf)
 
     def _targets(self, member: Member) -> list[float]:
         """Returns the rates that a worker gets once the others have given theirs back."""
         members = list(self._members.values())
-        place = members.index(member)
-        wanting = [other for other in members if min(other.demands) > 0.0]
-        size = max((other.use.tokens_per_request for other in wanting), default=0.0)
+        sizes = [other.use.tokens_per_request for other in members if other.wants]
         in_a_lease = [
-            limit * self._ttl_s / MINUTE_S / max(1, len(wanting)) / amount
-            for limit, amount in zip(self._limits, (1.0, size), strict=True)
+            limit * self._ttl_s / MINUTE_S / max(1, len(sizes)) / amount
+            for limit, amount in zip(self._limits, (1.0, max(sizes, default=0.0)), strict=True)
             if amount > 0.0
         ]
         self._divided = min(in_a_lease) >= (DIVIDED_TO if self._divided else DIVIDED_FROM)
         if not self._divided:
             return [0.0, 0.0]
+        levels = self._levels(members)
         return [
-            max_min(limit, [other.demands[index] for other in members])[place] if limit < math.inf else 0.0
-            for index, limit in enumerate(self._limits)
+            min(demand, level) if limit < math.inf else 0.0
+            for demand, level, limit in zip(
+                self._demands(member, levels), self._levels(members, levels), self._limits, strict=True
+            )
         ]
+
+    def _levels(self, members: Collection[Member], first: tuple[float, ...] = ()) -> tuple[float, ...]:
+        """Returns the most that anybody gets of each rate; with the ``first`` levels, those that follow from them."""
+        demands = [self._demands(member, first) if first else member.demands for member in members]
+        return tuple(
+            water_level(limit, [each[index] for each in demands]) for index, limit in enumerate(self._limits)
+        )
+
+    def _demands(self, member: Member, levels: tuple[float, ...]) -> tuple[float, float]:
+        """Returns what a worker can use: of the rate that does not hold it back, what goes with the other one."""
+        requests, tokens = member.demands
+        size = member.use.tokens_per_request
+        if size <= 0.0 or not member.wants or math.isinf(requests) == math.isinf(tokens):
+            return requests, tokens
+        if math.isinf(requests):
+            return requests, max(tokens, HEADROOM * min(levels[0], self._limits[0]) * size)
+        return max(requests, HEADROOM * min(levels[1], self._limits[1]) / size), tokens
 
     def _rates_left(self) -> list[float]:
         """Returns what the leased rates leave of the limits, a second."""
@@ -165,10 +204,11 @@ class DividedLimit:
         """Saves up what the rates have left since the last time."""
         elapsed_s = max(0.0, now - self._filled_at)
         self._filled_at = max(now, self._filled_at)
+        if self._divided:
+            self._saved_up = [0.0, 0.0]
+            return
         for index, rate in enumerate(self._rates_left()):
-            if self._divided:
-                self._saved_up[index] = 0.0
-            elif rate < math.inf:
+            if rate < math.inf:
                 most = CATCH_UP_S * rate + (1.0 if index == 0 else 0.0)
                 self._saved_up[index] = min(most, self._saved_up[index] + rate * elapsed_s)
             else:
@@ -179,10 +219,9 @@ class DividedLimit:
         rate = self._rates_left()[0]
         if not member.demands[0] or self._saved_up[0] < 1.0 or self._saved_up[1] < 0.0:
             return 0
-        wanting = [other for other in self._members.values() if min(other.demands) > 0.0]
-        ahead = sum(other.served_at < member.served_at for other in wanting)
+        ahead = sum(other.wants and other.served_at < member.served_at for other in self._members.values())
         # Each asks once until the next renewal: as many are next as there will be requests by then, and some more.
-        if ahead >= max(1.0, self._saved_up[0] - 1.0 + 2.0 * rate * self._renew_s):
+        if ahead >= max(1.0, self._saved_up[0] - 1.0 + 2.0 * rate * self.renew_s):
             return 0
         member.served_at = now
         self._saved_up[0] -= 1.0
@@ -200,11 +239,11 @@ class DividedLimit:
                 self._learned.paused(now)
             if self._probing is None or self._paused_until <= now:
                 self._probing = worker
-            self._paused_until = max(self._paused_until, now + max(use.paused_s, self._renew_s))
+            self._paused_until = max(self._paused_until, now + max(use.paused_s, self.renew_s))
         elif self._probing is not None and (self._probing == worker or self._paused_until <= now):
             self._resume(now)
         return 0.0 if self._probing == worker else max(0.0, self._paused_until - now)
 
     def _resume(self, now: float) -> None:
         self._probing, self._paused_until = None, -math.inf
-        self._learned.resumed(now, self._told("rpm"))
+        self._learned.resumed(now, self._told(0))

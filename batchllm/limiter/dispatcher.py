@@ -308,7 +308,7 @@ class Limiter(Generic[T]):
         """Returns the lane of a model; makes it where there is none."""
         lane = self._lanes.get(name)
         if lane is None:
-            learned = self._learned.get("lanes", {}).get(name, {})
+            learned = {} if self._leased else self._learned.get("lanes", {}).get(name, {})
             lane = Lane(name, self._pace, self._charge, self._now, learned, self._queue_of(name))
             self._lanes[name] = lane
             if self._leased:

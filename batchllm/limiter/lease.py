@@ -110,10 +110,16 @@ def demand_of(lane: "Lane[Any]", now: float) -> LaneDemand:
         waiting=len(lane.queue),
         granted=round(requests.sent.total),
         tokens=tokens.sent.total,
-        tokens_per_request=tokens.usual,
+        tokens_per_request=tokens.usual or _next_tokens(lane),
         refused=lane.refused_requests,
         pauses=lane.pauses,
         paused_s=max(0.0, lane.gate.until - now) if lane.gate.closed else 0.0,
         shown_rpm=requests.shown_limit,
         shown_tpm=tokens.shown_limit,
     )
+
+
+def _next_tokens(lane: "Lane[Any]") -> float:
+    """Returns what the next request is expected to take of the tokens, before any was sent."""
+    head = lane.queue.head()
+    return 0.0 if head is None else lane.charge.amount(TOKENS, head.cost)

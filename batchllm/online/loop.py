@@ -249,8 +249,9 @@ class OnlineLoop:
 
     def _never_sent(self, item: WorkItem, message: str) -> None:
         """Fails an item that is larger than any limit; its row keeps the reason, since there is no reply."""
-        if not self.journal.is_asked_again(item.request_id):
+        is_asked_again = self.journal.is_asked_again(item.request_id)
+        end = self._outcomes.finish(item, Answer(error=message, reason="too_large"), State.FAILED)
+        if end is not None and not is_asked_again:
             noted = self.journal.admit([(item.request.row_index, None, f"too_large\n{message}")])
             self._in_flight.add(noted)
             noted.add_done_callback(self._watch)
-        self._outcomes.finish(item, Answer(error=message, reason="too_large"), State.FAILED)

@@ -111,16 +111,12 @@ class Plan:
     async def batches(self) -> AsyncIterator[Sequence[WorkItem]]:
         """Yields work items: begun flows before new rows, and last what an earlier run tried."""
         rows = wanted(self._rows, self._chosen)
-        size, more = FIRST_BATCH if self._flow.slow is None else 1, True
+        size, more = FIRST_BATCH, True
         while True:
             flows = self._next_due()
             if not flows and more and self._conversations.waiting < MOST_WAITING:
-                page = list(islice(rows, size))
-                size, more = BATCH if self._flow.slow is None else 1, bool(page)
-                joined = [flow for row in page if (flow := self._joined(row)) is not None]
-                if self._flow.slow is not None:
-                    await self._compute(self._flow.slow, joined)
-                flows = [flow for flow in joined if self._lifecycle.begin(flow)]
+                flows, more = await self._begin(rows, size)
+                size = BATCH
             elif not flows and self._deferred:
                 yield self._take_deferred()
                 continue
@@ -136,12 +132,30 @@ class Plan:
             if items:
                 yield items
 
-    async def _compute(self, slow: Callable[[Row], Kept | None], flows: Sequence[RowFlow]) -> None:
-        """Computes in a thread what flows wait for when they begin, so that answers are received meanwhile."""
-        for flow in flows:
-            wanted = slow(flow.row) if self._lifecycle.starts(flow) else None
-            if wanted is not None and self._journal.reader().kept(wanted.key) is None:
-                await asyncio.to_thread(wanted.value)
+    async def _begin(self, rows: Iterator[Row], size: int) -> tuple[list[RowFlow], bool]:
+        """Begins the flows of so many rows, or of fewer that take long or ask much; returns whether there are more."""
+        flows: list[RowFlow] = []
+        asked = 0
+        for row in islice(rows, size):
+            size -= 1
+            flow = self._joined(row)
+            if flow is None:
+                continue
+            slow = self._flow.slow is not None and await self._compute(self._flow.slow, flow)
+            if self._lifecycle.begin(flow):
+                flows.append(flow)
+                asked += len(flow.asks)
+            if slow or asked >= BATCH:
+                return flows, True
+        return flows, not size
+
+    async def _compute(self, slow: Callable[[Row], Kept | None], flow: RowFlow) -> bool:
+        """Computes in a thread what a flow waits for when it begins, so that answers are received meanwhile."""
+        wanted = slow(flow.row) if self._lifecycle.starts(flow) else None
+        if wanted is None or self._journal.reader().kept(wanted.key) is not None:
+            return False
+        await asyncio.to_thread(wanted.value)
+        return True
 
     def settled(self, item: WorkItem, answer: Answer, state: State) -> RowEnd | None:
         """Called with each request that is finished: its flow goes on.

@@ -2,16 +2,16 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple
 
-from batchllm.flows import Ask, History, JobFlow, Kept, later_key
+from batchllm.budget.sample import kept_in
+from batchllm.flows import Ask, History, JobFlow, later_key
 from batchllm.flows.conversation import conversation_of, said
 from batchllm.flows.open_flow import OpenFlow
-from batchllm.flows.stand_in import STAND_IN, KeptValue, StandIn, begun, expected, longest, missing
+from batchllm.flows.stand_in import STAND_IN, StandIn, begun, expected, longest, missing
 from batchllm.journal import JournalReader, RequestRecord, State
 from batchllm.plan.finished import FinishedRequests, KnownRequest
-from batchllm.plan.replay import ENDED, kept_in, read_outcome
+from batchllm.plan.replay import ENDED, read_outcome
 from batchllm.records import Answer, ChatRequest, Row
 from batchllm.request import Skipped, Unsendable
 
@@ -89,7 +89,7 @@ class Preview:
             journals.append((own, final))
         self._finished = FinishedRequests(journals, dedupe=dedupe, others=others)
         self._histories: dict[str, History] = {}
-        self._kept: KeptValue = Kept.value if own is None else partial(kept_in, own)
+        self._kept = kept_in(own)
 
     def look(self, page: Sequence[Row]) -> list[PreviewedRow]:
         """Looks at a page of rows."""
@@ -153,10 +153,10 @@ class Preview:
         if known.finished and known.request_id is None:
             previewed.state = known.state  # it has the answer of another job
             return
-        wanted = missing(flow, self._expected, answer, kept=self._kept)
-        previewed.requests = [PreviewedRequest(ask.path, request) for ask, request in wanted]
+        asked = list(missing(flow, self._expected, answer, kept=self._kept))
+        previewed.requests = [PreviewedRequest(ask.path, request) for ask, request in asked]
         previewed.longest = previewed.requests
-        if not self._flow.single and previewed.requests:
+        if any(ask.again or ask.path for ask, _ in asked):  # longer answers may make other requests
             again = begun(self._flow.start(previewed.row), self._kept)
             wanted = missing(again, self._longest, answer, history, self._kept)
             previewed.longest = [PreviewedRequest(ask.path, request) for ask, request in wanted]

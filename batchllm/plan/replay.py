@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import NamedTuple, Protocol
 
 from batchllm.answer import Reader
-from batchllm.flows import After, Ask, History, JobFlow, Kept, Unsent, later_key
+from batchllm.budget.sample import kept_in
+from batchllm.flows import After, Ask, History, JobFlow, later_key
 from batchllm.flows.conversation import conversation_of, said
 from batchllm.flows.open_flow import OpenFlow
 from batchllm.flows.samples import majority
@@ -210,16 +210,10 @@ def read_outcome(entry: RowRecord | RequestRecord, reader: Reader) -> Answer:
 
 def first_asks(flow: JobFlow, row: Row, reader: JournalReader) -> tuple[Ask, ...]:
     """Returns what a row asks first, without a history; nothing if it cannot be sent."""
-    found = begun(flow.start(row), partial(kept_in, reader))
+    found = begun(flow.start(row), kept_in(reader))
     if isinstance(found.waits_for, After):
         found.give(History())
     return found.asks
-
-
-def kept_in(reader: JournalReader, kept: Kept) -> bytes | Unsent:
-    """Returns what the journal keeps, or computes it and keeps nothing."""
-    value = reader.kept(kept.key)
-    return kept.value() if value is None else value
 
 
 def unsent_answer(reason: str) -> Answer | None:

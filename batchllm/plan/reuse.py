@@ -33,24 +33,34 @@ class Reuse:
         left = list(items)
         adopted: list[tuple[WorkItem, Answer]] = []
         for number, reader in enumerate(self._readers):
-            keys = {id(item): self._keys(item, number) for item in left}
-            found = reader.answers_for(list(dict.fromkeys(key for each in keys.values() for key in each)))
-            taken: list[tuple[WorkItem, StoredAnswer, Answer]] = []
-            still: list[WorkItem] = []
-            for item in left:
-                stored = next((found[key] for key in keys[id(item)] if key in found), None)
-                answer = stored and item.reader.read(stored.response.status, stored.response.body)
-                if stored and answer and answer.error is None:
-                    taken.append((item, stored, answer))
-                    if item.flow is not None and not item.later:
-                        item.flow.reused = (number, stored.request_id)
-                else:
-                    still.append(item)
-            if taken:
-                await self._record([(item, stored) for item, stored, _ in taken])
-                adopted += [(item, answer) for item, _, answer in taken]
-            left = still
+            for later in (
+                False,
+                True,
+            ):  # what is asked at the same time as a first request is found under that one
+                asked = [item for item in left if item.later is later]
+                taken = self._found(asked, number, reader)
+                if taken:
+                    await self._record([(item, stored) for item, stored, _ in taken])
+                    adopted += [(item, answer) for item, _, answer in taken]
+                    done = {id(item) for item, _, _ in taken}
+                    left = [item for item in left if id(item) not in done]
         return left, adopted
+
+    def _found(
+        self, items: Sequence[WorkItem], number: int, reader: JournalReader
+    ) -> list[tuple[WorkItem, StoredAnswer, Answer]]:
+        """Returns the items to which a journal has a usable answer."""
+        keys = {id(item): self._keys(item, number) for item in items}
+        found = reader.answers_for(list(dict.fromkeys(key for each in keys.values() for key in each)))
+        taken: list[tuple[WorkItem, StoredAnswer, Answer]] = []
+        for item in items:
+            stored = next((found[key] for key in keys[id(item)] if key in found), None)
+            answer = stored and item.reader.read(stored.response.status, stored.response.body)
+            if stored and answer and answer.error is None:
+                taken.append((item, stored, answer))
+                if item.flow is not None and not item.later:
+                    item.flow.reused = (number, stored.request_id)
+        return taken
 
     def _keys(self, item: WorkItem, number: int) -> list[tuple[bytes, int]]:
         """Returns the keys, with their ordinals, that an item may have in a journal.

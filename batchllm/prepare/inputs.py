@@ -1,10 +1,8 @@
 """Finds the files that the inputs of a job mean: patterns and folders are looked through anew by each run."""
 
 import glob
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +10,8 @@ from batchllm.errors import InputError, UsageError
 from batchllm.formats import SUFFIXES
 from batchllm.formats.suffixes import format_suffix, stem_of, suffixes_of
 from batchllm.job import Job
-from batchllm.job.paths import is_pattern
+from batchllm.job.paths import identity_of, is_folder, is_pattern
+from batchllm.job.texts import are_documents, is_document
 from batchllm.prepare.job_paths import JobPaths, journal_beside
 from batchllm.printable import counted
 from batchllm.stores import ObjectPath
@@ -44,7 +43,8 @@ def input_files(job: Job, paths: JobPaths) -> InputFiles:
         InputError: A folder cannot be read, or nothing is left in it, or a pattern matches nothing.
         UsageError: A file is named twice.
     """
-    finder = _Finder(job, paths)
+    documents = are_documents(job.inputs, job.input_format)
+    finder = _Finder(job, paths, takes_documents=documents)
     found = [path for named in job.inputs for path in finder.found(named)]
     _refuse_twice(found)
     notes = [counted(len(found), "file")]
@@ -58,41 +58,44 @@ class _Finder:
     job: Job
     paths: JobPaths
     left_out: Counter[str] = field(default_factory=Counter)
+    takes_documents: bool = False
 
     def found(self, named: Path) -> Iterator[Path]:
         if is_pattern(named):
-            yield from self._taken(named, _matched(named), is_folder=False)
-        elif named.is_dir():
+            yield from self._taken(named, _matched(named), in_folder=False)
+        elif is_folder(named):
             try:
                 inside = sorted(named.iterdir())
             except OSError as error:
                 raise InputError(named, f"the folder cannot be read: {error.strerror}") from error
-            yield from self._taken(named, inside, is_folder=True)
+            yield from self._taken(named, inside, in_folder=True)
         else:
             yield named
 
-    def _taken(self, named: Path, matched: Sequence[Path], *, is_folder: bool) -> list[Path]:
-        reasons = [(path, self._reason(path, is_folder=is_folder)) for path in matched]
+    def _taken(self, named: Path, matched: Sequence[Path], *, in_folder: bool) -> list[Path]:
+        reasons = [(path, self._reason(path, in_folder=in_folder)) for path in matched]
         self.left_out.update(reason for _, reason in reasons if reason)
         taken = [path for path, reason in reasons if reason is None]
         if not taken:
-            what = "has no file of rows" if is_folder else "matches no file of rows"
+            what = "has no file of rows" if in_folder else "matches no file of rows"
             known = f"; the suffixes of such files are {', '.join(SUFFIXES)}" if matched else ""
             raise InputError(named, f"{what}{known}")
         return taken
 
-    def _reason(self, path: Path, *, is_folder: bool) -> str | None:
+    def _reason(self, path: Path, *, in_folder: bool) -> str | None:
         """Why a file is left out; empty where that goes without saying, ``None`` where it is taken."""
-        if is_folder and path.name.startswith("."):
+        if in_folder and path.name.startswith("."):
             return "hidden file"
         if path.is_dir():
-            return "folder" if is_folder else ""
+            return "folder" if in_folder else ""
         if path.name.endswith((".journal", ".journal-wal", ".journal-shm", ".lock", ".journal.exported")):
             return ""
-        if self._is_own_output(path) or (is_folder and is_output(path)):
+        if self._is_own_output(path) or (in_folder and is_output(path)):
             return "output"
         if self.job.input_format is None and format_suffix(path) not in SUFFIXES:
             return "file of another kind"
+        if self.job.input_format is None and is_document(path) and not self.takes_documents:
+            return "document"
         return None
 
     def _is_own_output(self, path: Path) -> bool:
@@ -128,25 +131,15 @@ def _outputs_of(path: Path) -> list[str]:
     return [path.name, *(f"{each}{suffixes}" for each in plain)]
 
 
-def _identity(path: Path) -> tuple[object, object]:
-    if isinstance(path, ObjectPath):
-        return path.url, path.url.query
-    status = os.stat(path)  # noqa: PTH116 - follows links
-    return status.st_dev, status.st_ino
-
-
 def _refuse_twice(paths: Sequence[Path]) -> None:
     """Refuses a file that is there twice, also through a link or another spelling.
 
     Raises:
         UsageError: There is one.
     """
-    seen: dict[tuple[object, object], Path] = {}
+    seen: dict[object, Path] = {}
     for path in paths:
-        with suppress(OSError):  # opening it says what is wrong
-            first = seen.setdefault(_identity(path), path)
-            if first is not path:
-                called = (
-                    f"{path} is named twice" if first == path else f"{first} and {path} are the same file"
-                )
-                raise UsageError(f"{called}; name it once")
+        first = seen.setdefault(identity_of(path), path)
+        if first is not path:
+            called = f"{path} is named twice" if first == path else f"{first} and {path} are the same file"
+            raise UsageError(f"{called}; name it once")

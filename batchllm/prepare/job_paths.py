@@ -15,6 +15,7 @@ from batchllm import stores
 from batchllm.errors import CannotWrite, InputError, JobError, UsageError
 from batchllm.formats.files import output_target
 from batchllm.job import Job
+from batchllm.job.paths import FOLDER_JOURNAL
 from batchllm.journal import JournalReader, check_folder, state_path
 from batchllm.stores import ObjectPath
 
@@ -29,7 +30,7 @@ class JobPaths:
     """The files of a job.
 
     Attributes:
-        output: The file to write; ``None`` is standard output.
+        output: The file or folder to write; ``None`` is standard output.
         journal: The journal.
         lock: Held while a run is alive.
         journal_lock: Held as well if ``--journal`` names a journal, which other outputs could name too.
@@ -44,7 +45,7 @@ class JobPaths:
 def job_paths(job: Job) -> JobPaths:
     """Returns the files of a job; for standard output they are in the user's state folder."""
     if job.output is not None:
-        usual = journal_beside(job.output)
+        usual = journal_in(job.output) if job.into_folder else journal_beside(job.output)
         lock = usual.with_name(f"{usual.name.removesuffix('.journal')}.lock")
         if job.journal in (None, usual):
             return JobPaths(job.output, usual, lock)
@@ -64,7 +65,9 @@ def journal_of(output: Path) -> Path:
     Raises:
         UsageError: The path is a folder.
     """
-    if not output.name or _is_folder(output):
+    if is_disk_folder(output):
+        if (output / FOLDER_JOURNAL).exists():
+            return output / FOLDER_JOURNAL
         raise UsageError(f"{output} is a folder; name the OUTPUT of a job, or its journal")
     beside = journal_beside(output)
     if isinstance(output, ObjectPath):
@@ -90,6 +93,11 @@ def journal_beside(output: Path) -> Path:
     return state_path(f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:16]}.journal")
 
 
+def journal_in(folder: Path) -> Path:
+    """Returns the journal of a folder of outputs: in it, or for one in a bucket in the user's state folder."""
+    return journal_beside(folder) if isinstance(folder, ObjectPath) else folder / FOLDER_JOURNAL
+
+
 def rows_path(journal: Path) -> Path:
     """Returns the file with the rows of a job of the library whose rows are in memory."""
     return journal.with_name(f"{journal.name.removesuffix('.journal')}.rows.jsonl")
@@ -104,17 +112,47 @@ def check_places(job: Job, paths: JobPaths) -> None:
     if paths.output is not None:
         if not isinstance(paths.output, ObjectPath):
             _check_folder(paths.output.parent, "another output with -o")
-        output_target(paths.output).check()
-    check_folder(paths.journal)
+        if not job.into_folder:
+            output_target(paths.output).check()
+        elif isinstance(paths.output, ObjectPath):
+            output_target(paths.output / FOLDER_JOURNAL).check()
+        elif paths.output.is_dir():
+            _check_folder(paths.output, "another output with -o")
+        elif paths.output.exists():
+            raise CannotWrite(f"{paths.output} is a file; name another folder with -o")
+    if not job.into_folder or paths.journal.parent.is_dir() or paths.journal.parent != paths.output:
+        check_folder(paths.journal)
     _check_written(job.summary, "--summary")
     _check_written(job.log_file, "--log-file")
 
 
-def _is_folder(path: Path) -> bool:
+def is_disk_folder(path: Path) -> bool:
+    """Whether a path is that of a folder on disk."""
     try:
-        return path.is_dir()
+        return not isinstance(path, ObjectPath) and path.is_dir()
     except (OSError, ValueError):  # a name that no file can have
         return False
+
+
+@contextmanager
+def made_folder(job: Job, paths: JobPaths) -> Iterator[None]:
+    """Makes the folder of a job's outputs for the ``with`` block; one that stays empty is removed again.
+
+    Raises:
+        CannotWrite: It cannot be made.
+    """
+    if not job.into_folder or paths.output is None or paths.output.is_dir():
+        yield
+        return
+    try:
+        paths.output.mkdir()
+    except OSError as error:
+        raise CannotWrite(f"{paths.output}: the folder cannot be made: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            paths.output.rmdir()
 
 
 def exported_note(journal: Path) -> Path:

@@ -3,7 +3,7 @@
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,14 @@ from batchllm.job.paths import are_several
 from batchllm.prepare.column_kinds import with_kinds
 from batchllm.prepare.inputs import InputFiles, input_files
 from batchllm.prepare.job_paths import JobPaths
+from batchllm.prepare.outputs import check_outputs
 from batchllm.prepare.row_range import RowRange
 from batchllm.prepare.shards import ShardRows, restricted
 from batchllm.printable import counted
 from batchllm.request import RequestBuilder, answer_spec
 from batchllm.template import KNOWN_PARAMETERS, TEXT, text_column
 
-_READING = ("delimiter", "quote", "escape", "skip_lines", "sheet", "bad_rows", "encoding")
+_READING = ("delimiter", "quote", "escape", "skip_lines", "sheet", "query", "bad_rows", "encoding")
 
 DOCUMENTS = 10
 """How many documents of the sample are read for the estimate before a run."""
@@ -97,6 +98,10 @@ def prepare_job(job: Job, paths: JobPaths, rows: RowRange | None = None) -> Iter
         InputError: The input cannot be read in its format.
         UsageError: A column, a placeholder or an option does not fit the input.
     """
+    if job.into_folder and (rows is not None or job.shard is not None):
+        raise UsageError(
+            f"a part of the rows has one output, and {job.output} is a folder; name a file with -o"
+        )
     with _source_of(job, paths) as source:
         statistics, shard = source.scan(), None
         if rows is not None:
@@ -121,11 +126,13 @@ def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStat
         raise UsageError(
             f"--output-encoding is for CSV and JSONL, and the output is {output_format.upper()}; leave it out"
         )
-    if (check := format_named(output_format).check) is not None:
-        check(source, min(statistics.rows, job.limit or job.sample or statistics.rows), columns)
     flow = job_flow(job, builder, source.rows)
     reader = Reader(answer_spec(job))
-    return PreparedJob(job, paths, source, statistics, builder, flow, reader, columns, output_format, count)
+    prepared = PreparedJob(
+        job, paths, source, statistics, builder, flow, reader, columns, output_format, count
+    )
+    check_outputs(prepared)
+    return prepared
 
 
 def output_columns(
@@ -172,10 +179,11 @@ def output_columns(
 def token_count(job: Job) -> Callable[[str], int]:
     """Returns a token counter for a job: exact if a limit or a budget depends on it, otherwise an estimate.
 
-    An exact count takes longer than everything else that is done for a row.
+    An exact count takes longer than everything else that is done for a row. Whether a text is long, and what its parts
+    are, is counted exactly whatever this returns (``request.long_text``).
     """
     depends_on_it = (job.pace.tokens_per_minute, job.max_total_tokens, job.max_cost)
-    if job.splits or any(setting is not None for setting in depends_on_it):
+    if any(setting is not None for setting in depends_on_it):
         return tokens.counter(job.endpoint.model)
     return tokens.estimate
 
@@ -230,14 +238,19 @@ def _check_steps(job: Job, statistics: InputStatistics) -> None:
 @contextmanager
 def _source_of(job: Job, paths: JobPaths) -> Iterator[Source]:
     options = {option: getattr(job, option) for option in _READING}
-    if are_several(job.inputs):
-        yield _several(job, input_files(job, paths), options)
+    if job.into_folder or are_several(job.inputs):
+        with closing(_several(job, input_files(job, paths), options)) as source:
+            yield source
     elif job.inputs:
-        yield open_source(job.inputs[0], format=job.input_format, **options)
+        with closing(open_source(job.inputs[0], format=job.input_format, **options)) as source:
+            yield source
     else:
         path = spool(sys.stdin.buffer, Path(tempfile.gettempdir()))
         try:
-            yield open_source(path, format=job.input_format, name="standard input", **options)
+            with closing(
+                open_source(path, format=job.input_format, name="standard input", **options)
+            ) as source:
+                yield source
         finally:
             path.unlink(missing_ok=True)
 

@@ -12,7 +12,7 @@ from batchllm.job.record import plain
 from batchllm.job.url import host_of
 from batchllm.journal import JournalReader
 from batchllm.journal.history import RunHistory, count_outcomes, latency_counts, run_history
-from batchllm.prepare.job_paths import existing_digest
+from batchllm.prepare.job_paths import existing_digest, is_disk_folder
 from batchllm.prepare.saved_job import restored
 from batchllm.report.distribution import Distribution
 from batchllm.request.spec import prepared
@@ -121,7 +121,6 @@ def read_facts(journal: Path, output: Path | None) -> JournalFacts | None:
         job = restored(kept)
         sent, answered, refused = count_outcomes(reader)
         online = job.via != "batch"
-        written = reader.get("output") or {}
         return JournalFacts(
             job=_job_facts(job, reader),
             sent=sent,
@@ -129,8 +128,18 @@ def read_facts(journal: Path, output: Path | None) -> JournalFacts | None:
             refused=refused,
             latency=_latency(reader) if online else None,
             history=run_history(reader) if online else None,
-            same_rows=output is None or written.get("sha256") == existing_digest(output),
+            same_rows=output is None or _is_as_written(reader, output),
         )
+
+
+def _is_as_written(reader: JournalReader, output: Path) -> bool:
+    """Whether an output, or each file of a folder of outputs, is as the job wrote it."""
+    written = reader.get("output") or {}
+    if not is_disk_folder(output):
+        return bool(written.get("sha256") == existing_digest(output))
+    names = written.get("files", ())
+    known = {name: (reader.get(f"output/{name}") or {}).get("sha256") for name in names}
+    return bool(known) and all(digest == existing_digest(output / name) for name, digest in known.items())
 
 
 def _latency(reader: JournalReader) -> Distribution | None:

@@ -11,7 +11,7 @@ from batchllm.evaluate.comparison import Comparison
 from batchllm.evaluate.evaluation import Evaluation, JudgedAnswer, evaluate_rows
 from batchllm.evaluate.files import gold_of_any
 from batchllm.evaluate.gold import Gold, GoldWords
-from batchllm.prepare.job_paths import journal_of
+from batchllm.evaluate.output_source import journal_there
 from batchllm.printable import one_line
 from batchllm.report.exchanges import Exchange, read_exchanges
 from batchllm.report.facts import JournalFacts, left_out, read_facts
@@ -104,9 +104,8 @@ def make_report(
         UsageError: There is no such column, or the outputs have no row in common.
     """
     outputs = [open_output(output, journal), *map(open_output, others)]
-    path = journal_of(output) if journal is None else journal
-    there = journal is not None or path.exists()
-    return report_on(outputs, path if there else None, output, gold=gold, on=on, with_rows=with_rows)
+    path = journal_there(output) if journal is None else journal
+    return report_on(outputs, path, output, gold=gold, on=on, with_rows=with_rows)
 
 
 def report_on(

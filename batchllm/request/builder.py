@@ -21,6 +21,7 @@ from batchllm.request.parameters import fit_to_model, max_tokens, merge_layers
 from batchllm.request.shots import Shots
 from batchllm.request.spec import (
     answer_spec,
+    check_names,
     job_columns,
     job_parameters,
     prepared,
@@ -86,7 +87,7 @@ class RequestBuilder:
         self._columns, self._sample, self._published = columns, list(sample), context_window
         self._text_column: str | None = job.column
         columns = None if columns is None else [name for name in columns if name not in self._gold]
-        self._check_names(columns)
+        check_names(job, self._gold, columns)
         if job.template is None or job.per_row:
             self.column = job.column
             forced = self._schema is not None
@@ -154,10 +155,7 @@ class RequestBuilder:
     ) -> "RequestBuilder":
         """Returns the builder of a step: of a job over the same input, and over columns of earlier answers.
 
-        Args:
-            job: The step's.
-            columns: The further columns.
-            text_column: The column that ``{{ text }}`` means there, if it is another.
+        ``text_column`` is the column that ``{{ text }}`` means there, if it is another.
 
         Raises:
             UsageError: The step does not fit the columns.
@@ -187,9 +185,12 @@ class RequestBuilder:
         """Whether the prompt reads ``{{ text }}``."""
         return self._task is not None and self._task.renderer.reads_text
 
-    def unlimited(self) -> "RequestBuilder":
-        """Returns the builder of the same requests that holds no text to ``--max-input-tokens``."""
-        return self.of_step(replace(self._job, max_input_tokens=None, on_long="fail"))
+    def unlimited(self, *, windows: bool = True) -> "RequestBuilder":
+        """Returns the builder of the same requests without ``--max-input-tokens``, or that knows no context either."""
+        found = self.of_step(replace(self._job, max_input_tokens=None, on_long="fail"))
+        if not windows:
+            found._limits.context_window = lambda model: None
+        return found
 
     def text_of(self, row: Row) -> str | None:
         """Returns the text of a row that ``{{ text }}`` stands for; ``None`` where there is none."""
@@ -334,16 +335,6 @@ class RequestBuilder:
         parameters.pop("messages", None)
         parameters = fit_to_model(model, parameters)
         return model, parameters, max_tokens(parameters)
-
-    def _check_names(self, columns: Sequence[str] | None) -> None:
-        for column in (*self._job.images, *([self._job.column] if self._job.column else [])):
-            if column in self._gold:
-                raise UsageError(
-                    f"the column {column!r} holds the known answers (--gold), which no prompt may show"
-                )
-        for column in self._job.images:
-            if columns is not None and column not in columns:
-                text_column(columns, (), column)  # raises, naming the columns there are
 
     def _checked_parameters(self) -> _Fitted | None:
         """Checks the job's parameters before any row is read; returns them where they are the same for all rows."""

@@ -48,6 +48,7 @@ class LengthLimits:
         context_window: Tokens of a model's context, ``None`` where unknown.
 
     Attributes:
+        context_window: The same; ``None`` holds no request to it.
         truncated: How many times a text was cut.
     """
 
@@ -55,7 +56,7 @@ class LengthLimits:
         self._limit = job.max_input_tokens
         self._cut = job.on_long == "truncate"
         self._model = job.endpoint.model
-        self._context_window = context_window
+        self.context_window = context_window
         self._windows: dict[str, int | None] = {}
         self.truncated = 0
 
@@ -97,7 +98,7 @@ class LengthLimits:
     def window(self, model: str) -> int | None:
         """Returns the published context window of a model in tokens; ``None`` where it is unknown."""
         if model not in self._windows:
-            self._windows[model] = self._context_window(model)
+            self._windows[model] = self.context_window(model)
         return self._windows[model]
 
     def measured(

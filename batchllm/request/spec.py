@@ -1,14 +1,15 @@
 """How a job reads its answers, and how it asks for a schema."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from batchllm.answer import answer_columns, schema_of
+from batchllm.errors import UsageError
 from batchllm.job import Job
 from batchllm.request.parameters import merge_layers
-from batchllm.template import AnswerSpec, Template, builtin_names, literal, load, parameter_value
+from batchllm.template import AnswerSpec, Template, builtin_names, literal, load, parameter_value, text_column
 
 CLASSIFY = "classify"
 VISION_MAX_TOKENS = 300
@@ -87,6 +88,22 @@ def _states_labels(template: Template) -> bool:
 def _label_rules(builtin: Template) -> str:
     """The system message of ``classify`` without its first paragraph, which says what the task is."""
     return str(builtin.messages[0].content).partition("\n\n")[2]
+
+
+def check_names(job: Job, gold: frozenset[str], columns: Sequence[str] | None) -> None:
+    """Refuses columns of texts and images that there are not, or that hold the known answers.
+
+    Raises:
+    UsageError: There is such a one.
+    """
+    for column in (*job.images, *([job.column] if job.column else [])):
+        if column in gold:
+            raise UsageError(
+                f"the column {column!r} holds the known answers (--gold), which no prompt may show"
+            )
+    for column in job.images:
+        if columns is not None and column not in columns:
+            text_column(columns, (), column)  # raises, naming the columns there are
 
 
 def job_parameters(job: Job, schema: Mapping[str, Any] | None, *, asks_schema: bool) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def check_unchanged(
         return again
     changes = changes_between(reader.get(FINGERPRINT), prepared.job.fingerprint())
     rows = len(chosen) if chosen is not None else prepared.statistics.rows
-    cost = forecast_job(prepared, rows=rows, left=again)
+    cost = forecast_job(prepared, rows=rows, left=again, reader=reader)
     limit_alone = all(change.option in LIMITS for change in changes)
     some = "pay for those alone that were cut off with --retry-cut-off, " if limit_alone else ""
     raise JobChanged(

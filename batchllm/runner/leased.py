@@ -146,7 +146,7 @@ class LeaseLoop:
             self._budget.take(lease.budget)
             if self._expiry is not None:
                 self._expiry.cancel()
-            until = min(self._client.until.values(), default=now)
+            until = max(self._client.until.values(), default=now)
             self._expiry = self._loop.call_at(until, self._budget.suspend)
         self._wake()
 

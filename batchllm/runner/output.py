@@ -2,30 +2,25 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from batchllm.budget.costs import CostTotals, RowCosts
-from batchllm.formats import (
-    Columns,
-    Outcome,
-    OutputStatistics,
-    format_of,
-    is_narrow,
-    with_fitting_kinds,
-    write_output,
-)
+from batchllm.errors import CannotWrite
+from batchllm.formats import Columns, Outcome, is_narrow, with_fitting_kinds, write_output
 from batchllm.formats.suffixes import format_suffix
 from batchllm.journal import Journal, JournalReader
 from batchllm.plan.outcomes import outcome_reader, outcomes
 from batchllm.prepare.job_paths import existing_digest, exported_note
+from batchllm.prepare.outputs import OutputFile, is_folder, output_files
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.printable import one_line
 from batchllm.runner.skipped import write_skipped_files
-from batchllm.runner.trial import Destination
+from batchllm.runner.trial import OUTPUT, Destination
 
 SAMPLES = 3
 
@@ -96,13 +91,17 @@ class OutputCounts:
         return cls(**{**kept, "costs": CostTotals.from_json(kept["costs"])})
 
 
+Announce = Callable[[OutputFile, str, OutputCounts], None]
+
+
 class OutputWriter:
     """Writes the finished rows, each beside its outcome.
 
     Args:
         prepared: The job and its input.
         journal: Opens a view of the journal.
-        path: The file to write; ``None`` is standard output.
+        path: The file or folder to write; ``None`` is standard output.
+        key: The journal's key for what is known of it.
         chosen: The only rows to write, ``None`` for all.
         partial: Leave out unfinished rows; otherwise every row has to be finished.
 
@@ -116,23 +115,23 @@ class OutputWriter:
         journal: Callable[[], JournalReader],
         *,
         path: Path | None,
+        key: str = OUTPUT,
         chosen: "range | frozenset[int] | None" = None,
         partial: bool = False,
     ) -> None:
         self._prepared = prepared
         self._journal = journal
         self._path = path
+        self._key = key
         self._chosen = chosen
         self._partial = partial or chosen is not None
         self.counts = OutputCounts()
 
-    def write(
-        self, announce: Callable[[str, OutputCounts], None] = lambda sha256, counts: None
-    ) -> OutputStatistics:
-        """Writes the output.
+    def write(self, announce: Announce = lambda file, sha256, counts: None) -> int:
+        """Writes the output; returns the number of rows.
 
         Args:
-            announce: Called with the output's SHA-256 and its counts before the output is put in place.
+            announce: Called with each file, its SHA-256 and the counts so far, before the file is put in place.
 
         Raises:
             InputError: The input changed since it was scanned.
@@ -140,26 +139,31 @@ class OutputWriter:
         """
         return with_fitting_kinds(self._prepared.columns, lambda columns: self._written(columns, announce))
 
-    def _written(self, columns: Columns, announce: Callable[[str, OutputCounts], None]) -> OutputStatistics:
+    def _written(self, columns: Columns, announce: Announce) -> int:
         self.counts = OutputCounts()
-        journal = self._journal()
-        costs = RowCosts(self._prepared, journal)
+        journal, prepared = self._journal(), replace(self._prepared, columns=columns)
+        costs = RowCosts(prepared, journal)
         self.counts.costs = costs.totals
+        files = output_files(prepared, self._path, self._key, self._chosen)
+        in_folder = is_folder(prepared, self._path)
+        if in_folder:
+            _make(self._path)
         with closing(journal.outcomes()) as entries:
-            return write_output(
-                self._prepared.source,
-                self._counted(
-                    outcomes(entries, outcome_reader(self._prepared, journal), self._chosen, costs)
-                ),
-                path=self._path,
-                columns=columns,
-                output_format=_format_at(self._path, self._prepared.output_format),
-                partial=self._partial,
-                expected_sha256=self._prepared.statistics.sha256,
-                encoding=self._prepared.job.output_encoding,
-                escape_formulas=self._prepared.job.escape_formulas,
-                announce=lambda sha256: announce(sha256, self.counts),
-            )
+            found = self._counted(outcomes(entries, outcome_reader(prepared, journal), self._chosen, costs))
+            for file, own in zip(files, split_rows(found, files) if in_folder else [found], strict=True):
+                write_output(
+                    file.source,
+                    own,
+                    path=file.path,
+                    columns=file.columns,
+                    output_format=file.kind,
+                    partial=self._partial,
+                    expected_sha256=file.sha256,
+                    encoding=prepared.job.output_encoding,
+                    escape_formulas=prepared.job.escape_formulas,
+                    announce=lambda sha256, file=file: announce(file, sha256, self.counts),  # type: ignore[misc]
+                )
+        return self.counts.rows
 
     def _counted(self, found: Iterable[Outcome]) -> Iterator[Outcome]:
         for outcome in found:
@@ -167,13 +171,38 @@ class OutputWriter:
             yield outcome
 
 
-def _format_at(path: Path | None, usual: str) -> str:
-    return usual if path is None else format_of(path).name
+def _make(folder: Path | None) -> None:
+    assert folder is not None, "standard output is no folder"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(f"{folder}: the folder cannot be made: {error.strerror}") from error
+
+
+def split_rows(found: Iterator[Outcome], files: Sequence[OutputFile]) -> Iterator[Iterator[Outcome]]:
+    """Yields the outcomes of each file, numbered by the rows of its source; each has to be read before the next.
+
+    Args:
+        found: The outcomes of all rows, in order.
+        files: The files, in order.
+    """
+    waiting: list[Outcome] = []
+
+    def of_file(file: OutputFile) -> Iterator[Outcome]:
+        for outcome in chain(waiting[:], found):
+            waiting[:] = [outcome]
+            if outcome.row_index >= file.end:
+                return
+            waiting.clear()
+            yield outcome._replace(row_index=outcome.row_index - file.begin) if file.begin else outcome
+
+    for file in files:
+        yield of_file(file)
 
 
 def read_options(prepared: PreparedJob, path: Path | None) -> dict[str, str]:
     """Returns the options of ``open_source`` that the output is read with."""
-    if path is None:
+    if path is None or is_folder(prepared, path):
         return {}
     own = prepared.output_format == prepared.source.kind
     kept = prepared.source.kept_options(format_suffix(path)) if own else {}
@@ -215,20 +244,31 @@ def write_if_changed(
     last: dict[str, Any] = journal.get(destination.key) or {}
     if output is not None:
         write_skipped_files(prepared, journal, destination)
-    existing = existing_digest(output)
+    files = output_files(prepared, output, destination.key, chosen)
+    existing = {file.key: existing_digest(file.path) for file in files}
+    known = {file.key: journal.get(file.key) or {} for file in files}
     # An earlier run that stopped may have brought answers after the output was written.
-    is_current = (view, existing, journal.next_attempt) == tuple(map(last.get, ("view", "sha256", "attempt")))
-    if existing is not None and not changed and is_current:
+    is_current = (view, journal.next_attempt) == (last.get("view"), last.get("attempt")) and all(
+        existing[key] is not None and existing[key] == known[key].get("sha256") for key in existing
+    )
+    if output is not None and not changed and is_current:
         return OutputCounts.from_json(last["counts"])
+    in_folder = is_folder(prepared, output)
 
-    def announce(sha256: str, counts: OutputCounts) -> None:
-        if output is not None:
-            facts = {"sha256": sha256, "replaces": existing, "view": view, "counts": counts.to_json()}
-            state = {"attempt": journal.next_attempt, "complete": chosen is None}
-            journal.put_now(destination.key, {**facts, **state})
+    def facts(counts: OutputCounts) -> dict[str, Any]:
+        state = {"attempt": journal.next_attempt, "complete": chosen is None}
+        return {"view": view, "counts": counts.to_json(), **state}
 
-    writer = OutputWriter(prepared, journal.reader, path=output, chosen=chosen)
+    def announce(file: OutputFile, sha256: str, counts: OutputCounts) -> None:
+        if file.path is not None:
+            more = {} if in_folder else facts(counts)
+            journal.put_now(file.key, {"sha256": sha256, "replaces": existing[file.key], **more})
+
+    writer = OutputWriter(prepared, journal.reader, path=output, key=destination.key, chosen=chosen)
     writer.write(announce)
+    if in_folder:
+        names = [file.path.name for file in files if file.path is not None]
+        journal.put_now(destination.key, {"sha256": None, "files": names, **facts(writer.counts)})
     with suppress(OSError):  # a note that stays names bytes that this output has replaced
         exported_note(prepared.paths.journal).unlink()
     return writer.counts

@@ -27,6 +27,7 @@ from batchllm.journal import (
 from batchllm.plan.row_counts import row_state_of
 from batchllm.prepare.first_preset import PRESETS, presets_of
 from batchllm.prepare.job_paths import Known, check_output, known_files
+from batchllm.prepare.outputs import output_files
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prepare.saved_job import saved
 from batchllm.prepare.shards import SHARD, ShardRows
@@ -116,11 +117,14 @@ class ResumedJob:
         if path is None:
             return {}
         noted = paths.journal if path == paths.output else None
-        files = {"output": known("output"), destination.key: known(destination.key)}
-        check_output(path, written=files[destination.key], force=job.force, journal=noted)
+        files = {key: known(key) for key in ("output", destination.key)}
+        for output in output_files(self._prepared, path, destination.key, self._chosen):
+            files[output.key] = known(output.key)
+            if output.path is not None and output.path.parent.exists():
+                check_output(output.path, written=files[output.key], force=job.force, journal=noted)
         for file in skipped_files(self._prepared, destination):
             files[file.key] = known(file.key)
-            if file.bad_rows:
+            if file.bad_rows and file.path.parent.exists():
                 check_output(file.path, written=files[file.key], force=job.force)
         return {key: value for key, value in files.items() if value is not None}
 

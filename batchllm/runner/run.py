@@ -28,7 +28,7 @@ from batchllm.plan.job_plan import plan_of
 from batchllm.plan.reuse import Reuse, journals_of
 from batchllm.plan.work_item import ChatSender
 from batchllm.prepare.first_preset import with_first_preset
-from batchllm.prepare.job_paths import check_places, job_paths
+from batchllm.prepare.job_paths import check_places, job_paths, made_folder
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.prepare.row_range import RowRange
 from batchllm.progress import Progress, Quiet
@@ -99,6 +99,7 @@ def run_job(
         record.begin()
         waiting = waiting_for(job, wait=wait)
         with (
+            made_folder(job, paths),
             JobLock(paths.lock, wait_s=job.wait_lock_s, check=stops.check),
             JobLock(paths.journal_lock, wait_s=job.wait_lock_s, check=stops.check)
             if paths.journal_lock

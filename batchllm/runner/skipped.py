@@ -9,9 +9,10 @@ from typing import Any
 
 from batchllm.formats import Source, write_skipped
 from batchllm.formats.several import SeveralSource
-from batchllm.formats.suffixes import stem_of, suffixes_of
+from batchllm.formats.suffixes import labelled, stem_of, suffixes_of
 from batchllm.journal import Journal
 from batchllm.prepare.job_paths import existing_digest
+from batchllm.prepare.outputs import is_folder
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.runner.trial import Destination
 
@@ -36,7 +37,8 @@ class SkippedFile:
 def skipped_files(prepared: PreparedJob, destination: Destination) -> list[SkippedFile]:
     """Returns the files of records that are left out, one for each file of the input.
 
-    They are ``OUTPUT.skipped.EXT``; beside the one output of several files ``OUTPUT.skipped.NAME``.
+    They are ``OUTPUT.skipped.EXT``, in a folder of outputs too; beside the one output of several files they are
+    ``OUTPUT.skipped.NAME``.
     """
     output, source = destination.path, prepared.source
     if output is None:
@@ -47,6 +49,12 @@ def skipped_files(prepared: PreparedJob, destination: Destination) -> list[Skipp
         suffix = (suffixes_of(inputs[0]) if inputs else "") or f".{source.kind}"
         path = output.with_name(f"{stem_of(output)}.skipped{suffix}")
         return [SkippedFile(path, key, source, prepared.statistics.bad_rows)]
+    if is_folder(prepared, output):
+        return [
+            SkippedFile(labelled(output / name, "skipped"), f"{key} {name}", part.source, part.bad_rows)
+            for part in source.parts
+            for name in (part.source.file.path.name,)
+        ]
     names = Counter(part.source.file.path.name for part in source.parts)
     found = []
     for part in source.parts:

@@ -14,7 +14,8 @@ from batchllm.errors import ExitStatus, UsageError
 from batchllm.evaluate.answered import AnsweredRows, open_output
 from batchllm.evaluate.evaluation import Evaluation
 from batchllm.evaluate.gold import GoldWords
-from batchllm.formats import open_source
+from batchllm.evaluate.output_source import output_source
+from batchllm.formats.several import SeveralSource
 from batchllm.job import Job
 from batchllm.journal import RowCounts
 from batchllm.printable import counted, dollars, printable
@@ -98,7 +99,7 @@ class Result:
     """A finished run.
 
     Attributes:
-        output: The file that was written; ``None`` is standard output.
+        output: The file or folder that was written; ``None`` is standard output.
         summary: The run in numbers.
         instead_of: The finished output that a trial left as it is.
         possibly_billed_rows: Rows, from 1, that a dead run possibly paid without an answer.
@@ -232,8 +233,8 @@ class Result:
 
         if self.output is None:
             raise ValueError("the output went to standard output; name a file to get it as a frame")
-        source = open_source(self.output, **self.read_options)
-        if source.arrow_schema() is not None:
+        source = output_source(self.output, lambda path: self.read_options)
+        if not isinstance(source, SeveralSource) and source.arrow_schema() is not None:
             return pd.read_parquet(source.file.local_path())
         columns = source.scan().columns
         return pd.DataFrame([row.values for row in source.rows()], columns=columns)

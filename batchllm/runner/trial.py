@@ -56,7 +56,7 @@ def destination_of(
     named = "output" in job.sources
     if named and not finished:
         return Destination(output)
-    trial = labelled(output, "trial")
+    trial = output.with_name(f"{output.name}.trial") if job.into_folder else labelled(output, "trial")
     return Destination(trial, TRIAL_OUTPUT, output if named else None)
 
 

@@ -91,7 +91,7 @@ def to_text(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, dict | list | tuple):
+    if isinstance(value, dict | list | tuple | Mapping):
         return to_json(value)
     return str(value)
 

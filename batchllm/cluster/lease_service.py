@@ -1,0 +1,72 @@
+"""What leases rate limits and budgets to the workers of a cluster; an engine keeps one of it alive."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from batchllm.budget.budget import BudgetLimits
+from batchllm.cluster.work import BUDGET, WorkFolder, open_work
+from batchllm.job import Job
+from batchllm.leases import Lease, LeaseHolder, LeaseRequest
+
+RENEW_S = 0.5
+"""How often a worker asks: whenever one ends or begins a shard, shares move, which takes two requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobBudget:
+    """The budget of a job.
+
+    Attributes:
+        work: Its work folder, which keeps what is spent.
+        limits: The budgets of ``--max-cost``, ``--max-requests`` and ``--max-total-tokens``.
+    """
+
+    work: str
+    limits: BudgetLimits
+
+    @classmethod
+    def of(cls, job: Job, work: str) -> "JobBudget":
+        """Returns the budget of a job."""
+        limits = BudgetLimits(cost=job.max_cost, requests=job.max_requests, tokens=job.max_total_tokens)
+        return cls(work, limits)
+
+
+class LeaseService:
+    """Divides the rate limits of each endpoint and model among the workers of all jobs, and each job's own budget.
+
+    Args:
+        reborn: It takes the place of one that died, whose leases workers may still have.
+        clock: Tells the time, in seconds.
+    """
+
+    def __init__(self, *, reborn: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._rates = LeaseHolder(clock(), reborn=reborn, renew_s=RENEW_S)
+        self._budgets: dict[JobBudget, tuple[LeaseHolder, WorkFolder]] = {}
+
+    def renew(self, budget: JobBudget, request: LeaseRequest) -> Lease:
+        """Returns a worker's next lease; what it may spend is durable in the work folder before.
+
+        Args:
+            budget: The budget of the worker's job.
+            request: What the worker needs, and what it holds.
+
+        Raises:
+            JobError: The work folder cannot be read or written.
+        """
+        rates = self._rates.renew(replace(request, budget=None), self._clock())
+        if not budget.limits.any:
+            return rates
+        if budget not in self._budgets:
+            work = open_work(budget.work)
+            found = work.get(BUDGET)
+            saved = None if found is None else json.loads(found)
+            holder = LeaseHolder(self._clock(), budget=budget.limits, saved=saved, renew_s=RENEW_S)
+            self._budgets[budget] = holder, work
+        holder, work = self._budgets[budget]
+        spend = holder.renew(replace(request, uses={}), self._clock())
+        if holder.changed:
+            work.put(BUDGET, json.dumps(holder.saved()).encode())
+        return replace(rates, budget=spend.budget, revoked=rates.revoked or spend.revoked)

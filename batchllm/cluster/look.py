@@ -1,0 +1,106 @@
+"""Looks at a job through its work folder, also while machines are at it: ``status``, ``report`` and ``export``."""
+
+import asyncio
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from batchllm.cluster.collect import plan_of_work, rebuild_all
+from batchllm.cluster.driver import WORK
+from batchllm.cluster.figures import ClusterFigures, FiguresReader
+from batchllm.cluster.plan import ClusterPlan
+from batchllm.cluster.work import PLAN, SharedFolder, WorkFolder, open_work
+from batchllm.counters import RunCounters
+from batchllm.journal import JournalReader
+from batchllm.plan.job_plan import plan_of
+from batchllm.prepare.job_paths import job_paths
+from batchllm.prepare.prepared_job import PreparedJob, prepare_job
+from batchllm.prepare.saved_job import restored
+from batchllm.runner.resume import ResumedJob
+from batchllm.stores import is_url
+
+
+def work_at(place: Path) -> WorkFolder | None:
+    """Returns the work folder at a path or URL; ``None`` if something else is there."""
+    if not is_url(place):
+        return SharedFolder(place.absolute()) if (place / PLAN).is_file() else None
+    if place.suffix:
+        return None  # an output
+    work = open_work(str(place))
+    return work if work.has(PLAN) else None
+
+
+def cluster_status(work: WorkFolder) -> ClusterFigures:
+    """Returns how far a job is."""
+    return FiguresReader(work, plan_of_work(work)).read()
+
+
+@dataclass(frozen=True, slots=True)
+class JobOfWork:
+    """The job of a work folder.
+
+    Attributes:
+        journal: A journal with every answer.
+        output: The file of the job that is finished, or an export of the rows that are; ``None`` is standard output.
+        name: The output as it was named; ``None`` is standard output.
+        finished: The job is finished, so journal and output are its own. Otherwise they are temporary.
+    """
+
+    journal: Path
+    output: Path | None
+    name: Path | None
+    finished: bool
+
+
+@contextmanager
+def job_of_work(work: WorkFolder) -> Iterator[JobOfWork]:
+    """Yields the job of a work folder; nothing is sent.
+
+    Raises:
+        InputError: The input is not what it was, or cannot be read here.
+    """
+    plan = plan_of_work(work)
+    job = restored(plan.job)
+    journal = job_paths(job).journal
+    if _is_of(journal, plan):
+        yield JobOfWork(journal, job.output, job.output, True)
+        return
+    with tempfile.TemporaryDirectory(prefix="batchllm-work-") as folder:
+        output = Path(folder) / ("rows.jsonl" if job.output is None else job.output.name)
+        aside = replace(job, output=output, journal=None)
+        paths = job_paths(aside)
+        rebuild_all(paths.journal, plan, work)
+        with prepare_job(aside, paths) as prepared:
+            asyncio.run(_find_rows(prepared))
+        yield JobOfWork(paths.journal, output, job.output, False)
+
+
+def _is_of(journal: Path, plan: ClusterPlan) -> bool:
+    if not journal.exists():
+        return False
+    with JournalReader.open(journal) as reader:
+        return bool(reader.get(WORK) == plan.digest and reader.finished)
+
+
+async def _find_rows(prepared: PreparedJob) -> None:
+    """Passes over the rows as a run does, so that the journal knows which answer is whose, and sends nothing."""
+    rows = prepared.statistics.rows
+    resumed = ResumedJob(prepared, rows=rows, chosen=None)
+    journal = resumed.journal
+    try:
+        resumed.begin()
+        plan = plan_of(
+            prepared,
+            journal,
+            continued=False,
+            counters=RunCounters(rows=rows),
+            chosen=None,
+            since=journal.next_attempt,
+        )
+        async for _ in plan.batches():
+            pass
+        await journal.flush()
+    finally:
+        journal.close(0)

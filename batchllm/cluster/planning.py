@@ -1,0 +1,64 @@
+"""Makes the plan of a job, or finds the one that its work folder has."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from batchllm.cluster.collect import answers_of, done_of, plan_of_work
+from batchllm.cluster.plan import ClusterPlan, cut, hashed, spans_of
+from batchllm.cluster.work import PLAN, WorkFolder
+from batchllm.errors import UsageError
+from batchllm.flows.conversation import conversation_of
+from batchllm.job import Job
+from batchllm.prepare.prepared_job import PreparedJob
+from batchllm.prepare.saved_job import saved
+
+
+def known_plan(work: WorkFolder, job: Job, prepared: PreparedJob) -> ClusterPlan | None:
+    """Returns the plan of a job that has begun; ``None`` if there is none, or nothing was answered by it.
+
+    Raises:
+        UsageError: It is that of another job.
+    """
+    if not work.has(PLAN):
+        return None
+    plan = plan_of_work(work)
+    same_input = plan.input_sha256 == prepared.statistics.sha256
+    if same_input and plan.identity == _identity(job):
+        return plan
+    if not plan.shards or (done_of(work, plan.shards[0]) is None and not answers_of(work, plan.shards[0])):
+        return None
+    what = "another job: model, prompt or parameters differ"
+    if not same_input:
+        what = f"another input than {job.input_name} is now"
+    raise UsageError(
+        f"{work} has the plan of {what}; name another folder with --work, and another output with -o"
+    )
+
+
+def new_plan(job: Job, prepared: PreparedJob, workers: int) -> ClusterPlan:
+    """Makes the plan of a job.
+
+    Args:
+        job: The job.
+        prepared: The same, with its input scanned.
+        workers: Shards that are answered side by side.
+    """
+    source, column = prepared.source, job.conversation
+    spans: Sequence[tuple[int, int]] = ()
+    if column is not None:
+        spans = spans_of(conversation_of(row, column) for row in source.rows())
+    return ClusterPlan(
+        input=job.input_name,
+        input_sha256=prepared.statistics.sha256,
+        output=None if job.output is None else str(job.output),
+        rows=prepared.statistics.rows,
+        identity=_identity(job),
+        shards=hashed(source, cut(prepared.statistics.rows, workers, spans)),
+        job=saved(job),
+    )
+
+
+def _identity(job: Job) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps({"job": job.fingerprint(), "dedupe": job.dedupe}))
+    return plain

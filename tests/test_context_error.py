@@ -1,0 +1,71 @@
+"""What endpoints say about requests that are too long, in the words of many."""
+
+import json
+
+import pytest
+
+from batchllm.answer import Reader
+from batchllm.context_error import SaidLimit, said_limit
+from batchllm.records import AnswerSpec
+from batchllm.request.long_text import is_too_long
+
+WORDINGS = [
+    # OpenAI, Azure, DeepSeek, OpenRouter, vLLM, SGLang
+    ("This model's maximum context length is 8192 tokens. However, your messages resulted in 10000 tokens. Please "
+     "reduce the length of the messages.", SaidLimit(8192, 10000)),
+    ("This model's maximum context length is 4096 tokens. However, you requested 5000 tokens (4500 in the messages, "
+     "500 in the completion).", SaidLimit(4096, 4500, 500)),
+    ("This endpoint's maximum context length is 131,072 tokens. However, you requested about 140,500 tokens (140,000 "
+     "of text input, 500 in the output).", SaidLimit(131072, 140000, 500)),
+    ("Input tokens exceed the configured limit of 272000 tokens. Your messages resulted in 300000 tokens.",
+     SaidLimit(272000, 300000)),
+    ("'max_tokens' or 'max_completion_tokens' is too large: 500. This model's maximum context length is 4096 tokens "
+     "and your request has 4000 input tokens (500 > 4096 - 4000).", SaidLimit(4096, 4000, 500)),
+    ("Requested token count exceeds the model's maximum context length of 4096 tokens. You requested a total of 5000 "
+     "tokens: 4500 tokens from the input messages and 500 tokens for the completion.", SaidLimit(4096, 4500, 500)),
+    ("The input (5000 tokens) is longer than the model's context length (4096 tokens).", SaidLimit(4096, 5000)),
+    # Anthropic
+    ("prompt is too long: 205000 tokens > 200000 maximum", SaidLimit(200000, 205000)),
+    ("input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000, decrease input length or "
+     "`max_tokens` and try again", SaidLimit(200000, 190000, 20000)),
+    # Gemini, Mistral, Cohere, xAI, Fireworks, Moonshot, DashScope, TGI, llama.cpp, LM Studio
+    ("The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
+     SaidLimit(1048576, 1200000)),
+    ("Prompt contains 40000 tokens and 0 draft tokens, too large for model with 32768 maximum context length",
+     SaidLimit(32768, 40000)),
+    ("too many tokens: total number of tokens in the prompt cannot exceed 4081 - received 5000.",
+     SaidLimit(4081, 5000)),
+    ("This model's maximum prompt length is 131072 but the request contains 140000 tokens.",
+     SaidLimit(131072, 140000)),
+    ("The prompt is too long: 9000, model maximum context length: 8191", SaidLimit(8191, 9000)),
+    ("Invalid request: Your request exceeded model token limit: 8192", SaidLimit(8192)),
+    ("Range of input length should be [1, 30720]", SaidLimit(30720)),
+    ("Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4097. Given: 5000 `inputs` tokens and "
+     "512 `max_new_tokens`", SaidLimit(4097, 5000)),
+    ("request (5012 tokens) exceeds the available context size (4096 tokens), try increasing it",
+     SaidLimit(4096, 5012)),
+    ("Trying to keep the first 5000 tokens when context the overflows. However, the model is loaded with context "
+     "length of only 4096 tokens", SaidLimit(4096, 5000)),
+    ("Please reduce the length of the messages or completion.", SaidLimit()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "limit"), WORDINGS, ids=[words[:40] for words, _ in WORDINGS])
+def test_every_wording_is_known_and_its_numbers_are_read(words: str, limit: SaidLimit) -> None:
+    body = json.dumps({"error": {"message": words, "type": "invalid_request_error"}}).encode()
+    answer = Reader(AnswerSpec("response")).read(400, body)
+    assert is_too_long(answer), answer.reason
+    assert said_limit(answer.error or "") == limit
+
+
+def test_fields_of_llama_cpp_are_part_of_its_words() -> None:
+    error = {"code": 400, "message": "the request exceeds the available context size. try increasing the context size",
+             "type": "exceed_context_size_error", "n_prompt_tokens": 5012, "n_ctx": 4096}  # fmt: skip
+    answer = Reader(AnswerSpec("response")).read(400, json.dumps({"error": error}).encode())
+    assert is_too_long(answer)
+    assert said_limit(answer.error or "") == SaidLimit(4096, 5012)
+
+
+def test_a_limit_a_minute_that_a_request_exceeds_is_read_too() -> None:
+    words = "Request too large for gpt-4o-2024-08-06 on tokens per min (TPM): Limit 30000, Requested 30601."
+    assert said_limit(f"HTTP 429: {words}") == SaidLimit(30000, 30601)
