@@ -74,6 +74,14 @@ def test_a_job_goes_from_object_to_object_and_again_sends_nothing(
     bench.run("classify", f"s3://{bucket}/in/reviews.csv")
     assert (sent(bench), object_store.get(bucket, "in/reviews.classify.csv")) == (ROWS, before)
 
+
+@pytest.mark.proof
+def test_every_command_that_looks_at_an_output_takes_its_url(
+    bench: Bench, bucket: str, object_store: ObjectStore
+) -> None:
+    object_store.put(bucket, "in/reviews.csv", TABLE)
+    bench.run("classify", f"s3://{bucket}/in/reviews.csv")
+    output = f"s3://{bucket}/in/reviews.classify.csv"
     assert f"{ROWS} of {ROWS}" in bench.command("status", output).out
     assert "good, 3" in bench.command("show", output, 4).out
     assert output in bench.command("jobs").out
@@ -89,6 +97,7 @@ def test_a_job_goes_from_object_to_object_and_again_sends_nothing(
     assert "there are no jobs" in bench.command("jobs").err
 
 
+@pytest.mark.proof
 def test_parquet_goes_from_bucket_to_bucket_without_a_copy_on_disk(
     bench: Bench, bucket: str, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,6 +343,7 @@ def test_the_library_takes_urls(bench: Bench, bucket: str, object_store: ObjectS
     assert len(frame) == 2 * ROWS
 
 
+@pytest.mark.proof
 def test_a_folder_or_a_pattern_of_a_bucket_is_one_input(
     bench: Bench, bucket: str, object_store: ObjectStore
 ) -> None:
@@ -359,6 +369,7 @@ def test_a_folder_or_a_pattern_of_a_bucket_is_one_input(
     assert "matches no file of rows" in said.err
 
 
+@pytest.mark.proof
 def test_each_input_has_its_output_in_a_folder_of_a_bucket(
     bench: Bench, bucket: str, object_store: ObjectStore
 ) -> None:
