@@ -162,3 +162,23 @@ def test_rows_of_csv_cannot_bring_their_own_requests(tmp_path: Path, files: dict
     job = SeveralJob(prompt=None)
     with pytest.raises(UsageError, match="run needs to know what to ask"):
         job.run([lines, files["a"]], tmp_path / "out.jsonl")
+
+
+def test_rows_that_bring_their_own_requests_may_bring_them_in_different_ways(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"messages": [{"role": "user", "content": "hi"}]}\n')
+    (tmp_path / "b.jsonl").write_text('{"text": "yo"}\n')
+    job = SeveralJob(prompt=None, column=None)
+    job.run([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], tmp_path / "out.jsonl", columns="response")
+    assert (tmp_path / "out.jsonl").read_text().splitlines() == [
+        '{"messages": [{"role": "user", "content": "hi"}],"response":"hi"}',
+        '{"text": "yo","response":"yo"}',
+    ]
+
+
+def test_a_prompt_may_read_a_column_that_a_file_lacks(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,lang\na,de\n")
+    (tmp_path / "b.csv").write_text("text\nb\n")
+    (tmp_path / "c.jsonl").write_text('{"text": "c"}\n')
+    job = SeveralJob(prompt="{{ lang }}: {{ text }}")
+    job.run([tmp_path / "a.csv", tmp_path / "b.csv", tmp_path / "c.jsonl"], tmp_path / "out.csv")
+    assert list(job.ledger.paid) == ["de: a", ": b", ": c"]
