@@ -223,3 +223,16 @@ def test_suffixes_of_format_and_compression() -> None:
     assert labelled(path, "summarize") == Path("a/reviews.v2.summarize.CSV.GZ")
     assert labelled(Path("a/reviews.csv"), "trial") == Path("a/reviews.trial.csv")
     assert (format_suffix(Path("notes.gz")), suffixes_of(Path("notes"))) == ("", "")
+
+
+def test_frames_to_skip_are_no_content(tmp_path: Path) -> None:
+    path, frame = tmp_path / "in.csv.zst", b"\x50\x2a\x4d\x18" + (300).to_bytes(4, "little") + bytes(300)
+    path.write_bytes(frame + zstd.compress(TABLE[:8]) + frame + zstd.compress(TABLE[8:]) + frame)
+    assert open_source(path).scan().rows == ROWS
+
+
+def test_a_window_that_is_too_large_is_named(tmp_path: Path) -> None:
+    packer = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 29})
+    (tmp_path / "in.csv.zst").write_bytes(packer.compress(TABLE) + packer.flush())
+    with pytest.raises(InputError, match="pack it again without --long"):
+        open_source(tmp_path / "in.csv.zst")
