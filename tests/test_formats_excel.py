@@ -11,6 +11,10 @@ import openpyxl
 import pytest
 import xlsxwriter
 from hypothesis import HealthCheck, given, settings
+from odf.opendocument import OpenDocumentSpreadsheet
+from odf.table import Table as OdsTable
+from odf.table import TableCell, TableRow
+from odf.text import LineBreak, P, S, Tab
 
 from batchllm.errors import InputError, UsageError
 from batchllm.formats import Outcome, open_source, plan_columns, write_output
@@ -254,6 +258,33 @@ def test_what_is_no_workbook_is_recognized_by_its_bytes(
     path.write_bytes(content)
     with pytest.raises(InputError, match=reason):
         open_source(path)
+
+
+def test_a_damaged_workbook_is_refused_or_read_right(tmp_path: Path) -> None:
+    rows = [[f"row number {index}", index] for index in range(200)]
+    whole = book(tmp_path / "in.xlsx", ["text", "n"], *rows).read_bytes()
+    path = tmp_path / "damaged.xlsx"
+    for at in range(60, len(whole), 251):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        try:
+            assert values(path) == rows
+        except InputError:
+            continue
+
+
+def test_tabs_and_line_breaks_of_an_ods_are_characters(tmp_path: Path) -> None:
+    document = OpenDocumentSpreadsheet()
+    sheet = OdsTable(name="Sheet")
+    document.spreadsheet.addElement(sheet)
+    for parts in (["text"], ["a", Tab(), "b", LineBreak(), "c ", S(c=2), "d"]):
+        line, cell, paragraph = TableRow(), TableCell(valuetype="string"), P()
+        for part in parts:
+            paragraph.addText(part) if isinstance(part, str) else paragraph.addElement(part)
+        cell.addElement(paragraph)
+        line.addElement(cell)
+        sheet.addElement(line)
+    document.save(tmp_path / "in.ods")
+    assert values(tmp_path / "in.ods") == [["a\tb\nc   d"]]
 
 
 def test_a_workbook_by_another_name_says_how_it_is_read(tmp_path: Path) -> None:
