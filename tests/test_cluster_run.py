@@ -49,6 +49,10 @@ class ThreadEngine:
         self._lock = Lock()
         self._running: dict[Future[ShardEnd], ShardTask] = {}
 
+    @property
+    def room(self) -> int:
+        return self.workers - len(self._running)
+
     def check(self, task: ShardTask) -> Sequence[ShardEnd]:
         return [check_node(task, self._environ)]
 
@@ -312,7 +316,7 @@ def test_an_input_that_is_another_one_on_a_node_stops_the_job(tmp_path: Path, ur
 
     class Edited(ThreadEngine):
         def submit(self, task: ShardTask) -> None:
-            table(tmp_path / "rows.csv", texts=["edited"])
+            table(tmp_path / "edited", texts=["edited"]).replace(tmp_path / "rows.csv")
             super().submit(task)
 
     with pytest.raises(InputError, match="not the input of the plan"):

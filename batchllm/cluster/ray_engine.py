@@ -1,4 +1,4 @@
-"""The engine of Ray: workers are Ray tasks on the nodes of a cluster that exists.
+"""The engine of Ray: workers are actors on the nodes of a cluster that exists.
 
 It never starts a cluster: Ray listens on all interfaces and asks nobody who they are. What travels as an argument can
 be seen by everybody who sees the cluster, so the job goes without its key, which each node has itself.
@@ -31,12 +31,14 @@ except ImportError:
 NAMESPACE = "batchllm"
 LEASES = "batchllm leases"
 """The name of the actor that leases limits."""
-CHECK_S = 120.0
-"""How long a node may take to answer that it has what the job needs."""
+ANSWER_S = 120.0
+"""How long the first worker, and the check of a node, may take."""
 
 
 class RayEngine:
-    """Runs attempts at shards as Ray tasks.
+    """Runs attempts at shards in actors, each one attempt at a time.
+
+    An actor that died is replaced. It is not restarted by Ray, so that its shard goes to the next free one.
 
     Args:
         job: The job, with ``ray_address`` and ``workers``.
@@ -45,7 +47,7 @@ class RayEngine:
         workers: How many shards are answered side by side: ``--workers``, or one for each node.
 
     Raises:
-        Unavailable: There is no cluster at that address.
+        Unavailable: There is no cluster at that address, or it runs no actor.
         UsageError: The address is none.
     """
 
@@ -56,13 +58,33 @@ class RayEngine:
         if not self._nodes:
             raise Unavailable(f"no node of the Ray cluster at {job.ray_address} has a CPU for a worker")
         self.workers = job.workers or len(self._nodes)
-        self._running: dict[Any, ShardTask] = {}
-        try:
-            ray.get(_lease_actor().ready.remote(), timeout=CHECK_S)
-        except exceptions.RayError as error:
+        self._free: list[Any] = []
+        self._running: dict[Any, tuple[ShardTask, Any]] = {}
+        self._beginning: dict[Any, Any] = {}
+        for _ in range(self.workers):
+            self._begin_worker()
+        ready = _lease_actor().ready.remote()
+        done, _ = ray.wait([ready, *self._beginning], num_returns=1 + self.workers, timeout=ANSWER_S)
+        if ready not in done or not self.room:
             raise Unavailable(
-                f"the actor that leases the limits does not begin ({error}); see `ray status`"
-            ) from None
+                f"the Ray cluster at {job.ray_address} begins no worker within {ANSWER_S:g} s: see `ray status` for "
+                "free CPUs, and the logs of Ray on its nodes"
+            )
+
+    @property
+    def room(self) -> int:
+        """How many attempts can begin at this moment: actors that are ready and free."""
+        if self._beginning:
+            done, _ = ray.wait(list(self._beginning), num_returns=len(self._beginning), timeout=0)
+            for ref in done:
+                worker = self._beginning.pop(ref)
+                try:
+                    ray.get(ref)
+                except exceptions.RayError:  # its node died meanwhile
+                    self._begin_worker()
+                else:
+                    self._free.append(worker)
+        return len(self._free)
 
     def check(self, task: ShardTask) -> Sequence[ShardEnd]:
         """Calls ``check_node`` on each node; see ``Engine``."""
@@ -71,7 +93,7 @@ class RayEngine:
             here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             options = {"scheduling_strategy": here, "num_cpus": 0, "max_retries": 0, "name": "batchllm check"}
             checks[_check.options(**options).remote(task, __version__)] = node["NodeName"]
-        done, late = ray.wait(list(checks), num_returns=len(checks), timeout=CHECK_S)
+        done, late = ray.wait(list(checks), num_returns=len(checks), timeout=ANSWER_S)
         ends = [
             end if (end := _end_of(ref, task)) is not None else _silent(task, checks[ref]) for ref in done
         ]
@@ -83,26 +105,34 @@ class RayEngine:
 
     def submit(self, task: ShardTask) -> None:
         """Begins an attempt at a shard; see ``Engine``."""
-        # A retry of Ray's own would wait behind every other task; the driver puts the shard first.
-        options = {"scheduling_strategy": "SPREAD", "max_retries": 0, "name": f"batchllm shard {task.shard}"}
-        self._running[_shard.options(**options).remote(task)] = task
+        worker = self._free.pop()
+        self._running[worker.run.options(name=f"batchllm shard {task.shard}").remote(task)] = task, worker
 
     def ended(self, timeout_s: float) -> Sequence[tuple[ShardTask, ShardEnd | None]]:
         """Waits for attempts to end; see ``Engine``."""
-        refs = list(self._running)
+        refs = [*self._running, *self._beginning]
         ray.wait(refs, num_returns=1, timeout=timeout_s)
-        done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        done, _ = ray.wait(list(self._running), num_returns=max(1, len(self._running)), timeout=0)
         ends = []
         for ref in done:
-            task = self._running.pop(ref)
-            ends.append((task, _end_of(ref, task)))
+            task, worker = self._running.pop(ref)
+            end = _end_of(ref, task)
+            if end is None:
+                self._begin_worker()
+            else:
+                self._free.append(worker)
+            ends.append((task, end))
         return ends
 
     def cancel(self) -> None:
         """Kills the attempts that have not ended."""
-        for ref in self._running:
-            ray.cancel(ref, force=True)
+        for _, worker in self._running.values():
+            ray.kill(worker)
         self._running.clear()
+
+    def _begin_worker(self) -> None:
+        worker = ShardWorker.options(scheduling_strategy="SPREAD", num_cpus=1, max_restarts=0).remote()  # type: ignore[attr-defined]
+        self._beginning[worker.ready.remote()] = worker
 
 
 def _connect(address: str) -> None:
@@ -134,8 +164,18 @@ def _connect(address: str) -> None:
 
 
 @ray.remote
-def _shard(task: ShardTask) -> ShardEnd:
-    return run_shard(task, os.environ, _leases_of(task))
+class ShardWorker:
+    """Runs attempts at shards, one after the other, in a process of its own."""
+
+    def __init__(self) -> None:
+        from batchllm.client import Client  # noqa: F401 - it takes a second to load, which the first shard does not wait
+
+    def ready(self) -> None:
+        """Returns when it can begin."""
+
+    def run(self, task: ShardTask) -> ShardEnd:
+        """Makes an attempt at a shard; see ``run_shard``."""
+        return run_shard(task, os.environ, _leases_of(task))
 
 
 @ray.remote

@@ -77,8 +77,6 @@ def run_shard(task: ShardTask, environ: Mapping[str, str], leases: Leases | None
 
 def check_node(task: ShardTask, environ: Mapping[str, str]) -> ShardEnd:
     """Checks that this machine has what the job needs: the keys, and the work folder that the others see."""
-    from batchllm.client import Client  # noqa: F401 - it takes a second to load, which the first shard does not wait
-
     node = platform.node()
     try:
         with_keys(task.job, environ)
