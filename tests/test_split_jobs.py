@@ -6,14 +6,19 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from batchllm import tokens
+from batchllm.api import run
+from batchllm.api.results import TableResult
 from batchllm.errors import BudgetStop, JobChanged, UsageError
 from batchllm.inspect.dry_run import dry_run
 from batchllm.inspect.show import show_row
 from batchllm.job import assemble
 from batchllm.journal import JournalReader
 from batchllm.progress import Quiet
+from batchllm.request.messages import TokenCount
 from batchllm.runner import run_job
 from tests import mortal_runs
 from tests.batch_jobs import BatchJob, simulated
@@ -408,7 +413,7 @@ def test_a_kill_at_any_step_of_the_batches_pays_no_part_twice(tmp_path: Path, pa
         calls = [len(passed) for passed in points_of(batch_job(tmp_path / "whole", server.base_url))]
         needed = server.ledger.batch_requests
     points = [(call, at) for call, number in enumerate(calls) for at in range(number)]
-    for call, at in points[part::4]:
+    for call, at in points[part::12]:
         with simulated() as server:
             job = batch_job(tmp_path / f"{call}-{at}", server.base_url)
             for _ in range(call):
@@ -431,3 +436,41 @@ def test_the_forecast_of_the_bar_counts_requests_and_not_rows(
     told = [float(found[1]) for note in bar.notes if (found := re.search(r"about \$([\d.]+) in all", note))]
     assert told
     assert all(0.5 < each / (8e-3 * len(job.endpoint.sent)) < 2 for each in told)
+
+
+def test_a_frame_gets_numbers_and_lists(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": ["short", text_of("english", 3)]})
+    with simulated() as server:
+        result = run(frame, "summarize", provider="simulator", base_url=server.base_url, on_long="split",
+                     max_input_tokens=LIMIT, add="part_answers", output=str(tmp_path / "out.csv"))  # fmt: skip
+    assert isinstance(result, TableResult)
+    found = result.table
+    assert found["parts"].tolist() == [1, len(found["part_answers"][1])]
+    assert found["part_answers"][0] is None
+
+
+def test_a_field_called_parts_is_refused_with_parts_and_text_without(tmp_path: Path) -> None:
+    job = SplitJob(tmp_path, [SHORT], prompt="{{ text }}", schema="parts")
+    with pytest.raises(UsageError, match="--on-long split adds a column parts"):
+        job.run("run")
+
+
+def test_without_a_limit_parts_fit_the_published_context_with_the_answer(tmp_path: Path) -> None:
+    text = text_of("english", 3, limit=8192)
+    job = SplitJob(
+        tmp_path, [text, SHORT], max_input_tokens=None, base_url="https://api.openai.com/v1", model="gpt-4"
+    )
+    job.options["api_key_file"] = str(key_file(tmp_path))
+    job.run()
+    job.check_sums()
+    counter = tokens.counter("gpt-4")
+    sizes = [TokenCount(counter).prompt(json.loads(chat.body)["messages"], {}) for chat in job.endpoint.sent]
+    assert max(sizes) + 150 <= 8192
+    assert int(job.answers[0]["parts"]) <= 5, "parts are nearly as large as they may be"
+
+
+def key_file(folder: Path) -> Path:
+    path = folder / "key.txt"
+    path.write_text("sk-test")
+    path.chmod(0o600)
+    return path

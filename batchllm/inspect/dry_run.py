@@ -50,12 +50,14 @@ class ToCount(NamedTuple):
         path: Its path in the row's flow.
         conversation: Its conversation.
         upper: It belongs to the upper bound, and otherwise to the expectation.
+        both: It belongs to both.
     """
 
     request: ChatRequest
     path: str
     conversation: str | None
     upper: bool
+    both: bool = False
 
 
 Batch = list[ToCount]
@@ -201,9 +203,10 @@ class _Counting:
                 requests = row.requests or (self._asked_again(row.row) if is_again else [])
                 shown = SHOWN * max(1, len(self._job.steps)) - len(self._first)
                 self._first += [each.request for each in requests[:shown]]
-                batch += [ToCount(request, path, row.conversation, False) for path, request in requests]
-                if not self._single:
-                    longest = row.longest or requests
+                longest = row.longest or requests
+                both = not self._single and longest is requests
+                batch += [ToCount(request, path, row.conversation, False, both) for path, request in requests]
+                if not (self._single or both):
                     batch += [ToCount(request, path, row.conversation, True) for path, request in longest]
             if batch:
                 yield batch
@@ -213,13 +216,14 @@ class _Counting:
         return [PreviewedRequest("", built)] if isinstance(built, ChatRequest) else []
 
     def _add(self, batch: Batch, counted: "Future[list[int]]") -> None:
-        for (request, path, conversation, upper), prompt in zip(batch, counted.result(), strict=True):
+        for (request, path, conversation, upper, both), prompt in zip(batch, counted.result(), strict=True):
             if b'"image_url"' in request.body:
                 self._exact = False
             if conversation is not None:
                 prompt = self._with_history((conversation, upper), prompt, request.max_tokens)
-            sums = self._upper_sums if upper else self._sums
-            sums.add(request.model, prompt, request.max_tokens, path=path)
+            own = self._upper_sums if upper else self._sums
+            for sums in (self._sums, self._upper_sums) if both else (own,):
+                sums.add(request.model, prompt, request.max_tokens, path=path)
 
     def _with_history(self, conversation: tuple[str, bool], prompt: int, max_tokens: int | None) -> int:
         """Adds the turns before this one, with an estimate of their answers."""

@@ -153,10 +153,10 @@ class Preview:
         if known.finished and known.request_id is None:
             previewed.state = known.state  # it has the answer of another job
             return
-        wanted = missing(flow, self._expected, answer, kept=self._kept)
-        previewed.requests = [PreviewedRequest(ask.path, request) for ask, request in wanted]
+        asked = list(missing(flow, self._expected, answer, kept=self._kept))
+        previewed.requests = [PreviewedRequest(ask.path, request) for ask, request in asked]
         previewed.longest = previewed.requests
-        if not self._flow.single and previewed.requests:
+        if any(ask.again or ask.path for ask, _ in asked):  # longer answers may make other requests
             again = begun(self._flow.start(previewed.row), self._kept)
             wanted = missing(again, self._longest, answer, history, self._kept)
             previewed.longest = [PreviewedRequest(ask.path, request) for ask, request in wanted]

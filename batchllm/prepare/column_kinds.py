@@ -5,6 +5,7 @@ from dataclasses import replace
 from types import GenericAlias
 from typing import Any
 
+from batchllm.flows.part_columns import PART_ANSWERS, PARTS
 from batchllm.flows.samples import AGREEMENT, SAMPLES
 from batchllm.formats import Columns
 from batchllm.formats.kinds import Kind
@@ -25,6 +26,7 @@ _COUNTS = frozenset(
 _NUMBERS = frozenset({"latency_s", "cost", "confidence"})
 _OBJECTS = frozenset({"tool_calls"})
 _SAMPLED: Mapping[str, Kind] = {AGREEMENT: float, SAMPLES: object}
+_IN_PARTS: Mapping[str, Kind] = {PARTS: int, PART_ANSWERS: object}
 _KINDS: Mapping[Any, Kind] = {"string": str, "integer": int, "number": float, "boolean": bool}
 
 
@@ -36,8 +38,9 @@ def with_kinds(columns: Columns, job: Job) -> Columns:
         job: Whose schema says the kinds of an answer's fields; text without one.
     """
     beside = {written: _beside(name) for written, name in columns.fields}
-    sampled = {written: _SAMPLED[name] for written, name in columns.answer if name in _SAMPLED}
-    return replace(columns, kinds={**_of_answer(columns, job), **sampled, **beside})
+    known = {**(_SAMPLED if job.samples > 1 else {}), **(_IN_PARTS if job.splits else {})}
+    of_flow = {written: known[name] for written, name in columns.answer if name in known}
+    return replace(columns, kinds={**_of_answer(columns, job), **of_flow, **beside})
 
 
 def _beside(column: str) -> Kind:

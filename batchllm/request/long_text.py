@@ -59,6 +59,9 @@ class LongText:
         self._limit = job.max_input_tokens or UNLIMITED
         self._builder = builder
         self._asked = 1 + job.reasks
+        # Where a prompt reads nothing but the text, it has the same other words in all rows.
+        self._is_constant = builder.same_for_all_rows and len(builder.used_columns) == 1 and not builder.shots
+        self._constant: tuple[MeasuredRequest, int, int] | None = None
 
     def may_exceed(self, text: str) -> bool:
         """Whether a text has to be counted: no token is shorter than a byte."""
@@ -120,6 +123,11 @@ class LongText:
         return max(SMALLEST_PART, min(room, size * 9 // 10, self.room(row).part))
 
     def _overhead(self, row: Row) -> tuple[MeasuredRequest, int, int]:
+        if self._constant is None or not self._is_constant:
+            self._constant = self._measured(row)
+        return self._constant
+
+    def _measured(self, row: Row) -> tuple[MeasuredRequest, int, int]:
         """Measures a row with a short text: it, the tokens of its other words, and how often it has the text."""
         few, many = (
             self._builder.measured(self._builder.with_text(row, "word " * words)) for words in (1, _WORDS + 1)
