@@ -263,6 +263,13 @@ def test_a_node_that_does_not_see_the_work_folder_stops_the_job(
     assert asked.texts.total() == 0
 
 
+def test_a_node_with_another_version_is_refused(tmp_path: Path) -> None:
+    table(tmp_path / "rows.csv")
+    task = ShardTask(job=job_of(tmp_path, "http://127.0.0.1:1"), work="w", shard=0, run="r", version="0.0")
+    end = check_node(task, {})
+    assert end.exit_status == 2 and "and not 0.0" in (end.error or "")
+
+
 @pytest.mark.proof
 def test_a_job_that_was_refused_may_be_changed(tmp_path: Path, url: str) -> None:
     table(tmp_path / "rows.csv", 30)

@@ -113,7 +113,7 @@ def cut(rows: int, workers: int, spans: Sequence[tuple[int, int]] = ()) -> list[
     span = next(ends, None)
     start = 0
     usual = max(1, rows // (SHARDS_PER_WORKER * workers))
-    least = min(usual, max(LEAST_ROWS, usual // 3))
+    least = min(usual, max(LEAST_ROWS, usual // 2))
     while start < rows:
         share = -(-(rows - start) // (2 * workers))
         size = FIRST_ROWS if not ranges else min(MOST_ROWS, max(least, share))
