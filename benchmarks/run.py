@@ -17,6 +17,7 @@ import dry_run
 import idle
 import makespan
 import scale
+import several
 import startup
 import throughput
 from processes import allow_connections
@@ -28,6 +29,7 @@ import batchllm
 
 PARTS: dict[str, Callable[[Bench], list[Figure]]] = {
     "throughput": throughput.measure,
+    "endpoints": several.measure,
     "makespan": makespan.measure,
     "startup": startup.measure,
     "dry_run": dry_run.measure,

@@ -57,7 +57,8 @@ class Worker:
     ended: bool = False
 
     def rate(self, true_s: float) -> float:
-        return self.client.holds(self.clock.at(true_s), KEY)[0] if self.alive else 0.0
+        rate = self.client.holds(self.clock.at(true_s), KEY)[0] if self.alive else 0.0
+        return float("inf") if rate is None else rate
 
     def until(self) -> float:
         return self.clock.true(self.client.until.get(KEY, self.clock.at(0.0)))

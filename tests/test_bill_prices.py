@@ -14,11 +14,13 @@ from batchllm.answer import Reader
 from batchllm.api import run
 from batchllm.budget.costs import Pricing
 from batchllm.budget.estimate import RequestTotals
-from batchllm.budget.usage import UsageEstimator
+from batchllm.budget.usage import LEARNED, UsageEstimator
 from batchllm.job import assemble
+from batchllm.journal import JournalReader
 from batchllm.progress import Quiet
 from batchllm.records import AnswerSpec, Pace, Usage
 from batchllm.simulator import ScriptedResponse, Simulator, SimulatorSettings, start_in_thread
+from tests.batch_jobs import BatchJob, simulated
 from tests.bill_jobs import cost_of, read_summary, write_prices
 from tests.command import Command
 from tests.fakes import chat_body
@@ -265,3 +267,13 @@ def test_the_estimate_takes_the_share_that_came_from_the_cache_so_far() -> None:
     found = sums.forecast(rows=1, exact=True, pace=Pace(), seen=None)
     assert found.cost_expected == Decimal("0.000122")
     assert found.cost_high == Decimal("0.000212")
+
+
+def test_the_estimate_learns_from_batches_too(tmp_path: Path) -> None:
+    with simulated() as server:
+        job = BatchJob(tmp_path, server.base_url, rows=4)
+        job.until_done()
+        sums = server.ledger.prompt_tokens, server.ledger.completion_tokens
+    with JournalReader.open(job.output.with_name("out.csv.journal")) as reader:
+        learned = UsageEstimator(reader.get(LEARNED))
+    assert (learned.answers, learned.prompt_tokens, learned.completion_tokens) == (4, *sums)

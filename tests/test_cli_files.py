@@ -171,3 +171,27 @@ def test_an_encoding_of_an_output_that_is_no_text_is_refused(batchllm: Command, 
         "classify", tmp_path / "in.parquet", *SIMULATOR, "--column", "text", "--output-encoding", "cp1252"
     )
     assert refused.status == 2 and "--output-encoding is for CSV and JSONL" in refused.err
+
+
+def test_labels_examples_and_known_answers_are_tables_of_every_kind(
+    batchllm: Command, tmp_path: Path
+) -> None:
+    parquet_file(tmp_path / "in.parquet")
+    pq.write_table(pa.table({"text": ["a", "b"], "label": ["x", "y"]}), tmp_path / "examples.parquet")
+    pq.write_table(pa.table({"id": range(12), "known": ["x"] * 12}), tmp_path / "gold.parquet")
+    pq.write_table(pa.table({"label": ["x", "y"], "examples": [["of x"], []]}), tmp_path / "labels.parquet")
+    (tmp_path / "labels.csv.gz").write_bytes(gzip.compress(b"label,description\nx,about x\ny,\n"))
+    job = ("classify", tmp_path / "in.parquet", *SIMULATOR, "--column", "text")
+    for name, said in (("labels.parquet", "of x"), ("labels.csv.gz", "about x")):
+        asked = batchllm(
+            *job,
+            "--labels",
+            tmp_path / name,
+            "--examples",
+            tmp_path / "examples.parquet",
+            "--dry-run",
+            "--curl",
+        )
+        assert asked.status == 0 and said in asked.out
+    gold = ("--gold", tmp_path / "gold.parquet", "--on", "id")
+    assert "12 rows with a known answer" in batchllm(*job, "--labels", "x,y", *gold).err

@@ -74,6 +74,14 @@ def test_a_job_goes_from_object_to_object_and_again_sends_nothing(
     bench.run("classify", f"s3://{bucket}/in/reviews.csv")
     assert (sent(bench), object_store.get(bucket, "in/reviews.classify.csv")) == (ROWS, before)
 
+
+@pytest.mark.proof
+def test_every_command_that_looks_at_an_output_takes_its_url(
+    bench: Bench, bucket: str, object_store: ObjectStore
+) -> None:
+    object_store.put(bucket, "in/reviews.csv", TABLE)
+    bench.run("classify", f"s3://{bucket}/in/reviews.csv")
+    output = f"s3://{bucket}/in/reviews.classify.csv"
     assert f"{ROWS} of {ROWS}" in bench.command("status", output).out
     assert "good, 3" in bench.command("show", output, 4).out
     assert output in bench.command("jobs").out
@@ -89,6 +97,7 @@ def test_a_job_goes_from_object_to_object_and_again_sends_nothing(
     assert "there are no jobs" in bench.command("jobs").err
 
 
+@pytest.mark.proof
 def test_parquet_goes_from_bucket_to_bucket_without_a_copy_on_disk(
     bench: Bench, bucket: str, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,6 +343,7 @@ def test_the_library_takes_urls(bench: Bench, bucket: str, object_store: ObjectS
     assert len(frame) == 2 * ROWS
 
 
+@pytest.mark.proof
 def test_a_folder_or_a_pattern_of_a_bucket_is_one_input(
     bench: Bench, bucket: str, object_store: ObjectStore
 ) -> None:
@@ -357,6 +367,33 @@ def test_a_folder_or_a_pattern_of_a_bucket_is_one_input(
     assert f"s3://{bucket}/in/a.csv is named twice" in said.err
     said = bench.run("classify", f"s3://{bucket}/none/*.csv", "-o", "none.csv", status=65)
     assert "matches no file of rows" in said.err
+
+
+@pytest.mark.proof
+def test_each_input_has_its_output_in_a_folder_of_a_bucket(
+    bench: Bench, bucket: str, object_store: ObjectStore
+) -> None:
+    for name in ("a.csv", "b.jsonl"):
+        content = b"text\ngood\n" if name == "a.csv" else b'{"text": "bad"}\n'
+        object_store.put(bucket, f"in/{name}", content)
+    folder = f"s3://{bucket}/out/"
+    words = ("classify", f"s3://{bucket}/in/", "-o", folder)
+    bench.run(*words)
+    assert object_store.keys(bucket) == ["in/a.csv", "in/b.jsonl", "out/a.csv", "out/b.jsonl"]
+    assert [row["text"] for row in rows_of(object_store.get(bucket, "out/a.csv"))] == ["good"]
+    assert json.loads(object_store.get(bucket, "out/b.jsonl"))["text"] == "bad"
+    assert object_store.uploads(bucket) == [] and files_in(bench.folder) == []
+    bench.run(*words)
+    assert sent(bench) == 2
+    assert "2 of 2" in bench.command("status", folder).out
+    assert bench.command("report", folder, "--json").status == 0
+    object_store.put(bucket, "out/b.jsonl", b"edited")
+    said = bench.run(*words, status=2)
+    assert f"{folder}b.jsonl was edited since batchllm wrote it" in said.err
+    bench.run("classify", f"s3://{bucket}/in/", "-o", "here/")
+    assert {"here/.batchllm.journal", "here/a.csv", "here/b.jsonl"} <= set(files_in(bench.folder))
+    said = bench.run("classify", f"s3://{bucket}/in/", "-o", "s3://no-such-bucket/out/", status=73)
+    assert "there is no such bucket" in said.err
 
 
 def test_schedule_names_the_credentials_that_cron_needs(

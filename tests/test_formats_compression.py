@@ -40,7 +40,7 @@ UNPACK: dict[str, Callable[[bytes], bytes]] = {
     ".xz": lzma.decompress,
 }
 PROGRAMS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
-ROWS = 3000
+ROWS = 1000
 TABLE = b"id,text\n" + b"".join(b"%d,hello %d\n" % (index, index * index) for index in range(ROWS))
 
 every_compression = pytest.mark.parametrize("suffix", COMPRESSIONS)
@@ -67,7 +67,7 @@ def test_rows_are_those_of_the_content_and_a_pass_may_begin_anywhere(tmp_path: P
 
 
 @every_compression
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data())
 def test_any_members_are_one_content(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, data: st.DataObject
@@ -87,7 +87,7 @@ def test_any_members_are_one_content(
 
 
 @every_compression
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(cut=st.floats(0, 1, exclude_max=True))
 def test_what_is_cut_off_anywhere_is_refused(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, cut: float
@@ -223,3 +223,16 @@ def test_suffixes_of_format_and_compression() -> None:
     assert labelled(path, "summarize") == Path("a/reviews.v2.summarize.CSV.GZ")
     assert labelled(Path("a/reviews.csv"), "trial") == Path("a/reviews.trial.csv")
     assert (format_suffix(Path("notes.gz")), suffixes_of(Path("notes"))) == ("", "")
+
+
+def test_frames_to_skip_are_no_content(tmp_path: Path) -> None:
+    path, frame = tmp_path / "in.csv.zst", b"\x50\x2a\x4d\x18" + (300).to_bytes(4, "little") + bytes(300)
+    path.write_bytes(frame + zstd.compress(TABLE[:8]) + frame + zstd.compress(TABLE[8:]) + frame)
+    assert open_source(path).scan().rows == ROWS
+
+
+def test_a_window_that_is_too_large_is_named(tmp_path: Path) -> None:
+    packer = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 29})
+    (tmp_path / "in.csv.zst").write_bytes(packer.compress(TABLE) + packer.flush())
+    with pytest.raises(InputError, match="pack it again without --long"):
+        open_source(tmp_path / "in.csv.zst")

@@ -73,6 +73,31 @@ def test_a_workbook_goes_through_jsonl_and_back(table: list[list[Any]]) -> None:
         assert values(out) == [[*row, "good"] for row in values(path)]
 
 
+def test_dates_times_and_durations_go_through_parquet(tmp_path: Path) -> None:
+    table: Table = [
+        ["moment", "day", "time", "long", "whole", "part", "flag", "text"],
+        [
+            datetime(2024, 5, 6, 7, 8, 9, 5000),
+            datetime(2024, 5, 6),
+            time(7, 8),
+            timedelta(hours=30),
+            3,
+            0.1,
+            True,
+            "=x",
+        ],
+        [None, None, None, timedelta(1), None, 2.5, False, "y"],
+    ]
+    by_openpyxl(table, tmp_path / "in.xlsx")
+    answered(tmp_path / "in.xlsx", tmp_path / "between.parquet")
+    between = open_source(tmp_path / "between.parquet")
+    columns = plan_columns(between.scan().columns, [], columns=[])
+    outcomes = [Outcome(row.index, Answer()) for row in between.rows()]
+    out = tmp_path / "out.xlsx"
+    write_output(between, outcomes, path=out, columns=columns, output_format="xlsx")
+    assert [row[:-1] for row in cells_of(out)] == table
+
+
 def test_values_are_shown_as_their_type_says(tmp_path: Path) -> None:
     cells = [
         3,

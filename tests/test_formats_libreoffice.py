@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from batchllm.formats import open_source
+from batchllm.formats.document_text import document_text
 from tests.excel_files import answered, by_openpyxl, by_xlsxwriter
 
 OFFICE = shutil.which("soffice")
@@ -66,3 +67,11 @@ def test_error_values_of_libreoffice_are_read(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("a,b,c\n=1/0,=NA(),=1+1\n")
     for kind in ("xlsx", "ods"):
         assert values(converted(tmp_path / "in.csv", kind)) == [["#DIV/0!", "#N/A", 2]], kind
+
+
+def test_documents_of_libreoffice_are_read(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("name,note\nAnna,It is good\nBörn,So it is\n", "utf-8-sig")
+    for kind, suffix in (("pdf", ".pdf"), ("html", ".html")):
+        made = converted(tmp_path / "in.csv", kind)
+        text = document_text(made.read_bytes(), suffix)
+        assert all(word in text for word in ("Anna", "It is good", "Börn", "So it is"))

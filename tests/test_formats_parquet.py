@@ -27,6 +27,7 @@ from batchllm.formats import (
     Source,
     open_source,
     parquet,
+    parquet_writer,
     plan_columns,
     with_fitting_kinds,
     write_output,
@@ -90,7 +91,7 @@ def few(examples: int) -> settings:
     return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-@few(20)
+@few(12)
 @given(table=tables(), data=st.data())
 def test_every_column_comes_back_with_name_type_values_and_metadata(
     tmp_path_factory: pytest.TempPathFactory, table: pa.Table, data: st.DataObject
@@ -121,7 +122,7 @@ def check_columns(folder: Path, table: pa.Table, data: st.DataObject) -> None:
     assert_kept(before.take(pa.array(sorted(chosen), pa.int64())), pq.read_table(folder / "some.parquet"))
 
 
-@few(20)
+@few(12)
 @given(table=tables(exact=True))
 def test_rows_have_the_values_of_their_json_text_and_other_formats_get_them(
     tmp_path_factory: pytest.TempPathFactory, table: pa.Table
@@ -550,7 +551,7 @@ def united(source: Source, out: Path) -> pa.Table:
     return pq.read_table(out)
 
 
-@few(15)
+@few(8)
 @given(table=tables(), data=st.data())
 def test_files_of_one_table_come_back_as_one_table(
     tmp_path_factory: pytest.TempPathFactory, table: pa.Table, data: st.DataObject
@@ -668,3 +669,12 @@ def test_the_schema_of_spark_gets_the_columns_that_are_added(tmp_path: Path) -> 
         lists,
     ]
     assert schema["fields"][0] == field
+
+
+def test_long_cells_are_written_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_writer, "_BATCH_CHARACTERS", 1000)
+    monkeypatch.setattr(parquet_writer, "_GROUP_BYTES", 1000)
+    (tmp_path / "in.csv").write_text("text\n" + f"{'x' * 600}\n" * 10)
+    written(tmp_path / "in.csv", tmp_path / "out.parquet")
+    assert pq.ParquetFile(tmp_path / "out.parquet").metadata.num_row_groups == 5
+    assert pq.read_table(tmp_path / "out.parquet").column("text").to_pylist() == ["x" * 600] * 10

@@ -92,10 +92,8 @@ def the_dead_keep_what_they_hold(patch: Patch) -> None:
 def whoever_comes_first_is_served(patch: Patch) -> None:
     real = shares.DividedLimit._whole_requests
 
-    def whole(self: Any, member: Any, now: float) -> int:
-        for other in self._members.values():
-            other.served_at = 0.0
-        return real(self, member, now)
+    def whole(self: Any, member: Any, now: float, *, first: bool) -> int:
+        return real(self, member, now, first=True)
 
     patch.setattr(shares.DividedLimit, "_whole_requests", whole)
 

@@ -162,7 +162,7 @@ def test_a_lease_counts_from_before_it_was_asked_for_and_ends_early() -> None:
     client = LeaseClient("a")
     client.ask(100.0, {})
     client.take(Lease(number=1, ttl_s=10.0, shares={KEY: Share(rpm=5.0)}))
-    assert client.holds(109.4, KEY) == (5.0, 0.0)
+    assert client.holds(109.4, KEY) == (5.0, None)
     assert client.holds(109.5, KEY) == (0.0, 0.0)
 
 

@@ -16,8 +16,8 @@ AMOUNTS = st.builds(
     Amount, st.integers(0, 10**12), st.integers(0, 10**12), st.decimals(0, 10**6, places=9).map(Decimal)
 )
 USES = st.builds(
-    Use, limit_rpm=MAYBE, limit_tpm=MAYBE, demand_rpm=MAYBE, demand_tpm=MAYBE, holds_rpm=NUMBERS, holds_tpm=NUMBERS,
-    tokens_per_request=NUMBERS, sent=st.integers(0), refused=st.integers(0), paused_s=NUMBERS,
+    Use, limit_rpm=MAYBE, limit_tpm=MAYBE, demand_rpm=MAYBE, demand_tpm=MAYBE, holds_rpm=MAYBE, holds_tpm=MAYBE,
+    divided_rpm=MAYBE, tokens_per_request=NUMBERS, sent=st.integers(0), refused=st.integers(0), paused_s=NUMBERS,
 )  # fmt: skip
 REQUESTS = st.builds(
     LeaseRequest, worker=st.text(), number=st.integers(1), uses=st.dictionaries(st.text(), USES, max_size=3),
@@ -27,7 +27,13 @@ REQUESTS = st.builds(
     leaving=st.booleans(),
 )  # fmt: skip
 SHARES = st.builds(
-    Share, rpm=MAYBE, tpm=MAYBE, requests=st.none() | st.integers(0, 9), pause_s=NUMBERS, limit_tpm=MAYBE
+    Share,
+    rpm=MAYBE,
+    tpm=MAYBE,
+    requests=st.none() | st.integers(0, 9),
+    pause_s=NUMBERS,
+    limit_rpm=MAYBE,
+    limit_tpm=MAYBE,
 )
 LEASES = st.builds(
     Lease, number=st.integers(1), ttl_s=NUMBERS, renew_s=NUMBERS,

@@ -79,9 +79,12 @@ def test_an_input_that_is_added_costs_its_rows_and_changes_no_other_output(
 ) -> None:
     job = SeveralJob()
     job.run(inputs[1:], f"{tmp_path}/out/")
-    before = (tmp_path / "out/b.jsonl").read_bytes()
+    before, inode = (tmp_path / "out/b.jsonl").read_bytes(), (tmp_path / "out/b.jsonl").stat().st_ino
+    (tmp_path / "out/.a.csv.0123456789abcdef.tmp").write_text("left by a run that died")
     job.run([tmp_path / "in"], f"{tmp_path}/out/")
     assert (tmp_path / "out/b.jsonl").read_bytes() == before
+    assert (tmp_path / "out/b.jsonl").stat().st_ino == inode
+    assert sorted(os.listdir(tmp_path / "out")) == [".batchllm.journal", "a.csv", "b.jsonl"]
     assert [row["response"] for row in written(tmp_path / "out/a.csv")] == ["a one", "a two"]
     assert set(job.ledger.paid.values()) == {1} and len(job.ledger.paid) == 3
     job.run(inputs[:1], f"{tmp_path}/out/")
@@ -218,7 +221,7 @@ def test_every_command_takes_a_folder_of_outputs(tmp_path: Path, batchllm: Comma
     said = batchllm(*words)
     assert said.status == 0 and f"Written: {out}/" in said.err
     assert "4 of 4 rows answered" in batchllm("status", out).out
-    assert "row 4" in batchllm("show", out, 4).out
+    assert f"row 4 of {out}\nfrom {tmp_path}/in/b.csv, line 3\n" in batchllm("show", out, 4).out
     figures = json.loads(batchllm("evaluate", out, "--gold", "gold", "--json").out)
     assert figures["rows"] == 4
     report = batchllm("report", out, "--gold", "gold")
@@ -231,6 +234,8 @@ def test_every_command_takes_a_folder_of_outputs(tmp_path: Path, batchllm: Comma
     for name in "ab":
         assert (tmp_path / f"parts/{name}.csv").read_bytes() == (out / f"{name}.csv").read_bytes()
     assert json.loads(batchllm("evaluate", tmp_path / "parts", "--gold", "gold", "--json").out)["rows"] == 4
+    both = batchllm("evaluate", out / "a.csv", out / "b.csv", "--gold", "gold", "--json")
+    assert json.loads(both.out) | {"output": ""} == figures | {"output": ""}, both.err
     assert batchllm("export", out).status == 0
     assert str(out) in batchllm("jobs", out).out
     assert batchllm("clean", out).status == 0 and not (out / ".batchllm.journal").exists()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -474,3 +475,34 @@ def key_file(folder: Path) -> Path:
     path.write_text("sk-test")
     path.chmod(0o600)
     return path
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("seed", range(4))
+def test_random_kills_under_faults_pay_only_what_was_in_flight_twice(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    texts = [
+        text_of(chance.choice(list(KINDS)), chance.choice((1, 2, 3, 8)), seed=seed * 100 + number)
+        if number % 3
+        else SHORT
+        for number in range(24)
+    ]
+    job = SplitJob(tmp_path, texts, SplitEndpoint(faults=0.05, seed=seed), overlap=0)
+
+    def work() -> None:
+        job.run(concurrency=8, max_attempts=20)
+
+    kills = 6
+    for _ in range(kills):
+        at = len(job.endpoint.sent) + chance.randint(1, 25)
+        mortal_runs.run_killed(job.endpoint, at, after=chance.random() < 0.5, work=work)
+    assert mortal_runs.run_killed(job.endpoint, None, after=False, work=work)
+    job.check_sums()
+    with JournalReader.open(job.output.with_name("out.csv.journal")) as reader:
+        ((needed,),) = reader.select("SELECT count(*) FROM request WHERE state = 1")
+    assert sum(job.endpoint.paid.values()) <= needed + 8 * kills
+    sent = len(job.endpoint.sent)
+    job.output.unlink()
+    work()
+    job.check_sums()
+    assert len(job.endpoint.sent) == sent

@@ -162,14 +162,6 @@ def test_a_store_that_is_not_there_is_a_failure_that_passes(
         stores.head(object_url("s3://b-1/a.csv"))
 
 
-def test_plain_http_to_the_internet_is_refused_before_credentials_are_sent(
-    object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://s3.example.com")
-    with pytest.raises(UsageError, match="AWS_ENDPOINT_URL is plain http to s3.example.com"):
-        stores.head(object_url("s3://b-1/a.csv"))
-
-
 @pytest.fixture
 def proxy(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[CuttingProxy]:
     with cutting_proxy(object_store.port) as proxy:

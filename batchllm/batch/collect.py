@@ -18,6 +18,7 @@ from batchllm.batch.lines import error_response, read_line
 from batchllm.batch.steps import DROPPED, GONE
 from batchllm.batch.submit import storage
 from batchllm.budget.costs import Pricing
+from batchllm.budget.usage import LEARNED, UsageEstimator
 from batchllm.client.batches import BatchApi
 from batchllm.counters import RunCounters
 from batchllm.journal import BatchRecord, BatchResult, BatchState, Journal, State
@@ -50,6 +51,7 @@ class Collector:
         counters: Counts what was paid.
         collected: Counts rows that are finished.
         pricing: What an answer cost, and what the endpoint's cache took off that.
+        learned: Learns from the answers, for the estimate of what is left.
         max_attempts: Attempts of a request, in all runs, before it is given up.
         ephemeral: The endpoint forgets its batches when the run ends, and bills nothing.
 
@@ -68,6 +70,7 @@ class Collector:
         counters: RunCounters,
         collected: RunCounters,
         pricing: Pricing,
+        learned: UsageEstimator,
         max_attempts: int,
         ephemeral: bool = False,
     ) -> None:
@@ -79,6 +82,7 @@ class Collector:
         self._counters = counters
         self._collected = collected
         self._pricing = pricing
+        self._learned = learned
         self._max_attempts = max_attempts
         self._ephemeral = ephemeral
         self.fatal: Verdict | None = None
@@ -161,6 +165,7 @@ class Collector:
                 ended += await self._finish_page(page, missing, reader_of)
         for page in pages(reader.results(batch), PAGE):
             ended += await self._finish_page(page, missing, lambda _: self._reader)
+        self._journal.put(LEARNED, self._learned.to_json())
         await self._journal.flush()
         return ended
 
@@ -242,6 +247,7 @@ class Collector:
         if verdict.disposition is Disposition.UNKNOWN:
             counters.possibly_billed += 1
         if answer is not None and verdict.disposition is Disposition.ANSWERED:
+            self._learned.add(answer.usage)
             asked = answer.usage, answer.model or ""
             counters.count_answer(
                 answer.usage, self._pricing.mode_cost(*asked), self._pricing.saved_by_cache(*asked)

@@ -100,6 +100,7 @@ class BatchLoop:
             counters=counters,
             collected=self._collected,
             pricing=account.pricing,
+            learned=account.meter.learned,
             max_attempts=job.pace.max_attempts,
             ephemeral=waiting.ephemeral,
         )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from batchllm.cli.parameters import JournalOption, OutputArgument
+from batchllm.cli.parameters import JournalOption
 from batchllm.cli.streams import say
 from batchllm.errors import ExitStatus, UsageError
 from batchllm.printable import counted, printable
@@ -33,7 +33,15 @@ GOLD_HELP = (
 
 
 def evaluate(
-    output: OutputArgument,
+    outputs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="The job's OUTPUT; several are taken together.",
+            metavar="OUTPUT...",
+            show_default=False,
+            parser=located,
+        ),
+    ],
     gold: Annotated[list[str], typer.Option(help=GOLD_HELP, metavar="COLUMN|FILE", show_default=False)],
     on: OnOption = None,
     as_kind: AsOption = None,
@@ -61,9 +69,14 @@ def evaluate(
     Labels get accuracy, F1, kappa and a confusion matrix; several labels F1 and exact match; numbers the mean absolute
     error and Spearman; texts exact match and chrF. A row without an answer counts as wrong.
     """
-    from batchllm.evaluate.files import evaluate_output
+    from batchllm.evaluate.answered import chained, open_output
+    from batchllm.evaluate.files import evaluate_answered
+    from batchllm.evaluate.gold import gold_of
 
-    found = evaluate_output(output, gold, on=on, kind=as_kind, disagreements=disagreements, journal=journal)
+    if journal is not None and len(outputs) > 1:
+        raise UsageError("--journal is that of one output; leave it out")
+    rows = chained([open_output(output, journal) for output in outputs])
+    found = evaluate_answered(rows, gold_of(gold, rows, on), kind=as_kind, disagreements=disagreements)
     if as_json:
         typer.echo(json.dumps(found.to_json(), ensure_ascii=False))
     else:

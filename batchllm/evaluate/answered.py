@@ -1,15 +1,16 @@
 """An output as rows with answers: which columns are the answers, what each says beside them, and what they cost."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from batchllm.answer.several_labels import NONE
 from batchllm.budget.costs import Pricing
 from batchllm.errors import InputError, UsageError, listed
-from batchllm.evaluate.output_source import journal_there, output_source
+from batchllm.evaluate.output_source import folder_journal, journal_there, output_source
 from batchllm.evaluate.values import LABEL, LABELS, TEXT, AnswerField, is_missing, schema_kind
 from batchllm.flows import job_flow
 from batchllm.formats import ADDABLE, STANDARD, Source, format_of
@@ -130,6 +131,7 @@ def open_output(
     path = journal_there(output) if journal is None else journal
     if path == output:
         raise UsageError(f"{output} is a journal; name the OUTPUT that the job wrote (export writes it)")
+    path = path or folder_journal(output)
     if job is None and path is not None:
         with JournalReader.open(path) as reader:
             kept = reader.get("job")
@@ -139,6 +141,29 @@ def open_output(
     source = output_source(output, lambda path: read_options_of(path, job) if options is None else options)
     source.scan()
     return of_source(source, job, str(output))
+
+
+def chained(outputs: Sequence[AnsweredRows]) -> AnsweredRows:
+    """Returns the rows of several outputs, one output after the other.
+
+    Raises:
+        UsageError: Their answers are in other columns.
+    """
+    first, *others = outputs
+    for other in others:
+        if [each.name for each in other.fields] != [each.name for each in first.fields]:
+            raise UsageError(
+                f"{other.name} has other answer columns than {first.name}; evaluate each by itself"
+            )
+    if not others:
+        return first
+    columns = dict.fromkeys(name for each in outputs for name in each.columns)
+    return replace(
+        first,
+        name=f"{first.name} and {len(others):,} more",
+        columns=tuple(columns),
+        read=lambda: chain.from_iterable(each.read() for each in outputs),
+    )
 
 
 def read_options_of(output: Path, job: Job | None) -> dict[str, str | None]:

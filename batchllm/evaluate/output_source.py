@@ -8,9 +8,9 @@ from batchllm.errors import UsageError
 from batchllm.formats import SUFFIXES, Source, open_source
 from batchllm.formats.several import SeveralSource
 from batchllm.formats.suffixes import format_suffix
-from batchllm.job.paths import FOLDER_JOURNAL
+from batchllm.job.paths import is_folder
 from batchllm.journal import JournalReader
-from batchllm.prepare.job_paths import is_disk_folder, journal_of
+from batchllm.prepare.job_paths import journal_in, journal_of
 
 
 def journal_there(output: Path) -> Path | None:
@@ -19,8 +19,17 @@ def journal_there(output: Path) -> Path | None:
     Raises:
         UsageError: The output is a journal itself.
     """
-    path = output / FOLDER_JOURNAL if is_disk_folder(output) else journal_of(output)
+    path = journal_in(output) if is_folder(output) else journal_of(output)
     return path if path.exists() else None
+
+
+def folder_journal(output: Path) -> Path | None:
+    """Returns the journal of the folder of outputs that a file is one of; ``None`` where it is none."""
+    journal = journal_in(output.parent)
+    if not journal.exists():
+        return None
+    with JournalReader.open(journal) as reader:
+        return journal if reader.get(f"output/{output.name}") is not None else None
 
 
 def output_source(output: Path, options: Callable[[Path], Mapping[str, Any]]) -> Source:
@@ -35,7 +44,7 @@ def output_source(output: Path, options: Callable[[Path], Mapping[str, Any]]) ->
         InputError: A file cannot be read.
         UsageError: The folder has no output.
     """
-    if not is_disk_folder(output):
+    if not is_folder(output):
         return open_source(output, **options(output))
     paths = _files_in(output)
     if not paths:
@@ -44,7 +53,7 @@ def output_source(output: Path, options: Callable[[Path], Mapping[str, Any]]) ->
 
 
 def _files_in(folder: Path) -> list[Path]:
-    journal = folder / FOLDER_JOURNAL
+    journal = journal_in(folder)
     if journal.exists():
         with JournalReader.open(journal) as reader:
             names = (reader.get("output") or {}).get("files", ())

@@ -122,6 +122,9 @@ class CompressedFile(InputFile):
                 try:
                     found = member.decompress(data, CHUNK_BYTES)
                 except _ERRORS as error:
+                    if "too much memory" in str(error):  # zstd --long
+                        reason = "needs a window of more than 128 MiB to unpack; pack it again without --long"
+                        raise InputError(self.name, reason) from error
                     raise self._error(f"is damaged, or followed by something else ({error})") from error
                 data = member.unused_data if member.eof else b""
                 if found:

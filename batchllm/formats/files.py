@@ -20,14 +20,15 @@ def input_file(path: Path, name: str) -> InputFile:
     return ObjectInput(path, name) if isinstance(path, ObjectPath) else LocalFile(path, name)
 
 
-def output_target(path: Path | None) -> OutputTarget:
+def output_target(path: Path | None, *, tidies: bool = True) -> OutputTarget:
     """Returns the target of an output, which is compressed where its suffix says so.
 
     Args:
         path: The path; ``None`` is standard output.
+        tidies: See ``AtomicFile``.
     """
     if path is None:
         return StandardOutput()
     compression = COMPRESSIONS.get(compression_suffix(path))
-    target = ObjectTarget(path) if isinstance(path, ObjectPath) else AtomicFile(path)
+    target = ObjectTarget(path) if isinstance(path, ObjectPath) else AtomicFile(path, tidies=tidies)
     return target if compression is None else CompressedTarget(target, compression)

@@ -48,7 +48,8 @@ def write_output(
     expected_sha256: str | None = None,
     encoding: str | None = None,
     escape_formulas: bool = False,
-    announce: Callable[[str], None] = lambda sha256: None,
+    announce: Callable[[str], bool | None] = lambda sha256: None,
+    tidies: bool = True,
 ) -> OutputStatistics:
     """Writes every row of the input with its outcome.
 
@@ -62,7 +63,9 @@ def write_output(
         expected_sha256: The hash that the input must still have, or nothing is put in place.
         encoding: The encoding of a text output; ``None`` is the input's, or UTF-8 where that lacks characters.
         escape_formulas: In CSV, put an apostrophe before a text that a spreadsheet would run as a formula.
-        announce: Told the hash of the whole output before it is put in place.
+        announce: Told the hash of the whole output before it is put in place; where that returns ``False``, the file
+            that is there stays.
+        tidies: See ``AtomicFile``.
 
     Raises:
         InputError: The input changed.
@@ -73,7 +76,7 @@ def write_output(
     readers, names_file = column_readers(columns), columns.names_file
     pairs = _Pairs(source.rows())
     suffix = format_suffix(path) if path is not None else ""
-    with output_target(path) as target:
+    with output_target(path, tidies=tidies) as target:
         writer = format_named(output_format).opened_writer(target, source, columns, suffix)
         if encoding is not None:
             writer.set_encoding(source, encoding)
@@ -97,8 +100,8 @@ def write_output(
         assert partial or pairs.skipped is None, f"row {pairs.skipped} has no outcome"
         writer.finish()
         target.finish()
-        announce(target.sha256())
-        target.commit()
+        if announce(target.sha256()) is not False:
+            target.commit()
     return OutputStatistics(target.sha256(), target.size_bytes, pairs.rows, target.is_cut)
 
 

@@ -22,6 +22,7 @@ from typing import Self
 
 from batchllm.errors import CannotWrite, JobError, StorageFailure
 
+_LEFTOVER = re.compile(r"\.(.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _BAD_PATH = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
 _CANNOT_WRITE = _NO_ROOM | _BAD_PATH | {errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
@@ -136,10 +137,16 @@ class StandardOutput(HashedTarget):
 
 
 class AtomicFile(HashedTarget):
-    """Writes a new version of a file."""
+    """Writes a new version of a file.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The file.
+        tidies: Remove first what killed runs left beside it, for which its folder is listed.
+    """
+
+    def __init__(self, path: Path, *, tidies: bool = True) -> None:
         super().__init__(Path(os.path.realpath(path)))
+        self._tidies = tidies
         self._temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}.tmp")
         self._descriptor = -1
         self._is_in_place = False
@@ -158,7 +165,8 @@ class AtomicFile(HashedTarget):
             self.__exit__()
 
     def __enter__(self) -> Self:
-        remove_leftovers(self.path)
+        if self._tidies:
+            remove_leftovers(self.path)
         self._create()
         return self
 
@@ -224,11 +232,14 @@ class AtomicFile(HashedTarget):
             raise StorageFailure(message) from error
 
 
-def remove_leftovers(path: Path) -> None:
-    """Removes the temporary files that killed runs left beside an output."""
-    path = Path(os.path.realpath(path))
-    leftover = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp")
-    with contextlib.suppress(OSError):  # what cannot be listed or removed does no harm to this write
-        for entry in os.scandir(path.parent):
-            if leftover.fullmatch(entry.name):
-                Path(entry.path).unlink()
+def remove_leftovers(*paths: Path) -> None:
+    """Removes the temporary files that killed runs left beside outputs; each folder is listed once."""
+    names: dict[Path, set[str]] = {}
+    for path in map(Path, map(os.path.realpath, paths)):
+        names.setdefault(path.parent, set()).add(path.name)
+    for folder, own in names.items():
+        with contextlib.suppress(OSError):  # what cannot be listed or removed does no harm to this write
+            for entry in os.scandir(folder):
+                leftover = _LEFTOVER.fullmatch(entry.name)
+                if leftover is not None and leftover[1] in own:
+                    Path(entry.path).unlink()

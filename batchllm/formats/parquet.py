@@ -155,7 +155,7 @@ class ParquetSource(Source):
         return b"".join((line[:-1], b"," if values else b"", json_bytes(further)[1:]))
 
     def typed_cells(self, row: Row, names: Sequence[str]) -> list[Any]:
-        """Returns dates and times as such, where Python has them; see ``Source``."""
+        """Returns dates, times and durations as such, where Python has them; see ``Source``."""
         return [_temporal(row, self._temporal.get(name), name) for name in names]
 
     def arrow_schema(self) -> "pa.Schema":
@@ -176,11 +176,11 @@ def _is_temporal(kind: "pa.DataType") -> bool:
     import pyarrow as pa
 
     is_local = pa.types.is_timestamp(kind) and kind.tz is None
-    return is_local or pa.types.is_date(kind) or pa.types.is_time(kind)
+    return is_local or pa.types.is_date(kind) or pa.types.is_time(kind) or pa.types.is_duration(kind)
 
 
 def _temporal(row: Row, position: int | None, name: str) -> Any:
-    """A value of a row, dates and times as such where Python can hold them."""
+    """A value of a row, dates, times and durations as such where Python can hold them."""
     if position is not None:
         rows, offset = row.origin
         with suppress(ValueError, OverflowError):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BATCH_ROWS = 4096
+_BATCH_CHARACTERS = 8 << 20
 _GROUP_ROWS = 1 << 16
 _GROUP_BYTES = 32 << 20
 
@@ -40,15 +41,23 @@ class ParquetWriter(Writer):
         self._rows: list[Row] = []
         self._added: list[tuple[Any, ...]] = []
         self._last_batch: Any = None
+        self._characters = 0
 
     def add(self, row: Row, values: Mapping[str, Any]) -> None:
         """Writes a row; see ``Writer``."""
         batch = self._input.batch_of(row)
-        if batch is not self._last_batch or len(self._rows) == _BATCH_ROWS:
+        if (
+            batch is not self._last_batch
+            or len(self._rows) == _BATCH_ROWS
+            or self._characters > _BATCH_CHARACTERS
+        ):
             self._flush()
             self._last_batch = batch
         self._rows.append(row)
         self._added.append(tuple(values.values()))
+        for value in values.values() if batch is not None else (*values.values(), *row.values.values()):
+            if type(value) is str:
+                self._characters += len(value)
 
     def _flush(self) -> None:
         if not self._rows:
@@ -62,6 +71,7 @@ class ParquetWriter(Writer):
         self._file.write(arrays)
         self._rows.clear()
         self._added.clear()
+        self._characters = 0
 
     def finish(self) -> None:
         """Writes what is left, and the footer."""

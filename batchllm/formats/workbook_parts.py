@@ -19,6 +19,9 @@ _REFERENCE = re.compile(r"([A-Z]{1,3})([0-9]+)")
 _WORKBOOK = "xl/workbook.xml"
 _OPEN_DOCUMENT = "content.xml"
 _CHUNK_BYTES = 1 << 20
+_REMARKABLE = re.compile(rb"""<(?:\w+:)?f[ />]|\st=["']e["']""")
+_CELL = re.compile(rb"""\sr=["']([A-Z]{1,3})[0-9]""")
+_ROW = re.compile(rb"""<row [^>]*?\br=["']([0-9]+)""")
 
 
 @dataclass(slots=True)
@@ -57,9 +60,35 @@ def sheet_facts(content: bytes, sheet: str) -> SheetFacts | None:
             if part is None:
                 return None
             with archive.open(part) as file:
+                found = _quick_facts(file)
+            if found is not None:
+                return found
+            with archive.open(part) as file:
                 return _ExcelCells().read(file)
     except (zipfile.BadZipFile, KeyError, expat.ExpatError, ElementTree.ParseError, NotImplementedError):
         return None  # the workbook's reader says what is wrong with the file
+
+
+def _quick_facts(file: IO[bytes]) -> SheetFacts | None:
+    """The extent of a sheet that has neither formulas nor error values; ``None``: it has, which an XML parser reads."""
+    facts = SheetFacts()
+    letters: set[bytes] = set()
+    rest = b""
+    while chunk := file.read(_CHUNK_BYTES):
+        data = rest + chunk
+        if _REMARKABLE.search(data):
+            return None
+        cut = data.rfind(b"<") if len(chunk) == _CHUNK_BYTES else len(data)
+        data, rest = data[:cut], data[cut:]
+        found = _CELL.findall(data)
+        facts.cells += len(found)
+        letters.update(found)
+        at = data.rfind(b"<row ")
+        if at >= 0 and (row := _ROW.match(data, at)):
+            facts.rows = max(facts.rows, int(row[1]))
+    columns = (position(f"{each.decode()}1") for each in letters)
+    facts.columns = max((each[1] + 1 for each in columns if each is not None), default=0)
+    return facts
 
 
 def _part_of(archive: zipfile.ZipFile, sheet: str) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from batchllm.errors import InputError
 from batchllm.flows import Ask, Unsent, later_key
+from batchllm.formats.several import SeveralSource
 from batchllm.inspect.job import local_time, open_job
 from batchllm.inspect.no_input import NOT_KEPT
 from batchllm.job import Job
@@ -112,6 +113,8 @@ def _flow_lines(
         row = next((row for row in prepared.source.rows() if row.index == known.row_index), None)
         if row is None:
             raise InputError(prepared.source.name, f"has no row {known.row_index + 1} any more")
+        if isinstance(prepared.source, SeveralSource):
+            yield f"from {prepared.source.file_of(row)}, line {row.line}", None
         replayer = Replayer(prepared.flow, reader)
         if known.request_id is None:
             for ask in first_asks(prepared.flow, row, reader):

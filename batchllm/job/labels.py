@@ -7,8 +7,8 @@
     description = "Invoices, prices, refunds"
     examples = ["I was charged twice", "Where is my invoice?"]
 
-A CSV file has the columns ``label``, ``description`` and ``examples`` (several are separated by ``|``); a line of
-JSONL has the same keys. Only ``label`` is needed. TOML may also have one table for each label.
+A table, such as a CSV file, has the columns ``label``, ``description`` and ``examples`` (several are separated by
+``|``); a line of JSONL has the same keys. Only ``label`` is needed. TOML may also have one table for each label.
 """
 
 import tomllib
@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.errors import JobError, UsageError, did_you_mean
+from batchllm.formats import WRITTEN_SUFFIXES
+from batchllm.formats.suffixes import format_suffix
 from batchllm.job.values import Kind, path, split_by_commas, words
 
-LABEL_FILES = (".toml", ".csv", ".tsv", ".jsonl", ".ndjson")
+_FILES = (".toml", *WRITTEN_SUFFIXES)
 _KEYS = ("label", "description", "examples")
 
 
 def _labels(value: Any) -> tuple[str, ...] | dict[str, str] | Path:
     """At least two labels that differ in more than case; a table gives each label a description; or their file."""
-    if isinstance(value, str) and "," not in value and value.strip().lower().endswith(LABEL_FILES):
+    if isinstance(value, str) and "," not in value and format_suffix(Path(value.strip())) in _FILES:
         return Path(path(value.strip()))
     if isinstance(value, Mapping):
         named = _distinct(list(value))

@@ -108,16 +108,12 @@ def output_path(
 
 
 def _output_folder(path: Path, inputs: tuple[Path, ...]) -> Path:
-    if isinstance(path, ObjectPath):
-        raise UsageError(f"{path}: an output in an object store is one object; name it, or a folder on disk")
     if format_suffix(path) in SUFFIXES:
         raise UsageError(f"{path} is a folder, and its name ends like that of a file; name another")
     if not inputs:
         raise UsageError(
             f"{path} is a folder, and rows from standard input have one output; name a file in it"
         )
-    if any(isinstance(each, ObjectPath) for each in inputs):
-        raise UsageError(f"{path} is a folder, which is for inputs on disk; name one output with -o")
     return path
 
 

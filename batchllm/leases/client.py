@@ -67,9 +67,14 @@ class LeaseClient:
             self.shares[key], self.until[key] = share, until if share.requests is None else soon
         return True
 
-    def holds(self, now: float, key: str) -> tuple[float, float]:
-        """Returns the rates of the share in force; zero where there is none, or only whole requests."""
+    def holds(self, now: float, key: str) -> tuple[float | None, float | None]:
+        """Returns the rates of the share in force: zero without one, ``None`` where there is no limit."""
         share = self.shares.get(key)
         if share is None or share.requests is not None or now >= self.until[key]:
             return 0.0, 0.0
-        return share.rpm or 0.0, share.tpm or 0.0
+        return share.rpm, share.tpm
+
+    def divided_rpm(self, key: str) -> float | None:
+        """Returns the limit that the last share was a part of."""
+        share = self.shares.get(key)
+        return None if share is None else share.limit_rpm

@@ -2,6 +2,7 @@
 
 import math
 
+from batchllm.leases.client import LeaseClient
 from batchllm.leases.terms import HEADROOM, TTL_S, Use
 from batchllm.limiter.lease import LaneDemand
 from batchllm.limiter.terms import MINUTE_S, REQUESTS, TOKENS
@@ -23,14 +24,15 @@ class DemandMeter:
         self._last = (0.0, 0.0)
         self._rates = (0.0, 0.0)
 
-    def use(self, now: float, demand: LaneDemand, pace: Pace, holds: tuple[float, float]) -> Use:
+    def use(self, now: float, demand: LaneDemand, pace: Pace, client: LeaseClient, key: str) -> Use:
         """Returns what the lane needs.
 
         Args:
             now: The time now, in seconds.
             demand: What the limiter says of it.
             pace: The whole limits.
-            holds: The rates of its lease in force.
+            client: What it holds.
+            key: The key of the lane there.
         """
         sent = (float(demand.granted), demand.tokens)
         elapsed_s = now - self._at
@@ -41,6 +43,7 @@ class DemandMeter:
                 for rate, before, after in zip(self._rates, self._last, sent, strict=True)
             )
             self._at, self._last = now, sent
+        holds = client.holds(now, key)
         size = demand.tokens_per_request
         least = LEAST_RPM if demand.waiting else 0.0
         rpm: float | None = max(HEADROOM * self._rates[0], least)
@@ -59,6 +62,7 @@ class DemandMeter:
             demand_tpm=tpm,
             holds_rpm=holds[0],
             holds_tpm=holds[1],
+            divided_rpm=client.divided_rpm(key),
             tokens_per_request=size,
             sent=demand.granted,
             refused=demand.refused,

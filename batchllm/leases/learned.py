@@ -10,7 +10,7 @@ estimate too low; it doubles in every span that passes without one.
 
 import math
 
-from batchllm.limiter.rate_estimate import MIN_ACCEPTED, RateEstimate
+from batchllm.limiter.rate_estimate import BELOW, MIN_ACCEPTED, RateEstimate
 from batchllm.limiter.terms import MINUTE_S
 
 FIRST_MARGIN = 0.005
@@ -47,6 +47,11 @@ class LearnedLimit:
             self._margin = 0.0
         found = math.inf if self._estimate is None else MINUTE_S * self._estimate.pace(now)
         return min(told * (1.0 - self._margin), found)
+
+    def inherit(self, limit: float, now: float) -> None:
+        """Takes the limit that another holder, which died, has divided."""
+        if self._estimate is None:
+            self._estimate = RateEstimate(limit / MINUTE_S / BELOW, MINUTE_S, now, 1.0)
 
     def add(self, now: float, accepted: float, refused: int) -> None:
         """Records what a worker was let in with, and what it was refused, since its last report."""

@@ -11,7 +11,7 @@ both can go on side by side while one takes over from the other.
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from batchllm.leases.learned import LearnedLimit
 from batchllm.leases.terms import HEADROOM, RENEW_S, Share, Use
@@ -19,6 +19,8 @@ from batchllm.limiter.terms import MINUTE_S
 
 CATCH_UP_S = 2.0
 """The time whose requests may be saved up while nobody asks for one."""
+LATE = 1.5
+"""A refusal may be reported so many times between two renewals after it."""
 RENEWAL_S = 0.005
 """The time for one renewal: with more workers than fit into a second, each asks less often."""
 DIVIDED_FROM, DIVIDED_TO = 1.5, 1.0
@@ -101,6 +103,8 @@ class DividedLimit:
         self._filled_at = max(now, confirms_until)
         self._paused_until = -math.inf
         self._probing: str | None = None
+        self._is_new = True
+        self._resumed_at = -math.inf
         self._learned = LearnedLimit()
 
     def renew(self, worker: str, use: Use, now: float) -> Share:
@@ -112,10 +116,12 @@ class DividedLimit:
             member = self._members[worker] = Member(use, now)
         before = member.use
         confirms = now < self._confirms_until
-        claims = [use.holds_rpm, use.holds_tpm]
+        claims = [use.holds_rpm or 0.0, use.holds_tpm or 0.0]
         holds = claims if confirms else [min(pair) for pair in zip(claims, member.counted, strict=True)]
         member.says(use)
         pause_s = self._pause_s(worker, before, now)
+        if confirms and use.divided_rpm is not None and self._told(0) == math.inf:
+            self._learned.inherit(use.divided_rpm, now)
         self._limits = [self._learned.limit(now, self._told(0)), self._told(1)]
         targets = holds if confirms else self._targets(member)
         shares = []
@@ -126,15 +132,20 @@ class DividedLimit:
             # It may go on at its old rate until it has this answer.
             member.counted[index] = max(holds[index], shares[index] if limit < math.inf else 0.0)
         member.until = now + self._ttl_s
-        limit_tpm = self._limits[1] if self._limits[1] < math.inf else None
-        if self._divided or confirms:
+        limit_rpm, limit_tpm = (limit if limit < math.inf else None for limit in self._limits)
+        whole = Share(limit_rpm=limit_rpm, limit_tpm=limit_tpm, pause_s=pause_s)
+        if confirms:
+            has_lease = use.holds_rpm is None or use.holds_rpm > 0.0
+            unlimited = None if has_lease else 0.0
+            rpm = unlimited if limit_rpm is None else shares[0]
+            return replace(whole, rpm=rpm, tpm=None if limit_tpm is None else shares[1])
+        if self._divided:
             rpm, tpm = (
                 share if limit < math.inf else None for share, limit in zip(shares, self._limits, strict=True)
             )
-            return Share(rpm=rpm, tpm=tpm, pause_s=pause_s, limit_tpm=limit_tpm)
-        requests = self._whole_requests(member, now) if not pause_s else 0
-        rpm = self._limits[0] if self._limits[0] < math.inf else None
-        return Share(rpm=rpm, tpm=limit_tpm, requests=requests, pause_s=pause_s, limit_tpm=limit_tpm)
+            return replace(whole, rpm=rpm, tpm=tpm)
+        requests = 0 if pause_s else self._whole_requests(member, now, first=worker == self._probing)
+        return replace(whole, rpm=limit_rpm, tpm=limit_tpm, requests=requests)
 
     @property
     def renew_s(self) -> float:
@@ -214,14 +225,14 @@ class DividedLimit:
             else:
                 self._saved_up[index] = math.inf
 
-    def _whole_requests(self, member: Member, now: float) -> int:
-        """Returns how many requests a worker may send: one if it is among the next in turn."""
+    def _whole_requests(self, member: Member, now: float, *, first: bool) -> int:
+        """Returns how many requests a worker may send: one if it is among the next in turn, or goes ``first``."""
         rate = self._rates_left()[0]
         if not member.demands[0] or self._saved_up[0] < 1.0 or self._saved_up[1] < 0.0:
             return 0
         ahead = sum(other.wants and other.served_at < member.served_at for other in self._members.values())
         # Each asks once until the next renewal: as many are next as there will be requests by then, and some more.
-        if ahead >= max(1.0, self._saved_up[0] - 1.0 + 2.0 * rate * self.renew_s):
+        if not first and ahead >= max(1.0, self._saved_up[0] - 1.0 + 2.0 * rate * self.renew_s):
             return 0
         member.served_at = now
         self._saved_up[0] -= 1.0
@@ -236,6 +247,8 @@ class DividedLimit:
         has_paused = use.pauses > before.pauses or use.paused_s > 0.0
         if has_paused:
             if self._probing is None:
+                # A refusal that is heard of only after its pause says nothing new; a second one does.
+                self._is_new = not self._is_new or now - self._resumed_at > LATE * self.renew_s
                 self._learned.paused(now)
             if self._probing is None or self._paused_until <= now:
                 self._probing = worker
@@ -246,4 +259,6 @@ class DividedLimit:
 
     def _resume(self, now: float) -> None:
         self._probing, self._paused_until = None, -math.inf
-        self._learned.resumed(now, self._told(0))
+        if self._is_new:
+            self._learned.resumed(now, self._told(0))
+        self._resumed_at = now

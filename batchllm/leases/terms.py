@@ -23,7 +23,8 @@ class Use:
         limit_rpm, limit_tpm: The limits that the job gives, for all workers together; ``None`` is not known.
         shown_rpm, shown_tpm: The limits that headers show; ``None`` if they do not.
         demand_rpm, demand_tpm: What it can use; ``None`` is as much as there is.
-        holds_rpm, holds_tpm: What its lease in force lets it use; 0 without one.
+        holds_rpm, holds_tpm: What its lease in force lets it use: 0 without one, ``None`` without a limit.
+        divided_rpm: The limit that its last share was a part of; ``None`` is not known.
         tokens_per_request: What a request usually takes of the tokens.
         sent: Requests sent so far.
         refused: Requests refused so far.
@@ -37,8 +38,9 @@ class Use:
     shown_tpm: float | None = None
     demand_rpm: float | None = None
     demand_tpm: float | None = None
-    holds_rpm: float = 0.0
-    holds_tpm: float = 0.0
+    holds_rpm: float | None = 0.0
+    holds_tpm: float | None = 0.0
+    divided_rpm: float | None = None
     tokens_per_request: float = 0.0
     sent: int = 0
     refused: int = 0
@@ -119,13 +121,15 @@ class Share:
         requests: Where the rates are too low to be divided, how many requests may leave until the next lease;
             ``None`` is any number.
         pause_s: Nothing leaves for so long, because another worker was refused.
-        limit_tpm: The whole limit that the shares are parts of, against which a request is too large.
+        limit_rpm, limit_tpm: The limits that the shares are parts of; ``None`` is not known. A request may be too large
+            for the whole limit, and never for a share.
     """
 
     rpm: float | None = None
     tpm: float | None = None
     requests: int | None = None
     pause_s: float = 0.0
+    limit_rpm: float | None = None
     limit_tpm: float | None = None
 
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from batchllm.limiter.gate import Gate
 from batchllm.limiter.limits import LaneLimits
 from batchllm.limiter.terms import REQUESTS, TOKENS
 
@@ -113,10 +114,18 @@ def demand_of(lane: "Lane[Any]", now: float) -> LaneDemand:
         tokens_per_request=tokens.usual or _next_tokens(lane),
         refused=lane.refused_requests,
         pauses=lane.pauses,
-        paused_s=max(0.0, lane.gate.until - now) if lane.gate.closed else 0.0,
+        paused_s=_paused_s(lane.gate, now),
         shown_rpm=requests.shown_limit,
         shown_tpm=tokens.shown_limit,
     )
+
+
+def _paused_s(gate: Gate, now: float) -> float:
+    """Returns how much longer a gate stays closed: until its probe goes, or is known to be accepted."""
+    if not gate.closed:
+        return 0.0
+    quiet_at = gate.quiet_at()
+    return max(0.0, (gate.until if quiet_at is None else quiet_at) - now)
 
 
 def _next_tokens(lane: "Lane[Any]") -> float:

@@ -1,9 +1,11 @@
 """One of several endpoints, as the router sees it: its limiter, and what it did so far."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic
+from typing import Any, Generic
 
+from batchllm.errors import Unavailable
 from batchllm.limiter.dispatcher import Limiter
 from batchllm.limiter.shared_queue import R
 from batchllm.limiter.terms import MINUTE_S, View
@@ -111,3 +113,19 @@ class Route(Generic[R]):
         why = self.out or view.trouble or self.spent
         counts = (self.attempts, self.answers, self.refusals, self.failures)
         return EndpointState(self.target.name, state, why, *counts, rate, view)
+
+
+def unavailable(now: float, left: Sequence[Route[Any]]) -> Unavailable:
+    """Returns the error that ends a run because no endpoint works.
+
+    Args:
+        now: The time now.
+        left: The endpoints that are not out.
+    """
+    down = [since for route in left if (since := route.limiter.breaker.opened_at) is not None]
+    for_s = f" for {now - max(down):,.0f} s" if down else ""
+    words = "; ".join(f"{route.target.name}: {route.state(now).why}" for route in left)
+    return Unavailable(
+        f"no endpoint is available{for_s} ({words or 'all are left out'}); no row was marked as failed because of it, "
+        "and the same command goes on later"
+    )

@@ -13,13 +13,14 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Generic
 
 from batchllm.errors import Unavailable
 from batchllm.limiter.breaker import NEVER_WORKED_S
 from batchllm.limiter.dispatcher import Limiter
 from batchllm.limiter.queue import LOOK_AHEAD, Queue, QueuedItem
-from batchllm.limiter.route import EndpointState, Route, Target
+from batchllm.limiter.route import EndpointState, Route, Target, unavailable
 from batchllm.limiter.shared_queue import PREFER_S, REJECTED, TOO_LARGE, QueueView, R
 from batchllm.limiter.terms import Cost, Poll, View
 from batchllm.limiter.view import merged
@@ -32,6 +33,9 @@ SPENT_S = 5.0
 WRONGLY_REJECTED = 3
 """So many rows that an endpoint rejected and others answered, with no answer of its own between, show that it takes
 none."""
+
+
+_load = attrgetter("load")
 
 
 @dataclass(eq=False)
@@ -96,11 +100,6 @@ class EndpointRouter(Generic[R]):
         """The number of items that are offered and not granted."""
         return sum([len(queue) for queue in self._queues.values()])
 
-    @property
-    def in_flight(self) -> int:
-        """The number of granted items whose slot is not free yet."""
-        return sum([route.limiter.in_flight for route in self._routes])
-
     def look_again(self) -> None:
         """Asks each endpoint with the next ``poll``, because its limits have changed."""
         for route in self._routes:
@@ -118,7 +117,8 @@ class EndpointRouter(Generic[R]):
         """Queues an item; see ``Limiter.offer``. One that failed prefers another endpoint, and waits less for it."""
         if again and not_before:
             not_before = self._prefers_another(item, not_before)
-        self._let_go_somewhere(item)
+        if item.away:
+            self._let_go_somewhere(item)
         self._offered += 1
         queue = self._queue(lane)
         deferred = again and not any(route.works for route in self._routes)
@@ -166,9 +166,10 @@ class EndpointRouter(Generic[R]):
         self.now = now
         grants: list[R] = []
         too_large: list[tuple[R, str]] = []
-        ready = [route for route in self._routes if not route.out and (route.ready or route.wake_at <= now)]
-        while ready and (waiting := self.waiting):
-            route = min(ready, key=lambda route: route.load) if len(ready) > 1 else ready[0]
+        waiting = self.waiting
+        ready = [route for route in self._routes if (route.ready or route.wake_at <= now) and not route.out]
+        while ready and waiting:
+            route = min(ready, key=_load) if len(ready) > 1 else ready[0]
             most = max(1, waiting // (2 * len(ready)))
             try:
                 poll = route.limiter.poll(now, most)
@@ -177,22 +178,29 @@ class EndpointRouter(Generic[R]):
                 ready.remove(route)
                 continue
             route.spent = ""
-            self._granted(route, poll.grants)
-            grants += poll.grants
-            for item, why in poll.too_large:
-                self._too_large(route, item, why, too_large)
+            if poll.grants:
+                self._granted(route, poll.grants)
+                grants += poll.grants
+                waiting -= len(poll.grants)
+            if poll.too_large:
+                for item, why in poll.too_large:
+                    self._too_large(route, item, why, too_large)
+                waiting = self.waiting
             route.wake_at = math.inf if poll.wake_at is None else poll.wake_at
             if len(poll.grants) < most and not poll.too_large:
                 route.ready = False
                 ready.remove(route)
-        wake = min([route.wake_at for route in self._routes if not route.out], default=math.inf)
-        if self.waiting and not any(route.works for route in self._routes):
+        if not waiting:
+            return Poll(grants, None, too_large)
+        wake = math.inf
+        for route in self._routes:
+            if route.wake_at < wake and not route.out:
+                wake = route.wake_at
+        if not any(route.works for route in self._routes):
             wake = min(wake, self._none_works(now))
-        return Poll(grants, None if wake == math.inf or not self.waiting else max(now, wake), too_large)
+        return Poll(grants, None if wake == math.inf else max(now, wake), too_large)
 
     def _granted(self, route: Route[R], items: Sequence[R]) -> None:
-        if not items:
-            return
         route.first_at = route.first_at or self.now
         route.last_at = self.now
         route.attempts += len(items)
@@ -220,12 +228,7 @@ class EndpointRouter(Generic[R]):
             return gives_up_at
         if any(route.limiter.breaker.probing for route in left):
             return math.inf  # the last probe decides
-        words = [f"{route.target.name}: {route.state(now).why}" for route in left]
-        for_s = f" for {now - max(down):,.0f} s" if down else ""
-        raise Unavailable(
-            f"no endpoint is available{for_s} ({'; '.join(words) or 'all are left out'}); no row was marked as failed "
-            "because of it, and the same command goes on later"
-        )
+        raise unavailable(now, left)
 
     @property
     def _longest_outage_s(self) -> float:
@@ -293,9 +296,7 @@ class EndpointRouter(Generic[R]):
 
     def _let_go_somewhere(self, item: R) -> None:
         """Lets an item that no endpoint in the run may have go to each of them again."""
-        if item.away and all(
-            route.out or item.away.get(route.number, 0.0) >= TOO_LARGE for route in self._routes
-        ):
+        if all(route.out or item.away.get(route.number, 0.0) >= TOO_LARGE for route in self._routes):
             item.away = {}
 
     def refused(self, now: float, item: R, verdict: Verdict, headers: Mapping[str, str]) -> None:

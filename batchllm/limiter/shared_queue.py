@@ -93,6 +93,9 @@ class QueueView(Queue[R]):
 
     def look_ahead(self) -> Iterator[QueuedItem[R]]:
         """Yields the head and the items after it, a bounded number of each kind."""
+        if not self._again:
+            yield from islice(self._fresh, LOOK_AHEAD)
+            return
         mine = [queued for queued in self._again if self._may_have(queued)]
         yield from islice((queued for queued in mine if not queued.deferred), LOOK_AHEAD)
         yield from islice(self._fresh, LOOK_AHEAD)

@@ -45,7 +45,7 @@ class JobPaths:
 def job_paths(job: Job) -> JobPaths:
     """Returns the files of a job; for standard output they are in the user's state folder."""
     if job.output is not None:
-        usual = job.output / FOLDER_JOURNAL if job.into_folder else journal_beside(job.output)
+        usual = journal_in(job.output) if job.into_folder else journal_beside(job.output)
         lock = usual.with_name(f"{usual.name.removesuffix('.journal')}.lock")
         if job.journal in (None, usual):
             return JobPaths(job.output, usual, lock)
@@ -93,6 +93,11 @@ def journal_beside(output: Path) -> Path:
     return state_path(f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:16]}.journal")
 
 
+def journal_in(folder: Path) -> Path:
+    """Returns the journal of a folder of outputs: in it, or for one in a bucket in the user's state folder."""
+    return journal_beside(folder) if isinstance(folder, ObjectPath) else folder / FOLDER_JOURNAL
+
+
 def rows_path(journal: Path) -> Path:
     """Returns the file with the rows of a job of the library whose rows are in memory."""
     return journal.with_name(f"{journal.name.removesuffix('.journal')}.rows.jsonl")
@@ -109,6 +114,8 @@ def check_places(job: Job, paths: JobPaths) -> None:
             _check_folder(paths.output.parent, "another output with -o")
         if not job.into_folder:
             output_target(paths.output).check()
+        elif isinstance(paths.output, ObjectPath):
+            output_target(paths.output / FOLDER_JOURNAL).check()
         elif paths.output.is_dir():
             _check_folder(paths.output, "another output with -o")
         elif paths.output.exists():

@@ -99,7 +99,7 @@ class LeaseLoop:
             for model, demand in limiter.demands(now).items():
                 key = key_of(name, model)
                 meter = self._meters.setdefault(key, DemandMeter())
-                uses[key] = meter.use(now, demand, pace, self._client.holds(now, key))
+                uses[key] = meter.use(now, demand, pace, self._client, key)
         budget = None if self._budget is None else self._budget.ask()
         request = self._client.ask(now, uses, budget)
         try:

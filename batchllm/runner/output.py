@@ -12,6 +12,7 @@ from typing import Any
 from batchllm.budget.costs import CostTotals, RowCosts
 from batchllm.errors import CannotWrite
 from batchllm.formats import Columns, Outcome, is_narrow, with_fitting_kinds, write_output
+from batchllm.formats.output_file import remove_leftovers
 from batchllm.formats.suffixes import format_suffix
 from batchllm.journal import Journal, JournalReader
 from batchllm.plan.outcomes import outcome_reader, outcomes
@@ -91,7 +92,8 @@ class OutputCounts:
         return cls(**{**kept, "costs": CostTotals.from_json(kept["costs"])})
 
 
-Announce = Callable[[OutputFile, str, OutputCounts], None]
+Announce = Callable[[OutputFile, str, OutputCounts], bool | None]
+"""Told of a file, its SHA-256 and the counts so far; ``False`` leaves the file that is there in its place."""
 
 
 class OutputWriter:
@@ -148,6 +150,7 @@ class OutputWriter:
         in_folder = is_folder(prepared, self._path)
         if in_folder:
             _make(self._path)
+            remove_leftovers(*(file.path for file in files if file.path is not None))
         with closing(journal.outcomes()) as entries:
             found = self._counted(outcomes(entries, outcome_reader(prepared, journal), self._chosen, costs))
             for file, own in zip(files, split_rows(found, files) if in_folder else [found], strict=True):
@@ -162,6 +165,7 @@ class OutputWriter:
                     encoding=prepared.job.output_encoding,
                     escape_formulas=prepared.job.escape_formulas,
                     announce=lambda sha256, file=file: announce(file, sha256, self.counts),  # type: ignore[misc]
+                    tidies=not in_folder,
                 )
         return self.counts.rows
 
@@ -259,10 +263,13 @@ def write_if_changed(
         state = {"attempt": journal.next_attempt, "complete": chosen is None}
         return {"view": view, "counts": counts.to_json(), **state}
 
-    def announce(file: OutputFile, sha256: str, counts: OutputCounts) -> None:
+    def announce(file: OutputFile, sha256: str, counts: OutputCounts) -> bool:
+        if in_folder and sha256 == existing[file.key] == known[file.key].get("sha256"):
+            return False
         if file.path is not None:
             more = {} if in_folder else facts(counts)
             journal.put_now(file.key, {"sha256": sha256, "replaces": existing[file.key], **more})
+        return True
 
     writer = OutputWriter(prepared, journal.reader, path=output, key=destination.key, chosen=chosen)
     writer.write(announce)

@@ -60,7 +60,7 @@ class ObjectPath(PosixPath):
 
     @property
     def name(self) -> str:
-        """What follows the last slash of the URL's path."""
+        """The last part of the key."""
         return self.url.name
 
     @property
@@ -102,16 +102,19 @@ class ObjectPath(PosixPath):
         return self
 
     def exists(self, **_: Any) -> bool:
-        """Whether there is such an object; asks the store."""
-        return objects.head(self.url) is not None
+        """Whether there is such an object; asks the store. There is every prefix."""
+        return self.url.is_prefix or objects.head(self.url) is not None
 
     def is_file(self, **_: Any) -> bool:
         """Whether there is such an object; asks the store."""
-        return self.exists()
+        return not self.url.is_prefix and self.exists()
 
     def is_dir(self, **_: Any) -> bool:
         """Whether it stands for all objects below it."""
         return self.url.is_prefix
+
+    def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        """Does nothing: there is every prefix."""
 
     def iterdir(self) -> "Generator[ObjectPath, None, None]":
         """Yields the objects below this prefix that have no further slash, in the order of their keys."""

@@ -46,8 +46,8 @@ class ObjectUrl:
 
     @property
     def name(self) -> str:
-        """What follows the last slash; empty for a prefix."""
-        name = self.key.rpartition("/")[2]
+        """The last part of the key, as of a path."""
+        name = (self.key.rstrip("/") if self.is_prefix else self.key).rpartition("/")[2]
         return name if self.is_writable else unquote(name)
 
     @property
@@ -63,7 +63,7 @@ class ObjectUrl:
     @property
     def is_prefix(self) -> bool:
         """Whether it stands for the objects below it: its key is empty, or ends with a slash."""
-        return self.is_writable and not self.name
+        return self.is_writable and (not self.key or self.key.endswith("/"))
 
     @property
     def is_incomplete(self) -> bool:
@@ -76,8 +76,10 @@ class ObjectUrl:
         return self.scheme in BUCKETS
 
     def with_name(self, name: str) -> "ObjectUrl":
-        """Returns the URL of another object beside this one."""
-        return replace(self, key=self.key[: self.key.rfind("/") + 1] + name, query="")
+        """Returns the URL of another object beside this one, or of another prefix beside a prefix."""
+        below = self.key.rstrip("/") if self.is_prefix else self.key
+        slash = "/" if self.is_prefix and name else ""
+        return replace(self, key=below[: below.rfind("/") + 1] + name + slash, query="")
 
     def __truediv__(self, name: str) -> "ObjectUrl":
         """Returns the URL of an object below this prefix."""
