@@ -107,7 +107,9 @@ class World:
         self.least = 0.0
         self.granted_since_calm = 0.0
         self.most_paid = NOTHING
+        self.most_burst = 0.0
         self.born(reborn=False)
+        self.later(self.rng.expovariate(0.3), self.disturb)
         for _ in range(workers):
             self.join()
 
@@ -302,9 +304,6 @@ class World:
         return self.used - self.least
 
     def run(self, until: float) -> "World":
-        if not self.events or self.now == 0.0:
-            self.later(self.rng.expovariate(0.3), self.disturb)
-        self.most_burst = getattr(self, "most_burst", 0.0)
         while self.events and self.events[0][0] <= until:
             at, _, do = heapq.heappop(self.events)
             self.spend(at)

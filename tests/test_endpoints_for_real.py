@@ -21,7 +21,7 @@ pytestmark = pytest.mark.proof
 
 LIMITS = (600, 1_200, 2_400)
 DIES_S, BACK_S = 15.0, 30.0
-ROWS = 6_000
+ROWS = 9_000
 
 
 def free_port() -> int:

@@ -25,7 +25,7 @@ from tests.test_formats_hard_cells import csv_bytes, read_csv, run_file, tables
 HOST = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(table=tables(), data=st.data(), delimiter=st.sampled_from([",", ";", "\t"]))
 def test_the_cells_of_kept_columns_stay_equal(
     table: tuple[list[str], list[list[str]]], data: st.DataObject, delimiter: str

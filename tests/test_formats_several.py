@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -71,7 +72,7 @@ def _csv(path: Path) -> Any:
     return open_source(path) if path.suffix in (".csv", ".tsv") else None
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(files=split_tables())
 def test_each_cell_of_files_of_any_writer_is_in_the_output(files: list[tuple[str, Records]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -220,3 +221,14 @@ def test_sheets_and_text_unite(tmp_path: Path) -> None:
         ("b", 2.5, None, None),
         ("c", None, "de", None),
     ]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files as Linux lists them")
+def test_one_file_is_open_at_a_time(tmp_path: Path) -> None:
+    for number in range(40):
+        (tmp_path / f"{number:02}.csv").write_text(f"text\n{number}\nmore\n")
+    before = len(os.listdir("/proc/self/fd"))
+    source = several(*sorted(tmp_path.iterdir()))
+    source.scan()
+    most = max(len(os.listdir("/proc/self/fd")) for _ in source.rows())
+    assert most <= before + 1

@@ -19,7 +19,7 @@ from batchllm.job import assemble
 from batchllm.runner import run_job
 from tests.command import Command
 
-ROWS, SHARDS = 23, 4
+ROWS, SHARDS = 19, 4
 
 
 def run(source: Path, shard: str | None, **more: Any) -> Path:
@@ -148,7 +148,7 @@ def swap(records: list[str], at: int, rng: random.Random) -> list[str]:
     return changed
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     st.sampled_from(["in.csv", "in.jsonl"]),
     st.booleans(),

@@ -130,8 +130,10 @@ def scheduled_run(context: typer.Context, job: str, words: list[str], name: str 
         if found.sources.get(option[2:].replace("-", "_")) == variable:
             arguments = [*arguments, option, field]
     environment = _environment(found, stores)
-    key_file = None if found.endpoint.key_source is None else Path(found.endpoint.key_source).absolute()
-    arguments = _without_key_file(arguments)
+    key_file = None
+    if found.endpoint.key_source is not None and not _has_tables(found):
+        key_file = Path(found.endpoint.key_source).absolute()
+        arguments = _without_key_file(arguments)
     key = [] if key_file is None else ["--api-key-file", str(key_file)]
     _check_same(found, _job(task, _parsed(context, task, [*arguments, *key]), environment))
     if not (values.get("quiet") or values.get("verbose")):
@@ -183,8 +185,10 @@ def _refuse_secrets(job: "Job") -> None:
     Raises:
         UsageError: The key, or the password of a proxy, is in the environment.
     """
-    source = job.endpoint.key_source
-    if source is not None and source in os.environ:
+    from batchllm.job.endpoints import endpoints_of
+
+    sources = {endpoint.key_source for endpoint in endpoints_of(job)} - {None}
+    if source := next((each for each in sorted(map(str, sources)) if each in os.environ), None):
         raise UsageError(
             f"the key comes from {source}, which cron and systemd do not have: put it into a file that you alone can "
             f"read ((umask 077; printenv {source} > ~/.batchllm-key)), and add --api-key-file ~/.batchllm-key"
@@ -231,6 +235,12 @@ def _environment(job: "Job", stores: list[str]) -> dict[str, str]:
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
+def _has_tables(job: "Job") -> bool:
+    """Whether the endpoints are those of ``[[endpoints]]``, each of which names its own key."""
+    tables = job.sources.get("endpoints")
+    return bool(job.endpoints) and tables in (job.sources.get("base_url"), job.sources.get("provider"))
+
+
 def _without_key_file(words: list[str]) -> list[str]:
     kept, rest = [], iter(words)
     for word in rest:
@@ -247,8 +257,10 @@ def _check_same(job: "Job", scheduled: "Job") -> None:
     Raises:
         UsageError: It would; the message says in what.
     """
+    from batchllm.job.endpoints import endpoints_of
+
     here, there = job.endpoint, scheduled.endpoint
-    pairs = {
+    pairs: dict[str, tuple[Any, Any]] = {
         "the endpoint": ((here.preset, here.base_url), (there.preset, there.base_url)),
         "the model": (here.model, there.model),
         "the key": (here.api_key, there.api_key),
@@ -259,6 +271,11 @@ def _check_same(job: "Job", scheduled: "Job") -> None:
             (scheduled.inputs, scheduled.output, scheduled.journal),
         ),
     }
+    others = [
+        [(each.preset, each.base_url, each.api_key) for each in endpoints_of(one)][1:]
+        for one in (job, scheduled)
+    ]
+    pairs["the other endpoints"] = others[0], others[1]
     if other := [what for what, (one, two) in pairs.items() if one != two]:
         raise UsageError(
             f"{' and '.join(other)} would be another without the variables of this shell: give --base-url, --model and "
