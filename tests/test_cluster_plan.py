@@ -27,7 +27,7 @@ def test_ranges_have_every_row_once_in_order(rows: int, workers: int) -> None:
 @settings(max_examples=60)
 @given(st.integers(500, 50_000), st.integers(1, 20))
 def test_there_are_several_ranges_for_each_worker(rows: int, workers: int) -> None:
-    assert len(cut(rows, workers)) >= min(SHARDS_PER_WORKER * workers, rows // 20)
+    assert len(cut(rows, workers)) >= min(SHARDS_PER_WORKER * workers, rows // 40)
 
 
 @settings(max_examples=60)

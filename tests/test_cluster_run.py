@@ -49,6 +49,10 @@ class ThreadEngine:
         self._lock = Lock()
         self._running: dict[Future[ShardEnd], ShardTask] = {}
 
+    @property
+    def room(self) -> int:
+        return self.workers - len(self._running)
+
     def check(self, task: ShardTask) -> Sequence[ShardEnd]:
         return [check_node(task, self._environ)]
 
@@ -259,6 +263,13 @@ def test_a_node_that_does_not_see_the_work_folder_stops_the_job(
     assert asked.texts.total() == 0
 
 
+def test_a_node_with_another_version_is_refused(tmp_path: Path) -> None:
+    table(tmp_path / "rows.csv")
+    task = ShardTask(job=job_of(tmp_path, "http://127.0.0.1:1"), work="w", shard=0, run="r", version="0.0")
+    end = check_node(task, {})
+    assert end.exit_status == 2 and "and not 0.0" in (end.error or "")
+
+
 @pytest.mark.proof
 def test_a_job_that_was_refused_may_be_changed(tmp_path: Path, url: str) -> None:
     table(tmp_path / "rows.csv", 30)
@@ -312,7 +323,7 @@ def test_an_input_that_is_another_one_on_a_node_stops_the_job(tmp_path: Path, ur
 
     class Edited(ThreadEngine):
         def submit(self, task: ShardTask) -> None:
-            table(tmp_path / "rows.csv", texts=["edited"])
+            table(tmp_path / "edited", texts=["edited"]).replace(tmp_path / "rows.csv")
             super().submit(task)
 
     with pytest.raises(InputError, match="not the input of the plan"):

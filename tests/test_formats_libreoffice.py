@@ -70,8 +70,8 @@ def test_error_values_of_libreoffice_are_read(tmp_path: Path) -> None:
 
 
 def test_documents_of_libreoffice_are_read(tmp_path: Path) -> None:
-    (tmp_path / "in.csv").write_text("name,note\nAnna,It is good\nBörn,So it is\n", "utf-8-sig")
+    by_openpyxl([["name", "note"], ["Anna", "It is good"], ["Börn", "So it is"]], tmp_path / "in.xlsx")
     for kind, suffix in (("pdf", ".pdf"), ("html", ".html")):
-        made = converted(tmp_path / "in.csv", kind)
+        made = converted(tmp_path / "in.xlsx", kind)
         text = document_text(made.read_bytes(), suffix)
         assert all(word in text for word in ("Anna", "It is good", "Börn", "So it is"))

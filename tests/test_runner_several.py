@@ -152,6 +152,12 @@ def test_a_list_of_paths_with_an_output_is_one_job(tmp_path: Path, files: dict[s
     assert not (tmp_path / "out.csv.rows.jsonl").exists()
 
 
+def test_a_pattern_needs_an_output_in_python_too(tmp_path: Path, files: dict[str, Path]) -> None:
+    for rows in (tmp_path, [tmp_path / "*.csv"], str(tmp_path / "*.csv")):
+        with pytest.raises(UsageError, match="several inputs need output=: a file for all of them"):
+            run(rows, "classify", provider="simulator")
+
+
 def test_rows_in_memory_have_no_file() -> None:
     with pytest.raises(UsageError, match="rows in memory have no file"):
         run([{"text": "a"}], "classify", provider="simulator", add="source_file")
@@ -162,3 +168,23 @@ def test_rows_of_csv_cannot_bring_their_own_requests(tmp_path: Path, files: dict
     job = SeveralJob(prompt=None)
     with pytest.raises(UsageError, match="run needs to know what to ask"):
         job.run([lines, files["a"]], tmp_path / "out.jsonl")
+
+
+def test_rows_that_bring_their_own_requests_may_bring_them_in_different_ways(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"messages": [{"role": "user", "content": "hi"}]}\n')
+    (tmp_path / "b.jsonl").write_text('{"text": "yo"}\n')
+    job = SeveralJob(prompt=None, column=None)
+    job.run([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], tmp_path / "out.jsonl", columns="response")
+    assert (tmp_path / "out.jsonl").read_text().splitlines() == [
+        '{"messages": [{"role": "user", "content": "hi"}],"response":"hi"}',
+        '{"text": "yo","response":"yo"}',
+    ]
+
+
+def test_a_prompt_may_read_a_column_that_a_file_lacks(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,lang\na,de\n")
+    (tmp_path / "b.csv").write_text("text\nb\n")
+    (tmp_path / "c.jsonl").write_text('{"text": "c"}\n')
+    job = SeveralJob(prompt="{{ lang }}: {{ text }}")
+    job.run([tmp_path / "a.csv", tmp_path / "b.csv", tmp_path / "c.jsonl"], tmp_path / "out.csv")
+    assert list(job.ledger.paid) == ["de: a", ": b", ": c"]

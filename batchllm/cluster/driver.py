@@ -209,12 +209,12 @@ class _Driver:
             if reason is not None and give_up_at == math.inf:
                 self._ask_to_stop()
                 give_up_at = time.monotonic() + self.job.grace_s + STOP_GRACE_S
-            while waiting and reason is None and len(running) < engine.workers:
+            while waiting and reason is None and engine.room > 0:
                 number = waiting.popleft().number
                 running.add(number)
                 changed.add(number)
                 engine.submit(self._task(number))
-            for task, end in engine.ended(0.5) if running else ():
+            for task, end in engine.ended(0.5):
                 running.discard(task.shard)
                 reason = reason or self._after(task, end, waiting)
             if time.monotonic() >= give_up_at:

@@ -3,7 +3,8 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from uuid import uuid4
 
 from batchllm.budget.budget import BudgetLimits
 from batchllm.cluster.work import BUDGET, WorkFolder, open_work
@@ -33,6 +34,25 @@ class JobBudget:
         return cls(work, limits)
 
 
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """The place of a process among those that share the rates, over the runs that it makes one after the other.
+
+    Between two runs nobody else takes its share, so that it goes on at once.
+
+    Attributes:
+        name: Its name.
+        number: How often it has asked.
+    """
+
+    name: str = field(default_factory=lambda: uuid4().hex)
+    number: int = 0
+
+    def next(self) -> "Seat":
+        """Returns it as it asks again."""
+        return replace(self, number=self.number + 1)
+
+
 class LeaseService:
     """Divides the rate limits of each endpoint and model among the workers of all jobs, and each job's own budget.
 
@@ -46,17 +66,21 @@ class LeaseService:
         self._rates = LeaseHolder(clock(), reborn=reborn, renew_s=RENEW_S)
         self._budgets: dict[JobBudget, tuple[LeaseHolder, WorkFolder]] = {}
 
-    def renew(self, budget: JobBudget, request: LeaseRequest) -> Lease:
+    def renew(self, budget: JobBudget, request: LeaseRequest, seat: Seat | None = None) -> Lease:
         """Returns a worker's next lease; what it may spend is durable in the work folder before.
 
         Args:
             budget: The budget of the worker's job.
             request: What the worker needs, and what it holds.
+            seat: What keeps the worker's share of the rates when its run is over, for the next one.
 
         Raises:
             JobError: The work folder cannot be read or written.
         """
-        rates = self._rates.renew(replace(request, budget=None), self._clock())
+        asked = replace(request, budget=None)
+        if seat is not None:
+            asked = replace(asked, worker=seat.name, number=seat.number, leaving=False)
+        rates = replace(self._rates.renew(asked, self._clock()), number=request.number)
         if not budget.limits.any:
             return rates
         if budget not in self._budgets:
@@ -70,3 +94,7 @@ class LeaseService:
         if holder.changed:
             work.put(BUDGET, json.dumps(holder.saved()).encode())
         return replace(rates, budget=spend.budget, revoked=rates.revoked or spend.revoked)
+
+    def leave(self, seat: Seat) -> None:
+        """Gives a seat's share of the rates to the others."""
+        self._rates.renew(LeaseRequest(worker=seat.name, number=seat.number, leaving=True), self._clock())

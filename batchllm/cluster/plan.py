@@ -99,9 +99,9 @@ class ClusterPlan:
 def cut(rows: int, workers: int, spans: Sequence[tuple[int, int]] = ()) -> list[range]:
     """Cuts rows into contiguous ranges, large ones first.
 
-    At the end each range takes its share of what is left (guided self-scheduling, Polychronopoulos and Kuck, 1987), so
-    that workers finish together though their pace differs. There are few small ranges, because each beginning costs
-    a worker a second or so.
+    Each range takes its share of what is left (guided self-scheduling, Polychronopoulos and Kuck, 1987), so that
+    workers neither begin their next ranges at the same moment nor finish far apart. No range is much smaller than the
+    mean, because each beginning costs a worker a second or so.
 
     Args:
         rows: Rows of the input.
@@ -115,8 +115,8 @@ def cut(rows: int, workers: int, spans: Sequence[tuple[int, int]] = ()) -> list[
     usual = max(1, rows // (SHARDS_PER_WORKER * workers))
     least = min(usual, max(LEAST_ROWS, usual // 2))
     while start < rows:
-        share = -(-(rows - start) // workers)
-        size = FIRST_ROWS if not ranges else min(MOST_ROWS, usual, max(least, share))
+        share = -(-(rows - start) // (2 * workers))
+        size = FIRST_ROWS if not ranges else min(MOST_ROWS, max(least, share))
         end = min(rows, start + size)
         while span is not None and span[1] < end:
             span = next(ends, None)

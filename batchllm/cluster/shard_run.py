@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
+from batchllm import __version__
 from batchllm.cluster.answer_log import AnswerLog, Attempt, ShardProgress
 from batchllm.cluster.collect import plan_of_work, rebuild
 from batchllm.cluster.work import claim, done_name, open_work, run_name
@@ -31,12 +32,14 @@ class ShardTask:
         work: The path or URL of the work folder.
         shard: The number of the shard.
         run: The name of the run of the whole job.
+        version: The version of the program that tells.
     """
 
     job: Job
     work: str
     shard: int
     run: str
+    version: str = __version__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,10 +80,12 @@ def run_shard(task: ShardTask, environ: Mapping[str, str], leases: Leases | None
 
 def check_node(task: ShardTask, environ: Mapping[str, str]) -> ShardEnd:
     """Checks that this machine has what the job needs: the keys, and the work folder that the others see."""
-    from batchllm.client import Client  # noqa: F401 - it takes a second to load, which the first shard does not wait
-
     node = platform.node()
     try:
+        if task.version != __version__:
+            raise UsageError(
+                f"it has batchllm {__version__}, and not {task.version}; install the same everywhere"
+            )
         with_keys(task.job, environ)
         if not open_work(task.work).has(run_name(task.run)):
             raise UsageError(

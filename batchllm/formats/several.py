@@ -64,6 +64,7 @@ class SeveralSource(Source):
         paths: The files, in order.
         open_file: Opens one of them.
         notes: What to say about their choice.
+        fills: A row's values have the columns that its file does not have, empty.
 
     Attributes:
         parts: The files.
@@ -75,12 +76,15 @@ class SeveralSource(Source):
         paths: Sequence[Path],
         open_file: Callable[[Path], Source],
         notes: tuple[str, ...] = (),
+        *,
+        fills: bool = True,
     ) -> None:
         super().__init__(LocalFile(Path(), name))
         self._sources = [open_file(path) for path in paths]
         self.kind = self._common_kind()
         self.has_kinds = any(source.has_kinds for source in self._sources)
         self.notes = notes
+        self._fills = fills
         self.parts: tuple[InputPart, ...] = ()
         self._begins: list[int] = []
         self._present: tuple[InputPart | None, Sequence[str], list[str]] = (None, (), [])
@@ -124,8 +128,8 @@ class SeveralSource(Source):
         return InputStatistics(rows, size_bytes, _hash_of(hashes), self.columns, tuple(drawn), bad_rows)
 
     def _absent(self, source: Source, own: Sequence[str]) -> Mapping[str, Any]:
-        empty = "" if source.kind == "csv" else None
-        return dict.fromkeys((name for name in self.columns if name not in set(own)), empty)
+        empty, known = "" if source.kind == "csv" else None, set(own)
+        return dict.fromkeys((name for name in self.columns if name not in known), empty)
 
     def _common_layout(self) -> Any:
         """How all files are written, where they are written alike."""
@@ -178,7 +182,7 @@ class SeveralSource(Source):
             self._digest = _hash_of(digests)
 
     def _row(self, part: InputPart, row: Row) -> Row:
-        values = {**row.values, **part.absent} if part.absent else row.values
+        values = {**row.values, **part.absent} if part.absent and self._fills else row.values
         return Row(part.begin + row.index, row.line, values, _Origin(part, row))
 
     def reading(self) -> str:

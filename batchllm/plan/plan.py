@@ -32,6 +32,9 @@ FIRST_BATCH = 16
 BATCH = 256
 """Rows that go to the journal together; the first batch is small so that the first request leaves early."""
 
+AHEAD_S = 0.1
+"""Seconds for which rows that take long, such as texts of files, are begun before those that are ready go out."""
+
 MOST_DEFERRED_BYTES = 64_000_000
 """Requests that an earlier run tried are sent last, as long as they fit into this many bytes."""
 
@@ -136,26 +139,27 @@ class Plan:
         """Begins the flows of so many rows, or of fewer that take long or ask much; returns whether there are more."""
         flows: list[RowFlow] = []
         asked = 0
+        loop = asyncio.get_running_loop()
+        until = loop.time() + AHEAD_S
         for row in islice(rows, size):
             size -= 1
             flow = self._joined(row)
             if flow is None:
                 continue
-            slow = self._flow.slow is not None and await self._compute(self._flow.slow, flow)
+            if self._flow.slow is not None:
+                await self._compute(self._flow.slow, flow)
             if self._lifecycle.begin(flow):
                 flows.append(flow)
                 asked += len(flow.asks)
-            if slow or asked >= BATCH:
+            if asked >= BATCH or (self._flow.slow is not None and loop.time() >= until):
                 return flows, True
         return flows, not size
 
-    async def _compute(self, slow: Callable[[Row], Kept | None], flow: RowFlow) -> bool:
+    async def _compute(self, slow: Callable[[Row], Kept | None], flow: RowFlow) -> None:
         """Computes in a thread what a flow waits for when it begins, so that answers are received meanwhile."""
         wanted = slow(flow.row) if self._lifecycle.starts(flow) else None
-        if wanted is None or self._journal.reader().kept(wanted.key) is not None:
-            return False
-        await asyncio.to_thread(wanted.value)
-        return True
+        if wanted is not None and self._journal.reader().kept(wanted.key) is None:
+            await asyncio.to_thread(wanted.value)
 
     def settled(self, item: WorkItem, answer: Answer, state: State) -> RowEnd | None:
         """Called with each request that is finished: its flow goes on.

@@ -270,4 +270,5 @@ def _several(job: Job, files: InputFiles, options: Mapping[str, Any]) -> Source:
         own = {name: it for name, it in given.items() if name in forms[path].options or name not in used}
         return open_source(path, format=job.input_format, **own)
 
-    return SeveralSource(job.input_name, files.paths, open_file, files.notes)
+    # A row that brings its own request says what it is by the members that it has.
+    return SeveralSource(job.input_name, files.paths, open_file, files.notes, fills=job.template is not None)
