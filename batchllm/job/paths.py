@@ -85,7 +85,8 @@ def output_path(
     """
     if path is None and are_several(inputs):
         raise UsageError(
-            "several inputs have one output, which -o names, such as -o all.csv; or one each in a folder, -o FOLDER/"
+            "several inputs need -o: a file for all of them, such as all.csv, or a folder for one output each, such as"
+            " outputs/"
         )
     if path is None and inputs:
         source = _writable(inputs[0])
