@@ -16,7 +16,7 @@ from typing import Any
 
 from batchllm.errors import InputError, UsageError
 from batchllm.evaluate.answered import read_options_of
-from batchllm.formats import Source, open_source, output_format
+from batchllm.formats import InputStatistics, Source, open_source, output_format
 from batchllm.formats.merging import check_columns, write_merged
 from batchllm.job import Job
 from batchllm.journal import JournalReader
@@ -36,7 +36,7 @@ class ShardOutput:
     Attributes:
         path: The file.
         source: Its rows.
-        rows: How many.
+        statistics: What the scan of it found.
         shard: What its journal says that it is; ``None`` without a journal.
         job: The job that wrote it, by its journal.
         asked: What shaped requests and columns, by its journal.
@@ -44,7 +44,7 @@ class ShardOutput:
 
     path: Path
     source: Source
-    rows: int
+    statistics: InputStatistics
     shard: ShardRows | None
     job: Job | None
     asked: Any = None
@@ -98,7 +98,6 @@ def merge_outputs(
     check_output(merged, written=None, force=force)
     found = _in_order([_opened(path) for path in outputs])
     check_columns([each.source for each in found])
-    rows = sum(each.rows for each in found)
     known = [each.shard for each in found if each.shard is not None]
     if len(known) == len(found):
         _check_journals(found)
@@ -112,8 +111,9 @@ def merge_outputs(
         with _input_of(found, source) as (given, names, _):
             _compare(found, given, names)
             witness = given.name
-    write_merged([each.source for each in found], merged)
-    return MergedOutput(rows, len(found), witness)
+    statistics = [each.statistics for each in found]
+    write_merged([each.source for each in found], statistics, merged)
+    return MergedOutput(sum(each.rows for each in statistics), len(found), witness)
 
 
 def _opened(path: Path) -> ShardOutput:
@@ -137,7 +137,7 @@ def _opened(path: Path) -> ShardOutput:
         raise InputError(
             path, f"{shard} has {counted(shard.rows, 'row')}, and the file has {statistics.rows:,}"
         )
-    return ShardOutput(path, source, statistics.rows, shard, job, asked)
+    return ShardOutput(path, source, replace(statistics, sample=()), shard, job, asked)
 
 
 def _checked(path: Path, reader: JournalReader, shard: ShardRows) -> Any:
