@@ -160,7 +160,7 @@ def test_a_holder_that_dies_and_is_born_again_costs_nothing(paced: Workers) -> N
         now = asyncio.get_running_loop().time()
         if now > 8.0 and not died:
             died.append(now)
-            paced.holder = LeaseHolder(now, reborn=True)
+            paced.holder = LeaseHolder(now, restarted=True)
         return await real(request)
 
     paced.renew = renew  # type: ignore[method-assign]
