@@ -1,10 +1,11 @@
 """The service of the leases: a seat keeps its share between the runs that a process makes one after the other."""
 
+import asyncio
 from pathlib import Path
 
 from batchllm.budget.budget import BudgetLimits
-from batchllm.cluster.lease_service import JobBudget, LeaseService, Seat
-from batchllm.leases import BudgetUse, LeaseRequest, Use
+from batchllm.cluster.lease_service import JobBudget, LeaseService, Seat, SeatKeeper
+from batchllm.leases import BudgetUse, Lease, LeaseRequest, Use
 from batchllm.leases.terms import key_of
 
 KEY = key_of("http://e/v1", "m")
@@ -25,13 +26,15 @@ def asked(worker: str, number: int, *, leaving: bool = False) -> LeaseRequest:
 def test_the_next_run_of_a_seat_has_its_share_at_once_and_a_seat_that_leaves_gives_it_up(
     tmp_path: Path,
 ) -> None:
-    clock = Clock()
-    service, budget = LeaseService(clock=clock), JobBudget(str(tmp_path), BudgetLimits())
-    seats = [Seat(), Seat()]
+    clock, budget = Clock(), JobBudget(str(tmp_path), BudgetLimits())
+    services = [LeaseService(clock=clock)]
+    seats = [SeatKeeper(clock), SeatKeeper(clock)]
 
     def renew(seat: int, worker: str, number: int, *, leaving: bool = False) -> float:
-        seats[seat] = seats[seat].next()
-        lease = service.renew(budget, asked(worker, number, leaving=leaving), seats[seat])
+        async def ask(request: LeaseRequest, of: Seat) -> Lease:
+            return services[-1].renew(budget, request, of)
+
+        lease = asyncio.run(seats[seat].renew(asked(worker, number, leaving=leaving), ask))
         assert lease.number == number and not lease.revoked
         return lease.shares[KEY].rpm or 0.0
 
@@ -42,8 +45,10 @@ def test_the_next_run_of_a_seat_has_its_share_at_once_and_a_seat_that_leaves_giv
     renew(0, "a", 30, leaving=True)
     assert renew(1, "b", 30) == 300.0, "nobody else takes it"
     assert renew(0, "c", 1) == 300.0
-    service.leave(seats[0].next())
-    for number in range(31, 60):
+    services.append(LeaseService(reborn=True, clock=clock))
+    assert renew(0, "d", 1) == 300.0 == renew(1, "b", 31), "another holder confirms what the seat holds"
+    services[-1].leave(seats[0].next())
+    for number in range(32, 90):
         clock.now += 0.5
         share = renew(1, "b", number)
     assert share == 600.0

@@ -194,6 +194,15 @@ def test_a_run_ends_when_the_holder_is_silent_for_longer_than_an_outage_may_last
     assert workers.sent == []
 
 
+def test_an_error_of_the_loop_itself_ends_the_run(paced: Workers) -> None:
+    async def renew(request: LeaseRequest) -> Lease:
+        return object()  # type: ignore[return-value]
+
+    paced.renew = renew  # type: ignore[method-assign]
+    with pytest.raises(AttributeError):
+        paced.run(10)
+
+
 def test_a_run_whose_rows_another_one_has_taken_over_stops(paced: Workers) -> None:
     paced.holder = LeaseHolder(0.0)
     paced.holder.settle("worker 0")

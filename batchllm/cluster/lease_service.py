@@ -2,14 +2,15 @@
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from batchllm.budget.budget import BudgetLimits
 from batchllm.cluster.work import BUDGET, WorkFolder, open_work
 from batchllm.job import Job
-from batchllm.leases import Lease, LeaseHolder, LeaseRequest
+from batchllm.leases import Lease, LeaseHolder, LeaseRequest, Share
+from batchllm.leases.terms import MARGIN
 
 RENEW_S = 0.5
 """How often a worker asks: whenever one ends or begins a shard, shares move, which takes two requests."""
@@ -45,12 +46,49 @@ class Seat:
         number: How often it has asked.
     """
 
-    name: str = field(default_factory=lambda: uuid4().hex)
-    number: int = 0
+    name: str
+    number: int
 
-    def next(self) -> "Seat":
-        """Returns it as it asks again."""
-        return replace(self, number=self.number + 1)
+
+class SeatKeeper:
+    """Keeps the seat of a process, and knows what it holds where a run that begins does not.
+
+    Args:
+        clock: Tells the time, in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seat = Seat(uuid4().hex, 0)
+        self._held: dict[str, Share] = {}
+        self._until = 0.0
+
+    def next(self) -> Seat:
+        """Returns the seat as it asks again."""
+        self._seat = replace(self._seat, number=self._seat.number + 1)
+        return self._seat
+
+    async def renew(
+        self, request: LeaseRequest, ask: Callable[[LeaseRequest, Seat], Awaitable[Lease]]
+    ) -> Lease:
+        """Asks for a lease, with what the seat holds from the run before.
+
+        Args:
+            request: What the run needs.
+            ask: Takes it to the service.
+        """
+        now = self._clock()
+        held = self._held if now < self._until else {}
+        uses = {
+            key: replace(use, holds_rpm=held[key].rpm or 0.0, holds_tpm=held[key].tpm or 0.0)
+            if key in held and use.holds_rpm == use.holds_tpm == 0.0 and held[key].requests is None
+            else use
+            for key, use in request.uses.items()
+        }
+        lease = await ask(replace(request, uses=uses), self.next())
+        if lease.shares:
+            self._held, self._until = {**held, **lease.shares}, now + lease.ttl_s * (1.0 - MARGIN)
+        return lease
 
 
 class LeaseService:

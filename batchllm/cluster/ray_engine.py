@@ -8,11 +8,11 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-from batchllm.cluster.lease_service import JobBudget, LeaseService, Seat
+from batchllm.cluster.lease_service import JobBudget, LeaseService, Seat, SeatKeeper
 from batchllm.cluster.shard_run import ShardEnd, ShardTask, check_node, run_shard
 from batchllm.errors import INTERNAL_ERROR, STOPPING, Unavailable, UsageError
 from batchllm.job import Job
@@ -179,22 +179,18 @@ class ShardWorker:
     def __init__(self) -> None:
         from batchllm.client import Client  # noqa: F401 - it takes a second to load, which the first shard does not wait
 
-        self._seat = Seat()
+        self._seat = SeatKeeper()
 
     def ready(self) -> None:
         """Returns when it can begin."""
 
     def run(self, task: ShardTask) -> ShardEnd:
         """Makes an attempt at a shard; see ``run_shard``."""
-        return run_shard(task, os.environ, _leases_of(task, self._next_seat))
+        return run_shard(task, os.environ, _leases_of(task, self._seat))
 
     def rest(self) -> None:
         """Gives its share of the limits to the others, because there is nothing to do."""
-        _lease_actor().leave.remote(self._next_seat())
-
-    def _next_seat(self) -> Seat:
-        self._seat = self._seat.next()
-        return self._seat
+        _lease_actor().leave.remote(self._seat.next())
 
 
 @ray.remote
@@ -228,14 +224,14 @@ def _lease_actor() -> Any:
     ).remote()
 
 
-def _leases_of(task: ShardTask, seat: Callable[[], Seat | None] = lambda: None) -> Leases:
+def _leases_of(task: ShardTask, seat: SeatKeeper | None = None) -> Leases:
     actor, budget = _lease_actor(), JobBudget.of(task.job, task.work)
 
-    async def renew(request: LeaseRequest) -> Lease:
-        lease: Lease = await actor.renew.remote(budget, request, seat())
+    async def ask(request: LeaseRequest, seat: Seat | None = None) -> Lease:
+        lease: Lease = await actor.renew.remote(budget, request, seat)
         return lease
 
-    return Leases(renew=renew, worker=uuid4().hex)
+    return Leases(renew=ask if seat is None else lambda request: seat.renew(request, ask), worker=uuid4().hex)
 
 
 @ray.remote
