@@ -200,7 +200,7 @@ class _Driver:
         waiting = deque(left)
         running: set[int] = set()
         changed: set[int] = set()  # shards whose figures are not final
-        reason: JobError | Interrupted | None = None
+        reason: BaseException | None = None
         give_up_at = math.inf
         shown = 0.0
         while (waiting and reason is None) or running:
@@ -209,12 +209,12 @@ class _Driver:
             if reason is not None and give_up_at == math.inf:
                 self._ask_to_stop()
                 give_up_at = time.monotonic() + self.job.grace_s + STOP_GRACE_S
-            while waiting and reason is None and len(running) < engine.workers:
+            while waiting and reason is None and engine.room > 0:
                 number = waiting.popleft().number
                 running.add(number)
                 changed.add(number)
                 engine.submit(self._task(number))
-            for task, end in engine.ended(0.5) if running else ():
+            for task, end in engine.ended(0.5):
                 running.discard(task.shard)
                 reason = reason or self._after(task, end, waiting)
             if time.monotonic() >= give_up_at:
@@ -227,9 +227,7 @@ class _Driver:
         if reason is not None:
             raise reason
 
-    def _after(
-        self, task: ShardTask, end: ShardEnd | None, waiting: deque[Shard]
-    ) -> JobError | Interrupted | None:
+    def _after(self, task: ShardTask, end: ShardEnd | None, waiting: deque[Shard]) -> Exception | None:
         """Puts a shard back whose attempt did not finish it, or returns why the job has to end."""
         shard = self._plan.shards[task.shard]
         if end is None:
