@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +12,7 @@ from uuid import uuid4
 from batchllm import __version__
 from batchllm.cluster.answer_log import AnswerLog, Attempt, ShardProgress
 from batchllm.cluster.collect import plan_of_work, rebuild
+from batchllm.cluster.scratch import scratch_folder
 from batchllm.cluster.work import claim, done_name, open_work, run_name
 from batchllm.errors import INTERNAL_ERROR, Interrupted, JobError, UsageError
 from batchllm.job import Job
@@ -106,8 +106,8 @@ def _run(task: ShardTask, environ: Mapping[str, str], node: str, leases: Leases 
     whose = {"run": task.run, "node": node, "pid": os.getpid(), "time": time.time(), "id": uuid4().hex}
     number = claim(work, shard, json.dumps(whose).encode())
     attempt = Attempt(work, shard, number, task.run, node)
-    with tempfile.TemporaryDirectory(prefix="batchllm-shard-") as folder:
-        return _answer(attempt, _local(job, Path(folder)), plan.input_sha256, leases)
+    with scratch_folder() as folder:
+        return _answer(attempt, _local(job, folder), plan.input_sha256, leases)
 
 
 def _local(job: Job, folder: Path) -> Job:
