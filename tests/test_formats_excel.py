@@ -267,7 +267,7 @@ def test_a_workbook_by_another_name_says_how_it_is_read(tmp_path: Path) -> None:
 
 def test_a_stray_cell_far_out_is_refused_before_it_takes_all_memory(tmp_path: Path) -> None:
     path = book(tmp_path / "in.xlsx", ["a"], ["x"], change=lambda sheet: sheet.cell(1_048_576, 16_384, "y"))
-    with pytest.raises(InputError, match="its 3 cells reach to XFD1048576; delete what stands far out"):
+    with pytest.raises(InputError, match="its 3 cells reach to XFD1048576; delete the cells far outside"):
         open_source(path)
 
 
@@ -301,7 +301,7 @@ def test_more_rows_than_a_sheet_has_are_refused(tmp_path: Path) -> None:
     source = open_source(book(tmp_path / "in.xlsx", ["a"], ["x"]))
     columns = plan_columns(source.columns, ["llm"])
     check_rows(source, 1_048_575, columns)
-    with pytest.raises(UsageError, match="has 1,048,576 rows, and the output more"):
+    with pytest.raises(UsageError, match="has 1,048,576 rows, and the output has more"):
         check_rows(source, 1_048_576, columns)
 
 

@@ -45,5 +45,5 @@ def merge(
 
     found = merge_outputs(outputs, merged, source=source, force=force)
     say(
-        f"{counted(found.rows, 'row')} of {counted(found.shards, 'shard')}, held against {found.witness}: {merged}"
+        f"{counted(found.rows, 'row')} of {counted(found.shards, 'shard')}, checked against {found.witness}: {merged}"
     )

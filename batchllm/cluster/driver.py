@@ -223,7 +223,7 @@ class _Driver:
         waiting = deque(left)
         running: set[int] = set()
         changed: set[int] = set()  # shards whose figures are not final
-        reason: JobError | Interrupted | None = None
+        reason: BaseException | None = None
         give_up_at = math.inf
         shown = 0.0
         while (waiting and reason is None) or running:
@@ -250,9 +250,7 @@ class _Driver:
         if reason is not None:
             raise reason
 
-    def _after(
-        self, task: ShardTask, end: ShardEnd | None, waiting: deque[Shard]
-    ) -> JobError | Interrupted | None:
+    def _after(self, task: ShardTask, end: ShardEnd | None, waiting: deque[Shard]) -> Exception | None:
         """Puts a shard back whose attempt did not finish it, or returns why the job has to end."""
         shard = self._plan.shards[task.shard]
         if end is None:

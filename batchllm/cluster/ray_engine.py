@@ -1,7 +1,7 @@
 """The engine of Ray: workers are actors on the nodes of a cluster that exists.
 
-It never starts a cluster: Ray listens on all interfaces and asks nobody who they are. What travels as an argument can
-be seen by everybody who sees the cluster, so the job goes without its key, which each node has itself.
+It never starts a cluster: Ray listens on all interfaces and has no authentication. Everybody who sees the cluster can
+see the arguments of its tasks, so the job has no key in it; each node reads the key from its own environment.
 """
 
 import logging
@@ -198,7 +198,7 @@ class LeaseActor(LeaseService):
     """The service of the leases, as an actor that Ray starts again when it dies."""
 
     def __init__(self) -> None:
-        super().__init__(reborn=ray.get_runtime_context().was_current_actor_reconstructed)
+        super().__init__(restarted=ray.get_runtime_context().was_current_actor_reconstructed)
 
     def ready(self) -> None:
         """Returns when it can answer."""

@@ -130,9 +130,7 @@ class ExcelSource(Source):
         area = facts.rows * facts.columns
         if area > _MOST_CELLS and area > _SPARSE * facts.cells:
             last = reference(facts.rows - 1, facts.columns - 1)
-            reason = (
-                f"its {counted(facts.cells, 'cell')} reach to {last}; delete what stands far out of the table"
-            )
+            reason = f"its {counted(facts.cells, 'cell')} reach to {last}; delete the cells far outside of the table"
             raise InputError(self.name, reason)
 
     def _find_header(self) -> None:

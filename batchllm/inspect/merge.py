@@ -1,8 +1,7 @@
 """``merge``: puts the outputs of shards together, in order, and makes sure that no row is missing or there twice.
 
-Two witnesses say so. The journal beside each output knows which rows of which input its shard has, and the hash of the
-output as it was written. Where a journal is missing, or an input is named, the rows are compared with those of the
-input, cell by cell.
+The journal beside each output says which rows of which input its shard has, and the hash of the output as it was
+written. Where a journal is missing, the rows are compared with those of the input, cell by cell.
 """
 
 import json
@@ -65,7 +64,7 @@ class MergedOutput:
     Attributes:
         rows: Rows of the merged file.
         shards: How many outputs were put together.
-        witness: What the rows were held against, in words.
+        witness: What the rows were checked against, in words.
     """
 
     rows: int
@@ -232,8 +231,8 @@ def _compare(found: Sequence[ShardOutput], given: Source, columns: Sequence[str]
     shared = [name for name in columns if all(name in each.source.columns for each in found)]
     if not shared:
         raise UsageError(
-            f"{found[0].path} has no column of {given.name}, so nobody can say which rows it has; merge it where the "
-            "journals are"
+            f"{found[0].path} has no column of {given.name}, so its rows cannot be compared with the input; merge it "
+            "where the journals are"
         )
     theirs = ((each, row) for each in found for row in each.source.rows())
     for own, other in zip_longest(given.rows(), theirs):

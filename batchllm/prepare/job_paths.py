@@ -200,7 +200,7 @@ def _digest_to_keep(path: Path, *, force: bool) -> str | None:
             return _object_digest(path)
         except InputError as error:
             raise CannotWrite(
-                f"{path}: nobody can say whether it exists: {error.reason}, or overwrite it with --force"
+                f"{path}: it is unknown whether it exists: {error.reason}, or overwrite it with --force"
             ) from None
     _check_folder(path.parent, "another output with -o")
     try:
