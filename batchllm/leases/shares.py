@@ -20,9 +20,9 @@ from batchllm.limiter.terms import MINUTE_S
 CATCH_UP_S = 2.0
 """The time whose requests may be saved up while nobody asks for one."""
 LATE = 1.5
-"""A refusal may be reported so many times between two renewals after it."""
+"""A refusal is reported at most this many renewal intervals later."""
 RENEWAL_S = 0.005
-"""The time for one renewal: with more workers than fit into a second, each asks less often."""
+"""Seconds of the holder's time for one renewal: with more workers than fit into a second, each asks less often."""
 DIVIDED_FROM, DIVIDED_TO = 1.5, 1.0
 """Requests in the time of a lease from which on a limit is divided, and below which it is not."""
 

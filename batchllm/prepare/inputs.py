@@ -33,8 +33,9 @@ class InputFiles:
 def input_files(job: Job, paths: JobPaths) -> InputFiles:
     """Returns the files that the inputs of a job name.
 
-    A file that is named itself is taken. Of a folder, and of what a pattern matches, files of known formats are taken,
-    sorted by name; hidden files, folders, the job's own output, and in folders the outputs of other jobs, are not.
+    A file that is named itself is taken. In folders and among the matches of patterns, files of known formats are
+    taken, sorted by name; hidden files, folders, the job's own output, and in folders the outputs of other jobs, are
+    left out.
 
     Raises:
         InputError: A folder cannot be read, or nothing is left in it, or a pattern matches nothing.
