@@ -218,6 +218,9 @@ def existing_digest(path: Path | None) -> str | None:
     """Returns what identifies the content of an output, ``None`` if there is none, or nobody may look.
 
     Of a file it is the SHA-256. An object has that as a note, if batchllm put it there; of any other it is the ETag.
+
+    Raises:
+        CannotWrite: The store refuses the credentials.
     """
     if not isinstance(path, ObjectPath):
         return digest_of(path) if path is not None and path.exists() else None
