@@ -24,7 +24,7 @@ from batchllm.endpoint import reachable
 from batchllm.errors import Interrupted, JobError, NotNow, NotReady, Unavailable, UsageError
 from batchllm.job import Job
 from batchllm.journal import JobLock, JournalReader, remove, store_value
-from batchllm.prepare.job_paths import JobPaths, check_output, check_job_paths, job_paths
+from batchllm.prepare.job_paths import JobPaths, check_job_paths, check_output, job_paths
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.progress import Progress, Quiet
 from batchllm.records import Pace
