@@ -93,4 +93,6 @@ def test_every_exit_status_is_documented() -> None:
 
 
 def test_nobody_is_told_to_install_batchllm_from_an_index() -> None:
-    assert not re.search(r"(pip|pipx|uv tool|uv) install(?! -)( -\S+)* batchllm\b", README)
+    pages = [README, *(page.read_text("utf-8") for page in (ROOT / "docs").rglob("*.md"))]
+    command = r"(pip|pipx|uv tool|uv) install(?! -)( -\S+)* '?batchllm\b"
+    assert not [found[0] for page in pages if (found := re.search(command, page))]

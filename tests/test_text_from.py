@@ -182,3 +182,25 @@ def test_of_a_folder_with_tables_the_documents_are_left_out(batchllm: Command, f
     assert "2 documents" in said.err.splitlines()[0]
     said = batchllm("summarize", "README.md", "rows.csv", "-o", "o.csv", *SIMULATOR)
     assert (said.status, "documents and tables cannot be one input" in said.err) == (2, True)
+
+
+def test_a_trial_shows_the_text_of_a_document_that_is_asked_about_in_parts(
+    batchllm: Command, folder: Path
+) -> None:
+    (folder / "long.md").write_text("\n\n".join(f"Sentence {n} of a long text." for n in range(100)))
+    said = batchllm(
+        "summarize",
+        "long.md",
+        "media/c.html",
+        "-o",
+        "o.csv",
+        *SIMULATOR,
+        "-n",
+        "1",
+        "--on-long",
+        "split",
+        "--max-input-tokens",
+        "300",
+    )
+    assert said.status == 0, said.err
+    assert "Sentence 0 of a long text." in (said.out + said.err).split("asked: ")[1].split("\n")[0]

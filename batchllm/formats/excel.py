@@ -143,7 +143,10 @@ class ExcelSource(Source):
             raise InputError(self.name, f"{reason}; its first row must be a header")
         number, cells = found
         if skipped is not None and number > skipped:
-            reason = "is blank; the row below --skip-lines must be the header"
+            reason = (
+                "is blank; the row below --skip-lines must be the header, and the next row with cells is below"
+                f" --skip-lines {number}"
+            )
             raise InputError(self.name, reason, line=skipped + 1)
         names = ["" if value is None else _text(value) for value in cells]
         first, last = table.used_columns(number)

@@ -81,7 +81,9 @@ class Status:
             f"{counted(self.attempts, 'request')} sent, {self.possibly_billed:,} of them possibly billed "
             "without an answer",
         ]
-        return "\n".join([*lines, *(each.to_text() for each in self.endpoints)])
+        if self.endpoints:
+            lines.append("the last run:")  # which may have sent nothing, since all was answered
+        return "\n".join([*lines, *(f"  {each.to_text()}" for each in self.endpoints)])
 
 
 def rows_left(rows: int | None, counts: RowCounts) -> int | None:

@@ -78,7 +78,7 @@ def asked_of(prepared: PreparedJob, rows: Sequence[int]) -> tuple[str, ...]:
 
 
 def _last_message(prepared: PreparedJob, row: Row) -> str:
-    built = prepared.builder.build(row)
+    built = prepared.builder.unlimited().build(row)  # a text that is split is more than one request takes
     if not isinstance(built, ChatRequest):
         return ""
     content = orjson.loads(built.body)["messages"][-1]["content"]
