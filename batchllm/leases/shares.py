@@ -108,7 +108,13 @@ class DividedLimit:
         self._learned = LearnedLimit()
 
     def renew(self, worker: str, use: Use, now: float) -> Share:
-        """Returns the share that a worker has from now on, and counts it until it ends."""
+        """Returns the share that a worker has from now on, and counts it until it ends.
+
+        Args:
+            worker: Its name.
+            use: What it needs, and what it holds.
+            now: The time now, in seconds.
+        """
         self._forget(now)
         self._fill(now)
         member = self._members.get(worker)
