@@ -7,11 +7,14 @@ TOO_LONG = re.compile(
     r"context[_ ](?:length|window|size|limit)|maximum context|prompt (?:is )?too long|too many (?:input )?tokens"
     r"|maximum prompt length|model token limit|range of input length|input tokens exceed|max_new_tokens\W+must be"
     r"|must have less than \d+ tokens|reduce the length of the (?:messages|prompt|input)"
-    r"|input (?:is )?too long|string_above_max|tokens?_too_long|characters_too_long|超过.{0,8}(?:最大)?长度|输入过长",
+    r"|(?:input|prompt|string|text) (?:is )?too long|string_above_max|tokens?_too_long|characters_too_long"
+    r"|max(?:imum)? (?:model|seq(?:uence)?|session|input)(?: tokens?)? (?:len(?:gth)?|exceed)"
+    r"|input token count|max(?:imum)? input (?:characters|tokens)|session length|exceeds? max_num_tokens"
+    r"|超过.{0,8}(?:最大)?长度|输入过长|超长",
     _I,
 )
 TOO_LARGE = re.compile(
-    r"request too large|payload too large|request entity too large"
+    r"(?:request|payload|request entity|request body) too large"
     r"|exceeds? the maximum (?:number of )?(?:tokens|request size)",
     _I,
 )

@@ -29,6 +29,10 @@ class ProcessEngine:
         self.submitted: list[int] = []
         self._watch = watch
 
+    @property
+    def room(self) -> int:
+        return self.workers - len(self.living)
+
     def check(self, task: ShardTask) -> Sequence[ShardEnd]:
         return [check_node(task, os.environ)]
 

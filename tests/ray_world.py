@@ -29,6 +29,7 @@ import psutil  # type: ignore[import-untyped]  # Ray brings it
 from batchllm.simulator import SimulatorSettings, start_in_thread
 
 HOLDER = "LeaseActor"
+WORKER = "batchllm shard"
 
 
 def main() -> None:
@@ -117,7 +118,7 @@ def kill(deaths: list[list[Any]], simulator: Any, rows: int, nodes: list[Any]) -
             victims = [each for each in psutil.Process().children(recursive=True) if HOLDER in _title(each)]
         else:
             raylet = psutil.Process(busy(nodes))
-            workers = [each for each in raylet.children(recursive=True) if "_shard" in _title(each)]
+            workers = [each for each in raylet.children(recursive=True) if WORKER in _title(each)]
             victims = [raylet, *raylet.children(recursive=True)] if what == "node" else workers[:1]
         for victim in victims:
             try:
@@ -140,7 +141,7 @@ def busy(nodes: list[Any]) -> int:
     for node in nodes:
         raylet = node.all_processes["raylet"][0].process.pid
         titles = [_title(each) for each in psutil.Process(raylet).children(recursive=True)]
-        if any("_shard" in title for title in titles) and not any(HOLDER in title for title in titles):
+        if any(WORKER in title for title in titles) and not any(HOLDER in title for title in titles):
             return int(raylet)
     return int(nodes[0].all_processes["raylet"][0].process.pid)
 

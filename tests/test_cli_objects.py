@@ -268,7 +268,7 @@ def test_an_output_that_may_not_be_written_or_looked_at_is_found_before_anything
     for name, value in object_store.new_user(["s3:PutObject", "s3:AbortMultipartUpload"]).items():
         monkeypatch.setenv(name, value)
     said = refusal(bench, reviews, "-o", output, status=73)
-    assert f"{output}: nobody can say whether it exists" in said.err
+    assert f"{output}: it is unknown whether it exists" in said.err
     bench.run("classify", reviews, "-o", output, "--force")
     assert len(rows_of(object_store.get(bucket, "out.csv"))) == ROWS
 

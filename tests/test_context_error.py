@@ -47,6 +47,35 @@ WORDINGS = [
     ("Trying to keep the first 5000 tokens when context the overflows. However, the model is loaded with context "
      "length of only 4096 tokens", SaidLimit(4096, 5000)),
     ("Please reduce the length of the messages or completion.", SaidLimit()),
+    # vLLM's newer words: the answer before the prompt, the prompt's share of the limit, other names of the limit
+    ("This model's maximum context length is 4096 tokens. However, you requested 500 output tokens and your prompt "
+     "contains at least 3597 input tokens, for a total of at least 4097 tokens. Please reduce the length of the input "
+     "prompt or the number of requested output tokens.", SaidLimit(4096, 3597, 500)),
+    ("You passed 5001 input tokens and requested 100 output tokens. However, the model's context length is only 4096 "
+     "tokens, resulting in a maximum input length of 3996 tokens. Please reduce the length of the input prompt.",
+     SaidLimit(4096, 5001, 100)),
+    ("The decoder prompt (length 5012) is longer than the maximum model length of 4096. Make sure that "
+     "`max_model_len` is no smaller than the number of text tokens.", SaidLimit(4096, 5012)),
+    # Vertex, Cohere, Ollama, MiniMax, DashScope, Zhipu, Baidu, SambaNova, TensorRT-LLM, LMDeploy, GitHub Models
+    ("Unable to submit request because the input token count is 40000 but model only supports up to 32768. Reduce the "
+     "input token count and try again.", SaidLimit(32768, 40000)),
+    ("too many tokens: size limit exceeded by 1208 tokens. Try using shorter or fewer inputs. The limit for this model "
+     "is 128000 tokens.", SaidLimit(128000, 129208)),
+    ("prompt too long; exceeded max context length by 512 tokens", SaidLimit()),
+    ("invalid params, context window exceeds limit (2013)", SaidLimit()),
+    ("<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, 30720]", SaidLimit(30720)),
+    ("Error code: 400 - This model's maximum context length is 8192 tokens.", SaidLimit(8192)),
+    ("Prompt 超长", SaidLimit()),
+    ("Request max input token exceed limit: 128000, got 140123", SaidLimit(128000, 140123)),
+    ("the max input characters is 23000", SaidLimit(23000)),
+    ("The prompt length (9012) exceeds max seq length 8192", SaidLimit(8192, 9012)),
+    ("Prompt length (5012) exceeds maximum input length (4096).", SaidLimit(4096, 5012)),
+    ("The sum of prompt length (5012), query length (0) should not exceed max_num_tokens (4096)",
+     SaidLimit(4096, 5012)),
+    ("The input is too long: input length 5012, session length 4096", SaidLimit(4096, 5012)),
+    ("Request body too large for gpt-4o-mini model. Max size: 8000 tokens.", SaidLimit(8000)),
+    ("Invalid 'messages[0].content': string too long. Expected a string with maximum length 1048576, but got a string "
+     "with length 2000000 instead.", SaidLimit(1048576, 2000000)),
 ]  # fmt: skip
 
 
@@ -56,6 +85,20 @@ def test_every_wording_is_known_and_its_numbers_are_read(words: str, limit: Said
     answer = Reader(AnswerSpec("response")).read(400, body)
     assert is_too_long(answer), answer.reason
     assert said_limit(answer.error or "") == limit
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "max_tokens is too large: 50000. This model supports at most 16384 completion tokens, you provided 50000.",
+        "Invalid 'tools[0].function.name': string does not match pattern.",
+        "Invalid value for 'temperature': must be at most 2",
+        "The maximum number of images is 10",
+    ],
+)
+def test_other_limits_are_not_taken_for_long_texts(words: str) -> None:
+    body = json.dumps({"error": {"message": words, "type": "invalid_request_error"}}).encode()
+    assert not is_too_long(Reader(AnswerSpec("response")).read(400, body))
 
 
 def test_fields_of_llama_cpp_are_part_of_its_words() -> None:

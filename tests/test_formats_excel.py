@@ -11,6 +11,10 @@ import openpyxl
 import pytest
 import xlsxwriter
 from hypothesis import HealthCheck, given, settings
+from odf.opendocument import OpenDocumentSpreadsheet
+from odf.table import Table as OdsTable
+from odf.table import TableCell, TableRow
+from odf.text import LineBreak, P, S, Tab
 
 from batchllm.errors import InputError, UsageError
 from batchllm.formats import Outcome, open_source, plan_columns, write_output
@@ -256,6 +260,33 @@ def test_what_is_no_workbook_is_recognized_by_its_bytes(
         open_source(path)
 
 
+def test_a_damaged_workbook_is_refused_or_read_right(tmp_path: Path) -> None:
+    rows = [[f"row number {index}", index] for index in range(200)]
+    whole = book(tmp_path / "in.xlsx", ["text", "n"], *rows).read_bytes()
+    path = tmp_path / "damaged.xlsx"
+    for at in range(60, len(whole), 251):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        try:
+            assert values(path) == rows
+        except InputError:
+            continue
+
+
+def test_tabs_and_line_breaks_of_an_ods_are_characters(tmp_path: Path) -> None:
+    document = OpenDocumentSpreadsheet()
+    sheet = OdsTable(name="Sheet")
+    document.spreadsheet.addElement(sheet)
+    for parts in (["text"], ["a", Tab(), "b", LineBreak(), "c ", S(c=2), "d"]):
+        line, cell, paragraph = TableRow(), TableCell(valuetype="string"), P()
+        for part in parts:
+            paragraph.addText(part) if isinstance(part, str) else paragraph.addElement(part)
+        cell.addElement(paragraph)
+        line.addElement(cell)
+        sheet.addElement(line)
+    document.save(tmp_path / "in.ods")
+    assert values(tmp_path / "in.ods") == [["a\tb\nc   d"]]
+
+
 def test_a_workbook_by_another_name_says_how_it_is_read(tmp_path: Path) -> None:
     path = book(tmp_path / "made.xlsx", ["a"], ["x"]).rename(tmp_path / "in.csv")
     with pytest.raises(InputError, match=r"is an Excel workbook; name it .xlsx, or add --input-format xlsx"):
@@ -267,7 +298,7 @@ def test_a_workbook_by_another_name_says_how_it_is_read(tmp_path: Path) -> None:
 
 def test_a_stray_cell_far_out_is_refused_before_it_takes_all_memory(tmp_path: Path) -> None:
     path = book(tmp_path / "in.xlsx", ["a"], ["x"], change=lambda sheet: sheet.cell(1_048_576, 16_384, "y"))
-    with pytest.raises(InputError, match="its 3 cells reach to XFD1048576; delete what stands far out"):
+    with pytest.raises(InputError, match="its 3 cells reach to XFD1048576; delete the cells far outside"):
         open_source(path)
 
 
@@ -301,7 +332,7 @@ def test_more_rows_than_a_sheet_has_are_refused(tmp_path: Path) -> None:
     source = open_source(book(tmp_path / "in.xlsx", ["a"], ["x"]))
     columns = plan_columns(source.columns, ["llm"])
     check_rows(source, 1_048_575, columns)
-    with pytest.raises(UsageError, match="has 1,048,576 rows, and the output more"):
+    with pytest.raises(UsageError, match="has 1,048,576 rows, and the output has more"):
         check_rows(source, 1_048_576, columns)
 
 

@@ -540,7 +540,7 @@ def several(tmp_path: Path, *parts: pa.Table) -> Source:
     for number, table in enumerate(parts):
         pq.write_table(table, tmp_path / f"part-{number}.parquet", row_group_size=2)
     paths = [tmp_path / f"part-{number}.parquet" for number in range(len(parts))]
-    return SeveralSource("parts", paths, open_source)
+    return SeveralSource("parts", [open_source(path) for path in paths])
 
 
 def united(source: Source, out: Path) -> pa.Table:
@@ -590,7 +590,7 @@ def test_parquet_outputs_of_shards_are_merged_with_their_types(tmp_path: Path) -
     for path, part in zip(paths, (table.slice(0, 2), table.slice(2)), strict=True):
         pq.write_table(part, path)
     sources = [open_source(path) for path in paths]
-    write_merged(sources, tmp_path / "out.parquet")
+    write_merged(sources, [source.scan() for source in sources], tmp_path / "out.parquet")
     assert pq.read_table(tmp_path / "out.parquet").equals(table, check_metadata=True)
 
 

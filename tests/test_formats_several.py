@@ -88,7 +88,7 @@ def test_each_cell_of_many_random_files_is_in_the_output(files: list[tuple[str, 
 
 
 def several(*paths: Path) -> SeveralSource:
-    return SeveralSource("all", paths, open_source)
+    return SeveralSource("all", [open_source(path) for path in paths])
 
 
 @pytest.fixture

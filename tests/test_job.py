@@ -83,7 +83,7 @@ def test_a_template_of_ones_own_names_the_output(tmp_path: Path) -> None:
         ({"input": None}, "there is no INPUT"),
         ({"input": "rows.xlsb"}, r"rows\.xlsb: workbooks of this kind are not read; save it as \.xlsx"),
         ({"input": "rows.dat"}, r"rows\.dat: the suffix '.dat' names no format; add --input-format"),
-        ({"input": "."}, "several inputs have one output, which -o names, such as -o all.csv"),
+        ({"input": "."}, "several inputs need -o: a file for all of them, such as all.csv"),
         ({"input": "rows"}, "names no format"),
         ({"output": "out.txt"}, r"use \.csv, \.tsv, \.jsonl, \.ndjson"),
         ({"output": "in/rows.csv"}, "is input and output at once"),

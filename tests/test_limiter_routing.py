@@ -297,3 +297,25 @@ def test_each_endpoint_keeps_what_it_learned() -> None:
     )
     assert found["endpoints"]["e0"]["lanes"]["m"]["requests_found_per_s"] == pytest.approx(4.0, rel=0.1)
     assert "m" not in found["endpoints"]["e2"]["lanes"]
+
+
+def test_an_endpoint_that_asks_for_too_long_a_pause_is_left_out_until_all_do() -> None:
+    targets = [Target(f"e{n}", Pace(max_wait_s=60.0), "sum") for n in range(2)]
+    router: EndpointRouter[Item] = EndpointRouter(targets, now=0.0, max_outage_s=60.0)
+    items = [Item(n) for n in range(6)]
+    for item in items:
+        router.offer(item, COST, lane="model")
+    first = {item.endpoint: item for item in router.poll(0.0).grants}
+    day = status(429, retry_after="7200")
+    router.refused(0.1, first[0], classify(day), day.headers)
+    router.answered(0.1, first[1], {}, None)
+    router.released(0.1, first[1])
+    granted = router.poll(0.2).grants
+    assert granted
+    assert {item.endpoint for item in granted} == {1}, "the one that was refused goes to the other at once"
+    assert [state.state for state in router.states(0.2)] == ["spent", "works"]
+    assert "asks for a pause of 7,200 s" in router.states(0.2)[0].why
+    with pytest.raises(Unavailable, match="e0: .*pause.*e1: .*pause"):
+        for step, item in enumerate(granted):
+            router.refused(0.3, item, classify(day), day.headers)
+            router.poll(0.4 + step / 10)

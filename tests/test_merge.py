@@ -231,7 +231,7 @@ def test_the_command_says_what_it_did_and_what_is_wrong(tmp_path: Path, batchllm
     outputs = copied("in.csv", tmp_path, journals=True)
     said = batchllm("merge", *outputs, "-o", tmp_path / "m.csv")
     assert said.status == 0
-    assert f"{ROWS} rows of {SHARDS} shards, held against the journals" in said.err
+    assert f"{ROWS} rows of {SHARDS} shards, checked against the journals" in said.err
     assert batchllm("merge", *outputs, "-o", tmp_path / "m.csv").status == 2
     assert batchllm("merge", *outputs, "-o", tmp_path / "m.csv", "--force").status == 0
     assert batchllm("merge", *outputs[1:], "-o", tmp_path / "m2.csv").status == 65

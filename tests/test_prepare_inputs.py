@@ -106,5 +106,5 @@ def test_inputs_that_cannot_be_are_refused(data: Path, inputs: list[str], messag
 
 @pytest.mark.parametrize("inputs", [["data"], ["data/*.csv"], ["data/a.csv", "data/b.csv"]])
 def test_several_inputs_need_an_output(data: Path, inputs: list[str]) -> None:
-    with pytest.raises(JobError, match="several inputs have one output, which -o names"):
+    with pytest.raises(JobError, match="several inputs need -o: a file"):
         assemble("classify", {"input": inputs, "provider": "simulator"}, {})

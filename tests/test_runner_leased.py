@@ -160,7 +160,7 @@ def test_a_holder_that_dies_and_is_born_again_costs_nothing(paced: Workers) -> N
         now = asyncio.get_running_loop().time()
         if now > 8.0 and not died:
             died.append(now)
-            paced.holder = LeaseHolder(now, reborn=True)
+            paced.holder = LeaseHolder(now, restarted=True)
         return await real(request)
 
     paced.renew = renew  # type: ignore[method-assign]
@@ -192,6 +192,15 @@ def test_a_run_ends_when_the_holder_is_silent_for_longer_than_an_outage_may_last
     assert isinstance(workers.ends[0], Unavailable)
     assert "has not answered" in str(workers.ends[0])
     assert workers.sent == []
+
+
+def test_an_error_of_the_loop_itself_ends_the_run(paced: Workers) -> None:
+    async def renew(request: LeaseRequest) -> Lease:
+        return object()  # type: ignore[return-value]
+
+    paced.renew = renew  # type: ignore[method-assign]
+    with pytest.raises(AttributeError):
+        paced.run(10)
 
 
 def test_a_run_whose_rows_another_one_has_taken_over_stops(paced: Workers) -> None:

@@ -152,6 +152,12 @@ def test_a_list_of_paths_with_an_output_is_one_job(tmp_path: Path, files: dict[s
     assert not (tmp_path / "out.csv.rows.jsonl").exists()
 
 
+def test_a_pattern_needs_an_output_in_python_too(tmp_path: Path, files: dict[str, Path]) -> None:
+    for rows in (tmp_path, [tmp_path / "*.csv"], str(tmp_path / "*.csv")):
+        with pytest.raises(UsageError, match="several inputs need output=: a file for all of them"):
+            run(rows, "classify", provider="simulator")
+
+
 def test_rows_in_memory_have_no_file() -> None:
     with pytest.raises(UsageError, match="rows in memory have no file"):
         run([{"text": "a"}], "classify", provider="simulator", add="source_file")

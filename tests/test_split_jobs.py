@@ -87,6 +87,13 @@ def test_texts_that_fit_are_asked_as_without_the_option(tmp_path: Path) -> None:
     assert before[0] not in [chat.key for chat in job.endpoint.sent[1:]]
 
 
+def test_a_long_text_of_blanks_is_empty(tmp_path: Path) -> None:
+    job = SplitJob(tmp_path, [" \n" * 5000, SHORT, "\u3000\t" * 5000])
+    assert job.run().exit_status == 0
+    assert len(job.endpoint.sent) == 1
+    assert [row["error"] for row in job.answers] == ["", "", ""]
+
+
 def test_answers_longer_than_parts_come_to_an_end(tmp_path: Path) -> None:
     job = SplitJob(tmp_path, [text_of("english", 9)], SplitEndpoint(length=400))
     job.run()

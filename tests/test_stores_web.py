@@ -117,6 +117,12 @@ def test_the_compression_of_the_transport_is_undone_and_that_of_the_file_is_kept
     with serving(lambda request: request.send(200, packed, Content_Encoding="gzip")) as (_, url):
         assert content_of(url) == CONTENT
         assert content_of(url.with_name("a.csv.gz")) == packed
+    members = gzip.compress(CONTENT[:900]) + gzip.compress(CONTENT[900:])
+    with serving(lambda request: request.send(200, members, Content_Encoding="gzip")) as (_, url):
+        assert content_of(url) == CONTENT
+    with serving(lambda request: request.send(200, packed[:-9], Content_Encoding="gzip")) as (_, url):
+        with pytest.raises(StorageFailure, match="the connection was lost"):
+            content_of(url)
     with serving(lambda request: request.send(200, packed, Content_Encoding="br")) as (_, url):
         with pytest.raises(InputError, match="'br', which cannot be read"):
             content_of(url)

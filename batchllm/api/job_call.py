@@ -28,6 +28,7 @@ from batchllm.job.assembly import NOTHING_ASKED, check_task
 from batchllm.job.endpoints import with_keys
 from batchllm.job.gold import gold_columns
 from batchllm.job.options import INPUT, OPTIONS
+from batchllm.job.paths import are_several
 from batchllm.journal import check_folder, remove, state_path
 from batchllm.prepare.job_paths import job_paths, rows_path
 from batchllm.prepare.prepared_job import output_columns
@@ -35,6 +36,7 @@ from batchllm.progress import Progress
 from batchllm.request import RequestBuilder
 from batchllm.runner import FinishedRow, Result, RowFeed, run_job
 from batchllm.stopping import Stops
+from batchllm.stores import located
 
 log = logging.getLogger("batchllm.api")
 
@@ -181,7 +183,7 @@ def job_call(
     found, key, model = options_of(task, options)
     if "input" in found:
         raise UsageError("the rows are the first argument; leave out input=")
-    if are_paths(rows) and "output" in found:
+    if are_paths(rows) and ("output" in found or any(map(_is_several, rows))):
         job = assemble(task, {"input": [os.fspath(path) for path in rows], **found}, os.environ, api_key=key)
         return JobCall(job, model=model, keep=keep)
     if are_paths(rows):
@@ -194,6 +196,11 @@ def job_call(
         job = assemble(task, {**which, **found}, os.environ, api_key=key)
         return JobCall(job, model=model, keep=keep)
     return _table_call(table_of(rows), task, found, key, model, keep)
+
+
+def _is_several(path: Any) -> bool:
+    """Whether a path means any number of files, which are one job and need an output."""
+    return are_several((located(os.fspath(path)),))
 
 
 def _table_call(

@@ -16,6 +16,10 @@ class Engine(Protocol):
 
     workers: int
 
+    @property
+    def room(self) -> int:
+        """How many attempts can begin at this moment."""
+
     def check(self, task: ShardTask) -> Sequence[ShardEnd]:
         """Calls ``check_node`` once on each machine; returns what each said."""
 

@@ -1,7 +1,7 @@
-"""The engine of Ray: workers are Ray tasks on the nodes of a cluster that exists.
+"""The engine of Ray: workers are actors on the nodes of a cluster that exists.
 
-It never starts a cluster: Ray listens on all interfaces and asks nobody who they are. What travels as an argument can
-be seen by everybody who sees the cluster, so the job goes without its key, which each node has itself.
+It never starts a cluster: Ray listens on all interfaces and has no authentication. Everybody who sees the cluster can
+see the arguments of its tasks, so the job has no key in it; each node reads the key from its own environment.
 """
 
 import logging
@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-from batchllm import __version__
-from batchllm.cluster.lease_service import JobBudget, LeaseService
+from batchllm.cluster.lease_service import JobBudget, LeaseService, Seat, SeatKeeper
 from batchllm.cluster.shard_run import ShardEnd, ShardTask, check_node, run_shard
 from batchllm.errors import INTERNAL_ERROR, STOPPING, Unavailable, UsageError
 from batchllm.job import Job
@@ -31,12 +30,16 @@ except ImportError:
 NAMESPACE = "batchllm"
 LEASES = "batchllm leases"
 """The name of the actor that leases limits."""
-CHECK_S = 120.0
-"""How long a node may take to answer that it has what the job needs."""
+ANSWER_S, TOGETHER_S = 120.0, 10.0
+"""How long the first worker, and the check of a node, may take; and how long the other workers are waited for."""
+
+_SILENT = "it did not answer; see `ray status`, and the logs of Ray there"
 
 
 class RayEngine:
-    """Runs attempts at shards as Ray tasks.
+    """Runs attempts at shards in actors, each one attempt at a time.
+
+    One that died is replaced, and not restarted by Ray, so that its shard goes to the next free one.
 
     Args:
         job: The job, with ``ray_address`` and ``workers``.
@@ -45,7 +48,7 @@ class RayEngine:
         workers: How many shards are answered side by side: ``--workers``, or one for each node.
 
     Raises:
-        Unavailable: There is no cluster at that address.
+        Unavailable: There is no cluster at that address, or it runs no actor.
         UsageError: The address is none.
     """
 
@@ -56,13 +59,36 @@ class RayEngine:
         if not self._nodes:
             raise Unavailable(f"no node of the Ray cluster at {job.ray_address} has a CPU for a worker")
         self.workers = job.workers or len(self._nodes)
-        self._running: dict[Any, ShardTask] = {}
-        try:
-            ray.get(_lease_actor().ready.remote(), timeout=CHECK_S)
-        except exceptions.RayError as error:
+        self._free: set[Any] = set()
+        self._resting: set[Any] = set()
+        self._running: dict[Any, tuple[ShardTask, Any]] = {}
+        self._beginning: dict[Any, Any] = {}
+        for _ in range(self.workers):
+            self._begin_worker()
+        leases = _lease_actor().ready.remote()
+        known, _ = ray.wait([leases], timeout=ANSWER_S)
+        ray.wait(list(self._beginning), timeout=ANSWER_S)
+        ray.wait(list(self._beginning), num_returns=self.workers, timeout=TOGETHER_S)
+        if not known or not self.room:
             raise Unavailable(
-                f"the actor that leases the limits does not begin ({error}); see `ray status`"
-            ) from None
+                f"the Ray cluster at {job.ray_address} begins no worker within {ANSWER_S:g} s: see `ray status` for "
+                "free CPUs, and the logs of Ray on its nodes"
+            )
+
+    @property
+    def room(self) -> int:
+        """How many attempts can begin at this moment: actors that are ready and free."""
+        if self._beginning:
+            done, _ = ray.wait(list(self._beginning), num_returns=len(self._beginning), timeout=0)
+            for ref in done:
+                worker = self._beginning.pop(ref)
+                try:
+                    ray.get(ref)
+                except exceptions.RayError:  # its node died meanwhile
+                    self._begin_worker()
+                else:
+                    self._free.add(worker)
+        return len(self._free)
 
     def check(self, task: ShardTask) -> Sequence[ShardEnd]:
         """Calls ``check_node`` on each node; see ``Engine``."""
@@ -70,12 +96,13 @@ class RayEngine:
         for node in self._nodes:
             here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             options = {"scheduling_strategy": here, "num_cpus": 0, "max_retries": 0, "name": "batchllm check"}
-            checks[_check.options(**options).remote(task, __version__)] = node["NodeName"]
-        done, late = ray.wait(list(checks), num_returns=len(checks), timeout=CHECK_S)
-        ends = [
-            end if (end := _end_of(ref, task)) is not None else _silent(task, checks[ref]) for ref in done
+            checks[_check.options(**options).remote(task)] = node["NodeName"]
+        done, _ = ray.wait(list(checks), num_returns=len(checks), timeout=ANSWER_S)
+        return [
+            (ref in done and _end_of(ref, task))
+            or ShardEnd(shard=0, node=node, exit_status=69, error=_SILENT)
+            for ref, node in checks.items()
         ]
-        return [*ends, *(_silent(task, checks[ref]) for ref in late)]
 
     def leases(self, task: ShardTask) -> Leases:
         """Returns the leases of an attempt in this process; see ``Engine``."""
@@ -83,26 +110,38 @@ class RayEngine:
 
     def submit(self, task: ShardTask) -> None:
         """Begins an attempt at a shard; see ``Engine``."""
-        # A retry of Ray's own would wait behind every other task; the driver puts the shard first.
-        options = {"scheduling_strategy": "SPREAD", "max_retries": 0, "name": f"batchllm shard {task.shard}"}
-        self._running[_shard.options(**options).remote(task)] = task
+        worker = self._free.pop()
+        self._resting.discard(worker)
+        self._running[worker.run.options(name=f"batchllm shard {task.shard}").remote(task)] = task, worker
 
     def ended(self, timeout_s: float) -> Sequence[tuple[ShardTask, ShardEnd | None]]:
         """Waits for attempts to end; see ``Engine``."""
-        refs = list(self._running)
+        for worker in self._free - self._resting:  # the driver had nothing for it
+            worker.rest.remote()
+        self._resting = set(self._free)
+        refs = [*self._running, *self._beginning]
         ray.wait(refs, num_returns=1, timeout=timeout_s)
-        done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        done, _ = ray.wait(list(self._running), num_returns=max(1, len(self._running)), timeout=0)
         ends = []
         for ref in done:
-            task = self._running.pop(ref)
-            ends.append((task, _end_of(ref, task)))
+            task, worker = self._running.pop(ref)
+            end = _end_of(ref, task)
+            if end is None:
+                self._begin_worker()
+            else:
+                self._free.add(worker)
+            ends.append((task, end))
         return ends
 
     def cancel(self) -> None:
         """Kills the attempts that have not ended."""
-        for ref in self._running:
-            ray.cancel(ref, force=True)
+        for _, worker in self._running.values():
+            ray.kill(worker)
         self._running.clear()
+
+    def _begin_worker(self) -> None:
+        worker = ShardWorker.options(scheduling_strategy="SPREAD", num_cpus=1, max_restarts=0).remote()  # type: ignore[attr-defined]
+        self._beginning[worker.ready.remote()] = worker
 
 
 def _connect(address: str) -> None:
@@ -134,24 +173,35 @@ def _connect(address: str) -> None:
 
 
 @ray.remote
-def _shard(task: ShardTask) -> ShardEnd:
-    return run_shard(task, os.environ, _leases_of(task))
+class ShardWorker:
+    """Runs attempts at shards, one after the other, in a process of its own."""
+
+    def __init__(self) -> None:
+        from batchllm.client import Client  # noqa: F401 - it takes a second to load, which the first shard does not wait
+
+        self._seat = SeatKeeper()
+
+    def ready(self) -> None:
+        """Returns when it can begin."""
+
+    def run(self, task: ShardTask) -> ShardEnd:
+        """Makes an attempt at a shard; see ``run_shard``."""
+        return run_shard(task, os.environ, _leases_of(task, self._seat))
+
+    def rest(self) -> None:
+        """Gives its share of the limits to the others, because there is nothing to do."""
+        _lease_actor().leave.remote(self._seat.next())
 
 
 @ray.remote
-class LeaseActor:
+class LeaseActor(LeaseService):
     """The service of the leases, as an actor that Ray starts again when it dies."""
 
     def __init__(self) -> None:
-        reborn = ray.get_runtime_context().was_current_actor_reconstructed
-        self._service = LeaseService(reborn=reborn)
+        super().__init__(restarted=ray.get_runtime_context().was_current_actor_reconstructed)
 
     def ready(self) -> None:
         """Returns when it can answer."""
-
-    def renew(self, budget: JobBudget, request: LeaseRequest) -> Lease:
-        """Returns a worker's next lease; see ``LeaseService``."""
-        return self._service.renew(budget, request)
 
 
 def _lease_actor() -> Any:
@@ -160,8 +210,8 @@ def _lease_actor() -> Any:
     It is on the head where that has room, with which the cluster ends anyway.
     """
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    head = next((node["NodeID"] for node in nodes if "node:__internal_head__" in node["Resources"]), None)
-    where = "DEFAULT" if head is None else NodeAffinitySchedulingStrategy(head, soft=True)
+    head = [node["NodeID"] for node in nodes if "node:__internal_head__" in node["Resources"]]
+    where = NodeAffinitySchedulingStrategy(head[0], soft=True) if head else "DEFAULT"
     return LeaseActor.options(  # type: ignore[attr-defined]
         name=LEASES,
         scheduling_strategy=where,
@@ -174,28 +224,19 @@ def _lease_actor() -> Any:
     ).remote()
 
 
-def _leases_of(task: ShardTask) -> Leases:
+def _leases_of(task: ShardTask, seat: SeatKeeper | None = None) -> Leases:
     actor, budget = _lease_actor(), JobBudget.of(task.job, task.work)
 
-    async def renew(request: LeaseRequest) -> Lease:
-        lease: Lease = await actor.renew.remote(budget, request)
+    async def ask(request: LeaseRequest, seat: Seat | None = None) -> Lease:
+        lease: Lease = await actor.renew.remote(budget, request, seat)
         return lease
 
-    return Leases(renew=renew, worker=uuid4().hex)
+    return Leases(renew=ask if seat is None else lambda request: seat.renew(request, ask), worker=uuid4().hex)
 
 
 @ray.remote
-def _check(task: ShardTask, version: str) -> ShardEnd:
-    end = check_node(task, os.environ)
-    if version != __version__:
-        text = f"it has batchllm {__version__}, and the driver {version}; install the same on every node"
-        return ShardEnd(shard=end.shard, node=end.node, exit_status=2, error=text)
-    return end
-
-
-def _silent(task: ShardTask, node: str) -> ShardEnd:
-    text = "it did not answer; see `ray status`, and the logs of Ray there"
-    return ShardEnd(shard=task.shard, node=node, exit_status=int(Unavailable.exit_status), error=text)
+def _check(task: ShardTask) -> ShardEnd:
+    return check_node(task, os.environ)
 
 
 def _end_of(ref: Any, task: ShardTask) -> ShardEnd | None:

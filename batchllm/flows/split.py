@@ -84,7 +84,7 @@ class Splitting:
     def start(self, row: Row) -> Flow:
         """Begins the flow of a row."""
         text = self._whole.text_of(row)
-        if text is None or not self._long.may_exceed(text):
+        if text is None or not text.strip() or not self._long.may_exceed(text):
             cuts, values = Cuts((), UNLIMITED), b""
         else:
             values = self._values(row)

@@ -10,13 +10,10 @@ from collections.abc import Callable
 from html import unescape
 
 from batchllm.errors import InputError
+from batchllm.formats.compression import COMPRESSIONS
 
-_UNPACK = "unpack it first ({} FILE | batchllm TASK -)"
 _BINARY: tuple[tuple[bytes, str], ...] = (
-    (b"\x1f\x8b", "is compressed with gzip; " + _UNPACK.format("zcat")),
-    (b"\x28\xb5\x2f\xfd", "is compressed with zstd; " + _UNPACK.format("zstdcat")),
-    (b"\xfd7zXZ\0", "is compressed with xz; " + _UNPACK.format("xzcat")),
-    (b"\x04\x22\x4d\x18", "is compressed with lz4; " + _UNPACK.format("lz4cat")),
+    (b"\x04\x22\x4d\x18", "is compressed with lz4; unpack it first (lz4cat FILE | batchllm TASK -)"),
     (b"PARE", "is an encrypted Parquet file; decrypt it and save it as CSV or JSONL"),
     (
         b"SQLite format 3\0",
@@ -35,17 +32,15 @@ _BINARY: tuple[tuple[bytes, str], ...] = (
     (b"$FL", "is an SPSS file; save it as CSV"),
     (b"<stata_dta>", "is a Stata file; save it as CSV"),
     (b"bplist00", "is a binary property list; save it as CSV or JSONL"),
-    (b"%PDF-", "is a PDF document; a table in it has to be saved as CSV"),
+    (b"%PDF-", "is a PDF document; name it .pdf, or save the table in it as CSV"),
     (b"{\\rtf", "is a rich text document; save it as CSV"),
     (b"%!PS", "is a PostScript document; save the table as CSV"),
 )
-_BZIP2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
-_ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
 _PICKLE = re.compile(rb"\x80[\x02-\x05][\x80-\x95(\[}\]cX]")
 _ZIPPED = (
     ("spreadsheetml", "is an Excel workbook; name it .xlsx, or add --input-format xlsx"),
     ("opendocument.spreadsheet", "is a spreadsheet of LibreOffice; name it .ods, or add --input-format ods"),
-    ("wordprocessingml", "is a Word document; save its table as CSV"),
+    ("wordprocessingml", "is a Word document; name it .docx, or save the table in it as CSV"),
     ("zip", "is a zip archive; unpack it, or add --input-format xlsx if it is an Excel workbook"),
     ("tar", "is a tar archive; unpack it first (tar xf FILE)"),
     ("image/", "is an image; rows that name images are sent with --image COLUMN"),
@@ -94,10 +89,9 @@ def foreign_bytes(head: bytes, tail: bytes) -> str | None:
             return reason
     if head.startswith(b"PAR1") and tail == b"PAR1":
         return dict(_ZIPPED)["parquet"]
-    if _BZIP2.match(head):
-        return "is compressed with bzip2; " + _UNPACK.format("bzcat")
-    if _ZSTD_SKIPPABLE.match(head):
-        return "is compressed with zstd; " + _UNPACK.format("zstdcat")
+    for compression in COMPRESSIONS.values():
+        if compression.begins_with.match(head):
+            return f"is compressed with {compression.name}; unpack it first"
     if _PICKLE.match(head):
         return "is a pickle of Python; save the table as CSV (DataFrame.to_csv)"
     if head[8:12] == b"DUCK":

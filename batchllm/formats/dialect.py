@@ -1,7 +1,7 @@
 """The dialect of a CSV file: its delimiter and quoting, and the lines above its header."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchllm.errors import UsageError
@@ -46,12 +46,6 @@ class Dialect:
             escapechar=self.escape or None,
             skipinitialspace=self.initial_space,
         )
-
-    @property
-    def is_standard(self) -> bool:
-        """Whether records can be written on as they are, with further cells in standard quoting."""
-        plain = replace(self, delimiter=",", skip_lines=0)
-        return plain == Dialect() and bool(self.delimiter)
 
 
 @dataclass(frozen=True, slots=True)

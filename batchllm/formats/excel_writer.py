@@ -168,7 +168,7 @@ def check_rows(source: Source, rows: int, columns: Columns) -> None:
 def check_extent(rows: int, columns: int) -> None:
     """Refuses more rows, the header included, or columns than a sheet has; raises ``UsageError``."""
     if rows > MOST_ROWS:
-        raise UsageError(f"a sheet of Excel has {MOST_ROWS:,} rows, and the output more; {_ELSEWHERE}")
+        raise UsageError(f"a sheet of Excel has {MOST_ROWS:,} rows, and the output has more; {_ELSEWHERE}")
     if columns > MOST_COLUMNS:
         raise UsageError(
             f"a sheet of Excel has {MOST_COLUMNS:,} columns, and the output has {columns:,}; {_ELSEWHERE}"

@@ -66,7 +66,11 @@ class Source(ABC):
         """Removes what was put on disk to read the file; the source is not used any more."""
 
     def digest(self) -> str:
-        """Returns the SHA-256 of the bytes that the last complete pass over ``rows`` read, in hexadecimal digits."""
+        """Returns the SHA-256 of the bytes that the last complete pass over ``rows`` read, in hexadecimal digits.
+
+        Raises:
+            ValueError: There was no such pass.
+        """
         if self._digest is None:
             raise ValueError("no pass over rows() has been completed")
         return self._digest

@@ -10,8 +10,9 @@ One file is open at a time.
 import hashlib
 import random
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,12 +58,11 @@ class _Origin(NamedTuple):
 
 
 class SeveralSource(Source):
-    """Several files; ``columns`` and ``parts`` are known after ``scan``.
+    """Several files; ``columns`` and ``parts`` are known after ``scan`` or ``unite``.
 
     Args:
         name: What messages call them together.
-        paths: The files, in order.
-        open_file: Opens one of them.
+        sources: The files, in order.
         notes: What to say about their choice.
         fills: A row's values have the columns that its file does not have, empty.
 
@@ -73,14 +73,13 @@ class SeveralSource(Source):
     def __init__(
         self,
         name: str,
-        paths: Sequence[Path],
-        open_file: Callable[[Path], Source],
+        sources: Sequence[Source],
         notes: tuple[str, ...] = (),
         *,
         fills: bool = True,
     ) -> None:
         super().__init__(LocalFile(Path(), name))
-        self._sources = [open_file(path) for path in paths]
+        self._sources = sources
         self.kind = self._common_kind()
         self.has_kinds = any(source.has_kinds for source in self._sources)
         self.notes = notes
@@ -100,32 +99,40 @@ class SeveralSource(Source):
 
     def scan(self) -> InputStatistics:
         """Reads every file once; see ``Source``."""
-        columns: dict[str, None] = {}
-        hashes, sample = [], _Sample()
-        rows = size_bytes = bad_rows = 0
-        found: list[tuple[Source, InputStatistics, int]] = []
+        sample = _Sample()
+        found: list[InputStatistics] = []
         for source in self._sources:
             statistics = source.scan()
-            columns |= dict.fromkeys(statistics.columns)
-            hashes.append(statistics.sha256)
             sample.merge([(source, row) for row in statistics.sample], statistics.rows)
-            found.append((source, replace(statistics, sample=()), rows))
-            rows += statistics.rows
-            size_bytes += statistics.bytes
-            bad_rows += statistics.bad_rows
-        self.columns = tuple(columns)
+            found.append(replace(statistics, sample=()))
+        self.unite(found)
+        self.notes = (*self.notes, *self._notes_of_parts(), *self._notes_of_columns())
+        of_source = {id(part.source): part for part in self.parts}
+        drawn = sorted((self._row(of_source[id(source)], row) for source, row in sample.items), key=_by_index)
+        return InputStatistics(
+            sum(each.rows for each in found),
+            sum(each.bytes for each in found),
+            _hash_of([each.sha256 for each in found]),
+            self.columns,
+            tuple(drawn),
+            sum(each.bad_rows for each in found),
+        )
+
+    def unite(self, found: Sequence[InputStatistics]) -> None:
+        """Unites the columns of files that are scanned.
+
+        Args:
+            found: What the scan of each file found.
+        """
+        self.columns = tuple(dict.fromkeys(name for each in found for name in each.columns))
+        self._begins = [*accumulate((each.rows for each in found[:-1]), initial=0)]
         self.parts = tuple(
             InputPart(
                 number, source, begin, it.rows, it.bad_rows, it.sha256, self._absent(source, it.columns)
             )
-            for number, (source, it, begin) in enumerate(found)
+            for number, (source, it, begin) in enumerate(zip(self._sources, found, self._begins, strict=True))
         )
-        self._begins = [part.begin for part in self.parts]
         self.layout = self._common_layout()
-        self.notes = (*self.notes, *self._notes_of_parts(), *self._notes_of_columns())
-        of_source = {id(part.source): part for part in self.parts}
-        drawn = sorted((self._row(of_source[id(source)], row) for source, row in sample.items), key=_by_index)
-        return InputStatistics(rows, size_bytes, _hash_of(hashes), self.columns, tuple(drawn), bad_rows)
 
     def _absent(self, source: Source, own: Sequence[str]) -> Mapping[str, Any]:
         empty, known = "" if source.kind == "csv" else None, set(own)

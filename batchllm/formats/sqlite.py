@@ -112,7 +112,9 @@ class SqliteSource(JsonlSource):
                 raise InputError(self._name, f"row {index + 1}: {what}; {advice}")
             if isinstance(value, float) and math.isinf(value):
                 raise InputError(
-                    self._name, f"row {index + 1}: the column {name!r} is infinite, which JSON has not"
+                    self._name,
+                    f"row {index + 1}: the column {name!r} is infinite, which JSON cannot hold; leave the row out of "
+                    f"the query, or make text of it: CAST({name} AS TEXT)",
                 )
         return dict(zip(self._names, values, strict=True))
 

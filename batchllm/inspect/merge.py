@@ -1,8 +1,7 @@
 """``merge``: puts the outputs of shards together, in order, and makes sure that no row is missing or there twice.
 
-Two witnesses say so. The journal beside each output knows which rows of which input its shard has, and the hash of the
-output as it was written. Where a journal is missing, or an input is named, the rows are compared with those of the
-input, cell by cell.
+The journal beside each output says which rows of which input its shard has, and the hash of the output as it was
+written. Where a journal is missing, the rows are compared with those of the input, cell by cell.
 """
 
 import json
@@ -16,7 +15,7 @@ from typing import Any
 
 from batchllm.errors import InputError, UsageError
 from batchllm.evaluate.answered import read_options_of
-from batchllm.formats import Source, open_source, output_format
+from batchllm.formats import InputStatistics, Source, open_source, output_format
 from batchllm.formats.merging import check_columns, write_merged
 from batchllm.job import Job
 from batchllm.journal import JournalReader
@@ -36,7 +35,7 @@ class ShardOutput:
     Attributes:
         path: The file.
         source: Its rows.
-        rows: How many.
+        statistics: What the scan of it found.
         shard: What its journal says that it is; ``None`` without a journal.
         job: The job that wrote it, by its journal.
         asked: What shaped requests and columns, by its journal.
@@ -44,7 +43,7 @@ class ShardOutput:
 
     path: Path
     source: Source
-    rows: int
+    statistics: InputStatistics
     shard: ShardRows | None
     job: Job | None
     asked: Any = None
@@ -65,7 +64,7 @@ class MergedOutput:
     Attributes:
         rows: Rows of the merged file.
         shards: How many outputs were put together.
-        witness: What the rows were held against, in words.
+        witness: What the rows were checked against, in words.
     """
 
     rows: int
@@ -98,7 +97,6 @@ def merge_outputs(
     check_output(merged, written=None, force=force)
     found = _in_order([_opened(path) for path in outputs])
     check_columns([each.source for each in found])
-    rows = sum(each.rows for each in found)
     known = [each.shard for each in found if each.shard is not None]
     if len(known) == len(found):
         _check_journals(found)
@@ -112,8 +110,9 @@ def merge_outputs(
         with _input_of(found, source) as (given, names, _):
             _compare(found, given, names)
             witness = given.name
-    write_merged([each.source for each in found], merged)
-    return MergedOutput(rows, len(found), witness)
+    statistics = [each.statistics for each in found]
+    write_merged([each.source for each in found], statistics, merged)
+    return MergedOutput(sum(each.rows for each in statistics), len(found), witness)
 
 
 def _opened(path: Path) -> ShardOutput:
@@ -137,7 +136,7 @@ def _opened(path: Path) -> ShardOutput:
         raise InputError(
             path, f"{shard} has {counted(shard.rows, 'row')}, and the file has {statistics.rows:,}"
         )
-    return ShardOutput(path, source, statistics.rows, shard, job, asked)
+    return ShardOutput(path, source, replace(statistics, sample=()), shard, job, asked)
 
 
 def _checked(path: Path, reader: JournalReader, shard: ShardRows) -> Any:
@@ -232,8 +231,8 @@ def _compare(found: Sequence[ShardOutput], given: Source, columns: Sequence[str]
     shared = [name for name in columns if all(name in each.source.columns for each in found)]
     if not shared:
         raise UsageError(
-            f"{found[0].path} has no column of {given.name}, so nobody can say which rows it has; merge it where the "
-            "journals are"
+            f"{found[0].path} has no column of {given.name}, so its rows cannot be compared with the input; merge it "
+            "where the journals are"
         )
     theirs = ((each, row) for each in found for row in each.source.rows())
     for own, other in zip_longest(given.rows(), theirs):

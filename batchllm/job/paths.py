@@ -7,7 +7,7 @@ from pathlib import Path
 
 from batchllm.errors import UsageError
 from batchllm.formats import SUFFIXES, WRITTEN_SUFFIXES, format_named, format_of, output_format, output_kind
-from batchllm.formats.suffixes import compression_suffix, format_suffix, labelled, stem_of
+from batchllm.formats.suffixes import compression_suffix, format_suffix, labelled, stem_of, suffixes_of
 from batchllm.job.layers import STANDARD_STREAM
 from batchllm.stores import ObjectPath
 
@@ -85,7 +85,8 @@ def output_path(
     """
     if path is None and are_several(inputs):
         raise UsageError(
-            "several inputs have one output, which -o names, such as -o all.csv; or one each in a folder, -o FOLDER/"
+            "several inputs need -o: a file for all of them, such as all.csv, or a folder for one output each, such as"
+            " outputs/"
         )
     if path is None and inputs:
         source = _writable(inputs[0])
@@ -128,6 +129,13 @@ def with_written_suffix(path: Path, kind: str) -> Path:
         return path
     suffix = format_named(kind).output or f".{kind}"
     return path.with_name(f"{stem_of(path)}{suffix}{compression_suffix(path)}")
+
+
+def outputs_of(path: Path) -> list[str]:
+    """Returns the names of the outputs that a file may be, or may lie beside as a trial or as skipped rows."""
+    stem, suffixes = stem_of(path), suffixes_of(path)
+    plain = [stem.removesuffix(mark) for mark in (".trial", ".skipped") if stem.endswith(mark)]
+    return [path.name, *(f"{each}{suffixes}" for each in plain)]
 
 
 def shard_label(shard: tuple[int, int] | None) -> str:

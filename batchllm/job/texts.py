@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from batchllm.errors import UsageError
 from batchllm.formats import SUFFIXES, format_named
 from batchllm.formats.documents import FILE
-from batchllm.formats.suffixes import format_suffix, stem_of, suffixes_of
-from batchllm.job.paths import is_pattern
+from batchllm.formats.suffixes import format_suffix
+from batchllm.job.paths import is_pattern, outputs_of
 from batchllm.stores import ObjectPath
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ def _kind_of(path: Path) -> bool | None:
 
 
 def _is_output(path: Path) -> bool:
-    stem = stem_of(path).removesuffix(".trial").removesuffix(".skipped")
-    return path.with_name(f"{stem}{suffixes_of(path)}.journal").exists()
+    return any(path.with_name(f"{name}.journal").exists() for name in outputs_of(path))
 
 
 _DOCUMENTS = frozenset(suffix for suffix in SUFFIXES if format_named(suffix[1:]).documents)

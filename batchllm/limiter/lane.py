@@ -63,8 +63,7 @@ class Lane(Generic[T]):
         self.gate = Gate()
         self.refusals: Refusals[T] = Refusals()
         self.charge = Charge(charge)
-        factor = learned.get("charge_factor")
-        if isinstance(factor, float) and 0.1 <= factor <= 10.0:
+        if isinstance(factor := learned.get("charge_factor"), float) and 0.1 <= factor <= 10.0:
             self.charge.factor = factor
         self.limits = LaneLimits(pace, now, learned)
         self.answered = False
@@ -92,10 +91,11 @@ class Lane(Generic[T]):
         """
         queue = self.queue
         wake = queue.come_due(now)
+        if len(queue):
+            self._pause_limit.check(now, self.gate, self._cause.reason)
         if queue.head() is None:
             self.binding = "nothing"
             return wake
-        self._pause_limit.check(now, self.gate, self._cause.reason)
         if (spent := self.limits.spent(now, self._pause_limit.max_wait_s)) is not None:
             raise Unavailable(f"{self.name}: {spent.to_text(now)}")
         if not self.answered:

@@ -4,7 +4,7 @@ Each endpoint has a limiter of its own, with its limits, its concurrency, its ga
 shared. So a refusal or an outage holds up one endpoint, and the others go on. The invariant of a limiter holds for each
 of them, and for the whole: while a row waits and an endpoint would accept it, one is sent.
 
-An endpoint is *down* in an outage, and probed for ever while another one works. It is *spent* while it asks for a
+An endpoint is *down* in an outage; it is probed as long as another one works. It is *spent* while it asks for a
 longer pause than ``--max-wait`` allows. It is *out*, for this run, once it has refused key, model or URL, or rejected
 rows that others answered. Where none is left that works, the run ends as it does with one endpoint.
 """
@@ -31,8 +31,7 @@ from batchllm.retry import Disposition, Verdict, may_concern_one_row
 SPENT_S = 5.0
 """How often an endpoint is asked again that asks for too long a pause."""
 WRONGLY_REJECTED = 3
-"""So many rows that an endpoint rejected and others answered, with no answer of its own between, show that it takes
-none."""
+"""An endpoint is taken out after it rejected this many rows that others answered, with no answer of its own between."""
 
 
 _load = attrgetter("load")

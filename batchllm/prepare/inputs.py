@@ -8,16 +8,13 @@ from pathlib import Path
 
 from batchllm.errors import InputError, UsageError
 from batchllm.formats import SUFFIXES
-from batchllm.formats.suffixes import format_suffix, stem_of, suffixes_of
+from batchllm.formats.suffixes import format_suffix
 from batchllm.job import Job
-from batchllm.job.paths import identity_of, is_folder, is_pattern
+from batchllm.job.paths import identity_of, is_folder, is_pattern, outputs_of
 from batchllm.job.texts import are_documents, is_document
 from batchllm.prepare.job_paths import JobPaths, journal_beside, journal_in
 from batchllm.printable import counted
 from batchllm.stores import ObjectPath
-
-_MARKS = (".trial", ".skipped")
-"""What stands behind the stem of an output in the name of a file beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +33,9 @@ class InputFiles:
 def input_files(job: Job, paths: JobPaths) -> InputFiles:
     """Returns the files that the inputs of a job name.
 
-    A file that is named itself is taken. Of a folder, and of what a pattern matches, files of known formats are taken,
-    sorted by name; hidden files, folders, the job's own output, and in folders the outputs of other jobs, are not.
+    A file that is named itself is taken. In folders and among the matches of patterns, files of known formats are
+    taken, sorted by name; hidden files, folders, the job's own output, and in folders the outputs of other jobs, are
+    left out.
 
     Raises:
         InputError: A folder cannot be read, or nothing is left in it, or a pattern matches nothing.
@@ -104,7 +102,7 @@ class _Finder:
             return False
         if self.job.into_folder:
             return journal_in(output).exists() and path.parent.resolve() == output.resolve()
-        return path.parent.resolve() == output.parent.resolve() and output.name in _outputs_of(path)
+        return path.parent.resolve() == output.parent.resolve() and output.name in outputs_of(path)
 
     def words(self) -> list[str]:
         plural = {"file of another kind": "files of another kind"}
@@ -123,14 +121,7 @@ def _matched(pattern: Path) -> Sequence[Path]:
 
 def is_output(path: Path) -> bool:
     """Whether a file is the output of a job, or what a job left beside it: its journal is there too."""
-    return any(journal_beside(path.with_name(name)).exists() for name in _outputs_of(path))
-
-
-def _outputs_of(path: Path) -> list[str]:
-    """Returns the names of the outputs that a file may be, or may lie beside."""
-    stem, suffixes = stem_of(path), suffixes_of(path)
-    plain = [stem.removesuffix(mark) for mark in _MARKS if stem.endswith(mark)]
-    return [path.name, *(f"{each}{suffixes}" for each in plain)]
+    return any(journal_beside(path.with_name(name)).exists() for name in outputs_of(path))
 
 
 def _refuse_twice(paths: Sequence[Path]) -> None:

@@ -200,7 +200,7 @@ def _digest_to_keep(path: Path, *, force: bool) -> str | None:
             return _object_digest(path)
         except InputError as error:
             raise CannotWrite(
-                f"{path}: nobody can say whether it exists: {error.reason}, or overwrite it with --force"
+                f"{path}: it is unknown whether it exists: {error.reason}, or overwrite it with --force"
             ) from None
     _check_folder(path.parent, "another output with -o")
     try:
@@ -218,6 +218,9 @@ def existing_digest(path: Path | None) -> str | None:
     """Returns what identifies the content of an output, ``None`` if there is none, or nobody may look.
 
     Of a file it is the SHA-256. An object has that as a note, if batchllm put it there; of any other it is the ETag.
+
+    Raises:
+        CannotWrite: The store refuses the credentials.
     """
     if not isinstance(path, ObjectPath):
         return digest_of(path) if path is not None and path.exists() else None

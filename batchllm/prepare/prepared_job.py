@@ -112,7 +112,7 @@ def prepare_job(job: Job, paths: JobPaths, rows: RowRange | None = None) -> Iter
 
 
 def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStatistics) -> PreparedJob:
-    """Prepares a job whose input is scanned."""
+    """Prepares a job whose input is scanned; raises ``UsageError`` where the job does not fit the input."""
     _check_conversation(job, statistics)
     _check_steps(job, statistics)
     _check_texts(job, statistics)
@@ -271,4 +271,5 @@ def _several(job: Job, files: InputFiles, options: Mapping[str, Any]) -> Source:
         return open_source(path, format=job.input_format, **own)
 
     # A row that brings its own request says what it is by the members that it has.
-    return SeveralSource(job.input_name, files.paths, open_file, files.notes, fills=job.template is not None)
+    sources = [open_file(path) for path in files.paths]
+    return SeveralSource(job.input_name, sources, files.notes, fills=job.template is not None)

@@ -84,6 +84,11 @@ class LeaseLoop:
         except Exception as error:  # noqa: BLE001 - whatever carries the request; the lease ends by itself
             log.warning("the lease is not given back: %s", _words(error))
 
+    def ended(self, task: "asyncio.Task[None]") -> None:
+        """Stops the run with the error that ended ``run``, since nothing would leave without leases."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._stop.stop(error)
+
     def _uses(self, now: float) -> dict[str, tuple[str, str]]:
         """Returns the endpoint and the model of each key in use."""
         return {
@@ -158,6 +163,7 @@ async def leased(loop: LeaseLoop | None) -> AsyncIterator[None]:
         yield
         return
     task = asyncio.create_task(loop.run())
+    task.add_done_callback(loop.ended)
     try:
         yield
     finally:

@@ -233,7 +233,7 @@ def listed(prefix: ObjectUrl, *, deep: bool = True) -> Iterator[ObjectInfo]:
 
 
 def delete(url: ObjectUrl) -> None:
-    """Removes an object; one that is not there is none the less removed.
+    """Removes an object, if there is one.
 
     Raises:
         UsageError, CannotWrite, StorageFailure: As ``put``.

@@ -102,7 +102,7 @@ class ObjectPath(PosixPath):
         return self
 
     def exists(self, **_: Any) -> bool:
-        """Whether there is such an object; asks the store. There is every prefix."""
+        """Whether there is such an object; asks the store. Every prefix exists."""
         return self.url.is_prefix or objects.head(self.url) is not None
 
     def is_file(self, **_: Any) -> bool:
@@ -114,7 +114,7 @@ class ObjectPath(PosixPath):
         return self.url.is_prefix
 
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
-        """Does nothing: there is every prefix."""
+        """Does nothing: every prefix exists."""
 
     def iterdir(self) -> "Generator[ObjectPath, None, None]":
         """Yields the objects below this prefix that have no further slash, in the order of their keys."""

@@ -95,9 +95,8 @@ def read(url: ObjectUrl, start: int, stop: int, *, etag: str | None) -> bytes:
             if response.status != 206 or (etag and response.headers.get("ETag", etag) != etag):
                 raise changed(url)
             content: bytes = response.read()
-        if (
-            len(content) < stop - start
-            and f"/{start + len(content)}" not in response.headers["Content-Range"]
+        if len(content) < stop - start and f"/{start + len(content)}" not in response.headers.get(
+            "Content-Range", ""
         ):
             raise _Lost("the connection was lost")
         return content
@@ -114,28 +113,56 @@ def stream(url: ObjectUrl, start: int = 0) -> Iterator[bytes]:
     """
     response = _attempts(url, lambda: _get(url, {}))
     with response:
-        unpack = _unpacker(url, response.headers.get("Content-Encoding") or "identity")
+        unpacker = _unpacker(url, response.headers.get("Content-Encoding") or "identity")
         skip, received = start, 0
         try:
             while packed := response.read(_BUFFER_BYTES):
                 received += len(packed)
-                piece = unpack(packed)
+                piece = unpacker.decompress(packed)
                 if piece[skip:]:
                     yield piece[skip:]
                 skip = max(0, skip - len(piece))
         except (OSError, http.client.HTTPException, zlib.error):
             raise unreachable(url, "the connection was lost") from None
         expected = response.headers.get("Content-Length")
-        if expected is not None and expected.isdigit() and received != int(expected):
+        is_short = expected is not None and expected.isdigit() and received != int(expected)
+        if is_short or (received and not unpacker.is_whole):
             raise unreachable(url, "the connection was lost")
 
 
-def _unpacker(url: ObjectUrl, coding: str) -> Callable[[bytes], bytes]:
+class _Identity:
+    """Content that comes without the compression of its transport."""
+
+    is_whole = True
+
+    def decompress(self, packed: bytes) -> bytes:
+        return packed
+
+
+class _Gunzip:
+    """Undoes gzip, which may have several members (RFC 1952, 2.2)."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(wbits=31)
+
+    @property
+    def is_whole(self) -> bool:
+        return self._member.eof
+
+    def decompress(self, packed: bytes) -> bytes:
+        found = self._member.decompress(packed)
+        while self._member.eof and (rest := self._member.unused_data.lstrip(b"\0")):
+            self._member = zlib.decompressobj(wbits=31)
+            found += self._member.decompress(rest)
+        return found
+
+
+def _unpacker(url: ObjectUrl, coding: str) -> _Identity | _Gunzip:
     """Undoes the compression of the transport; that of a file whose name ends with ``.gz`` is the file's own."""
     if coding == "identity" or (coding in ("gzip", "x-gzip") and url.suffix == ".gz"):
-        return bytes
+        return _Identity()
     if coding in ("gzip", "x-gzip"):
-        return zlib.decompressobj(16 + zlib.MAX_WBITS).decompress
+        return _Gunzip()
     raise InputError(url, f"the server sends it as {coding[:20]!r}, which cannot be read; download it first")
 
 
