@@ -24,7 +24,7 @@ from batchllm.endpoint import reachable
 from batchllm.errors import Interrupted, JobError, NotNow, NotReady, Unavailable, UsageError
 from batchllm.job import Job
 from batchllm.journal import JobLock, JournalReader, remove, store_value
-from batchllm.prepare.job_paths import JobPaths, check_output, check_places, job_paths
+from batchllm.prepare.job_paths import JobPaths, check_job_paths, check_output, job_paths
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.progress import Progress, Quiet
 from batchllm.records import Pace
@@ -74,7 +74,7 @@ def run_cluster(
     with recorded(job) as record, stop_signals() as stop:
         check_options(job)
         paths = job_paths(job)
-        check_places(job, paths)
+        check_job_paths(job, paths)
         record.begin()
         lock = paths.lock.with_name(f"{paths.lock.name}.cluster")
         with JobLock(lock, wait_s=job.wait_lock_s), reachable(job) as job:

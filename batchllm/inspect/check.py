@@ -22,7 +22,7 @@ from batchllm.endpoint import only, served
 from batchllm.errors import ExitStatus, InputError, JobError, Unavailable
 from batchllm.job import Job
 from batchllm.journal import JobLock, JournalReader
-from batchllm.prepare.job_paths import JobPaths, check_output, check_places, job_paths
+from batchllm.prepare.job_paths import JobPaths, check_job_paths, check_output, job_paths
 from batchllm.prepare.prepared_job import prepare_job
 from batchllm.printable import counted
 from batchllm.records import Endpoint, Failure, Response
@@ -281,7 +281,7 @@ def _files(job: Job) -> Iterator[CheckResult]:
     paths = job_paths(job)
     yield from _input(job, paths)
     try:
-        check_places(job, paths)
+        check_job_paths(job, paths)
         if paths.output is not None and not job.into_folder:
             check_output(paths.output, written=_written(paths), force=job.force, journal=paths.journal)
     except JobError as error:

@@ -103,7 +103,7 @@ def rows_path(journal: Path) -> Path:
     return journal.with_name(f"{journal.name.removesuffix('.journal')}.rows.jsonl")
 
 
-def check_places(job: Job, paths: JobPaths) -> None:
+def check_job_paths(job: Job, paths: JobPaths) -> None:
     """Refuses files that could not be written later, before anything is read, locked or paid; leaves no trace.
 
     Raises:
