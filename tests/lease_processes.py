@@ -25,7 +25,9 @@ async def hold(port: int, state: Path, budget: dict[str, Any], ttl_s: float) -> 
     limits = BudgetLimits(
         cost=Decimal(budget["cost"]) if "cost" in budget else None, requests=budget.get("requests")
     )
-    holder = LeaseHolder(time.monotonic(), budget=limits, saved=saved, reborn=saved is not None, ttl_s=ttl_s)
+    holder = LeaseHolder(
+        time.monotonic(), budget=limits, saved=saved, restarted=saved is not None, ttl_s=ttl_s
+    )
 
     def keep() -> None:
         temporary = state.with_suffix(".new")

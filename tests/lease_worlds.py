@@ -108,7 +108,7 @@ class World:
         self.granted_since_calm = 0.0
         self.most_paid = NOTHING
         self.most_burst = 0.0
-        self.born(reborn=False)
+        self.born(restarted=False)
         self.later(self.rng.expovariate(0.3), self.disturb)
         for _ in range(workers):
             self.join()
@@ -125,13 +125,13 @@ class World:
 
     # --- what happens ---
 
-    def born(self, *, reborn: bool) -> None:
+    def born(self, *, restarted: bool) -> None:
         self.holder_clock = self.clock()
         self.holder = self.make(
             self.holder_clock.at(self.now),
             budget=self.budget,
             saved=self.saved,
-            reborn=reborn,
+            restarted=restarted,
             ttl_s=self.ttl_s,
         )
 
@@ -202,7 +202,7 @@ class World:
             self.join()
         elif what == "holder":
             self.holder = None
-            self.later(self.rng.choice([0.1, 3.0, 12.0]), self.reborn)
+            self.later(self.rng.choice([0.1, 3.0, 12.0]), self.restarted)
         elif what == "limit":
             self.limit *= self.rng.choice([0.5, 2.0, 1.1])
             self.limits.append((self.now, self.limit))
@@ -227,9 +227,9 @@ class World:
         worker.alive = False
         self.later(self.delay(), lambda: self.arrives(worker, request))
 
-    def reborn(self) -> None:
+    def restarted(self) -> None:
         if self.holder is None:
-            self.born(reborn=True)
+            self.born(restarted=True)
 
     def pay(self, worker: Worker) -> None:
         """A request leaves if the worker's lease lives and the budget has room; it takes no more than its bound."""
@@ -325,4 +325,4 @@ class World:
         for worker in self.workers:
             worker.cut_off = False
         if self.holder is None:
-            self.born(reborn=True)
+            self.born(restarted=True)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from batchllm.extras import install_command
 from batchllm.formats import open_source
 from tests.command import Command
 
@@ -161,7 +162,10 @@ def test_a_missing_library_is_named_before_anything_is_read(
         ("classify", tmp_path / "in.csv", *SIMULATOR, "-o", tmp_path / "out.parquet"),
     ):
         refused = batchllm(*words)
-        assert refused.status == 2 and "pip install 'batchllm-cli[parquet]'" in refused.err
+        assert (
+            refused.status == 2
+            and f"needs pyarrow; install with: {install_command('parquet')}" in refused.err
+        )
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["in.csv", "in.parquet"]
 
 
@@ -195,3 +199,19 @@ def test_labels_examples_and_known_answers_are_tables_of_every_kind(
         assert asked.status == 0 and said in asked.out
     gold = ("--gold", tmp_path / "gold.parquet", "--on", "id")
     assert "12 rows with a known answer" in batchllm(*job, "--labels", "x,y", *gold).err
+
+
+def test_a_suffix_that_says_another_compression_than_the_bytes_is_named(
+    batchllm: Command, tmp_path: Path
+) -> None:
+    packed, plain = tmp_path / "packed.csv", tmp_path / "plain.csv.gz"
+    packed.write_bytes(gzip.compress(TABLE))
+    plain.write_bytes(TABLE)
+    refused = batchllm("classify", packed, *SIMULATOR)
+    assert refused.status == 65 and "is compressed with gzip; name it packed.csv.gz, or" in refused.err
+    refused = batchllm("classify", plain, *SIMULATOR)
+    assert refused.status == 65 and "is not compressed with gzip; name it plain.csv, or" in refused.err
+    plain.write_bytes(gzip.compress(TABLE)[:1])
+    assert batchllm("classify", plain, *SIMULATOR).status == 65
+    assert {entry.name for entry in tmp_path.iterdir()} == {"packed.csv", "plain.csv.gz"}
+    assert batchllm("classify", packed, *SIMULATOR, "--input-format", "csv").status == 0

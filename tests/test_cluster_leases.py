@@ -45,7 +45,7 @@ def test_the_next_run_of_a_seat_has_its_share_at_once_and_a_seat_that_leaves_giv
     renew(0, "a", 30, leaving=True)
     assert renew(1, "b", 30) == 300.0, "nobody else takes it"
     assert renew(0, "c", 1) == 300.0
-    services.append(LeaseService(reborn=True, clock=clock))
+    services.append(LeaseService(restarted=True, clock=clock))
     assert renew(0, "d", 1) == 300.0 == renew(1, "b", 31), "another holder confirms what the seat holds"
     services[-1].leave(seats[0].next())
     for number in range(32, 90):
@@ -60,9 +60,9 @@ def test_what_a_worker_may_spend_is_durable_before_it_is_told(tmp_path: Path) ->
     told = LeaseService(clock=Clock()).renew(budget, request).budget
     assert told is not None and told.ceiling.requests > 0
     assert (tmp_path / "budget.json").exists()
-    reborn = LeaseService(reborn=True, clock=Clock())
+    restarted = LeaseService(restarted=True, clock=Clock())
     rest = 0
     for number in range(1, 200):
-        lease = reborn.renew(budget, LeaseRequest(worker="b", number=number, budget=BudgetUse(short=True)))
+        lease = restarted.renew(budget, LeaseRequest(worker="b", number=number, budget=BudgetUse(short=True)))
         rest = lease.budget.ceiling.requests if lease.budget else 0
     assert rest + told.ceiling.requests <= 100

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchllm.cluster.plan import FIRST_ROWS, MOST_ROWS, SHARDS_PER_WORKER, ClusterPlan, cut, hashed, spans_of
+from batchllm.cluster.plan import FIRST_ROWS, MOST_ROWS, SHARDS_PER_WORKER, ClusterPlan, cut, hashed
 from batchllm.errors import InputError
 from batchllm.formats import open_source
 from batchllm.prepare.row_range import RowRange
+from batchllm.prepare.shards import conversation_spans
 
 
 @settings(max_examples=60)
@@ -33,7 +34,7 @@ def test_there_are_several_ranges_for_each_worker(rows: int, workers: int) -> No
 @settings(max_examples=60)
 @given(st.lists(st.none() | st.sampled_from("abcdefgh"), max_size=200), st.integers(1, 4))
 def test_no_conversation_is_cut(names: list[str | None], workers: int) -> None:
-    ranges = cut(len(names), workers, spans_of(names))
+    ranges = cut(len(names), workers, conversation_spans(names))
     assert [row for each in ranges for row in each] == list(range(len(names)))
     where = {row: number for number, each in enumerate(ranges) for row in each}
     for name in set(names) - {None}:

@@ -19,7 +19,8 @@ import pytest
 from batchllm.cluster.collect import plan_of_work
 from batchllm.cluster.driver import run_cluster
 from batchllm.cluster.lease_service import JobBudget, LeaseService
-from batchllm.cluster.shard_run import ShardEnd, ShardTask, check_node, run_shard
+from batchllm.cluster.shard_run import ShardEnd, ShardTask, attempt_folder, check_node, run_shard
+from batchllm.cluster.terms import error_of
 from batchllm.cluster.work import open_work
 from batchllm.errors import BudgetStop, InputError, Interrupted, NotReady, Unavailable, UsageError
 from batchllm.job import Job, assemble
@@ -471,3 +472,25 @@ def test_killed_workers_cost_at_most_what_was_in_flight_and_one_flush(
     twice = {int(text.split()[-1]) + 1 for text, count in asked.texts.items() if count > 1}
     assert len(twice) <= 3 * (in_flight + flush)
     assert twice <= set(result.possibly_billed_rows), "the summary names them"
+
+
+def test_the_folder_of_an_attempt_that_was_killed_is_removed_by_a_later_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    killed, recent = tmp_path / "batchllm-shard-killed", tmp_path / "batchllm-shard-recent"
+    for folder in (killed, recent):
+        folder.mkdir()
+        (folder / "part.csv.journal").touch()
+    with attempt_folder() as alive:
+        for folder in (killed, alive):
+            os.utime(folder, (0, 0))
+        with attempt_folder() as other:
+            assert set(tmp_path.iterdir()) == {alive, other, recent}
+    assert set(tmp_path.iterdir()) == {recent}
+
+
+def test_an_internal_error_of_a_worker_is_none_of_the_job() -> None:
+    end = ShardEnd(shard=3, node="n", exit_status=70, error="KeyError: 'a'")
+    error = error_of(end, "shard 3: ")
+    assert isinstance(error, RuntimeError) and str(error) == "shard 3: KeyError: 'a'"

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import zipfile
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
@@ -254,6 +255,49 @@ def test_what_is_no_workbook_is_recognized_by_its_bytes(
     path.write_bytes(content)
     with pytest.raises(InputError, match=reason):
         open_source(path)
+
+
+def test_a_damaged_workbook_is_refused_or_read_right(tmp_path: Path) -> None:
+    rows = [[f"row number {index}", index] for index in range(200)]
+    whole = book(tmp_path / "in.xlsx", ["text", "n"], *rows).read_bytes()
+    path = tmp_path / "damaged.xlsx"
+    for at in range(60, len(whole), 251):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        try:
+            assert values(path) == rows
+        except InputError:
+            continue
+
+
+def test_tabs_and_line_breaks_of_an_ods_are_characters(tmp_path: Path) -> None:
+    cells = [
+        "text",
+        'a<text:tab/>b<text:line-break/>c <text:s text:c="2"/>d<text:tab text:tab-ref="1"></text:tab>e',
+    ]
+    rows = "".join(
+        f'<table:table-row><table:table-cell office:value-type="string"><text:p>{cell}</text:p></table:table-cell>'
+        "</table:table-row>"
+        for cell in cells
+    )
+    spaces = "".join(
+        f' xmlns:{name}="urn:oasis:names:tc:opendocument:xmlns:{name}:1.0"'
+        for name in ("office", "table", "text")
+    )
+    kind = "application/vnd.oasis.opendocument.spreadsheet"
+    with zipfile.ZipFile(tmp_path / "in.ods", "w") as archive:
+        archive.writestr("mimetype", kind)
+        archive.writestr(
+            "content.xml",
+            f"<office:document-content{spaces}><office:body><office:spreadsheet>"
+            f'<table:table table:name="Sheet">{rows}</table:table>'
+            "</office:spreadsheet></office:body></office:document-content>",
+        )
+        archive.writestr(
+            "META-INF/manifest.xml",
+            '<manifest:manifest xmlns:manifest="urn:oasis:names:tc:opendocument:xmlns:manifest:1.0">'
+            f'<manifest:file-entry manifest:full-path="/" manifest:media-type="{kind}"/></manifest:manifest>',
+        )
+    assert values(tmp_path / "in.ods") == [["a\tb\nc   d\te"]]
 
 
 def test_a_workbook_by_another_name_says_how_it_is_read(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_limit_that_headers_show_one_worker_is_divided_among_all() -> None:
 
 
 def test_a_reborn_holder_takes_over_what_was_learned_and_gives_nobody_more() -> None:
-    holder = LeaseHolder(100.0, reborn=True)
+    holder = LeaseHolder(100.0, restarted=True)
     first, second = Told(holder, "a"), Told(holder, "b")
     share = first.ask(100.0, limit_rpm=None, holds_rpm=200.0, divided_rpm=300.0)
     assert share.rpm == 200.0
@@ -77,7 +77,7 @@ def test_a_reborn_holder_takes_over_what_was_learned_and_gives_nobody_more() -> 
 
 
 def test_a_reborn_holder_confirms_a_lease_without_a_limit_and_gives_no_other_one() -> None:
-    holder = LeaseHolder(100.0, reborn=True)
+    holder = LeaseHolder(100.0, restarted=True)
     assert Told(holder, "a").ask(100.0, limit_rpm=None, holds_rpm=None).rpm is None
     assert Told(holder, "b").ask(100.5, limit_rpm=None).rpm == 0.0
 

@@ -57,7 +57,7 @@ def a_reborn_holder_grants_at_once(patch: Patch) -> None:
     real = holder.LeaseHolder.__init__
 
     def begin(self: Any, now: float, **given: Any) -> None:
-        real(self, now, **{**given, "reborn": False})
+        real(self, now, **{**given, "restarted": False})
 
     patch.setattr(holder.LeaseHolder, "__init__", begin)
 

@@ -93,7 +93,7 @@ def test_what_a_worker_gives_back_at_its_end_goes_to_the_others_at_once() -> Non
 
 
 def test_a_holder_that_is_born_again_confirms_what_workers_hold_and_grants_nothing() -> None:
-    old, new = LeaseHolder(0.0), LeaseHolder(1000.0, reborn=True)
+    old, new = LeaseHolder(0.0), LeaseHolder(1000.0, restarted=True)
     worker = Told(old, "a")
     assert worker.ask(0.0, demand_rpm=100.0).rpm == 100.0
     worker.holder = new
@@ -183,7 +183,7 @@ def test_a_worker_that_was_replaced_is_stopped() -> None:
     assert not holder.changed
     holder.settle("a")
     assert holder.changed
-    again = LeaseHolder(5.0, saved=holder.saved(), reborn=True)
+    again = LeaseHolder(5.0, saved=holder.saved(), restarted=True)
     request = LeaseRequest(worker="a", number=7)
     assert holder.renew(request, 1.0).revoked
     assert again.renew(request, 6.0).revoked

@@ -160,7 +160,7 @@ def test_a_holder_that_dies_and_is_born_again_costs_nothing(paced: Workers) -> N
         now = asyncio.get_running_loop().time()
         if now > 8.0 and not died:
             died.append(now)
-            paced.holder = LeaseHolder(now, reborn=True)
+            paced.holder = LeaseHolder(now, restarted=True)
         return await real(request)
 
     paced.renew = renew  # type: ignore[method-assign]
@@ -201,6 +201,18 @@ def test_an_error_of_the_loop_itself_ends_the_run(paced: Workers) -> None:
     paced.renew = renew  # type: ignore[method-assign]
     with pytest.raises(AttributeError):
         paced.run(10)
+
+
+def test_the_message_about_a_silent_holder_is_one_line_without_the_traceback_of_another_process(
+    tmp_path: Path,
+) -> None:
+    async def renew(request: LeaseRequest) -> Lease:
+        raise ValueError("Traceback of the actor:\n  File 'x.py', line 3\nCannotWrite: the folder is full")
+
+    workers = Workers(tmp_path, pace=Pace(requests_per_minute=600, max_outage_s=30.0))
+    workers.renew = renew  # type: ignore[method-assign]
+    workers.run(10)
+    assert "s (ValueError: CannotWrite: the folder is full); the same command" in str(workers.ends[0])
 
 
 def test_a_run_whose_rows_another_one_has_taken_over_stops(paced: Workers) -> None:

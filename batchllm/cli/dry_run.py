@@ -112,10 +112,10 @@ def _estimate(found: "DryRun") -> Iterator[str]:
         how = "nothing to count"
     else:
         how = f"counted with {vocabularies}" if forecast.exact else estimate
-    yield f"Prompt tokens: {compact_or_unknown(forecast.prompt_tokens)} ({how})"
+    yield f"Prompt tokens: {number_or_unknown(forecast.prompt_tokens)} ({how})"
     yield (
-        f"Answer tokens: {compact_or_unknown(forecast.completion_tokens_expected)} expected, "
-        f"{compact_or_unknown(forecast.completion_tokens_upper_bound)} at most"
+        f"Answer tokens: {number_or_unknown(forecast.completion_tokens_expected)} expected, "
+        f"{number_or_unknown(forecast.completion_tokens_upper_bound)} at most"
     )
     source = f" ({forecast.price.source})" if forecast.price is not None else ""
     expected = f", {dollars(forecast.cost_expected)} expected" if forecast.cost_expected else ""
@@ -199,6 +199,6 @@ def _argument(text: str, variable: str = "") -> str:
     return shlex.quote(text) + (f'"{variable}"' if variable else "")
 
 
-def compact_or_unknown(number: int | None) -> str:
-    """A count, or that it is not known."""
+def number_or_unknown(number: int | None) -> str:
+    """Returns a count in words; ``None`` is unknown."""
     return "unknown" if number is None else f"{number:,}"

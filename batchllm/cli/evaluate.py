@@ -7,11 +7,10 @@ from typing import Annotated
 
 import typer
 
-from batchllm.cli.parameters import JournalOption
+from batchllm.cli.parameters import JournalOption, path_argument
 from batchllm.cli.streams import say
 from batchllm.errors import ExitStatus, UsageError
 from batchllm.printable import counted, printable
-from batchllm.stores import located
 
 AsOption = Annotated[
     str | None,
@@ -33,15 +32,7 @@ GOLD_HELP = (
 
 
 def evaluate(
-    outputs: Annotated[
-        list[Path],
-        typer.Argument(
-            help="The job's OUTPUT; several are taken together.",
-            metavar="OUTPUT...",
-            show_default=False,
-            parser=located,
-        ),
-    ],
+    outputs: Annotated[list[Path], path_argument("The job's OUTPUT; several are taken together.")],
     gold: Annotated[list[str], typer.Option(help=GOLD_HELP, metavar="COLUMN|FILE", show_default=False)],
     on: OnOption = None,
     as_kind: AsOption = None,
@@ -89,12 +80,7 @@ def evaluate(
 
 
 def compare(
-    outputs: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Outputs of the same rows.", metavar="OUTPUT OUTPUT...", show_default=False, parser=located
-        ),
-    ],
+    outputs: Annotated[list[Path], path_argument("Outputs of the same rows.", "OUTPUT OUTPUT...")],
     gold: Annotated[
         list[str] | None, typer.Option(help=GOLD_HELP, metavar="COLUMN|FILE", show_default=False)
     ] = None,

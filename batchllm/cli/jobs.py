@@ -6,11 +6,10 @@ from typing import Annotated
 
 import typer
 
-from batchllm.cli.parameters import JournalOption
+from batchllm.cli.parameters import JournalOption, path_argument
 from batchllm.cli.streams import say
 from batchllm.errors import UsageError
 from batchllm.printable import counted, printable
-from batchllm.stores import located
 
 
 def jobs(
@@ -44,11 +43,9 @@ def jobs(
 def clean(
     output: Annotated[
         Path | None,
-        typer.Argument(
-            help="The job's OUTPUT (or its journal); with --older-than, a folder beside the state folder.",
-            metavar="[OUTPUT]",
-            show_default=False,
-            parser=located,
+        path_argument(
+            "The job's OUTPUT (or its journal); with --older-than, a folder beside the state folder.",
+            "[OUTPUT]",
         ),
     ] = None,
     older_than: Annotated[

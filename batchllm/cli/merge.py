@@ -5,17 +5,13 @@ from typing import Annotated
 
 import typer
 
+from batchllm.cli.parameters import path_argument
 from batchllm.cli.streams import say
 from batchllm.stores import located
 
 
 def merge(
-    outputs: Annotated[
-        list[Path],
-        typer.Argument(
-            help="The outputs of all shards.", metavar="OUTPUT…", show_default=False, parser=located
-        ),
-    ],
+    outputs: Annotated[list[Path], path_argument("The outputs of all shards.")],
     merged: Annotated[
         Path,
         typer.Option(

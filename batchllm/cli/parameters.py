@@ -22,12 +22,14 @@ JournalOption = Annotated[
         "--journal", help="The job's journal, where it is elsewhere.", metavar="PATH", show_default=False
     ),
 ]
-OutputArgument = Annotated[
-    Path,
-    typer.Argument(
-        help="The job's OUTPUT (or its journal).", metavar="OUTPUT", show_default=False, parser=located
-    ),
-]
+
+
+def path_argument(text: str, metavar: str = "OUTPUT...") -> Any:
+    """Returns an argument that is a path, or the URL of an object; ``text`` is its help."""
+    return typer.Argument(help=text, metavar=metavar, show_default=False, parser=located)
+
+
+OutputArgument = Annotated[Path, path_argument("The job's OUTPUT (or its journal).", "OUTPUT")]
 
 
 def with_parameters(

@@ -9,21 +9,18 @@ from typing import Annotated
 import typer
 
 from batchllm.cli.evaluate import GOLD_HELP, OnOption
-from batchllm.cli.parameters import JournalOption
+from batchllm.cli.parameters import JournalOption, path_argument
 from batchllm.cli.streams import say
 from batchllm.errors import UsageError
 from batchllm.formats.suffixes import stem_of
-from batchllm.stores import beside_on_disk, located
+from batchllm.stores import beside_on_disk
 
 
 def report(
     outputs: Annotated[
         list[Path],
-        typer.Argument(
-            help="The job's OUTPUT, and others of the same rows to compare it with.",
-            metavar="OUTPUT [OTHER]...",
-            show_default=False,
-            parser=located,
+        path_argument(
+            "The job's OUTPUT, and others of the same rows to compare it with.", "OUTPUT [OTHER]..."
         ),
     ],
     to: Annotated[
@@ -48,7 +45,7 @@ def report(
     """Write one HTML page about OUTPUT: what was asked, what came, whether it is any good, cost, time, and the rows.
 
     The page needs no network and no batchllm, and shows prompts and raw answers; send it to whom these may reach.
-    Without the journal it has what OUTPUT says. Charts need the extra: pip install 'batchllm-cli[report]'.
+    Without the journal it has what OUTPUT says. Charts need matplotlib: pip install matplotlib.
     """
     from batchllm.report import check_page, make_report, write_page
 

@@ -6,11 +6,13 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from uuid import uuid4
 
 from batchllm.budget.estimate import forecast_job
 from batchllm.cluster.collect import Collected, done_of, rebuild_all
+from batchllm.cluster.driver_claim import DriverClaim
 from batchllm.cluster.engine import Engine
 from batchllm.cluster.figures import FiguresReader, summed
 from batchllm.cluster.plan import ClusterPlan, Shard
@@ -22,8 +24,8 @@ from batchllm.endpoint import reachable
 from batchllm.errors import Interrupted, JobError, NotNow, NotReady, Unavailable, UsageError
 from batchllm.job import Job
 from batchllm.journal import JobLock, JournalReader, remove, store_value
-from batchllm.prepare.job_paths import JobPaths, check_output, check_places, job_paths
-from batchllm.prepare.prepared_job import prepare_job
+from batchllm.prepare.job_paths import JobPaths, check_job_paths, check_output, job_paths
+from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.progress import Progress, Quiet
 from batchllm.records import Pace
 from batchllm.runner import Forecast, Result, run_job
@@ -72,7 +74,7 @@ def run_cluster(
     with recorded(job) as record, stop_signals() as stop:
         check_options(job)
         paths = job_paths(job)
-        check_places(job, paths)
+        check_job_paths(job, paths)
         record.begin()
         lock = paths.lock.with_name(f"{paths.lock.name}.cluster")
         with JobLock(lock, wait_s=job.wait_lock_s), reachable(job) as job:
@@ -102,30 +104,18 @@ class _Driver:
         self._began = time.monotonic()
         self._asked_to_stop = False
         self._deaths: Counter[int] = Counter()
+        self._claim: DriverClaim | None = None
         self._plan: ClusterPlan
+        self._engine: Engine
 
     def run(self) -> Result:
         assert self.job.work is not None, "it was checked"
         work = open_work(str(self.job.work))
         self._work, self._place = work, str(work)
-        with prepare_job(self.job, self.paths) as prepared:
-            known = known_plan(work, self.job, prepared)
-            left = [] if known is None else [shard for shard in known.shards if done_of(work, shard) is None]
-            if known is not None and not left:
-                self._plan = known
-            else:
-                self._check_journal(known)
-                engine = self.engine_of(self.job)
-                self._workers = engine.workers
-                self._plan = known or new_plan(self.job, prepared, engine.workers)
-                left = left or list(self._plan.shards)
-                self._check_nodes(engine)
-                rows = sum(shard.rows for shard in left)
-                self.confirm(forecast_job(prepared, rows=self._plan.rows, left=rows))
-                if known is None:
-                    work.put(PLAN, self._plan.to_json())
-        if left:
-            self._answer(engine, left)
+        with ExitStack() as claimed:
+            left = self._prepare(claimed)
+            if left:
+                self._answer(self._engine, left)
         found = self._collect()
         finished = self._finish(self.confirm if not left else lambda forecast: None)
         lost = () if found is None else tuple(row + 1 for row in sorted(found.in_flight | found.after))
@@ -138,6 +128,40 @@ class _Driver:
             seconds=time.monotonic() - self._began,
         )
         return replace(finished, summary=summary, possibly_billed_rows=lost, job=self.job)
+
+    def _prepare(self, claimed: ExitStack) -> list[Shard]:
+        """Finds or makes the plan; returns the shards that are left, for which the work folder is claimed."""
+        with prepare_job(self.job, self.paths) as prepared:
+            left = self._known(prepared)
+            if left == []:
+                return []
+            check = self._raise_if_over
+            claim = DriverClaim(self._work, self.name, wait_s=self.job.wait_lock_s, check=check)
+            self._claim = claimed.enter_context(claim)
+            left = self._known(prepared)  # another command may have gone on with it meanwhile
+            if left == []:
+                return []
+            known = None if left is None else self._plan
+            self._check_journal(known)
+            self._engine = self.engine_of(self.job)
+            self._workers = self._engine.workers
+            self._plan = known or new_plan(self.job, prepared, self._workers)
+            left = left or list(self._plan.shards)
+            self._check_nodes(self._engine)
+            rows = sum(shard.rows for shard in left)
+            self.confirm(forecast_job(prepared, rows=self._plan.rows, left=rows))
+            self._raise_if_over()
+            if known is None:
+                self._work.put(PLAN, self._plan.to_json())
+            return left
+
+    def _known(self, prepared: PreparedJob) -> list[Shard] | None:
+        """Takes the plan that is there; returns the shards that it has left, or ``None`` without a plan."""
+        known = known_plan(self._work, self.job, prepared)
+        if known is None:
+            return None
+        self._plan = known
+        return [shard for shard in known.shards if done_of(self._work, shard) is None]
 
     def _check_journal(self, plan: ClusterPlan | None) -> None:
         """Refuses an output that is not this job's, and answers of a run on this machine alone.
@@ -191,8 +215,7 @@ class _Driver:
                 self._heed_stop()
                 time.sleep(0.05)
         end = future.result()
-        if (over := self._over()) is not None:
-            raise over
+        self._raise_if_over()
         if end.error is not None:
             raise error_of(end)
 
@@ -200,7 +223,7 @@ class _Driver:
         waiting = deque(left)
         running: set[int] = set()
         changed: set[int] = set()  # shards whose figures are not final
-        reason: JobError | Interrupted | None = None
+        reason: BaseException | None = None
         give_up_at = math.inf
         shown = 0.0
         while (waiting and reason is None) or running:
@@ -227,9 +250,7 @@ class _Driver:
         if reason is not None:
             raise reason
 
-    def _after(
-        self, task: ShardTask, end: ShardEnd | None, waiting: deque[Shard]
-    ) -> JobError | Interrupted | None:
+    def _after(self, task: ShardTask, end: ShardEnd | None, waiting: deque[Shard]) -> Exception | None:
         """Puts a shard back whose attempt did not finish it, or returns why the job has to end."""
         shard = self._plan.shards[task.shard]
         if end is None:
@@ -248,10 +269,16 @@ class _Driver:
             return error_of(end, f"shard {end.shard}, on node {end.node}: ")
         return None
 
+    def _raise_if_over(self) -> None:
+        if (over := self._over()) is not None:
+            raise over
+
     def _over(self) -> JobError | Interrupted | None:
         """Returns why the job ends from outside."""
         if self.stop.number is not None:
             return Interrupted(self.stop.number)
+        if self._claim is not None and self._claim.failure is not None:
+            return self._claim.failure
         limit = self.job.max_time_s
         if limit is not None and time.monotonic() - self._began >= limit:
             return NotReady(f"--max-time ({limit:g} s) is over; the same command goes on")
@@ -262,7 +289,7 @@ class _Driver:
         self.progress.show(figures.done, figures.failed, figures.tokens, figures.note(), figures.waits)
 
     def _heed_stop(self) -> None:
-        if self.stop.number is not None and not self._asked_to_stop:
+        if self._over() is not None and not self._asked_to_stop:
             self._asked_to_stop = True
             self._ask_to_stop()
 

@@ -95,13 +95,13 @@ class LeaseService:
     """Divides the rate limits of each endpoint and model among the workers of all jobs, and each job's own budget.
 
     Args:
-        reborn: It takes the place of one that died, whose leases workers may still have.
+        restarted: It takes the place of one that died, whose leases workers may still have.
         clock: Tells the time, in seconds.
     """
 
-    def __init__(self, *, reborn: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, restarted: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._rates = LeaseHolder(clock(), reborn=reborn, renew_s=RENEW_S)
+        self._rates = LeaseHolder(clock(), restarted=restarted, renew_s=RENEW_S)
         self._budgets: dict[JobBudget, tuple[LeaseHolder, WorkFolder]] = {}
 
     def renew(self, budget: JobBudget, request: LeaseRequest, seat: Seat | None = None) -> Lease:

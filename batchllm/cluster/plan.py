@@ -6,7 +6,7 @@ goes on takes them from ``plan.json``. Each has a hash of its rows, so that a wo
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from batchllm.errors import InputError
 from batchllm.formats import Source
 from batchllm.prepare.row_range import digest_of
+from batchllm.prepare.shards import merged_spans
 
 FIRST_ROWS = 20
 """Rows of shard 0, which is answered before anything else: as many as the early stop judges."""
@@ -106,10 +107,10 @@ def cut(rows: int, workers: int, spans: Sequence[tuple[int, int]] = ()) -> list[
     Args:
         rows: Rows of the input.
         workers: Workers that answer ranges side by side.
-        spans: First and last rows of what must not be cut, by their first rows.
+        spans: First and last rows of what must not be cut, in any order; they may overlap.
     """
     ranges: list[range] = []
-    ends = iter(_merged(spans))
+    ends = iter(merged_spans(spans))
     span = next(ends, None)
     start = 0
     usual = max(1, rows // (SHARDS_PER_WORKER * workers))
@@ -125,31 +126,6 @@ def cut(rows: int, workers: int, spans: Sequence[tuple[int, int]] = ()) -> list[
         ranges.append(range(start, end))
         start = end
     return ranges
-
-
-def _merged(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yields spans, those that overlap as one."""
-    last: tuple[int, int] | None = None
-    for first, end in sorted(spans):
-        if last is not None and first <= last[1]:
-            last = last[0], max(last[1], end)
-            continue
-        if last is not None:
-            yield last
-        last = first, end
-    if last is not None:
-        yield last
-
-
-def spans_of(names: Iterable[str | None]) -> list[tuple[int, int]]:
-    """Returns the first and last rows of each conversation, by the names of the rows' conversations."""
-    first: dict[str, int] = {}
-    last: dict[str, int] = {}
-    for index, name in enumerate(names):
-        if name is not None:
-            first.setdefault(name, index)
-            last[name] = index
-    return [(start, last[name]) for name, start in first.items() if last[name] > start]
 
 
 def hashed(source: Source, ranges: Sequence[range]) -> tuple[Shard, ...]:

@@ -1,17 +1,16 @@
 """Makes the plan of a job, or finds the one that its work folder has."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from batchllm.cluster.collect import answers_of, done_of, plan_of_work
-from batchllm.cluster.plan import ClusterPlan, cut, hashed, spans_of
+from batchllm.cluster.plan import ClusterPlan, cut, hashed
 from batchllm.cluster.work import PLAN, WorkFolder
 from batchllm.errors import UsageError
-from batchllm.flows.conversation import conversation_of
 from batchllm.job import Job
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prepare.saved_job import saved
+from batchllm.prepare.shards import uncut_spans
 
 
 def known_plan(work: WorkFolder, job: Job, prepared: PreparedJob) -> ClusterPlan | None:
@@ -44,17 +43,14 @@ def new_plan(job: Job, prepared: PreparedJob, workers: int) -> ClusterPlan:
         prepared: The same, with its input scanned.
         workers: Shards that are answered side by side.
     """
-    source, column = prepared.source, job.conversation
-    spans: Sequence[tuple[int, int]] = ()
-    if column is not None:
-        spans = spans_of(conversation_of(row, column) for row in source.rows())
+    source = prepared.source
     return ClusterPlan(
         input=job.input_name,
         input_sha256=prepared.statistics.sha256,
         output=None if job.output is None else str(job.output),
         rows=prepared.statistics.rows,
         identity=_identity(job),
-        shards=hashed(source, cut(prepared.statistics.rows, workers, spans)),
+        shards=hashed(source, cut(prepared.statistics.rows, workers, uncut_spans(job, source))),
         job=saved(job),
     )
 

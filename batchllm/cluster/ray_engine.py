@@ -1,7 +1,7 @@
 """The engine of Ray: workers are actors on the nodes of a cluster that exists.
 
-It never starts a cluster: Ray listens on all interfaces and asks nobody who they are. What travels as an argument can
-be seen by everybody who sees the cluster, so the job goes without its key, which each node has itself.
+It never starts a cluster: Ray listens on all interfaces and has no authentication. Everybody who sees the cluster can
+see the arguments of its tasks, so the job has no key in it; each node reads the key from its own environment.
 """
 
 import logging
@@ -15,6 +15,7 @@ from uuid import uuid4
 from batchllm.cluster.lease_service import JobBudget, LeaseService, Seat, SeatKeeper
 from batchllm.cluster.shard_run import ShardEnd, ShardTask, check_node, run_shard
 from batchllm.errors import INTERNAL_ERROR, STOPPING, Unavailable, UsageError
+from batchllm.extras import install_command
 from batchllm.job import Job
 from batchllm.leases import Lease, LeaseRequest, Leases
 
@@ -24,7 +25,7 @@ try:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ImportError:
     raise UsageError(
-        "--engine ray needs Ray: pip install 'batchllm-cli[ray]', here and on every node"
+        f"--engine ray needs Ray, here and on every node; install with: {install_command('ray')}"
     ) from None
 
 NAMESPACE = "batchllm"
@@ -198,7 +199,7 @@ class LeaseActor(LeaseService):
     """The service of the leases, as an actor that Ray starts again when it dies."""
 
     def __init__(self) -> None:
-        super().__init__(reborn=ray.get_runtime_context().was_current_actor_reconstructed)
+        super().__init__(restarted=ray.get_runtime_context().was_current_actor_reconstructed)
 
     def ready(self) -> None:
         """Returns when it can answer."""

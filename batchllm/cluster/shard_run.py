@@ -1,11 +1,14 @@
 """One attempt at one shard: claim it, read its logs, answer what is missing, and write its summary."""
 
+import fcntl
 import json
 import os
 import platform
+import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from uuid import uuid4
@@ -21,6 +24,9 @@ from batchllm.leases import Leases
 from batchllm.prepare.row_range import RowRange
 from batchllm.runner import run_job
 from batchllm.stopping import StopSwitch
+
+JUST_MADE_S = 60.0
+"""The age from which on an attempt has surely locked its folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +78,7 @@ def run_shard(task: ShardTask, environ: Mapping[str, str], leases: Leases | None
         status = _run(task, environ, node, leases)
     except (JobError, Interrupted) as error:
         return ShardEnd(shard=task.shard, node=node, exit_status=int(error.exit_status), error=str(error))
-    except Exception as error:  # noqa: BLE001 - it is raised where somebody sees it
+    except Exception as error:  # noqa: BLE001 - the driver raises it
         text = f"{type(error).__name__}: {error}"
         return ShardEnd(shard=task.shard, node=node, exit_status=INTERNAL_ERROR, error=text)
     return ShardEnd(shard=task.shard, node=node, exit_status=status)
@@ -106,8 +112,34 @@ def _run(task: ShardTask, environ: Mapping[str, str], node: str, leases: Leases 
     whose = {"run": task.run, "node": node, "pid": os.getpid(), "time": time.time(), "id": uuid4().hex}
     number = claim(work, shard, json.dumps(whose).encode())
     attempt = Attempt(work, shard, number, task.run, node)
-    with tempfile.TemporaryDirectory(prefix="batchllm-shard-") as folder:
-        return _answer(attempt, _local(job, Path(folder)), plan.input_sha256, leases)
+    with attempt_folder() as folder:
+        return _answer(attempt, _local(job, folder), plan.input_sha256, leases)
+
+
+@contextmanager
+def attempt_folder() -> Iterator[Path]:
+    """Makes a temporary folder, and removes those of attempts on this machine that were killed.
+
+    Each attempt locks its folder. One that was just made may not be locked yet, so it stays.
+    """
+    prefix = "batchllm-shard-"
+    for abandoned in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        with suppress(OSError):
+            if time.time() - abandoned.stat().st_mtime > JUST_MADE_S:
+                with _locked(abandoned):
+                    shutil.rmtree(abandoned)
+    with tempfile.TemporaryDirectory(prefix=prefix) as name, _locked(Path(name)):
+        yield Path(name)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _local(job: Job, folder: Path) -> Job:

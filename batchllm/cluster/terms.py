@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from batchllm.cluster.shard_run import ShardEnd
 from batchllm.errors import (
+    INTERNAL_ERROR,
     STOPPING,
     BudgetStop,
     CannotWrite,
     InputError,
-    Interrupted,
     JobError,
     NotNow,
     StorageFailure,
@@ -66,9 +66,11 @@ _ERRORS: dict[int, type[JobError]] = {
 }
 
 
-def error_of(end: ShardEnd, where: str = "") -> JobError | Interrupted:
-    """Returns the error of a worker as this process's own, with its exit status."""
+def error_of(end: ShardEnd, where: str = "") -> JobError | RuntimeError:
+    """Returns the error of a worker as this process's own, with its exit status; an internal one is no ``JobError``."""
     text = f"{where}{end.error}"
+    if end.exit_status == INTERNAL_ERROR:
+        return RuntimeError(text)
     if end.exit_status == InputError.exit_status:
         return InputError(end.node, str(end.error))
     return _ERRORS.get(end.exit_status, JobError)(text)

@@ -8,12 +8,14 @@
     shards/000007/state-0003     how far it is, every few seconds
     done/000007.json             the summary of the shard
     budget.json                  what is spent, and leased to workers; only with a budget
+    driver/claim-0002            the second command that runs the job; written once
+    driver/state-0002            that it lives, every two seconds, or has ended
     run-RUN                      a run has begun: every machine has to see it
     stop-RUN                     that run is to stop
 
-Nothing but ``state`` and ``budget`` is written twice, and the name of what a worker writes has the number of its
-attempt. Nothing depends on a listing, which may be late: names are counted, and the next one is asked for until it is
-not there.
+Nothing but ``state`` and ``budget`` is written twice, and the name of what a worker or command writes has the number of
+its attempt. Nothing depends on a listing, which may be late: names are counted, and the next one is asked for until it
+is not there.
 """
 
 import errno
@@ -169,8 +171,7 @@ class SharedObjects(WorkFolder):
         """Reads a file; see ``WorkFolder``."""
         from batchllm import stores
 
-        found = stores.head(self._url / name)
-        return None if found is None else b"".join(stores.stream(found))
+        return stores.whole(self._url / name)
 
     def append(self, name: str, sequence: int, content: bytes) -> None:
         """Appends to a log; see ``WorkFolder``."""

@@ -64,7 +64,13 @@ class Combining:
         return max(SMALLEST_PART, room if known else min(room, most))
 
     def combined(self, row: Row, answers: Sequence[Answer], room: int) -> Flow:
-        """Combines the answers; what they are joined from is what the flow has received, and nothing else."""
+        """Combines the answers about the parts into the row's answer.
+
+        Args:
+            row: The row.
+            answers: The answers, in the order of the parts.
+            room: The tokens of answers that a request has room for.
+        """
         combination, total = self._combination, len(answers)
         if self._job.combine == VOTE:
             return self._by_vote(answers)

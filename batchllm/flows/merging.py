@@ -49,6 +49,11 @@ def settled(
 
     A list is joined without repeats. A value that all parts give which give one is the value. Texts and code are never
     clear, unless they come from a single answer.
+
+    Args:
+        items: What the parts say, in their order.
+        columns: The columns to decide.
+        combination: Knows how answers are read, and the schema.
     """
     if len(items) == 1:
         return {name: items[0].values.get(name) for name in columns}, ()
@@ -80,7 +85,13 @@ def settled(
 
 
 def candidates(items: Sequence[Item], columns: Sequence[str], spec: AnswerSpec) -> list[Item]:
-    """Returns what is asked about: items with values of these columns only, equal neighbours as one."""
+    """Returns what is asked about: items with values of these columns only, equal neighbours as one.
+
+    Args:
+        items: What the parts say, in their order.
+        columns: The columns that are not clear.
+        spec: How answers are read.
+    """
     found: list[Item] = []
     for item in items:
         if item.assumed or spec.read in ("text", "code"):
@@ -106,6 +117,12 @@ def groups_of(items: Sequence[Item], total: int, room: int, counter: TokenCounte
 
     No item takes more than half of the room; what is longer is cut off. So there are at least two in each group but
     the last one, and half as many groups as items.
+
+    Args:
+        items: What is grouped, in order.
+        total: How many parts the text has.
+        room: The tokens of a group.
+        counter: Counts the tokens of a text.
     """
     most = max(1, room // 2 - _SEAM)
     shown = [len(_cut(item, total, room, most, counter)) for item in items]
@@ -126,7 +143,7 @@ def groups_of(items: Sequence[Item], total: int, room: int, counter: TokenCounte
 
 
 def written(group: Group, items: Sequence[Item], total: int, room: int) -> str:
-    """Returns what a group of items says, each with its parts."""
+    """Returns what a group of items says, each with its parts; see ``groups_of``."""
     return _BETWEEN.join(_block(items[number], total, room, length) for number, length in group)
 
 

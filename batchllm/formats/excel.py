@@ -18,7 +18,7 @@ from batchllm.formats.excel_writer import ExcelWriter, check_rows
 from batchllm.formats.format import Format, Source
 from batchllm.formats.input_file import InputFile, InputPass
 from batchllm.formats.scan import InputStatistics, Reservoir
-from batchllm.formats.workbook_parts import SheetFacts, reference, sheet_facts
+from batchllm.formats.workbook_parts import SheetFacts, reference, sheet_facts, with_characters
 from batchllm.printable import counted
 from batchllm.records import Row
 
@@ -60,7 +60,8 @@ class ExcelSource(Source):
         content = b"".join(opened.chunks())
         if opened.sha256() == self._sha256:
             return
-        workbook = self._opened(content)
+        is_ods = _OPEN_DOCUMENT in content[:_MIMETYPE_BYTES]
+        workbook = self._opened(with_characters(content) if is_ods else content)
         name, self.notes = self._chosen(workbook)
         facts = sheet_facts(content, name)
         if facts is not None:
@@ -70,7 +71,6 @@ class ExcelSource(Source):
         except Exception as error:  # the reader's own, of any kind
             raise InputError(self.name, f"the sheet {name!r} cannot be read: {error}") from error
         self.sheet = name
-        is_ods = _OPEN_DOCUMENT in content[:_MIMETYPE_BYTES]
         self._table = _Table(sheet, facts or SheetFacts(), ods_duration if is_ods else None)
         self._find_header()
         self._sha256, self._size_bytes = opened.sha256(), opened.size_bytes

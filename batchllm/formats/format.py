@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.errors import UsageError
+from batchllm.extras import install_command
 from batchllm.formats.columns import Columns
 from batchllm.formats.input_file import InputFile
 from batchllm.formats.json_text import cell_text, json_bytes
@@ -66,7 +67,11 @@ class Source(ABC):
         """Removes what was put on disk to read the file; the source is not used any more."""
 
     def digest(self) -> str:
-        """Returns the SHA-256 of the bytes that the last complete pass over ``rows`` read, in hexadecimal digits."""
+        """Returns the SHA-256 of the bytes that the last complete pass over ``rows`` read, in hexadecimal digits.
+
+        Raises:
+            ValueError: There was no such pass.
+        """
         if self._digest is None:
             raise ValueError("no pass over rows() has been completed")
         return self._digest
@@ -255,6 +260,6 @@ class Format:
         missing = [name for name in self.libraries if find_spec(name) is None]
         if missing:
             raise UsageError(
-                f"{called}: {self.name.upper()} needs {' and '.join(missing)}; install with: pip install"
-                f" 'batchllm-cli[{self.extra}]'"
+                f"{called}: {self.name.upper()} needs {' and '.join(missing)}; install with:"
+                f" {install_command(self.extra)}"
             )

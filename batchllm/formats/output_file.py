@@ -29,7 +29,13 @@ _CANNOT_WRITE = _NO_ROOM | _BAD_PATH | {errno.EFBIG, errno.EACCES, errno.EPERM, 
 
 
 def storage_error(error: OSError, path: Path, what: str) -> JobError:
-    """Returns ``CannotWrite`` where room or permission is missing, else ``StorageFailure``."""
+    """Returns ``CannotWrite`` where room or permission is missing, else ``StorageFailure``.
+
+    Args:
+        error: What the system reported.
+        path: The file.
+        what: What failed: ``cannot be written``.
+    """
     kind = CannotWrite if error.errno in _CANNOT_WRITE else StorageFailure
     advice = "make room" if error.errno in _NO_ROOM else "correct that"
     return kind(f"{path}: {what}: {error.strerror or error}; {advice} and run the same command again")

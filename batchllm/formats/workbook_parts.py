@@ -5,9 +5,12 @@ formula is kept with its last value; programs that do not calculate leave the va
 (OpenDocument), an error value of LibreOffice is an empty text that is marked as an error.
 """
 
+import lzma
 import posixpath
 import re
+import struct
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -18,10 +21,28 @@ from xml.parsers import expat
 _REFERENCE = re.compile(r"([A-Z]{1,3})([0-9]+)")
 _WORKBOOK = "xl/workbook.xml"
 _OPEN_DOCUMENT = "content.xml"
+_TAB = re.compile(rb"<text:tab\b[^>]*?(?:/>|>\s*</text:tab>)")
+_LINE_BREAK = re.compile(rb"<text:line-break\b[^>]*?(?:/>|>\s*</text:line-break>)")
 _CHUNK_BYTES = 1 << 20
 _REMARKABLE = re.compile(rb"""<(?:\w+:)?f[ />]|\st=["']e["']""")
 _CELL = re.compile(rb"""\sr=["']([A-Z]{1,3})[0-9]""")
 _ROW = re.compile(rb"""<row [^>]*?\br=["']([0-9]+)""")
+
+
+# A flag that a damaged byte sets makes an archive look encrypted, which is a RuntimeError.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    OSError,
+    EOFError,
+    KeyError,
+    ValueError,
+    RuntimeError,
+    struct.error,
+    expat.ExpatError,
+    ElementTree.ParseError,
+)
 
 
 @dataclass(slots=True)
@@ -65,8 +86,29 @@ def sheet_facts(content: bytes, sheet: str) -> SheetFacts | None:
                 return found
             with archive.open(part) as file:
                 return _ExcelCells().read(file)
-    except (zipfile.BadZipFile, KeyError, expat.ExpatError, ElementTree.ParseError, NotImplementedError):
+    except _DAMAGE:
         return None  # the workbook's reader says what is wrong with the file
+
+
+def with_characters(content: bytes) -> bytes:
+    """Returns a spreadsheet of OpenDocument with tabs and line breaks as characters, where the reader drops elements.
+
+    Args:
+        content: The file; what is no such spreadsheet, or is damaged, is returned as it is.
+    """
+    try:
+        with zipfile.ZipFile(BytesIO(content)) as archive:
+            cells = archive.read(_OPEN_DOCUMENT)
+            written = _LINE_BREAK.sub(b"\n", _TAB.sub(b"\t", cells))
+            if written == cells:
+                return content
+            changed = BytesIO()
+            with zipfile.ZipFile(changed, "w") as target:
+                for part in archive.infolist():
+                    target.writestr(part, written if part.filename == _OPEN_DOCUMENT else archive.read(part))
+            return changed.getvalue()
+    except _DAMAGE:
+        return content
 
 
 def _quick_facts(file: IO[bytes]) -> SheetFacts | None:

@@ -114,7 +114,7 @@ def _assembled(
         "pace": several[0].pace if len(several) == 1 else pace,
         "variables": variables,
         "parameters": request_parameters(given, template, place, effort),
-        "input_format": input_format,
+        "input_format": given.get("input_format"),
         "text_from": texts.text_from(given.get("text_from"), inputs, input_format),
         "output_format": output_format,
         "per_row": template is None,

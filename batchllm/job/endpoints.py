@@ -1,7 +1,7 @@
 """The endpoints of a job that has several: from ``[[endpoints]]``, or options that are given several times.
 
-Each has its own URL, key and limits. What a request is known by has the first preset and the job's model only, so
-endpoints can be added, removed and reordered between runs.
+Each has its own URL, key and limits. The key of a request has the first preset and the job's model only, so endpoints
+can be added, removed and reordered between runs.
 """
 
 import dataclasses

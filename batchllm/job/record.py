@@ -50,8 +50,8 @@ class Job:
         pace: Rate limits, attempts and deadlines; of several endpoints, what holds for each that has no own.
         variables: Template variables that override the template's own (``bullets``, ``labels``, …).
         parameters: Request parameters that override the template's own (``temperature``, ``max_tokens``, …).
-        input_format: ``csv``, ``tsv``, ``jsonl`` …; ``None`` for standard input and several inputs without
-            ``--input-format``.
+        input_format: ``csv``, ``tsv``, ``jsonl`` … as ``--input-format`` names it; ``None``: the suffix of each input
+            decides, or the bytes of standard input.
         output_format: ``csv``, ``jsonl`` …; ``None`` is the format that the input turns out to have.
         raised_max_tokens: The limit of an answer that requests are sent with instead of their own lower one; what a
             request is known by does not depend on it (``--retry-cut-off``).

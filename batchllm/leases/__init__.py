@@ -6,7 +6,7 @@ the caller's (an actor call, a socket). All of it is plain data: picklable, and 
 
 A holder lives in one process, next to whatever carries the messages::
 
-    holder = LeaseHolder(now, budget=BudgetLimits(cost=Decimal(5)), saved=read_saved(), reborn=restarted)
+    holder = LeaseHolder(now, budget=BudgetLimits(cost=Decimal(5)), saved=read_saved(), restarted=True)
     ...
     lease = holder.renew(request, now)          # for each request, in any order
     if holder.changed:                          # only where there is a budget

@@ -48,7 +48,7 @@ class LeaseClient:
     def ask(
         self, now: float, uses: Mapping[str, Use], budget: BudgetUse | None = None, *, leaving: bool = False
     ) -> LeaseRequest:
-        """Returns the next request. What it holds is added to ``uses``; the answer to an older one counts no more."""
+        """Returns the next request; the answer to an older one is ignored from now on."""
         self.number += 1
         self._asked_at = now
         return LeaseRequest(worker=self.worker, number=self.number, uses=uses, budget=budget, leaving=leaving)

@@ -23,7 +23,7 @@ class LeaseHolder:
         budget: The budget for all workers together.
         spent: What was spent of it before, by this job's earlier runs; left out where ``saved`` is given.
         saved: What ``saved()`` returned last, if there was a holder before.
-        reborn: There may be workers with leases of another holder that died: for one time to live, workers only
+        restarted: There may be workers with leases of another holder that died: for one time to live, workers only
             keep what they say they hold.
         ttl_s: How long a lease lasts.
         renew_s: How often a worker asks; less often where there are hundreds.
@@ -39,13 +39,13 @@ class LeaseHolder:
         budget: BudgetLimits | None = None,
         spent: Amount = NOTHING,
         saved: Mapping[str, Any] | None = None,
-        reborn: bool = False,
+        restarted: bool = False,
         ttl_s: float = TTL_S,
         renew_s: float = RENEW_S,
     ) -> None:
         self.ttl_s = ttl_s
         self.renew_s = renew_s
-        self._confirms_until = now + ttl_s if reborn else now
+        self._confirms_until = now + ttl_s if restarted else now
         self._limits: dict[str, DividedLimit] = {}
         self._newest: dict[str, tuple[int, Lease]] = {}
         self._slices: BudgetSlices | None = None

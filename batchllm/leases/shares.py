@@ -20,9 +20,9 @@ from batchllm.limiter.terms import MINUTE_S
 CATCH_UP_S = 2.0
 """The time whose requests may be saved up while nobody asks for one."""
 LATE = 1.5
-"""A refusal may be reported so many times between two renewals after it."""
+"""A refusal is reported at most this many renewal intervals later."""
 RENEWAL_S = 0.005
-"""The time for one renewal: with more workers than fit into a second, each asks less often."""
+"""Seconds of the holder's time for one renewal: with more workers than fit into a second, each asks less often."""
 DIVIDED_FROM, DIVIDED_TO = 1.5, 1.0
 """Requests in the time of a lease from which on a limit is divided, and below which it is not."""
 
@@ -108,7 +108,13 @@ class DividedLimit:
         self._learned = LearnedLimit()
 
     def renew(self, worker: str, use: Use, now: float) -> Share:
-        """Returns the share that a worker has from now on, and counts it until it ends."""
+        """Returns the share that a worker has from now on, and counts it until it ends.
+
+        Args:
+            worker: Its name.
+            use: What it needs, and what it holds.
+            now: The time now, in seconds.
+        """
         self._forget(now)
         self._fill(now)
         member = self._members.get(worker)

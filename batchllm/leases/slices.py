@@ -93,7 +93,14 @@ class BudgetSlices:
         )
 
     def renew(self, worker: str, number: int, use: BudgetUse, now: float) -> BudgetShare:
-        """Returns what a worker may spend from now on."""
+        """Returns what a worker may spend from now on.
+
+        Args:
+            worker: Its name.
+            number: The number of its request.
+            use: What it has and needs.
+            now: The time now, in seconds.
+        """
         account = self._accounts.get(worker)
         if account is None:
             account = self._accounts[worker] = WorkerBudget(NOTHING, number, use, now)

@@ -10,7 +10,7 @@ from batchllm.budget.budget import NOTHING, Amount
 TTL_S = 10.0
 RENEW_S = 1.0
 HEADROOM = 1.5
-"""What a rate does not hold back needs this many times of it what it sends."""
+"""A worker that a rate does not hold back may use so many times what it sends."""
 MARGIN = 0.05
 """The share of its time to live by which a worker ends a lease early: for clocks that go at different speeds."""
 

@@ -1,7 +1,7 @@
-"""Keeps what a job is known by, when its endpoints are reordered or removed.
+"""Keeps the keys of a job's requests when its endpoints are reordered or removed.
 
-A request is known by the preset of the first endpoint and the job's model. So the journal remembers both, and the
-presets that the job's endpoints have had. As long as a run has one of these, what was asked stays asked.
+The key of a request has the preset of the first endpoint and the job's model. So the journal keeps both, and the
+presets that the job's endpoints have had. As long as a run has one of these, no request is asked again.
 """
 
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ PRESETS = "presets"
 
 
 def presets_of(job: Job, known: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Returns what the journal remembers.
+    """Returns what the journal keeps.
 
     Args:
         job: The job, as ``with_first_preset`` returned it.
-        known: What the journal remembered before.
+        known: What the journal kept before.
     """
     own = {endpoint.preset for endpoint in endpoints_of(job)}
     if known is not None and known["first"] == job.endpoint.preset:
@@ -31,7 +31,7 @@ def presets_of(job: Job, known: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def with_first_preset(job: Job, journal: Path) -> Job:
-    """Returns a job whose requests are known by what the journal remembers.
+    """Returns a job whose requests have the first preset and the model that the journal keeps.
 
     Args:
         job: The job; without a journal, or where none of its endpoints has had a part in the job, it is returned as it

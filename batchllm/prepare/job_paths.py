@@ -103,7 +103,7 @@ def rows_path(journal: Path) -> Path:
     return journal.with_name(f"{journal.name.removesuffix('.journal')}.rows.jsonl")
 
 
-def check_places(job: Job, paths: JobPaths) -> None:
+def check_job_paths(job: Job, paths: JobPaths) -> None:
     """Refuses files that could not be written later, before anything is read, locked or paid; leaves no trace.
 
     Raises:
@@ -218,6 +218,9 @@ def existing_digest(path: Path | None) -> str | None:
     """Returns what identifies the content of an output, ``None`` if there is none, or nobody may look.
 
     Of a file it is the SHA-256. An object has that as a note, if batchllm put it there; of any other it is the ETag.
+
+    Raises:
+        CannotWrite: The store refuses the credentials.
     """
     if not isinstance(path, ObjectPath):
         return digest_of(path) if path is not None and path.exists() else None

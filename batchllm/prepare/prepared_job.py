@@ -112,7 +112,7 @@ def prepare_job(job: Job, paths: JobPaths, rows: RowRange | None = None) -> Iter
 
 
 def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStatistics) -> PreparedJob:
-    """Prepares a job whose input is scanned."""
+    """Prepares a job whose input is scanned; raises ``UsageError`` where the job does not fit the input."""
     _check_conversation(job, statistics)
     _check_steps(job, statistics)
     _check_texts(job, statistics)

@@ -51,7 +51,7 @@ def boundaries(rows: int, shards: int, spans: Sequence[tuple[int, int]] = ()) ->
         shards: The number of shards.
         spans: First and last rows of what must not be cut, in any order; they may overlap.
     """
-    whole = _merged(spans)
+    whole = merged_spans(spans)
     starts = [first for first, _ in whole]
     found = []
     for number in range(shards + 1):
@@ -64,7 +64,7 @@ def boundaries(rows: int, shards: int, spans: Sequence[tuple[int, int]] = ()) ->
     return found
 
 
-def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+def merged_spans(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """Returns spans in order, those that overlap as one."""
     merged: list[tuple[int, int]] = []
     for first, last in sorted(spans):
@@ -90,6 +90,14 @@ def conversation_spans(names: Iterable[str | None]) -> list[tuple[int, int]]:
     return [(begin, last[name]) for name, begin in first.items() if last[name] > begin]
 
 
+def uncut_spans(job: Job, source: Source) -> list[tuple[int, int]]:
+    """Returns the first and the last row of what a job's input must not be cut inside of: its conversations."""
+    column = job.conversation
+    if column is None:
+        return []
+    return conversation_spans(conversation_of(row, column) for row in source.rows())
+
+
 def restricted(job: Job, source: Source, statistics: InputStatistics) -> tuple[InputStatistics, ShardRows]:
     """Restricts the input of a job to the job's shard; what the scan found of columns is that of the whole input.
 
@@ -103,11 +111,7 @@ def restricted(job: Job, source: Source, statistics: InputStatistics) -> tuple[I
     """
     assert job.shard is not None, "only called for shards"
     number, of = job.shard
-    column = job.conversation
-    spans = []
-    if column is not None:
-        spans = conversation_spans(conversation_of(row, column) for row in source.rows())
-    bounds = boundaries(statistics.rows, of, spans)
+    bounds = boundaries(statistics.rows, of, uncut_spans(job, source))
     rows = range(bounds[number - 1], bounds[number])
     reading = source.reading()
     source.restrict(rows, statistics.sha256)

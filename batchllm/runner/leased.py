@@ -15,6 +15,7 @@ from batchllm.leases.leased_budget import LeasedBudget
 from batchllm.leases.terms import RENEW_S, TTL_S, key_of
 from batchllm.limiter import Limiter
 from batchllm.limiter.lease import LaneLease
+from batchllm.printable import one_line
 from batchllm.records import Pace
 from batchllm.stopping import RunStop
 
@@ -22,6 +23,8 @@ log = logging.getLogger("batchllm.leases")
 
 SOON_S = 0.1
 """When to ask again while a model has no lease yet, and the shortest time between two requests."""
+MOST_WORDS = 200
+"""Characters of the error of what carries the requests."""
 LEAVE_S = 2.0
 """How long giving back may take at the end of a run."""
 
@@ -173,4 +176,5 @@ async def leased(loop: LeaseLoop | None) -> AsyncIterator[None]:
 
 
 def _words(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
+    last = str(error).strip().rpartition("\n")[2]  # errors of other processes begin with a traceback
+    return one_line(f"{type(error).__name__}: {last}", MOST_WORDS).rstrip(": ")

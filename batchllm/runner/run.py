@@ -28,7 +28,7 @@ from batchllm.plan.job_plan import plan_of
 from batchllm.plan.reuse import Reuse, journals_of
 from batchllm.plan.work_item import ChatSender
 from batchllm.prepare.first_preset import with_first_preset
-from batchllm.prepare.job_paths import check_places, job_paths, made_folder
+from batchllm.prepare.job_paths import check_job_paths, job_paths, made_folder
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.prepare.row_range import RowRange
 from batchllm.progress import Progress, Quiet
@@ -95,7 +95,7 @@ def run_job(
     stops = stops or Stops()
     with recorded(job) as record:
         paths = job_paths(job)
-        check_places(job, paths)
+        check_job_paths(job, paths)
         record.begin()
         waiting = waiting_for(job, wait=wait)
         with (
