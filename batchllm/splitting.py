@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
 from batchllm.errors import UsageError
+from batchllm.extras import install_command
 
 if TYPE_CHECKING:
     from semantic_text_splitter import MarkdownSplitter, TextSplitter
@@ -51,9 +52,7 @@ def check_library() -> None:
         UsageError: It is not installed.
     """
     if find_spec(_LIBRARY) is None:
-        raise UsageError(
-            "--on-long split needs the extra split; install it: pip install 'batchllm-cli[split]'"
-        )
+        raise UsageError(f"--on-long split needs {_LIBRARY}; install with: {install_command('split')}")
 
 
 def split(text: str, limit: int, count: Count, overlap: int = 0) -> list[Span]:

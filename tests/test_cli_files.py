@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from batchllm.extras import install_command
 from batchllm.formats import open_source
 from tests.command import Command
 
@@ -161,7 +162,10 @@ def test_a_missing_library_is_named_before_anything_is_read(
         ("classify", tmp_path / "in.csv", *SIMULATOR, "-o", tmp_path / "out.parquet"),
     ):
         refused = batchllm(*words)
-        assert refused.status == 2 and "pip install 'batchllm-cli[parquet]'" in refused.err
+        assert (
+            refused.status == 2
+            and f"needs pyarrow; install with: {install_command('parquet')}" in refused.err
+        )
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["in.csv", "in.parquet"]
 
 

@@ -35,7 +35,10 @@ async def read_request(reader: asyncio.StreamReader) -> tuple[str, dict[str, str
 async def server(handle: Handler) -> AsyncIterator[str]:
     """A server that does to each connection exactly what a test wants."""
 
+    writers: list[asyncio.StreamWriter] = []
+
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         try:
             await handle(reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -48,6 +51,9 @@ async def server(handle: Handler) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
     finally:
         listening.close()
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0.01)  # their sockets are closed by the loop, before it is closed itself
 
 
 def answer(body: bytes, status: str = "200 OK", extra: str = "") -> bytes:

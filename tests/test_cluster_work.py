@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
@@ -63,3 +64,24 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "work").write_text("a file")
     with pytest.raises(CannotWrite, match="every machine has to be able to write"):
         open_work(str(tmp_path / "work")).create("plan.json", b"")
+
+
+def test_a_file_that_is_replaced_while_it_is_read_has_one_content_or_the_other(new_work: NewWork) -> None:
+    contents = {bytes([number]) * (1 + 40_000 * number) for number in range(3)}
+    work, ended = new_work(), Event()
+    work.put("state", next(iter(contents)))
+
+    def replace() -> None:
+        writer = new_work()
+        while not ended.is_set():
+            for content in contents:
+                writer.put("state", content)
+
+    with ThreadPoolExecutor(1) as pool:
+        replacing = pool.submit(replace)
+        try:
+            found = {work.get("state") for _ in range(60)}
+        finally:
+            ended.set()
+        replacing.result()
+    assert found <= contents

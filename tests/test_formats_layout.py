@@ -88,7 +88,7 @@ def test_a_spooled_file_shows_its_format_in_its_first_character(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("in.txt", {}, "--input-format"),
+        ("in.foo", {}, "--input-format"),
         ("in.csv", {"format": "xml"}, "the formats are csv, tsv, jsonl, ndjson"),
         ("in.csv", {"encoding": "utf-99"}, "no encoding 'utf-99'"),
         ("in.csv", {"encoding": "rot13"}, "no encoding 'rot13'"),

@@ -258,6 +258,22 @@ def test_the_run_ends_only_when_every_endpoint_is_down_for_too_long() -> None:
     assert world.ended == {"answered": 3_000}
 
 
+@pytest.mark.parametrize("code", [400, 404])
+def test_rows_that_only_a_dead_endpoint_may_have_wait_for_it_no_longer_than_for_an_outage(code: int) -> None:
+    world = World([Server(bad={code: 1.0}), Server(down=(0.0, 1e9))], 200, max_outage_s=20.0)
+    with pytest.raises(
+        Unavailable, match=r"no endpoint is available for \d+ s \(e0: rejects the rows: .*; e1: "
+    ):
+        world.run()
+    assert world.now < 30.0
+    assert not world.ended
+
+
+def test_rows_that_one_endpoint_rejects_wait_for_another_that_comes_back() -> None:
+    world = World([Server(bad={404: 1.0}), Server(down=(0.0, 15.0))], 200, max_outage_s=20.0).run()
+    assert world.ended == {"answered": 200}
+
+
 def test_endpoints_that_never_worked_are_given_up_after_half_a_minute() -> None:
     world = World([Server(down=(0.0, 1e9)), Server(down=(0.0, 1e9))], 10)
     with pytest.raises(Unavailable):

@@ -373,7 +373,7 @@ def test_without_matplotlib_the_figures_are_there_in_words(
     for module in ("page", "sections"):
         monkeypatch.setattr(f"batchllm.report.{module}.can_draw", lambda: False)
     text = page_of(make_report(output)).decode()
-    assert "batchllm-cli[report]" in text
+    assert "pip install matplotlib" in text
     assert "x 4 (100.0 %)" in text
     assert "<img" not in text
 

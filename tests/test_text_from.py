@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from batchllm.extras import install_command
 from tests.command import Command
 from tests.document_files import pdf, word
 
@@ -147,7 +148,7 @@ def test_a_missing_library_is_named_before_anything_is_read(
     monkeypatch.setattr("batchllm.formats.format.find_spec", lambda name: None)
     said = batchllm("summarize", "media/a.pdf", *SIMULATOR)
     assert said.status == 2
-    assert "PDF needs pypdf; install with: pip install 'batchllm-cli[documents]'" in said.err
+    assert f"PDF needs pypdf; install with: {install_command('documents')}" in said.err
 
 
 def test_each_document_of_a_pattern_or_a_folder_is_a_row(batchllm: Command, folder: Path) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchllm.api.tables import AnswerColumn, Table, column_name
 from batchllm.errors import UsageError
+from batchllm.extras import install_command
 from batchllm.formats.memory import json_text
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class ArrowTable(Table):
             import pyarrow as pa
         except ImportError:
             kind = f"{type(rows).__module__}.{type(rows).__qualname__}"
-            raise UsageError(f"to read a {kind}, install pyarrow: pip install pyarrow") from None
+            raise UsageError(f"to read a {kind}, install pyarrow: {install_command('parquet')}") from None
         self._library = type(rows).__module__.partition(".")[0]
         try:
             self._table: pa.Table = pa.table(rows)

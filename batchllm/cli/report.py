@@ -45,7 +45,7 @@ def report(
     """Write one HTML page about OUTPUT: what was asked, what came, whether it is any good, cost, time, and the rows.
 
     The page needs no network and no batchllm, and shows prompts and raw answers; send it to whom these may reach.
-    Without the journal it has what OUTPUT says. Charts need the extra: pip install 'batchllm-cli[report]'.
+    Without the journal it has what OUTPUT says. Charts need matplotlib: pip install matplotlib.
     """
     from batchllm.report import check_page, make_report, write_page
 

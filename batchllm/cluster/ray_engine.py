@@ -15,6 +15,7 @@ from uuid import uuid4
 from batchllm.cluster.lease_service import JobBudget, LeaseService, Seat, SeatKeeper
 from batchllm.cluster.shard_run import ShardEnd, ShardTask, check_node, run_shard
 from batchllm.errors import INTERNAL_ERROR, STOPPING, Unavailable, UsageError
+from batchllm.extras import install_command
 from batchllm.job import Job
 from batchllm.leases import Lease, LeaseRequest, Leases
 
@@ -24,7 +25,7 @@ try:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ImportError:
     raise UsageError(
-        "--engine ray needs Ray: pip install 'batchllm-cli[ray]', here and on every node"
+        f"--engine ray needs Ray, here and on every node; install with: {install_command('ray')}"
     ) from None
 
 NAMESPACE = "batchllm"

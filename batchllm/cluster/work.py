@@ -171,8 +171,7 @@ class SharedObjects(WorkFolder):
         """Reads a file; see ``WorkFolder``."""
         from batchllm import stores
 
-        found = stores.head(self._url / name)
-        return None if found is None else b"".join(stores.stream(found))
+        return stores.whole(self._url / name)
 
     def append(self, name: str, sequence: int, content: bytes) -> None:
         """Appends to a log; see ``WorkFolder``."""

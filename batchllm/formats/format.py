@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.errors import UsageError
+from batchllm.extras import install_command
 from batchllm.formats.columns import Columns
 from batchllm.formats.input_file import InputFile
 from batchllm.formats.json_text import cell_text, json_bytes
@@ -259,6 +260,6 @@ class Format:
         missing = [name for name in self.libraries if find_spec(name) is None]
         if missing:
             raise UsageError(
-                f"{called}: {self.name.upper()} needs {' and '.join(missing)}; install with: pip install"
-                f" 'batchllm-cli[{self.extra}]'"
+                f"{called}: {self.name.upper()} needs {' and '.join(missing)}; install with:"
+                f" {install_command(self.extra)}"
             )

@@ -1,13 +1,14 @@
 """One of several endpoints, as the router sees it: its limiter, and what it did so far."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
 from batchllm.errors import Unavailable
 from batchllm.limiter.dispatcher import Limiter
-from batchllm.limiter.shared_queue import R
+from batchllm.limiter.queue import Queue
+from batchllm.limiter.shared_queue import TOO_LARGE, R
 from batchllm.limiter.terms import MINUTE_S, View
 from batchllm.records import Pace
 
@@ -124,8 +125,27 @@ def unavailable(now: float, left: Sequence[Route[Any]]) -> Unavailable:
     """
     down = [since for route in left if (since := route.limiter.breaker.opened_at) is not None]
     for_s = f" for {now - max(down):,.0f} s" if down else ""
-    words = "; ".join(f"{route.target.name}: {route.state(now).why}" for route in left)
+    words = "; ".join(
+        f"{route.target.name}: {route.state(now).why or f'rejects the rows: {route.rejection}'}"
+        for route in left
+    )
     return Unavailable(
         f"no endpoint is available{for_s} ({words or 'all are left out'}); no row was marked as failed because of it, "
         "and the same command goes on later"
+    )
+
+
+def stands_still(routes: Sequence[Route[Any]], queues: Iterable[Queue[Any]]) -> bool:
+    """Returns whether only endpoints that do not work may take what waits, and nothing is in flight elsewhere.
+
+    Args:
+        routes: The endpoints.
+        queues: What waits.
+    """
+    working = [route for route in routes if route.works]
+    return not any(route.limiter.in_flight for route in working) and all(
+        queued.item.away.get(route.number, 0.0) >= TOO_LARGE
+        for queue in queues
+        for queued in (*queue.look_at_tried(), *queue.look_ahead())
+        for route in working
     )

@@ -6,7 +6,8 @@ of them, and for the whole: while a row waits and an endpoint would accept it, o
 
 An endpoint is *down* in an outage; it is probed as long as another one works. It is *spent* while it asks for a
 longer pause than ``--max-wait`` allows. It is *out*, for this run, once it has refused key, model or URL, or rejected
-rows that others answered. Where none is left that works, the run ends as it does with one endpoint.
+rows that others answered. Where none is left that works, or that may have the rows that wait, the run ends as it does
+with one endpoint.
 """
 
 import math
@@ -20,7 +21,7 @@ from batchllm.errors import Unavailable
 from batchllm.limiter.breaker import NEVER_WORKED_S
 from batchllm.limiter.dispatcher import Limiter
 from batchllm.limiter.queue import LOOK_AHEAD, Queue, QueuedItem
-from batchllm.limiter.route import EndpointState, Route, Target, unavailable
+from batchllm.limiter.route import EndpointState, Route, Target, stands_still, unavailable
 from batchllm.limiter.shared_queue import PREFER_S, REJECTED, TOO_LARGE, QueueView, R
 from batchllm.limiter.terms import Cost, Poll, View
 from batchllm.limiter.view import merged
@@ -195,7 +196,7 @@ class EndpointRouter(Generic[R]):
         for route in self._routes:
             if route.wake_at < wake and not route.out:
                 wake = route.wake_at
-        if not any(route.works for route in self._routes):
+        if stands_still(self._routes, self._queues.values()):
             wake = min(wake, self._none_works(now))
         return Poll(grants, None if wake == math.inf else max(now, wake), too_large)
 
@@ -333,8 +334,9 @@ class EndpointRouter(Generic[R]):
         return [route.state(now) for route in self._routes]
 
     def view(self, now: float) -> View:
-        """Returns the state of all endpoints together: a pause or an outage only where none of them works."""
-        working = [state.view for state in self.states(now) if state.state == "works"]
+        """Returns the state of all endpoints together: a pause or an outage only where none of them gets on."""
+        still = stands_still(self._routes, self._queues.values()) and self.waiting > 0
+        working = [] if still else [state.view for state in self.states(now) if state.state == "works"]
         others = [state.view for state in self.states(now) if state.state in ("waits", "down")]
         down = [since for route in self._routes if (since := route.limiter.breaker.opened_at) is not None]
         gives_up_at = max(down) + self._longest_outage_s if down else None

@@ -4,6 +4,7 @@ All that the project does with them is here, in a few functions over ``ObjectUrl
 
 - ``head`` says whether there is an object, its size and its ETag; ``read`` gets some of its bytes; ``stream`` all of
   them, in pieces. Both take the ETag of ``head`` and stop with an ``InputError`` where the object is another by now.
+- ``whole`` gets a small object by one request, whichever version is there.
 - ``put`` puts an object in place whole or not at all; ``create`` does so only where there is none, for one of many
   who try (a conditional put).
 - ``listed`` yields the objects below a prefix, in the order of their keys; ``delete`` removes one.
@@ -28,6 +29,7 @@ from batchllm.stores.objects import (
     put,
     read,
     stream,
+    whole,
 )
 from batchllm.stores.path import ObjectPath, beside_on_disk, located
 from batchllm.stores.url import BUCKETS, ObjectUrl, is_url, object_url
@@ -50,4 +52,5 @@ __all__ = [
     "read",
     "settings_of",
     "stream",
+    "whole",
 ]

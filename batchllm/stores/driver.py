@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from batchllm.errors import UsageError
+from batchllm.extras import install_command
 from batchllm.hosts import is_local
 from batchllm.stores.failures import CREDENTIALS, job_error
 from batchllm.stores.url import ObjectUrl
@@ -65,9 +66,7 @@ def _bucket(scheme: str, bucket: str, settings: tuple[tuple[str, str], ...]) -> 
         from obstore.exceptions import BaseError
         from obstore.store import AzureStore, GCSStore, S3Store
     except ImportError:
-        raise UsageError(
-            f"{scheme}:// needs the extra cloud; install it: pip install 'batchllm-cli[cloud]'"
-        ) from None
+        raise UsageError(f"{scheme}:// needs obstore; install with: {install_command('cloud')}") from None
     options: Any = {**_TIMEOUTS, "allow_http": _is_plain(scheme, dict(settings))}
     kinds: Any = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
     try:

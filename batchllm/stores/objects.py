@@ -141,6 +141,26 @@ def _whole_piece(info: ObjectInfo, offset: int) -> bytes:
     return piece
 
 
+def whole(url: ObjectUrl) -> bytes | None:
+    """Returns the content of a small object in a bucket, ``None`` if there is none.
+
+    It is one request, so that an object that others replace at any time is read in one version.
+
+    Raises:
+        UsageError, InputError, StorageFailure: As ``head``.
+    """
+
+    def content(bucket: "ObjectStore") -> bytes | None:
+        try:
+            return bytes(bucket.get(url.key).bytes())
+        except FileNotFoundError as error:
+            if is_no_bucket(error):
+                raise
+            return None
+
+    return ask(url, content)
+
+
 def put(url: ObjectUrl, content: bytes | BinaryIO) -> ObjectInfo:
     """Puts an object in place, whole or not at all; one that is there is replaced.
 
