@@ -140,8 +140,8 @@ class OutcomeHandler:
 
     @property
     def _has_worked(self) -> bool:
-        """Whether this run or an earlier one of the job has had an answer."""
-        return self.counters.answers + self.counters.finished_before > 0
+        """Whether this run or another one of the job has had an answer."""
+        return self.counters.has_worked or self.counters.answers + self.counters.finished_before > 0
 
     def _answered(self, item: WorkItem, attempt_id: int, outcome: Response | Failure, now: float) -> None:
         assert isinstance(outcome, Response), "only a response can be an answer"
