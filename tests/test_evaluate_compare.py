@@ -190,3 +190,11 @@ def test_the_majority_is_the_most_frequent_answer_and_the_first_of_equals(answer
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50), st.sampled_from([0, 50, 95, 100]))
 def test_percentiles_are_those_of_numpy(values: list[float], share: int) -> None:
     assert percentile(sorted(values), share) == pytest.approx(np.percentile(values, share))
+
+
+def test_a_folder_is_called_by_its_name_with_a_slash_or_without(batchllm: Command, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.csv").write_text("text,response,error\nq,yes,\n")
+    said = batchllm("compare", f"{tmp_path}/a/", f"{tmp_path}/b/")
+    assert "1 row in a and b" in said.out, said.out + said.err

@@ -1,10 +1,14 @@
 """A format is a source and a writer: every one is written from any other."""
 
 import json
+import os
+import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from batchllm.errors import UsageError
@@ -93,3 +97,21 @@ def test_an_unknown_suffix_names_the_option() -> None:
         UsageError, match=r"^rows.dat: the suffix '.dat' names no format; add --input-format csv or"
     ):
         format_of(Path("rows.dat"))
+
+
+def test_every_format_is_read_from_a_file_whose_name_is_no_unicode(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": ["ä"]})
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    frame.to_csv(f"{path}.csv", index=False)
+    frame.to_csv(f"{path}.csv.gz", index=False)
+    frame.to_json(f"{path}.jsonl", orient="records", lines=True)
+    with open(f"{path}.parquet", "wb") as file:
+        frame.to_parquet(file)
+    frame.to_excel(f"{path}.xlsx", index=False)
+    with closing(sqlite3.connect(tmp_path / "plain.db")) as made:
+        frame.to_sql("rows", made, index=False)
+    (tmp_path / "plain.db").rename(f"{path}.db")
+    for suffix in (".csv", ".csv.gz", ".jsonl", ".parquet", ".xlsx", ".db"):
+        source = open_source(Path(f"{path}{suffix}"), query="select * from rows" if suffix == ".db" else None)
+        source.scan()
+        assert [row.values for row in source.rows()] == [{"text": "ä"}], suffix

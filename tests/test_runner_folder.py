@@ -246,3 +246,34 @@ def test_the_frame_of_a_folder_has_all_rows(tmp_path: Path, inputs: list[Path]) 
     assert list(result.frame()["text"]) == ["b one", "a one", "a two"]
     with JournalReader.open(tmp_path / "out/.batchllm.journal") as reader:
         assert reader.get("output")["files"] == ["b.jsonl", "a.csv"]
+
+
+def test_outputs_that_a_pattern_matches_are_no_inputs_of_the_next_run(
+    tmp_path: Path, inputs: list[Path]
+) -> None:
+    job = SeveralJob()
+    for _ in range(2):
+        job.run([tmp_path / "in/**/*.*"], f"{tmp_path}/in/out/")
+        assert sorted(os.listdir(tmp_path / "in/out")) == [".batchllm.journal", "a.csv", "b.jsonl"]
+    assert job.ledger.paid.total() == 3
+
+
+def test_files_may_have_names_that_are_no_unicode(tmp_path: Path, batchllm: Command) -> None:
+    name = os.fsdecode(b"\xff.csv")
+    (tmp_path / "in").mkdir()
+    for text, each in (("a", name), ("b", "b.csv")):
+        (tmp_path / "in" / each).write_text(f"id,text,gold\n1,{text},{text}\nbad\n")
+    job, out = SeveralJob(bad_rows="skip"), tmp_path / "out"
+    for _ in range(2):
+        assert job.run([tmp_path / "in"], f"{out}/", gold="gold").exit_status == 1
+        assert len(written(out / name)) == len(written(out / "b.csv")) == 1
+    assert job.ledger.paid.total() == 2
+    for command in (
+        ("status", out),
+        ("export", out),
+        ("evaluate", out / name, "--gold", "gold"),
+        ("report", out),
+    ):
+        said = batchllm(*command)
+        assert said.status == 0, (command, said.err)
+    assert "left out" not in (tmp_path / "out.report.html").read_text()

@@ -68,7 +68,7 @@ class RowMatcher:
 
 def short_names(outputs: Sequence[AnsweredRows]) -> list[str]:
     """Returns a name for each output that tells it from the others: that of the file, or its whole path."""
-    bare = [output.name.rpartition("/")[2] for output in outputs]
+    bare = [output.name.rstrip("/").rpartition("/")[2] for output in outputs]
     if len(set(bare)) == len(bare):
         return bare
     whole = [output.name for output in outputs]

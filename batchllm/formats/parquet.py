@@ -72,6 +72,8 @@ class ParquetSource(Source):
 
         content = self.file.at_random()
         try:
+            if isinstance(content, Path) and not _is_unicode(content):
+                content = content.open("rb")
             with (
                 nullcontext() if isinstance(content, Path) else content,
                 pq.ParquetFile(content, buffer_size=_BUFFER_BYTES, pre_buffer=False) as opened,
@@ -186,6 +188,15 @@ def _temporal(row: Row, position: int | None, name: str) -> Any:
         with suppress(ValueError, OverflowError):
             return rows.batch.column(position)[offset].as_py()
     return row.values.get(name)
+
+
+def _is_unicode(path: Path) -> bool:
+    """Whether pyarrow can open a path, which it takes as Unicode only."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _explained(error: BaseException) -> str:

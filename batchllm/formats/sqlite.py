@@ -72,7 +72,7 @@ class SqliteSource(JsonlSource):
 
     def _opened(self, path: Path) -> sqlite3.Connection:
         """Opens the database to read; what it must not do is refused before it is done."""
-        uri = f"file:{quote(os.path.abspath(path))}?mode=ro"  # noqa: PTH100 - it keeps links
+        uri = f"file:{quote(os.fsencode(os.path.abspath(path)))}?mode=ro"  # noqa: PTH100 - it keeps links
         try:
             database = sqlite3.connect(uri, uri=True, timeout=_BUSY_S)
             database.execute("SELECT 1 FROM sqlite_master").fetchone()

@@ -180,6 +180,12 @@ class BulkQuery:
         return found
 
 
+def meta_key(key: str) -> str:
+    """Returns a key as SQLite can hold it: the names of files may have bytes that are no UTF-8."""
+    return key.encode(errors="backslashreplace").decode()
+
+
 def meta_row(key: str, text: str) -> BulkRow:
     """The row that keeps a text under a key in the table ``meta``."""
+    key = meta_key(key)
     return META, key, text, crc32(f"{key}\0{text}".encode())

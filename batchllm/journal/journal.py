@@ -13,7 +13,7 @@ from zlib import crc32
 from batchllm.journal import bulk
 from batchllm.journal.admission import NO_BODY_KEYS, Item
 from batchllm.journal.batches import BatchStore
-from batchllm.journal.bulk import MISSING, BulkRow, meta_row
+from batchllm.journal.bulk import MISSING, BulkRow, meta_key, meta_row
 from batchllm.journal.database import connect
 from batchllm.journal.files import remove
 from batchllm.journal.kept import KeptAnswers
@@ -278,7 +278,7 @@ class Journal:
     def put(self, key: str, value: Any) -> None:
         """Stores a JSON value under a key with the next commit."""
         text = json.dumps(value)
-        self._meta[key] = text
+        self._meta[meta_key(key)] = text
         self._writer.defer(meta_row(key, text))
 
     def put_now(self, key: str, value: Any) -> None:
@@ -288,7 +288,7 @@ class Journal:
 
     def get(self, key: str) -> Any:
         """Returns the value stored under a key, by this run or an earlier one; ``None`` where there is none."""
-        text = self._meta.get(key)
+        text = self._meta.get(meta_key(key))
         return None if text is None else json.loads(text)
 
     def reader(self) -> JournalReader:

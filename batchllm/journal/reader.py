@@ -25,7 +25,7 @@ from batchllm.journal.batches import (
     read_batch,
     read_result,
 )
-from batchllm.journal.bulk import BulkQuery
+from batchllm.journal.bulk import BulkQuery, meta_key
 from batchllm.journal.database import check_version, connect
 from batchllm.journal.files import exists
 from batchllm.journal.records import (
@@ -106,7 +106,7 @@ class JournalReader:
 
     def get(self, key: str) -> Any:
         """Returns the value that ``Journal.put`` stored under ``key``; ``None`` where there is none."""
-        for fields in self.select(f"{records.META} WHERE key = ?", key):
+        for fields in self.select(f"{records.META} WHERE key = ?", meta_key(key)):
             return json.loads(records.read_meta(self.path, fields)[1])
         return None
 

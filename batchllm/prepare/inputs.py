@@ -12,7 +12,7 @@ from batchllm.formats.suffixes import format_suffix
 from batchllm.job import Job
 from batchllm.job.paths import identity_of, is_folder, is_pattern, outputs_of
 from batchllm.job.texts import are_documents, is_document
-from batchllm.prepare.job_paths import JobPaths, journal_beside
+from batchllm.prepare.job_paths import JobPaths, journal_beside, journal_in
 from batchllm.printable import counted
 from batchllm.stores import ObjectPath
 
@@ -98,9 +98,11 @@ class _Finder:
 
     def _is_own_output(self, path: Path) -> bool:
         output = self.paths.output
-        if output is None or path.parent.resolve() != output.parent.resolve():
+        if output is None:
             return False
-        return output.name in outputs_of(path)
+        if self.job.into_folder:
+            return journal_in(output).exists() and path.parent.resolve() == output.resolve()
+        return path.parent.resolve() == output.parent.resolve() and output.name in outputs_of(path)
 
     def words(self) -> list[str]:
         plural = {"file of another kind": "files of another kind"}
