@@ -319,7 +319,7 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("batchllm.formats.format.find_spec", lambda name: None)
-    expected = r"XLSX needs python_calamine and xlsxwriter; install with: pip install 'batchllm-cli\[excel\]'"
+    expected = r"XLSX needs python_calamine and xlsxwriter; install with: \S+ -m pip install "
     with pytest.raises(UsageError, match=expected):
         open_source(book(tmp_path / "in.xlsx", ["a"], ["x"]))
 

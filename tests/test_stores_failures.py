@@ -96,5 +96,5 @@ def test_settings_that_the_driver_cannot_use_are_named_without_their_values(
 def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore.exceptions", None)
     driver._bucket.cache_clear()
-    with pytest.raises(UsageError, match=r"pip install 'batchllm-cli\[cloud\]'"):
+    with pytest.raises(UsageError, match=r"needs obstore; install with: .*(obstore|batchllm-cli\[cloud\])"):
         stores.head(object_url("s3://b-1/a.csv"))
