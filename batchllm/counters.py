@@ -91,6 +91,7 @@ class RunCounters:
     Attributes:
         rows: Rows of the job, after ``-n`` and ``--sample``.
         finished_before: Rows that an earlier run finished.
+        has_worked: Another run of the job has had an answer.
         answered, failed, skipped: Rows that this run finished, or found empty.
         duplicates: Rows that share the request of another row (``--dedupe``).
         pending: Rows whose request is in a batch.
@@ -117,6 +118,7 @@ class RunCounters:
 
     rows: int = 0
     finished_before: int = 0
+    has_worked: bool = False
     answered: int = 0
     failed: int = 0
     skipped: int = 0

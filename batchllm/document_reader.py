@@ -87,6 +87,10 @@ def docx_text(content: bytes) -> str:
     except DocumentError:
         raise
     except Exception as error:  # the library's own, and those of what is in the archive
+        if "is not a Word file" in str(error):
+            raise DocumentError(
+                "is another Office document and no DOCX; save it as .docx, or as text"
+            ) from error
         raise DocumentError(
             f"is a damaged Word document ({str(error)[:200]}); save it again, or as text"
         ) from error

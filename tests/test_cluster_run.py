@@ -271,6 +271,24 @@ def test_a_node_with_another_version_is_refused(tmp_path: Path) -> None:
     assert end.exit_status == 2 and "and not 0.0" in (end.error or "")
 
 
+@pytest.mark.parametrize("status", [400, 200])
+def test_a_shard_whose_rows_all_fail_does_not_stop_the_job(
+    tmp_path: Path, url: str, asked: Asked, status: int
+) -> None:
+    """As on one machine: once requests have succeeded, the rows are to blame."""
+    table(tmp_path / "rows.csv", texts=[f"text {row:03}" for row in range(ROWS)])
+    body = chat_body("none of them") if status == 200 else {"error": {"message": "too rude", "code": "rude"}}
+    asked.answer = lambda text: (
+        ScriptedResponse(status=status, body=body) if int(text.split()[-1]) > 50 else None
+    )
+    result = run_cluster(job_of(tmp_path, url, max_attempts=1), engine_of=lambda job: ThreadEngine())
+    assert result.exit_status == 1
+    assert (result.summary.answered, result.summary.failed) == (51, ROWS - 51)
+    paid = asked.texts.total()
+    assert run_cluster(job_of(tmp_path, url), engine_of=no_cluster).exit_status == 1
+    assert asked.texts.total() == paid
+
+
 @pytest.mark.proof
 def test_a_job_that_was_refused_may_be_changed(tmp_path: Path, url: str) -> None:
     table(tmp_path / "rows.csv", 30)

@@ -5,6 +5,7 @@ from io import BytesIO
 from typing import Any
 
 import docx
+import openpyxl
 import pypdf
 import pytest
 
@@ -158,6 +159,7 @@ def test_the_encoding_is_what_the_document_says(content: bytes, suffix: str, tex
         (b"<html>", ".docx", "is text and no DOCX"),
         (b"\x89PNG\r\n\x1a\n" + bytes(50), ".txt", "is an image; documents are"),
         (b"PK\3\4" + bytes(50), ".pdf", "no PDF; documents are"),
+        (b"%PDF-1.7\n", ".txt", "is a PDF document; name it .pdf"),
         (b"{\\rtf1 hello}", ".rtf", "is a rich text document; documents are"),
     ],
 )
@@ -166,3 +168,30 @@ def test_what_is_no_document_says_so(content: bytes, suffix: str, reason: str) -
         document_text(content, suffix)
     if suffix == ".txt" and content.startswith(b"caf"):
         assert document_text(content, suffix, "latin-1") == "café"
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("<p hidden>no<p>yes", "yes"),
+        ("<div style='color: red; DISPLAY : none'>no<div>no</div>no<br></div>yes", "yes"),
+        ("<ul><li hidden>no<b>no</b><li>yes</ul>", "yes"),
+        ("<ul><li hidden>no</ul>yes", "yes"),
+        ("<table><tr hidden><td>no<td>no<tr><td>yes</table>", "yes"),
+        ("<table><tr><td hidden>no<td>yes</table>", "yes"),
+        ("<input hidden>yes<br hidden>also", "yesalso"),
+        ("<p style='display:inline'>yes", "yes"),
+        ("<script>no</script><p>yes</p></div>also", "yes\n\nalso"),
+        ("a<pre>def f():\n    return  1\n</pre>b   c", "a\ndef f():\n    return  1\n\nb c"),
+    ],
+)
+def test_what_html_hides_is_left_out_and_preformatted_text_keeps_its_blanks(page: str, text: str) -> None:
+    assert html_text(page) == text
+
+
+def test_another_office_document_is_named() -> None:
+    book = openpyxl.Workbook()
+    content = BytesIO()
+    book.save(content)
+    with pytest.raises(DocumentError, match="is another Office document and no DOCX"):
+        docx_text(content.getvalue())

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import zipfile
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
@@ -11,10 +12,6 @@ import openpyxl
 import pytest
 import xlsxwriter
 from hypothesis import HealthCheck, given, settings
-from odf.opendocument import OpenDocumentSpreadsheet
-from odf.table import Table as OdsTable
-from odf.table import TableCell, TableRow
-from odf.text import LineBreak, P, S, Tab
 
 from batchllm.errors import InputError, UsageError
 from batchllm.formats import Outcome, open_source, plan_columns, write_output
@@ -273,18 +270,34 @@ def test_a_damaged_workbook_is_refused_or_read_right(tmp_path: Path) -> None:
 
 
 def test_tabs_and_line_breaks_of_an_ods_are_characters(tmp_path: Path) -> None:
-    document = OpenDocumentSpreadsheet()
-    sheet = OdsTable(name="Sheet")
-    document.spreadsheet.addElement(sheet)
-    for parts in (["text"], ["a", Tab(), "b", LineBreak(), "c ", S(c=2), "d"]):
-        line, cell, paragraph = TableRow(), TableCell(valuetype="string"), P()
-        for part in parts:
-            paragraph.addText(part) if isinstance(part, str) else paragraph.addElement(part)
-        cell.addElement(paragraph)
-        line.addElement(cell)
-        sheet.addElement(line)
-    document.save(tmp_path / "in.ods")
-    assert values(tmp_path / "in.ods") == [["a\tb\nc   d"]]
+    cells = [
+        "text",
+        'a<text:tab/>b<text:line-break/>c <text:s text:c="2"/>d<text:tab text:tab-ref="1"></text:tab>e',
+    ]
+    rows = "".join(
+        f'<table:table-row><table:table-cell office:value-type="string"><text:p>{cell}</text:p></table:table-cell>'
+        "</table:table-row>"
+        for cell in cells
+    )
+    spaces = "".join(
+        f' xmlns:{name}="urn:oasis:names:tc:opendocument:xmlns:{name}:1.0"'
+        for name in ("office", "table", "text")
+    )
+    kind = "application/vnd.oasis.opendocument.spreadsheet"
+    with zipfile.ZipFile(tmp_path / "in.ods", "w") as archive:
+        archive.writestr("mimetype", kind)
+        archive.writestr(
+            "content.xml",
+            f"<office:document-content{spaces}><office:body><office:spreadsheet>"
+            f'<table:table table:name="Sheet">{rows}</table:table>'
+            "</office:spreadsheet></office:body></office:document-content>",
+        )
+        archive.writestr(
+            "META-INF/manifest.xml",
+            '<manifest:manifest xmlns:manifest="urn:oasis:names:tc:opendocument:xmlns:manifest:1.0">'
+            f'<manifest:file-entry manifest:full-path="/" manifest:media-type="{kind}"/></manifest:manifest>',
+        )
+    assert values(tmp_path / "in.ods") == [["a\tb\nc   d\te"]]
 
 
 def test_a_workbook_by_another_name_says_how_it_is_read(tmp_path: Path) -> None:

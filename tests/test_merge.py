@@ -91,6 +91,19 @@ def test_the_merged_file_is_what_one_run_writes(tmp_path: Path, name: str, journ
     assert merged.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_shards_without_rows_are_merged_without_journals_too(tmp_path: Path, suffix: str) -> None:
+    source = tmp_path / f"in.{suffix}"
+    source.write_text("text\none\n" if suffix == "csv" else '{"text": "one"}\n')
+    outputs = [run(source, f"{number}/3") for number in (1, 2, 3)]
+    for path in tmp_path.glob("*.journal"):
+        path.unlink()
+    whole = run(source, None, output=str(tmp_path / f"whole.{suffix}"))
+    merged = tmp_path / f"merged.{suffix}"
+    merge_outputs(outputs, merged, source=source)
+    assert merged.read_bytes() == whole.read_bytes()
+
+
 def test_a_merged_file_may_have_another_format_and_be_compressed(tmp_path: Path) -> None:
     outputs = copied("in.csv", tmp_path, journals=True)
     merge_outputs(outputs, tmp_path / "merged.jsonl")

@@ -13,11 +13,14 @@ import pytest
 from batchllm import tokens
 from batchllm.api import run
 from batchllm.api.results import TableResult
+from batchllm.budget.estimate import forecast_job
 from batchllm.errors import BudgetStop, JobChanged, UsageError
 from batchllm.inspect.dry_run import dry_run
 from batchllm.inspect.show import show_row
 from batchllm.job import assemble
 from batchllm.journal import JournalReader
+from batchllm.prepare.job_paths import job_paths
+from batchllm.prepare.prepared_job import prepare_job
 from batchllm.progress import Quiet
 from batchllm.request.messages import TokenCount
 from batchllm.runner import run_job
@@ -118,6 +121,25 @@ def test_a_part_that_fails_fails_the_row_and_is_the_only_one_that_is_paid_again(
     again = [chat for chat in job.endpoint.sent if not is_combining(chat.body)]
     assert len(again) == 1
     assert middle.strip()[:40] in again[0].body.decode()
+
+
+def test_an_estimate_whose_sample_is_the_file_knows_every_part(tmp_path: Path) -> None:
+    texts = [text_of("english", times) for times in (3, 9, 4)] + ["\n" * 9000, SHORT, text_of("chinese", 3)]
+    job = SplitJob(tmp_path, texts).job()
+    with prepare_job(job, job_paths(job)) as prepared:
+        found = forecast_job(prepared, rows=len(texts), left=len(texts))
+    exact = dry_run(job).forecast
+    assert found.parts == exact.parts
+    assert found.requests_upper_bound == exact.requests_upper_bound
+
+
+def test_a_part_without_a_label_is_not_said_to_be_tried_again(tmp_path: Path) -> None:
+    job = SplitJob(tmp_path, [text_of("english", 5)], SplitEndpoint("text"))
+    result = job.run("classify")
+    assert result.exit_status == 1
+    assert result.summary.failed_by_reason == {"no_label": 1}
+    assert not result.summary.retries
+    assert len(job.endpoint.sent) == len({chat.body for chat in job.endpoint.sent})
 
 
 @pytest.mark.parametrize("via", ["ask", "vote"])

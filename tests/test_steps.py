@@ -153,6 +153,17 @@ def test_the_first_20_answers_of_each_step_are_judged(tmp_path: Path) -> None:
     assert len(job.endpoint.by_step()["reply"]) < 40
 
 
+def test_a_step_whose_prompt_is_an_answer_of_any_length_is_counted_before_there_are_answers(
+    tmp_path: Path,
+) -> None:
+    steps = [("first", "{{ text }}"), ("second", "{{ first }}"), ("third", "{{ second }}")]
+    text = '[job]\ninput = "rows.csv"\noutput = "out.csv"\nprovider = "simulator"\n' + "".join(
+        f'[[steps]]\nname = "{name}"\nprompt = "Say: {prompt}"\n' for name, prompt in steps
+    )
+    forecast = dry_run(StepJob(tmp_path, text, [{"text": "one"}, {"text": "two"}]).job()).forecast
+    assert (forecast.requests, forecast.requests_upper_bound) == (6, 6)
+
+
 def test_the_dry_run_counts_the_requests_of_every_step_and_their_upper_bound(chain: StepJob) -> None:
     forecast = dry_run(chain.job()).forecast
     assert (forecast.rows, forecast.requests, forecast.requests_upper_bound) == (8, 24, 32)

@@ -134,6 +134,8 @@ def stretch_of(prepared: PreparedJob, sent: Sequence[SampledRequest]) -> Stretch
     linearly with a row's bytes, so the regression line of the sample, at the mean size of all rows, is the mean
     prompt. A long text that is split has more parts there, and not longer ones.
     """
+    if len(sample_rows(prepared)) == prepared.statistics.rows:
+        return Stretch(1.0)  # the sample is the file
     firsts = [each for each in sent if each.first]
     if not prepared.job.splits:
         return Stretch(_factor(prepared, [each.prompt_tokens for each in firsts], firsts))

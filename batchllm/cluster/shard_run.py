@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from batchllm import __version__
 from batchllm.cluster.answer_log import AnswerLog, Attempt, ShardProgress
-from batchllm.cluster.collect import plan_of_work, rebuild
+from batchllm.cluster.collect import done_of, plan_of_work, rebuild
 from batchllm.cluster.work import claim, done_name, open_work, run_name
 from batchllm.errors import INTERNAL_ERROR, Interrupted, JobError, UsageError
 from batchllm.job import Job
@@ -112,8 +112,11 @@ def _run(task: ShardTask, environ: Mapping[str, str], node: str, leases: Leases 
     whose = {"run": task.run, "node": node, "pid": os.getpid(), "time": time.time(), "id": uuid4().hex}
     number = claim(work, shard, json.dumps(whose).encode())
     attempt = Attempt(work, shard, number, task.run, node)
+    first = done_of(work, plan.shards[0])
+    has_worked = first is not None and first["summary"]["answered"] > 0
     with attempt_folder() as folder:
-        return _answer(attempt, _local(job, folder), plan.input_sha256, leases)
+        local = _local(job, folder)
+        return _answer(attempt, local, plan.input_sha256, leases, has_worked=has_worked)
 
 
 @contextmanager
@@ -151,12 +154,14 @@ def _local(job: Job, folder: Path) -> Job:
     )  # fmt: skip
 
 
-def _answer(attempt: Attempt, job: Job, input_sha256: str, leases: Leases | None) -> int:
+def _answer(attempt: Attempt, job: Job, input_sha256: str, leases: Leases | None, *, has_worked: bool) -> int:
     assert job.output is not None, "it is in the folder of the attempt"
     shard, work = attempt.shard, attempt.work
     journal = job.output.with_name(f"{job.output.name}.journal")
     known = rebuild(journal, [(shard, attempt.number - 1)], work).found
-    rows = RowRange(shard.first_row, shard.rows, input_sha256, shard.sha256)
+    rows = RowRange(shard.first_row, shard.rows, input_sha256, shard.sha256, has_worked)
+    if has_worked:  # the first rows have passed the early stop
+        job = replace(job, no_early_stop=True)
     progress, switch = ShardProgress(), StopSwitch()
     with AnswerLog(attempt, journal, known.last_attempt, progress, switch) as log:
         result = run_job(job, progress=progress, stops=switch, rows=rows, leases=leases)

@@ -46,7 +46,7 @@ def longest(length: Length) -> StandIn:
 
 
 def _answer(tokens: int) -> Answer:
-    return Answer(text=_WORD * tokens, response_id=STAND_IN)
+    return Answer(text=_WORD * max(1, tokens), response_id=STAND_IN)  # an empty answer takes no condition
 
 
 def missing(

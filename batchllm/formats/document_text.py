@@ -8,6 +8,8 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from itertools import groupby
+from operator import itemgetter
 
 from batchllm.document_reader import LIMIT_S, MAX_BYTES, NO_TEXT, DocumentError
 from batchllm.formats.content import foreign_bytes
@@ -54,6 +56,8 @@ def _plain_text(content: bytes, suffix: str, encoding: str | None) -> str:
     if suffix in (".pdf", ".docx") or foreign is not None:
         found = (foreign or "is text").partition(";")[0]
         what = f"{found} and no {suffix[1:].upper()}" if suffix in (".pdf", ".docx") else found
+        if content.startswith(_PDF):
+            raise DocumentError(f"{what}; name it .pdf")
         raise DocumentError(f"{what}; documents are PDF, DOCX, HTML, Markdown and plain text")
     if encoding is None and is_html and (declared := _META.search(content[:4096])):
         encoding = declared[1].decode("ascii")
@@ -95,36 +99,71 @@ def _read_apart(kind: str, content: bytes) -> str:
 
 
 class _VisibleText(HTMLParser):
-    """Collects what a browser shows: no scripts, no styles; a line for each block."""
+    """Collects what a browser shows: no scripts, no styles, nothing hidden; a line for each block."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
-        self.parts: list[str] = []
+        self.parts: list[tuple[bool, str]] = []  # whether blanks count, and a text
         self._hidden: list[str] = []
         self._preformatted = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in _HIDDEN:
+        if self._hidden and _ends_unsaid(self._hidden[0], tag):
+            self._hidden.clear()
+        is_hidden = tag in _HIDDEN or bool(self._hidden) or _says_hidden(attrs)
+        if is_hidden and tag not in _WITHOUT_END:
             self._hidden.append(tag)
+        elif is_hidden:
+            return
         elif tag in _BLOCKS:
-            self.parts.append("\n")
+            self.parts.append((False, "\n"))
         elif tag in ("td", "th"):
-            self.parts.append("\t")
+            self.parts.append((False, "\t"))
         self._preformatted += tag == "pre"
 
     def handle_endtag(self, tag: str) -> None:
         if tag in self._hidden:
             while self._hidden.pop() != tag:
                 pass
-        elif tag in _BLOCKS:
-            self.parts.append("\n")
+        elif self._hidden and self._hidden[0] in _END_UNSAID and tag not in _WITHOUT_END:
+            self._hidden.clear()  # what surrounds it ends
+        if not self._hidden and tag in _BLOCKS:
+            self.parts.append((False, "\n"))
         self._preformatted -= tag == "pre" and self._preformatted > 0
 
     def handle_data(self, data: str) -> None:
         if not self._hidden:
-            self.parts.append(data if self._preformatted else _BLANKS.sub(" ", data))
+            is_pre = self._preformatted > 0
+            self.parts.append((is_pre, data if is_pre else _BLANKS.sub(" ", data)))
 
 
+def _says_hidden(attrs: list[tuple[str, str | None]]) -> bool:
+    """Whether an element's own attributes hide it."""
+    given = dict(attrs)
+    return "hidden" in given or _NO_DISPLAY.search(given.get("style") or "") is not None
+
+
+def _ends_unsaid(open_tag: str, tag: str) -> bool:
+    """Whether an element whose end tag may be left out ends where another one begins."""
+    if open_tag == "p":
+        return tag in _BLOCKS
+    return open_tag in _END_UNSAID and tag in _END_UNSAID[open_tag]
+
+
+_NO_DISPLAY = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)\b", re.IGNORECASE)
+_END_UNSAID: dict[str, frozenset[str]] = {
+    "p": frozenset(),
+    "li": frozenset({"li"}),
+    "dt": frozenset({"dt", "dd"}),
+    "dd": frozenset({"dt", "dd"}),
+    "tr": frozenset({"tr"}),
+    "td": frozenset({"td", "th", "tr"}),
+    "th": frozenset({"td", "th", "tr"}),
+    "option": frozenset({"option"}),
+}
+_WITHOUT_END = frozenset(
+    {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"}
+)
 _HIDDEN = frozenset({"script", "style", "template", "noscript", "title"})
 _BLOCKS = frozenset(
     {
@@ -141,5 +180,8 @@ def html_text(page: str) -> str:
     parser = _VisibleText()
     parser.feed(page)
     parser.close()
-    lines = (line.strip() for line in "".join(parser.parts).split("\n"))
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+    runs = (
+        (is_pre, "".join(text for _, text in parts)) for is_pre, parts in groupby(parser.parts, itemgetter(0))
+    )
+    shown = "".join(text if is_pre else "\n".join(map(str.strip, text.split("\n"))) for is_pre, text in runs)
+    return re.sub(r"\n{3,}", "\n\n", shown).strip("\n")

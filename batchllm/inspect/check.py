@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any
-from urllib.parse import urlsplit
 
 from batchllm import presets
 from batchllm.answer import Reader
 from batchllm.client import Client, check_route, proxy_of
 from batchllm.endpoint import only, served
 from batchllm.errors import ExitStatus, InputError, JobError, Unavailable
+from batchllm.hosts import host_of, is_loopback
 from batchllm.job import Job
 from batchllm.journal import JobLock, JournalReader
 from batchllm.prepare.job_paths import JobPaths, check_job_paths, check_output, job_paths
@@ -104,11 +104,7 @@ def _key(endpoint: Endpoint) -> CheckResult:
     if endpoint.api_key is not None:
         return CheckResult("key", f"{masked(endpoint.api_key)} (from {endpoint.key_source})")
     preset = presets.load(endpoint.preset)
-    if not preset.needs_key or (urlsplit(endpoint.base_url).hostname or "") in (
-        "localhost",
-        "127.0.0.1",
-        "::1",
-    ):
+    if not preset.needs_key or is_loopback(host_of(endpoint.base_url)):
         return CheckResult("key", "none, and none is needed")
     message = f"none: set {preset.key_variable}, or give --api-key-file FILE"
     return CheckResult("key", message, CheckStatus.WRONG, ExitStatus.USAGE)

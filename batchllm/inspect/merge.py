@@ -228,7 +228,8 @@ def _input_of(
 
 def _compare(found: Sequence[ShardOutput], given: Source, columns: Sequence[str]) -> None:
     """Compares the rows of outputs with those of the input, in the columns that both have."""
-    shared = [name for name in columns if all(name in each.source.columns for each in found)]
+    filled = [each for each in found if each.statistics.rows] or found  # JSONL without rows has no columns
+    shared = [name for name in columns if all(name in each.source.columns for each in filled)]
     if not shared:
         raise UsageError(
             f"{found[0].path} has no column of {given.name}, so its rows cannot be compared with the input; merge it "

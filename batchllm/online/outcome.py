@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from batchllm.answer import ASK_AGAIN
 from batchllm.budget.budget import BudgetMeter
 from batchllm.budget.early_stop import EarlyStop
 from batchllm.counters import RunCounters
@@ -139,8 +140,8 @@ class OutcomeHandler:
 
     @property
     def _has_worked(self) -> bool:
-        """Whether this run or an earlier one of the job has had an answer."""
-        return self.counters.answers + self.counters.finished_before > 0
+        """Whether this run or another one of the job has had an answer."""
+        return self.counters.has_worked or self.counters.answers + self.counters.finished_before > 0
 
     def _answered(self, item: WorkItem, attempt_id: int, outcome: Response | Failure, now: float) -> None:
         assert isinstance(outcome, Response), "only a response can be an answer"
@@ -159,9 +160,9 @@ class OutcomeHandler:
         self.limiter.answered(now, item, outcome.headers, answer.usage)
         self.limiter.released(now, item)
         state = State.ANSWERED if answer.error is None else State.FAILED
+        is_asked_again = _is_asked_again(item, answer)
         end = self.finish(item, answer, state, attempt_id)
-        if answer.error is not None and end is None:
-            # The flow goes on without this answer: it re-asks, for instance.
+        if is_asked_again and end is None:
             self.counters.retries[answer.reason or "invalid"] += 1
             self._log("retried", item, answer, delay_s=0.0)
         elif (
@@ -315,6 +316,13 @@ def _rejection(item: WorkItem, outcome: Response | Failure, verdict: Verdict) ->
     if isinstance(outcome, Response):
         return item.reader.read(outcome.status, outcome.body)
     return Answer(error=verdict.message, reason=verdict.reason)
+
+
+def _is_asked_again(item: WorkItem, answer: Answer) -> bool:
+    """Whether the flow re-asks an answer; where it is a later pass that goes on with it, whether it may."""
+    if answer.reason not in ASK_AGAIN:
+        return False
+    return item.flow is None or item.flow.asks[item.number].again
 
 
 def _headers(outcome: Response | Failure) -> Mapping[str, str]:

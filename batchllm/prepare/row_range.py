@@ -19,12 +19,15 @@ class RowRange:
         rows: How many.
         input_sha256: The hash that the input must have, in hexadecimal; ``None`` for any.
         sha256: The hash that the rows must have (``digest_of``); ``None`` for any.
+        has_worked: Other rows of the job have been answered, so a refusal of all of these is about them, and not about
+            key, model or URL.
     """
 
     first_row: int
     rows: int
     input_sha256: str | None = None
     sha256: str | None = None
+    has_worked: bool = False
 
     def restrict(self, source: Source, statistics: InputStatistics) -> InputStatistics:
         """Restricts a source to these rows; what the scan found of columns and texts stays that of the whole input.

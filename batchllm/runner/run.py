@@ -111,8 +111,9 @@ def run_job(
         ):
             record.describe(job)
             run = _Run(
-                prepared, record, progress or Quiet(), confirm, client, reuse, waiting, stops, feed, leases
-            )
+                prepared, record, progress or Quiet(), confirm, client, reuse, waiting, stops, feed, leases,
+                has_worked=rows is not None and rows.has_worked,
+            )  # fmt: skip
             with asyncio.Runner() as loop:  # asyncio.run may be another one in a notebook (nest_asyncio)
                 return loop.run(run.run())
 
@@ -136,6 +137,8 @@ class _Run:
         stops: Stops,
         feed: RowFeed | None,
         leases: Leases | None,
+        *,
+        has_worked: bool,
     ) -> None:
         self._leases = leases
         self._prepared = prepared
@@ -157,7 +160,7 @@ class _Run:
         )
         self._evaluation = RunEvaluation(prepared, self._chosen) if prepared.job.gold else None
         rows = prepared.statistics.rows if self._chosen is None else len(self._chosen)
-        self._counters = RunCounters(rows=rows, log=record.log)
+        self._counters = RunCounters(rows=rows, log=record.log, has_worked=has_worked)
 
     async def run(self) -> Result:
         resumed = ResumedJob(self._prepared, rows=self._counters.rows, chosen=self._chosen)
