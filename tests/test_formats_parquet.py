@@ -680,3 +680,14 @@ def test_long_cells_are_written_a_few_at_a_time(tmp_path: Path, monkeypatch: pyt
     written(tmp_path / "in.csv", tmp_path / "out.parquet")
     assert pq.ParquetFile(tmp_path / "out.parquet").metadata.num_row_groups == 5
     assert pq.read_table(tmp_path / "out.parquet").column("text").to_pylist() == ["x" * 600] * 10
+
+
+def test_a_damaged_page_that_has_a_checksum_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    table = pa.table({"text": [f"row number {index}" for index in range(9)]})
+    pq.write_table(table, path, compression="none", use_dictionary=False, write_page_checksum=True)
+    content = path.read_bytes()
+    assert open_source(path).scan().rows == 9
+    path.write_bytes(content.replace(b"row number 5", b"row number 6", 1))
+    with pytest.raises(InputError, match="cannot be read as Parquet"):
+        open_source(path).scan()

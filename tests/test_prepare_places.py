@@ -1,16 +1,18 @@
 """Files that cannot be written are found before anything is read, locked or sent, and a refusal leaves nothing."""
 
+import errno
 import gzip
 import os
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from batchllm.errors import CannotWrite
 from batchllm.formats import AtomicFile
 from batchllm.journal import JobLock, Journal
-from batchllm.prepare.job_paths import exported_note
+from batchllm.prepare.job_paths import check_output, existing_digest, exported_note
 from tests.bench import Bench
 from tests.command import Command
 
@@ -189,3 +191,23 @@ def test_clean_removes_a_journal_in_which_nothing_was_sent(batchllm: Command, tm
     Journal.open(tmp_path / "out.csv.journal").close()
     assert batchllm("clean", tmp_path / "out.csv").status == 0
     assert names(tmp_path) == set()
+
+
+def test_an_output_that_cannot_be_read_is_refused_before_anything_is_paid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, opened = tmp_path / "out.csv", Path.open
+    output.write_text("text\n")
+
+    def refusing(path: Path, *mode: Any, **named: Any) -> Any:  # root may read everything
+        if path == output:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *mode, **named)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    with pytest.raises(
+        CannotWrite, match="out.csv cannot be read, which tells whose it is: Permission denied"
+    ):
+        check_output(output, written=None, force=False)
+    check_output(output, written=None, force=True)
+    assert existing_digest(output) is None

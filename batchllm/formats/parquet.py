@@ -76,7 +76,9 @@ class ParquetSource(Source):
                 content = content.open("rb")
             with (
                 nullcontext() if isinstance(content, Path) else content,
-                pq.ParquetFile(content, buffer_size=_BUFFER_BYTES, pre_buffer=False) as opened,
+                pq.ParquetFile(
+                    content, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
+                ) as opened,
             ):
                 yield opened
         except (pa.ArrowException, OSError, ValueError, MemoryError, KeyError) as error:

@@ -223,7 +223,9 @@ def existing_digest(path: Path | None) -> str | None:
         CannotWrite: The store refuses the credentials.
     """
     if not isinstance(path, ObjectPath):
-        return digest_of(path) if path is not None and path.exists() else None
+        with suppress(CannotWrite):  # --force, or it was made unreadable while the job ran
+            return digest_of(path) if path is not None and path.exists() else None
+        return None
     try:
         return _object_digest(path)
     except InputError:
@@ -297,6 +299,15 @@ def _check_folder(folder: Path, other: str) -> None:
 
 
 def digest_of(path: Path) -> str:
-    """Returns the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Returns the SHA-256 of an output, in hexadecimal.
+
+    Raises:
+        CannotWrite: It cannot be read, so nobody can say whose it is.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CannotWrite(
+            f"{path} cannot be read, which tells whose it is: {error.strerror}; change its permissions"
+        ) from error
