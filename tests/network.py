@@ -4,7 +4,7 @@ import asyncio
 import base64
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -31,12 +31,19 @@ class Wire:
 
 @contextmanager
 def listening(
-    handle: "asyncio.streams._ClientConnectedCallback", tls: ssl.SSLContext | None = None
+    handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[int]:
     """Serves connections in a thread; yields the port."""
     loop = asyncio.new_event_loop()
     loop.set_exception_handler(lambda loop, context: None)
-    server = loop.run_until_complete(asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls))
+    writers: list[asyncio.StreamWriter] = []
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await handle(reader, writer)
+
+    server = loop.run_until_complete(asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls))
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     try:
@@ -50,7 +57,9 @@ def listening(
             task.cancel()
         if left:
             loop.run_until_complete(asyncio.wait(left))
-        loop.run_until_complete(asyncio.sleep(0.01))  # closes the transports of the cancelled
+        for writer in writers:
+            writer.transport.abort()  # a handler that failed has left it open
+        loop.run_until_complete(asyncio.sleep(0.01))  # closes their sockets
         loop.close()
 
 

@@ -132,6 +132,7 @@ def test_two_commands_on_one_work_folder_pay_once(tmp_path: Path, url: str, aske
     assert asked.texts.total() == ROWS
 
 
+@pytest.mark.proof
 def test_a_command_whose_folder_was_taken_stops_with_its_workers(
     tmp_path: Path, url: str, asked: Asked
 ) -> None:

@@ -181,6 +181,7 @@ def test_each_endpoint_is_asked_for_the_model_by_its_own_name_and_with_its_own_k
     assert sum(model == "own" for model, _ in [*seen["a"], *seen["b"]]) == 10
 
 
+@pytest.mark.proof
 def test_an_endpoint_that_dies_and_returns_is_used_again(tmp_path: Path) -> None:
     dead = threading.Event()
     count = Counter[str]()

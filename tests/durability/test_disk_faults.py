@@ -16,7 +16,6 @@ import pytest
 from tests.durability.checker import check_crash, check_finished
 from tests.durability.commands import CommandJob, ledger_server, wait_for_requests
 from tests.durability.injection import EIO, EIO_ON, ENOSPC, ENOSPC_ON, points_of, sweep
-from tests.rotation import rotating
 
 FAULTS = (ENOSPC, ENOSPC_ON, EIO, EIO_ON)
 
@@ -30,7 +29,8 @@ def check(calls: dict[tuple[str, str], int], folder: Path, fault: str, *, every:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("fault", rotating(FAULTS))
+@pytest.mark.proof
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_disk_that_fails_ends_the_run_and_costs_no_answer(
     calls: dict[tuple[str, str], int], quick_folder: Path, fault: str
 ) -> None:
