@@ -52,9 +52,8 @@ def check_united(folder: Path, files: list[tuple[str, Records]]) -> None:
     job = SeveralJob(prefix="llm_")
     job.run(paths, folder / "out.csv", add="source_file")
     job.run(paths, folder / "out.jsonl", add="source_file")
-    delimiter = next((source.delimiter for source in map(_csv, paths) if source is not None), ",")
-    if len({getattr(_csv(path), "delimiter", None) for path in paths}) > 1:
-        delimiter = ","
+    delimiters = {_delimiter(path) for path in paths}
+    delimiter = delimiters.pop() if len(delimiters) == 1 else ","
     with (folder / "out.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file, delimiter=delimiter, strict=True))
     assert list(rows[0])[: len(names)] == names
@@ -68,8 +67,10 @@ def check_united(folder: Path, files: list[tuple[str, Records]]) -> None:
     assert [it["llm_response"] for it in objects] == [row["llm_response"] for row in rows]
 
 
-def _csv(path: Path) -> Any:
-    return open_source(path) if path.suffix in (".csv", ".tsv") else None
+def _delimiter(path: Path) -> str:
+    """The delimiter of a ``.csv`` that is written from a file alone."""
+    source: Any = open_source(path)
+    return str(source.delimiter) if path.suffix == ".csv" else ","
 
 
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
