@@ -57,8 +57,8 @@ def listening(
             task.cancel()
         if left:
             loop.run_until_complete(asyncio.wait(left))
-        for writer in writers:
-            writer.transport.abort()  # a handler that failed has left it open
+        for writer in writers if tls is None else ():  # TLS closes its own, and cannot abort what is closed
+            writer.transport.abort()
         loop.run_until_complete(asyncio.sleep(0.01))  # closes their sockets
         loop.close()
 
