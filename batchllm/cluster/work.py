@@ -91,9 +91,7 @@ class SharedFolder(WorkFolder):
         """Creates a file; see ``WorkFolder``."""
         path = self._path / name
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-            _write(temporary, content, os.O_CREAT | os.O_EXCL)
+            temporary = _written_beside(path, content)
             try:
                 os.link(temporary, path)  # as exclusive as O_EXCL, and never half written
                 is_new = True
@@ -110,9 +108,7 @@ class SharedFolder(WorkFolder):
         """Writes a file; see ``WorkFolder``."""
         path = self._path / name
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-            _write(temporary, content, os.O_CREAT | os.O_EXCL)
+            temporary = _written_beside(path, content)
             temporary.replace(path)
             _sync(path.parent)
         except OSError as error:
@@ -246,6 +242,14 @@ def claim(work: WorkFolder, shard: Shard, content: bytes) -> int:
 
 def _piece(name: str, sequence: int) -> str:
     return f"{name}-{sequence:06}"
+
+
+def _written_beside(path: Path, content: bytes) -> Path:
+    """Writes a temporary file in the folder of a path, which is made where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+    _write(temporary, content, os.O_CREAT | os.O_EXCL)
+    return temporary
 
 
 def _write(path: Path, content: bytes, flags: int) -> None:
