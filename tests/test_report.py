@@ -245,6 +245,18 @@ def test_samples_are_shown_by_their_agreement(batchllm: Command, tmp_path: Path)
     assert "Agreement of the samples" in page_of(report).decode()
 
 
+def test_without_a_journal_the_agreement_of_samples_is_known_by_its_columns(
+    batchllm: Command, tmp_path: Path
+) -> None:
+    rows = write_rows(tmp_path / "s.csv", ["text"], [["good"], ["bad"], ["so so"]])
+    assert batchllm("classify", rows, "--provider", "simulator", "--samples", "3", "-q").status == 0
+    alone = (tmp_path / "s.classify.simulated.csv").rename(tmp_path / "alone.csv")
+    report = make_report(alone)
+    assert [row.asked for row in report.rows] == ["good", "bad", "so so"]
+    assert all(row.agreement for row in report.rows)
+    assert "Agreement of the samples" in page_of(report).decode()
+
+
 def hostile_output(folder: Path) -> Path:
     columns = ["<b>text</b>", "label", "finish_reason", "error", "model"]
     rows = [[text, text[:150], "stop", None, text[:100]] for text in HOSTILE]

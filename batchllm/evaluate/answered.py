@@ -222,12 +222,10 @@ def answered_rows(
 def _beside(columns: tuple[str, ...], job: Job | None, prefix: str) -> Iterator[tuple[str, str]]:
     """The columns beside the answers; an input may have columns of such names, and they come before the answers."""
     end = columns.index(f"{prefix}finish_reason") if f"{prefix}finish_reason" in columns else len(columns)
+    sampled = {prefix + name for name in _SAMPLED} <= set(columns) if job is None else job.samples > 1
     for name in (*STANDARD, *ADDABLE, *_SAMPLED):
-        known = (
-            name in STANDARD
-            if job is None
-            else name in {*(job.columns or STANDARD), *job.add, *(_SAMPLED if job.samples > 1 else ())}
-        )
+        expected = STANDARD if job is None else (*(job.columns or STANDARD), *job.add)
+        known = name in expected or (sampled and name in _SAMPLED)
         own = f"{prefix}{name}" if job is None else job.written(name)
         for written in (f"{prefix}response_{name}", own):
             if written in columns and (known or (job is None and columns.index(written) > end)):
