@@ -99,7 +99,9 @@ def test_an_unknown_suffix_names_the_option() -> None:
         format_of(Path("rows.dat"))
     with pytest.raises(UsageError, match=r"^rows.dat.gz: the suffix '.dat' names no format"):
         format_of(Path("rows.dat.gz"))
-    with pytest.raises(UsageError, match=r"^rows.json: with one object a line .* --input-format jsonl; of one"):
+    with pytest.raises(
+        UsageError, match=r"^rows.json: with one object a line .* --input-format jsonl; of one"
+    ):
         format_of(Path("rows.json"))
 
 

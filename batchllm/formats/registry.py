@@ -71,9 +71,7 @@ def format_of(path: Path, name: str | None = None) -> Format:
         )
     if form is None:
         names = " or ".join(form.name for form in FORMATS)
-        raise UsageError(
-            f"{name or path}: the suffix {suffix!r} names no format; add --input-format {names}"
-        )
+        raise UsageError(f"{name or path}: the suffix {suffix!r} names no format; add --input-format {names}")
     form.check_libraries(name or path)
     return form
 
