@@ -35,7 +35,8 @@ class Combining:
     """Combines the answers about the parts of a row's text.
 
     Each level asks about groups of answers that fit into a request together, and has at most half as many answers as
-    the level before it, so it comes to an end. Where the endpoint finds a request too long, groups get smaller, once.
+    the level before it, so it comes to an end. Where the endpoint finds a request too long, groups get smaller
+    until they are as small as parts may be.
 
     Args:
         job: The job.
@@ -76,7 +77,7 @@ class Combining:
             return self._by_vote(answers)
         items = [item_of(number, number, answer) for number, answer in enumerate(answers)]
         columns, values = combination.columns, dict[str, Any]()
-        last, level, made_smaller = answers[0], 0, False
+        last, level = answers[0], 0
         while True:
             found, columns = settled(items, columns, combination)
             values |= found
@@ -86,8 +87,7 @@ class Combining:
             items = candidates(items, columns, combination.spec)
             groups: list[Group] = json.loads((yield self._groups(items, total, room)))
             results = yield from self._level(row, columns, level, items, groups, total, room)
-            if any(map(_is_refused, results)) and not made_smaller:
-                made_smaller = True
+            if any(map(_is_refused, results)) and room > SMALLEST_PART:
                 room = max(SMALLEST_PART, min(room, sum(self._count(item.text) for item in items)) // 2)
                 results = [None if _is_refused(result) else result for result in results]
             raise_failed(results, [_names(group, items, total) for group in groups])

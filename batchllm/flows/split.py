@@ -29,6 +29,7 @@ from batchllm.splitting import Span
 from batchllm.template import dumps
 
 _SLOW = 50_000  # characters that take some hundredths of a second
+_MOST_CUTS = 8  # refusals that say no limit halve a text: enough for one of 256 times the limit
 _LATEST = 1024  # texts whose cuts are remembered: those that an estimate has looked at
 
 
@@ -127,34 +128,38 @@ class Splitting:
     def _answered(
         self, row: Row, pieces: Sequence[_Piece], asks: Sequence[Ask]
     ) -> Generator[Step, Any, tuple[list[Answer], int]]:
-        """Asks about pieces; cuts those once more that the endpoint finds too long.
+        """Asks about pieces; cuts those smaller and smaller that the endpoint finds too long.
 
         Returns:
             The answers, and the room that combining requests have by what the endpoint said.
         """
-        results = yield from together([self._asked(ask) for ask in asks])
+        every = [*zip(pieces, (yield from together([self._asked(ask) for ask in asks])), strict=True)]
         room = UNLIMITED
-        finer: list[list[_Piece]] = []
-        for piece, result in zip(pieces, results, strict=True):
-            finer.append([])
-            if isinstance(result, RequestFailed) and is_too_long(result.answer) and piece.text:
-                cuts = Cuts.of((yield self._finer(row, piece.text, result.answer.error or "")))
-                if len(cuts.spans) > 1:
-                    finer[-1] = _pieces(cuts.spans, piece.text, piece.path or "part")
-                    room = min(room, cuts.room)
-        again = [self._asked(self._part(row, piece)) for group in finer for piece in group]
-        more = iter((yield from together(again)) if again else ())
-        every = [
-            each
-            for result, group in zip(results, finer, strict=True)
-            for each in ([next(more) for _ in group] if group else [result])
-        ]
+        for _ in range(_MOST_CUTS):
+            finer: list[list[_Piece]] = []
+            for piece, result in every:
+                finer.append([])
+                if isinstance(result, RequestFailed) and is_too_long(result.answer) and piece.text:
+                    cuts = Cuts.of((yield self._finer(row, piece.text, result.answer.error or "")))
+                    if len(cuts.spans) > 1:
+                        finer[-1] = _pieces(cuts.spans, piece.text, piece.path or "part")
+                        room = min(room, cuts.room)
+            if not any(finer):
+                break
+            again = [self._asked(self._part(row, piece)) for group in finer for piece in group]
+            more = iter((yield from together(again)))
+            every = [
+                each
+                for known, group in zip(every, finer, strict=True)
+                for each in ([(piece, next(more)) for piece in group] or [known])
+            ]
         several = len(every) > 1
+        results = [result for _, result in every]
         raise_failed(
-            every,
+            results,
             [f"part {number} of {len(every)}" if several else "" for number in range(1, len(every) + 1)],
         )
-        return [answer for answer in every if isinstance(answer, Answer)], room
+        return [answer for answer in results if isinstance(answer, Answer)], room
 
     def _asked(self, ask: Ask) -> Flow:
         return reasking(self._parts, ask, self._reasks)
