@@ -1,7 +1,7 @@
 """Combines the answers about the parts of a text: without a request where they agree, else in levels of requests."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -51,18 +51,17 @@ class Combining:
         self._reasks = job.reasks if combination.spec.read == "json" else 0
         self._measured = LongText(job, combination.of(combination.columns)[0])
 
-    def room(self, row: Row, most: int) -> int:
-        """Returns the tokens of answers that a combining request has room for.
+    def room(self, row: Row) -> Callable[[int], int]:
+        """Returns how many tokens of answers a combining request of a row has room for.
 
-        Args:
-            row: The row.
-            most: The tokens of a part, which is the limit where nothing else is known.
+        Returns:
+            That room, by the tokens of a part, which are the limit where nothing else is known.
         """
         room = self._measured.room(self._combination.row(row, "")).part
         known = self._job.max_input_tokens is not None or self._measured.has_window(
             self._combination.row(row, "")
         )
-        return max(SMALLEST_PART, room if known else min(room, most))
+        return lambda most: max(SMALLEST_PART, room if known else min(room, most))
 
     def combined(self, row: Row, answers: Sequence[Answer], room: int) -> Flow:
         """Combines the answers about the parts into the row's answer.

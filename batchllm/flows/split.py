@@ -104,16 +104,11 @@ class Splitting:
             return with_parts(self._job, answers[0], answers[0].columns, answers)
         return (yield from self._combining.combined(row, answers, min(cuts.room, room)))
 
-    def slow(self, row: Row) -> Kept | None:
-        """Returns the kept value of a row that takes long to compute; it may be computed in another thread."""
+    def slow(self, row: Row) -> Generator[Kept, bytes, None]:
+        """Yields the cuts of a row whose text is long; see ``JobFlow.slow``."""
         text = self._whole.text_of(row)
-        if text is None or len(text) < _SLOW:
-            return None
-        try:
-            kept = self._cuts(row, text, self._values(row))
-        except Unsent:
-            return None
-        return self._remembering(kept.name, kept.subject, self._cutting(row, text))
+        if text is not None and len(text) >= _SLOW:
+            yield self._cuts(row, text, self._values(row), self._cutting(row, text))
 
     def longest(self, rows: Iterable[Row]) -> int:
         """Returns the most requests that a row sends one after the other, by the row with the longest text."""
@@ -192,15 +187,15 @@ class Splitting:
             message = f"the row cannot be written as JSON: {error}"
             raise Unsent(Unsendable(row.index, message, "bad_text")) from error
 
-    def _cuts(self, row: Row, text: str, values: bytes) -> Kept:
+    def _cuts(self, row: Row, text: str, values: bytes, compute: Callable[[], bytes] | None = None) -> Kept:
         settings = encoded([self._job.max_input_tokens, self._job.overlap])
         subject = sha256(settings + b"\0" + values).digest()
-        return self._remembering("cuts", subject, lambda: self._cutting(row, text)())
+        return self._remembering("cuts", subject, compute or (lambda: self._cutting(row, text)()))
 
     def _cutting(self, row: Row, text: str) -> Callable[[], bytes]:
         """Returns what decides whether a text is cut, and where: all that takes long, and needs no builder."""
         room = self._long.room(row)
-        combining = self._combining.room(row, room.part)
+        combining = self._combining.room(row)(room.part)
 
         def compute() -> bytes:
             if room.part < SMALLEST_PART or not self._long.exceeds(text, room.whole):
@@ -211,10 +206,11 @@ class Splitting:
 
     def _finer(self, row: Row, part: str, error: str) -> Kept:
         """Cuts a part that the endpoint finds too long, by what it says."""
+        room_after, combining = self._long.room_after(row, error), self._combining.room(row)
 
         def compute() -> bytes:
-            room = self._long.room_after(row, part, error)
-            return self._cut(part, room, self._combining.room(row, room))
+            room = room_after(part)
+            return self._cut(part, room, combining(room))
 
         subject = sha256(encoded([self._job.overlap, part]) + self._values(row)).digest()
         return self._remembering("finer cuts", subject, compute)
