@@ -37,6 +37,7 @@ from batchllm.runner.consent import FINGERPRINT, GIVEN_UP, check_unchanged
 from batchllm.runner.cut_off import (
     CutOffRow,
     check_retry,
+    cut_off_in_several,
     cut_off_rows,
     identity_of,
     is_same_pass,
@@ -177,6 +178,12 @@ class ResumedJob:
         if not self.continued or self._prepared.job.raised_max_tokens is None:
             return []
         return cut_off_rows(self._prepared, self.journal.reader(), chosen=self._chosen)
+
+    def cut_off_in_several(self) -> int:
+        """Counts the cut off rows that took several requests, which ``--retry-cut-off`` leaves alone."""
+        if not self.continued or self._prepared.job.raised_max_tokens is None:
+            return 0
+        return cut_off_in_several(self._prepared, self.journal.reader(), chosen=self._chosen)
 
     def begin(self, cut_off: Sequence[CutOffRow] = ()) -> None:
         """Begins the pass, or continues it, once it is known that the run goes on.
