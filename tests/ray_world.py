@@ -72,8 +72,8 @@ def main() -> None:
         seconds = time.monotonic() - began
         once = (simulator.ledger.answered, simulator.ledger.refused, simulator.ledger.requests)
         if plan.get("keyless"):
-            found = {"exit": first.returncode, "stderr": first.stderr, "requests": simulator.ledger.requests}
-            print("\n" + json.dumps(found))
+            requests = simulator.ledger.requests
+            print(f"\n{json.dumps({'exit': first.returncode, 'stderr': first.stderr, 'requests': requests})}")
             return
         second = subprocess.run(command, capture_output=True, text=True)
         again = simulator.ledger.requests - once[2]
