@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from batchllm.errors import UsageError
+from batchllm.errors import JobError, UsageError
 from batchllm.job import assemble
 from batchllm.prepare.inputs import InputFiles, input_files
 from batchllm.prepare.job_paths import job_paths
