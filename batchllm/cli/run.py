@@ -126,7 +126,7 @@ def job_flags(task: str, values: Mapping[str, Any]) -> dict[str, Any]:
     flags |= {
         name: ",".join(value)
         for name, value in flags.items()
-        if isinstance(value, list) and OPTIONS[name].kind.by_comma
+        if OPTIONS[name].kind.by_comma and not isinstance(value, str)
     }
     inputs = list(flags.pop("input", ()))
     if task == "run" and inputs and inputs[0].lower().endswith(".toml"):
