@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from batchllm.cluster.collect import plan_of_work, rebuild_all
-from batchllm.cluster.driver import WORK
 from batchllm.cluster.figures import ClusterFigures, FiguresReader
+from batchllm.cluster.one_output import WORK
 from batchllm.cluster.plan import ClusterPlan
 from batchllm.cluster.work import PLAN, SharedFolder, WorkFolder, open_work
 from batchllm.counters import RunCounters

@@ -135,24 +135,24 @@ def is_disk_folder(path: Path) -> bool:
 
 
 @contextmanager
-def made_folder(job: Job, paths: JobPaths) -> Iterator[None]:
-    """Makes the folder of a job's outputs for the ``with`` block; one that stays empty is removed again.
+def made_folder(folder: Path | None) -> Iterator[None]:
+    """Makes the folder of a job's outputs, if any, for the ``with`` block; one that stays empty is removed again.
 
     Raises:
         CannotWrite: It cannot be made.
     """
-    if not job.into_folder or paths.output is None or paths.output.is_dir():
+    if folder is None or folder.is_dir():
         yield
         return
     try:
-        paths.output.mkdir()
+        folder.mkdir()
     except OSError as error:
-        raise CannotWrite(f"{paths.output}: the folder cannot be made: {error.strerror}") from error
+        raise CannotWrite(f"{folder}: the folder cannot be made: {error.strerror}") from error
     try:
         yield
     finally:
         with suppress(OSError):
-            paths.output.rmdir()
+            folder.rmdir()
 
 
 def exported_note(journal: Path) -> Path:
