@@ -14,7 +14,8 @@ from batchllm.job import Job
 from batchllm.journal import JournalReader, remove, store_value
 from batchllm.prepare.job_paths import JobPaths, check_output
 from batchllm.prepare.prepared_job import PreparedJob
-from batchllm.runner import Forecast, Result, run_job
+from batchllm.runner import Forecast, Result, RowFeed, run_job
+from batchllm.stopping import StopSwitch
 
 WORK = "work"
 """The journal's key for the plan that its answers come from."""
@@ -30,6 +31,8 @@ class OneOutput:
         paths: Its files.
         work: Its work folder.
         run: The name of the run.
+        stop: Stops the run from outside.
+        feed: Hands out the rows at the end.
 
     Attributes:
         prepared_as: The job as its input is prepared.
@@ -38,12 +41,16 @@ class OneOutput:
 
     parts = None
 
-    def __init__(self, job: Job, paths: JobPaths, work: WorkFolder, run: str) -> None:
+    def __init__(
+        self, job: Job, paths: JobPaths, work: WorkFolder, run: str, stop: StopSwitch, feed: RowFeed | None
+    ) -> None:
         self.prepared_as = job
         self._job = job
         self._paths = paths
         self._work = work
         self._run = run
+        self._stop = stop
+        self._feed = feed
 
     def prepare(self, prepared: PreparedJob) -> None:
         """Needs nothing of the input."""
@@ -100,7 +107,8 @@ class OneOutput:
         """
         found = self._collect(plan)
         # The ordinary run finds every answer in the journal.
-        finished = run_job(replace(self._job, summary=None, log_file=None), confirm=confirm)
+        job = replace(self._job, summary=None, log_file=None)
+        finished = run_job(job, confirm=confirm, stops=self._stop, feed=self._feed)
         lost = () if found is None else tuple(row + 1 for row in sorted(found.in_flight | found.after))
         dead = [] if found is None else [each for each in found.dead if each.run == self._run]
         summary = summed(

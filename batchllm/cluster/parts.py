@@ -67,13 +67,8 @@ class Parts:
         """Returns the same, as a job whose input is scanned decides it."""
         kind = output_format(self.path_of_part(1)).name
         kinds = input_kinds(prepared.source, prepared.columns.input) if kind == "parquet" else None
-        text = json.dumps(
-            [
-                view_of(prepared, None, Pricing(prepared.job).identity()),
-                kinds and {name: str(kinds[name]) for name in kinds},
-            ]
-        )
-        view = sha256(text.encode()).hexdigest()
+        view = view_of(prepared, None, Pricing(prepared.job).identity())
+        view = sha256(json.dumps([view, str(kinds)]).encode()).hexdigest()
         return replace(self, view=view, kinds=kinds, retry_failed=prepared.job.retry_failed)
 
     def is_finished(

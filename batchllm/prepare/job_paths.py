@@ -68,6 +68,11 @@ def journal_of(output: Path) -> Path:
     if is_disk_folder(output):
         if (output / FOLDER_JOURNAL).exists():
             return output / FOLDER_JOURNAL
+        if any(output.glob("part-??????.*")):
+            raise UsageError(
+                f"{output} is a folder of parts, which has no journal; name the job's work folder WORK for status, "
+                "report and export"
+            )
         raise UsageError(f"{output} is a folder; name the OUTPUT of a job, or its journal")
     beside = journal_beside(output)
     if isinstance(output, ObjectPath):
