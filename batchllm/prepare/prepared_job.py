@@ -108,7 +108,8 @@ def prepare_job(job: Job, paths: JobPaths, rows: RowRange | None = None) -> Iter
             statistics = rows.restrict(source, statistics)
         elif job.shard is not None:
             statistics, shard = restricted(job, source, statistics)
-        yield replace(prepared_of(job, paths, source, statistics), shard=shard)
+        prepared = replace(prepared_of(job, paths, source, statistics), shard=shard)
+        yield prepared if rows is None else replace(prepared, columns=rows.columns(prepared.columns))
 
 
 def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStatistics) -> PreparedJob:
