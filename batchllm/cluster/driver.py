@@ -311,7 +311,7 @@ class _Driver:
     def _finish(self, confirm: Callable[[Forecast], None]) -> Result:
         """Writes the output with the ordinary run, which finds every answer in the journal."""
         job = replace(self.job, summary=None, log_file=None)
-        return run_job(job, confirm=confirm)
+        return run_job(job, confirm=confirm, sha256=self._plan.whole.sha256)
 
 
 def _share_of(pace: Pace, workers: int) -> Pace:
