@@ -198,6 +198,15 @@ def test_a_range_is_refused_where_its_rows_are_not_those_of_the_plan(
             assert wanted.restrict(open_source(path)).sha256 == shard.sha256
 
 
+def test_equal_values_of_another_type_are_other_rows(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"id": pa.array([1, 2], pa.int32())}), path)
+    plan = plan_of(open_source(path), [])
+    pq.write_table(pa.table({"id": pa.array([1, 2], pa.int64())}), path)
+    with pytest.raises(InputError, match="not the input of the plan"):
+        plan.rows_of(plan.shards[0], has_worked=False).restrict(open_source(path))
+
+
 @pytest.mark.parametrize("edit", ["row", "end"])
 def test_a_pass_that_reads_other_rows_than_the_first_one_fails(tmp_path: Path, edit: str) -> None:
     path = tmp_path / "in.jsonl"

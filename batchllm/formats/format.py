@@ -139,14 +139,16 @@ class Source(ABC):
         return row
 
     def digest_of(self, rows: Iterable[Row]) -> str:
-        """Returns the hash of rows, of their columns and values, in hexadecimal digits."""
+        """Returns the hash of rows, of how they are read, their columns and values, in hexadecimal digits."""
         for _ in self._hashed(rows):
             pass
         return self.digest()
 
     def _hashed(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Yields rows, and makes ``digest`` return their hash once all are read."""
-        found = hashlib.sha256()
+        schema = self.arrow_schema()
+        kinds = None if schema is None else list(map(str, schema.types))
+        found = hashlib.sha256(f"{self.reading()} {kinds}".encode())
         for row in rows:
             found.update(self.json_object(row, {}) + b"\n")
             yield row
