@@ -45,7 +45,7 @@ def plan_for(path: Path) -> ClusterPlan:
     statistics = source.scan()
     shards = hashed(source, cut(statistics.rows, 2))
     whole = replace(statistics, sample=())
-    return ClusterPlan(path.name, whole, ({"text": "ä"},), None, {"job": 1}, shards, {})
+    return ClusterPlan(path.name, whole, ({"text": "ä"},), "/", None, {"job": 1}, shards, {})
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:

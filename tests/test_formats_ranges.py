@@ -95,7 +95,7 @@ def plan_of(source: Source, cuts: list[int]) -> ClusterPlan:
     whole = source.scan()
     bounds = sorted({0, whole.rows, *(cut % (whole.rows + 1) for cut in cuts)})
     shards = hashed(source, [range(*pair) for pair in pairwise(bounds)])
-    plan = ClusterPlan("in", replace(whole, sample=()), (), None, {}, shards, {})
+    plan = ClusterPlan("in", replace(whole, sample=()), (), str(source.base), None, {}, shards, {})
     return ClusterPlan.from_json(plan.to_json(), "plan.json")
 
 
@@ -168,6 +168,21 @@ def test_a_file_is_not_read_where_other_files_have_the_rows(tmp_path: Path) -> N
     for number in (0, 1):
         (tmp_path / f"{number}.csv").unlink()
     assert plan.rows_of(plan.shards[1], has_worked=False).restrict(part).rows == 40
+
+
+def test_documents_are_called_as_on_the_machine_of_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "docs").mkdir()
+    for name in "abcd":
+        (tmp_path / "docs" / f"{name}.txt").write_text("text")
+    monkeypatch.chdir(tmp_path)
+    plan = plan_of(several(tmp_path / "docs"), [2])
+    monkeypatch.chdir("/")
+    part = several(tmp_path / "docs")
+    assert plan.rows_of(plan.shards[1], has_worked=False).restrict(part).rows == 2
+    rows = list(part.rows())
+    assert [row.values["file"] for row in rows] == [*map(part.file_of, rows)] == ["docs/c.txt", "docs/d.txt"]
 
 
 def test_a_file_more_is_another_input(tmp_path: Path) -> None:
