@@ -24,7 +24,7 @@ from batchllm.errors import INTERNAL_ERROR, CannotWrite, Interrupted, JobError, 
 from batchllm.job import Job
 from batchllm.job.endpoints import with_keys
 from batchllm.leases import Leases
-from batchllm.prepare.row_range import RowRange
+from batchllm.prepare.shards import RowRange
 from batchllm.runner import run_job
 from batchllm.stopping import StopSwitch
 
@@ -130,7 +130,7 @@ def _run(task: ShardTask, environ: Mapping[str, str], node: str, leases: Leases 
     has_worked = first is not None and first["summary"]["answered"] > 0
     with attempt_folder() as folder:
         local = _local(job, folder, task.parts)
-        rows = RowRange(shard.first_row, shard.rows, plan.input_sha256, shard.sha256, has_worked)
+        rows = plan.rows_of(shard, has_worked=has_worked)
         return _answer(attempt, local, rows, leases, parts=task.parts, before=before)
 
 
