@@ -245,11 +245,14 @@ def test_a_journal_that_fails_stops_the_run(tmp_path: Path, monkeypatch: pytest.
     seen: list[int] = []
 
     def full(
-        self: Journal, attempt_id: int, outcome: Response | Failure, saved: Callable[[Exception | None], None]
+        self: Journal,
+        attempt_id: int,
+        outcome: Response | Failure,
+        saved: Callable[[None, Exception | None], None],
     ) -> None:
         seen.append(attempt_id)
         if len(seen) == 6:
-            saved(CannotWrite("the disk is full"))
+            saved(None, CannotWrite("the disk is full"))
         else:
             save(self, attempt_id, outcome, saved)
 
