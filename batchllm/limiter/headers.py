@@ -43,7 +43,9 @@ _PERIODS = {"minute": MINUTE_S, "day": DAY_S, "hour": 3600.0}
 _NUMBER = re.compile(r"\s*(\d{1,15}(?:\.\d{1,6})?)(?![\w.])")
 _MOST_SETS = 256
 _HeaderField = tuple[tuple[str, float | None], str]
-_fields_of: dict[tuple[str, ...], tuple[tuple[str, _HeaderField], ...]] = {}  # an endpoint sends few sets of names
+_fields_of: dict[
+    tuple[str, ...], tuple[tuple[str, _HeaderField], ...]
+] = {}  # an endpoint sends few sets of names
 
 
 def _parse_name(name: str) -> _HeaderField | None:
@@ -76,7 +78,9 @@ def read(headers: Mapping[str, str]) -> list[Level]:
     if fields is None:
         if len(_fields_of) >= _MOST_SETS:
             _fields_of.clear()
-        fields = _fields_of[names] = tuple((name, f) for name in names if (f := _parse_name(name)) is not None)
+        fields = _fields_of[names] = tuple(
+            (name, f) for name in names if (f := _parse_name(name)) is not None
+        )
     found: dict[tuple[str, float | None], dict[str, str]] = {}
     for name, (key, field) in fields:
         found.setdefault(key, {})[field] = headers[name]
