@@ -45,14 +45,12 @@ class Collected:
 
     Attributes:
         found: What the journal was made of.
-        in_flight: Rows, from 0 in the whole input, of requests in flight when a worker that died wrote its log last.
-        after: Rows that it may have sent after that.
+        lost: Rows, from 0 in the whole input, that are paid twice, or may be.
         dead: The workers that died.
     """
 
     found: Rebuilt
-    in_flight: frozenset[int]
-    after: frozenset[int]
+    lost: frozenset[int]
     dead: tuple[DeadAttempt, ...]
 
 
@@ -91,23 +89,22 @@ def rebuild(journal: Path, wanted: Sequence[tuple[Shard, int]], work: WorkFolder
         work: The work folder.
     """
     most = 0
-    unended: list[tuple[Shard, list[list[Entry]]]] = []
+    lost: set[int] = set()
+    begun_after: list[list[int]] = []
     dead: list[DeadAttempt] = []
     with JournalBuilder(journal, _later_key, time.time()) as builder:
         for shard, attempts in wanted:
             logs = [_frames(work, shard, number) for number in range(1, attempts + 1)]
-            builder.add(([entry for frame in log for entry in frame] for log in logs), shard.first_row)
+            builder.add([entry for frame in log for entry in frame] for log in logs)
             most = max(most, *map(most_sent, logs), 0)
+            rows, after = lost_rows(logs)
+            lost |= {shard.first_row + row for row in rows}
+            begun_after += [[shard.first_row + row for row in each] for each in after]
             for number, log in enumerate(logs, 1):
                 if not log or log[-1]:
-                    unended.append((shard, log))
                     dead.append(_dead(work.get(claim_name(shard, number)), log))
-    in_flight: set[int] = set()
-    after: set[int] = set()
-    for shard, log in unended:
-        for rows, found in zip((in_flight, after), lost_rows(log, most), strict=True):
-            rows |= {shard.first_row + row for row in found if row < shard.rows}
-    return Collected(builder.found, frozenset(in_flight), frozenset(after), tuple(dead))
+    lost |= {row for rows in begun_after for row in rows[:most]}
+    return Collected(builder.found, frozenset(lost), tuple(dead))
 
 
 def rebuild_all(journal: Path, plan: ClusterPlan, work: WorkFolder) -> Collected:

@@ -118,7 +118,7 @@ class _Driver:
                 self._answer(self._engine, left)
         found = self._collect()
         finished = self._finish(self.confirm if not left else lambda forecast: None)
-        lost = () if found is None else tuple(row + 1 for row in sorted(found.in_flight | found.after))
+        lost = () if found is None else tuple(row + 1 for row in sorted(found.lost))
         dead = [] if found is None else [each for each in found.dead if each.run == self.name]
         summary = summed(
             finished.summary,
