@@ -14,10 +14,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,24 +28,6 @@ PRICE = (PROMPT_TOKENS * 0.15 + COMPLETION_TOKENS * 0.60) / 1e6
 MOST_COMMANDS = 14
 SLACK_S = 1.0
 """How late a busy machine does what is due."""
-
-
-@dataclass
-class Plan:
-    """What a world has drawn.
-
-    Attributes:
-        alone: The job runs on one machine.
-        deaths: Who is killed, and at which number of paid requests.
-        budget: The options of the budgets that the commands have one after the other; the last one for the rest.
-        changes: The endpoints of the commands one after the other; the last ones for the rest.
-    """
-
-    seed: int
-    alone: bool
-    deaths: list[tuple[int, str]] = field(default_factory=list)
-    budgets: list[dict[str, Any]] = field(default_factory=list)
-    changes: list[list[int]] = field(default_factory=list)
 
 
 class RandomWorld:
@@ -91,10 +71,12 @@ class RandomWorld:
         self.problems: list[str] = []
         self.named: set[int] = set()
         self.kills: list[float] = []
-        self.story: list[str] = [
-            f"{'alone' if alone else 'cluster'} {self.job.kind} {len(self.job.rows)} rows of {self.job.inputs[0].name}"
-            f" in {len(self.job.inputs)} to {self.output.name}, {workers} workers, -c {self.concurrency}, {self.work[:3]}"
+        job = self.job
+        self.story = [
+            f"{'alone' if alone else 'cluster'} {job.kind}, {len(job.rows)} rows, {len(job.inputs)} of"
+            f" {job.inputs[0].name} to {self.output.name}, {workers} workers, -c {self.concurrency}, {self.work[:3]}"
         ]
+        self.twice = 0
 
     def run(self) -> list[str]:
         with ExitStack() as stack:
@@ -135,7 +117,9 @@ class RandomWorld:
             since = len(self.ledger.arrivals)
             orphans = self.world.living("worker")
             status = self._command(endpoints, options, clustered=not self.alone, deadly=True)
-            self.story.append(f"{time.time() - self.began:.1f} s: {options} at {endpoints} ended with {status}")
+            self.story.append(
+                f"{time.time() - self.began:.1f} s: {options} at {endpoints} ended with {status}"
+            )
             self._check_budget(options, status)
             if not orphans:
                 asked = {each.endpoint for each in self.ledger.arrivals[since:]}
@@ -170,18 +154,18 @@ class RandomWorld:
         victims = ("command",) if self.alone else ("worker", "worker", "workers", "command", "all", "holder")
         numbers = sorted(chance.randint(1, max(1, needed)) for _ in range(chance.choice((0, 1, 2, 3, 4))))
         self.deaths = [(number, chance.choice(victims)) for number in numbers]
-        self.budgets = [{}]
-        self.leased_budget = None
+        self.budgets: list[dict[str, Any]] = [{}]
         if chance.random() < 0.35 and needed > 20:
             share = max(5, int(needed * chance.uniform(0.2, 0.9)))
             much = 20 * needed
-            self.budgets = chance.choice(
+            name, least, most = chance.choice(
                 (
-                    [{"max_requests": share}, {"max_requests": much}],
-                    [{"max_cost": round(share * PRICE * 3, 6)}, {"max_cost": 10}],
-                    [{"max_total_tokens": share * 40}, {"max_total_tokens": much * 1000}],
+                    ("max_requests", share, much),
+                    ("max_cost", round(share * PRICE * 3, 6), 10),
+                    ("max_total_tokens", share * 40, much * 1000),
                 )
             )
+            self.budgets = [{name: least}, {name: most}]
         elif chance.random() < 0.2:
             self.budgets = [{"max_time": "2s"}, {}]
         every = list(range(len(self.urls)))
@@ -202,7 +186,6 @@ class RandomWorld:
         }
         if clustered:
             options |= {"engine": "ray", "work": self.work, "workers": self.world.workers, "wait_lock": 60}
-            each_concurrency = self.concurrency
         file = self.folder / "job.toml"
         tables = "\n".join(
             f'[[endpoints]]\nbase_url = "{self.urls[each]}"\nmodel = "model-{each}"\nprovider = "openai"'
@@ -211,7 +194,6 @@ class RandomWorld:
         if len(self.urls) == 1:
             options["base_url"], tables = self.urls[0], ""
         file.write_text(self.job.text(tables, **options))
-        words = ["run", str(file), "--yes", *(word for each in endpoints for word in ("--base-url", self.urls[each])) ]
         words = ["run", str(file), "--yes"]
         pid = self.pid = self.world.start("command", words)
         until = time.monotonic() + 90
@@ -284,10 +266,12 @@ class RandomWorld:
         for row, (one, other) in enumerate(zip(found, wanted, strict=True)):
             for name in set(one) | set(other):
                 if name not in ("attempts", "model") and one.get(name) != other.get(name):
-                    self.problems.append(f"row {row}: {name} is {one.get(name)!r}, and not {other.get(name)!r}")
-            if "response" in one and one["text"] and not one["error"] and self.job.kind != "schema":
-                if f"row {int(one['text'].split('row ')[1].split()[0])}" not in one["response"]:
-                    self.problems.append(f"row {row} has the answer of another: {one['response']!r}")
+                    self.problems.append(
+                        f"row {row}: {name} is {one.get(name)!r}, and not {other.get(name)!r}"
+                    )
+            own = one["text"].partition(" of the table")[0].rpartition(" is ")[2]  # row 17
+            if own and not one["error"] and own not in one.get("response", own):
+                self.problems.append(f"row {row} has the answer of another: {one['response']!r}")
 
     def _check_paid(self) -> None:
         """What was paid twice was in flight, or in a flush, when somebody died or was replaced."""
@@ -298,8 +282,6 @@ class RandomWorld:
             self.problems.append(f"asked without need: {len(more)} requests")
         ranges = self._dedupe_ranges()
         risky = self._risky()
-        allowed: Counter[str] = Counter()
-        self.twice = 0
         for key, count in paid.items():
             excess = count - max(self.expected[key], ranges.get(key, 1))
             if excess <= 0:
@@ -315,12 +297,12 @@ class RandomWorld:
                 )
             rows = {row} if self.job.kind != "dedupe" else self._equal_rows(row)
             if not {each + 1 for each in rows} & self.named:
-                self.problems.append(f"row {row} is paid {count} times and is not named: {sorted(self.named)}")
+                self.problems.append(
+                    f"row {row} is paid {count} times and is not named: {sorted(self.named)}"
+                )
 
     def _equal_rows(self, row: int) -> set[int]:
-        return {
-            number for number, each in enumerate(self.job.rows) if f"row {row} " in each["text"]
-        }
+        return {number for number, each in enumerate(self.job.rows) if f"row {row} " in each["text"]}
 
     def _dedupe_ranges(self) -> dict[str, int]:
         """How many shards each request of equal rows is in."""
@@ -363,10 +345,16 @@ def run_world(seed: int, nursery_path: str, *, alone: bool, store: Any = None) -
     """Runs the world of a seed in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="world-") as folder:
         world = RandomWorld(seed, Path(folder), nursery_path, alone=alone, store=store)
-        world.twice = 0
-        world.run()
+        try:
+            world.run()
+        finally:
+            for kind in ("command", "worker", "holder"):
+                for pid in world.world.living(kind):
+                    world.world.kill(pid)
         if world.problems and (kept := os.environ.get("KEEP_WORLDS")):
-            shutil.copytree(folder, Path(kept) / str(seed), dirs_exist_ok=True, ignore=shutil.ignore_patterns("holder"))
+            shutil.copytree(
+                folder, Path(kept) / str(seed), dirs_exist_ok=True, ignore=shutil.ignore_patterns("holder")
+            )
     return world
 
 
@@ -391,13 +379,11 @@ def main() -> None:
             world = run_world(seed, path, alone=given.alone, store=store)
             twice += world.twice
             bad += bool(world.problems)
-            print(seed, f"{time.monotonic() - began:.1f} s", world.story[0], f"{len(world.kills)} kills, {world.twice} twice", flush=True)
+            counts = f"{len(world.kills)} kills, {world.twice} twice"
+            print(seed, f"{time.monotonic() - began:.1f} s", world.story[0], counts, flush=True)
             if world.problems or given.v:
                 print(*("   " + line for line in world.story[1:]), sep="\n")
                 print(*("  !! " + problem[:1500] for problem in world.problems[:8]), sep="\n", flush=True)
-            for kind in ("command", "worker", "holder"):
-                for pid in world.world.living(kind):
-                    world.world.kill(pid)
     print(f"{given.worlds} worlds, {bad} with violations, {twice} requests paid twice")
     sys.exit(bad > 0)
 

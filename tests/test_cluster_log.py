@@ -97,7 +97,9 @@ def test_the_rows_that_may_be_paid_twice_are_those_in_flight_and_what_the_next_a
 
 
 def test_a_row_that_was_begun_and_not_finished_may_be_paid_twice() -> None:
-    died = [[entry(1, 0, status=200), entry(2, 1, status=200), entry(3, 2, status=500), entry(4, 3, status=200)]]
+    died = [
+        [entry(1, 0, status=200), entry(2, 1, status=200), entry(3, 2, status=500), entry(4, 3, status=200)]
+    ]
     after = [[entry(5, 1, path="step/2"), entry(6, 2), entry(7, 4)], []]
     assert lost_rows([died, after]) == ({1, 2}, [[4]])
 

@@ -97,10 +97,16 @@ def _row(number: int, kind: str, chance: random.Random) -> dict[str, str]:
     named = chance.randrange(6) if kind == "dedupe" and chance.random() < 0.7 else number
     words = f"This is row {named} of the table."
     if kind == "split":
-        words = " ".join(f"Item {item} of row {number} says something long." for item in range(chance.randint(1, 30)))
+        words = " ".join(
+            f"Item {item} of row {number} says something long." for item in range(chance.randint(1, 30))
+        )
     luck = chance.random()
     text = "" if luck < 0.08 else f"refused {words}" if luck < 0.12 else words
-    return {"id": f"{number:05}", "text": text, "thread": f"t{number // 10}{chance.choice('ab')}" if number % 7 else ""}
+    return {
+        "id": f"{number:05}",
+        "text": text,
+        "thread": f"t{number // 10}{chance.choice('ab')}" if number % 7 else "",
+    }
 
 
 def encoded(rows: Sequence[Mapping[str, str]], suffix: str) -> bytes:
