@@ -6,7 +6,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from uuid import uuid4
 
@@ -15,10 +15,11 @@ from batchllm.cluster.collect import Collected, done_of, rebuild_all
 from batchllm.cluster.driver_claim import DriverClaim
 from batchllm.cluster.engine import Engine
 from batchllm.cluster.figures import FiguresReader, summed
+from batchllm.cluster.headers import without_secrets
 from batchllm.cluster.plan import ClusterPlan, Shard
 from batchllm.cluster.planning import known_plan, new_plan
 from batchllm.cluster.shard_run import ShardEnd, ShardTask, run_shard
-from batchllm.cluster.terms import StopAsked, check_options, error_of, stop_signals
+from batchllm.cluster.terms import check_options, error_of, stop_signals
 from batchllm.cluster.work import PLAN, open_work, run_name, stop_name
 from batchllm.endpoint import reachable
 from batchllm.errors import Interrupted, JobError, NotNow, NotReady, Unavailable, UsageError
@@ -28,8 +29,9 @@ from batchllm.prepare.job_paths import JobPaths, check_job_paths, check_output, 
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.progress import Progress, Quiet
 from batchllm.records import Pace
-from batchllm.runner import Forecast, Result, run_job
+from batchllm.runner import Forecast, Result, RowFeed, run_job
 from batchllm.runner.ending import recorded
+from batchllm.stopping import StopSwitch
 
 WORK = "work"
 """The journal's key for the plan that its answers come from."""
@@ -58,6 +60,9 @@ def run_cluster(
     engine_of: Callable[[Job], Engine] = connected,
     progress: Progress | None = None,
     confirm: Callable[[Forecast], None] = lambda forecast: None,
+    stops: StopSwitch | None = None,
+    feed: RowFeed | None = None,
+    bring_input: Callable[[], None] = lambda: None,
 ) -> Result:
     """Runs a job on many machines until it is finished or stopped; the same call again resumes it.
 
@@ -66,20 +71,25 @@ def run_cluster(
         engine_of: Connects to the cluster.
         progress: Shows the progress of all machines together.
         confirm: Called with the forecast before the first request; raises to stop there.
+        stops: What may stop it from outside; by default signals do.
+        feed: Hands out the rows at the end.
+        bring_input: Called before the input is read; puts it in place.
 
     Raises:
         JobError: The job could not go on; everything received is in the work folder.
-        Interrupted: A signal stopped it.
+        Interrupted: It was stopped from outside.
     """
-    with recorded(job) as record, stop_signals() as stop:
+    with recorded(job) as record, stop_signals() if stops is None else nullcontext(stops) as stop:
         check_options(job)
+        without_secrets(job, os.environ)
         paths = job_paths(job)
         check_job_paths(job, paths)
         record.begin()
         lock = paths.lock.with_name(f"{paths.lock.name}.cluster")
         with JobLock(lock, wait_s=job.wait_lock_s), reachable(job) as job:
             record.describe(job)
-            result = _Driver(job, paths, engine_of, progress or Quiet(), confirm, stop).run()
+            bring_input()
+            result = _Driver(job, paths, engine_of, progress or Quiet(), confirm, stop, feed).run()
         record.figures = result.summary
         return result
 
@@ -92,7 +102,8 @@ class _Driver:
         engine_of: Callable[[Job], Engine],
         progress: Progress,
         confirm: Callable[[Forecast], None],
-        stop: StopAsked,
+        stop: StopSwitch,
+        feed: RowFeed | None,
     ) -> None:
         self.job = job
         self.paths = paths
@@ -100,6 +111,7 @@ class _Driver:
         self.progress = progress
         self.confirm = confirm
         self.stop = stop
+        self.feed = feed
         self.name = uuid4().hex
         self._began = time.monotonic()
         self._asked_to_stop = False
@@ -190,10 +202,13 @@ class _Driver:
                 raise error_of(end, f"on node {end.node}: ")
 
     def _task(self, shard: int) -> ShardTask:
-        job, workers = self.job, self._workers
+        job, workers = without_secrets(self.job, os.environ), self._workers
         several = tuple(replace(each, pace=_share_of(each.pace, workers)) for each in job.endpoints)
         pace = _share_of(job.pace, workers)
-        job = replace(job, work=None, sources={}, max_time_s=None, pace=pace, endpoints=several)
+        inputs = tuple(path.absolute() for path in job.inputs)
+        job = replace(
+            job, inputs=inputs, work=None, sources={}, max_time_s=None, pace=pace, endpoints=several
+        )
         return ShardTask(job=job, work=self._place, shard=shard, run=self.name)
 
     def _answer(self, engine: Engine, left: list[Shard]) -> None:
@@ -222,7 +237,7 @@ class _Driver:
     def _fan_out(self, engine: Engine, left: list[Shard]) -> None:
         waiting = deque(left)
         running: set[int] = set()
-        changed: set[int] = set()  # shards whose figures are not final
+        changed = {0}  # shards whose figures are not known, or not final
         reason: BaseException | None = None
         give_up_at = math.inf
         shown = 0.0
@@ -240,7 +255,7 @@ class _Driver:
             for task, end in engine.ended(0.5):
                 running.discard(task.shard)
                 reason = reason or self._after(task, end, waiting)
-            if time.monotonic() >= give_up_at:
+            if reason is not None and (self.stop.is_aborted or time.monotonic() >= give_up_at):
                 engine.cancel()
                 break
             if time.monotonic() - shown >= SHOW_EVERY_S:
@@ -275,8 +290,10 @@ class _Driver:
 
     def _over(self) -> JobError | Interrupted | None:
         """Returns why the job ends from outside."""
-        if self.stop.number is not None:
-            return Interrupted(self.stop.number)
+        try:
+            self.stop.check()
+        except (JobError, Interrupted) as error:
+            return error
         if self._claim is not None and self._claim.failure is not None:
             return self._claim.failure
         limit = self.job.max_time_s
@@ -311,7 +328,7 @@ class _Driver:
     def _finish(self, confirm: Callable[[Forecast], None]) -> Result:
         """Writes the output with the ordinary run, which finds every answer in the journal."""
         job = replace(self.job, summary=None, log_file=None)
-        return run_job(job, confirm=confirm)
+        return run_job(job, confirm=confirm, stops=self.stop, feed=self.feed)
 
 
 def _share_of(pace: Pace, workers: int) -> Pace:

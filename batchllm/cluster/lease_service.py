@@ -131,7 +131,7 @@ class LeaseService:
         spend = holder.renew(replace(request, uses={}), self._clock())
         if holder.changed:
             work.put(BUDGET, json.dumps(holder.saved()).encode())
-        return replace(rates, budget=spend.budget, revoked=rates.revoked or spend.revoked)
+        return replace(rates, budget=spend.budget)
 
     def leave(self, seat: Seat) -> None:
         """Gives a seat's share of the rates to the others."""

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from uuid import uuid4
@@ -16,8 +16,9 @@ from uuid import uuid4
 from batchllm import __version__
 from batchllm.cluster.answer_log import AnswerLog, Attempt, ShardProgress
 from batchllm.cluster.collect import done_of, plan_of_work, rebuild
+from batchllm.cluster.headers import with_own_headers
 from batchllm.cluster.work import claim, done_name, open_work, run_name
-from batchllm.errors import INTERNAL_ERROR, Interrupted, JobError, UsageError
+from batchllm.errors import INTERNAL_ERROR, CannotWrite, Interrupted, JobError, UsageError
 from batchllm.job import Job
 from batchllm.job.endpoints import with_keys
 from batchllm.leases import Leases
@@ -85,14 +86,16 @@ def run_shard(task: ShardTask, environ: Mapping[str, str], leases: Leases | None
 
 
 def check_node(task: ShardTask, environ: Mapping[str, str]) -> ShardEnd:
-    """Checks that this machine has what the job needs: the keys, and the work folder that the others see."""
+    """Checks that this machine has what the job needs: keys, headers, a temporary folder, and the work folder."""
     node = platform.node()
     try:
         if task.version != __version__:
             raise UsageError(
                 f"it has batchllm {__version__}, and not {task.version}; install the same everywhere"
             )
-        with_keys(task.job, environ)
+        with_keys(with_own_headers(task.job, environ), environ)
+        with attempt_folder():
+            pass
         if not open_work(task.work).has(run_name(task.run)):
             raise UsageError(
                 f"{task.work} is not the folder that the other machines see; share it, or use a URL"
@@ -108,7 +111,7 @@ def _run(task: ShardTask, environ: Mapping[str, str], node: str, leases: Leases 
     shard = plan.shards[task.shard]
     if (done := work.get(done_name(shard))) is not None:
         return int(json.loads(done)["exit_status"])
-    job = with_keys(task.job, environ)
+    job = with_keys(with_own_headers(task.job, environ), environ)
     whose = {"run": task.run, "node": node, "pid": os.getpid(), "time": time.time(), "id": uuid4().hex}
     number = claim(work, shard, json.dumps(whose).encode())
     attempt = Attempt(work, shard, number, task.run, node)
@@ -124,15 +127,31 @@ def attempt_folder() -> Iterator[Path]:
     """Makes a temporary folder, and removes those of attempts on this machine that were killed.
 
     Each attempt locks its folder. One that was just made may not be locked yet, so it stays.
+
+    Raises:
+        CannotWrite: No folder can be made.
     """
     prefix = "batchllm-shard-"
-    for abandoned in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-        with suppress(OSError):
-            if time.time() - abandoned.stat().st_mtime > JUST_MADE_S:
-                with _locked(abandoned):
-                    shutil.rmtree(abandoned)
-    with tempfile.TemporaryDirectory(prefix=prefix) as name, _locked(Path(name)):
+    with ExitStack() as stack:
+        try:
+            for abandoned in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+                with suppress(OSError):
+                    if time.time() - abandoned.stat().st_mtime > JUST_MADE_S:
+                        with _locked(abandoned):
+                            shutil.rmtree(abandoned)
+            made = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
+            name = stack.enter_context(made)
+            stack.enter_context(_locked(Path(name)))
+        except OSError as error:
+            raise CannotWrite(
+                f"no temporary folder can be made on {platform.node()} ({error.strerror}{_at(error)}); set TMPDIR "
+                "there to a folder on its own disk that can be written"
+            ) from error
         yield Path(name)
+
+
+def _at(error: OSError) -> str:
+    return f": {error.filename}" if error.filename else ""
 
 
 @contextmanager

@@ -271,5 +271,5 @@ def _several(job: Job, files: InputFiles, options: Mapping[str, Any]) -> Source:
         return open_source(path, format=job.input_format, **own)
 
     # A row that brings its own request says what it is by the members that it has.
-    sources = [open_file(path) for path in files.paths]
+    sources = map(open_file, files.paths)
     return SeveralSource(job.input_name, sources, files.notes, fills=job.template is not None)

@@ -242,6 +242,7 @@ class _Run:
             answered=answered,
             failed=failed,
             cut_off=len(cut_off),
+            cut_off_in_several=resumed.cut_off_in_several(),
             pending=counts.pending,
             skipped=counts.skipped,
             possibly_billed_rows=possibly_billed_rows(journal),
