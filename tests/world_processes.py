@@ -167,7 +167,7 @@ def _run(kind: str, world: World, content: Any) -> None:
     said = os.open(world.folder / f"{kind}-{os.getpid()}", os.O_WRONLY | os.O_CREAT)
     os.dup2(said, 1)
     os.dup2(said, 2)
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    signal.signal(signal.SIGUSR1, _show_stacks)
     for place, value in world.constants.items():
         module, name = place.split(":")
         setattr(importlib.import_module(module), name, value)
@@ -187,6 +187,14 @@ def _run(kind: str, world: World, content: Any) -> None:
         sys.modules["batchllm.cluster.ray_engine"] = engine  # type: ignore[assignment]
         sys.argv = ["batchllm", *content]
         main()
+
+
+def _show_stacks(number: int, frame: object) -> None:
+    """Says what every thread and every task waits for."""
+    faulthandler.dump_traceback(all_threads=True)
+    for task in list(asyncio.tasks._all_tasks):  # type: ignore[attr-defined]
+        task.print_stack(file=sys.stderr)
+    sys.stderr.flush()
 
 
 def _note_named(world: World, terminal: Any) -> None:
