@@ -133,7 +133,7 @@ class _Losses:
                 self.dead.append(_dead(self._work.get(claim_name(shard, number)), log))
 
     def rows(self) -> frozenset[int]:
-        """Returns rows of the whole input: as many of those begun after a log as a worker sends at most, and the others."""
+        """Returns rows of the whole input; of those begun after a log, as many as a worker sends at most."""
         return frozenset(self._lost.union(*(rows[: self._most] for rows in self._begun_after)))
 
 
