@@ -4,7 +4,8 @@ import json
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from batchllm.flows import Ask, later_key
 from batchllm.journal import AttemptEntry, Entry, JournalBuilder, Rebuilt
 from batchllm.records import AnswerSpec
 
+_READERS = 16
 _READER = Reader(AnswerSpec("answer"))
 
 
@@ -45,14 +47,12 @@ class Collected:
 
     Attributes:
         found: What the journal was made of.
-        in_flight: Rows, from 0 in the whole input, of requests in flight when a worker that died wrote its log last.
-        after: Rows that it may have sent after that.
+        lost: Rows, from 0 in the whole input, that are paid twice, or may be.
         dead: The workers that died.
     """
 
     found: Rebuilt
-    in_flight: frozenset[int]
-    after: frozenset[int]
+    lost: frozenset[int]
     dead: tuple[DeadAttempt, ...]
 
 
@@ -76,6 +76,12 @@ def done_of(work: WorkFolder, shard: Shard) -> dict[str, Any] | None:
     return None if content is None else json.loads(content)
 
 
+def all_done(work: WorkFolder, shards: Sequence[Shard]) -> list[dict[str, Any] | None]:
+    """Returns the summaries of shards, several being asked for at once; ``None`` for one that is not finished."""
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="done") as pool:
+        return list(pool.map(lambda shard: done_of(work, shard), shards))
+
+
 def answers_of(work: WorkFolder, shard: Shard) -> int:
     """Returns how many answers the logs of a shard have."""
     logs = [_frames(work, shard, number) for number in range(1, attempts_at(work, shard) + 1)]
@@ -90,24 +96,45 @@ def rebuild(journal: Path, wanted: Sequence[tuple[Shard, int]], work: WorkFolder
         wanted: The shards, in order, each with the number of its attempts.
         work: The work folder.
     """
-    most = 0
-    unended: list[tuple[Shard, list[list[Entry]]]] = []
-    dead: list[DeadAttempt] = []
+    losses = _Losses(work)
     with JournalBuilder(journal, _later_key, time.time()) as builder:
         for shard, attempts in wanted:
             logs = [_frames(work, shard, number) for number in range(1, attempts + 1)]
-            builder.add(([entry for frame in log for entry in frame] for log in logs), shard.first_row)
-            most = max(most, *map(most_sent, logs), 0)
-            for number, log in enumerate(logs, 1):
-                if not log or log[-1]:
-                    unended.append((shard, log))
-                    dead.append(_dead(work.get(claim_name(shard, number)), log))
-    in_flight: set[int] = set()
-    after: set[int] = set()
-    for shard, log in unended:
-        for rows, found in zip((in_flight, after), lost_rows(log, most), strict=True):
-            rows |= {shard.first_row + row for row in found if row < shard.rows}
-    return Collected(builder.found, frozenset(in_flight), frozenset(after), tuple(dead))
+            builder.add([entry for frame in log for entry in frame] for log in logs)
+            losses.add(shard, logs)
+    return Collected(builder.found, losses.rows(), tuple(losses.dead))
+
+
+def lost_in(work: WorkFolder, shard: Shard, attempts: int) -> dict[str, Any]:
+    """Returns the rows of a shard that are paid twice, or may be, and what its workers that died did, JSON-able."""
+    losses = _Losses(work)
+    losses.add(shard, [_frames(work, shard, number) for number in range(1, attempts + 1)])
+    return {"rows": sorted(losses.rows()), "dead": [asdict(each) for each in losses.dead]}
+
+
+class _Losses:
+    """Finds what is paid twice because workers died or were replaced."""
+
+    def __init__(self, work: WorkFolder) -> None:
+        self._work = work
+        self._most = 0
+        self._lost: set[int] = set()
+        self._begun_after: list[list[int]] = []
+        self.dead: list[DeadAttempt] = []
+
+    def add(self, shard: Shard, logs: Sequence[list[list[Entry]]]) -> None:
+        """Takes the logs of all attempts at a shard."""
+        self._most = max(self._most, *map(most_sent, logs), 0)
+        lost, begun_after = lost_rows(logs)
+        self._lost |= {shard.first_row + row for row in lost}
+        self._begun_after += [[shard.first_row + row for row in rows] for rows in begun_after]
+        for number, log in enumerate(logs, 1):
+            if not log or log[-1]:
+                self.dead.append(_dead(self._work.get(claim_name(shard, number)), log))
+
+    def rows(self) -> frozenset[int]:
+        """Returns rows of the whole input; of those begun after a log, as many as a worker sends at most."""
+        return frozenset(self._lost.union(*(rows[: self._most] for rows in self._begun_after)))
 
 
 def rebuild_all(journal: Path, plan: ClusterPlan, work: WorkFolder) -> Collected:

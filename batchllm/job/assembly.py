@@ -25,6 +25,7 @@ from batchllm.job.split import check_split
 from batchllm.job.steps import of_steps
 from batchllm.printable import one_line
 from batchllm.records import Pace
+from batchllm.stores import ObjectPath
 
 if TYPE_CHECKING:
     from batchllm.template import Template
@@ -98,6 +99,7 @@ def _assembled(
         simulated=place.preset == presets.SIMULATOR,
         has_slash=str(given.raw("output")).endswith("/"),
         shard=paths.shard_label(given.get("shard")),
+        in_parts=given.get("engine") is not None,
     )
     if template is None and input_format is not None and not format_named(input_format).nested:
         raise UsageError(NOTHING_ASKED)
@@ -117,6 +119,7 @@ def _assembled(
         "input_format": given.get("input_format"),
         "text_from": texts.text_from(given.get("text_from"), inputs, input_format),
         "output_format": output_format,
+        "into_parts": given.get("engine") is not None and output is not None and output_format is None,
         "per_row": template is None,
         "schema": schema,
         "examples": read_examples(given.get("examples"), given.called("examples"))
@@ -136,13 +139,14 @@ def _assembled(
 
 
 def _output(given: Given) -> Path | None:
-    """The output as it is named; one that a job file names for all shards gets the shard's number."""
+    """The output as it is named; one that is named for all shards, by a job file or in a store, gets the number."""
     output: Path | None = given.get("output")
     shard = given.get("shard")
     if output is None or shard is None or str(output) == STANDARD_STREAM:
         return output
-    of_file = given.layers[given.rank("output")].file is not None
-    return labelled(output, paths.shard_label(shard)) if of_file else output
+    label = paths.shard_label(shard)
+    of_all = given.layers[given.rank("output")].file is not None or isinstance(output, ObjectPath)
+    return labelled(output, label) if of_all and f".{label}." not in output.name else output
 
 
 def _label(task: str, template: "Template | None", file: jobfile.JobFile | None) -> str:
