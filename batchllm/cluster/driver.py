@@ -328,7 +328,8 @@ class _Driver:
     def _finish(self, confirm: Callable[[Forecast], None]) -> Result:
         """Writes the output with the ordinary run, which finds every answer in the journal."""
         job = replace(self.job, summary=None, log_file=None)
-        return run_job(job, confirm=confirm, stops=self.stop, feed=self.feed)
+        sha256 = self._plan.whole.sha256
+        return run_job(job, confirm=confirm, stops=self.stop, feed=self.feed, sha256=sha256)
 
 
 def _share_of(pace: Pace, workers: int) -> Pace:

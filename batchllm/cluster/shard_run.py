@@ -22,7 +22,7 @@ from batchllm.errors import INTERNAL_ERROR, CannotWrite, Interrupted, JobError, 
 from batchllm.job import Job
 from batchllm.job.endpoints import with_keys
 from batchllm.leases import Leases
-from batchllm.prepare.row_range import RowRange
+from batchllm.prepare.shards import RowRange
 from batchllm.runner import run_job
 from batchllm.stopping import StopSwitch
 
@@ -119,7 +119,7 @@ def _run(task: ShardTask, environ: Mapping[str, str], node: str, leases: Leases 
     has_worked = first is not None and first["summary"]["answered"] > 0
     with attempt_folder() as folder:
         local = _local(job, folder)
-        return _answer(attempt, local, plan.input_sha256, leases, has_worked=has_worked)
+        return _answer(attempt, local, plan.rows_of(shard, has_worked=has_worked), leases)
 
 
 @contextmanager
@@ -173,13 +173,12 @@ def _local(job: Job, folder: Path) -> Job:
     )  # fmt: skip
 
 
-def _answer(attempt: Attempt, job: Job, input_sha256: str, leases: Leases | None, *, has_worked: bool) -> int:
+def _answer(attempt: Attempt, job: Job, rows: RowRange, leases: Leases | None) -> int:
     assert job.output is not None, "it is in the folder of the attempt"
     shard, work = attempt.shard, attempt.work
     journal = job.output.with_name(f"{job.output.name}.journal")
     known = rebuild(journal, [(shard, attempt.number - 1)], work).found
-    rows = RowRange(shard.first_row, shard.rows, input_sha256, shard.sha256, has_worked)
-    if has_worked:  # the first rows have passed the early stop
+    if rows.has_worked:  # the first rows have passed the early stop
         job = replace(job, no_early_stop=True)
     progress, switch = ShardProgress(), StopSwitch()
     with AnswerLog(attempt, journal, known.last_attempt, progress, switch) as log:

@@ -136,7 +136,8 @@ class CsvSource(TextSource):
                 record = fitted
             if block is not marked and line >= block.line:
                 rest = block.data.split(self._end, line - block.line)[-1]
-                starts.append(RecordStart(index, line, block.offset + len(block.data) - len(rest)))
+                before = block.data[: len(block.data) - len(rest)]
+                starts.append(RecordStart(index, line, block.offset + self._size_in_file(before)))
                 marked = block
             yield index, line, record
             index += 1

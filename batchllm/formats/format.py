@@ -6,22 +6,23 @@ for what they need: the row's cells as text, or the row as a JSON object. So eac
 other, and no format knows another.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from batchllm.errors import UsageError
+from batchllm.errors import InputError, UsageError
 from batchllm.extras import install_command
 from batchllm.formats.columns import Columns
 from batchllm.formats.input_file import InputFile
 from batchllm.formats.json_text import cell_text, json_bytes
 from batchllm.formats.layout import TextLayout
 from batchllm.formats.output_file import OutputTarget
-from batchllm.formats.scan import InputStatistics
+from batchllm.formats.scan import InputStatistics, Reservoir
 from batchllm.records import Row
 
 
@@ -66,6 +67,9 @@ class Source(ABC):
     def close(self) -> None:  # noqa: B027 - most sources hold nothing
         """Removes what was put on disk to read the file; the source is not used any more."""
 
+    def release(self) -> None:  # noqa: B027 - most sources hold nothing
+        """Frees what is held in memory of the file; the next pass over the rows reads it again."""
+
     def digest(self) -> str:
         """Returns the SHA-256 of the bytes that the last complete pass over ``rows`` read, in hexadecimal digits.
 
@@ -76,21 +80,77 @@ class Source(ABC):
             raise ValueError("no pass over rows() has been completed")
         return self._digest
 
-    def restrict(self, rows: range, sha256: str) -> None:
-        """Makes ``rows`` yield only a range of the rows from now on, with indexes from 0; call it after ``scan``.
+    def place_of(self, row: int) -> Any:
+        """Returns where a pass begins to read for a row, as JSON has it; call it after ``scan``."""
+        return None
+
+    def recall(self, statistics: InputStatistics, place: Any) -> None:  # noqa: B027 - most sources need nothing
+        """Takes what the scan of the same input by another source found, instead of a scan of its own.
+
+        Args:
+            statistics: What that scan found; the sample is not needed.
+            place: What ``place_of`` returned; passes from that row on do not read what is before it.
+        """
+
+    def restrict(self, rows: range, whole: InputStatistics) -> InputStatistics:
+        """Makes ``rows`` yield only a range of the rows from now on, with indexes from 0, and reads them once.
 
         Args:
             rows: The range.
-            sha256: The hash that the scan found, which ``digest`` returns from now on.
+            whole: What the scan of the whole input found.
+
+        Returns:
+            The statistics of the rows: ``sha256`` is the hash of the rows, which ``digest`` returns too from now on,
+            and the columns are those of the whole input.
+
+        Raises:
+            InputError: They cannot be read, or the input has fewer rows than that.
         """
-        every = self.rows
+        every, expected = self.rows, ""
 
         def ranged(start: int = 0) -> Iterator[Row]:
             wanted = islice(every(rows.start + start), max(0, len(rows) - start))
-            return (row._replace(index=index) for index, row in enumerate(wanted, start))
+            count = start
+            for row in self._hashed(row._replace(index=index) for index, row in enumerate(wanted, start)):
+                count += 1
+                yield row
+            if count < len(rows) or (not start and expected not in ("", self._digest)):
+                raise InputError(self.name, "changed while the job ran; run the same command again")
+            if start:
+                self._digest = None
 
         self.rows = ranged  # type: ignore[method-assign]
-        self.digest = lambda: sha256  # type: ignore[method-assign]
+        reservoir: Reservoir[Row] = Reservoir()
+        for row in ranged():
+            if row.index == reservoir.wanted:
+                reservoir.take(self.sampled(row))
+        expected = self.digest()
+        return replace(
+            whole,
+            rows=len(rows),
+            bytes=whole.bytes * len(rows) // max(1, whole.rows),
+            sha256=expected,
+            sample=tuple(sorted(reservoir.items(), key=lambda row: row.index)),
+            bad_rows=0,
+        )
+
+    def sampled(self, row: Row) -> Row:
+        """Returns a row without what would keep a part of the file in memory, for the sample."""
+        return row
+
+    def digest_of(self, rows: Iterable[Row]) -> str:
+        """Returns the hash of rows, of their columns and values, in hexadecimal digits."""
+        for _ in self._hashed(rows):
+            pass
+        return self.digest()
+
+    def _hashed(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Yields rows, and makes ``digest`` return their hash once all are read."""
+        found = hashlib.sha256()
+        for row in rows:
+            found.update(self.json_object(row, {}) + b"\n")
+            yield row
+        self._digest = found.hexdigest()
 
     def header(self, names: Sequence[str]) -> list[str]:
         """Returns the names of columns as they are written, which may be empty or equal."""

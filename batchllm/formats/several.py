@@ -10,7 +10,7 @@ One file is open at a time.
 import hashlib
 import random
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -62,7 +62,7 @@ class SeveralSource(Source):
 
     Args:
         name: What messages call them together.
-        sources: The files, in order.
+        sources: The files, in order; one at a time is held in memory, where a format has to.
         notes: What to say about their choice.
         fills: A row's values have the columns that its file does not have, empty.
 
@@ -73,13 +73,16 @@ class SeveralSource(Source):
     def __init__(
         self,
         name: str,
-        sources: Sequence[Source],
+        sources: Iterable[Source],
         notes: tuple[str, ...] = (),
         *,
         fills: bool = True,
     ) -> None:
         super().__init__(LocalFile(Path(), name))
-        self._sources = sources
+        self._sources: list[Source] = []
+        for source in sources:
+            source.release()
+            self._sources.append(source)
         self.kind = self._common_kind()
         self.has_kinds = any(source.has_kinds for source in self._sources)
         self.notes = notes
@@ -103,6 +106,7 @@ class SeveralSource(Source):
         found: list[InputStatistics] = []
         for source in self._sources:
             statistics = source.scan()
+            source.release()
             sample.merge([(source, row) for row in statistics.sample], statistics.rows)
             found.append(replace(statistics, sample=()))
         self.unite(found)
@@ -116,7 +120,24 @@ class SeveralSource(Source):
             self.columns,
             tuple(drawn),
             sum(each.bad_rows for each in found),
+            tuple(found),
         )
+
+    def place_of(self, row: int) -> Any:
+        """Returns the file of a row, and the place in it; see ``Source``."""
+        part = self._part_of(row)
+        return [part.number, part.source.place_of(row - part.begin)]
+
+    def recall(self, statistics: InputStatistics, place: Any) -> None:
+        """Takes what is known of each file; see ``Source``."""
+        number, own = place
+        if len(statistics.parts) != len(self._sources):
+            raise InputError(
+                self.name, f"there are {len(self._sources)} files, and not {len(statistics.parts)}"
+            )
+        for other, (source, found) in enumerate(zip(self._sources, statistics.parts, strict=True)):
+            source.recall(found, own if other == number else None)
+        self.unite([replace(found, bad_rows=0) for found in statistics.parts])
 
     def unite(self, found: Sequence[InputStatistics]) -> None:
         """Unites the columns of files that are scanned.
@@ -173,9 +194,8 @@ class SeveralSource(Source):
     def rows(self, start: int = 0) -> Iterator[Row]:
         """Streams the rows of all files; see ``Source``."""
         self._digest = None
-        first = max(0, bisect_right(self._begins, start) - 1)
         digests = []
-        for part in self.parts[first:]:
+        for part in self.parts[self._part_of(start).number :]:
             begin = max(0, start - part.begin)
             count = 0
             for row in part.source.rows(begin):
@@ -185,12 +205,21 @@ class SeveralSource(Source):
                 reason = "changed while the job ran; run the same command again"
                 raise InputError(part.source.name, reason)
             digests.append(part.source.digest() if not begin else "")
+            part.source.release()
         if start == 0:
             self._digest = _hash_of(digests)
+
+    def _part_of(self, row: int) -> InputPart:
+        return self.parts[max(0, bisect_right(self._begins, row) - 1)]
 
     def _row(self, part: InputPart, row: Row) -> Row:
         values = {**row.values, **part.absent} if part.absent and self._fills else row.values
         return Row(part.begin + row.index, row.line, values, _Origin(part, row))
+
+    def sampled(self, row: Row) -> Row:
+        """Returns a row without what its file would keep; see ``Source``."""
+        part, own = _origin_of(row)
+        return self._row(part, part.source.sampled(own))._replace(index=row.index)
 
     def reading(self) -> str:
         """Returns what rows depend on beside the bytes of the files; see ``Source``."""

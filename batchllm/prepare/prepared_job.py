@@ -10,7 +10,7 @@ from typing import Any
 
 from batchllm import tokens
 from batchllm.answer import Reader, answer_columns
-from batchllm.errors import UsageError
+from batchllm.errors import InputError, UsageError
 from batchllm.flows import JobFlow, job_flow
 from batchllm.flows.part_columns import split_columns
 from batchllm.flows.samples import sample_columns
@@ -35,9 +35,9 @@ from batchllm.prepare.column_kinds import with_kinds
 from batchllm.prepare.inputs import InputFiles, input_files
 from batchllm.prepare.job_paths import JobPaths
 from batchllm.prepare.outputs import check_outputs
-from batchllm.prepare.row_range import RowRange
-from batchllm.prepare.shards import ShardRows, restricted
+from batchllm.prepare.shards import RowRange, ShardRows, restricted
 from batchllm.printable import counted
+from batchllm.records import Row
 from batchllm.request import RequestBuilder, answer_spec
 from batchllm.template import KNOWN_PARAMETERS, TEXT, text_column
 
@@ -86,16 +86,20 @@ class PreparedJob:
 
 
 @contextmanager
-def prepare_job(job: Job, paths: JobPaths, rows: RowRange | None = None) -> Iterator[PreparedJob]:
+def prepare_job(
+    job: Job, paths: JobPaths, rows: RowRange | None = None, *, sha256: str | None = None
+) -> Iterator[PreparedJob]:
     """Scans the input and prepares the job; standard input is copied to disk first.
 
     Args:
         job: The job.
         paths: Its files.
-        rows: The only rows of the job; columns and everything else that the scan decides are those of the whole input.
+        rows: The only rows of the job, which are read instead of the whole input; columns and everything else that a
+            scan decides are those of the whole input.
+        sha256: The hash that a scan must find, in hexadecimal; ``None`` for any.
 
     Raises:
-        InputError: The input cannot be read in its format.
+        InputError: The input cannot be read in its format, or is another one.
         UsageError: A column, a placeholder or an option does not fit the input.
     """
     if job.into_folder and (rows is not None or job.shard is not None):
@@ -103,23 +107,46 @@ def prepare_job(job: Job, paths: JobPaths, rows: RowRange | None = None) -> Iter
             f"a part of the rows has one output, and {job.output} is a folder; name a file with -o"
         )
     with _source_of(job, paths) as source:
-        statistics, shard = source.scan(), None
+        shard = None
         if rows is not None:
-            statistics = rows.restrict(source, statistics)
-        elif job.shard is not None:
-            statistics, shard = restricted(job, source, statistics)
-        yield replace(prepared_of(job, paths, source, statistics), shard=shard)
+            statistics = rows.restrict(source)
+        else:
+            statistics = source.scan()
+            if sha256 not in (None, statistics.sha256):
+                raise InputError(source.name, "is not the input of the plan; name another folder with --work")
+            if job.shard is not None:
+                statistics, shard = restricted(job, source, statistics)
+        texts = None if rows is None else rows.texts
+        yield replace(prepared_of(job, paths, source, statistics, texts), shard=shard)
 
 
-def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStatistics) -> PreparedJob:
-    """Prepares a job whose input is scanned; raises ``UsageError`` where the job does not fit the input."""
+def prepared_of(
+    job: Job,
+    paths: JobPaths,
+    source: Source,
+    statistics: InputStatistics,
+    texts: Sequence[Mapping[str, str]] | None = None,
+) -> PreparedJob:
+    """Prepares a job whose input is scanned.
+
+    Args:
+        job: The job.
+        paths: Its files.
+        source: The input.
+        statistics: What the scan found.
+        texts: What decides about the text column; by default the sample.
+
+    Raises:
+        UsageError: The job does not fit the input.
+    """
     _check_conversation(job, statistics)
     _check_steps(job, statistics)
     _check_texts(job, statistics)
     if job.text_from is not None:
         statistics = replace(statistics, sample=statistics.sample[:: 1 + len(statistics.sample) // DOCUMENTS])
     count = token_count(job)
-    builder = RequestBuilder(job, statistics.columns or None, statistics.sample, count)
+    sample = statistics.sample if texts is None else [Row(0, 0, values) for values in texts]
+    builder = RequestBuilder(job, statistics.columns or None, sample, count)
     columns = output_columns(job, builder, statistics.columns, source.header)
     output_format = job.output_format or output_kind(source.kind)
     if job.output_encoding is not None and format_named(output_format).magic:
@@ -271,5 +298,5 @@ def _several(job: Job, files: InputFiles, options: Mapping[str, Any]) -> Source:
         return open_source(path, format=job.input_format, **own)
 
     # A row that brings its own request says what it is by the members that it has.
-    sources = [open_file(path) for path in files.paths]
+    sources = map(open_file, files.paths)
     return SeveralSource(job.input_name, sources, files.notes, fills=job.template is not None)

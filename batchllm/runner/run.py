@@ -30,7 +30,7 @@ from batchllm.plan.work_item import ChatSender
 from batchllm.prepare.first_preset import with_first_preset
 from batchllm.prepare.job_paths import check_job_paths, job_paths, made_folder
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
-from batchllm.prepare.row_range import RowRange
+from batchllm.prepare.shards import RowRange
 from batchllm.progress import Progress, Quiet
 from batchllm.request.plain import plain_request
 from batchllm.retry import RetryPolicy
@@ -70,6 +70,7 @@ def run_job(
     bring_input: Callable[[], None] = lambda: None,
     leases: Leases | None = None,
     rows: RowRange | None = None,
+    sha256: str | None = None,
 ) -> Result:
     """Runs a job until it is finished or stopped; the same call again resumes it.
 
@@ -84,6 +85,7 @@ def run_job(
         bring_input: Called once the job is locked, before its input is read; puts the input in place.
         leases: Makes the run share rate limits and budget with others; only in online mode.
         rows: The only rows of the job: a shard of its input.
+        sha256: The hash that the input must have, in hexadecimal; ``None`` for any.
 
     Returns:
         The finished run; its output is written.
@@ -106,7 +108,7 @@ def run_job(
             else nullcontext(),
             _brought(bring_input),
             reachable(with_first_preset(with_raised_limit(job, paths.journal), paths.journal)) as job,
-            prepare_job(job, paths, rows) as prepared,
+            prepare_job(job, paths, rows, sha256=sha256) as prepared,
             journals_of(job.reuse, paths.journal) as reuse,
         ):
             record.describe(job)
@@ -242,6 +244,7 @@ class _Run:
             answered=answered,
             failed=failed,
             cut_off=len(cut_off),
+            cut_off_in_several=resumed.cut_off_in_several(),
             pending=counts.pending,
             skipped=counts.skipped,
             possibly_billed_rows=possibly_billed_rows(journal),
