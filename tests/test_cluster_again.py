@@ -113,9 +113,7 @@ def test_a_restart_that_is_refused_at_the_question_changes_nothing(
         raise UsageError("nothing was sent")
 
     with pytest.raises(UsageError, match="nothing was sent"):
-        run_cluster(
-            job_of(tmp_path, url, restart=True), engine_of=lambda job: ThreadEngine(), confirm=refuse
-        )
+        run_cluster(job_of(tmp_path, url, restart=True), engine_of=lambda job: ThreadEngine(), confirm=refuse)
     assert on_cluster(tmp_path, url).summary.answered == ROWS == asked.texts.total()
 
 

@@ -177,7 +177,7 @@ def cut(
                 end = span[1] + 1
             ranges.append(range(start, end))
             start = end
-    return ranges
+    return ranges or [range(0)]  # no rows are one empty range
 
 
 def hashed(source: Source, ranges: Sequence[range]) -> tuple[Shard, ...]:

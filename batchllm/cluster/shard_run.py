@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from batchllm import __version__
 from batchllm.cluster.answer_log import AnswerLog, Attempt, ShardProgress
-from batchllm.cluster.collect import done_of, plan_of_work, rebuild
+from batchllm.cluster.collect import done_of, lost_in, plan_of_work, rebuild
 from batchllm.cluster.headers import with_own_headers
+from batchllm.cluster.parts import Parts, put_part
 from batchllm.cluster.work import claim, done_name, open_work, run_name
 from batchllm.errors import INTERNAL_ERROR, CannotWrite, Interrupted, JobError, UsageError
 from batchllm.job import Job
@@ -26,6 +28,7 @@ from batchllm.prepare.shards import RowRange
 from batchllm.runner import run_job
 from batchllm.stopping import StopSwitch
 
+_OF_RUN = ("run", "summary")
 JUST_MADE_S = 60.0
 """The age from which on an attempt has surely locked its folder."""
 
@@ -39,6 +42,7 @@ class ShardTask:
         work: The path or URL of the work folder.
         shard: The number of the shard.
         run: The name of the run of the whole job.
+        parts: The folder of parts that the job writes; ``None`` for one output.
         version: The version of the program that tells.
     """
 
@@ -46,6 +50,7 @@ class ShardTask:
     work: str
     shard: int
     run: str
+    parts: Parts | None = None
     version: str = __version__
 
 
@@ -100,6 +105,8 @@ def check_node(task: ShardTask, environ: Mapping[str, str]) -> ShardEnd:
             raise UsageError(
                 f"{task.work} is not the folder that the other machines see; share it, or use a URL"
             )
+        if task.parts is not None:
+            task.parts.check_here(task.run)
     except JobError as error:
         return ShardEnd(shard=task.shard, node=node, exit_status=int(error.exit_status), error=str(error))
     return ShardEnd(shard=task.shard, node=node, exit_status=0)
@@ -109,8 +116,12 @@ def _run(task: ShardTask, environ: Mapping[str, str], node: str, leases: Leases 
     work = open_work(task.work)
     plan = plan_of_work(work)
     shard = plan.shards[task.shard]
-    if (done := work.get(done_name(shard))) is not None:
-        return int(json.loads(done)["exit_status"])
+    parts = task.parts
+    before = done_of(work, shard)
+    if before is not None and (
+        parts is None or parts.is_finished(work, shard, before, parts.size_of(shard), task.run)
+    ):
+        return int(before["exit_status"])
     job = with_keys(with_own_headers(task.job, environ), environ)
     whose = {"run": task.run, "node": node, "pid": os.getpid(), "time": time.time(), "id": uuid4().hex}
     number = claim(work, shard, json.dumps(whose).encode())
@@ -118,8 +129,9 @@ def _run(task: ShardTask, environ: Mapping[str, str], node: str, leases: Leases 
     first = done_of(work, plan.shards[0])
     has_worked = first is not None and first["summary"]["answered"] > 0
     with attempt_folder() as folder:
-        local = _local(job, folder)
-        return _answer(attempt, local, plan.rows_of(shard, has_worked=has_worked), leases)
+        local = _local(job, folder, task.parts)
+        rows = plan.rows_of(shard, has_worked=has_worked)
+        return _answer(attempt, local, rows, leases, parts=task.parts, before=before)
 
 
 @contextmanager
@@ -164,31 +176,53 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _local(job: Job, folder: Path) -> Job:
+def _local(job: Job, folder: Path, parts: Parts | None) -> Job:
     """Returns the job with its files in a folder of this machine."""
-    suffix = f".{job.output_format or job.input_format or 'jsonl'}"
+    suffix = f".{job.output_format or job.input_format or 'jsonl'}" if parts is None else parts.suffix
     return replace(
-        job, output=folder / f"part{suffix}", journal=None, summary=None, log_file=None, gold=(), on=None,
-        reuse=(), wait_lock_s=0.0,
+        job, output=folder / f"part{suffix}", into_parts=False, journal=None, summary=None, log_file=None, gold=(),
+        on=None, reuse=(), wait_lock_s=0.0,
     )  # fmt: skip
 
 
-def _answer(attempt: Attempt, job: Job, rows: RowRange, leases: Leases | None) -> int:
-    assert job.output is not None, "it is in the folder of the attempt"
-    shard, work = attempt.shard, attempt.work
-    journal = job.output.with_name(f"{job.output.name}.journal")
-    known = rebuild(journal, [(shard, attempt.number - 1)], work).found
+def _answer(
+    attempt: Attempt,
+    job: Job,
+    rows: RowRange,
+    leases: Leases | None,
+    *,
+    parts: Parts | None,
+    before: Mapping[str, Any] | None,
+) -> int:
+    shard, work, output = attempt.shard, attempt.work, job.output
+    assert output is not None, "it is in the folder of the attempt"
+    journal = output.with_name(f"{output.name}.journal")
+    known = rebuild(journal, [(shard, attempt.number - 1)], work)
+    if parts is not None:
+        rows = replace(rows, input_kinds=parts.kinds, as_text=parts.as_text)
     if rows.has_worked:  # the first rows have passed the early stop
         job = replace(job, no_early_stop=True)
     progress, switch = ShardProgress(), StopSwitch()
-    with AnswerLog(attempt, journal, known.last_attempt, progress, switch) as log:
+    with AnswerLog(attempt, journal, known.found.last_attempt, progress, switch) as log:
         result = run_job(job, progress=progress, stops=switch, rows=rows, leases=leases)
     if log.failure is not None:
         raise log.failure
-    done = {
+    done: dict[str, Any] = {
         **log.figures(),
         "exit_status": result.exit_status,
         "summary": asdict(result.summary),
     }
-    work.create(done_name(shard), json.dumps(done, default=float).encode())
+    if parts is None:
+        work.create(done_name(shard), json.dumps(done, default=float).encode())
+        return result.exit_status
+    failures = result.failures.items()
+    done |= {
+        "failures": {reason: (shard.first_row + row, text) for reason, (row, text) in failures},
+        "lost": lost_in(work, shard, attempt.number) if known.dead else None,
+        "earlier": []
+        if before is None
+        else [*before.get("earlier", ()), {key: before[key] for key in _OF_RUN}],
+        "part": put_part(parts, attempt, output),
+    }
+    work.put(done_name(shard), json.dumps(done, default=float).encode())
     return result.exit_status

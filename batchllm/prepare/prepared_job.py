@@ -117,7 +117,8 @@ def prepare_job(
             if job.shard is not None:
                 statistics, shard = restricted(job, source, statistics)
         texts = None if rows is None else rows.texts
-        yield replace(prepared_of(job, paths, source, statistics, texts), shard=shard)
+        prepared = replace(prepared_of(job, paths, source, statistics, texts), shard=shard)
+        yield prepared if rows is None else replace(prepared, columns=rows.columns(prepared.columns))
 
 
 def prepared_of(

@@ -13,7 +13,8 @@ from typing import Any
 
 from batchllm.errors import InputError
 from batchllm.flows.conversation import conversation_of
-from batchllm.formats import InputStatistics, Source
+from batchllm.formats import Columns, InputStatistics, Source
+from batchllm.formats.kinds import Kind
 from batchllm.job import Job
 
 SHARD = "shard"
@@ -56,6 +57,8 @@ class RowRange:
         texts: The texts of the sample of the whole input (``cell_texts``), to find the text column.
         has_worked: Other rows of the job have been answered, so a refusal of all of these is about them, and not about
             key, model or URL.
+        input_kinds: The kinds of the input's columns as all its rows decide them; ``None``: these rows do.
+        as_text: Added columns that are text, whatever their kind.
     """
 
     rows: range
@@ -64,6 +67,13 @@ class RowRange:
     sha256: str
     texts: Sequence[Mapping[str, str]]
     has_worked: bool = False
+    input_kinds: Mapping[str, Kind] | None = None
+    as_text: frozenset[str] = frozenset()
+
+    def columns(self, columns: Columns) -> Columns:
+        """Returns the columns of an output with the kinds that these rows share with others."""
+        kinds = {**columns.kinds, **dict.fromkeys(self.as_text, str)}
+        return replace(columns, input_kinds=self.input_kinds, kinds=kinds)
 
     def restrict(self, source: Source) -> InputStatistics:
         """Restricts a source that is not scanned to these rows, and returns their statistics.

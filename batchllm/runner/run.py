@@ -101,7 +101,7 @@ def run_job(
         record.begin()
         waiting = waiting_for(job, wait=wait)
         with (
-            made_folder(job, paths),
+            made_folder(paths.output if job.into_folder else None),
             JobLock(paths.lock, wait_s=job.wait_lock_s, check=stops.check),
             JobLock(paths.journal_lock, wait_s=job.wait_lock_s, check=stops.check)
             if paths.journal_lock
