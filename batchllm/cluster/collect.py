@@ -3,18 +3,20 @@
 import json
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from batchllm.answer import Reader
 from batchllm.cluster.frames import decode, lost_rows, most_sent
 from batchllm.cluster.plan import ClusterPlan, Shard
-from batchllm.cluster.work import PLAN, WorkFolder, attempts_at, claim_name, done_name, log_name
+from batchllm.cluster.work import PLAN, RAISED_RUNS, WorkFolder, attempts_at, claim_name, done_name, log_name
 from batchllm.errors import InputError
 from batchllm.flows import Ask, later_key
+from batchllm.job import Job
 from batchllm.journal import AttemptEntry, Entry, JournalBuilder, Rebuilt
 from batchllm.records import AnswerSpec
 
@@ -50,12 +52,14 @@ class Collected:
         in_flight: Rows, from 0 in the whole input, of requests in flight when a worker that died wrote its log last.
         after: Rows that it may have sent after that.
         dead: The workers that died.
+        limits: The raised limits of answers, each with the first attempt that was sent with it; see ``cut_off.RAISED``.
     """
 
     found: Rebuilt
     in_flight: frozenset[int]
     after: frozenset[int]
     dead: tuple[DeadAttempt, ...]
+    limits: tuple[tuple[int, int | None], ...] = ()
 
 
 def plan_of_work(work: WorkFolder) -> ClusterPlan:
@@ -73,9 +77,26 @@ def plan_of_work(work: WorkFolder) -> ClusterPlan:
 
 
 def done_of(work: WorkFolder, shard: Shard) -> dict[str, Any] | None:
-    """Returns the summary of a shard; ``None`` if it is not finished."""
+    """Returns the summary of a shard, or of the rows of it that are wanted; ``None`` if these are not finished."""
     content = work.get(done_name(shard))
+    if content is None and shard.trial is not None:
+        content = work.get(done_name(replace(shard, trial=None)))
     return None if content is None else json.loads(content)
+
+
+def asks_again(done: Mapping[str, Any], job: Job, run: str) -> bool:
+    """Whether a job asks again for rows of a shard that is finished (``--retry-failed``, ``--retry-cut-off``).
+
+    Args:
+        done: Its summary.
+        job: The job.
+        run: The run of the job, which does so once.
+    """
+    if done["run"] == run:
+        return False
+    cut_off, raised = done["summary"]["finish_reasons"].get("length"), job.raised_max_tokens or 0
+    is_raised = job.retry_cut_off and (done.get("raised") or 0) < raised
+    return bool(job.retry_failed and done["summary"]["failed"]) or bool(is_raised and cut_off)
 
 
 def all_done(work: WorkFolder, shards: Sequence[Shard]) -> list[dict[str, Any] | None]:
@@ -99,12 +120,31 @@ def rebuild(journal: Path, wanted: Sequence[tuple[Shard, int]], work: WorkFolder
         work: The work folder.
     """
     losses = _Losses(work)
+    limit_of_run = json.loads(work.get(RAISED_RUNS) or b"{}")
+    limits: list[tuple[int, int | None]] = []
     with JournalBuilder(journal, _later_key, time.time()) as builder:
+
+        def entries(logs: Sequence[list[list[Entry]]], raised: Sequence[int | None]) -> Iterator[list[Entry]]:
+            for log, limit in zip_longest(logs, raised):
+                limits.append((builder.found.last_attempt + 1, limit))
+                yield [entry for frame in log for entry in frame]
+
         for shard, attempts in wanted:
-            logs = [_frames(work, shard, number) for number in range(1, attempts + 1)]
-            builder.add(([entry for frame in log for entry in frame] for log in logs), shard.first_row)
+            numbers = range(1, attempts + 1)
+            logs = [_frames(work, shard, number) for number in numbers]
+            raised = (
+                [limit_of_run.get(_run_of(work, shard, each)) for each in numbers] if limit_of_run else []
+            )
+            better = [number for number, limit in enumerate(raised) if limit is not None]
+            builder.add(entries(logs, raised), shard.first_row, better=better)
             losses.add(shard, logs)
-    return Collected(builder.found, *losses.rows(), tuple(losses.dead))
+    return Collected(builder.found, *losses.rows(), tuple(losses.dead), tuple(limits if limit_of_run else ()))
+
+
+def _run_of(work: WorkFolder, shard: Shard, attempt: int) -> str:
+    """Returns the run of an attempt."""
+    run: str = json.loads(work.get(claim_name(shard, attempt)) or b"{}").get("run", "")
+    return run
 
 
 def lost_in(work: WorkFolder, shard: Shard, attempts: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from batchllm.cluster.collect import plan_of_work, rebuild_all
 from batchllm.cluster.figures import ClusterFigures, FiguresReader
-from batchllm.cluster.one_output import WORK
+from batchllm.cluster.one_output import is_of
 from batchllm.cluster.parts import parts_of
 from batchllm.cluster.plan import ClusterPlan
 from batchllm.cluster.row_pass import find_rows
@@ -84,4 +84,4 @@ def _is_of(journal: Path, plan: ClusterPlan) -> bool:
     if not journal.exists():
         return False
     with JournalReader.open(journal) as reader:
-        return bool(reader.get(WORK) == plan.digest and reader.finished)
+        return is_of(plan, reader) and reader.finished

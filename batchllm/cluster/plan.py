@@ -113,8 +113,10 @@ class ClusterPlan:
 
     @property
     def digest(self) -> str:
-        """Identifies the plan."""
-        return hashlib.sha256(self.to_json()).hexdigest()
+        """Identifies the job of the plan."""
+        return hashlib.sha256(
+            json.dumps([self.whole.sha256, self.identity], sort_keys=True).encode()
+        ).hexdigest()
 
     @property
     def wanted(self) -> int:

@@ -16,7 +16,7 @@ from batchllm.plan.chosen import Chosen, chosen_rows
 def tried(plan: ClusterPlan, job: Job) -> ClusterPlan:
     """Returns a plan with the shards that have rows of a trial; of a job that is none, the plan itself."""
     rows = _chosen(job, plan.rows)
-    if rows is None:
+    if not rows:
         return plan
     name = f"first-{job.limit}" if job.sample is None else f"sample-{job.sample}-{job.seed}"
     shards = []

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,7 +80,9 @@ class JournalBuilder:
             self._connection.execute("ROLLBACK" if kind else "COMMIT")
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def add(self, logs: Iterable[Iterable[Entry]], first_row: int = 0) -> None:
+    def add(
+        self, logs: Iterable[Iterable[Entry]], first_row: int = 0, *, better: Collection[int] = ()
+    ) -> None:
         """Adds what the attempts at one range of rows brought; ranges come in the order of their rows.
 
         An ordinal counts equal requests within its range, so those of the next range are put after them.
@@ -88,9 +90,10 @@ class JournalBuilder:
         Args:
             logs: The entries of each attempt at the range, oldest attempt first.
             first_row: The first row of the range, which the entries count from.
+            better: The attempts, from 0, whose answers take the place of earlier ones, which were cut off.
         """
         with sqlite_errors(self._path):
-            _Range(self._connection, self, first_row).add(logs)
+            _Range(self._connection, self, first_row, better).add(logs)
 
     def new_request(self) -> int:
         """Returns the number of a new request."""
@@ -109,8 +112,11 @@ class _Request:
 class _Range:
     """The requests of one range of rows."""
 
-    def __init__(self, connection: Any, builder: JournalBuilder, first_row: int) -> None:
+    def __init__(
+        self, connection: Any, builder: JournalBuilder, first_row: int, better: Collection[int]
+    ) -> None:
         self._first_row = first_row
+        self._better = better
         self._connection = connection
         self._builder = builder
         self._found = builder.found
@@ -162,7 +168,10 @@ class _Range:
                 if len(request.answered_in) > 1 and entry.row_index is not None:
                     self._found.twice.add(self._first_row + entry.row_index)
         request.attempts = max(request.attempts, entry.attempts)
-        if entry.state in FINAL and (request.outcome is None or request.outcome[0] != State.ANSWERED):
+        is_better = log in self._better and entry.state == State.ANSWERED
+        if entry.state in FINAL and (
+            is_better or request.outcome is None or request.outcome[0] != State.ANSWERED
+        ):
             request.outcome = entry.state, attempt_id
 
     def _request(self, entry: AttemptEntry) -> _Request:

@@ -57,6 +57,7 @@ class RowRange:
         texts: The texts of the sample of the whole input (``cell_texts``), to find the text column.
         has_worked: Other rows of the job have been answered, so a refusal of all of these is about them, and not about
             key, model or URL.
+        chosen: The only ones wanted, counted from the first one; ``None`` for all.
         input_kinds: The kinds of the input's columns as all its rows decide them; ``None``: these rows do.
         as_text: Added columns that are text, whatever their kind.
     """
@@ -67,6 +68,7 @@ class RowRange:
     sha256: str
     texts: Sequence[Mapping[str, str]]
     has_worked: bool = False
+    chosen: frozenset[int] | range | None = None
     input_kinds: Mapping[str, Kind] | None = None
     as_text: frozenset[str] = frozenset()
 
