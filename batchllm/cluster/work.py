@@ -18,9 +18,9 @@
     run-RUN                      a run has begun: every machine has to see it
     stop-RUN                     that run is to stop
 
-Nothing but ``state``, ``budget`` and ``raised`` is written twice; beside a folder of parts and where rows are asked again
-also ``done`` and ``skipped``. The name of what a worker or command writes has the number of its attempt. Nothing depends
-on a listing, which may be late: names are counted, and the next one is asked for until it is not there.
+Nothing but ``state``, ``budget`` and ``raised`` is written twice; beside a folder of parts, and where rows are asked
+again, also ``done`` and ``skipped``. The name of what a worker or command writes has the number of its attempt. Nothing
+depends on a listing, which may be late: names are counted, and the next one is asked for until it is not there.
 """
 
 import errno
