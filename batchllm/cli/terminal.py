@@ -248,7 +248,7 @@ def show_failures(job: Job, result: Result) -> None:
     for reason in most[:MOST_REASONS]:
         row, message = result.failures[reason]
         say(f"  row {row + 1:,}: {message}")
-    if most:
+    if most and not job.into_parts:
         where = paths.journal if paths.output is None or paths.journal_lock else paths.output
         say(f"  to look: batchllm show {shlex.quote(str(where))} {result.failures[most[0]][0] + 1}")
     say("  to ask again: the same command with --retry-failed")
