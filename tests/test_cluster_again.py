@@ -10,7 +10,7 @@ import pytest
 from batchllm.cluster.driver import run_cluster
 from batchllm.cluster.plan import cut
 from batchllm.cluster.trial import chosen_in, tried
-from batchllm.errors import UsageError
+from batchllm.errors import BudgetStop, UsageError
 from batchllm.plan.chosen import chosen_rows
 from batchllm.runner import Result, run_job
 from batchllm.simulator import ScriptedResponse
@@ -73,6 +73,49 @@ def test_shards_of_a_trial_have_its_rows(tmp_path: Path, flags: dict[str, int]) 
         found += [shard.first_row + row for row in rows]
     wanted = chosen_rows(ROWS, limit=job.limit, sample=job.sample, seed=job.seed)
     assert found == sorted(range(ROWS) if wanted is None else wanted)
+
+
+@pytest.mark.proof
+def test_a_sample_begins_with_twenty_rows_on_this_machine(tmp_path: Path, url: str, asked: Asked) -> None:
+    """So that a wrong key and the early stop end it before it fans out, wherever its rows are."""
+    rows = 400
+    table(tmp_path / "rows.csv", rows, [f"text {number:03}" for number in range(rows)])
+    samples = ((seed, chosen_rows(rows, limit=None, sample=60, seed=seed)) for seed in range(1000))
+    seed = next(seed for seed, among in samples if among and min(among) >= 20)
+    asked.answer = lambda text: ScriptedResponse(body=chat_body("none of them"))
+    engine = ThreadEngine(1)
+    with pytest.raises(BudgetStop):
+        on_cluster(tmp_path, url, engine, sample=60, seed=seed)
+    assert engine.submitted == [] and asked.texts.total() == 20
+    asked.answer = lambda text: None
+    result = on_cluster(tmp_path, url, ThreadEngine(1), sample=60, seed=seed, retry_failed=True)
+    assert (result.summary.rows, result.summary.answered, result.summary.attempts) == (60, 60, 60)
+    assert asked.texts.total() == 80 and len(asked.texts) == 60
+
+
+@pytest.mark.proof
+def test_a_retry_that_is_stopped_keeps_what_it_paid(tmp_path: Path, url: str, asked: Asked) -> None:
+    refusal = ScriptedResponse(status=400, body={"error": {"message": "no"}})
+    asked.answer = lambda text: refusal if int(text.split()[-1]) >= 20 else None
+    assert on_cluster(tmp_path, url, max_attempts=1).summary.failed == ROWS - 20
+    asked.answer = lambda text: None
+
+    class Stopped(ThreadEngine):
+        def ended(self, timeout_s: float) -> Any:
+            if ended := super().ended(timeout_s):
+                raise ConnectionError("the cluster is gone")
+            return ended
+
+    engine = Stopped()
+    with pytest.raises(ConnectionError):
+        on_cluster(tmp_path, url, engine, retry_failed=True)
+    engine._pool.shutdown()
+    retried = asked.texts.total() - ROWS
+    assert 0 < retried < ROWS - 20
+    run_cluster(job_of(tmp_path, url), engine_of=no_cluster)
+    assert sum(map(bool, cells(tmp_path / "out.csv", "error"))) == ROWS - 20 - retried
+    assert on_cluster(tmp_path, url, retry_failed=True).summary.answered == ROWS
+    assert asked.texts.total() == ROWS + ROWS - 20
 
 
 def test_rows_that_are_tried_are_cut_for_all_workers() -> None:

@@ -26,6 +26,8 @@ from batchllm.stopping import StopSwitch
 WORK = "work"
 """The journal's key for the plan that its answers come from, how far that was, and its last attempt of it."""
 
+_NOTES = (OUTPUT, TRIAL_OUTPUT, f"{OUTPUT} skipped", f"{TRIAL_OUTPUT} skipped")
+
 Confirm = Callable[[Forecast], None]
 
 
@@ -58,6 +60,7 @@ class OneOutput:
         self._stop = stop
         self._feed = feed
         self._notes: dict[str, Any] = {}
+        self._known: dict[str, Any] = {}
 
     def prepare(self, prepared: PreparedJob) -> None:
         """Needs nothing of the input."""
@@ -101,7 +104,7 @@ class OneOutput:
                         f"{journal} has answers of a run without --work, which this one would not use; name another "
                         "output with -o, or leave out --engine"
                     )
-                self._notes = reader.file_notes()
+                self._notes, self._known = reader.file_notes(), reader.get(WORK)
         job = self._job
         chosen = chosen_rows(plan.rows, limit=job.limit, sample=job.sample, seed=job.seed)
         destination = destination_of(job, self._paths.output, chosen, self._notes.get(OUTPUT))
@@ -118,8 +121,11 @@ class OneOutput:
                 done = all_done(self._work, left)
                 rows = sum(map(self._asked, left, done))
             confirm(forecast_job(prepared, rows=plan.wanted, left=rows))
+        journal = self._paths.journal
         if self._job.restart:
-            set_aside(self._paths.journal)
+            set_aside(journal)
+        elif left and journal.exists():  # it lacks what this run brings, also if the run is stopped
+            store_value(journal, WORK, {**self._known, "state": None})
 
     def _asked(self, shard: Shard, done: Mapping[str, Any] | None) -> int:
         """Returns how many rows of a shard are asked, at most."""
