@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from batchllm.job.options import TABLE
 from batchllm.simulator import Simulator, SimulatorSettings, start_in_thread
 from tests.command import Command
 
@@ -600,6 +601,26 @@ def test_what_would_be_ignored_is_refused(
     said = batchllm("classify", samples / "reviews.csv", *SIMULATOR, *words)
     assert said.status == 2
     assert complaint in said.err
+
+
+def test_every_list_option_is_repeated_or_takes_commas(batchllm: Command, samples: Path) -> None:
+    words = ("classify", samples / "reviews.csv", *SIMULATOR, "--dry-run", "-v")
+    lists = {
+        option.name: option
+        for option in TABLE
+        if option.kind.python_type is tuple and "classify" in option.tasks
+    }
+    assert {"keep", "drop", "columns", "add", "labels", "image", "gold", "reuse"} <= lists.keys()
+    assert all(
+        option.kind.repeated or option.kind.by_comma for option in lists.values() if option.name != "shard"
+    )
+    one = batchllm(*words, "--keep", "id,review", "--add", "cost", "--labels", '"a, b",c,d')
+    other = batchllm(
+        *words, "--keep", "id", "--keep", "review", "--add", "cost", "--labels", '"a, b"', "--labels", "c,d"
+    )
+    assert one.status == other.status == 0, other.err
+    assert one.out == other.out
+    assert "--keep names 'id' twice" in batchllm(*words, "--keep", "id", "--keep", "id").err
 
 
 def test_the_input_may_come_from_the_environment(

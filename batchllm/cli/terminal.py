@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from pathlib import Path
 
 from batchllm.answer import fields_text
 from batchllm.cli.streams import say
@@ -47,10 +48,10 @@ def confirm(job: Job, forecast: Forecast, *, quiet: bool, yes: bool) -> None:
     """
     if not quiet:
         if forecast.input_notes:
-            say(printable(f"{job.input_name}: {'; '.join(forecast.input_notes)}"))
+            say(f"{job.input_name}: {'; '.join(forecast.input_notes)}")
         say(line_before(job, forecast))
         if forecast.rows == 0:
-            say(printable(f"{job.input_name} has no rows: nothing is sent"))
+            say(f"{job.input_name} has no rows: nothing is sent")
         if fields := fields_line(job):
             say(fields)
         if (note := encoding_text(job)) is not None:
@@ -220,12 +221,20 @@ def show_result(job: Job, result: Result) -> None:
         show_failures(job, result)
     for line in lines:
         say(line)
+    if bad_rows := result.summary.bad_rows:
+        say(f"Left out because they cannot be read: {counted(bad_rows, 'row')}{_in_files(result.skipped)}")
     if job.confidence and (note := confidence_note(result.summary)):
         say(note)
     if result.evaluation is not None:
         say("")
         for line in result.evaluation.lines():
-            say(printable(line))
+            say(line)
+
+
+def _in_files(paths: Sequence[Path]) -> str:
+    """Says in which files something is; nothing without any."""
+    more = f" and {counted(len(paths) - 3, 'more file')}" if len(paths) > 3 else ""
+    return f", in {', '.join(map(str, paths[:3]))}{more}" if paths else ""
 
 
 def confidence_note(summary: Summary) -> str:
@@ -281,10 +290,6 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
     if summary.rate_limited or summary.retries:
         retried = f"; tried again: {counts(summary.retries)}" if summary.retries else ""
         lines.append(f"Refused for a limit: {summary.rate_limited:,}{retried}")
-    if summary.bad_rows:
-        lines.append(
-            f"Left out because they cannot be read: {counted(summary.bad_rows, 'row')}, in OUTPUT.skipped"
-        )
     if summary.truncated:
         lines.append(f"Cut to --max-input-tokens: {counted(summary.truncated, 'text')}")
     if summary.possibly_billed_twice:

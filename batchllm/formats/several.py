@@ -285,7 +285,9 @@ class SeveralSource(Source):
     def describe(self) -> str:
         """Returns how many files there are, how they are written, and the notes."""
         kinds = dict.fromkeys(source.kind for source in self._sources)
-        return ", ".join((counted(len(self._sources), "file"), " and ".join(kinds), *self.notes))
+        count = counted(len(self._sources), "file")
+        notes = (note for note in self.notes if note != count)
+        return ", ".join((count, " and ".join(kinds), *notes))
 
     def kept_options(self, suffix: str) -> dict[str, str]:
         """Returns the options that all files have in common, else the usual ones; see ``Source``."""

@@ -43,6 +43,7 @@ from batchllm.runner.leased import leased
 from batchllm.runner.limiters import lease_loop, limiter_of
 from batchllm.runner.output import read_options, write_if_changed
 from batchllm.runner.resume import ResumedJob
+from batchllm.runner.skipped import skipped_paths
 from batchllm.runner.summary import (
     Result,
     Summary,
@@ -211,6 +212,7 @@ class _Run:
                 failures=counts.failures,
                 pace=rate_text(summary),
                 read_options=read_options(self._prepared, destination.path),
+                skipped=skipped_paths(self._prepared, destination),
             )
         except BaseException as error:
             if isinstance(error, (JobError, Interrupted)):

@@ -75,6 +75,11 @@ def skipped_files(prepared: PreparedJob, destination: Destination) -> list[Skipp
     return found
 
 
+def skipped_paths(prepared: PreparedJob, destination: Destination) -> tuple[Path, ...]:
+    """Returns the files in which records that are left out have been written."""
+    return tuple(file.path for file in skipped_files(prepared, destination) if file.bad_rows)
+
+
 def write_skipped_files(prepared: PreparedJob, journal: FileNotes, destination: Destination) -> None:
     """Writes the records that are left out, and removes this job's files of them where none is left out."""
     for file in skipped_files(prepared, destination):
