@@ -175,15 +175,14 @@ def test_answers_of_another_job_are_taken_before_anything_is_sent(
 def test_rows_that_failed_are_asked_again_on_all_machines(tmp_path: Path, url: str, asked: Asked) -> None:
     fails = set(range(40, 60))
     asked.answer = lambda text: (
-        ScriptedResponse(status=400, body={"error": {"message": "no"}})
-        if int(text.split()[-1]) in fails
-        else None
+        ScriptedResponse(body=chat_body("none of them")) if int(text.split()[-1]) in fails else None
     )
     assert on_cluster(tmp_path, url, max_attempts=1).summary.failed == 20
     fails -= set(range(40, 55))
     engine = ThreadEngine()
     result = on_cluster(tmp_path, url, engine, max_attempts=1, retry_failed=True)
     assert engine.submitted and (result.summary.failed, result.summary.attempts) == (5, 20)
+    assert result.possibly_billed_rows == ()
     assert asked.texts.total() == ROWS + 20
     assert run_cluster(job_of(tmp_path, url), engine_of=no_cluster).summary.failed == 5
     assert sum(map(bool, cells(tmp_path / "out.csv", "error"))) == 5
@@ -201,6 +200,7 @@ def test_rows_that_were_cut_off_are_asked_again_on_all_machines_with_a_higher_li
     again = {"retry_cut_off": True, "max_tokens": 40}
     engine = ThreadEngine()
     result = on_cluster(tmp_path, url, engine, **again)
+    assert result.possibly_billed_rows == ()
     assert engine.submitted and result.summary.attempts == 10 and asked.texts.total() == ROWS + 10
     assert set(cells(tmp_path / "out.csv", "finish_reason")) == {"stop"}
     assert run_cluster(job_of(tmp_path, url, **again), engine_of=no_cluster).summary.attempts == 0

@@ -171,10 +171,10 @@ def encoding_text(job: Job) -> str | None:
     return None
 
 
-def possibly_billed_text(rows: Sequence[int]) -> str:
-    """How many requests of a run that died are possibly billed without an answer, and of which rows."""
+def possibly_billed_text(rows: Sequence[int], who: str = "A run") -> str:
+    """How many rows of what died are possibly billed without an answer, and which."""
     named = ", ".join(map(str, rows[:NAMED_ROWS])) + (", …" if len(rows) > NAMED_ROWS else "")
-    return f"A run that died left {counted(len(rows), 'row')} possibly billed without an answer: {named}"
+    return f"{who} that died left {counted(len(rows), 'row')} possibly billed without an answer: {named}"
 
 
 def mode_text(job: Job, forecast: Forecast) -> str:
@@ -223,6 +223,8 @@ def show_result(job: Job, result: Result) -> None:
         say(line)
     if bad_rows := result.summary.bad_rows:
         say(f"Left out because they cannot be read: {counted(bad_rows, 'row')}{_in_files(result.skipped)}")
+    if job.engine is not None and result.possibly_billed_rows:
+        say(possibly_billed_text(result.possibly_billed_rows, "Workers"))
     if job.confidence and (note := confidence_note(result.summary)):
         say(note)
     if result.evaluation is not None:

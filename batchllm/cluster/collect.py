@@ -6,14 +6,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from itertools import zip_longest
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from batchllm.answer import Reader
 from batchllm.cluster.frames import decode, lost_rows, most_sent
 from batchllm.cluster.plan import ClusterPlan, Shard
-from batchllm.cluster.work import PLAN, RAISED_RUNS, WorkFolder, attempts_at, claim_name, done_name, log_name
+from batchllm.cluster.work import PLAN, RETRIES, WorkFolder, attempts_at, claim_name, done_name, log_name
 from batchllm.errors import InputError
 from batchllm.flows import Ask, later_key
 from batchllm.job import Job
@@ -49,15 +49,13 @@ class Collected:
 
     Attributes:
         found: What the journal was made of.
-        in_flight: Rows, from 0 in the whole input, of requests in flight when a worker that died wrote its log last.
-        after: Rows that it may have sent after that.
+        lost: Rows, from 0 in the whole input, that are paid twice, or may be.
         dead: The workers that died.
         limits: The raised limits of answers, each with the first attempt that was sent with it; see ``cut_off.RAISED``.
     """
 
     found: Rebuilt
-    in_flight: frozenset[int]
-    after: frozenset[int]
+    lost: frozenset[int]
     dead: tuple[DeadAttempt, ...]
     limits: tuple[tuple[int, int | None], ...] = ()
 
@@ -120,66 +118,72 @@ def rebuild(journal: Path, wanted: Sequence[tuple[Shard, int]], work: WorkFolder
         work: The work folder.
     """
     losses = _Losses(work)
-    limit_of_run = json.loads(work.get(RAISED_RUNS) or b"{}")
     limits: list[tuple[int, int | None]] = []
     with JournalBuilder(journal, _later_key, time.time()) as builder:
 
         def entries(logs: Sequence[list[list[Entry]]], raised: Sequence[int | None]) -> Iterator[list[Entry]]:
-            for log, limit in zip_longest(logs, raised):
+            for log, limit in zip(logs, raised, strict=True):
                 limits.append((builder.found.last_attempt + 1, limit))
                 yield [entry for frame in log for entry in frame]
 
         for shard, attempts in wanted:
-            numbers = range(1, attempts + 1)
-            logs = [_frames(work, shard, number) for number in numbers]
-            raised = (
-                [limit_of_run.get(_run_of(work, shard, each)) for each in numbers] if limit_of_run else []
-            )
+            logs = [_frames(work, shard, number) for number in range(1, attempts + 1)]
+            runs = losses.runs_of(shard, attempts)
+            raised = [losses.retries.get(run) for run in runs]
             better = [number for number, limit in enumerate(raised) if limit is not None]
-            builder.add(entries(logs, raised), shard.first_row, better=better)
-            losses.add(shard, logs)
-    return Collected(builder.found, *losses.rows(), tuple(losses.dead), tuple(limits if limit_of_run else ()))
-
-
-def _run_of(work: WorkFolder, shard: Shard, attempt: int) -> str:
-    """Returns the run of an attempt."""
-    run: str = json.loads(work.get(claim_name(shard, attempt)) or b"{}").get("run", "")
-    return run
+            builder.add(entries(logs, raised), better=better)
+            losses.add(shard, logs, runs)
+    return Collected(
+        builder.found, losses.rows(), tuple(losses.dead), tuple(limits if losses.retries else ())
+    )
 
 
 def lost_in(work: WorkFolder, shard: Shard, attempts: int) -> dict[str, Any]:
-    """Returns what the attempts at a shard that died may have paid without an answer, JSON-able: rows and attempts."""
+    """Returns the rows of a shard that are paid twice, or may be, and what its workers that died did, JSON-able."""
     losses = _Losses(work)
-    losses.add(shard, [_frames(work, shard, number) for number in range(1, attempts + 1)])
-    in_flight, after = losses.rows()
-    return {"rows": sorted(in_flight | after), "dead": [asdict(each) for each in losses.dead]}
+    logs = [_frames(work, shard, number) for number in range(1, attempts + 1)]
+    losses.add(shard, logs, losses.runs_of(shard, attempts))
+    return {"rows": sorted(losses.rows()), "dead": [asdict(each) for each in losses.dead]}
 
 
 class _Losses:
-    """Finds what workers that died may have paid without an answer."""
+    """Finds what is paid twice because workers died or were replaced, and not because a run asks again.
+
+    Attributes:
+        retries: The runs that ask again, each with its raised limit, or ``None``.
+        dead: The workers that died.
+    """
 
     def __init__(self, work: WorkFolder) -> None:
         self._work = work
+        self.retries: dict[str, int | None] = json.loads(work.get(RETRIES) or b"{}")
         self._most = 0
-        self._unended: list[tuple[Shard, list[list[Entry]]]] = []
+        self._lost: set[int] = set()
+        self._begun_after: list[list[int]] = []
         self.dead: list[DeadAttempt] = []
 
-    def add(self, shard: Shard, logs: Sequence[list[list[Entry]]]) -> None:
-        """Takes the logs of all attempts at a shard."""
+    def runs_of(self, shard: Shard, attempts: int) -> list[str]:
+        """Returns the runs of the attempts at a shard, if any run has asked again; otherwise nobody asks for them."""
+        claims = (claim_name(shard, number) for number in range(1, attempts + 1))
+        if not self.retries:
+            return [""] * attempts
+        return [json.loads(self._work.get(claim) or b"{}").get("run", "") for claim in claims]
+
+    def add(self, shard: Shard, logs: Sequence[list[list[Entry]]], runs: Sequence[str]) -> None:
+        """Takes the logs of all attempts at a shard, with their runs."""
         self._most = max(self._most, *map(most_sent, logs), 0)
+        starts = [at for at, run in enumerate(runs) if at and run != runs[at - 1] and run in self.retries]
+        for start, end in pairwise([0, *starts, len(logs)]):
+            lost, begun_after = lost_rows(logs[start:end])
+            self._lost |= {shard.first_row + row for row in lost}
+            self._begun_after += [[shard.first_row + row for row in rows] for rows in begun_after]
         for number, log in enumerate(logs, 1):
             if not log or log[-1]:
-                self._unended.append((shard, log))
                 self.dead.append(_dead(self._work.get(claim_name(shard, number)), log))
 
-    def rows(self) -> tuple[frozenset[int], frozenset[int]]:
-        """Returns rows of the whole input: those in flight, and those that may have been sent after that."""
-        in_flight: set[int] = set()
-        after: set[int] = set()
-        for shard, log in self._unended:
-            for rows, found in zip((in_flight, after), lost_rows(log, self._most), strict=True):
-                rows |= {shard.first_row + row for row in found if row < shard.rows}
-        return frozenset(in_flight), frozenset(after)
+    def rows(self) -> frozenset[int]:
+        """Returns rows of the whole input; of those begun after a log, as many as a worker sends at most."""
+        return frozenset(self._lost.union(*(rows[: self._most] for rows in self._begun_after)))
 
 
 def rebuild_all(journal: Path, plan: ClusterPlan, work: WorkFolder) -> Collected:

@@ -24,7 +24,7 @@ from batchllm.cluster.planning import known_plan, new_plan
 from batchllm.cluster.shard_run import ShardEnd, ShardTask, run_shard
 from batchllm.cluster.terms import check_options, error_of, stop_signals
 from batchllm.cluster.trial import first_of, tried
-from batchllm.cluster.work import PLAN, RAISED_RUNS, open_work, run_name, stop_name
+from batchllm.cluster.work import PLAN, RETRIES, open_work, run_name, stop_name
 from batchllm.endpoint import reachable
 from batchllm.errors import Interrupted, JobError, NotNow, NotReady, Unavailable, UsageError
 from batchllm.job import Job
@@ -178,11 +178,10 @@ class _Driver:
             self._raise_if_over()
             if new is not None:
                 self._work.put(PLAN, new.to_json())
-            if self.job.raised_max_tokens is not None:
-                runs = json.loads(self._work.get(RAISED_RUNS) or b"{}") | {
-                    self.name: self.job.raised_max_tokens
-                }
-                self._work.put(RAISED_RUNS, json.dumps(runs).encode())
+            if self.job.retry_failed or self.job.retry_cut_off:
+                before = json.loads(self._work.get(RETRIES) or b"{}")
+                runs = {**before, self.name: self.job.raised_max_tokens}
+                self._work.put(RETRIES, json.dumps(runs).encode())
             return left
 
     def _known(self, prepared: PreparedJob) -> list[Shard] | None:

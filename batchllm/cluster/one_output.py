@@ -150,9 +150,8 @@ class OneOutput:
             self._job, summary=None, log_file=None, reuse=(), restart=False, retry_failed=False, retry_cut_off=False,
             raised_max_tokens=None,
         )  # fmt: skip
-        sha256 = plan.whole.sha256
-        finished = run_job(job, confirm=confirm, stops=self._stop, feed=self._feed, sha256=sha256)
-        lost = () if found is None else tuple(row + 1 for row in sorted(found.in_flight | found.after))
+        finished = run_job(job, confirm=confirm, stops=self._stop, feed=self._feed, sha256=plan.whole.sha256)
+        lost = () if found is None else tuple(row + 1 for row in sorted(found.lost))
         dead = [] if found is None else [each for each in found.dead if each.run == self._run]
         summary = summed(
             finished.summary,

@@ -261,7 +261,7 @@ def _answer(
     failures = result.failures.items()
     done |= {
         "failures": {reason: (shard.first_row + row, text) for reason, (row, text) in failures},
-        "lost": lost_in(work, shard, attempt.number) if known.dead else None,
+        "lost": lost_in(work, shard, attempt.number) if attempt.number > 1 else None,
         "earlier": []
         if before is None
         else [*before.get("earlier", ()), {key: before[key] for key in _OF_RUN}],

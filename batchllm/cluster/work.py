@@ -10,7 +10,7 @@
     done/000007.json             the summary of the shard
     done/000007-first-100.json   the summary of those of its rows that a trial wants
     skipped.json                 the files of records that --bad-rows left out; only beside a folder of parts
-    raised.json                  the runs with --retry-cut-off, and the limit of each
+    retries.json                 the runs that ask again, each with its raised limit, if any
     budget.json                  what is spent, and leased to workers; only with a budget
     driver/claim-0002            the second command that runs the job; written once
     driver/state-0002            that it lives, every two seconds, or has ended
@@ -18,7 +18,7 @@
     run-RUN                      a run has begun: every machine has to see it
     stop-RUN                     that run is to stop
 
-Nothing but ``state``, ``budget`` and ``raised`` is written twice; beside a folder of parts, and where rows are asked
+Nothing but ``state``, ``budget`` and ``retries`` is written twice; beside a folder of parts, and where rows are asked
 again, also ``done`` and ``skipped``. The name of what a worker or command writes has the number of its attempt. Nothing
 depends on a listing, which may be late: names are counted, and the next one is asked for until it is not there.
 """
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 PLAN = "plan.json"
 BUDGET = "budget.json"
-RAISED_RUNS = "raised.json"
+RETRIES = "retries.json"
 SKIPPED_NOTES = "skipped.json"
 
 

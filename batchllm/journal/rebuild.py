@@ -4,7 +4,7 @@ import os
 import platform
 from collections.abc import Callable, Collection, Iterable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -29,13 +29,11 @@ class Rebuilt:
     Attributes:
         answers: Requests with an answer.
         lost: Attempts that were sent and brought nothing: possibly billed without an answer.
-        twice: Rows, from 0 in the whole input, with a request that was answered in more than one journal.
         last_attempt: The highest number of an attempt.
     """
 
     answers: int = 0
     lost: int = 0
-    twice: set[int] = field(default_factory=set)
     last_attempt: int = 0
 
 
@@ -80,20 +78,17 @@ class JournalBuilder:
             self._connection.execute("ROLLBACK" if kind else "COMMIT")
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def add(
-        self, logs: Iterable[Iterable[Entry]], first_row: int = 0, *, better: Collection[int] = ()
-    ) -> None:
+    def add(self, logs: Iterable[Iterable[Entry]], *, better: Collection[int] = ()) -> None:
         """Adds what the attempts at one range of rows brought; ranges come in the order of their rows.
 
         An ordinal counts equal requests within its range, so those of the next range are put after them.
 
         Args:
             logs: The entries of each attempt at the range, oldest attempt first.
-            first_row: The first row of the range, which the entries count from.
             better: The attempts, from 0, whose answers take the place of earlier ones, which were cut off.
         """
         with sqlite_errors(self._path):
-            _Range(self._connection, self, first_row, better).add(logs)
+            _Range(self._connection, self, better).add(logs)
 
     def new_request(self) -> int:
         """Returns the number of a new request."""
@@ -106,16 +101,12 @@ class _Request:
     request_id: int
     attempts: int = 0
     outcome: tuple[int, int] | None = None  # state, attempt
-    answered_in: set[int] = field(default_factory=set)
 
 
 class _Range:
     """The requests of one range of rows."""
 
-    def __init__(
-        self, connection: Any, builder: JournalBuilder, first_row: int, better: Collection[int]
-    ) -> None:
-        self._first_row = first_row
+    def __init__(self, connection: Any, builder: JournalBuilder, better: Collection[int]) -> None:
         self._better = better
         self._connection = connection
         self._builder = builder
@@ -134,7 +125,7 @@ class _Range:
                     value = bytearray(entry.value)
                     self._rows.append((bulk.KEPT, bytearray(entry.key), value, crc32(value)))
                 else:
-                    self._attempt(entry, number, numbers, open_attempts)
+                    self._attempt(entry, numbers, open_attempts, is_better=number in self._better)
                 if len(self._rows) >= bulk.MAX_ROWS:
                     self._write()
             self._found.lost += len(open_attempts)
@@ -149,9 +140,10 @@ class _Range:
     def _attempt(
         self,
         entry: AttemptEntry,
-        log: int,
         numbers: dict[int, int],
         open_attempts: dict[int, int],
+        *,
+        is_better: bool,
     ) -> None:
         request = self._request(entry)
         attempt_id = numbers.get(entry.attempt_id)
@@ -163,15 +155,9 @@ class _Range:
             open_attempts[entry.attempt_id] = attempt_id
         if entry.reply is not None and open_attempts.pop(entry.attempt_id, None) is not None:
             self._rows.append(_reply_row(attempt_id, entry.reply))
-            if entry.reply[2] is not None and 200 <= entry.reply[2] < 300:
-                request.answered_in.add(log)
-                if len(request.answered_in) > 1 and entry.row_index is not None:
-                    self._found.twice.add(self._first_row + entry.row_index)
         request.attempts = max(request.attempts, entry.attempts)
-        is_better = log in self._better and entry.state == State.ANSWERED
-        if entry.state in FINAL and (
-            is_better or request.outcome is None or request.outcome[0] != State.ANSWERED
-        ):
+        decided = request.outcome is not None and request.outcome[0] == State.ANSWERED
+        if entry.state in FINAL and (not decided or (is_better and entry.state == State.ANSWERED)):
             request.outcome = entry.state, attempt_id
 
     def _request(self, entry: AttemptEntry) -> _Request:
