@@ -198,7 +198,7 @@ def test_failed_rows_stay_in_the_output_with_their_error(batchllm: Command, samp
     assert len(rows) == 12
     assert 0 < len(failed) < 11
     assert all(row["error"].startswith("HTTP 400") and row["label"] == "" for row in failed)
-    assert f"Failed: {len(failed)} (http_400 {len(failed)})" in said.err
+    assert f"Failed: {len(failed)} (HTTP 400 {len(failed)})" in said.err
 
 
 def test_a_share_of_failures_may_be_allowed(batchllm: Command, samples: Path) -> None:
@@ -591,6 +591,7 @@ def test_rows_that_failed_are_not_called_answered(batchllm: Command, samples: Pa
         (("-m", "a", "-m", "b"), "--model is given twice"),
         (("-m", "a", "--model", "b"), "--model is given twice"),
         (("--param", "top_p=1", "--param", "top_p=0.5"), "--param names 'top_p' twice"),
+        (("-n", "0"), "--limit (-n) must be a whole number of at least 1, not '0'"),
         (("--wait",), "--wait waits for batches; add --via batch"),
         (("--dry-run", "--json", "--curl"), "--json and --curl exclude each other"),
     ],

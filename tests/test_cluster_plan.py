@@ -1,5 +1,6 @@
 """The plan: contiguous ranges of rows, frozen, that cut no conversation."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchllm.cluster.plan import FIRST_ROWS, MOST_ROWS, SHARDS_PER_WORKER, ClusterPlan, cut, hashed
+from batchllm.cluster.planning import new_plan
 from batchllm.errors import InputError
 from batchllm.formats import open_source
+from batchllm.job import assemble
+from batchllm.prepare.job_paths import job_paths
+from batchllm.prepare.prepared_job import prepare_job
 from batchllm.prepare.shards import conversation_spans
 
 
@@ -45,7 +50,7 @@ def plan_for(path: Path) -> ClusterPlan:
     statistics = source.scan()
     shards = hashed(source, cut(statistics.rows, 2))
     whole = replace(statistics, sample=())
-    return ClusterPlan(path.name, whole, ({"text": "ä"},), None, {"job": 1}, shards, {})
+    return ClusterPlan(path.name, whole, ({"text": "ä"},), "/", None, {"job": 1}, shards, {})
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -90,3 +95,24 @@ def test_other_rows_than_the_plans_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not the input of the plan"):
         last.restrict(open_source(path))
     assert first.restrict(open_source(path)).rows == FIRST_ROWS, "its rows are those of the plan"
+
+
+def test_documents_of_other_shards_are_not_opened(tmp_path: Path) -> None:
+    documents = [tmp_path / "in" / f"{number:02}.txt" for number in range(50)]
+    documents[0].parent.mkdir()
+    for path in documents:
+        path.write_text("text")
+    flags = {"input": str(tmp_path / "in"), "output": str(tmp_path / "out.csv"), "provider": "simulator"}
+    job = assemble("summarize", flags, {})
+    paths = job_paths(job)
+    with prepare_job(job, paths) as prepared:
+        plan = new_plan(job, prepared, 1)
+    for path in documents[:FIRST_ROWS]:
+        path.unlink()
+        os.mkfifo(path)  # to open it is an error
+    first, second = (plan.rows_of(shard, has_worked=False) for shard in plan.shards[:2])
+    with prepare_job(job, paths, second) as prepared:
+        names = [row.values["file"] for row in prepared.source.rows()]
+    assert names == [str(path) for path in documents[FIRST_ROWS : FIRST_ROWS + len(names)]]
+    with pytest.raises(InputError, match="not a regular file"), prepare_job(job, paths, first):
+        pass

@@ -95,7 +95,7 @@ def plan_of(source: Source, cuts: list[int]) -> ClusterPlan:
     whole = source.scan()
     bounds = sorted({0, whole.rows, *(cut % (whole.rows + 1) for cut in cuts)})
     shards = hashed(source, [range(*pair) for pair in pairwise(bounds)])
-    plan = ClusterPlan("in", replace(whole, sample=()), (), None, {}, shards, {})
+    plan = ClusterPlan("in", replace(whole, sample=()), (), str(source.base), None, {}, shards, {})
     return ClusterPlan.from_json(plan.to_json(), "plan.json")
 
 
@@ -170,6 +170,21 @@ def test_a_file_is_not_read_where_other_files_have_the_rows(tmp_path: Path) -> N
     assert plan.rows_of(plan.shards[1], has_worked=False).restrict(part).rows == 40
 
 
+def test_documents_are_called_as_on_the_machine_of_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "docs").mkdir()
+    for name in "abcd":
+        (tmp_path / "docs" / f"{name}.txt").write_text("text")
+    monkeypatch.chdir(tmp_path)
+    plan = plan_of(several(tmp_path / "docs"), [2])
+    monkeypatch.chdir("/")
+    part = several(tmp_path / "docs")
+    assert plan.rows_of(plan.shards[1], has_worked=False).restrict(part).rows == 2
+    rows = list(part.rows())
+    assert [row.values["file"] for row in rows] == [*map(part.file_of, rows)] == ["docs/c.txt", "docs/d.txt"]
+
+
 def test_a_file_more_is_another_input(tmp_path: Path) -> None:
     of_pandas(tmp_path / "0.csv", [(0, "a")])
     plan = plan_of(several(tmp_path), [])
@@ -196,6 +211,15 @@ def test_a_range_is_refused_where_its_rows_are_not_those_of_the_plan(
                 wanted.restrict(open_source(path))
         elif not grows or edited > wanted.rows[-1]:
             assert wanted.restrict(open_source(path)).sha256 == shard.sha256
+
+
+def test_equal_values_of_another_type_are_other_rows(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"id": pa.array([1, 2], pa.int32())}), path)
+    plan = plan_of(open_source(path), [])
+    pq.write_table(pa.table({"id": pa.array([1, 2], pa.int64())}), path)
+    with pytest.raises(InputError, match="not the input of the plan"):
+        plan.rows_of(plan.shards[0], has_worked=False).restrict(open_source(path))
 
 
 @pytest.mark.parametrize("edit", ["row", "end"])

@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from batchllm import presets
-from batchllm.cli.terminal import counts, duration, fields_line, models_text, price_text
+from batchllm.cli.terminal import fields_line, models_text, price_text, reasons
 from batchllm.errors import UsageError
-from batchllm.printable import counted, dollars, json_escape, printable
+from batchllm.printable import counted, dollars, duration, json_escape, printable
 
 if TYPE_CHECKING:
     from batchllm.budget.forecast import Forecast
@@ -98,7 +98,7 @@ def _estimate(found: "DryRun") -> Iterator[str]:
     parts = (
         (forecast.duplicate_rows, "equal to an earlier one"),
         (forecast.skipped, "empty"),
-        (forecast.unsendable, f"that will fail unsent ({counts(found.unsendable)})"),
+        (forecast.unsendable, f"that will fail unsent ({reasons(found.unsendable)})"),
     )
     others = (f"{count:,} {what}" for count, what in parts if count)
     yield ", ".join((f"Rows: {forecast.rows:,}", *forecast.known_rows(), *others))

@@ -16,8 +16,9 @@ from batchllm.formats import is_narrow
 from batchllm.job import Job
 from batchllm.job.endpoints import endpoints_text
 from batchllm.prepare.job_paths import is_disk_folder
-from batchllm.printable import counted, dollars, one_line, printable
+from batchllm.printable import counted, dollars, duration, one_line, printable
 from batchllm.progress import compact
+from batchllm.retry import reason_text
 from batchllm.runner import Forecast, Result, Summary
 from batchllm.screen import Tone
 
@@ -254,7 +255,7 @@ def show_failures(job: Job, result: Result) -> None:
     from batchllm.prepare.job_paths import job_paths
 
     summary, paths = result.summary, job_paths(job)
-    say(f" ({counts(summary.failed_by_reason)})", lead=f"Failed: {summary.failed:,}", tone=Tone.FAILED)
+    say(f" ({reasons(summary.failed_by_reason)})", lead=f"Failed: {summary.failed:,}", tone=Tone.FAILED)
     most = sorted(result.failures, key=lambda reason: -summary.failed_by_reason.get(reason, 0))
     for reason in most[:MOST_REASONS]:
         row, message = result.failures[reason]
@@ -289,9 +290,10 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
             f"Paid in this run: {counted(summary.answers, 'request')}, {tokens} tokens, {paid(summary.cost)}"
         )
     lines += money_lines(summary)
-    if summary.rate_limited or summary.retries:
-        retried = f"; tried again: {counts(summary.retries)}" if summary.retries else ""
-        lines.append(f"Refused for a limit: {summary.rate_limited:,}{retried}")
+    if summary.rate_limited:
+        lines.append(f"Refused for a limit: {counted(summary.rate_limited, 'time')}")
+    if summary.retries:
+        lines.append(f"Tried again: {reasons(summary.retries)}")
     if summary.truncated:
         lines.append(f"Cut to --max-input-tokens: {counted(summary.truncated, 'text')}")
     if summary.possibly_billed_twice:
@@ -339,13 +341,6 @@ def counts(values: Mapping[str, int]) -> str:
     return ", ".join(f"{printable(name)} {count:,}" for name, count in most_first)
 
 
-def duration(seconds: float) -> str:
-    """``0.8 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+def reasons(values: Mapping[str, int]) -> str:
+    """``HTTP 500 12, timeout 2``, the most frequent first."""
+    return counts({reason_text(name): count for name, count in values.items()})

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from batchllm.errors import InputError
@@ -61,6 +62,7 @@ class ClusterPlan:
         input: The input, as it was named.
         whole: What its scan found, without the sample.
         texts: The texts of the sample (``cell_texts``).
+        base: The folder relative to which files are shown (``Source.base``).
         output: The output, as it was named; ``None`` is standard output.
         identity: What shapes the requests of the job (``Job.fingerprint``), and whether equal rows share them.
         shards: The ranges, in the order of the rows, without gaps.
@@ -70,6 +72,7 @@ class ClusterPlan:
     input: str
     whole: InputStatistics
     texts: tuple[dict[str, str], ...]
+    base: str
     output: str | None
     identity: dict[str, Any]
     shards: tuple[Shard, ...]
@@ -88,6 +91,7 @@ class ClusterPlan:
             place=shard.place,
             sha256=shard.sha256,
             texts=self.texts,
+            base=Path(self.base),
             has_worked=has_worked,
         )
 

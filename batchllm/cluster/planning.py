@@ -50,6 +50,7 @@ def new_plan(job: Job, prepared: PreparedJob, workers: int) -> ClusterPlan:
         input=job.input_name,
         whole=replace(statistics, sample=()),
         texts=tuple(cell_texts(row.values) for row in statistics.sample),
+        base=str(source.base),
         output=None if job.output is None else str(job.output),
         identity=_identity(job),
         shards=hashed(source, cut(statistics.rows, workers, uncut_spans(job, source))),

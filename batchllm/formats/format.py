@@ -36,6 +36,7 @@ class Source(ABC):
         columns: Names of the columns, in order; where the file has no header they are known after ``scan``.
         notes: What a reader of the file would not expect of it, in words.
         layout: How the file is written, where it is text.
+        base: The folder relative to which files are shown that lie in it; by default the working folder.
     """
 
     kind: str
@@ -46,6 +47,7 @@ class Source(ABC):
         self.file = file
         self.columns: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()
+        self.base = Path.cwd()
         self._digest: str | None = None
 
     @property
@@ -139,14 +141,16 @@ class Source(ABC):
         return row
 
     def digest_of(self, rows: Iterable[Row]) -> str:
-        """Returns the hash of rows, of their columns and values, in hexadecimal digits."""
+        """Returns the hash of rows, of how they are read, their columns and values, in hexadecimal digits."""
         for _ in self._hashed(rows):
             pass
         return self.digest()
 
     def _hashed(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Yields rows, and makes ``digest`` return their hash once all are read."""
-        found = hashlib.sha256()
+        schema = self.arrow_schema()
+        kinds = None if schema is None else list(map(str, schema.types))
+        found = hashlib.sha256(f"{self.reading()} {kinds}".encode())
         for row in rows:
             found.update(self.json_object(row, {}) + b"\n")
             yield row
@@ -165,12 +169,9 @@ class Source(ABC):
         yield from ()
 
     def file_of(self, row: Row) -> str:
-        """Returns the file of a row for people, relative to the working folder where it lies in it."""
+        """Returns the file of a row for people; see ``base``."""
         path = Path(self.name)
-        try:
-            return str(path.relative_to(Path.cwd())) if path.is_absolute() else self.name
-        except ValueError:
-            return self.name
+        return str(path.relative_to(self.base)) if path.is_relative_to(self.base) else self.name
 
     def cells(self, row: Row, names: Sequence[str]) -> list[str]:
         """Returns the values of columns of a row as text, as they are written in the file where that can be had."""

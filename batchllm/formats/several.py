@@ -136,6 +136,7 @@ class SeveralSource(Source):
                 self.name, f"there are {len(self._sources)} files, and not {len(statistics.parts)}"
             )
         for other, (source, found) in enumerate(zip(self._sources, statistics.parts, strict=True)):
+            source.base = self.base
             source.recall(found, own if other == number else None)
         self.unite([replace(found, bad_rows=0) for found in statistics.parts])
 

@@ -166,7 +166,7 @@ def _files(journal: Path, paths: JobPaths) -> Iterator[Path]:
     """Everything that belongs to a job and to nobody else."""
     yield journal
     yield from (journal.with_name(journal.name + sidecar) for sidecar in ("-wal", "-shm"))
-    yield rows_path(journal)
+    yield from (rows_path(journal, suffix) for suffix in (".jsonl", ".parquet"))
     if paths.output is not None and paths.output.parent == state_path(""):
         yield paths.output
 

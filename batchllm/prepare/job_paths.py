@@ -112,9 +112,9 @@ def folder_journal(output: Path) -> Path | None:
         return journal if reader.get(f"output/{output.name}") is not None else None
 
 
-def rows_path(journal: Path) -> Path:
+def rows_path(journal: Path, suffix: str = ".jsonl") -> Path:
     """Returns the file with the rows of a job of the library whose rows are in memory."""
-    return journal.with_name(f"{journal.name.removesuffix('.journal')}.rows.jsonl")
+    return journal.with_name(f"{journal.name.removesuffix('.journal')}.rows{suffix}")
 
 
 def check_job_paths(job: Job, paths: JobPaths) -> None:

@@ -27,7 +27,9 @@ from batchllm.formats import (
     spool,
 )
 from batchllm.formats.columns import ADDABLE, STANDARD
+from batchllm.formats.files import input_file
 from batchllm.formats.several import SeveralSource
+from batchllm.formats.suffixes import format_suffix
 from batchllm.job import Job
 from batchllm.job.assembly import NOTHING_ASKED
 from batchllm.job.paths import are_several
@@ -106,7 +108,7 @@ def prepare_job(
         raise UsageError(
             f"a part of the rows has one output, and {job.output} is a folder; name a file with -o"
         )
-    with _source_of(job, paths) as source:
+    with _source_of(job, paths, rows) as source:
         shard = None
         if rows is not None:
             statistics = rows.restrict(source)
@@ -264,10 +266,10 @@ def _check_steps(job: Job, statistics: InputStatistics) -> None:
 
 
 @contextmanager
-def _source_of(job: Job, paths: JobPaths) -> Iterator[Source]:
+def _source_of(job: Job, paths: JobPaths, rows: RowRange | None) -> Iterator[Source]:
     options = {option: getattr(job, option) for option in _READING}
     if job.into_folder or are_several(job.inputs):
-        with closing(_several(job, input_files(job, paths), options)) as source:
+        with closing(_several(job, input_files(job, paths), options, rows)) as source:
             yield source
     elif job.inputs:
         with closing(open_source(job.inputs[0], format=job.input_format, **options)) as source:
@@ -283,8 +285,11 @@ def _source_of(job: Job, paths: JobPaths) -> Iterator[Source]:
             path.unlink(missing_ok=True)
 
 
-def _several(job: Job, files: InputFiles, options: Mapping[str, Any]) -> Source:
-    """Opens several files; each gets the options that its format understands, and each option is for one at least."""
+def _several(job: Job, files: InputFiles, options: Mapping[str, Any], rows: RowRange | None) -> Source:
+    """Opens several files; each gets the options that its format understands, and each option is for one at least.
+
+    Of documents, those that have none of the rows are not looked at.
+    """
     given = {option: value for option, value in options.items() if value is not None}
     forms = {
         path: format_named(job.input_format) if job.input_format else format_of(path) for path in files.paths
@@ -294,8 +299,14 @@ def _several(job: Job, files: InputFiles, options: Mapping[str, Any]) -> Source:
             raise UsageError(f"{path}: {NOTHING_ASKED}")
     used = {option for form in forms.values() for option in form.options}
 
+    looked_at = set(files.paths)
+    if rows is not None and all(form.documents for form in forms.values()):
+        looked_at.intersection_update(files.paths[rows.rows.start : rows.rows.stop])
+
     def open_file(path: Path) -> Source:
         own = {name: it for name, it in given.items() if name in forms[path].options or name not in used}
+        if path not in looked_at:
+            return forms[path].source(input_file(path, str(path)), format_suffix(path), **own)
         return open_source(path, format=job.input_format, **own)
 
     # A row that brings its own request says what it is by the members that it has.

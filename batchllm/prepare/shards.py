@@ -9,6 +9,7 @@ import platform
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from batchllm.errors import InputError
@@ -55,6 +56,7 @@ class RowRange:
         place: Where the range begins in the input (``Source.place_of``).
         sha256: The hash of the rows (``Source.digest_of``).
         texts: The texts of the sample of the whole input (``cell_texts``), to find the text column.
+        base: The folder relative to which files are shown (``Source.base``).
         has_worked: Other rows of the job have been answered, so a refusal of all of these is about them, and not about
             key, model or URL.
         input_kinds: The kinds of the input's columns as all its rows decide them; ``None``: these rows do.
@@ -66,6 +68,7 @@ class RowRange:
     place: Any
     sha256: str
     texts: Sequence[Mapping[str, str]]
+    base: Path
     has_worked: bool = False
     input_kinds: Mapping[str, Kind] | None = None
     as_text: frozenset[str] = frozenset()
@@ -82,6 +85,7 @@ class RowRange:
             InputError: The source has other rows there.
         """
         reason = ""
+        source.base = self.base
         try:
             source.recall(self.whole, self.place)
             statistics = source.restrict(self.rows, self.whole)
