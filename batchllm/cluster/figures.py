@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-from batchllm.cluster.collect import DeadAttempt
+from batchllm.cluster.collect import DeadAttempt, done_of
 from batchllm.cluster.plan import ClusterPlan, Shard
-from batchllm.cluster.work import WorkFolder, attempts_at, done_name, state_name
+from batchllm.cluster.work import WorkFolder, attempts_at, state_name
 from batchllm.counters import EndpointFigures
 from batchllm.printable import counted
 from batchllm.runner import Summary
@@ -106,14 +106,14 @@ class FiguresReader:
         Args:
             among: The only shards that may have changed; ``None`` for all.
         """
-        figures = ClusterFigures(self._plan.rows, len(self._plan.shards))
+        figures = ClusterFigures(self._plan.wanted, len(self._plan.shards))
         began, last = [], []
         now = time.time()
         for shard in self._plan.shards:
             done, states = self._look(shard, among)
             if done is not None:
                 figures.finished += 1
-                figures.done += shard.rows
+                figures.done += shard.wanted
                 figures.failed += done["summary"]["failed"]
             elif states:
                 figures.done += states[-1]["done"]
@@ -145,13 +145,13 @@ class FiguresReader:
             return self._finished[shard.number]
         if among is not None and shard.number not in among:
             return None, []
-        content = self._work.get(done_name(shard))
+        done = done_of(self._work, shard)
         numbers = range(1, attempts_at(self._work, shard) + 1)
         found = [self._work.get(state_name(shard, number)) for number in numbers]
         states = [json.loads(state) for state in found if state is not None]
-        if content is None:
+        if done is None:
             return None, states
-        self._finished[shard.number] = json.loads(content), states
+        self._finished[shard.number] = done, states
         return self._finished[shard.number]
 
 

@@ -33,7 +33,8 @@ def known_plan(work: WorkFolder, job: Job, prepared: PreparedJob) -> ClusterPlan
     if not same_input:
         what = f"another input than {job.input_name} is now"
     raise UsageError(
-        f"{work} has the plan of {what}; name another folder with --work, and another output with -o"
+        f"{work} has the plan of {what}; name another folder with --work, and another output with -o, or begin anew "
+        "with --restart"
     )
 
 
@@ -53,8 +54,8 @@ def new_plan(job: Job, prepared: PreparedJob, workers: int) -> ClusterPlan:
         base=str(source.base),
         output=None if job.output is None else str(job.output),
         identity=_identity(job),
-        shards=hashed(source, cut(statistics.rows, workers, uncut_spans(job, source))),
-        job=saved(job),
+        shards=hashed(source, cut(statistics.rows, workers, uncut_spans(job, source), trial=job.limit)),
+        job=saved(replace(job, limit=None, sample=None)),
     )
 
 
