@@ -175,9 +175,11 @@ def parts_of(job: Job) -> Parts | None:
     """
     if not job.into_parts or job.output is None:
         return None
-    for option in ("journal", "gold"):
+    for option in ("journal", "gold", "retry_cut_off"):
         if option in job.sources:
-            raise UsageError(f"--{option} does not go with a folder of parts; name one output with -o")
+            raise UsageError(
+                f"--{option.replace('_', '-')} does not go with a folder of parts; name one output with -o"
+            )
     folder = job.output.absolute()
     if format_suffix(folder) in SUFFIXES:
         parts = Parts(folder=folder, suffix=suffixes_of(folder))
