@@ -65,17 +65,23 @@ class ShardEnd:
     error: str | None = None
 
 
-def run_shard(task: ShardTask, environ: Mapping[str, str], leases: Leases | None = None) -> ShardEnd:
+def run_shard(
+    task: ShardTask,
+    environ: Mapping[str, str],
+    leases: Leases | None = None,
+    progress: ShardProgress | None = None,
+) -> ShardEnd:
     """Makes an attempt at a shard; what ends it is returned, and not raised.
 
     Args:
         task: What is to be done.
         environ: The environment of this machine, which has the key.
         leases: Makes the run obey leases.
+        progress: Takes how far it is.
     """
     node = platform.node()
     try:
-        status = _run(task, environ, node, leases)
+        status = _run(task, environ, node, leases, progress or ShardProgress())
     except (JobError, Interrupted) as error:
         return ShardEnd(shard=task.shard, node=node, exit_status=int(error.exit_status), error=str(error))
     except Exception as error:  # noqa: BLE001 - the driver raises it
@@ -102,7 +108,9 @@ def check_node(task: ShardTask, environ: Mapping[str, str]) -> ShardEnd:
     return ShardEnd(shard=task.shard, node=node, exit_status=0)
 
 
-def _run(task: ShardTask, environ: Mapping[str, str], node: str, leases: Leases | None) -> int:
+def _run(
+    task: ShardTask, environ: Mapping[str, str], node: str, leases: Leases | None, progress: ShardProgress
+) -> int:
     work = open_work(task.work)
     plan = plan_of_work(work)
     shard = plan.shards[task.shard]
@@ -116,7 +124,7 @@ def _run(task: ShardTask, environ: Mapping[str, str], node: str, leases: Leases 
     has_worked = first is not None and first["summary"]["answered"] > 0
     with attempt_folder() as folder:
         local = _local(job, folder)
-        return _answer(attempt, local, plan.input_sha256, leases, has_worked=has_worked)
+        return _answer(attempt, local, plan.input_sha256, leases, progress, has_worked=has_worked)
 
 
 @contextmanager
@@ -154,7 +162,15 @@ def _local(job: Job, folder: Path) -> Job:
     )  # fmt: skip
 
 
-def _answer(attempt: Attempt, job: Job, input_sha256: str, leases: Leases | None, *, has_worked: bool) -> int:
+def _answer(
+    attempt: Attempt,
+    job: Job,
+    input_sha256: str,
+    leases: Leases | None,
+    progress: ShardProgress,
+    *,
+    has_worked: bool,
+) -> int:
     assert job.output is not None, "it is in the folder of the attempt"
     shard, work = attempt.shard, attempt.work
     journal = job.output.with_name(f"{job.output.name}.journal")
@@ -162,7 +178,7 @@ def _answer(attempt: Attempt, job: Job, input_sha256: str, leases: Leases | None
     rows = RowRange(shard.first_row, shard.rows, input_sha256, shard.sha256, has_worked)
     if has_worked:  # the first rows have passed the early stop
         job = replace(job, no_early_stop=True)
-    progress, switch = ShardProgress(), StopSwitch()
+    switch = StopSwitch()
     with AnswerLog(attempt, journal, known.last_attempt, progress, switch) as log:
         result = run_job(job, progress=progress, stops=switch, rows=rows, leases=leases)
     if log.failure is not None:

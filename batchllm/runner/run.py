@@ -297,7 +297,9 @@ class _Run:
             reuse=self._reuse_of(journal),
         )
         now = asyncio.get_running_loop().time()
-        limiter = limiter_of(job, now, journal.get("learned"), leased=self._leases is not None)
+        limiter = limiter_of(
+            job, now, journal.get("learned"), leased=self._leases is not None, has_worked=counters.has_worked
+        )
         async with AsyncExitStack() as stack:
             clients = [LazyClient(job, stack, each) for each in job.endpoints or (None,)]
             online = OnlineLoop(
