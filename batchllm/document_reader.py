@@ -3,8 +3,11 @@
 It imports nothing of the package, so that the process begins fast.
 """
 
+import os
 import resource
 import sys
+import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from io import BytesIO
@@ -33,6 +36,7 @@ def read_here(kind: str) -> None:
             resource.setrlimit(limit, (most, most))
         except (ValueError, OSError):  # the system has no such limit, or a lower one holds
             pass
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     content = sys.stdin.buffer.read()
     try:
         text = pdf_text(content) if kind == "pdf" else docx_text(content)
@@ -43,6 +47,13 @@ def read_here(kind: str) -> None:
         sys.stderr.write("it takes too much memory")
         sys.exit(1)
     sys.stdout.buffer.write(text.encode("utf-8", "replace"))
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process once nobody waits for the text any more."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def pdf_text(content: bytes) -> str:

@@ -155,12 +155,16 @@ class SignalStops(Stops):
 
 
 class StopSwitch(Stops):
-    """Another thread stops the run, at any moment: a stop that comes early holds for everything that follows."""
+    """Another thread stops the run, at any moment: a stop that comes early holds for everything that follows.
+
+    Attributes:
+        is_aborted: The grace period is over.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may interrupt its own thread here
         self._error: BaseException | None = None
-        self._is_aborted = False
+        self.is_aborted = False
         self._attached: tuple[asyncio.AbstractEventLoop, RunStop] | None = None
 
     def stop(self, error: BaseException) -> None:
@@ -174,7 +178,7 @@ class StopSwitch(Stops):
     def abort(self) -> None:
         """Ends the grace period of a run that is stopped. Any thread may call it."""
         with self._lock:
-            self._is_aborted = True
+            self.is_aborted = True
             if self._attached is not None:
                 loop, run = self._attached
                 loop.call_soon_threadsafe(run.abort)
@@ -186,7 +190,7 @@ class StopSwitch(Stops):
             self._attached = asyncio.get_running_loop(), run
             if self._error is not None:
                 run.stop(self._error)
-            if self._is_aborted:
+            if self.is_aborted:
                 run.abort()
         try:
             yield

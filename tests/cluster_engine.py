@@ -5,7 +5,7 @@ import pickle
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from batchllm.cluster.shard_run import ShardEnd, ShardTask, check_node, run_shard
@@ -16,36 +16,48 @@ ROOT = Path(__file__).parent.parent
 class ProcessEngine:
     """Runs attempts in processes of this machine.
 
+    Args:
+        workers: How many at a time.
+        watch: Called while it waits.
+        environs: The environment of each node; attempts go to one after the other.
+
     Attributes:
         living: The attempts that have not ended, by process.
         submitted: The shards of all attempts, in order.
     """
 
     def __init__(
-        self, workers: int = 2, *, watch: Callable[["ProcessEngine"], None] = lambda engine: None
+        self,
+        workers: int = 2,
+        *,
+        watch: Callable[["ProcessEngine"], None] = lambda engine: None,
+        environs: Sequence[Mapping[str, str]] = (os.environ,),
     ) -> None:
         self.workers = workers
         self.living: dict[subprocess.Popen[bytes], ShardTask] = {}
         self.submitted: list[int] = []
         self._watch = watch
+        self._environs = environs
 
     @property
     def room(self) -> int:
         return self.workers - len(self.living)
 
     def check(self, task: ShardTask) -> Sequence[ShardEnd]:
-        return [check_node(task, os.environ)]
+        return [check_node(task, environ) for environ in self._environs]
 
     def leases(self, task: ShardTask) -> None:
         return None
 
     def submit(self, task: ShardTask) -> None:
+        environ = self._environs[len(self.submitted) % len(self._environs)]
         self.submitted.append(task.shard)
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.cluster_engine"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,
+            env=environ,
         )
         assert process.stdin is not None
         process.stdin.write(pickle.dumps(task))

@@ -210,8 +210,6 @@ class World:
             return
         elif what == "die" and len(alive) > 1:
             worker.alive = False
-            if worker.budget is not None and self.rng.random() < 0.5:
-                self.later(2.0 * self.ttl_s, lambda: self.known(worker))
         elif what == "leave" and len(alive) > 1:
             self.leave(worker)
         elif what == "cut":
@@ -255,13 +253,6 @@ class World:
     def lands(self, worker: Worker, bound: Amount, taken: Amount) -> None:
         if worker.alive and worker.budget is not None:
             worker.budget.release(bound, taken)
-
-    def known(self, worker: Worker) -> None:
-        """A later run has read what a dead worker has spent."""
-        if self.holder is None or worker.budget is None:
-            return
-        self.holder.settle(worker.client.worker, worker.budget.spent + worker.budget.reserved)
-        self.saved = self.holder.saved()
 
     def paid(self) -> Amount:
         """What all have spent, and may have spent."""

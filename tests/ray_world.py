@@ -5,8 +5,8 @@ It runs as a program in a network namespace of its own, since Ray listens on all
     unshare -rn sh -c 'ip link set lo up && exec python -m tests.ray_world PLAN.json'
 
 PLAN has ``rows``, ``rpm``, ``latency_s``, ``folder``, ``store`` (the work folder is in an object store), and
-``deaths``: what is killed (``node``, ``worker`` or ``holder``) when a share of the rows is answered. The last line of
-the output is a JSON object.
+``deaths``: what is killed (``node``, ``worker`` or ``holder``) when a share of the rows is answered. With ``keyless``
+one more node has no key, which ends the job. The last line of the output is a JSON object.
 """
 
 import csv
@@ -54,7 +54,7 @@ def main() -> None:
 
     with (
         work_of(plan, folder) as work,
-        cluster(plan.get("nodes", 3)) as (address, nodes),
+        cluster(plan.get("nodes", 3), keyless=plan.get("keyless", False)) as (address, nodes),
         start_in_thread(settings, script=answer) as simulator,
     ):
         command = [
@@ -71,6 +71,10 @@ def main() -> None:
         first = subprocess.run(command, capture_output=True, text=True)
         seconds = time.monotonic() - began
         once = (simulator.ledger.answered, simulator.ledger.refused, simulator.ledger.requests)
+        if plan.get("keyless"):
+            requests = simulator.ledger.requests
+            print(f"\n{json.dumps({'exit': first.returncode, 'stderr': first.stderr, 'requests': requests})}")
+            return
         second = subprocess.run(command, capture_output=True, text=True)
         again = simulator.ledger.requests - once[2]
     if first.returncode:
@@ -160,8 +164,8 @@ def work_of(plan: dict[str, Any], folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def cluster(nodes: int) -> Iterator[tuple[str, list[Any]]]:
-    """A head without workers, and some nodes of one CPU."""
+def cluster(nodes: int, *, keyless: bool = False) -> Iterator[tuple[str, list[Any]]]:
+    """A head without workers, some nodes of two CPUs, and one more whose environment has no key."""
     from ray.cluster_utils import Cluster
 
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
@@ -170,6 +174,9 @@ def cluster(nodes: int) -> Iterator[tuple[str, list[Any]]]:
         world = Cluster(initialize_head=True, head_node_args=head)
         try:
             made = [world.add_node(num_cpus=2, object_store_memory=100_000_000) for _ in range(nodes)]
+            if keyless:
+                other = {"OPENAI_API_KEY": ""}
+                world.add_node(num_cpus=2, object_store_memory=100_000_000, env_vars=other)
             world.wait_for_nodes()
             yield world.address, made
         finally:

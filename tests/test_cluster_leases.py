@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from batchllm.budget.budget import BudgetLimits
+from batchllm.budget.budget import ONE_REQUEST, BudgetLimits
 from batchllm.cluster.lease_service import JobBudget, LeaseService
 from batchllm.leases import BudgetUse, LeaseRequest
 
@@ -17,7 +17,7 @@ class Clock:
 
 def test_what_a_worker_may_spend_is_durable_before_it_is_told(tmp_path: Path) -> None:
     budget = JobBudget(str(tmp_path), BudgetLimits(requests=100))
-    request = LeaseRequest(worker="a", number=1, budget=BudgetUse())
+    request = LeaseRequest(worker="a", number=1, budget=BudgetUse(wanted=ONE_REQUEST))
     told = LeaseService(clock=Clock()).renew(budget, request).budget
     assert told is not None and told.ceiling.requests > 0
     assert (tmp_path / "budget.json").exists()

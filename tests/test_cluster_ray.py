@@ -67,6 +67,12 @@ def test_the_work_folder_can_be_in_an_object_store(tmp_path: Path) -> None:
     check(world(tmp_path, rows=200, deaths=[["worker", 0.4]], store=True), 200, 1)
 
 
+def test_one_node_without_the_key_stops_the_job_before_the_first_request(tmp_path: Path) -> None:
+    found = world(tmp_path, rows=30, deaths=[], nodes=1, keyless=True)
+    assert found["exit"] == 2 and found["requests"] == 0, found
+    assert "on node" in found["stderr"] and "OPENAI_API_KEY" in found["stderr"], found
+
+
 def test_a_node_and_the_holder_of_the_leases_die_and_the_whole_limit_is_used(tmp_path: Path) -> None:
     found = world(tmp_path, rows=1500, deaths=[["node", 0.33], ["holder", 0.66]])
     check(found, 1500, 2)

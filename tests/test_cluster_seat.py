@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from batchllm.budget.budget import BudgetLimits
+from batchllm.budget.budget import ONE_REQUEST, BudgetLimits
 from batchllm.cluster.lease_service import JobBudget, LeaseService
 from batchllm.cluster.seat import SeatKeeper
 from batchllm.leases import BudgetUse, Lease, LeaseRequest, Use
@@ -161,10 +161,15 @@ def test_a_service_that_cannot_be_reached_at_the_end_of_an_attempt_does_not_keep
 
 def test_each_attempt_has_a_budget_of_its_own_also_while_its_last_answers_arrive(tmp_path: Path) -> None:
     world = World(tmp_path, BudgetLimits(requests=1000))
-    has = world.renew(0, "a", budget=BudgetUse()).budget
+    has = world.renew(0, "a", budget=BudgetUse(wanted=ONE_REQUEST)).budget
     assert has is not None and has.ceiling.requests > 0
-    assert world.renew(0, "b", budget=BudgetUse()).budget is None, "it waits"
-    last = world.renew(0, "a", all_sent=True, budget=BudgetUse(ceiling=has.ceiling)).budget
+    assert world.renew(0, "b", budget=BudgetUse(wanted=ONE_REQUEST)).budget is None, "it waits"
+    last = world.renew(
+        0, "a", all_sent=True, budget=BudgetUse(ceiling=has.ceiling, wanted=ONE_REQUEST)
+    ).budget
     assert last is not None and last.ceiling.requests >= has.ceiling.requests
-    assert world.renew(0, "b", budget=BudgetUse()).budget is not None
-    assert world.renew(0, "a", all_sent=True, budget=BudgetUse(ceiling=last.ceiling)).budget is not None
+    assert world.renew(0, "b", budget=BudgetUse(wanted=ONE_REQUEST)).budget is not None
+    assert (
+        world.renew(0, "a", all_sent=True, budget=BudgetUse(ceiling=last.ceiling, wanted=ONE_REQUEST)).budget
+        is not None
+    )

@@ -97,6 +97,12 @@ def test_an_unknown_suffix_names_the_option() -> None:
         UsageError, match=r"^rows.dat: the suffix '.dat' names no format; add --input-format csv or"
     ):
         format_of(Path("rows.dat"))
+    with pytest.raises(UsageError, match=r"^rows.dat.gz: the suffix '.dat' names no format"):
+        format_of(Path("rows.dat.gz"))
+    with pytest.raises(
+        UsageError, match=r"^rows.json: with one object a line .* --input-format jsonl; of one"
+    ):
+        format_of(Path("rows.json"))
 
 
 def test_every_format_is_read_from_a_file_whose_name_is_no_unicode(tmp_path: Path) -> None:

@@ -5,15 +5,18 @@ import json
 import os
 import re
 import tempfile
+import weakref
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchllm.errors import InputError, UsageError
-from batchllm.formats import open_source
+from batchllm.formats import excel, open_source
 from batchllm.formats.several import SeveralSource
 from tests.several_jobs import WRITERS, Records, SeveralJob, write_by
 
@@ -233,3 +236,30 @@ def test_one_file_is_open_at_a_time(tmp_path: Path) -> None:
     source.scan()
     most = max(len(os.listdir("/proc/self/fd")) for _ in source.rows())
     assert most <= before + 1
+
+
+def test_of_several_workbooks_one_is_held_at_a_time_and_rows_that_are_not_wanted_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / f"{number}.xlsx" for number in range(4)]
+    for number, path in enumerate(paths):
+        pandas.DataFrame({"text": [f"{number}.{row}" for row in range(3)]}).to_excel(path, index=False)
+    sheets: weakref.WeakSet[excel._Table] = weakref.WeakSet()
+    loaded: list[int] = []
+
+    class Table(excel._Table):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            sheets.add(self)
+            loaded.append(len(sheets))
+
+    monkeypatch.setattr(excel, "_Table", Table)
+    source = SeveralSource("all", map(open_source, paths))
+    assert source.scan().rows == 12
+    loaded.clear()
+    assert [row.values["text"] for row in islice(source.rows(), 2)] == ["0.0", "0.1"]
+    assert loaded == [1]
+    rows = [row.values["text"] for row in source.rows()]
+    assert rows == [f"{number}.{row}" for number in range(4) for row in range(3)]
+    assert source.digest() == source.scan().sha256
+    assert max(loaded) == 1

@@ -59,3 +59,38 @@ def test_an_option_that_is_off_on_both_sides_is_no_change_and_a_templates_expres
     assert "from 10 to the template's own" in said(
         fingerprint("classify", max_tokens=10), fingerprint("classify")
     )
+
+
+@pytest.mark.parametrize(
+    ("task", "base", "changed"),
+    [
+        ("summarize", {}, {"on_long": "split"}),
+        ("summarize", {"on_long": "split"}, {"overlap": 3}),
+        ("summarize", {"on_long": "split"}, {"on_long": "truncate"}),
+        ("classify", {"on_long": "split"}, {"combine": "vote"}),
+        ("summarize", {}, {"max_input_tokens": 50}),
+        ("summarize", {}, {"bullets": 2}),
+        ("summarize", {}, {"answer_language": "French"}),
+        ("classify", {}, {"labels": "a,b"}),
+        ("codegen", {}, {"language": "Go"}),
+        ("summarize", {}, {"temperature": 0.9}),
+        ("summarize", {}, {"max_tokens": 9}),
+        ("summarize", {}, {"system": "Be brief."}),
+        ("summarize", {}, {"instructions": "Be brief."}),
+        ("summarize", {}, {"column": "id"}),
+        ("summarize", {}, {"samples": 3}),
+        ("summarize", {}, {"conversation": "id"}),
+        ("summarize", {}, {"model": "other"}),
+        ("summarize", {}, {"reasoning_effort": "low"}),
+        ("summarize", {}, {"schema": "a str"}),
+        ("summarize", {"image": "id"}, {"detail": "low"}),
+    ],
+)
+def test_the_option_that_changed_is_named_and_no_other(
+    task: str, base: dict[str, Any], changed: dict[str, Any]
+) -> None:
+    provider: dict[str, Any] = {"provider": "simulator"}
+    changes = changes_between(
+        fingerprint(task, **provider, **base), fingerprint(task, **provider, **base | changed)
+    )
+    assert [change.option for change in changes] == [*changed]

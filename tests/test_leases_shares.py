@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchllm.leases import Lease, LeaseHolder, LeaseRequest, Share, Use
+from batchllm.leases import Lease, LeaseHolder, Share, Use
 from batchllm.leases.client import LeaseClient
 from batchllm.leases.shares import water_level
 
@@ -176,14 +176,3 @@ def test_a_refusal_anywhere_pauses_all_others_until_its_worker_goes_on() -> None
     assert third.ask(1.6, pauses=1, paused_s=3.0).pause_s == pytest.approx(4.4), "one probe is enough"
     assert first.ask(6.0).pause_s == 0.0
     assert second.ask(6.1).pause_s == 0.0
-
-
-def test_a_worker_that_was_replaced_is_stopped() -> None:
-    holder = LeaseHolder(0.0)
-    assert not holder.changed
-    holder.settle("a")
-    assert holder.changed
-    again = LeaseHolder(5.0, saved=holder.saved(), restarted=True)
-    request = LeaseRequest(worker="a", number=7)
-    assert holder.renew(request, 1.0).revoked
-    assert again.renew(request, 6.0).revoked

@@ -39,7 +39,6 @@ LEASES = st.builds(
     Lease, number=st.integers(1), ttl_s=NUMBERS, renew_s=NUMBERS,
     shares=st.dictionaries(st.text(), SHARES, max_size=3),
     budget=st.none() | st.builds(BudgetShare, ceiling=AMOUNTS, scarce=st.booleans(), nothing_left=st.booleans()),
-    revoked=st.booleans(),
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from batchllm.budget.forecast import Forecast
 from batchllm.errors import Interrupted
 from batchllm.job import Job, assemble
 from batchllm.online.outcome import OutcomeHandler
@@ -153,3 +154,37 @@ def test_an_answer_that_a_crash_left_unread_is_read_as_its_own_row_asks(
     assert sent == [0, 1], "a paid answer is not paid again"
     assert run(answered("positive"), retry_failed=True) == 0
     assert sent == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "reply", "expected"),
+    [
+        ({"schema": None}, answered("One."), (1, 0)),
+        ({}, RIGHT, (1, 0)),
+        ({}, WRONG, (0, 0)),
+        ({"reask": 0}, WRONG, (0, 1)),
+        ({"samples": 2, "schema": None}, answered("One."), (0, 0)),
+    ],
+)
+def test_an_answer_that_a_crash_left_unread_counts_before_the_next_run(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, object],
+    reply: Outcome,
+    expected: tuple[int, int],
+) -> None:
+    def dies(self: OutcomeHandler, *outcome: object) -> None:
+        raise Bug
+
+    def confirm(forecast: Forecast) -> None:
+        seen.append((forecast.answered, forecast.failed))
+        raise Bug
+
+    seen: list[tuple[int | None, int | None]] = []
+    job = job_of(tmp_path, concurrency=1, **settings)
+    with monkeypatch.context() as dead, pytest.raises(Bug):
+        dead.setattr(OutcomeHandler, "handle", dies)
+        run_job(job, client=FakeClient(lambda request, attempt: reply, latency_s=0))
+    with pytest.raises(Bug):
+        run_job(job, confirm=confirm)
+    assert seen == [expected]

@@ -10,7 +10,7 @@ import pytest
 from batchllm.answer import Reader
 from batchllm.budget.budget import BudgetLimits, BudgetMeter
 from batchllm.counters import RunCounters
-from batchllm.errors import BudgetStop, JobError, NotNow, Unavailable
+from batchllm.errors import BudgetStop, JobError, Unavailable
 from batchllm.journal import Journal
 from batchllm.leases import Lease, LeaseHolder, LeaseRequest, Leases
 from batchllm.leases.leased_budget import LeasedBudget
@@ -221,14 +221,6 @@ def test_the_message_about_a_silent_holder_is_one_line_without_the_traceback_of_
     workers.renew = renew  # type: ignore[method-assign]
     workers.run(10)
     assert "s (ValueError: CannotWrite: the folder is full); the same command" in str(workers.ends[0])
-
-
-def test_a_run_whose_rows_another_one_has_taken_over_stops(paced: Workers) -> None:
-    paced.holder = LeaseHolder(0.0)
-    paced.holder.settle("worker 0")
-    paced.run(10)
-    assert isinstance(paced.ends[0], NotNow)
-    assert paced.sent == []
 
 
 def test_a_refusal_at_one_run_pauses_the_others(paced: Workers) -> None:

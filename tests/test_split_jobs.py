@@ -283,6 +283,23 @@ def test_a_part_that_the_endpoint_finds_too_long_is_cut_once_more(tmp_path: Path
     assert set(job.endpoint.paid.values()) == {1}
 
 
+def test_a_refusal_without_numbers_halves_a_text_until_its_parts_are_taken(tmp_path: Path) -> None:
+    texts = [text_of("english", 14), SHORT, text_of("chinese", 9)]
+    job = SplitJob(tmp_path, texts, max_input_tokens=None)
+    job.endpoint.context, job.endpoint.words = 300, "Input is too long for requested model."
+    job.run(max_tokens=40)
+    job.check_sums()
+    assert set(job.endpoint.paid.values()) == {1}
+
+
+def test_halving_ends_where_no_part_is_short_enough(tmp_path: Path) -> None:
+    job = SplitJob(tmp_path, [text_of("english", 3)], max_input_tokens=None)
+    job.endpoint.context, job.endpoint.words = 20, "Input is too long for requested model."
+    job.run(max_tokens=40)
+    assert "too long" in job.answers[0]["error"]
+    assert len(job.endpoint.sent) < 100
+
+
 @pytest.mark.parametrize(
     "at", [0, 2, *(pytest.param(at, marks=pytest.mark.proof) for at in (1, *range(3, 16)))]
 )

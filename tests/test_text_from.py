@@ -1,14 +1,27 @@
 """Rows whose texts are in files: read once, kept, and failing alone."""
 
+import asyncio
 import csv
 import json
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from batchllm import splitting
+from batchllm.errors import Interrupted
 from batchllm.extras import install_command
+from batchllm.formats.document_text import document_text
+from batchllm.job import assemble
+from batchllm.records import ChatRequest
+from batchllm.runner import run_job
+from batchllm.stopping import StopSwitch
 from tests.command import Command
 from tests.document_files import pdf, word
+from tests.fakes import FakeClient, Outcome, answered, status
 
 SIMULATOR = ("--provider", "simulator")
 
@@ -204,3 +217,56 @@ def test_a_trial_shows_the_text_of_a_document_that_is_asked_about_in_parts(
     )
     assert said.status == 0, said.err
     assert "Sentence 0 of a long text." in (said.out + said.err).split("asked: ")[1].split("\n")[0]
+
+
+def test_a_run_that_is_stopped_does_not_wait_for_the_document_that_it_reads(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{number}.txt" for number in range(60)]
+    for name in names:
+        (folder / "media" / name).write_text("A note.")
+    (folder / "rows.csv").write_text("\n".join(["path", *names]) + "\n")
+    switch, never = StopSwitch(), threading.Event()
+
+    def hangs(*arguments: Any) -> str:
+        if threading.current_thread() is not threading.main_thread():
+            switch.stop(Interrupted(15))
+            never.wait(20)
+        return document_text(*arguments)
+
+    monkeypatch.setattr("batchllm.request.documents.document_text", hangs)
+    job = assemble(
+        "summarize",
+        {"input": "rows.csv", "text_from": "path", "media_root": "media", "provider": "simulator"},
+    )
+    began = time.monotonic()
+    with pytest.raises(Interrupted):
+        run_job(job, client=FakeClient(latency_s=0), stops=switch)
+    assert time.monotonic() - began < 15
+    never.set()
+
+
+def test_the_cuts_of_a_document_are_computed_beside_the_requests(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{number}.txt" for number in range(30)]
+    for name in names:
+        (folder / "media" / name).write_text(f"Note {name} is good. " * 2600)
+    (folder / "rows.csv").write_text("\n".join(["path", *names]) + "\n")
+    on_the_loop: list[int] = []
+
+    def noting(text: str, limit: int, *more: Any) -> list[splitting.Span]:
+        with suppress(RuntimeError):
+            asyncio.get_running_loop()
+            on_the_loop.append(len(text))
+        return [splitting.Span(0, len(text) // 2), splitting.Span(len(text) // 2, len(text))]
+
+    def script(request: ChatRequest, attempt: int) -> Outcome:
+        too_long = len(request.body) > 40_000
+        return status(400, "too long", "context_length_exceeded") if too_long else answered("Good.")
+
+    monkeypatch.setattr(splitting, "split", noting)
+    options = {"input": "rows.csv", "text_from": "path", "media_root": "media", "provider": "simulator"}
+    job = assemble("summarize", {**options, "on_long": "split", "max_input_tokens": 9000})
+    run_job(job, client=FakeClient(script, latency_s=0), confirm=lambda forecast: on_the_loop.clear())
+    assert on_the_loop == []

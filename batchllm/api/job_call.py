@@ -35,7 +35,7 @@ from batchllm.prepare.prepared_job import output_columns
 from batchllm.progress import Progress
 from batchllm.request import RequestBuilder
 from batchllm.runner import FinishedRow, Result, RowFeed, run_job
-from batchllm.stopping import Stops
+from batchllm.stopping import StopSwitch
 from batchllm.stores import located
 
 log = logging.getLogger("batchllm.api")
@@ -79,7 +79,7 @@ class JobCall:
         *,
         progress: Progress | None,
         wait: bool,
-        stops: Stops,
+        stops: StopSwitch,
         deliver: Callable[[FinishedRow], None] | None,
         has_room: Callable[[], bool],
     ) -> Result:
@@ -113,14 +113,14 @@ class JobCall:
             has_room=has_room,
         )
         name = self.job.input_name
-        if self.job.engine is not None:
-            raise UsageError(
-                "engine= runs jobs of the command line: batchllm run JOB.toml --engine ray --work FOLDER"
-            )
         log.info("a run of %s begins: %s", name, self.job.endpoint.base_url or self.job.endpoint.preset)
-        result = run_job(
-            self.job, progress=progress, wait=wait, stops=stops, feed=feed, bring_input=self._bring_input
-        )
+        shown: dict[str, Any] = {"progress": progress, "feed": feed, "bring_input": self._bring_input}
+        if self.job.engine is None:
+            result = run_job(self.job, **shown, wait=wait, stops=stops)
+        else:
+            from batchllm.cluster.driver import run_cluster
+
+            result = run_cluster(self.job, **shown, stops=stops)
         summary = result.summary
         log.info("the run of %s ended: %d of %d rows answered", name, summary.answered, summary.rows)
         result = self._result(result, feed, sorted(rows, key=lambda row: row.index))
@@ -129,8 +129,14 @@ class JobCall:
         return result
 
     def _bring_input(self) -> None:
-        if self.table is not None:
+        if self.table is None:
+            return
+        if self.job.engine is None:
             put_rows(self.job.inputs[0], self.content)
+            return
+        from batchllm.cluster.work import open_work
+
+        open_work(str(self.job.work)).create(self.job.inputs[0].name, self.content)
 
     def _result(self, result: Result, feed: RowFeed, rows: list[FinishedRow]) -> Result:
         parsed = None
@@ -150,7 +156,7 @@ class JobCall:
         paths = job_paths(self.job)
         remove(paths.journal)
         left = [paths.lock, paths.journal_lock]
-        if self.table is not None:
+        if self.table is not None and self.job.engine is None:
             left += self.job.inputs
         if self.is_unnamed:
             left.append(self.job.output)
@@ -250,5 +256,8 @@ def _table_call(
         job = replace(job, output=output, journal=usual or job.journal)
     journal = job_paths(job).journal
     check_folder(journal)
-    job = replace(job, inputs=(rows_path(journal).absolute(),))
+    place = rows_path(journal).absolute()
+    if job.engine is not None and job.work is not None:  # which all machines see
+        place = job.work.absolute() / f"rows-{hashlib.sha256(content).hexdigest()[:16]}.jsonl"
+    job = replace(job, inputs=(place,))
     return JobCall(job, table, content, model, keep, is_unnamed=not named, gold=gold, on=on, own=own)

@@ -80,6 +80,8 @@ class Forecast:
         answered: Rows that have an answer.
         failed: Rows that failed before and are not asked again.
         cut_off: Rows whose answer was cut off and that are asked again (``--retry-cut-off``).
+        cut_off_in_several: Rows whose answer was cut off, and which ``--retry-cut-off`` leaves alone because they took
+            several requests.
         pending: Rows whose request is in a batch.
         duplicate_rows: Rows whose request equals an earlier row's.
         skipped: Rows with nothing to ask.
@@ -109,6 +111,7 @@ class Forecast:
     answered: int | None = 0
     failed: int | None = 0
     cut_off: int = 0
+    cut_off_in_several: int = 0
     pending: int | None = 0
     duplicate_rows: int | None = None
     skipped: int | None = None
@@ -133,6 +136,17 @@ class Forecast:
     output_limit: int | None = None
     parts: "PartCounts | None" = None
     models: Mapping[str, int] = field(default_factory=dict)
+
+    def known_rows(self) -> list[str]:
+        """Says how many rows earlier runs have dealt with, and how: ``3 answered already``."""
+        known = (
+            (self.answered, "answered already"),
+            (self.failed, "failed before (--retry-failed asks again)"),
+            (self.cut_off, "cut off and asked again"),
+            (self.cut_off_in_several, "cut off and left alone (--retry-cut-off is for rows of one request)"),
+            (self.pending, "in batches"),
+        )
+        return [f"{count:,} {what}" for count, what in known if count]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the numbers for ``--json``; unknown ones are null."""

@@ -81,15 +81,12 @@ def split_json(forecast: "Forecast") -> dict[str, int]:
 def _estimate(found: "DryRun") -> Iterator[str]:
     forecast = found.forecast
     parts = (
-        (forecast.answered, "answered already"),
-        (forecast.failed, "failed before"),
-        (forecast.cut_off, "cut off and asked again"),
-        (forecast.pending, "in batches"),
         (forecast.duplicate_rows, "equal to an earlier one"),
         (forecast.skipped, "empty"),
         (forecast.unsendable, f"that will fail unsent ({counts(found.unsendable)})"),
     )
-    yield f"Rows: {forecast.rows:,}" + "".join(f", {count:,} {what}" for count, what in parts if count)
+    others = (f"{count:,} {what}" for count, what in parts if count)
+    yield ", ".join((f"Rows: {forecast.rows:,}", *forecast.known_rows(), *others))
     if forecast.input_notes:
         yield f"Input: {'; '.join(forecast.input_notes)}"
     most = forecast.requests_upper_bound or 0

@@ -69,7 +69,8 @@ def export(
     else:
         with job_of_work(work) as job:
             if to is None and not job.finished:
-                raise UsageError(f"the job of {work} is not finished; name a file for its rows with -o")
+                what = f"has its parts in {job.name}" if job.in_parts else "is not finished"
+                raise UsageError(f"the job of {work} {what}; name a file for its rows with -o")
             rows = export_job(job.journal, to=to, force=force, note=say)
             output = job.name or output
     if to is None or str(to) != "-":

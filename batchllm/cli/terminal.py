@@ -103,13 +103,7 @@ def line_before(job: Job, forecast: Forecast) -> str:
     """Rows, model, endpoint, what shapes the answers, tokens and price, in one line."""
     endpoint = job.endpoint
     parts = [counted(forecast.rows or 0, "row")]
-    before = (
-        (forecast.answered, "answered already"),
-        (forecast.failed, "failed before (--retry-failed asks again)"),
-        (forecast.cut_off, "cut off and asked again"),
-        (forecast.pending, "in batches"),
-    )
-    parts += [f"{count:,} {what}" for count, what in before if count]
+    parts += forecast.known_rows()
     if job.steps and forecast.requests_upper_bound is not None:
         parts.append(f"at most {counted(forecast.requests_upper_bound, 'request')} in {len(job.steps)} steps")
     if forecast.parts is not None:
@@ -254,7 +248,7 @@ def show_failures(job: Job, result: Result) -> None:
     for reason in most[:MOST_REASONS]:
         row, message = result.failures[reason]
         say(f"  row {row + 1:,}: {message}")
-    if most:
+    if most and not job.into_parts:
         where = paths.journal if paths.output is None or paths.journal_lock else paths.output
         say(f"  to look: batchllm show {shlex.quote(str(where))} {result.failures[most[0]][0] + 1}")
     say("  to ask again: the same command with --retry-failed")

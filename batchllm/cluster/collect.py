@@ -4,7 +4,8 @@ import json
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from batchllm.flows import Ask, later_key
 from batchllm.journal import AttemptEntry, Entry, JournalBuilder, Rebuilt
 from batchllm.records import AnswerSpec
 
+_READERS = 16
 _READER = Reader(AnswerSpec("answer"))
 
 
@@ -76,6 +78,12 @@ def done_of(work: WorkFolder, shard: Shard) -> dict[str, Any] | None:
     return None if content is None else json.loads(content)
 
 
+def all_done(work: WorkFolder, shards: Sequence[Shard]) -> list[dict[str, Any] | None]:
+    """Returns the summaries of shards, several being asked for at once; ``None`` for one that is not finished."""
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="done") as pool:
+        return list(pool.map(lambda shard: done_of(work, shard), shards))
+
+
 def answers_of(work: WorkFolder, shard: Shard) -> int:
     """Returns how many answers the logs of a shard have."""
     logs = [_frames(work, shard, number) for number in range(1, attempts_at(work, shard) + 1)]
@@ -90,24 +98,48 @@ def rebuild(journal: Path, wanted: Sequence[tuple[Shard, int]], work: WorkFolder
         wanted: The shards, in order, each with the number of its attempts.
         work: The work folder.
     """
-    most = 0
-    unended: list[tuple[Shard, list[list[Entry]]]] = []
-    dead: list[DeadAttempt] = []
+    losses = _Losses(work)
     with JournalBuilder(journal, _later_key, time.time()) as builder:
         for shard, attempts in wanted:
             logs = [_frames(work, shard, number) for number in range(1, attempts + 1)]
             builder.add(([entry for frame in log for entry in frame] for log in logs), shard.first_row)
-            most = max(most, *map(most_sent, logs), 0)
-            for number, log in enumerate(logs, 1):
-                if not log or log[-1]:
-                    unended.append((shard, log))
-                    dead.append(_dead(work.get(claim_name(shard, number)), log))
-    in_flight: set[int] = set()
-    after: set[int] = set()
-    for shard, log in unended:
-        for rows, found in zip((in_flight, after), lost_rows(log, most), strict=True):
-            rows |= {shard.first_row + row for row in found if row < shard.rows}
-    return Collected(builder.found, frozenset(in_flight), frozenset(after), tuple(dead))
+            losses.add(shard, logs)
+    return Collected(builder.found, *losses.rows(), tuple(losses.dead))
+
+
+def lost_in(work: WorkFolder, shard: Shard, attempts: int) -> dict[str, Any]:
+    """Returns what the attempts at a shard that died may have paid without an answer, JSON-able: rows and attempts."""
+    losses = _Losses(work)
+    losses.add(shard, [_frames(work, shard, number) for number in range(1, attempts + 1)])
+    in_flight, after = losses.rows()
+    return {"rows": sorted(in_flight | after), "dead": [asdict(each) for each in losses.dead]}
+
+
+class _Losses:
+    """Finds what workers that died may have paid without an answer."""
+
+    def __init__(self, work: WorkFolder) -> None:
+        self._work = work
+        self._most = 0
+        self._unended: list[tuple[Shard, list[list[Entry]]]] = []
+        self.dead: list[DeadAttempt] = []
+
+    def add(self, shard: Shard, logs: Sequence[list[list[Entry]]]) -> None:
+        """Takes the logs of all attempts at a shard."""
+        self._most = max(self._most, *map(most_sent, logs), 0)
+        for number, log in enumerate(logs, 1):
+            if not log or log[-1]:
+                self._unended.append((shard, log))
+                self.dead.append(_dead(self._work.get(claim_name(shard, number)), log))
+
+    def rows(self) -> tuple[frozenset[int], frozenset[int]]:
+        """Returns rows of the whole input: those in flight, and those that may have been sent after that."""
+        in_flight: set[int] = set()
+        after: set[int] = set()
+        for shard, log in self._unended:
+            for rows, found in zip((in_flight, after), lost_rows(log, self._most), strict=True):
+                rows |= {shard.first_row + row for row in found if row < shard.rows}
+        return frozenset(in_flight), frozenset(after)
 
 
 def rebuild_all(journal: Path, plan: ClusterPlan, work: WorkFolder) -> Collected:

@@ -6,33 +6,33 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from uuid import uuid4
 
-from batchllm.budget.estimate import forecast_job
-from batchllm.cluster.collect import Collected, done_of, rebuild_all
 from batchllm.cluster.driver_claim import DriverClaim
 from batchllm.cluster.engine import Engine
-from batchllm.cluster.figures import FiguresReader, summed
+from batchllm.cluster.figures import FiguresReader
+from batchllm.cluster.headers import without_secrets
+from batchllm.cluster.one_output import Confirm, OneOutput
+from batchllm.cluster.parts import Parts, parts_of, paths_of
+from batchllm.cluster.parts_output import PartsOutput
 from batchllm.cluster.plan import ClusterPlan, Shard
 from batchllm.cluster.planning import known_plan, new_plan
 from batchllm.cluster.shard_run import ShardEnd, ShardTask, run_shard
-from batchllm.cluster.terms import StopAsked, check_options, error_of, stop_signals
+from batchllm.cluster.terms import check_options, error_of, stop_signals
 from batchllm.cluster.work import PLAN, open_work, run_name, stop_name
 from batchllm.endpoint import reachable
 from batchllm.errors import Interrupted, JobError, NotNow, NotReady, Unavailable, UsageError
 from batchllm.job import Job
-from batchllm.journal import JobLock, JournalReader, remove, store_value
-from batchllm.prepare.job_paths import JobPaths, check_job_paths, check_output, job_paths
+from batchllm.journal import JobLock
+from batchllm.prepare.job_paths import JobPaths, check_job_paths, job_paths
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.progress import Progress, Quiet
 from batchllm.records import Pace
-from batchllm.runner import Forecast, Result, run_job
+from batchllm.runner import Result, RowFeed
 from batchllm.runner.ending import recorded
-
-WORK = "work"
-"""The journal's key for the plan that its answers come from."""
+from batchllm.stopping import StopSwitch
 
 SHOW_EVERY_S = 1.0
 MOST_DEATHS = 5
@@ -57,7 +57,10 @@ def run_cluster(
     *,
     engine_of: Callable[[Job], Engine] = connected,
     progress: Progress | None = None,
-    confirm: Callable[[Forecast], None] = lambda forecast: None,
+    confirm: Confirm = lambda forecast: None,
+    stops: StopSwitch | None = None,
+    feed: RowFeed | None = None,
+    bring_input: Callable[[], None] = lambda: None,
 ) -> Result:
     """Runs a job on many machines until it is finished or stopped; the same call again resumes it.
 
@@ -66,20 +69,28 @@ def run_cluster(
         engine_of: Connects to the cluster.
         progress: Shows the progress of all machines together.
         confirm: Called with the forecast before the first request; raises to stop there.
+        stops: What may stop it from outside; by default signals do.
+        feed: Hands out the rows at the end.
+        bring_input: Called before the input is read; puts it in place.
 
     Raises:
         JobError: The job could not go on; everything received is in the work folder.
-        Interrupted: A signal stopped it.
+        Interrupted: It was stopped from outside.
     """
-    with recorded(job) as record, stop_signals() as stop:
+    with recorded(job) as record, stop_signals() if stops is None else nullcontext(stops) as stop:
         check_options(job)
-        paths = job_paths(job)
-        check_job_paths(job, paths)
+        without_secrets(job, os.environ)
+        parts = parts_of(job)
+        if parts is not None and feed is not None and feed.hands_out:
+            raise UsageError(f"the rows of {job.output} are on other machines; name a file as the output")
+        paths = job_paths(job) if parts is None else paths_of(parts)
+        check_job_paths(job if parts is None else replace(job, output=None), paths)
         record.begin()
         lock = paths.lock.with_name(f"{paths.lock.name}.cluster")
         with JobLock(lock, wait_s=job.wait_lock_s), reachable(job) as job:
             record.describe(job)
-            result = _Driver(job, paths, engine_of, progress or Quiet(), confirm, stop).run()
+            bring_input()
+            result = _Driver(job, paths, parts, engine_of, progress or Quiet(), confirm, stop, feed).run()
         record.figures = result.summary
         return result
 
@@ -89,10 +100,12 @@ class _Driver:
         self,
         job: Job,
         paths: JobPaths,
+        parts: Parts | None,
         engine_of: Callable[[Job], Engine],
         progress: Progress,
-        confirm: Callable[[Forecast], None],
-        stop: StopAsked,
+        confirm: Confirm,
+        stop: StopSwitch,
+        feed: RowFeed | None,
     ) -> None:
         self.job = job
         self.paths = paths
@@ -105,53 +118,53 @@ class _Driver:
         self._asked_to_stop = False
         self._deaths: Counter[int] = Counter()
         self._claim: DriverClaim | None = None
+        self._work = open_work(str(job.work))
+        self._place = str(self._work)
+        self._output = (
+            OneOutput(job, paths, self._work, self.name, stop, feed)
+            if parts is None
+            else PartsOutput(job, parts, self._work, self.name)
+        )
         self._plan: ClusterPlan
         self._engine: Engine
 
     def run(self) -> Result:
-        assert self.job.work is not None, "it was checked"
-        work = open_work(str(self.job.work))
-        self._work, self._place = work, str(work)
         with ExitStack() as claimed:
             left = self._prepare(claimed)
-            if left:
+            confirm: Confirm = (lambda forecast: None) if left else self.confirm
+            while left:
                 self._answer(self._engine, left)
-        found = self._collect()
-        finished = self._finish(self.confirm if not left else lambda forecast: None)
-        lost = () if found is None else tuple(row + 1 for row in sorted(found.in_flight | found.after))
-        dead = [] if found is None else [each for each in found.dead if each.run == self.name]
-        summary = summed(
-            finished.summary,
-            FiguresReader(work, self._plan).of_run(self.name),
-            dead,
-            possibly_billed=len(lost) if dead else 0,
-            seconds=time.monotonic() - self._began,
-        )
-        return replace(finished, summary=summary, possibly_billed_rows=lost, job=self.job)
+                left = self._output.outdated(self._plan)
+            return self._output.result(self._plan, confirm, lambda: time.monotonic() - self._began)
 
     def _prepare(self, claimed: ExitStack) -> list[Shard]:
         """Finds or makes the plan; returns the shards that are left, for which the work folder is claimed."""
-        with prepare_job(self.job, self.paths) as prepared:
+        output = self._output
+        with prepare_job(output.prepared_as, self.paths) as prepared:
+            output.prepare(prepared)
             left = self._known(prepared)
             if left == []:
+                output.begin(self._plan, prepared, left, self.confirm)
                 return []
             check = self._raise_if_over
             claim = DriverClaim(self._work, self.name, wait_s=self.job.wait_lock_s, check=check)
             self._claim = claimed.enter_context(claim)
             left = self._known(prepared)  # another command may have gone on with it meanwhile
             if left == []:
+                output.begin(self._plan, prepared, left, self.confirm)
                 return []
-            known = None if left is None else self._plan
-            self._check_journal(known)
             self._engine = self.engine_of(self.job)
             self._workers = self._engine.workers
-            self._plan = known or new_plan(self.job, prepared, self._workers)
-            left = left or list(self._plan.shards)
+            is_new = left is None
+            if left is None:
+                self._plan = new_plan(self.job, prepared, self._workers)
+                left = list(self._plan.shards)
+            claimed.enter_context(output.made())
+            output.check(self._plan, prepared, is_new=is_new)
             self._check_nodes(self._engine)
-            rows = sum(shard.rows for shard in left)
-            self.confirm(forecast_job(prepared, rows=self._plan.rows, left=rows))
+            output.begin(self._plan, prepared, left, self.confirm)
             self._raise_if_over()
-            if known is None:
+            if is_new:
                 self._work.put(PLAN, self._plan.to_json())
             return left
 
@@ -161,26 +174,7 @@ class _Driver:
         if known is None:
             return None
         self._plan = known
-        return [shard for shard in known.shards if done_of(self._work, shard) is None]
-
-    def _check_journal(self, plan: ClusterPlan | None) -> None:
-        """Refuses an output that is not this job's, and answers of a run on this machine alone.
-
-        Raises:
-            UsageError: There are such.
-        """
-        journal, output = self.paths.journal, self.paths.output
-        if not journal.exists():
-            if output is not None:
-                check_output(output, written=None, force=self.job.force)
-            return
-        with JournalReader.open(journal) as reader:
-            if plan is None or reader.get(WORK) != plan.digest:
-                raise UsageError(
-                    f"{journal} has answers of a run without --work, which this one would not use; name another output "
-                    "with -o, or leave out --engine"
-                )
-        remove(journal)
+        return self._output.left(known)
 
     def _check_nodes(self, engine: Engine) -> None:
         self._work.create(run_name(self.name), self.name.encode())
@@ -190,11 +184,15 @@ class _Driver:
                 raise error_of(end, f"on node {end.node}: ")
 
     def _task(self, shard: int) -> ShardTask:
-        job, workers = self.job, self._workers
+        job, workers = without_secrets(self.job, os.environ), self._workers
         several = tuple(replace(each, pace=_share_of(each.pace, workers)) for each in job.endpoints)
         pace = _share_of(job.pace, workers)
-        job = replace(job, work=None, sources={}, max_time_s=None, pace=pace, endpoints=several)
-        return ShardTask(job=job, work=self._place, shard=shard, run=self.name)
+        inputs = tuple(path.absolute() for path in job.inputs)
+        job = replace(
+            job, inputs=inputs, work=None, sources={}, max_time_s=None, pace=pace, endpoints=several
+        )
+        parts = self._output.parts
+        return ShardTask(job=job, work=self._place, shard=shard, run=self.name, parts=parts)
 
     def _answer(self, engine: Engine, left: list[Shard]) -> None:
         """Answers the shards that are left; the first rows before anything else, on this machine."""
@@ -222,7 +220,7 @@ class _Driver:
     def _fan_out(self, engine: Engine, left: list[Shard]) -> None:
         waiting = deque(left)
         running: set[int] = set()
-        changed: set[int] = set()  # shards whose figures are not final
+        changed = {0}  # shards whose figures are not known, or not final
         reason: BaseException | None = None
         give_up_at = math.inf
         shown = 0.0
@@ -240,7 +238,7 @@ class _Driver:
             for task, end in engine.ended(0.5):
                 running.discard(task.shard)
                 reason = reason or self._after(task, end, waiting)
-            if time.monotonic() >= give_up_at:
+            if reason is not None and (self.stop.is_aborted or time.monotonic() >= give_up_at):
                 engine.cancel()
                 break
             if time.monotonic() - shown >= SHOW_EVERY_S:
@@ -263,7 +261,7 @@ class _Driver:
             self.progress.tell(f"the worker of shard {task.shard} died; another one goes on with it")
             waiting.appendleft(shard)
         elif end.exit_status == NotNow.exit_status:
-            if done_of(self._work, shard) is None:
+            if not self._output.is_finished(shard):
                 waiting.append(shard)
         elif end.error is not None:
             return error_of(end, f"shard {end.shard}, on node {end.node}: ")
@@ -275,8 +273,10 @@ class _Driver:
 
     def _over(self) -> JobError | Interrupted | None:
         """Returns why the job ends from outside."""
-        if self.stop.number is not None:
-            return Interrupted(self.stop.number)
+        try:
+            self.stop.check()
+        except (JobError, Interrupted) as error:
+            return error
         if self._claim is not None and self._claim.failure is not None:
             return self._claim.failure
         limit = self.job.max_time_s
@@ -295,23 +295,6 @@ class _Driver:
 
     def _ask_to_stop(self) -> None:
         self._work.create(stop_name(self.name), b"stop")
-
-    def _collect(self) -> Collected | None:
-        """Makes the job's journal of the answer logs, unless it is there."""
-        journal = self.paths.journal
-        if journal.exists():
-            return None
-        building = journal.with_name(f"{journal.name}.collecting")
-        remove(building)
-        found = rebuild_all(building, self._plan, self._work)
-        store_value(building, WORK, self._plan.digest)
-        building.rename(journal)
-        return found
-
-    def _finish(self, confirm: Callable[[Forecast], None]) -> Result:
-        """Writes the output with the ordinary run, which finds every answer in the journal."""
-        job = replace(self.job, summary=None, log_file=None)
-        return run_job(job, confirm=confirm)
 
 
 def _share_of(pace: Pace, workers: int) -> Pace:

@@ -69,4 +69,4 @@ class LeaseService:
         spend = holder.renew(replace(request, uses={}), self._clock())
         if holder.changed:
             work.put(BUDGET, json.dumps(holder.saved()).encode())
-        return replace(rates, budget=spend.budget, revoked=rates.revoked or spend.revoked)
+        return replace(rates, budget=spend.budget)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from batchllm.cluster.collect import plan_of_work, rebuild_all
-from batchllm.cluster.driver import WORK
 from batchllm.cluster.figures import ClusterFigures, FiguresReader
+from batchllm.cluster.one_output import WORK
+from batchllm.cluster.parts import parts_of
 from batchllm.cluster.plan import ClusterPlan
 from batchllm.cluster.work import PLAN, SharedFolder, WorkFolder, open_work
 from batchllm.counters import RunCounters
@@ -46,12 +47,14 @@ class JobOfWork:
         output: The file of the job that is finished, or an export of the rows that are; ``None`` is standard output.
         name: The output as it was named; ``None`` is standard output.
         finished: The job is finished, so journal and output are its own. Otherwise they are temporary.
+        in_parts: The output of the job is a folder of parts; journal and output are temporary.
     """
 
     journal: Path
     output: Path | None
     name: Path | None
     finished: bool
+    in_parts: bool = False
 
 
 @contextmanager
@@ -63,18 +66,20 @@ def job_of_work(work: WorkFolder) -> Iterator[JobOfWork]:
     """
     plan = plan_of_work(work)
     job = restored(plan.job)
+    parts = parts_of(job)
     journal = job_paths(job).journal
-    if _is_of(journal, plan):
+    if parts is None and _is_of(journal, plan):
         yield JobOfWork(journal, job.output, job.output, True)
         return
     with tempfile.TemporaryDirectory(prefix="batchllm-work-") as folder:
-        output = Path(folder) / ("rows.jsonl" if job.output is None else job.output.name)
-        aside = replace(job, output=output, journal=None)
+        name = "rows.jsonl" if job.output is None else job.output.name
+        output = Path(folder) / (name if parts is None else f"rows{parts.suffix}")
+        aside = replace(job, output=output, into_parts=False, journal=None)
         paths = job_paths(aside)
         rebuild_all(paths.journal, plan, work)
         with prepare_job(aside, paths) as prepared:
             asyncio.run(_find_rows(prepared))
-        yield JobOfWork(paths.journal, output, job.output, False)
+        yield JobOfWork(paths.journal, output, job.output, False, job.into_parts)
 
 
 def _is_of(journal: Path, plan: ClusterPlan) -> bool:

@@ -115,7 +115,7 @@ def cut(rows: int, workers: int, spans: Sequence[tuple[int, int]] = ()) -> list[
     start = 0
     usual = max(1, rows // (SHARDS_PER_WORKER * workers))
     least = min(usual, max(LEAST_ROWS, usual // 2))
-    while start < rows:
+    while start < rows or not ranges:  # no rows are one empty range
         share = -(-(rows - start) // (2 * workers))
         size = FIRST_ROWS if not ranges else min(MOST_ROWS, max(least, share))
         end = min(rows, start + size)

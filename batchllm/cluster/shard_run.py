@@ -8,16 +8,19 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from batchllm import __version__
 from batchllm.cluster.answer_log import AnswerLog, Attempt, ShardProgress
-from batchllm.cluster.collect import done_of, plan_of_work, rebuild
+from batchllm.cluster.collect import done_of, lost_in, plan_of_work, rebuild
+from batchllm.cluster.headers import with_own_headers
+from batchllm.cluster.parts import Parts, put_part
 from batchllm.cluster.work import claim, done_name, open_work, run_name
-from batchllm.errors import INTERNAL_ERROR, Interrupted, JobError, UsageError
+from batchllm.errors import INTERNAL_ERROR, CannotWrite, Interrupted, JobError, UsageError
 from batchllm.job import Job
 from batchllm.job.endpoints import with_keys
 from batchllm.leases import Leases
@@ -25,6 +28,7 @@ from batchllm.prepare.row_range import RowRange
 from batchllm.runner import run_job
 from batchllm.stopping import StopSwitch
 
+_OF_RUN = ("run", "summary")
 JUST_MADE_S = 60.0
 """The age from which on an attempt has surely locked its folder."""
 
@@ -38,6 +42,7 @@ class ShardTask:
         work: The path or URL of the work folder.
         shard: The number of the shard.
         run: The name of the run of the whole job.
+        parts: The folder of parts that the job writes; ``None`` for one output.
         version: The version of the program that tells.
     """
 
@@ -45,6 +50,7 @@ class ShardTask:
     work: str
     shard: int
     run: str
+    parts: Parts | None = None
     version: str = __version__
 
 
@@ -91,18 +97,22 @@ def run_shard(
 
 
 def check_node(task: ShardTask, environ: Mapping[str, str]) -> ShardEnd:
-    """Checks that this machine has what the job needs: the keys, and the work folder that the others see."""
+    """Checks that this machine has what the job needs: keys, headers, a temporary folder, and the work folder."""
     node = platform.node()
     try:
         if task.version != __version__:
             raise UsageError(
                 f"it has batchllm {__version__}, and not {task.version}; install the same everywhere"
             )
-        with_keys(task.job, environ)
+        with_keys(with_own_headers(task.job, environ), environ)
+        with attempt_folder():
+            pass
         if not open_work(task.work).has(run_name(task.run)):
             raise UsageError(
                 f"{task.work} is not the folder that the other machines see; share it, or use a URL"
             )
+        if task.parts is not None:
+            task.parts.check_here(task.run)
     except JobError as error:
         return ShardEnd(shard=task.shard, node=node, exit_status=int(error.exit_status), error=str(error))
     return ShardEnd(shard=task.shard, node=node, exit_status=0)
@@ -114,17 +124,22 @@ def _run(
     work = open_work(task.work)
     plan = plan_of_work(work)
     shard = plan.shards[task.shard]
-    if (done := work.get(done_name(shard))) is not None:
-        return int(json.loads(done)["exit_status"])
-    job = with_keys(task.job, environ)
+    parts = task.parts
+    before = done_of(work, shard)
+    if before is not None and (
+        parts is None or parts.is_finished(work, shard, before, parts.size_of(shard), task.run)
+    ):
+        return int(before["exit_status"])
+    job = with_keys(with_own_headers(task.job, environ), environ)
     whose = {"run": task.run, "node": node, "pid": os.getpid(), "time": time.time(), "id": uuid4().hex}
     number = claim(work, shard, json.dumps(whose).encode())
     attempt = Attempt(work, shard, number, task.run, node)
     first = done_of(work, plan.shards[0])
     has_worked = first is not None and first["summary"]["answered"] > 0
     with attempt_folder() as folder:
-        local = _local(job, folder)
-        return _answer(attempt, local, plan.input_sha256, leases, progress, has_worked=has_worked)
+        local = _local(job, folder, task.parts)
+        rows = RowRange(shard.first_row, shard.rows, plan.input_sha256, shard.sha256, has_worked)
+        return _answer(attempt, local, rows, leases, progress, parts=task.parts, before=before)
 
 
 @contextmanager
@@ -132,15 +147,31 @@ def attempt_folder() -> Iterator[Path]:
     """Makes a temporary folder, and removes those of attempts on this machine that were killed.
 
     Each attempt locks its folder. One that was just made may not be locked yet, so it stays.
+
+    Raises:
+        CannotWrite: No folder can be made.
     """
     prefix = "batchllm-shard-"
-    for abandoned in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-        with suppress(OSError):
-            if time.time() - abandoned.stat().st_mtime > JUST_MADE_S:
-                with _locked(abandoned):
-                    shutil.rmtree(abandoned)
-    with tempfile.TemporaryDirectory(prefix=prefix) as name, _locked(Path(name)):
+    with ExitStack() as stack:
+        try:
+            for abandoned in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+                with suppress(OSError):
+                    if time.time() - abandoned.stat().st_mtime > JUST_MADE_S:
+                        with _locked(abandoned):
+                            shutil.rmtree(abandoned)
+            made = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
+            name = stack.enter_context(made)
+            stack.enter_context(_locked(Path(name)))
+        except OSError as error:
+            raise CannotWrite(
+                f"no temporary folder can be made on {platform.node()} ({error.strerror}{_at(error)}); set TMPDIR "
+                "there to a folder on its own disk that can be written"
+            ) from error
         yield Path(name)
+
+
+def _at(error: OSError) -> str:
+    return f": {error.filename}" if error.filename else ""
 
 
 @contextmanager
@@ -153,40 +184,54 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _local(job: Job, folder: Path) -> Job:
+def _local(job: Job, folder: Path, parts: Parts | None) -> Job:
     """Returns the job with its files in a folder of this machine."""
-    suffix = f".{job.output_format or job.input_format or 'jsonl'}"
+    suffix = f".{job.output_format or job.input_format or 'jsonl'}" if parts is None else parts.suffix
     return replace(
-        job, output=folder / f"part{suffix}", journal=None, summary=None, log_file=None, gold=(), on=None,
-        reuse=(), wait_lock_s=0.0,
+        job, output=folder / f"part{suffix}", into_parts=False, journal=None, summary=None, log_file=None, gold=(),
+        on=None, reuse=(), wait_lock_s=0.0,
     )  # fmt: skip
 
 
 def _answer(
     attempt: Attempt,
     job: Job,
-    input_sha256: str,
+    rows: RowRange,
     leases: Leases | None,
     progress: ShardProgress,
     *,
-    has_worked: bool,
+    parts: Parts | None,
+    before: Mapping[str, Any] | None,
 ) -> int:
-    assert job.output is not None, "it is in the folder of the attempt"
-    shard, work = attempt.shard, attempt.work
-    journal = job.output.with_name(f"{job.output.name}.journal")
-    known = rebuild(journal, [(shard, attempt.number - 1)], work).found
-    rows = RowRange(shard.first_row, shard.rows, input_sha256, shard.sha256, has_worked)
-    if has_worked:  # the first rows have passed the early stop
+    shard, work, output = attempt.shard, attempt.work, job.output
+    assert output is not None, "it is in the folder of the attempt"
+    journal = output.with_name(f"{output.name}.journal")
+    known = rebuild(journal, [(shard, attempt.number - 1)], work)
+    if parts is not None:
+        rows = replace(rows, input_kinds=parts.kinds, as_text=parts.as_text)
+    if rows.has_worked:  # the first rows have passed the early stop
         job = replace(job, no_early_stop=True)
     switch = StopSwitch()
-    with AnswerLog(attempt, journal, known.last_attempt, progress, switch) as log:
+    with AnswerLog(attempt, journal, known.found.last_attempt, progress, switch) as log:
         result = run_job(job, progress=progress, stops=switch, rows=rows, leases=leases)
     if log.failure is not None:
         raise log.failure
-    done = {
+    done: dict[str, Any] = {
         **log.figures(),
         "exit_status": result.exit_status,
         "summary": asdict(result.summary),
     }
-    work.create(done_name(shard), json.dumps(done, default=float).encode())
+    if parts is None:
+        work.create(done_name(shard), json.dumps(done, default=float).encode())
+        return result.exit_status
+    failures = result.failures.items()
+    done |= {
+        "failures": {reason: (shard.first_row + row, text) for reason, (row, text) in failures},
+        "lost": lost_in(work, shard, attempt.number) if known.dead else None,
+        "earlier": []
+        if before is None
+        else [*before.get("earlier", ()), {key: before[key] for key in _OF_RUN}],
+        "part": put_part(parts, attempt, output),
+    }
+    work.put(done_name(shard), json.dumps(done, default=float).encode())
     return result.exit_status

@@ -4,7 +4,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from batchllm.cluster.shard_run import ShardEnd
 from batchllm.errors import (
@@ -13,6 +12,7 @@ from batchllm.errors import (
     BudgetStop,
     CannotWrite,
     InputError,
+    Interrupted,
     JobError,
     NotNow,
     StorageFailure,
@@ -20,12 +20,18 @@ from batchllm.errors import (
     UsageError,
 )
 from batchllm.job import Job
+from batchllm.job.connection import API_KEY
+from batchllm.job.endpoints import endpoints_of
 from batchllm.presets import SIMULATOR
+from batchllm.stopping import StopSwitch
 
 _NOT_WITH_IT = (
     ("limit", "-n tries a job on this machine: leave out --engine for that"),
     ("sample", "--sample tries a job on this machine: leave out --engine for that"),
-    ("shard", "--shard runs a part of a job on this machine: leave out --engine for that"),
+    (
+        "shard",
+        "--shard is for schedulers without --engine, which cuts the job into shards itself: leave out one of them",
+    ),
     ("restart", "--restart does not go with --engine: name another folder with --work instead"),
     ("reuse", "--reuse does not go with --engine: its journals are on this machine"),
     (
@@ -46,15 +52,20 @@ def check_options(job: Job) -> None:
             "--engine needs --work: a folder that all machines see, or the URL of an object store"
         )
     if job.via == "batch":
-        raise UsageError("--via batch does not go with --engine: a batch needs one machine alone")
+        raise UsageError(
+            "--via batch does not go with --engine: one machine is enough for the upload of a batch; leave out --engine"
+        )
     if not job.inputs:
         raise UsageError("--engine needs an input that every machine can read, which standard input is not")
     if job.endpoint.preset == SIMULATOR and not job.endpoint.base_url:
         raise UsageError(
             "--provider simulator is on this machine alone; run `batchllm simulate` and name it with --base-url"
         )
-    if any(each.headers for each in (job.endpoint, *(each.endpoint for each in job.endpoints))):
-        raise UsageError("--header does not go with --engine: the dashboard of the cluster would show it")
+    if API_KEY in (each.key_source for each in endpoints_of(job)):
+        raise UsageError(
+            "api_key= stays in this process; with --engine every node has the key in an environment variable, or in "
+            "the file of --api-key-file"
+        )
     for name, reason in _NOT_WITH_IT:
         if getattr(job, name):
             raise UsageError(reason)
@@ -76,30 +87,28 @@ def error_of(end: ShardEnd, where: str = "") -> JobError | RuntimeError:
     return _ERRORS.get(end.exit_status, JobError)(text)
 
 
-@dataclass(slots=True)
-class StopAsked:
-    """A signal that asked the job to stop."""
-
-    number: int | None = None
-
-
 @contextmanager
-def stop_signals() -> Iterator[StopAsked]:
-    """Notes the signals that stop a job inside the ``with`` block."""
-    stop = StopAsked()
+def stop_signals() -> Iterator[StopSwitch]:
+    """Yields what the signals that stop a job stop inside the ``with`` block; the second one ends the grace period."""
+    stops = StopSwitch()
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield stops
         return
+    numbers: list[int] = []
 
     def received(number: int, frame: object) -> None:
-        stop.number = stop.number or number
+        numbers.append(number)
+        if len(numbers) > 1:
+            stops.abort()
+        else:
+            stops.stop(Interrupted(number))
 
     before = {number: signal.getsignal(number) for number in STOPPING}
     for number in STOPPING:
         if before[number] != signal.SIG_IGN:
             signal.signal(number, received)
     try:
-        yield stop
+        yield stops
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)

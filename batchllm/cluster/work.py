@@ -6,16 +6,18 @@
     shards/000007/claim-0003     the third attempt at shard 7; written once, by its worker
     shards/000007/log-0003       its answer log; in an object store log-0003-000000, log-0003-000001, …
     shards/000007/state-0003     how far it is, every few seconds
+    shards/000007/part-0003      what it was about to put into the folder of parts
     done/000007.json             the summary of the shard
+    skipped.json                 the files of records that --bad-rows left out; only beside a folder of parts
     budget.json                  what is spent, and leased to workers; only with a budget
     driver/claim-0002            the second command that runs the job; written once
     driver/state-0002            that it lives, every two seconds, or has ended
     run-RUN                      a run has begun: every machine has to see it
     stop-RUN                     that run is to stop
 
-Nothing but ``state`` and ``budget`` is written twice, and the name of what a worker or command writes has the number of
-its attempt. Nothing depends on a listing, which may be late: names are counted, and the next one is asked for until it
-is not there.
+Nothing but ``state`` and ``budget`` is written twice (beside a folder of parts also ``done`` and ``skipped``), and the
+name of what a worker or command writes has the number of its attempt. Nothing depends on a listing, which may be late:
+names are counted, and the next one is asked for until it is not there.
 """
 
 import errno
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 PLAN = "plan.json"
 BUDGET = "budget.json"
+SKIPPED_NOTES = "skipped.json"
 
 
 class WorkFolder(ABC):
@@ -203,6 +206,11 @@ def log_name(shard: Shard, attempt: int) -> str:
 def state_name(shard: Shard, attempt: int) -> str:
     """The name of the file that says how far an attempt is."""
     return f"shards/{shard.name}/state-{attempt:04}"
+
+
+def part_name(shard: Shard, attempt: int) -> str:
+    """The name of the note on the part that an attempt writes."""
+    return f"shards/{shard.name}/part-{attempt:04}"
 
 
 def done_name(shard: Shard) -> str:

@@ -49,7 +49,7 @@ def output_source(output: Path, options: Callable[[Path], Mapping[str, Any]]) ->
     paths = _files_in(output)
     if not paths:
         raise UsageError(f"{output} is a folder; name the OUTPUT of a job, or its journal")
-    return SeveralSource(str(output), [open_source(path, **options(path)) for path in paths])
+    return SeveralSource(str(output), (open_source(path, **options(path)) for path in paths))
 
 
 def _files_in(folder: Path) -> list[Path]:

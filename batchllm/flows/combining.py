@@ -1,7 +1,7 @@
 """Combines the answers about the parts of a text: without a request where they agree, else in levels of requests."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -35,7 +35,8 @@ class Combining:
     """Combines the answers about the parts of a row's text.
 
     Each level asks about groups of answers that fit into a request together, and has at most half as many answers as
-    the level before it, so it comes to an end. Where the endpoint finds a request too long, groups get smaller, once.
+    the level before it, so it comes to an end. Where the endpoint finds a request too long, groups get smaller
+    until they are as small as parts may be.
 
     Args:
         job: The job.
@@ -50,18 +51,17 @@ class Combining:
         self._reasks = job.reasks if combination.spec.read == "json" else 0
         self._measured = LongText(job, combination.of(combination.columns)[0])
 
-    def room(self, row: Row, most: int) -> int:
-        """Returns the tokens of answers that a combining request has room for.
+    def room(self, row: Row) -> Callable[[int], int]:
+        """Returns how many tokens of answers a combining request of a row has room for.
 
-        Args:
-            row: The row.
-            most: The tokens of a part, which is the limit where nothing else is known.
+        Returns:
+            That room, by the tokens of a part, which are the limit where nothing else is known.
         """
         room = self._measured.room(self._combination.row(row, "")).part
         known = self._job.max_input_tokens is not None or self._measured.has_window(
             self._combination.row(row, "")
         )
-        return max(SMALLEST_PART, room if known else min(room, most))
+        return lambda most: max(SMALLEST_PART, room if known else min(room, most))
 
     def combined(self, row: Row, answers: Sequence[Answer], room: int) -> Flow:
         """Combines the answers about the parts into the row's answer.
@@ -76,7 +76,7 @@ class Combining:
             return self._by_vote(answers)
         items = [item_of(number, number, answer) for number, answer in enumerate(answers)]
         columns, values = combination.columns, dict[str, Any]()
-        last, level, made_smaller = answers[0], 0, False
+        last, level = answers[0], 0
         while True:
             found, columns = settled(items, columns, combination)
             values |= found
@@ -86,8 +86,7 @@ class Combining:
             items = candidates(items, columns, combination.spec)
             groups: list[Group] = json.loads((yield self._groups(items, total, room)))
             results = yield from self._level(row, columns, level, items, groups, total, room)
-            if any(map(_is_refused, results)) and not made_smaller:
-                made_smaller = True
+            if any(map(_is_refused, results)) and room > SMALLEST_PART:
                 room = max(SMALLEST_PART, min(room, sum(self._count(item.text) for item in items)) // 2)
                 results = [None if _is_refused(result) else result for result in results]
             raise_failed(results, [_names(group, items, total) for group in groups])

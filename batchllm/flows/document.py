@@ -1,10 +1,10 @@
 """A row whose text is in a file: the text is taken once in the life of the job, and kept."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 
-from batchllm.flows.flow import Flow, Kept, Unsent
+from batchllm.flows.flow import Flow, Kept, SlowValues, Unsent
 from batchllm.records import Row
 from batchllm.request import Unsendable
 from batchllm.request.documents import Documents, with_text
@@ -17,6 +17,15 @@ def kept_text(documents: Documents, row: Row) -> Kept | None:
     if name is None:
         return None
     return Kept("text", documents.subject(name), partial(_text, documents, row, name))
+
+
+def slow_values(documents: Documents, then: SlowValues | None, row: Row) -> Generator[Kept, bytes, None]:
+    """Yields the text of a row, and what takes long in the flow of the row that has it."""
+    kept = kept_text(documents, row)
+    if kept is not None:
+        text = (yield kept).decode()
+        if then is not None:
+            yield from then(with_text(row, text))
 
 
 def of_document(documents: Documents, start: Callable[[Row], Flow], row: Row) -> Flow:

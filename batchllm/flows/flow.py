@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from batchllm.answer import Reader
-from batchllm.records import Answer, ChatRequest
+from batchllm.records import Answer, ChatRequest, Row
 from batchllm.request import Skipped, Unsendable
 
 _NUMBERS = re.compile(r"/\d+")
@@ -104,6 +104,9 @@ class After(NamedTuple):
 Step = Ask | Sequence[Ask] | Kept | After
 Flow = Generator[Step, Any, Answer]
 """A flow of one row; see the package."""
+
+SlowValues = Callable[[Row], Generator[Kept, bytes, None]]
+"""Yields the kept values of a row that take long, and receives each; they may be computed in another thread."""
 
 
 class RequestFailed(Exception):

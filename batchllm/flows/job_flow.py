@@ -7,8 +7,8 @@ from typing import Any
 
 from batchllm.answer import Reader
 from batchllm.flows.conversation import conversation_of, turn, turns_of
-from batchllm.flows.document import kept_text, of_document, rows_with_texts
-from batchllm.flows.flow import Ask, Flow, Kept, Unsent
+from batchllm.flows.document import of_document, rows_with_texts, slow_values
+from batchllm.flows.flow import Ask, Flow, SlowValues, Unsent
 from batchllm.flows.part_columns import WHOLE
 from batchllm.flows.reask import reasking
 from batchllm.flows.samples import sampled
@@ -32,7 +32,7 @@ class JobFlow:
         named: The answers of a row are known by the names of its requests, so that a row of one request needs the flow
             to be read too.
         by_step: The flow's steps by their names, where it has any.
-        slow: Returns what takes long to compute before a row can ask anything; ``None`` where nothing does.
+        slow: Yields what takes long to compute before a row can ask anything; ``None`` where nothing does.
         turns: How many turns each conversation has that has several, by the hash of its name.
         alone: Values of columns that an answer gets which is its row's only one.
     """
@@ -44,7 +44,7 @@ class JobFlow:
     conversation: str | None = None
     named: bool = False
     by_step: Mapping[str, PreparedStep] = field(default_factory=dict)
-    slow: Callable[[Row], Kept | None] | None = None
+    slow: SlowValues | None = None
     turns: Mapping[int, int] = field(default_factory=dict)
     alone: Mapping[str, Any] = field(default_factory=dict)
 
@@ -72,7 +72,9 @@ def job_flow(job: Job, builder: RequestBuilder, rows: Callable[[], Iterable[Row]
         return _of_texts(job, builder, rows)
     flow = _of_texts(job, builder, partial(rows_with_texts, documents, rows))
     return replace(
-        flow, start=partial(of_document, documents, flow.start), slow=partial(kept_text, documents)
+        flow,
+        start=partial(of_document, documents, flow.start),
+        slow=partial(slow_values, documents, flow.slow),
     )
 
 

@@ -29,6 +29,7 @@ from batchllm.splitting import Span
 from batchllm.template import dumps
 
 _SLOW = 50_000  # characters that take some hundredths of a second
+_MOST_CUTS = 8  # refusals that say no limit halve a text: enough for one of 256 times the limit
 _LATEST = 1024  # texts whose cuts are remembered: those that an estimate has looked at
 
 
@@ -103,16 +104,11 @@ class Splitting:
             return with_parts(self._job, answers[0], answers[0].columns, answers)
         return (yield from self._combining.combined(row, answers, min(cuts.room, room)))
 
-    def slow(self, row: Row) -> Kept | None:
-        """Returns the kept value of a row that takes long to compute; it may be computed in another thread."""
+    def slow(self, row: Row) -> Generator[Kept, bytes, None]:
+        """Yields the cuts of a row whose text is long; see ``JobFlow.slow``."""
         text = self._whole.text_of(row)
-        if text is None or len(text) < _SLOW:
-            return None
-        try:
-            kept = self._cuts(row, text, self._values(row))
-        except Unsent:
-            return None
-        return self._remembering(kept.name, kept.subject, self._cutting(row, text))
+        if text is not None and len(text) >= _SLOW:
+            yield self._cuts(row, text, self._values(row), self._cutting(row, text))
 
     def longest(self, rows: Iterable[Row]) -> int:
         """Returns the most requests that a row sends one after the other, by the row with the longest text."""
@@ -127,34 +123,38 @@ class Splitting:
     def _answered(
         self, row: Row, pieces: Sequence[_Piece], asks: Sequence[Ask]
     ) -> Generator[Step, Any, tuple[list[Answer], int]]:
-        """Asks about pieces; cuts those once more that the endpoint finds too long.
+        """Asks about pieces; cuts those smaller and smaller that the endpoint finds too long.
 
         Returns:
             The answers, and the room that combining requests have by what the endpoint said.
         """
-        results = yield from together([self._asked(ask) for ask in asks])
+        every = [*zip(pieces, (yield from together([self._asked(ask) for ask in asks])), strict=True)]
         room = UNLIMITED
-        finer: list[list[_Piece]] = []
-        for piece, result in zip(pieces, results, strict=True):
-            finer.append([])
-            if isinstance(result, RequestFailed) and is_too_long(result.answer) and piece.text:
-                cuts = Cuts.of((yield self._finer(row, piece.text, result.answer.error or "")))
-                if len(cuts.spans) > 1:
-                    finer[-1] = _pieces(cuts.spans, piece.text, piece.path or "part")
-                    room = min(room, cuts.room)
-        again = [self._asked(self._part(row, piece)) for group in finer for piece in group]
-        more = iter((yield from together(again)) if again else ())
-        every = [
-            each
-            for result, group in zip(results, finer, strict=True)
-            for each in ([next(more) for _ in group] if group else [result])
-        ]
+        for _ in range(_MOST_CUTS):
+            finer: list[list[_Piece]] = []
+            for piece, result in every:
+                finer.append([])
+                if isinstance(result, RequestFailed) and is_too_long(result.answer) and piece.text:
+                    cuts = Cuts.of((yield self._finer(row, piece.text, result.answer.error or "")))
+                    if len(cuts.spans) > 1:
+                        finer[-1] = _pieces(cuts.spans, piece.text, piece.path or "part")
+                        room = min(room, cuts.room)
+            if not any(finer):
+                break
+            again = [self._asked(self._part(row, piece)) for group in finer for piece in group]
+            more = iter((yield from together(again)))
+            every = [
+                each
+                for known, group in zip(every, finer, strict=True)
+                for each in ([(piece, next(more)) for piece in group] or [known])
+            ]
         several = len(every) > 1
+        results = [result for _, result in every]
         raise_failed(
-            every,
+            results,
             [f"part {number} of {len(every)}" if several else "" for number in range(1, len(every) + 1)],
         )
-        return [answer for answer in every if isinstance(answer, Answer)], room
+        return [answer for answer in results if isinstance(answer, Answer)], room
 
     def _asked(self, ask: Ask) -> Flow:
         return reasking(self._parts, ask, self._reasks)
@@ -187,15 +187,15 @@ class Splitting:
             message = f"the row cannot be written as JSON: {error}"
             raise Unsent(Unsendable(row.index, message, "bad_text")) from error
 
-    def _cuts(self, row: Row, text: str, values: bytes) -> Kept:
+    def _cuts(self, row: Row, text: str, values: bytes, compute: Callable[[], bytes] | None = None) -> Kept:
         settings = encoded([self._job.max_input_tokens, self._job.overlap])
         subject = sha256(settings + b"\0" + values).digest()
-        return self._remembering("cuts", subject, lambda: self._cutting(row, text)())
+        return self._remembering("cuts", subject, compute or (lambda: self._cutting(row, text)()))
 
     def _cutting(self, row: Row, text: str) -> Callable[[], bytes]:
         """Returns what decides whether a text is cut, and where: all that takes long, and needs no builder."""
         room = self._long.room(row)
-        combining = self._combining.room(row, room.part)
+        combining = self._combining.room(row)(room.part)
 
         def compute() -> bytes:
             if room.part < SMALLEST_PART or not self._long.exceeds(text, room.whole):
@@ -206,10 +206,11 @@ class Splitting:
 
     def _finer(self, row: Row, part: str, error: str) -> Kept:
         """Cuts a part that the endpoint finds too long, by what it says."""
+        room_after, combining = self._long.room_after(row, error), self._combining.room(row)
 
         def compute() -> bytes:
-            room = self._long.room_after(row, part, error)
-            return self._cut(part, room, self._combining.room(row, room))
+            room = room_after(part)
+            return self._cut(part, room, combining(room))
 
         subject = sha256(encoded([self._job.overlap, part]) + self._values(row)).digest()
         return self._remembering("finer cuts", subject, compute)

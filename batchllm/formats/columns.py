@@ -86,6 +86,8 @@ class Columns:
         order: All added columns by their names in the output, in order.
         kinds: What added columns hold, by their names in the output, for formats with types; see ``kinds``. Text where
             nothing is said.
+        input_kinds: The same of the columns of the input, where the output is a part of one that has more rows;
+            ``None``: the rows that are written decide.
     """
 
     input: tuple[str, ...]
@@ -93,6 +95,7 @@ class Columns:
     fields: tuple[tuple[str, str], ...]
     order: tuple[str, ...]
     kinds: Mapping[str, Kind] = field(default_factory=dict, compare=False)
+    input_kinds: Mapping[str, Kind] | None = field(default=None, compare=False)
 
     @property
     def names_file(self) -> bool:

@@ -2,7 +2,8 @@
 
 A row of the sheet that has any value is a row. Whole numbers are integers; dates, times and durations are text in
 prompts and in other formats, and stay what they are in Excel. A formula is its value, an error value is its text, as
-Excel itself saves both to CSV; an empty text is an empty cell. A sheet is held in memory.
+Excel itself saves both to CSV; an empty text is an empty cell. A sheet is held in memory, of
+several files one at a time.
 
 A row's ``origin`` is its cells, by the position of their columns.
 """
@@ -51,15 +52,20 @@ class ExcelSource(Source):
         self._skip_lines = skip_lines
         self._sha256 = ""
         self._size_bytes = 0
+        self._table: _Table | None = None
         self._load()
         self.columns = column_names(self.header(()))
 
-    def _load(self) -> None:
-        """Reads the file, and its sheet unless that is in memory."""
+    def release(self) -> None:
+        """Frees the sheet; see ``Source``."""
+        self._table = None
+
+    def _load(self) -> "_Table":
+        """Reads the file, and its sheet unless that is in memory; returns the sheet."""
         opened = InputPass(self.file)
         content = b"".join(opened.chunks())
-        if opened.sha256() == self._sha256:
-            return
+        if opened.sha256() == self._sha256 and self._table is not None:
+            return self._table
         is_ods = _OPEN_DOCUMENT in content[:_MIMETYPE_BYTES]
         workbook = self._opened(with_characters(content) if is_ods else content)
         name, self.notes = self._chosen(workbook)
@@ -71,10 +77,12 @@ class ExcelSource(Source):
         except Exception as error:  # the reader's own, of any kind
             raise InputError(self.name, f"the sheet {name!r} cannot be read: {error}") from error
         self.sheet = name
-        self._table = _Table(sheet, facts or SheetFacts(), ods_duration if is_ods else None)
-        self._find_header()
+        table = _Table(sheet, facts or SheetFacts(), ods_duration if is_ods else None)
+        self._find_header(table)
         self._sha256, self._size_bytes = opened.sha256(), opened.size_bytes
-        self.notes = (*self.notes, *self._table.notes())
+        self.notes = (*self.notes, *table.notes())
+        self._table, self._header_row = table, table.header
+        return table
 
     def _opened(self, content: bytes) -> "CalamineWorkbook":
         from python_calamine import CalamineError, CalamineWorkbook, PasswordError
@@ -133,9 +141,8 @@ class ExcelSource(Source):
             reason = f"its {counted(facts.cells, 'cell')} reach to {last}; delete the cells far outside of the table"
             raise InputError(self.name, reason)
 
-    def _find_header(self) -> None:
+    def _find_header(self, table: "_Table") -> None:
         """Finds the row with the names of the columns."""
-        table = self._table
         skipped = self._skip_lines
         found = next((row for row in table.rows() if skipped is None or row[0] >= skipped), None)
         if found is None:
@@ -178,10 +185,9 @@ class ExcelSource(Source):
         """Streams the rows; see ``Source``."""
         self._digest = None
         before = self._header
-        self._load()
+        table, columns, sha256 = self._load(), self.columns, self._sha256
         if self._header != before:
             raise InputError(self.name, "its header changed while the job ran; run the same command again")
-        table, columns, sha256 = self._table, self.columns, self._sha256
         for index, (number, cells) in enumerate(table.rows(table.header + 1)):
             if index >= start:
                 origin = table.fitted(cells)
@@ -203,7 +209,7 @@ class ExcelSource(Source):
 
     def reading(self) -> str:
         """Returns what rows depend on beside the bytes of the file; see ``Source``."""
-        return f"sheet {self.sheet!r} from row {self._table.header + 1}"
+        return f"sheet {self.sheet!r} from row {self._header_row + 1}"
 
     def describe(self) -> str:
         """Returns format and sheet, and the notes."""

@@ -9,6 +9,8 @@ from batchllm.formats.output_file import AtomicFile, OutputTarget, StandardOutpu
 from batchllm.formats.suffixes import compression_suffix
 from batchllm.stores import ObjectPath
 
+_COPIED_BYTES = 1 << 20
+
 
 def input_file(path: Path, name: str) -> InputFile:
     """Returns the input at a path, its bytes as they are.
@@ -18,6 +20,26 @@ def input_file(path: Path, name: str) -> InputFile:
         name: What messages call it.
     """
     return ObjectInput(path, name) if isinstance(path, ObjectPath) else LocalFile(path, name)
+
+
+def put_file(source: Path, path: Path) -> None:
+    """Puts a copy of a file on disk in place, whole or not at all.
+
+    Args:
+        source: The file, whose bytes are taken as they are.
+        path: Where the copy goes.
+
+    Raises:
+        CannotWrite, StorageFailure: It cannot be written.
+    """
+    with (
+        ObjectTarget(path) if isinstance(path, ObjectPath) else AtomicFile(path) as target,
+        source.open("rb") as file,
+    ):
+        while data := file.read(_COPIED_BYTES):
+            target.write(data)
+        target.finish()
+        target.commit()
 
 
 def output_target(path: Path | None, *, tidies: bool = True) -> OutputTarget:

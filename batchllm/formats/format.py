@@ -66,6 +66,9 @@ class Source(ABC):
     def close(self) -> None:  # noqa: B027 - most sources hold nothing
         """Removes what was put on disk to read the file; the source is not used any more."""
 
+    def release(self) -> None:  # noqa: B027 - most sources hold nothing
+        """Frees what is held in memory of the file; the next pass over the rows reads it again."""
+
     def digest(self) -> str:
         """Returns the SHA-256 of the bytes that the last complete pass over ``rows`` read, in hexadecimal digits.
 

@@ -34,7 +34,7 @@ class ParquetWriter(Writer):
     """Writes Parquet, a row group of at most 65,536 rows at a time."""
 
     def __init__(self, target: OutputTarget, source: Source, columns: Columns, suffix: str) -> None:
-        self._input = _InputColumns(source, columns.input)
+        self._input = _InputColumns(source, columns.input, columns.input_kinds)
         self._kinds = [columns.kinds.get(name, str) for name in columns.order]
         self._names = columns.order
         self._file = _ParquetFile(target, _schema(self._input.schema, columns, self._kinds))
@@ -79,10 +79,17 @@ class ParquetWriter(Writer):
         self._file.close()
 
 
+def input_kinds(source: Source, names: Sequence[str]) -> Mapping[str, Kind] | None:
+    """Returns the kinds of columns of an input as all its rows decide them; ``None`` where none has to be looked at."""
+    if not source.has_kinds or source.arrow_schema() is not None:
+        return None
+    return kinds_of((source.typed_cells(row, names) for row in source.rows()), names)
+
+
 class _InputColumns:
     """The columns of the input: their schema, and their values in some rows."""
 
-    def __init__(self, source: Source, names: Sequence[str]) -> None:
+    def __init__(self, source: Source, names: Sequence[str], known: Mapping[str, Kind] | None) -> None:
         import pyarrow as pa
 
         self._source = source
@@ -93,9 +100,7 @@ class _InputColumns:
             positions = [source.columns.index(name) for name in names]
             self.schema: pa.Schema = pa.schema([own.field(position) for position in positions], own.metadata)
             return
-        kinds: Mapping[str, Kind] = {}
-        if source.has_kinds:
-            kinds = kinds_of((source.typed_cells(row, names) for row in source.rows()), names)
+        kinds = (input_kinds(source, names) if known is None else known) or {}
         self._kinds = [kinds.get(name, str) for name in names]
         header = source.header(names)
         fields = [pa.field(name, arrow_type(kind)) for name, kind in zip(header, self._kinds, strict=True)]

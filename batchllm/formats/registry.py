@@ -64,11 +64,14 @@ def format_of(path: Path, name: str | None = None) -> Format:
         raise UsageError(f"{name or path}: is a folder; name a file in it")
     if form is None and suffix in _OTHER_WORKBOOKS:
         raise UsageError(f"{name or path}: workbooks of this kind are not read; save it as .xlsx")
+    if form is None and suffix == ".json":
+        raise UsageError(
+            f"{name or path}: with one object a line it is JSONL, so add --input-format jsonl; of one array make "
+            "JSONL first (jq -c '.[]' FILE > FILE.jsonl)"
+        )
     if form is None:
         names = " or ".join(form.name for form in FORMATS)
-        raise UsageError(
-            f"{name or path}: the suffix {path.suffix!r} names no format; add --input-format {names}"
-        )
+        raise UsageError(f"{name or path}: the suffix {suffix!r} names no format; add --input-format {names}")
     form.check_libraries(name or path)
     return form
 

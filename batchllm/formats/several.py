@@ -10,7 +10,7 @@ One file is open at a time.
 import hashlib
 import random
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -62,7 +62,7 @@ class SeveralSource(Source):
 
     Args:
         name: What messages call them together.
-        sources: The files, in order.
+        sources: The files, in order; one at a time is held in memory, where a format has to.
         notes: What to say about their choice.
         fills: A row's values have the columns that its file does not have, empty.
 
@@ -73,13 +73,16 @@ class SeveralSource(Source):
     def __init__(
         self,
         name: str,
-        sources: Sequence[Source],
+        sources: Iterable[Source],
         notes: tuple[str, ...] = (),
         *,
         fills: bool = True,
     ) -> None:
         super().__init__(LocalFile(Path(), name))
-        self._sources = sources
+        self._sources: list[Source] = []
+        for source in sources:
+            source.release()
+            self._sources.append(source)
         self.kind = self._common_kind()
         self.has_kinds = any(source.has_kinds for source in self._sources)
         self.notes = notes
@@ -103,6 +106,7 @@ class SeveralSource(Source):
         found: list[InputStatistics] = []
         for source in self._sources:
             statistics = source.scan()
+            source.release()
             sample.merge([(source, row) for row in statistics.sample], statistics.rows)
             found.append(replace(statistics, sample=()))
         self.unite(found)
@@ -185,6 +189,7 @@ class SeveralSource(Source):
                 reason = "changed while the job ran; run the same command again"
                 raise InputError(part.source.name, reason)
             digests.append(part.source.digest() if not begin else "")
+            part.source.release()
         if start == 0:
             self._digest = _hash_of(digests)
 

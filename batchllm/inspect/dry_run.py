@@ -33,7 +33,13 @@ from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.records import ChatRequest, Row
 from batchllm.request import RequestBuilder, Skipped, Unsendable, answer_settings
 from batchllm.request.messages import TokenCount
-from batchllm.runner.cut_off import check_retry, cut_off_rows, is_same_pass, with_raised_limit
+from batchllm.runner.cut_off import (
+    check_retry,
+    cut_off_in_several,
+    cut_off_rows,
+    is_same_pass,
+    with_raised_limit,
+)
 
 BATCH = 128
 AHEAD = 4
@@ -114,9 +120,11 @@ class _Counting:
         self._threads = threads
         self._builder = RequestBuilder(job, prepared.statistics.columns, prepared.statistics.sample, None)
         self._again: frozenset[int] = frozenset()
+        self._cut_off_in_several = 0
         if own is not None and job.raised_max_tokens is not None:
             check_retry(prepared, is_same=is_same_pass(prepared, own.get(PLAN)))
             self._again = frozenset(row.row_index for row, _ in cut_off_rows(prepared, own))
+            self._cut_off_in_several = cut_off_in_several(prepared, own)
         self._cut_off = 0
         self._learned = UsageEstimator(own.get(LEARNED) if own is not None else None)
         self._pace_seen = own.get(SEEN_PACE) if own is not None else None
@@ -167,6 +175,7 @@ class _Counting:
             answered=self._known[State.ANSWERED],
             failed=self._known[State.FAILED],
             cut_off=self._cut_off,
+            cut_off_in_several=self._cut_off_in_several,
             pending=self._known[State.PENDING],
             duplicate_rows=self._duplicates,
             skipped=self._skipped,

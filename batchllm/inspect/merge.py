@@ -132,6 +132,7 @@ def _opened(path: Path) -> ShardOutput:
                 asked = _checked(path, reader, shard)
     source = open_source(path, **read_options_of(path, job))
     statistics = source.scan()
+    source.release()
     if shard is not None and statistics.rows != shard.rows:
         raise InputError(
             path, f"{shard} has {counted(shard.rows, 'row')}, and the file has {statistics.rows:,}"
@@ -223,6 +224,7 @@ def _input_of(
             assert path is not None, "checked above"
             source = open_source(path)
             statistics = source.scan()
+            source.release()
             yield source, statistics.columns, statistics.sha256
 
 

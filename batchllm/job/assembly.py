@@ -98,6 +98,7 @@ def _assembled(
         simulated=place.preset == presets.SIMULATOR,
         has_slash=str(given.raw("output")).endswith("/"),
         shard=paths.shard_label(given.get("shard")),
+        in_parts=given.get("engine") is not None,
     )
     if template is None and input_format is not None and not format_named(input_format).nested:
         raise UsageError(NOTHING_ASKED)
@@ -117,6 +118,7 @@ def _assembled(
         "input_format": given.get("input_format"),
         "text_from": texts.text_from(given.get("text_from"), inputs, input_format),
         "output_format": output_format,
+        "into_parts": given.get("engine") is not None and output is not None and output_format is None,
         "per_row": template is None,
         "schema": schema,
         "examples": read_examples(given.get("examples"), given.called("examples"))

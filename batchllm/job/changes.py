@@ -40,6 +40,8 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Chan
         old, new = before.get(name), now[name]
         if old == new or _written(old) == _written(new) == _NOT_SET:
             continue
+        if name == "combine_prompt" and old is None:
+            continue  # it came with --on-long split
         if name in ("variables", "parameters"):
             yield from _entries(name, old or {}, new)
         elif name == STEPS:

@@ -130,7 +130,7 @@ TABLE = (
     Option("text_from", text, "Column that names a file under --media-root with the row's text: PDF, DOCX, HTML, text.",
            INPUT, metavar="COLUMN", example='"path"', in_request=True),
     Option("output", values.location, "File to write, its suffix decides the format; FOLDER/ gets one for each"
-           " input; '-' is standard output.", OUTPUT,
+           " input, with --engine parts; '-' is standard output.", OUTPUT,
            otherwise="INPUT.TASK.csv beside the input", short="-o", metavar="PATH", example='"reviews.summaries.csv"'),
     Option("output_encoding", values.encoding, "Encoding of the output.", OUTPUT,
            otherwise="the input's, or UTF-8 where that lacks characters", example='"utf-8-sig"'),

@@ -68,6 +68,7 @@ def output_path(
     simulated: bool,
     has_slash: bool = False,
     shard: str = "",
+    in_parts: bool = False,
 ) -> tuple[Path | None, str | None]:
     """Returns the output (``None``: standard output) and its format.
 
@@ -79,6 +80,7 @@ def output_path(
         simulated: The simulator answers.
         has_slash: The path ends with a slash: a folder that gets an output for each input.
         shard: What ``shard_label`` returns, which the default ends in.
+        in_parts: A folder gets parts, so that it can be called like a file.
 
     Raises:
         UsageError: The suffix is not that of a format.
@@ -99,8 +101,8 @@ def output_path(
         return None, kind and output_kind(kind)
     if isinstance(path, ObjectPath) and not path.url.is_writable:
         raise UsageError(f"{path}: a web address cannot be written; use s3://, gs:// or az://, or a file")
-    if has_slash or (is_folder(path) and format_suffix(path) not in SUFFIXES):
-        return _output_folder(path, inputs), None
+    if has_slash or (is_folder(path) and (in_parts or format_suffix(path) not in SUFFIXES)):
+        return _output_folder(path, inputs, in_parts=in_parts), None
     try:
         return path, output_format(path).name
     except UsageError as error:
@@ -108,8 +110,8 @@ def output_path(
         raise UsageError(f"{error}{hint}") from None
 
 
-def _output_folder(path: Path, inputs: tuple[Path, ...]) -> Path:
-    if format_suffix(path) in SUFFIXES:
+def _output_folder(path: Path, inputs: tuple[Path, ...], *, in_parts: bool) -> Path:
+    if format_suffix(path) in SUFFIXES and not in_parts:
         raise UsageError(f"{path} is a folder, and its name ends like that of a file; name another")
     if not inputs:
         raise UsageError(

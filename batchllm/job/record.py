@@ -53,6 +53,7 @@ class Job:
         input_format: ``csv``, ``tsv``, ``jsonl`` … as ``--input-format`` names it; ``None``: the suffix of each input
             decides, or the bytes of standard input.
         output_format: ``csv``, ``jsonl`` …; ``None`` is the format that the input turns out to have.
+        into_parts: The output is a folder that gets a file for each shard of a job on many machines.
         raised_max_tokens: The limit of an answer that requests are sent with instead of their own lower one; what a
             request is known by does not depend on it (``--retry-cut-off``).
         per_row: Rows carry their own ``messages``, ``task`` or ``body``.
@@ -76,6 +77,7 @@ class Job:
     variables: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     output_format: str | None = None
+    into_parts: bool = False
     per_row: bool = False
     raised_max_tokens: int | None = None
     steps: tuple[JobStep, ...] = ()
@@ -172,8 +174,8 @@ class Job:
 
     @property
     def into_folder(self) -> bool:
-        """Whether the output is a folder that gets an output for each input."""
-        return self.output is not None and format_suffix(self.output) not in SUFFIXES
+        """Whether the output is a folder that gets an output for each input, or parts."""
+        return self.output is not None and (self.into_parts or format_suffix(self.output) not in SUFFIXES)
 
     def written(self, name: str) -> str:
         """Returns what an answer column, or one beside it, is called in the output."""

@@ -232,6 +232,15 @@ class JournalReader:
         ]
         return found if sum(kind.rows for kind in found) == bound else []
 
+    def begun_rows(self) -> list[tuple[int, int]]:
+        """Returns the open rows whose first request was answered: their indexes, in order, and those requests."""
+        return self.select(
+            "SELECT row.row_index, row.request_id FROM row JOIN request ON request.request_id = row.request_id"
+            " WHERE ifnull(row.state, request.state) = 0 AND (request.state IN (1, 2) OR"
+            " (SELECT status FROM reply WHERE attempt_id = request.attempt_id) BETWEEN 200 AND 299)"
+            " ORDER BY row.row_index"
+        )
+
     def row(self, row_index: int) -> AdmittedRow:
         """Returns a row of the current plan.
 

@@ -51,21 +51,15 @@ class LeaseHolder:
         self._slices: BudgetSlices | None = None
         if budget is not None and budget.any:
             self._slices = BudgetSlices(budget, spent, None if saved is None else saved["budget"], now, ttl_s)
-        self._settled: set[str] = set(() if saved is None else saved["settled"])
-        self._settled_since = False
 
     @property
     def changed(self) -> bool:
         """Whether ``saved()`` has to be written before the newest lease is handed out."""
-        return self._settled_since or (self._slices is not None and self._slices.changed)
+        return self._slices is not None and self._slices.changed
 
     def saved(self) -> dict[str, Any]:
         """Returns what the next holder has to know if this one dies, as plain values; ``changed`` is false then."""
-        self._settled_since = False
-        return {
-            "budget": None if self._slices is None else self._slices.saved(),
-            "settled": sorted(self._settled),
-        }
+        return {"budget": None if self._slices is None else self._slices.saved()}
 
     @property
     def left(self) -> Amount | None:
@@ -82,8 +76,6 @@ class LeaseHolder:
             now: The time now; never before that of an earlier call.
         """
         worker, number = request.worker, request.number
-        if worker in self._settled:
-            return self._lease(number, revoked=True)
         known, lease = self._newest.get(worker, (0, None))
         if lease is not None and number == known:
             return lease
@@ -113,25 +105,11 @@ class LeaseHolder:
             del self._newest[next(iter(self._newest))]
         return lease
 
-    def settle(self, worker: str, spent: Amount = NOTHING) -> None:
-        """Ends what a dead worker has of the budget, and stops it if it is not dead.
-
-        Until then all that it held counts as spent. Its rates go to others once its lease has ended.
-
-        Args:
-            worker: The worker.
-            spent: What it has spent, and the upper bounds of what it possibly spent.
-        """
-        if self._slices is not None:
-            self._slices.settle(worker, spent)
-        self._settled.add(worker)
-        self._settled_since = True
-
     def _leave(self, request: LeaseRequest) -> None:
         for divided in self._limits.values():
             divided.leave(request.worker)
         if self._slices is not None and request.budget is not None:
-            self._slices.settle(request.worker, request.budget.spent + request.budget.reserved)
+            self._slices.leave(request.worker, request.budget.spent + request.budget.reserved)
 
-    def _lease(self, number: int, *, revoked: bool = False) -> Lease:
-        return Lease(number=number, ttl_s=self.ttl_s, renew_s=self.renew_s, revoked=revoked)
+    def _lease(self, number: int) -> Lease:
+        return Lease(number=number, ttl_s=self.ttl_s, renew_s=self.renew_s)

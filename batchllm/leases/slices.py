@@ -2,8 +2,13 @@
 
 Each worker has a ceiling: the most that it may spend in all. The holder raises it by a slice when the worker runs
 short, and the worker lowers it when others do. At every instant what has been spent by runs that are over, and the
-ceilings of all others, are within the limits. A worker that is dead keeps its ceiling, because it may have spent all of
-it, until ``settle`` says what it has spent.
+ceilings of all others, are within the limits.
+
+A worker that is dead keeps its ceiling for good, because nothing bounds what it has spent more closely. Its answer log
+shows what it has spent at least: what left after the log was written last is in no place that outlives the worker.
+Nor does the end of its lease show that it has stopped: a process that was paused between reserving a request and
+sending it sends it when it wakes up, however late, and the endpoint knows of no leases. So a slice is small instead:
+what a worker spends in some seconds, and never more than a part of what is left.
 """
 
 from collections.abc import Mapping
@@ -15,7 +20,12 @@ from batchllm.budget.budget import NOTHING, Amount, BudgetLimits
 from batchllm.leases.terms import BudgetShare, BudgetUse, amount_of, plain_amount
 
 SLICES = 50
-"""A slice is this part of what is left."""
+"""A slice is at most this part of what is left, or the upper bound of one request where that is more."""
+SLICE_S, EACH_S = 10.0, 0.5
+"""A slice lasts so long at the rate at which its worker has spent so far; with many workers so long for each of them,
+since a slice is made durable before it is handed out."""
+FIRST = 16
+"""A slice is enough for so many requests, whatever the worker has spent so far."""
 
 _NAMES = ("requests", "tokens", "cost")
 
@@ -29,6 +39,8 @@ class WorkerBudget:
         number: That of the request after which the ceiling was raised.
         use: What it said last; ``None`` after a restart of the holder.
         until: Until when it counts as alive.
+        since: When this holder first heard of it.
+        spent_before: What it had spent by then.
         waits: It is short, and there was not enough for it.
     """
 
@@ -36,6 +48,8 @@ class WorkerBudget:
     number: int
     use: BudgetUse | None
     until: float
+    since: float = 0.0
+    spent_before: Amount = NOTHING
     waits: bool = False
 
 
@@ -63,6 +77,7 @@ class BudgetSlices:
             worker: WorkerBudget(amount_of(ceiling), number, None, now + ttl_s)
             for worker, (number, ceiling) in ({} if saved is None else saved["workers"]).items()
         }
+        self._usual = NOTHING  # what the request that was asked for last may take
         self.changed = False
 
     def saved(self) -> dict[str, Any]:
@@ -103,14 +118,18 @@ class BudgetSlices:
         """
         account = self._accounts.get(worker)
         if account is None:
-            account = self._accounts[worker] = WorkerBudget(NOTHING, number, use, now)
+            account = self._accounts[worker] = WorkerBudget(NOTHING, number, None, now)
+        if account.use is None:
+            account.since, account.spent_before = now, use.spent
         account.use = use
         account.until = now + self._ttl_s
         if use.ceiling != account.ceiling:
             # The worker knows best: it has lowered its ceiling, or an answer did not reach it.
             account.ceiling = use.ceiling
             self.changed = True
-        more = self._slice(use)
+        if use.wanted != NOTHING:
+            self._usual = use.wanted
+        more = self._slice(account, use, now)
         if more != NOTHING:
             account.ceiling += more
             account.number = number
@@ -122,25 +141,35 @@ class BudgetSlices:
             nothing_left=account.waits and not self._fits(self._most(account, now), use.wanted),
         )
 
-    def settle(self, worker: str, spent: Amount) -> None:
-        """Ends a worker's account with what it has spent, and may have spent."""
+    def leave(self, worker: str, spent: Amount) -> None:
+        """Ends the account of a worker that sends nothing more, with what it has spent, and may have spent."""
         if self._accounts.pop(worker, None) is not None:
             self._spent += spent
             self.changed = True
 
-    def _slice(self, use: BudgetUse) -> Amount:
-        """Returns by how much a ceiling rises: a slice in each part of which less than half a slice is left."""
-        left, has = self.left, use.ceiling - use.spent - use.reserved
+    def _slice(self, account: WorkerBudget, use: BudgetUse, now: float) -> Amount:
+        """Returns by how much a ceiling rises: to a slice in each part of which less than half a slice is left."""
+        left, has, spent = self.left, use.ceiling - use.spent - use.reserved, use.spent - account.spent_before
+        living = sum(each.until > now for each in self._accounts.values())
+        elapsed_s = max(now - account.since, 1.0)
+        times = Decimal(max(SLICE_S, EACH_S * living) / elapsed_s)
         more: dict[str, Any] = {}
         for name in _NAMES:
             limit, rest = getattr(self._limits, name), getattr(left, name)
             if limit is None or rest <= 0:
                 continue
             wanted, own = getattr(use.wanted, name), getattr(has, name)
-            portion = rest / SLICES if name == "cost" else rest // SLICES
-            size = max(portion, wanted)
+            number = Decimal if name == "cost" else int
+            need = max(
+                FIRST * getattr(self._usual, name),
+                getattr(
+                    use.reserved, name
+                ),  # a worker that still opens connections doubles what is in flight
+                number(getattr(spent, name) * times),
+            )
+            size = max(min(need, number(rest / SLICES)), wanted)
             if own < max(wanted, size / 2) and rest >= wanted - own:
-                more[name] = min(rest, max(portion, wanted - own))
+                more[name] = min(rest, size - own)
         given = Amount(**more)
         # A part of what a waiting request needs would only be missing elsewhere.
         return given if not use.short or self._fits(has + given, use.wanted) else NOTHING

@@ -158,7 +158,6 @@ class Lease:
         renew_s: When the worker is to ask again.
         shares: By endpoint and model; what is missing keeps the share that it has, until that ends.
         budget: What it may spend; ``None`` without a budget.
-        revoked: Another worker has taken over: this one has to stop.
     """
 
     number: int
@@ -166,7 +165,6 @@ class Lease:
     renew_s: float = RENEW_S
     shares: Mapping[str, Share] = field(default_factory=dict)
     budget: BudgetShare | None = None
-    revoked: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as plain values, for a transport that writes JSON."""
@@ -176,7 +174,6 @@ class Lease:
             "renew_s": self.renew_s,
             "shares": {key: _plain(share) for key, share in self.shares.items()},
             "budget": None if self.budget is None else _plain(self.budget),
-            "revoked": self.revoked,
         }
 
     @classmethod
@@ -191,7 +188,6 @@ class Lease:
             budget=None
             if budget is None
             else BudgetShare(**{**budget, "ceiling": amount_of(budget["ceiling"])}),
-            revoked=value["revoked"],
         )
 
 

@@ -1,9 +1,14 @@
 """Finds in the journal what flows ask, gives them the answers that are there, and makes work items of the rest."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
 
 from batchllm.errors import UsageError
-from batchllm.flows import After, Ask, History, JobFlow, Unsent, later_key
+from batchllm.flows import After, Ask, History, JobFlow, Kept, Unsent, later_key
 from batchllm.journal import Journal, LaterRequest, LaterState, RequestRecord, State
 from batchllm.journal.admission import Item
 from batchllm.plan.replay import read_outcome
@@ -11,6 +16,8 @@ from batchllm.plan.row_flow import RowFlow
 from batchllm.plan.work_item import WorkItem
 from batchllm.records import Answer, Response
 from batchllm.retry import Disposition, Verdict, classify, may_be_setting
+
+T = TypeVar("T")
 
 
 class Lookup:
@@ -42,13 +49,27 @@ class Lookup:
                 flow.give(history(flow))
                 continue
             value = self._journal.reader().kept(wanted.key)
-            if value is not None:
-                flow.give(value)
-                continue
-            computed = wanted.value()
-            if isinstance(computed, bytes):
-                self._journal.keep(wanted.key, computed)
-            flow.give(computed)
+            flow.give(self._keep(wanted, wanted.value()) if value is None else value)
+
+    async def provide_beside(self, flow: RowFlow) -> None:
+        """Gives a flow the kept values that it waits for; what has to be computed is computed in a thread."""
+        while isinstance(wanted := flow.waits_for, Kept):
+            value = self._journal.reader().kept(wanted.key)
+            flow.give(self._keep(wanted, await beside(wanted.value)) if value is None else value)
+
+    async def compute(self, values: Generator[Kept, bytes, None]) -> None:
+        """Computes kept values in a thread, which remember what they are; those in the journal are left alone."""
+        with suppress(StopIteration, Unsent):  # the flow finds out by itself
+            wanted = next(values)
+            while True:
+                value = self._journal.reader().kept(wanted.key)
+                computed = await beside(wanted.value) if value is None else value
+                wanted = values.throw(computed) if isinstance(computed, Unsent) else values.send(computed)
+
+    def _keep(self, wanted: Kept, computed: bytes | Unsent) -> bytes | Unsent:
+        if isinstance(computed, bytes):
+            self._journal.keep(wanted.key, computed)
+        return computed
 
     async def admit(self, flows: Sequence[RowFlow]) -> None:
         """Records the first requests of flows, and the rows that are not sent."""
@@ -101,8 +122,7 @@ class Lookup:
             except Unsent as unsent:
                 flow.cannot_send(unsent)
             if flow.asks is not asks:
-                if flow.waits_for is not None:
-                    self.provide(flow)
+                await self.provide_beside(flow)
                 moved.append(flow)
         return items, moved
 
@@ -183,6 +203,27 @@ class Lookup:
             later=later,
             begun=flow.answered,
         )
+
+
+async def beside(compute: Callable[[], T]) -> T:
+    """Computes something in a thread; a run that stops does not wait for it, nor does the process that ends."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(set_to: Callable[[Any], None], value: Any) -> None:
+        if not future.done():
+            set_to(value)
+
+    def work() -> None:
+        try:
+            found = partial(settle, future.set_result, compute())
+        except BaseException as error:  # noqa: BLE001 - raised where it is awaited
+            found = partial(settle, future.set_exception, error)
+        with suppress(RuntimeError):  # the loop is closed: nobody waits for it
+            loop.call_soon_threadsafe(found)
+
+    threading.Thread(target=work, name="beside", daemon=True).start()
+    return await future
 
 
 _TO_BE_FOUND = LaterState(0, State.OPEN, 0, None)

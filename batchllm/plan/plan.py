@@ -11,11 +11,11 @@ answer, are dropped, and are replayed in the next pass.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import islice
 
 from batchllm.counters import RunCounters
-from batchllm.flows import JobFlow, Kept
+from batchllm.flows import JobFlow
 from batchllm.journal import AdmittedRow, FinishedRows, Journal, State
 from batchllm.plan.chosen import Chosen, wanted
 from batchllm.plan.conversations import MOST_WAITING, Conversations
@@ -116,7 +116,8 @@ class Plan:
         rows = wanted(self._rows, self._chosen)
         size, more = FIRST_BATCH, True
         while True:
-            flows = self._next_due()
+            self._changed.clear()
+            flows = await self._next_due()
             if not flows and more and self._conversations.waiting < MOST_WAITING:
                 flows, more = await self._begin(rows, size)
                 size = BATCH
@@ -128,7 +129,6 @@ class Plan:
                     await self._lookup.admit(())
                 if not (self._lifecycle.open and self._waits):
                     return
-                self._changed.clear()
                 await self._changed.wait()
                 continue
             items = self._defer_tried(await self._items(flows))
@@ -143,23 +143,17 @@ class Plan:
         until = loop.time() + AHEAD_S
         for row in islice(rows, size):
             size -= 1
-            flow = self._joined(row)
-            if flow is None:
-                continue
-            if self._flow.slow is not None:
-                await self._compute(self._flow.slow, flow)
+            flow = RowFlow(row, self._known.of(row.index))
+            if self._flow.slow is not None and self._lifecycle.starts(flow):
+                await self._lookup.compute(self._flow.slow(row))  # so that answers are received meanwhile
+            if self._flow.conversation is not None and not self._conversations.join(flow):
+                continue  # it waits for the turn before it
             if self._lifecycle.begin(flow):
                 flows.append(flow)
                 asked += len(flow.asks)
             if asked >= BATCH or (self._flow.slow is not None and loop.time() >= until):
                 return flows, True
         return flows, not size
-
-    async def _compute(self, slow: Callable[[Row], Kept | None], flow: RowFlow) -> None:
-        """Computes in a thread what a flow waits for when it begins, so that answers are received meanwhile."""
-        wanted = slow(flow.row) if self._lifecycle.starts(flow) else None
-        if wanted is not None and self._journal.reader().kept(wanted.key) is None:
-            await asyncio.to_thread(wanted.value)
 
     def settled(self, item: WorkItem, answer: Answer, state: State) -> RowEnd | None:
         """Called with each request that is finished: its flow goes on.
@@ -170,28 +164,27 @@ class Plan:
         flow = item.flow
         if flow is None or not flow.take(item.number, answer, given_up=state is State.UNANSWERED):
             return None
-        if flow.waits_for is not None:
-            self._lookup.provide(flow)
         self._changed.set()
         if flow.ended:
             return self._lifecycle.end(flow)
         self._due.append(flow)
         return None
 
-    def _next_due(self) -> list[RowFlow]:
+    async def _next_due(self) -> list[RowFlow]:
         """Takes begun flows that ask something, and turns whose time has come."""
-        flows = [self._due.popleft() for _ in range(min(len(self._due), BATCH))]
+        due = [self._due.popleft() for _ in range(min(len(self._due), BATCH))]
+        flows = []
+        for flow in due:
+            waited = flow.waits_for is not None
+            await self._lookup.provide_beside(flow)
+            if not waited or self._goes_on(flow):
+                flows.append(flow)
         turns = self._conversations.due
         for _ in range(min(len(turns), BATCH)):
             flow = turns.popleft()
             if self._lifecycle.begin(flow):
                 flows.append(flow)
         return flows
-
-    def _joined(self, row: Row) -> RowFlow | None:
-        """Returns the flow of a row that may begin now; ``None`` if it waits for the turn before it."""
-        flow = RowFlow(row, self._known.of(row.index))
-        return flow if self._flow.conversation is None or self._conversations.join(flow) else None
 
     async def _items(self, flows: list[RowFlow]) -> list[WorkItem]:
         """Runs flows up to where they miss an answer, and returns the requests that they miss."""
@@ -226,7 +219,7 @@ class Plan:
             assert flow is not None, "an item is its flow's until it is sent"
             flow.adopted = True
             if flow.take(item.number, answer):
-                self._lookup.provide(flow)
+                await self._lookup.provide_beside(flow)
                 moved.append(flow)
         return left
 

@@ -88,11 +88,18 @@ class Replayer:
         flow: The job's flow.
         reader: The journal.
         row_of: Returns a row by its index; only ``replay_row`` needs it.
+        unread: Successful replies count as answers too that a dead run saved without recording their outcome.
     """
 
     def __init__(
-        self, flow: JobFlow, reader: JournalReader, row_of: Callable[[int], Row] | None = None
+        self,
+        flow: JobFlow,
+        reader: JournalReader,
+        row_of: Callable[[int], Row] | None = None,
+        *,
+        unread: bool = False,
     ) -> None:
+        self._unread = unread
         self._flow = flow
         self._reader = reader
         self._row_of = row_of
@@ -123,7 +130,7 @@ class Replayer:
                 flow.give(value)
                 continue
             group = [
-                _replayed(
+                self._replayed(
                     ask, root if flow.steps == 1 and number == 0 else by_key.get(later_key(root_id, ask))
                 )
                 for number, ask in enumerate(flow.asks)
@@ -163,6 +170,12 @@ class Replayer:
                 if answer is not None:
                     said(history, self._flow.builder, earlier, b"", answer)
         return history
+
+    def _replayed(self, ask: Ask, record: RequestRecord | None) -> ReplayedRequest:
+        is_unread = self._unread and record is not None and 200 <= (record.status or 0) < 300
+        if record is None or not (record.state in ENDED or is_unread):
+            return ReplayedRequest(ask, record, None)
+        return ReplayedRequest(ask, record, read_outcome(record, ask.reader))
 
     def _waited_for(
         self, flow: OpenFlow, root: RequestRecord, history: History | None
@@ -222,12 +235,6 @@ def unsent_answer(reason: str) -> Answer | None:
         return None
     kind, _, error = reason.partition("\n")
     return Answer(error=error, reason=kind)
-
-
-def _replayed(ask: Ask, record: RequestRecord | None) -> ReplayedRequest:
-    if record is None or record.state not in ENDED:
-        return ReplayedRequest(ask, record, None)
-    return ReplayedRequest(ask, record, read_outcome(record, ask.reader))
 
 
 def _sum(counts: tuple[int | None, ...]) -> int | None:

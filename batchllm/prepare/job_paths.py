@@ -68,6 +68,11 @@ def journal_of(output: Path) -> Path:
     if is_disk_folder(output):
         if (output / FOLDER_JOURNAL).exists():
             return output / FOLDER_JOURNAL
+        if any(output.glob("part-??????.*")):
+            raise UsageError(
+                f"{output} is a folder of parts, which has no journal; name the job's work folder WORK for status, "
+                "report and export"
+            )
         raise UsageError(f"{output} is a folder; name the OUTPUT of a job, or its journal")
     beside = journal_beside(output)
     if isinstance(output, ObjectPath):
@@ -135,24 +140,24 @@ def is_disk_folder(path: Path) -> bool:
 
 
 @contextmanager
-def made_folder(job: Job, paths: JobPaths) -> Iterator[None]:
-    """Makes the folder of a job's outputs for the ``with`` block; one that stays empty is removed again.
+def made_folder(folder: Path | None) -> Iterator[None]:
+    """Makes the folder of a job's outputs, if any, for the ``with`` block; one that stays empty is removed again.
 
     Raises:
         CannotWrite: It cannot be made.
     """
-    if not job.into_folder or paths.output is None or paths.output.is_dir():
+    if folder is None or folder.is_dir():
         yield
         return
     try:
-        paths.output.mkdir()
+        folder.mkdir()
     except OSError as error:
-        raise CannotWrite(f"{paths.output}: the folder cannot be made: {error.strerror}") from error
+        raise CannotWrite(f"{folder}: the folder cannot be made: {error.strerror}") from error
     try:
         yield
     finally:
         with suppress(OSError):
-            paths.output.rmdir()
+            folder.rmdir()
 
 
 def exported_note(journal: Path) -> Path:

@@ -108,7 +108,8 @@ def prepare_job(job: Job, paths: JobPaths, rows: RowRange | None = None) -> Iter
             statistics = rows.restrict(source, statistics)
         elif job.shard is not None:
             statistics, shard = restricted(job, source, statistics)
-        yield replace(prepared_of(job, paths, source, statistics), shard=shard)
+        prepared = replace(prepared_of(job, paths, source, statistics), shard=shard)
+        yield prepared if rows is None else replace(prepared, columns=rows.columns(prepared.columns))
 
 
 def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStatistics) -> PreparedJob:
@@ -271,5 +272,5 @@ def _several(job: Job, files: InputFiles, options: Mapping[str, Any]) -> Source:
         return open_source(path, format=job.input_format, **own)
 
     # A row that brings its own request says what it is by the members that it has.
-    sources = [open_file(path) for path in files.paths]
+    sources = map(open_file, files.paths)
     return SeveralSource(job.input_name, sources, files.notes, fills=job.template is not None)

@@ -2,11 +2,12 @@
 
 import hashlib
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from batchllm.errors import InputError
-from batchllm.formats import InputStatistics, Source
+from batchllm.formats import Columns, InputStatistics, Source
+from batchllm.formats.kinds import Kind
 from batchllm.records import Row
 
 
@@ -21,6 +22,8 @@ class RowRange:
         sha256: The hash that the rows must have (``digest_of``); ``None`` for any.
         has_worked: Other rows of the job have been answered, so a refusal of all of these is about them, and not about
             key, model or URL.
+        input_kinds: The kinds of the input's columns as all its rows decide them; ``None``: these rows do.
+        as_text: Added columns that are text, whatever their kind.
     """
 
     first_row: int
@@ -28,6 +31,13 @@ class RowRange:
     input_sha256: str | None = None
     sha256: str | None = None
     has_worked: bool = False
+    input_kinds: Mapping[str, Kind] | None = None
+    as_text: frozenset[str] = frozenset()
+
+    def columns(self, columns: Columns) -> Columns:
+        """Returns the columns of an output with the kinds that these rows share with others."""
+        kinds = {**columns.kinds, **dict.fromkeys(self.as_text, str)}
+        return replace(columns, input_kinds=self.input_kinds, kinds=kinds)
 
     def restrict(self, source: Source, statistics: InputStatistics) -> InputStatistics:
         """Restricts a source to these rows; what the scan found of columns and texts stays that of the whole input.

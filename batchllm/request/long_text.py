@@ -1,5 +1,6 @@
 """How much text a request has room for, by ``--max-input-tokens`` and by the context of the model."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from batchllm import tokens
@@ -98,29 +99,32 @@ class LongText:
         except (InvalidRow, RenderError):
             return False
 
-    def room_after(self, row: Row, text: str, error: str) -> int:
-        """Returns the room for parts of a text whose request the endpoint found too long.
+    def room_after(self, row: Row, error: str) -> Callable[[str], int]:
+        """Returns the room for parts of a text whose request the endpoint found too long, by the text.
 
         Args:
             row: The row.
-            text: The text that it was sent with.
             error: The endpoint's words.
         """
-        said = said_limit(error)
-        size = self.count(text)
-        room = size // 2
+        said, most = said_limit(error), self.room(row).part
         try:
             measured, words, times = self._overhead(row)
         except (InvalidRow, RenderError):
-            return max(SMALLEST_PART, room)
-        if said.limit is not None:
-            answer = said.answer or measured.max_tokens or said.limit // 4
-            allowed = max(said.limit - answer, said.limit // 8)
-            prompt = words + size * times
-            # The endpoint's tokens in ours; where it does not say what it counted, ours were too few by a quarter.
-            ours = prompt / said.counted if said.counted else min(1.0, 0.75 * prompt / allowed)
-            room = int((allowed * ours * _ESTIMATED - words) / times)
-        return max(SMALLEST_PART, min(room, size * 9 // 10, self.room(row).part))
+            return lambda text: max(SMALLEST_PART, self.count(text) // 2)
+
+        def room_after(text: str) -> int:
+            size = self.count(text)
+            room = size // 2
+            if said.limit is not None:
+                answer = said.answer or measured.max_tokens or said.limit // 4
+                allowed = max(said.limit - answer, said.limit // 8)
+                prompt = words + size * times
+                # The endpoint's tokens in ours; where it does not say what it counted, ours were too few by a quarter.
+                ours = prompt / said.counted if said.counted else min(1.0, 0.75 * prompt / allowed)
+                room = int((allowed * ours * _ESTIMATED - words) / times)
+            return max(SMALLEST_PART, min(room, size * 9 // 10, most))
+
+        return room_after
 
     def _overhead(self, row: Row) -> tuple[MeasuredRequest, int, int]:
         if self._constant is None or not self._is_constant:

@@ -19,7 +19,7 @@ from batchllm.journal import AdmittedRow, Journal, JournalReader, State
 from batchllm.journal.kept import answers_before_batches
 from batchllm.plan.finished import pages
 from batchllm.plan.outcomes import in_order
-from batchllm.plan.replay import read_outcome
+from batchllm.plan.replay import Replayer, read_outcome
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.records import ChatRequest, Row
 from batchllm.request import RequestBuilder
@@ -139,6 +139,23 @@ def cut_off_rows(
         chosen: The only rows wanted, ``None`` for all.
     """
     return list(_cut_off_rows(prepared, reader, chosen))
+
+
+def cut_off_in_several(
+    prepared: PreparedJob, reader: JournalReader, *, chosen: "range | frozenset[int] | None" = None
+) -> int:
+    """Counts the rows whose last answer was cut off and that took several requests, which are not asked again."""
+    if prepared.flow.single:
+        return 0
+    replayer = Replayer(prepared.flow, reader, in_order(prepared.source.rows))
+    found = 0
+    for known in reader.planned():
+        if known.row_state not in (State.ANSWERED, State.FAILED) or known.request_id is None:
+            continue
+        if chosen is None or known.row_index in chosen:
+            answer = replayer.replay_row(known.row_index, known.request_id).summed()
+            found += answer is not None and answer.finish_reason == _CUT_OFF
+    return found
 
 
 def _cut_off_rows(

@@ -78,6 +78,11 @@ class RowFeed:
         self._delivered: set[int] = set()
         self._next = 0
 
+    @property
+    def hands_out(self) -> bool:
+        """Whether anybody takes the rows."""
+        return self._deliver is not None
+
     @asynccontextmanager
     async def following(
         self,

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from batchllm.budget.budget import Budget
-from batchllm.errors import NotNow, Unavailable
+from batchllm.errors import Unavailable
 from batchllm.leases import Lease, Leases, Share, Use
 from batchllm.leases.client import LeaseClient
 from batchllm.leases.demand import DemandMeter
@@ -37,7 +37,7 @@ class LeaseLoop:
         limiters: By the name of an endpoint, its limiter, made with ``leased``, and its whole limits.
         budget: The run's budget.
         wake: Called when a lease has come.
-        run_stop: Stops the run where the holder has not answered for longer than ``--max-outage``, or says so.
+        run_stop: Stops the run where the holder has not answered for longer than ``--max-outage``.
     """
 
     def __init__(
@@ -142,11 +142,6 @@ class LeaseLoop:
 
     def _take(self, lease: Lease) -> None:
         now = self._answered_at = self._loop.time()
-        if lease.revoked:
-            self._stop.stop(
-                NotNow("another worker has taken over the rows of this one; it goes on with them")
-            )
-            return
         held = dict(self._client.shares)
         if not self._client.take(lease):
             return

@@ -41,6 +41,7 @@ class OutputCounts:
         samples: The first answers.
         sample_rows: Their rows, from 0.
         costs: What the answers cost.
+        as_text: Added columns that are text because a value of one did not fit its kind.
     """
 
     rows: int = 0
@@ -55,6 +56,7 @@ class OutputCounts:
     samples: list[dict[str, Any]] = field(default_factory=list)
     sample_rows: list[int] = field(default_factory=list)
     costs: CostTotals = field(default_factory=lambda: CostTotals(None))
+    as_text: list[str] = field(default_factory=list)
 
     def count(self, outcome: Outcome) -> None:
         """Counts a row."""
@@ -146,6 +148,8 @@ class OutputWriter:
         journal, prepared = self._journal(), replace(self._prepared, columns=columns)
         costs = RowCosts(prepared, journal)
         self.counts.costs = costs.totals
+        usual = self._prepared.columns.kinds
+        self.counts.as_text = [name for name, kind in columns.kinds.items() if kind != usual[name]]
         files = output_files(prepared, self._path, self._key, self._chosen)
         in_folder = is_folder(prepared, self._path)
         if in_folder:
@@ -216,6 +220,17 @@ def read_options(prepared: PreparedJob, path: Path | None) -> dict[str, str]:
     return kept if encoding is None else {**kept, "encoding": encoding}
 
 
+def view_of(prepared: PreparedJob, chosen: "range | frozenset[int] | None", prices: list[Any]) -> str:
+    """Returns what the bytes of an output depend on beside the answers."""
+    columns = [list(prepared.columns.order), list(map(list, prepared.columns.fields))]
+    if prepared.columns.input != prepared.statistics.columns:
+        columns.append(list(prepared.columns.input))
+    of_input = [prepared.statistics.sha256, prepared.source.reading()]
+    style = [prepared.output_format, prepared.job.output_encoding, prepared.job.escape_formulas]
+    shape = prepared.job.fingerprint()
+    return json.dumps([columns, shape, style, of_input, str(chosen), prices])
+
+
 def write_if_changed(
     prepared: PreparedJob,
     journal: Journal,
@@ -238,13 +253,7 @@ def write_if_changed(
         changed: The run has new answers.
     """
     output = destination.path
-    columns = [list(prepared.columns.order), list(map(list, prepared.columns.fields))]
-    if prepared.columns.input != prepared.statistics.columns:
-        columns.append(list(prepared.columns.input))
-    of_input = [prepared.statistics.sha256, prepared.source.reading()]
-    style = [prepared.output_format, prepared.job.output_encoding, prepared.job.escape_formulas]
-    shape = prepared.job.fingerprint()
-    view = json.dumps([columns, shape, style, of_input, str(chosen), prices])
+    view = view_of(prepared, chosen, prices)
     last: dict[str, Any] = journal.get(destination.key) or {}
     if output is not None:
         write_skipped_files(prepared, journal, destination)

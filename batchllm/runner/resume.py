@@ -6,7 +6,7 @@ Everything that refuses a run comes before the journal is changed: a refused com
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from batchllm.journal import (
     check_space,
     set_aside,
 )
+from batchllm.plan.outcomes import in_order
+from batchllm.plan.replay import Replayer
 from batchllm.plan.row_counts import row_state_of
 from batchllm.prepare.first_preset import PRESETS, presets_of
 from batchllm.prepare.job_paths import Known, check_output, known_files
@@ -35,6 +37,7 @@ from batchllm.runner.consent import FINGERPRINT, GIVEN_UP, check_unchanged
 from batchllm.runner.cut_off import (
     CutOffRow,
     check_retry,
+    cut_off_in_several,
     cut_off_rows,
     identity_of,
     is_same_pass,
@@ -145,7 +148,25 @@ class ResumedJob:
         """Counts the wanted rows that earlier runs of this pass admitted, by state."""
         if not self.continued:
             return RowCounts(0, 0, 0, 0, 0, 0, 0)
-        return self.counts_of_pass()
+        counts, received = self.counts_of_pass(), self._received()
+        return replace(
+            counts,
+            answered=counts.answered + received[State.ANSWERED],
+            failed=counts.failed + received[State.FAILED],
+            open=counts.open - received.total(),
+        )
+
+    def _received(self) -> Counter[State]:
+        """Counts the wanted rows whose last answer a dead run saved, and whose outcome it did not record."""
+        prepared, reader = self._prepared, self.journal.reader()
+        replayer = Replayer(prepared.flow, reader, in_order(prepared.source.rows), unread=True)
+        found: Counter[State] = Counter()
+        for row_index, root_id in reader.begun_rows():
+            if self._chosen is None or row_index in self._chosen:
+                result = replayer.replay_row(row_index, root_id).result
+                if result is not None:
+                    found[State.ANSWERED if result.error is None else State.FAILED] += 1
+        return found
 
     def counts_of_pass(self) -> RowCounts:
         """Counts the wanted rows that this pass has admitted, by state."""
@@ -157,6 +178,12 @@ class ResumedJob:
         if not self.continued or self._prepared.job.raised_max_tokens is None:
             return []
         return cut_off_rows(self._prepared, self.journal.reader(), chosen=self._chosen)
+
+    def cut_off_in_several(self) -> int:
+        """Counts the cut off rows that took several requests, which ``--retry-cut-off`` leaves alone."""
+        if not self.continued or self._prepared.job.raised_max_tokens is None:
+            return 0
+        return cut_off_in_several(self._prepared, self.journal.reader(), chosen=self._chosen)
 
     def begin(self, cut_off: Sequence[CutOffRow] = ()) -> None:
         """Begins the pass, or continues it, once it is known that the run goes on.

@@ -99,7 +99,7 @@ def run_job(
         record.begin()
         waiting = waiting_for(job, wait=wait)
         with (
-            made_folder(job, paths),
+            made_folder(paths.output if job.into_folder else None),
             JobLock(paths.lock, wait_s=job.wait_lock_s, check=stops.check),
             JobLock(paths.journal_lock, wait_s=job.wait_lock_s, check=stops.check)
             if paths.journal_lock
@@ -242,6 +242,7 @@ class _Run:
             answered=answered,
             failed=failed,
             cut_off=len(cut_off),
+            cut_off_in_several=resumed.cut_off_in_several(),
             pending=counts.pending,
             skipped=counts.skipped,
             possibly_billed_rows=possibly_billed_rows(journal),

@@ -5,16 +5,25 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from batchllm.formats import Source, write_skipped
 from batchllm.formats.several import SeveralSource
 from batchllm.formats.suffixes import labelled, stem_of, suffixes_of
-from batchllm.journal import Journal
 from batchllm.prepare.job_paths import existing_digest
 from batchllm.prepare.outputs import is_folder
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.runner.trial import Destination
+
+
+class FileNotes(Protocol):
+    """Keeps what is known of files, by a key; a journal is one."""
+
+    def get(self, key: str) -> Any:
+        """Returns what is known; ``None`` is nothing."""
+
+    def put_now(self, key: str, value: Any) -> None:
+        """Keeps it, durably."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +75,7 @@ def skipped_files(prepared: PreparedJob, destination: Destination) -> list[Skipp
     return found
 
 
-def write_skipped_files(prepared: PreparedJob, journal: Journal, destination: Destination) -> None:
+def write_skipped_files(prepared: PreparedJob, journal: FileNotes, destination: Destination) -> None:
     """Writes the records that are left out, and removes this job's files of them where none is left out."""
     for file in skipped_files(prepared, destination):
         known = journal.get(file.key)
@@ -80,7 +89,7 @@ def write_skipped_files(prepared: PreparedJob, journal: Journal, destination: De
             journal.put_now(file.key, None)
 
 
-def _record(journal: Journal, key: str, replaces: str | None) -> Callable[[str], None]:
+def _record(journal: FileNotes, key: str, replaces: str | None) -> Callable[[str], None]:
     def record(sha256: str) -> None:
         facts: Mapping[str, Any] = {"sha256": sha256, "replaces": replaces}
         journal.put_now(key, facts)

@@ -1,0 +1,250 @@
+"""The folder of parts as the driver of a job sees it: which parts are left, whose files are there, and their sums."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
+from decimal import Decimal
+from itertools import product
+from typing import Any
+
+from batchllm.budget.costs import plus
+from batchllm.budget.estimate import forecast_job
+from batchllm.cluster.collect import DeadAttempt, all_done, done_of
+from batchllm.cluster.figures import summed
+from batchllm.cluster.one_output import Confirm
+from batchllm.cluster.parts import Parts, prepared_as
+from batchllm.cluster.plan import ClusterPlan, Shard
+from batchllm.cluster.work import SKIPPED_NOTES, WorkFolder, attempts_at, part_name
+from batchllm.errors import StorageFailure, UsageError
+from batchllm.formats.files import output_target
+from batchllm.job import Job
+from batchllm.prepare.job_paths import check_output
+from batchllm.prepare.prepared_job import PreparedJob
+from batchllm.runner import Result, Summary
+from batchllm.runner.skipped import skipped_files, write_skipped_files
+from batchllm.runner.summary import exit_status_of, rate_text
+from batchllm.runner.trial import Destination
+from batchllm.stores import located
+
+Done = Mapping[str, Any]
+
+_TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
+_ROWS = ("rows", "answered", "skipped", "failed", "with_confidence")
+_EQUAL = ("duplicate_rows", "duplicate_rows_cost", "deduplicated_rows", "saved_by_dedupe")
+
+
+class PartsOutput:
+    """Follows the parts of a job.
+
+    Args:
+        job: The job.
+        parts: The folder.
+        work: The work folder of the job.
+        run: The name of the run.
+
+    Attributes:
+        prepared_as: The job as its input is prepared.
+        parts: What the parts are like, once a job is prepared for them.
+    """
+
+    def __init__(self, job: Job, parts: Parts, work: WorkFolder, run: str) -> None:
+        self.prepared_as = prepared_as(job, parts)
+        self.parts = parts
+        self._job = job
+        self._work = work
+        self._run = run
+        self._bad_rows = 0
+        self._old: list[str] = []
+
+    def prepare(self, prepared: PreparedJob) -> None:
+        """Takes what the input decides."""
+        self.parts = self.parts.of(prepared)
+        self._bad_rows = prepared.statistics.bad_rows
+
+    def left(self, plan: ClusterPlan) -> list[Shard]:
+        """Returns the shards whose parts are to be written; a column that is text in one of them is so in all."""
+        done = all_done(self._work, plan.shards)
+        notes = [each["part"] for each in done if each is not None and "part" in each]
+        as_text = [note["as_text"] for note in notes if note["view"] == self.parts.view]
+        self.parts = replace(self.parts, as_text=self.parts.as_text.union(*as_text))
+        sizes = self.parts.sizes()
+        return [
+            shard
+            for shard, each in zip(plan.shards, done, strict=True)
+            if each is None
+            or not self.parts.is_finished(
+                self._work, shard, each, sizes.get(self.parts.path_of(shard).name), self._run
+            )
+        ]
+
+    def outdated(self, plan: ClusterPlan) -> list[Shard]:
+        """Returns the shards whose parts lack what was learned while others were written: a column is text."""
+        known = self.parts.as_text
+        left = self.left(plan)
+        return left if self.parts.as_text != known else []
+
+    def is_finished(self, shard: Shard) -> bool:
+        """Whether the part of a shard is there, with every answer of the shard."""
+        done = done_of(self._work, shard)
+        if done is None:
+            return False
+        return self.parts.is_finished(self._work, shard, done, self.parts.size_of(shard), self._run)
+
+    def made(self) -> AbstractContextManager[None]:
+        """Makes the folder for the ``with`` block; one that stays empty is removed again."""
+        return self.parts.made(self._run)
+
+    def check(self, plan: ClusterPlan, prepared: PreparedJob, *, is_new: bool) -> None:
+        """Refuses a folder with files that this job did not write, before anything is paid.
+
+        Raises:
+            UsageError: There are such files: a reader would take them for rows of the job, or they would be lost.
+            CannotWrite: No file can be written there.
+        """
+        parts, force = self.parts, prepared.job.force
+        found = parts.sizes()
+        notes = [
+            each["part"] for each in all_done(self._work, plan.shards) if each is not None and "part" in each
+        ]
+        foreign = self._foreign(found, notes)
+        if foreign:
+            for shard in plan.shards:
+                numbers = range(1, attempts_at(self._work, shard) + 1)
+                contents = (self._work.get(part_name(shard, number)) for number in numbers)
+                notes += [json.loads(content) for content in contents if content is not None]
+            foreign = self._foreign(found, notes)
+        names = {parts.path_of(shard).name for shard in plan.shards}
+        lost = [name for name in foreign if not (force and name in names)]
+        if lost:
+            raise UsageError(
+                f"{parts.folder} has files that this job did not write, or that were edited since "
+                f"({', '.join(lost[:3])}); move them away, or name another folder with -o"
+            )
+        self._old = [name for name in found if name not in names]
+        output_target(parts.path_of_part(1)).check()
+        for file in skipped_files(prepared, self._destination()):
+            if file.bad_rows:
+                check_output(file.path, written=self.get(file.key), force=force)
+
+    def _foreign(self, found: Mapping[str, int], notes: Iterable[Mapping[str, Any]]) -> list[str]:
+        own = {(note["path"], note["bytes"]) for note in notes}
+        return sorted(
+            name for name, size in found.items() if (str(self.parts.folder / name), size) not in own
+        )
+
+    def begin(
+        self, plan: ClusterPlan, prepared: PreparedJob, left: Sequence[Shard], confirm: Confirm
+    ) -> None:
+        """Asks whether rows are to be sent, and writes the records that are left out, beside the folder.
+
+        Args:
+            plan: All shards.
+            prepared: The job and its input.
+            left: The shards whose parts are to be written; most rows may have been answered.
+            confirm: Called with the forecast.
+        """
+        done = all_done(self._work, plan.shards)
+        found = [each["summary"] for each in done if each is not None]
+        failed = _total(found, "failed")
+        missing = sum(shard.rows for shard, each in zip(plan.shards, done, strict=True) if each is None)
+        again = failed if self.parts.retry_failed and left else 0
+        forecast = replace(
+            forecast_job(prepared, rows=plan.rows, left=missing + again),
+            answered=_total(found, "answered"),
+            skipped=_total(found, "skipped"),
+            failed=failed - again,
+        )
+        confirm(forecast)
+        write_skipped_files(prepared, self, self._destination())
+
+    def _destination(self) -> Destination:
+        return Destination(located(f"{str(self.parts.folder).rstrip('/')}{self.parts.suffix}"))
+
+    def get(self, key: str) -> Any:
+        """Returns what the work folder notes of a file with records that are left out."""
+        return json.loads(self._work.get(SKIPPED_NOTES) or b"{}").get(key)
+
+    def put_now(self, key: str, value: Any) -> None:
+        """Notes it."""
+        notes = json.loads(self._work.get(SKIPPED_NOTES) or b"{}")
+        self._work.put(SKIPPED_NOTES, json.dumps({**notes, key: value}).encode())
+
+    def result(self, plan: ClusterPlan, confirm: Confirm, seconds: Callable[[], float]) -> Result:
+        """Returns the result of the run, when every part is there; removes old parts of other names.
+
+        Args:
+            plan: The shards.
+            confirm: Not called again.
+            seconds: Returns the duration of the run.
+
+        Raises:
+            StorageFailure: A part is not what its worker wrote.
+        """
+        if missing := self.left(plan):
+            raise StorageFailure(
+                f"{self.parts.path_of(missing[0])} is not what its worker wrote; run the same command again"
+            )
+        for name in self._old:
+            with suppress(OSError):
+                (self.parts.folder / name).unlink()
+        done = [each for each in all_done(self._work, plan.shards) if each is not None]
+        lost = [each["lost"] for each in done if each["lost"] is not None]
+        rows = tuple(sorted({row + 1 for each in lost for row in each["rows"]}))
+        dead = [DeadAttempt(**one) for each in lost for one in each["dead"] if one["run"] == self._run]
+        of_run = [
+            each["summary"]
+            for finished in done
+            for each in (*finished["earlier"], finished)
+            if each["run"] == self._run
+        ]
+        summary = summed(
+            self._rows(done), of_run, dead, possibly_billed=len(rows) if dead else 0, seconds=seconds()
+        )
+        cost = summary.cost
+        summary = replace(
+            summary,
+            cached_tokens=_total(of_run, "cached_tokens"),
+            saved_by_cache=_total(of_run, "saved_by_cache"),
+            saved_by_journal=plus(summary.saved_by_journal, None if cost is None else -cost),
+        )
+        failures: dict[str, tuple[int, str]] = {}
+        for each in done:
+            for reason, (row, text) in each["failures"].items():
+                failures.setdefault(reason, (row, text))
+        return Result(
+            output=self.parts.folder,
+            summary=summary,
+            possibly_billed_rows=rows,
+            failures=failures,
+            pace=rate_text(summary),
+            job=self._job,
+        )
+
+    def _rows(self, done: Sequence[Done]) -> Summary:
+        """Adds up the rows of all parts, and what all runs together paid for them; the run itself paid nothing yet."""
+        found = [each["summary"] for each in done]
+        sums = {name: _total(found, name) or 0 for name in _ROWS}
+        counts = {name: Counter[str]() for name in ("failed_by_reason", "finish_reasons", "labels")}
+        for name, each in product(counts, found):
+            counts[name].update(each[name])
+        sent, bad_rows = sums["answered"] + sums["failed"], self._bad_rows
+        status = exit_status_of(sums["failed"], sent, self._job.allow_failed, bad_rows=bad_rows)
+        figures: dict[str, Any] = {
+            **{name: dict(counted) for name, counted in counts.items()},
+            **sums,
+            **{name: _total(found, name) for name in _EQUAL},
+            **dict.fromkeys(_TOKENS, 0),
+            "answered_before": _total(found, "answered_before") + _total(found, "answers"),
+            "saved_by_journal": plus(_total(found, "saved_by_journal"), _total(found, "cost")),
+        }
+        return Summary(**figures, cost=Decimal(0), bad_rows=bad_rows, exit_status=int(status))
+
+
+def _total(found: Sequence[Mapping[str, Any]], name: str) -> Any:
+    """Adds up a figure; ``None`` where one is unknown."""
+    values = [each[name] for each in found]
+    if None in values:
+        return None
+    return sum((Decimal(str(value)) if isinstance(value, float) else value for value in values), 0)
