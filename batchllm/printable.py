@@ -56,3 +56,15 @@ def dollars(amount: Decimal) -> str:
     if amount > Decimal("0.0001"):
         return f"${amount:.2g}"
     return "<$0.0001" if amount else "$0"
+
+
+def duration(seconds: float) -> str:
+    """``0.8 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

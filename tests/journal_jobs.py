@@ -43,7 +43,7 @@ async def admit(journal: Journal, names: Sequence[object], first_row: int = 0) -
 def save(journal: Journal, attempt_id: int, outcome: Response | Failure) -> "asyncio.Future[None]":
     """``Journal.save`` for those who wait for one outcome."""
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    journal.save(attempt_id, outcome, partial(resolve, future, None))
+    journal.save(attempt_id, outcome, partial(resolve, future))
     return future
 
 

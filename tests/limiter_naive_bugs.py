@@ -75,7 +75,9 @@ def retry_outside_the_pace(patch: Patch) -> None:
 
     def admit(self: Any, now: float, head: Any, too_large: Any) -> Any:
         if self.queue._again:
-            return None, self.queue.pop()
+            tried = self.queue._again[0]
+            self.queue.remove(tried)
+            return None, tried
         return real(self, now, head, too_large)
 
     patch.setattr(lane.Lane, "_admit", admit)

@@ -12,9 +12,11 @@ from typing import Any
 import duckdb
 import hypothesis.strategies as st
 import numpy as np
+import openpyxl
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from pandas.testing import assert_frame_equal
@@ -285,3 +287,34 @@ def test_several_files_are_one_table(server: Simulator, tmp_path: Path) -> None:
     assert asked(server, [tmp_path / "a.csv", tmp_path / "b.jsonl"], "n")[1] == ["1", "1.50"]
     (tmp_path / "c.csv").write_text("x#y\nthree#3\n")
     assert asked(server, [tmp_path / "c.csv"], delimiter="#")[1] == ["three"]
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_the_types_of_a_table_are_those_of_its_parquet_output(library: str, tmp_path: Path) -> None:
+    made = pa.table(
+        {
+            "text": ["good", "bad"],
+            "when": pa.array(
+                [dt.datetime(2024, 1, 2, 3, 4, 5, 678), None], pa.timestamp("us", "Europe/Berlin")
+            ),
+            "price": pa.array([Decimal("1.10"), None], pa.decimal128(9, 2)),
+            "day": [dt.date(2024, 1, 2), None],
+            "parts": [[1, 2], None],
+        }
+    )
+    table = {"pandas": made.to_pandas, "polars": lambda: pl.from_arrow(made), "pyarrow": lambda: made}[
+        library
+    ]()
+    output = tmp_path / "out.parquet"
+    for _ in range(2):
+        result = run(table, "classify", provider="simulator", output=output)
+    assert result.summary.answered_before == 2
+    found = pq.read_table(output)
+    assert found.column_names[:6] == [*made.column_names, "label"]
+    assert found.select(made.column_names).to_pylist() == made.to_pylist()
+    assert [found.schema.field(name).type for name in ("when", "day")] == [
+        made.schema.field(name).type for name in ("when", "day")
+    ]
+    workbook = tmp_path / "out.xlsx"
+    run(table, "classify", provider="simulator", output=workbook)
+    assert openpyxl.load_workbook(workbook).active["D2"].value == dt.datetime(2024, 1, 2)

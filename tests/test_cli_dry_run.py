@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shlex
 import shutil
 import socket
@@ -273,3 +274,15 @@ def test_the_options_that_differ_leave_out_what_a_template_computes_or_leaves_of
     assert ["examples", "1", "row", "(--examples)"] in lines
     assert "multi_label" not in said
     assert "multi_label" in batchllm(*words, "-v").out
+
+
+def test_the_middle_of_a_long_text_is_shown_with_v_alone(batchllm: Command, tmp_path: Path) -> None:
+    text = "".join(f"Sentence {number} of a paper. " for number in range(9_000))
+    (tmp_path / "papers.jsonl").write_text(json.dumps({"text": text}) + "\n" + json.dumps({"text": "Short."}))
+    words = ("summarize", tmp_path / "papers.jsonl", *OPENAI, "--dry-run")
+    shown, whole = batchllm(*words).out, batchllm(*words, "-v").out
+    assert len(shown) < 10_000
+    assert "Sentence 0 of" in shown and "Sentence 8999 of" in shown and "Short." in shown
+    left_out = int(re.findall(r"\[([\d,]+) characters left out; -v shows all\]", shown)[0].replace(",", ""))
+    assert len(text) - 2_000 < left_out < len(text)
+    assert text.strip() in whole

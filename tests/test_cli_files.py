@@ -215,3 +215,26 @@ def test_a_suffix_that_says_another_compression_than_the_bytes_is_named(
     assert batchllm("classify", plain, *SIMULATOR).status == 65
     assert {entry.name for entry in tmp_path.iterdir()} == {"packed.csv", "plain.csv.gz"}
     assert batchllm("classify", packed, *SIMULATOR, "--input-format", "csv").status == 0
+
+
+@pytest.mark.parametrize("name", ["two\nlines.csv", "red\x1b.csv"])
+def test_no_message_shows_the_signs_of_a_name_that_command_a_terminal(
+    name: str, batchllm: Command, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    missing = batchllm("classify", path, *SIMULATOR)
+    path.write_bytes(TABLE)
+    output = tmp_path / name.replace(".csv", ".classify.simulated.csv")
+    said = [
+        missing,
+        batchllm("classify", path, *SIMULATOR),
+        batchllm("classify", path, *SIMULATOR, "--column", "none"),
+        batchllm("jobs", tmp_path),
+        batchllm("status", output),
+        batchllm("export", output, "-o", f"{output}l.jsonl"),
+    ]
+    assert [each.status for each in said] == [65, 0, 2, 0, 0, 0], [each.err for each in said]
+    shown = repr(name)[1:-5]
+    for each in said:
+        assert name[:-4] not in each.err + each.out
+    assert all(shown in each.err + each.out for each in said if each is not said[2])

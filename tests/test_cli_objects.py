@@ -405,3 +405,27 @@ def test_schedule_names_the_credentials_that_cron_needs(
     assert "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in said.err
     assert f"AWS_ENDPOINT_URL={object_store.endpoint}" in said.out
     assert object_store.secret not in said.out + said.err and object_store.key_id not in said.out + said.err
+
+
+def test_a_missing_bucket_is_reported_under_the_name_of_the_input(bench: Bench, bucket: str) -> None:
+    missing = f"s3://{bucket}-none/reviews.csv"
+    said = bench.run("classify", missing, status=65)
+    assert said.err.startswith(f"batchllm: {missing}: ")
+    assert "classify.csv" not in said.err
+
+
+def test_shards_that_are_named_alike_in_a_store_are_numbered_and_merged_by_a_pattern(
+    bench: Bench, bucket: str, object_store: ObjectStore
+) -> None:
+    source = bench.file("reviews.csv", TABLE)
+    for number in (1, 2):
+        bench.run("classify", source, "--shard", f"{number}/2", "-o", f"s3://{bucket}/out/all.csv")
+    parts = [f"out/all.shard-{number}-of-2.csv" for number in (1, 2)]
+    assert sorted(object_store.keys(bucket)) == parts
+    merged = f"s3://{bucket}/out/all.csv"
+    for more in ((), ("--force",)):
+        said = bench.command("merge", f"s3://{bucket}/out/*", "-o", merged, *more)
+        assert f"{ROWS} rows of 2 shards" in said.err
+    assert [row["id"] for row in rows_of(object_store.get(bucket, "out/all.csv"))] == [
+        str(number) for number in range(ROWS)
+    ]

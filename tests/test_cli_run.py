@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from batchllm.job.options import TABLE
 from batchllm.simulator import Simulator, SimulatorSettings, start_in_thread
 from tests.command import Command
 
@@ -197,7 +198,7 @@ def test_failed_rows_stay_in_the_output_with_their_error(batchllm: Command, samp
     assert len(rows) == 12
     assert 0 < len(failed) < 11
     assert all(row["error"].startswith("HTTP 400") and row["label"] == "" for row in failed)
-    assert f"Failed: {len(failed)} (http_400 {len(failed)})" in said.err
+    assert f"Failed: {len(failed)} (HTTP 400 {len(failed)})" in said.err
 
 
 def test_a_share_of_failures_may_be_allowed(batchllm: Command, samples: Path) -> None:
@@ -590,6 +591,7 @@ def test_rows_that_failed_are_not_called_answered(batchllm: Command, samples: Pa
         (("-m", "a", "-m", "b"), "--model is given twice"),
         (("-m", "a", "--model", "b"), "--model is given twice"),
         (("--param", "top_p=1", "--param", "top_p=0.5"), "--param names 'top_p' twice"),
+        (("-n", "0"), "--limit (-n) must be a whole number of at least 1, not '0'"),
         (("--wait",), "--wait waits for batches; add --via batch"),
         (("--dry-run", "--json", "--curl"), "--json and --curl exclude each other"),
     ],
@@ -600,6 +602,26 @@ def test_what_would_be_ignored_is_refused(
     said = batchllm("classify", samples / "reviews.csv", *SIMULATOR, *words)
     assert said.status == 2
     assert complaint in said.err
+
+
+def test_every_list_option_is_repeated_or_takes_commas(batchllm: Command, samples: Path) -> None:
+    words = ("classify", samples / "reviews.csv", *SIMULATOR, "--dry-run", "-v")
+    lists = {
+        option.name: option
+        for option in TABLE
+        if option.kind.python_type is tuple and "classify" in option.tasks
+    }
+    assert {"keep", "drop", "columns", "add", "labels", "image", "gold", "reuse"} <= lists.keys()
+    assert all(
+        option.kind.repeated or option.kind.by_comma for option in lists.values() if option.name != "shard"
+    )
+    one = batchllm(*words, "--keep", "id,review", "--add", "cost", "--labels", '"a, b",c,d')
+    other = batchllm(
+        *words, "--keep", "id", "--keep", "review", "--add", "cost", "--labels", '"a, b"', "--labels", "c,d"
+    )
+    assert one.status == other.status == 0, other.err
+    assert one.out == other.out
+    assert "--keep names 'id' twice" in batchllm(*words, "--keep", "id", "--keep", "id").err
 
 
 def test_the_input_may_come_from_the_environment(

@@ -8,11 +8,10 @@ from typing import Any
 from batchllm.cluster.figures import FiguresReader
 from batchllm.cluster.plan import ClusterPlan, Shard
 from batchllm.cluster.work import WorkFolder, claim_name, done_name, open_work, state_name
+from batchllm.formats import InputStatistics
 
-PLAN = ClusterPlan(
-    input="in", input_sha256="", output=None, rows=300, identity={}, job={},
-    shards=tuple(Shard(number, 100 * number, 100, "") for number in range(3)),
-)  # fmt: skip
+SHARDS = tuple(Shard(number, 100 * number, 100, "", None) for number in range(3))
+PLAN = ClusterPlan("in", InputStatistics(300, 0, "", ("text",), ()), (), "/", None, {}, SHARDS, {})
 
 
 def attempt(work: WorkFolder, shard: int, number: int, done: int, **state: Any) -> None:

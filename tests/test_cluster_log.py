@@ -80,26 +80,42 @@ def test_a_flipped_bit_makes_no_other_entries(written: list[list[Entry]], chance
         assert found == written[: len(found)]
 
 
-def entry(attempt: int, row: int, *, replied: bool) -> AttemptEntry:
-    reply = (1.0, 0.1, 200, None, None, None, None, b"{}") if replied else None
-    return AttemptEntry(attempt, row, b"k", row, None, None, None, 1.0, reply, 0, 1)
+def entry(attempt: int, row: int, *, status: int | None = None, path: str | None = None) -> AttemptEntry:
+    reply = None if status is None else (1.0, 0.1, status, None, None, None, None, b"{}")
+    identity = None if path is None else b"i"
+    return AttemptEntry(attempt, row, b"k", row, None, path, identity, 1.0, reply, 0, 1)
 
 
-def test_the_rows_that_may_be_paid_without_an_answer_are_those_in_flight_and_one_flush() -> None:
-    log = [
-        [entry(1, 0, replied=True), entry(2, 1, replied=False), entry(3, 2, replied=False)],
-        [entry(2, 1, replied=True), entry(4, 3, replied=False)],
+def test_the_rows_that_may_be_paid_twice_are_those_in_flight_and_what_the_next_attempt_sends_first() -> None:
+    died = [
+        [entry(1, 0, status=200), entry(2, 1), entry(3, 2)],
+        [entry(2, 1, status=200), entry(4, 4)],
     ]
-    assert most_sent(log) == 3
-    assert lost_rows(log, most_sent(log)) == ({2, 3}, {4, 5, 6})
+    after = [[entry(5, 2, status=200), entry(6, 9), entry(7, 4)], [entry(8, 6), entry(9, 12)], []]
+    assert most_sent(died) == 3
+    assert lost_rows([died, after]) == ({2, 4}, [[9, 6, 12]])
+
+
+def test_a_row_that_was_begun_and_not_finished_may_be_paid_twice() -> None:
+    died = [
+        [entry(1, 0, status=200), entry(2, 1, status=200), entry(3, 2, status=500), entry(4, 3, status=200)]
+    ]
+    after = [[entry(5, 1, path="step/2"), entry(6, 2), entry(7, 4)], []]
+    assert lost_rows([died, after]) == ({1, 2}, [[4]])
 
 
 def test_a_worker_that_ended_in_order_has_lost_nothing() -> None:
-    assert lost_rows([[entry(1, 0, replied=True)], []], 9) == (set(), set())
+    assert lost_rows([[[entry(1, 0, status=200)], []]]) == (set(), [])
 
 
 def test_a_worker_that_died_before_its_first_flush_may_have_sent_the_first_rows() -> None:
-    assert lost_rows([], 3) == (set(), {0, 1, 2})
+    assert lost_rows([[], [[entry(1, 0), entry(2, 1)], []]]) == (set(), [[0, 1]])
+
+
+def test_a_request_that_two_workers_sent_is_paid_twice_whoever_lives() -> None:
+    replaced = [[entry(1, 0, status=200)], [entry(2, 1, status=200), entry(3, 2, status=500)], []]
+    after = [[entry(4, 1), entry(5, 2)], []]
+    assert lost_rows([replaced, after]) == ({1}, [])
 
 
 NAMES = ["a", "b", "a", None, "c", "a", "b", "d"]
@@ -257,14 +273,14 @@ def test_equal_rows_of_two_shards_keep_their_own_answers(tmp_path: Path) -> None
         shards.append(attempt.log)
     together = tmp_path / "together.journal"
     with JournalBuilder(together, later_key, 1.0) as builder:
-        for number, log in enumerate(shards):
-            builder.add([[entry for frame in log for entry in frame]], first_row=3 * number)
+        for log in shards:
+            builder.add([[entry for frame in log for entry in frame]])
     assert set(answers_in(together)) == {
         (name, ordinal, path)
         for name, ordinal in [("a", 0), ("a", 1), ("a", 2), ("a", 3), ("b", 0), ("b", 1)]
         for path in ("", "step/2")
     }
-    assert builder.found.answers == 12 and not builder.found.twice
+    assert builder.found.answers == 12
 
 
 def test_an_answer_that_two_workers_paid_is_counted_with_its_row(tmp_path: Path) -> None:
@@ -275,7 +291,5 @@ def test_an_answer_that_two_workers_paid_is_counted_with_its_row(tmp_path: Path)
             attempt.step()
         attempt.flush()
         attempt.close()
-        logs.append([entry for frame in attempt.log for entry in frame])
-    with JournalBuilder(tmp_path / "together.journal", later_key, 1.0) as builder:
-        builder.add(logs, first_row=40)
-    assert builder.found.twice == {40}
+        logs.append([*attempt.log, []])
+    assert lost_rows(logs) == ({0}, [])

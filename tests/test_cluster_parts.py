@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pandas
@@ -25,6 +25,9 @@ from batchllm.simulator import ScriptedResponse, SimulatorSettings, start_in_thr
 from tests.command import Command
 from tests.fakes import chat_body
 from tests.test_cluster_run import Asked, ThreadEngine, job_of, no_cluster, table
+
+if TYPE_CHECKING:
+    from tests.object_store import ObjectStore
 
 ROWS = 120
 
@@ -305,3 +308,35 @@ def test_status_report_export_and_evaluate_take_the_job(tmp_path: Path, url: str
         assert refused.status == 2 and "parts" in refused.err and "WORK" in refused.err, refused.err
     refused = batchllm("export", work)
     assert refused.status == 2 and "parts" in refused.err and "-o" in refused.err
+
+
+@pytest.mark.proof
+def test_work_folder_and_parts_can_be_in_an_object_store(
+    tmp_path: Path, url: str, asked: Asked, object_store: "ObjectStore"
+) -> None:
+    table(tmp_path / "rows.csv", 60)
+    bucket = object_store.new_bucket()
+    job = parts_job(tmp_path, url, work=f"s3://{bucket}/work", output=f"s3://{bucket}/jobs/out/")
+    result = run(job)
+    assert (
+        result.summary.answered == 50 == asked.texts.total()
+        and str(result.output) == f"s3://{bucket}/jobs/out/"
+    )
+    keys = [key for key in object_store.keys(bucket) if key.startswith("jobs/")]
+    shards = plan_of_work(open_work(f"s3://{bucket}/work")).shards
+    assert keys == [f"jobs/out/part-{shard.number + 1:06}.csv" for shard in shards]
+    alone = run_job(job_of(tmp_path, url, output=str(tmp_path / "alone.csv")))
+    assert alone.output is not None
+    found = [line for key in keys for line in object_store.get(bucket, key).decode().splitlines()[1:]]
+    assert found == alone.output.read_text().splitlines()[1:]
+    paid = asked.texts.total()
+    assert run_cluster(job, engine_of=no_cluster).exit_status == 0
+    run(parts_job(tmp_path, url, work=f"s3://{bucket}/work", output=f"s3://{bucket}/jobs/out/", keep=["id"]))
+    assert asked.texts.total() == paid and object_store.get(bucket, keys[0]).startswith(b"id;label;")
+    object_store.put(bucket, keys[1], b"mine")
+    with pytest.raises(UsageError, match=r"edited since \(part-000002.csv\)"):
+        run(
+            parts_job(
+                tmp_path, url, work=f"s3://{bucket}/work", output=f"s3://{bucket}/jobs/out/", keep=["id"]
+            )
+        )

@@ -1,5 +1,6 @@
 """The plan: contiguous ranges of rows, frozen, that cut no conversation."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchllm.cluster.plan import FIRST_ROWS, MOST_ROWS, SHARDS_PER_WORKER, ClusterPlan, cut, hashed
+from batchllm.cluster.planning import new_plan
 from batchllm.errors import InputError
 from batchllm.formats import open_source
-from batchllm.prepare.row_range import RowRange
+from batchllm.job import assemble
+from batchllm.prepare.job_paths import job_paths
+from batchllm.prepare.prepared_job import prepare_job
 from batchllm.prepare.shards import conversation_spans
 
 
@@ -45,7 +49,8 @@ def plan_for(path: Path) -> ClusterPlan:
     source = open_source(path)
     statistics = source.scan()
     shards = hashed(source, cut(statistics.rows, 2))
-    return ClusterPlan(path.name, statistics.sha256, None, statistics.rows, {"job": 1}, shards, {})
+    whole = replace(statistics, sample=())
+    return ClusterPlan(path.name, whole, ({"text": "ä"},), "/", None, {"job": 1}, shards, {})
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -70,28 +75,44 @@ def test_a_shard_has_its_rows_and_no_others(tmp_path: Path, suffix: str) -> None
     plan = plan_for(path)
     for shard in plan.shards:
         source = open_source(path)
-        whole = source.scan()
-        rows = RowRange(shard.first_row, shard.rows, plan.input_sha256, shard.sha256)
-        statistics = rows.restrict(source, whole)
+        statistics = plan.rows_of(shard, has_worked=False).restrict(source)
         found = list(source.rows())
         assert [int(row.values["text"]) for row in found] == list(
             range(shard.first_row, shard.first_row + shard.rows)
         )
         assert [row.index for row in found] == list(range(shard.rows))
+        assert statistics.rows == shard.rows and statistics.columns == ("text",)
+        assert source.digest() == statistics.sha256 == shard.sha256
         assert [row.index for row in source.rows(3)] == list(range(3, shard.rows))
-        assert statistics.rows == shard.rows and statistics.columns == whole.columns
-        assert source.digest() == whole.sha256
 
 
-def test_another_input_than_the_plans_is_refused(tmp_path: Path) -> None:
+def test_other_rows_than_the_plans_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("text\n" + "".join(f"{number}\n" for number in range(100)))
     plan = plan_for(path)
     path.write_text(path.read_text().replace("99", "98"))
-    source = open_source(path)
-    rows = RowRange(0, 20, plan.input_sha256, plan.shards[0].sha256)
+    first, last = (plan.rows_of(shard, has_worked=False) for shard in (plan.shards[0], plan.shards[-1]))
     with pytest.raises(InputError, match="not the input of the plan"):
-        rows.restrict(source, source.scan())
-    with pytest.raises(InputError, match="not the input of the plan"):
-        rows = RowRange(plan.shards[-1].first_row, plan.shards[-1].rows, None, plan.shards[-1].sha256)
-        rows.restrict(open_source(path), replace(source.scan()))
+        last.restrict(open_source(path))
+    assert first.restrict(open_source(path)).rows == FIRST_ROWS, "its rows are those of the plan"
+
+
+def test_documents_of_other_shards_are_not_opened(tmp_path: Path) -> None:
+    documents = [tmp_path / "in" / f"{number:02}.txt" for number in range(50)]
+    documents[0].parent.mkdir()
+    for path in documents:
+        path.write_text("text")
+    flags = {"input": str(tmp_path / "in"), "output": str(tmp_path / "out.csv"), "provider": "simulator"}
+    job = assemble("summarize", flags, {})
+    paths = job_paths(job)
+    with prepare_job(job, paths) as prepared:
+        plan = new_plan(job, prepared, 1)
+    for path in documents[:FIRST_ROWS]:
+        path.unlink()
+        os.mkfifo(path)  # to open it is an error
+    first, second = (plan.rows_of(shard, has_worked=False) for shard in plan.shards[:2])
+    with prepare_job(job, paths, second) as prepared:
+        names = [row.values["file"] for row in prepared.source.rows()]
+    assert names == [str(path) for path in documents[FIRST_ROWS : FIRST_ROWS + len(names)]]
+    with pytest.raises(InputError, match="not a regular file"), prepare_job(job, paths, first):
+        pass

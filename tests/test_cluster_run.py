@@ -350,6 +350,38 @@ def test_an_input_that_is_another_one_on_a_node_stops_the_job(tmp_path: Path, ur
     assert "edited" not in "".join(asked.texts)
 
 
+def test_all_shards_ask_for_the_text_column_of_the_whole_input(
+    tmp_path: Path, url: str, asked: Asked
+) -> None:
+    with (tmp_path / "rows.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["note", "code"])
+        for number in range(ROWS):
+            texts = f"note {number:03} has four words", f"c{number}"
+            writer.writerow(texts if number < 90 else (f"note{number:03}", "a code of several words"))
+    run_cluster(job_of(tmp_path, url), engine_of=lambda job: ThreadEngine())
+    assert asked.texts.total() == ROWS
+    assert not [text for text in asked.texts if "note" not in text]
+
+
+def test_an_input_whose_answered_rows_are_edited_is_refused_at_the_end(
+    tmp_path: Path, url: str, asked: Asked
+) -> None:
+    table(tmp_path / "rows.csv", texts=["0000", "other"])
+
+    class Edited(ThreadEngine):
+        def submit(self, task: ShardTask) -> None:
+            if not self.submitted:
+                content = (tmp_path / "rows.csv").read_text()
+                (tmp_path / "rows.csv").write_text(content.replace("0000;0000", "0000;edit"))
+            super().submit(task)
+
+    with pytest.raises(InputError, match="not the input of the plan"):
+        run_cluster(job_of(tmp_path, url), engine_of=lambda job: Edited())
+    assert asked.texts.total() == ROWS
+    assert "edit" not in "".join(asked.texts)
+
+
 @pytest.mark.proof
 def test_status_report_and_export_take_the_work_folder(
     tmp_path: Path, url: str, asked: Asked, batchllm: Command

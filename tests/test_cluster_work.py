@@ -17,7 +17,7 @@ from batchllm.errors import CannotWrite
 if TYPE_CHECKING:
     from tests.object_store import ObjectStore
 
-SHARD = Shard(7, 0, 10, "")
+SHARD = Shard(7, 0, 10, "", None)
 NewWork = Callable[[], WorkFolder]
 
 

@@ -95,7 +95,7 @@ def test_an_answer_that_does_not_fit_is_asked_for_once_more_with_the_reason(benc
     output = bench.folder / "mails.run.jsonl"
     (row,) = bench.out("mails.run.jsonl")
     assert (row["topic"], row["urgent"], row["attempts"], row["error"]) == ("toaster", True, 2, None)
-    assert "tried again: schema 1" in said.err
+    assert "Tried again: schema 1" in said.err
     bench.run(*words)
     assert len(bench.bodies) == 2, "what was asked for once more is paid, too"
     copy = bench.folder / "copy.jsonl"

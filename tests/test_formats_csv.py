@@ -111,7 +111,8 @@ def test_a_blank_line_is_skipped_but_is_an_empty_cell_of_a_single_column(tmp_pat
         (",,\n1,a,2\n", 1, "is blank"),
         ('id,"text\n1,a\n', 1, "never closed"),
         ("id,text\n1,a\0b\n", 2, "NUL"),
-        ("id,text\n1,a\n2,a\rb\n", 3, "carriage return outside quotes"),
+        ("id,text\n1,a\n2,a\rb\n", 3, "newline of another style"),
+        ("id,text\r1,a\r2,a\nb\r", 3, "newline of another style"),
         (
             "id,text\n1,a\n2,caf\udce9\n",
             3,
@@ -126,6 +127,13 @@ def test_every_error_has_its_line_and_says_what_to_do(
         opened(tmp_path, content.encode("utf-8", "surrogateescape")).scan()
     assert caught.value.line == line
     assert str(caught.value).startswith(f"{tmp_path / 'in.csv'}, line {line}: ")
+
+
+def test_a_line_feed_within_quotes_stays_one_where_carriage_returns_end_the_lines(tmp_path: Path) -> None:
+    source = opened(tmp_path, b'id,text\r1,"a\nb"\r2,c\r')
+    source.scan()
+    assert values(source) == [["1", "a\nb"], ["2", "c"]]
+    assert [row.line for row in source.rows()] == [2, 3]
 
 
 def test_a_cell_beyond_the_limit_is_an_error_that_suspects_the_quote(

@@ -1,6 +1,8 @@
 """Excel: what other programs write is read, what is written others read, and every cell stays what it was."""
 
+import errno
 import json
+import os
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -13,7 +15,7 @@ import pytest
 import xlsxwriter
 from hypothesis import HealthCheck, given, settings
 
-from batchllm.errors import InputError, UsageError
+from batchllm.errors import CannotWrite, InputError, JobError, StorageFailure, UsageError
 from batchllm.formats import Outcome, open_source, plan_columns, write_output
 from batchllm.formats.excel_writer import check_rows
 from batchllm.records import Answer
@@ -386,3 +388,18 @@ def test_every_command_takes_workbooks(batchllm: Command, tmp_path: Path) -> Non
     assert batchllm(*words).status == 0
     assert out.read_bytes() == before
     assert batchllm(*words, "-o", tmp_path / "out.ods").status == 2
+
+
+@pytest.mark.parametrize("where", ["xlsxwriter.workbook.ZipFile", "tempfile.mkdtemp"])
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, CannotWrite), (errno.EIO, StorageFailure)])
+def test_a_full_folder_of_temporary_files_is_told_from_a_broken_one(
+    where: str, number: int, kind: type[JobError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: Any, **more: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    path = book(tmp_path / "in.xlsx", ["text"], ["good"])
+    monkeypatch.setattr(where, fails)
+    with pytest.raises(kind, match=os.strerror(number)):
+        answered(path, tmp_path / "out.xlsx")
+    assert not (tmp_path / "out.xlsx").exists()

@@ -44,6 +44,18 @@ def test_jobs_of_tables_and_of_folders_are_listed(state: Path, tmp_path: Path, b
     assert as_json[0]["size_bytes"] > 0
 
 
+def test_a_folder_of_outputs_below_is_listed_and_its_files_are_reused(
+    tmp_path: Path, batchllm: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("text\nIt is good.\n")
+    batchllm("classify", "a.csv", "b.csv", "-o", "out/", "--provider", "simulator")
+    assert "out: finished, 2 of 2 rows answered" in batchllm("jobs", ".").out
+    said = batchllm("classify", "a.csv", "-o", "c.csv", "--provider", "simulator", "--reuse", "out/a.csv")
+    assert said.status == 0 and "Paid in this run" not in said.err, said.err
+
+
 def test_clean_removes_old_finished_jobs_with_their_copies(state: Path, batchllm: Command) -> None:
     run(ROWS, "classify", provider="simulator")
     assert clean(older_than="1d") == []

@@ -246,6 +246,9 @@ def test_the_command_says_what_it_did_and_what_is_wrong(tmp_path: Path, batchllm
     assert said.status == 0
     assert f"{ROWS} rows of {SHARDS} shards, checked against the journals" in said.err
     assert batchllm("merge", *outputs, "-o", tmp_path / "m.csv").status == 2
+    assert batchllm("merge", tmp_path / "*.shard-*", "-o", tmp_path / "p.csv").status == 0
+    assert (tmp_path / "p.csv").read_bytes() == (tmp_path / "m.csv").read_bytes()
+    assert "no*.csv: matches no output" in batchllm("merge", "no*.csv", "-o", tmp_path / "q.csv").err
     assert batchllm("merge", *outputs, "-o", tmp_path / "m.csv", "--force").status == 0
     assert batchllm("merge", *outputs[1:], "-o", tmp_path / "m2.csv").status == 65
     assert batchllm("merge", *outputs, "-o", outputs[0], "--force").status == 2

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from batchllm.errors import JobError
+from batchllm.errors import JobError, UsageError
 from batchllm.job import assemble
 from batchllm.prepare.inputs import InputFiles, input_files
 from batchllm.prepare.job_paths import job_paths
@@ -53,8 +53,8 @@ def test_a_pattern_is_what_it_matches_by_name(data: Path) -> None:
 
 
 def test_the_jobs_own_output_is_never_its_input(data: Path) -> None:
-    (data / "all.csv").write_text("text\n")
-    (data / "all.trial.csv").write_text("text\n")
+    for name in ("all.csv", "all.csv.journal", "all.trial.csv"):
+        (data / name).write_text("text\n")
     own = names("data/a*.csv", output="data/all.csv")
     assert own == [
         "data/a.classify.csv",
@@ -62,6 +62,12 @@ def test_the_jobs_own_output_is_never_its_input(data: Path) -> None:
         "data/a.classify.trial.csv",
         "data/a.csv",
     ]
+
+
+def test_an_input_that_the_output_would_overwrite_is_refused_in_a_pattern_too(data: Path) -> None:
+    for inputs in (["data/?.csv"], ["data"]):
+        with pytest.raises(UsageError, match=r"data/b\.csv is input and output at once"):
+            found(*inputs, output="data/b.csv")
 
 
 def test_files_of_any_suffix_are_taken_in_a_format_that_is_named(data: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import batchllm.retry as retry
 from batchllm.errors import ExitStatus
 from batchllm.records import Failure, FailureKind, Paid, Response
-from batchllm.retry import Disposition, RetryPolicy, Verdict, classify, seconds
+from batchllm.retry import Disposition, RetryPolicy, Verdict, classify, reason_text, seconds
 
 DATE = "Thu, 01 Jan 2026 00:00:00 GMT"
 
@@ -316,3 +316,9 @@ def test_narrow_exceptions_come_before_wide_ones_everywhere() -> None:
                     f"{path}:{handler.lineno} is dead"
                 )
                 seen += found
+
+
+def test_reasons_are_said_in_words() -> None:
+    assert [reason_text(each) for each in ("http_503", "cut", "timeout", "rate_limit", "bad_body")] == [
+        "HTTP 503", "answer broken off", "timeout", "rate limit", "unreadable answer",
+    ]  # fmt: skip

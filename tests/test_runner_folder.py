@@ -200,7 +200,6 @@ def test_a_folder_that_cannot_be_is_refused_without_a_trace(tmp_path: Path, inpu
     (tmp_path / "in/more").mkdir()
     (tmp_path / "in/more/a.csv").write_text("text\nx\n")
     for folder, named, error, message in (
-        ("out/", [*inputs, tmp_path / "in/more/a.csv"], UsageError, "would both be written to"),
         ("in/", inputs, UsageError, "would overwrite the input"),
         ("none/out/", inputs, CannotWrite, "none is not a folder; create it"),
         ("in/a.csv/", inputs, UsageError, "its name ends like that of a file"),
@@ -277,3 +276,18 @@ def test_files_may_have_names_that_are_no_unicode(tmp_path: Path, batchllm: Comm
         said = batchllm(*command)
         assert said.status == 0, (command, said.err)
     assert "left out" not in (tmp_path / "out.report.html").read_text()
+
+
+def test_inputs_of_one_name_get_the_folders_that_tell_them_apart(tmp_path: Path) -> None:
+    names = ("in/a/x/r.csv", "in/b/x/r.csv", "in/b/y/r.jsonl", "in/r.tsv", "in/c/s.csv")
+    paths = [tmp_path / name for name in names]
+    for number, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        row = f'{{"text": "{number}"}}' if path.suffix == ".jsonl" else f"id,text\n1,{number}"
+        content = f"{row}\n1,2,3\n2,two\n" if number < 2 else f"{row}\n"
+        path.write_text(content.replace(",", "\t") if path.suffix == ".tsv" else content)
+    SeveralJob(prefix="llm_").run(paths, f"{tmp_path}/out/", bad_rows="skip")
+    found = {path.name: path for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")}
+    expected = ["a-x-r.csv", "b-x-r.csv", "r.jsonl", "r.tsv", "s.csv"]
+    assert sorted(found) == sorted([*expected, "a-x-r.skipped.csv", "b-x-r.skipped.csv"])
+    assert [written(found[name])[0]["text"] for name in expected] == ["0", "1", "2", "3", "4"]

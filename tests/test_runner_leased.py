@@ -211,6 +211,35 @@ def test_an_error_of_the_loop_itself_ends_the_run(paced: Workers) -> None:
         paced.run(10)
 
 
+@pytest.mark.parametrize("steps", range(6))
+def test_a_run_ends_when_the_lease_comes_at_the_same_moment(steps: int) -> None:
+    async def ends() -> None:
+        come = asyncio.get_running_loop().create_future()
+        asked = asyncio.Event()
+
+        async def renew(request: LeaseRequest) -> Lease:
+            asked.set()
+            if not request.leaving:
+                await come
+            return Lease(number=request.number, ttl_s=10.0, renew_s=1.0)
+
+        limiter: Limiter[WorkItem] = Limiter(Pace(), charge="max_tokens", now=0.0, leased=True)
+        leases = LeaseLoop(
+            Leases(renew=renew, worker="w"),
+            {"e": (limiter, Pace())},
+            BudgetMeter(None).budget,
+            lambda: None,
+            RunStop(),
+        )
+        async with asyncio.timeout(60.0), leased(leases):
+            await asked.wait()
+            come.set_result(None)
+            for _ in range(steps):
+                await asyncio.sleep(0)
+
+    run_virtual(ends())
+
+
 def test_the_message_about_a_silent_holder_is_one_line_without_the_traceback_of_another_process(
     tmp_path: Path,
 ) -> None:

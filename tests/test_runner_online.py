@@ -13,6 +13,7 @@ from batchllm.answer import Reader
 from batchllm.counters import RunCounters, SendRate
 from batchllm.errors import CannotWrite, Interrupted, JobError, Unavailable, UsageError
 from batchllm.journal import Journal, State
+from batchllm.journal.writer import Done
 from batchllm.limiter import Limiter
 from batchllm.online.loop import OnlineLoop
 from batchllm.plan.work_item import RowEnd, Settled, WorkItem
@@ -245,11 +246,14 @@ def test_a_journal_that_fails_stops_the_run(tmp_path: Path, monkeypatch: pytest.
     seen: list[int] = []
 
     def full(
-        self: Journal, attempt_id: int, outcome: Response | Failure, saved: Callable[[Exception | None], None]
+        self: Journal,
+        attempt_id: int,
+        outcome: Response | Failure,
+        saved: Done,
     ) -> None:
         seen.append(attempt_id)
         if len(seen) == 6:
-            saved(CannotWrite("the disk is full"))
+            saved(None, CannotWrite("the disk is full"))
         else:
             save(self, attempt_id, outcome, saved)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchllm.errors import UsageError
+from batchllm.errors import InputError, UsageError
 from batchllm.job import assemble
 from batchllm.job.compound import shard as shard_option
 from batchllm.prepare.shards import boundaries, conversation_spans
@@ -71,6 +71,18 @@ def test_the_shards_of_an_input_have_its_rows_in_order(tmp_path: Path) -> None:
         with result.output.open(newline="") as file:
             ids += [row["id"] for row in csv.DictReader(file)]
     assert ids == [str(n) for n in range(50)]
+
+
+def test_a_shard_whose_input_changes_while_it_runs_is_not_written(tmp_path: Path) -> None:
+    source = source_of(tmp_path, 40)
+    flags = {"input": str(source), "prompt": "Say {{ text }}", "provider": "simulator", "shard": "2/4"}
+
+    def edit(forecast: object) -> None:
+        source.write_text(source.read_text().replace("row 15", "row 99"))
+
+    with pytest.raises(InputError, match="changed while the job ran"):
+        run_job(assemble("run", flags, {}), confirm=edit)
+    assert not (tmp_path / "in.run.simulated.shard-2-of-4.csv").exists()
 
 
 def test_a_shard_resumes_and_is_estimated_and_tried_by_its_own_rows(

@@ -143,7 +143,10 @@ def test_ctrl_c_says_what_is_waited_for_how_much_is_kept_and_how_to_go_on(tmp_pa
 
 def test_a_budget_that_ends_says_how_much_is_kept(bench: Bench) -> None:
     rows = write_rows(bench.folder / "in.csv", 30)
-    assert "10 of 30 rows are kept.\n" in bench.run("classify", rows, "--max-requests", "10", status=3).err
+    assert (
+        "10 of 30 rows are kept; batchllm export writes them.\n"
+        in bench.run("classify", rows, "--max-requests", "10", status=3).err
+    )
 
 
 def test_failures_come_with_the_words_of_the_endpoint_and_what_to_do(bench: Bench) -> None:
@@ -153,7 +156,7 @@ def test_failures_come_with_the_words_of_the_endpoint_and_what_to_do(bench: Benc
     said = bench.run("classify", rows, "-c", "1", status=1).err
     output = bench.folder / "in.classify.csv"
     assert said.split("temperature 0")[1].split("\n", 1)[1].startswith("1 of 3 rows answered")
-    assert "Failed: 2 (http_400 2)\n  row 2: HTTP 400: Blocked by our filter.\n" in said
+    assert "Failed: 2 (HTTP 400 2)\n  row 2: HTTP 400: Blocked by our filter.\n" in said
     assert "  to ask again: the same command with --retry-failed\n" in said
     look = re.search(r"  to look: batchllm (.*)\n", said)
     assert look is not None

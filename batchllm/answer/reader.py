@@ -8,10 +8,11 @@ if there is nothing to put into it.
 import logging
 from collections.abc import Callable, Mapping
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from batchllm.answer.code import code_block
 from batchllm.answer.confidence import confidence
+from batchllm.answer.schema import Schema
 from batchllm.answer.text import content_text, visible_text
 from batchllm.answer.tools import Tools, with_read_arguments
 from batchllm.error_body import ErrorBody, error_within, read_error
@@ -21,9 +22,6 @@ from batchllm.finish_reason import finish_word
 from batchllm.printable import one_line
 from batchllm.records import Answer, AnswerSpec, Usage
 
-if TYPE_CHECKING:
-    from batchllm.answer.schema import Schema
-
 log = logging.getLogger("batchllm.answer")
 
 # Failures that a re-ask with the validator's message can correct.
@@ -32,14 +30,15 @@ _MAX_COUNT = 2**53
 _NO_USAGE = Usage()
 _PROMPT_DETAILS = ("prompt_tokens_details", "input_tokens_details")  # OpenAI and most others
 # DeepSeek; Moonshot; Anthropic and LiteLLM; Gemini.
-_CACHED = (
+_CACHED = {
     "prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens", "cached_content_token_count",
     "cachedContentTokenCount",
-)  # fmt: skip
+}  # fmt: skip
 
 _JSON_CUT = "the answer was cut before its JSON ended; raise --max-tokens"
 
 Reading = tuple[Mapping[str, Any], str | None, str | None]  # columns, error, reason
+About = tuple[Usage, str | None, str | None, int | None]  # usage, model, response_id, created
 
 
 def answer_columns(spec: AnswerSpec) -> tuple[str, ...]:
@@ -130,13 +129,15 @@ class Reader:
         if fault and (fault.message or fault.code or fault.type):
             said = _said(fault) or fault.type
             error = f"the endpoint answered with an error: {said}"
-            return Answer(error=error, reason=fault.row_fault(200) or "error", **_about(data))
+            return Answer({}, "", None, *_about(data), error=error, reason=fault.row_fault(200) or "error")
         if isinstance(choice, dict):
             return self._of_choice(choice, _about(data))
-        return Answer(error="the response has no choices", reason="no_choices", **_about(data))
+        error = "the response has no choices"
+        return Answer({}, "", None, *_about(data), error=error, reason="no_choices")
 
-    def _of_choice(self, choice: dict[str, Any], about: dict[str, Any]) -> Answer:
-        finish = finish_word(choice.get("finish_reason"))
+    def _of_choice(self, choice: dict[str, Any], about: About) -> Answer:
+        raw = choice.get("finish_reason")
+        finish = finish_word(raw)
         message = choice.get("message")
         if not isinstance(message, dict):
             message = {"content": choice.get("text")}  # the older completions
@@ -156,22 +157,21 @@ class Reader:
         elif calls:
             reading = {self._column: ""} if self._plain else {}, None, None
         else:
-            reading = {}, *_nothing(message, content, finish, about["usage"])
+            reading = {}, *_nothing(message, content, finish, about[0])
         columns, error, reason = reading
-        raw = _string(choice.get("finish_reason"))
         labels = _labels_in(columns, self.spec) if self._reads_labels else ()
         logprobs = choice.get("logprobs") if labels else None
         return Answer(
             columns,
             text,
             finish,
-            tool_calls=calls,
-            error=error,
-            reason=reason,
-            raw_finish_reason=raw,
-            confidence=None if logprobs is None else confidence(logprobs, labels),
-            labels=labels,
-            **about,
+            *about,
+            calls,
+            error,
+            reason,
+            _string(raw),
+            None if logprobs is None else confidence(logprobs, labels),
+            labels,
         )
 
     def _as_text(self, text: str, finish: str | None) -> Reading:
@@ -221,17 +221,12 @@ class Reader:
         return {self._column: value}, None, None
 
 
-def _about(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a response says beside its choice, as the fields of an answer."""
+def _about(data: Mapping[str, Any]) -> About:
+    """Returns what a response says beside its choice, in the order of an answer's fields."""
     created = data.get("created")
     if type(created) is float and abs(created) < _MAX_COUNT:
         created = int(created)
-    return {
-        "usage": _usage(data.get("usage")),
-        "model": _string(data.get("model")),
-        "response_id": _string(data.get("id")),
-        "created": _count(created),
-    }
+    return _usage(data.get("usage")), _string(data.get("model")), _string(data.get("id")), _count(created)
 
 
 def _labels_in(columns: Mapping[str, Any], spec: AnswerSpec) -> tuple[str, ...]:
@@ -241,9 +236,7 @@ def _labels_in(columns: Mapping[str, Any], spec: AnswerSpec) -> tuple[str, ...]:
     return tuple(label.split("; ")) if spec.multi_label else (label,)
 
 
-def _schema(spec: AnswerSpec) -> "Schema":
-    from batchllm.answer.schema import Schema  # loads jsonschema
-
+def _schema(spec: AnswerSpec) -> Schema:
     return Schema(spec.schema or {})
 
 
@@ -310,12 +303,12 @@ def _usage(usage: Any) -> Usage:
 
 def _cached(usage: Mapping[str, Any]) -> int | None:
     """Returns the prompt tokens that came from the endpoint's cache, in whichever dialect it says so."""
-    told = [usage.get(name) for name in _CACHED]
+    told = [usage[name] for name in _CACHED.intersection(usage)]
     for name in _PROMPT_DETAILS:
         details = usage.get(name)
         if isinstance(details, dict):
             told.append(details.get("cached_tokens"))
-    return max((count for count in map(_count, told) if count is not None), default=None)
+    return max([count for each in told if (count := _count(each)) is not None], default=None)
 
 
 def _string(value: Any) -> str | None:

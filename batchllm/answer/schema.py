@@ -4,11 +4,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, best_match
-from referencing import Registry
-from referencing.exceptions import Unresolvable
-
 from batchllm.answer.fields import schema_of
 from batchllm.errors import UsageError
 
@@ -29,6 +24,10 @@ class Schema:
     """
 
     def __init__(self, schema: Mapping[str, Any] | str) -> None:
+        from jsonschema import Draft202012Validator  # takes time to load, and most jobs have no schema
+        from jsonschema.exceptions import SchemaError
+        from referencing import Registry
+
         document = dict(schema_of(schema))
         try:
             Draft202012Validator.check_schema(document)
@@ -45,6 +44,9 @@ class Schema:
 
     def fault(self, value: Any) -> str | None:
         """Returns the validator's message about a value, shortened; ``None`` where the value is valid."""
+        from jsonschema.exceptions import best_match
+        from referencing.exceptions import Unresolvable
+
         try:
             error = best_match(self._validator.iter_errors(value))
         except (Unresolvable, RecursionError, ArithmeticError, re.error) as failure:

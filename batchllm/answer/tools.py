@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from batchllm.answer.schema import Schema
+from batchllm.errors import UsageError
 from batchllm.printable import one_line
 
 Calls = list[dict[str, Any]]
@@ -87,9 +89,6 @@ class Tools:
         )
 
     def _schema_fault(self, name: str, value: Mapping[str, Any]) -> str | None:
-        from batchllm.answer.schema import Schema
-        from batchllm.errors import UsageError
-
         schema = self._parameters[name]
         if isinstance(schema, Mapping):
             try:

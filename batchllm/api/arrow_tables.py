@@ -37,6 +37,10 @@ class PolarsTable(Table):
         """Returns one value of a column; see ``Table``."""
         return self._frame.to_series(position)[index]
 
+    def arrow(self) -> "pa.Table":
+        """Returns the frame as a pyarrow table; see ``Table``."""
+        return self._frame.to_arrow().rename_columns(list(self.columns))
+
     def joined(
         self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn], own: Sequence[int] | None = None
     ) -> "pl.DataFrame":
@@ -85,6 +89,10 @@ class ArrowTable(Table):
     def cell(self, position: int, index: int) -> Any:
         """Returns one value of a column; see ``Table``."""
         return self._table.column(position)[index].as_py()
+
+    def arrow(self) -> "pa.Table":
+        """Returns the table with the names of its columns as text; see ``Table``."""
+        return self._table.rename_columns(list(self.columns))
 
     def joined(
         self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn], own: Sequence[int] | None = None

@@ -1,9 +1,9 @@
 """A call becomes a job: of a file, of a job that was made before, or of rows in memory.
 
-Rows in memory are written to a file, since a job reads its input several times, and goes on in another process. Only
-the columns that prompts read are in it, unless ``output`` names a file that is to have all of them. Where neither
-output nor journal is named, both lie in the user's state folder, and their name is a hash of these rows and of what is
-asked: another question is another job.
+Rows in memory are written to a file (Parquet where the output has types, else JSONL), since a job reads its input
+several times, and goes on in another process. Only the columns that prompts read are in it, unless ``output`` names a
+file that is to have all of them. Where neither output nor journal is named, both lie in the user's state folder, and
+their name is a hash of these rows and of what is asked: another question is another job.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from batchllm.api.options import are_paths, is_path, options_of, parsed_options
 from batchllm.api.results import answer_columns, parsed_of, with_table
 from batchllm.api.tables import FilesTable, Table, table_of
 from batchllm.errors import UsageError
-from batchllm.formats import kept_columns
+from batchllm.formats import format_of, kept_columns
 from batchllm.formats.columns import SOURCE_FILE
 from batchllm.formats.memory import put_rows
 from batchllm.job import Job, assemble
@@ -55,7 +55,7 @@ class JobCall:
     Attributes:
         job: The job.
         table: Its rows, where they are in memory.
-        content: These rows as they are written to the job's input.
+        content: These rows as they are written to the job's input, JSONL or Parquet.
         model: The pydantic model of the answers.
         keep: Keep journal and copies after success.
         is_unnamed: Its output lies in the state folder.
@@ -241,7 +241,12 @@ def _table_call(
     names |= {name for name in (builder.column, job.conversation) if name is not None}
     gold = () if named else job.gold  # of rows in the state folder it is no part of the job
     names -= gold_columns(gold, table.columns)
-    content = table.content(names)
+    typed = None
+    if (
+        named and not job.into_folder and format_of(job.output).magic
+    ):  # cells have types there, which JSONL has not
+        typed = table.parquet(names)
+    content, suffix = (table.content(names), ".jsonl") if typed is None else (typed, ".parquet")
     job = replace(job, column=builder.column if builder.column in table.columns else job.column)
     on = job.on
     if not named and job.retry_cut_off and "journal" not in options:
@@ -256,8 +261,8 @@ def _table_call(
         job = replace(job, output=output, journal=usual or job.journal)
     journal = job_paths(job).journal
     check_folder(journal)
-    place = rows_path(journal).absolute()
+    place = rows_path(journal, suffix).absolute()
     if job.engine is not None and job.work is not None:  # which all machines see
-        place = job.work.absolute() / f"rows-{hashlib.sha256(content).hexdigest()[:16]}.jsonl"
+        place = job.work.absolute() / f"rows-{hashlib.sha256(content).hexdigest()[:16]}{suffix}"
     job = replace(job, inputs=(place,))
     return JobCall(job, table, content, model, keep, is_unnamed=not named, gold=gold, on=on, own=own)

@@ -33,6 +33,17 @@ class PandasTable(Table):
         """Returns one value of a column; see ``Table``."""
         return self._frame.iat[index, position]
 
+    def arrow(self) -> Any:
+        """Returns the frame as a pyarrow table; see ``Table``."""
+        import pyarrow as pa
+
+        try:
+            return pa.Table.from_pandas(
+                self._frame.set_axis(list(self.columns), axis="columns"), preserve_index=False
+            )
+        except (pa.ArrowException, TypeError, ValueError, OverflowError):  # values of any class
+            return None
+
     def joined(
         self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn], own: Sequence[int] | None = None
     ) -> "pd.DataFrame":

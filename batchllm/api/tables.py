@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,30 @@ class Table(ABC):
             return
         for cells in zip(*(self.column(position) for position in positions.values()), strict=True):
             yield dict(zip(positions, cells, strict=True))
+
+    def arrow(self) -> Any:
+        """Returns the table as a pyarrow table of the same columns; ``None`` where it has no types of its own."""
+        return None
+
+    def parquet(self, names: Iterable[str]) -> bytes | None:
+        """Returns the named columns as a Parquet file; ``None`` where the table cannot be one.
+
+        Raises:
+            UsageError: Two columns have one of the names.
+        """
+        positions = list(self.positions(names).values())
+        table = self.arrow() if positions and find_spec("pyarrow") is not None else None
+        if table is None:
+            return None
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        written = pa.BufferOutputStream()
+        try:
+            parquet.write_table(table.select(positions), written)
+        except (pa.ArrowException, TypeError, ValueError):  # a type that Parquet does not have
+            return None
+        return written.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
     def content(self, names: Iterable[str]) -> bytes:
         """Returns the named columns as JSONL.

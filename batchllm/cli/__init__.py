@@ -123,7 +123,7 @@ def _say_error(error: JobError | Interrupted) -> None:
         return
     say(str(error), lead=PREFIX, tone=Tone.FAILED)
     if error.kept is not None and error.kept[0]:
-        say(f"{kept_text(error.kept)}.")
+        say(f"{kept_text(error.kept)}; batchllm export writes them.")
 
 
 def _interrupted(number: int, frame: object) -> None:

@@ -43,6 +43,6 @@ def _check(job_file: str | None, flags: dict[str, Any]) -> None:
     job = assemble("run", {**flags, **what}, os.environ, needs_key=False)
     status = 0
     for finding in check_job(job, whole=job_file is not None):
-        typer.echo(f"{finding.status:<6}{finding.subject:<12}{printable(finding.message)}")
+        typer.echo(f"{finding.status:<6}{finding.subject:<12}{printable(finding.message, keep='')}")
         status = status or int(finding.exit_status)
     sys.exit(status)

@@ -10,12 +10,12 @@ import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchllm import presets
-from batchllm.cli.terminal import counts, duration, fields_line, models_text, price_text
+from batchllm.cli.terminal import fields_line, models_text, price_text, reasons
 from batchllm.errors import UsageError
-from batchllm.printable import counted, dollars, json_escape, printable
+from batchllm.printable import counted, dollars, duration, json_escape, printable
 
 if TYPE_CHECKING:
     from batchllm.budget.forecast import Forecast
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from batchllm.records import ChatRequest, Endpoint
 
 _PLAIN = re.compile(r"[\w:. -]+", re.ASCII)
+_LONGEST_TEXT = 1_200
 _LONGEST_ARGUMENT = 100_000
 """Characters of one argument; Linux takes 128 KiB."""
 
@@ -56,7 +57,7 @@ def print_dry_run(
 
 
 def to_text(found: "DryRun", *, every_option: bool) -> Iterator[str]:
-    """The estimate, the options that are not at their default (or every one), and the first requests."""
+    """The estimate, the options that are not at their default, and the first requests; with every option in full."""
     yield from _estimate(found)
     yield from _options(found.job, every=every_option)
     for number, request in enumerate(found.first):
@@ -64,7 +65,21 @@ def to_text(found: "DryRun", *, every_option: bool) -> Iterator[str]:
         if number == 0:
             yield "The first requests"
         yield f"Request of row {request.row_index + 1}:"
-        yield json.dumps(json.loads(request.body), indent=2, ensure_ascii=False)
+        body = json.loads(request.body)
+        yield json.dumps(body if every_option else _shortened(body), indent=2, ensure_ascii=False)
+
+
+def _shortened(value: Any) -> Any:
+    """Returns a JSON value with the middle of long texts left out."""
+    if isinstance(value, dict):
+        return {name: _shortened(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_shortened(item) for item in value]
+    if not isinstance(value, str) or len(value) <= _LONGEST_TEXT:
+        return value
+    end = _LONGEST_TEXT // 3
+    left_out = len(value) - 3 * end
+    return f"{value[: 2 * end]} … [{counted(left_out, 'character')} left out; -v shows all] … {value[-end:]}"
 
 
 def split_json(forecast: "Forecast") -> dict[str, int]:
@@ -83,7 +98,7 @@ def _estimate(found: "DryRun") -> Iterator[str]:
     parts = (
         (forecast.duplicate_rows, "equal to an earlier one"),
         (forecast.skipped, "empty"),
-        (forecast.unsendable, f"that will fail unsent ({counts(found.unsendable)})"),
+        (forecast.unsendable, f"that will fail unsent ({reasons(found.unsendable)})"),
     )
     others = (f"{count:,} {what}" for count, what in parts if count)
     yield ", ".join((f"Rows: {forecast.rows:,}", *forecast.known_rows(), *others))

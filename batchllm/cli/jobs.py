@@ -33,7 +33,11 @@ def jobs(
 
     found = found_jobs(*(folders or ()))
     for entry in found:
-        typer.echo(json.dumps(entry.to_json(), ensure_ascii=False) if as_json else printable(entry.to_text()))
+        typer.echo(
+            json.dumps(entry.to_json(), ensure_ascii=False)
+            if as_json
+            else printable(entry.to_text(), keep="")
+        )
     if not found and not as_json:
         where = " or ".join(printable(str(folder)) for folder in [*(folders or ()), state_path("").parent])
         look = "" if folders else "; `batchllm jobs .` looks in this folder too"

@@ -66,7 +66,9 @@ def _keyword(option: Option) -> inspect.Parameter:
         metavar=None if is_flag else option.metavar or option.kind.metavar,
         show_default=False,
     )
-    kind: Any = bool if is_flag else (list[str] if option.kind.repeated else str) | None
+    kind: Any = (
+        bool if is_flag else (list[str] if option.kind.repeated or option.kind.by_comma else str) | None
+    )
     return inspect.Parameter(
         option.name,
         inspect.Parameter.KEYWORD_ONLY,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from batchllm.cli.parameters import SectionedCommand, argument, with_parameters
 from batchllm.errors import UsageError
 from batchllm.formats import SUFFIXES
-from batchllm.job.options import SWITCHES, TABLE
+from batchllm.job.options import OPTIONS, SWITCHES, TABLE
 
 if TYPE_CHECKING:
     from batchllm.job import Job
@@ -123,6 +123,11 @@ def _refusals_recorded(task: str, flags: Callable[[], Mapping[str, Any]]) -> Ite
 def job_flags(task: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the given options of a command, by name, for ``assemble``; its first argument may be a job file."""
     flags = {name: value for name, value in values.items() if value is not None and value is not False}
+    flags |= {
+        name: ",".join(value)
+        for name, value in flags.items()
+        if OPTIONS[name].kind.by_comma and not isinstance(value, str)
+    }
     inputs = list(flags.pop("input", ()))
     if task == "run" and inputs and inputs[0].lower().endswith(".toml"):
         flags["job_file"] = inputs.pop(0)

@@ -4,6 +4,7 @@ import os
 import sys
 from typing import Any, TextIO, cast
 
+from batchllm.printable import printable
 from batchllm.screen import Tone, columns_of, painted, wrapped
 
 
@@ -55,7 +56,7 @@ def leave_stdout() -> None:
 
 
 def say(text: str, *, end: str = "\n", lead: str = "", tone: Tone | None = None) -> None:
-    """Writes a line to standard error; on a terminal it wraps between words.
+    """Writes a line to standard error, made printable; on a terminal it wraps between words.
 
     Args:
         text: The line.
@@ -64,6 +65,7 @@ def say(text: str, *, end: str = "\n", lead: str = "", tone: Tone | None = None)
         tone: The colour; without a lead that of the whole line.
     """
     stream = sys.stderr
+    lead, text = (printable(each, keep="\t") for each in (lead, text))
     whole = wrapped(lead + text, columns_of(stream))
     head = lead or whole
     if whole.startswith(head):  # else a lead that is longer than the line was wrapped

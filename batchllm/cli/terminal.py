@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from pathlib import Path
 
 from batchllm.answer import fields_text
 from batchllm.cli.streams import say
@@ -15,8 +16,9 @@ from batchllm.formats import is_narrow
 from batchllm.job import Job
 from batchllm.job.endpoints import endpoints_text
 from batchllm.prepare.job_paths import is_disk_folder
-from batchllm.printable import counted, dollars, one_line, printable
+from batchllm.printable import counted, dollars, duration, one_line, printable
 from batchllm.progress import compact
+from batchllm.retry import reason_text
 from batchllm.runner import Forecast, Result, Summary
 from batchllm.screen import Tone
 
@@ -47,10 +49,10 @@ def confirm(job: Job, forecast: Forecast, *, quiet: bool, yes: bool) -> None:
     """
     if not quiet:
         if forecast.input_notes:
-            say(printable(f"{job.input_name}: {'; '.join(forecast.input_notes)}"))
+            say(f"{job.input_name}: {'; '.join(forecast.input_notes)}")
         say(line_before(job, forecast))
         if forecast.rows == 0:
-            say(printable(f"{job.input_name} has no rows: nothing is sent"))
+            say(f"{job.input_name} has no rows: nothing is sent")
         if fields := fields_line(job):
             say(fields)
         if (note := encoding_text(job)) is not None:
@@ -170,10 +172,10 @@ def encoding_text(job: Job) -> str | None:
     return None
 
 
-def possibly_billed_text(rows: Sequence[int]) -> str:
-    """How many requests of a run that died are possibly billed without an answer, and of which rows."""
+def possibly_billed_text(rows: Sequence[int], who: str = "A run") -> str:
+    """How many rows of what died are possibly billed without an answer, and which."""
     named = ", ".join(map(str, rows[:NAMED_ROWS])) + (", …" if len(rows) > NAMED_ROWS else "")
-    return f"A run that died left {counted(len(rows), 'row')} possibly billed without an answer: {named}"
+    return f"{who} that died left {counted(len(rows), 'row')} possibly billed without an answer: {named}"
 
 
 def mode_text(job: Job, forecast: Forecast) -> str:
@@ -220,12 +222,22 @@ def show_result(job: Job, result: Result) -> None:
         show_failures(job, result)
     for line in lines:
         say(line)
+    if bad_rows := result.summary.bad_rows:
+        say(f"Left out because they cannot be read: {counted(bad_rows, 'row')}{_in_files(result.skipped)}")
+    if job.engine is not None and result.possibly_billed_rows:
+        say(possibly_billed_text(result.possibly_billed_rows, "Workers"))
     if job.confidence and (note := confidence_note(result.summary)):
         say(note)
     if result.evaluation is not None:
         say("")
         for line in result.evaluation.lines():
-            say(printable(line))
+            say(line)
+
+
+def _in_files(paths: Sequence[Path]) -> str:
+    """Says in which files something is; nothing without any."""
+    more = f" and {counted(len(paths) - 3, 'more file')}" if len(paths) > 3 else ""
+    return f", in {', '.join(map(str, paths[:3]))}{more}" if paths else ""
 
 
 def confidence_note(summary: Summary) -> str:
@@ -243,7 +255,7 @@ def show_failures(job: Job, result: Result) -> None:
     from batchllm.prepare.job_paths import job_paths
 
     summary, paths = result.summary, job_paths(job)
-    say(f" ({counts(summary.failed_by_reason)})", lead=f"Failed: {summary.failed:,}", tone=Tone.FAILED)
+    say(f" ({reasons(summary.failed_by_reason)})", lead=f"Failed: {summary.failed:,}", tone=Tone.FAILED)
     most = sorted(result.failures, key=lambda reason: -summary.failed_by_reason.get(reason, 0))
     for reason in most[:MOST_REASONS]:
         row, message = result.failures[reason]
@@ -278,13 +290,10 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
             f"Paid in this run: {counted(summary.answers, 'request')}, {tokens} tokens, {paid(summary.cost)}"
         )
     lines += money_lines(summary)
-    if summary.rate_limited or summary.retries:
-        retried = f"; tried again: {counts(summary.retries)}" if summary.retries else ""
-        lines.append(f"Refused for a limit: {summary.rate_limited:,}{retried}")
-    if summary.bad_rows:
-        lines.append(
-            f"Left out because they cannot be read: {counted(summary.bad_rows, 'row')}, in OUTPUT.skipped"
-        )
+    if summary.rate_limited:
+        lines.append(f"Refused for a limit: {counted(summary.rate_limited, 'time')}")
+    if summary.retries:
+        lines.append(f"Tried again: {reasons(summary.retries)}")
     if summary.truncated:
         lines.append(f"Cut to --max-input-tokens: {counted(summary.truncated, 'text')}")
     if summary.possibly_billed_twice:
@@ -332,13 +341,6 @@ def counts(values: Mapping[str, int]) -> str:
     return ", ".join(f"{printable(name)} {count:,}" for name, count in most_first)
 
 
-def duration(seconds: float) -> str:
-    """``0.8 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+def reasons(values: Mapping[str, int]) -> str:
+    """``HTTP 500 12, timeout 2``, the most frequent first."""
+    return counts({reason_text(name): count for name, count in values.items()})

@@ -75,9 +75,6 @@ class Client:
 
     async def send(self, request: ChatRequest) -> Response | Failure:
         """Sends one chat request and reads its whole answer, secrets hidden; every outcome is data."""
-        return self._mask.reply(await self._send(request))
-
-    async def _send(self, request: ChatRequest) -> Response | Failure:
         session = self._session or self._open()
         url = self._urls.get(request.model) or self.url(request.model)
         loop = asyncio.get_running_loop()
@@ -85,33 +82,36 @@ class Client:
         assert task is not None, "requests are sent by tasks"
         started = loop.time()
         received: list[bytes] = []
+        outcome: Response | Failure
         self._deadlines.begin(task, started)
         try:
             reply = await session.post(url, data=request.body, allow_redirects=False, proxy=self._proxy_url)
             try:
                 whole = await _receive(reply.content, received)
             finally:
-                reply.close()  # keeps the connection only where the whole answer was read
-            if not whole:
-                return _too_large(loop.time() - started, received)
-            headers = {name.lower(): value for name, value in reply.headers.items()}
-            self._is_known = True
-            return _decoded(reply.status, headers, b"".join(received), loop.time() - started)
+                if not reply.closed:  # not read to its end, so the connection cannot be kept
+                    reply.close()
+            if whole:
+                self._is_known = True
+                headers = {name.lower(): value for name, value in reply.headers.items()}
+                outcome = _decoded(reply.status, headers, b"".join(received), loop.time() - started)
+            else:
+                outcome = _too_large(loop.time() - started, received)
         except asyncio.CancelledError:
             if not self._deadlines.was_late(task):
                 raise
-            return self._failed(TimeoutError(), loop.time() - started, received)
+            outcome = self._failed(TimeoutError(), loop.time() - started, received)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            failed = self._failed(error, loop.time() - started, received)
+            outcome = self._failed(error, loop.time() - started, received)
         finally:
             self._deadlines.end(task)
-        if failed.kind is FailureKind.RESET and not self._is_known:
+        if not self._is_known and isinstance(outcome, Failure) and outcome.kind is FailureKind.RESET:
             # Some TLS servers close a connection on which plain http arrives without a word.
             self._is_known = True
             if await port_speaks_tls(self._destination):
                 kind, paid, message = speaks_tls(self._destination)
-                return failed._replace(kind=kind, paid=paid, message=message)
-        return failed
+                outcome = outcome._replace(kind=kind, paid=paid, message=message)
+        return self._mask.reply(outcome)
 
     def _failed(self, error: Exception, latency_s: float, received: list[bytes]) -> Failure:
         return _failure(error, self._destination, self._timeout_s, latency_s, b"".join(received))

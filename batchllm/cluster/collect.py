@@ -47,14 +47,12 @@ class Collected:
 
     Attributes:
         found: What the journal was made of.
-        in_flight: Rows, from 0 in the whole input, of requests in flight when a worker that died wrote its log last.
-        after: Rows that it may have sent after that.
+        lost: Rows, from 0 in the whole input, that are paid twice, or may be.
         dead: The workers that died.
     """
 
     found: Rebuilt
-    in_flight: frozenset[int]
-    after: frozenset[int]
+    lost: frozenset[int]
     dead: tuple[DeadAttempt, ...]
 
 
@@ -102,44 +100,41 @@ def rebuild(journal: Path, wanted: Sequence[tuple[Shard, int]], work: WorkFolder
     with JournalBuilder(journal, _later_key, time.time()) as builder:
         for shard, attempts in wanted:
             logs = [_frames(work, shard, number) for number in range(1, attempts + 1)]
-            builder.add(([entry for frame in log for entry in frame] for log in logs), shard.first_row)
+            builder.add([entry for frame in log for entry in frame] for log in logs)
             losses.add(shard, logs)
-    return Collected(builder.found, *losses.rows(), tuple(losses.dead))
+    return Collected(builder.found, losses.rows(), tuple(losses.dead))
 
 
 def lost_in(work: WorkFolder, shard: Shard, attempts: int) -> dict[str, Any]:
-    """Returns what the attempts at a shard that died may have paid without an answer, JSON-able: rows and attempts."""
+    """Returns the rows of a shard that are paid twice, or may be, and what its workers that died did, JSON-able."""
     losses = _Losses(work)
     losses.add(shard, [_frames(work, shard, number) for number in range(1, attempts + 1)])
-    in_flight, after = losses.rows()
-    return {"rows": sorted(in_flight | after), "dead": [asdict(each) for each in losses.dead]}
+    return {"rows": sorted(losses.rows()), "dead": [asdict(each) for each in losses.dead]}
 
 
 class _Losses:
-    """Finds what workers that died may have paid without an answer."""
+    """Finds what is paid twice because workers died or were replaced."""
 
     def __init__(self, work: WorkFolder) -> None:
         self._work = work
         self._most = 0
-        self._unended: list[tuple[Shard, list[list[Entry]]]] = []
+        self._lost: set[int] = set()
+        self._begun_after: list[list[int]] = []
         self.dead: list[DeadAttempt] = []
 
     def add(self, shard: Shard, logs: Sequence[list[list[Entry]]]) -> None:
         """Takes the logs of all attempts at a shard."""
         self._most = max(self._most, *map(most_sent, logs), 0)
+        lost, begun_after = lost_rows(logs)
+        self._lost |= {shard.first_row + row for row in lost}
+        self._begun_after += [[shard.first_row + row for row in rows] for rows in begun_after]
         for number, log in enumerate(logs, 1):
             if not log or log[-1]:
-                self._unended.append((shard, log))
                 self.dead.append(_dead(self._work.get(claim_name(shard, number)), log))
 
-    def rows(self) -> tuple[frozenset[int], frozenset[int]]:
-        """Returns rows of the whole input: those in flight, and those that may have been sent after that."""
-        in_flight: set[int] = set()
-        after: set[int] = set()
-        for shard, log in self._unended:
-            for rows, found in zip((in_flight, after), lost_rows(log, self._most), strict=True):
-                rows |= {shard.first_row + row for row in found if row < shard.rows}
-        return frozenset(in_flight), frozenset(after)
+    def rows(self) -> frozenset[int]:
+        """Returns rows of the whole input; of those begun after a log, as many as a worker sends at most."""
+        return frozenset(self._lost.union(*(rows[: self._most] for rows in self._begun_after)))
 
 
 def rebuild_all(journal: Path, plan: ClusterPlan, work: WorkFolder) -> Collected:

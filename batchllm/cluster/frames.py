@@ -15,6 +15,10 @@ from batchllm.journal import AttemptEntry, Entry, KeptEntry
 
 _HEAD = struct.Struct("<II")
 _ATTEMPT, _KEPT = 0, 1
+_REFUSED, _IN_FLIGHT, _ANSWERED = 0, 1, 2
+
+_Request = tuple[bytes, int, str | None, bytes | None]
+"""The key and ordinal of a row's first request, and of a later one its path and what it asks."""
 
 
 def encode(entries: Sequence[Entry]) -> bytes:
@@ -48,30 +52,48 @@ def most_sent(frames: Sequence[Sequence[Entry]]) -> int:
     return most
 
 
-def lost_rows(frames: Sequence[Sequence[Entry]], most: int) -> tuple[set[int], set[int]]:
-    """Returns the rows of a log whose worker died that may be paid without an answer in the log.
+def lost_rows(logs: Sequence[Sequence[Sequence[Entry]]]) -> tuple[set[int], list[list[int]]]:
+    """Returns the rows of a shard that are paid twice, or may be.
+
+    What a worker that died sent after its log was written last, the next attempts sent again, unless nobody did. A
+    worker that ends in order writes an empty frame last.
 
     Args:
-        frames: What the log has. A worker that ends in order writes an empty frame last.
-        most: How many requests a worker sends between two frames at most.
+        logs: What the logs of all attempts have, oldest attempt first.
 
     Returns:
-        The rows of requests in flight when the log was written last; and those that may have been sent after that. The
-        log cannot know these: they are the next rows in order.
+        The rows of requests that two attempts sent, that were in flight when the log of a worker that died was written
+        last, or of rows that it had begun and not finished. And for each worker that died the rows that it may have
+        begun after that, in the order in which the next attempts began them.
     """
-    if frames and not frames[-1]:
-        return set(), set()
-    in_flight: dict[int, int] = {}
-    last = -1
-    for frame in frames:
-        for entry in frame:
-            if isinstance(entry, AttemptEntry) and entry.row_index is not None:
-                last = max(last, entry.row_index)
-                if entry.reply is None:
-                    in_flight[entry.attempt_id] = entry.row_index
-                else:
-                    in_flight.pop(entry.attempt_id, None)
-    return set(in_flight.values()), set(range(last + 1, last + 1 + most))
+    lost: set[int] = set()
+    begun_after = []
+    for number, log in enumerate(logs):
+        again: dict[_Request, int] = {}
+        for later in logs[number + 1 :]:
+            again |= {name: row for name, (row, _) in _sent(later).items()}
+        sent = _sent(log)
+        lost |= {again[name] for name, (_, state) in sent.items() if state == _ANSWERED and name in again}
+        if log and not log[-1]:
+            continue
+        lost |= {row for row, state in sent.values() if state == _IN_FLIGHT}
+        last = max((row for row, _ in sent.values()), default=-1)
+        lost |= {row for row in again.values() if row <= last}
+        begun_after.append([row for row in dict.fromkeys(again.values()) if row > last])
+    return lost, begun_after
+
+
+def _sent(frames: Sequence[Sequence[Entry]]) -> dict[_Request, tuple[int, int]]:
+    """Returns the requests that an attempt at a shard sent, in order, with their rows and the most that is known."""
+    last = {entry.attempt_id: entry for frame in frames for entry in frame if isinstance(entry, AttemptEntry)}
+    found: dict[_Request, tuple[int, int]] = {}
+    for entry in last.values():
+        if entry.row_index is not None and entry.sent_at is not None:
+            status = 0 if entry.reply is None else entry.reply[2] or 0
+            state = _IN_FLIGHT if entry.reply is None else _ANSWERED if 200 <= status < 300 else _REFUSED
+            name = (entry.key, entry.ordinal, entry.path, entry.identity)
+            found[name] = entry.row_index, max(state, found.get(name, (0, _REFUSED))[1])
+    return found
 
 
 def _fields(entry: Entry, blobs: list[bytes]) -> list[Any]:

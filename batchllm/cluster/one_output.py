@@ -108,8 +108,8 @@ class OneOutput:
         found = self._collect(plan)
         # The ordinary run finds every answer in the journal.
         job = replace(self._job, summary=None, log_file=None)
-        finished = run_job(job, confirm=confirm, stops=self._stop, feed=self._feed)
-        lost = () if found is None else tuple(row + 1 for row in sorted(found.in_flight | found.after))
+        finished = run_job(job, confirm=confirm, stops=self._stop, feed=self._feed, sha256=plan.whole.sha256)
+        lost = () if found is None else tuple(row + 1 for row in sorted(found.lost))
         dead = [] if found is None else [each for each in found.dead if each.run == self._run]
         summary = summed(
             finished.summary,

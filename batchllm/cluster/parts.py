@@ -136,6 +136,8 @@ class Parts:
             return
         with made_folder(self.folder):
             try:
+                for left in self.folder.glob(f".{run_name('*')}"):  # of commands that were killed
+                    left.unlink(missing_ok=True)
                 mark.touch()
             except OSError as error:
                 raise CannotWrite(

@@ -1,7 +1,8 @@
 """The plan of a job on many machines: contiguous ranges of rows, frozen before anything is sent.
 
 Where the ranges lie depends on the number of workers and on conversations, so they are never derived again: a job that
-goes on takes them from ``plan.json``. Each has a hash of its rows, so that a worker notices another input.
+goes on takes them from ``plan.json``. Each has the place where it begins in the input, so that a worker reads its rows
+alone, and their hash, so that it notices another input.
 """
 
 import hashlib
@@ -9,12 +10,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from batchllm.errors import InputError
-from batchllm.formats import Source
-from batchllm.prepare.row_range import digest_of
-from batchllm.prepare.shards import merged_spans
+from batchllm.formats import InputStatistics, Source
+from batchllm.prepare.shards import RowRange, merged_spans
 
 FIRST_ROWS = 20
 """Rows of shard 0, which is answered before anything else: as many as the early stop judges."""
@@ -37,13 +38,15 @@ class Shard:
         number: Its number, from 0, in the order of the rows.
         first_row: Its first row, from 0.
         rows: How many rows it has.
-        sha256: The hash of its rows, in hexadecimal.
+        sha256: The hash of its rows, in hexadecimal (``Source.digest_of``).
+        place: Where they begin in the input (``Source.place_of``).
     """
 
     number: int
     first_row: int
     rows: int
     sha256: str
+    place: Any
 
     @property
     def name(self) -> str:
@@ -57,21 +60,40 @@ class ClusterPlan:
 
     Attributes:
         input: The input, as it was named.
-        input_sha256: The hash of its bytes, in hexadecimal.
+        whole: What its scan found, without the sample.
+        texts: The texts of the sample (``cell_texts``).
+        base: The folder relative to which files are shown (``Source.base``).
         output: The output, as it was named; ``None`` is standard output.
-        rows: Rows of the input.
         identity: What shapes the requests of the job (``Job.fingerprint``), and whether equal rows share them.
         shards: The ranges, in the order of the rows, without gaps.
         job: The job as the journal keeps it (``saved``).
     """
 
     input: str
-    input_sha256: str
+    whole: InputStatistics
+    texts: tuple[dict[str, str], ...]
+    base: str
     output: str | None
-    rows: int
     identity: dict[str, Any]
     shards: tuple[Shard, ...]
     job: dict[str, Any]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the input."""
+        return self.whole.rows
+
+    def rows_of(self, shard: Shard, *, has_worked: bool) -> RowRange:
+        """Returns the rows of a shard as a run reads them; see ``RowRange``."""
+        return RowRange(
+            rows=range(shard.first_row, shard.first_row + shard.rows),
+            whole=self.whole,
+            place=shard.place,
+            sha256=shard.sha256,
+            texts=self.texts,
+            base=Path(self.base),
+            has_worked=has_worked,
+        )
 
     @property
     def digest(self) -> str:
@@ -80,7 +102,7 @@ class ClusterPlan:
 
     def to_json(self) -> bytes:
         """Returns the content of ``plan.json``."""
-        return json.dumps(asdict(self), ensure_ascii=False, indent=1).encode()
+        return json.dumps(asdict(self), ensure_ascii=False).encode()
 
     @classmethod
     def from_json(cls, data: bytes, name: str) -> "ClusterPlan":
@@ -92,7 +114,8 @@ class ClusterPlan:
         try:
             values = json.loads(data)
             shards = tuple(Shard(**each) for each in values.pop("shards"))
-            return cls(shards=shards, **values)
+            whole = _statistics(**values.pop("whole"))
+            return cls(shards=shards, whole=whole, texts=tuple(values.pop("texts")), **values)
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(name, f"it is no plan of this version ({error})") from None
 
@@ -132,6 +155,19 @@ def hashed(source: Source, ranges: Sequence[range]) -> tuple[Shard, ...]:
     """Returns the shards of ranges, with the hashes of their rows."""
     rows = source.rows()
     return tuple(
-        Shard(number, each.start, len(each), digest_of(source, islice(rows, len(each))))
+        Shard(
+            number,
+            each.start,
+            len(each),
+            source.digest_of(islice(rows, len(each))),
+            source.place_of(each.start),
+        )
         for number, each in enumerate(ranges)
+    )
+
+
+def _statistics(columns: list[str], parts: list[dict[str, Any]], **others: Any) -> InputStatistics:
+    values = {**others, "sample": ()}
+    return InputStatistics(
+        columns=tuple(columns), parts=tuple(_statistics(**each) for each in parts), **values
     )

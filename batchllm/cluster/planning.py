@@ -1,6 +1,7 @@
 """Makes the plan of a job, or finds the one that its work folder has."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from batchllm.cluster.collect import answers_of, done_of, plan_of_work
@@ -11,6 +12,7 @@ from batchllm.job import Job
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prepare.saved_job import saved
 from batchllm.prepare.shards import uncut_spans
+from batchllm.template import cell_texts
 
 
 def known_plan(work: WorkFolder, job: Job, prepared: PreparedJob) -> ClusterPlan | None:
@@ -22,7 +24,7 @@ def known_plan(work: WorkFolder, job: Job, prepared: PreparedJob) -> ClusterPlan
     if not work.has(PLAN):
         return None
     plan = plan_of_work(work)
-    same_input = plan.input_sha256 == prepared.statistics.sha256
+    same_input = plan.whole.sha256 == prepared.statistics.sha256
     if same_input and plan.identity == _identity(job):
         return plan
     if not plan.shards or (done_of(work, plan.shards[0]) is None and not answers_of(work, plan.shards[0])):
@@ -43,14 +45,15 @@ def new_plan(job: Job, prepared: PreparedJob, workers: int) -> ClusterPlan:
         prepared: The same, with its input scanned.
         workers: Shards that are answered side by side.
     """
-    source = prepared.source
+    source, statistics = prepared.source, prepared.statistics
     return ClusterPlan(
         input=job.input_name,
-        input_sha256=prepared.statistics.sha256,
+        whole=replace(statistics, sample=()),
+        texts=tuple(cell_texts(row.values) for row in statistics.sample),
+        base=str(source.base),
         output=None if job.output is None else str(job.output),
-        rows=prepared.statistics.rows,
         identity=_identity(job),
-        shards=hashed(source, cut(prepared.statistics.rows, workers, uncut_spans(job, source))),
+        shards=hashed(source, cut(statistics.rows, workers, uncut_spans(job, source))),
         job=saved(job),
     )
 

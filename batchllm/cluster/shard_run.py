@@ -24,7 +24,7 @@ from batchllm.errors import INTERNAL_ERROR, CannotWrite, Interrupted, JobError, 
 from batchllm.job import Job
 from batchllm.job.endpoints import with_keys
 from batchllm.leases import Leases
-from batchllm.prepare.row_range import RowRange
+from batchllm.prepare.shards import RowRange
 from batchllm.runner import run_job
 from batchllm.stopping import StopSwitch
 
@@ -138,7 +138,7 @@ def _run(
     has_worked = first is not None and first["summary"]["answered"] > 0
     with attempt_folder() as folder:
         local = _local(job, folder, task.parts)
-        rows = RowRange(shard.first_row, shard.rows, plan.input_sha256, shard.sha256, has_worked)
+        rows = plan.rows_of(shard, has_worked=has_worked)
         return _answer(attempt, local, rows, leases, progress, parts=task.parts, before=before)
 
 
@@ -227,7 +227,7 @@ def _answer(
     failures = result.failures.items()
     done |= {
         "failures": {reason: (shard.first_row + row, text) for reason, (row, text) in failures},
-        "lost": lost_in(work, shard, attempt.number) if known.dead else None,
+        "lost": lost_in(work, shard, attempt.number) if attempt.number > 1 else None,
         "earlier": []
         if before is None
         else [*before.get("earlier", ()), {key: before[key] for key in _OF_RUN}],

@@ -10,13 +10,14 @@ from typing import Any
 from batchllm.answer.several_labels import NONE
 from batchllm.budget.costs import Pricing
 from batchllm.errors import InputError, UsageError, listed
-from batchllm.evaluate.output_source import folder_journal, journal_there, output_source
+from batchllm.evaluate.output_source import journal_there, output_source
 from batchllm.evaluate.values import LABEL, LABELS, TEXT, AnswerField, is_missing, schema_kind
 from batchllm.flows import job_flow
 from batchllm.formats import ADDABLE, STANDARD, Source, format_of
 from batchllm.formats.suffixes import format_suffix
 from batchllm.job import Job
 from batchllm.journal import JournalReader
+from batchllm.prepare.job_paths import folder_journal
 from batchllm.prepare.saved_job import restored
 from batchllm.records import Row, Usage
 from batchllm.request import RequestBuilder, answer_spec

@@ -23,15 +23,6 @@ def journal_there(output: Path) -> Path | None:
     return path if path.exists() else None
 
 
-def folder_journal(output: Path) -> Path | None:
-    """Returns the journal of the folder of outputs that a file is one of; ``None`` where it is none."""
-    journal = journal_in(output.parent)
-    if not journal.exists():
-        return None
-    with JournalReader.open(journal) as reader:
-        return journal if reader.get(f"output/{output.name}") is not None else None
-
-
 def output_source(output: Path, options: Callable[[Path], Mapping[str, Any]]) -> Source:
     """Opens an output.
 

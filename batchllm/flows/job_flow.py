@@ -51,7 +51,8 @@ class JobFlow:
     @property
     def truncated(self) -> int:
         """How many times a text was cut to ``--max-input-tokens``."""
-        return self.builder.truncated + sum(step.builder.truncated for step in self.by_step.values())
+        cut = self.builder.truncated
+        return cut + sum(step.builder.truncated for step in self.by_step.values()) if self.by_step else cut
 
     @property
     def waves(self) -> int:

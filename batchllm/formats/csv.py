@@ -8,7 +8,6 @@ A row's ``origin`` is the text of its record, with the end of its line; ``None``
 as it is.
 """
 
-import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -136,7 +135,8 @@ class CsvSource(TextSource):
                 record = fitted
             if block is not marked and line >= block.line:
                 rest = block.data.split(self._end, line - block.line)[-1]
-                starts.append(RecordStart(index, line, block.offset + len(block.data) - len(rest)))
+                before = block.data[: len(block.data) - len(rest)]
+                starts.append(RecordStart(index, line, block.offset + self._size_in_file(before)))
                 marked = block
             yield index, line, record
             index += 1
@@ -177,9 +177,12 @@ class CsvSource(TextSource):
                     )
                     raise InputError(self.name, reason, line=at)
                 try:
-                    more = io.StringIO(block.data.decode(), newline=newline).readlines()
+                    *ended, rest = block.data.decode().split(newline)
                 except UnicodeDecodeError:
                     raise self._undecodable() from None
+                more = [text + newline for text in ended]
+                if rest:  # the last line of the file has no end
+                    more.append(rest)
                 skipped, to_skip = to_skip, max(0, to_skip - len(more))
                 more = more[skipped:] if skipped else more
                 held, first = held[line - first :] + more, line
@@ -291,7 +294,8 @@ def _explained(error: csv.Error, last_line: int, dialect: Dialect, *, is_one_col
         )
     if "new-line character" in message:
         return (
-            f"a carriage return outside quotes on line {last_line}; quote that cell, or use one newline style"
+            f"a newline of another style outside quotes on line {last_line};"
+            " quote that cell, or use one newline style"
         )
     return f"not CSV: {message}"
 

@@ -6,7 +6,6 @@ The text is read when the row is asked (``request.documents``), and is not in th
 import hashlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from batchllm.formats.format import Format, Source
 from batchllm.formats.input_file import InputFile
@@ -42,13 +41,9 @@ class DocumentSource(Source):
     def rows(self, start: int = 0) -> Iterator[Row]:
         """Yields the one row; see ``Source``."""
         if start == 0:
-            yield Row(0, 1, {FILE: self._shown()}, self.file)
+            row = Row(0, 1, {}, self.file)
+            yield row._replace(values={FILE: self.file_of(row)})
         self._digest = hashlib.sha256(identity(self.name)).hexdigest()
-
-    def _shown(self) -> str:
-        """The file for people: relative to the working folder where it lies in it."""
-        path = Path(self.name)
-        return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else self.name
 
     def reading(self) -> str:
         """Returns what the text depends on beside the file; see ``Source``."""

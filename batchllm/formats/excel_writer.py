@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any
 
 from batchllm.errors import UsageError
@@ -58,7 +58,10 @@ class ExcelWriter(Writer):
         self._target = target
         self._source = source
         self._names = columns.input
-        self._folder = TemporaryDirectory(prefix="batchllm-xlsx-", ignore_cleanup_errors=True)
+        try:
+            self._folder = TemporaryDirectory(prefix="batchllm-xlsx-", ignore_cleanup_errors=True)
+        except OSError as error:
+            raise storage_error(error, Path(gettempdir()), "the workbook cannot be built here") from error
         self._path = Path(self._folder.name) / "output.xlsx"
         self._book = Workbook(str(self._path), {"constant_memory": True, "tmpdir": self._folder.name})
         self._book.set_properties({"created": _CREATED})
@@ -138,9 +141,12 @@ class ExcelWriter(Writer):
                 while chunk := file.read(CHUNK_BYTES):
                     self._target.write(chunk)
         except (OSError, XlsxWriterException) as error:
-            cause = error if isinstance(error, OSError) else OSError(None, str(error))
+            # XlsxWriter raises its own error of the system's one.
+            found = (each for each in (error, *error.args) if isinstance(each, OSError))
+            cause = next(found, OSError(None, str(error)))
             raise storage_error(cause, self._path.parent, "the workbook cannot be built here") from error
         finally:
+            self._sheet._opt_close()  # which XlsxWriter leaves out after a failure
             self._folder.cleanup()
 
 

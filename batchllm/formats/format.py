@@ -6,22 +6,23 @@ for what they need: the row's cells as text, or the row as a JSON object. So eac
 other, and no format knows another.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from batchllm.errors import UsageError
+from batchllm.errors import InputError, UsageError
 from batchllm.extras import install_command
 from batchllm.formats.columns import Columns
 from batchllm.formats.input_file import InputFile
 from batchllm.formats.json_text import cell_text, json_bytes
 from batchllm.formats.layout import TextLayout
 from batchllm.formats.output_file import OutputTarget
-from batchllm.formats.scan import InputStatistics
+from batchllm.formats.scan import InputStatistics, Reservoir
 from batchllm.records import Row
 
 
@@ -35,6 +36,7 @@ class Source(ABC):
         columns: Names of the columns, in order; where the file has no header they are known after ``scan``.
         notes: What a reader of the file would not expect of it, in words.
         layout: How the file is written, where it is text.
+        base: The folder relative to which files are shown that lie in it; by default the working folder.
     """
 
     kind: str
@@ -45,6 +47,7 @@ class Source(ABC):
         self.file = file
         self.columns: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()
+        self.base = Path.cwd()
         self._digest: str | None = None
 
     @property
@@ -79,21 +82,79 @@ class Source(ABC):
             raise ValueError("no pass over rows() has been completed")
         return self._digest
 
-    def restrict(self, rows: range, sha256: str) -> None:
-        """Makes ``rows`` yield only a range of the rows from now on, with indexes from 0; call it after ``scan``.
+    def place_of(self, row: int) -> Any:
+        """Returns where a pass begins to read for a row, as JSON has it; call it after ``scan``."""
+        return None
+
+    def recall(self, statistics: InputStatistics, place: Any) -> None:  # noqa: B027 - most sources need nothing
+        """Takes what the scan of the same input by another source found, instead of a scan of its own.
+
+        Args:
+            statistics: What that scan found; the sample is not needed.
+            place: What ``place_of`` returned; passes from that row on do not read what is before it.
+        """
+
+    def restrict(self, rows: range, whole: InputStatistics) -> InputStatistics:
+        """Makes ``rows`` yield only a range of the rows from now on, with indexes from 0, and reads them once.
 
         Args:
             rows: The range.
-            sha256: The hash that the scan found, which ``digest`` returns from now on.
+            whole: What the scan of the whole input found.
+
+        Returns:
+            The statistics of the rows: ``sha256`` is the hash of the rows, which ``digest`` returns too from now on,
+            and the columns are those of the whole input.
+
+        Raises:
+            InputError: They cannot be read, or the input has fewer rows than that.
         """
-        every = self.rows
+        every, expected = self.rows, ""
 
         def ranged(start: int = 0) -> Iterator[Row]:
             wanted = islice(every(rows.start + start), max(0, len(rows) - start))
-            return (row._replace(index=index) for index, row in enumerate(wanted, start))
+            count = start
+            for row in self._hashed(row._replace(index=index) for index, row in enumerate(wanted, start)):
+                count += 1
+                yield row
+            if count < len(rows) or (not start and expected not in ("", self._digest)):
+                raise InputError(self.name, "changed while the job ran; run the same command again")
+            if start:
+                self._digest = None
 
         self.rows = ranged  # type: ignore[method-assign]
-        self.digest = lambda: sha256  # type: ignore[method-assign]
+        reservoir: Reservoir[Row] = Reservoir()
+        for row in ranged():
+            if row.index == reservoir.wanted:
+                reservoir.take(self.sampled(row))
+        expected = self.digest()
+        return replace(
+            whole,
+            rows=len(rows),
+            bytes=whole.bytes * len(rows) // max(1, whole.rows),
+            sha256=expected,
+            sample=tuple(sorted(reservoir.items(), key=lambda row: row.index)),
+            bad_rows=0,
+        )
+
+    def sampled(self, row: Row) -> Row:
+        """Returns a row without what would keep a part of the file in memory, for the sample."""
+        return row
+
+    def digest_of(self, rows: Iterable[Row]) -> str:
+        """Returns the hash of rows, of how they are read, their columns and values, in hexadecimal digits."""
+        for _ in self._hashed(rows):
+            pass
+        return self.digest()
+
+    def _hashed(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Yields rows, and makes ``digest`` return their hash once all are read."""
+        schema = self.arrow_schema()
+        kinds = None if schema is None else list(map(str, schema.types))
+        found = hashlib.sha256(f"{self.reading()} {kinds}".encode())
+        for row in rows:
+            found.update(self.json_object(row, {}) + b"\n")
+            yield row
+        self._digest = found.hexdigest()
 
     def header(self, names: Sequence[str]) -> list[str]:
         """Returns the names of columns as they are written, which may be empty or equal."""
@@ -108,12 +169,9 @@ class Source(ABC):
         yield from ()
 
     def file_of(self, row: Row) -> str:
-        """Returns the file of a row for people, relative to the working folder where it lies in it."""
+        """Returns the file of a row for people; see ``base``."""
         path = Path(self.name)
-        try:
-            return str(path.relative_to(Path.cwd())) if path.is_absolute() else self.name
-        except ValueError:
-            return self.name
+        return str(path.relative_to(self.base)) if path.is_relative_to(self.base) else self.name
 
     def cells(self, row: Row, names: Sequence[str]) -> list[str]:
         """Returns the values of columns of a row as text, as they are written in the file where that can be had."""

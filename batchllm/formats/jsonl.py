@@ -77,6 +77,11 @@ class JsonlSource(TextSource):
         self.columns = tuple(self._keys)
         return replace(statistics, columns=self.columns)
 
+    def recall(self, statistics: InputStatistics, place: Any) -> None:
+        """Takes the keys as columns; see ``Source``."""
+        super().recall(statistics, place)
+        self.columns = statistics.columns
+
     def _row(self, index: int, line: int, record: bytes) -> Row:
         return Row(index, line, self._parsed(parse_object, line, record), record)
 

@@ -108,9 +108,13 @@ class ParquetSource(Source):
             rows += batch.num_rows
             while reservoir.wanted < rows:
                 row = self._row(ArrowRows(batch, self._positions()), reservoir.wanted - first, first)
-                reservoir.take(row._replace(values=dict(row.values), origin=None))
+                reservoir.take(self.sampled(row))
         sample = tuple(sorted(reservoir.items(), key=lambda row: row.index))
         return InputStatistics(rows, *self.file.size_and_sha256(), self.columns, sample)
+
+    def sampled(self, row: Row) -> Row:
+        """Returns a row without its record batch; see ``Source``."""
+        return row._replace(values=dict(row.values), origin=None)
 
     def _validate(self, first: int, batch: "pa.RecordBatch") -> None:
         import pyarrow as pa

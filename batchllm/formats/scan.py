@@ -23,6 +23,7 @@ class InputStatistics:
         columns: Names in order; of JSONL every key of any row, in the order in which they first occur.
         sample: At most 100 rows drawn evenly from the whole file with a fixed seed, in input order.
         bad_rows: Records that were left out because they cannot be rows (``--bad-rows skip``).
+        parts: Of several files, the statistics of each, without samples.
     """
 
     rows: int
@@ -31,6 +32,7 @@ class InputStatistics:
     columns: tuple[str, ...]
     sample: tuple[Row, ...]
     bad_rows: int = 0
+    parts: "tuple[InputStatistics, ...]" = ()
 
 
 class Reservoir(Generic[Item]):

@@ -120,7 +120,25 @@ class SeveralSource(Source):
             self.columns,
             tuple(drawn),
             sum(each.bad_rows for each in found),
+            tuple(found),
         )
+
+    def place_of(self, row: int) -> Any:
+        """Returns the file of a row, and the place in it; see ``Source``."""
+        part = self._part_of(row)
+        return [part.number, part.source.place_of(row - part.begin)]
+
+    def recall(self, statistics: InputStatistics, place: Any) -> None:
+        """Takes what is known of each file; see ``Source``."""
+        number, own = place
+        if len(statistics.parts) != len(self._sources):
+            raise InputError(
+                self.name, f"there are {len(self._sources)} files, and not {len(statistics.parts)}"
+            )
+        for other, (source, found) in enumerate(zip(self._sources, statistics.parts, strict=True)):
+            source.base = self.base
+            source.recall(found, own if other == number else None)
+        self.unite([replace(found, bad_rows=0) for found in statistics.parts])
 
     def unite(self, found: Sequence[InputStatistics]) -> None:
         """Unites the columns of files that are scanned.
@@ -177,9 +195,8 @@ class SeveralSource(Source):
     def rows(self, start: int = 0) -> Iterator[Row]:
         """Streams the rows of all files; see ``Source``."""
         self._digest = None
-        first = max(0, bisect_right(self._begins, start) - 1)
         digests = []
-        for part in self.parts[first:]:
+        for part in self.parts[self._part_of(start).number :]:
             begin = max(0, start - part.begin)
             count = 0
             for row in part.source.rows(begin):
@@ -193,9 +210,17 @@ class SeveralSource(Source):
         if start == 0:
             self._digest = _hash_of(digests)
 
+    def _part_of(self, row: int) -> InputPart:
+        return self.parts[max(0, bisect_right(self._begins, row) - 1)]
+
     def _row(self, part: InputPart, row: Row) -> Row:
         values = {**row.values, **part.absent} if part.absent and self._fills else row.values
         return Row(part.begin + row.index, row.line, values, _Origin(part, row))
+
+    def sampled(self, row: Row) -> Row:
+        """Returns a row without what its file would keep; see ``Source``."""
+        part, own = _origin_of(row)
+        return self._row(part, part.source.sampled(own))._replace(index=row.index)
 
     def reading(self) -> str:
         """Returns what rows depend on beside the bytes of the files; see ``Source``."""
@@ -261,7 +286,9 @@ class SeveralSource(Source):
     def describe(self) -> str:
         """Returns how many files there are, how they are written, and the notes."""
         kinds = dict.fromkeys(source.kind for source in self._sources)
-        return ", ".join((counted(len(self._sources), "file"), " and ".join(kinds), *self.notes))
+        count = counted(len(self._sources), "file")
+        notes = (note for note in self.notes if note != count)
+        return ", ".join((count, " and ".join(kinds), *notes))
 
     def kept_options(self, suffix: str) -> dict[str, str]:
         """Returns the options that all files have in common, else the usual ones; see ``Source``."""

@@ -1,6 +1,7 @@
 """What text formats have in common: passes that may begin in the middle, and records that are joined and encoded."""
 
 import codecs
+import re
 from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -19,6 +20,11 @@ from batchllm.records import Row
 
 BAD_ROWS = ("fail", "pad", "skip")
 """Values of ``--bad-rows``: refuse the file, fill short rows with empty cells, leave such records out."""
+
+_EVEN_CODECS = re.compile(
+    r"utf-(16|32)-[lb]e|ascii|iso8859-\d+|cp(125\d|437|850|852|866|874)|koi8-[ru]|mac-roman"
+)
+"""Codecs without a state in mid-file that write as many bytes as they read."""
 
 _LINE_LIMIT_BYTES = 128 << 20
 _BATCH_CHARACTERS = 1 << 18
@@ -46,7 +52,7 @@ class Block(NamedTuple):
 
     Attributes:
         line: Number of the first one, from 1.
-        offset: Where it begins in the file; of no meaning unless the file is in UTF-8.
+        offset: Where it begins in the file; of no meaning where passes begin at the beginning alone.
         data: The lines in UTF-8.
     """
 
@@ -74,6 +80,7 @@ class TextSource(Source):
         self._bad_count = 0
         self._bad_records: list[bytes] | None = None
         self._end = b"\r" if layout.newline == "\r" else b"\n"
+        self._is_even = _EVEN_CODECS.fullmatch(layout.encoding) is not None
         self._starts: list[RecordStart] = []
 
     @abstractmethod
@@ -114,8 +121,7 @@ class TextSource(Source):
         except InputError:
             self.file.check_whole()
             raise
-        # Offsets count bytes in UTF-8, and a decoder of another encoding may have a state in mid-file.
-        self._starts = starts if self.layout.encoding == "utf-8" else []
+        self._starts = starts if self._is_even or self.layout.encoding == "utf-8" else []
         sample = tuple(sorted(reservoir.items(), key=lambda row: row.index))
         return InputStatistics(
             index + 1, opened.size_bytes, opened.sha256(), self.columns, sample, self._bad_count
@@ -151,14 +157,26 @@ class TextSource(Source):
     def rows(self, start: int = 0) -> Iterator[Row]:
         """Streams the rows; see ``Source``. What is before ``start`` is not read where the scan knows its place."""
         self._digest = None
-        after = bisect_right(self._starts, start, key=lambda record: record.index)
-        begin = self._starts[after - 1] if after and start else BEGINNING
+        begin = self._start_of(start)
         opened = InputPass(self.file, begin.offset)
         for index, line, record in self._records(opened, begin, []):
             if index >= start:
                 yield self._row(index, line, record)
         if start == 0:
             self._digest = opened.sha256()
+
+    def _start_of(self, row: int) -> RecordStart:
+        """Returns the last known start of a record that is not behind a row."""
+        after = bisect_right(self._starts, row, key=lambda record: record.index)
+        return self._starts[after - 1] if after and row else BEGINNING
+
+    def place_of(self, row: int) -> Any:
+        """Returns where a record begins, a block before the row at most; see ``Source``."""
+        return list(self._start_of(row))
+
+    def recall(self, statistics: InputStatistics, place: Any) -> None:
+        """Takes the columns, and the start of a record; see ``Source``."""
+        self._starts = [] if place is None else [RecordStart(*place)]
 
     def _blocks(self, opened: InputPass, start: RecordStart) -> Iterator[Block]:
         """Yields all lines from a place on, many at a time."""
@@ -175,10 +193,14 @@ class TextSource(Source):
             data = rest + chunk[:cut]
             yield Block(line, offset, data)
             line += data.count(self._end)
-            offset += len(data)
+            offset += self._size_in_file(data)
             rest = chunk[cut:]
         if rest:
             yield Block(line, offset, rest)
+
+    def _size_in_file(self, data: bytes) -> int:
+        """Returns how many bytes of the file a text in UTF-8 takes, where passes can begin in the middle."""
+        return len(data.decode().encode(self.layout.encoding)) if self._is_even else len(data)
 
     def _utf8(self, opened: InputPass) -> Iterator[bytes]:
         """The bytes without the byte-order mark, in UTF-8."""

@@ -10,6 +10,7 @@ from typing import Any
 from batchllm.errors import InputError, JobError, NotNow, UsageError
 from batchllm.inspect.job import clean_job, open_job
 from batchllm.inspect.status import is_running
+from batchllm.job.paths import FOLDER_JOURNAL
 from batchllm.job.values import duration_s
 from batchllm.journal import state_path
 from batchllm.prepare.job_paths import JobPaths, rows_path
@@ -87,7 +88,7 @@ def jobs(*folders: str | PathLike[str]) -> list[JobEntry]:
     """Lists the jobs of the user's state folder, where those of tables in memory are, and of the given folders.
 
     Args:
-        folders: Further folders, or journals.
+        folders: Further folders, with the jobs whose outputs are in a folder in them, or journals.
 
     Returns:
         The jobs, the last changed first.
@@ -140,6 +141,7 @@ def _journals(folders: Sequence[str | PathLike[str]]) -> Iterator[Path]:
     for folder in map(Path, folders):
         if folder.is_dir():
             yield from sorted(folder.absolute().glob(f"*{SUFFIX}"))
+            yield from sorted(folder.absolute().glob(f"*/{FOLDER_JOURNAL}"))
         elif folder.is_file():
             yield folder.absolute()
         else:
@@ -164,7 +166,7 @@ def _files(journal: Path, paths: JobPaths) -> Iterator[Path]:
     """Everything that belongs to a job and to nobody else."""
     yield journal
     yield from (journal.with_name(journal.name + sidecar) for sidecar in ("-wal", "-shm"))
-    yield rows_path(journal)
+    yield from (rows_path(journal, suffix) for suffix in (".jsonl", ".parquet"))
     if paths.output is not None and paths.output.parent == state_path(""):
         yield paths.output
 

@@ -15,10 +15,13 @@ from typing import Any
 
 from batchllm.errors import InputError, UsageError
 from batchllm.evaluate.answered import read_options_of
-from batchllm.formats import InputStatistics, Source, open_source, output_format
+from batchllm.formats import WRITTEN_SUFFIXES, InputStatistics, Source, open_source, output_format
 from batchllm.formats.merging import check_columns, write_merged
+from batchllm.formats.suffixes import format_suffix
 from batchllm.job import Job
+from batchllm.job.paths import is_pattern
 from batchllm.journal import JournalReader
+from batchllm.prepare.inputs import matches_of
 from batchllm.prepare.job_paths import check_output, existing_digest, job_paths, journal_of
 from batchllm.prepare.prepared_job import prepare_job
 from batchllm.prepare.saved_job import restored
@@ -78,7 +81,7 @@ def merge_outputs(
     """Puts the outputs of all shards of a job together.
 
     Args:
-        outputs: The outputs, in any order.
+        outputs: The outputs, in any order; a pattern means those that match it, and not ``merged`` itself.
         merged: The file to write, all at once; its suffix decides the format.
         source: The input of the job, to compare with; by default the one that the journals name, where it is needed.
         force: Overwrite ``merged`` though something is there.
@@ -89,6 +92,7 @@ def merge_outputs(
         CannotWrite: The merged file cannot be written.
     """
     output_format(merged)
+    outputs = [path for named in outputs for path in _matched(named, merged)]
     for path in outputs:
         if path.absolute() == merged.absolute():
             raise UsageError(f"{path} would be read and written; name another file with -o")
@@ -113,6 +117,20 @@ def merge_outputs(
     statistics = [each.statistics for each in found]
     write_merged([each.source for each in found], statistics, merged)
     return MergedOutput(sum(each.rows for each in statistics), len(found), witness)
+
+
+def _matched(named: Path, merged: Path) -> list[Path]:
+    """Returns the outputs that a path or a pattern means."""
+    if not is_pattern(named):
+        return [named]
+    found = [
+        path
+        for path in matches_of(named)
+        if format_suffix(path) in WRITTEN_SUFFIXES and path.absolute() != merged.absolute()
+    ]
+    if not found:
+        raise InputError(named, "matches no output")
+    return found
 
 
 def _opened(path: Path) -> ShardOutput:

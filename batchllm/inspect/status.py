@@ -14,7 +14,7 @@ from batchllm.counters import EndpointFigures
 from batchllm.inspect.job import open_job
 from batchllm.journal import JournalReader, RowCounts, State
 from batchllm.journal.bill import repeated_rows
-from batchllm.printable import counted
+from batchllm.printable import counted, printable
 from batchllm.runner.display import ENDPOINTS
 
 
@@ -73,7 +73,7 @@ class Status:
         rows = counted(counts.answered if self.rows is None else self.rows, "row")
         batched = f", {counts.pending:,} of them in batches" if counts.pending else ""
         lines = [
-            f"{self.output or 'standard output'}: {state}",
+            f"{printable(str(self.output or 'standard output'), keep='')}: {state}",
             f"{of}{rows} answered, {counts.failed + counts.unsendable:,} failed, "
             f"{counts.skipped:,} empty, {self.left if self.left is not None else counts.open:,} to go{batched}",
             f"{counted(self.requests['answered'], 'request')} answered, {self.requests['failed']:,} failed, "

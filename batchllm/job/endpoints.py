@@ -94,7 +94,7 @@ def endpoints_text(endpoints: Sequence[JobEndpoint]) -> str:
     for each in endpoints:
         limits = ((each.pace.requests_per_minute, "RPM"), (each.pace.tokens_per_minute, "TPM"))
         given = ", ".join(f"{limit:,.0f} {name}" for limit, name in limits if limit is not None)
-        words.append(f"{each.endpoint.base_url or each.endpoint.preset}{f' ({given})' if given else ''}")
+        words.append(f"{each.endpoint.base_url or 'this machine'}{f' ({given})' if given else ''}")
     return f"{counted(len(words), 'endpoint')}: {'; '.join(words)}"
 
 

@@ -51,7 +51,7 @@ def _distinct(value: Any) -> tuple[str, ...]:
 
 
 labels = Kind(
-    _labels, "A,B,C|FILE", tuple, is_path=True,
+    _labels, "A,B,C|FILE", tuple, is_path=True, by_comma=True,
     annotation="str | PathLike[str] | Sequence[str] | Mapping[str, str]",
 )  # fmt: skip
 """At least two labels that differ in more than case, in any of these forms; the path of their file."""

@@ -48,7 +48,9 @@ class Layer:
         try:
             value = kind(self.values[name])
         except ValueError as error:
-            raise UsageError(f"{self.called(name)} {error}") from None
+            short = OPTIONS[name].short
+            also = f" ({short})" if short and self.called(name) == OPTIONS[name].flag else ""
+            raise UsageError(f"{self.called(name)}{also} {error}") from None
         return _relative_to(self.file.parent, value) if kind.is_path and self.file else value
 
 

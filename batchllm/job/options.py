@@ -297,8 +297,8 @@ TABLE = (
     Option("yes", help="Do not ask before an expensive run.", panel=RUN_CONTROL, short="-y", **SWITCH),
     Option("wait", help="With --via batch: wait until every batch is ready.", panel=RUN_CONTROL, **SWITCH),
     Option("quiet", help="Print nothing on success.", panel=RUN_CONTROL, short="-q", **SWITCH),
-    Option("verbose", help="Print more about the run; with --dry-run, every option.", panel=RUN_CONTROL, short="-v",
-           **SWITCH),
+    Option("verbose", help="Print more about the run; with --dry-run, every option and whole requests.",
+           panel=RUN_CONTROL, short="-v", **SWITCH),
     Option("debug", help="Log every decision, and show tracebacks.", panel=RUN_CONTROL, **SWITCH),
 )  # fmt: skip
 

@@ -30,6 +30,7 @@ class Kind:
         python_type: The type of a parsed value.
         is_path: The value is a path, or may be one; in a job file it is relative to that file.
         repeated: The flag can be given several times.
+        by_comma: So can it, and its value has several parts, separated by commas.
         merged: A table to which command line, environment and job file each add.
         annotation: What a keyword of the library may be, as Python writes the type; by default ``python_type``.
     """
@@ -39,6 +40,7 @@ class Kind:
     python_type: Any = str
     is_path: bool = False
     repeated: bool = False
+    by_comma: bool = False
     merged: bool = False
     annotation: str = ""
 
@@ -187,7 +189,7 @@ def dollars(value: Any) -> Decimal:
     return found
 
 
-@kind_of("A,B,C", tuple, annotation="str | Sequence[str]")
+@kind_of("A,B,C", tuple, by_comma=True, annotation="str | Sequence[str]")
 def words(value: Any) -> tuple[str, ...]:
     """Names, as a list or separated by commas: stripped, not empty, each once."""
     parts = value.split(",") if isinstance(value, str) else value
@@ -202,7 +204,7 @@ def words(value: Any) -> tuple[str, ...]:
     return found
 
 
-@kind_of("A,B,C", tuple, annotation="str | Sequence[str]")
+@kind_of("A,B,C", tuple, by_comma=True, annotation="str | Sequence[str]")
 def columns(value: Any) -> tuple[str, ...]:
     """Names of columns, as a list or separated by commas; one with a comma stands in double quotes, as in CSV."""
     found: tuple[str, ...] = words(split_by_commas(value, "names") if isinstance(value, str) else value)

@@ -27,7 +27,7 @@ from batchllm.journal.records import (
 from batchllm.journal.recovery import OpenedJournal, close_store, open_store
 from batchllm.journal.requests import LaterRequest, LaterState, StoredAnswer
 from batchllm.journal.sqlite_errors import sqlite_errors
-from batchllm.journal.writer import JournalThread, OperationKind, resolve
+from batchllm.journal.writer import Done, JournalThread, OperationKind, resolve
 from batchllm.records import Failure, Response
 
 
@@ -158,23 +158,17 @@ class Journal:
         rows = self._attempts(request_ids, self._clock())
         return self._submit(OperationKind.WRITE, (rows, (), [row[1] for row in rows]))
 
-    def save(
-        self, attempt_id: int, outcome: Response | Failure, saved: Callable[[Exception | None], None]
-    ) -> None:
+    def save(self, attempt_id: int, outcome: Response | Failure, saved: Done) -> None:
         """Saves what an attempt brought. It is called for every row, so it creates no future.
 
         Args:
             attempt_id: The attempt.
             outcome: What it brought.
-            saved: Called in the event loop with ``None`` when that is durable, or with the error (without a thread,
-                before ``save`` returns). It must not raise.
+            saved: Called in the event loop with ``None`` and ``None`` when that is durable, or with ``None`` and the
+                error (without a thread, before ``save`` returns). It must not raise.
         """
-        self._writer.submit(
-            OperationKind.SAVE,
-            (attempt_id, self._clock(), outcome),
-            lambda _, error: saved(error),
-            asyncio.get_running_loop(),
-        )
+        payload = attempt_id, self._clock(), outcome
+        self._writer.submit(OperationKind.SAVE, payload, saved, asyncio.get_running_loop())
 
     def save_all(self, outcomes: Sequence[tuple[int, Response | Failure]]) -> "asyncio.Future[None]":
         """Saves what attempts brought, all or nothing, for results that arrive as a file."""

@@ -4,7 +4,7 @@ import os
 import platform
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -29,13 +29,11 @@ class Rebuilt:
     Attributes:
         answers: Requests with an answer.
         lost: Attempts that were sent and brought nothing: possibly billed without an answer.
-        twice: Rows, from 0 in the whole input, with a request that was answered in more than one journal.
         last_attempt: The highest number of an attempt.
     """
 
     answers: int = 0
     lost: int = 0
-    twice: set[int] = field(default_factory=set)
     last_attempt: int = 0
 
 
@@ -80,17 +78,16 @@ class JournalBuilder:
             self._connection.execute("ROLLBACK" if kind else "COMMIT")
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def add(self, logs: Iterable[Iterable[Entry]], first_row: int = 0) -> None:
+    def add(self, logs: Iterable[Iterable[Entry]]) -> None:
         """Adds what the attempts at one range of rows brought; ranges come in the order of their rows.
 
         An ordinal counts equal requests within its range, so those of the next range are put after them.
 
         Args:
             logs: The entries of each attempt at the range, oldest attempt first.
-            first_row: The first row of the range, which the entries count from.
         """
         with sqlite_errors(self._path):
-            _Range(self._connection, self, first_row).add(logs)
+            _Range(self._connection, self).add(logs)
 
     def new_request(self) -> int:
         """Returns the number of a new request."""
@@ -103,14 +100,12 @@ class _Request:
     request_id: int
     attempts: int = 0
     outcome: tuple[int, int] | None = None  # state, attempt
-    answered_in: set[int] = field(default_factory=set)
 
 
 class _Range:
     """The requests of one range of rows."""
 
-    def __init__(self, connection: Any, builder: JournalBuilder, first_row: int) -> None:
-        self._first_row = first_row
+    def __init__(self, connection: Any, builder: JournalBuilder) -> None:
         self._connection = connection
         self._builder = builder
         self._found = builder.found
@@ -120,7 +115,7 @@ class _Range:
         self._rows: list[BulkRow] = []
 
     def add(self, logs: Iterable[Iterable[Entry]]) -> None:
-        for number, log in enumerate(logs):
+        for log in logs:
             open_attempts: dict[int, int] = {}
             numbers: dict[int, int] = {}
             for entry in log:
@@ -128,7 +123,7 @@ class _Range:
                     value = bytearray(entry.value)
                     self._rows.append((bulk.KEPT, bytearray(entry.key), value, crc32(value)))
                 else:
-                    self._attempt(entry, number, numbers, open_attempts)
+                    self._attempt(entry, numbers, open_attempts)
                 if len(self._rows) >= bulk.MAX_ROWS:
                     self._write()
             self._found.lost += len(open_attempts)
@@ -143,7 +138,6 @@ class _Range:
     def _attempt(
         self,
         entry: AttemptEntry,
-        log: int,
         numbers: dict[int, int],
         open_attempts: dict[int, int],
     ) -> None:
@@ -157,10 +151,6 @@ class _Range:
             open_attempts[entry.attempt_id] = attempt_id
         if entry.reply is not None and open_attempts.pop(entry.attempt_id, None) is not None:
             self._rows.append(_reply_row(attempt_id, entry.reply))
-            if entry.reply[2] is not None and 200 <= entry.reply[2] < 300:
-                request.answered_in.add(log)
-                if len(request.answered_in) > 1 and entry.row_index is not None:
-                    self._found.twice.add(self._first_row + entry.row_index)
         request.attempts = max(request.attempts, entry.attempts)
         if entry.state in FINAL and (request.outcome is None or request.outcome[0] != State.ANSWERED):
             request.outcome = entry.state, attempt_id

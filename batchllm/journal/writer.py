@@ -247,8 +247,8 @@ _Report = tuple[Done, asyncio.AbstractEventLoop | None, Any, Exception | None]
 
 def _report(reports: Sequence[_Report]) -> None:
     """Calls every ``Done``: in this thread, or those of an event loop with one call into it."""
-    for loop in {loop for _, loop, _, _ in reports}:
-        of_loop = [(done, result, error) for done, its_loop, result, error in reports if its_loop is loop]
+    for loop in {report[1] for report in reports}:
+        of_loop = [report for report in reports if report[1] is loop]
         if loop is None:
             _call_all(of_loop)
             continue
@@ -258,8 +258,8 @@ def _report(reports: Sequence[_Report]) -> None:
             pass  # the loop is closed: nobody waits any more, and what was written stays written
 
 
-def _call_all(reports: Sequence[tuple[Done, Any, Exception | None]]) -> None:
-    for done, result, error in reports:
+def _call_all(reports: Sequence[_Report]) -> None:
+    for done, _, result, error in reports:
         done(result, error)
 
 

@@ -108,7 +108,7 @@ class Dimension:
     @property
     def limit(self) -> float:
         """The whole limit per minute, given or shown; infinite if neither."""
-        return min(self.whole, self.shown_limit or math.inf)
+        return self.whole if self.header_pacer is None else min(self.whole, self.shown_limit or math.inf)
 
     @property
     def shown_limit(self) -> float | None:

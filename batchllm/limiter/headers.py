@@ -41,9 +41,11 @@ class Level:
 _PREFIX = re.compile(r"^(?:x-rate-?limit|ratelimit|anthropic-ratelimit|x-tokenlimit)-")
 _PERIODS = {"minute": MINUTE_S, "day": DAY_S, "hour": 3600.0}
 _NUMBER = re.compile(r"\s*(\d{1,15}(?:\.\d{1,6})?)(?![\w.])")
-_MOST_NAMES = 1000
+_MOST_SETS = 256
 _HeaderField = tuple[tuple[str, float | None], str]
-_fields: dict[str, _HeaderField | None] = {}
+_fields_of: dict[
+    tuple[str, ...], tuple[tuple[str, _HeaderField], ...]
+] = {}  # an endpoint sends few sets of names
 
 
 def _parse_name(name: str) -> _HeaderField | None:
@@ -71,16 +73,17 @@ def read(headers: Mapping[str, str]) -> list[Level]:
     Args:
         headers: The headers, with names in lower case.
     """
+    names = tuple(headers)
+    fields = _fields_of.get(names)
+    if fields is None:
+        if len(_fields_of) >= _MOST_SETS:
+            _fields_of.clear()
+        fields = _fields_of[names] = tuple(
+            (name, f) for name in names if (f := _parse_name(name)) is not None
+        )
     found: dict[tuple[str, float | None], dict[str, str]] = {}
-    for name, value in headers.items():
-        if name in _fields:
-            place = _fields[name]
-        else:
-            if len(_fields) > _MOST_NAMES:
-                _fields.clear()
-            place = _fields[name] = _parse_name(name)
-        if place:
-            found.setdefault(place[0], {})[place[1]] = value
+    for name, (key, field) in fields:
+        found.setdefault(key, {})[field] = headers[name]
     if "ratelimit" in headers:
         for limit, values in structured(headers).items():
             window = _number(values.get("window"))

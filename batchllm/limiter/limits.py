@@ -63,8 +63,10 @@ class LaneLimits:
     def paced_until(self, now: float) -> tuple[float, str]:
         """Returns the earliest time that every pace allows, and the dimension that decides."""
         latest, name = -math.inf, ""
-        self._rates = [dimension.rate(now, self.latency_s) for dimension in self.dimensions]
-        for dimension, rate in zip(self.dimensions, self._rates, strict=True):
+        self._rates = []
+        for dimension in self.dimensions:
+            rate = dimension.rate(now, self.latency_s)
+            self._rates.append(rate)
             if rate < math.inf and (at := dimension.pacer.ready_at(rate)) > latest:
                 latest, name = at, dimension.name
         return latest, name
@@ -99,13 +101,11 @@ class LaneLimits:
         for pacer in self._days.values():
             pacer.take(now, self._amount_of(pacer.name, amounts))
         rates = self._rates if len(self._rates) == len(amounts) else [math.inf] * len(amounts)
-        entries = tuple(
-            [
-                d.take(now, amount, rate)
-                for d, amount, rate in zip(self.dimensions, amounts, rates, strict=True)
-            ]
-        )
-        return entries, tuple([d.sent.total for d in self.dimensions])
+        entries, positions = [], []
+        for dimension, amount, rate in zip(self.dimensions, amounts, rates, strict=True):
+            entries.append(dimension.take(now, amount, rate))
+            positions.append(dimension.sent.total)
+        return tuple(entries), tuple(positions)
 
     def refused(
         self,

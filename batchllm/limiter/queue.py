@@ -34,6 +34,9 @@ class Attempt:
         self.outcome = PENDING
 
 
+_NOT_SENT = Attempt(0.0, 0)
+
+
 class QueuedItem(Generic[T]):
     """One offered item on its way through the limiter.
 
@@ -80,7 +83,7 @@ class QueuedItem(Generic[T]):
         self.entries: tuple[list[float] | None, ...] = ()
         self.positions: tuple[float, ...] = ()
         self.sent_at = 0.0
-        self.attempt = Attempt(0.0, 0)
+        self.attempt = _NOT_SENT
         self.answered = False
         self.received = False
         self.probe = False
@@ -151,20 +154,18 @@ class Queue(Generic[T]):
 
     def look_ahead(self) -> Iterator[QueuedItem[T]]:
         """Yields the head and the items after it, a bounded number of each kind."""
-        yield from islice((queued for queued in self._again if not queued.deferred), LOOK_AHEAD)
+        if self._again:
+            yield from islice((queued for queued in self._again if not queued.deferred), LOOK_AHEAD)
         yield from islice(self._fresh, LOOK_AHEAD)
         if self._deferred:
             yield from islice(sorted(queued for queued in self._again if queued.deferred), LOOK_AHEAD)
 
-    def pop(self) -> QueuedItem[T]:
-        """Removes and returns the head."""
-        again = self._again
-        return heappop(again) if again and self.head() is again[0] else self._fresh.popleft()
-
     def remove(self, queued: QueuedItem[T]) -> None:
         """Removes an item of the look-ahead."""
-        if self.head() is queued:
-            self.pop()
+        if self._fresh and self._fresh[0] is queued:
+            self._fresh.popleft()
+        elif self._again and self._again[0] is queued:
+            heappop(self._again)
         elif queued in self._again:
             self._again.remove(queued)
             self._again.sort()

@@ -101,23 +101,6 @@ class QueueView(Queue[R]):
         yield from islice(self._fresh, LOOK_AHEAD)
         yield from islice(sorted(queued for queued in mine if queued.deferred), LOOK_AHEAD)
 
-    def pop(self) -> QueuedItem[R]:
-        """Removes and returns the head."""
-        head = self.head()
-        assert head is not None, "only called where there is one"
-        self.remove(head)
-        return head
-
-    def remove(self, queued: QueuedItem[R]) -> None:
-        """Removes an item of the look-ahead."""
-        if self._fresh and self._fresh[0] is queued:
-            self._fresh.popleft()
-        elif queued in self._again:
-            self._again.remove(queued)
-            self._again.sort()
-        else:
-            self._fresh.remove(queued)
-
     def _may_have(self, queued: QueuedItem[R]) -> bool:
         until = queued.item.away.get(self._endpoint)
         return until is None or until <= self._now

@@ -152,7 +152,8 @@ class OnlineLoop:
         while self._in_flight:
             if self.run_stop.aborted:
                 self._cancel_in_flight()
-            await asyncio.wait(self._in_flight)
+            ended, _ = await asyncio.wait(self._in_flight)
+            self._in_flight -= ended  # a task that is cancelled before it begins does not do so itself
         if self._saving:
             await asyncio.gather(self.journal.flush(), return_exceptions=True)
 
@@ -188,33 +189,41 @@ class OnlineLoop:
         self._watch(intended)
         if intended.cancelled() or intended.exception() is not None:
             return
+        loop = asyncio.get_running_loop()
         for item, attempt_id in zip(items, intended.result(), strict=True):
             if self.run_stop.reason is not None:
                 self._save(item, attempt_id, _NOT_SENT)
-                continue
-            task = asyncio.create_task(self._send(item, attempt_id))
-            self._in_flight.add(task)
-            task.add_done_callback(self._watch)
+            else:
+                self._in_flight.add(loop.create_task(self._send(item, attempt_id, loop)))
 
-    async def _send(self, item: WorkItem, attempt_id: int) -> None:
-        if self.run_stop.reason is not None:
-            outcome: Response | Failure = _NOT_SENT
-        else:
+    async def _send(self, item: WorkItem, attempt_id: int, loop: asyncio.AbstractEventLoop) -> None:
+        """Sends a request, and has its outcome saved; a callback at its end would take another turn of the loop."""
+        counters = self.counters
+        try:
+            if self.run_stop.reason is not None:
+                self._save(item, attempt_id, _NOT_SENT)
+                return
             if not item.sent:
                 item.sent = True
-                self.counters.requests += 1
-            item.sent_at = asyncio.get_running_loop().time()
-            self.counters.count_attempt(item.sent_at)
-            self.counters.in_flight += 1
+                counters.requests += 1
+            item.sent_at = loop.time()
+            counters.count_attempt(item.sent_at)
+            counters.in_flight += 1
             try:
                 outcome = await self._clients[item.endpoint].send(item.request)
             finally:
-                self.counters.in_flight -= 1
-        if isinstance(outcome, Response) and outcome.status == OK:
-            # The slot's next request is granted later, so its intent is behind this reply in the journal's queue.
-            self.limiter.received(item)
+                counters.in_flight -= 1
+            if isinstance(outcome, Response) and outcome.status == OK:
+                # The slot's next request is granted later, so its intent is behind this reply in the journal's queue.
+                self.limiter.received(item)
+            self._save(item, attempt_id, outcome)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - stops the run
+            self.run_stop.stop(error)
+        finally:
+            self._in_flight.discard(asyncio.current_task())
             self._wake.set()
-        self._save(item, attempt_id, outcome)
 
     def _ask_plainly(self, item: WorkItem, refused: Verdict) -> None:
         """Sends a plain request, once in ``PLAIN_EVERY_S``, to tell whether the endpoint or the request is to blame."""
@@ -236,7 +245,7 @@ class OnlineLoop:
         self.journal.save(attempt_id, outcome, partial(self._saved, item, attempt_id, outcome))
 
     def _saved(
-        self, item: WorkItem, attempt_id: int, outcome: Response | Failure, error: Exception | None
+        self, item: WorkItem, attempt_id: int, outcome: Response | Failure, _: None, error: Exception | None
     ) -> None:
         """Handles an outcome that is durable, or that could not be saved."""
         self._saving -= 1

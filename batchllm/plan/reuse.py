@@ -8,7 +8,7 @@ from batchllm.errors import InputError
 from batchllm.flows import later_key
 from batchllm.journal import Journal, JournalReader, State, StoredAnswer
 from batchllm.plan.work_item import WorkItem
-from batchllm.prepare.job_paths import journal_of
+from batchllm.prepare.job_paths import folder_journal, journal_of
 from batchllm.records import Answer
 
 
@@ -96,6 +96,7 @@ def journals_of(outputs: Sequence[Path], own: Path) -> Iterator[list[JournalRead
         readers = []
         for output in outputs:
             path = journal_of(output)
+            path = path if path.exists() else folder_journal(output) or path
             if path.absolute() == own.absolute():
                 raise InputError(output, "--reuse names this very job; its answers are used anyway")
             readers.append(stack.enter_context(JournalReader.open(path)))

@@ -10,7 +10,7 @@ from batchllm.errors import InputError, UsageError
 from batchllm.formats import SUFFIXES
 from batchllm.formats.suffixes import format_suffix
 from batchllm.job import Job
-from batchllm.job.paths import identity_of, is_folder, is_pattern, outputs_of
+from batchllm.job.paths import identity_of, is_folder, is_pattern, outputs_of, refuse_same_file
 from batchllm.job.texts import are_documents, is_document
 from batchllm.prepare.job_paths import JobPaths, journal_beside, journal_in
 from batchllm.printable import counted
@@ -39,12 +39,13 @@ def input_files(job: Job, paths: JobPaths) -> InputFiles:
 
     Raises:
         InputError: A folder cannot be read, or nothing is left in it, or a pattern matches nothing.
-        UsageError: A file is named twice.
+        UsageError: A file is named twice, or is the output too.
     """
     documents = are_documents(job.inputs, job.input_format)
     finder = _Finder(job, paths, takes_documents=documents)
     found = [path for named in job.inputs for path in finder.found(named)]
     _refuse_twice(found)
+    refuse_same_file(found, output=None if job.into_folder else paths.output)
     notes = [counted(len(found), "file")]
     if finder.left_out:
         notes.append(f"left out: {', '.join(finder.words())}")
@@ -60,7 +61,7 @@ class _Finder:
 
     def found(self, named: Path) -> Iterator[Path]:
         if is_pattern(named):
-            yield from self._taken(named, _matched(named), in_folder=False)
+            yield from self._taken(named, matches_of(named), in_folder=False)
         elif is_folder(named):
             try:
                 inside = sorted(named.iterdir())
@@ -102,6 +103,8 @@ class _Finder:
             return False
         if self.job.into_folder:
             return journal_in(output).exists() and path.parent.resolve() == output.resolve()
+        if path.name == output.name and not self.paths.journal.exists():
+            return False  # it was there before the job
         return path.parent.resolve() == output.parent.resolve() and output.name in outputs_of(path)
 
     def words(self) -> list[str]:
@@ -113,7 +116,8 @@ class _Finder:
         ]
 
 
-def _matched(pattern: Path) -> Sequence[Path]:
+def matches_of(pattern: Path) -> Sequence[Path]:
+    """Returns what matches a pattern, sorted by name."""
     if isinstance(pattern, ObjectPath):
         return pattern.matches()
     return sorted(map(Path, glob.glob(str(pattern), recursive=True)))  # noqa: PTH207 - it knows hidden files

@@ -13,7 +13,7 @@ from typing import Any
 
 from batchllm import stores
 from batchllm.errors import CannotWrite, InputError, JobError, UsageError
-from batchllm.formats.files import output_target
+from batchllm.formats.files import input_file, output_target
 from batchllm.job import Job
 from batchllm.job.paths import FOLDER_JOURNAL
 from batchllm.journal import JournalReader, check_folder, state_path
@@ -103,9 +103,18 @@ def journal_in(folder: Path) -> Path:
     return journal_beside(folder) if isinstance(folder, ObjectPath) else folder / FOLDER_JOURNAL
 
 
-def rows_path(journal: Path) -> Path:
+def folder_journal(output: Path) -> Path | None:
+    """Returns the journal of the folder of outputs that a file is one of; ``None`` where it is none."""
+    journal = journal_in(output.parent)
+    if not journal.exists():
+        return None
+    with JournalReader.open(journal) as reader:
+        return journal if reader.get(f"output/{output.name}") is not None else None
+
+
+def rows_path(journal: Path, suffix: str = ".jsonl") -> Path:
     """Returns the file with the rows of a job of the library whose rows are in memory."""
-    return journal.with_name(f"{journal.name.removesuffix('.journal')}.rows.jsonl")
+    return journal.with_name(f"{journal.name.removesuffix('.journal')}.rows{suffix}")
 
 
 def check_job_paths(job: Job, paths: JobPaths) -> None:
@@ -114,13 +123,12 @@ def check_job_paths(job: Job, paths: JobPaths) -> None:
     Raises:
         CannotWrite: A folder is missing or cannot be written, a name is too long, or no file can be there.
     """
-    if paths.output is not None:
-        if not isinstance(paths.output, ObjectPath):
-            _check_folder(paths.output.parent, "another output with -o")
+    if isinstance(paths.output, ObjectPath):
+        _check_object(job, paths.output / FOLDER_JOURNAL if job.into_folder else paths.output)
+    elif paths.output is not None:
+        _check_folder(paths.output.parent, "another output with -o")
         if not job.into_folder:
             output_target(paths.output).check()
-        elif isinstance(paths.output, ObjectPath):
-            output_target(paths.output / FOLDER_JOURNAL).check()
         elif paths.output.is_dir():
             _check_folder(paths.output, "another output with -o")
         elif paths.output.exists():
@@ -129,6 +137,26 @@ def check_job_paths(job: Job, paths: JobPaths) -> None:
         check_folder(paths.journal)
     _check_written(job.summary, "--summary")
     _check_written(job.log_file, "--log-file")
+
+
+def _check_object(job: Job, path: ObjectPath) -> None:
+    """Refuses an object that cannot be written; a fault that its bucket has for an input too is that of the input.
+
+    Raises:
+        JobError: It cannot be written, or an input in its bucket cannot be read.
+    """
+    try:
+        output_target(path).check()
+    except JobError:
+        for each in job.inputs:
+            if isinstance(each, ObjectPath) and each.url.bucket == path.url.bucket:
+                if each.is_pattern:
+                    each.matches()
+                elif each.is_dir():
+                    next(each.iterdir(), None)
+                else:
+                    input_file(each, str(each)).ends()
+        raise
 
 
 def is_disk_folder(path: Path) -> bool:

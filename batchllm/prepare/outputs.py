@@ -66,9 +66,9 @@ def output_files(
     inputs = {identity_of(part.source.file.path): part.source.name for part in source.parts}
     rows = None if chosen is None else sorted(chosen)
     found = []
-    for part in source.parts:
+    for part, own_name in zip(source.parts, names_in_folder(source), strict=True):
         own = part.source.file.path
-        name = with_written_suffix(own, part.source.kind).name
+        name = with_written_suffix(Path(own_name), part.source.kind).name
         if name in named:
             raise UsageError(
                 f"{named[name]} and {own} would both be written to {path / name}; rename one of them, or name one"
@@ -89,6 +89,33 @@ def output_files(
                 OutputFile(written, file_key, part.source, part.begin, end, part.sha256, columns, kind)
             )
     return found
+
+
+def names_in_folder(source: SeveralSource) -> list[str]:
+    """Returns what the files of an input are called in one folder.
+
+    Equal names get as many of the folders above as tell them apart: ``a-x.csv`` and ``b-x.csv`` of ``a/x.csv`` and
+    ``b/x.csv``.
+    """
+    groups: dict[str, list[int]] = {}
+    for part in source.parts:
+        written = with_written_suffix(part.source.file.path, part.source.kind).name
+        groups.setdefault(written, []).append(part.number)
+    names = [part.source.file.path.name for part in source.parts]
+    for numbers in groups.values():
+        folders = [_folders_of(source.parts[number].source.file.path) for number in numbers]
+        deepest = max(map(len, folders)) if len(numbers) > 1 else 0
+        for depth in range(deepest + 1):
+            above = ["-".join(each[max(0, len(each) - depth) :]) for each in folders]
+            if len(set(above)) == len(above):
+                for number, label in zip(numbers, above, strict=True):
+                    names[number] = f"{label}-{names[number]}" if label else names[number]
+                break
+    return names
+
+
+def _folders_of(path: Path) -> list[str]:
+    return [each for each in str(path).split("/")[:-1] if each not in ("", ".", "..")]
 
 
 def check_outputs(prepared: "PreparedJob") -> None:

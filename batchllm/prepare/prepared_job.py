@@ -10,7 +10,7 @@ from typing import Any
 
 from batchllm import tokens
 from batchllm.answer import Reader, answer_columns
-from batchllm.errors import UsageError
+from batchllm.errors import InputError, UsageError
 from batchllm.flows import JobFlow, job_flow
 from batchllm.flows.part_columns import split_columns
 from batchllm.flows.samples import sample_columns
@@ -27,7 +27,9 @@ from batchllm.formats import (
     spool,
 )
 from batchllm.formats.columns import ADDABLE, STANDARD
+from batchllm.formats.files import input_file
 from batchllm.formats.several import SeveralSource
+from batchllm.formats.suffixes import format_suffix
 from batchllm.job import Job
 from batchllm.job.assembly import NOTHING_ASKED
 from batchllm.job.paths import are_several
@@ -35,9 +37,9 @@ from batchllm.prepare.column_kinds import with_kinds
 from batchllm.prepare.inputs import InputFiles, input_files
 from batchllm.prepare.job_paths import JobPaths
 from batchllm.prepare.outputs import check_outputs
-from batchllm.prepare.row_range import RowRange
-from batchllm.prepare.shards import ShardRows, restricted
+from batchllm.prepare.shards import RowRange, ShardRows, restricted
 from batchllm.printable import counted
+from batchllm.records import Row
 from batchllm.request import RequestBuilder, answer_spec
 from batchllm.template import KNOWN_PARAMETERS, TEXT, text_column
 
@@ -86,41 +88,68 @@ class PreparedJob:
 
 
 @contextmanager
-def prepare_job(job: Job, paths: JobPaths, rows: RowRange | None = None) -> Iterator[PreparedJob]:
+def prepare_job(
+    job: Job, paths: JobPaths, rows: RowRange | None = None, *, sha256: str | None = None
+) -> Iterator[PreparedJob]:
     """Scans the input and prepares the job; standard input is copied to disk first.
 
     Args:
         job: The job.
         paths: Its files.
-        rows: The only rows of the job; columns and everything else that the scan decides are those of the whole input.
+        rows: The only rows of the job, which are read instead of the whole input; columns and everything else that a
+            scan decides are those of the whole input.
+        sha256: The hash that a scan must find, in hexadecimal; ``None`` for any.
 
     Raises:
-        InputError: The input cannot be read in its format.
+        InputError: The input cannot be read in its format, or is another one.
         UsageError: A column, a placeholder or an option does not fit the input.
     """
     if job.into_folder and (rows is not None or job.shard is not None):
         raise UsageError(
             f"a part of the rows has one output, and {job.output} is a folder; name a file with -o"
         )
-    with _source_of(job, paths) as source:
-        statistics, shard = source.scan(), None
+    with _source_of(job, paths, rows) as source:
+        shard = None
         if rows is not None:
-            statistics = rows.restrict(source, statistics)
-        elif job.shard is not None:
-            statistics, shard = restricted(job, source, statistics)
-        prepared = replace(prepared_of(job, paths, source, statistics), shard=shard)
+            statistics = rows.restrict(source)
+        else:
+            statistics = source.scan()
+            if sha256 not in (None, statistics.sha256):
+                raise InputError(source.name, "is not the input of the plan; name another folder with --work")
+            if job.shard is not None:
+                statistics, shard = restricted(job, source, statistics)
+        texts = None if rows is None else rows.texts
+        prepared = replace(prepared_of(job, paths, source, statistics, texts), shard=shard)
         yield prepared if rows is None else replace(prepared, columns=rows.columns(prepared.columns))
 
 
-def prepared_of(job: Job, paths: JobPaths, source: Source, statistics: InputStatistics) -> PreparedJob:
-    """Prepares a job whose input is scanned; raises ``UsageError`` where the job does not fit the input."""
+def prepared_of(
+    job: Job,
+    paths: JobPaths,
+    source: Source,
+    statistics: InputStatistics,
+    texts: Sequence[Mapping[str, str]] | None = None,
+) -> PreparedJob:
+    """Prepares a job whose input is scanned.
+
+    Args:
+        job: The job.
+        paths: Its files.
+        source: The input.
+        statistics: What the scan found.
+        texts: What decides about the text column; by default the sample.
+
+    Raises:
+        UsageError: The job does not fit the input.
+    """
     _check_conversation(job, statistics)
     _check_steps(job, statistics)
     _check_texts(job, statistics)
     if job.text_from is not None:
         statistics = replace(statistics, sample=statistics.sample[:: 1 + len(statistics.sample) // DOCUMENTS])
     count = token_count(job)
-    builder = RequestBuilder(job, statistics.columns or None, statistics.sample, count)
+    sample = statistics.sample if texts is None else [Row(0, 0, values) for values in texts]
+    builder = RequestBuilder(job, statistics.columns or None, sample, count)
     columns = output_columns(job, builder, statistics.columns, source.header)
     output_format = job.output_format or output_kind(source.kind)
     if job.output_encoding is not None and format_named(output_format).magic:
@@ -237,10 +266,10 @@ def _check_steps(job: Job, statistics: InputStatistics) -> None:
 
 
 @contextmanager
-def _source_of(job: Job, paths: JobPaths) -> Iterator[Source]:
+def _source_of(job: Job, paths: JobPaths, rows: RowRange | None) -> Iterator[Source]:
     options = {option: getattr(job, option) for option in _READING}
     if job.into_folder or are_several(job.inputs):
-        with closing(_several(job, input_files(job, paths), options)) as source:
+        with closing(_several(job, input_files(job, paths), options, rows)) as source:
             yield source
     elif job.inputs:
         with closing(open_source(job.inputs[0], format=job.input_format, **options)) as source:
@@ -256,8 +285,11 @@ def _source_of(job: Job, paths: JobPaths) -> Iterator[Source]:
             path.unlink(missing_ok=True)
 
 
-def _several(job: Job, files: InputFiles, options: Mapping[str, Any]) -> Source:
-    """Opens several files; each gets the options that its format understands, and each option is for one at least."""
+def _several(job: Job, files: InputFiles, options: Mapping[str, Any], rows: RowRange | None) -> Source:
+    """Opens several files; each gets the options that its format understands, and each option is for one at least.
+
+    Of documents, those that have none of the rows are not looked at.
+    """
     given = {option: value for option, value in options.items() if value is not None}
     forms = {
         path: format_named(job.input_format) if job.input_format else format_of(path) for path in files.paths
@@ -267,8 +299,14 @@ def _several(job: Job, files: InputFiles, options: Mapping[str, Any]) -> Source:
             raise UsageError(f"{path}: {NOTHING_ASKED}")
     used = {option for form in forms.values() for option in form.options}
 
+    looked_at = set(files.paths)
+    if rows is not None and all(form.documents for form in forms.values()):
+        looked_at.intersection_update(files.paths[rows.rows.start : rows.rows.stop])
+
     def open_file(path: Path) -> Source:
         own = {name: it for name, it in given.items() if name in forms[path].options or name not in used}
+        if path not in looked_at:
+            return forms[path].source(input_file(path, str(path)), format_suffix(path), **own)
         return open_source(path, format=job.input_format, **own)
 
     # A row that brings its own request says what it is by the members that it has.

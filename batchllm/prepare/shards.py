@@ -1,15 +1,21 @@
-"""The rows of a shard (``--shard 3/8``): a contiguous range, the same whoever computes it.
+"""The rows of a shard: a contiguous range, whose rows are counted from its first one.
 
-The boundaries depend on the number of rows, the number of shards and the conversations alone, so machines that do not
-know each other agree on them. Rows of a shard are counted from its first one.
+That of ``--shard 3/8`` is the same whoever computes it: the boundaries depend on the number of rows, the number of
+shards and the conversations alone, so machines that do not know each other agree on them. That of a job on many
+machines is in a plan (``RowRange``).
 """
 
+import platform
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+from batchllm.errors import InputError
 from batchllm.flows.conversation import conversation_of
-from batchllm.formats import InputStatistics, Source
+from batchllm.formats import Columns, InputStatistics, Source
+from batchllm.formats.kinds import Kind
 from batchllm.job import Job
 
 SHARD = "shard"
@@ -38,6 +44,59 @@ class ShardRows:
 
     def __str__(self) -> str:
         return f"shard {self.number} of {self.of}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowRange:
+    """Rows of an input as a plan has them, which are read without a scan of what is before them.
+
+    Attributes:
+        rows: The range.
+        whole: What the scan of the whole input found.
+        place: Where the range begins in the input (``Source.place_of``).
+        sha256: The hash of the rows (``Source.digest_of``).
+        texts: The texts of the sample of the whole input (``cell_texts``), to find the text column.
+        base: The folder relative to which files are shown (``Source.base``).
+        has_worked: Other rows of the job have been answered, so a refusal of all of these is about them, and not about
+            key, model or URL.
+        input_kinds: The kinds of the input's columns as all its rows decide them; ``None``: these rows do.
+        as_text: Added columns that are text, whatever their kind.
+    """
+
+    rows: range
+    whole: InputStatistics
+    place: Any
+    sha256: str
+    texts: Sequence[Mapping[str, str]]
+    base: Path
+    has_worked: bool = False
+    input_kinds: Mapping[str, Kind] | None = None
+    as_text: frozenset[str] = frozenset()
+
+    def columns(self, columns: Columns) -> Columns:
+        """Returns the columns of an output with the kinds that these rows share with others."""
+        kinds = {**columns.kinds, **dict.fromkeys(self.as_text, str)}
+        return replace(columns, input_kinds=self.input_kinds, kinds=kinds)
+
+    def restrict(self, source: Source) -> InputStatistics:
+        """Restricts a source that is not scanned to these rows, and returns their statistics.
+
+        Raises:
+            InputError: The source has other rows there.
+        """
+        reason = ""
+        source.base = self.base
+        try:
+            source.recall(self.whole, self.place)
+            statistics = source.restrict(self.rows, self.whole)
+            if statistics.sha256 == self.sha256:
+                return statistics
+        except InputError as error:  # an edit before the place makes text of any kind stand there
+            reason = f" ({error})"
+        raise InputError(
+            source.name,
+            f"on {platform.node()} it is not the input of the plan{reason}; copy it there, or share it",
+        )
 
 
 def boundaries(rows: int, shards: int, spans: Sequence[tuple[int, int]] = ()) -> list[int]:
@@ -113,9 +172,6 @@ def restricted(job: Job, source: Source, statistics: InputStatistics) -> tuple[I
     number, of = job.shard
     bounds = boundaries(statistics.rows, of, uncut_spans(job, source))
     rows = range(bounds[number - 1], bounds[number])
-    reading = source.reading()
-    source.restrict(rows, statistics.sha256)
-    source.reading = lambda: f"{reading} rows {rows.start} to {rows.stop}"  # type: ignore[method-assign]
     shard = ShardRows(
         number=number,
         of=of,
@@ -125,4 +181,4 @@ def restricted(job: Job, source: Source, statistics: InputStatistics) -> tuple[I
         input_sha256=statistics.sha256,
     )
     bad_rows = statistics.bad_rows if number == 1 else 0  # of the whole input, so one shard tells of them
-    return replace(statistics, rows=len(rows), bad_rows=bad_rows), shard
+    return replace(source.restrict(rows, statistics), sample=statistics.sample, bad_rows=bad_rows), shard

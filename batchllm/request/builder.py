@@ -269,12 +269,11 @@ class RequestBuilder:
                 self._limits.own_messages(row_request.messages)
         if cells:
             parts = [self._media.part(cell, self._job.detail) for cell in cells]
-            row_request = replace(row_request, messages=with_images(row_request.messages, parts))
+            row_request = row_request._replace(messages=with_images(row_request.messages, parts))
         if self._schema is not None and self._preset.json_schema is False:
             words = schema_in_words(self._schema, to_json(self._schema))
-            row_request = replace(
-                row_request, messages=[words, *row_request.messages], own=row_request.own + 1
-            )
+            messages = [words, *row_request.messages]
+            row_request = row_request._replace(messages=messages, own=row_request.own + 1)
         return row_request
 
     def _ask(self, row: Row) -> RowRequest:

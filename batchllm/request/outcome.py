@@ -1,15 +1,15 @@
 """What a row becomes: messages and parameters, or the reason why nothing is sent."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 Messages = list[dict[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class RowRequest:
+class RowRequest(NamedTuple):
     """What a row asks for, before the job's own settings are added.
 
     Attributes:
@@ -21,8 +21,8 @@ class RowRequest:
 
     messages: Messages
     own: int
-    template_parameters: Mapping[str, Any] = field(default_factory=dict)
-    row_parameters: Mapping[str, Any] = field(default_factory=dict)
+    template_parameters: Mapping[str, Any] = MappingProxyType({})
+    row_parameters: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)

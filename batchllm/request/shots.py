@@ -5,7 +5,7 @@ same examples, which an endpoint's prompt cache then covers; only a row that is 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from batchllm.answer import Labels, SeveralLabels
@@ -83,7 +83,7 @@ class Shots:
             others = [shot for shot in self._shots if shot.same_as != own]
             turns = _turns(_balanced(others, self._count, self._labels))
         messages = [*request.messages[: request.own], *turns, *request.messages[request.own :]]
-        return replace(request, messages=messages, own=request.own + len(turns))
+        return request._replace(messages=messages, own=request.own + len(turns))
 
     def _shot(self, row: Row, ask: Callable[[Row], RowRequest], write: "_Writer") -> Shot:
         request = ask(row)

@@ -18,7 +18,7 @@ from batchllm.retry.policy import (
     may_concern_one_row,
 )
 from batchllm.retry.reading import classify
-from batchllm.retry.verdict import Disposition, Verdict
+from batchllm.retry.verdict import Disposition, Verdict, reason_text
 
 __all__ = [
     "ENDPOINT_REFUSALS",
@@ -30,6 +30,7 @@ __all__ = [
     "is_connection",
     "may_be_setting",
     "may_concern_one_row",
+    "reason_text",
     "seconds",
     "structured",
 ]

@@ -5,6 +5,20 @@ from enum import StrEnum
 
 from batchllm.errors import ExitStatus
 
+_WORDS = {
+    "bad_body": "unreadable answer",
+    "connect": "no connection",
+    "cut": "answer broken off",
+    "dns": "name not found",
+    "reset": "connection broken",
+}
+
+
+def reason_text(reason: str) -> str:
+    """Returns the one word that a reason is counted by as people say it: ``HTTP 500`` for ``http_500``."""
+    name, _, status = reason.partition("_")
+    return f"HTTP {status}" if name == "http" else _WORDS.get(reason, reason.replace("_", " "))
+
 
 class Disposition(StrEnum):
     """What an attempt means for the run."""

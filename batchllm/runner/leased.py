@@ -90,7 +90,8 @@ class LeaseLoop:
         budget = None if self._budget is None else self._budget.ask()
         request = self._client.ask(self._loop.time(), {}, budget, leaving=True)
         try:
-            await asyncio.wait_for(self._renew(request), LEAVE_S)
+            async with asyncio.timeout(LEAVE_S):
+                await self._renew(request)
         except Exception as error:  # noqa: BLE001 - whatever carries the request; the lease ends by itself
             log.warning("the lease is not given back: %s", _words(error))
 
@@ -118,7 +119,9 @@ class LeaseLoop:
         budget = None if self._budget is None else self._budget.ask()
         request = self._client.ask(now, uses, budget)
         try:
-            lease = await asyncio.wait_for(self._renew(request), max(RENEW_S, self._ttl_s / 3.0))
+            # Before Python 3.12, wait_for forgets that the task was cancelled when the answer comes at the same moment.
+            async with asyncio.timeout(max(RENEW_S, self._ttl_s / 3.0)):
+                lease = await self._renew(request)
         except Exception as error:  # noqa: BLE001 - whatever carries the request; it is asked again
             self._not_answered(error)
             return

@@ -30,7 +30,7 @@ from batchllm.plan.work_item import ChatSender
 from batchllm.prepare.first_preset import with_first_preset
 from batchllm.prepare.job_paths import check_job_paths, job_paths, made_folder
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
-from batchllm.prepare.row_range import RowRange
+from batchllm.prepare.shards import RowRange
 from batchllm.progress import Progress, Quiet
 from batchllm.request.plain import plain_request
 from batchllm.retry import RetryPolicy
@@ -43,6 +43,7 @@ from batchllm.runner.leased import leased
 from batchllm.runner.limiters import lease_loop, limiter_of
 from batchllm.runner.output import read_options, write_if_changed
 from batchllm.runner.resume import ResumedJob
+from batchllm.runner.skipped import skipped_paths
 from batchllm.runner.summary import (
     Result,
     Summary,
@@ -70,6 +71,7 @@ def run_job(
     bring_input: Callable[[], None] = lambda: None,
     leases: Leases | None = None,
     rows: RowRange | None = None,
+    sha256: str | None = None,
 ) -> Result:
     """Runs a job until it is finished or stopped; the same call again resumes it.
 
@@ -84,6 +86,7 @@ def run_job(
         bring_input: Called once the job is locked, before its input is read; puts the input in place.
         leases: Makes the run share rate limits and budget with others; only in online mode.
         rows: The only rows of the job: a shard of its input.
+        sha256: The hash that the input must have, in hexadecimal; ``None`` for any.
 
     Returns:
         The finished run; its output is written.
@@ -106,7 +109,7 @@ def run_job(
             else nullcontext(),
             _brought(bring_input),
             reachable(with_first_preset(with_raised_limit(job, paths.journal), paths.journal)) as job,
-            prepare_job(job, paths, rows) as prepared,
+            prepare_job(job, paths, rows, sha256=sha256) as prepared,
             journals_of(job.reuse, paths.journal) as reuse,
         ):
             record.describe(job)
@@ -208,6 +211,7 @@ class _Run:
                 failures=counts.failures,
                 pace=rate_text(summary),
                 read_options=read_options(self._prepared, destination.path),
+                skipped=skipped_paths(self._prepared, destination),
             )
         except BaseException as error:
             if isinstance(error, (JobError, Interrupted)):

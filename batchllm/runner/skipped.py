@@ -11,7 +11,7 @@ from batchllm.formats import Source, write_skipped
 from batchllm.formats.several import SeveralSource
 from batchllm.formats.suffixes import labelled, stem_of, suffixes_of
 from batchllm.prepare.job_paths import existing_digest
-from batchllm.prepare.outputs import is_folder
+from batchllm.prepare.outputs import is_folder, names_in_folder
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.runner.trial import Destination
 
@@ -61,8 +61,7 @@ def skipped_files(prepared: PreparedJob, destination: Destination) -> list[Skipp
     if is_folder(prepared, output):
         return [
             SkippedFile(labelled(output / name, "skipped"), f"{key} {name}", part.source, part.bad_rows)
-            for part in source.parts
-            for name in (part.source.file.path.name,)
+            for part, name in zip(source.parts, names_in_folder(source), strict=True)
         ]
     names = Counter(part.source.file.path.name for part in source.parts)
     found = []
@@ -73,6 +72,11 @@ def skipped_files(prepared: PreparedJob, destination: Destination) -> list[Skipp
         path = output.with_name(f"{stem_of(output)}.skipped.{name}")
         found.append(SkippedFile(path, f"{key} {name}", part.source, part.bad_rows))
     return found
+
+
+def skipped_paths(prepared: PreparedJob, destination: Destination) -> tuple[Path, ...]:
+    """Returns the files in which records that are left out have been written."""
+    return tuple(file.path for file in skipped_files(prepared, destination) if file.bad_rows)
 
 
 def write_skipped_files(prepared: PreparedJob, journal: FileNotes, destination: Destination) -> None:

@@ -111,6 +111,7 @@ class Result:
         models: What ``parsed`` returns, where the schema was a pydantic model.
         evaluation: The figures against known answers, where the job says where these are (``gold``).
         job: The job that ran.
+        skipped: The files with the records that were left out because they cannot be read.
     """
 
     output: Path | None
@@ -125,6 +126,7 @@ class Result:
     models: tuple[Any, ...] | None = None
     evaluation: Evaluation | None = None
     job: Job | None = field(default=None, compare=False)
+    skipped: tuple[Path, ...] = ()
 
     def evaluate(self, gold: GoldWords, *, on: str | None = None, kind: str | None = None) -> Evaluation:
         """Compares the answers with known answers.

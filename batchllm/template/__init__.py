@@ -10,7 +10,7 @@ A name means, in this order: ``row`` (every column by its name), a variable of t
 
 from batchllm.errors import did_you_mean
 from batchllm.records import AnswerSpec
-from batchllm.template.columns import TEXT, text_column, text_like
+from batchllm.template.columns import TEXT, cell_texts, text_column, text_like
 from batchllm.template.file import builtin_names, from_prompt, load, parse
 from batchllm.template.model import Combine, Message, Template, literal
 from batchllm.template.render import Renderer
@@ -26,6 +26,7 @@ __all__ = [
     "Renderer",
     "Template",
     "builtin_names",
+    "cell_texts",
     "did_you_mean",
     "dumps",
     "from_prompt",

@@ -1,7 +1,7 @@
 """Chooses the column that ``{{ text }}`` means."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from batchllm.errors import UsageError, did_you_mean, listed
 from batchllm.records import Row
@@ -19,6 +19,7 @@ _USUAL_NAMES = frozenset(
 )  # fmt: skip
 _WORD_GAP = re.compile(r"\s")
 _LETTER = re.compile(r"[^\W\d_]")
+_LOOKED_AT = 1000
 _NO_ALPHABET = re.compile(r"[぀-ヿ㐀-鿿가-힯]{4}")
 
 
@@ -51,7 +52,8 @@ def text_like(columns: Sequence[str], sample_rows: Iterable[Row]) -> list[str]:
     Where no cell is longer than a few words, every column with several words in most cells reads like text.
     """
     rows = list(sample_rows)
-    cells = {column: _texts(row.values.get(column) for row in rows) for column in columns}
+    texts = [cell_texts(row.values) for row in rows]
+    cells = {column: [each[column] for each in texts if column in each] for column in columns}
     named = [
         column
         for column in columns
@@ -62,8 +64,10 @@ def text_like(columns: Sequence[str], sample_rows: Iterable[Row]) -> list[str]:
     return [column for column in columns if column in found]
 
 
-def _texts(values: Iterable[object]) -> list[str]:
-    return [value.strip() for value in values if isinstance(value, str) and value.strip()]
+def cell_texts(values: Mapping[str, object]) -> dict[str, str]:
+    """Returns what ``text_column`` looks at of a row: the beginnings of the cells that are texts."""
+    texts = ((name, value.strip()) for name, value in values.items() if isinstance(value, str))
+    return {name: text[:_LOOKED_AT].rstrip() for name, text in texts if text}
 
 
 def _mostly(texts: list[str], test: Callable[[str], object]) -> bool:

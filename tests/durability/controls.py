@@ -80,7 +80,7 @@ def acknowledged_before_durable() -> None:
         self: Journal,
         attempt_id: int,
         outcome: Response | Failure,
-        saved: Callable[[Exception | None], None],
+        saved: Done,
     ) -> None:
         submit = self._writer.submit
 

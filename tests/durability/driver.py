@@ -31,6 +31,7 @@ import orjson
 from batchllm.errors import JobError
 from batchllm.job import Job, assemble
 from batchllm.journal import Journal
+from batchllm.journal.writer import Done
 from batchllm.records import ChatRequest, Failure, FailureKind, Paid, Response
 from batchllm.retry import policy
 from batchllm.runner import run_job
@@ -125,14 +126,14 @@ def note_what_is_acknowledged(notes: Notes, ids: dict[int, str]) -> None:
         self: Journal,
         attempt_id: int,
         outcome: Response | Failure,
-        saved: Callable[[Exception | None], None],
+        saved: Done,
     ) -> None:
         identity = ids.pop(id(outcome), None)
 
-        def note(error: Exception | None) -> None:
+        def note(result: None, error: Exception | None) -> None:
             if identity is not None and error is None:
                 notes.add(event="acknowledged", attempt=attempt_id, id=identity)
-            saved(error)
+            saved(result, error)
 
         save(self, attempt_id, outcome, note)
 
