@@ -4,7 +4,11 @@
 what is heavy when they run, so that ``batchllm --help`` is instant.
 """
 
+# ruff: noqa: E402 - the pace of the garbage collection is set before the imports, of whose time it takes a tenth
 import gc
+
+gc.set_threshold(50_000, 20, 50)  # imports and runs make many long-lived objects and few cycles
+
 import logging
 import os
 import signal
@@ -31,8 +35,6 @@ from batchllm.errors import INTERNAL_ERROR, STOPPING, Interrupted, JobError, kep
 from batchllm.screen import Tone
 
 PREFIX = "batchllm: "
-GC_THRESHOLDS = (50_000, 20, 50)
-"""Imports and runs make many long-lived objects and few cycles; Python's usual pace costs a run much of its CPU."""
 
 COMMANDS: dict[str, list[Callable[..., None]]] = {
     "Run a job": [run_command(task) for task in HELP],
@@ -84,7 +86,6 @@ def _root(
 
 def main() -> None:
     """Runs the command line and exits: an error is one sentence, its exit status, and never a traceback."""
-    gc.set_threshold(*GC_THRESHOLDS)
     guard_streams()
     for number in STOPPING:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup, and shells that start a background job

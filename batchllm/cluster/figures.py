@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-from batchllm.cluster.collect import DeadAttempt
+from batchllm.cluster.collect import DeadAttempt, done_of
 from batchllm.cluster.plan import ClusterPlan, Shard
-from batchllm.cluster.work import WorkFolder, attempts_at, done_name, state_name
+from batchllm.cluster.work import WorkFolder, attempts_at, state_name
 from batchllm.counters import EndpointFigures
 from batchllm.printable import counted
 from batchllm.runner import Summary
@@ -110,7 +110,7 @@ class FiguresReader:
         Args:
             among: The only shards that may have changed since the last time; ``None`` for all.
         """
-        figures = ClusterFigures(self._plan.rows, len(self._plan.shards))
+        figures = ClusterFigures(self._plan.wanted, len(self._plan.shards))
         began, last = [], []
         processes = set()
         now = time.time()
@@ -118,7 +118,7 @@ class FiguresReader:
             done, states = self._look(shard, among)
             if done is not None:
                 figures.finished += 1
-                figures.done += shard.rows
+                figures.done += shard.wanted
                 figures.failed += done["summary"]["failed"]
             elif states:
                 furthest = max(states, key=lambda state: state["done"])
@@ -152,11 +152,11 @@ class FiguresReader:
         known = self._known.get(shard.number, (None, []))
         if known[0] is not None or (among is not None and shard.number not in among):
             return known
-        content = self._work.get(done_name(shard))
+        done = done_of(self._work, shard)  # before the states, the last of which is then written
         numbers = range(1, attempts_at(self._work, shard) + 1)
         found = [self._work.get(state_name(shard, number)) for number in numbers]
         states = [json.loads(state) for state in found if state is not None]
-        self._known[shard.number] = None if content is None else json.loads(content), states
+        self._known[shard.number] = done, states
         return self._known[shard.number]
 
 

@@ -130,6 +130,8 @@ class OnlineLoop:
             self._wake.clear()
             # What waits for a budget that may still rise goes first; so nothing piles up and leaves at once then.
             is_short = self._held and not self.meter.budget.final
+            if isinstance(self.limiter, EndpointRouter):
+                self.limiter.left = self.counters.requests_left
             poll = _NONE if is_short else self.limiter.poll(loop.time())
             for item, message in poll.too_large:
                 self._never_sent(item, message)
