@@ -155,6 +155,13 @@ class RunCounters:
         return self.finished_before + self.reused + here
 
     @property
+    def requests_left(self) -> float:
+        """About how many requests are left to be sent: the rows that are left, by the answers that a row has taken."""
+        here = max(1, self.answered + self.failed)
+        rows = self.rows - self.finished - self.pending
+        return max(0.0, rows * max(1.0, self.answers / here) - self.in_flight)
+
+    @property
     def tokens(self) -> int:
         """Tokens that this run paid."""
         return self.prompt_tokens + self.completion_tokens

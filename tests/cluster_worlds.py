@@ -3,7 +3,7 @@
 Each world draws a job, endpoints, a budget and deaths of its seed. It runs the same command until the job is finished,
 with other endpoints now and then, and holds output and ledger against what the documentation promises::
 
-    python -m tests.cluster_worlds --worlds 50 --first-seed 1000 [--alone]
+    python -m tests.cluster_worlds --worlds 50 --first-seed 1000 [--alone | --shards | --documents]
 """
 
 import argparse
@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tests.world_jobs import WorldJob, decoded
+from tests.world_jobs import DOCUMENTS, KINDS, SUFFIXES, WorldJob, decoded
 from tests.world_processes import ROOT, World, nursery
 from tests.world_server import COMPLETION_TOKENS, PROMPT_TOKENS, WorldLedger, endpoint
 
@@ -33,11 +33,20 @@ SLACK_S = 1.0
 class RandomWorld:
     """A world of a seed; ``run`` returns what was violated."""
 
-    def __init__(self, seed: int, folder: Path, nursery_path: str, *, alone: bool, store: Any = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        folder: Path,
+        nursery_path: str,
+        *,
+        alone: bool,
+        store: Any = None,
+        kinds: Sequence[str] = KINDS,
+    ) -> None:
         self.seed, self.folder, self.alone = seed, folder, alone
         self.chance = random.Random(seed)
         chance = self.chance
-        self.job = WorldJob.drawn(folder, chance, 160)
+        self.job = WorldJob.drawn(folder, chance, 160, kinds)
         self.output = folder / f"out.{self.job.suffix}"
         self.flush_s = chance.choice((0.1, 0.5, 1.0))
         self.state_s = 0.5
@@ -87,8 +96,11 @@ class RandomWorld:
             ]
             self._reference()
             if not self.problems:
-                self._commands()
+                self._world()
         return self.problems
+
+    def _world(self) -> None:
+        self._commands()
 
     def _reference(self) -> None:
         """The same job on one machine, where nothing happens."""
@@ -137,7 +149,7 @@ class RandomWorld:
         if status != self.expected_status:
             self.problems.append(f"exit status {status}, and not {self.expected_status}")
         self._wait_for_orphans()
-        self._check_output()
+        self._check_output(self.output)
         self._check_paid()
         before, content = len(self.ledger.arrivals), self.output.read_bytes()
         again = self._command(endpoints, options, clustered=not self.alone)
@@ -257,10 +269,13 @@ class RandomWorld:
             if value > options.get(name, value) * (1 + 1e-9):
                 self.problems.append(f"{name} {options[name]}: {value} was spent")
 
-    def _check_output(self) -> None:
-        found, wanted = decoded(self.output), decoded(self.expected_output)
-        rows = [each["id"] for each in found]
-        if rows != [each["id"] for each in self.job.rows]:
+    def _check_output(self, output: Path) -> None:
+        found, wanted = decoded(output), decoded(self.expected_output)
+        name, wished = "id", [each["id"] for each in self.job.rows]
+        if self.job.kind == "documents":
+            name, wished = "file", [str(path) for path in self.job.inputs]
+        rows = [each[name] for each in found]
+        if rows != wished:
             self.problems.append(f"rows are lost, twice or not in order: {rows}")
             return
         for row, (one, other) in enumerate(zip(found, wanted, strict=True)):
@@ -269,7 +284,7 @@ class RandomWorld:
                     self.problems.append(
                         f"row {row}: {name} is {one.get(name)!r}, and not {other.get(name)!r}"
                     )
-            own = one["text"].partition(" of the table")[0].rpartition(" is ")[2]  # row 17
+            own = self.job.rows[row]["text"].partition(" of the table")[0].rpartition(" is ")[2]  # row 17
             if own and not one["error"] and own not in one.get("response", own):
                 self.problems.append(f"row {row} has the answer of another: {one['response']!r}")
 
@@ -341,15 +356,75 @@ class RandomWorld:
         return found
 
 
-def run_world(seed: int, nursery_path: str, *, alone: bool, store: Any = None) -> RandomWorld:
+class ShardWorld(RandomWorld):
+    """The shards of a job as runs of their own, and then one file of them."""
+
+    def _world(self) -> None:
+        self._draw()
+        self.began = time.time()
+        self.shards = self.chance.randint(2, 5)
+        outputs: list[Path] = []
+        named: dict[int, tuple[int, set[int]]] = {}
+        order = self.chance.sample(range(1, self.shards + 1), self.shards)
+        for shard in order:
+            suffix = self.chance.choice((self.job.suffix, self.job.suffix, *SUFFIXES))
+            options = {"output": str(self.folder / f"part.{suffix}"), "shard": f"{shard}/{self.shards}"}
+            while (status := self._command(self.changes[0], options, clustered=False, deadly=True)) == -9:
+                self.changes = self.changes[1:] + self.changes[:1]
+            outputs.append(self.folder / f"part.shard-{shard}-of-{self.shards}.{suffix}")
+            if status not in (0, 1):
+                self.problems.append(f"shard {shard} ended with {status}: {self._said()}")
+                return
+            named[shard], self.named = (len(decoded(outputs[-1])), self.named), set()
+            if shard != order[-1]:
+                self._merge(outputs, 65)
+        first = 0
+        for _, (rows, found) in sorted(named.items()):  # a shard counts its rows from its first one
+            self.named |= {first + row for row in found}
+            first += rows
+        self._merge([*outputs, outputs[0]], 65)
+        bare = self.chance.random() < 0.3 and len(self.job.inputs) == 1  # merge takes one input
+        if bare:
+            for each in outputs:
+                each.with_name(f"{each.name}.journal").unlink()
+            outputs.sort()
+        merged = self._merge(outputs, 0, ["--input", str(self.job.inputs[0])] if bare else [])
+        if not self.problems:
+            self._check_output(merged)
+            self._check_paid()
+
+    def _merge(self, outputs: Sequence[Path], wished: int, more: Sequence[str] = ()) -> Path:
+        merged = self.folder / f"merged.{self.job.suffix}"
+        self.pid = self.world.start("command", ["merge", *map(str, outputs), "-o", str(merged), *more])
+        while (status := self.world.status(self.pid)) is None:
+            time.sleep(0.01)
+        if status != wished:
+            self.problems.append(f"merge ended with {status}, and not {wished}: {self._said()}")
+        if wished and merged.exists():
+            self.problems.append("merge wrote something")
+        return merged
+
+    def _dedupe_ranges(self) -> dict[str, int]:
+        return dict.fromkeys(self.rows_of, self.shards) if self.job.kind == "dedupe" else {}
+
+
+def run_world(
+    seed: int,
+    nursery_path: str,
+    *,
+    alone: bool,
+    store: Any = None,
+    kinds: Sequence[str] = KINDS,
+    kind: type[RandomWorld] = RandomWorld,
+) -> RandomWorld:
     """Runs the world of a seed in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="world-") as folder:
-        world = RandomWorld(seed, Path(folder), nursery_path, alone=alone, store=store)
+        world = kind(seed, Path(folder), nursery_path, alone=alone, store=store, kinds=kinds)
         try:
             world.run()
         finally:
-            for kind in ("command", "worker", "holder"):
-                for pid in world.world.living(kind):
+            for process in ("command", "worker", "holder"):
+                for pid in world.world.living(process):
                     world.world.kill(pid)
         if world.problems and (kept := os.environ.get("KEEP_WORLDS")):
             shutil.copytree(
@@ -363,6 +438,8 @@ def main() -> None:
     parser.add_argument("--worlds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--alone", action="store_true")
+    parser.add_argument("--documents", action="store_true")
+    parser.add_argument("--shards", action="store_true")
     parser.add_argument("--store", action="store_true")
     parser.add_argument("-v", action="store_true")
     given = parser.parse_args()
@@ -376,7 +453,14 @@ def main() -> None:
             store = stack.enter_context(running_store(Path(folder)))
         for seed in range(given.first_seed, given.first_seed + given.worlds):
             began = time.monotonic()
-            world = run_world(seed, path, alone=given.alone, store=store)
+            world = run_world(
+                seed,
+                path,
+                alone=given.alone or given.shards or given.documents,
+                store=store,
+                kinds=DOCUMENTS if given.documents else KINDS,
+                kind=ShardWorld if given.shards else RandomWorld,
+            )
             twice += world.twice
             bad += bool(world.problems)
             counts = f"{len(world.kills)} kills, {world.twice} twice"

@@ -44,6 +44,7 @@ def test_a_file_is_answered_and_its_rows_are_handed_out(tmp_path: Path, url: str
     assert asked.texts.total() == 60
 
 
+@pytest.mark.proof
 def test_a_frame_is_written_to_the_work_folder(
     tmp_path: Path, url: str, asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -214,10 +214,7 @@ def test_what_a_worker_is_told_has_no_key(tmp_path: Path) -> None:
     [
         ({"work": None}, "--engine needs --work"),
         ({"via": "batch"}, "--via batch"),
-        ({"limit": 3}, "-n tries"),
-        ({"sample": 3}, "--sample tries"),
         ({"shard": "1/3"}, "--shard is for"),
-        ({"restart": True}, "--restart"),
         ({"header": {"X-Secret": "1"}}, "--header X-Secret"),
         ({"url": None, "provider": "simulator"}, "--provider simulator"),
     ],

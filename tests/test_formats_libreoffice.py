@@ -65,7 +65,7 @@ def test_what_libreoffice_writes_is_read(tmp_path: Path, kind: str) -> None:
 
 def test_error_values_of_libreoffice_are_read(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("a,b,c\n=1/0,=NA(),=1+1\n")
-    for kind in ("xlsx", "ods"):
+    for kind in ("xlsx", "ods", "xls"):
         assert values(converted(tmp_path / "in.csv", kind)) == [["#DIV/0!", "#N/A", 2]], kind
 
 

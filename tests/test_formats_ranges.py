@@ -95,7 +95,7 @@ def plan_of(source: Source, cuts: list[int]) -> ClusterPlan:
     whole = source.scan()
     bounds = sorted({0, whole.rows, *(cut % (whole.rows + 1) for cut in cuts)})
     shards = hashed(source, [range(*pair) for pair in pairwise(bounds)])
-    plan = ClusterPlan("in", replace(whole, sample=()), (), str(source.base), None, {}, shards, {})
+    plan = ClusterPlan("in", replace(whole, sample=()), (), str(Path.cwd()), None, {}, shards, {})
     return ClusterPlan.from_json(plan.to_json(), "plan.json")
 
 

@@ -36,6 +36,7 @@ ONLY_IMPORTER = {
     "pyarrow": {"api", "formats"},
     "duckdb": {"api"},
     "python_calamine": {"formats"},
+    "xlrd": {"formats"},
     "xlsxwriter": {"formats"},
     "pypdf": {"document_reader"},
     "docx": {"document_reader"},

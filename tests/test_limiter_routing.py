@@ -216,7 +216,7 @@ def test_an_endpoint_that_rejects_what_others_answer_is_left_out(code: int) -> N
     world = World(every, 300).run()
     assert world.state(0) == "out"
     assert world.ended == {"answered": 300}
-    assert "e0 is left out" in world.router.news[0]
+    assert "e0 is left out" in world.router.excluded.news[0]
 
 
 @pytest.mark.parametrize("code", [400, 403, 404])

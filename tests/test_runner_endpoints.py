@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from batchllm.errors import BudgetStop
 from batchllm.job import assemble
 from batchllm.runner import Result, run_job
 from batchllm.simulator import SimulatorSettings, start_in_thread
@@ -120,6 +121,26 @@ def test_a_retry_is_sent_to_another_endpoint(tmp_path: Path) -> None:
     assert again
     assert {row["endpoint"] for row in again} == {good_url}
     assert by_url(result)[flaky_url].failures == len(again)
+
+
+def empty(body: dict[str, Any]) -> web.Response:
+    return web.json_response({"choices": [{"message": {"content": ""}, "finish_reason": "stop"}]})
+
+
+def test_an_endpoint_that_answers_at_once_and_nothing_of_use_gets_few_rows(tmp_path: Path) -> None:
+    with RawServer(empty) as trap, simulators(Settings(latency_s=0.1)) as (good,):
+        result = run(rows_file(tmp_path, 300), [trap.base_url, good.base_url])
+        trap_url, good_url = trap.base_url, good.base_url
+    figures = by_url(result)
+    assert figures[trap_url].state == "out"
+    assert "of no use" in figures[trap_url].why
+    assert figures[good_url].answers > 240
+    assert result.summary.failed == figures[trap_url].answers
+
+
+def test_where_every_endpoint_answers_nothing_of_use_the_job_stops_early(tmp_path: Path) -> None:
+    with RawServer(empty) as one, RawServer(empty) as other, pytest.raises(BudgetStop, match="is usable"):
+        run(rows_file(tmp_path, 300), [one.base_url, other.base_url])
 
 
 def test_another_set_of_endpoints_goes_on_with_a_killed_run_and_sends_nothing_again(tmp_path: Path) -> None:

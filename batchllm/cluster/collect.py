@@ -3,18 +3,20 @@
 import json
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from batchllm.answer import Reader
 from batchllm.cluster.frames import decode, lost_rows, most_sent
 from batchllm.cluster.plan import ClusterPlan, Shard
-from batchllm.cluster.work import PLAN, WorkFolder, attempts_at, claim_name, done_name, log_name
+from batchllm.cluster.work import PLAN, RETRIES, WorkFolder, attempts_at, claim_name, done_name, log_name
 from batchllm.errors import InputError
 from batchllm.flows import Ask, later_key
+from batchllm.job import Job
 from batchllm.journal import AttemptEntry, Entry, JournalBuilder, Rebuilt
 from batchllm.records import AnswerSpec
 
@@ -49,11 +51,13 @@ class Collected:
         found: What the journal was made of.
         lost: Rows, from 0 in the whole input, that are paid twice, or may be.
         dead: The workers that died.
+        limits: The raised limits of answers, each with the first attempt that was sent with it; see ``cut_off.RAISED``.
     """
 
     found: Rebuilt
     lost: frozenset[int]
     dead: tuple[DeadAttempt, ...]
+    limits: tuple[tuple[int, int | None], ...] = ()
 
 
 def plan_of_work(work: WorkFolder) -> ClusterPlan:
@@ -71,9 +75,26 @@ def plan_of_work(work: WorkFolder) -> ClusterPlan:
 
 
 def done_of(work: WorkFolder, shard: Shard) -> dict[str, Any] | None:
-    """Returns the summary of a shard; ``None`` if it is not finished."""
+    """Returns the summary of a shard, or of the rows of it that are wanted; ``None`` if these are not finished."""
     content = work.get(done_name(shard))
+    if content is None and shard.trial is not None:
+        content = work.get(done_name(replace(shard, trial=None)))
     return None if content is None else json.loads(content)
+
+
+def asks_again(done: Mapping[str, Any], job: Job, run: str) -> bool:
+    """Whether a job asks again for rows of a shard that is finished (``--retry-failed``, ``--retry-cut-off``).
+
+    Args:
+        done: Its summary.
+        job: The job.
+        run: The run of the job, which does so once.
+    """
+    if done["run"] == run:
+        return False
+    cut_off, raised = done["summary"]["finish_reasons"].get("length"), job.raised_max_tokens or 0
+    is_raised = job.retry_cut_off and (done.get("raised") or 0) < raised
+    return bool(job.retry_failed and done["summary"]["failed"]) or bool(is_raised and cut_off)
 
 
 def all_done(work: WorkFolder, shards: Sequence[Shard]) -> list[dict[str, Any] | None]:
@@ -97,37 +118,65 @@ def rebuild(journal: Path, wanted: Sequence[tuple[Shard, int]], work: WorkFolder
         work: The work folder.
     """
     losses = _Losses(work)
+    limits: list[tuple[int, int | None]] = []
     with JournalBuilder(journal, _later_key, time.time()) as builder:
+
+        def entries(logs: Sequence[list[list[Entry]]], raised: Sequence[int | None]) -> Iterator[list[Entry]]:
+            for log, limit in zip(logs, raised, strict=True):
+                limits.append((builder.found.last_attempt + 1, limit))
+                yield [entry for frame in log for entry in frame]
+
         for shard, attempts in wanted:
             logs = [_frames(work, shard, number) for number in range(1, attempts + 1)]
-            builder.add([entry for frame in log for entry in frame] for log in logs)
-            losses.add(shard, logs)
-    return Collected(builder.found, losses.rows(), tuple(losses.dead))
+            runs = losses.runs_of(shard, attempts)
+            raised = [losses.retries.get(run) for run in runs]
+            better = [number for number, limit in enumerate(raised) if limit is not None]
+            builder.add(entries(logs, raised), better=better)
+            losses.add(shard, logs, runs)
+    return Collected(
+        builder.found, losses.rows(), tuple(losses.dead), tuple(limits if losses.retries else ())
+    )
 
 
 def lost_in(work: WorkFolder, shard: Shard, attempts: int) -> dict[str, Any]:
     """Returns the rows of a shard that are paid twice, or may be, and what its workers that died did, JSON-able."""
     losses = _Losses(work)
-    losses.add(shard, [_frames(work, shard, number) for number in range(1, attempts + 1)])
+    logs = [_frames(work, shard, number) for number in range(1, attempts + 1)]
+    losses.add(shard, logs, losses.runs_of(shard, attempts))
     return {"rows": sorted(losses.rows()), "dead": [asdict(each) for each in losses.dead]}
 
 
 class _Losses:
-    """Finds what is paid twice because workers died or were replaced."""
+    """Finds what is paid twice because workers died or were replaced, and not because a run asks again.
+
+    Attributes:
+        retries: The runs that ask again, each with its raised limit, or ``None``.
+        dead: The workers that died.
+    """
 
     def __init__(self, work: WorkFolder) -> None:
         self._work = work
+        self.retries: dict[str, int | None] = json.loads(work.get(RETRIES) or b"{}")
         self._most = 0
         self._lost: set[int] = set()
         self._begun_after: list[list[int]] = []
         self.dead: list[DeadAttempt] = []
 
-    def add(self, shard: Shard, logs: Sequence[list[list[Entry]]]) -> None:
-        """Takes the logs of all attempts at a shard."""
+    def runs_of(self, shard: Shard, attempts: int) -> list[str]:
+        """Returns the runs of the attempts at a shard, if any run has asked again; otherwise nobody asks for them."""
+        claims = (claim_name(shard, number) for number in range(1, attempts + 1))
+        if not self.retries:
+            return [""] * attempts
+        return [json.loads(self._work.get(claim) or b"{}").get("run", "") for claim in claims]
+
+    def add(self, shard: Shard, logs: Sequence[list[list[Entry]]], runs: Sequence[str]) -> None:
+        """Takes the logs of all attempts at a shard, with their runs."""
         self._most = max(self._most, *map(most_sent, logs), 0)
-        lost, begun_after = lost_rows(logs)
-        self._lost |= {shard.first_row + row for row in lost}
-        self._begun_after += [[shard.first_row + row for row in rows] for rows in begun_after]
+        starts = [at for at, run in enumerate(runs) if at and run != runs[at - 1] and run in self.retries]
+        for start, end in pairwise([0, *starts, len(logs)]):
+            lost, begun_after = lost_rows(logs[start:end])
+            self._lost |= {shard.first_row + row for row in lost}
+            self._begun_after += [[shard.first_row + row for row in rows] for rows in begun_after]
         for number, log in enumerate(logs, 1):
             if not log or log[-1]:
                 self.dead.append(_dead(self._work.get(claim_name(shard, number)), log))

@@ -1,15 +1,17 @@
 """Runs one job on many machines: plan, first rows, shards, and the output."""
 
+import json
 import math
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from uuid import uuid4
 
+from batchllm.cluster.collect import done_of, plan_of_work
 from batchllm.cluster.driver_claim import DriverClaim
 from batchllm.cluster.engine import Engine
 from batchllm.cluster.figures import FiguresReader
@@ -21,7 +23,8 @@ from batchllm.cluster.plan import ClusterPlan, Shard
 from batchllm.cluster.planning import known_plan, new_plan
 from batchllm.cluster.shard_run import ShardEnd, ShardTask, run_shard
 from batchllm.cluster.terms import check_options, error_of, stop_signals
-from batchllm.cluster.work import PLAN, open_work, run_name, stop_name
+from batchllm.cluster.trial import first_of, tried
+from batchllm.cluster.work import PLAN, RETRIES, open_work, run_name, stop_name
 from batchllm.endpoint import reachable
 from batchllm.errors import Interrupted, JobError, NotNow, NotReady, Unavailable, UsageError
 from batchllm.job import Job
@@ -31,6 +34,7 @@ from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.progress import Progress, Quiet
 from batchllm.records import Pace
 from batchllm.runner import Result, RowFeed
+from batchllm.runner.cut_off import check_retry, raised
 from batchllm.runner.ending import recorded
 from batchllm.stopping import StopSwitch
 
@@ -87,7 +91,7 @@ def run_cluster(
         check_job_paths(job if parts is None else replace(job, output=None), paths)
         record.begin()
         lock = paths.lock.with_name(f"{paths.lock.name}.cluster")
-        with JobLock(lock, wait_s=job.wait_lock_s), reachable(job) as job:
+        with JobLock(lock, wait_s=job.wait_lock_s), reachable(_with_raised_limit(job)) as job:
             record.describe(job)
             bring_input()
             result = _Driver(job, paths, parts, engine_of, progress or Quiet(), confirm, stop, feed).run()
@@ -118,8 +122,10 @@ class _Driver:
         self._asked_to_stop = False
         self._deaths: Counter[int] = Counter()
         self._claim: DriverClaim | None = None
-        self._work = open_work(str(job.work))
+        self._folder = open_work(str(job.work))
+        self._work = self._folder.newest(restart=job.restart)
         self._place = str(self._work)
+        self._has_worked = False
         self._output = (
             OneOutput(job, paths, self._work, self.name, stop, feed)
             if parts is None
@@ -131,6 +137,8 @@ class _Driver:
     def run(self) -> Result:
         with ExitStack() as claimed:
             left = self._prepare(claimed)
+            if left and self.job.reuse:
+                self._adopt(left)
             confirm: Confirm = (lambda forecast: None) if left else self.confirm
             while left:
                 self._answer(self._engine, left)
@@ -141,31 +149,39 @@ class _Driver:
         """Finds or makes the plan; returns the shards that are left, for which the work folder is claimed."""
         output = self._output
         with prepare_job(output.prepared_as, self.paths) as prepared:
+            check_retry(prepared, is_same=True)
             output.prepare(prepared)
             left = self._known(prepared)
             if left == []:
                 output.begin(self._plan, prepared, left, self.confirm)
                 return []
             check = self._raise_if_over
-            claim = DriverClaim(self._work, self.name, wait_s=self.job.wait_lock_s, check=check)
+            claim = DriverClaim(self._folder, self.name, wait_s=self.job.wait_lock_s, check=check)
             self._claim = claimed.enter_context(claim)
+            if str(self._folder.newest(restart=self.job.restart)) != self._place:
+                raise NotNow(f"{self._folder}: another command began the job anew; run this one again")
             left = self._known(prepared)  # another command may have gone on with it meanwhile
             if left == []:
                 output.begin(self._plan, prepared, left, self.confirm)
                 return []
             self._engine = self.engine_of(self.job)
             self._workers = self._engine.workers
-            is_new = left is None
+            new = None
             if left is None:
-                self._plan = new_plan(self.job, prepared, self._workers)
+                new = new_plan(self.job, prepared, self._workers)
+                self._plan = tried(new, self.job)
                 left = list(self._plan.shards)
             claimed.enter_context(output.made())
-            output.check(self._plan, prepared, is_new=is_new)
+            output.check(self._plan, prepared, is_new=new is not None)
             self._check_nodes(self._engine)
             output.begin(self._plan, prepared, left, self.confirm)
             self._raise_if_over()
-            if is_new:
-                self._work.put(PLAN, self._plan.to_json())
+            if new is not None:
+                self._work.put(PLAN, new.to_json())
+            if self.job.retry_failed or self.job.retry_cut_off:
+                before = json.loads(self._work.get(RETRIES) or b"{}")
+                runs = {**before, self.name: self.job.raised_max_tokens}
+                self._work.put(RETRIES, json.dumps(runs).encode())
             return left
 
     def _known(self, prepared: PreparedJob) -> list[Shard] | None:
@@ -173,17 +189,25 @@ class _Driver:
         known = known_plan(self._work, self.job, prepared)
         if known is None:
             return None
-        self._plan = known
-        return self._output.left(known)
+        self._plan = tried(known, self.job)
+        return self._output.left(self._plan)
 
     def _check_nodes(self, engine: Engine) -> None:
         self._work.create(run_name(self.name), self.name.encode())
-        ends = engine.check(self._task(0))
+        ends = engine.check(self._task(self._plan.shards[0]))
         for end in ends:
             if end.error is not None:
                 raise error_of(end, f"on node {end.node}: ")
 
-    def _task(self, shard: int) -> ShardTask:
+    def _adopt(self, left: Sequence[Shard]) -> None:
+        """Takes the answers of other jobs into the answer logs (``--reuse``), before anything is sent."""
+        for shard in left:
+            self._raise_if_over()
+            end = run_shard(replace(self._task(shard), adopts=True), os.environ)
+            if end.error is not None:
+                raise error_of(end)
+
+    def _task(self, shard: Shard) -> ShardTask:
         job, workers = without_secrets(self.job, os.environ), self._workers
         several = tuple(replace(each, pace=_share_of(each.pace, workers)) for each in job.endpoints)
         pace = _share_of(job.pace, workers)
@@ -192,21 +216,29 @@ class _Driver:
             job, inputs=inputs, work=None, sources={}, max_time_s=None, pace=pace, endpoints=several
         )
         parts = self._output.parts
-        return ShardTask(job=job, work=self._place, shard=shard, run=self.name, parts=parts)
+        return ShardTask(
+            job=job, work=self._place, shard=shard.number, run=self.name, trial=shard.trial,
+            has_worked=self._has_worked, parts=parts,
+        )  # fmt: skip
 
     def _answer(self, engine: Engine, left: list[Shard]) -> None:
         """Answers the shards that are left; the first rows before anything else, on this machine."""
         self._figures = FiguresReader(self._work, self._plan)
-        self.progress.start(self._plan.rows, self._figures.read().done)
+        self.progress.start(self._plan.wanted, self._figures.read().done)
+        first = first_of(self._plan)
         try:
-            if left[0].number == 0:
-                self._answer_first(engine)
-            self._fan_out(engine, [shard for shard in left if shard.number > 0])
+            if left[0].number == first.number:
+                self._answer_first(engine, first)
+                if left[0] == first:
+                    left = left[1:]
+            done = done_of(self._work, first)
+            self._has_worked = done is not None and done["summary"]["answered"] > 0
+            self._fan_out(engine, left)
         finally:
             self.progress.close()
 
-    def _answer_first(self, engine: Engine) -> None:
-        task = self._task(0)
+    def _answer_first(self, engine: Engine, first: Shard) -> None:
+        task = self._task(first)
         with ThreadPoolExecutor(1, thread_name_prefix="first-rows") as pool:
             future = pool.submit(run_shard, task, os.environ, engine.leases(task))
             while not future.done():
@@ -220,7 +252,7 @@ class _Driver:
     def _fan_out(self, engine: Engine, left: list[Shard]) -> None:
         waiting = deque(left)
         running: set[int] = set()
-        changed = {0}  # shards whose figures are not known, or not final
+        changed = {self._plan.shards[0].number}  # shards whose figures are not known, or not final
         reason: BaseException | None = None
         give_up_at = math.inf
         shown = 0.0
@@ -231,10 +263,10 @@ class _Driver:
                 self._ask_to_stop()
                 give_up_at = time.monotonic() + self.job.grace_s + STOP_GRACE_S
             while waiting and reason is None and engine.room > 0:
-                number = waiting.popleft().number
-                running.add(number)
-                changed.add(number)
-                engine.submit(self._task(number))
+                shard = waiting.popleft()
+                running.add(shard.number)
+                changed.add(shard.number)
+                engine.submit(self._task(shard))
             for task, end in engine.ended(0.5):
                 running.discard(task.shard)
                 reason = reason or self._after(task, end, waiting)
@@ -250,7 +282,7 @@ class _Driver:
 
     def _after(self, task: ShardTask, end: ShardEnd | None, waiting: deque[Shard]) -> Exception | None:
         """Puts a shard back whose attempt did not finish it, or returns why the job has to end."""
-        shard = self._plan.shards[task.shard]
+        shard = self._plan.shard(task.shard)
         if end is None:
             self._deaths[task.shard] += 1
             if self._deaths[task.shard] >= MOST_DEATHS:
@@ -295,6 +327,14 @@ class _Driver:
 
     def _ask_to_stop(self) -> None:
         self._work.create(stop_name(self.name), b"stop")
+
+
+def _with_raised_limit(job: Job) -> Job:
+    """Returns the job of the plan, sent with a higher limit (``--retry-cut-off``)."""
+    if not job.retry_cut_off:
+        return job
+    work = open_work(str(job.work)).newest()
+    return raised(job, plan_of_work(work).identity["job"] if work.has(PLAN) else None)
 
 
 def _share_of(pace: Pace, workers: int) -> Pace:

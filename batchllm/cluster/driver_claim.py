@@ -57,7 +57,7 @@ class DriverClaim:
         """
         last = self._claim()
         if last is not None:
-            self._work.create(stop_name(last["run"]), b"stop")  # its workers may live
+            self._work.newest().create(stop_name(last["run"]), b"stop")  # its workers may live
         self._put(ended=False)
         self._thread.start()
         return self

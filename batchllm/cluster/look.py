@@ -9,28 +9,26 @@ from pathlib import Path
 
 from batchllm.cluster.collect import plan_of_work, rebuild_all
 from batchllm.cluster.figures import ClusterFigures, FiguresReader
-from batchllm.cluster.one_output import WORK
+from batchllm.cluster.one_output import is_of
 from batchllm.cluster.parts import parts_of
 from batchllm.cluster.plan import ClusterPlan
+from batchllm.cluster.row_pass import find_rows
 from batchllm.cluster.work import PLAN, SharedFolder, WorkFolder, open_work
-from batchllm.counters import RunCounters
 from batchllm.journal import JournalReader
-from batchllm.plan.job_plan import plan_of
 from batchllm.prepare.job_paths import job_paths
-from batchllm.prepare.prepared_job import PreparedJob, prepare_job
+from batchllm.prepare.prepared_job import prepare_job
 from batchllm.prepare.saved_job import restored
-from batchllm.runner.resume import ResumedJob
 from batchllm.stores import is_url
 
 
 def work_at(place: Path) -> WorkFolder | None:
     """Returns the work folder at a path or URL; ``None`` if something else is there."""
     if not is_url(place):
-        return SharedFolder(place.absolute()) if (place / PLAN).is_file() else None
+        return SharedFolder(place.absolute()).newest() if (place / PLAN).is_file() else None
     if place.suffix:
         return None  # an output
     work = open_work(str(place))
-    return work if work.has(PLAN) else None
+    return work.newest() if work.has(PLAN) else None
 
 
 def cluster_status(work: WorkFolder) -> ClusterFigures:
@@ -78,7 +76,7 @@ def job_of_work(work: WorkFolder) -> Iterator[JobOfWork]:
         paths = job_paths(aside)
         rebuild_all(paths.journal, plan, work)
         with prepare_job(aside, paths) as prepared:
-            asyncio.run(_find_rows(prepared))
+            asyncio.run(find_rows(prepared))
         yield JobOfWork(paths.journal, output, job.output, False, job.into_parts)
 
 
@@ -86,26 +84,4 @@ def _is_of(journal: Path, plan: ClusterPlan) -> bool:
     if not journal.exists():
         return False
     with JournalReader.open(journal) as reader:
-        return bool(reader.get(WORK) == plan.digest and reader.finished)
-
-
-async def _find_rows(prepared: PreparedJob) -> None:
-    """Passes over the rows as a run does, so that the journal knows which answer is whose, and sends nothing."""
-    rows = prepared.statistics.rows
-    resumed = ResumedJob(prepared, rows=rows, chosen=None)
-    journal = resumed.journal
-    try:
-        resumed.begin()
-        plan = plan_of(
-            prepared,
-            journal,
-            continued=False,
-            counters=RunCounters(rows=rows),
-            chosen=None,
-            since=journal.next_attempt,
-        )
-        async for _ in plan.batches():
-            pass
-        await journal.flush()
-    finally:
-        journal.close(0)
+        return is_of(plan, reader) and reader.finished

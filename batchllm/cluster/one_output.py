@@ -1,24 +1,32 @@
 """The one output of a job on many machines: written on the machine of the command, from a journal of all rows."""
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 from batchllm.budget.estimate import forecast_job
-from batchllm.cluster.collect import Collected, done_of, rebuild_all
+from batchllm.cluster.collect import Collected, all_done, asks_again, done_of, rebuild_all
 from batchllm.cluster.figures import FiguresReader, summed
 from batchllm.cluster.plan import ClusterPlan, Shard
+from batchllm.cluster.trial import first_of
 from batchllm.cluster.work import WorkFolder
 from batchllm.errors import UsageError
 from batchllm.job import Job
-from batchllm.journal import JournalReader, remove, store_value
-from batchllm.prepare.job_paths import JobPaths, check_output
+from batchllm.journal import JournalReader, remove, set_aside, store_value
+from batchllm.plan.chosen import chosen_rows
+from batchllm.prepare.job_paths import JobPaths, check_output, known_files
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.runner import Forecast, Result, RowFeed, run_job
+from batchllm.runner.trial import OUTPUT, TRIAL_OUTPUT, destination_of
 from batchllm.stopping import StopSwitch
 
 WORK = "work"
-"""The journal's key for the plan that its answers come from."""
+"""The journal's key for the plan that its answers come from, how far that was, and its last attempt of it."""
+
+_NOTES = (OUTPUT, TRIAL_OUTPUT, f"{OUTPUT} skipped", f"{TRIAL_OUTPUT} skipped")
 
 Confirm = Callable[[Forecast], None]
 
@@ -51,17 +59,23 @@ class OneOutput:
         self._run = run
         self._stop = stop
         self._feed = feed
+        self._notes: dict[str, Any] = {}
+        self._known: dict[str, Any] = {}
 
     def prepare(self, prepared: PreparedJob) -> None:
         """Needs nothing of the input."""
 
     def left(self, plan: ClusterPlan) -> list[Shard]:
-        """Returns the shards that are not finished."""
-        return [shard for shard in plan.shards if not self.is_finished(shard)]
+        """Returns the shards that are not finished, or have rows that are asked again."""
+        done = all_done(self._work, plan.shards)
+        return [shard for shard, each in zip(plan.shards, done, strict=True) if self._is_left(each)]
 
     def is_finished(self, shard: Shard) -> bool:
-        """Whether a shard is finished."""
-        return done_of(self._work, shard) is not None
+        """Whether nothing more is asked for a shard."""
+        return not self._is_left(done_of(self._work, shard))
+
+    def _is_left(self, done: Mapping[str, Any] | None) -> bool:
+        return done is None or asks_again(done, self._job, self._run)
 
     def outdated(self, plan: ClusterPlan) -> list[Shard]:
         """Returns no shard: the output is written of all of them at the end."""
@@ -77,25 +91,50 @@ class OneOutput:
         Raises:
             UsageError: There are such.
         """
-        journal, output = self._paths.journal, self._paths.output
-        if not journal.exists():
-            if output is not None:
-                check_output(output, written=None, force=self._job.force)
-            return
-        with JournalReader.open(journal) as reader:
-            if is_new or reader.get(WORK) != plan.digest:
-                raise UsageError(
-                    f"{journal} has answers of a run without --work, which this one would not use; name another output "
-                    "with -o, or leave out --engine"
-                )
-        remove(journal)
+        journal = self._paths.journal
+        if self._job.restart:
+            with known_files(journal) as known:
+                self._notes = {
+                    key: value for key in (OUTPUT, TRIAL_OUTPUT) if (value := known(key)) is not None
+                }
+        elif journal.exists():
+            with JournalReader.open(journal) as reader:
+                if is_new or not is_of(plan, reader):
+                    raise UsageError(
+                        f"{journal} has answers of a run without --work, which this one would not use; name another "
+                        "output with -o, or leave out --engine"
+                    )
+                self._notes, self._known = reader.file_notes(), reader.get(WORK)
+        job = self._job
+        chosen = chosen_rows(plan.rows, limit=job.limit, sample=job.sample, seed=job.seed)
+        destination = destination_of(job, self._paths.output, chosen, self._notes.get(OUTPUT))
+        if destination.path is not None:
+            check_output(destination.path, written=self._notes.get(destination.key), force=job.force)
 
     def begin(
         self, plan: ClusterPlan, prepared: PreparedJob, left: Sequence[Shard], confirm: Confirm
     ) -> None:
         """Asks whether the rows of the shards that are left are to be sent; without any, the end asks."""
         if left:
-            confirm(forecast_job(prepared, rows=plan.rows, left=sum(shard.rows for shard in left)))
+            rows = sum(shard.wanted for shard in left)
+            if self._job.retry_failed or self._job.retry_cut_off:
+                done = all_done(self._work, left)
+                rows = sum(map(self._asked, left, done))
+            confirm(forecast_job(prepared, rows=plan.wanted, left=rows))
+        journal = self._paths.journal
+        if self._job.restart:
+            set_aside(journal)
+        elif left and journal.exists():  # it lacks what this run brings, also if the run is stopped
+            store_value(journal, WORK, {**self._known, "state": None})
+
+    def _asked(self, shard: Shard, done: Mapping[str, Any] | None) -> int:
+        """Returns how many rows of a shard are asked, at most."""
+        if done is None:
+            return shard.wanted
+        summary = done["summary"]
+        failed = summary["failed"] if self._job.retry_failed else 0
+        cut_off = summary["finish_reasons"].get("length", 0) if self._job.retry_cut_off else 0
+        return min(shard.wanted, int(failed + cut_off))
 
     def result(self, plan: ClusterPlan, confirm: Confirm, seconds: Callable[[], float]) -> Result:
         """Makes the job's journal of the answer logs, unless it is there, and writes the output.
@@ -107,26 +146,61 @@ class OneOutput:
         """
         found = self._collect(plan)
         # The ordinary run finds every answer in the journal.
-        job = replace(self._job, summary=None, log_file=None)
+        job = replace(
+            self._job, summary=None, log_file=None, reuse=(), restart=False, retry_failed=False, retry_cut_off=False,
+            raised_max_tokens=None,
+        )  # fmt: skip
         finished = run_job(job, confirm=confirm, stops=self._stop, feed=self._feed, sha256=plan.whole.sha256)
         lost = () if found is None else tuple(row + 1 for row in sorted(found.lost))
         dead = [] if found is None else [each for each in found.dead if each.run == self._run]
         summary = summed(
             finished.summary,
-            FiguresReader(self._work, plan).of_run(self._run),
+            self._summaries(plan),
             dead,
             possibly_billed=len(lost) if dead else 0,
             seconds=seconds(),
         )
         return replace(finished, summary=summary, possibly_billed_rows=lost, job=self._job)
 
+    def _summaries(self, plan: ClusterPlan) -> list[dict[str, Any]]:
+        """Returns the summaries of what this run has finished."""
+        found = FiguresReader(self._work, plan).of_run(self._run)
+        first = first_of(plan)
+        begun = None if first in plan.shards else done_of(self._work, first)
+        return [*found, begun["summary"]] if begun is not None and begun["run"] == self._run else found
+
     def _collect(self, plan: ClusterPlan) -> Collected | None:
+        """Makes the job's journal of the answer logs, unless it is there and has all of them.
+
+        Raises:
+            UsageError: It has answers that the logs do not have.
+        """
         journal = self._paths.journal
+        ends = [done and (done["run"], done["attempt"]) for done in all_done(self._work, plan.shards)]
+        state = hashlib.sha256(json.dumps([plan.digest, ends]).encode()).hexdigest()
         if journal.exists():
-            return None
+            with JournalReader.open(journal) as reader:
+                known: Any = reader.get(WORK) if is_of(plan, reader) else {"state": None, "last_attempt": -1}
+                if known["state"] == state:
+                    return None
+                if reader.last_attempt > known["last_attempt"]:
+                    raise UsageError(
+                        f"{journal} has answers that {self._work} does not have; leave out --engine, or name another "
+                        "output with -o"
+                    )
+                self._notes = reader.file_notes()
         building = journal.with_name(f"{journal.name}.collecting")
         remove(building)
         found = rebuild_all(building, plan, self._work)
-        store_value(building, WORK, plan.digest)
+        of_work = {"plan": plan.digest, "state": state, "last_attempt": found.found.last_attempt}
+        for key, value in {WORK: of_work, **self._notes}.items():
+            store_value(building, key, value)
+        remove(journal)
         building.rename(journal)
         return found
+
+
+def is_of(plan: ClusterPlan, reader: JournalReader) -> bool:
+    """Whether a journal was made of the answer logs of a plan."""
+    known = reader.get(WORK)
+    return isinstance(known, dict) and known["plan"] == plan.digest

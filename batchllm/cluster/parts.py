@@ -6,7 +6,6 @@ place, and a part that is there without a summary is written again.
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from batchllm.cluster.plan import Shard
 from batchllm.cluster.work import WorkFolder, claim_name, part_name, run_name
 from batchllm.errors import CannotWrite, NotNow, UsageError
 from batchllm.formats import SUFFIXES, WRITTEN_SUFFIXES, format_of, output_format
-from batchllm.formats.files import put_file
+from batchllm.formats.files import output_target, put_file
 from batchllm.formats.kinds import Kind
 from batchllm.formats.parquet_writer import input_kinds
 from batchllm.formats.suffixes import format_suffix, suffixes_of
@@ -67,7 +66,8 @@ class Parts:
         """Returns the same, as a job whose input is scanned decides it."""
         kind = output_format(self.path_of_part(1)).name
         kinds = input_kinds(prepared.source, prepared.columns.input) if kind == "parquet" else None
-        view = view_of(prepared, None, Pricing(prepared.job).identity())
+        has_costs = any(name == "cost" for _, name in prepared.columns.fields)
+        view = view_of(prepared, None, Pricing(prepared.job).identity() if has_costs else [])
         view = sha256(json.dumps([view, str(kinds)]).encode()).hexdigest()
         return replace(self, view=view, kinds=kinds, retry_failed=prepared.job.retry_failed)
 
@@ -149,17 +149,17 @@ class Parts:
                 mark.unlink(missing_ok=True)
 
     def check_here(self, run: str) -> None:
-        """Checks on a node that it sees the folder.
+        """Checks on a node that it sees the folder, and can write there.
 
         Raises:
-            UsageError: It does not.
+            UsageError, CannotWrite: It does not, or cannot.
         """
         mark = self._mark(run)
-        if mark is not None and not (mark.exists() and os.access(self.folder, os.W_OK)):
+        if mark is not None and not mark.exists():
             raise UsageError(
-                f"{self.folder} is not the folder that the other machines see, or cannot be written; share it, or use "
-                "a URL"
+                f"{self.folder} is not the folder that the other machines see; share it, or use a URL"
             )
+        output_target(self.path_of_part(1)).check()
 
     def _mark(self, run: str) -> Path | None:
         return None if isinstance(self.folder, ObjectPath) else self.folder / f".{run_name(run)}"

@@ -31,6 +31,19 @@ SHARDS_PER_WORKER = 4
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """The rows of a shard that a trial (``-n``, ``--sample``) wants, where these are not all of them.
+
+    Attributes:
+        name: Tells trials apart: ``first-100``.
+        rows: How many rows of the shard, the first ones of those that it chooses.
+    """
+
+    name: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Shard:
     """A range of rows.
 
@@ -40,6 +53,7 @@ class Shard:
         rows: How many rows it has.
         sha256: The hash of its rows, in hexadecimal (``Source.digest_of``).
         place: Where they begin in the input (``Source.place_of``).
+        trial: The rows of it that are wanted; ``None`` for all.
     """
 
     number: int
@@ -47,11 +61,17 @@ class Shard:
     rows: int
     sha256: str
     place: Any
+    trial: Trial | None = None
 
     @property
     def name(self) -> str:
         """Its name in the work folder."""
         return f"{self.number:06}"
+
+    @property
+    def wanted(self) -> int:
+        """How many of its rows are wanted."""
+        return self.rows if self.trial is None else self.trial.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +117,19 @@ class ClusterPlan:
 
     @property
     def digest(self) -> str:
-        """Identifies the plan."""
-        return hashlib.sha256(self.to_json()).hexdigest()
+        """Identifies the job of the plan."""
+        return hashlib.sha256(
+            json.dumps([self.whole.sha256, self.identity], sort_keys=True).encode()
+        ).hexdigest()
+
+    @property
+    def wanted(self) -> int:
+        """How many rows of the shards are wanted."""
+        return sum(shard.wanted for shard in self.shards)
+
+    def shard(self, number: int) -> Shard:
+        """Returns the shard of a number."""
+        return next(shard for shard in self.shards if shard.number == number)
 
     def to_json(self) -> bytes:
         """Returns the content of ``plan.json``."""
@@ -120,7 +151,9 @@ class ClusterPlan:
             raise InputError(name, f"it is no plan of this version ({error})") from None
 
 
-def cut(rows: int, workers: int, spans: Sequence[tuple[int, int]] = ()) -> list[range]:
+def cut(
+    rows: int, workers: int, spans: Sequence[tuple[int, int]] = (), *, trial: int | None = None
+) -> list[range]:
     """Cuts rows into contiguous ranges, large ones first.
 
     Each range takes its share of what is left (guided self-scheduling, Polychronopoulos and Kuck, 1987), so that
@@ -131,24 +164,26 @@ def cut(rows: int, workers: int, spans: Sequence[tuple[int, int]] = ()) -> list[
         rows: Rows of the input.
         workers: Workers that answer ranges side by side.
         spans: First and last rows of what must not be cut, in any order; they may overlap.
+        trial: So many first rows are cut as if they were all, because they are tried first.
     """
     ranges: list[range] = []
     ends = iter(merged_spans(spans))
     span = next(ends, None)
     start = 0
-    usual = max(1, rows // (SHARDS_PER_WORKER * workers))
-    least = min(usual, max(LEAST_ROWS, usual // 2))
-    while start < rows or not ranges:  # no rows are one empty range
-        share = -(-(rows - start) // (2 * workers))
-        size = FIRST_ROWS if not ranges else min(MOST_ROWS, max(least, share))
-        end = min(rows, start + size)
-        while span is not None and span[1] < end:
-            span = next(ends, None)
-        if span is not None and span[0] < end:
-            end = span[1] + 1
-        ranges.append(range(start, end))
-        start = end
-    return ranges
+    for until in (min(rows, trial or 0), rows):
+        usual = max(1, (until - start) // (SHARDS_PER_WORKER * workers))
+        least = min(usual, max(LEAST_ROWS, usual // 2))
+        while start < until:
+            share = -(-(until - start) // (2 * workers))
+            size = FIRST_ROWS if not ranges else min(MOST_ROWS, max(least, share))
+            end = min(until, start + size)
+            while span is not None and span[1] < end:
+                span = next(ends, None)
+            if span is not None and span[0] < end:
+                end = span[1] + 1
+            ranges.append(range(start, end))
+            start = end
+    return ranges or [range(0)]  # no rows are one empty range
 
 
 def hashed(source: Source, ranges: Sequence[range]) -> tuple[Shard, ...]:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from batchllm.cluster.collect import answers_of, done_of, plan_of_work
@@ -33,7 +34,8 @@ def known_plan(work: WorkFolder, job: Job, prepared: PreparedJob) -> ClusterPlan
     if not same_input:
         what = f"another input than {job.input_name} is now"
     raise UsageError(
-        f"{work} has the plan of {what}; name another folder with --work, and another output with -o"
+        f"{work} has the plan of {what}; name another folder with --work, and another output with -o, or begin anew "
+        "with --restart"
     )
 
 
@@ -50,11 +52,11 @@ def new_plan(job: Job, prepared: PreparedJob, workers: int) -> ClusterPlan:
         input=job.input_name,
         whole=replace(statistics, sample=()),
         texts=tuple(cell_texts(row.values) for row in statistics.sample),
-        base=str(source.base),
+        base=str(Path.cwd()),
         output=None if job.output is None else str(job.output),
         identity=_identity(job),
-        shards=hashed(source, cut(statistics.rows, workers, uncut_spans(job, source))),
-        job=saved(job),
+        shards=hashed(source, cut(statistics.rows, workers, uncut_spans(job, source), trial=job.limit)),
+        job=saved(replace(job, limit=None, sample=None)),
     )
 
 

@@ -1,5 +1,6 @@
 """One attempt at one shard: claim it, read its logs, answer what is missing, and write its summary."""
 
+import asyncio
 import fcntl
 import json
 import os
@@ -16,16 +17,24 @@ from uuid import uuid4
 
 from batchllm import __version__
 from batchllm.cluster.answer_log import AnswerLog, Attempt, ShardProgress
-from batchllm.cluster.collect import done_of, lost_in, plan_of_work, rebuild
+from batchllm.cluster.collect import asks_again, done_of, lost_in, plan_of_work, rebuild
 from batchllm.cluster.headers import with_own_headers
 from batchllm.cluster.parts import Parts, put_part
+from batchllm.cluster.plan import Trial
+from batchllm.cluster.row_pass import find_rows
+from batchllm.cluster.trial import chosen_in
 from batchllm.cluster.work import claim, done_name, open_work, run_name
 from batchllm.errors import INTERNAL_ERROR, CannotWrite, Interrupted, JobError, UsageError
 from batchllm.job import Job
 from batchllm.job.endpoints import with_keys
+from batchllm.journal import store_value
 from batchllm.leases import Leases
+from batchllm.plan.reuse import journals_of
+from batchllm.prepare.job_paths import JobPaths, job_paths
+from batchllm.prepare.prepared_job import prepare_job
 from batchllm.prepare.shards import RowRange
 from batchllm.runner import run_job
+from batchllm.runner.cut_off import RAISED
 from batchllm.stopping import StopSwitch
 
 _OF_RUN = ("run", "summary")
@@ -42,6 +51,9 @@ class ShardTask:
         work: The path or URL of the work folder.
         shard: The number of the shard.
         run: The name of the run of the whole job.
+        trial: The rows of the shard that are wanted; ``None`` for all.
+        has_worked: Other rows of the job have been answered.
+        adopts: Only take what ``--reuse`` names, and send nothing.
         parts: The folder of parts that the job writes; ``None`` for one output.
         version: The version of the program that tells.
     """
@@ -50,6 +62,9 @@ class ShardTask:
     work: str
     shard: int
     run: str
+    trial: Trial | None = None
+    has_worked: bool = False
+    adopts: bool = False
     parts: Parts | None = None
     version: str = __version__
 
@@ -71,17 +86,23 @@ class ShardEnd:
     error: str | None = None
 
 
-def run_shard(task: ShardTask, environ: Mapping[str, str], leases: Leases | None = None) -> ShardEnd:
+def run_shard(
+    task: ShardTask,
+    environ: Mapping[str, str],
+    leases: Leases | None = None,
+    progress: ShardProgress | None = None,
+) -> ShardEnd:
     """Makes an attempt at a shard; what ends it is returned, and not raised.
 
     Args:
         task: What is to be done.
         environ: The environment of this machine, which has the key.
         leases: Makes the run obey leases.
+        progress: Takes how far it is.
     """
     node = platform.node()
     try:
-        status = _run(task, environ, node, leases)
+        status = _run(task, environ, node, leases, progress or ShardProgress())
     except (JobError, Interrupted) as error:
         return ShardEnd(shard=task.shard, node=node, exit_status=int(error.exit_status), error=str(error))
     except Exception as error:  # noqa: BLE001 - the driver raises it
@@ -112,26 +133,32 @@ def check_node(task: ShardTask, environ: Mapping[str, str]) -> ShardEnd:
     return ShardEnd(shard=task.shard, node=node, exit_status=0)
 
 
-def _run(task: ShardTask, environ: Mapping[str, str], node: str, leases: Leases | None) -> int:
+def _run(
+    task: ShardTask, environ: Mapping[str, str], node: str, leases: Leases | None, progress: ShardProgress
+) -> int:
     work = open_work(task.work)
     plan = plan_of_work(work)
-    shard = plan.shards[task.shard]
+    shard = replace(plan.shards[task.shard], trial=task.trial)
     parts = task.parts
     before = done_of(work, shard)
     if before is not None and (
-        parts is None or parts.is_finished(work, shard, before, parts.size_of(shard), task.run)
+        not asks_again(before, task.job, task.run)
+        if parts is None
+        else parts.is_finished(work, shard, before, parts.size_of(shard), task.run)
     ):
         return int(before["exit_status"])
     job = with_keys(with_own_headers(task.job, environ), environ)
     whose = {"run": task.run, "node": node, "pid": os.getpid(), "time": time.time(), "id": uuid4().hex}
     number = claim(work, shard, json.dumps(whose).encode())
     attempt = Attempt(work, shard, number, task.run, node)
-    first = done_of(work, plan.shards[0])
-    has_worked = first is not None and first["summary"]["answered"] > 0
+    rows = plan.rows_of(shard, has_worked=task.has_worked)
+    rows = replace(rows, chosen=chosen_in(shard, job, plan.rows))
     with attempt_folder() as folder:
         local = _local(job, folder, task.parts)
-        rows = plan.rows_of(shard, has_worked=has_worked)
-        return _answer(attempt, local, rows, leases, parts=task.parts, before=before)
+        if task.adopts:
+            _adopt(attempt, replace(local, reuse=job.reuse), rows)
+            return 0
+        return _answer(attempt, local, rows, leases, progress, parts=task.parts, before=before)
 
 
 @contextmanager
@@ -181,8 +208,24 @@ def _local(job: Job, folder: Path, parts: Parts | None) -> Job:
     suffix = f".{job.output_format or job.input_format or 'jsonl'}" if parts is None else parts.suffix
     return replace(
         job, output=folder / f"part{suffix}", into_parts=False, journal=None, summary=None, log_file=None, gold=(),
-        on=None, reuse=(), wait_lock_s=0.0,
+        on=None, limit=None, sample=None, reuse=(), restart=False, wait_lock_s=0.0,
     )  # fmt: skip
+
+
+def _adopt(attempt: Attempt, job: Job, rows: RowRange) -> None:
+    """Takes answers of other jobs into the log of an attempt."""
+    paths = job_paths(job)
+    known = rebuild(paths.journal, [(attempt.shard, attempt.number - 1)], attempt.work)
+    last = known.found.last_attempt
+    with AnswerLog(attempt, paths.journal, last, ShardProgress(), StopSwitch()) as log:
+        _find_rows(job, paths, rows)
+    if log.failure is not None:
+        raise log.failure
+
+
+def _find_rows(job: Job, paths: JobPaths, rows: RowRange) -> None:
+    with prepare_job(job, paths, rows) as prepared, journals_of(job.reuse, paths.journal) as reuse:
+        asyncio.run(find_rows(prepared, chosen=rows.chosen, reuse=reuse))
 
 
 def _answer(
@@ -190,6 +233,7 @@ def _answer(
     job: Job,
     rows: RowRange,
     leases: Leases | None,
+    progress: ShardProgress,
     *,
     parts: Parts | None,
     before: Mapping[str, Any] | None,
@@ -200,9 +244,12 @@ def _answer(
     known = rebuild(journal, [(shard, attempt.number - 1)], work)
     if parts is not None:
         rows = replace(rows, input_kinds=parts.kinds, as_text=parts.as_text)
+    if job.raised_max_tokens is not None:
+        _find_rows(replace(job, retry_cut_off=False, raised_max_tokens=None), job_paths(job), rows)
+        store_value(journal, RAISED, known.limits)
     if rows.has_worked:  # the first rows have passed the early stop
         job = replace(job, no_early_stop=True)
-    progress, switch = ShardProgress(), StopSwitch()
+    switch = StopSwitch()
     with AnswerLog(attempt, journal, known.found.last_attempt, progress, switch) as log:
         result = run_job(job, progress=progress, stops=switch, rows=rows, leases=leases)
     if log.failure is not None:
@@ -210,10 +257,15 @@ def _answer(
     done: dict[str, Any] = {
         **log.figures(),
         "exit_status": result.exit_status,
+        "raised": job.raised_max_tokens or (None if before is None else before.get("raised")),
         "summary": asdict(result.summary),
     }
     if parts is None:
-        work.create(done_name(shard), json.dumps(done, default=float).encode())
+        content = json.dumps(done, default=float).encode()
+        if before is None:
+            work.create(done_name(shard), content)
+        else:
+            work.put(done_name(shard), content)
         return result.exit_status
     failures = result.failures.items()
     done |= {

@@ -25,21 +25,6 @@ from batchllm.job.endpoints import endpoints_of
 from batchllm.presets import SIMULATOR
 from batchllm.stopping import StopSwitch
 
-_NOT_WITH_IT = (
-    ("limit", "-n tries a job on this machine: leave out --engine for that"),
-    ("sample", "--sample tries a job on this machine: leave out --engine for that"),
-    (
-        "shard",
-        "--shard is for schedulers without --engine, which cuts the job into shards itself: leave out one of them",
-    ),
-    ("restart", "--restart does not go with --engine: name another folder with --work instead"),
-    ("reuse", "--reuse does not go with --engine: its journals are on this machine"),
-    (
-        "retry_cut_off",
-        "--retry-cut-off does not go with --engine: run it on the finished job without --engine",
-    ),
-)
-
 
 def check_options(job: Job) -> None:
     """Refuses what a job on many machines cannot have.
@@ -66,9 +51,13 @@ def check_options(job: Job) -> None:
             "api_key= stays in this process; with --engine every node has the key in an environment variable, or in "
             "the file of --api-key-file"
         )
-    for name, reason in _NOT_WITH_IT:
-        if getattr(job, name):
-            raise UsageError(reason)
+    if job.shard is not None:
+        raise UsageError(
+            "--shard is for schedulers without --engine, which cuts the job into shards itself: leave out one of them"
+        )
+    for given, flag in ((job.limit, "-n"), (job.sample, "--sample"), (job.retry_cut_off, "--retry-cut-off")):
+        if given and job.into_parts:
+            raise UsageError(f"{flag} does not go with a folder of parts; name a file with -o")
 
 
 _ERRORS: dict[int, type[JobError]] = {

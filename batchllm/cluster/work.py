@@ -8,16 +8,19 @@
     shards/000007/state-0003     how far it is, every few seconds
     shards/000007/part-0003      what it was about to put into the folder of parts
     done/000007.json             the summary of the shard
+    done/000007-first-100.json   the summary of those of its rows that a trial wants
     skipped.json                 the files of records that --bad-rows left out; only beside a folder of parts
+    retries.json                 the runs that ask again, each with its raised limit, if any
     budget.json                  what is spent, and leased to workers; only with a budget
     driver/claim-0002            the second command that runs the job; written once
     driver/state-0002            that it lives, every two seconds, or has ended
+    restart-0001/                the same for the job that --restart began anew
     run-RUN                      a run has begun: every machine has to see it
     stop-RUN                     that run is to stop
 
-Nothing but ``state`` and ``budget`` is written twice (beside a folder of parts also ``done`` and ``skipped``), and the
-name of what a worker or command writes has the number of its attempt. Nothing depends on a listing, which may be late:
-names are counted, and the next one is asked for until it is not there.
+Nothing but ``state``, ``budget`` and ``retries`` is written twice; beside a folder of parts, and where rows are asked
+again, also ``done`` and ``skipped``. The name of what a worker or command writes has the number of its attempt. Nothing
+depends on a listing, which may be late: names are counted, and the next one is asked for until it is not there.
 """
 
 import errno
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
 PLAN = "plan.json"
 BUDGET = "budget.json"
+RETRIES = "retries.json"
 SKIPPED_NOTES = "skipped.json"
 
 
@@ -76,9 +80,27 @@ class WorkFolder(ABC):
     def log(self, name: str) -> list[bytes]:
         """Returns what was appended to a log, in pieces that each begin with a frame; nothing if there is no log."""
 
+    @abstractmethod
+    def inside(self, name: str) -> "WorkFolder":
+        """Returns a folder in this one, which need not exist yet."""
+
     def has(self, name: str) -> bool:
         """Whether there is a file."""
         return self.get(name) is not None
+
+    def newest(self, *, restart: bool = False) -> "WorkFolder":
+        """Returns the folder of the job that ``--restart`` began last; this one where none did.
+
+        Args:
+            restart: Return the folder for the next one.
+        """
+        folder = self
+        for number in count(1):
+            following = self.inside(f"restart-{number:04}")
+            if not following.has(PLAN):
+                return following if restart and self.has(PLAN) else folder
+            folder = following
+        raise AssertionError("numbers do not end")
 
 
 class SharedFolder(WorkFolder):
@@ -143,6 +165,10 @@ class SharedFolder(WorkFolder):
         found = self.get(name)
         return [] if found is None else [found]
 
+    def inside(self, name: str) -> WorkFolder:
+        """Returns a folder in this one; see ``WorkFolder``."""
+        return SharedFolder(self._path / name)
+
 
 class SharedObjects(WorkFolder):
     """A prefix of an object store."""
@@ -181,6 +207,10 @@ class SharedObjects(WorkFolder):
         pieces = (self.get(_piece(name, sequence)) for sequence in count())
         return list(iter(lambda: next(pieces), None))
 
+    def inside(self, name: str) -> WorkFolder:
+        """Returns a folder in this one; see ``WorkFolder``."""
+        return SharedObjects(self._url / name)
+
 
 def open_work(place: str) -> WorkFolder:
     """Opens a work folder, by its path or URL.
@@ -214,8 +244,9 @@ def part_name(shard: Shard, attempt: int) -> str:
 
 
 def done_name(shard: Shard) -> str:
-    """The name of a shard's summary."""
-    return f"done/{shard.name}.json"
+    """The name of a shard's summary; that of a trial has its name."""
+    trial = "" if shard.trial is None else f"-{shard.trial.name}"
+    return f"done/{shard.name}{trial}.json"
 
 
 def run_name(run: str) -> str:

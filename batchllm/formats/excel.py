@@ -9,17 +9,19 @@ A row's ``origin`` is its cells, by the position of their columns.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from batchllm.errors import InputError, UsageError, did_you_mean, listed
+from batchllm.extras import install_command
 from batchllm.formats.csv_text import column_names
 from batchllm.formats.excel_cells import ods_duration, shown, whole
 from batchllm.formats.excel_writer import ExcelWriter, check_rows
 from batchllm.formats.format import Format, Source
 from batchllm.formats.input_file import InputFile, InputPass
 from batchllm.formats.scan import InputStatistics, Reservoir
-from batchllm.formats.workbook_parts import SheetFacts, reference, sheet_facts, with_characters
+from batchllm.formats.workbook_parts import BINARY_MAGIC, SheetFacts, reference, sheet_facts, with_characters
 from batchllm.printable import counted
 from batchllm.records import Row
 
@@ -66,6 +68,8 @@ class ExcelSource(Source):
         content = b"".join(opened.chunks())
         if opened.sha256() == self._sha256 and self._table is not None:
             return self._table
+        if content.startswith(BINARY_MAGIC) and find_spec("xlrd") is None:
+            raise UsageError(f"{self.name}: .xls needs xlrd; install with: {install_command('excel')}")
         is_ods = _OPEN_DOCUMENT in content[:_MIMETYPE_BYTES]
         workbook = self._opened(with_characters(content) if is_ods else content)
         name, self.notes = self._chosen(workbook)
@@ -300,7 +304,7 @@ FORMAT = Format(
     options=("sheet", "skip_lines"),
     begins_with=b"PK\3\4",
     check=check_rows,
-    magic=(b"PK\3\4", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"),
+    magic=(b"PK\3\4", BINARY_MAGIC),
     output=".xlsx",
     libraries=("python_calamine", "xlsxwriter"),
     extra="excel",

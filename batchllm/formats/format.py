@@ -36,7 +36,7 @@ class Source(ABC):
         columns: Names of the columns, in order; where the file has no header they are known after ``scan``.
         notes: What a reader of the file would not expect of it, in words.
         layout: How the file is written, where it is text.
-        base: The folder relative to which files are shown that lie in it; by default the working folder.
+        base: The folder relative to which files are shown that lie in it; ``None`` is the working folder.
     """
 
     kind: str
@@ -47,7 +47,7 @@ class Source(ABC):
         self.file = file
         self.columns: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()
-        self.base = Path.cwd()
+        self.base: Path | None = None
         self._digest: str | None = None
 
     @property
@@ -171,7 +171,10 @@ class Source(ABC):
     def file_of(self, row: Row) -> str:
         """Returns the file of a row for people; see ``base``."""
         path = Path(self.name)
-        return str(path.relative_to(self.base)) if path.is_relative_to(self.base) else self.name
+        if not path.is_absolute():
+            return self.name
+        base = self.base or Path.cwd()
+        return str(path.relative_to(base)) if path.is_relative_to(base) else self.name
 
     def cells(self, row: Row, names: Sequence[str]) -> list[str]:
         """Returns the values of columns of a row as text, as they are written in the file where that can be had."""

@@ -2,7 +2,7 @@
 
 An ``.xlsx`` file is a ZIP archive of XML parts (ECMA-376). An error value such as ``#N/A`` is a cell of type ``e``. A
 formula is kept with its last value; programs that do not calculate leave the value out. In an ``.ods`` file
-(OpenDocument), an error value of LibreOffice is an empty text that is marked as an error.
+(OpenDocument), an error value of LibreOffice is an empty text that is marked as an error. An ``.xls`` file is binary.
 """
 
 import lzma
@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from io import BytesIO
+from io import BytesIO, StringIO
 from typing import IO
 from xml.etree import ElementTree
 from xml.parsers import expat
@@ -24,6 +24,9 @@ _OPEN_DOCUMENT = "content.xml"
 _TAB = re.compile(rb"<text:tab\b[^>]*?(?:/>|>\s*</text:tab>)")
 _LINE_BREAK = re.compile(rb"<text:line-break\b[^>]*?(?:/>|>\s*</text:line-break>)")
 _CHUNK_BYTES = 1 << 20
+BINARY_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+"""The first bytes of an ``.xls`` file, and of every other OLE file."""
+
 _REMARKABLE = re.compile(rb"""<(?:\w+:)?f[ />]|\st=["']e["']""")
 _CELL = re.compile(rb"""\sr=["']([A-Z]{1,3})[0-9]""")
 _ROW = re.compile(rb"""<row [^>]*?\br=["']([0-9]+)""")
@@ -66,12 +69,14 @@ class SheetFacts:
 
 
 def sheet_facts(content: bytes, sheet: str) -> SheetFacts | None:
-    """Reads what is known of a sheet; ``None`` where the file is neither ``.xlsx`` nor ``.ods``, or is unusual.
+    """Reads what is known of a sheet; ``None`` where the file is unusual or damaged.
 
     Args:
         content: The file.
         sheet: The name of the sheet.
     """
+    if content.startswith(BINARY_MAGIC):
+        return _binary_facts(content, sheet)
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:
             if _OPEN_DOCUMENT in archive.namelist():
@@ -88,6 +93,24 @@ def sheet_facts(content: bytes, sheet: str) -> SheetFacts | None:
                 return _ExcelCells().read(file)
     except _DAMAGE:
         return None  # the workbook's reader says what is wrong with the file
+
+
+def _binary_facts(content: bytes, sheet: str) -> SheetFacts | None:
+    """Reads the error values of a sheet of an ``.xls`` file, by xlrd."""
+    import xlrd
+
+    try:
+        with xlrd.open_workbook(file_contents=content, on_demand=True, logfile=StringIO()) as book:
+            cells = book.sheet_by_name(sheet)
+            errors = {
+                (row, column): xlrd.error_text_from_code[cells.cell_value(row, column)]
+                for row in range(cells.nrows)
+                for column, kind in enumerate(cells.row_types(row))
+                if kind == xlrd.XL_CELL_ERROR
+            }
+    except Exception:  # noqa: BLE001 - of any kind where a file is damaged; the workbook's reader says what is wrong
+        return None
+    return SheetFacts(errors)
 
 
 def with_characters(content: bytes) -> bytes:

@@ -110,6 +110,17 @@ class JournalReader:
             return json.loads(records.read_meta(self.path, fields)[1])
         return None
 
+    def file_notes(self) -> dict[str, Any]:
+        """Returns what is known of the files that runs wrote, by the keys of these notes."""
+        found = dict(records.read_meta(self.path, fields) for fields in self.select(records.META))
+        values = {key: json.loads(text) for key, text in found.items()}
+        return {key: value for key, value in values.items() if isinstance(value, dict) and "sha256" in value}
+
+    @property
+    def last_attempt(self) -> int:
+        """The number of the last attempt; 0 if there is none."""
+        return int(self.select("SELECT ifnull(max(attempt_id), 0) FROM attempt")[0][0])
+
     @property
     def finished(self) -> bool:
         """Whether a run finished the current pass over the whole input, and no row was opened again since."""

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,16 +78,17 @@ class JournalBuilder:
             self._connection.execute("ROLLBACK" if kind else "COMMIT")
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def add(self, logs: Iterable[Iterable[Entry]]) -> None:
+    def add(self, logs: Iterable[Iterable[Entry]], *, better: Collection[int] = ()) -> None:
         """Adds what the attempts at one range of rows brought; ranges come in the order of their rows.
 
         An ordinal counts equal requests within its range, so those of the next range are put after them.
 
         Args:
             logs: The entries of each attempt at the range, oldest attempt first.
+            better: The attempts, from 0, whose answers take the place of earlier ones, which were cut off.
         """
         with sqlite_errors(self._path):
-            _Range(self._connection, self).add(logs)
+            _Range(self._connection, self, better).add(logs)
 
     def new_request(self) -> int:
         """Returns the number of a new request."""
@@ -105,7 +106,8 @@ class _Request:
 class _Range:
     """The requests of one range of rows."""
 
-    def __init__(self, connection: Any, builder: JournalBuilder) -> None:
+    def __init__(self, connection: Any, builder: JournalBuilder, better: Collection[int]) -> None:
+        self._better = better
         self._connection = connection
         self._builder = builder
         self._found = builder.found
@@ -115,7 +117,7 @@ class _Range:
         self._rows: list[BulkRow] = []
 
     def add(self, logs: Iterable[Iterable[Entry]]) -> None:
-        for log in logs:
+        for number, log in enumerate(logs):
             open_attempts: dict[int, int] = {}
             numbers: dict[int, int] = {}
             for entry in log:
@@ -123,7 +125,7 @@ class _Range:
                     value = bytearray(entry.value)
                     self._rows.append((bulk.KEPT, bytearray(entry.key), value, crc32(value)))
                 else:
-                    self._attempt(entry, numbers, open_attempts)
+                    self._attempt(entry, numbers, open_attempts, is_better=number in self._better)
                 if len(self._rows) >= bulk.MAX_ROWS:
                     self._write()
             self._found.lost += len(open_attempts)
@@ -140,6 +142,8 @@ class _Range:
         entry: AttemptEntry,
         numbers: dict[int, int],
         open_attempts: dict[int, int],
+        *,
+        is_better: bool,
     ) -> None:
         request = self._request(entry)
         attempt_id = numbers.get(entry.attempt_id)
@@ -152,7 +156,8 @@ class _Range:
         if entry.reply is not None and open_attempts.pop(entry.attempt_id, None) is not None:
             self._rows.append(_reply_row(attempt_id, entry.reply))
         request.attempts = max(request.attempts, entry.attempts)
-        if entry.state in FINAL and (request.outcome is None or request.outcome[0] != State.ANSWERED):
+        decided = request.outcome is not None and request.outcome[0] == State.ANSWERED
+        if entry.state in FINAL and (not decided or (is_better and entry.state == State.ANSWERED)):
             request.outcome = entry.state, attempt_id
 
     def _request(self, entry: AttemptEntry) -> _Request:

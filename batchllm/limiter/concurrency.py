@@ -90,6 +90,14 @@ class Concurrency:
         """Sets the requests per second that the rate limits allow; ``None`` without a limit."""
         self._rate = rate
 
+    @property
+    def requests_per_s(self) -> float:
+        """The requests a second that limits and slots allow; 0 before the first answer."""
+        if not self.latency_s:
+            return 0.0
+        by_slots = self.cap / self.latency_s
+        return by_slots if self._rate is None else min(self._rate, by_slots)
+
     def saturated(self) -> None:
         """Records that all slots are taken while more items could be sent."""
         self._full = True

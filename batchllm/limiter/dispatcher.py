@@ -53,6 +53,10 @@ class Limiter(Generic[T]):
         queue_of: Makes the queue of a lane; limiters of several endpoints share what waits (``routing``).
         gives_up: Whether an outage of ``--max-outage`` ends the run; otherwise it is probed for ever.
         leased: The limits are leased: a lane grants nothing without a lease.
+        has_worked: The endpoint has answered others of the job's requests, so the first one does not go alone.
+
+    Attributes:
+        breaker, concurrency: What knows of outages, and of slots and latencies; to look at.
     """
 
     def __init__(
@@ -66,17 +70,19 @@ class Limiter(Generic[T]):
         queue_of: Callable[[str], Queue[T]] = lambda lane: Queue(),
         gives_up: bool = True,
         leased: bool = False,
+        has_worked: bool = False,
     ) -> None:
         self._pace = pace
         self._charge = charge
         self._now = now
         self._learned = dict(learned or {})
         self._leased = leased
+        self._has_worked = has_worked
         self._lanes: dict[str, Lane[T]] = {}
         self._in_flight: dict[int, QueuedItem[T]] = {}
         self._received = 0
-        self._concurrency = Concurrency(pace.concurrency, now)
-        self._breaker = Breaker(rng or random.Random(), pace.max_outage_s if gives_up else math.inf)
+        self.concurrency = Concurrency(pace.concurrency, now)
+        self.breaker = Breaker(rng or random.Random(), pace.max_outage_s if gives_up else math.inf)
         self._queue_of = queue_of
         self._offered = 0
         self._granted = 0
@@ -97,21 +103,26 @@ class Limiter(Generic[T]):
     @property
     def outage(self) -> bool:
         """Whether the endpoint is down; a failure then does not count as an attempt of its row."""
-        return self._breaker.opened_at is not None
+        return self.breaker.opened_at is not None
 
     def outage_of(self, item: T) -> bool:
         """The same for the endpoint of an item, of which there is one."""
         return self.outage
 
     @property
-    def breaker(self) -> Breaker:
-        """What knows of outages, to look at."""
-        return self._breaker
+    def paused(self) -> bool:
+        """Whether a refusal holds up all rows of a model."""
+        return any(lane.gate.closed for lane in self._lanes.values())
+
+    def silent_s(self, now: float, since: float) -> float:
+        """Returns for how long, from ``since`` on, something has been in flight, in seconds."""
+        oldest = next(iter(self._in_flight.values()), None)
+        return 0.0 if oldest is None else now - max(oldest.sent_at, since)
 
     @property
     def load(self) -> float:
         """The share of the slots that is taken, the next request included."""
-        return (len(self._in_flight) - self._received + 1) / self._concurrency.cap
+        return (len(self._in_flight) - self._received + 1) / self.concurrency.cap
 
     def offer(self, item: T, cost: Cost, *, lane: str, again: bool = False, not_before: float = 0.0) -> None:
         """Queues an item.
@@ -170,27 +181,27 @@ class Limiter(Generic[T]):
             if (
                 lane.binding == "concurrency"
                 and lane.answered
-                and slots_taken + len(queued_items) >= self._concurrency.cap
+                and slots_taken + len(queued_items) >= self.concurrency.cap
             ):
-                self._concurrency.saturated()
-        opens_at = self._concurrency.taken(slots_taken + len(queued_items))
-        if self._breaker.opened_at is None and room <= len(queued_items):
+                self.concurrency.saturated()
+        opens_at = self.concurrency.taken(slots_taken + len(queued_items))
+        if self.breaker.opened_at is None and room <= len(queued_items):
             wake = min(wake, opens_at)
         grants = []
         for queued in queued_items:
             self._in_flight[id(queued.item)] = queued
             grants.append(queued.item)
         self._granted += len(grants)
-        if grants and self._breaker.opened_at is not None:
-            self._breaker.probing = True
+        if grants and self.breaker.opened_at is not None:
+            self.breaker.probing = True
             queued_items[0].probe = True
         return Poll(grants, None if wake == math.inf else wake, too_large)
 
     def _room(self, now: float) -> tuple[int, float]:
         """Returns how many items may be granted now, and when that number changes without an event."""
-        breaker = self._breaker
+        breaker = self.breaker
         if breaker.opened_at is None:
-            return self._concurrency.room(len(self._in_flight) - self._received, now), math.inf
+            return self.concurrency.room(len(self._in_flight) - self._received, now), math.inf
         if breaker.given_up:
             raise Unavailable(
                 f"the endpoint has been down for {now - breaker.opened_at:,.0f} s ({breaker.last_failure}); "
@@ -229,8 +240,8 @@ class Limiter(Generic[T]):
         lane.accepted(now, queued)
         tokens = 1.0 if usage is None or usage.completion_tokens is None else float(usage.completion_tokens)
         self._worked(now, queued)
-        self._concurrency.answered(now, now - queued.sent_at, tokens)
-        lane.limits.latency_s = self._concurrency.slow_s
+        self.concurrency.answered(now, now - queued.sent_at, tokens)
+        lane.limits.latency_s = self.concurrency.slow_s
         self._update_rate(now)
 
     def refused(self, now: float, item: T, verdict: Verdict, headers: Mapping[str, str]) -> None:
@@ -245,7 +256,7 @@ class Limiter(Generic[T]):
         lane.observe(now, queued, levels, accepted=False)
         lane.refused(now, queued, verdict, levels)
         if verdict.reason == "overloaded":
-            self._concurrency.overloaded(now)
+            self.concurrency.overloaded(now)
         self._worked(now, queued)
 
     def failed(self, now: float, item: T, verdict: Verdict, headers: Mapping[str, str]) -> None:
@@ -265,9 +276,9 @@ class Limiter(Generic[T]):
             lane.gate.probe_gone()
         if verdict.disposition in _FAULTS:
             if verdict.disposition is Disposition.OVERLOADED:
-                self._concurrency.overloaded(now)
+                self.concurrency.overloaded(now)
             connection = verdict.reason in _NO_CONNECTION
-            self._breaker.failed(
+            self.breaker.failed(
                 now, queued.sent_at, verdict.message, connection=connection, probe=queued.probe
             )
 
@@ -282,8 +293,8 @@ class Limiter(Generic[T]):
         if queued.probe and not queued.answered:
             if lane.gate.closed:
                 lane.gate.probe_gone()
-            if self._breaker.probing:
-                self._breaker.probe_gone(now)
+            if self.breaker.probing:
+                self.breaker.probe_gone(now)
 
     def view(self, now: float) -> View:
         """Returns the state of the limiter at ``now``; of several lanes, that of the busiest."""
@@ -291,8 +302,8 @@ class Limiter(Generic[T]):
         return view_of(
             now,
             lane,
-            self._breaker,
-            concurrency=self._concurrency.cap,
+            self.breaker,
+            concurrency=self.concurrency.cap,
             in_flight=self.in_flight,
             waiting=self.waiting,
             granted=self._granted,
@@ -310,6 +321,7 @@ class Limiter(Generic[T]):
         if lane is None:
             learned = {} if self._leased else self._learned.get("lanes", {}).get(name, {})
             lane = Lane(name, self._pace, self._charge, self._now, learned, self._queue_of(name))
+            lane.answered = self._has_worked
             self._lanes[name] = lane
             if self._leased:
                 self.lease(self._now, name, NO_LEASE)
@@ -317,16 +329,16 @@ class Limiter(Generic[T]):
 
     def _worked(self, now: float, queued: QueuedItem[T]) -> None:
         """Ends an outage, because the endpoint answered."""
-        if self._breaker.succeeded(now, queued.sent_at, probe=queued.probe):
+        if self.breaker.succeeded(now, queued.sent_at, probe=queued.probe):
             self._outage_over(now)
 
     def recovered(self, now: float, item: T) -> None:
         """A request beside the queue, about an item, was answered, so the endpoint is not down."""
-        if self._breaker.succeeded(now, now, probe=True):
+        if self.breaker.succeeded(now, now, probe=True):
             self._outage_over(now)
 
     def _outage_over(self, now: float) -> None:
-        self._concurrency.recover(now)
+        self.concurrency.recover(now)
         for lane in self._lanes.values():
             if not lane.gate.closed:
                 lane.queue.outage_over()
@@ -338,4 +350,4 @@ class Limiter(Generic[T]):
         self._rate_at = now
         rates = [lane.limits.requests_per_s(now) for lane in self._lanes.values() if lane.answered]
         known = [rate for rate in rates if rate is not None]
-        self._concurrency.behind(sum(known) if known and len(known) == len(rates) else None)
+        self.concurrency.behind(sum(known) if known and len(known) == len(rates) else None)

@@ -75,6 +75,12 @@ class Route(Generic[R]):
         rejected: Rows that it rejected since its last answer.
         rejection: What it said of the last one.
         wrongly_rejected: Those of them that another endpoint answered.
+        ended_at: When a request ended there last.
+        failed_after_s: The longest time that it took to fail since its last answer.
+        useful, all_useless: Answers that are of use, and those that are not.
+        useless: Those of no use since the last one that was of use.
+        others_before: How many answers of the others were of use and of no use before these.
+        held_until: Until when it gets nothing because of them; ``trouble`` says what they were.
     """
 
     number: int
@@ -93,6 +99,14 @@ class Route(Generic[R]):
     rejected: int = 0
     rejection: str = ""
     wrongly_rejected: int = 0
+    ended_at: float = 0.0
+    failed_after_s: float = 0.0
+    useful: int = 0
+    all_useless: int = 0
+    useless: int = 0
+    others_before: tuple[int, int] = (0, 0)
+    held_until: float = -math.inf
+    trouble: str = ""
 
     @property
     def works(self) -> bool:
@@ -103,6 +117,20 @@ class Route(Generic[R]):
     def load(self) -> float:
         """The share of its slots that is taken, over its weight."""
         return self.limiter.load / self.target.weight
+
+    @property
+    def rate(self) -> float:
+        """The requests a second that it may answer; 0 in a pause, and before the first answer."""
+        return 0.0 if self.limiter.paused else self.limiter.concurrency.requests_per_s
+
+    def latency_s(self, now: float) -> float:
+        """Returns how long its next answer may take, in seconds: as usual, or as long as it has been silent.
+
+        Where nothing has been answered yet, it may be silent for as long again.
+        """
+        silent_s = self.limiter.silent_s(now, self.ended_at)
+        usual_s = self.limiter.concurrency.latency_s or 2.0 * silent_s
+        return max(usual_s, self.failed_after_s, silent_s)
 
     def state(self, now: float) -> EndpointState:
         """Returns what it did so far."""

@@ -12,7 +12,7 @@ with one endpoint.
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Generic
@@ -20,20 +20,18 @@ from typing import Any, Generic
 from batchllm.errors import Unavailable
 from batchllm.limiter.breaker import NEVER_WORKED_S
 from batchllm.limiter.dispatcher import Limiter
+from batchllm.limiter.exclusion import Exclusion
+from batchllm.limiter.last_rows import LOOK_S, LastRows
 from batchllm.limiter.queue import LOOK_AHEAD, Queue, QueuedItem
 from batchllm.limiter.route import EndpointState, Route, Target, stands_still, unavailable
-from batchllm.limiter.shared_queue import PREFER_S, REJECTED, TOO_LARGE, QueueView, R
+from batchllm.limiter.shared_queue import PREFER_S, TOO_LARGE, QueueView, R
 from batchllm.limiter.terms import Cost, Poll, View
 from batchllm.limiter.view import merged
-from batchllm.printable import counted
 from batchllm.records import Usage
-from batchllm.retry import Disposition, Verdict, may_concern_one_row
+from batchllm.retry import Verdict
 
 SPENT_S = 5.0
 """How often an endpoint is asked again that asks for too long a pause."""
-WRONGLY_REJECTED = 3
-"""An endpoint is taken out after it rejected this many rows that others answered, with no answer of its own between."""
-
 
 _load = attrgetter("load")
 
@@ -51,7 +49,8 @@ class EndpointRouter(Generic[R]):
         leased: The limits are leased; see ``Limiter``.
 
     Attributes:
-        news: Sentences about endpoints that were taken out, for the user; whoever shows them removes them.
+        left: How many requests are left to be sent; whoever drives the router says it near the end.
+        excluded: Takes endpoints out, and tells the user.
     """
 
     targets: Sequence[Target]
@@ -60,7 +59,7 @@ class EndpointRouter(Generic[R]):
     learned_before: Mapping[str, Any] | None = None
     rng: random.Random = field(default_factory=random.Random)
     leased: bool = field(default=False, kw_only=True)
-    news: list[str] = field(default_factory=list, init=False)
+    left: float = field(default=math.inf, init=False)
 
     def __post_init__(self) -> None:
         self._queues: dict[str, Queue[R]] = {}
@@ -77,6 +76,8 @@ class EndpointRouter(Generic[R]):
             )
             for number, target in enumerate(self.targets)
         ]
+        self.excluded: Exclusion[R] = Exclusion(self._routes, self._queues)
+        self._last_rows = LastRows()
 
     def _limiter(self, number: int, target: Target, learned: Mapping[str, Any]) -> Limiter[R]:
         return Limiter(
@@ -85,7 +86,7 @@ class EndpointRouter(Generic[R]):
             now=self.now,
             learned=learned,
             rng=random.Random(self.rng.random()),
-            queue_of=lambda lane: QueueView(self._queue(lane), number, self._has_others),
+            queue_of=lambda lane: QueueView(self._queue(lane), number, self._has_others, self._is_spared),
             gives_up=False,
             leased=self.leased,
         )
@@ -118,7 +119,7 @@ class EndpointRouter(Generic[R]):
         if again and not_before:
             not_before = self._prefers_another(item, not_before)
         if item.away:
-            self._let_go_somewhere(item)
+            self.excluded.let_go_somewhere(item)
         self._offered += 1
         queue = self._queue(lane)
         deferred = again and not any(route.works for route in self._routes)
@@ -156,6 +157,17 @@ class EndpointRouter(Generic[R]):
             for route in self._routes
         )
 
+    def _is_spared(self, item: R, number: int) -> bool:
+        """Whether an item that has failed is no probe of this endpoint, which is down: another one takes it now."""
+        now, away = self.now, item.away
+        return not self._routes[number].works and any(
+            route.works
+            and route.number != number
+            and away.get(route.number, now) <= now
+            and not route.limiter.lane(item.lane).gate.closed
+            for route in self._routes
+        )
+
     def poll(self, now: float) -> Poll[R]:
         """Returns which items may be sent now, each with its ``endpoint``, and when to ask again.
 
@@ -167,7 +179,13 @@ class EndpointRouter(Generic[R]):
         grants: list[R] = []
         too_large: list[tuple[R, str]] = []
         waiting = self.waiting
-        ready = [route for route in self._routes if (route.ready or route.wake_at <= now) and not route.out]
+        wake = self._last_rows.look(now, self.left, self._routes) if self.left < math.inf else math.inf
+        held = self._held(now)
+        ready = [
+            route
+            for route in self._routes
+            if (route.ready or route.wake_at <= now) and not route.out and route.number not in held
+        ]
         while ready and waiting:
             route = min(ready, key=_load) if len(ready) > 1 else ready[0]
             most = max(1, waiting // (2 * len(ready)))
@@ -190,15 +208,26 @@ class EndpointRouter(Generic[R]):
             if len(poll.grants) < most and not poll.too_large:
                 route.ready = False
                 ready.remove(route)
+        if grants or not waiting:
+            self._last_rows.moved(now)
         if not waiting:
             return Poll(grants, None, too_large)
-        wake = math.inf
         for route in self._routes:
-            if route.wake_at < wake and not route.out:
+            if route.wake_at < wake and not route.out and route.number not in held:
                 wake = route.wake_at
+        if len(held) > len(self._last_rows.held):
+            wake = min(wake, now + LOOK_S)
         if stands_still(self._routes, self._queues.values()):
             wake = min(wake, self._none_works(now))
         return Poll(grants, None if wake == math.inf else max(now, wake), too_large)
+
+    def _held(self, now: float) -> Collection[int]:
+        """Returns the endpoints that get nothing for now."""
+        held: Collection[int] = self._last_rows.held
+        for route in self._routes:
+            if route.useless and self.excluded.holds(now, route):
+                held = {*held, route.number}
+        return held
 
     def _granted(self, route: Route[R], items: Sequence[R]) -> None:
         route.first_at = route.first_at or self.now
@@ -247,17 +276,9 @@ class EndpointRouter(Generic[R]):
         route = self._routes[item.endpoint]
         route.ready = True
         route.answers += 1
-        route.rejected = route.wrongly_rejected = 0
+        route.ended_at, route.failed_after_s = now, 0.0
         route.limiter.answered(now, item, headers, usage)
-        for number, until in item.away.items() if item.away else ():
-            if until == REJECTED:
-                self._wrongly_rejected(self._routes[number])
-
-    def _wrongly_rejected(self, route: Route[R]) -> None:
-        """Counts a row that an endpoint rejected and another one answered."""
-        route.wrongly_rejected += route.rejected > 0
-        if route.wrongly_rejected >= WRONGLY_REJECTED and not route.out:
-            self._take_out(route, route.rejection)
+        self.excluded.answered(item)
 
     def asks_elsewhere(self, item: R, verdict: Verdict) -> bool:
         """Decides whether a rejected item goes to another endpoint, since the fault may be this endpoint's own.
@@ -270,40 +291,14 @@ class EndpointRouter(Generic[R]):
             item: The item; ``failed`` and ``released`` are called for it before it is offered again.
             verdict: What the endpoint said: ``REJECTED`` or ``FATAL``.
         """
-        route = self._routes[item.endpoint]
-        route.rejected += 1
-        route.rejection = verdict.message
-        others = [other for other in self._routes if not (other.out or other is route)]
-        is_fatal = verdict.disposition is Disposition.FATAL
-        is_sure = not may_concern_one_row(verdict) or (verdict.reason == "http_401" and not route.answers)
-        if is_fatal and is_sure and others:
-            self._take_out(route, verdict.message)
-        item.away = {**item.away, route.number: REJECTED}
-        may_be_its_own = is_fatal or not route.answers or route.rejected > WRONGLY_REJECTED
-        left = [other for other in others if item.away.get(other.number, 0.0) < TOO_LARGE]
-        return bool(left) and (bool(route.out) or may_be_its_own)
-
-    def _take_out(self, route: Route[R], why: str) -> None:
-        """Sends nothing more to an endpoint in this run."""
-        route.out = why
-        left = sum(not other.out for other in self._routes)
-        self.news.append(f"{route.target.name} is left out ({why}); {counted(left, 'endpoint')} left.")
-        for queue in self._queues.values():
-            for queued in queue.look_at_tried():
-                self._let_go_somewhere(queued.item)
-        for other in self._routes:
-            other.ready = True
-
-    def _let_go_somewhere(self, item: R) -> None:
-        """Lets an item that no endpoint in the run may have go to each of them again."""
-        if all(route.out or item.away.get(route.number, 0.0) >= TOO_LARGE for route in self._routes):
-            item.away = {}
+        return self.excluded.asks_elsewhere(item, verdict)
 
     def refused(self, now: float, item: R, verdict: Verdict, headers: Mapping[str, str]) -> None:
         """Records that an endpoint refused an item for a limit; it waits alone, and the item may go to another."""
         self.now = now
         route = self._routes[item.endpoint]
         route.refusals += 1
+        route.ended_at = now
         route.limiter.refused(now, item, verdict, headers)
         for other in self._routes:
             other.ready = True
@@ -314,6 +309,8 @@ class EndpointRouter(Generic[R]):
         route = self._routes[item.endpoint]
         route.failures += 1
         route.ready = True
+        route.failed_after_s = max(route.failed_after_s, route.limiter.silent_s(now, route.ended_at))
+        route.ended_at = now
         route.limiter.failed(now, item, verdict, headers)
 
     def released(self, now: float, item: R) -> None:

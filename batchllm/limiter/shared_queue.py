@@ -50,15 +50,23 @@ class QueueView(Queue[R]):
         shared: The queue of all endpoints.
         endpoint: The number of this one.
         has_others: Whether another endpoint may take an item.
+        is_spared: Whether this endpoint does not take an item that has failed, though it may.
     """
 
-    __slots__ = ("_endpoint", "_has_others", "_now", "_shared")
+    __slots__ = ("_endpoint", "_has_others", "_is_spared", "_now", "_shared")
 
-    def __init__(self, shared: Queue[R], endpoint: int, has_others: Callable[[R, int], bool]) -> None:
+    def __init__(
+        self,
+        shared: Queue[R],
+        endpoint: int,
+        has_others: Callable[[R, int], bool],
+        is_spared: Callable[[R, int], bool],
+    ) -> None:
         self._shared: Any = shared
         self._fresh, self._again, self._later = shared._fresh, shared._again, shared._later
         self._endpoint = endpoint
         self._has_others = has_others
+        self._is_spared = is_spared
         self._now = -math.inf
 
     def push(self, queued: QueuedItem[R], *, again: bool, not_before: float, deferred: bool = False) -> None:
@@ -74,7 +82,8 @@ class QueueView(Queue[R]):
         self._now = now
         wake = super().come_due(now)
         if self._again and self.head() is None:
-            wake = min(wake, min(queued.item.away.get(self._endpoint, math.inf) for queued in self._again))
+            untils = [queued.item.away.get(self._endpoint, 0.0) for queued in self._again]
+            wake = min([wake, *(until if until > now else now + PREFER_S for until in untils)])
         return wake
 
     def outage_over(self) -> None:
@@ -102,5 +111,7 @@ class QueueView(Queue[R]):
         yield from islice(sorted(queued for queued in mine if queued.deferred), LOOK_AHEAD)
 
     def _may_have(self, queued: QueuedItem[R]) -> bool:
-        until = queued.item.away.get(self._endpoint)
-        return until is None or until <= self._now
+        away = queued.item.away
+        if not away:
+            return True
+        return away.get(self._endpoint, 0.0) <= self._now and not self._is_spared(queued.item, self._endpoint)

@@ -31,7 +31,8 @@ class EndpointEvents:
             now: The time now, on the limiter's clock.
             wall: The local time now.
         """
-        lines, self.router.news[:] = list(self.router.news), []
+        news = self.router.excluded.news
+        lines, news[:] = list(news), []
         for state in states:
             before = self._states.get(state.name, "works")
             self._states[state.name] = state.state

@@ -159,6 +159,9 @@ class OutcomeHandler:
         self.counters.finish_reasons[answer.finish_reason or "none"] += 1
         self.limiter.answered(now, item, outcome.headers, answer.usage)
         self.limiter.released(now, item)
+        is_of_job = True
+        if isinstance(self.limiter, EndpointRouter):
+            is_of_job = self.limiter.excluded.judged(now, item, answer.error)
         state = State.ANSWERED if answer.error is None else State.FAILED
         is_asked_again = _is_asked_again(item, answer)
         end = self.finish(item, answer, state, attempt_id)
@@ -166,8 +169,10 @@ class OutcomeHandler:
             self.counters.retries[answer.reason or "invalid"] += 1
             self._log("retried", item, answer, delay_s=0.0)
         elif (
-            sentence := self.early_stop.check(item.request.row_index, answer, step_of(item.path))
-        ) is not None:
+            is_of_job
+            and (sentence := self.early_stop.check(item.request.row_index, answer, step_of(item.path)))
+            is not None
+        ):
             self.stop(BudgetStop(sentence))
 
     def _failed(self, item: WorkItem, outcome: Response | Failure, verdict: Verdict, now: float) -> None:

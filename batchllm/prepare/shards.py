@@ -59,6 +59,7 @@ class RowRange:
         base: The folder relative to which files are shown (``Source.base``).
         has_worked: Other rows of the job have been answered, so a refusal of all of these is about them, and not about
             key, model or URL.
+        chosen: The only ones wanted, counted from the first one; ``None`` for all.
         input_kinds: The kinds of the input's columns as all its rows decide them; ``None``: these rows do.
         as_text: Added columns that are text, whatever their kind.
     """
@@ -70,6 +71,7 @@ class RowRange:
     texts: Sequence[Mapping[str, str]]
     base: Path
     has_worked: bool = False
+    chosen: frozenset[int] | range | None = None
     input_kinds: Mapping[str, Kind] | None = None
     as_text: frozenset[str] = frozenset()
 

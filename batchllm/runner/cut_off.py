@@ -47,8 +47,25 @@ def with_raised_limit(job: Job, journal: Path) -> Job:
         UsageError: There is no limit to send it with, or the job cannot be retried so.
         InputError: The journal cannot be read.
     """
-    if not job.retry_cut_off:
+    if not job.retry_cut_off or job.raised_max_tokens is not None:
         return job
+    before = None
+    if journal.exists():
+        with JournalReader.open(journal) as reader:
+            before = reader.get(FINGERPRINT)
+    return raised(job, before)
+
+
+def raised(job: Job, before: "Mapping[str, Any] | None") -> Job:
+    """Returns the job that is known, sent with the higher limit of this one.
+
+    Args:
+        job: The job, with ``--retry-cut-off``.
+        before: The fingerprint of the job that is known; ``None`` if nothing was asked yet.
+
+    Raises:
+        UsageError: There is no limit to send it with, or the job cannot be retried so.
+    """
     for other, is_given in (("--accept-change", job.accept_change), ("--restart", job.restart)):
         if is_given:
             raise UsageError(f"--retry-cut-off pays for rows that were cut off alone; leave out {other}")
@@ -63,10 +80,6 @@ def with_raised_limit(job: Job, journal: Path) -> Job:
     wanted = max_tokens(job.parameters)
     if wanted is None:
         raise UsageError("--retry-cut-off needs the higher limit to ask with; give it with --max-tokens")
-    if not journal.exists():
-        return job
-    with JournalReader.open(journal) as reader:
-        before = reader.get(FINGERPRINT)
     if before is None:
         return job
     parameters = {name: value for name, value in job.parameters.items() if name not in BOUNDS}

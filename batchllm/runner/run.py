@@ -23,7 +23,7 @@ from batchllm.journal import FINISHED, TRIAL, JobLock, Journal, JournalReader, S
 from batchllm.leases import Leases
 from batchllm.leases.leased_budget import LeasedBudget
 from batchllm.online.loop import OnlineLoop
-from batchllm.plan.chosen import chosen_rows
+from batchllm.plan.chosen import Chosen, chosen_rows
 from batchllm.plan.job_plan import plan_of
 from batchllm.plan.reuse import Reuse, journals_of
 from batchllm.plan.work_item import ChatSender
@@ -115,7 +115,7 @@ def run_job(
             record.describe(job)
             run = _Run(
                 prepared, record, progress or Quiet(), confirm, client, reuse, waiting, stops, feed, leases,
-                has_worked=rows is not None and rows.has_worked,
+                has_worked=rows is not None and rows.has_worked, chosen=None if rows is None else rows.chosen,
             )  # fmt: skip
             with asyncio.Runner() as loop:  # asyncio.run may be another one in a notebook (nest_asyncio)
                 return loop.run(run.run())
@@ -142,6 +142,7 @@ class _Run:
         leases: Leases | None,
         *,
         has_worked: bool,
+        chosen: Chosen,
     ) -> None:
         self._leases = leases
         self._prepared = prepared
@@ -155,7 +156,7 @@ class _Run:
         self._stops = stops
         self._feed = feed or RowFeed()
         self._account = Account(prepared)
-        self._chosen = chosen_rows(
+        self._chosen = chosen or chosen_rows(
             prepared.statistics.rows,
             limit=prepared.job.limit,
             sample=prepared.job.sample,
@@ -302,7 +303,8 @@ class _Run:
             reuse=self._reuse_of(journal),
         )
         now = asyncio.get_running_loop().time()
-        limiter = limiter_of(job, now, journal.get("learned"), leased=self._leases is not None)
+        leased_limits, worked = self._leases is not None, counters.has_worked
+        limiter = limiter_of(job, now, journal.get("learned"), leased=leased_limits, has_worked=worked)
         async with AsyncExitStack() as stack:
             clients = [LazyClient(job, stack, each) for each in job.endpoints or (None,)]
             online = OnlineLoop(

@@ -31,12 +31,13 @@ class Row:
 
 @dataclass(slots=True)
 class Reply:
-    """What comes back, and the pause that it asks for (which only the judge reads)."""
+    """What comes back, the pause that it asks for (which only the judge reads), and whether an answer is of no use."""
 
     verdict: Verdict = ANSWERED
     headers: dict[str, str] = field(default_factory=dict)
     usage: Usage | None = None
     pause_s: float = 0.0
+    useless: bool = False
 
 
 @dataclass(slots=True)
