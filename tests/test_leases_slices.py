@@ -82,7 +82,7 @@ class Job:
         return sum((each.budget.spent + each.budget.reserved for each in self.spenders), NOTHING)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     workers=st.sampled_from([1, 3, 50]),
     rate=st.sampled_from([0.2, 2.0, 20.0]),

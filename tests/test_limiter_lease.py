@@ -29,6 +29,16 @@ def granted(limiter: Limiter[object], begin: float, end: float, step_s: float = 
     return times
 
 
+@pytest.mark.parametrize(("has_worked", "first"), [(False, 1), (True, 8)])
+def test_the_first_request_goes_alone_unless_the_endpoint_has_answered_the_job(
+    has_worked: bool, first: int
+) -> None:
+    limiter: Limiter[object] = Limiter(Pace(), charge="max_tokens", now=0.0, has_worked=has_worked)
+    for _ in range(20):
+        limiter.offer(object(), Cost(10, 10), lane="m")
+    assert len(limiter.poll(0.0).grants) == first
+
+
 def test_nothing_is_granted_without_a_lease() -> None:
     limiter = leased()
     assert granted(limiter, 0.0, 5.0) == []

@@ -7,8 +7,11 @@ from math import inf
 
 import pytest
 
+from batchllm.limiter import EndpointRouter, Target
 from batchllm.limiter.last_rows import all_answered_s
-from tests.limiter_worlds.several import SeveralOutcome, SeveralWorld, run_several
+from batchllm.records import Pace
+from tests.limiter_worlds import noise
+from tests.limiter_worlds.several import RoutedRow, SeveralOutcome, SeveralWorld, run_several
 from tests.limiter_worlds.several_spec import SLOWER, Server, Several, Trouble, several
 from tests.limiter_worlds.spec import Spec
 
@@ -110,3 +113,53 @@ def test_the_time_for_all_is_the_least_over_the_fastest_endpoints() -> None:
     assert all_answered_s(100.0, [(1.0, 10.0), (1.5, 10.0)]) == 6.5
     assert all_answered_s(1.0, [(0.0, 0.0), (5.0, 1.0)]) == 6.0
     assert all_answered_s(1.0, []) == inf
+
+
+def test_a_failed_item_goes_to_an_endpoint_that_works_and_not_to_one_that_is_down() -> None:
+    targets = [Target(f"e{n}", Pace(concurrency=8), "sum") for n in range(3)]
+    router: EndpointRouter[RoutedRow] = EndpointRouter(targets, now=0.0, max_outage_s=600.0)
+    now = 0.0
+    while not all(state.state == "down" for state in router.states(now)[:2]):
+        row = RoutedRow(10, 10, "sum")
+        router.offer(row, row.cost, lane=row.lane)
+        now += 0.01
+        for granted in router.poll(now).grants:
+            if granted.endpoint == 2:
+                router.answered(now, granted, {}, None)
+                router.released(now, granted)
+            else:
+                router.failed(now, granted, noise.BROKEN, {})
+                router.released(now, granted)
+        assert now < 5.0
+    while router.waiting:
+        now += 0.01
+        for granted in router.poll(now).grants:
+            assert granted.endpoint == 2
+    failed = RoutedRow(10, 10, "sum")
+    failed.away = {0: now + 5.0}
+    router.offer(failed, failed.cost, lane=failed.lane, again=True)
+    assert [row.endpoint for row in router.poll(now + 3.0).grants] == [2], "the probe of the other is due"
+
+
+def test_the_last_row_leaves_where_only_a_slow_endpoint_can_take_it() -> None:
+    targets = [
+        Target("small", Pace(tokens_per_minute=1000.0), "sum"),
+        Target("slow", Pace(tokens_per_minute=100_000.0), "sum"),
+    ]
+    router: EndpointRouter[RoutedRow] = EndpointRouter(targets, now=0.0, max_outage_s=600.0)
+    first = [RoutedRow(10, 10, "sum") for _ in range(2)]
+    for row in first:
+        router.offer(row, row.cost, lane=row.lane)
+    assert {row.endpoint for row in router.poll(0.0).grants} == {0, 1}
+    for row in sorted(first, key=lambda row: row.endpoint):
+        at = 20.0 if row.endpoint else 0.1
+        router.answered(at, row, {}, None)
+        router.released(at, row)
+    large = RoutedRow(3000, 10, "sum")
+    router.offer(large, large.cost, lane=large.lane)
+    now, router.left = 20.0, 1.0
+    while not (poll := router.poll(now)).grants:
+        assert poll.wake_at is not None
+        now = max(now + 0.001, poll.wake_at)
+        assert now < 25.0
+    assert large.endpoint == 1

@@ -306,6 +306,23 @@ def test_no_more_rows_are_read_than_may_wait(tmp_path: Path, monkeypatch: pytest
     assert len(hall.bodies) == 4
 
 
+def test_a_turn_that_becomes_due_while_another_is_noted_as_not_sent_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admit = Journal.admit
+
+    async def slowly(journal: Journal, items: Sequence[Any], **more: Any) -> Any:
+        admitted = await admit(journal, items, **more)
+        if any(key is None for _, key, _ in items):
+            await asyncio.sleep(2.0)
+        return admitted
+
+    monkeypatch.setattr(Journal, "admit", slowly)
+    rows = rows_of(("a", "one"), ("a", "two"), ("b", "one"), ("b", "two"))
+    hall = Hall(tmp_path, rows, pace=Pace(concurrency=1, max_attempts=2)).run({0: FILTERED})
+    assert set(hall.notes) == {1} and set(hall.said) == {2, 3}
+
+
 def test_a_waiting_turn_holds_no_slot(tmp_path: Path) -> None:
     rows = rows_of(*[("long", f"turn {number}") for number in range(6)], *[("", f"{n}") for n in range(6)])
     hall = Hall(tmp_path, rows, pace=Pace(concurrency=2)).run()

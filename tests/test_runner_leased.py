@@ -111,6 +111,7 @@ class Workers:
 
         leases = Leases(renew=self.renew, worker=f"worker {place}")
         renewing = LeaseLoop(leases, limiters, meter.budget, wake, stop)
+        online.all_sent = renewing.all_sent
         try:
             async with leased(renewing):
                 await online.run(batches())
@@ -175,6 +176,13 @@ def test_a_run_that_ends_gives_its_share_to_the_others_at_once(paced: Workers) -
     end = paced.clients[0].sent[-1][0]
     after = [at for at, _ in paced.clients[1].sent if end + 3.0 < at < end + 8.0]
     assert len(after) == pytest.approx(50, abs=3)
+
+
+def test_a_run_that_waits_for_its_last_answers_gives_its_share_to_the_others(paced: Workers) -> None:
+    paced.run(20, 130, clients=[FakeClient(latency_s=6.0), FakeClient(latency_s=0.3)])
+    end = paced.clients[0].sent[-1][0]
+    after = [at for at, _ in paced.clients[1].sent if end + 1.5 < at < end + 5.5]
+    assert len(after) == pytest.approx(40, abs=2)
 
 
 def test_nothing_leaves_once_the_lease_has_ended_and_the_run_goes_on_with_the_next(paced: Workers) -> None:

@@ -246,6 +246,7 @@ def test_a_run_that_is_stopped_does_not_wait_for_the_document_that_it_reads(
     never.set()
 
 
+@pytest.mark.proof
 def test_the_cuts_of_a_document_are_computed_beside_the_requests(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,7 +122,7 @@ def _row(number: int, kind: str, chance: random.Random) -> dict[str, str]:
 
 
 def _written(row: dict[str, str], kind: str) -> dict[str, str]:
-    return {**row, "text": ""} if kind == "text_from" else row
+    return {name: text for name, text in row.items() if kind != "text_from" or name != "text"}
 
 
 def _document(folder: Path, number: int, text: str, chance: random.Random) -> Path:
@@ -161,4 +161,11 @@ def decoded(path: Path) -> list[dict[str, str]]:
             rows = list(csv.DictReader(io.StringIO(text, newline="")))
         else:
             rows = [json.loads(line) for line in text.splitlines()]
-    return [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows]
+    return [{name: _text(value) for name, value in row.items()} for row in rows]
+
+
+def _text(value: Any) -> str:
+    """Returns a value as CSV has it."""
+    if isinstance(value, list):
+        return json.dumps(value, separators=(",", ":"))
+    return "" if value is None else str(value)

@@ -1,10 +1,13 @@
 """Copies what a shard's journal commits into the shard's answer log, in a thread beside the run."""
 
 import json
+import math
+import os
 import threading
 import time
-from collections import Counter
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +22,12 @@ FLUSH_S = 1.0
 """How often the log is written."""
 FLUSH_ENTRIES = 256
 """Entries for which it is written earlier."""
+AHEAD_S = 3.0
+"""How long before the end of an attempt the next one may begin, beside the time that beginning takes."""
 LOOK_S = 0.1
 """How often the journal is looked at."""
+RATE_OVER_S = 10.0
+"""The time over which the rate of a shard is measured."""
 STATE_S = 2.0
 """How often the state is written, and looked whether to stop."""
 
@@ -44,26 +51,48 @@ class Attempt:
     node: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ShardProgress:
     """How far a shard is; the run calls it as its display.
 
+    Args:
+        clock: Tells the time, in seconds.
+
     Attributes:
+        total: Rows of the shard.
         done, failed, tokens, waits: What the run showed last.
+        ends_soon: By its rate it ends, or was to end, within ``AHEAD_S`` and the time that its beginning took.
     """
 
+    clock: Callable[[], float] = time.monotonic
+    total: int = 0
     done: int = 0
     failed: int = 0
     tokens: int | None = 0
     waits: str = ""
+    ends_soon: bool = False
+    _seen: deque[tuple[float, int]] = field(default_factory=deque)
+    _made_at: float = 0.0
+    _began_at: float = math.inf
+
+    def __post_init__(self) -> None:
+        self._made_at = self.clock()
 
     def start(self, total: int, done: int) -> None:
         """Begins at ``done`` rows."""
-        self.done = done
+        self.total, self.done, self._began_at = total, done, self.clock()
 
     def show(self, done: int, failed: int, tokens: int | None, note: str, waits: str = "") -> None:
         """Takes the current state."""
         self.done, self.failed, self.tokens, self.waits = done, failed, tokens, waits
+        now = self.clock()
+        self._seen.append((now, done))
+        while self._seen[0][0] < now - RATE_OVER_S:
+            self._seen.popleft()
+        began, before = self._seen[0]
+        ahead_s = AHEAD_S + self._began_at - self._made_at
+        by_rate = (self.total - done) * (now - began) <= (done - before) * ahead_s
+        self.ends_soon = self.ends_soon or done == self.total or (done > before and by_rate)
 
     def tell(self, line: str) -> None:
         """Does nothing."""
@@ -122,6 +151,7 @@ class AnswerLog:
             "run": self._attempt.run,
             "attempt": self._attempt.number,
             "node": self._attempt.node,
+            "pid": os.getpid(),
             "began": self._began,
             "time": time.time(),
             "done": self._progress.done,

@@ -33,6 +33,7 @@ class ClusterFigures:
         sent, answers, rate_limited: Attempts, answers, and refusals for a rate limit, of all workers so far.
         tokens: Tokens of the answers of this run; ``None`` is unknown.
         workers: The machines that are at work, by shard.
+        processes: How many processes are at work there; one may end a shard and begin the next.
         waits: What one of them waits for; empty while requests leave.
         per_minute: Answers a minute, since the first worker began; ``None`` is not known.
     """
@@ -47,6 +48,7 @@ class ClusterFigures:
     rate_limited: int = 0
     tokens: int | None = 0
     workers: dict[int, str] = field(default_factory=dict)
+    processes: int = 0
     waits: str = ""
     per_minute: float | None = None
 
@@ -60,7 +62,7 @@ class ClusterFigures:
         left = self.seconds_left
         words = [] if left is None else [f"{self.per_minute:,.0f}/min", f"{left:,.0f} s left"]
         refused = [f"{self.rate_limited:,} refused"] if self.rate_limited else []
-        return ", ".join([*words, counted(len(self.workers), "worker"), *refused])
+        return ", ".join([*words, counted(self.processes, "worker"), *refused])
 
     def to_json(self) -> dict[str, Any]:
         """Returns them as a JSON object."""
@@ -90,6 +92,8 @@ class ClusterFigures:
 class FiguresReader:
     """Reads the figures of a job from its work folder; what is finished is read once.
 
+    How many rows of a shard are done never goes down, though an attempt counts from 0 until it has read the logs.
+
     Args:
         work: The work folder.
         plan: Its plan.
@@ -98,16 +102,17 @@ class FiguresReader:
     def __init__(self, work: WorkFolder, plan: ClusterPlan) -> None:
         self._work = work
         self._plan = plan
-        self._finished: dict[int, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
+        self._known: dict[int, tuple[dict[str, Any] | None, list[dict[str, Any]]]] = {}
 
     def read(self, among: Collection[int] | None = None) -> ClusterFigures:
         """Returns the figures.
 
         Args:
-            among: The only shards that may have changed; ``None`` for all.
+            among: The only shards that may have changed since the last time; ``None`` for all.
         """
         figures = ClusterFigures(self._plan.wanted, len(self._plan.shards))
         began, last = [], []
+        processes = set()
         now = time.time()
         for shard in self._plan.shards:
             done, states = self._look(shard, among)
@@ -116,10 +121,12 @@ class FiguresReader:
                 figures.done += shard.wanted
                 figures.failed += done["summary"]["failed"]
             elif states:
-                figures.done += states[-1]["done"]
-                figures.failed += states[-1]["failed"]
+                furthest = max(states, key=lambda state: state["done"])
+                figures.done += furthest["done"]
+                figures.failed += furthest["failed"]
                 if now - states[-1]["time"] < ALIVE_S:
                     figures.workers[shard.number] = states[-1]["node"]
+                    processes.add((states[-1]["node"], states[-1].get("pid")))
                     figures.waits = figures.waits or states[-1]["waits"]
             for state in states:
                 figures.sent += state["sent"]
@@ -129,6 +136,7 @@ class FiguresReader:
                 figures.tokens = figures.tokens + state["tokens"] if known else None
                 began.append(state["began"])
                 last.append(state["time"])
+        figures.processes = len(processes)
         if began and max(last) - min(began) >= 1:
             figures.per_minute = figures.answers * 60.0 / (max(last) - min(began))
         return figures
@@ -141,18 +149,15 @@ class FiguresReader:
     def _look(
         self, shard: Shard, among: Collection[int] | None
     ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-        if shard.number in self._finished:
-            return self._finished[shard.number]
-        if among is not None and shard.number not in among:
-            return None, []
-        done = done_of(self._work, shard)
+        known = self._known.get(shard.number, (None, []))
+        if known[0] is not None or (among is not None and shard.number not in among):
+            return known
+        done = done_of(self._work, shard)  # before the states, the last of which is then written
         numbers = range(1, attempts_at(self._work, shard) + 1)
         found = [self._work.get(state_name(shard, number)) for number in numbers]
         states = [json.loads(state) for state in found if state is not None]
-        if done is None:
-            return None, states
-        self._finished[shard.number] = done, states
-        return self._finished[shard.number]
+        self._known[shard.number] = done, states
+        return self._known[shard.number]
 
 
 def summed(

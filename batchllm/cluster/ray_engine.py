@@ -8,12 +8,15 @@ import logging
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-from batchllm.cluster.lease_service import JobBudget, LeaseService, Seat, SeatKeeper
-from batchllm.cluster.shard_run import ShardEnd, ShardTask, check_node, run_shard
+from batchllm.cluster.lease_service import JobBudget, LeaseService
+from batchllm.cluster.seat import Ask
+from batchllm.cluster.shard_run import ShardEnd, ShardTask, check_node
+from batchllm.cluster.worker import SIDE_BY_SIDE, Worker
 from batchllm.errors import INTERNAL_ERROR, STOPPING, Unavailable, UsageError
 from batchllm.extras import install_command
 from batchllm.job import Job
@@ -38,7 +41,7 @@ _SILENT = "it did not answer; see `ray status`, and the logs of Ray there"
 
 
 class RayEngine:
-    """Runs attempts at shards in actors, each one attempt at a time.
+    """Runs attempts at shards in actors, each one attempt at a time, and the next one while the last one ends.
 
     One that died is replaced, and not restarted by Ray, so that its shard goes to the next free one.
 
@@ -60,16 +63,16 @@ class RayEngine:
         if not self._nodes:
             raise Unavailable(f"no node of the Ray cluster at {job.ray_address} has a CPU for a worker")
         self.workers = job.workers or len(self._nodes)
+        self._given: dict[Any, int] = {}  # to each worker that lives, how many attempts
         self._free: set[Any] = set()
-        self._resting: set[Any] = set()
         self._running: dict[Any, tuple[ShardTask, Any]] = {}
-        self._beginning: dict[Any, Any] = {}
+        self._awaited: dict[Any, Any] = {}  # what becomes ready, and the worker
         for _ in range(self.workers):
             self._begin_worker()
         leases = _lease_actor().ready.remote()
         known, _ = ray.wait([leases], timeout=ANSWER_S)
-        ray.wait(list(self._beginning), timeout=ANSWER_S)
-        ray.wait(list(self._beginning), num_returns=self.workers, timeout=TOGETHER_S)
+        ray.wait(list(self._awaited), timeout=ANSWER_S)
+        ray.wait(list(self._awaited), num_returns=self.workers, timeout=TOGETHER_S)
         if not known or not self.room:
             raise Unavailable(
                 f"the Ray cluster at {job.ray_address} begins no worker within {ANSWER_S:g} s: see `ray status` for "
@@ -78,17 +81,8 @@ class RayEngine:
 
     @property
     def room(self) -> int:
-        """How many attempts can begin at this moment: actors that are ready and free."""
-        if self._beginning:
-            done, _ = ray.wait(list(self._beginning), num_returns=len(self._beginning), timeout=0)
-            for ref in done:
-                worker = self._beginning.pop(ref)
-                try:
-                    ray.get(ref)
-                except exceptions.RayError:  # its node died meanwhile
-                    self._begin_worker()
-                else:
-                    self._free.add(worker)
+        """How many attempts can begin at this moment: actors that are ready for one."""
+        self._look()
         return len(self._free)
 
     def check(self, task: ShardTask) -> Sequence[ShardEnd]:
@@ -107,30 +101,28 @@ class RayEngine:
 
     def leases(self, task: ShardTask) -> Leases:
         """Returns the leases of an attempt in this process; see ``Engine``."""
-        return _leases_of(task)
+        return Leases(renew=_asking(task), worker=uuid4().hex)
 
     def submit(self, task: ShardTask) -> None:
         """Begins an attempt at a shard; see ``Engine``."""
-        worker = self._free.pop()
-        self._resting.discard(worker)
+        busy = Counter(worker for _, worker in self._running.values())
+        worker = min(self._free, key=busy.__getitem__)
+        self._free.discard(worker)
         self._running[worker.run.options(name=f"batchllm shard {task.shard}").remote(task)] = task, worker
+        self._given[worker] += 1
+        self._awaited[worker.ready.remote(self._given[worker])] = worker
 
     def ended(self, timeout_s: float) -> Sequence[tuple[ShardTask, ShardEnd | None]]:
-        """Waits for attempts to end; see ``Engine``."""
-        for worker in self._free - self._resting:  # the driver had nothing for it
-            worker.rest.remote()
-        self._resting = set(self._free)
-        refs = [*self._running, *self._beginning]
-        ray.wait(refs, num_returns=1, timeout=timeout_s)
+        """Waits for attempts to end, or for room; see ``Engine``."""
+        self._look()
+        ray.wait([*self._running, *self._awaited], num_returns=1, timeout=timeout_s)
         done, _ = ray.wait(list(self._running), num_returns=max(1, len(self._running)), timeout=0)
         ends = []
         for ref in done:
             task, worker = self._running.pop(ref)
             end = _end_of(ref, task)
             if end is None:
-                self._begin_worker()
-            else:
-                self._free.add(worker)
+                self._replace(worker)
             ends.append((task, end))
         return ends
 
@@ -140,9 +132,30 @@ class RayEngine:
             ray.kill(worker)
         self._running.clear()
 
+    def _look(self) -> None:
+        """Looks which workers have become ready."""
+        done, _ = ray.wait(list(self._awaited), num_returns=max(1, len(self._awaited)), timeout=0)
+        for ref in done:
+            worker = self._awaited.pop(ref)
+            try:
+                ray.get(ref)
+            except exceptions.RayError:
+                self._replace(worker)
+            else:
+                self._free.add(worker)
+
     def _begin_worker(self) -> None:
-        worker = ShardWorker.options(scheduling_strategy="SPREAD", num_cpus=1, max_restarts=0).remote()  # type: ignore[attr-defined]
-        self._beginning[worker.ready.remote()] = worker
+        worker = ShardWorker.options(  # type: ignore[attr-defined]
+            scheduling_strategy="SPREAD", num_cpus=1, max_restarts=0, max_concurrency=SIDE_BY_SIDE + 1
+        ).remote()
+        self._given[worker] = 0
+        self._awaited[worker.ready.remote(0)] = worker
+
+    def _replace(self, worker: Any) -> None:
+        """Begins another worker in the place of one that died; each of its calls says that it did."""
+        if self._given.pop(worker, None) is not None:
+            self._free.discard(worker)
+            self._begin_worker()
 
 
 def _connect(address: str) -> None:
@@ -174,24 +187,13 @@ def _connect(address: str) -> None:
 
 
 @ray.remote
-class ShardWorker:
-    """Runs attempts at shards, one after the other, in a process of its own."""
+class ShardWorker(Worker):
+    """A worker as an actor, in a process of its own; its methods run in threads, so attempts are side by side."""
 
     def __init__(self) -> None:
         from batchllm.client import Client  # noqa: F401 - it takes a second to load, which the first shard does not wait
 
-        self._seat = SeatKeeper()
-
-    def ready(self) -> None:
-        """Returns when it can begin."""
-
-    def run(self, task: ShardTask) -> ShardEnd:
-        """Makes an attempt at a shard; see ``run_shard``."""
-        return run_shard(task, os.environ, _leases_of(task, self._seat))
-
-    def rest(self) -> None:
-        """Gives its share of the limits to the others, because there is nothing to do."""
-        _lease_actor().leave.remote(self._seat.next())
+        super().__init__(_asking)
 
 
 @ray.remote
@@ -225,14 +227,15 @@ def _lease_actor() -> Any:
     ).remote()
 
 
-def _leases_of(task: ShardTask, seat: SeatKeeper | None = None) -> Leases:
+def _asking(task: ShardTask) -> Ask:
+    """Returns what takes requests for the leases of a task to the actor."""
     actor, budget = _lease_actor(), JobBudget.of(task.job, task.work)
 
-    async def ask(request: LeaseRequest, seat: Seat | None = None) -> Lease:
-        lease: Lease = await actor.renew.remote(budget, request, seat)
+    async def ask(request: LeaseRequest) -> Lease:
+        lease: Lease = await actor.renew.remote(budget, request)
         return lease
 
-    return Leases(renew=ask if seat is None else lambda request: seat.renew(request, ask), worker=uuid4().hex)
+    return ask
 
 
 @ray.remote

@@ -86,17 +86,23 @@ class ShardEnd:
     error: str | None = None
 
 
-def run_shard(task: ShardTask, environ: Mapping[str, str], leases: Leases | None = None) -> ShardEnd:
+def run_shard(
+    task: ShardTask,
+    environ: Mapping[str, str],
+    leases: Leases | None = None,
+    progress: ShardProgress | None = None,
+) -> ShardEnd:
     """Makes an attempt at a shard; what ends it is returned, and not raised.
 
     Args:
         task: What is to be done.
         environ: The environment of this machine, which has the key.
         leases: Makes the run obey leases.
+        progress: Takes how far it is.
     """
     node = platform.node()
     try:
-        status = _run(task, environ, node, leases)
+        status = _run(task, environ, node, leases, progress or ShardProgress())
     except (JobError, Interrupted) as error:
         return ShardEnd(shard=task.shard, node=node, exit_status=int(error.exit_status), error=str(error))
     except Exception as error:  # noqa: BLE001 - the driver raises it
@@ -127,7 +133,9 @@ def check_node(task: ShardTask, environ: Mapping[str, str]) -> ShardEnd:
     return ShardEnd(shard=task.shard, node=node, exit_status=0)
 
 
-def _run(task: ShardTask, environ: Mapping[str, str], node: str, leases: Leases | None) -> int:
+def _run(
+    task: ShardTask, environ: Mapping[str, str], node: str, leases: Leases | None, progress: ShardProgress
+) -> int:
     work = open_work(task.work)
     plan = plan_of_work(work)
     shard = replace(plan.shards[task.shard], trial=task.trial)
@@ -150,7 +158,7 @@ def _run(task: ShardTask, environ: Mapping[str, str], node: str, leases: Leases 
         if task.adopts:
             _adopt(attempt, replace(local, reuse=job.reuse), rows)
             return 0
-        return _answer(attempt, local, rows, leases, parts=task.parts, before=before)
+        return _answer(attempt, local, rows, leases, progress, parts=task.parts, before=before)
 
 
 @contextmanager
@@ -225,6 +233,7 @@ def _answer(
     job: Job,
     rows: RowRange,
     leases: Leases | None,
+    progress: ShardProgress,
     *,
     parts: Parts | None,
     before: Mapping[str, Any] | None,
@@ -240,7 +249,7 @@ def _answer(
         store_value(journal, RAISED, known.limits)
     if rows.has_worked:  # the first rows have passed the early stop
         job = replace(job, no_early_stop=True)
-    progress, switch = ShardProgress(), StopSwitch()
+    switch = StopSwitch()
     with AnswerLog(attempt, journal, known.found.last_attempt, progress, switch) as log:
         result = run_job(job, progress=progress, stops=switch, rows=rows, leases=leases)
     if log.failure is not None:

@@ -24,7 +24,9 @@ class DemandMeter:
         self._last = (0.0, 0.0)
         self._rates = (0.0, 0.0)
 
-    def use(self, now: float, demand: LaneDemand, pace: Pace, client: LeaseClient, key: str) -> Use:
+    def use(
+        self, now: float, demand: LaneDemand, pace: Pace, client: LeaseClient, key: str, *, last: bool = False
+    ) -> Use:
         """Returns what the lane needs.
 
         Args:
@@ -33,6 +35,7 @@ class DemandMeter:
             pace: The whole limits.
             client: What it holds.
             key: The key of the lane there.
+            last: Nothing more is to come than what waits, and what requests in flight lead to.
         """
         sent = (float(demand.granted), demand.tokens)
         elapsed_s = now - self._at
@@ -53,6 +56,8 @@ class DemandMeter:
             rpm = None
         if (unknown and demand.waiting) or demand.binding == TOKENS or not size:
             tpm = None
+        if last and not demand.waiting:
+            rpm = tpm = 0.0
         return Use(
             limit_rpm=pace.requests_per_minute,
             limit_tpm=pace.tokens_per_minute,

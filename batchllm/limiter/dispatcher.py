@@ -53,6 +53,7 @@ class Limiter(Generic[T]):
         queue_of: Makes the queue of a lane; limiters of several endpoints share what waits (``routing``).
         gives_up: Whether an outage of ``--max-outage`` ends the run; otherwise it is probed for ever.
         leased: The limits are leased: a lane grants nothing without a lease.
+        has_worked: The endpoint has answered others of the job's requests, so the first one does not go alone.
 
     Attributes:
         breaker, concurrency: What knows of outages, and of slots and latencies; to look at.
@@ -69,12 +70,14 @@ class Limiter(Generic[T]):
         queue_of: Callable[[str], Queue[T]] = lambda lane: Queue(),
         gives_up: bool = True,
         leased: bool = False,
+        has_worked: bool = False,
     ) -> None:
         self._pace = pace
         self._charge = charge
         self._now = now
         self._learned = dict(learned or {})
         self._leased = leased
+        self._has_worked = has_worked
         self._lanes: dict[str, Lane[T]] = {}
         self._in_flight: dict[int, QueuedItem[T]] = {}
         self._received = 0
@@ -318,6 +321,7 @@ class Limiter(Generic[T]):
         if lane is None:
             learned = {} if self._leased else self._learned.get("lanes", {}).get(name, {})
             lane = Lane(name, self._pace, self._charge, self._now, learned, self._queue_of(name))
+            lane.answered = self._has_worked
             self._lanes[name] = lane
             if self._leased:
                 self.lease(self._now, name, NO_LEASE)

@@ -55,6 +55,7 @@ class OnlineLoop:
         run_stop: Says when the run has to end, and how long requests in flight may still take.
         others: The clients of the second endpoint, the third, and so on.
         endpoint_numbers: The numbers of all endpoints in the journal; empty does not record where a request went.
+        all_sent: Called when every row was sent; retries and later requests of rows may follow.
         plain: Makes the plainest request to a model, which tells an outage from requests that the endpoint does not
             take; ``None`` sends none.
     """
@@ -71,6 +72,7 @@ class OnlineLoop:
     plain: Callable[[str], ChatRequest] | None = None
     others: Sequence[ChatSender] = ()
     endpoint_numbers: Sequence[int] = ()
+    all_sent: Callable[[], object] = lambda: None
 
     def __post_init__(self) -> None:
         self._clients = (self.client, *self.others)
@@ -137,9 +139,11 @@ class OnlineLoop:
                 self._send_granted(poll.grants)
             if self.limiter.waiting < LOOK_AHEAD:
                 self._room.set()
-            if feeder.done() and not (self._held or self.limiter.waiting or self._in_flight or self._saving):
-                self._outcomes.end()
-                return
+            if feeder.done() and not (self._held or self.limiter.waiting):
+                if not (self._in_flight or self._saving):
+                    self._outcomes.end()
+                    return
+                self.all_sent()
             timer = None if poll.wake_at is None else loop.call_at(poll.wake_at, self._wake.set)
             await self._wake.wait()
             if timer is not None:

@@ -127,6 +127,7 @@ class Plan:
             elif not flows and not self._conversations.due:
                 if self._lookup.unsent:
                     await self._lookup.admit(())
+                    continue  # meanwhile an answer may have made a turn due
                 if not (self._lifecycle.open and self._waits):
                     return
                 await self._changed.wait()

@@ -8,7 +8,7 @@ from typing import Any
 
 from batchllm.budget.budget import Budget
 from batchllm.errors import Unavailable
-from batchllm.leases import Lease, Leases, Use
+from batchllm.leases import Lease, Leases, Share, Use
 from batchllm.leases.client import LeaseClient
 from batchllm.leases.demand import DemandMeter
 from batchllm.leases.leased_budget import LeasedBudget
@@ -57,6 +57,7 @@ class LeaseLoop:
         self._loop = asyncio.get_running_loop()
         self._meters: dict[str, DemandMeter] = {}
         self._hurry = asyncio.Event()
+        self._has_all = False
         self._answered_at = self._loop.time()
         self._ttl_s = TTL_S
         self._expiry: asyncio.TimerHandle | None = None
@@ -75,6 +76,12 @@ class LeaseLoop:
                 timer = self._loop.call_later(max(0.0, self._client.renew_s - SOON_S), self._hurry.set)
                 await self._hurry.wait()
                 timer.cancel()
+
+    def all_sent(self) -> None:
+        """Gives the rates to others: every row was sent. What is to be sent again asks for a share anew."""
+        if not self._has_all:
+            self._has_all = True
+            self._hurry.set()
 
     async def leave(self) -> None:
         """Gives everything back; what is not heard ends by itself."""
@@ -108,7 +115,7 @@ class LeaseLoop:
             for model, demand in limiter.demands(now).items():
                 key = key_of(name, model)
                 meter = self._meters.setdefault(key, DemandMeter())
-                uses[key] = meter.use(now, demand, pace, self._client, key)
+                uses[key] = meter.use(now, demand, pace, self._client, key, last=self._has_all)
         budget = None if self._budget is None else self._budget.ask()
         request = self._client.ask(now, uses, budget)
         try:
@@ -138,8 +145,11 @@ class LeaseLoop:
 
     def _take(self, lease: Lease) -> None:
         now = self._answered_at = self._loop.time()
+        held = dict(self._client.shares)
         if not self._client.take(lease):
             return
+        if any(_is_less(share, held.get(key)) for key, share in lease.shares.items()):
+            self._hurry.set()  # others wait to hear that this one goes more slowly
         self._ttl_s = lease.ttl_s
         for key, (name, model) in self._uses(now).items():
             if (share := lease.shares.get(key)) is not None:
@@ -171,6 +181,13 @@ async def leased(loop: LeaseLoop | None) -> AsyncIterator[None]:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await loop.leave()
+
+
+def _is_less(share: Share, before: Share | None) -> bool:
+    return before is not None and any(
+        new is not None and (old is None or new < old)
+        for new, old in ((share.rpm, before.rpm), (share.tpm, before.tpm))
+    )
 
 
 def _words(error: Exception) -> str:

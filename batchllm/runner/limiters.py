@@ -16,7 +16,9 @@ from batchllm.stopping import RunStop
 JobLimiter = Limiter[WorkItem] | EndpointRouter[WorkItem]
 
 
-def limiter_of(job: Job, now: float, learned: Mapping[str, Any] | None, *, leased: bool) -> JobLimiter:
+def limiter_of(
+    job: Job, now: float, learned: Mapping[str, Any] | None, *, leased: bool, has_worked: bool
+) -> JobLimiter:
     """Returns the limiter of a job, or of several endpoints the router.
 
     Args:
@@ -24,9 +26,17 @@ def limiter_of(job: Job, now: float, learned: Mapping[str, Any] | None, *, lease
         now: The time now, on the loop's clock.
         learned: What the last run learned.
         leased: The limits are leased.
+        has_worked: Another run of the job has had an answer.
     """
     if len(job.endpoints) < 2:
-        return Limiter(job.pace, charge=job.endpoint.charge, now=now, learned=learned, leased=leased)
+        return Limiter(
+            job.pace,
+            charge=job.endpoint.charge,
+            now=now,
+            learned=learned,
+            leased=leased,
+            has_worked=has_worked,
+        )
     targets = [
         Target(name, each.pace, each.endpoint.charge, each.weight)
         for name, each in zip(names_of(job), job.endpoints, strict=True)
@@ -43,11 +53,15 @@ def lease_loop(
     if leases is None:
         return None
     if isinstance(limiter, Limiter):
-        return LeaseLoop(leases, {names_of(job)[0]: (limiter, job.pace)}, budget, online.wake, stop)
+        renewing = LeaseLoop(leases, {names_of(job)[0]: (limiter, job.pace)}, budget, online.wake, stop)
+        online.all_sent = renewing.all_sent
+        return renewing
 
     def wake() -> None:
         limiter.look_again()
         online.wake()
 
     each = {target.name: (limiter.limiter_of(target.name), target.pace) for target in limiter.targets}
-    return LeaseLoop(leases, each, budget, wake, stop)
+    renewing = LeaseLoop(leases, each, budget, wake, stop)
+    online.all_sent = renewing.all_sent
+    return renewing

@@ -303,7 +303,8 @@ class _Run:
             reuse=self._reuse_of(journal),
         )
         now = asyncio.get_running_loop().time()
-        limiter = limiter_of(job, now, journal.get("learned"), leased=self._leases is not None)
+        leased_limits, worked = self._leases is not None, counters.has_worked
+        limiter = limiter_of(job, now, journal.get("learned"), leased=leased_limits, has_worked=worked)
         async with AsyncExitStack() as stack:
             clients = [LazyClient(job, stack, each) for each in job.endpoints or (None,)]
             online = OnlineLoop(
