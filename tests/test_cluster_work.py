@@ -12,7 +12,7 @@ import pytest
 
 from batchllm.cluster.plan import Shard
 from batchllm.cluster.work import WorkFolder, attempts_at, claim, claim_name, open_work
-from batchllm.errors import CannotWrite
+from batchllm.errors import CannotWrite, StorageFailure
 
 if TYPE_CHECKING:
     from tests.object_store import ObjectStore
@@ -39,6 +39,17 @@ def test_a_file_is_there_once_it_is_written(new_work: NewWork) -> None:
     assert new_work().get("plan.json") == b"one"
     work.put("plan.json", b"three")
     assert new_work().get("plan.json") == b"three"
+
+
+def test_a_damaged_file_is_named_and_not_taken_for_a_missing_one(tmp_path: Path) -> None:
+    work = open_work(str(tmp_path))
+    assert work.get_json("done/000001.json") is None
+    work.put("done/000001.json", b'{"run": 1}')
+    assert work.get_json("done/000001.json") == {"run": 1}
+    for damaged in (b"", b'{"run": ', b"[]", b"\xff"):
+        work.put("done/000001.json", damaged)
+        with pytest.raises(StorageFailure, match=r"done/000001.json is damaged; restore it"):
+            work.get_json("done/000001.json")
 
 
 def test_a_log_has_what_was_appended(new_work: NewWork) -> None:

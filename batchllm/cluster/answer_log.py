@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from batchllm.cluster.collect import Collected
 from batchllm.cluster.frames import encode
 from batchllm.cluster.plan import Shard
 from batchllm.cluster.work import WorkFolder, claim_name, log_name, state_name, stop_name
@@ -110,7 +111,7 @@ class AnswerLog:
     Args:
         attempt: The attempt.
         journal: The run's journal; it need not exist yet.
-        after: The last attempt in it that came from the logs.
+        known: What it was made of.
         progress: How far the run is.
         switch: Stops the run.
 
@@ -119,11 +120,12 @@ class AnswerLog:
     """
 
     def __init__(
-        self, attempt: Attempt, journal: Path, after: int, progress: ShardProgress, switch: StopSwitch
+        self, attempt: Attempt, journal: Path, known: Collected, progress: ShardProgress, switch: StopSwitch
     ) -> None:
         self._attempt = attempt
         self._journal = journal
-        self._after = after
+        self._after = known.found.last_attempt
+        self._before = known.frames[attempt.shard.number]
         self._progress = progress
         self._switch = switch
         self._ended = threading.Event()
@@ -161,6 +163,7 @@ class AnswerLog:
             "sent": len(self._sent),
             "answers": answers,
             "rate_limited": self._statuses[429],
+            "frames": [*self._before, self._sequence],
         }
 
     def _follow(self) -> None:

@@ -1,12 +1,11 @@
 """Reads a work folder: its plan, and a journal made of its answer logs."""
 
-import json
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from batchllm.answer import Reader
 from batchllm.cluster.frames import decode, lost_rows, most_sent
 from batchllm.cluster.plan import ClusterPlan, Shard
 from batchllm.cluster.work import PLAN, RETRIES, WorkFolder, attempts_at, claim_name, done_name, log_name
-from batchllm.errors import InputError
+from batchllm.errors import InputError, StorageFailure
 from batchllm.flows import Ask, later_key
 from batchllm.job import Job
 from batchllm.journal import AttemptEntry, Entry, JournalBuilder, Rebuilt
@@ -51,12 +50,14 @@ class Collected:
         found: What the journal was made of.
         lost: Rows, from 0 in the whole input, that are paid twice, or may be.
         dead: The workers that died.
+        frames: How many frames each log of a shard has, by the number of the shard.
         limits: The raised limits of answers, each with the first attempt that was sent with it; see ``cut_off.RAISED``.
     """
 
     found: Rebuilt
     lost: frozenset[int]
     dead: tuple[DeadAttempt, ...]
+    frames: Mapping[int, tuple[int, ...]]
     limits: tuple[tuple[int, int | None], ...] = ()
 
 
@@ -76,10 +77,10 @@ def plan_of_work(work: WorkFolder) -> ClusterPlan:
 
 def done_of(work: WorkFolder, shard: Shard) -> dict[str, Any] | None:
     """Returns the summary of a shard, or of the rows of it that are wanted; ``None`` if these are not finished."""
-    content = work.get(done_name(shard))
-    if content is None and shard.trial is not None:
-        content = work.get(done_name(replace(shard, trial=None)))
-    return None if content is None else json.loads(content)
+    done: dict[str, Any] | None = work.get_json(done_name(shard))
+    if done is None and shard.trial is not None:
+        done = work.get_json(done_name(replace(shard, trial=None)))
+    return done
 
 
 def asks_again(done: Mapping[str, Any], job: Job, run: str) -> bool:
@@ -109,6 +110,14 @@ def answers_of(work: WorkFolder, shard: Shard) -> int:
     return sum(_dead(None, log).answers for log in logs)
 
 
+def unanswered(work: WorkFolder, shard: Shard) -> list[int]:
+    """Returns the rows of a shard, from 0 in the whole input, to which its logs have no reply."""
+    logs = [_frames(work, shard, number) for number in range(1, attempts_at(work, shard) + 1)]
+    entries = (entry for log in logs for frame in log for entry in frame if isinstance(entry, AttemptEntry))
+    answered = {entry.row_index for entry in entries if entry.reply is not None}
+    return [shard.first_row + row for row in range(shard.rows) if row not in answered]
+
+
 def rebuild(journal: Path, wanted: Sequence[tuple[Shard, int]], work: WorkFolder) -> Collected:
     """Builds a journal from answer logs.
 
@@ -119,6 +128,7 @@ def rebuild(journal: Path, wanted: Sequence[tuple[Shard, int]], work: WorkFolder
     """
     losses = _Losses(work)
     limits: list[tuple[int, int | None]] = []
+    frames: dict[int, tuple[int, ...]] = {}
     with JournalBuilder(journal, _later_key, time.time()) as builder:
 
         def entries(logs: Sequence[list[list[Entry]]], raised: Sequence[int | None]) -> Iterator[list[Entry]]:
@@ -128,13 +138,14 @@ def rebuild(journal: Path, wanted: Sequence[tuple[Shard, int]], work: WorkFolder
 
         for shard, attempts in wanted:
             logs = [_frames(work, shard, number) for number in range(1, attempts + 1)]
+            frames[shard.number] = tuple(map(len, logs))
             runs = losses.runs_of(shard, attempts)
             raised = [losses.retries.get(run) for run in runs]
             better = [number for number, limit in enumerate(raised) if limit is not None]
             builder.add(entries(logs, raised), better=better)
             losses.add(shard, logs, runs)
     return Collected(
-        builder.found, losses.rows(), tuple(losses.dead), tuple(limits if losses.retries else ())
+        builder.found, losses.rows(), tuple(losses.dead), frames, tuple(limits if losses.retries else ())
     )
 
 
@@ -156,7 +167,7 @@ class _Losses:
 
     def __init__(self, work: WorkFolder) -> None:
         self._work = work
-        self.retries: dict[str, int | None] = json.loads(work.get(RETRIES) or b"{}")
+        self.retries: dict[str, int | None] = work.get_json(RETRIES) or {}
         self._most = 0
         self._lost: set[int] = set()
         self._begun_after: list[list[int]] = []
@@ -167,7 +178,7 @@ class _Losses:
         claims = (claim_name(shard, number) for number in range(1, attempts + 1))
         if not self.retries:
             return [""] * attempts
-        return [json.loads(self._work.get(claim) or b"{}").get("run", "") for claim in claims]
+        return [(self._work.get_json(claim) or {}).get("run", "") for claim in claims]
 
     def add(self, shard: Shard, logs: Sequence[list[list[Entry]]], runs: Sequence[str]) -> None:
         """Takes the logs of all attempts at a shard, with their runs."""
@@ -179,7 +190,7 @@ class _Losses:
             self._begun_after += [[shard.first_row + row for row in rows] for rows in begun_after]
         for number, log in enumerate(logs, 1):
             if not log or log[-1]:
-                self.dead.append(_dead(self._work.get(claim_name(shard, number)), log))
+                self.dead.append(_dead(self._work.get_json(claim_name(shard, number)), log))
 
     def rows(self) -> frozenset[int]:
         """Returns rows of the whole input; of those begun after a log, as many as a worker sends at most."""
@@ -191,12 +202,40 @@ def rebuild_all(journal: Path, plan: ClusterPlan, work: WorkFolder) -> Collected
     return rebuild(journal, [(shard, attempts_at(work, shard)) for shard in plan.shards], work)
 
 
+def check_logs(
+    found: Collected, plan: ClusterPlan, done: Sequence[Mapping[str, Any] | None], work: WorkFolder
+) -> None:
+    """Checks that a journal was made of every answer that finished its shards.
+
+    Args:
+        found: What it was made of.
+        plan: The shards.
+        done: Their summaries.
+        work: The work folder.
+
+    Raises:
+        StorageFailure: A part of a log is missing, or not visible on this machine yet. What it has would be paid again.
+    """
+    for shard, each in zip(plan.shards, done, strict=True):
+        wanted = () if each is None else each.get("frames", ())
+        for number, (there, all_) in enumerate(
+            zip_longest(found.frames[shard.number], wanted, fillvalue=0), 1
+        ):
+            if there < all_:
+                raise StorageFailure(
+                    f"{work}/{log_name(shard, number)} has {there} of {all_} pieces on this machine; run the same "
+                    "command again when the others are visible here. If they are lost, remove "
+                    f"{work}/{done_name(shard)}: then what is missing of rows {shard.first_row + 1:,} to "
+                    f"{shard.first_row + shard.rows:,} is asked again"
+                )
+
+
 def _frames(work: WorkFolder, shard: Shard, attempt: int) -> list[list[Entry]]:
     return [frame for piece in work.log(log_name(shard, attempt)) for frame in decode(piece)]
 
 
-def _dead(claim: bytes | None, log: Sequence[Sequence[Entry]]) -> DeadAttempt:
-    found = DeadAttempt(json.loads(claim)["run"] if claim else "")
+def _dead(claim: Mapping[str, Any] | None, log: Sequence[Sequence[Entry]]) -> DeadAttempt:
+    found = DeadAttempt((claim or {}).get("run", ""))
     last = {entry.attempt_id: entry for frame in log for entry in frame if isinstance(entry, AttemptEntry)}
     for entry in last.values():
         found.attempts += entry.sent_at is not None

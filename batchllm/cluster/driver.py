@@ -7,11 +7,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 from uuid import uuid4
 
-from batchllm.cluster.collect import done_of, plan_of_work
+from batchllm.cluster.collect import done_of
 from batchllm.cluster.driver_claim import DriverClaim
 from batchllm.cluster.engine import Engine
 from batchllm.cluster.figures import FiguresReader
@@ -22,25 +22,26 @@ from batchllm.cluster.parts_output import PartsOutput
 from batchllm.cluster.plan import ClusterPlan, Shard
 from batchllm.cluster.planning import known_plan, new_plan
 from batchllm.cluster.shard_run import ShardEnd, ShardTask, run_shard
-from batchllm.cluster.terms import check_options, error_of, stop_signals
+from batchllm.cluster.terms import check_options, deadly, error_of, share_of, stop_signals, with_raised_limit
 from batchllm.cluster.trial import first_of, tried
 from batchllm.cluster.work import PLAN, RETRIES, open_work, run_name, stop_name
 from batchllm.endpoint import reachable
-from batchllm.errors import Interrupted, JobError, NotNow, NotReady, Unavailable, UsageError
+from batchllm.errors import Interrupted, JobError, NotNow, NotReady, UsageError
 from batchllm.job import Job
 from batchllm.journal import JobLock
 from batchllm.prepare.job_paths import JobPaths, check_job_paths, job_paths
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.progress import Progress, Quiet
-from batchllm.records import Pace
 from batchllm.runner import Result, RowFeed
-from batchllm.runner.cut_off import check_retry, raised
+from batchllm.runner.cut_off import check_retry
 from batchllm.runner.ending import recorded
 from batchllm.stopping import StopSwitch
 
 SHOW_EVERY_S = 1.0
 MOST_DEATHS = 5
-"""Workers that may die over one shard."""
+"""Workers that may die over one shard; then it is left out, and the others are finished."""
+MOST_LEFT_OUT = 3
+"""Shards that are left out; with so many it is not their rows that workers die of, and the job ends."""
 STOP_GRACE_S = 15.0
 """Seconds beyond ``--grace`` that workers get to end in order."""
 
@@ -91,7 +92,7 @@ def run_cluster(
         check_job_paths(job if parts is None else replace(job, output=None), paths)
         record.begin()
         lock = paths.lock.with_name(f"{paths.lock.name}.cluster")
-        with JobLock(lock, wait_s=job.wait_lock_s), reachable(_with_raised_limit(job)) as job:
+        with JobLock(lock, wait_s=job.wait_lock_s), reachable(with_raised_limit(job)) as job:
             record.describe(job)
             bring_input()
             result = _Driver(job, paths, parts, engine_of, progress or Quiet(), confirm, stop, feed).run()
@@ -119,8 +120,8 @@ class _Driver:
         self.stop = stop
         self.name = uuid4().hex
         self._began = time.monotonic()
-        self._asked_to_stop = False
         self._deaths: Counter[int] = Counter()
+        self._left_out: list[Shard] = []
         self._claim: DriverClaim | None = None
         self._folder = open_work(str(job.work))
         self._work = self._folder.newest(restart=job.restart)
@@ -179,7 +180,7 @@ class _Driver:
             if new is not None:
                 self._work.put(PLAN, new.to_json())
             if self.job.retry_failed or self.job.retry_cut_off:
-                before = json.loads(self._work.get(RETRIES) or b"{}")
+                before = self._work.get_json(RETRIES) or {}
                 runs = {**before, self.name: self.job.raised_max_tokens}
                 self._work.put(RETRIES, json.dumps(runs).encode())
             return left
@@ -209,8 +210,8 @@ class _Driver:
 
     def _task(self, shard: Shard) -> ShardTask:
         job, workers = without_secrets(self.job, os.environ), self._workers
-        several = tuple(replace(each, pace=_share_of(each.pace, workers)) for each in job.endpoints)
-        pace = _share_of(job.pace, workers)
+        several = tuple(replace(each, pace=share_of(each.pace, workers)) for each in job.endpoints)
+        pace = share_of(job.pace, workers)
         inputs = tuple(path.absolute() for path in job.inputs)
         job = replace(
             job, inputs=inputs, work=None, sources={}, max_time_s=None, pace=pace, endpoints=several
@@ -239,10 +240,14 @@ class _Driver:
 
     def _answer_first(self, engine: Engine, first: Shard) -> None:
         task = self._task(first)
+        switch = StopSwitch()  # its own: what stops the attempt is not always what stops the job
         with ThreadPoolExecutor(1, thread_name_prefix="first-rows") as pool:
-            future = pool.submit(run_shard, task, os.environ, engine.leases(task))
+            future = pool.submit(run_shard, task, os.environ, engine.leases(task), stops=switch)
             while not future.done():
-                self._heed_stop()
+                if self._over() is not None:
+                    switch.stop(Interrupted(2))
+                if self.stop.is_aborted and not switch.is_aborted:
+                    switch.abort()
                 time.sleep(0.05)
         end = future.result()
         self._raise_if_over()
@@ -257,28 +262,33 @@ class _Driver:
         give_up_at = math.inf
         shown = 0.0
         while (waiting and reason is None) or running:
-            self._heed_stop()
             reason = reason or self._over()
             if reason is not None and give_up_at == math.inf:
-                self._ask_to_stop()
+                with suppress(JobError):  # where the folder fails for workers too, they stop by themselves
+                    self._work.create(stop_name(self.name), b"stop")
                 give_up_at = time.monotonic() + self.job.grace_s + STOP_GRACE_S
             while waiting and reason is None and engine.room > 0:
                 shard = waiting.popleft()
                 running.add(shard.number)
                 changed.add(shard.number)
                 engine.submit(self._task(shard))
-            for task, end in engine.ended(0.5):
-                running.discard(task.shard)
-                reason = reason or self._after(task, end, waiting)
+            ends = engine.ended(0.5)
+            running.difference_update(task.shard for task, _ in ends)
             if reason is not None and (self.stop.is_aborted or time.monotonic() >= give_up_at):
                 engine.cancel()
                 break
-            if time.monotonic() - shown >= SHOW_EVERY_S:
-                self._show(changed)
-                shown = time.monotonic()
-        self._show(changed)
-        if reason is not None:
-            raise reason
+            try:
+                for task, end in ends:
+                    reason = reason or self._after(task, end, waiting)
+                if time.monotonic() - shown >= SHOW_EVERY_S:
+                    shown = time.monotonic()
+                    self._show(changed)
+            except JobError as error:  # the work folder cannot be read; workers end in order first
+                reason = reason or error
+        if reason is None:
+            self._show(changed)
+        if reason is not None or self._left_out:
+            raise reason or deadly(self._work, self._left_out, MOST_DEATHS)
 
     def _after(self, task: ShardTask, end: ShardEnd | None, waiting: deque[Shard]) -> Exception | None:
         """Puts a shard back whose attempt did not finish it, or returns why the job has to end."""
@@ -286,12 +296,14 @@ class _Driver:
         if end is None:
             self._deaths[task.shard] += 1
             if self._deaths[task.shard] >= MOST_DEATHS:
-                return Unavailable(
-                    f"the worker of shard {task.shard} died {MOST_DEATHS} times; see the logs of the cluster, and the "
-                    "memory of its nodes"
-                )
+                self._left_out.append(shard)
+                is_deadly = len(self._left_out) >= MOST_LEFT_OUT
+                return deadly(self._work, self._left_out, MOST_DEATHS) if is_deadly else None
             self.progress.tell(f"the worker of shard {task.shard} died; another one goes on with it")
-            waiting.appendleft(shard)
+            if self._deaths[task.shard] == 1:
+                waiting.appendleft(shard)
+            else:  # it may be its rows: the others first
+                waiting.append(shard)
         elif end.exit_status == NotNow.exit_status:
             if not self._output.is_finished(shard):
                 waiting.append(shard)
@@ -319,25 +331,3 @@ class _Driver:
     def _show(self, changed: set[int]) -> None:
         figures = self._figures.read(changed)
         self.progress.show(figures.done, figures.failed, figures.tokens, figures.note(), figures.waits)
-
-    def _heed_stop(self) -> None:
-        if self._over() is not None and not self._asked_to_stop:
-            self._asked_to_stop = True
-            self._ask_to_stop()
-
-    def _ask_to_stop(self) -> None:
-        self._work.create(stop_name(self.name), b"stop")
-
-
-def _with_raised_limit(job: Job) -> Job:
-    """Returns the job of the plan, sent with a higher limit (``--retry-cut-off``)."""
-    if not job.retry_cut_off:
-        return job
-    work = open_work(str(job.work)).newest()
-    return raised(job, plan_of_work(work).identity["job"] if work.has(PLAN) else None)
-
-
-def _share_of(pace: Pace, workers: int) -> Pace:
-    """Returns the pace of one of several workers: limits are leased, and ``--concurrency`` is for all together."""
-    slots = pace.concurrency
-    return pace if slots is None else replace(pace, concurrency=max(1, slots // workers))

@@ -56,7 +56,7 @@ class DriverClaim:
             JobError: The folder cannot be read or written.
         """
         last = self._claim()
-        if last is not None:
+        if last:
             self._work.newest().create(stop_name(last["run"]), b"stop")  # its workers may live
         self._put(ended=False)
         self._thread.start()
@@ -71,14 +71,14 @@ class DriverClaim:
     def _claim(self) -> dict[str, Any] | None:
         """Claims the folder; returns the claim before if its command has not ended in order."""
         gives_up_at = time.monotonic() + self._wait_s
-        seen: tuple[int, bytes | None] | None = None
+        seen: tuple[int, dict[str, Any] | None] | None = None
         since = 0.0
         number = 0
         while True:
             self._check()
             number = next(each for each in count(number + 1) if not self._work.has(_claim_name(each))) - 1
-            state = self._work.get(_state_name(number)) if number else None
-            has_ended = number == 0 or (state is not None and json.loads(state)["ended"])
+            state = self._work.get_json(_state_name(number)) if number else None
+            has_ended = number == 0 or (state is not None and state["ended"])
             now = time.monotonic()
             if (number, state) != seen:
                 lives = seen is not None and not has_ended
@@ -108,8 +108,8 @@ class DriverClaim:
         self._work.put(_state_name(self._number), json.dumps(state).encode())
 
     def _claimed(self, number: int) -> dict[str, Any]:
-        claimed: dict[str, Any] = json.loads(self._work.get(_claim_name(number)) or b"{}")
-        return claimed
+        claimed: dict[str, Any] | None = self._work.get_json(_claim_name(number))
+        return claimed or {}
 
     def _busy(self, number: int) -> str:
         whose = self._claimed(number)

@@ -1,6 +1,5 @@
 """Figures of all machines together: for the bar, for ``status``, and for the summary."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -154,8 +153,8 @@ class FiguresReader:
             return known
         done = done_of(self._work, shard)  # before the states, the last of which is then written
         numbers = range(1, attempts_at(self._work, shard) + 1)
-        found = [self._work.get(state_name(shard, number)) for number in numbers]
-        states = [json.loads(state) for state in found if state is not None]
+        found = [self._work.get_json(state_name(shard, number)) for number in numbers]
+        states = [state for state in found if state is not None]
         self._known[shard.number] = done, states
         return self._known[shard.number]
 

@@ -61,8 +61,7 @@ class LeaseService:
             return rates
         if budget not in self._budgets:
             work = open_work(budget.work)
-            found = work.get(BUDGET)
-            saved = None if found is None else json.loads(found)
+            saved = work.get_json(BUDGET)
             holder = LeaseHolder(self._clock(), budget=budget.limits, saved=saved, renew_s=RENEW_S)
             self._budgets[budget] = holder, work
         holder, work = self._budgets[budget]

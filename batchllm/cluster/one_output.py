@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from batchllm.budget.estimate import forecast_job
-from batchllm.cluster.collect import Collected, all_done, asks_again, done_of, rebuild_all
+from batchllm.cluster.collect import Collected, all_done, asks_again, check_logs, done_of, rebuild_all
 from batchllm.cluster.figures import FiguresReader, summed
 from batchllm.cluster.plan import ClusterPlan, Shard
 from batchllm.cluster.trial import first_of
@@ -176,7 +176,8 @@ class OneOutput:
             UsageError: It has answers that the logs do not have.
         """
         journal = self._paths.journal
-        ends = [done and (done["run"], done["attempt"]) for done in all_done(self._work, plan.shards)]
+        done = all_done(self._work, plan.shards)
+        ends = [each and (each["run"], each["attempt"]) for each in done]
         state = hashlib.sha256(json.dumps([plan.digest, ends]).encode()).hexdigest()
         if journal.exists():
             with JournalReader.open(journal) as reader:
@@ -192,6 +193,7 @@ class OneOutput:
         building = journal.with_name(f"{journal.name}.collecting")
         remove(building)
         found = rebuild_all(building, plan, self._work)
+        check_logs(found, plan, done, self._work)
         of_work = {"plan": plan.digest, "state": state, "last_attempt": found.found.last_attempt}
         for key, value in {WORK: of_work, **self._notes}.items():
             store_value(building, key, value)

@@ -112,8 +112,8 @@ class PartsOutput:
         if foreign:
             for shard in plan.shards:
                 numbers = range(1, attempts_at(self._work, shard) + 1)
-                contents = (self._work.get(part_name(shard, number)) for number in numbers)
-                notes += [json.loads(content) for content in contents if content is not None]
+                found_notes = (self._work.get_json(part_name(shard, number)) for number in numbers)
+                notes += [note for note in found_notes if note is not None]
             foreign = self._foreign(found, notes)
         names = {parts.path_of(shard).name for shard in plan.shards}
         lost = [name for name in foreign if not (force and name in names)]
@@ -164,11 +164,11 @@ class PartsOutput:
 
     def get(self, key: str) -> Any:
         """Returns what the work folder notes of a file with records that are left out."""
-        return json.loads(self._work.get(SKIPPED_NOTES) or b"{}").get(key)
+        return (self._work.get_json(SKIPPED_NOTES) or {}).get(key)
 
     def put_now(self, key: str, value: Any) -> None:
         """Notes it."""
-        notes = json.loads(self._work.get(SKIPPED_NOTES) or b"{}")
+        notes = self._work.get_json(SKIPPED_NOTES) or {}
         self._work.put(SKIPPED_NOTES, json.dumps({**notes, key: value}).encode())
 
     def result(self, plan: ClusterPlan, confirm: Confirm, seconds: Callable[[], float]) -> Result:

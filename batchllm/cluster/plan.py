@@ -148,7 +148,8 @@ class ClusterPlan:
             whole = _statistics(**values.pop("whole"))
             return cls(shards=shards, whole=whole, texts=tuple(values.pop("texts")), **values)
         except (ValueError, TypeError, KeyError) as error:
-            raise InputError(name, f"it is no plan of this version ({error})") from None
+            reason = f"it is no plan of this version ({error}); name another folder with --work"
+            raise InputError(name, reason) from None
 
 
 def cut(

@@ -91,6 +91,7 @@ def run_shard(
     environ: Mapping[str, str],
     leases: Leases | None = None,
     progress: ShardProgress | None = None,
+    stops: StopSwitch | None = None,
 ) -> ShardEnd:
     """Makes an attempt at a shard; what ends it is returned, and not raised.
 
@@ -99,10 +100,11 @@ def run_shard(
         environ: The environment of this machine, which has the key.
         leases: Makes the run obey leases.
         progress: Takes how far it is.
+        stops: Stops the attempt; one that is on another machine is stopped by a file of the work folder alone.
     """
     node = platform.node()
     try:
-        status = _run(task, environ, node, leases, progress or ShardProgress())
+        status = _run(task, environ, node, leases, progress or ShardProgress(), stops or StopSwitch())
     except (JobError, Interrupted) as error:
         return ShardEnd(shard=task.shard, node=node, exit_status=int(error.exit_status), error=str(error))
     except Exception as error:  # noqa: BLE001 - the driver raises it
@@ -134,7 +136,12 @@ def check_node(task: ShardTask, environ: Mapping[str, str]) -> ShardEnd:
 
 
 def _run(
-    task: ShardTask, environ: Mapping[str, str], node: str, leases: Leases | None, progress: ShardProgress
+    task: ShardTask,
+    environ: Mapping[str, str],
+    node: str,
+    leases: Leases | None,
+    progress: ShardProgress,
+    switch: StopSwitch,
 ) -> int:
     work = open_work(task.work)
     plan = plan_of_work(work)
@@ -158,7 +165,7 @@ def _run(
         if task.adopts:
             _adopt(attempt, replace(local, reuse=job.reuse), rows)
             return 0
-        return _answer(attempt, local, rows, leases, progress, parts=task.parts, before=before)
+        return _answer(attempt, local, rows, leases, progress, switch, parts=task.parts, before=before)
 
 
 @contextmanager
@@ -216,8 +223,7 @@ def _adopt(attempt: Attempt, job: Job, rows: RowRange) -> None:
     """Takes answers of other jobs into the log of an attempt."""
     paths = job_paths(job)
     known = rebuild(paths.journal, [(attempt.shard, attempt.number - 1)], attempt.work)
-    last = known.found.last_attempt
-    with AnswerLog(attempt, paths.journal, last, ShardProgress(), StopSwitch()) as log:
+    with AnswerLog(attempt, paths.journal, known, ShardProgress(), StopSwitch()) as log:
         _find_rows(job, paths, rows)
     if log.failure is not None:
         raise log.failure
@@ -234,6 +240,7 @@ def _answer(
     rows: RowRange,
     leases: Leases | None,
     progress: ShardProgress,
+    switch: StopSwitch,
     *,
     parts: Parts | None,
     before: Mapping[str, Any] | None,
@@ -249,8 +256,7 @@ def _answer(
         store_value(journal, RAISED, known.limits)
     if rows.has_worked:  # the first rows have passed the early stop
         job = replace(job, no_early_stop=True)
-    switch = StopSwitch()
-    with AnswerLog(attempt, journal, known.found.last_attempt, progress, switch) as log:
+    with AnswerLog(attempt, journal, known, progress, switch) as log:
         result = run_job(job, progress=progress, stops=switch, rows=rows, leases=leases)
     if log.failure is not None:
         raise log.failure

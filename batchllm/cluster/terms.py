@@ -2,10 +2,14 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
+from batchllm.cluster.collect import plan_of_work, unanswered
+from batchllm.cluster.plan import Shard
 from batchllm.cluster.shard_run import ShardEnd
+from batchllm.cluster.work import PLAN, WorkFolder, open_work
 from batchllm.errors import (
     INTERNAL_ERROR,
     STOPPING,
@@ -23,6 +27,8 @@ from batchllm.job import Job
 from batchllm.job.connection import API_KEY
 from batchllm.job.endpoints import endpoints_of
 from batchllm.presets import SIMULATOR
+from batchllm.records import Pace
+from batchllm.runner.cut_off import raised
 from batchllm.stopping import StopSwitch
 
 
@@ -76,6 +82,20 @@ def error_of(end: ShardEnd, where: str = "") -> JobError | RuntimeError:
     return _ERRORS.get(end.exit_status, JobError)(text)
 
 
+def deadly(work: WorkFolder, shards: Sequence[Shard], deaths: int) -> Unavailable:
+    """Returns the error that names the rows of shards whose workers died so often."""
+    found = [
+        unanswered(work, shard) or range(shard.first_row, shard.first_row + shard.rows) for shard in shards
+    ]
+    rows = " or ".join(f"{each[0] + 1:,} to {each[-1] + 1:,}" for each in found)
+    numbers = " and ".join(str(shard.number) for shard in shards)
+    return Unavailable(
+        f"the workers of shard {numbers} died {deaths} times, perhaps of one of the rows {rows}: see the logs of the "
+        "cluster, and the memory of its nodes. The same command tries them again; "
+        f"`batchllm export {work} -o FILE` takes the rows that are finished"
+    )
+
+
 @contextmanager
 def stop_signals() -> Iterator[StopSwitch]:
     """Yields what the signals that stop a job stop inside the ``with`` block; the second one ends the grace period."""
@@ -101,3 +121,17 @@ def stop_signals() -> Iterator[StopSwitch]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
+
+
+def with_raised_limit(job: Job) -> Job:
+    """Returns the job of the plan, sent with a higher limit (``--retry-cut-off``)."""
+    if not job.retry_cut_off:
+        return job
+    work = open_work(str(job.work)).newest()
+    return raised(job, plan_of_work(work).identity["job"] if work.has(PLAN) else None)
+
+
+def share_of(pace: Pace, workers: int) -> Pace:
+    """Returns the pace of one of several workers: limits are leased, and ``--concurrency`` is for all together."""
+    slots = pace.concurrency
+    return pace if slots is None else replace(pace, concurrency=max(1, slots // workers))

@@ -24,11 +24,12 @@ depends on a listing, which may be late: names are counted, and the next one is 
 """
 
 import errno
+import json
 import os
 from abc import ABC, abstractmethod
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from batchllm.cluster.plan import Shard
@@ -83,6 +84,27 @@ class WorkFolder(ABC):
     @abstractmethod
     def inside(self, name: str) -> "WorkFolder":
         """Returns a folder in this one, which need not exist yet."""
+
+    def get_json(self, name: str) -> Any:
+        """Returns the object of a file of JSON; ``None`` if there is no file.
+
+        Raises:
+            StorageFailure: It is damaged. No reader guesses what it said: rows could be paid again.
+        """
+        content = self.get(name)
+        if content is None:
+            return None
+        try:
+            found = json.loads(content)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            without = " (without it, what was spent so far counts as nothing)" if name == BUDGET else ""
+            raise StorageFailure(
+                f"{self}/{name} is damaged; restore it from a copy, or remove it{without}, and run the same command "
+                "again"
+            )
+        return found
 
     def has(self, name: str) -> bool:
         """Whether there is a file."""
