@@ -16,7 +16,14 @@ PLAN = ClusterPlan("in", InputStatistics(300, 0, "", ("text",), ()), (), "/", No
 
 def attempt(work: WorkFolder, shard: int, number: int, done: int, **state: Any) -> None:
     """Writes how far an attempt is."""
-    at = {"time": time.time(), "began": time.time() - 10, "node": "n", "pid": 1, "waits": ""}
+    at = {
+        "time": time.time(),
+        "began": time.time() - 10,
+        "node": "n",
+        "pid": 1,
+        "waits": "",
+        "attempt": number,
+    }
     counted = {"failed": 0, "tokens": done, "sent": done, "answers": done, "rate_limited": 0}
     work.create(claim_name(PLAN.shards[shard], number), b"{}")
     text = json.dumps({"done": done, **at, **counted, **state})
@@ -45,3 +52,20 @@ def test_a_process_that_ends_a_shard_and_begins_the_next_one_is_one_worker(tmp_p
     attempt(work, 2, 1, 5, pid=2)
     figures = FiguresReader(work, PLAN).read()
     assert "2 workers" in figures.note() and sorted(figures.workers) == [0, 1, 2]
+
+
+def test_the_rate_is_that_of_the_processes_at_work_also_after_a_night_and_whatever_their_clocks_say(
+    tmp_path: Path,
+) -> None:
+    work = open_work(str(tmp_path))
+    now = time.time()
+    attempt(work, 0, 1, 50, run="1", time=now - 36_000, began=now - 36_010)  # yesterday's command
+    attempt(work, 0, 2, 60, run="2", answers=10)
+    attempt(work, 1, 1, 20, run="2", pid=2, time=now + 3600, began=now + 3590)  # its clock is an hour ahead
+    reader = FiguresReader(work, PLAN)
+    figures = reader.read()
+    assert sorted(figures.workers) == [0] and round(figures.per_minute or 0) == 60
+    attempt(work, 1, 1, 25, run="2", pid=2, time=now + 3602, began=now + 3590)
+    figures = reader.read()
+    assert sorted(figures.workers) == [0, 1], "it reports"
+    assert round(figures.per_minute or 0) == 60 + 125

@@ -34,7 +34,7 @@ class ClusterFigures:
         workers: The machines that are at work, by shard.
         processes: How many processes are at work there; one may end a shard and begin the next.
         waits: What one of them waits for; empty while requests leave.
-        per_minute: Answers a minute, since the first worker began; ``None`` is not known.
+        per_minute: Answers a minute of the processes that are at work, each since it began; ``None`` is not known.
     """
 
     rows: int
@@ -102,6 +102,9 @@ class FiguresReader:
         self._work = work
         self._plan = plan
         self._known: dict[int, tuple[dict[str, Any] | None, list[dict[str, Any]]]] = {}
+        self._reports: dict[
+            int, tuple[tuple[int, float], float]
+        ] = {}  # the last one of each shard, and since when
 
     def read(self, among: Collection[int] | None = None) -> ClusterFigures:
         """Returns the figures.
@@ -110,9 +113,8 @@ class FiguresReader:
             among: The only shards that may have changed since the last time; ``None`` for all.
         """
         figures = ClusterFigures(self._plan.wanted, len(self._plan.shards))
-        began, last = [], []
-        processes = set()
-        now = time.time()
+        at_work = set()
+        processes: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         for shard in self._plan.shards:
             done, states = self._look(shard, among)
             if done is not None:
@@ -123,22 +125,30 @@ class FiguresReader:
                 furthest = max(states, key=lambda state: state["done"])
                 figures.done += furthest["done"]
                 figures.failed += furthest["failed"]
-                if now - states[-1]["time"] < ALIVE_S:
+                if self._lives(shard, states[-1]):
                     figures.workers[shard.number] = states[-1]["node"]
-                    processes.add((states[-1]["node"], states[-1].get("pid")))
+                    at_work.add(_process_of(states[-1]))
                     figures.waits = figures.waits or states[-1]["waits"]
             for state in states:
+                processes.setdefault(_process_of(state), []).append(state)
                 figures.sent += state["sent"]
                 figures.answers += state["answers"]
                 figures.rate_limited += state["rate_limited"]
                 known = None not in (figures.tokens, state["tokens"])
                 figures.tokens = figures.tokens + state["tokens"] if known else None
-                began.append(state["began"])
-                last.append(state["time"])
-        figures.processes = len(processes)
-        if began and max(last) - min(began) >= 1:
-            figures.per_minute = figures.answers * 60.0 / (max(last) - min(began))
+        figures.processes = len(at_work)
+        figures.per_minute = sum(_rate_of(processes[each]) for each in at_work) if at_work else None
         return figures
+
+    def _lives(self, shard: Shard, state: Mapping[str, Any]) -> bool:
+        """Whether a worker reports; its clock may differ, so one whose report has changed since the last look does."""
+        now = time.monotonic()
+        seen, changed_at = self._reports.get(shard.number, (None, 0.0))
+        if seen != (report := (state["attempt"], state["time"])):
+            age_s = 0.0 if seen is not None and seen[0] == report[0] else abs(time.time() - state["time"])
+            changed_at = now - age_s
+            self._reports[shard.number] = report, changed_at
+        return now - changed_at < ALIVE_S
 
     def of_run(self, run: str) -> list[dict[str, Any]]:
         """Returns the summaries of the shards that a run finished."""
@@ -157,6 +167,17 @@ class FiguresReader:
         states = [state for state in found if state is not None]
         self._known[shard.number] = done, states
         return self._known[shard.number]
+
+
+def _process_of(state: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(state.get(name) for name in ("run", "node", "pid"))
+
+
+def _rate_of(states: Collection[Mapping[str, Any]]) -> float:
+    """Returns the answers a minute of a process; its times are of one clock."""
+    seconds = max(state["time"] for state in states) - min(state["began"] for state in states)
+    answers: int = sum(state["answers"] for state in states)
+    return answers * 60.0 / max(float(seconds), 1.0)
 
 
 def summed(
