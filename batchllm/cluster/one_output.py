@@ -43,7 +43,6 @@ class OneOutput:
         feed: Hands out the rows at the end.
 
     Attributes:
-        prepared_as: The job as its input is prepared.
         parts: There are none.
     """
 
@@ -52,7 +51,6 @@ class OneOutput:
     def __init__(
         self, job: Job, paths: JobPaths, work: WorkFolder, run: str, stop: StopSwitch, feed: RowFeed | None
     ) -> None:
-        self.prepared_as = job
         self._job = job
         self._paths = paths
         self._work = work
@@ -61,9 +59,6 @@ class OneOutput:
         self._feed = feed
         self._notes: dict[str, Any] = {}
         self._known: dict[str, Any] = {}
-
-    def prepare(self, prepared: PreparedJob) -> None:
-        """Needs nothing of the input."""
 
     def left(self, plan: ClusterPlan) -> list[Shard]:
         """Returns the shards that are not finished, or have rows that are asked again."""
