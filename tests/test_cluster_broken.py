@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from batchllm.cluster.collect import check_logs, plan_of_work
-from batchllm.cluster.driver import MOST_DEATHS, run_cluster
+from batchllm.cluster.driver import run_cluster
+from batchllm.cluster.fan_out import MOST_DEATHS
 from batchllm.cluster.figures import FiguresReader
 from batchllm.cluster.plan import Shard
 from batchllm.cluster.shard_run import ShardEnd, ShardTask

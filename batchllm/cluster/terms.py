@@ -1,15 +1,15 @@
 """What keeps a job from running on many machines, and what stops it there."""
 
+import math
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
-from batchllm.cluster.collect import plan_of_work, unanswered
-from batchllm.cluster.plan import Shard
+from batchllm.cluster.driver_claim import DriverClaim
 from batchllm.cluster.shard_run import ShardEnd
-from batchllm.cluster.work import PLAN, WorkFolder, open_work
+from batchllm.cluster.work import WorkFolder, stop_name
 from batchllm.errors import (
     INTERNAL_ERROR,
     STOPPING,
@@ -19,6 +19,7 @@ from batchllm.errors import (
     Interrupted,
     JobError,
     NotNow,
+    NotReady,
     StorageFailure,
     Unavailable,
     UsageError,
@@ -27,8 +28,6 @@ from batchllm.job import Job
 from batchllm.job.connection import API_KEY
 from batchllm.job.endpoints import endpoints_of
 from batchllm.presets import SIMULATOR
-from batchllm.records import Pace
-from batchllm.runner.cut_off import raised
 from batchllm.stopping import StopSwitch
 
 
@@ -61,8 +60,15 @@ def check_options(job: Job) -> None:
         raise UsageError(
             "--shard is for schedulers without --engine, which cuts the job into shards itself: leave out one of them"
         )
-    for given, flag in ((job.limit, "-n"), (job.sample, "--sample"), (job.retry_cut_off, "--retry-cut-off")):
-        if given and job.into_parts:
+    of_one_output = {
+        "-n": job.limit,
+        "--sample": job.sample,
+        "--retry-cut-off": job.retry_cut_off,
+        "--journal": "journal" in job.sources,
+        "--gold": job.gold,
+    }
+    for flag, given in of_one_output.items() if job.into_parts else ():
+        if given:
             raise UsageError(f"{flag} does not go with a folder of parts; name a file with -o")
 
 
@@ -82,18 +88,55 @@ def error_of(end: ShardEnd, where: str = "") -> JobError | RuntimeError:
     return _ERRORS.get(end.exit_status, JobError)(text)
 
 
-def deadly(work: WorkFolder, shards: Sequence[Shard], deaths: int) -> Unavailable:
-    """Returns the error that names the rows of shards whose workers died so often."""
-    found = [
-        unanswered(work, shard) or range(shard.first_row, shard.first_row + shard.rows) for shard in shards
-    ]
-    rows = " or ".join(f"{each[0] + 1:,} to {each[-1] + 1:,}" for each in found)
-    numbers = " and ".join(str(shard.number) for shard in shards)
-    return Unavailable(
-        f"the workers of shard {numbers} died {deaths} times, perhaps of one of the rows {rows}: see the logs of the "
-        "cluster, and the memory of its nodes. The same command tries them again; "
-        f"`batchllm export {work} -o FILE` takes the rows that are finished"
-    )
+class JobEnd:
+    """What ends a job from outside: a signal, another command that has its work folder, or ``--max-time``.
+
+    Args:
+        stops: What signals stop.
+        work: The work folder of the job.
+        run: The name of the run.
+        max_time_s: How long the run may take; ``None`` is for ever.
+
+    Attributes:
+        claim: The claim of the command on the work folder, once it has one.
+    """
+
+    def __init__(self, stops: StopSwitch, work: WorkFolder, run: str, *, max_time_s: float | None) -> None:
+        self._stops = stops
+        self._work = work
+        self._run = run
+        self._max_time_s = math.inf if max_time_s is None else max_time_s
+        self._began = time.monotonic()
+        self._told = False
+        self.claim: DriverClaim | None = None
+
+    @property
+    def is_aborted(self) -> bool:
+        """Whether the grace period is over."""
+        return self._stops.is_aborted
+
+    def reason(self) -> JobError | Interrupted | None:
+        """Returns why the job ends; ``None`` if it goes on."""
+        try:
+            self._stops.check()
+        except (JobError, Interrupted) as error:
+            return error
+        if self.claim is not None and self.claim.failure is not None:
+            return self.claim.failure
+        if time.monotonic() - self._began >= self._max_time_s:
+            return NotReady(f"--max-time ({self._max_time_s:g} s) is over; the same command goes on")
+        return None
+
+    def check(self) -> None:
+        """Raises why the job ends, if it does."""
+        if (reason := self.reason()) is not None:
+            raise reason
+
+    def tell_workers(self) -> None:
+        """Tells all workers of the run to stop."""
+        if not self._told:
+            self._told = True
+            self._work.create(stop_name(self._run), b"stop")
 
 
 @contextmanager
@@ -121,17 +164,3 @@ def stop_signals() -> Iterator[StopSwitch]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
-
-
-def with_raised_limit(job: Job) -> Job:
-    """Returns the job of the plan, sent with a higher limit (``--retry-cut-off``)."""
-    if not job.retry_cut_off:
-        return job
-    work = open_work(str(job.work)).newest()
-    return raised(job, plan_of_work(work).identity["job"] if work.has(PLAN) else None)
-
-
-def share_of(pace: Pace, workers: int) -> Pace:
-    """Returns the pace of one of several workers: limits are leased, and ``--concurrency`` is for all together."""
-    slots = pace.concurrency
-    return pace if slots is None else replace(pace, concurrency=max(1, slots // workers))
