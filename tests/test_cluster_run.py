@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import pytest
 
+from batchllm.budget.forecast import Forecast
 from batchllm.cluster.collect import plan_of_work
 from batchllm.cluster.driver import run_cluster
 from batchllm.cluster.lease_service import JobBudget, LeaseService
@@ -399,7 +400,8 @@ def test_status_report_and_export_take_the_work_folder(
     paid, work = asked.texts.total(), tmp_path / "work"
     status = json.loads(batchllm("status", work, "--json").out)
     assert 20 < status["done"] < ROWS and status["rows"] == ROWS and status["answers"] == paid
-    assert "shards" in batchllm("status", work).out
+    said = batchllm("status", work).out
+    assert said.startswith(f"{work}: ") and "shards" in said
     refused = batchllm("export", work)
     assert refused.status == 2 and "-o" in refused.err
     exported = batchllm("export", work, "-o", tmp_path / "some.csv")
@@ -410,9 +412,12 @@ def test_status_report_and_export_take_the_work_folder(
     page = batchllm("report", work, "-o", tmp_path / "page.html")
     assert page.status == 0 and (tmp_path / "page.html").stat().st_size > 1000, page.err
 
-    run_cluster(job_of(tmp_path, url), engine_of=lambda job: ThreadEngine())
+    told: list[Forecast] = []
+    run_cluster(job_of(tmp_path, url), engine_of=lambda job: ThreadEngine(), confirm=told.append)
+    assert told[0].answered == status["done"], "those of shards that are begun too"
     assert asked.texts.total() == sum(bool(TEXTS[number % len(TEXTS)]) for number in range(ROWS))
     assert json.loads(batchllm("status", work, "--json").out)["done"] == ROWS
+    assert batchllm("status", work).out.startswith(f"{work}: finished\n")
     assert batchllm("export", work, "-o", tmp_path / "all.csv").status == 0
     assert (tmp_path / "all.csv").read_bytes() == (tmp_path / "out.csv").read_bytes()
     assert json.loads(batchllm("report", work, "--json").out)
