@@ -215,6 +215,7 @@ def test_what_a_worker_is_told_has_no_key(tmp_path: Path) -> None:
     [
         ({"work": None}, "--engine needs --work"),
         ({"via": "batch"}, "--via batch"),
+        ({"output": "work/", "work": "work"}, "name the same folder"),
         ({"shard": "1/3"}, "--shard is for"),
         ({"header": {"X-Secret": "1"}}, "--header X-Secret"),
         ({"url": None, "provider": "simulator"}, "--provider simulator"),
@@ -490,7 +491,7 @@ def test_several_inputs_are_one_job(tmp_path: Path, url: str, asked: Asked) -> N
 def test_a_budget_holds_for_all_machines_and_over_runs(tmp_path: Path, url: str, asked: Asked) -> None:
     table(tmp_path / "rows.csv", texts=["good"])
     for more in (60, 0):
-        with pytest.raises(BudgetStop):
+        with pytest.raises(BudgetStop, match=r"^all workers .* larger budget goes on$"):
             run_cluster(job_of(tmp_path, url, max_requests=60), engine_of=lambda job: ThreadEngine())
         assert 40 <= asked.texts.total() <= 60, more
     result = run_cluster(job_of(tmp_path, url, max_requests=ROWS), engine_of=lambda job: ThreadEngine())

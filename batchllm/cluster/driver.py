@@ -26,7 +26,7 @@ from batchllm.cluster.terms import check_options, error_of, stop_signals
 from batchllm.cluster.trial import first_of, tried
 from batchllm.cluster.work import PLAN, RETRIES, open_work, run_name, stop_name
 from batchllm.endpoint import reachable
-from batchllm.errors import Interrupted, JobError, NotNow, NotReady, Unavailable, UsageError
+from batchllm.errors import BudgetStop, Interrupted, JobError, NotNow, NotReady, Unavailable, UsageError
 from batchllm.job import Job
 from batchllm.journal import JobLock
 from batchllm.prepare.job_paths import JobPaths, check_job_paths, job_paths
@@ -296,7 +296,8 @@ class _Driver:
             if not self._output.is_finished(shard):
                 waiting.append(shard)
         elif end.error is not None:
-            return error_of(end, f"shard {end.shard}, on node {end.node}: ")
+            is_of_all = end.exit_status == BudgetStop.exit_status
+            return error_of(end, "" if is_of_all else f"shard {end.shard}, on node {end.node}: ")
         return None
 
     def _raise_if_over(self) -> None:
