@@ -284,8 +284,10 @@ def test_a_node_that_does_not_see_the_folder_stops_the_job(tmp_path: Path, url: 
     assert asked.texts.total() == 0 and not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("flags", [{"journal": "j.journal"}, {"gold": "label"}])
-def test_what_does_not_go_with_parts_is_refused(tmp_path: Path, url: str, flags: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "flags", [{"journal": "j.journal"}, {"gold": "label"}, {"retry_cut_off": True, "max_tokens": 9}]
+)
+def test_what_does_not_go_with_parts_is_refused(tmp_path: Path, url: str, flags: dict[str, Any]) -> None:
     table(tmp_path / "rows.csv")
     with pytest.raises(UsageError, match="does not go with a folder of parts"):
         run_cluster(parts_job(tmp_path, url, **flags), engine_of=no_cluster)

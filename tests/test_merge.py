@@ -18,19 +18,13 @@ from batchllm.inspect.merge import merge_outputs
 from batchllm.job import assemble
 from batchllm.runner import run_job
 from tests.command import Command
+from tests.test_shards import run
 
 ROWS, SHARDS = 19, 4
 
 
-def run(source: Path, shard: str | None, **more: Any) -> Path:
-    flags = {
-        "input": str(source),
-        "prompt": "Say {{ text }}",
-        "provider": "simulator",
-        "shard": shard,
-        **more,
-    }
-    output = run_job(assemble("run", flags, {})).output
+def output_of(source: Path, shard: str | None, **more: Any) -> Path:
+    output = run(source, shard, **more).output
     assert output is not None
     return output
 
@@ -52,8 +46,8 @@ def shards_of(name: str) -> Path:
     folder = Path(mkdtemp())
     source = write_source(folder / name)
     for number in range(1, SHARDS + 1):
-        run(source, f"{number}/{SHARDS}")
-    run(source, None, output=str(folder / f"whole{source.suffix}"))
+        output_of(source, f"{number}/{SHARDS}")
+    output_of(source, None, output=str(folder / f"whole{source.suffix}"))
     return folder
 
 
@@ -75,19 +69,19 @@ def test_the_merged_file_is_what_one_run_writes(tmp_path: Path, name: str, journ
     if name == "in.tsv":
         source = tmp_path / name
         source.write_text("n\ttext\n" + "".join(f"{n}\trow {n}\n" for n in range(ROWS)))
-        outputs = [run(source, f"{n}/{SHARDS}") for n in range(1, SHARDS + 1)]
-        whole, given = run(source, None, output=str(tmp_path / "whole.tsv")), None
+        outputs = [output_of(source, f"{n}/{SHARDS}") for n in range(1, SHARDS + 1)]
+        whole, given = output_of(source, None, output=str(tmp_path / "whole.tsv")), []
     else:
         outputs = copied(name, tmp_path, journals=journals)
-        whole, given = tmp_path / f"whole{Path(name).suffix}", None if journals else tmp_path / name
+        whole, given = tmp_path / f"whole{Path(name).suffix}", [] if journals else [tmp_path / name]
     assert len(outputs) == SHARDS
     random.Random(1).shuffle(outputs)
     merged = tmp_path / f"merged{Path(name).suffix}"
-    found = merge_outputs(outputs, merged, source=given)
+    found = merge_outputs(outputs, merged, inputs=given)
     assert (found.rows, found.shards) == (ROWS, SHARDS)
     assert merged.read_bytes() == whole.read_bytes()
     merged.unlink()
-    merge_outputs(outputs, merged, source=tmp_path / name)
+    merge_outputs(outputs, merged, inputs=[tmp_path / name])
     assert merged.read_bytes() == whole.read_bytes()
 
 
@@ -95,12 +89,12 @@ def test_the_merged_file_is_what_one_run_writes(tmp_path: Path, name: str, journ
 def test_shards_without_rows_are_merged_without_journals_too(tmp_path: Path, suffix: str) -> None:
     source = tmp_path / f"in.{suffix}"
     source.write_text("text\none\n" if suffix == "csv" else '{"text": "one"}\n')
-    outputs = [run(source, f"{number}/3") for number in (1, 2, 3)]
+    outputs = [output_of(source, f"{number}/3") for number in (1, 2, 3)]
     for path in tmp_path.glob("*.journal"):
         path.unlink()
-    whole = run(source, None, output=str(tmp_path / f"whole.{suffix}"))
+    whole = output_of(source, None, output=str(tmp_path / f"whole.{suffix}"))
     merged = tmp_path / f"merged.{suffix}"
-    merge_outputs(outputs, merged, source=source)
+    merge_outputs(outputs, merged, inputs=[source])
     assert merged.read_bytes() == whole.read_bytes()
 
 
@@ -119,11 +113,11 @@ def test_a_merged_file_may_have_another_format_and_be_compressed(tmp_path: Path)
 def test_shards_in_several_formats_are_one_file(tmp_path: Path) -> None:
     source = write_source(tmp_path / "in.csv")
     outputs = [
-        run(source, f"{n}/3", output=str(tmp_path / f"o{n}.{kind}"))
+        output_of(source, f"{n}/3", output=str(tmp_path / f"o{n}.{kind}"))
         for n, kind in ((1, "csv"), (2, "jsonl"), (3, "csv"))
     ]
     merge_outputs(outputs, tmp_path / "merged.csv")
-    whole = run(source, None, output=str(tmp_path / "whole.csv"))
+    whole = output_of(source, None, output=str(tmp_path / "whole.csv"))
     import csv
 
     def table(path: Path) -> list[list[str]]:
@@ -131,6 +125,72 @@ def test_shards_in_several_formats_are_one_file(tmp_path: Path) -> None:
             return list(csv.reader(file))
 
     assert table(tmp_path / "merged.csv") == table(whole)
+
+
+def test_columns_have_one_type_where_outputs_of_several_formats_become_jsonl(tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    rows = [
+        {
+            "text": f"row {n}",
+            "n": n,
+            "half": n / 2,
+            "tags": ["a", n],
+            "is": n % 2 == 0,
+            "none": None,
+            "code": f"{n}",
+        }
+        for n in range(5)
+    ]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    outputs = [
+        output_of(
+            source, f"{n}/5", output=str(tmp_path / f"o.shard-{n}-of-5.{kind}"), samples=2, temperature=1.0
+        )
+        for n, kind in enumerate(("jsonl", "csv", "parquet", "xlsx", "tsv.gz"), 1)
+    ]
+    whole = output_of(source, None, output=str(tmp_path / "whole.jsonl"), samples=2, temperature=1.0)
+    merged = tmp_path / "merged.jsonl"
+    merge_outputs(outputs, merged)
+    expected = [json.loads(line) for line in whole.read_text().splitlines()]
+    assert [json.loads(line) for line in merged.read_text().splitlines()] == expected
+    for path in tmp_path.glob("*.journal"):
+        path.unlink()
+    merge_outputs(outputs, merged, inputs=[source], force=True)
+    assert [json.loads(line) for line in merged.read_text().splitlines()] == expected
+
+
+def test_shards_of_several_inputs_are_merged_without_journals_too(tmp_path: Path) -> None:
+    inputs = [tmp_path / "a.csv", tmp_path / "b.jsonl", tmp_path / "c.csv"]
+    inputs[0].write_text("id,text\n1,one\n2,two\n3,three\n")
+    inputs[1].write_text('{"id": 4, "text": "four", "x": 1}\n{"id": 5, "text": "five"}\n')
+    inputs[2].write_text('text,id,y\nsix,6,"z"\n')
+    flags = {"input": [str(path) for path in inputs], "prompt": "Say {{ text }}", "provider": "simulator"}
+    outputs = [tmp_path / f"o.shard-{n}-of-4.csv" for n in range(1, 5)]
+    for number, output in enumerate(outputs, 1):
+        run_job(assemble("run", {**flags, "shard": f"{number}/4", "output": str(output)}, {}))
+    merged = tmp_path / "merged.csv"
+    merge_outputs(outputs, merged)
+    expected = merged.read_bytes()
+    for path in tmp_path.glob("*.journal"):
+        path.unlink()
+    merge_outputs(outputs, merged, inputs=inputs, force=True)
+    assert merged.read_bytes() == expected
+    with pytest.raises(InputError, match="row 1 is not row 1"):
+        merge_outputs(outputs, merged, inputs=inputs[::-1], force=True)
+    with pytest.raises(InputError, match="one more than"):
+        merge_outputs(outputs, merged, inputs=inputs[:2], force=True)
+
+
+def test_an_input_of_the_job_is_never_overwritten(tmp_path: Path) -> None:
+    outputs = copied("in.csv", tmp_path, journals=False)
+    source = tmp_path / "in.csv"
+    before = source.read_bytes()
+    with pytest.raises(UsageError, match="is an input of the job"):
+        merge_outputs(outputs, source, inputs=[source], force=True)
+    own = [output_of(source, f"{n}/2", output=str(tmp_path / f"own.shard-{n}-of-2.csv")) for n in (1, 2)]
+    with pytest.raises(UsageError, match="is an input of the job"):
+        merge_outputs(own, source, force=True)
+    assert source.read_bytes() == before
 
 
 def lines_of(path: Path) -> list[str]:
@@ -185,7 +245,7 @@ def test_a_row_that_is_missing_double_edited_or_elsewhere_is_found(
         outputs[shard].write_bytes("".join(change(records, at, rng)).encode())
         merged = folder / f"merged{Path(name).suffix}"
         with pytest.raises(InputError) as caught:
-            merge_outputs(outputs, merged, source=None if journals else folder / name)
+            merge_outputs(outputs, merged, inputs=[] if journals else [folder / name])
         assert caught.value.exit_status == 65
         assert not merged.exists()
     finally:
@@ -195,48 +255,48 @@ def test_a_row_that_is_missing_double_edited_or_elsewhere_is_found(
 @pytest.mark.parametrize("journals", [True, False])
 def test_a_shard_that_is_missing_or_there_twice_is_named(tmp_path: Path, journals: bool) -> None:
     outputs = copied("in.csv", tmp_path, journals=journals)
-    given = None if journals else tmp_path / "in.csv"
+    given = [] if journals else [tmp_path / "in.csv"]
     with pytest.raises(InputError, match="of 4 shards these are missing: 2; name"):
-        merge_outputs([outputs[0], *outputs[2:]], tmp_path / "m.csv", source=given)
+        merge_outputs([outputs[0], *outputs[2:]], tmp_path / "m.csv", inputs=given)
     with pytest.raises(InputError, match="named twice"):
-        merge_outputs([*outputs, outputs[0]], tmp_path / "m.csv", source=given)
+        merge_outputs([*outputs, outputs[0]], tmp_path / "m.csv", inputs=given)
     again = tmp_path / "again"
     again.mkdir()
     for path in tmp_path.glob(f"{outputs[1].name}*"):
         shutil.copy(path, again)
     with pytest.raises(InputError, match="shard 2 of 4 is there twice"):
-        merge_outputs([*outputs, again / outputs[1].name], tmp_path / "m.csv", source=given)
+        merge_outputs([*outputs, again / outputs[1].name], tmp_path / "m.csv", inputs=given)
 
 
 def test_outputs_without_names_or_journals_are_merged_as_they_are_named(tmp_path: Path) -> None:
     outputs = copied("in.csv", tmp_path, journals=False)
     renamed = [path.rename(tmp_path / f"part{n}.csv") for n, path in enumerate(outputs)]
-    merge_outputs(renamed, tmp_path / "m.csv", source=tmp_path / "in.csv")
+    merge_outputs(renamed, tmp_path / "m.csv", inputs=[tmp_path / "in.csv"])
     assert (tmp_path / "m.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     with pytest.raises(InputError, match="another order"):
-        merge_outputs(renamed[::-1], tmp_path / "m2.csv", source=tmp_path / "in.csv")
+        merge_outputs(renamed[::-1], tmp_path / "m2.csv", inputs=[tmp_path / "in.csv"])
     with pytest.raises(UsageError, match="no journal beside it"):
         merge_outputs(renamed, tmp_path / "m2.csv")
 
 
 def test_shards_of_another_job_input_or_number_are_refused(tmp_path: Path) -> None:
     source = write_source(tmp_path / "in.csv")
-    one = run(source, "1/2")
-    asked = run(source, "2/2", prompt="Cry {{ text }}", output=str(tmp_path / "asked.csv"))
+    one = output_of(source, "1/2")
+    asked = output_of(source, "2/2", prompt="Cry {{ text }}", output=str(tmp_path / "asked.csv"))
     with pytest.raises(UsageError, match="was asked something else"):
         merge_outputs([one, asked], tmp_path / "m.csv")
-    more = run(source, "2/2", add=["cost"], output=str(tmp_path / "more.csv"))
+    more = output_of(source, "2/2", add=["cost"], output=str(tmp_path / "more.csv"))
     with pytest.raises(InputError, match="its columns are not those of .*it has 'cost' more"):
         merge_outputs([one, more], tmp_path / "m.csv")
     with pytest.raises(UsageError, match="not the shards of one run"):
-        merge_outputs([one, run(source, "2/3")], tmp_path / "m.csv")
-    two = run(source, "2/2")
+        merge_outputs([one, output_of(source, "2/3")], tmp_path / "m.csv")
+    two = output_of(source, "2/2")
     other = tmp_path / "other.csv"
     other.write_text(source.read_text().replace("row 3", "row three"))
     with pytest.raises(InputError, match="is not the input that these outputs are of"):
-        merge_outputs([one, two], tmp_path / "m.csv", source=other)
+        merge_outputs([one, two], tmp_path / "m.csv", inputs=[other])
     with pytest.raises(InputError, match="is that of another input"):
-        merge_outputs([one, run(other, "2/2")], tmp_path / "m.csv")
+        merge_outputs([one, output_of(other, "2/2")], tmp_path / "m.csv")
     assert not (tmp_path / "m.csv").exists()
 
 
@@ -248,7 +308,7 @@ def test_the_command_says_what_it_did_and_what_is_wrong(tmp_path: Path, batchllm
     assert batchllm("merge", *outputs, "-o", tmp_path / "m.csv").status == 2
     assert batchllm("merge", tmp_path / "*.shard-*", "-o", tmp_path / "p.csv").status == 0
     assert (tmp_path / "p.csv").read_bytes() == (tmp_path / "m.csv").read_bytes()
-    assert "no*.csv: matches no output" in batchllm("merge", "no*.csv", "-o", tmp_path / "q.csv").err
+    assert "no*.csv: matches no file of rows" in batchllm("merge", "no*.csv", "-o", tmp_path / "q.csv").err
     assert batchllm("merge", *outputs, "-o", tmp_path / "m.csv", "--force").status == 0
     assert batchllm("merge", *outputs[1:], "-o", tmp_path / "m2.csv").status == 65
     assert batchllm("merge", *outputs, "-o", outputs[0], "--force").status == 2

@@ -23,11 +23,12 @@ def merge(
             parser=located,
         ),
     ],
-    source: Annotated[
-        Path | None,
+    inputs: Annotated[
+        list[Path] | None,
         typer.Option(
             "--input",
-            help="The input of the job, to compare with; needed where the journals are not beside the outputs.",
+            help="An input of the job, to compare with; needed where the journals are not beside the outputs. May be "
+            "given several times.",
             metavar="FILE",
             show_default=False,
             parser=located,
@@ -39,7 +40,7 @@ def merge(
     from batchllm.inspect.merge import merge_outputs
     from batchllm.printable import counted
 
-    found = merge_outputs(outputs, merged, source=source, force=force)
+    found = merge_outputs(outputs, merged, inputs=inputs or (), force=force)
     say(
         f"{counted(found.rows, 'row')} of {counted(found.shards, 'shard')}, checked against {found.witness}: {merged}"
     )

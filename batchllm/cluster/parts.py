@@ -44,7 +44,6 @@ class Parts:
         view: Identifies what is written of a row.
         kinds: The kinds of the input's columns, where the format has types and the input has none; see ``input_kinds``.
         as_text: Added columns that are text in all parts, because a value of one did not fit the kind.
-        retry_failed: Failed rows are asked again.
     """
 
     folder: Path
@@ -52,7 +51,6 @@ class Parts:
     view: str = ""
     kinds: Mapping[str, Kind] | None = None
     as_text: frozenset[str] = frozenset()
-    retry_failed: bool = False
 
     def path_of(self, shard: Shard) -> Path:
         """Returns the path of the part of a shard; parts are counted from 1."""
@@ -69,10 +67,10 @@ class Parts:
         has_costs = any(name == "cost" for _, name in prepared.columns.fields)
         view = view_of(prepared, None, Pricing(prepared.job).identity() if has_costs else [])
         view = sha256(json.dumps([view, str(kinds)]).encode()).hexdigest()
-        return replace(self, view=view, kinds=kinds, retry_failed=prepared.job.retry_failed)
+        return replace(self, view=view, kinds=kinds)
 
-    def is_finished(
-        self, work: WorkFolder, shard: Shard, done: Mapping[str, Any], size_bytes: int | None, run: str
+    def is_written(
+        self, work: WorkFolder, shard: Shard, done: Mapping[str, Any], size_bytes: int | None
     ) -> bool:
         """Whether the part of a shard is there, is what the job writes, and has every answer of the shard.
 
@@ -81,7 +79,6 @@ class Parts:
             shard: The shard.
             done: Its summary.
             size_bytes: The size of the file; ``None`` if there is none.
-            run: The run of the job, which asks again for failed rows once (``retry_failed``).
         """
         note = {
             "path": str(self.path_of(shard)),
@@ -89,11 +86,7 @@ class Parts:
             "as_text": sorted(self.as_text),
             "bytes": size_bytes,
         }
-        if done.get("part") != note or (
-            self.retry_failed and done["run"] != run and done["summary"]["failed"]
-        ):
-            return False
-        return not work.has(claim_name(shard, done["attempt"] + 1))
+        return done.get("part") == note and not work.has(claim_name(shard, done["attempt"] + 1))
 
     def size_of(self, shard: Shard) -> int | None:
         """Returns the size in bytes of the part of a shard; ``None`` if there is none."""
@@ -171,13 +164,10 @@ def parts_of(job: Job) -> Parts | None:
     The suffix of the folder decides the format, as in ``answers.parquet/``; without one it is that of the inputs.
 
     Raises:
-        UsageError: An option does not go with parts, or the suffix is that of no format that can be written.
+        UsageError: The suffix is that of no format that can be written, or the folder has the input.
     """
     if not job.into_parts or job.output is None:
         return None
-    for option in ("journal", "gold"):
-        if option in job.sources:
-            raise UsageError(f"--{option} does not go with a folder of parts; name one output with -o")
     folder = job.output.absolute()
     if format_suffix(folder) in SUFFIXES:
         parts = Parts(folder=folder, suffix=suffixes_of(folder))

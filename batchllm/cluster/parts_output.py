@@ -11,10 +11,9 @@ from typing import Any
 
 from batchllm.budget.costs import plus
 from batchllm.budget.estimate import forecast_job
-from batchllm.cluster.collect import DeadAttempt, all_done, done_of
+from batchllm.cluster.collect import DeadAttempt, all_done, asks_again, done_of
 from batchllm.cluster.figures import begun_rows, summed
-from batchllm.cluster.one_output import Confirm
-from batchllm.cluster.parts import Parts, prepared_as
+from batchllm.cluster.parts import Parts
 from batchllm.cluster.plan import ClusterPlan, Shard
 from batchllm.cluster.work import SKIPPED_NOTES, WorkFolder, attempts_at, part_name
 from batchllm.errors import StorageFailure, UsageError
@@ -22,7 +21,7 @@ from batchllm.formats.files import output_target
 from batchllm.job import Job
 from batchllm.prepare.job_paths import check_output
 from batchllm.prepare.prepared_job import PreparedJob
-from batchllm.runner import Result, Summary
+from batchllm.runner import Confirm, Result, Summary
 from batchllm.runner.skipped import skipped_files, write_skipped_files
 from batchllm.runner.summary import exit_status_of, rate_text
 from batchllm.runner.trial import Destination
@@ -40,28 +39,22 @@ class PartsOutput:
 
     Args:
         job: The job.
-        parts: The folder.
+        parts: What its parts are like.
         work: The work folder of the job.
         run: The name of the run.
+        bad_rows: Records of the input that are left out.
 
     Attributes:
-        prepared_as: The job as its input is prepared.
-        parts: What the parts are like, once a job is prepared for them.
+        parts: What the parts are like; more columns may become text.
     """
 
-    def __init__(self, job: Job, parts: Parts, work: WorkFolder, run: str) -> None:
-        self.prepared_as = prepared_as(job, parts)
+    def __init__(self, job: Job, parts: Parts, work: WorkFolder, run: str, *, bad_rows: int) -> None:
         self.parts = parts
         self._job = job
         self._work = work
         self._run = run
-        self._bad_rows = 0
+        self._bad_rows = bad_rows
         self._old: list[str] = []
-
-    def prepare(self, prepared: PreparedJob) -> None:
-        """Takes what the input decides."""
-        self.parts = self.parts.of(prepared)
-        self._bad_rows = prepared.statistics.bad_rows
 
     def left(self, plan: ClusterPlan) -> list[Shard]:
         """Returns the shards whose parts are to be written; a column that is text in one of them is so in all."""
@@ -73,10 +66,7 @@ class PartsOutput:
         return [
             shard
             for shard, each in zip(plan.shards, done, strict=True)
-            if each is None
-            or not self.parts.is_finished(
-                self._work, shard, each, sizes.get(self.parts.path_of(shard).name), self._run
-            )
+            if not self._is_finished(shard, each, sizes.get(self.parts.path_of(shard).name))
         ]
 
     def outdated(self, plan: ClusterPlan) -> list[Shard]:
@@ -87,10 +77,12 @@ class PartsOutput:
 
     def is_finished(self, shard: Shard) -> bool:
         """Whether the part of a shard is there, with every answer of the shard."""
-        done = done_of(self._work, shard)
-        if done is None:
+        return self._is_finished(shard, done_of(self._work, shard), self.parts.size_of(shard))
+
+    def _is_finished(self, shard: Shard, done: Done | None, size_bytes: int | None) -> bool:
+        if done is None or asks_again(done, self._job, self._run):
             return False
-        return self.parts.is_finished(self._work, shard, done, self.parts.size_of(shard), self._run)
+        return self.parts.is_written(self._work, shard, done, size_bytes)
 
     def made(self) -> AbstractContextManager[None]:
         """Makes the folder for the ``with`` block; one that stays empty is removed again."""
@@ -151,7 +143,7 @@ class PartsOutput:
         unfinished = [shard for shard, each in zip(plan.shards, done, strict=True) if each is None]
         begun = begun_rows(self._work, unfinished)
         missing = sum(shard.rows for shard in unfinished) - begun
-        again = failed if self.parts.retry_failed and left else 0
+        again = failed if self._job.retry_failed and left else 0
         forecast = replace(
             forecast_job(prepared, rows=plan.rows, left=missing + again),
             answered=_total(found, "answered") + begun,

@@ -30,7 +30,7 @@ from batchllm.job.endpoints import with_keys
 from batchllm.journal import store_value
 from batchllm.leases import Leases
 from batchllm.plan.reuse import journals_of
-from batchllm.prepare.job_paths import JobPaths, job_paths
+from batchllm.prepare.job_paths import JobPaths, job_paths, journal_beside
 from batchllm.prepare.prepared_job import prepare_job
 from batchllm.prepare.shards import RowRange
 from batchllm.runner import run_job
@@ -141,10 +141,10 @@ def _run(
     shard = replace(plan.shards[task.shard], trial=task.trial)
     parts = task.parts
     before = done_of(work, shard)
-    if before is not None and (
-        not asks_again(before, task.job, task.run)
-        if parts is None
-        else parts.is_finished(work, shard, before, parts.size_of(shard), task.run)
+    if (
+        before is not None
+        and not asks_again(before, task.job, task.run)
+        and (parts is None or parts.is_written(work, shard, before, parts.size_of(shard)))
     ):
         return int(before["exit_status"])
     job = with_keys(with_own_headers(task.job, environ), environ)
@@ -154,11 +154,11 @@ def _run(
     rows = plan.rows_of(shard, has_worked=task.has_worked)
     rows = replace(rows, chosen=chosen_in(shard, job, plan.rows))
     with attempt_folder() as folder:
-        local = _local(job, folder, task.parts)
+        local = _local(job, folder, parts)
         if task.adopts:
             _adopt(attempt, replace(local, reuse=job.reuse), rows)
             return 0
-        return _answer(attempt, local, rows, leases, progress, parts=task.parts, before=before)
+        return _answer(attempt, local, rows, leases, progress, parts=parts, before=before)
 
 
 @contextmanager
@@ -240,7 +240,7 @@ def _answer(
 ) -> int:
     shard, work, output = attempt.shard, attempt.work, job.output
     assert output is not None, "it is in the folder of the attempt"
-    journal = output.with_name(f"{output.name}.journal")
+    journal = journal_beside(output)
     known = rebuild(journal, [(shard, attempt.number - 1)], work)
     if parts is not None:
         rows = replace(rows, input_kinds=parts.kinds, as_text=parts.as_text)

@@ -1,11 +1,15 @@
 """What keeps a job from running on many machines, and what stops it there."""
 
+import math
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from batchllm.cluster.driver_claim import DriverClaim
 from batchllm.cluster.shard_run import ShardEnd
+from batchllm.cluster.work import WorkFolder, stop_name
 from batchllm.errors import (
     INTERNAL_ERROR,
     STOPPING,
@@ -15,6 +19,7 @@ from batchllm.errors import (
     Interrupted,
     JobError,
     NotNow,
+    NotReady,
     StorageFailure,
     Unavailable,
     UsageError,
@@ -57,8 +62,15 @@ def check_options(job: Job) -> None:
         raise UsageError(
             "--shard is for schedulers without --engine, which cuts the job into shards itself: leave out one of them"
         )
-    for given, flag in ((job.limit, "-n"), (job.sample, "--sample"), (job.retry_cut_off, "--retry-cut-off")):
-        if given and job.into_parts:
+    of_one_output = {
+        "-n": job.limit,
+        "--sample": job.sample,
+        "--retry-cut-off": job.retry_cut_off,
+        "--journal": "journal" in job.sources,
+        "--gold": job.gold,
+    }
+    for flag, given in of_one_output.items() if job.into_parts else ():
+        if given:
             raise UsageError(f"{flag} does not go with a folder of parts; name a file with -o")
 
 
@@ -76,6 +88,57 @@ def error_of(end: ShardEnd, where: str = "") -> JobError | RuntimeError:
     if end.exit_status == InputError.exit_status:
         return InputError(end.node, str(end.error))
     return _ERRORS.get(end.exit_status, JobError)(text)
+
+
+class JobEnd:
+    """What ends a job from outside: a signal, another command that has its work folder, or ``--max-time``.
+
+    Args:
+        stops: What signals stop.
+        work: The work folder of the job.
+        run: The name of the run.
+        max_time_s: How long the run may take; ``None`` is for ever.
+
+    Attributes:
+        claim: The claim of the command on the work folder, once it has one.
+    """
+
+    def __init__(self, stops: StopSwitch, work: WorkFolder, run: str, *, max_time_s: float | None) -> None:
+        self._stops = stops
+        self._work = work
+        self._run = run
+        self._max_time_s = math.inf if max_time_s is None else max_time_s
+        self._began = time.monotonic()
+        self._told = False
+        self.claim: DriverClaim | None = None
+
+    @property
+    def is_aborted(self) -> bool:
+        """Whether the grace period is over."""
+        return self._stops.is_aborted
+
+    def reason(self) -> JobError | Interrupted | None:
+        """Returns why the job ends; ``None`` if it goes on."""
+        try:
+            self._stops.check()
+        except (JobError, Interrupted) as error:
+            return error
+        if self.claim is not None and self.claim.failure is not None:
+            return self.claim.failure
+        if time.monotonic() - self._began >= self._max_time_s:
+            return NotReady(f"--max-time ({self._max_time_s:g} s) is over; the same command goes on")
+        return None
+
+    def check(self) -> None:
+        """Raises why the job ends, if it does."""
+        if (reason := self.reason()) is not None:
+            raise reason
+
+    def tell_workers(self) -> None:
+        """Tells all workers of the run to stop."""
+        if not self._told:
+            self._told = True
+            self._work.create(stop_name(self._run), b"stop")
 
 
 @contextmanager

@@ -6,20 +6,28 @@ written. Where a journal is missing, the rows are compared with those of the inp
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from batchllm.errors import InputError, UsageError
+from batchllm.errors import InputError, UsageError, listed
 from batchllm.evaluate.answered import read_options_of
-from batchllm.formats import WRITTEN_SUFFIXES, InputStatistics, Source, open_source, output_format
+from batchllm.formats import (
+    SUFFIXES,
+    WRITTEN_SUFFIXES,
+    InputStatistics,
+    Source,
+    open_source,
+    output_format,
+)
 from batchllm.formats.merging import check_columns, write_merged
+from batchllm.formats.several import SeveralSource
 from batchllm.formats.suffixes import format_suffix
 from batchllm.job import Job
-from batchllm.job.paths import is_pattern
+from batchllm.job.paths import identity_of, is_folder, is_pattern
 from batchllm.journal import JournalReader
 from batchllm.prepare.inputs import matches_of
 from batchllm.prepare.job_paths import check_output, existing_digest, job_paths, journal_of
@@ -76,14 +84,15 @@ class MergedOutput:
 
 
 def merge_outputs(
-    outputs: Sequence[Path], merged: Path, *, source: Path | None = None, force: bool = False
+    outputs: Sequence[Path], merged: Path, *, inputs: Sequence[Path] = (), force: bool = False
 ) -> MergedOutput:
     """Puts the outputs of all shards of a job together.
 
     Args:
         outputs: The outputs, in any order; a pattern means those that match it, and not ``merged`` itself.
         merged: The file to write, all at once; its suffix decides the format.
-        source: The input of the job, to compare with; by default the one that the journals name, where it is needed.
+        inputs: The inputs of the job, in its order, to compare with; by default those that the journals name, where
+            they are needed.
         force: Overwrite ``merged`` though something is there.
 
     Raises:
@@ -92,7 +101,7 @@ def merge_outputs(
         CannotWrite: The merged file cannot be written.
     """
     output_format(merged)
-    outputs = [path for named in outputs for path in _matched(named, merged)]
+    outputs = [path for named in outputs for path in _matched(named, WRITTEN_SUFFIXES, merged)]
     for path in outputs:
         if path.absolute() == merged.absolute():
             raise UsageError(f"{path} would be read and written; name another file with -o")
@@ -100,18 +109,21 @@ def merge_outputs(
             raise InputError(path, "is named twice, so its rows would be there twice")
     check_output(merged, written=None, force=force)
     found = _in_order([_opened(path) for path in outputs])
+    _refuse_input(
+        merged, [*inputs, *(path for each in found if each.job is not None for path in each.job.inputs)]
+    )
     check_columns([each.source for each in found])
     known = [each.shard for each in found if each.shard is not None]
     if len(known) == len(found):
         _check_journals(found)
         witness = "the journals"
-        if source is not None:
-            with _input_of(found, source) as (given, _, sha256):
+        if inputs:
+            with _input_of(found, inputs) as (given, _, sha256):
                 if sha256 is not None and sha256 != known[0].input_sha256:
                     raise InputError(given.name, "is not the input that these outputs are of")
-            witness = f"the journals and {source}"
+            witness = f"the journals and {listed([str(path) for path in inputs])}"
     else:
-        with _input_of(found, source) as (given, names, _):
+        with _input_of(found, inputs) as (given, names, _):
             _compare(found, given, names)
             witness = given.name
     statistics = [each.statistics for each in found]
@@ -119,22 +131,34 @@ def merge_outputs(
     return MergedOutput(sum(each.rows for each in statistics), len(found), witness)
 
 
-def _matched(named: Path, merged: Path) -> list[Path]:
-    """Returns the outputs that a path or a pattern means."""
+def _matched(named: Path, suffixes: Collection[str], merged: Path | None = None) -> list[Path]:
+    """Returns the files that a path or a pattern means."""
     if not is_pattern(named):
         return [named]
     found = [
         path
         for path in matches_of(named)
-        if format_suffix(path) in WRITTEN_SUFFIXES and path.absolute() != merged.absolute()
+        if format_suffix(path) in suffixes and (merged is None or path.absolute() != merged.absolute())
     ]
     if not found:
-        raise InputError(named, "matches no output")
+        raise InputError(named, "matches no file of rows")
     return found
+
+
+def _refuse_input(merged: Path, inputs: Sequence[Path]) -> None:
+    """Refuses to overwrite an input of the job, whatever ``force`` says."""
+    if not merged.exists():
+        return
+    for path in inputs:
+        for each in matches_of(path) if is_pattern(path) else [path]:
+            if identity_of(each) == identity_of(merged):
+                raise UsageError(f"{merged} is an input of the job; name another file with -o")
 
 
 def _opened(path: Path) -> ShardOutput:
     """Opens an output, and its journal where there is one."""
+    if is_folder(path):
+        raise InputError(path, "is a folder; name the outputs in it")
     if not path.is_file():
         raise InputError(path, "there is no such output")
     journal = journal_of(path)
@@ -227,22 +251,29 @@ def _check_journals(found: Sequence[ShardOutput]) -> None:
 
 @contextmanager
 def _input_of(
-    found: Sequence[ShardOutput], path: Path | None
+    found: Sequence[ShardOutput], paths: Sequence[Path]
 ) -> Iterator[tuple[Source, Sequence[str], str | None]]:
     """Opens the input to compare with: its rows, its columns, and its hash."""
     job = next((each.job for each in found if each.job is not None), None)
-    if job is None and path is None:
+    if job is None and not paths:
         raise UsageError(
             f"{found[0].path} has no journal beside it that says which rows it has; name the job's input with --input"
         )
     with ExitStack() as stack:
         if job is not None:
-            whole = replace(job, shard=None, inputs=job.inputs if path is None else (path,))
+            whole = replace(job, shard=None, inputs=tuple(paths) or job.inputs)
             prepared = stack.enter_context(prepare_job(whole, job_paths(whole)))
             yield prepared.source, prepared.statistics.columns, prepared.statistics.sha256
         else:
-            assert path is not None, "checked above"
-            source = open_source(path)
+            named = [path for each in paths for path in _matched(each, SUFFIXES)]
+            opened = [open_source(path) for path in named]
+            for each in opened:
+                stack.callback(each.close)
+            source = (
+                opened[0]
+                if len(opened) == 1
+                else SeveralSource(listed([each.name for each in opened]), opened)
+            )
             statistics = source.scan()
             source.release()
             yield source, statistics.columns, statistics.sha256
@@ -268,9 +299,19 @@ def _compare(found: Sequence[ShardOutput], given: Source, columns: Sequence[str]
             raise InputError(
                 each.path, f"row {row.index + 1:,} is one more than {given.name} has; is one there twice?"
             )
-        if given.cells(own, shared) != each.source.cells(row, shared):
+        if not all(map(_is_same, given.cells(own, shared), each.source.cells(row, shared))):
             raise InputError(
                 each.path,
                 f"row {row.index + 1:,} is not row {own.index + 1:,} of {given.name}; a row is missing, there twice "
                 "or changed, or the outputs are named in another order",
             )
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Whether two cells say the same: formats write the blanks of a list, or ``2.0``, in their own ways."""
+    if one == other:
+        return True
+    try:
+        return bool(json.loads(one) == json.loads(other))
+    except ValueError:
+        return False

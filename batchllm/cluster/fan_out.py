@@ -1,0 +1,195 @@
+"""Answers the shards of a plan on the machines of an engine: the first rows alone, then all others side by side."""
+
+import math
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from batchllm.cluster.collect import done_of
+from batchllm.cluster.engine import Engine
+from batchllm.cluster.figures import FiguresReader
+from batchllm.cluster.headers import without_secrets
+from batchllm.cluster.one_output import OneOutput
+from batchllm.cluster.parts_output import PartsOutput
+from batchllm.cluster.plan import ClusterPlan, Shard
+from batchllm.cluster.shard_run import ShardEnd, ShardTask, run_shard
+from batchllm.cluster.terms import JobEnd, error_of
+from batchllm.cluster.trial import first_of
+from batchllm.cluster.work import WorkFolder, run_name
+from batchllm.errors import BudgetStop, NotNow, Unavailable
+from batchllm.job import Job
+from batchllm.progress import Progress
+from batchllm.records import Pace
+
+SHOW_EVERY_S = 1.0
+MOST_DEATHS = 5
+"""Workers that may die over one shard."""
+STOP_GRACE_S = 15.0
+"""Seconds beyond ``--grace`` that workers get to end in order."""
+
+
+class FanOut:
+    """Answers shards; one that a dead worker leaves goes to another.
+
+    Args:
+        job: The job.
+        plan: Its shards.
+        work: Its work folder.
+        run: The name of the run.
+        engine: Runs attempts at shards on machines.
+        output: What the answers are written to; it knows which shards are finished.
+        progress: Shows the progress of all machines together.
+        end: What ends the job from outside.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        plan: ClusterPlan,
+        work: WorkFolder,
+        run: str,
+        engine: Engine,
+        output: OneOutput | PartsOutput,
+        progress: Progress,
+        end: JobEnd,
+    ) -> None:
+        self._job = job
+        self._plan = plan
+        self._work = work
+        self._run = run
+        self._engine = engine
+        self._output = output
+        self._progress = progress
+        self._end = end
+        self._workers = engine.workers
+        self._has_worked = False
+        self._deaths: Counter[int] = Counter()
+
+    def check_nodes(self) -> None:
+        """Checks that each machine can take part.
+
+        Raises:
+            JobError: One cannot.
+        """
+        self._work.create(run_name(self._run), self._run.encode())
+        for end in self._engine.check(self._task(self._plan.shards[0])):
+            if end.error is not None:
+                raise error_of(end, f"on node {end.node}: ")
+
+    def adopt(self, left: Sequence[Shard]) -> None:
+        """Takes the answers of other jobs into the answer logs (``--reuse``), before anything is sent."""
+        for shard in left:
+            self._end.check()
+            end = run_shard(replace(self._task(shard), adopts=True), os.environ)
+            if end.error is not None:
+                raise error_of(end)
+
+    def answer(self, left: Sequence[Shard]) -> None:
+        """Answers the shards that are left; the first rows before anything else, on this machine.
+
+        Raises:
+            JobError: The job cannot go on.
+            Interrupted: It was stopped from outside.
+        """
+        self._figures = FiguresReader(self._work, self._plan)
+        self._progress.start(self._plan.wanted, self._figures.read().done)
+        first = first_of(self._plan)
+        try:
+            if left[0].number == first.number:
+                self._answer_first(first)
+                if left[0] == first:
+                    left = left[1:]
+            done = done_of(self._work, first)
+            self._has_worked = done is not None and done["summary"]["answered"] > 0
+            self._answer_all(deque(left))
+        finally:
+            self._progress.close()
+
+    def _answer_first(self, first: Shard) -> None:
+        task = self._task(first)
+        with ThreadPoolExecutor(1, thread_name_prefix="first-rows") as pool:
+            future = pool.submit(run_shard, task, os.environ, self._engine.leases(task))
+            while not future.done():
+                if self._end.reason() is not None:
+                    self._end.tell_workers()
+                time.sleep(0.05)
+        end = future.result()
+        self._end.check()
+        if end.error is not None:
+            raise error_of(end)
+
+    def _answer_all(self, waiting: deque[Shard]) -> None:
+        running: set[int] = set()
+        changed = {self._plan.shards[0].number}  # shards whose figures are not known, or not final
+        reason: BaseException | None = None
+        give_up_at = math.inf
+        shown = 0.0
+        while (waiting and reason is None) or running:
+            reason = reason or self._end.reason()
+            if reason is not None and give_up_at == math.inf:
+                self._end.tell_workers()
+                give_up_at = time.monotonic() + self._job.grace_s + STOP_GRACE_S
+            while waiting and reason is None and self._engine.room > 0:
+                shard = waiting.popleft()
+                running.add(shard.number)
+                changed.add(shard.number)
+                self._engine.submit(self._task(shard))
+            for task, end in self._engine.ended(0.5):
+                running.discard(task.shard)
+                reason = reason or self._after(task, end, waiting)
+            if reason is not None and (self._end.is_aborted or time.monotonic() >= give_up_at):
+                self._engine.cancel()
+                break
+            if time.monotonic() - shown >= SHOW_EVERY_S:
+                self._show(changed)
+                shown = time.monotonic()
+        self._show(changed)
+        if reason is not None:
+            raise reason
+
+    def _after(self, task: ShardTask, end: ShardEnd | None, waiting: deque[Shard]) -> Exception | None:
+        """Puts a shard back whose attempt did not finish it, or returns why the job has to end."""
+        shard = self._plan.shard(task.shard)
+        if end is None:
+            self._deaths[task.shard] += 1
+            if self._deaths[task.shard] >= MOST_DEATHS:
+                return Unavailable(
+                    f"the worker of shard {task.shard} died {MOST_DEATHS} times; see the logs of the cluster, and the "
+                    "memory of its nodes"
+                )
+            self._progress.tell(f"the worker of shard {task.shard} died; another one goes on with it")
+            waiting.appendleft(shard)
+        elif end.exit_status == NotNow.exit_status:
+            if not self._output.is_finished(shard):
+                waiting.append(shard)
+        elif end.error is not None:
+            is_of_all = end.exit_status == BudgetStop.exit_status
+            return error_of(end, "" if is_of_all else f"shard {end.shard}, on node {end.node}: ")
+        return None
+
+    def _show(self, changed: set[int]) -> None:
+        figures = self._figures.read(changed)
+        self._progress.show(figures.done, figures.failed, figures.tokens, figures.note(), figures.waits)
+
+    def _task(self, shard: Shard) -> ShardTask:
+        job, workers = without_secrets(self._job, os.environ), self._workers
+        several = tuple(replace(each, pace=_share_of(each.pace, workers)) for each in job.endpoints)
+        pace = _share_of(job.pace, workers)
+        inputs = tuple(path.absolute() for path in job.inputs)
+        job = replace(
+            job, inputs=inputs, work=None, sources={}, max_time_s=None, pace=pace, endpoints=several
+        )
+        parts = self._output.parts
+        return ShardTask(
+            job=job, work=str(self._work), shard=shard.number, run=self._run, trial=shard.trial,
+            has_worked=self._has_worked, parts=parts,
+        )  # fmt: skip
+
+
+def _share_of(pace: Pace, workers: int) -> Pace:
+    """Returns the pace of one of several workers: limits are leased, and ``--concurrency`` is for all together."""
+    slots = pace.concurrency
+    return pace if slots is None else replace(pace, concurrency=max(1, slots // workers))
