@@ -8,7 +8,6 @@ import asyncio
 import math
 import random
 import re
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,8 @@ from itertools import pairwise
 from typing import Any, Self
 
 from aiohttp import web
+
+from tests.raw_server import LoopbackServer
 
 ROW = re.compile(r"row (\d+) ")
 
@@ -46,19 +47,17 @@ def refusal(headers: Mapping[str, str] | None = None, status: int = 429, **error
     return Reply(status, headers or {}, {"error": said}, after_s=0.01)
 
 
-class FieldServer:
-    """An OpenAI-compatible server in a thread; a subclass, or the function given, decides each request.
+class FieldServer(LoopbackServer):
+    """A server of which a subclass, or the function given, decides each request.
 
     Args:
         decide: Takes seconds since the start and the number in the row's text; returns the reply.
     """
 
     def __init__(self, decide: Callable[[float, int], Reply] | None = None) -> None:
+        super().__init__()
         self.arrivals: list[Arrival] = []
         self._decide = decide
-        self._loop = asyncio.new_event_loop()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
 
     def decide(self, now: float, row: int) -> Reply:
         assert self._decide is not None
@@ -67,10 +66,6 @@ class FieldServer:
     def now(self) -> float:
         """Seconds since the server's start."""
         return time.monotonic() - self._born
-
-    @property
-    def base_url(self) -> str:
-        return f"http://127.0.0.1:{self._port}/v1"
 
     @property
     def admitted(self) -> list[float]:
@@ -93,31 +88,7 @@ class FieldServer:
 
     def __enter__(self) -> Self:
         self._born = time.monotonic()
-        self._thread.start()
-        assert self._ready.wait(10)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
-
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._run())
-        self._loop.close()
-
-    async def _run(self) -> None:
-        self._stop = asyncio.Event()
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", self._chat)
-        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self._port = runner.addresses[0][1]
-        self._ready.set()
-        await self._stop.wait()
-        await runner.cleanup()
+        return super().__enter__()
 
     async def _chat(self, request: web.Request) -> web.Response:
         body = await request.json()

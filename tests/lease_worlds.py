@@ -48,7 +48,6 @@ class Worker:
     cut_off: bool = False
     answered: bool = True
     whole: int = 0
-    whole_until: float = 0.0
     sent: int = 0
     since: float = 0.0
     served: list[float] = field(default_factory=list)

@@ -1,22 +1,18 @@
-"""A server that answers chat requests with whatever bytes and headers a function returns."""
+"""Servers that answer chat requests with whatever bytes and headers a test likes."""
 
 import asyncio
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Self
 
 from aiohttp import web
 
 
-class RawServer:
-    """An OpenAI-compatible URL on loopback, in a thread.
+class LoopbackServer(ABC):
+    """An OpenAI-compatible URL on loopback, in a thread."""
 
-    Args:
-        answer: Takes the body of a request; returns the response.
-    """
-
-    def __init__(self, answer: Callable[[dict[str, Any]], web.Response]) -> None:
-        self._answer = answer
+    def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -42,7 +38,7 @@ class RawServer:
         self._stop = asyncio.Event()
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self._chat)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
@@ -50,6 +46,21 @@ class RawServer:
         self._ready.set()
         await self._stop.wait()
         await runner.cleanup()
+
+    @abstractmethod
+    async def _chat(self, request: web.Request) -> web.Response: ...
+
+
+class RawServer(LoopbackServer):
+    """Answers what a function says.
+
+    Args:
+        answer: Takes the body of a request; returns the response.
+    """
+
+    def __init__(self, answer: Callable[[dict[str, Any]], web.Response]) -> None:
+        super().__init__()
+        self._answer = answer
 
     async def _chat(self, request: web.Request) -> web.Response:
         return self._answer(await request.json())

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def test_a_trial_pays_for_its_rows_and_the_whole_job_for_the_others(
     assert trial.output is not None and cells(trial.output, "text") == TEXTS[:30]
     assert on_cluster(tmp_path, url, limit=25).summary.attempts == 0
     sample = on_cluster(tmp_path, url, sample=12)
-    among = chosen_rows(ROWS, limit=None, sample=12, seed=0)
+    among = chosen_rows(job_of(tmp_path, url, sample=12), ROWS)
     assert isinstance(among, frozenset) and sample.summary.rows == 12
     assert asked.texts.total() == len(among | set(range(30)))
     assert sample.output is not None and cells(sample.output, "text") == [TEXTS[row] for row in sorted(among)]
@@ -71,7 +72,7 @@ def test_shards_of_a_trial_have_its_rows(tmp_path: Path, flags: dict[str, int]) 
         rows = range(shard.rows) if chosen is None else sorted(chosen)
         assert len(rows) == shard.wanted
         found += [shard.first_row + row for row in rows]
-    wanted = chosen_rows(ROWS, limit=job.limit, sample=job.sample, seed=job.seed)
+    wanted = chosen_rows(job, ROWS)
     assert found == sorted(range(ROWS) if wanted is None else wanted)
 
 
@@ -80,7 +81,8 @@ def test_a_sample_begins_with_twenty_rows_on_this_machine(tmp_path: Path, url: s
     """So that a wrong key and the early stop end it before it fans out, wherever its rows are."""
     rows = 400
     table(tmp_path / "rows.csv", rows, [f"text {number:03}" for number in range(rows)])
-    samples = ((seed, chosen_rows(rows, limit=None, sample=60, seed=seed)) for seed in range(1000))
+    job = job_of(tmp_path, url, sample=60)
+    samples = ((seed, chosen_rows(replace(job, seed=seed), rows)) for seed in range(1000))
     seed = next(seed for seed, among in samples if among and min(among) >= 20)
     asked.answer = lambda text: ScriptedResponse(body=chat_body("none of them"))
     engine = ThreadEngine(1)

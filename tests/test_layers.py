@@ -51,6 +51,11 @@ def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
+def test_no_module_is_longer_than_350_lines() -> None:
+    lines = {path: len(path.read_text("utf-8").splitlines()) for path in modules()}
+    assert {str(path): count for path, count in lines.items() if count > 350} == {}
+
+
 def name_of(path: Path) -> str:
     """The stage a file belongs to: its top-level module or package."""
     return path.relative_to(PACKAGE).with_suffix("").parts[0]

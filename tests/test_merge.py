@@ -18,19 +18,13 @@ from batchllm.inspect.merge import merge_outputs
 from batchllm.job import assemble
 from batchllm.runner import run_job
 from tests.command import Command
+from tests.test_shards import run
 
 ROWS, SHARDS = 19, 4
 
 
-def run(source: Path, shard: str | None, **more: Any) -> Path:
-    flags = {
-        "input": str(source),
-        "prompt": "Say {{ text }}",
-        "provider": "simulator",
-        "shard": shard,
-        **more,
-    }
-    output = run_job(assemble("run", flags, {})).output
+def output_of(source: Path, shard: str | None, **more: Any) -> Path:
+    output = run(source, shard, **more).output
     assert output is not None
     return output
 
@@ -52,8 +46,8 @@ def shards_of(name: str) -> Path:
     folder = Path(mkdtemp())
     source = write_source(folder / name)
     for number in range(1, SHARDS + 1):
-        run(source, f"{number}/{SHARDS}")
-    run(source, None, output=str(folder / f"whole{source.suffix}"))
+        output_of(source, f"{number}/{SHARDS}")
+    output_of(source, None, output=str(folder / f"whole{source.suffix}"))
     return folder
 
 
@@ -75,8 +69,8 @@ def test_the_merged_file_is_what_one_run_writes(tmp_path: Path, name: str, journ
     if name == "in.tsv":
         source = tmp_path / name
         source.write_text("n\ttext\n" + "".join(f"{n}\trow {n}\n" for n in range(ROWS)))
-        outputs = [run(source, f"{n}/{SHARDS}") for n in range(1, SHARDS + 1)]
-        whole, given = run(source, None, output=str(tmp_path / "whole.tsv")), []
+        outputs = [output_of(source, f"{n}/{SHARDS}") for n in range(1, SHARDS + 1)]
+        whole, given = output_of(source, None, output=str(tmp_path / "whole.tsv")), []
     else:
         outputs = copied(name, tmp_path, journals=journals)
         whole, given = tmp_path / f"whole{Path(name).suffix}", [] if journals else [tmp_path / name]
@@ -95,10 +89,10 @@ def test_the_merged_file_is_what_one_run_writes(tmp_path: Path, name: str, journ
 def test_shards_without_rows_are_merged_without_journals_too(tmp_path: Path, suffix: str) -> None:
     source = tmp_path / f"in.{suffix}"
     source.write_text("text\none\n" if suffix == "csv" else '{"text": "one"}\n')
-    outputs = [run(source, f"{number}/3") for number in (1, 2, 3)]
+    outputs = [output_of(source, f"{number}/3") for number in (1, 2, 3)]
     for path in tmp_path.glob("*.journal"):
         path.unlink()
-    whole = run(source, None, output=str(tmp_path / f"whole.{suffix}"))
+    whole = output_of(source, None, output=str(tmp_path / f"whole.{suffix}"))
     merged = tmp_path / f"merged.{suffix}"
     merge_outputs(outputs, merged, inputs=[source])
     assert merged.read_bytes() == whole.read_bytes()
@@ -119,11 +113,11 @@ def test_a_merged_file_may_have_another_format_and_be_compressed(tmp_path: Path)
 def test_shards_in_several_formats_are_one_file(tmp_path: Path) -> None:
     source = write_source(tmp_path / "in.csv")
     outputs = [
-        run(source, f"{n}/3", output=str(tmp_path / f"o{n}.{kind}"))
+        output_of(source, f"{n}/3", output=str(tmp_path / f"o{n}.{kind}"))
         for n, kind in ((1, "csv"), (2, "jsonl"), (3, "csv"))
     ]
     merge_outputs(outputs, tmp_path / "merged.csv")
-    whole = run(source, None, output=str(tmp_path / "whole.csv"))
+    whole = output_of(source, None, output=str(tmp_path / "whole.csv"))
     import csv
 
     def table(path: Path) -> list[list[str]]:
@@ -149,10 +143,12 @@ def test_columns_have_one_type_where_outputs_of_several_formats_become_jsonl(tmp
     ]
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     outputs = [
-        run(source, f"{n}/5", output=str(tmp_path / f"o.shard-{n}-of-5.{kind}"), samples=2, temperature=1.0)
+        output_of(
+            source, f"{n}/5", output=str(tmp_path / f"o.shard-{n}-of-5.{kind}"), samples=2, temperature=1.0
+        )
         for n, kind in enumerate(("jsonl", "csv", "parquet", "xlsx", "tsv.gz"), 1)
     ]
-    whole = run(source, None, output=str(tmp_path / "whole.jsonl"), samples=2, temperature=1.0)
+    whole = output_of(source, None, output=str(tmp_path / "whole.jsonl"), samples=2, temperature=1.0)
     merged = tmp_path / "merged.jsonl"
     merge_outputs(outputs, merged)
     expected = [json.loads(line) for line in whole.read_text().splitlines()]
@@ -191,7 +187,7 @@ def test_an_input_of_the_job_is_never_overwritten(tmp_path: Path) -> None:
     before = source.read_bytes()
     with pytest.raises(UsageError, match="is an input of the job"):
         merge_outputs(outputs, source, inputs=[source], force=True)
-    own = [run(source, f"{n}/2", output=str(tmp_path / f"own.shard-{n}-of-2.csv")) for n in (1, 2)]
+    own = [output_of(source, f"{n}/2", output=str(tmp_path / f"own.shard-{n}-of-2.csv")) for n in (1, 2)]
     with pytest.raises(UsageError, match="is an input of the job"):
         merge_outputs(own, source, force=True)
     assert source.read_bytes() == before
@@ -285,22 +281,22 @@ def test_outputs_without_names_or_journals_are_merged_as_they_are_named(tmp_path
 
 def test_shards_of_another_job_input_or_number_are_refused(tmp_path: Path) -> None:
     source = write_source(tmp_path / "in.csv")
-    one = run(source, "1/2")
-    asked = run(source, "2/2", prompt="Cry {{ text }}", output=str(tmp_path / "asked.csv"))
+    one = output_of(source, "1/2")
+    asked = output_of(source, "2/2", prompt="Cry {{ text }}", output=str(tmp_path / "asked.csv"))
     with pytest.raises(UsageError, match="was asked something else"):
         merge_outputs([one, asked], tmp_path / "m.csv")
-    more = run(source, "2/2", add=["cost"], output=str(tmp_path / "more.csv"))
+    more = output_of(source, "2/2", add=["cost"], output=str(tmp_path / "more.csv"))
     with pytest.raises(InputError, match="its columns are not those of .*it has 'cost' more"):
         merge_outputs([one, more], tmp_path / "m.csv")
     with pytest.raises(UsageError, match="not the shards of one run"):
-        merge_outputs([one, run(source, "2/3")], tmp_path / "m.csv")
-    two = run(source, "2/2")
+        merge_outputs([one, output_of(source, "2/3")], tmp_path / "m.csv")
+    two = output_of(source, "2/2")
     other = tmp_path / "other.csv"
     other.write_text(source.read_text().replace("row 3", "row three"))
     with pytest.raises(InputError, match="is not the input that these outputs are of"):
         merge_outputs([one, two], tmp_path / "m.csv", inputs=[other])
     with pytest.raises(InputError, match="is that of another input"):
-        merge_outputs([one, run(other, "2/2")], tmp_path / "m.csv")
+        merge_outputs([one, output_of(other, "2/2")], tmp_path / "m.csv")
     assert not (tmp_path / "m.csv").exists()
 
 

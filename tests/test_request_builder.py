@@ -17,7 +17,6 @@ from batchllm.template import load, parse
 from tests.request_jobs import body_of, builder_of, built, make_job, make_row
 
 TEXT = make_row(id="1", text="Hello")
-SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
 
 
 REFERENCE = {"temperature": 0.7, "max_tokens": 150}

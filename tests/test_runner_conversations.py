@@ -28,7 +28,6 @@ from tests.fakes import FakeClient, Outcome, answered, chat_body, status
 from tests.request_jobs import make_job
 from tests.virtual_time import run_virtual
 
-SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
 FILTERED = answered(None, finish_reason="content_filter")
 
 

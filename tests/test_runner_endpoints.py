@@ -20,7 +20,6 @@ from tests.command import Command
 from tests.raw_server import RawServer
 
 Settings = SimulatorSettings
-KEYLESS = {"allow_http": True}
 
 
 def rows_file(folder: Path, rows: int) -> Path:

@@ -13,7 +13,7 @@ from batchllm.cluster.driver_claim import DriverClaim
 from batchllm.cluster.engine import Engine
 from batchllm.cluster.fan_out import FanOut
 from batchllm.cluster.headers import without_secrets
-from batchllm.cluster.one_output import Confirm, OneOutput
+from batchllm.cluster.one_output import OneOutput
 from batchllm.cluster.parts import Parts, parts_of, paths_of, prepared_as
 from batchllm.cluster.parts_output import PartsOutput
 from batchllm.cluster.plan import ClusterPlan, Shard
@@ -28,7 +28,7 @@ from batchllm.journal import JobLock
 from batchllm.prepare.job_paths import JobPaths, check_job_paths, job_paths
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.progress import Progress, Quiet
-from batchllm.runner import Result, RowFeed
+from batchllm.runner import Confirm, Result, RowFeed
 from batchllm.runner.cut_off import check_retry, raised
 from batchllm.runner.ending import recorded
 from batchllm.stopping import StopSwitch

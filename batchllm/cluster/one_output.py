@@ -19,7 +19,7 @@ from batchllm.journal import JournalReader, remove, set_aside, store_value
 from batchllm.plan.chosen import chosen_rows
 from batchllm.prepare.job_paths import JobPaths, check_output, known_files
 from batchllm.prepare.prepared_job import PreparedJob
-from batchllm.runner import Forecast, Result, RowFeed, run_job
+from batchllm.runner import Confirm, Result, RowFeed, run_job
 from batchllm.runner.trial import OUTPUT, TRIAL_OUTPUT, destination_of
 from batchllm.stopping import StopSwitch
 
@@ -27,8 +27,6 @@ WORK = "work"
 """The journal's key for the plan that its answers come from, how far that was, and its last attempt of it."""
 
 _NOTES = (OUTPUT, TRIAL_OUTPUT, f"{OUTPUT} skipped", f"{TRIAL_OUTPUT} skipped")
-
-Confirm = Callable[[Forecast], None]
 
 
 class OneOutput:
@@ -101,7 +99,7 @@ class OneOutput:
                     )
                 self._notes, self._known = reader.file_notes(), reader.get(WORK)
         job = self._job
-        chosen = chosen_rows(plan.rows, limit=job.limit, sample=job.sample, seed=job.seed)
+        chosen = chosen_rows(job, plan.rows)
         destination = destination_of(job, self._paths.output, chosen, self._notes.get(OUTPUT))
         if destination.path is not None:
             check_output(destination.path, written=self._notes.get(destination.key), force=job.force)

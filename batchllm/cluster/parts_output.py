@@ -13,7 +13,6 @@ from batchllm.budget.costs import plus
 from batchllm.budget.estimate import forecast_job
 from batchllm.cluster.collect import DeadAttempt, all_done, asks_again, done_of
 from batchllm.cluster.figures import summed
-from batchllm.cluster.one_output import Confirm
 from batchllm.cluster.parts import Parts
 from batchllm.cluster.plan import ClusterPlan, Shard
 from batchllm.cluster.work import SKIPPED_NOTES, WorkFolder, attempts_at, part_name
@@ -22,7 +21,7 @@ from batchllm.formats.files import output_target
 from batchllm.job import Job
 from batchllm.prepare.job_paths import check_output
 from batchllm.prepare.prepared_job import PreparedJob
-from batchllm.runner import Result, Summary
+from batchllm.runner import Confirm, Result, Summary
 from batchllm.runner.skipped import skipped_files, write_skipped_files
 from batchllm.runner.summary import exit_status_of, rate_text
 from batchllm.runner.trial import Destination

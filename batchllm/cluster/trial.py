@@ -51,7 +51,7 @@ def chosen_in(shard: Shard, job: Job, rows: int) -> Chosen:
 
 
 def _chosen(job: Job, rows: int) -> Sequence[int] | None:
-    chosen = chosen_rows(rows, limit=job.limit, sample=job.sample, seed=job.seed)
+    chosen = chosen_rows(job, rows)
     return sorted(chosen) if isinstance(chosen, frozenset) else chosen
 
 

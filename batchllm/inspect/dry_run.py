@@ -151,7 +151,7 @@ class _Counting:
 
     def run(self) -> DryRun:
         statistics, job = self._prepared.statistics, self._job
-        chosen = chosen_rows(statistics.rows, limit=job.limit, sample=job.sample, seed=job.seed)
+        chosen = chosen_rows(job, statistics.rows)
         rows = self._prepared.source.rows()
         wanted: Iterable[Row] = rows if chosen is None else (row for row in rows if row.index in chosen)
         pending: deque[tuple[Batch, Future[list[int]]]] = deque()

@@ -81,10 +81,7 @@ def _assembled(
 ) -> Job:
     task, template = _template(task, given, file)
     variables = template_variables(given, template)
-    template = template.with_variables(variables) if template else None
-    schema = _schema(given, template)
-    if schema is not None and template is not None:
-        template = replace(template, answer=replace(template.answer, read="json", schema=schema))
+    template, schema = _with_schema(template.with_variables(variables) if template else None, given)
     template, template_model = _without_model(template, given)
     pace = Pace(**_values(given, "pace"))
     place, several = endpoints(
@@ -104,6 +101,7 @@ def _assembled(
     if template is None and input_format is not None and not format_named(input_format).nested:
         raise UsageError(NOTHING_ASKED)
     tools = read_tools(given.get("tools"), given.called("tools")) if given.has("tools") else None
+    examples = given.get("examples")
     effort = _reasoning_effort(given, place.model)
     computed = {
         "task": task,
@@ -122,9 +120,7 @@ def _assembled(
         "into_parts": given.get("engine") is not None and output is not None and output_format is None,
         "per_row": template is None,
         "schema": schema,
-        "examples": read_examples(given.get("examples"), given.called("examples"))
-        if given.has("examples")
-        else None,
+        "examples": read_examples(examples, given.called("examples")) if given.has("examples") else None,
         "instructions": read_instructions(given.get("instructions"), given.called("instructions")),
         "tools": tools,
         "tool_choice": tool_choice(given.get("tool_choice"), tools, given.called("tool_choice")),
@@ -133,9 +129,13 @@ def _assembled(
     }
     job = Job(**{**_values(given), **computed})
     _check(job, given)
-    if job.confidence and CONFIDENCE not in (*job.add, *(job.columns or ())):
-        return replace(job, add=(*job.add, CONFIDENCE))
-    return job
+    return _with_confidence_column(job)
+
+
+def _with_confidence_column(job: Job) -> Job:
+    if not job.confidence or CONFIDENCE in (*job.add, *(job.columns or ())):
+        return job
+    return replace(job, add=(*job.add, CONFIDENCE))
 
 
 def _output(given: Given) -> Path | None:
@@ -266,8 +266,10 @@ def _template(task: str, given: Given, file: jobfile.JobFile | None) -> tuple[st
     return RUN, None
 
 
-def _schema(given: Given, template: "Template | None") -> Mapping[str, Any] | None:
-    """The schema of the answers: the option's, else the template's."""
+def _with_schema(
+    template: "Template | None", given: Given
+) -> tuple["Template | None", Mapping[str, Any] | None]:
+    """Returns the template with the schema of the answers, and this: the option's, else the template's."""
     from batchllm import answer
     from batchllm.template import AnswerSpec
 
@@ -277,9 +279,11 @@ def _schema(given: Given, template: "Template | None") -> Mapping[str, Any] | No
     elif template is not None and template.answer.schema is not None:
         schema = answer.schema_of(template.answer.schema)
     else:
-        return None
+        return template, None
     answer.Reader(AnswerSpec("response", "json", schema=schema))
-    return schema
+    if template is not None:
+        template = replace(template, answer=replace(template.answer, read="json", schema=schema))
+    return template, schema
 
 
 def _without_model(template: "Template | None", given: Given) -> tuple["Template | None", Any]:

@@ -9,22 +9,12 @@ import sqlite3
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from zlib import crc32
 
 from batchllm.errors import CannotWrite, InputError, NotNow
-from batchllm.journal import records, requests
-from batchllm.journal.batches import (
-    BATCHES,
-    PAGE,
-    RESULTS_BY_ATTEMPT,
-    RESULTS_BY_ROW,
-    BatchRecord,
-    BatchResult,
-    read_batch,
-    read_result,
-)
+from batchllm.journal import batches, records, requests
+from batchllm.journal.batches import BatchRecord, BatchResult
 from batchllm.journal.bulk import BulkQuery, meta_key
 from batchllm.journal.database import check_version, connect
 from batchllm.journal.files import exists
@@ -99,9 +89,7 @@ class JournalReader:
     def __enter__(self) -> "JournalReader":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.close()
 
     def get(self, key: str) -> Any:
@@ -313,7 +301,8 @@ class JournalReader:
 
     def batches(self) -> list[BatchRecord]:
         """Returns the batches of the job, oldest first."""
-        return [read_batch(self.path, fields) for fields in self.select(f"{BATCHES} ORDER BY batch_id")]
+        found = self.select(f"{batches.BATCHES} ORDER BY batch_id")
+        return [batches.read_batch(self.path, fields) for fields in found]
 
     def replied(self, batch: BatchRecord) -> bytearray:
         """Returns for each line of a batch 1 where its attempt has a reply already, else 0."""
@@ -331,12 +320,12 @@ class JournalReader:
             by_row: In the order of their rows; requests without a row in this plan are left out.
         """
         start = 0
-        query = RESULTS_BY_ROW if by_row else RESULTS_BY_ATTEMPT
+        query = batches.RESULTS_BY_ROW if by_row else batches.RESULTS_BY_ATTEMPT
         while True:
             page = self.select(query, start, batch.first_attempt, batch.last_attempt)
             for fields in page:
-                yield read_result(self.path, fields)
-            if len(page) < PAGE:
+                yield batches.read_result(self.path, fields)
+            if len(page) < batches.PAGE:
                 return
             start = (page[-1][2] if by_row else page[-1][0]) + 1
 

@@ -236,7 +236,7 @@ class Limiter(Generic[T]):
             lane.correct_charge(now, queued, usage)
         lane.accepted(now, queued)
         tokens = 1.0 if usage is None or usage.completion_tokens is None else float(usage.completion_tokens)
-        self._worked(now, queued)
+        self._end_outage(now, queued.sent_at, probe=queued.probe)
         self.concurrency.answered(now, now - queued.sent_at, tokens)
         lane.limits.latency_s = self.concurrency.slow_s
         self._update_rate(now)
@@ -254,7 +254,7 @@ class Limiter(Generic[T]):
         lane.refused(now, queued, verdict, levels)
         if verdict.reason == "overloaded":
             self.concurrency.overloaded(now)
-        self._worked(now, queued)
+        self._end_outage(now, queued.sent_at, probe=queued.probe)
 
     def failed(self, now: float, item: T, verdict: Verdict, headers: Mapping[str, str]) -> None:
         """Records that an attempt brought no answer and was not refused; the caller decides what becomes of the item.
@@ -267,7 +267,7 @@ class Limiter(Generic[T]):
         lane.learn_charge(queued, verdict)
         if verdict.disposition is Disposition.REJECTED:
             lane.accepted(now, queued)
-            self._worked(now, queued)
+            self._end_outage(now, queued.sent_at, probe=queued.probe)
             return
         if queued.probe and lane.gate.closed:
             lane.gate.probe_gone()
@@ -324,21 +324,17 @@ class Limiter(Generic[T]):
                 self.lease(self._now, name, NO_LEASE)
         return lane
 
-    def _worked(self, now: float, queued: QueuedItem[T]) -> None:
-        """Ends an outage, because the endpoint answered."""
-        if self.breaker.succeeded(now, queued.sent_at, probe=queued.probe):
-            self._outage_over(now)
-
     def recovered(self, now: float, item: T) -> None:
         """A request beside the queue, about an item, was answered, so the endpoint is not down."""
-        if self.breaker.succeeded(now, now, probe=True):
-            self._outage_over(now)
+        self._end_outage(now, now, probe=True)
 
-    def _outage_over(self, now: float) -> None:
-        self.concurrency.recover(now)
-        for lane in self._lanes.values():
-            if not lane.gate.closed:
-                lane.queue.outage_over()
+    def _end_outage(self, now: float, sent_at: float, *, probe: bool) -> None:
+        """Ends an outage, if there is one, because the endpoint answered a request."""
+        if self.breaker.succeeded(now, sent_at, probe=probe):
+            self.concurrency.recover(now)
+            for lane in self._lanes.values():
+                if not lane.gate.closed:
+                    lane.queue.outage_over()
 
     def _update_rate(self, now: float) -> None:
         """Passes the rate that the limits allow to the concurrency, at most twice a second."""

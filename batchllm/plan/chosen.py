@@ -3,18 +3,24 @@
 import random
 from collections.abc import Iterable, Iterator
 
+from batchllm.job import Job
 from batchllm.records import Row
 
 Chosen = range | frozenset[int] | None
 """The rows that are wanted, by their indexes; ``None`` for all."""
 
 
-def chosen_rows(rows: int, *, limit: int | None, sample: int | None, seed: int) -> Chosen:
-    """Returns the rows that ``-n`` and ``--sample`` choose."""
-    if sample is not None:
-        among = min(rows, limit) if limit is not None else rows
-        return frozenset(random.Random(seed).sample(range(among), min(sample, among)))
-    return None if limit is None or limit >= rows else range(limit)
+def chosen_rows(job: Job, rows: int) -> Chosen:
+    """Returns the rows that a job wants (``-n``, ``--sample``).
+
+    Args:
+        job: The job.
+        rows: How many rows its input has.
+    """
+    among = rows if job.limit is None else min(rows, job.limit)
+    if job.sample is not None:
+        return frozenset(random.Random(job.seed).sample(range(among), min(job.sample, among)))
+    return None if among == rows else range(among)
 
 
 def wanted(rows: Iterable[Row], chosen: Chosen) -> Iterator[Row]:

@@ -13,7 +13,7 @@ from batchllm.evaluate.values import LABEL, LABELS, NUMBER, TEXT, AnswerField, i
 from batchllm.flows.samples import AGREEMENT, SAMPLES
 from batchllm.printable import one_line
 from batchllm.report.distribution import Distribution
-from batchllm.report.picks import LowestRows, RowPicks
+from batchllm.report.picks import RowPicks
 
 MOST_LABELS = 1_000
 """Different values of an answer column that are counted; a column with more of them holds texts."""
@@ -154,7 +154,6 @@ class _OutputReader:
         found = agreement_columns(rows)
         self._agreement_column = None if found is None else found[0]
         self._agreement = Distribution()
-        self._lowest = LowestRows()
         self._models: Counter[str] = Counter()
         self._model = rows.beside.get("model", "")
 

@@ -29,7 +29,7 @@ from batchllm.request.spec import (
     with_tools,
 )
 from batchllm.request.tasks import RowTasks, Task, image_cells, is_batch_line
-from batchllm.template import TEXT, RenderError, dumps, text_column, text_like, to_json
+from batchllm.template import TEXT, RenderError, Template, dumps, text_column, text_like, to_json
 
 NO_PARAMETERS: Mapping[str, Any] = {}
 
@@ -93,22 +93,11 @@ class RequestBuilder:
             forced = self._schema is not None
             self._rows = RowTasks(job, self._media, self._reader, forced=forced, hidden=self._gold)
         else:
-            template = prepared(job, job.template)
-            rows = self._sample
-            self.column = (
-                text_column(columns, rows, job.column) if columns is not None else job.column or "text"
+            self.column = self._text_column = (
+                job.column or "text" if columns is None else text_column(columns, self._sample, job.column)
             )
-            self._text_column = self.column
-            candidates = () if self.column or columns is None else text_like(columns, rows)
-            self._task = Task(
-                template, columns, self.column, self._media, self._reader, candidates, self._gold
-            )
+            self._task = self._only_task(prepared(job, job.template), columns)
             self.used_columns |= self._task.renderer.used_columns
-            if not self.used_columns:
-                raise UsageError(
-                    f"template {template.name} reads no column, so every row would ask the same; "
-                    "put {{ text }} where the row's text belongs"
-                )
             if not self._task.renderer.reads_text:
                 self.column = job.column
         self._shots: Shots | None = None
@@ -119,6 +108,17 @@ class RequestBuilder:
             self._limits.truncated = 0
         self._own_layer = job_parameters(job, self._schema, asks_schema=self._preset.json_schema is not False)
         self._fixed = self._checked_parameters()
+
+    def _only_task(self, template: Template, columns: Sequence[str] | None) -> Task:
+        """Makes the task that all rows have."""
+        candidates = () if self.column or columns is None else text_like(columns, self._sample)
+        task = Task(template, columns, self.column, self._media, self._reader, candidates, self._gold)
+        if not (self.used_columns or task.renderer.used_columns):
+            raise UsageError(
+                f"template {template.name} reads no column, so every row would ask the same; "
+                "put {{ text }} where the row's text belongs"
+            )
+        return task
 
     @property
     def same_for_all_rows(self) -> bool:

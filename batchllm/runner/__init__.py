@@ -5,7 +5,7 @@
 
 from batchllm.budget.forecast import Forecast
 from batchllm.runner.feed import FinishedRow, RowFeed
-from batchllm.runner.run import run_job
+from batchllm.runner.run import Confirm, run_job
 from batchllm.runner.summary import Result, Summary
 
-__all__ = ["FinishedRow", "Forecast", "Result", "RowFeed", "Summary", "run_job"]
+__all__ = ["Confirm", "FinishedRow", "Forecast", "Result", "RowFeed", "Summary", "run_job"]

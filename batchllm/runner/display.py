@@ -81,57 +81,84 @@ async def shown(
     stop: RunStop,
 ) -> AsyncIterator[None]:
     """Shows the run inside the ``with`` block, and keeps what it learns about pace and prices for the next one."""
-    loop = asyncio.get_running_loop()
-    several = EndpointEvents(limiter) if isinstance(limiter, EndpointRouter) else None
-    events = Events(endpoint if several is None else "any of the endpoints")
-    rate = RowRate()
-    if several is None and journal.get(ENDPOINTS) is not None:
-        journal.put(ENDPOINTS, None)
-
-    def show(*, tell: bool = True) -> None:
-        now, wall = loop.time(), datetime.now()
-        view = limiter.view(now)
-        line = events.line(view, now, wall, counters.last_refusal) if tell else None
-        if line is not None and stop.reason is None:
-            counters.log.write("waiting", reason=view.limits, message=line)
-            progress.tell(line)
-        if several is not None:
-            states = several.router.states(now)
-            for line in several.lines(states, now, wall):
-                counters.log.write("endpoint", message=line)
-                progress.tell(line)
-            if counters.endpoints != (found := figures_of(states)):
-                counters.endpoints = found
-                journal.put(ENDPOINTS, [asdict(each) for each in found])
-        waits = waiting_words(view, now, wall, counters.last_refusal)
-        if stop.reason is not None:
-            waits = stopping_words(counters.in_flight)
-        finished = counters.finished
-        rate.count(now, finished - counters.finished_before - counters.reused - counters.skipped)
-        speed = [] if waits else rate.words(counters.rows - finished)
-        words = [*speed, account.to_text(counters), "" if waits else limit_words(view)]
-        if several is not None:
-            words.append(several.words(states))
-        note = ", ".join(filter(None, words))
-        progress.show(finished, counters.failed + counters.unanswered, counters.known_tokens, note, waits)
-        account.keep(journal, view)
-
-    def stopped() -> None:
-        if counters.in_flight:
-            progress.tell(stopping_line(counters.in_flight, stop))
+    display = _Display(limiter, endpoint, progress, counters, account, journal, stop)
 
     async def tick() -> None:
         while True:
             await asyncio.sleep(SHOW_EVERY_S)
-            show()
+            display.show()
 
     progress.start(counters.rows, 0)
-    stop.subscribe(stopped, lambda: None)
+    stop.subscribe(display.stopped, lambda: None)
     ticker = asyncio.create_task(tick())
     try:
         yield
     finally:
         ticker.cancel()
-        show(tell=False)
+        display.show(tell=False)
         progress.close()
         journal.put("learned", limiter.learned())
+
+
+class _Display:
+    def __init__(
+        self,
+        limiter: Limiter[WorkItem] | EndpointRouter[WorkItem],
+        endpoint: str,
+        progress: Progress,
+        counters: RunCounters,
+        account: Account,
+        journal: Journal,
+        stop: RunStop,
+    ) -> None:
+        self._limiter = limiter
+        self._progress = progress
+        self._counters = counters
+        self._account = account
+        self._journal = journal
+        self._stop = stop
+        self._now = asyncio.get_running_loop().time
+        self._several = EndpointEvents(limiter) if isinstance(limiter, EndpointRouter) else None
+        self._events = Events(endpoint if self._several is None else "any of the endpoints")
+        self._rate = RowRate()
+        if self._several is None and journal.get(ENDPOINTS) is not None:
+            journal.put(ENDPOINTS, None)
+
+    def show(self, *, tell: bool = True) -> None:
+        """Shows how far the run is; with ``tell`` also, once, what it waits for."""
+        counters, now, wall = self._counters, self._now(), datetime.now()
+        view = self._limiter.view(now)
+        line = self._events.line(view, now, wall, counters.last_refusal) if tell else None
+        if line is not None and self._stop.reason is None:
+            counters.log.write("waiting", reason=view.limits, message=line)
+            self._progress.tell(line)
+        of_endpoints = self._show_endpoints(now, wall)
+        waits = waiting_words(view, now, wall, counters.last_refusal)
+        if self._stop.reason is not None:
+            waits = stopping_words(counters.in_flight)
+        finished = counters.finished
+        self._rate.count(now, finished - counters.finished_before - counters.reused - counters.skipped)
+        speed = [] if waits else self._rate.words(counters.rows - finished)
+        limit = "" if waits else limit_words(view)
+        note = ", ".join(filter(None, [*speed, self._account.to_text(counters), limit, of_endpoints]))
+        failed = counters.failed + counters.unanswered
+        self._progress.show(finished, failed, counters.known_tokens, note, waits)
+        self._account.keep(self._journal, view)
+
+    def _show_endpoints(self, now: float, wall: datetime) -> str:
+        """Tells what became of each of several endpoints, and keeps their figures; returns them in words."""
+        if self._several is None:
+            return ""
+        states = self._several.router.states(now)
+        for line in self._several.lines(states, now, wall):
+            self._counters.log.write("endpoint", message=line)
+            self._progress.tell(line)
+        if self._counters.endpoints != (found := figures_of(states)):
+            self._counters.endpoints = found
+            self._journal.put(ENDPOINTS, [asdict(each) for each in found])
+        return self._several.words(states)
+
+    def stopped(self) -> None:
+        """Says what a run that is stopped waits for."""
+        if self._counters.in_flight:
+            self._progress.tell(stopping_line(self._counters.in_flight, self._stop))

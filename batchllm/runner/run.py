@@ -6,8 +6,8 @@ Whatever stops the run, everything received is in the journal.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -23,7 +23,7 @@ from batchllm.journal import FINISHED, TRIAL, JobLock, Journal, JournalReader, S
 from batchllm.leases import Leases
 from batchllm.leases.leased_budget import LeasedBudget
 from batchllm.online.loop import OnlineLoop
-from batchllm.plan.chosen import Chosen, chosen_rows
+from batchllm.plan.chosen import chosen_rows
 from batchllm.plan.job_plan import plan_of
 from batchllm.plan.reuse import Reuse, journals_of
 from batchllm.plan.work_item import ChatSender
@@ -101,30 +101,21 @@ def run_job(
         check_job_paths(job, paths)
         record.begin()
         waiting = waiting_for(job, wait=wait)
-        with (
-            made_folder(paths.output if job.into_folder else None),
-            JobLock(paths.lock, wait_s=job.wait_lock_s, check=stops.check),
-            JobLock(paths.journal_lock, wait_s=job.wait_lock_s, check=stops.check)
-            if paths.journal_lock
-            else nullcontext(),
-            _brought(bring_input),
-            reachable(with_first_preset(with_raised_limit(job, paths.journal), paths.journal)) as job,
-            prepare_job(job, paths, rows, sha256=sha256) as prepared,
-            journals_of(job.reuse, paths.journal) as reuse,
-        ):
+        with ExitStack() as held:
+            held.enter_context(made_folder(paths.output if job.into_folder else None))
+            for lock in filter(None, (paths.lock, paths.journal_lock)):
+                held.enter_context(JobLock(lock, wait_s=job.wait_lock_s, check=stops.check))
+            bring_input()
+            first = with_first_preset(with_raised_limit(job, paths.journal), paths.journal)
+            job = held.enter_context(reachable(first))
+            prepared = held.enter_context(prepare_job(job, paths, rows, sha256=sha256))
+            reuse = held.enter_context(journals_of(job.reuse, paths.journal))
             record.describe(job)
             run = _Run(
-                prepared, record, progress or Quiet(), confirm, client, reuse, waiting, stops, feed, leases,
-                has_worked=rows is not None and rows.has_worked, chosen=None if rows is None else rows.chosen,
+                prepared, record, progress or Quiet(), confirm, client, reuse, waiting, stops, feed, leases, rows
             )  # fmt: skip
             with asyncio.Runner() as loop:  # asyncio.run may be another one in a notebook (nest_asyncio)
                 return loop.run(run.run())
-
-
-@contextmanager
-def _brought(bring_input: Callable[[], None]) -> Iterator[None]:
-    bring_input()
-    yield
 
 
 class _Run:
@@ -140,9 +131,7 @@ class _Run:
         stops: Stops,
         feed: RowFeed | None,
         leases: Leases | None,
-        *,
-        has_worked: bool,
-        chosen: Chosen,
+        rows: RowRange | None,
     ) -> None:
         self._leases = leases
         self._prepared = prepared
@@ -156,26 +145,24 @@ class _Run:
         self._stops = stops
         self._feed = feed or RowFeed()
         self._account = Account(prepared)
-        self._chosen = chosen or chosen_rows(
-            prepared.statistics.rows,
-            limit=prepared.job.limit,
-            sample=prepared.job.sample,
-            seed=prepared.job.seed,
-        )
+        among = prepared.statistics.rows
+        self._chosen = (rows and rows.chosen) or chosen_rows(prepared.job, among)
         self._evaluation = RunEvaluation(prepared, self._chosen) if prepared.job.gold else None
-        rows = prepared.statistics.rows if self._chosen is None else len(self._chosen)
-        self._counters = RunCounters(rows=rows, log=record.log, has_worked=has_worked)
+        self._counters = RunCounters(
+            rows=among if self._chosen is None else len(self._chosen),
+            log=record.log,
+            has_worked=rows is not None and rows.has_worked,
+        )
 
     async def run(self) -> Result:
         resumed = ResumedJob(self._prepared, rows=self._counters.rows, chosen=self._chosen)
-        journal, destination = resumed.journal, resumed.destination
+        journal = resumed.journal
         try:
             self._begin(resumed)
         except BaseException:
             resumed.withdraw()
             raise
-        loop = asyncio.get_running_loop()
-        started_s = loop.time()
+        self._started_s = asyncio.get_running_loop().time()
         status: int | None = None
         try:
             self._stops.check()
@@ -183,41 +170,14 @@ class _Run:
                 self._prepared, journal, self._counters, continued=resumed.continued, chosen=self._chosen
             ):
                 await self._answer_rows(journal, continued=resumed.continued)
-            counts = write_if_changed(
-                self._prepared,
-                journal,
-                destination=destination,
-                chosen=self._chosen,
-                prices=self._account.pricing.identity(),
-                changed=self._counters.attempts > 0,
-            )
-            trial = self._chosen is not None
-            journal.put(TRIAL if trial else FINISHED, resumed.plan_id)
-            sent = counts.failed + counts.answered
-            bad_rows = self._prepared.statistics.bad_rows
-            status = int(exit_status_of(counts.failed, sent, self._job.allow_failed, bad_rows=bad_rows))
-            summary = with_output(self._summary(journal, loop.time() - started_s, status), counts)
-            self._record.figures = summary
-            evaluation = None if self._evaluation is None else self._evaluation.evaluate(journal)
+            result = self._written(resumed)
+            status = result.exit_status
             await self._feed.finish()
-            return Result(
-                output=destination.path,
-                instead_of=destination.instead_of,
-                summary=summary,
-                evaluation=evaluation,
-                job=self._job,
-                possibly_billed_rows=possibly_billed_rows(journal),
-                samples=tuple(counts.samples) if trial else (),
-                asked=asked_of(self._prepared, counts.sample_rows) if trial else (),
-                failures=counts.failures,
-                pace=rate_text(summary),
-                read_options=read_options(self._prepared, destination.path),
-                skipped=skipped_paths(self._prepared, destination),
-            )
+            return result
         except BaseException as error:
             if isinstance(error, (JobError, Interrupted)):
                 status = int(error.exit_status)
-            figures = self._summary(journal, loop.time() - started_s, status_of(error))
+            figures = self._summary(journal, status_of(error))
             if isinstance(error, (JobError, Interrupted)):
                 with suppress(JobError):  # the error to report is the one that stopped the job
                     states = resumed.counts_of_pass()
@@ -227,6 +187,39 @@ class _Run:
             raise
         finally:
             journal.close(status)
+
+    def _written(self, resumed: ResumedJob) -> Result:
+        """Writes the output, and returns the result."""
+        journal, destination = resumed.journal, resumed.destination
+        counts = write_if_changed(
+            self._prepared,
+            journal,
+            destination=destination,
+            chosen=self._chosen,
+            prices=self._account.pricing.identity(),
+            changed=self._counters.attempts > 0,
+        )
+        trial = self._chosen is not None
+        journal.put(TRIAL if trial else FINISHED, resumed.plan_id)
+        sent = counts.failed + counts.answered
+        bad_rows = self._prepared.statistics.bad_rows
+        status = exit_status_of(counts.failed, sent, self._job.allow_failed, bad_rows=bad_rows)
+        summary = with_output(self._summary(journal, int(status)), counts)
+        self._record.figures = summary
+        return Result(
+            output=destination.path,
+            instead_of=destination.instead_of,
+            summary=summary,
+            evaluation=None if self._evaluation is None else self._evaluation.evaluate(journal),
+            job=self._job,
+            possibly_billed_rows=possibly_billed_rows(journal),
+            samples=tuple(counts.samples) if trial else (),
+            asked=asked_of(self._prepared, counts.sample_rows) if trial else (),
+            failures=counts.failures,
+            pace=rate_text(summary),
+            read_options=read_options(self._prepared, destination.path),
+            skipped=skipped_paths(self._prepared, destination),
+        )
 
     def _begin(self, resumed: ResumedJob) -> None:
         """Says what is left to do before anything is sent, and begins where the last run stopped.
@@ -338,11 +331,11 @@ class _Run:
     def _reuse_of(self, journal: Journal) -> Reuse | None:
         return Reuse(self._reuse, journal) if self._reuse else None
 
-    def _summary(self, journal: Journal, seconds: float, status: int) -> Summary:
+    def _summary(self, journal: Journal, status: int) -> Summary:
         return summary_of(
             self._counters,
             orphans=len(journal.orphans),
-            seconds=seconds,
+            seconds=asyncio.get_running_loop().time() - self._started_s,
             status=status,
             bad_rows=self._prepared.statistics.bad_rows,
         )

@@ -32,7 +32,6 @@ class Facts:
         owner: Attempt to its request.
         maybe: Attempts that are recorded as possibly billed without an answer.
         unreplied: Attempts without any reply.
-        winners: Requests with an answer, and the attempt of each.
         tokens: The sum of the usage of all answers.
         sound: What SQLite itself thinks of the file.
     """
@@ -42,7 +41,6 @@ class Facts:
     owner: dict[int, int] = field(default_factory=dict)
     maybe: set[int] = field(default_factory=set)
     unreplied: set[int] = field(default_factory=set)
-    winners: dict[int, int] = field(default_factory=dict)
     tokens: int = 0
     sound: str = "ok"
 
@@ -83,9 +81,6 @@ def facts_of(journal: Path) -> Facts:
                 answer = json.loads(body)
                 facts.answers[attempt] = answer["id"]
                 facts.tokens += answer["usage"]["total_tokens"]
-        facts.winners = dict(
-            connection.execute("SELECT request_id, attempt_id FROM request WHERE state IN (1, 2)")
-        )
         # An answer whose attempt the journal does not have is found by the reply alone.
         lost = connection.execute(
             "SELECT attempt_id, body FROM reply WHERE status = 200"

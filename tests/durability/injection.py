@@ -14,7 +14,6 @@ from tests.durability.scenario import Scenario
 from tests.durability.workers import WORKERS, Driver, Run
 
 CALLS = ("pwrite64", "write", "fdatasync", "fsync", "rename", "ftruncate", "unlink")
-LANES = ("journal", "main")
 FIRES_AT = 500
 """The number of the call at which strace fires: more than any thread makes of one kind."""
 

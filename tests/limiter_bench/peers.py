@@ -22,7 +22,7 @@ class Peer:
 
     def __init__(self, rpm: float, concurrency: int) -> None:
         self.rpm, self.concurrency = rpm, concurrency
-        self.dry, self.outage, self.flying = False, False, 0
+        self.outage, self.flying = False, 0
         self.line: deque[tuple[Any, Cost]] = deque()
         self.costs: dict[int, Cost] = {}
 

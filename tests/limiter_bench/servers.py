@@ -155,9 +155,6 @@ class Engine:
         self._count = 0
         self.busy_replies = 0
 
-    def best_tokens_per_s(self) -> float:
-        return self.slots / (self._step_s + self._per_s * self.slots)
-
     def _advance(self, now: float) -> None:
         if self._running:
             self._steps += (now - self._at) / (self._step_s + self._per_s * len(self._running))
