@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from batchllm.budget.forecast import Forecast
 from batchllm.cluster.collect import plan_of_work
 from batchllm.cluster.driver import run_cluster
 from batchllm.cluster.shard_run import ShardEnd, ShardTask, attempt_folder, check_node
@@ -172,6 +173,7 @@ def test_what_a_worker_is_told_has_no_key(tmp_path: Path) -> None:
     [
         ({"work": None}, "--engine needs --work"),
         ({"via": "batch"}, "--via batch"),
+        ({"output": "work/", "work": "work"}, "name the same folder"),
         ({"shard": "1/3"}, "--shard is for"),
         ({"header": {"X-Secret": "1"}}, "--header X-Secret"),
         ({"url": None, "provider": "simulator"}, "--provider simulator"),
@@ -357,7 +359,8 @@ def test_status_report_and_export_take_the_work_folder(
     paid, work = asked.texts.total(), tmp_path / "work"
     status = json.loads(batchllm("status", work, "--json").out)
     assert 20 < status["done"] < ROWS and status["rows"] == ROWS and status["answers"] == paid
-    assert "shards" in batchllm("status", work).out
+    said = batchllm("status", work).out
+    assert said.startswith(f"{work}: ") and "shards" in said
     refused = batchllm("export", work)
     assert refused.status == 2 and "-o" in refused.err
     exported = batchllm("export", work, "-o", tmp_path / "some.csv")
@@ -368,9 +371,12 @@ def test_status_report_and_export_take_the_work_folder(
     page = batchllm("report", work, "-o", tmp_path / "page.html")
     assert page.status == 0 and (tmp_path / "page.html").stat().st_size > 1000, page.err
 
-    run_cluster(job_of(tmp_path, url), engine_of=lambda job: ThreadEngine())
+    told: list[Forecast] = []
+    run_cluster(job_of(tmp_path, url), engine_of=lambda job: ThreadEngine(), confirm=told.append)
+    assert told[0].answered == status["done"], "those of shards that are begun too"
     assert asked.texts.total() == sum(bool(TEXTS[number % len(TEXTS)]) for number in range(ROWS))
     assert json.loads(batchllm("status", work, "--json").out)["done"] == ROWS
+    assert batchllm("status", work).out.startswith(f"{work}: finished\n")
     assert batchllm("export", work, "-o", tmp_path / "all.csv").status == 0
     assert (tmp_path / "all.csv").read_bytes() == (tmp_path / "out.csv").read_bytes()
     assert json.loads(batchllm("report", work, "--json").out)
@@ -443,7 +449,7 @@ def test_several_inputs_are_one_job(tmp_path: Path, url: str, asked: Asked) -> N
 def test_a_budget_holds_for_all_machines_and_over_runs(tmp_path: Path, url: str, asked: Asked) -> None:
     table(tmp_path / "rows.csv", texts=["good"])
     for more in (60, 0):
-        with pytest.raises(BudgetStop):
+        with pytest.raises(BudgetStop, match=r"^all workers .* larger budget goes on$"):
             run_cluster(job_of(tmp_path, url, max_requests=60), engine_of=lambda job: ThreadEngine())
         assert 40 <= asked.texts.total() <= 60, more
     result = run_cluster(job_of(tmp_path, url, max_requests=ROWS), engine_of=lambda job: ThreadEngine())
