@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,8 @@ from batchllm.cluster.work import open_work
 from batchllm.errors import CannotWrite, Interrupted, StorageFailure, Unavailable
 from batchllm.simulator import ScriptedResponse, SimulatorSettings, start_in_thread
 from batchllm.stopping import StopSwitch
-from tests.test_cluster_run import Asked, ThreadEngine, job_of, no_cluster, table
+from tests.cluster_engine import ThreadEngine
+from tests.test_cluster_run import Asked, job_of, no_cluster, table
 
 TEXTS = [f"text {number}" for number in range(60)]
 
@@ -112,15 +114,15 @@ def test_a_shard_whose_workers_die_is_left_out_and_named_and_the_others_are_fini
         deaths = 0
 
         def ended(self, timeout_s: float) -> Sequence[tuple[ShardTask, ShardEnd | None]]:
-            dead = [future for future, task in self._running.items() if task.shard == 1]
+            dead = [future for future, task in self.running.items() if task.shard == 1]
             self.deaths += len(dead)
-            return [(self._running.pop(future), None) for future in dead] or super().ended(timeout_s)
+            return [(self.running.pop(future), None) for future in dead] or super().ended(timeout_s)
 
         def submit(self, task: ShardTask) -> None:
             if task.shard != 1:
                 return super().submit(task)
             self.submitted.append(1)
-            self._running[type("Dead", (), {"done": lambda self: True})()] = task
+            self.running[Future()] = task
             return None
 
     engines: list[Poisoned] = []
@@ -160,7 +162,7 @@ def test_a_command_whose_work_folder_fails_waits_for_its_workers(
     with monkeypatch.context() as patched, pytest.raises(CannotWrite, match="is unreachable"):
         patched.setattr(FiguresReader, "read", failing)
         run_cluster(job_of(tmp_path, url), engine_of=lambda job: engine)
-    assert not engine._running, "nothing is sent any more"
+    assert not engine.running, "nothing is sent any more"
     assert run_cluster(job_of(tmp_path, url), engine_of=lambda job: ThreadEngine()).summary.answered == 60
     assert asked.texts.total() == 60
 

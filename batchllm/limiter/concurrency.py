@@ -13,6 +13,7 @@ the others.
 
 import logging
 import math
+from collections.abc import Sequence
 
 log = logging.getLogger("batchllm.limiter")
 
@@ -52,7 +53,11 @@ class Concurrency:
         self._step = FIRST_STEP
         self._before: tuple[int, float] | None = None  # the cap that a step up was made from, and its goodput
         self._rate: float | None = None
+        self._told: float | None = None
         self._overloaded = False
+        self._uncut: tuple[int, float, bool] | None = (
+            None  # cap, step and ``_overloaded`` before cuts not judged yet
+        )
         self._answers = 0
         self._cut_at = -math.inf
         self._results: list[bool] = []
@@ -86,9 +91,15 @@ class Concurrency:
         self._tokens = 0.0
         self._full = False
 
-    def behind(self, rate: float | None) -> None:
-        """Sets the requests per second that the rate limits allow; ``None`` without a limit."""
-        self._rate = rate
+    def behind(self, limits: Sequence[tuple[float | None, float | None]]) -> None:
+        """Sets the requests per second that the limits of all models allow together.
+
+        Args:
+            limits: For each model what its limits allow now, and the limit itself where the user or headers told it;
+                ``None`` without one.
+        """
+        rates, told = ([each[i] for each in limits] for i in (0, 1))
+        self._rate, self._told = _sum_of(rates), _sum_of(told)
 
     @property
     def requests_per_s(self) -> float:
@@ -98,9 +109,13 @@ class Concurrency:
         by_slots = self.cap / self.latency_s
         return by_slots if self._rate is None else min(self._rate, by_slots)
 
-    def saturated(self) -> None:
+    def saturated(self, now: float) -> None:
         """Records that all slots are taken while more items could be sent."""
         self._full = True
+        if self.explicit is None and self._return_to is None and now >= self._hold_until:
+            needed = self._needed_if_told()
+            if needed > self.cap and not self._overloaded:
+                self._set(needed, now, "a told limit")
 
     def answered(self, now: float, latency_s: float, tokens: float) -> None:
         """Records an answer: its latency since it was sent, and its completion tokens."""
@@ -127,6 +142,8 @@ class Concurrency:
                 self._hold_until = self._starts_at
             return
         self._return_to = None
+        if now >= self._hold_until:
+            self._uncut = None
         if self.explicit is not None or now < self._hold_until:
             return
         if self._rate is not None and not self._overloaded:
@@ -135,14 +152,27 @@ class Concurrency:
             self._climb(now, self._tokens / span)
 
     def _follow(self, now: float, span: float) -> None:
-        """Moves the cap towards rate times latency, at most doubling it once per latency."""
+        """Moves the cap towards rate times latency: at once where the limit is told, else doubling it once per latency.
+
+        A told limit is no guess, and the pace fills the slots no faster than the limit allows.
+        """
         assert self._rate is not None
-        needed = min(MOST_BEHIND_A_RATE, max(START, math.ceil(1.3 * self._rate * self.slow_s) + 2))
+        needed = self._needed(self._rate)
         if needed < self.cap:
             if span > 4.0 * self.slow_s:
                 self._set(max(needed, math.floor(0.9 * self.cap)), now, "Little's law")
         elif self._full and needed > self.cap:
-            self._set(min(needed, 2 * self.cap), now, "Little's law")
+            self._set(min(needed, max(2 * self.cap, self._needed_if_told())), now, "Little's law")
+
+    def _needed(self, rate: float) -> int:
+        """Returns the slots that a rate in requests per second takes (Little's law), with room for slow answers."""
+        return min(MOST_BEHIND_A_RATE, max(START, math.ceil(1.3 * rate * self.slow_s) + 2))
+
+    def _needed_if_told(self) -> int:
+        """Returns the same of a limit that is told; 0 where none is, and before the first answer."""
+        if self._rate is None or self._told is None or self.latency_s is None:
+            return 0
+        return self._needed(min(self._rate, self._told))
 
     def _span_s(self) -> float:
         """Returns how long goodput is measured: longer for a small step, whose effect is small."""
@@ -176,8 +206,18 @@ class Concurrency:
         self._set(cap, now, f"not worth it ({worth:.2f})")
         self._starts_at = now + windows * max(5.0, 2.0 * (self.latency_s or 0.0))
 
-    def overloaded(self, now: float) -> None:
-        """Lowers the cap, because the endpoint said that too much is in flight."""
+    def overloaded(self, now: float, *, alone: bool = False) -> None:
+        """Lowers the cap, because the endpoint said that too much is in flight.
+
+        Where it says so of a probe that was alone, what is in flight is not the reason, and cuts that are not judged
+        yet are undone.
+        """
+        if alone:
+            if self._uncut is not None:
+                self.cap, self._step, self._overloaded = self._uncut
+                self._uncut = self._return_to = None
+            return
+        before = (self.cap if self._before is None else self._before[0], self._step, self._overloaded)
         self._overloaded = True
         self._note(True, now)
         share = sum(self._results) / max(20, len(self._results))
@@ -188,6 +228,7 @@ class Concurrency:
         if now - self._cut_at < rest_s:
             return
         self._cut_at = now
+        self._uncut = self._uncut or before
         self._results.clear()
         step_from = self._before[0] if self._before is not None else self.cap
         self._before = None
@@ -223,3 +264,9 @@ class Concurrency:
         log.debug("concurrency %d -> %d: %s", self.cap, cap, why)
         self.cap = cap
         self._window(now)
+
+
+def _sum_of(rates: Sequence[float | None]) -> float | None:
+    """Returns the sum of rates; ``None`` where one of them is unknown, and where there is none."""
+    known = [rate for rate in rates if rate is not None]
+    return sum(known) if known and len(known) == len(rates) else None

@@ -116,6 +116,11 @@ class Dimension:
         pacer = self.header_pacer
         return pacer.limit if pacer is not None and pacer.samples >= 3 else None
 
+    @property
+    def told(self) -> float:
+        """What this run may use per minute, as given or shown; infinite if neither."""
+        return min(self.given, self.shown_limit or math.inf)
+
     def rate(self, now: float, latency_s: float) -> float:
         """Returns the current pace per second; infinite without a limit."""
         if self.margin > MARGIN and now - self._clean_since > _CLEAN_S:

@@ -178,12 +178,9 @@ class Limiter(Generic[T]):
                     raise
                 wake = now  # what other lanes have granted goes first
                 break
-            if (
-                lane.binding == "concurrency"
-                and lane.answered
-                and slots_taken + len(queued_items) >= self.concurrency.cap
-            ):
-                self.concurrency.saturated()
+            is_full = slots_taken + len(queued_items) >= self.concurrency.cap
+            if is_full and lane.answered and lane.binding == "concurrency":
+                self.concurrency.saturated(now)
         opens_at = self.concurrency.taken(slots_taken + len(queued_items))
         if self.breaker.opened_at is None and room <= len(queued_items):
             wake = min(wake, opens_at)
@@ -276,7 +273,7 @@ class Limiter(Generic[T]):
             lane.gate.probe_gone()
         if verdict.disposition in _FAULTS:
             if verdict.disposition is Disposition.OVERLOADED:
-                self.concurrency.overloaded(now)
+                self.concurrency.overloaded(now, alone=queued.probe and self.outage)
             connection = verdict.reason in _NO_CONNECTION
             self.breaker.failed(
                 now, queued.sent_at, verdict.message, connection=connection, probe=queued.probe
@@ -344,6 +341,5 @@ class Limiter(Generic[T]):
         if now - self._rate_at < 0.5:
             return
         self._rate_at = now
-        rates = [lane.limits.requests_per_s(now) for lane in self._lanes.values() if lane.answered]
-        known = [rate for rate in rates if rate is not None]
-        self.concurrency.behind(sum(known) if known and len(known) == len(rates) else None)
+        limits = [lane.limits for lane in self._lanes.values() if lane.answered]
+        self.concurrency.behind([(each.requests_per_s(now), each.told_per_s()) for each in limits])

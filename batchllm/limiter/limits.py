@@ -335,6 +335,11 @@ class LaneLimits:
                 rates.append(rate / dimension.usual)
         return min(rates, default=None)
 
+    def told_per_s(self) -> float | None:
+        """Returns the requests per second that the user or headers told as limits; ``None`` without any."""
+        told = [(d.told, d.usual) for d in self.dimensions if d.told < math.inf and d.usual > 0.0]
+        return min((limit / MINUTE_S / usual for limit, usual in told), default=None)
+
     def learned(self) -> dict[str, float]:
         """Returns what the next run should know."""
         return {
