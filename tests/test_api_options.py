@@ -220,6 +220,8 @@ def test_a_job_with_failed_rows_is_kept(clean_environment: Path) -> None:
         (lambda: run(ROWS, "classify", delimiter=";", provider="simulator"), "delimiter= is for files"),
         (lambda: run(ROWS, "classify"), "provider= or base_url=.*provider=\"simulator\""),
         (lambda: run([{"label": "a", "text": "b"}], "classify", provider="simulator"), 'add prefix="llm_"'),
+        (lambda: run(ROWS, "classify", provider="simulator", work="w"), "^work= is for a job on many machines"),
+        (lambda: run(ROWS, "classify", provider="simulator", workers=2), "add engine="),
         (lambda: run("gone.csv", "classify", provider="simulator"), "gone.csv"),
     ],
 )  # fmt: skip

@@ -142,3 +142,15 @@ def test_the_line_before_a_run_and_the_dry_run_name_every_model_with_its_rows(tm
     assert found.forecast.models == {"b": 2, "x": 1}
     assert "Models: b (2 rows), x (1 row)" in list(to_text(found, every_option=False))
     assert "b (2 rows), x (1 row) at custom" in line_before(mixed, replace(found.forecast, exact=True))
+
+
+def test_a_dry_run_says_how_many_batches_come_one_after_the_other(tmp_path: Path) -> None:
+    long = {"on_long": "split", "max_input_tokens": 40}
+    for via in ("online", "batch"):
+        split = job(tmp_path, via=via, **long)
+        (tmp_path / "in.csv").write_text("text\n" + " ".join(f"word{number}" for number in range(400)) + "\n")
+        found = dry_run(split)
+        parts = found.forecast.parts
+        assert parts is not None and found.forecast.waves == 1 + parts.levels_upper_bound > 1
+        waves = f"at most {found.forecast.waves} waves of batches, each up to 24h"
+        assert any(waves in line for line in to_text(found, every_option=False)), via

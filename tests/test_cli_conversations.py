@@ -70,7 +70,7 @@ def test_a_turn_that_was_not_sent_says_why_in_the_output_and_in_show(
         words = ("run", "-p", "{{ text }}", path, "--conversation", "thread", "--base-url", server.base_url)
         said = batchllm(*words, "-m", "any")
         assert said.status == 1
-        assert "content_filter 1, conversation 1" in said.err
+        assert "content filter 1, conversation 1" in said.err
         assert server.ledger.requests == 2
     lines = _lines(tmp_path / "talks.run.jsonl")
     assert [line["error"] is None for line in lines] == [False, False, True]

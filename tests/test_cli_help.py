@@ -69,6 +69,12 @@ def test_help_fits_into_a_narrow_terminal(words: tuple[str, ...]) -> None:
     on_a_terminal(80, *words)
 
 
+@pytest.mark.parametrize("command", ["status", "export", "report"])
+def test_help_names_the_work_folder_and_no_function_of_the_program(batchllm: Command, command: str) -> None:
+    said = " ".join(batchllm(command, "-h").out.split())
+    assert "with --engine" in said and "work folder" in said and "<" not in said
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_the_short_help_has_three_examples_and_a_dozen_options(
     batchllm: Command, monkeypatch: pytest.MonkeyPatch, task: str

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from batchllm.job.options import TABLE
+from batchllm.request.settings import AnswerSettings
 from batchllm.simulator import Simulator, SimulatorSettings, start_in_thread
 from tests.command import Command
 
@@ -478,6 +479,18 @@ def test_the_line_before_the_run_names_column_limit_and_temperature(batchllm: Co
     assert "column review, at most 10 tokens an answer, temperature 0," in said.err
     said = batchllm("run", "-p", "Say {{ text }}", samples / "reviews.csv", *SIMULATOR)
     assert "column review, no limit of an answer set, temperature not set," in said.err
+
+
+def test_settings_that_some_requests_lack_are_told_as_such() -> None:
+    settings = AnswerSettings("text", 0, (11, 150, None), (0.3, None))
+    limits = "at most 11 to 150 tokens an answer (some requests set no limit)"
+    assert settings.to_text() == f"column text, {limits}, temperature 0.3 (some requests set none)"
+
+
+def test_an_input_in_a_folder_that_does_not_exist_is_no_fault_of_the_output(batchllm: Command) -> None:
+    said = batchllm("classify", "gone/in.csv", *SIMULATOR)
+    assert said.status == 65 and "gone/in.csv: cannot be opened" in said.err
+    assert batchllm("classify", "gone/in.csv", "-o", "gone/out.csv", *SIMULATOR).status == 65
 
 
 def test_a_question_beside_an_answer_is_not_classified_in_silence(batchllm: Command, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from batchllm.cluster.figures import FiguresReader
+from batchllm.cluster.figures import FiguresReader, begun_rows
 from batchllm.cluster.plan import ClusterPlan, Shard
 from batchllm.cluster.work import WorkFolder, claim_name, done_name, open_work, state_name
 from batchllm.formats import InputStatistics
@@ -45,3 +45,23 @@ def test_a_process_that_ends_a_shard_and_begins_the_next_one_is_one_worker(tmp_p
     attempt(work, 2, 1, 5, pid=2)
     figures = FiguresReader(work, PLAN).read()
     assert "2 workers" in figures.note() and sorted(figures.workers) == [0, 1, 2]
+
+
+def test_the_rate_is_that_since_the_last_break_between_two_commands(tmp_path: Path) -> None:
+    work, now = open_work(str(tmp_path)), time.time()
+    attempt(work, 0, 1, 90, began=now - 36_100, time=now - 36_000)
+    attempt(work, 1, 1, 90, began=now - 36_050, time=now - 36_000)
+    attempt(work, 1, 2, 95, began=now - 20, time=now - 10, answers=5)
+    attempt(work, 2, 1, 15, began=now - 10, time=now)
+    figures = FiguresReader(work, PLAN).read()
+    assert figures.per_minute is not None and abs(figures.per_minute - 60) < 1, "20 answers in 20 s"
+    assert figures.to_text("work").startswith("work: running now\n")
+
+
+def test_what_was_at_work_hours_ago_is_not_running(tmp_path: Path) -> None:
+    work = open_work(str(tmp_path))
+    attempt(work, 0, 1, 30, began=time.time() - 3700, time=time.time() - 3600)
+    attempt(work, 0, 2, 45, failed=5, began=time.time() - 3600, time=time.time() - 3500)
+    attempt(work, 2, 1, 250, began=time.time() - 3600, time=time.time() - 3500)
+    assert FiguresReader(work, PLAN).read().to_text("work").startswith("work: not finished\n")
+    assert begun_rows(work, SHARDS) == 40 + 100, "without those that failed"

@@ -5,6 +5,7 @@ Linux, or not allowed), these are skipped.
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -77,3 +78,28 @@ def test_a_node_and_the_holder_of_the_leases_die_and_the_whole_limit_is_used(tmp
     found = world(tmp_path, rows=1500, deaths=[["node", 0.33], ["holder", 0.66]])
     check(found, 1500, 2)
     assert 1500 / 10 / found["span_s"] >= 0.93, "of 10 requests a second"
+
+
+def test_an_address_without_a_cluster_is_named_at_once(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text\nhello\n")
+    words = [
+        "classify",
+        "rows.csv",
+        "--base-url",
+        "http://127.0.0.1:1",
+        "-m",
+        "m",
+        "--engine",
+        "ray",
+        "--work",
+        "work",
+    ]
+    said = subprocess.run(
+        [*NAMESPACE, sys.executable, "-m", "batchllm", *words, "--ray-address", "127.0.0.1:1"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "sk"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert said.returncode == 69 and "no Ray cluster at 127.0.0.1:1 (Connection refused)" in said.stderr, said

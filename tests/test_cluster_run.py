@@ -7,27 +7,24 @@ import pickle
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import pytest
 
+from batchllm.budget.forecast import Forecast
 from batchllm.cluster.collect import plan_of_work
 from batchllm.cluster.driver import run_cluster
-from batchllm.cluster.lease_service import JobBudget, LeaseService
-from batchllm.cluster.shard_run import ShardEnd, ShardTask, attempt_folder, check_node, run_shard
+from batchllm.cluster.shard_run import ShardEnd, ShardTask, attempt_folder, check_node
 from batchllm.cluster.terms import error_of
 from batchllm.cluster.work import open_work
 from batchllm.errors import BudgetStop, InputError, Interrupted, NotReady, Unavailable, UsageError
 from batchllm.job import Job, assemble
-from batchllm.leases import Lease, LeaseRequest, Leases
 from batchllm.runner import run_job
 from batchllm.simulator import ScriptedResponse, SimulatorSettings, start_in_thread
-from tests.cluster_engine import ProcessEngine
+from tests.cluster_engine import ProcessEngine, ThreadEngine
 from tests.command import Command
 from tests.fakes import chat_body
 
@@ -36,44 +33,6 @@ if TYPE_CHECKING:
 
 ROWS = 120
 TEXTS = ["good", "", "bad", 'so, "so"', " 007 ", "good"]
-
-
-class ThreadEngine:
-    """Runs attempts in threads of the test."""
-
-    def __init__(self, workers: int = 3, environ: dict[str, str] | None = None) -> None:
-        self.workers = workers
-        self.submitted: list[int] = []
-        self._environ = dict(os.environ) if environ is None else environ
-        self._pool = ThreadPoolExecutor(workers)
-        self._service = LeaseService()
-        self._lock = Lock()
-        self._running: dict[Future[ShardEnd], ShardTask] = {}
-
-    @property
-    def room(self) -> int:
-        return self.workers - len(self._running)
-
-    def check(self, task: ShardTask) -> Sequence[ShardEnd]:
-        return [check_node(task, self._environ)]
-
-    def leases(self, task: ShardTask) -> Leases:
-        async def renew(request: LeaseRequest) -> Lease:
-            with self._lock:
-                return self._service.renew(JobBudget.of(task.job, task.work), request)
-
-        return Leases(renew=renew, worker=uuid4().hex)
-
-    def submit(self, task: ShardTask) -> None:
-        self.submitted.append(task.shard)
-        self._running[self._pool.submit(run_shard, task, self._environ, self.leases(task))] = task
-
-    def ended(self, timeout_s: float) -> Sequence[tuple[ShardTask, ShardEnd | None]]:
-        done, _ = wait(self._running, timeout_s, FIRST_COMPLETED)
-        return [(self._running.pop(future), future.result()) for future in done]
-
-    def cancel(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Asked:
@@ -214,6 +173,7 @@ def test_what_a_worker_is_told_has_no_key(tmp_path: Path) -> None:
     [
         ({"work": None}, "--engine needs --work"),
         ({"via": "batch"}, "--via batch"),
+        ({"output": "work/", "work": "work"}, "name the same folder"),
         ({"shard": "1/3"}, "--shard is for"),
         ({"header": {"X-Secret": "1"}}, "--header X-Secret"),
         ({"url": None, "provider": "simulator"}, "--provider simulator"),
@@ -304,10 +264,10 @@ def test_a_worker_that_always_dies_ends_the_job(tmp_path: Path, url: str) -> Non
 
     class Deadly(ThreadEngine):
         def submit(self, task: ShardTask) -> None:
-            self._running[Future()] = task
+            self.running[Future()] = task
 
         def ended(self, timeout_s: float) -> Sequence[tuple[ShardTask, ShardEnd | None]]:
-            return [(self._running.popitem()[1], None)]
+            return [(self.running.popitem()[1], None)]
 
     with pytest.raises(Unavailable, match="died 5 times"):
         run_cluster(job_of(tmp_path, url), engine_of=lambda job: Deadly(1))
@@ -399,7 +359,8 @@ def test_status_report_and_export_take_the_work_folder(
     paid, work = asked.texts.total(), tmp_path / "work"
     status = json.loads(batchllm("status", work, "--json").out)
     assert 20 < status["done"] < ROWS and status["rows"] == ROWS and status["answers"] == paid
-    assert "shards" in batchllm("status", work).out
+    said = batchllm("status", work).out
+    assert said.startswith(f"{work}: ") and "shards" in said
     refused = batchllm("export", work)
     assert refused.status == 2 and "-o" in refused.err
     exported = batchllm("export", work, "-o", tmp_path / "some.csv")
@@ -410,9 +371,12 @@ def test_status_report_and_export_take_the_work_folder(
     page = batchllm("report", work, "-o", tmp_path / "page.html")
     assert page.status == 0 and (tmp_path / "page.html").stat().st_size > 1000, page.err
 
-    run_cluster(job_of(tmp_path, url), engine_of=lambda job: ThreadEngine())
+    told: list[Forecast] = []
+    run_cluster(job_of(tmp_path, url), engine_of=lambda job: ThreadEngine(), confirm=told.append)
+    assert told[0].answered == status["done"], "those of shards that are begun too"
     assert asked.texts.total() == sum(bool(TEXTS[number % len(TEXTS)]) for number in range(ROWS))
     assert json.loads(batchllm("status", work, "--json").out)["done"] == ROWS
+    assert batchllm("status", work).out.startswith(f"{work}: finished\n")
     assert batchllm("export", work, "-o", tmp_path / "all.csv").status == 0
     assert (tmp_path / "all.csv").read_bytes() == (tmp_path / "out.csv").read_bytes()
     assert json.loads(batchllm("report", work, "--json").out)
@@ -485,7 +449,7 @@ def test_several_inputs_are_one_job(tmp_path: Path, url: str, asked: Asked) -> N
 def test_a_budget_holds_for_all_machines_and_over_runs(tmp_path: Path, url: str, asked: Asked) -> None:
     table(tmp_path / "rows.csv", texts=["good"])
     for more in (60, 0):
-        with pytest.raises(BudgetStop):
+        with pytest.raises(BudgetStop, match=r"^all workers .* larger budget goes on$"):
             run_cluster(job_of(tmp_path, url, max_requests=60), engine_of=lambda job: ThreadEngine())
         assert 40 <= asked.texts.total() <= 60, more
     result = run_cluster(job_of(tmp_path, url, max_requests=ROWS), engine_of=lambda job: ThreadEngine())
@@ -503,7 +467,7 @@ def test_killed_workers_cost_at_most_what_was_in_flight_and_one_flush(
     killed: list[int] = []
 
     def watch(engine: ProcessEngine) -> None:
-        if len(killed) < 3 and engine.living and asked.texts.total() > 60 * (len(killed) + 1):
+        if len(killed) < 3 and engine.running and asked.texts.total() > 60 * (len(killed) + 1):
             killed.append(engine.kill_one())
 
     engine = ProcessEngine(3, watch=watch)

@@ -136,7 +136,7 @@ def test_what_is_no_database_is_recognized_by_its_bytes(tmp_path: Path) -> None:
     path = database(tmp_path / "made.db", [(1, "x")]).rename(tmp_path / "in.csv")
     with pytest.raises(InputError, match="is a SQLite database; name it .db, or add --input-format db"):
         open_source(path)
-    with pytest.raises(UsageError, match="--query is for DB, and"):
+    with pytest.raises(UsageError, match="--query is for SQLite, and"):
         (tmp_path / "rows.csv").write_text("a\nb\n")
         open_source(tmp_path / "rows.csv", query="select 1")
 

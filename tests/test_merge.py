@@ -256,7 +256,7 @@ def test_a_row_that_is_missing_double_edited_or_elsewhere_is_found(
 def test_a_shard_that_is_missing_or_there_twice_is_named(tmp_path: Path, journals: bool) -> None:
     outputs = copied("in.csv", tmp_path, journals=journals)
     given = [] if journals else [tmp_path / "in.csv"]
-    with pytest.raises(InputError, match="of the 4 shards these are missing: 2"):
+    with pytest.raises(InputError, match="of 4 shards these are missing: 2; name"):
         merge_outputs([outputs[0], *outputs[2:]], tmp_path / "m.csv", inputs=given)
     with pytest.raises(InputError, match="named twice"):
         merge_outputs([*outputs, outputs[0]], tmp_path / "m.csv", inputs=given)

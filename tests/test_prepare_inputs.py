@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from batchllm.errors import JobError, UsageError
+from batchllm.errors import InputError, JobError, UsageError
 from batchllm.job import assemble
 from batchllm.prepare.inputs import InputFiles, input_files
 from batchllm.prepare.job_paths import job_paths
@@ -68,6 +68,14 @@ def test_an_input_that_the_output_would_overwrite_is_refused_in_a_pattern_too(da
     for inputs in (["data/?.csv"], ["data"]):
         with pytest.raises(UsageError, match=r"data/b\.csv is input and output at once"):
             found(*inputs, output="data/b.csv")
+
+
+def test_a_folder_of_folders_is_refused_with_the_pattern_that_goes_into_them(data: Path) -> None:
+    (data / "of" / "part=1").mkdir(parents=True)
+    (data / "of" / "part=1" / "x.parquet").write_text("")
+    with pytest.raises(InputError, match=r"has no file of rows.*'data/of/\*\*/\*' goes into them"):
+        found("data/of")
+    assert names("data/of/**/*") == ["data/of/part=1/x.parquet"]
 
 
 def test_files_of_any_suffix_are_taken_in_a_format_that_is_named(data: Path) -> None:

@@ -91,9 +91,11 @@ class Budget:
         spent: What is spent.
         reserved: What requests in flight may still take.
         final: Whether the limits never rise.
+        is_shared: Whether other workers spend of them too, so that the rows of this run are not those that are left.
     """
 
     final = True
+    is_shared = False
 
     def __init__(self, limits: BudgetLimits, spent: Amount = NOTHING) -> None:
         self.limits = limits

@@ -97,7 +97,7 @@ class Forecast:
         seconds: The time it takes under the limits that are given or were met.
         exact: All prompts were counted; otherwise their tokens are an estimate.
         price: The price of the job's model, and its source; ``None`` if it is unknown.
-        waves: In batch mode, how many batches one after the other a row may need at most.
+        waves: How many batches one after the other a row may need at most; ``None`` where they are not counted.
         begun: A batch of this job has been made already.
         possibly_billed_rows: Rows, from 1, that a dead run possibly paid without an answer.
         input_notes: What a reader of the input would not expect of it, in words.

@@ -144,7 +144,10 @@ def _other_mode(found: "DryRun") -> Iterator[str]:
     offer = compare_modes(found.job, found.forecast)
     if offer is None:
         return
+    waves = found.forecast.waves or 1
     batches = f"{counted(offer.batches, 'batch', 'batches')}, up to {offer.window}"
+    if waves > 1:
+        batches = f"at most {waves:,} waves of batches, each up to {offer.window}"
     if found.job.via == "batch":
         yield f"Mode: batch ({batches}); online {price_text(offer.online)}"
     else:

@@ -8,15 +8,16 @@ from typing import Annotated
 
 import typer
 
-from batchllm.cli.parameters import JournalOption, OutputArgument
+from batchllm.cli.parameters import JournalOption, OutputArgument, OutputOrWorkArgument
 from batchllm.cli.streams import say
 from batchllm.errors import UsageError
 from batchllm.printable import counted, printable
+from batchllm.screen import columns_of, wrapped
 from batchllm.stores import located
 
 
 def status(
-    output: OutputArgument,
+    output: OutputOrWorkArgument,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
     journal: JournalOption = None,
 ) -> None:
@@ -25,8 +26,13 @@ def status(
     from batchllm.inspect.status import job_status
 
     work = None if journal else work_at(output)
-    found = job_status(journal or output) if work is None else cluster_status(work)
-    typer.echo(json.dumps(found.to_json(), ensure_ascii=False) if as_json else found.to_text())
+    if work is None:
+        found = job_status(journal or output)
+        text, values = found.to_text(), found.to_json()
+    else:
+        figures = cluster_status(work)
+        text, values = figures.to_text(str(output)), figures.to_json()
+    typer.echo(json.dumps(values, ensure_ascii=False) if as_json else wrapped(text, columns_of(sys.stdout)))
 
 
 def show(
@@ -49,10 +55,17 @@ def show(
 
 
 def export(
-    output: OutputArgument,
+    output: OutputOrWorkArgument,
     to: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Write here instead; '-' is standard output.", parser=located),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Write here instead; '-' is standard output.  (OUTPUT)",
+            metavar="FILE",
+            show_default=False,
+            parser=located,
+        ),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite a file that batchllm did not write.")

@@ -30,6 +30,9 @@ def path_argument(text: str, metavar: str = "OUTPUT...") -> Any:
 
 
 OutputArgument = Annotated[Path, path_argument("The job's OUTPUT (or its journal).", "OUTPUT")]
+OutputOrWorkArgument = Annotated[
+    Path, path_argument("The job's OUTPUT, its journal, or with --engine its work folder.", "OUTPUT")
+]
 
 
 def with_parameters(

@@ -20,7 +20,8 @@ def report(
     outputs: Annotated[
         list[Path],
         path_argument(
-            "The job's OUTPUT, and others of the same rows to compare it with.", "OUTPUT [OTHER]..."
+            "The job's OUTPUT (with --engine also its work folder), and others of the same rows to compare it with.",
+            "OUTPUT [OTHER]...",
         ),
     ],
     to: Annotated[

@@ -20,7 +20,7 @@ from batchllm.job import Job
 from batchllm.journal import AttemptEntry, Entry, JournalBuilder, Rebuilt
 from batchllm.records import AnswerSpec
 
-_READERS = 16
+READERS = 16
 _READER = Reader(AnswerSpec("answer"))
 
 
@@ -99,7 +99,7 @@ def asks_again(done: Mapping[str, Any], job: Job, run: str) -> bool:
 
 def all_done(work: WorkFolder, shards: Sequence[Shard]) -> list[dict[str, Any] | None]:
     """Returns the summaries of shards, several being asked for at once; ``None`` for one that is not finished."""
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="done") as pool:
+    with ThreadPoolExecutor(READERS, thread_name_prefix="done") as pool:
         return list(pool.map(lambda shard: done_of(work, shard), shards))
 
 

@@ -19,7 +19,7 @@ from batchllm.cluster.shard_run import ShardEnd, ShardTask, run_shard
 from batchllm.cluster.terms import JobEnd, error_of
 from batchllm.cluster.trial import first_of
 from batchllm.cluster.work import WorkFolder, run_name
-from batchllm.errors import NotNow, Unavailable
+from batchllm.errors import BudgetStop, NotNow, Unavailable
 from batchllm.job import Job
 from batchllm.progress import Progress
 from batchllm.records import Pace
@@ -166,7 +166,8 @@ class FanOut:
             if not self._output.is_finished(shard):
                 waiting.append(shard)
         elif end.error is not None:
-            return error_of(end, f"shard {end.shard}, on node {end.node}: ")
+            is_of_all = end.exit_status == BudgetStop.exit_status
+            return error_of(end, "" if is_of_all else f"shard {end.shard}, on node {end.node}: ")
         return None
 
     def _show(self, changed: set[int]) -> None:

@@ -1,18 +1,20 @@
 """Figures of all machines together: for the bar, for ``status``, and for the summary."""
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-from batchllm.cluster.collect import DeadAttempt, done_of
+from batchllm.cluster.collect import READERS, DeadAttempt, done_of
 from batchllm.cluster.plan import ClusterPlan, Shard
 from batchllm.cluster.work import WorkFolder, attempts_at, state_name
 from batchllm.counters import EndpointFigures
-from batchllm.printable import counted
+from batchllm.printable import counted, printable
 from batchllm.runner import Summary
 
 ALIVE_S = 15.0
@@ -35,7 +37,7 @@ class ClusterFigures:
         workers: The machines that are at work, by shard.
         processes: How many processes are at work there; one may end a shard and begin the next.
         waits: What one of them waits for; empty while requests leave.
-        per_minute: Answers a minute, since the first worker began; ``None`` is not known.
+        per_minute: Answers a minute, since machines are at work without a break; ``None`` is not known.
     """
 
     rows: int
@@ -74,11 +76,18 @@ class ClusterFigures:
             "seconds_left": self.seconds_left,
         }
 
-    def to_text(self) -> str:
-        """Returns them as lines of text."""
+    def to_text(self, work: str) -> str:
+        """Returns them as lines of text.
+
+        Args:
+            work: The name of the work folder.
+        """
+        is_finished = self.finished == self.shards
+        state = "running now" if self.workers else "finished" if is_finished else "not finished"
         at_work = ", ".join(f"{node} (shard {shard})" for shard, node in sorted(self.workers.items()))
         left = self.seconds_left
         lines = [
+            f"{printable(work, keep='')}: {state}",
             f"rows       {self.done:,} of {self.rows:,} finished, {self.failed:,} failed",
             f"shards     {self.finished:,} of {self.shards:,} finished",
             f"workers    {at_work or 'none'}",
@@ -86,7 +95,7 @@ class ClusterFigures:
         ]
         if self.workers and left is not None:
             lines.append(f"rate       {self.per_minute:,.0f} answers a minute, about {left:,.0f} s left")
-        return "\n".join([*lines, *([f"waiting    {self.waits}"] if self.waits else [])])
+        return "\n".join([*lines, *([f"state      {self.waits}"] if self.waits else [])])
 
 
 class FiguresReader:
@@ -111,7 +120,7 @@ class FiguresReader:
             among: The only shards that may have changed since the last time; ``None`` for all.
         """
         figures = ClusterFigures(self._plan.wanted, len(self._plan.shards))
-        began, last = [], []
+        spans = []
         processes = set()
         now = time.time()
         for shard in self._plan.shards:
@@ -134,11 +143,9 @@ class FiguresReader:
                 figures.rate_limited += state["rate_limited"]
                 known = None not in (figures.tokens, state["tokens"])
                 figures.tokens = figures.tokens + state["tokens"] if known else None
-                began.append(state["began"])
-                last.append(state["time"])
+                spans.append((state["began"], state["time"], state["answers"]))
         figures.processes = len(processes)
-        if began and max(last) - min(began) >= 1:
-            figures.per_minute = figures.answers * 60.0 / (max(last) - min(began))
+        figures.per_minute = _per_minute(spans)
         return figures
 
     def of_run(self, run: str) -> list[dict[str, Any]]:
@@ -153,11 +160,39 @@ class FiguresReader:
         if known[0] is not None or (among is not None and shard.number not in among):
             return known
         done = done_of(self._work, shard)  # before the states, the last of which is then written
-        numbers = range(1, attempts_at(self._work, shard) + 1)
-        found = [self._work.get(state_name(shard, number)) for number in numbers]
-        states = [json.loads(state) for state in found if state is not None]
-        self._known[shard.number] = done, states
+        self._known[shard.number] = done, _states(self._work, shard)
         return self._known[shard.number]
+
+
+def begun_rows(work: WorkFolder, shards: Collection[Shard]) -> int:
+    """Returns how many rows of shards that are not finished have an answer, by the last reports of their attempts."""
+
+    def furthest(shard: Shard) -> int:
+        answered = (state["done"] - state["failed"] for state in _states(work, shard))
+        return min(shard.wanted, max(answered, default=0))
+
+    with ThreadPoolExecutor(READERS, thread_name_prefix="state") as pool:
+        return sum(pool.map(furthest, shards))
+
+
+def _states(work: WorkFolder, shard: Shard) -> list[dict[str, Any]]:
+    numbers = range(1, attempts_at(work, shard) + 1)
+    found = [work.get(state_name(shard, number)) for number in numbers]
+    return [json.loads(state) for state in found if state is not None]
+
+
+def _per_minute(spans: Collection[tuple[float, float, int]]) -> float | None:
+    """Returns the answers a minute since the last break in which nothing was at work, such as between two commands.
+
+    Args:
+        spans: The beginning of each attempt, its last report, and its answers.
+    """
+    began, last, answers = math.inf, max((last for _, last, _ in spans), default=0.0), 0
+    for first, end, count in sorted(spans, key=lambda span: span[1], reverse=True):
+        if end < began - ALIVE_S and began < math.inf:
+            break
+        began, answers = min(began, first), answers + count
+    return answers * 60.0 / (last - began) if last - began >= 1 else None
 
 
 def summed(

@@ -9,7 +9,7 @@ from typing import Any
 
 from batchllm.budget.estimate import forecast_job
 from batchllm.cluster.collect import Collected, all_done, asks_again, done_of, rebuild_all
-from batchllm.cluster.figures import FiguresReader, summed
+from batchllm.cluster.figures import FiguresReader, begun_rows, summed
 from batchllm.cluster.plan import ClusterPlan, Shard
 from batchllm.cluster.trial import first_of
 from batchllm.cluster.work import WorkFolder
@@ -109,11 +109,10 @@ class OneOutput:
     ) -> None:
         """Asks whether the rows of the shards that are left are to be sent; without any, the end asks."""
         if left:
-            rows = sum(shard.wanted for shard in left)
-            if self._job.retry_failed or self._job.retry_cut_off:
-                done = all_done(self._work, left)
-                rows = sum(map(self._asked, left, done))
-            confirm(forecast_job(prepared, rows=plan.wanted, left=rows))
+            done = all_done(self._work, left)
+            rows = sum(map(self._asked, left, done))
+            begun = [shard for shard, each in zip(left, done, strict=True) if each is None]
+            confirm(forecast_job(prepared, rows=plan.wanted, left=rows - begun_rows(self._work, begun)))
         journal = self._paths.journal
         if self._job.restart:
             set_aside(journal)

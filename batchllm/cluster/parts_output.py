@@ -12,7 +12,7 @@ from typing import Any
 from batchllm.budget.costs import plus
 from batchllm.budget.estimate import forecast_job
 from batchllm.cluster.collect import DeadAttempt, all_done, asks_again, done_of
-from batchllm.cluster.figures import summed
+from batchllm.cluster.figures import begun_rows, summed
 from batchllm.cluster.parts import Parts
 from batchllm.cluster.plan import ClusterPlan, Shard
 from batchllm.cluster.work import SKIPPED_NOTES, WorkFolder, attempts_at, part_name
@@ -140,11 +140,13 @@ class PartsOutput:
         done = all_done(self._work, plan.shards)
         found = [each["summary"] for each in done if each is not None]
         failed = _total(found, "failed")
-        missing = sum(shard.rows for shard, each in zip(plan.shards, done, strict=True) if each is None)
+        unfinished = [shard for shard, each in zip(plan.shards, done, strict=True) if each is None]
+        begun = begun_rows(self._work, unfinished)
+        missing = sum(shard.rows for shard in unfinished) - begun
         again = failed if self._job.retry_failed and left else 0
         forecast = replace(
             forecast_job(prepared, rows=plan.rows, left=missing + again),
-            answered=_total(found, "answered"),
+            answered=_total(found, "answered") + begun,
             skipped=_total(found, "skipped"),
             failed=failed - again,
         )
@@ -206,7 +208,7 @@ class PartsOutput:
             for reason, (row, text) in each["failures"].items():
                 failures.setdefault(reason, (row, text))
         return Result(
-            output=self.parts.folder,
+            output=self._job.output,
             summary=summary,
             possibly_billed_rows=rows,
             failures=failures,

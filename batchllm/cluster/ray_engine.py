@@ -7,6 +7,7 @@ see the arguments of its tasks, so the job has no key in it; each node reads the
 import logging
 import os
 import signal
+import socket
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -37,6 +38,12 @@ LEASES = "batchllm leases"
 ANSWER_S, TOGETHER_S = 120.0, 10.0
 """How long the first worker, and the check of a node, may take; and how long the other workers are waited for."""
 
+CONNECT_S = 10.0
+"""How long the head of the cluster may take to accept a connection."""
+
+_NO_CLUSTER = (
+    "there is no Ray cluster at {} ({}); start one with `ray start --head`, or name it with --ray-address"
+)
 _SILENT = "it did not answer; see `ray status`, and the logs of Ray there"
 
 
@@ -171,19 +178,30 @@ def _connect(address: str) -> None:
         raise UsageError(
             "--ray-address names a cluster that exists, and 'local' starts one; see `ray start --help`"
         )
+    _refuse_silent(address)
     handlers = {number: signal.getsignal(number) for number in STOPPING}
     try:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise Unavailable(
-            f"there is no Ray cluster at {address} ({reason}); start one with `ray start --head`, or name it with "
-            "--ray-address"
-        ) from None
+        raise Unavailable(_NO_CLUSTER.format(address, reason)) from None
     finally:
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers.items():  # Ray takes SIGTERM, which stops a job in order
                 signal.signal(number, handler or signal.SIG_DFL)
+
+
+def _refuse_silent(address: str) -> None:
+    """Refuses an address at which nothing listens, which Ray would try for minutes."""
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", "auto")
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not (colon and port.isdigit() and 0 < int(port) < 65536):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise Unavailable(_NO_CLUSTER.format(address, error.strerror or error)) from None
 
 
 @ray.remote

@@ -41,6 +41,8 @@ def check_options(job: Job) -> None:
         raise UsageError(
             "--engine needs --work: a folder that all machines see, or the URL of an object store"
         )
+    if job.into_parts and job.output is not None and job.output.absolute() == job.work.absolute():
+        raise UsageError("-o and --work name the same folder; give each its own")
     if job.via == "batch":
         raise UsageError(
             "--via batch does not go with --engine: one machine is enough for the upload of a batch; leave out --engine"

@@ -301,6 +301,11 @@ class Format:
         return self.suffixes[0].removeprefix(".")
 
     @property
+    def title(self) -> str:
+        """What messages call the format, such as ``CSV``."""
+        return "SQLite" if self.name == "db" else self.name.upper()
+
+    @property
     def written_suffixes(self) -> tuple[str, ...]:
         """Suffixes of outputs in this format."""
         if self.output is None:
@@ -324,6 +329,6 @@ class Format:
         missing = [name for name in self.libraries if find_spec(name) is None]
         if missing:
             raise UsageError(
-                f"{called}: {self.name.upper()} needs {' and '.join(missing)}; install with:"
+                f"{called}: {self.title} needs {' and '.join(missing)}; install with:"
                 f" {install_command(self.extra)}"
             )

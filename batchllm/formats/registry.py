@@ -138,9 +138,9 @@ def _opened(file: InputFile, named: str | None, suffix: str, given: dict[str, An
         suffix = f".{named}"
     for option in given:
         if option not in form.options:
-            understood = " and ".join(other.name.upper() for other in FORMATS if option in other.options)
+            understood = " and ".join(other.title for other in FORMATS if option in other.options)
             raise UsageError(
-                f"--{option.replace('_', '-')} is for {understood}, and {file.name} is {form.name.upper()};"
+                f"--{option.replace('_', '-')} is for {understood}, and {file.name} is {form.title};"
                 " leave the option out"
             )
     if form.magic or form.documents:

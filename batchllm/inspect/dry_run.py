@@ -133,6 +133,8 @@ class _Counting:
         self._upper_sums = RequestTotals(pricing, job.endpoint.charge, self._learned)
         flow = job_flow(job, self._builder)
         self._single = flow.single
+        # In batch mode nothing is re-asked unless it is said.
+        self._waves = flow.waves if job.via == "batch" else max(1, len(job.steps))
         self._preview = Preview(
             flow,
             own,
@@ -182,6 +184,7 @@ class _Counting:
             unsendable=self._unsendable.total(),
             input_notes=self._prepared.input_notes,
             settings=answer_settings(self._builder.column, self._builder.shots, self._first),
+            waves=self._waves if forecast.parts is None else 1 + forecast.parts.levels_upper_bound,
         )
         return DryRun(job, forecast, self._shown(), self._unsendable, self._counter.vocabularies())
 

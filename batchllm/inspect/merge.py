@@ -218,7 +218,9 @@ def _in_order(found: list[ShardOutput]) -> list[ShardOutput]:
     of = numbers[0][1]
     if missing := [str(number) for number in range(1, of + 1) if number not in by_number]:
         named = ", ".join(missing[:20]) + (", …" if len(missing) > 20 else "")
-        raise InputError(found[0].path, f"of the {counted(of, 'shard')} these are missing: {named}")
+        raise InputError(
+            found[0].path, f"of {counted(of, 'shard')} these are missing: {named}; name their outputs too"
+        )
     return [by_number[number] for number in sorted(by_number)]
 
 

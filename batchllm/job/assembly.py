@@ -196,6 +196,11 @@ def _check(job: Job, given: Given) -> None:
         )
     if job.examples is None and given.has("shots") and not job.sources["shots"].startswith("BATCHLLM_"):
         raise UsageError(f"{given.called('shots')} needs {OPTIONS['examples'].flag} FILE")
+    for name in _ONLY_ENGINE:
+        if job.engine is None and given.has(name) and not job.sources[name].startswith("BATCHLLM_"):
+            raise UsageError(
+                f"{given.called(name)} is for a job on many machines; add --engine ray, or leave it out"
+            )
     if job.examples is not None and (job.per_row or job.images):
         rows = "rows that bring their own requests" if job.per_row else "rows with images"
         raise UsageError(f"{given.called('examples')}: {rows} cannot have examples")
@@ -214,6 +219,8 @@ def _check(job: Job, given: Given) -> None:
             f"{given.called('via')} batch: {preset} has no Batch API; there is one at {', '.join(able)}"
         )
 
+
+_ONLY_ENGINE = ("ray_address", "workers", "work")
 
 NOTHING_ASKED = "run needs to know what to ask: -p 'a prompt with {{ text }}', -t TEMPLATE or a job file"
 

@@ -271,7 +271,7 @@ TABLE = (
            "online"),
     Option("no_early_stop", help="Go on even if none of the first 20 answers is usable.", panel=BUDGET, **FLAG),
 
-    Option("engine", choice("ray"), "Runs the job on the machines of a cluster that exists (needs the extra ray).",
+    Option("engine", choice("ray"), "Run the job on the machines of a cluster that exists (needs the extra ray).",
            RUN_CONTROL, otherwise="this machine alone", example='"ray"'),
     Option("ray_address", text, "With --engine ray: where the cluster is.", RUN_CONTROL, "auto", metavar="ADDRESS"),
     Option("workers", integer(1, 10_000), "With --engine: shards that are answered side by side.", RUN_CONTROL,

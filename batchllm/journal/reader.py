@@ -66,7 +66,9 @@ class JournalReader:
         """
         if not exists(path):
             raise InputError(
-                path, "there is no journal; run the job first, or name its journal instead of its output"
+                path,
+                "there is no journal; run the job first, or name its journal, or the work folder of --engine, instead "
+                "of its output",
             )
         immutable = not Path(f"{path}-wal").exists()
         connection = connect(path, mode="ro", immutable=immutable)

@@ -18,6 +18,8 @@ class LeasedBudget(Budget):
         final: The holder has said that nothing more will fit.
     """
 
+    is_shared = True
+
     def __init__(self, whole: BudgetLimits) -> None:
         super().__init__(_limits(whole, NOTHING))
         self._whole = whole

@@ -172,9 +172,9 @@ class OnlineLoop:
                 self.journal.goes_to(item.request_id, self.endpoint_numbers[item.endpoint])
         if not ready:
             if not self._in_flight and not self._saving and self.meter.budget.final:
-                left = self.counters.rows - self.counters.finished
-                rows = counted(left, "row")
-                self.run_stop.stop(BudgetStop(f"{self.meter.shortage(held[0].request)} with the {rows} left"))
+                rows = counted(self.counters.rows - self.counters.finished, "row")
+                left = "" if self.meter.budget.is_shared else f" with the {rows} left"
+                self.run_stop.stop(BudgetStop(f"{self.meter.shortage(held[0].request)}{left}"))
             return
         intended = self.journal.intend([item.request_id for item in ready])
         self._in_flight.add(intended)

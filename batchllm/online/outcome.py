@@ -300,7 +300,11 @@ class OutcomeHandler:
             not (self._has_worked or is_limit or self.limiter.outage_of(item))
             and verdict.disposition in _DOWN
         ):
-            self.stop(Unavailable(f"{refused.message}; a plain request ends so too, so the endpoint is down"))
+            self.stop(
+                Unavailable(
+                    f"{refused.message.rstrip('.')}; a plain request fails in the same way, so the endpoint is down"
+                )
+            )
 
     def fail_refused(self, sent_at: float = math.inf) -> None:
         """Fails the rows held since before ``sent_at``, when a request left that succeeded; all of them by default."""

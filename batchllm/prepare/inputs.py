@@ -78,6 +78,8 @@ class _Finder:
         if not taken:
             what = "has no file of rows" if in_folder else "matches no file of rows"
             known = f"; the suffixes of such files are {', '.join(SUFFIXES)}" if matched else ""
+            if in_folder and any(path.is_dir() for path in matched):
+                known += f"; subfolders are left out, and the pattern '{named / '**/*'}' goes into them"
             raise InputError(named, f"{what}{known}")
         return taken
 

@@ -70,7 +70,7 @@ def journal_of(output: Path) -> Path:
             return output / FOLDER_JOURNAL
         if any(output.glob("part-??????.*")):
             raise UsageError(
-                f"{output} is a folder of parts, which has no journal; name the job's work folder WORK for status, "
+                f"{output} is a folder of parts, which has no journal; give the job's work folder to status, "
                 "report and export"
             )
         raise UsageError(f"{output} is a folder; name the OUTPUT of a job, or its journal")
@@ -122,10 +122,14 @@ def check_job_paths(job: Job, paths: JobPaths) -> None:
 
     Raises:
         CannotWrite: A folder is missing or cannot be written, a name is too long, or no file can be there.
+        InputError: The folder that is missing is that of an input.
     """
     if isinstance(paths.output, ObjectPath):
         _check_object(job, paths.output / FOLDER_JOURNAL if job.into_folder else paths.output)
     elif paths.output is not None:
+        beside = [path for path in job.inputs if path.parent == paths.output.parent]
+        if beside and not paths.output.parent.exists():
+            raise InputError(beside[0], "cannot be opened: its folder does not exist")
         _check_folder(paths.output.parent, "another output with -o")
         if not job.into_folder:
             output_target(paths.output).check()

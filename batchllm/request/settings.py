@@ -38,10 +38,12 @@ class AnswerSettings:
             yield counted(self.shots, "example")
         if self.max_tokens:
             limit = _range(self.max_tokens)
-            yield f"at most {limit} tokens an answer" if limit else "no limit of an answer set"
+            some = " (some requests set no limit)" if None in self.max_tokens else ""
+            yield f"at most {limit} tokens an answer{some}" if limit else "no limit of an answer set"
         if self.temperature:
             temperature = _range(self.temperature)
-            yield f"temperature {temperature}" if temperature else "temperature not set"
+            some = " (some requests set none)" if None in self.temperature else ""
+            yield f"temperature {temperature}{some}" if temperature else "temperature not set"
 
 
 def answer_settings(column: str | None, shots: int, requests: Iterable[ChatRequest]) -> AnswerSettings:
@@ -66,11 +68,9 @@ def _sorted(values: set[float | None]) -> tuple[float | None, ...]:
 
 
 def _range(values: tuple[float | None, ...]) -> str:
-    """``10``, ``10 to 50``, ``10 to any number``; empty if none is set."""
+    """``10`` or ``10 to 50``; empty if none is set."""
     known = [value for value in values if value is not None]
     if not known:
         return ""
     low, high = (f"{value:,}" if isinstance(value, int) else f"{value:g}" for value in (known[0], known[-1]))
-    if len(known) < len(values):
-        return f"{low} or any number of"
     return low if low == high else f"{low} to {high}"
