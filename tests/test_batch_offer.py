@@ -68,6 +68,11 @@ def test_there_is_one_mode_without_a_batch_api(tmp_path: Path) -> None:
     assert compare_modes(job(tmp_path), Forecast(rows=5, requests=0)) is None
 
 
+def test_batches_are_not_offered_to_a_job_with_several_endpoints(tmp_path: Path) -> None:
+    several = job(tmp_path, base_url=["http://127.0.0.1:9/v1", "http://127.0.0.1:10/v1"])
+    assert compare_modes(several, FORECAST) is None
+
+
 def test_a_dry_run_shows_both_modes_and_halves_the_price_of_batches(tmp_path: Path) -> None:
     online = dry_run(job(tmp_path))
     batch = dry_run(job(tmp_path, via="batch"))

@@ -15,10 +15,11 @@ from batchllm.errors import BudgetStop, UsageError
 from batchllm.plan.chosen import chosen_rows
 from batchllm.runner import Result, run_job
 from batchllm.simulator import ScriptedResponse
+from tests.cluster_engine import ThreadEngine
 from tests.command import Command
 from tests.fakes import chat_body
 from tests.test_cluster_plan import plan_for
-from tests.test_cluster_run import Asked, ThreadEngine, asked, job_of, no_cluster, table, url
+from tests.test_cluster_run import Asked, asked, job_of, no_cluster, table, url
 
 __all__ = ["asked", "url"]
 

@@ -14,7 +14,8 @@ from batchllm.cluster.driver_claim import DriverClaim
 from batchllm.cluster.shard_run import ShardEnd, ShardTask
 from batchllm.cluster.work import WorkFolder, open_work
 from batchllm.errors import CannotWrite, Interrupted, NotNow
-from tests.test_cluster_run import ROWS, Asked, ThreadEngine, asked, job_of, no_cluster, table, url
+from tests.cluster_engine import ThreadEngine
+from tests.test_cluster_run import ROWS, Asked, asked, job_of, no_cluster, table, url
 
 __all__ = ["asked", "url"]
 

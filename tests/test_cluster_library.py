@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from batchllm import FinishedRow, Interrupted, UsageError, arun, run
-from tests.test_cluster_run import Asked, ThreadEngine, asked, table, url
+from tests.cluster_engine import ThreadEngine
+from tests.test_cluster_run import Asked, asked, table, url
 
 __all__ = ["asked", "url"]
 

@@ -14,8 +14,8 @@ from batchllm.cluster.shard_run import ShardTask, check_node, run_shard
 from batchllm.cluster.terms import error_of
 from batchllm.errors import CannotWrite, UsageError
 from batchllm.job import Job, assemble
-from tests.cluster_engine import ProcessEngine
-from tests.test_cluster_run import Asked, ThreadEngine, asked, job_of, table, url
+from tests.cluster_engine import ProcessEngine, ThreadEngine
+from tests.test_cluster_run import Asked, asked, job_of, table, url
 
 __all__ = ["asked", "url"]
 

@@ -22,9 +22,10 @@ from batchllm.errors import UsageError
 from batchllm.job import Job, assemble
 from batchllm.runner import Result, run_job
 from batchllm.simulator import ScriptedResponse, SimulatorSettings, start_in_thread
+from tests.cluster_engine import ThreadEngine
 from tests.command import Command
 from tests.fakes import chat_body
-from tests.test_cluster_run import Asked, ThreadEngine, job_of, no_cluster, table
+from tests.test_cluster_run import Asked, job_of, no_cluster, table
 
 if TYPE_CHECKING:
     from tests.object_store import ObjectStore

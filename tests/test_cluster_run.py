@@ -7,28 +7,24 @@ import pickle
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import pytest
 
 from batchllm.budget.forecast import Forecast
 from batchllm.cluster.collect import plan_of_work
 from batchllm.cluster.driver import run_cluster
-from batchllm.cluster.lease_service import JobBudget, LeaseService
-from batchllm.cluster.shard_run import ShardEnd, ShardTask, attempt_folder, check_node, run_shard
+from batchllm.cluster.shard_run import ShardEnd, ShardTask, attempt_folder, check_node
 from batchllm.cluster.terms import error_of
 from batchllm.cluster.work import open_work
 from batchllm.errors import BudgetStop, InputError, Interrupted, NotReady, Unavailable, UsageError
 from batchllm.job import Job, assemble
-from batchllm.leases import Lease, LeaseRequest, Leases
 from batchllm.runner import run_job
 from batchllm.simulator import ScriptedResponse, SimulatorSettings, start_in_thread
-from tests.cluster_engine import ProcessEngine
+from tests.cluster_engine import ProcessEngine, ThreadEngine
 from tests.command import Command
 from tests.fakes import chat_body
 
@@ -37,44 +33,6 @@ if TYPE_CHECKING:
 
 ROWS = 120
 TEXTS = ["good", "", "bad", 'so, "so"', " 007 ", "good"]
-
-
-class ThreadEngine:
-    """Runs attempts in threads of the test."""
-
-    def __init__(self, workers: int = 3, environ: dict[str, str] | None = None) -> None:
-        self.workers = workers
-        self.submitted: list[int] = []
-        self._environ = dict(os.environ) if environ is None else environ
-        self._pool = ThreadPoolExecutor(workers)
-        self._service = LeaseService()
-        self._lock = Lock()
-        self._running: dict[Future[ShardEnd], ShardTask] = {}
-
-    @property
-    def room(self) -> int:
-        return self.workers - len(self._running)
-
-    def check(self, task: ShardTask) -> Sequence[ShardEnd]:
-        return [check_node(task, self._environ)]
-
-    def leases(self, task: ShardTask) -> Leases:
-        async def renew(request: LeaseRequest) -> Lease:
-            with self._lock:
-                return self._service.renew(JobBudget.of(task.job, task.work), request)
-
-        return Leases(renew=renew, worker=uuid4().hex)
-
-    def submit(self, task: ShardTask) -> None:
-        self.submitted.append(task.shard)
-        self._running[self._pool.submit(run_shard, task, self._environ, self.leases(task))] = task
-
-    def ended(self, timeout_s: float) -> Sequence[tuple[ShardTask, ShardEnd | None]]:
-        done, _ = wait(self._running, timeout_s, FIRST_COMPLETED)
-        return [(self._running.pop(future), future.result()) for future in done]
-
-    def cancel(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Asked:
@@ -306,10 +264,10 @@ def test_a_worker_that_always_dies_ends_the_job(tmp_path: Path, url: str) -> Non
 
     class Deadly(ThreadEngine):
         def submit(self, task: ShardTask) -> None:
-            self._running[Future()] = task
+            self.running[Future()] = task
 
         def ended(self, timeout_s: float) -> Sequence[tuple[ShardTask, ShardEnd | None]]:
-            return [(self._running.popitem()[1], None)]
+            return [(self.running.popitem()[1], None)]
 
     with pytest.raises(Unavailable, match="died 5 times"):
         run_cluster(job_of(tmp_path, url), engine_of=lambda job: Deadly(1))
@@ -509,7 +467,7 @@ def test_killed_workers_cost_at_most_what_was_in_flight_and_one_flush(
     killed: list[int] = []
 
     def watch(engine: ProcessEngine) -> None:
-        if len(killed) < 3 and engine.living and asked.texts.total() > 60 * (len(killed) + 1):
+        if len(killed) < 3 and engine.running and asked.texts.total() > 60 * (len(killed) + 1):
             killed.append(engine.kill_one())
 
     engine = ProcessEngine(3, watch=watch)

@@ -109,6 +109,20 @@ def test_the_line_of_an_outage_says_what_why_and_until_when() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        "the answer was cut off",
+        "the connection broke: Server disconnected",
+        "no whole answer within 60 s",
+        "the stream of events ended before the answer did",
+    ],
+)
+def test_an_endpoint_that_breaks_its_answers_off_can_be_reached(trouble: str) -> None:
+    line = outage_line(outage(600, trouble), NOW, NOON, URL)
+    assert line == f"Every request to {URL} fails ({trouble}); trying until 12:10."
+
+
 def test_a_reason_is_one_short_line() -> None:
     line = pause_line(pause(5), NOW, NOON, refusal(429, "slow\\n down " * 100))
     assert "\n" not in line

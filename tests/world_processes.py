@@ -27,9 +27,10 @@ from typing import Any
 from uuid import uuid4
 
 from batchllm.cluster.lease_service import JobBudget, LeaseService
-from batchllm.cluster.shard_run import ShardEnd, ShardTask, check_node, run_shard
+from batchllm.cluster.shard_run import ShardEnd, ShardTask, run_shard
 from batchllm.job import Job
 from batchllm.leases import Lease, LeaseHolder, LeaseRequest, Leases
+from tests.cluster_engine import LocalEngine
 
 ROOT = Path(__file__).parent.parent
 
@@ -86,38 +87,30 @@ class World:
         return lived
 
 
-class WorldEngine:
+class WorldEngine(LocalEngine):
     """Runs attempts in processes of the nursery."""
 
     def __init__(self, world: World, job: Job) -> None:
-        self.workers = job.workers or world.workers
+        super().__init__(job.workers or world.workers)
         self._world = world
-        self._running: dict[int, ShardTask] = {}
-
-    @property
-    def room(self) -> int:
-        return self.workers - len(self._running)
-
-    def check(self, task: ShardTask) -> Sequence[ShardEnd]:
-        return [check_node(task, os.environ)]
 
     def leases(self, task: ShardTask) -> Leases:
         return leases_of(self._world, task)
 
     def submit(self, task: ShardTask) -> None:
-        self._running[self._world.start("worker", task)] = task
+        self.running[self._world.start("worker", task)] = task
 
     def ended(self, timeout_s: float) -> Sequence[tuple[ShardTask, ShardEnd | None]]:
         until = time.monotonic() + timeout_s
         while True:
-            statuses = {pid: self._world.status(pid) for pid in self._running}
+            statuses = {pid: self._world.status(pid) for pid in self.running}
             over = [pid for pid, status in statuses.items() if status is not None]
             if over or time.monotonic() >= until:
-                return [(self._running.pop(pid), self._end_of(pid, statuses[pid])) for pid in over]
+                return [(self.running.pop(pid), self._end_of(pid, statuses[pid])) for pid in over]
             time.sleep(0.03)
 
     def cancel(self) -> None:
-        for pid in self._running:
+        for pid in self.running:
             self._world.kill(pid)
 
     def _end_of(self, pid: int, status: int | None) -> ShardEnd | None:

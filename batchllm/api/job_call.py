@@ -30,7 +30,7 @@ from batchllm.job.gold import gold_columns
 from batchllm.job.options import INPUT, OPTIONS
 from batchllm.job.paths import are_several
 from batchllm.journal import check_folder, remove, state_path
-from batchllm.prepare.job_paths import job_paths, rows_path
+from batchllm.prepare.job_paths import job_paths, journal_beside, rows_path
 from batchllm.prepare.prepared_job import output_columns
 from batchllm.progress import Progress
 from batchllm.request import RequestBuilder
@@ -257,7 +257,7 @@ def _table_call(
         job = replace(job, gold=(), on=None, keep=None, drop=None)
         question = json.dumps([job.fingerprint(), hashlib.sha256(content).hexdigest()], sort_keys=True)
         output = state_path(f"{task}-{hashlib.sha256(question.encode()).hexdigest()[:16]}.jsonl")
-        usual = None if "journal" in options else output.with_name(f"{output.name}.journal")
+        usual = None if "journal" in options else journal_beside(output)
         job = replace(job, output=output, journal=usual or job.journal)
     journal = job_paths(job).journal
     check_folder(journal)

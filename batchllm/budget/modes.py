@@ -34,7 +34,7 @@ def compare_modes(job: Job, forecast: Forecast) -> ModeComparison | None:
         forecast: Its forecast in the mode that it asks for.
     """
     facts = presets.load(job.endpoint.preset).batch
-    if facts is None or job.conversation is not None or not forecast.requests:
+    if facts is None or job.conversation is not None or len(job.endpoints) > 1 or not forecast.requests:
         return None
     in_batches = job.via == "batch"
     if not facts.offered and not in_batches:

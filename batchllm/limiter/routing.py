@@ -12,7 +12,7 @@ with one endpoint.
 
 import math
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Generic
@@ -64,8 +64,7 @@ class EndpointRouter(Generic[R]):
     def __post_init__(self) -> None:
         self._queues: dict[str, Queue[R]] = {}
         self._offered = 0
-        kept = self.learned_before or {}
-        self._kept = kept
+        self._kept = kept = self.learned_before or {}
         of_each = kept.get("endpoints", {})
         usual = {"lanes": kept.get("lanes", {})}  # of a run with one endpoint
         self._routes = [
@@ -151,22 +150,20 @@ class EndpointRouter(Generic[R]):
 
     def _has_others(self, item: R, number: int) -> bool:
         """Whether another endpoint works, and the item is not kept away from it."""
-        now, away = self.now, item.away
-        return any(
-            route.works and route.number != number and away.get(route.number, now) <= now
-            for route in self._routes
-        )
+        return any(True for _ in self._others(item, number))
 
     def _is_spared(self, item: R, number: int) -> bool:
         """Whether an item that has failed is no probe of this endpoint, which is down: another one takes it now."""
-        now, away = self.now, item.away
         return not self._routes[number].works and any(
-            route.works
-            and route.number != number
-            and away.get(route.number, now) <= now
-            and not route.limiter.lane(item.lane).gate.closed
-            for route in self._routes
+            not route.limiter.lane(item.lane).gate.closed for route in self._others(item, number)
         )
+
+    def _others(self, item: R, number: int) -> Iterator[Route[R]]:
+        """Yields the other endpoints that work, and from which the item is not kept away."""
+        now, away = self.now, item.away
+        for route in self._routes:
+            if route.works and route.number != number and away.get(route.number, now) <= now:
+                yield route
 
     def poll(self, now: float) -> Poll[R]:
         """Returns which items may be sent now, each with its ``endpoint``, and when to ask again.

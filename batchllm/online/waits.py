@@ -20,6 +20,9 @@ MOST_REASON = 160
 _ANSWERED = "the endpoint answered "
 """The beginning of a message about a response, in contrast to a failed connection."""
 
+_BROKEN = ("the answer ", "the connection broke", "the stream of events", "no whole answer")
+"""How messages about answers begin that came in part or not at all, from an endpoint that can be reached."""
+
 
 def waiting_words(view: View, now: float, wall: datetime, refusal: Verdict | None = None) -> str:
     """Returns what everything waits for, in some 40 characters; empty while requests leave.
@@ -59,7 +62,7 @@ def limit_words(view: View) -> str:
 def outage_line(view: View, now: float, wall: datetime, endpoint: str) -> str:
     """Returns a sentence about an outage: what fails, why, and until when it is tried."""
     until = "" if view.gives_up_at is None else f" until {clock(view.gives_up_at, now, wall)}"
-    if view.trouble.startswith(_ANSWERED):
+    if view.trouble.startswith((_ANSWERED, *_BROKEN)):
         reason = _clipped(view.trouble.removeprefix(_ANSWERED))
         return f"Every request to {endpoint} fails ({reason}); trying{until}."
     reason = _clipped(view.trouble)
