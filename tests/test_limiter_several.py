@@ -10,6 +10,7 @@ import pytest
 from batchllm.limiter import EndpointRouter, Target
 from batchllm.limiter.last_rows import all_answered_s
 from batchllm.records import Pace
+from batchllm.retry import Disposition, Verdict
 from tests.limiter_worlds import noise
 from tests.limiter_worlds.several import RoutedRow, SeveralOutcome, SeveralWorld, run_several
 from tests.limiter_worlds.several_spec import SLOWER, Server, Several, Trouble, several
@@ -65,6 +66,24 @@ def test_an_endpoint_whose_answers_are_of_no_use_is_left_out_after_a_few_rows(
     assert outcome.useless <= most
     assert world.router.states(0.0)[0].state == "out"
     assert "of no use" in world.router.excluded.news[0]
+    assert len(world.router.excluded.news) == 1
+
+
+def test_what_ends_at_an_endpoint_that_is_left_out_does_not_take_it_out_again() -> None:
+    """Answers of no use, and refusals of the key, that were on their way when it was left out."""
+    targets = [Target(name, Pace(), "max_tokens") for name in ("a", "b")]
+    router: EndpointRouter[RoutedRow] = EndpointRouter(targets, now=0.0, max_outage_s=60.0)
+    refused = Verdict(Disposition.FATAL, "http_401", "the key is revoked")
+    for _ in range(30):
+        assert router.asks_elsewhere(RoutedRow(1, 1, "max_tokens"), refused)
+    assert len(router.excluded.news) == 1
+    for _ in range(30):
+        router.excluded.judged(1.0, RoutedRow(1, 1, "max_tokens"), "empty")
+        good = RoutedRow(1, 1, "max_tokens")
+        good.endpoint = 1
+        router.excluded.judged(1.0, good, None)
+        router.poll(1.0)
+    assert len(router.excluded.news) == 1
 
 
 def test_where_the_answers_of_all_are_of_no_use_none_is_left_out() -> None:

@@ -82,8 +82,8 @@ def done_of(work: WorkFolder, shard: Shard) -> dict[str, Any] | None:
     return None if content is None else json.loads(content)
 
 
-def asks_again(done: Mapping[str, Any], job: Job, run: str) -> bool:
-    """Whether a job asks again for rows of a shard that is finished (``--retry-failed``, ``--retry-cut-off``).
+def asked_again(done: Mapping[str, Any], job: Job, run: str) -> int:
+    """Returns how many rows of a finished shard are asked again (``--retry-failed``, ``--retry-cut-off``), at most.
 
     Args:
         done: Its summary.
@@ -91,10 +91,12 @@ def asks_again(done: Mapping[str, Any], job: Job, run: str) -> bool:
         run: The run of the job, which does so once.
     """
     if done["run"] == run:
-        return False
-    cut_off, raised = done["summary"]["finish_reasons"].get("length"), job.raised_max_tokens or 0
-    is_raised = job.retry_cut_off and (done.get("raised") or 0) < raised
-    return bool(job.retry_failed and done["summary"]["failed"]) or bool(is_raised and cut_off)
+        return 0
+    summary = done["summary"]
+    is_raised = job.retry_cut_off and (done.get("raised") or 0) < (job.raised_max_tokens or 0)
+    failed: int = summary["failed"] if job.retry_failed else 0
+    cut_off: int = summary["finish_reasons"].get("length", 0) if is_raised else 0
+    return failed + cut_off
 
 
 def all_done(work: WorkFolder, shards: Sequence[Shard]) -> list[dict[str, Any] | None]:

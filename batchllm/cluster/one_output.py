@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from batchllm.budget.estimate import forecast_job
-from batchllm.cluster.collect import Collected, all_done, asks_again, done_of, rebuild_all
+from batchllm.cluster.collect import Collected, all_done, asked_again, done_of, rebuild_all
 from batchllm.cluster.figures import FiguresReader, begun_rows, summed
 from batchllm.cluster.plan import ClusterPlan, Shard
 from batchllm.cluster.trial import first_of
@@ -68,7 +68,7 @@ class OneOutput:
         return not self._is_left(done_of(self._work, shard))
 
     def _is_left(self, done: Mapping[str, Any] | None) -> bool:
-        return done is None or asks_again(done, self._job, self._run)
+        return done is None or asked_again(done, self._job, self._run) > 0
 
     def outdated(self, plan: ClusterPlan) -> list[Shard]:
         """Returns no shard: the output is written of all of them at the end."""
@@ -121,12 +121,7 @@ class OneOutput:
 
     def _asked(self, shard: Shard, done: Mapping[str, Any] | None) -> int:
         """Returns how many rows of a shard are asked, at most."""
-        if done is None:
-            return shard.wanted
-        summary = done["summary"]
-        failed = summary["failed"] if self._job.retry_failed else 0
-        cut_off = summary["finish_reasons"].get("length", 0) if self._job.retry_cut_off else 0
-        return min(shard.wanted, int(failed + cut_off))
+        return shard.wanted if done is None else min(shard.wanted, asked_again(done, self._job, self._run))
 
     def result(self, plan: ClusterPlan, confirm: Confirm, seconds: Callable[[], float]) -> Result:
         """Makes the job's journal of the answer logs, unless it is there, and writes the output.

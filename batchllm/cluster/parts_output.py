@@ -11,7 +11,7 @@ from typing import Any
 
 from batchllm.budget.costs import plus
 from batchllm.budget.estimate import forecast_job
-from batchllm.cluster.collect import DeadAttempt, all_done, asks_again, done_of
+from batchllm.cluster.collect import DeadAttempt, all_done, asked_again, done_of
 from batchllm.cluster.figures import begun_rows, summed
 from batchllm.cluster.parts import Parts
 from batchllm.cluster.plan import ClusterPlan, Shard
@@ -80,7 +80,7 @@ class PartsOutput:
         return self._is_finished(shard, done_of(self._work, shard), self.parts.size_of(shard))
 
     def _is_finished(self, shard: Shard, done: Done | None, size_bytes: int | None) -> bool:
-        if done is None or asks_again(done, self._job, self._run):
+        if done is None or asked_again(done, self._job, self._run):
             return False
         return self.parts.is_written(self._work, shard, done, size_bytes)
 

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from batchllm import __version__
 from batchllm.cluster.answer_log import AnswerLog, Attempt, ShardProgress
-from batchllm.cluster.collect import asks_again, done_of, lost_in, plan_of_work, rebuild
+from batchllm.cluster.collect import asked_again, done_of, lost_in, plan_of_work, rebuild
 from batchllm.cluster.headers import with_own_headers
 from batchllm.cluster.parts import Parts, put_part
 from batchllm.cluster.plan import Trial
@@ -33,7 +33,7 @@ from batchllm.plan.reuse import journals_of
 from batchllm.prepare.job_paths import JobPaths, job_paths, journal_beside
 from batchllm.prepare.prepared_job import prepare_job
 from batchllm.prepare.shards import RowRange
-from batchllm.runner import run_job
+from batchllm.runner import Result, run_job
 from batchllm.runner.cut_off import RAISED
 from batchllm.stopping import StopSwitch
 
@@ -143,7 +143,7 @@ def _run(
     before = done_of(work, shard)
     if (
         before is not None
-        and not asks_again(before, task.job, task.run)
+        and not asked_again(before, task.job, task.run)
         and (parts is None or parts.is_written(work, shard, before, parts.size_of(shard)))
     ):
         return int(before["exit_status"])
@@ -254,27 +254,34 @@ def _answer(
         result = run_job(job, progress=progress, stops=switch, rows=rows, leases=leases)
     if log.failure is not None:
         raise log.failure
-    done: dict[str, Any] = {
+    done = {
         **log.figures(),
         "exit_status": result.exit_status,
-        "raised": job.raised_max_tokens or (None if before is None else before.get("raised")),
+        "raised": job.raised_max_tokens or (before or {}).get("raised"),
         "summary": asdict(result.summary),
     }
-    if parts is None:
-        content = json.dumps(done, default=float).encode()
-        if before is None:
-            work.create(done_name(shard), content)
-        else:
-            work.put(done_name(shard), content)
-        return result.exit_status
-    failures = result.failures.items()
-    done |= {
-        "failures": {reason: (shard.first_row + row, text) for reason, (row, text) in failures},
-        "lost": lost_in(work, shard, attempt.number) if attempt.number > 1 else None,
-        "earlier": []
-        if before is None
-        else [*before.get("earlier", ()), {key: before[key] for key in _OF_RUN}],
-        "part": put_part(parts, attempt, output),
-    }
-    work.put(done_name(shard), json.dumps(done, default=float).encode())
+    if parts is not None:
+        done |= _of_part(attempt, result, before) | {"part": put_part(parts, attempt, output)}
+    content = json.dumps(done, default=float).encode()
+    if before is None and parts is None:
+        work.create(done_name(shard), content)
+    else:
+        work.put(done_name(shard), content)
     return result.exit_status
+
+
+def _of_part(attempt: Attempt, result: Result, before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns what the summary of a shard has beside a folder of parts, where no journal of all rows has it.
+
+    Args:
+        attempt: The attempt that finished the shard.
+        result: Its result.
+        before: The summary of the shard, if it was finished before.
+    """
+    work, shard, first_row = attempt.work, attempt.shard, attempt.shard.first_row
+    runs = [] if before is None else [*before.get("earlier", ()), {key: before[key] for key in _OF_RUN}]
+    return {
+        "failures": {reason: (first_row + row, text) for reason, (row, text) in result.failures.items()},
+        "lost": lost_in(work, shard, attempt.number) if attempt.number > 1 else None,
+        "earlier": runs,
+    }

@@ -109,6 +109,8 @@ class Exclusion(Generic[R]):
 
     def _take_out(self, route: Route[R], why: str) -> None:
         """Sends nothing more to an endpoint in this run."""
+        if route.out:  # what ends there later says nothing new
+            return
         route.out = why
         left = sum(not other.out for other in self.routes)
         self.news.append(f"{route.target.name} is left out ({why}); {counted(left, 'endpoint')} left.")
