@@ -151,6 +151,9 @@ def test_a_folder_with_files_of_others_is_refused_before_anything_is_paid(
     with pytest.raises(UsageError, match=f"did not write.*{name}"):
         run(parts_job(tmp_path, url))
     assert asked.texts.total() == 0 and (tmp_path / "out" / name).read_text() == "mine"
+    with pytest.raises(UsageError, match="--restart begins the job anew; name another folder"):
+        run(parts_job(tmp_path, url, restart=True))
+    assert asked.texts.total() == 0
 
 
 @pytest.mark.proof

@@ -78,6 +78,14 @@ def test_a_folder_of_folders_is_refused_with_the_pattern_that_goes_into_them(dat
     assert names("data/of/**/*") == ["data/of/part=1/x.parquet"]
 
 
+def test_a_folder_of_outputs_says_that_they_are_left_out(data: Path) -> None:
+    (data / "done").mkdir()
+    (data / "done" / "x.classify.csv").write_text("text\nx\n")
+    (data / "done" / "x.classify.csv.journal").write_text("")
+    with pytest.raises(InputError, match="the outputs of batchllm in it are left out, so name those"):
+        found("data/done")
+
+
 def test_files_of_any_suffix_are_taken_in_a_format_that_is_named(data: Path) -> None:
     assert names("data/*.odd", input_format="csv") == ["data/notes.odd"]
 

@@ -19,6 +19,9 @@ from batchllm.runner import Summary
 ALIVE_S = 15.0
 """A worker whose last report is older counts as gone."""
 
+BREAK_S = 5.0
+"""Without a report for so long, nothing is at work; workers report every two seconds."""
+
 _COUNTS = ("requests", "attempts", "answers", "rate_limited", "truncated", "possibly_billed_twice")
 _AMOUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cost")
 
@@ -188,7 +191,7 @@ def _per_minute(spans: Collection[tuple[float, float, int]]) -> float | None:
     """
     began, last, answers = math.inf, max((last for _, last, _ in spans), default=0.0), 0
     for first, end, count in sorted(spans, key=lambda span: span[1], reverse=True):
-        if end < began - ALIVE_S and began < math.inf:
+        if end < began - BREAK_S and began < math.inf:
             break
         began, answers = min(began, first), answers + count
     return answers * 60.0 / (last - began) if last - began >= 1 else None

@@ -110,6 +110,10 @@ class PartsOutput:
         names = {parts.path_of(shard).name for shard in plan.shards}
         lost = [name for name in foreign if not (force and name in names)]
         if lost:
+            if self._job.restart:
+                raise UsageError(
+                    f"{parts.folder} has files already, and --restart begins the job anew; name another folder with -o"
+                )
             raise UsageError(
                 f"{parts.folder} has files that this job did not write, or that were edited since "
                 f"({', '.join(lost[:3])}); move them away, or name another folder with -o"

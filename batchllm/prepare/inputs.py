@@ -77,8 +77,11 @@ class _Finder:
         taken = [path for path, reason in reasons if reason is None]
         if not taken:
             what = "has no file of rows" if in_folder else "matches no file of rows"
+            left_out = {reason for _, reason in reasons}
             known = f"; the suffixes of such files are {', '.join(SUFFIXES)}" if matched else ""
-            if in_folder and any(path.is_dir() for path in matched):
+            if "output" in left_out:
+                known = "; the outputs of batchllm in it are left out, so name those that are inputs"
+            if "folder" in left_out:
                 known += f"; subfolders are left out, and the pattern '{named / '**/*'}' goes into them"
             raise InputError(named, f"{what}{known}")
         return taken
