@@ -311,7 +311,7 @@ def test_status_report_export_and_evaluate_take_the_job(tmp_path: Path, url: str
     assert evaluated.status == 0 and json.loads(evaluated.out), evaluated.err
     for command in ("export", "status", "show"):
         refused = batchllm(command, out, *(["1"] if command == "show" else []))
-        assert refused.status == 2 and "parts" in refused.err and "WORK" in refused.err, refused.err
+        assert refused.status == 2 and "parts" in refused.err and "work folder" in refused.err, refused.err
     refused = batchllm("export", work)
     assert refused.status == 2 and "parts" in refused.err and "-o" in refused.err
 
