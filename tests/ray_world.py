@@ -29,7 +29,7 @@ import psutil  # type: ignore[import-untyped]  # Ray brings it
 from batchllm.simulator import SimulatorSettings, start_in_thread
 
 HOLDER = "LeaseActor"
-WORKER = "batchllm shard"
+WORKER = "ShardWorker"
 
 
 def main() -> None:

@@ -160,6 +160,7 @@ def test_each_setting_of_the_file_of_init_can_be_taken_alone(path: Path) -> None
         "shots",
         "on",
     }  # other files
+    beyond |= {"work", "workers", "ray_address"}  # of a job on many machines only
     tasks = {"labels": "classify", "multi_label": "classify", "language": "codegen"}
     for name, setting in OPTIONS.items():
         if name in beyond:
