@@ -414,13 +414,13 @@ def test_a_missing_bucket_is_reported_under_the_name_of_the_input(bench: Bench, 
     assert "classify.csv" not in said.err
 
 
-def test_shards_that_are_named_alike_in_a_store_are_numbered_and_merged_by_a_pattern(
+def test_shards_in_a_store_have_the_names_of_their_commands_and_are_merged_by_a_pattern(
     bench: Bench, bucket: str, object_store: ObjectStore
 ) -> None:
     source = bench.file("reviews.csv", TABLE)
-    for number in (1, 2):
-        bench.run("classify", source, "--shard", f"{number}/2", "-o", f"s3://{bucket}/out/all.csv")
-    parts = [f"out/all.shard-{number}-of-2.csv" for number in (1, 2)]
+    parts = [f"out/shard-{number}.csv" for number in (1, 2)]
+    for number, part in enumerate(parts, 1):
+        bench.run("classify", source, "--shard", f"{number}/2", "-o", f"s3://{bucket}/{part}")
     assert sorted(object_store.keys(bucket)) == parts
     merged = f"s3://{bucket}/out/all.csv"
     for more in ((), ("--force",)):

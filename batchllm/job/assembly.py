@@ -25,7 +25,6 @@ from batchllm.job.split import check_split
 from batchllm.job.steps import of_steps
 from batchllm.printable import one_line
 from batchllm.records import Pace
-from batchllm.stores import ObjectPath
 
 if TYPE_CHECKING:
     from batchllm.template import Template
@@ -139,14 +138,13 @@ def _with_confidence_column(job: Job) -> Job:
 
 
 def _output(given: Given) -> Path | None:
-    """The output as it is named; one that is named for all shards, by a job file or in a store, gets the number."""
+    """The output as it is named; one that a job file names for all shards gets the shard's number."""
     output: Path | None = given.get("output")
     shard = given.get("shard")
     if output is None or shard is None or str(output) == STANDARD_STREAM:
         return output
-    label = paths.shard_label(shard)
-    of_all = given.layers[given.rank("output")].file is not None or isinstance(output, ObjectPath)
-    return labelled(output, label) if of_all and f".{label}." not in output.name else output
+    of_file = given.layers[given.rank("output")].file is not None
+    return labelled(output, paths.shard_label(shard)) if of_file else output
 
 
 def _label(task: str, template: "Template | None", file: jobfile.JobFile | None) -> str:
