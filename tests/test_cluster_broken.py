@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,24 +18,14 @@ from batchllm.cluster.plan import Shard
 from batchllm.cluster.shard_run import ShardEnd, ShardTask
 from batchllm.cluster.work import open_work
 from batchllm.errors import CannotWrite, Interrupted, StorageFailure, Unavailable
-from batchllm.simulator import ScriptedResponse, SimulatorSettings, start_in_thread
+from batchllm.simulator import ScriptedResponse
 from batchllm.stopping import StopSwitch
 from tests.cluster_engine import ThreadEngine
-from tests.test_cluster_run import Asked, job_of, no_cluster, table
+from tests.test_cluster_run import Asked, asked, job_of, no_cluster, table, url
+
+__all__ = ["asked", "url"]
 
 TEXTS = [f"text {number}" for number in range(60)]
-
-
-@pytest.fixture
-def asked() -> Asked:
-    return Asked()
-
-
-@pytest.fixture
-def url(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setenv("OPENAI_API_KEY", "k")
-    with start_in_thread(SimulatorSettings(latency_s=0.005), script=asked) as simulator:
-        yield simulator.base_url
 
 
 def test_logs_that_a_finished_shard_needs_are_missed() -> None:
