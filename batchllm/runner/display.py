@@ -2,8 +2,6 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import datetime
 
@@ -69,41 +67,13 @@ def stopping_line(in_flight: int, stop: RunStop) -> str:
     return f"Stopping: {counted(in_flight, 'request')} in flight get up to {stop.grace_s:g} s{at_once}."
 
 
-@asynccontextmanager
-async def shown(
-    limiter: Limiter[WorkItem] | EndpointRouter[WorkItem],
-    *,
-    endpoint: str,
-    progress: Progress,
-    counters: RunCounters,
-    account: Account,
-    journal: Journal,
-    stop: RunStop,
-) -> AsyncIterator[None]:
-    """Shows the run inside the ``with`` block, and keeps what it learns about pace and prices for the next one."""
-    display = _Display(limiter, endpoint, progress, counters, account, journal, stop)
+class RunDisplay:
+    """Shows a run inside the ``async with`` block, and keeps what it learns about pace and prices for the next one."""
 
-    async def tick() -> None:
-        while True:
-            await asyncio.sleep(SHOW_EVERY_S)
-            display.show()
-
-    progress.start(counters.rows, 0)
-    stop.subscribe(display.stopped, lambda: None)
-    ticker = asyncio.create_task(tick())
-    try:
-        yield
-    finally:
-        ticker.cancel()
-        display.show(tell=False)
-        progress.close()
-        journal.put("learned", limiter.learned())
-
-
-class _Display:
     def __init__(
         self,
         limiter: Limiter[WorkItem] | EndpointRouter[WorkItem],
+        *,
         endpoint: str,
         progress: Progress,
         counters: RunCounters,
@@ -124,7 +94,23 @@ class _Display:
         if self._several is None and journal.get(ENDPOINTS) is not None:
             journal.put(ENDPOINTS, None)
 
-    def show(self, *, tell: bool = True) -> None:
+    async def __aenter__(self) -> None:
+        self._progress.start(self._counters.rows, 0)
+        self._stop.subscribe(self._stopped, lambda: None)
+        self._ticker = asyncio.create_task(self._tick())
+
+    async def __aexit__(self, *_: object) -> None:
+        self._ticker.cancel()
+        self._show(tell=False)
+        self._progress.close()
+        self._journal.put("learned", self._limiter.learned())
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(SHOW_EVERY_S)
+            self._show()
+
+    def _show(self, *, tell: bool = True) -> None:
         """Shows how far the run is; with ``tell`` also, once, what it waits for."""
         counters, now, wall = self._counters, self._now(), datetime.now()
         view = self._limiter.view(now)
@@ -158,7 +144,6 @@ class _Display:
             self._journal.put(ENDPOINTS, [asdict(each) for each in found])
         return self._several.words(states)
 
-    def stopped(self) -> None:
-        """Says what a run that is stopped waits for."""
+    def _stopped(self) -> None:
         if self._counters.in_flight:
             self._progress.tell(stopping_line(self._counters.in_flight, self._stop))

@@ -35,7 +35,7 @@ from batchllm.progress import Progress, Quiet
 from batchllm.request.plain import plain_request
 from batchllm.retry import RetryPolicy
 from batchllm.runner.cut_off import with_raised_limit
-from batchllm.runner.display import shown
+from batchllm.runner.display import RunDisplay
 from batchllm.runner.ending import RunRecord, recorded, status_of
 from batchllm.runner.evaluated import RunEvaluation
 from batchllm.runner.feed import RowFeed
@@ -314,7 +314,7 @@ class _Run:
                 run_stop=stop,
                 plain=partial(plain_request, job),
             )
-            display = shown(
+            display = RunDisplay(
                 limiter,
                 endpoint=job.endpoint.base_url or "the endpoint",
                 progress=self._progress,
