@@ -42,18 +42,18 @@ def input_files(job: Job, paths: JobPaths) -> InputFiles:
         UsageError: A file is named twice, or is the output too.
     """
     documents = are_documents(job.inputs, job.input_format)
-    finder = _Finder(job, paths, takes_documents=documents)
-    found = [path for named in job.inputs for path in finder.found(named)]
+    search = _Search(job, paths, takes_documents=documents)
+    found = [path for named in job.inputs for path in search.found(named)]
     _refuse_twice(found)
     refuse_same_file(found, output=None if job.into_folder else paths.output)
     notes = [counted(len(found), "file")]
-    if finder.left_out:
-        notes.append(f"left out: {', '.join(finder.words())}")
+    if search.left_out:
+        notes.append(f"left out: {', '.join(search.words())}")
     return InputFiles(tuple(found), tuple(notes))
 
 
 @dataclass(slots=True)
-class _Finder:
+class _Search:
     job: Job
     paths: JobPaths
     left_out: Counter[str] = field(default_factory=Counter)

@@ -1,7 +1,7 @@
 """Makes a request of each row: messages, parameters, the exact bytes, and the key that identifies them.
 
 Equal bytes have equal keys, so the order of the body is fixed: ``model``, ``messages``, then the parameters by
-name. Where several places set a parameter, the one nearest to the row wins: the row's own, then the job's, the
+name. Where a parameter is set more than once, the value nearest to the row wins: the row's own, then the job's, the
 template's, the preset's.
 """
 
