@@ -116,7 +116,7 @@ def _of_error(status: int, error: ErrorBody, outcome: Response) -> Verdict:
     pause = retry_after(headers, error, refused=status == 429)
     should = {"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower())
     limit, requested = _limit_and_requested(said)
-    fault = error.row_fault(status) if error.is_json else None
+    fault = error.row_fault(status)
 
     def verdict(disposition: Disposition, reason: str, exit_status: ExitStatus | None = None) -> Verdict:
         return Verdict(disposition, reason, message, pause, exit_status, requested, limit, should)
