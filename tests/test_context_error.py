@@ -79,7 +79,7 @@ WORDINGS = [
     ("Invalid 'messages[0].content': string too long. Expected a string with maximum length 1048576, but got a string "
      "with length 2000000 instead.", SaidLimit(1048576, 2000000)),
     # Words that no pattern knows by heart: an amount, what it is of, and an excess
-    ("size limit exceeded by 1208 tokens. Try using shorter or fewer inputs. The limit for this model is 128000 tokens.",
+    ("size limit exceeded by 1208 tokens. Try using fewer inputs. The limit for this model is 128000 tokens.",
      SaidLimit(128000, 129208)),
     ("Malformed input request: expected maxLength: 50000, actual: 63234, please reformat your input and try again.",
      SaidLimit(50000, 63234)),
