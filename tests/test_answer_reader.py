@@ -248,7 +248,12 @@ def test_a_way_of_reading_that_cannot_work_is_refused_at_once(spec: AnswerSpec) 
             "HTTP 401: Unauthorized (code 7)",
             "http_401",
         ),
-        (429, b'[{"error":{"code":429,"message":"slow","status":"X"}}]', "HTTP 429: slow (code 429)", "http_429"),
+        (
+            429,
+            b'[{"error":{"code":429,"message":"slow","status":"X"}}]',
+            "HTTP 429: slow (code 429)",
+            "http_429",
+        ),
         (502, b"<html><title>502 Bad &amp; Gone</title></html>", "HTTP 502: 502 Bad & Gone", "http_502"),
         (500, b"", "HTTP 500: HTTP 500 without a message", "http_500"),
         (500, b"{}", "HTTP 500: HTTP 500 without a message", "http_500"),
