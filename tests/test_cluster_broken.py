@@ -34,7 +34,7 @@ def test_logs_that_a_finished_shard_needs_are_missed() -> None:
 
     def check(there: tuple[int, ...], wanted: tuple[int, ...]) -> None:
         found = SimpleNamespace(frames={0: there})
-        check_logs(found, plan, [{"frames": wanted}], open_work("work"))  # type: ignore[arg-type]
+        check_logs(found, plan, {0: {"frames": wanted}}, open_work("work"))  # type: ignore[arg-type]
 
     check((3, 2), (3, 2))
     check((4, 2, 1), (3, 2))  # what a worker that was thought dead wrote later
