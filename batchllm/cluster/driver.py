@@ -13,12 +13,13 @@ from batchllm.cluster.driver_claim import DriverClaim
 from batchllm.cluster.engine import Engine
 from batchllm.cluster.fan_out import FanOut
 from batchllm.cluster.headers import without_secrets
+from batchllm.cluster.job_end import JobEnd, stop_signals
 from batchllm.cluster.one_output import OneOutput
+from batchllm.cluster.options import check_options
 from batchllm.cluster.parts import Parts, parts_of, paths_of, prepared_as
 from batchllm.cluster.parts_output import PartsOutput
 from batchllm.cluster.plan import ClusterPlan, Shard
 from batchllm.cluster.planning import known_plan, new_plan
-from batchllm.cluster.terms import JobEnd, check_options, stop_signals
 from batchllm.cluster.trial import tried
 from batchllm.cluster.work import PLAN, RETRIES, open_work
 from batchllm.endpoint import reachable

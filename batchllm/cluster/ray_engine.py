@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
+from batchllm.cluster.engine import ShardEnd, ShardTask
 from batchllm.cluster.lease_service import JobBudget, LeaseService
 from batchllm.cluster.seat import Ask
-from batchllm.cluster.shard_run import ShardEnd, ShardTask, check_node
+from batchllm.cluster.shard_run import check_node
 from batchllm.cluster.worker import SIDE_BY_SIDE, Worker
 from batchllm.errors import INTERNAL_ERROR, STOPPING, Unavailable, UsageError
 from batchllm.extras import install_command
