@@ -2,20 +2,14 @@
 
 import math
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from batchllm.cluster.driver_claim import DriverClaim
 from batchllm.cluster.work import WorkFolder, stop_name
-from batchllm.errors import (
-    STOPPING,
-    Interrupted,
-    JobError,
-    NotReady,
-)
-from batchllm.stopping import StopSwitch
+from batchllm.errors import Interrupted, JobError, NotReady
+from batchllm.stopping import StopSwitch, stopping_signals
 
 
 class JobEnd:
@@ -73,9 +67,6 @@ class JobEnd:
 def stop_signals() -> Iterator[StopSwitch]:
     """Yields what the signals that stop a job stop inside the ``with`` block; the second one ends the grace period."""
     stops = StopSwitch()
-    if threading.current_thread() is not threading.main_thread():
-        yield stops
-        return
     numbers: list[int] = []
 
     def received(number: int, frame: object) -> None:
@@ -85,12 +76,7 @@ def stop_signals() -> Iterator[StopSwitch]:
         else:
             stops.stop(Interrupted(number))
 
-    before = {number: signal.getsignal(number) for number in STOPPING}
-    for number in STOPPING:
-        if before[number] != signal.SIG_IGN:
+    with stopping_signals() as handled:
+        for number in handled:
             signal.signal(number, received)
-    try:
         yield stops
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)

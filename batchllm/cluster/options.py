@@ -1,8 +1,6 @@
 """Refuses options that a job on many machines cannot have."""
 
-from batchllm.errors import (
-    UsageError,
-)
+from batchllm.errors import UsageError
 from batchllm.job import Job
 from batchllm.job.connection import API_KEY
 from batchllm.job.endpoints import endpoints_of
