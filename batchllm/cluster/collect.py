@@ -1,6 +1,5 @@
 """Reads a work folder: its plan, and a journal made of its answer logs."""
 
-import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +11,8 @@ from typing import Any
 from batchllm.answer import Reader
 from batchllm.cluster.frames import decode, lost_rows, most_sent
 from batchllm.cluster.plan import ClusterPlan, Shard
-from batchllm.cluster.work import PLAN, RETRIES, WorkFolder, attempts_at, claim_name, done_name, log_name
-from batchllm.errors import InputError, StorageFailure
+from batchllm.cluster.work import RETRIES, WorkFolder, attempts_at, claim_name, done_name, log_name
+from batchllm.errors import StorageFailure
 from batchllm.flows import Ask, later_key
 from batchllm.job import Job
 from batchllm.journal import AttemptEntry, Entry, JournalBuilder, Rebuilt
@@ -63,20 +62,6 @@ class Collected:
     dead: tuple[DeadAttempt, ...]
     frames: Mapping[int, tuple[int, ...]]
     limits: tuple[tuple[int, int | None], ...] = ()
-
-
-def plan_of_work(work: WorkFolder) -> ClusterPlan:
-    """Returns the plan of a work folder.
-
-    Raises:
-        InputError: There is none, or it is of another version.
-    """
-    content = work.get(PLAN)
-    if content is None:
-        raise InputError(
-            work, f"on {platform.node()} there is no plan in this folder; share it among the machines"
-        )
-    return ClusterPlan.from_json(content, f"{work}/{PLAN}")
 
 
 def done_of(work: WorkFolder, shard: Shard) -> dict[str, Any] | None:

@@ -16,9 +16,8 @@ from batchllm.cluster.headers import without_secrets
 from batchllm.cluster.job_end import JobEnd
 from batchllm.cluster.one_output import OneOutput
 from batchllm.cluster.parts_output import PartsOutput
-from batchllm.cluster.plan import ClusterPlan, Shard
+from batchllm.cluster.plan import ClusterPlan, Shard, first_of
 from batchllm.cluster.shard_run import run_shard
-from batchllm.cluster.trial import first_of
 from batchllm.cluster.work import WorkFolder, run_name
 from batchllm.errors import BudgetStop, Interrupted, JobError, NotNow, Unavailable
 from batchllm.job import Job

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from batchllm.cluster.collect import plan_of_work, rebuild_all
+from batchllm.cluster.collect import rebuild_all
 from batchllm.cluster.figures import ClusterFigures, FiguresReader
 from batchllm.cluster.one_output import is_of
 from batchllm.cluster.parts import parts_of
 from batchllm.cluster.plan import ClusterPlan
+from batchllm.cluster.planner import plan_of_work
 from batchllm.cluster.row_pass import find_rows
 from batchllm.cluster.work import PLAN, SharedFolder, WorkFolder, open_work
 from batchllm.journal import JournalReader

@@ -17,12 +17,13 @@ from uuid import uuid4
 
 from batchllm import __version__
 from batchllm.cluster.answer_log import AnswerLog, Attempt, ShardProgress
-from batchllm.cluster.collect import asked_again, done_of, lost_in, plan_of_work, rebuild
+from batchllm.cluster.collect import asked_again, done_of, lost_in, rebuild
 from batchllm.cluster.engine import ShardEnd, ShardTask
 from batchllm.cluster.headers import with_own_headers
 from batchllm.cluster.parts import Parts, put_part
+from batchllm.cluster.plan import chosen_in
+from batchllm.cluster.planner import plan_of_work
 from batchllm.cluster.row_pass import find_rows
-from batchllm.cluster.trial import chosen_in
 from batchllm.cluster.work import claim, done_name, open_work, run_name
 from batchllm.errors import INTERNAL_ERROR, CannotWrite, Interrupted, JobError, UsageError
 from batchllm.job import Job
