@@ -8,7 +8,6 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from uuid import uuid4
 
-from batchllm.cluster.collect import Done, all_done
 from batchllm.cluster.driver_claim import DriverClaim
 from batchllm.cluster.engine import Engine
 from batchllm.cluster.fan_out import FanOut
@@ -20,6 +19,7 @@ from batchllm.cluster.parts import Parts, parts_of, paths_of, prepared_as
 from batchllm.cluster.parts_output import PartsOutput
 from batchllm.cluster.plan import ClusterPlan, Shard, tried
 from batchllm.cluster.planner import known_plan, new_plan, plan_of_work
+from batchllm.cluster.summaries import Done, all_done
 from batchllm.cluster.work import PLAN, RETRIES, open_work
 from batchllm.endpoint import reachable
 from batchllm.errors import NotNow, UsageError

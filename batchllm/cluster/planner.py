@@ -8,8 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from batchllm.cluster.collect import answers_of, done_of
+from batchllm.cluster.journal_from_logs import has_answers
 from batchllm.cluster.plan import FIRST_ROWS, ClusterPlan, Shard
+from batchllm.cluster.summaries import done_of
 from batchllm.cluster.work import PLAN, WorkFolder
 from batchllm.errors import InputError, UsageError
 from batchllm.formats import Source
@@ -55,7 +56,7 @@ def known_plan(work: WorkFolder, job: Job, prepared: PreparedJob) -> ClusterPlan
     same_input = plan.whole.sha256 == prepared.statistics.sha256
     if same_input and plan.identity == _identity(job):
         return plan
-    if not plan.shards or (done_of(work, plan.shards[0]) is None and not answers_of(work, plan.shards[0])):
+    if not plan.shards or (done_of(work, plan.shards[0]) is None and not has_answers(work, plan.shards[0])):
         return None
     what = "another job: model, prompt or parameters differ"
     if not same_input:
