@@ -27,6 +27,6 @@ What holds, whatever dies, is delayed or is cut off, and wherever the clocks sta
 
 from batchllm.leases.client import Leases
 from batchllm.leases.holder import LeaseHolder
-from batchllm.leases.terms import BudgetShare, BudgetUse, Lease, LeaseRequest, Share, Use
+from batchllm.leases.messages import BudgetShare, BudgetUse, Lease, LeaseRequest, Share, Use
 
 __all__ = ["BudgetShare", "BudgetUse", "Lease", "LeaseHolder", "LeaseRequest", "Leases", "Share", "Use"]

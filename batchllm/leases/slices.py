@@ -17,7 +17,7 @@ from decimal import Decimal
 from typing import Any
 
 from batchllm.budget.budget import NOTHING, Amount, BudgetLimits
-from batchllm.leases.terms import BudgetShare, BudgetUse
+from batchllm.leases.messages import BudgetShare, BudgetUse
 
 SLICES = 50
 """A slice is at most this part of what is left, or the upper bound of one request where that is more."""
