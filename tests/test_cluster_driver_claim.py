@@ -11,7 +11,7 @@ import pytest
 from batchllm.cluster import driver_claim
 from batchllm.cluster.driver import run_cluster
 from batchllm.cluster.driver_claim import DriverClaim
-from batchllm.cluster.shard_run import ShardEnd, ShardTask
+from batchllm.cluster.engine import ShardEnd, ShardTask
 from batchllm.cluster.work import PLAN, WorkFolder, open_work
 from batchllm.errors import CannotWrite, Interrupted, NotNow, UsageError
 from tests.cluster_engine import ThreadEngine

@@ -20,6 +20,10 @@ from batchllm.journal import AttemptEntry, Entry, JournalBuilder, Rebuilt
 from batchllm.records import AnswerSpec
 
 READERS = 16
+
+Done = Mapping[str, Any]
+"""The summary of a finished shard, or of the rows of it that are wanted, as the work folder has it."""
+
 _READER = Reader(AnswerSpec("answer"))
 
 
@@ -83,7 +87,7 @@ def done_of(work: WorkFolder, shard: Shard) -> dict[str, Any] | None:
     return done
 
 
-def asked_again(done: Mapping[str, Any], job: Job, run: str) -> int:
+def asked_again(done: Done, job: Job, run: str) -> int:
     """Returns how many rows of a finished shard are asked again (``--retry-failed``, ``--retry-cut-off``), at most.
 
     Args:
@@ -100,10 +104,11 @@ def asked_again(done: Mapping[str, Any], job: Job, run: str) -> int:
     return failed + cut_off
 
 
-def all_done(work: WorkFolder, shards: Sequence[Shard]) -> list[dict[str, Any] | None]:
-    """Returns the summaries of shards, several being asked for at once; ``None`` for one that is not finished."""
+def all_done(work: WorkFolder, shards: Sequence[Shard]) -> dict[int, Done]:
+    """Returns the summaries of those shards that are finished, by number; several are asked for at once."""
     with ThreadPoolExecutor(READERS, thread_name_prefix="done") as pool:
-        return list(pool.map(lambda shard: done_of(work, shard), shards))
+        found = zip(shards, pool.map(lambda shard: done_of(work, shard), shards), strict=True)
+        return {shard.number: done for shard, done in found if done is not None}
 
 
 def answers_of(work: WorkFolder, shard: Shard) -> int:
@@ -204,22 +209,20 @@ def rebuild_all(journal: Path, plan: ClusterPlan, work: WorkFolder) -> Collected
     return rebuild(journal, [(shard, attempts_at(work, shard)) for shard in plan.shards], work)
 
 
-def check_logs(
-    found: Collected, plan: ClusterPlan, done: Sequence[Mapping[str, Any] | None], work: WorkFolder
-) -> None:
+def check_logs(found: Collected, plan: ClusterPlan, done: Mapping[int, Done], work: WorkFolder) -> None:
     """Checks that a journal was made of every answer that finished its shards.
 
     Args:
         found: What it was made of.
         plan: The shards.
-        done: Their summaries.
+        done: The summaries of those that are finished, by number.
         work: The work folder.
 
     Raises:
         StorageFailure: A part of a log is missing, or not visible on this machine yet. What it has would be paid again.
     """
-    for shard, each in zip(plan.shards, done, strict=True):
-        wanted = () if each is None else each.get("frames", ())
+    for shard in plan.shards:
+        wanted = done.get(shard.number, {}).get("frames", ())
         for number, (there, all_) in enumerate(
             zip_longest(found.frames[shard.number], wanted, fillvalue=0), 1
         ):

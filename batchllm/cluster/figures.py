@@ -150,11 +150,6 @@ class FiguresReader:
         figures.per_minute = _per_minute(spans)
         return figures
 
-    def of_run(self, run: str) -> list[dict[str, Any]]:
-        """Returns the summaries of the shards that a run finished."""
-        found = [self._look(shard, None)[0] for shard in self._plan.shards]
-        return [done["summary"] for done in found if done is not None and done["run"] == run]
-
     def _look(
         self, shard: Shard, among: Collection[int] | None
     ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,9 +18,9 @@ from uuid import uuid4
 from batchllm import __version__
 from batchllm.cluster.answer_log import AnswerLog, Attempt, ShardProgress
 from batchllm.cluster.collect import asked_again, done_of, lost_in, plan_of_work, rebuild
+from batchllm.cluster.engine import ShardEnd, ShardTask
 from batchllm.cluster.headers import with_own_headers
 from batchllm.cluster.parts import Parts, put_part
-from batchllm.cluster.plan import Trial
 from batchllm.cluster.row_pass import find_rows
 from batchllm.cluster.trial import chosen_in
 from batchllm.cluster.work import claim, done_name, open_work, run_name
@@ -40,50 +40,6 @@ from batchllm.stopping import StopSwitch
 _OF_RUN = ("run", "summary")
 JUST_MADE_S = 60.0
 """The age from which on an attempt has surely locked its folder."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardTask:
-    """What a worker is told. There is no key in it.
-
-    Attributes:
-        job: The job.
-        work: The path or URL of the work folder.
-        shard: The number of the shard.
-        run: The name of the run of the whole job.
-        trial: The rows of the shard that are wanted; ``None`` for all.
-        has_worked: Other rows of the job have been answered.
-        adopts: Only take what ``--reuse`` names, and send nothing.
-        parts: The folder of parts that the job writes; ``None`` for one output.
-        version: The version of the program that tells.
-    """
-
-    job: Job
-    work: str
-    shard: int
-    run: str
-    trial: Trial | None = None
-    has_worked: bool = False
-    adopts: bool = False
-    parts: Parts | None = None
-    version: str = __version__
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardEnd:
-    """How an attempt ended.
-
-    Attributes:
-        shard: The number of the shard.
-        node: The machine.
-        exit_status: As of a single run: 0, or 1 where rows failed.
-        error: What stopped the attempt; ``None``: the shard is finished.
-    """
-
-    shard: int
-    node: str
-    exit_status: int
-    error: str | None = None
 
 
 def run_shard(

@@ -7,8 +7,9 @@ from threading import Lock
 from uuid import uuid4
 
 from batchllm.cluster.answer_log import ShardProgress
+from batchllm.cluster.engine import ShardEnd, ShardTask
 from batchllm.cluster.seat import Ask, SeatKeeper
-from batchllm.cluster.shard_run import ShardEnd, ShardTask, run_shard
+from batchllm.cluster.shard_run import run_shard
 from batchllm.leases import Leases
 
 SIDE_BY_SIDE = 2
