@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchllm.budget.forecast import Forecast
-from batchllm.cluster.collect import plan_of_work
 from batchllm.cluster.driver import run_cluster
 from batchllm.cluster.engine import ShardEnd, ShardTask, error_of
+from batchllm.cluster.planner import plan_of_work
 from batchllm.cluster.shard_run import attempt_folder, check_node
 from batchllm.cluster.work import open_work
 from batchllm.errors import BudgetStop, InputError, Interrupted, NotReady, Unavailable, UsageError
