@@ -9,9 +9,8 @@ from uuid import uuid4
 
 from batchllm.cluster.engine import ShardEnd, ShardTask
 from batchllm.cluster.lease_service import JobBudget, LeaseService
-from batchllm.cluster.seat import Ask
 from batchllm.cluster.shard_run import check_node
-from batchllm.cluster.worker import Worker
+from batchllm.cluster.worker import Ask, Worker
 from batchllm.leases import Lease, LeaseRequest, Leases
 
 

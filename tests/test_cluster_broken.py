@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from batchllm.cluster.collect import check_logs, plan_of_work
 from batchllm.cluster.driver import run_cluster
 from batchllm.cluster.engine import ShardEnd, ShardTask
 from batchllm.cluster.fan_out import MOST_DEATHS
-from batchllm.cluster.figures import FiguresReader
+from batchllm.cluster.journal_from_logs import check_logs
 from batchllm.cluster.plan import Shard
+from batchllm.cluster.planner import plan_of_work
+from batchllm.cluster.progress import FiguresReader
 from batchllm.cluster.work import open_work
 from batchllm.errors import CannotWrite, Interrupted, StorageFailure, Unavailable
 from batchllm.simulator import ScriptedResponse

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchllm.cluster.frames import decode, encode, lost_rows, most_sent
+from batchllm.cluster.log_format import decode, encode
+from batchllm.cluster.losses import lost_rows, most_sent
 from batchllm.journal import (
     AttemptEntry,
     Entry,

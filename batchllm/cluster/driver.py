@@ -8,7 +8,6 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from uuid import uuid4
 
-from batchllm.cluster.collect import Done, all_done, plan_of_work
 from batchllm.cluster.driver_claim import DriverClaim
 from batchllm.cluster.engine import Engine
 from batchllm.cluster.fan_out import FanOut
@@ -18,9 +17,9 @@ from batchllm.cluster.one_output import OneOutput
 from batchllm.cluster.options import check_options
 from batchllm.cluster.parts import Parts, parts_of, paths_of, prepared_as
 from batchllm.cluster.parts_output import PartsOutput
-from batchllm.cluster.plan import ClusterPlan, Shard
-from batchllm.cluster.planning import known_plan, new_plan
-from batchllm.cluster.trial import tried
+from batchllm.cluster.plan import ClusterPlan, Shard, tried
+from batchllm.cluster.planner import known_plan, new_plan, plan_of_work
+from batchllm.cluster.summaries import Done, all_done
 from batchllm.cluster.work import PLAN, RETRIES, open_work
 from batchllm.endpoint import reachable
 from batchllm.errors import NotNow, UsageError

@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from batchllm.budget.estimate import forecast_job
-from batchllm.cluster.collect import Collected, Done, asked_again, check_logs, done_of, rebuild_all
-from batchllm.cluster.figures import begun_rows, summed
-from batchllm.cluster.plan import ClusterPlan, Shard
-from batchllm.cluster.trial import first_of
+from batchllm.cluster.journal_from_logs import Collected, check_logs, rebuild_all
+from batchllm.cluster.plan import ClusterPlan, Shard, first_of
+from batchllm.cluster.progress import begun_rows
+from batchllm.cluster.summaries import Done, asked_again, done_of, summed
 from batchllm.cluster.work import WorkFolder
 from batchllm.errors import UsageError
 from batchllm.job import Job

@@ -11,10 +11,11 @@ from typing import Any
 
 from batchllm.budget.costs import plus
 from batchllm.budget.estimate import forecast_job
-from batchllm.cluster.collect import DeadAttempt, Done, asked_again, done_of
-from batchllm.cluster.figures import begun_rows, summed
+from batchllm.cluster.losses import DeadAttempt
 from batchllm.cluster.parts import Parts
 from batchllm.cluster.plan import ClusterPlan, Shard
+from batchllm.cluster.progress import begun_rows
+from batchllm.cluster.summaries import Done, asked_again, done_of, summed
 from batchllm.cluster.work import SKIPPED_NOTES, WorkFolder, attempts_at, part_name
 from batchllm.errors import StorageFailure, UsageError
 from batchllm.formats.files import output_target

@@ -14,9 +14,8 @@ from uuid import uuid4
 
 from batchllm.cluster.engine import ShardEnd, ShardTask
 from batchllm.cluster.lease_service import JobBudget, LeaseService
-from batchllm.cluster.seat import Ask
 from batchllm.cluster.shard_run import check_node
-from batchllm.cluster.worker import SIDE_BY_SIDE, Worker
+from batchllm.cluster.worker import SIDE_BY_SIDE, Ask, Worker
 from batchllm.errors import INTERNAL_ERROR, Unavailable, UsageError
 from batchllm.extras import install_command
 from batchllm.job import Job
