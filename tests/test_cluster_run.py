@@ -219,6 +219,7 @@ def test_a_node_that_does_not_see_the_work_folder_stops_the_job(
     with pytest.raises(UsageError, match="not the folder that the other machines see"):
         run_cluster(job_of(tmp_path, url), engine_of=lambda job: Elsewhere())
     assert asked.texts.total() == 0
+    assert list((tmp_path / "work").iterdir()) == [], "a refused command leaves nothing"
 
 
 def test_a_node_with_another_version_is_refused(tmp_path: Path) -> None:
