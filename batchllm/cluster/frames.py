@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from batchllm.journal import AttemptEntry, Entry, KeptEntry
+from batchllm.journal import AttemptEntry, Entry, KeptEntry, StoredReply
 
 _HEAD = struct.Struct("<II")
 _ATTEMPT, _KEPT = 0, 1
@@ -130,7 +130,7 @@ def _entries(data: bytes) -> Iterable[Entry]:
         reply, key, body_key, identity, attempt_id, row_index, ordinal, path, sent_at, state, attempts = (
             fields
         )
-        found = None if reply is None else (*reply[:-1], take(reply[-1]))
+        found = None if reply is None else StoredReply._make((*reply[:-1], take(reply[-1])))
         yield AttemptEntry(
             attempt_id,
             row_index,
