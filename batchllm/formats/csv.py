@@ -19,7 +19,7 @@ from batchllm.formats.columns import Columns
 from batchllm.formats.csv_module import csv
 from batchllm.formats.csv_text import column_names, csv_header, csv_record, has_delimiter
 from batchllm.formats.dialect import QUOTE, Dialect, DialectOptions
-from batchllm.formats.format import Format, Source
+from batchllm.formats.format import Format, Source, changed
 from batchllm.formats.input_file import InputFile, InputPass
 from batchllm.formats.json_text import cell_text
 from batchllm.formats.layout import read_layout
@@ -123,8 +123,7 @@ class CsvSource(TextSource):
         if start.offset == 0 and (
             (header := next(parsed, None)) is None or header[2][: length - 1] != self._header
         ):
-            reason = "its header changed while the job ran; run the same command again"
-            raise InputError(self.name, reason, line=1)
+            raise changed(self.name, "its header ", line=1)
         index = start.index
         marked = None
         for block, line, record in parsed:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Self
 from batchllm import stores
 from batchllm.errors import CannotWrite, InputError, StorageFailure, UsageError
 from batchllm.formats.input_file import HEAD_BYTES, Ends, InputFile, LocalFile
-from batchllm.formats.output_file import HashedTarget, storage_error
+from batchllm.formats.output_file import OutputTarget, storage_error
 from batchllm.stores import ObjectInfo, ObjectPath
 
 _ATTEMPTS = 3
@@ -101,11 +101,11 @@ class ObjectInput(InputFile):
         return self._info
 
 
-class ObjectTarget(HashedTarget):
+class ObjectTarget(OutputTarget):
     """Collects an output on disk and puts it in place as one object."""
 
-    def __init__(self, path: ObjectPath) -> None:
-        super().__init__(path)
+    def __init__(self, path: ObjectPath, compressor: Any = None) -> None:
+        super().__init__(path, compressor)
         self._url = path.url
         self._file: BinaryIO | None = None
 

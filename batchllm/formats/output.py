@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from batchllm.errors import InputError
 from batchllm.formats.columns import Columns, Outcome, UnfitValueError, column_readers
 from batchllm.formats.files import output_target
-from batchllm.formats.format import Source
+from batchllm.formats.format import Source, changed
 from batchllm.formats.registry import format_named
 from batchllm.formats.suffixes import format_suffix
 from batchllm.records import Answer, Row
@@ -93,9 +93,9 @@ def write_output(
         except InputError as error:
             if expected_sha256 is None:
                 raise
-            raise _changed(source) from error
+            raise changed(source.name) from error
         if expected_sha256 is not None and source.digest() != expected_sha256:
-            raise _changed(source)
+            raise changed(source.name)
         assert pairs.missing is None, f"there is no row {pairs.missing}"
         assert partial or pairs.skipped is None, f"row {pairs.skipped} has no outcome"
         writer.finish()
@@ -182,7 +182,3 @@ class _Pairs:
     def _skip(self, row: Row) -> None:
         if self.skipped is None:
             self.skipped = row.index
-
-
-def _changed(source: Source) -> InputError:
-    return InputError(source.name, "changed while the job ran; run the same command again")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from batchllm.errors import InputError
 from batchllm.formats.arrow_values import ArrowOrigin, ArrowRow, ArrowRows
 from batchllm.formats.csv_text import column_names
-from batchllm.formats.format import Format, Source
+from batchllm.formats.format import Format, Source, changed
 from batchllm.formats.input_file import InputFile
 from batchllm.formats.json_text import cell_text, json_bytes
 from batchllm.formats.memory import json_line
@@ -90,9 +90,7 @@ class ParquetSource(Source):
         row = self._group_ends[first - 1] if first else 0
         with self._opened() as opened:
             if opened.schema_arrow != self.schema:
-                raise InputError(
-                    self.name, "its columns changed while the job ran; run the same command again"
-                )
+                raise changed(self.name, "its columns ")
             groups = range(first, opened.metadata.num_row_groups)
             batches = opened.iter_batches(self._batch_rows, row_groups=groups, use_threads=False)
             while (batch := next(batches, None)) is not None:
@@ -109,8 +107,7 @@ class ParquetSource(Source):
             while reservoir.wanted < rows:
                 row = self._row(ArrowRows(batch, self._positions()), reservoir.wanted - first, first)
                 reservoir.take(self.sampled(row))
-        sample = tuple(sorted(reservoir.items(), key=lambda row: row.index))
-        return InputStatistics(rows, *self.file.size_and_sha256(), self.columns, sample)
+        return InputStatistics(rows, *self.file.size_and_sha256(), self.columns, reservoir.items())
 
     def sampled(self, row: Row) -> Row:
         """Returns a row without its record batch; see ``Source``."""

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from batchllm.errors import InputError, listed
 from batchllm.formats.arrow_schema import united_schema
-from batchllm.formats.format import Source
+from batchllm.formats.format import Source, changed
 from batchllm.formats.input_file import LocalFile
 from batchllm.formats.json_text import json_bytes
 from batchllm.formats.scan import SAMPLE_ROWS, InputStatistics
@@ -203,8 +203,7 @@ class SeveralSource(Source):
                 count += 1
                 yield self._row(part, row)
             if begin + count != max(begin, part.rows):
-                reason = "changed while the job ran; run the same command again"
-                raise InputError(part.source.name, reason)
+                raise changed(part.source.name)
             digests.append(part.source.digest() if not begin else "")
             part.source.release()
         if start == 0:

@@ -16,7 +16,7 @@ from batchllm.formats import format_named
 from batchllm.formats.suffixes import labelled
 from batchllm.job import jobfile, paths, texts
 from batchllm.job.attachments import read_examples, read_instructions, read_schema, read_tools, tool_choice
-from batchllm.job.endpoints import endpoints
+from batchllm.job.endpoints import check_names, endpoints
 from batchllm.job.layers import STANDARD_STREAM, Given, environment_layer, flag_layer
 from batchllm.job.options import OPTIONS, TABLES
 from batchllm.job.parameters import request_parameters, template_variables
@@ -65,8 +65,11 @@ def assemble(
         return _assembled(task, given, file, environ, needs_key=needs_key, api_key=api_key)
 
     if file is not None and file.steps:
-        return of_steps(file.path, file.steps, Given(layers), assembled)
-    return assembled(Given(layers))
+        job = of_steps(file.path, file.steps, Given(layers), assembled)
+    else:
+        job = assembled(Given(layers))
+    check_names(job)
+    return job
 
 
 def _assembled(

@@ -11,14 +11,34 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from batchllm.cluster.plan import Shard
+from batchllm.cluster.work import WorkFolder, log_name
 from batchllm.journal import AttemptEntry, Entry, KeptEntry, StoredReply
 
 _HEAD = struct.Struct("<II")
-_ATTEMPT, _KEPT = 0, 1
-_REFUSED, _IN_FLIGHT, _ANSWERED = 0, 1, 2
 
-_Request = tuple[bytes, int, str | None, bytes | None]
-"""The key and ordinal of a row's first request, and of a later one its path and what it asks."""
+_ATTEMPT, _KEPT = 0, 1
+
+
+Log = Sequence[Sequence[Entry]]
+"""What the answer log of an attempt has: the entries of each frame."""
+
+
+def logs_of(work: WorkFolder, shard: Shard, attempts: int) -> list[Log]:
+    """Returns the answer logs of the first attempts at a shard; an attempt may have none."""
+    pieces = (work.log(log_name(shard, number)) for number in range(1, attempts + 1))
+    return [[frame for piece in log for frame in decode(piece)] for log in pieces]
+
+
+def last_entries(log: Log) -> dict[int, AttemptEntry]:
+    """Returns what a log has last of each attempt at a request, by its number, in the order of the first entries."""
+    return {entry.attempt_id: entry for frame in log for entry in frame if isinstance(entry, AttemptEntry)}
+
+
+def has_answer(entry: AttemptEntry) -> bool:
+    """Whether an answer came to an attempt at a request, which is billed."""
+    status = None if entry.reply is None else entry.reply[2]
+    return status is not None and 200 <= status < 300
 
 
 def encode(entries: Sequence[Entry]) -> bytes:
@@ -39,61 +59,6 @@ def decode(data: bytes) -> Iterator[list[Entry]]:
         if len(payload) < length or zlib.crc32(payload) != crc:
             return
         yield list(_entries(zlib.decompress(payload)))
-
-
-def most_sent(frames: Sequence[Sequence[Entry]]) -> int:
-    """Returns how many attempts of a log were new in one frame, at most."""
-    known: set[int] = set()
-    most = 0
-    for frame in frames:
-        sent = {entry.attempt_id for entry in frame if isinstance(entry, AttemptEntry)} - known
-        most = max(most, len(sent))
-        known |= sent
-    return most
-
-
-def lost_rows(logs: Sequence[Sequence[Sequence[Entry]]]) -> tuple[set[int], list[list[int]]]:
-    """Returns the rows of a shard that are paid twice, or may be.
-
-    What a worker that died sent after its log was written last, the next attempts sent again, unless nobody did. A
-    worker that ends in order writes an empty frame last.
-
-    Args:
-        logs: What the logs of all attempts have, oldest attempt first.
-
-    Returns:
-        The rows of requests that two attempts sent, that were in flight when the log of a worker that died was written
-        last, or of rows that it had begun and not finished. And for each worker that died the rows that it may have
-        begun after that, in the order in which the next attempts began them.
-    """
-    lost: set[int] = set()
-    begun_after = []
-    for number, log in enumerate(logs):
-        again: dict[_Request, int] = {}
-        for later in logs[number + 1 :]:
-            again |= {name: row for name, (row, _) in _sent(later).items()}
-        sent = _sent(log)
-        lost |= {again[name] for name, (_, state) in sent.items() if state == _ANSWERED and name in again}
-        if log and not log[-1]:
-            continue
-        lost |= {row for row, state in sent.values() if state == _IN_FLIGHT}
-        last = max((row for row, _ in sent.values()), default=-1)
-        lost |= {row for row in again.values() if row <= last}
-        begun_after.append([row for row in dict.fromkeys(again.values()) if row > last])
-    return lost, begun_after
-
-
-def _sent(frames: Sequence[Sequence[Entry]]) -> dict[_Request, tuple[int, int]]:
-    """Returns the requests that an attempt at a shard sent, in order, with their rows and the most that is known."""
-    last = {entry.attempt_id: entry for frame in frames for entry in frame if isinstance(entry, AttemptEntry)}
-    found: dict[_Request, tuple[int, int]] = {}
-    for entry in last.values():
-        if entry.row_index is not None and entry.sent_at is not None:
-            status = 0 if entry.reply is None else entry.reply[2] or 0
-            state = _IN_FLIGHT if entry.reply is None else _ANSWERED if 200 <= status < 300 else _REFUSED
-            name = (entry.key, entry.ordinal, entry.path, entry.identity)
-            found[name] = entry.row_index, max(state, found.get(name, (0, _REFUSED))[1])
-    return found
 
 
 def _fields(entry: Entry, blobs: list[bytes]) -> list[Any]:
