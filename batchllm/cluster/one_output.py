@@ -26,8 +26,6 @@ from batchllm.stopping import StopSwitch
 WORK = "work"
 """The journal's key for the plan that its answers come from, how far that was, and its last attempt of it."""
 
-_NOTES = (OUTPUT, TRIAL_OUTPUT, f"{OUTPUT} skipped", f"{TRIAL_OUTPUT} skipped")
-
 
 class OneOutput:
     """One file, or standard output; its attributes and methods are those of ``PartsOutput``.

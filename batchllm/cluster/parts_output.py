@@ -1,12 +1,9 @@
 """The folder of parts as the driver of a job sees it: which parts are left, whose files are there, and their sums."""
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
-from decimal import Decimal
-from itertools import product
 from typing import Any
 
 from batchllm.budget.costs import plus
@@ -15,22 +12,18 @@ from batchllm.cluster.losses import DeadAttempt
 from batchllm.cluster.parts import Parts
 from batchllm.cluster.plan import ClusterPlan, Shard
 from batchllm.cluster.progress import begun_rows
-from batchllm.cluster.summaries import Done, asked_again, done_of, summed
+from batchllm.cluster.summaries import Done, asked_again, done_of, rows_of_parts, summed, total
 from batchllm.cluster.work import SKIPPED_NOTES, WorkFolder, attempts_at, part_name
 from batchllm.errors import StorageFailure, UsageError
 from batchllm.formats.files import output_target
 from batchllm.job import Job
 from batchllm.prepare.job_paths import check_output
 from batchllm.prepare.prepared_job import PreparedJob
-from batchllm.runner import Confirm, Result, Summary
+from batchllm.runner import Confirm, Result
 from batchllm.runner.skipped import skipped_files, write_skipped_files
-from batchllm.runner.summary import exit_status_of, rate_text
+from batchllm.runner.summary import rate_text
 from batchllm.runner.trial import Destination
 from batchllm.stores import located
-
-_TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
-_ROWS = ("rows", "answered", "skipped", "failed", "with_confidence")
-_EQUAL = ("duplicate_rows", "duplicate_rows_cost", "deduplicated_rows", "saved_by_dedupe")
 
 
 class PartsOutput:
@@ -145,15 +138,15 @@ class PartsOutput:
             confirm: Called with the forecast.
         """
         found = [each["summary"] for each in done.values()]
-        failed = _total(found, "failed")
+        failed = sum(each["failed"] for each in found)
         unfinished = [shard for shard in plan.shards if shard.number not in done]
         begun = begun_rows(self._work, unfinished)
         missing = sum(shard.rows for shard in unfinished) - begun
         again = failed if self._job.retry_failed and left else 0
         forecast = replace(
             forecast_job(prepared, rows=plan.rows, left=missing + again),
-            answered=_total(found, "answered") + begun,
-            skipped=_total(found, "skipped"),
+            answered=sum(each["answered"] for each in found) + begun,
+            skipped=sum(each["skipped"] for each in found),
             failed=failed - again,
         )
         confirm(forecast)
@@ -202,7 +195,7 @@ class PartsOutput:
             if each["run"] == self._run
         ]
         summary = summed(
-            self._rows(done.values()),
+            rows_of_parts([each["summary"] for each in done.values()], self._job, bad_rows=self._bad_rows),
             of_run,
             dead,
             possibly_billed=len(rows) if dead else 0,
@@ -211,8 +204,8 @@ class PartsOutput:
         cost = summary.cost
         summary = replace(
             summary,
-            cached_tokens=_total(of_run, "cached_tokens"),
-            saved_by_cache=_total(of_run, "saved_by_cache"),
+            cached_tokens=total([each["cached_tokens"] for each in of_run]),
+            saved_by_cache=total([each["saved_by_cache"] for each in of_run]),
             saved_by_journal=plus(summary.saved_by_journal, None if cost is None else -cost),
         )
         failures: dict[str, tuple[int, str]] = {}
@@ -228,34 +221,7 @@ class PartsOutput:
             job=self._job,
         )
 
-    def _rows(self, done: Iterable[Done]) -> Summary:
-        """Adds up the rows of all parts, and what all runs together paid for them; the run itself paid nothing yet."""
-        found = [each["summary"] for each in done]
-        sums = {name: _total(found, name) or 0 for name in _ROWS}
-        counts = {name: Counter[str]() for name in ("failed_by_reason", "finish_reasons", "labels")}
-        for name, each in product(counts, found):
-            counts[name].update(each[name])
-        sent, bad_rows = sums["answered"] + sums["failed"], self._bad_rows
-        status = exit_status_of(sums["failed"], sent, self._job.allow_failed, bad_rows=bad_rows)
-        figures: dict[str, Any] = {
-            **{name: dict(counted) for name, counted in counts.items()},
-            **sums,
-            **{name: _total(found, name) for name in _EQUAL},
-            **dict.fromkeys(_TOKENS, 0),
-            "answered_before": _total(found, "answered_before") + _total(found, "answers"),
-            "saved_by_journal": plus(_total(found, "saved_by_journal"), _total(found, "cost")),
-        }
-        return Summary(**figures, cost=Decimal(0), bad_rows=bad_rows, exit_status=int(status))
-
 
 def _notes(done: Mapping[int, Done]) -> list[Mapping[str, Any]]:
     """Returns the notes on the parts of shards."""
     return [each["part"] for each in done.values() if "part" in each]
-
-
-def _total(found: Sequence[Mapping[str, Any]], name: str) -> Any:
-    """Adds up a figure; ``None`` where one is unknown."""
-    values = [each[name] for each in found]
-    if None in values:
-        return None
-    return sum((Decimal(str(value)) if isinstance(value, float) else value for value in values), 0)

@@ -5,14 +5,17 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
+from itertools import product
 from typing import Any
 
+from batchllm.budget.costs import plus
 from batchllm.cluster.losses import DeadAttempt
 from batchllm.cluster.plan import Shard
 from batchllm.cluster.work import WorkFolder, done_name
 from batchllm.counters import EndpointFigures
 from batchllm.job import Job
 from batchllm.runner import Summary
+from batchllm.runner.summary import exit_status_of
 
 READERS = 16
 
@@ -21,7 +24,11 @@ Done = Mapping[str, Any]
 
 _COUNTS = ("requests", "attempts", "answers", "rate_limited", "truncated", "possibly_billed_twice")
 
-_AMOUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cost")
+_TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
+
+_ROWS = ("rows", "answered", "skipped", "failed", "with_confidence")
+
+_EQUAL = ("duplicate_rows", "duplicate_rows_cost", "deduplicated_rows", "saved_by_dedupe")
 
 
 def done_of(work: WorkFolder, shard: Shard) -> dict[str, Any] | None:
@@ -56,6 +63,42 @@ def asked_again(done: Done, job: Job, run: str) -> int:
     return failed + cut_off
 
 
+def total(values: Collection[Any]) -> Any:
+    """Adds up a figure of several summaries; ``None`` where one is unknown."""
+    if None in values:
+        return None
+    return sum(Decimal(str(value)) if isinstance(value, float) else value for value in values)
+
+
+def rows_of_parts(found: Sequence[Mapping[str, Any]], job: Job, *, bad_rows: int) -> Summary:
+    """Adds up the rows of all parts, and what all runs together paid for them; the run itself paid nothing yet.
+
+    Args:
+        found: The summaries of the parts.
+        job: The job.
+        bad_rows: Records of the input that are left out.
+    """
+
+    def of_all(name: str) -> Any:
+        return total([each[name] for each in found])
+
+    sums = {name: of_all(name) or 0 for name in _ROWS}
+    counts = {name: Counter[str]() for name in ("failed_by_reason", "finish_reasons", "labels")}
+    for name, each in product(counts, found):
+        counts[name].update(each[name])
+    sent = sums["answered"] + sums["failed"]
+    status = exit_status_of(sums["failed"], sent, job.allow_failed, bad_rows=bad_rows)
+    figures: dict[str, Any] = {
+        **{name: dict(counted) for name, counted in counts.items()},
+        **sums,
+        **{name: of_all(name) for name in _EQUAL},
+        **dict.fromkeys(_TOKENS, 0),
+        "answered_before": of_all("answered_before") + of_all("answers"),
+        "saved_by_journal": plus(of_all("saved_by_journal"), of_all("cost")),
+    }
+    return Summary(**figures, cost=Decimal(0), bad_rows=bad_rows, exit_status=int(status))
+
+
 def summed(
     finished: Summary,
     summaries: Collection[Mapping[str, Any]],
@@ -74,14 +117,10 @@ def summed(
         seconds: The duration of the run.
     """
     counts: dict[str, Any] = {}
-    for name in (*_COUNTS, *_AMOUNTS):
+    for name in (*_COUNTS, *_TOKENS, "cost"):
         values = [getattr(finished, name), *(each[name] for each in summaries)]
         values += [getattr(each, name, None if name == "cost" and each.answers else 0) for each in dead]
-        known = [Decimal(str(value)) for value in values if value is not None]
-        counts[name] = sum(known, Decimal(0)) if len(known) == len(values) else None
-    counts = {
-        name: value if value is None or name == "cost" else int(value) for name, value in counts.items()
-    }
+        counts[name] = total(values)
     retries = Counter(dict(finished.retries))
     for each in summaries:
         retries.update(each["retries"])

@@ -75,10 +75,10 @@ class ObjectInput(InputFile):
                 continue
         return super().local_path()
 
-    def at_random(self) -> "Path | BinaryIO":
-        """Returns the object as a file, or its copy on disk where it cannot be read in parts; see ``InputFile``."""
+    def at_random(self) -> BinaryIO:
+        """Opens the object, or its copy on disk where it cannot be read in parts; see ``InputFile``."""
         info = self._found()
-        return self.local_path() if info.etag is None else io.BufferedReader(_RandomReader(info))
+        return super().at_random() if info.etag is None else io.BufferedReader(_RandomReader(info))
 
     def size_and_sha256(self) -> tuple[int, str]:
         """Returns size and hash, once for the version that all passes read; see ``InputFile``."""

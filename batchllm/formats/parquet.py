@@ -6,9 +6,8 @@ Parquet takes the rows of the input out of their batches, without a way through 
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from itertools import accumulate
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchllm.errors import InputError
@@ -70,12 +69,9 @@ class ParquetSource(Source):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        content = self.file.at_random()
         try:
-            if isinstance(content, Path) and not _is_unicode(content):
-                content = content.open("rb")
             with (
-                nullcontext() if isinstance(content, Path) else content,
+                self.file.at_random() as content,
                 pq.ParquetFile(
                     content, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
                 ) as opened,
@@ -191,15 +187,6 @@ def _temporal(row: Row, position: int | None, name: str) -> Any:
         with suppress(ValueError, OverflowError):
             return rows.batch.column(position)[offset].as_py()
     return row.values.get(name)
-
-
-def _is_unicode(path: Path) -> bool:
-    """Whether pyarrow can open a path, which it takes as Unicode only."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _explained(error: BaseException) -> str:
