@@ -76,20 +76,6 @@ class Refusals(Generic[T]):
         cap_at: When the cap was found or last raised.
     """
 
-    __slots__ = (
-        "_accepted_by_load",
-        "_below_cap",
-        "_cap_rests_s",
-        "_last",
-        "_lowered",
-        "_refused_by_load",
-        "_unexplained_since_pause",
-        "cap",
-        "cap_at",
-        "noise",
-        "unexplained",
-    )
-
     def __init__(self) -> None:
         self._last: deque[Attempt] = deque(maxlen=RECENT)
         self.unexplained = 0
