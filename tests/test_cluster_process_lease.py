@@ -9,7 +9,7 @@ from batchllm.budget.budget import ONE_REQUEST, BudgetLimits
 from batchllm.cluster.lease_service import JobBudget, LeaseService
 from batchllm.cluster.worker import ProcessLease
 from batchllm.leases import BudgetUse, Lease, LeaseRequest, Use
-from batchllm.leases.terms import key_of
+from batchllm.leases.messages import key_of
 
 KEY = key_of("http://e/v1", "m")
 

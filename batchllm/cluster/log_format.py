@@ -13,7 +13,7 @@ from typing import Any
 
 from batchllm.cluster.plan import Shard
 from batchllm.cluster.work import WorkFolder, log_name
-from batchllm.journal import AttemptEntry, Entry, KeptEntry
+from batchllm.journal import AttemptEntry, Entry, KeptEntry, StoredReply
 
 _HEAD = struct.Struct("<II")
 
@@ -95,7 +95,7 @@ def _entries(data: bytes) -> Iterable[Entry]:
         reply, key, body_key, identity, attempt_id, row_index, ordinal, path, sent_at, state, attempts = (
             fields
         )
-        found = None if reply is None else (*reply[:-1], take(reply[-1]))
+        found = None if reply is None else StoredReply._make((*reply[:-1], take(reply[-1])))
         yield AttemptEntry(
             attempt_id,
             row_index,

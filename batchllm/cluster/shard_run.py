@@ -36,7 +36,6 @@ from batchllm.runner import Result, run_job
 from batchllm.runner.cut_off import RAISED
 from batchllm.stopping import StopSwitch
 
-_OF_RUN = ("run", "summary")
 JUST_MADE_S = 60.0
 """The age from which on an attempt has surely locked its folder."""
 
@@ -235,7 +234,11 @@ def _of_part(attempt: Attempt, result: Result, before: Mapping[str, Any] | None)
         before: The summary of the shard, if it was finished before.
     """
     work, shard, first_row = attempt.work, attempt.shard, attempt.shard.first_row
-    runs = [] if before is None else [*before.get("earlier", ()), {key: before[key] for key in _OF_RUN}]
+    runs = (
+        []
+        if before is None
+        else [*before.get("earlier", ()), {"run": before["run"], "summary": before["summary"]}]
+    )
     return {
         "failures": {reason: (first_row + row, text) for reason, (row, text) in result.failures.items()},
         "lost": lost_in(work, shard, attempt.number) if attempt.number > 1 else None,

@@ -1,18 +1,21 @@
 """The summaries of finished shards, and their sum, which is the summary of the run."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from itertools import product
 from typing import Any
 
+from batchllm.budget.costs import plus
 from batchllm.cluster.losses import DeadAttempt
-from batchllm.cluster.plan import Shard
+from batchllm.cluster.plan import ClusterPlan, Shard
 from batchllm.cluster.work import WorkFolder, done_name
 from batchllm.counters import EndpointFigures
 from batchllm.job import Job
 from batchllm.runner import Summary
+from batchllm.runner.summary import exit_status_of
 
 READERS = 16
 
@@ -21,7 +24,11 @@ Done = Mapping[str, Any]
 
 _COUNTS = ("requests", "attempts", "answers", "rate_limited", "truncated", "possibly_billed_twice")
 
-_AMOUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cost")
+_TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
+
+_ROWS = ("rows", "answered", "skipped", "failed", "with_confidence")
+
+_EQUAL = ("duplicate_rows", "duplicate_rows_cost", "deduplicated_rows", "saved_by_dedupe")
 
 
 def done_of(work: WorkFolder, shard: Shard) -> dict[str, Any] | None:
@@ -32,11 +39,29 @@ def done_of(work: WorkFolder, shard: Shard) -> dict[str, Any] | None:
     return done
 
 
-def all_done(work: WorkFolder, shards: Sequence[Shard]) -> dict[int, Done]:
-    """Returns the summaries of those shards that are finished, by number; several are asked for at once."""
-    with ThreadPoolExecutor(READERS, thread_name_prefix="done") as pool:
-        found = zip(shards, pool.map(lambda shard: done_of(work, shard), shards), strict=True)
-        return {shard.number: done for shard, done in found if done is not None}
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """What a job has finished.
+
+    Attributes:
+        plan: Its plan.
+        done: The summaries of the shards that are finished, by number.
+    """
+
+    plan: ClusterPlan
+    done: Mapping[int, Done] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, work: WorkFolder, plan: ClusterPlan) -> "JobState":
+        """Reads the summaries from the work folder, several at once."""
+        with ThreadPoolExecutor(READERS, thread_name_prefix="done") as pool:
+            found = zip(plan.shards, pool.map(lambda shard: done_of(work, shard), plan.shards), strict=True)
+            return cls(plan, {shard.number: done for shard, done in found if done is not None})
+
+    @property
+    def unfinished(self) -> list[Shard]:
+        """The shards that have no summary."""
+        return [shard for shard in self.plan.shards if shard.number not in self.done]
 
 
 def asked_again(done: Done, job: Job, run: str) -> int:
@@ -56,12 +81,53 @@ def asked_again(done: Done, job: Job, run: str) -> int:
     return failed + cut_off
 
 
+def total(values: Collection[Any]) -> Any:
+    """Adds up a figure of several summaries; ``None`` where one is unknown."""
+    if None in values:
+        return None
+    return sum(Decimal(str(value)) if isinstance(value, float) else value for value in values)
+
+
+def rows_of_parts(found: Sequence[Mapping[str, Any]], job: Job, *, bad_rows: int) -> Summary:
+    """Adds up the rows of all parts, and what all runs together paid for them; the run itself paid nothing yet.
+
+    Args:
+        found: The summaries of the parts.
+        job: The job.
+        bad_rows: Records of the input that are left out.
+    """
+
+    def of_all(name: str) -> Any:
+        return total([each[name] for each in found])
+
+    sums = {name: of_all(name) or 0 for name in _ROWS}
+    counts = {name: Counter[str]() for name in ("failed_by_reason", "finish_reasons", "labels")}
+    for name, each in product(counts, found):
+        counts[name].update(each[name])
+    sent = sums["answered"] + sums["failed"]
+    status = exit_status_of(sums["failed"], sent, job.allow_failed, bad_rows=bad_rows)
+    figures: dict[str, Any] = {
+        **{name: dict(counted) for name, counted in counts.items()},
+        **sums,
+        **{name: of_all(name) for name in _EQUAL},
+        **dict.fromkeys(_TOKENS, 0),
+        "answered_before": of_all("answered_before") + of_all("answers"),
+        "saved_by_journal": plus(of_all("saved_by_journal"), of_all("cost")),
+    }
+    return Summary(**figures, cost=Decimal(0), bad_rows=bad_rows, exit_status=int(status))
+
+
+def finished_by(run: str, found: Iterable[Done]) -> list[Mapping[str, Any]]:
+    """Returns the summaries of what a run has finished, also of what a later one finished again."""
+    several = (each for done in found for each in (*done.get("earlier", ()), done))
+    return [each["summary"] for each in several if each["run"] == run]
+
+
 def summed(
     finished: Summary,
     summaries: Collection[Mapping[str, Any]],
     dead: Collection[DeadAttempt],
-    *,
-    possibly_billed: int,
+    lost: Collection[int],
     seconds: float,
 ) -> Summary:
     """Returns the summary of a run on many machines.
@@ -70,23 +136,19 @@ def summed(
         finished: The rows, as the output has them.
         summaries: The summaries of the shards that the run finished.
         dead: Its workers that died; what their answers cost is unknown.
-        possibly_billed: Requests of those that are possibly billed without an answer.
+        lost: Rows that are paid twice, or may be, because workers died.
         seconds: The duration of the run.
     """
     counts: dict[str, Any] = {}
-    for name in (*_COUNTS, *_AMOUNTS):
+    for name in (*_COUNTS, *_TOKENS, "cost"):
         values = [getattr(finished, name), *(each[name] for each in summaries)]
         values += [getattr(each, name, None if name == "cost" and each.answers else 0) for each in dead]
-        known = [Decimal(str(value)) for value in values if value is not None]
-        counts[name] = sum(known, Decimal(0)) if len(known) == len(values) else None
-    counts = {
-        name: value if value is None or name == "cost" else int(value) for name, value in counts.items()
-    }
+        counts[name] = total(values)
     retries = Counter(dict(finished.retries))
     for each in summaries:
         retries.update(each["retries"])
     endpoints = _endpoints([each for done in summaries for each in done["endpoints"]])
-    counts["possibly_billed_twice"] += possibly_billed
+    counts["possibly_billed_twice"] += len(lost) if dead else 0
     counts["requests"] += sum(each.attempts for each in dead)
     rate = counts["attempts"] * 60.0 / seconds if counts["attempts"] and seconds >= 1 else None
     return replace(

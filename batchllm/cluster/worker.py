@@ -11,7 +11,7 @@ from batchllm.cluster.answer_log import ShardProgress
 from batchllm.cluster.engine import ShardEnd, ShardTask
 from batchllm.cluster.shard_run import run_shard
 from batchllm.leases import Lease, LeaseRequest, Leases, Share
-from batchllm.leases.terms import MARGIN
+from batchllm.leases.messages import MARGIN
 
 SIDE_BY_SIDE = 2
 """Attempts that run at the same time: one that sends, and one that begins or ends."""

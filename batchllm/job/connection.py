@@ -246,7 +246,7 @@ def _key(
     if preset.free:
         return None, None
     foreign = _foreign_file(given, environ, place)
-    kept_back = foreign is not None and _is_of_environment(given, "api_key_file")
+    kept_back = foreign is not None and given.is_of_environment("api_key_file")
     if given.has("api_key_file") and given.rank("api_key_file") <= given.rank("provider") and not kept_back:
         path: Path = given.get("api_key_file")
         return _checked_key(_key_in(path, given.called("api_key_file")), str(path)), str(path)
@@ -284,12 +284,6 @@ def _foreign_file(given: Given, environ: Mapping[str, str], place: Place) -> Pat
     if file is None or (vendor is not None and vendor.name == place.preset.name):
         return None
     return None if named and normalise(named, "OPENAI_BASE_URL") == place.base_url else file
-
-
-def _is_of_environment(given: Given, name: str) -> bool:
-    """Whether an option is given by its variable: neither by a flag nor by the job file."""
-    rank = given.rank(name)
-    return 0 < rank < len(given.layers) and given.layers[rank].file is None
 
 
 def _key_in(path: Path, called: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from batchllm.errors import UsageError, did_you_mean, listed
+from batchllm.errors import UsageError, did_you_mean, listed, refuse_unknown
 from batchllm.job.connection import endpoint, with_key
 from batchllm.job.layers import Given, Layer
 from batchllm.job.options import OPTIONS
@@ -218,11 +218,7 @@ def _of_tables(given: Given, rank: int, api_key: str | None) -> Iterator[tuple[G
         )
     for position, table in enumerate(tables, 1):
         where = f"endpoint {position} of {file.file or 'endpoints'}"
-        for key in table:
-            if key not in _KEYS:
-                raise UsageError(
-                    f"{where} has the unknown key {key}{did_you_mean(key, _KEYS)}; the keys are {', '.join(_KEYS)}"
-                )
+        refuse_unknown(table, _KEYS, where)
         if "base_url" not in table and "provider" not in table:
             raise UsageError(f"{where} has neither base_url nor provider; give one of them")
         values = {name: table[name] for name in (*_CONNECTION, *_PACE) if name in table}
