@@ -1,7 +1,6 @@
 """Scans the input, and decides and checks everything that needs neither network nor journal."""
 
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -293,7 +292,7 @@ def _source_of(job: Job, paths: JobPaths, rows: RowRange | None) -> Iterator[Sou
         with closing(open_source(job.inputs[0], format=job.input_format, **options)) as source:
             yield source
     else:
-        path = spool(sys.stdin.buffer, Path(tempfile.gettempdir()))
+        path = spool(sys.stdin.buffer)
         try:
             with closing(
                 open_source(path, format=job.input_format, name="standard input", **options)
