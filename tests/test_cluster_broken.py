@@ -13,6 +13,7 @@ import pytest
 from batchllm.cluster.driver import run_cluster
 from batchllm.cluster.engine import ShardEnd, ShardTask
 from batchllm.cluster.fan_out import MOST_DEATHS
+from batchllm.cluster.inspection import cluster_status
 from batchllm.cluster.journal_from_logs import check_logs
 from batchllm.cluster.plan import Shard
 from batchllm.cluster.planner import plan_of_work
@@ -91,6 +92,7 @@ def test_a_damaged_file_of_the_work_folder_is_named_and_can_be_removed(
         path.write_bytes(damaged)
         with pytest.raises(StorageFailure, match=f"{name} is damaged; restore it from a copy, or remove it"):
             run_cluster(job_of(tmp_path, url), engine_of=no_cluster)
+            cluster_status(open_work(str(tmp_path / "work")))  # it alone reads the state of a finished shard
     path.unlink()
     result = run_cluster(job_of(tmp_path, url), engine_of=lambda job: ThreadEngine())
     assert result.summary.answered == 60 == asked.texts.total()
