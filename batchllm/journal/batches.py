@@ -14,7 +14,7 @@ import secrets
 import sqlite3
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,11 +119,7 @@ class BatchResult(NamedTuple):
     outcome: Response | Failure | None
 
 
-COLUMNS = (
-    "batch_id", "name", "state", "model", "requests", "bytes", "tokens", "sha256", "first_attempt", "prepared_at",
-    "state_changed_at", "last_polled_at", "file_id", "remote_id", "status", "total", "completed", "failed",
-    "output_file_id", "error_file_id", "errors", "finished_rows",
-)  # fmt: skip
+COLUMNS = tuple(each.name for each in fields(BatchRecord))
 BATCHES = f"SELECT {', '.join(COLUMNS)}, valid FROM batch"
 
 _RESULT = f"""

@@ -10,7 +10,6 @@ from batchllm.job.split import SMALLEST_PART
 from batchllm.records import Answer, Row
 from batchllm.request.builder import RequestBuilder
 from batchllm.request.limits import MeasuredRequest
-from batchllm.request.outcome import InvalidRow
 from batchllm.template import RenderError
 
 UNLIMITED = 10**9
@@ -80,7 +79,7 @@ class LongText:
         """Returns the rooms of a row's request; negative where not even its other words fit."""
         try:
             measured, words, times = self._overhead(row)
-        except (InvalidRow, RenderError):
+        except RenderError:
             return Room(self._limit, self._limit)
         window = measured.window
         if window is None:
@@ -96,7 +95,7 @@ class LongText:
         """Whether the context of a row's model is known."""
         try:
             return self._builder.measured(row).window is not None
-        except (InvalidRow, RenderError):
+        except RenderError:
             return False
 
     def room_after(self, row: Row, error: str) -> Callable[[str], int]:
@@ -109,7 +108,7 @@ class LongText:
         said, most = said_limit(error), self.room(row).part
         try:
             measured, words, times = self._overhead(row)
-        except (InvalidRow, RenderError):
+        except RenderError:
             return lambda text: max(SMALLEST_PART, self.count(text) // 2)
 
         def room_after(text: str) -> int:
