@@ -19,6 +19,7 @@ from batchllm.client.connection import chat_headers, mask_of, sdk_client
 from batchllm.client.deadlines import Deadlines
 from batchllm.client.encoding import TooLarge, Truncated, Undecodable, decoded
 from batchllm.client.failures import Destination, meaning, port_speaks_tls, speaks_tls
+from batchllm.client.named import renamed
 from batchllm.client.route import proxy_of, ssl_context
 from batchllm.client.secrets import Mask
 from batchllm.error_body import read_error
@@ -46,13 +47,17 @@ class Client:
     Args:
         endpoint: Where to, and with which key.
         timeout_s: Total seconds of one attempt: connecting, headers and the whole body.
+        names: What the endpoint calls a model, by the name that requests have.
 
     Use as an async context manager. ``send`` may be called any number of times side by side; the limiter
     decides how many are in flight, so the connection pool has no limit of its own.
     """
 
-    def __init__(self, endpoint: Endpoint, *, timeout_s: float = 600.0) -> None:
+    def __init__(
+        self, endpoint: Endpoint, *, timeout_s: float = 600.0, names: Mapping[str, str] | None = None
+    ) -> None:
         self.endpoint = endpoint
+        self._names = names
         self._timeout_s = timeout_s
         self._deadlines = Deadlines(timeout_s)
         self._urls: dict[str, URL] = {}
@@ -78,6 +83,8 @@ class Client:
 
     async def send(self, request: ChatRequest) -> Response | Failure:
         """Sends one chat request and reads its whole answer, secrets hidden; every outcome is data."""
+        if self._names and (own := self._names.get(request.model)) is not None:
+            request = renamed(request, own)
         session = self._session or self._open()
         url = self._urls.get(request.model) or self.url(request.model)
         loop = asyncio.get_running_loop()
