@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from batchllm.counters import RunCounters
 from batchllm.errors import STOPPING, Interrupted, JobError, NotReady
 from batchllm.job import Job
 
@@ -27,12 +26,11 @@ CHECK_EVERY_S = 1.0
 """How often the limits are checked while nothing else happens."""
 
 
-def limit_reached(job: Job, counters: RunCounters, elapsed_s: float) -> JobError | None:
+def limit_reached(job: Job, elapsed_s: float) -> JobError | None:
     """Returns why an option of the job ends its run; ``None`` while the run may go on.
 
     Args:
         job: The job.
-        counters: What the run has done so far.
         elapsed_s: Seconds since the input was read.
     """
     if job.max_time_s is not None and elapsed_s >= job.max_time_s:
@@ -119,9 +117,9 @@ class RunStop:
         self._timer = self._loop.call_later(CHECK_EVERY_S, self._tick)
 
 
-def run_stop(job: Job, counters: RunCounters, stops: "Stops | None" = None) -> RunStop:
+def run_stop(job: Job, stops: "Stops | None" = None) -> RunStop:
     """Makes what stops a run of a job; call it while the event loop runs."""
-    return RunStop(job.grace_s, partial(limit_reached, job, counters), stops)
+    return RunStop(job.grace_s, partial(limit_reached, job), stops)
 
 
 class Stops:
@@ -150,8 +148,15 @@ class SignalStops(Stops):
             if len(numbers) > 1:
                 run.abort()
 
-        with _handling(received):
-            yield
+        loop = asyncio.get_running_loop()
+        with stopping_signals() as handled:
+            for number in handled:
+                loop.add_signal_handler(number, received, number)
+            try:
+                yield
+            finally:
+                for number in handled:
+                    loop.remove_signal_handler(number)
 
 
 class StopSwitch(Stops):
@@ -205,19 +210,15 @@ class StopSwitch(Stops):
 
 
 @contextmanager
-def _handling(received: Callable[[int], None]) -> Iterator[None]:
-    """Handles signals in the main thread, and in no other; ignored signals stay ignored (nohup)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in STOPPING}
-    numbers = [number for number in STOPPING if before[number] != signal.SIG_IGN]
-    for number in numbers:
-        loop.add_signal_handler(number, received, number)
+def stopping_signals() -> Iterator[list[int]]:
+    """Yields the signals that may be handled inside the ``with`` block; their handlers are put back at its end.
+
+    There are none outside the main thread, and ignored ones stay ignored (nohup).
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in STOPPING if is_main}
     try:
-        yield
+        yield [number for number, handler in before.items() if handler != signal.SIG_IGN]
     finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
-            signal.signal(number, before[number] or signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)

@@ -12,8 +12,9 @@ from threading import Lock
 from typing import Any
 from uuid import uuid4
 
+from batchllm.cluster.engine import ShardEnd, ShardTask
 from batchllm.cluster.lease_service import JobBudget, LeaseService
-from batchllm.cluster.shard_run import ShardEnd, ShardTask, check_node, run_shard
+from batchllm.cluster.shard_run import check_node, run_shard
 from batchllm.leases import Lease, LeaseRequest, Leases
 
 ROOT = Path(__file__).parent.parent
@@ -56,7 +57,7 @@ class ThreadEngine(LocalEngine):
     def leases(self, task: ShardTask) -> Leases:
         async def renew(request: LeaseRequest) -> Lease:
             with self._lock:
-                return self._service.renew(JobBudget.of(task.job, task.work), request)
+                return self._service.renew(JobBudget.of(task.job, task.work, task.run), request)
 
         return Leases(renew=renew, worker=uuid4().hex)
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from batchllm.cluster.collect import Collected
-from batchllm.cluster.frames import encode
+from batchllm.cluster.journal_from_logs import Collected
+from batchllm.cluster.log_format import encode
 from batchllm.cluster.plan import Shard
 from batchllm.cluster.work import WorkFolder, claim_name, log_name, state_name, stop_name
 from batchllm.errors import Interrupted, NotNow
@@ -201,7 +201,7 @@ class AnswerLog:
                 self._flush()
                 flushed = now
             if ended or now - stated >= STATE_S:
-                self._state()
+                self._state(ended=ended)
                 stated = now
         self._flush()  # an empty frame: everything was received
 
@@ -211,10 +211,11 @@ class AnswerLog:
         self._sequence += 1
         self._waiting = []
 
-    def _state(self) -> None:
+    def _state(self, *, ended: bool) -> None:
         """Writes how far the attempt is, and looks whether it is to stop."""
         attempt = self._attempt
-        attempt.work.put(state_name(attempt.shard, attempt.number), json.dumps(self.figures()).encode())
+        state = json.dumps({**self.figures(), "ended": ended}).encode()
+        attempt.work.put(state_name(attempt.shard, attempt.number), state)
         if attempt.work.has(claim_name(attempt.shard, attempt.number + 1)):
             self._switch.stop(NotNow(f"another worker has shard {attempt.shard.number}"))
         if attempt.work.has(stop_name(attempt.run)):

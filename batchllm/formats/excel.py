@@ -18,9 +18,9 @@ from batchllm.extras import install_command
 from batchllm.formats.csv_text import column_names
 from batchllm.formats.excel_cells import ods_duration, shown, whole
 from batchllm.formats.excel_writer import ExcelWriter, check_rows
-from batchllm.formats.format import Format, Source
+from batchllm.formats.format import Format, Source, changed
 from batchllm.formats.input_file import InputFile, InputPass
-from batchllm.formats.scan import InputStatistics, Reservoir
+from batchllm.formats.scan import InputStatistics, counted_sample
 from batchllm.formats.workbook_parts import BINARY_MAGIC, SheetFacts, reference, sheet_facts, with_characters
 from batchllm.printable import counted
 from batchllm.records import Row
@@ -115,7 +115,8 @@ class ExcelSource(Source):
         visible = [sheet.name for sheet in sheets if sheet.visible == SheetVisibleEnum.Visible]
         candidates = visible or names
         if len(candidates) > 1:
-            candidates = [name for name in candidates if self._has_rows(workbook, name)] or candidates
+            with_rows = [name for name in candidates if workbook.get_sheet_by_name(name).height > 1]
+            candidates = with_rows or candidates
         if len(names) == 1:
             return names[0], ()
         others = [name for name in names if name != candidates[0]]
@@ -132,10 +133,6 @@ class ExcelSource(Source):
         raise UsageError(
             f"{self.name} has no sheet {wanted!r}{did_you_mean(wanted, names)}; its sheets are {known}"
         )
-
-    @staticmethod
-    def _has_rows(workbook: "CalamineWorkbook", name: str) -> bool:
-        return workbook.get_sheet_by_name(name).height > 1
 
     def _check_extent(self, facts: SheetFacts) -> None:
         """Refuses a sheet with a stray cell so far out that the reader, which fills the space, had no memory left."""
@@ -159,7 +156,7 @@ class ExcelSource(Source):
                 f" --skip-lines {number}"
             )
             raise InputError(self.name, reason, line=skipped + 1)
-        names = ["" if value is None else _text(value) for value in cells]
+        names = ["" if value is None else str(shown(value)) for value in cells]
         first, last = table.used_columns(number)
         self._header = names[first : last + 1]
         table.first, table.width, table.header = first, last + 1 - first, number
@@ -173,16 +170,10 @@ class ExcelSource(Source):
 
     def scan(self) -> InputStatistics:
         """Reads the sheet; see ``Source``."""
-        reservoir: Reservoir[Row] = Reservoir()
-        count = 0
-        for row in self.rows():
-            count = row.index + 1
-            if row.index == reservoir.wanted:
-                reservoir.take(row)
+        count, sample = counted_sample(self.rows())
         note = f"{counted(count, 'row')} of Excel are held in memory, those of CSV are not"
         if count > MANY_ROWS and note not in self.notes:
             self.notes = (*self.notes, note)
-        sample = tuple(sorted(reservoir.items(), key=lambda row: row.index))
         return InputStatistics(count, self._size_bytes, self._sha256, self.columns, sample)
 
     def rows(self, start: int = 0) -> Iterator[Row]:
@@ -191,7 +182,7 @@ class ExcelSource(Source):
         before = self._header
         table, columns, sha256 = self._load(), self.columns, self._sha256
         if self._header != before:
-            raise InputError(self.name, "its header changed while the job ran; run the same command again")
+            raise changed(self.name, "its header ")
         for index, (number, cells) in enumerate(table.rows(table.header + 1)):
             if index >= start:
                 origin = table.fitted(cells)
@@ -290,11 +281,6 @@ class _Table:
                 f"{cells}, with the value in the first row and column alone ({reference(*merged[0][0])})"
             )
         return tuple(found)
-
-
-def _text(value: Any) -> str:
-    value = shown(value)
-    return value if isinstance(value, str) else str(value)
 
 
 FORMAT = Format(

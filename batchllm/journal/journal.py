@@ -24,7 +24,7 @@ from batchllm.journal.records import (
     PlanRecord,
     State,
 )
-from batchllm.journal.recovery import OpenedJournal, close_store, open_store
+from batchllm.journal.recovery import OpenedJournal, open_store
 from batchllm.journal.requests import LaterRequest, LaterState, StoredAnswer
 from batchllm.journal.sqlite_errors import sqlite_errors
 from batchllm.journal.writer import Done, JournalThread, OperationKind, resolve
@@ -43,6 +43,7 @@ class Journal:
         new: Whether this run created it.
         run_id: The number of this run.
         orphans: Possibly billed attempts of dead runs without an answer, found now for the first time.
+        batches: Writes the batches of the job.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Journal:
         self._store = opened.store
         self._writer = writer
         self._clock = clock
+        self.batches = BatchStore(writer, self._store.connection, self._reserve, self.run_id, clock, path)
         self._reader: JournalReader | None = None
         self._closed = False
 
@@ -96,8 +98,7 @@ class Journal:
             job: Identifies what requests depend on beside the source. Only where it changed, what rows were asked
                 before is adopted, and a flow may ask something else at a path that has an answer.
         """
-        plan: PlanRecord = self._writer.call(lambda: self._store.begin_plan(identity, dedupe=dedupe, job=job))
-        return plan
+        return self._writer.call(lambda: self._store.begin_plan(identity, dedupe=dedupe, job=job))
 
     def planned(self, start: int = 0) -> Iterator[AdmittedRow]:
         """Yields the rows that the current plan has admitted; see ``JournalReader.planned``."""
@@ -240,17 +241,6 @@ class Journal:
         return self._submit(OperationKind.WRITE, (rows, saves, [row[1] for row in rows]))
 
     @property
-    def batches(self) -> BatchStore:
-        """Writes the batches of the job."""
-        return BatchStore(
-            lambda function: self._writer.call(lambda: function(self._store.connection)),
-            self._reserve,
-            self.run_id,
-            self._clock,
-            self.path,
-        )
-
-    @property
     def next_attempt(self) -> int:
         """The number of the next attempt."""
         return self._next_attempt
@@ -319,9 +309,15 @@ class Journal:
         if self._reader is not None:
             self._reader.close()
 
+        def end_run() -> None:
+            if withdrawn:
+                self._store.forget_run(self.run_id)
+            else:
+                self._store.end_run(self.run_id, self._clock(), exit_status)
+
         def finish() -> None:
-            self._store.write(self._kept.left(self._store.connection, self._first_attempt))
-            close_store(self._store, self.run_id, self._clock(), exit_status, withdrawn)
+            self._store.write(self._kept.left(self._store.connection, self._first_attempt), [end_run])
+            self._store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
         self._writer.stop(finish)
 

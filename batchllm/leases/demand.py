@@ -3,7 +3,7 @@
 import math
 
 from batchllm.leases.client import LeaseClient
-from batchllm.leases.terms import HEADROOM, TTL_S, Use
+from batchllm.leases.messages import HEADROOM, TTL_S, Use
 from batchllm.limiter.lease import LaneDemand
 from batchllm.limiter.terms import MINUTE_S, REQUESTS, TOKENS
 from batchllm.records import Pace
@@ -16,8 +16,6 @@ LEAST_RPM = MINUTE_S / TTL_S
 
 class DemandMeter:
     """Measures what one lane sends, and says what it needs."""
-
-    __slots__ = ("_at", "_last", "_rates")
 
     def __init__(self) -> None:
         self._at = -math.inf
