@@ -21,7 +21,14 @@ from batchllm.formats.excel_writer import ExcelWriter, check_rows
 from batchllm.formats.format import Format, Source, changed
 from batchllm.formats.input_file import InputFile, InputPass
 from batchllm.formats.scan import InputStatistics, counted_sample
-from batchllm.formats.workbook_parts import BINARY_MAGIC, SheetFacts, reference, sheet_facts, with_characters
+from batchllm.formats.workbook_parts import (
+    BINARY_MAGIC,
+    SheetFacts,
+    reference,
+    sheet_facts,
+    with_characters,
+    with_known_errors,
+)
 from batchllm.printable import counted
 from batchllm.records import Row
 
@@ -29,6 +36,10 @@ if TYPE_CHECKING:
     from python_calamine import CalamineSheet, CalamineWorkbook
 
 MANY_ROWS = 200_000
+# What the reader takes; programs write others (#SPILL!, #ERROR!).
+_KNOWN_ERRORS = frozenset(
+    {"#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A", "#GETTING_DATA"}
+)
 _MOST_CELLS = 100_000_000  # of 32 bytes each, which the reader allocates from A1 to the last one
 _SPARSE = 1_000
 _OPEN_DOCUMENT, _MIMETYPE_BYTES = b"vnd.oasis.opendocument", 128  # the archive begins with its type
@@ -76,6 +87,8 @@ class ExcelSource(Source):
         facts = sheet_facts(content, name)
         if facts is not None:
             self._check_extent(facts)
+            if not _KNOWN_ERRORS.issuperset(facts.errors.values()) and not is_ods:
+                workbook = self._opened(with_known_errors(content, name))
         try:
             sheet = workbook.get_sheet_by_name(name)
         except Exception as error:  # the reader's own, of any kind
@@ -135,7 +148,10 @@ class ExcelSource(Source):
 
     @staticmethod
     def _has_rows(workbook: "CalamineWorkbook", name: str) -> bool:
-        return workbook.get_sheet_by_name(name).height > 1
+        try:
+            return workbook.get_sheet_by_name(name).height > 1
+        except Exception:  # noqa: BLE001 - the reader's own, of any kind; it is said where the sheet is read
+            return True
 
     def _check_extent(self, facts: SheetFacts) -> None:
         """Refuses a sheet with a stray cell so far out that the reader, which fills the space, had no memory left."""
