@@ -117,7 +117,8 @@ def summary_lines(summary: Summary, pace: str) -> list[str]:
         )
     if pace:
         lines.append(f"Pace: {pace}")
-    return lines + [f"  {printable(each.to_text())}" for each in summary.endpoints]
+    asked = any(each.attempts for each in summary.endpoints)
+    return lines + [f"  {printable(each.to_text())}" for each in summary.endpoints if asked]
 
 
 def money_lines(summary: Summary) -> list[str]:

@@ -24,7 +24,7 @@ from batchllm.journal.records import (
     PlanRecord,
     State,
 )
-from batchllm.journal.recovery import OpenedJournal, close_store, open_store
+from batchllm.journal.recovery import OpenedJournal, open_store
 from batchllm.journal.requests import LaterRequest, LaterState, StoredAnswer
 from batchllm.journal.sqlite_errors import sqlite_errors
 from batchllm.journal.writer import Done, JournalThread, OperationKind, resolve
@@ -319,9 +319,15 @@ class Journal:
         if self._reader is not None:
             self._reader.close()
 
+        def end_run() -> None:
+            if withdrawn:
+                self._store.forget_run(self.run_id)
+            else:
+                self._store.end_run(self.run_id, self._clock(), exit_status)
+
         def finish() -> None:
-            self._store.write(self._kept.left(self._store.connection, self._first_attempt))
-            close_store(self._store, self.run_id, self._clock(), exit_status, withdrawn)
+            self._store.write(self._kept.left(self._store.connection, self._first_attempt), [end_run])
+            self._store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
         self._writer.stop(finish)
 

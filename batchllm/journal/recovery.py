@@ -78,19 +78,6 @@ def open_store(path: Path, now: float, version: str) -> OpenedJournal:
     return OpenedJournal(store, new, run_id, tuple(orphans), meta, (last or 0) + 1)
 
 
-def close_store(
-    store: Store, run_id: int, now: float, exit_status: int | None, withdrawn: bool = False
-) -> None:
-    """Records how the run ended, or that it never was, and moves the log into the database.
-
-    Raises:
-        sqlite3.Error: Not all of that could be done; what was durable stays so.
-    """
-    end = store.forget_run if withdrawn else store.end_run
-    store.write([], [lambda: end(run_id, now, exit_status)])
-    store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
 def store_value(path: Path, key: str, value: Any) -> None:
     """Stores a JSON value in a journal that no run has open; the caller holds the job's lock.
 

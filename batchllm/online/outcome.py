@@ -229,7 +229,8 @@ class OutcomeHandler:
         if first or not may_concern_one_row(verdict):
             self._failed(item, outcome, verdict, now)
             wrong_use = verdict.exit_status is ExitStatus.USAGE and not self._has_worked
-            self.stop(UsageError(verdict.message) if wrong_use else Unavailable(verdict.message))
+            words = self._named(item, verdict.message)
+            self.stop(UsageError(words) if wrong_use else Unavailable(words))
             return
         # An endpoint that refuses a row is not down.
         taken = self.counters.answers or self.limiter.outage_of(item)
@@ -240,12 +241,16 @@ class OutcomeHandler:
         refused = HeldRefusal(item, _rejection(item, outcome, verdict), attempt_id, now)
         if item.earlier and self.counters.answers and not self.refusals.endpoints_own:
             self.finish(item, refused.answer, State.FAILED, attempt_id)  # a second run refused it again
-        elif self.refusals.hold(refused):
-            words = f"{ENDPOINT_REFUSALS} rows in a row were refused: {verdict.message}"
+        elif self.refusals.hold(refused, said := self._named(item, refused.answer.error or "refused")):
+            words = f"{ENDPOINT_REFUSALS} rows in a row were refused: {said}"
             self.stop(Unavailable(words) if self._has_worked else UsageError(f"{words}; {NOTHING_PAID}"))
         else:
             # Nobody waits for the decision: for this run the request has no answer.
             refused.row_ended = self.settled(item, refused.answer, State.UNANSWERED) is not None
+
+    def _named(self, item: WorkItem, message: str) -> str:
+        """Returns what an endpoint said, with its name where there are several, and what those said that are out."""
+        return self.limiter.named(item, message) if isinstance(self.limiter, EndpointRouter) else message
 
     def _rejected(self, rejected: HeldRefusal, verdict: Verdict) -> None:
         """Fails a row that the endpoint rejected; before any success, only where not every row is rejected alike."""
@@ -255,8 +260,8 @@ class OutcomeHandler:
             self.finish(item, answer, State.FAILED, rejected.attempt_id)
             return
         rejected.row_ended = self.settled(item, answer, State.UNANSWERED) is not None
-        if self.first.hold(rejected, verdict):
-            self.stop(UsageError(f"the first rows were all refused alike: {verdict.message}; {NOTHING_PAID}"))
+        if self.first.hold(rejected, verdict, said := self._named(item, verdict.message)):
+            self.stop(UsageError(f"the first rows were all refused alike: {said}; {NOTHING_PAID}"))
 
     def _settle_first(self) -> None:
         for rejected in self.first.take():
@@ -268,7 +273,7 @@ class OutcomeHandler:
         if not self._has_worked and not others:
             if self.first.is_setting:
                 rows = "all rows were" if self.counters.rows > 1 else "the row was"
-                self.stop(UsageError(f"{rows} refused alike: {self.first.message}; {NOTHING_PAID}"))
+                self.stop(UsageError(f"{rows} refused alike: {self.first.said}; {NOTHING_PAID}"))
                 return
             if self.refusals.message:
                 self.stop(UsageError(f"{self.refusals.message}; {NOTHING_PAID}"))

@@ -1,10 +1,10 @@
 """Reads, writes, lists and removes objects."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import SEEK_END, BytesIO
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from batchllm.errors import CannotWrite
 from batchllm.stores.driver import ask, background
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from obstore.store import ObjectStore
+
+T = TypeVar("T")
 
 PIECE_BYTES = 4 << 20
 """Bytes of one request for a part of an object."""
@@ -59,24 +61,33 @@ def head(url: ObjectUrl) -> ObjectInfo | None:
 
         found = web.probe(url)
         return found and ObjectInfo(url, *found)
-    return ask(url, lambda bucket: _head(url, bucket))
+    return ask(url, _if_there(lambda bucket: _head(url, bucket)))
 
 
-def _head(url: ObjectUrl, bucket: "ObjectStore") -> ObjectInfo | None:
+def _head(url: ObjectUrl, bucket: "ObjectStore") -> ObjectInfo:
     try:
-        # The error of a GET has a body, which tells a missing bucket from a missing object; that of a HEAD has none.
-        try:
-            found = bucket.get(url.key, options={"head": True})
-        except Exception as error:
-            if status_of(error) not in (403, 404):
-                raise
-            found = bucket.get(url.key)
-    except FileNotFoundError as error:
-        if is_no_bucket(error):
+        found = bucket.get(url.key, options={"head": True})
+    except Exception as error:
+        if status_of(error) not in (403, 404):
             raise
-        return None
+        # The error of a GET has a body, which tells a missing bucket from a missing object; that of a HEAD has none.
+        found = bucket.get(url.key)
     meta, noted = found.meta, dict(found.attributes).get(_DIGEST)
     return ObjectInfo(url, meta["size"], meta["e_tag"], noted)
+
+
+def _if_there(request: "Callable[[ObjectStore], T]") -> "Callable[[ObjectStore], T | None]":
+    """Makes a request return ``None`` where there is no such object in the bucket."""
+
+    def attempt(bucket: "ObjectStore") -> T | None:
+        try:
+            return request(bucket)
+        except FileNotFoundError as error:
+            if is_no_bucket(error):
+                raise
+            return None
+
+    return attempt
 
 
 def read(url: ObjectUrl, start: int, stop: int, *, etag: str | None) -> bytes:
@@ -150,15 +161,7 @@ def whole(url: ObjectUrl) -> bytes | None:
         UsageError, InputError, StorageFailure: As ``head``.
     """
 
-    def content(bucket: "ObjectStore") -> bytes | None:
-        try:
-            return bytes(bucket.get(url.key).bytes())
-        except FileNotFoundError as error:
-            if is_no_bucket(error):
-                raise
-            return None
-
-    return ask(url, content)
+    return ask(url, _if_there(lambda bucket: bytes(bucket.get(url.key).bytes())))
 
 
 def put(url: ObjectUrl, content: bytes | BinaryIO) -> ObjectInfo:
@@ -258,15 +261,7 @@ def delete(url: ObjectUrl) -> None:
     Raises:
         UsageError, CannotWrite, StorageFailure: As ``put``.
     """
-
-    def remove(bucket: "ObjectStore") -> None:
-        try:
-            bucket.delete(url.key)
-        except FileNotFoundError as error:
-            if is_no_bucket(error):
-                raise
-
-    ask(_writable(url), remove, writing=True)
+    ask(_writable(url), _if_there(lambda bucket: bucket.delete(url.key)), writing=True)
 
 
 def check_writable(url: ObjectUrl) -> None:
