@@ -17,6 +17,7 @@ from batchllm.cluster.journal_from_logs import check_logs
 from batchllm.cluster.plan import Shard
 from batchllm.cluster.planner import plan_of_work
 from batchllm.cluster.progress import FiguresReader
+from batchllm.cluster.summaries import JobState
 from batchllm.cluster.work import open_work
 from batchllm.errors import CannotWrite, Interrupted, StorageFailure, Unavailable
 from batchllm.simulator import ScriptedResponse
@@ -35,7 +36,7 @@ def test_logs_that_a_finished_shard_needs_are_missed() -> None:
 
     def check(there: tuple[int, ...], wanted: tuple[int, ...]) -> None:
         found = SimpleNamespace(frames={0: there})
-        check_logs(found, plan, {0: {"frames": wanted}}, open_work("work"))  # type: ignore[arg-type]
+        check_logs(found, JobState(plan, {0: {"frames": wanted}}), open_work("work"))  # type: ignore[arg-type]
 
     check((3, 2), (3, 2))
     check((4, 2, 1), (3, 2))  # what a worker that was thought dead wrote later

@@ -156,7 +156,7 @@ class JobCall:
         """Removes what the job left beside a named output."""
         paths = job_paths(self.job)
         remove(paths.journal)
-        left: list[Path | None] = [*paths.locks]
+        left = [paths.lock, paths.journal_lock]
         if self.table is not None and self.job.engine is None:
             left += self.job.inputs
         if self.is_unnamed:

@@ -22,7 +22,6 @@ from batchllm.endpoint import LazyClient
 from batchllm.errors import BudgetStop, ExitStatus, JobError, NotReady, Unavailable, UsageError
 from batchllm.job import Job
 from batchllm.journal import BatchRecord, BatchState, Journal
-from batchllm.plan.chosen import Chosen
 from batchllm.plan.job_plan import plan_of
 from batchllm.plan.reuse import Reuse
 from batchllm.plan.work_item import WorkItem
@@ -30,6 +29,7 @@ from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.presets import BatchFacts
 from batchllm.printable import counted
 from batchllm.progress import Progress
+from batchllm.records import Chosen
 from batchllm.stopping import RunStop
 
 T = TypeVar("T")

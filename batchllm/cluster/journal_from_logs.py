@@ -10,19 +10,19 @@ from pathlib import Path
 from batchllm.cluster.log_format import Log, has_answer, last_entries, logs_of
 from batchllm.cluster.losses import DeadAttempt, Losses
 from batchllm.cluster.plan import ClusterPlan, Shard
-from batchllm.cluster.summaries import Done
+from batchllm.cluster.summaries import JobState
 from batchllm.cluster.work import WorkFolder, attempts_at, done_name, log_name
 from batchllm.counters import RunCounters
 from batchllm.errors import StorageFailure
 from batchllm.flows import Ask, later_key
 from batchllm.job import Job
 from batchllm.journal import Entry, JournalBuilder, JournalReader, Rebuilt
-from batchllm.plan.chosen import Chosen
 from batchllm.plan.job_plan import plan_of
 from batchllm.plan.reuse import Reuse, journals_of
 from batchllm.prepare.job_paths import JobPaths
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.prepare.shards import RowRange
+from batchllm.records import Chosen
 from batchllm.runner.resume import ResumedJob
 
 
@@ -81,20 +81,19 @@ def rebuild_all(journal: Path, plan: ClusterPlan, work: WorkFolder) -> Collected
     return rebuild(journal, [(shard, attempts_at(work, shard)) for shard in plan.shards], work)
 
 
-def check_logs(found: Collected, plan: ClusterPlan, done: Mapping[int, Done], work: WorkFolder) -> None:
+def check_logs(found: Collected, state: JobState, work: WorkFolder) -> None:
     """Checks that a journal was made of every answer that finished its shards.
 
     Args:
         found: What it was made of.
-        plan: The shards.
-        done: The summaries of those that are finished, by number.
+        state: What the job has finished.
         work: The work folder.
 
     Raises:
         StorageFailure: A part of a log is missing, or not visible on this machine yet. What it has would be paid again.
     """
-    for shard in plan.shards:
-        wanted = done.get(shard.number, {}).get("frames", ())
+    for shard in state.plan.shards:
+        wanted = state.done.get(shard.number, {}).get("frames", ())
         for number, (there, all_) in enumerate(
             zip_longest(found.frames[shard.number], wanted, fillvalue=0), 1
         ):

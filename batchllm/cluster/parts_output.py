@@ -10,9 +10,18 @@ from batchllm.budget.costs import plus
 from batchllm.budget.estimate import forecast_job
 from batchllm.cluster.losses import DeadAttempt
 from batchllm.cluster.parts import Parts
-from batchllm.cluster.plan import ClusterPlan, Shard
+from batchllm.cluster.plan import Shard
 from batchllm.cluster.progress import begun_rows
-from batchllm.cluster.summaries import Done, asked_again, done_of, rows_of_parts, summed, total
+from batchllm.cluster.summaries import (
+    Done,
+    JobState,
+    asked_again,
+    done_of,
+    finished_by,
+    rows_of_parts,
+    summed,
+    total,
+)
 from batchllm.cluster.work import SKIPPED_NOTES, WorkFolder, attempts_at, part_name
 from batchllm.errors import StorageFailure, UsageError
 from batchllm.formats.files import output_target
@@ -48,21 +57,23 @@ class PartsOutput:
         self._bad_rows = bad_rows
         self._old: list[str] = []
 
-    def left(self, plan: ClusterPlan, done: Mapping[int, Done]) -> list[Shard]:
+    def left(self, state: JobState) -> list[Shard]:
         """Returns the shards whose parts are to be written; a column that is text in one of them is so in all."""
-        as_text = [note["as_text"] for note in _notes(done) if note["view"] == self.parts.view]
+        as_text = [note["as_text"] for note in _notes(state) if note["view"] == self.parts.view]
         self.parts = replace(self.parts, as_text=self.parts.as_text.union(*as_text))
         sizes = self.parts.sizes()
         return [
             shard
-            for shard in plan.shards
-            if not self._is_finished(shard, done.get(shard.number), sizes.get(self.parts.path_of(shard).name))
+            for shard in state.plan.shards
+            if not self._is_finished(
+                shard, state.done.get(shard.number), sizes.get(self.parts.path_of(shard).name)
+            )
         ]
 
-    def outdated(self, plan: ClusterPlan, done: Mapping[int, Done]) -> list[Shard]:
+    def outdated(self, state: JobState) -> list[Shard]:
         """Returns the shards whose parts lack what was learned while others were written: a column is text."""
         known = self.parts.as_text
-        left = self.left(plan, done)
+        left = self.left(state)
         return left if self.parts.as_text != known else []
 
     def is_finished(self, shard: Shard) -> bool:
@@ -78,9 +89,7 @@ class PartsOutput:
         """Makes the folder for the ``with`` block; one that stays empty is removed again."""
         return self.parts.made(self._run)
 
-    def check(
-        self, plan: ClusterPlan, done: Mapping[int, Done], prepared: PreparedJob, *, is_new: bool
-    ) -> None:
+    def check(self, state: JobState, prepared: PreparedJob, *, is_new: bool) -> None:
         """Refuses a folder with files that this job did not write, before anything is paid.
 
         Raises:
@@ -89,15 +98,15 @@ class PartsOutput:
         """
         parts, force = self.parts, prepared.job.force
         found = parts.sizes()
-        notes = _notes(done)
+        notes = _notes(state)
         foreign = self._foreign(found, notes)
         if foreign:
-            for shard in plan.shards:
+            for shard in state.plan.shards:
                 numbers = range(1, attempts_at(self._work, shard) + 1)
                 found_notes = (self._work.get_json(part_name(shard, number)) for number in numbers)
                 notes += [note for note in found_notes if note is not None]
             foreign = self._foreign(found, notes)
-        names = {parts.path_of(shard).name for shard in plan.shards}
+        names = {parts.path_of(shard).name for shard in state.plan.shards}
         lost = [name for name in foreign if not (force and name in names)]
         if lost:
             if self._job.restart:
@@ -120,31 +129,22 @@ class PartsOutput:
             name for name, size in found.items() if (str(self.parts.folder / name), size) not in own
         )
 
-    def begin(
-        self,
-        plan: ClusterPlan,
-        done: Mapping[int, Done],
-        prepared: PreparedJob,
-        left: Sequence[Shard],
-        confirm: Confirm,
-    ) -> None:
+    def begin(self, state: JobState, prepared: PreparedJob, left: Sequence[Shard], confirm: Confirm) -> None:
         """Asks whether rows are to be sent, and writes the records that are left out, beside the folder.
 
         Args:
-            plan: All shards.
-            done: The summaries of those that are finished, by number.
+            state: What the job has finished.
             prepared: The job and its input.
             left: The shards whose parts are to be written; most rows may have been answered.
             confirm: Called with the forecast.
         """
-        found = [each["summary"] for each in done.values()]
+        found = [each["summary"] for each in state.done.values()]
         failed = sum(each["failed"] for each in found)
-        unfinished = [shard for shard in plan.shards if shard.number not in done]
-        begun = begun_rows(self._work, unfinished)
-        missing = sum(shard.rows for shard in unfinished) - begun
+        begun = begun_rows(self._work, state.unfinished)
+        missing = sum(shard.rows for shard in state.unfinished) - begun
         again = failed if self._job.retry_failed and left else 0
         forecast = replace(
-            forecast_job(prepared, rows=plan.rows, left=missing + again),
+            forecast_job(prepared, rows=state.plan.rows, left=missing + again),
             answered=sum(each["answered"] for each in found) + begun,
             skipped=sum(each["skipped"] for each in found),
             failed=failed - again,
@@ -164,42 +164,36 @@ class PartsOutput:
         notes = self._work.get_json(SKIPPED_NOTES) or {}
         self._work.put(SKIPPED_NOTES, json.dumps({**notes, key: value}).encode())
 
-    def result(
-        self, plan: ClusterPlan, done: Mapping[int, Done], confirm: Confirm, seconds: Callable[[], float]
-    ) -> Result:
+    def result(self, state: JobState, confirm: Confirm, seconds: Callable[[], float]) -> Result:
         """Returns the result of the run, when every part is there; removes old parts of other names.
 
         Args:
-            plan: The shards.
-            done: Their summaries.
+            state: What the job has finished.
             confirm: Not called again.
             seconds: Returns the duration of the run.
 
         Raises:
             StorageFailure: A part is not what its worker wrote.
         """
-        if missing := self.left(plan, done):
+        if missing := self.left(state):
             raise StorageFailure(
                 f"{self.parts.path_of(missing[0])} is not what its worker wrote; run the same command again"
             )
         for name in self._old:
             with suppress(OSError):
                 (self.parts.folder / name).unlink()
-        lost = [each["lost"] for each in done.values() if each["lost"] is not None]
+        lost = [each["lost"] for each in state.done.values() if each["lost"] is not None]
         rows = tuple(sorted({row + 1 for each in lost for row in each["rows"]}))
         dead = [DeadAttempt(**one) for each in lost for one in each["dead"] if one["run"] == self._run]
-        of_run = [
-            each["summary"]
-            for finished in done.values()
-            for each in (*finished["earlier"], finished)
-            if each["run"] == self._run
-        ]
+        of_run = finished_by(self._run, state.done.values())
         summary = summed(
-            rows_of_parts([each["summary"] for each in done.values()], self._job, bad_rows=self._bad_rows),
+            rows_of_parts(
+                [each["summary"] for each in state.done.values()], self._job, bad_rows=self._bad_rows
+            ),
             of_run,
             dead,
-            possibly_billed=len(rows) if dead else 0,
-            seconds=seconds(),
+            rows,
+            seconds(),
         )
         cost = summary.cost
         summary = replace(
@@ -209,7 +203,7 @@ class PartsOutput:
             saved_by_journal=plus(summary.saved_by_journal, None if cost is None else -cost),
         )
         failures: dict[str, tuple[int, str]] = {}
-        for each in done.values():
+        for each in state.done.values():
             for reason, (row, text) in each["failures"].items():
                 failures.setdefault(reason, (row, text))
         return Result(
@@ -222,6 +216,6 @@ class PartsOutput:
         )
 
 
-def _notes(done: Mapping[int, Done]) -> list[Mapping[str, Any]]:
+def _notes(state: JobState) -> list[Mapping[str, Any]]:
     """Returns the notes on the parts of shards."""
-    return [each["part"] for each in done.values() if "part" in each]
+    return [each["part"] for each in state.done.values() if "part" in each]

@@ -1,16 +1,16 @@
 """The summaries of finished shards, and their sum, which is the summary of the run."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import product
 from typing import Any
 
 from batchllm.budget.costs import plus
 from batchllm.cluster.losses import DeadAttempt
-from batchllm.cluster.plan import Shard
+from batchllm.cluster.plan import ClusterPlan, Shard
 from batchllm.cluster.work import WorkFolder, done_name
 from batchllm.counters import EndpointFigures
 from batchllm.job import Job
@@ -39,11 +39,29 @@ def done_of(work: WorkFolder, shard: Shard) -> dict[str, Any] | None:
     return done
 
 
-def all_done(work: WorkFolder, shards: Sequence[Shard]) -> dict[int, Done]:
-    """Returns the summaries of those shards that are finished, by number; several are asked for at once."""
-    with ThreadPoolExecutor(READERS, thread_name_prefix="done") as pool:
-        found = zip(shards, pool.map(lambda shard: done_of(work, shard), shards), strict=True)
-        return {shard.number: done for shard, done in found if done is not None}
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """What a job has finished.
+
+    Attributes:
+        plan: Its plan.
+        done: The summaries of the shards that are finished, by number.
+    """
+
+    plan: ClusterPlan
+    done: Mapping[int, Done] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, work: WorkFolder, plan: ClusterPlan) -> "JobState":
+        """Reads the summaries from the work folder, several at once."""
+        with ThreadPoolExecutor(READERS, thread_name_prefix="done") as pool:
+            found = zip(plan.shards, pool.map(lambda shard: done_of(work, shard), plan.shards), strict=True)
+            return cls(plan, {shard.number: done for shard, done in found if done is not None})
+
+    @property
+    def unfinished(self) -> list[Shard]:
+        """The shards that have no summary."""
+        return [shard for shard in self.plan.shards if shard.number not in self.done]
 
 
 def asked_again(done: Done, job: Job, run: str) -> int:
@@ -99,12 +117,17 @@ def rows_of_parts(found: Sequence[Mapping[str, Any]], job: Job, *, bad_rows: int
     return Summary(**figures, cost=Decimal(0), bad_rows=bad_rows, exit_status=int(status))
 
 
+def finished_by(run: str, found: Iterable[Done]) -> list[Mapping[str, Any]]:
+    """Returns the summaries of what a run has finished, also of what a later one finished again."""
+    several = (each for done in found for each in (*done.get("earlier", ()), done))
+    return [each["summary"] for each in several if each["run"] == run]
+
+
 def summed(
     finished: Summary,
     summaries: Collection[Mapping[str, Any]],
     dead: Collection[DeadAttempt],
-    *,
-    possibly_billed: int,
+    lost: Collection[int],
     seconds: float,
 ) -> Summary:
     """Returns the summary of a run on many machines.
@@ -113,7 +136,7 @@ def summed(
         finished: The rows, as the output has them.
         summaries: The summaries of the shards that the run finished.
         dead: Its workers that died; what their answers cost is unknown.
-        possibly_billed: Requests of those that are possibly billed without an answer.
+        lost: Rows that are paid twice, or may be, because workers died.
         seconds: The duration of the run.
     """
     counts: dict[str, Any] = {}
@@ -125,7 +148,7 @@ def summed(
     for each in summaries:
         retries.update(each["retries"])
     endpoints = _endpoints([each for done in summaries for each in done["endpoints"]])
-    counts["possibly_billed_twice"] += possibly_billed
+    counts["possibly_billed_twice"] += len(lost) if dead else 0
     counts["requests"] += sum(each.attempts for each in dead)
     rate = counts["attempts"] * 60.0 / seconds if counts["attempts"] and seconds >= 1 else None
     return replace(

@@ -36,6 +36,7 @@ from uuid import uuid4
 from batchllm import stores
 from batchllm.cluster.plan import Shard
 from batchllm.errors import CannotWrite, StorageFailure
+from batchllm.journal.files import sync
 
 PLAN = "plan.json"
 BUDGET = "budget.json"
@@ -149,7 +150,7 @@ class SharedFolder(WorkFolder):
                 is_new = False
             finally:
                 temporary.unlink()
-            _sync(path.parent)
+            sync(path.parent)
         except OSError as error:
             raise _failure(path, error) from error
         return is_new
@@ -160,7 +161,7 @@ class SharedFolder(WorkFolder):
         try:
             temporary = _written_beside(path, content)
             temporary.replace(path)
-            _sync(path.parent)
+            sync(path.parent)
         except OSError as error:
             raise _failure(path, error) from error
 
@@ -192,7 +193,7 @@ class SharedFolder(WorkFolder):
             path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, content, os.O_CREAT | os.O_APPEND)
             if sequence == 0:
-                _sync(path.parent)
+                sync(path.parent)
         except OSError as error:
             raise _failure(path, error) from error
 
@@ -331,14 +332,6 @@ def _write(path: Path, content: bytes, flags: int) -> None:
         view = memoryview(content)
         while view:
             view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

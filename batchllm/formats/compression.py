@@ -124,6 +124,11 @@ class CompressedFile(InputFile):
                     if "too much memory" in str(error):  # zstd --long
                         reason = "needs a window of more than 128 MiB to unpack; pack it again without --long"
                         raise InputError(self.name, reason) from error
+                    if "Dictionary mismatch" in str(error):
+                        reason = (
+                            "was compressed with a dictionary; unpack it first (zstd -d -D DICTIONARY FILE)"
+                        )
+                        raise InputError(self.name, reason) from error
                     raise self._error(f"is damaged, or followed by something else ({error})") from error
                 data = member.unused_data if member.eof else b""
                 if found:

@@ -2,11 +2,11 @@
 
 from batchllm.counters import RunCounters
 from batchllm.journal import FinishedRows, Journal
-from batchllm.plan.chosen import Chosen
 from batchllm.plan.finished import final_states
 from batchllm.plan.plan import Plan
 from batchllm.plan.reuse import Reuse
 from batchllm.prepare.prepared_job import PreparedJob
+from batchllm.records import Chosen
 
 
 def plan_of(

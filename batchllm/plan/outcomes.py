@@ -9,10 +9,9 @@ from batchllm.budget.costs import PaidAnswer, RowCosts
 from batchllm.formats import Outcome
 from batchllm.formats.columns import ENDPOINT
 from batchllm.journal import JournalReader, RowRecord, State
-from batchllm.plan.chosen import Chosen
 from batchllm.plan.replay import ReplayedRequest, Replayer, Replays, read_outcome, unsent_answer
 from batchllm.prepare.prepared_job import PreparedJob
-from batchllm.records import Row
+from batchllm.records import Chosen, Row
 
 NO_COLUMNS: Mapping[str, Any] = MappingProxyType({})
 

@@ -1,12 +1,13 @@
 """Reads, writes, lists and removes objects."""
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import SEEK_END, BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from batchllm.errors import CannotWrite
+from batchllm.errors import CannotWrite, StorageFailure
 from batchllm.stores.driver import ask, background
 from batchllm.stores.failures import changed, is_no_bucket, status_of
 from batchllm.stores.url import ObjectUrl
@@ -24,6 +25,7 @@ SINGLE_PUT_BYTES = 32 << 20
 """The largest object that is put with one request, of which a killed run leaves nothing behind."""
 _PART_BYTES = 8 << 20
 _MAX_PARTS = 9_000
+_WAITS_S = (0.2, 2.0)
 _DIGEST = "batchllmsha256"
 
 
@@ -186,21 +188,31 @@ def put(url: ObjectUrl, content: bytes | BinaryIO) -> ObjectInfo:
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # typeshed asks for readinto
     size = file.seek(0, SEEK_END)
-    file.seek(0)
     is_single = size <= SINGLE_PUT_BYTES
-    done = ask(
-        _writable(url),
-        lambda bucket: bucket.put(
+
+    def attempt(bucket: "ObjectStore") -> Any:
+        file.seek(0)
+        return bucket.put(
             url.key,
             file.read() if is_single else file,
             attributes={_DIGEST: digest},
             use_multipart=not is_single,
             chunk_size=max(_PART_BYTES, size // _MAX_PARTS),
             max_concurrency=4,
-        ),
-        writing=True,
-    )
+        )
+
+    done = ask(_writable(url), attempt, writing=True) if is_single else _uploaded(url, attempt)
     return ObjectInfo(url, size, done["e_tag"], digest)
+
+
+def _uploaded(url: ObjectUrl, attempt: "Callable[[ObjectStore], T]") -> T:
+    """Does an upload in parts, of which the driver does not repeat the beginning where the connection breaks."""
+    for wait_s in _WAITS_S:
+        try:
+            return ask(_writable(url), attempt, writing=True)
+        except StorageFailure:
+            time.sleep(wait_s)
+    return ask(_writable(url), attempt, writing=True)
 
 
 def create(url: ObjectUrl, content: bytes) -> bool:
@@ -291,7 +303,7 @@ def check_writable(url: ObjectUrl) -> None:
         except (_Probe, PreconditionError):
             pass
 
-    ask(_writable(url), attempt, writing=True)
+    _uploaded(url, attempt)
 
 
 def _writable(url: ObjectUrl) -> ObjectUrl:
