@@ -368,6 +368,19 @@ def test_a_stray_cell_far_out_is_refused_before_it_takes_all_memory(tmp_path: Pa
         open_source(path)
 
 
+def test_of_several_sheets_one_with_a_stray_cell_far_out_is_not_loaded(tmp_path: Path) -> None:
+    made = openpyxl.Workbook()
+    made.active.append(["far"])
+    made.active.cell(1_048_576, 16_384, "y")
+    other = made.create_sheet("table")
+    other.append(["text"])
+    other.append(["x"])
+    made.save(tmp_path / "in.xlsx")
+    with pytest.raises(InputError, match="reach to XFD1048576"):
+        open_source(tmp_path / "in.xlsx")
+    assert values(tmp_path / "in.xlsx", sheet="table") == [["x"]]
+
+
 def test_a_missing_library_is_named_with_the_command_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

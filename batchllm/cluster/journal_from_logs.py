@@ -17,12 +17,12 @@ from batchllm.errors import StorageFailure
 from batchllm.flows import Ask, later_key
 from batchllm.job import Job
 from batchllm.journal import Entry, JournalBuilder, JournalReader, Rebuilt
-from batchllm.plan.chosen import Chosen
 from batchllm.plan.job_plan import plan_of
 from batchllm.plan.reuse import Reuse, journals_of
 from batchllm.prepare.job_paths import JobPaths
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.prepare.shards import RowRange
+from batchllm.records import Chosen
 from batchllm.runner.resume import ResumedJob
 
 

@@ -20,8 +20,9 @@ from typing import Any
 from batchllm.errors import InputError
 from batchllm.formats import InputStatistics
 from batchllm.job import Job
-from batchllm.plan.chosen import Chosen, chosen_rows
+from batchllm.plan.chosen import chosen_rows
 from batchllm.prepare.shards import RowRange
+from batchllm.records import Chosen
 
 FIRST_ROWS = 20
 """Rows of shard 0, which is answered before anything else: as many as the early stop judges."""

@@ -36,6 +36,7 @@ from uuid import uuid4
 from batchllm import stores
 from batchllm.cluster.plan import Shard
 from batchllm.errors import CannotWrite, StorageFailure
+from batchllm.journal.files import sync
 
 PLAN = "plan.json"
 BUDGET = "budget.json"
@@ -88,8 +89,8 @@ class WorkFolder(ABC):
     def inside(self, name: str) -> "WorkFolder":
         """Returns a folder in this one, which need not exist yet."""
 
-    def get_json(self, name: str) -> Any:
-        """Returns the object of a file of JSON; ``None`` if there is no file.
+    def get_json(self, name: str, *keys: str) -> Any:
+        """Returns the object of a file of JSON, which has these keys; ``None`` if there is no file.
 
         Raises:
             StorageFailure: It is damaged. No reader guesses what it said: rows could be paid again.
@@ -101,7 +102,7 @@ class WorkFolder(ABC):
             found = json.loads(content)
         except ValueError:
             found = None
-        if not isinstance(found, dict):
+        if not isinstance(found, dict) or any(key not in found for key in keys):
             without = " (without it, what was spent so far counts as nothing)" if name == BUDGET else ""
             raise StorageFailure(
                 f"{self}/{name} is damaged; restore it from a copy, or remove it{without}, and run the same command "
@@ -149,7 +150,7 @@ class SharedFolder(WorkFolder):
                 is_new = False
             finally:
                 temporary.unlink()
-            _sync(path.parent)
+            sync(path.parent)
         except OSError as error:
             raise _failure(path, error) from error
         return is_new
@@ -160,7 +161,7 @@ class SharedFolder(WorkFolder):
         try:
             temporary = _written_beside(path, content)
             temporary.replace(path)
-            _sync(path.parent)
+            sync(path.parent)
         except OSError as error:
             raise _failure(path, error) from error
 
@@ -192,7 +193,7 @@ class SharedFolder(WorkFolder):
             path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, content, os.O_CREAT | os.O_APPEND)
             if sequence == 0:
-                _sync(path.parent)
+                sync(path.parent)
         except OSError as error:
             raise _failure(path, error) from error
 
@@ -331,14 +332,6 @@ def _write(path: Path, content: bytes, flags: int) -> None:
         view = memoryview(content)
         while view:
             view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -83,7 +83,7 @@ class ExcelSource(Source):
             raise UsageError(f"{self.name}: .xls needs xlrd; install with: {install_command('excel')}")
         is_ods = _OPEN_DOCUMENT in content[:_MIMETYPE_BYTES]
         workbook = self._opened(with_characters(content) if is_ods else content)
-        name, self.notes = self._chosen(workbook)
+        name, self.notes = self._chosen(workbook, content)
         facts = sheet_facts(content, name)
         if facts is not None:
             self._check_extent(facts)
@@ -115,7 +115,7 @@ class ExcelSource(Source):
             )
             raise InputError(self.name, reason) from error
 
-    def _chosen(self, workbook: "CalamineWorkbook") -> tuple[str, tuple[str, ...]]:
+    def _chosen(self, workbook: "CalamineWorkbook", content: bytes) -> tuple[str, tuple[str, ...]]:
         """The name of the sheet that is read, and what to say about the choice."""
         from python_calamine import SheetTypeEnum, SheetVisibleEnum
 
@@ -128,7 +128,8 @@ class ExcelSource(Source):
         visible = [sheet.name for sheet in sheets if sheet.visible == SheetVisibleEnum.Visible]
         candidates = visible or names
         if len(candidates) > 1:
-            candidates = [name for name in candidates if self._has_rows(workbook, name)] or candidates
+            with_rows = [name for name in candidates if self._has_rows(workbook, content, name)]
+            candidates = with_rows or candidates
         if len(names) == 1:
             return names[0], ()
         others = [name for name in names if name != candidates[0]]
@@ -147,16 +148,18 @@ class ExcelSource(Source):
         )
 
     @staticmethod
-    def _has_rows(workbook: "CalamineWorkbook", name: str) -> bool:
+    def _has_rows(workbook: "CalamineWorkbook", content: bytes, name: str) -> bool:
+        """Whether a sheet has a row below its first one, or cannot be read, which is said if it is chosen."""
+        facts = sheet_facts(content, name)
+        if facts is not None and _is_too_large(facts):
+            return True
         try:
             return workbook.get_sheet_by_name(name).height > 1
-        except Exception:  # noqa: BLE001 - the reader's own, of any kind; it is said where the sheet is read
+        except Exception:  # noqa: BLE001 - the reader's own, of any kind
             return True
 
     def _check_extent(self, facts: SheetFacts) -> None:
-        """Refuses a sheet with a stray cell so far out that the reader, which fills the space, had no memory left."""
-        area = facts.rows * facts.columns
-        if area > _MOST_CELLS and area > _SPARSE * facts.cells:
+        if _is_too_large(facts):
             last = reference(facts.rows - 1, facts.columns - 1)
             reason = f"its {counted(facts.cells, 'cell')} reach to {last}; delete the cells far outside of the table"
             raise InputError(self.name, reason)
@@ -175,7 +178,7 @@ class ExcelSource(Source):
                 f" --skip-lines {number}"
             )
             raise InputError(self.name, reason, line=skipped + 1)
-        names = ["" if value is None else _text(value) for value in cells]
+        names = ["" if value is None else str(shown(value)) for value in cells]
         first, last = table.used_columns(number)
         self._header = names[first : last + 1]
         table.first, table.width, table.header = first, last + 1 - first, number
@@ -302,9 +305,10 @@ class _Table:
         return tuple(found)
 
 
-def _text(value: Any) -> str:
-    value = shown(value)
-    return value if isinstance(value, str) else str(value)
+def _is_too_large(facts: SheetFacts) -> bool:
+    """Whether a stray cell is so far out that the reader, which fills the space, had no memory left."""
+    area = facts.rows * facts.columns
+    return area > _MOST_CELLS and area > _SPARSE * facts.cells
 
 
 FORMAT = Format(

@@ -21,7 +21,7 @@ from batchllm.plan.finished import pages
 from batchllm.plan.outcomes import in_order
 from batchllm.plan.replay import Replayer, read_outcome
 from batchllm.prepare.prepared_job import PreparedJob
-from batchllm.records import ChatRequest, Row
+from batchllm.records import ChatRequest, Chosen, Row
 from batchllm.request import RequestBuilder
 from batchllm.request.parameters import BOUNDS, max_tokens
 from batchllm.runner.consent import FINGERPRINT
@@ -139,9 +139,7 @@ def check_retry(prepared: PreparedJob, *, is_same: bool) -> None:
     )
 
 
-def cut_off_rows(
-    prepared: PreparedJob, reader: JournalReader, *, chosen: "range | frozenset[int] | None" = None
-) -> list[CutOffRow]:
+def cut_off_rows(prepared: PreparedJob, reader: JournalReader, *, chosen: Chosen = None) -> list[CutOffRow]:
     """Returns the rows whose answer was cut off at a lower limit than the job's raised one.
 
     Rows that took several requests (samples, re-asks) are not among them.
@@ -154,9 +152,7 @@ def cut_off_rows(
     return list(_cut_off_rows(prepared, reader, chosen))
 
 
-def cut_off_in_several(
-    prepared: PreparedJob, reader: JournalReader, *, chosen: "range | frozenset[int] | None" = None
-) -> int:
+def cut_off_in_several(prepared: PreparedJob, reader: JournalReader, *, chosen: Chosen = None) -> int:
     """Counts the rows whose last answer was cut off and that took several requests, which are not asked again."""
     if prepared.flow.single:
         return 0
@@ -171,9 +167,7 @@ def cut_off_in_several(
     return found
 
 
-def _cut_off_rows(
-    prepared: PreparedJob, reader: JournalReader, chosen: "range | frozenset[int] | None"
-) -> Iterator[CutOffRow]:
+def _cut_off_rows(prepared: PreparedJob, reader: JournalReader, chosen: Chosen) -> Iterator[CutOffRow]:
     limits: list[tuple[int, int | None]] = reader.get(RAISED) or []
     row_of = in_order(prepared.source.rows)
     for page in pages(reader.planned(), _PAGE):
