@@ -22,7 +22,7 @@ from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.printable import one_line
 from batchllm.records import Chosen
 from batchllm.runner.skipped import write_skipped_files
-from batchllm.runner.trial import OUTPUT, Destination
+from batchllm.runner.trial import OUTPUT, OutputDestination
 
 SAMPLES = 3
 
@@ -236,7 +236,7 @@ def write_if_changed(
     prepared: PreparedJob,
     journal: Journal,
     *,
-    destination: Destination,
+    destination: OutputDestination,
     chosen: Chosen,
     prices: list[Any],
     changed: bool,
