@@ -26,7 +26,7 @@ from batchllm.cluster.work import SKIPPED_NOTES, WorkFolder, attempts_at, part_n
 from batchllm.errors import StorageFailure, UsageError
 from batchllm.formats.files import output_target
 from batchllm.job import Job
-from batchllm.prepare.job_paths import check_output
+from batchllm.prepare.existing_output import check_output
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.runner import Confirm, Result
 from batchllm.runner.skipped import skipped_files, write_skipped_files
