@@ -5,8 +5,7 @@ it is the answer's ``error``.
 """
 
 from batchllm.answer.code import code_block
-from batchllm.answer.field_text import fields_text
-from batchllm.answer.fields import schema_of
+from batchllm.answer.fields import fields_text, schema_of
 from batchllm.answer.label import Labels
 from batchllm.answer.reader import ASK_AGAIN, Reader, answer_columns
 from batchllm.answer.several_labels import SeveralLabels

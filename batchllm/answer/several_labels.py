@@ -9,9 +9,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
-from batchllm.answer.label import Labels
+from batchllm.answer.label import Labels, json_of
 from batchllm.errors import UsageError
-from batchllm.exact import parse_json
 
 JOINED_BY = "; "
 NONE = "none"
@@ -85,12 +84,7 @@ class SeveralLabels:
         return set().union(*found)
 
     def _of_json(self, text: str) -> set[str] | None:
-        if text[:1] not in ("{", "[", "`"):
-            return None
-        try:
-            value = parse_json(text.strip("`").removeprefix("json").strip())
-        except ValueError:
-            return None
+        value = json_of(text)
         if isinstance(value, dict):
             chosen = [key for key, yes in value.items() if yes is True]
             if value and all(isinstance(yes, bool) for yes in value.values()):
