@@ -23,6 +23,7 @@ from batchllm.answer import Reader
 from batchllm.errors import UsageError
 from batchllm.exact import loads
 from batchllm.job import Job
+from batchllm.job.options import options_in
 from batchllm.job.values import split_by_commas
 from batchllm.records import Row
 from batchllm.request.images import Media
@@ -42,7 +43,7 @@ from batchllm.template import (
 
 _MAX_TASKS = 256
 _URL = "/chat/completions"
-_VARIABLES = ("bullets", "labels", "language", "answer_language", "multi_label")
+_VARIABLES = options_in("variables")
 
 
 class Task:
