@@ -15,7 +15,7 @@ from batchllm.answer.confidence import confidence
 from batchllm.answer.json_text import NotJson, json_values, unwrapped
 from batchllm.answer.label import Labels
 from batchllm.answer.schema import Schema
-from batchllm.answer.several_labels import SeveralLabels
+from batchllm.answer.several_labels import SeveralLabels, labels_in
 from batchllm.answer.text import content_text, visible_text
 from batchllm.answer.tools import Tools, with_read_arguments
 from batchllm.error_body import ErrorBody, error_within, read_error
@@ -158,7 +158,7 @@ class Reader:
         else:
             reading = {}, *_nothing(message, content, finish, about[0])
         columns, error, reason = reading
-        labels = _labels_in(columns, self.spec) if self._reads_labels else ()
+        labels = labels_in(columns.get(self._column, ""), self.spec) if self._reads_labels else ()
         logprobs = choice.get("logprobs") if labels else None
         return Answer(
             columns,
@@ -224,13 +224,6 @@ def _about(data: Mapping[str, Any]) -> About:
     if type(created) is float and abs(created) < _MAX_COUNT:
         created = int(created)
     return _usage(data.get("usage")), _string(data.get("model")), _string(data.get("id")), _count(created)
-
-
-def _labels_in(columns: Mapping[str, Any], spec: AnswerSpec) -> tuple[str, ...]:
-    label = columns.get(spec.column)
-    if not label:
-        return ()
-    return tuple(label.split("; ")) if spec.multi_label else (label,)
 
 
 def _schema(spec: AnswerSpec) -> Schema:

@@ -11,10 +11,19 @@ from itertools import groupby
 
 from batchllm.answer.label import Labels, json_of
 from batchllm.errors import UsageError
+from batchllm.records import AnswerSpec
 
 JOINED_BY = "; "
 NONE = "none"
 """The cell of a row to which no label applies."""
+
+
+def labels_in(cell: str, spec: AnswerSpec) -> tuple[str, ...]:
+    """Returns the labels in a cell of the answer's column: one, or several with ``--multi-label``."""
+    if not cell:
+        return ()
+    return tuple(cell.split(JOINED_BY)) if spec.multi_label else (cell,)
+
 
 _MAX_READ = 20_000
 _NONE_WORDS = re.compile(

@@ -32,6 +32,7 @@ from batchllm.request.outcome import InvalidRow, RowRequest
 from batchllm.request.spec import ROW_COLUMN, prepared, tool_layers, with_tools
 from batchllm.template import (
     KNOWN_PARAMETERS,
+    LEADING_ROLES,
     Renderer,
     Template,
     builtin_names,
@@ -173,7 +174,7 @@ class RowTasks:
             messages = body.get("messages")
             parameters = {name: value for name, value in body.items() if name != "messages"}
         messages = checked(messages, self._media)
-        if self._job.system is not None and messages[0]["role"] not in ("system", "developer"):
+        if self._job.system is not None and messages[0]["role"] not in LEADING_ROLES:
             messages = [{"role": "system", "content": self._job.system}, *messages]
         if self._job.instructions is not None:
             messages = with_instructions(messages, self._job.instructions)
