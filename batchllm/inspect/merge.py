@@ -29,10 +29,11 @@ from batchllm.formats.suffixes import format_suffix
 from batchllm.job import Job
 from batchllm.job.paths import identity_of, is_folder, is_pattern
 from batchllm.journal import JournalReader
+from batchllm.prepare.existing_output import check_output, existing_digest
 from batchllm.prepare.inputs import matches_of
-from batchllm.prepare.job_paths import check_output, existing_digest, job_paths, journal_of
+from batchllm.prepare.job_paths import job_paths, journal_of
 from batchllm.prepare.prepared_job import prepare_job
-from batchllm.prepare.saved_job import restored
+from batchllm.prepare.saved_job import job_in
 from batchllm.prepare.shards import SHARD, ShardRows
 from batchllm.printable import counted
 
@@ -168,8 +169,7 @@ def _opened(path: Path) -> ShardOutput:
     shard = job = asked = None
     if journal.exists():
         with JournalReader.open(journal) as reader:
-            kept, facts = reader.get("job"), reader.get(SHARD)
-            job = None if kept is None else restored(kept)
+            job, facts = job_in(reader), reader.get(SHARD)
             if facts is not None:
                 shard = ShardRows(**facts)
                 asked = _checked(path, reader, shard)

@@ -14,6 +14,8 @@ server's strict window.
 
 from collections import deque
 
+from batchllm.limiter.terms import MINUTE_S
+
 MARGIN = 0.005
 CATCH_UP_S = 0.05
 GUARD_S = 0.25
@@ -30,8 +32,6 @@ class Pacer:
         now: The time now, in seconds.
         catch_up_s: How late a request may be and still be caught up with.
     """
-
-    __slots__ = ("_amount", "_last", "catch_up_s")
 
     def __init__(self, now: float, catch_up_s: float = CATCH_UP_S) -> None:
         self.catch_up_s = catch_up_s
@@ -78,16 +78,14 @@ class Pacer:
 
 
 class WindowLog:
-    """Logs what was sent within the last window, so that no window of the server holds more than the limit.
+    """Logs what was sent within the last minute, so that no window of the server holds more than the limit.
 
     Amounts sent within 20 ms share an entry, which bounds the memory; an entry is kept 20 ms longer for it.
     """
 
-    __slots__ = ("_entries", "_kept_s", "limit", "total")
-
-    def __init__(self, limit: float, window_s: float = 60.0) -> None:
+    def __init__(self, limit: float) -> None:
         self.limit = limit
-        self._kept_s = window_s + GUARD_S + BIN_S
+        self._kept_s = MINUTE_S + GUARD_S + BIN_S
         self.total = 0.0
         self._entries: deque[list[float]] = (
             deque()

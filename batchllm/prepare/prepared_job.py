@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from batchllm.formats import (
 )
 from batchllm.formats.columns import ADDABLE, STANDARD
 from batchllm.formats.files import input_file
+from batchllm.formats.registry import FORMATS
 from batchllm.formats.several import InputPart, SeveralSource
 from batchllm.formats.suffixes import format_suffix
 from batchllm.job import Job
@@ -41,8 +42,6 @@ from batchllm.printable import counted
 from batchllm.records import Row
 from batchllm.request import RequestBuilder, Skipped, answer_spec
 from batchllm.template import KNOWN_PARAMETERS, TEXT, text_column
-
-_READING = ("delimiter", "quote", "escape", "skip_lines", "sheet", "query", "bad_rows", "encoding")
 
 DOCUMENTS = 10
 """How many documents of the sample are read for the estimate before a run."""
@@ -284,22 +283,18 @@ def _check_steps(job: Job, statistics: InputStatistics) -> None:
 
 @contextmanager
 def _source_of(job: Job, paths: JobPaths, rows: RowRange | None) -> Iterator[Source]:
-    options = {option: getattr(job, option) for option in _READING}
-    if job.into_folder or are_several(job.inputs):
-        with closing(_several(job, input_files(job, paths), options, rows)) as source:
-            yield source
-    elif job.inputs:
-        with closing(open_source(job.inputs[0], format=job.input_format, **options)) as source:
-            yield source
-    else:
-        path = spool(sys.stdin.buffer)
-        try:
-            with closing(
-                open_source(path, format=job.input_format, name="standard input", **options)
-            ) as source:
-                yield source
-        finally:
-            path.unlink(missing_ok=True)
+    options = {option: getattr(job, option) for form in FORMATS for option in form.options}
+    with ExitStack() as stack:
+        if job.into_folder or are_several(job.inputs):
+            source = _several(job, input_files(job, paths), options, rows)
+        elif job.inputs:
+            source = open_source(job.inputs[0], format=job.input_format, **options)
+        else:
+            path = spool(sys.stdin.buffer)
+            stack.callback(path.unlink, missing_ok=True)
+            source = open_source(path, format=job.input_format, name="standard input", **options)
+        stack.callback(source.close)
+        yield source
 
 
 def _several(job: Job, files: InputFiles, options: Mapping[str, Any], rows: RowRange | None) -> Source:
