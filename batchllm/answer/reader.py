@@ -231,9 +231,11 @@ def _schema(spec: AnswerSpec) -> Schema:
 
 
 def _said(found: ErrorBody) -> str:
-    """Returns an error's message on one line, its code behind it."""
+    """Returns an error's message on one line, its code behind it; a number says that it is a code and no amount."""
     message, code = one_line(found.message), one_line(found.code)
-    return f"{message} ({code})".strip() if code and code not in message else message
+    if not code or code in message:
+        return message
+    return f"{message} (code {code})".strip() if code.isdecimal() else f"{message} ({code})".strip()
 
 
 def _refusal(message: dict[str, Any]) -> str | None:
