@@ -52,7 +52,7 @@ class ToCount(NamedTuple):
     """A request to be counted.
 
     Attributes:
-        request: It.
+        request: What would be sent.
         path: Its path in the row's flow.
         conversation: Its conversation.
         upper: It belongs to the upper bound, and otherwise to the expectation.
