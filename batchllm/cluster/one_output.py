@@ -17,7 +17,8 @@ from batchllm.errors import UsageError
 from batchllm.job import Job
 from batchllm.journal import JournalReader, remove, set_aside, store_value
 from batchllm.plan.chosen import chosen_rows
-from batchllm.prepare.job_paths import JobPaths, check_output, known_files
+from batchllm.prepare.existing_output import check_output, known_files
+from batchllm.prepare.job_paths import JobPaths
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.runner import Confirm, Result, RowFeed, run_job
 from batchllm.runner.trial import OUTPUT, TRIAL_OUTPUT, destination_of

@@ -26,12 +26,12 @@ from batchllm.cluster.work import SKIPPED_NOTES, WorkFolder, attempts_at, part_n
 from batchllm.errors import StorageFailure, UsageError
 from batchllm.formats.files import output_target
 from batchllm.job import Job
-from batchllm.prepare.job_paths import check_output
+from batchllm.prepare.existing_output import check_output
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.runner import Confirm, Result
 from batchllm.runner.skipped import skipped_files, write_skipped_files
 from batchllm.runner.summary import rate_text
-from batchllm.runner.trial import Destination
+from batchllm.runner.trial import OutputDestination
 from batchllm.stores import located
 
 
@@ -152,8 +152,8 @@ class PartsOutput:
         confirm(forecast)
         write_skipped_files(prepared, self, self._destination())
 
-    def _destination(self) -> Destination:
-        return Destination(located(f"{str(self.parts.folder).rstrip('/')}{self.parts.suffix}"))
+    def _destination(self) -> OutputDestination:
+        return OutputDestination(located(f"{str(self.parts.folder).rstrip('/')}{self.parts.suffix}"))
 
     def get(self, key: str) -> Any:
         """Returns what the work folder notes of a file with records that are left out."""
