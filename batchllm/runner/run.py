@@ -300,7 +300,7 @@ class _Run:
                 plain=partial(plain_request, job),
             )
             display = RunDisplay(
-                limiter,
+                limiter=limiter,
                 endpoint=job.endpoint.base_url or "the endpoint",
                 progress=self.progress,
                 counters=counters,
