@@ -178,7 +178,7 @@ class ResumedJob:
         """Returns the rows that are asked again because their answer was cut off (``--retry-cut-off``)."""
         if not self.continued or self._prepared.job.raised_max_tokens is None:
             return []
-        return cut_off_rows(self._prepared, self.journal.reader(), chosen=self._chosen)
+        return list(cut_off_rows(self._prepared, self.journal.reader(), chosen=self._chosen))
 
     def cut_off_in_several(self) -> int:
         """Counts the cut off rows that took several requests, which ``--retry-cut-off`` leaves alone."""
