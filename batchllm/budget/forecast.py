@@ -80,8 +80,6 @@ class Forecast:
         answered: Rows that have an answer.
         failed: Rows that failed before and are not asked again.
         cut_off: Rows whose answer was cut off and that are asked again (``--retry-cut-off``).
-        cut_off_in_several: Rows whose answer was cut off, and which ``--retry-cut-off`` leaves alone because they took
-            several requests.
         pending: Rows whose request is in a batch.
         duplicate_rows: Rows whose request equals an earlier row's.
         skipped: Rows with nothing to ask.
@@ -111,7 +109,6 @@ class Forecast:
     answered: int | None = 0
     failed: int | None = 0
     cut_off: int = 0
-    cut_off_in_several: int = 0
     pending: int | None = 0
     duplicate_rows: int | None = None
     skipped: int | None = None
@@ -143,7 +140,6 @@ class Forecast:
             (self.answered, "answered already"),
             (self.failed, "failed before (--retry-failed asks again)"),
             (self.cut_off, "cut off and asked again"),
-            (self.cut_off_in_several, "cut off and left alone (--retry-cut-off is for rows of one request)"),
             (self.pending, "in batches"),
         )
         return [f"{count:,} {what}" for count, what in known if count]
