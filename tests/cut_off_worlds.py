@@ -44,7 +44,7 @@ schema = "n int"
 KINDS: dict[str, dict[str, Any]] = {
     "single": {"prompt": "Say {{ text }}"},
     "samples": {"prompt": "Say {{ text }}", "samples": 2},
-    "reask": {"prompt": "Count {{ text }}", "schema": "n int", "reask": 2},
+    "re-asks": {"prompt": "Count {{ text }}", "schema": "n int", "reask": 2},
     "steps": {"job_file": "job.toml"},
     "parts": {"task": "summarize", "on_long": "split", "max_input_tokens": 30, "model": "gpt-4o"},
 }
@@ -64,7 +64,7 @@ class CuttingEndpoint:
         sent: What each request said, and its limit, in the order of sending.
         paid: How often each of these was answered.
         fails: By what a request says, how it ends instead.
-        dies_at: The number of the request at which the process dies, with nothing written any more.
+        dies_at, after, journal: See ``mortal_runs.Mortal``.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -72,6 +72,7 @@ class CuttingEndpoint:
         self.paid: Counter[tuple[str, int]] = Counter()
         self.fails: dict[str, Outcome] = {}
         self.dies_at: int | None = None
+        self.after = False
         self.journal: Journal | None = None
         self._seed = seed
 
@@ -79,15 +80,21 @@ class CuttingEndpoint:
         body = json.loads(chat.body)
         said, limit = json.dumps(body["messages"]), body["max_tokens"]
         self.sent.append((said, limit))
+        dies = self.dies_at is not None and len(self.sent) > self.dies_at
+        if dies and not self.after:
+            self._die()
         await asyncio.sleep(0)
-        if self.dies_at is not None and len(self.sent) > self.dies_at:
-            if self.journal is not None:
-                self.journal._writer.failure = RuntimeError("dead")
-            raise Killed
         if said in self.fails:
             return self.fails[said]
         self.paid[said, limit] += 1
+        if dies:
+            self._die()
         return self.answer(said, limit, is_json="response_format" in body)
+
+    def _die(self) -> None:
+        if self.journal is not None and self.journal._writer.failure is None:
+            self.journal._writer.failure = RuntimeError("dead")  # nothing reaches the disk any more
+        raise Killed
 
     def answer(self, said: str, limit: int, *, is_json: bool) -> Outcome:
         """The answer to a request: four of ten need more than ``LOW`` tokens."""

@@ -33,7 +33,8 @@ from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.records import ChatRequest, Row
 from batchllm.request import RequestBuilder, Skipped, Unsendable, answer_settings
 from batchllm.request.messages import TokenCount
-from batchllm.runner.cut_off import asked_again, check_retry, cut_off_rows, is_same_pass, with_raised_limit
+from batchllm.runner.cut_off import check_retry, is_same_pass, with_raised_limit
+from batchllm.runner.cut_off_rows import asked_again, cut_off_rows
 
 BATCH = 128
 AHEAD = 4

@@ -10,59 +10,26 @@ command.
 
 import hashlib
 import json
-import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from batchllm.answer import Reader
-from batchllm.budget.sample import RowsAgain
+from batchllm.budget.sample import sample_rows
 from batchllm.budget.usage import UsageEstimator
 from batchllm.errors import UsageError
-from batchllm.flows import Unsent
 from batchllm.flows.stand_in import begun, missing
 from batchllm.job import Job
 from batchllm.job.record import STEPS, plain
-from batchllm.journal import AskedAgain, Journal, JournalReader, KeptAnswer, State
-from batchllm.plan.finished import final_states, pages
-from batchllm.plan.outcomes import in_order
-from batchllm.plan.preview import Preview
-from batchllm.plan.replay import ReplayedRequest, Replayer, read_outcome
-from batchllm.plan.row_counts import row_state_of
+from batchllm.journal import Journal, JournalReader
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.request.parameters import BOUNDS, max_tokens
 from batchllm.runner.consent import FINGERPRINT
 
 RAISED = "raised_limits"
 """The journal's key for the raised limits, each with the first attempt that was sent with it; ``None`` is none."""
-
-_CUT_OFF = "length"
-_PAGE = 256
-_LOOKED_AT = 1000  # rows whose requests an estimate builds
-_ANSWERED = """
-SELECT attempt.request_id, attempt.attempt_id FROM attempt JOIN reply ON reply.attempt_id = attempt.attempt_id
-WHERE attempt.request_id IN (SELECT value FROM json_each(?)) AND reply.status BETWEEN 200 AND 299 ORDER BY 2
-"""
-_REASK = re.compile(r"(^|/)reask/\d+$")
-
 Limits = Sequence[tuple[int, int | None]]
 """What the journal has under ``RAISED``."""
-
-
-class CutOffRow(NamedTuple):
-    """A row with an answer that was cut off.
-
-    Attributes:
-        row_index: The row.
-        state: How it ended; ``None`` if it has not.
-        asked: What of its flow is asked again.
-    """
-
-    row_index: int
-    state: State | None
-    asked: AskedAgain
 
 
 def with_raised_limit(job: Job, journal: Path) -> Job:
@@ -167,7 +134,7 @@ def check_retry(prepared: PreparedJob, *, is_same: bool) -> None:
         )
     expected, _ = UsageEstimator().stand_ins()
     limits: set[int] = set()
-    for row in () if job.per_row else prepared.statistics.sample:
+    for row in () if job.per_row else sample_rows(prepared):
         for _, request in missing(begun(prepared.flow.start(row)), expected):
             if request.raised:
                 return
@@ -180,62 +147,6 @@ def check_retry(prepared: PreparedJob, *, is_same: bool) -> None:
         )
 
 
-def cut_off_rows(
-    prepared: PreparedJob, reader: JournalReader, *, chosen: "range | frozenset[int] | None" = None
-) -> list[CutOffRow]:
-    """Returns the rows with an answer that was cut off at a lower limit than the job's raised one.
-
-    An answer that does not validate is none of these if a re-ask has brought a whole one.
-
-    Args:
-        prepared: The job and its input, which are those of the journal's last pass.
-        reader: The journal.
-        chosen: The only rows wanted, ``None`` for all.
-    """
-    readers: dict[int, Reader] = {}
-    rows = list(_cut_off_rows(prepared, reader, chosen, readers))
-    later = _later_answers(prepared, reader, rows, readers)
-    return [row._replace(asked=_with_left_behind(reader, row.asked, later)) for row in rows]
-
-
-def rows_again(
-    prepared: PreparedJob, reader: JournalReader, rows: Sequence[CutOffRow], learned: UsageEstimator
-) -> RowsAgain:
-    """Returns the requests that rows still need, for the estimate: of up to a thousand rows, evenly spread.
-
-    Args:
-        prepared: The job and its input.
-        reader: The journal.
-        rows: What ``cut_off_rows`` returned.
-        learned: What is known about answers.
-    """
-    if not rows:
-        return RowsAgain()
-    flows = list({each.asked.root_id: each for each in rows}.values())
-    looked_at = flows[:: math.ceil(len(flows) / _LOOKED_AT)]
-    row_of = in_order(prepared.source.rows)
-    preview = Preview(
-        prepared.flow,
-        reader,
-        final=final_states(prepared.job.retry_failed),
-        dedupe=False,
-        again=asked_again(looked_at),
-        stand_ins=learned.stand_ins(),
-    )
-    seen = [preview.look_at(row_of(each.row_index), each.asked.root_id) for each in looked_at]
-    return RowsAgain(
-        [request for row in seen for request in row.requests],
-        [request for row in seen for request in row.longest],
-        len(rows),
-        len(flows) / len(looked_at),
-    )
-
-
-def asked_again(rows: Sequence[CutOffRow]) -> frozenset[int]:
-    """Returns the requests of rows that are asked again though they have an answer."""
-    return frozenset(request_id for each in rows for request_id in each.asked.answers)
-
-
 def keep_limit(journal: Journal, raised: int | None) -> None:
     """Notes in the journal with which raised limit the attempts from now on are sent."""
     limits: list[Any] = journal.get(RAISED) or []
@@ -243,98 +154,12 @@ def keep_limit(journal: Journal, raised: int | None) -> None:
         journal.put(RAISED, [*limits, (journal.next_attempt, raised)])
 
 
-def _cut_off_rows(
-    prepared: PreparedJob,
-    reader: JournalReader,
-    chosen: "range | frozenset[int] | None",
-    readers: "dict[int, Reader]",
-) -> Iterator[CutOffRow]:
-    """Yields the rows, and adds the readers of the answers that were cut off to ``readers``."""
-    limits: Limits = reader.get(RAISED) or []
-    raised_to = prepared.job.raised_max_tokens or 0
-    row_of = in_order(prepared.source.rows)
-    replayer = Replayer(prepared.flow, reader, row_of, unread=True)
-    for page in pages(reader.planned(), _PAGE):
-        asked = [
-            (known, known.request_id)
-            for known in page
-            if known.request_id is not None and (chosen is None or known.row_index in chosen)
-        ]
-        firsts = reader.requests([root_id for _, root_id in asked])
-        for known, root_id in asked:
-            row = row_of(known.row_index)
-            if known.row_state is None:  # its only answer, which is quicker to read than to replay
-                first = firsts[root_id]
-                if first.status is None or (
-                    read_outcome(first, prepared.builder.reader(row)).finish_reason != _CUT_OFF
-                ):
-                    continue
-            replay = replayer.replay(row, root_id)
-            answers: dict[int, KeptAnswer] = {}
-            for request_id, kept, answer_reader in _cut_off(replay.requests, limits, raised_to):
-                answers[request_id], readers[request_id] = kept, answer_reader
-            if not answers:
-                continue
-            state_of_row = row_state_of(known)
-            if state_of_row in (None, State.OPEN, State.PENDING):
-                state_of_row = None
-                if replay.result is not None:
-                    state_of_row = State.ANSWERED if replay.result.error is None else State.FAILED
-            again = AskedAgain(root_id, (known.row_index,), known.row_state, answers)
-            yield CutOffRow(known.row_index, state_of_row, again)
-
-
-def _cut_off(
-    requests: Sequence[ReplayedRequest], limits: Limits, raised_to: int
-) -> Iterator[tuple[int, KeptAnswer, Reader]]:
-    """Yields the requests whose answer was cut off at a lower limit than they would be sent with."""
-    last = {
-        _REASK.sub("", each.ask.path): each.answer.finish_reason
-        for each in requests
-        if each.ask is not None and each.answer is not None
-    }
-    for ask, record, answer in requests:
-        if ask is None or record is None or record.attempt_id is None or answer is None:
-            continue
-        if answer.finish_reason != _CUT_OFF or last[_REASK.sub("", ask.path)] != _CUT_OFF:
-            continue
-        try:
-            is_raised = ask.built().raised
-        except Unsent:
-            continue
-        if is_raised and (_limit_of(record.attempt_id, limits) or 0) < raised_to:
-            state = State.ANSWERED if answer.error is None else State.FAILED
-            yield record.request_id, KeptAnswer(state, record.attempt_id), ask.reader
-
-
-def _limit_of(attempt_id: int, limits: Limits) -> int | None:
+def limit_of(attempt_id: int, limits: Limits) -> int | None:
     """Returns the raised limit that an attempt was sent with, ``None`` where it was not raised."""
     return next((limit for first, limit in reversed(limits) if first <= attempt_id), None)
 
 
-def _later_answers(
-    prepared: PreparedJob, reader: JournalReader, rows: Sequence[CutOffRow], readers: "Mapping[int, Reader]"
-) -> dict[int, int]:
-    """Returns by request the attempt of a usable answer that a row gave up because its flow failed after it."""
-    limits, raised_to = reader.get(RAISED) or [], prepared.job.raised_max_tokens or 0
-    kept = {request_id: answer for row in rows for request_id, answer in row.asked.answers.items()}
-    found: dict[int, int] = {}
-    for request_id, attempt_id in reader.select(_ANSWERED, json.dumps(list(kept))):
-        if attempt_id > kept[request_id].attempt_id:
-            response = reader.response_of(attempt_id)
-            answer = readers[request_id].read(response.status, response.body)
-            is_whole = answer.finish_reason != _CUT_OFF or (_limit_of(attempt_id, limits) or 0) >= raised_to
-            if answer.error is None and is_whole:
-                found[request_id] = attempt_id
-    return found
-
-
-def _with_left_behind(reader: JournalReader, asked: AskedAgain, later: "Mapping[int, int]") -> AskedAgain:
-    """Adds what an earlier attempt to ask again has left behind: answers that came, and failures that followed."""
-    reopened: dict[int, int | None] = {number: later[number] for number in asked.answers if number in later}
-    if reopened:
-        first = min(later[number] for number in asked.answers if number in later)
-        for record in reader.flow_requests(asked.root_id):
-            if record.state is State.FAILED and (record.attempt_id or 0) > first:
-                reopened.setdefault(record.request_id, None)
-    return asked._replace(reopened=reopened)
+def limits_in(reader: JournalReader) -> Limits:
+    """Returns the raised limits that a journal knows."""
+    limits: Limits = reader.get(RAISED) or []
+    return limits

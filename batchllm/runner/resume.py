@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm import __version__
+from batchllm.batch.waiting import session_since
 from batchllm.errors import UsageError
 from batchllm.journal import (
     PLAN,
@@ -34,14 +35,8 @@ from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prepare.saved_job import saved
 from batchllm.prepare.shards import SHARD, ShardRows
 from batchllm.runner.consent import FINGERPRINT, GIVEN_UP, check_unchanged
-from batchllm.runner.cut_off import (
-    CutOffRow,
-    check_retry,
-    cut_off_rows,
-    identity_of,
-    is_same_pass,
-    keep_limit,
-)
+from batchllm.runner.cut_off import check_retry, identity_of, is_same_pass, keep_limit
+from batchllm.runner.cut_off_rows import CutOffRow, cut_off_rows
 from batchllm.runner.skipped import skipped_files
 from batchllm.runner.trial import destination_of
 
@@ -175,7 +170,8 @@ class ResumedJob:
         """Returns the rows that are asked again because their answer was cut off (``--retry-cut-off``)."""
         if not self.continued or self._prepared.job.raised_max_tokens is None:
             return []
-        return cut_off_rows(self._prepared, self.journal.reader(), chosen=self._chosen)
+        since = session_since(self.journal) if self._prepared.job.via == "batch" else None
+        return cut_off_rows(self._prepared, self.journal.reader(), chosen=self._chosen, since=since)
 
     def begin(self, cut_off: Sequence[CutOffRow] = ()) -> None:
         """Begins the pass, or continues it, once it is known that the run goes on.

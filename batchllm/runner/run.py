@@ -34,7 +34,8 @@ from batchllm.prepare.shards import RowRange
 from batchllm.progress import Progress, Quiet
 from batchllm.request.plain import plain_request
 from batchllm.retry import RetryPolicy
-from batchllm.runner.cut_off import rows_again, with_raised_limit
+from batchllm.runner.cut_off import with_raised_limit
+from batchllm.runner.cut_off_rows import rows_again
 from batchllm.runner.display import RunDisplay
 from batchllm.runner.ending import RunRecord, recorded, status_of
 from batchllm.runner.evaluated import RunEvaluation
