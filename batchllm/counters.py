@@ -57,8 +57,8 @@ class EndpointFigures:
 
     Attributes:
         endpoint: Its URL.
-        state: ``works``, ``waits`` (it asked for a pause), ``down``, ``spent`` (it asks for too long a pause) or
-            ``out`` (it refused key, model or URL, or every row).
+        state: ``works`` (also where it has answered nothing so far), ``waits`` (it asked for a pause), ``down``,
+            ``spent`` (it asks for too long a pause) or ``out`` (it refused key, model or URL, or every row).
         why: What it said, where it does not work.
         attempts: Requests sent to it, each attempt counted.
         answers, refusals, failures: How they ended: answered, refused for a limit, anything else.
@@ -78,8 +78,11 @@ class EndpointFigures:
         """Returns the figures in one line."""
         rate = "" if self.requests_per_minute is None else f", {self.requests_per_minute:,.0f} requests/min"
         why = f" ({self.why})" if self.why else ""
+        state = self.state
+        if state == "works" and not self.answers:
+            state = "no answer yet" if self.attempts else "not asked"
         return (
-            f"{self.endpoint}: {self.state}{why}, {self.answers:,} answered, {self.refusals:,} refused, "
+            f"{self.endpoint}: {state}{why}, {self.answers:,} answered, {self.refusals:,} refused, "
             f"{self.failures:,} failed{rate}"
         )
 

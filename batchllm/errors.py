@@ -196,6 +196,24 @@ def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str
     return f" (did you mean {by_fold[found[0]]}?)" if found else ""
 
 
+def refuse_unknown(table: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Refuses a table of a file that has a key which nobody reads.
+
+    Args:
+        table: The table, or its keys.
+        known: The keys that there are.
+        where: What the message calls the table.
+
+    Raises:
+        UsageError: There is such a key.
+    """
+    for key in table:
+        if key not in known:
+            raise UsageError(
+                f"{where} has the unknown key {key}{did_you_mean(key, known)}; the keys are {listed(known)}"
+            )
+
+
 def listed(names: Iterable[str]) -> str:
     """Returns names for a sentence, at most 30 of them."""
     every = list(names)

@@ -51,12 +51,15 @@ def parse_json(body: bytes | str) -> Any:
         raise ValueError("nested too deeply") from error
 
 
+def encodable(text: str) -> str:
+    """Returns a text that UTF-8 can hold: U+FFFD stands for half of a surrogate pair."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def mended(value: Any) -> Any:
-    """Returns a JSON value with U+FFFD for each lone surrogate, so that UTF-8 can carry it."""
+    """Returns a JSON value whose texts UTF-8 can hold; see ``encodable``."""
     if isinstance(value, str):
-        return (
-            value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        )
+        return encodable(value)
     if isinstance(value, dict):
         return {mended(key): mended(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 from batchllm.errors import UsageError, did_you_mean
+from batchllm.hosts import host_of
 from batchllm.records import Endpoint
 
 CUSTOM = "custom"
@@ -159,7 +160,7 @@ def for_base_url(url: str) -> Preset | None:
     A loopback port identifies nothing, and the preset's name is part of every request's key, so a local engine that
     is named by its URL alone is ``custom`` on every host.
     """
-    host = (urlsplit(url).hostname or "").lower()
+    host = host_of(url)
     for name in names():
         preset = load(name)
         if any(host == known or (known.startswith(".") and host.endswith(known)) for known in preset.hosts):
@@ -220,7 +221,7 @@ def reasoning(model: str, parameters: Mapping[str, Any] | None = None) -> Reason
 
 @cache
 def _reasoning(model: str) -> Reasoning | None:
-    base = model.lower().rsplit("/", 1)[-1].split(":", 1)[0]
+    base = _base_name(model)
     table = next((table for pattern, table in _reasoning_table() if pattern.fullmatch(base)), None)
     if table is None or not table.get("reasons", True):
         return None
@@ -247,9 +248,13 @@ def output_limit(model: str) -> int | None:
 
     Names are compared as ``reasoning`` does.
     """
-    base = model.lower().rsplit("/", 1)[-1].split(":", 1)[0]
+    base = _base_name(model)
     limits: dict[str, int] = _data()["output_limits"]
     return next((limit for pattern, limit in limits.items() if re.fullmatch(pattern, base)), None)
+
+
+def _base_name(model: str) -> str:
+    return model.lower().rsplit("/", 1)[-1].split(":", 1)[0]
 
 
 @cache

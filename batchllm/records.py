@@ -9,6 +9,9 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+Chosen = range | frozenset[int] | None
+"""The rows that are wanted, by their indexes; ``None`` for all."""
+
 
 class Row(NamedTuple):
     """One record of the input.

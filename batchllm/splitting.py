@@ -7,6 +7,7 @@ in windows of a few parts each: what ends before the last part of a window does 
 """
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
@@ -126,11 +127,8 @@ def _small(piece: str, limit: int, count: Count) -> Sequence[str]:
 
 def _longest(piece: str, start: int, limit: int, count: Count) -> int:
     """Returns the last end within the limit, by bisection; at least one character behind ``start``."""
-    low, high = start + 1, len(piece)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if count(piece[start:middle]) <= limit else (low, middle - 1)
-    return low
+    ends = range(start + 2, len(piece) + 1)
+    return start + 1 + bisect_right(ends, limit, key=lambda end: count(piece[start:end]))
 
 
 def _with_overlap(
@@ -139,10 +137,8 @@ def _with_overlap(
     """Returns where a part begins that repeats the end of the one before it, at the start of a word if there is one."""
     if not overlap or not start:
         return start
-    low, high = max(start - before, start - overlap * WINDOW, 0), start
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if count(text[middle:start]) <= overlap else (middle + 1, high)
+    low = max(start - before, start - overlap * WINDOW, 0)
+    low += bisect_left(range(low, start), True, key=lambda begin: count(text[begin:start]) <= overlap)
     word = _WORD_START.search(text, low, start)
     begin = low if low == 0 or word is None or text[low - 1].isspace() else word.start()
     # A word may be more tokens where a text begins with it.

@@ -150,8 +150,15 @@ class SignalStops(Stops):
             if len(numbers) > 1:
                 run.abort()
 
-        with _handling(received):
-            yield
+        loop = asyncio.get_running_loop()
+        with stopping_signals() as handled:
+            for number in handled:
+                loop.add_signal_handler(number, received, number)
+            try:
+                yield
+            finally:
+                for number in handled:
+                    loop.remove_signal_handler(number)
 
 
 class StopSwitch(Stops):
@@ -205,19 +212,15 @@ class StopSwitch(Stops):
 
 
 @contextmanager
-def _handling(received: Callable[[int], None]) -> Iterator[None]:
-    """Handles signals in the main thread, and in no other; ignored signals stay ignored (nohup)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in STOPPING}
-    numbers = [number for number in STOPPING if before[number] != signal.SIG_IGN]
-    for number in numbers:
-        loop.add_signal_handler(number, received, number)
+def stopping_signals() -> Iterator[list[int]]:
+    """Yields the signals that may be handled inside the ``with`` block; their handlers are put back at its end.
+
+    There are none outside the main thread, and ignored ones stay ignored (nohup).
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in STOPPING if is_main}
     try:
-        yield
+        yield [number for number, handler in before.items() if handler != signal.SIG_IGN]
     finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
-            signal.signal(number, before[number] or signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)

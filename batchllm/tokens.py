@@ -18,6 +18,7 @@ import math
 import re
 import unicodedata
 from binascii import a2b_base64
+from bisect import bisect_right
 from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING
@@ -189,11 +190,8 @@ def _pieces(text: str) -> Iterator[str]:
 
 def _longest(text: str, limit: int) -> int:
     """Returns the most characters whose estimate is within the limit, by bisection."""
-    low, high = 0, min(len(text), 4 * limit)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if estimate(text[:middle]) <= limit else (low, middle - 1)
-    return low
+    lengths = range(1, min(len(text), 4 * limit) + 1)
+    return bisect_right(lengths, limit, key=lambda length: estimate(text[:length]))
 
 
 def _character_start(text: str, end: int) -> int:

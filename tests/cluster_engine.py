@@ -12,8 +12,9 @@ from threading import Lock
 from typing import Any
 from uuid import uuid4
 
+from batchllm.cluster.engine import ShardEnd, ShardTask
 from batchllm.cluster.lease_service import JobBudget, LeaseService
-from batchllm.cluster.shard_run import ShardEnd, ShardTask, check_node, run_shard
+from batchllm.cluster.shard_run import check_node, run_shard
 from batchllm.leases import Lease, LeaseRequest, Leases
 
 ROOT = Path(__file__).parent.parent

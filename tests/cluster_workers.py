@@ -7,10 +7,10 @@ from threading import Lock
 from typing import Any
 from uuid import uuid4
 
+from batchllm.cluster.engine import ShardEnd, ShardTask
 from batchllm.cluster.lease_service import JobBudget, LeaseService
-from batchllm.cluster.seat import Ask
-from batchllm.cluster.shard_run import ShardEnd, ShardTask, check_node
-from batchllm.cluster.worker import Worker
+from batchllm.cluster.shard_run import check_node
+from batchllm.cluster.worker import Ask, Worker
 from batchllm.leases import Lease, LeaseRequest, Leases
 
 

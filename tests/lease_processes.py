@@ -6,8 +6,10 @@
 
 import asyncio
 import json
+import pickle
 import sys
 import time
+from base64 import b64decode, b64encode
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -38,10 +40,10 @@ async def hold(port: int, state: Path, budget: dict[str, Any], ttl_s: float) -> 
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():
-            lease = holder.renew(LeaseRequest.from_json(json.loads(line)), time.monotonic())
+            lease = holder.renew(_read(line), time.monotonic())
             if holder.changed:
                 keep()
-            writer.write(json.dumps(lease.to_json()).encode() + b"\n")
+            writer.write(_written(lease))
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", port)
@@ -55,15 +57,24 @@ def asking(port: int) -> Any:
     async def renew(request: LeaseRequest) -> Lease:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
-            writer.write(json.dumps(request.to_json()).encode() + b"\n")
+            writer.write(_written(request))
             line = await reader.readline()
         finally:
             writer.close()
         if not line:
             raise ConnectionError("the holder has gone")
-        return Lease.from_json(json.loads(line))
+        lease: Lease = _read(line)
+        return lease
 
     return renew
+
+
+def _written(message: Lease | LeaseRequest) -> bytes:
+    return b64encode(pickle.dumps(message)) + b"\n"
+
+
+def _read(line: bytes) -> Any:
+    return pickle.loads(b64decode(line))
 
 
 def work(port: int, name: str, flags: dict[str, Any]) -> int:

@@ -17,8 +17,8 @@ from batchllm.budget.budget import NOTHING, Amount, BudgetLimits
 from batchllm.leases import Lease, LeaseHolder, LeaseRequest, Use
 from batchllm.leases.client import WHOLE, LeaseClient
 from batchllm.leases.leased_budget import LeasedBudget
+from batchllm.leases.messages import MARGIN, RENEW_S
 from batchllm.leases.shares import CATCH_UP_S
-from batchllm.leases.terms import MARGIN, RENEW_S
 
 KEY = "endpoint model"
 TIMEOUT_S = 3.0

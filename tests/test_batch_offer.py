@@ -141,7 +141,9 @@ def test_the_line_before_a_run_and_the_dry_run_name_every_model_with_its_rows(tm
     found = dry_run(mixed)
     assert found.forecast.models == {"b": 2, "x": 1}
     assert "Models: b (2 rows), x (1 row)" in list(to_text(found, every_option=False))
-    assert "b (2 rows), x (1 row) at custom" in line_before(mixed, replace(found.forecast, exact=True))
+    assert "b (2 rows), x (1 row) at http://127.0.0.1:9/v1, " in line_before(
+        mixed, replace(found.forecast, exact=True)
+    )
 
 
 def test_a_dry_run_says_how_many_batches_come_one_after_the_other(tmp_path: Path) -> None:

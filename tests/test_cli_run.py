@@ -702,7 +702,7 @@ def test_answers_that_were_cut_off_are_asked_for_again_with_the_option_that_the_
     assert "needs a limit higher than the one that answers were cut off at (2 tokens)" in refused.err
     said = batchllm(*words, "--retry-cut-off", "--max-tokens", 500)
     assert said.status == 0, said.err
-    assert "4 rows, 4 cut off and asked again, any at custom" in said.err
+    assert "4 rows, 4 cut off and asked again, any at http://127.0.0.1:" in said.err
     assert "at most 500 tokens an answer" in said.err
     assert "Cut off" not in said.err
     assert server.ledger.requests == 8

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from batchllm.cluster.driver import run_cluster
-from batchllm.cluster.plan import cut
-from batchllm.cluster.trial import chosen_in, tried
+from batchllm.cluster.plan import chosen_in, tried
+from batchllm.cluster.planner import cut
 from batchllm.errors import BudgetStop, UsageError
 from batchllm.plan.chosen import chosen_rows
 from batchllm.runner import Result, run_job

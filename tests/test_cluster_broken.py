@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from batchllm.cluster.collect import check_logs, plan_of_work
 from batchllm.cluster.driver import run_cluster
+from batchllm.cluster.engine import ShardEnd, ShardTask
 from batchllm.cluster.fan_out import MOST_DEATHS
-from batchllm.cluster.figures import FiguresReader
+from batchllm.cluster.journal_from_logs import check_logs
 from batchllm.cluster.plan import Shard
-from batchllm.cluster.shard_run import ShardEnd, ShardTask
+from batchllm.cluster.planner import plan_of_work
+from batchllm.cluster.progress import FiguresReader
+from batchllm.cluster.summaries import JobState
 from batchllm.cluster.work import open_work
 from batchllm.errors import CannotWrite, Interrupted, StorageFailure, Unavailable
 from batchllm.simulator import ScriptedResponse
@@ -34,7 +36,7 @@ def test_logs_that_a_finished_shard_needs_are_missed() -> None:
 
     def check(there: tuple[int, ...], wanted: tuple[int, ...]) -> None:
         found = SimpleNamespace(frames={0: there})
-        check_logs(found, plan, [{"frames": wanted}], open_work("work"))  # type: ignore[arg-type]
+        check_logs(found, JobState(plan, {0: {"frames": wanted}}), open_work("work"))  # type: ignore[arg-type]
 
     check((3, 2), (3, 2))
     check((4, 2, 1), (3, 2))  # what a worker that was thought dead wrote later

@@ -11,13 +11,14 @@ import pytest
 from batchllm.cluster import driver_claim
 from batchllm.cluster.driver import run_cluster
 from batchllm.cluster.driver_claim import DriverClaim
-from batchllm.cluster.shard_run import ShardEnd, ShardTask
-from batchllm.cluster.work import WorkFolder, open_work
-from batchllm.errors import CannotWrite, Interrupted, NotNow
+from batchllm.cluster.engine import ShardEnd, ShardTask
+from batchllm.cluster.work import PLAN, WorkFolder, open_work
+from batchllm.errors import CannotWrite, Interrupted, NotNow, UsageError
 from tests.cluster_engine import ThreadEngine
 from tests.test_cluster_run import ROWS, Asked, asked, job_of, no_cluster, table, url
+from tests.test_cluster_work import NewWork, new_work
 
-__all__ = ["asked", "url"]
+__all__ = ["asked", "new_work", "url"]
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +54,29 @@ def test_a_second_command_is_refused_while_the_first_lives_and_let_in_once_it_ha
     assert first.failure is None
     with claim_of(work, "two"):
         assert not work.has("stop-one"), "it ended in order"
+
+
+def test_a_refused_command_leaves_nothing_and_the_one_that_waits_goes_on(
+    new_work: NewWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_claim, "DEAD_S", 60.0)
+    work = new_work()
+    began = threading.Event()
+
+    def waits() -> None:
+        with claim_of(work, "two", wait_s=60, check=began.set):
+            assert work.has("driver/claim-0001") and not work.has("driver/claim-0002")
+            work.put(PLAN, b"{}")
+
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(UsageError), claim_of(work, "one"):
+            work.create("run-one", b"one")
+            waiting = pool.submit(waits)
+            assert began.wait(30)
+            raise UsageError("no cluster")
+        waiting.result()
+    assert not work.has("run-one")
+    assert work.get_json("driver/state-0001")["ended"], "a job has begun there"
 
 
 def test_a_command_that_was_killed_is_replaced_and_its_workers_are_stopped(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchllm.cluster.frames import decode, encode, lost_rows, most_sent
+from batchllm.cluster.log_format import decode, encode
+from batchllm.cluster.losses import lost_rows, most_sent
 from batchllm.journal import (
     AttemptEntry,
     Entry,
@@ -22,6 +23,7 @@ from batchllm.journal import (
     KeptEntry,
     LaterRequest,
     State,
+    StoredReply,
 )
 from batchllm.records import Response
 from tests.journal_jobs import admit, answer_to, key_of, response, save, ticking
@@ -81,7 +83,7 @@ def test_a_flipped_bit_makes_no_other_entries(written: list[list[Entry]], chance
 
 
 def entry(attempt: int, row: int, *, status: int | None = None, path: str | None = None) -> AttemptEntry:
-    reply = None if status is None else (1.0, 0.1, status, None, None, None, None, b"{}")
+    reply = None if status is None else StoredReply(1.0, 0.1, status, None, None, None, None, b"{}")
     identity = None if path is None else b"i"
     return AttemptEntry(attempt, row, b"k", row, None, path, identity, 1.0, reply, 0, 1)
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from batchllm.cluster.driver import run_cluster
+from batchllm.cluster.engine import ShardTask, error_of
 from batchllm.cluster.headers import with_own_headers, without_secrets
-from batchllm.cluster.shard_run import ShardTask, check_node, run_shard
-from batchllm.cluster.terms import error_of
+from batchllm.cluster.shard_run import check_node, run_shard
 from batchllm.errors import CannotWrite, UsageError
 from batchllm.job import Job, assemble
 from tests.cluster_engine import ProcessEngine, ThreadEngine

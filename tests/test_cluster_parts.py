@@ -14,9 +14,9 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
-from batchllm.cluster.collect import plan_of_work
 from batchllm.cluster.driver import run_cluster
-from batchllm.cluster.shard_run import ShardEnd, ShardTask
+from batchllm.cluster.engine import ShardEnd, ShardTask
+from batchllm.cluster.planner import plan_of_work
 from batchllm.cluster.work import open_work
 from batchllm.errors import UsageError
 from batchllm.job import Job, assemble

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from batchllm.cluster.collect import plan_of_work
+from batchllm.cluster.planner import plan_of_work
 from batchllm.cluster.work import open_work
 from batchllm.simulator import SimulatorSettings, start_in_thread
 from tests.cluster_engine import ROOT

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchllm.cluster.plan import FIRST_ROWS, MOST_ROWS, SHARDS_PER_WORKER, ClusterPlan, cut, hashed
-from batchllm.cluster.planning import new_plan
+from batchllm.cluster.plan import FIRST_ROWS, ClusterPlan
+from batchllm.cluster.planner import MOST_ROWS, SHARDS_PER_WORKER, cut, hashed, new_plan
 from batchllm.errors import InputError
 from batchllm.formats import open_source
 from batchllm.job import assemble

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchllm.budget.forecast import Forecast
-from batchllm.cluster.collect import plan_of_work
 from batchllm.cluster.driver import run_cluster
-from batchllm.cluster.shard_run import ShardEnd, ShardTask, attempt_folder, check_node
-from batchllm.cluster.terms import error_of
+from batchllm.cluster.engine import ShardEnd, ShardTask, error_of
+from batchllm.cluster.planner import plan_of_work
+from batchllm.cluster.shard_run import attempt_folder, check_node
 from batchllm.cluster.work import open_work
 from batchllm.errors import BudgetStop, InputError, Interrupted, NotReady, Unavailable, UsageError
 from batchllm.job import Job, assemble
@@ -219,6 +219,7 @@ def test_a_node_that_does_not_see_the_work_folder_stops_the_job(
     with pytest.raises(UsageError, match="not the folder that the other machines see"):
         run_cluster(job_of(tmp_path, url), engine_of=lambda job: Elsewhere())
     assert asked.texts.total() == 0
+    assert list((tmp_path / "work").iterdir()) == [], "a refused command leaves nothing"
 
 
 def test_a_node_with_another_version_is_refused(tmp_path: Path) -> None:

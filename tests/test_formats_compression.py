@@ -236,3 +236,11 @@ def test_a_window_that_is_too_large_is_named(tmp_path: Path) -> None:
     (tmp_path / "in.csv.zst").write_bytes(packer.compress(TABLE) + packer.flush())
     with pytest.raises(InputError, match="pack it again without --long"):
         open_source(tmp_path / "in.csv.zst")
+
+
+def test_a_file_that_needs_a_dictionary_is_named(tmp_path: Path) -> None:
+    words = [b"%d,a text of row %d\n" % (number, number) for number in range(2_000)]
+    dictionary = zstd.train_dict(words, 1_000)
+    (tmp_path / "in.csv.zst").write_bytes(zstd.compress(TABLE, zstd_dict=dictionary))
+    with pytest.raises(InputError, match="compressed with a dictionary; unpack it first"):
+        open_source(tmp_path / "in.csv.zst")

@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchllm.cluster.plan import ClusterPlan, hashed
+from batchllm.cluster.plan import ClusterPlan
+from batchllm.cluster.planner import hashed
 from batchllm.errors import InputError
 from batchllm.formats import Source, input_file, open_source
 from batchllm.formats.several import SeveralSource

@@ -181,3 +181,40 @@ def test_endpoints_are_no_part_of_what_is_asked(tmp_path: Path) -> None:
     )
     assert len({key_of(job) for job in jobs}) == 1
     assert all(job.fingerprint() == jobs[0].fingerprint() for job in jobs)
+
+
+def test_an_endpoints_name_for_a_model_that_the_job_does_not_have_is_refused(tmp_path: Path) -> None:
+    def named(names: str, model: str | None = "gpt-4o") -> Job:
+        text = f'[[endpoints]]\nbase_url = "{A}"\napi_key_file = "k"\nmodel = {names}\n'
+        return of_file(tmp_path, text, model=model)
+
+    (tmp_path / "k").write_text("sk")
+    assert named('{ "gpt-4o" = "own" }').endpoints[0].names == {"gpt-4o": "own"}
+    with pytest.raises(
+        UsageError, match=r"names gpt4-o, which is no model of this job \(did you mean gpt-4o\?\)"
+    ):
+        named('{ "gpt4-o" = "own" }')
+
+
+def test_names_for_models_of_steps_and_of_rows_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "k").write_text("sk")
+    table = f'[[endpoints]]\nbase_url = "{A}"\napi_key_file = "k"\nmodel = {{ "one" = "1", "two" = "2" }}\n'
+    head = '[job]\ninput = "rows.csv"\n' + table
+    steps = '[[steps]]\nname = "{0}"\nprompt = "{{{{ text }}}}"\nmodel = "{0}"\n'
+    path = tmp_path / "job.toml"
+    path.write_text(head + steps.format("one") + steps.format("two"))
+    assert len(assemble("run", {"job_file": str(path)}, {}).steps) == 2
+    path.write_text(head + steps.format("one") + steps.format("too"))
+    with pytest.raises(UsageError, match="names two, which is no model of this job"):
+        assemble("run", {"job_file": str(path)}, {})
+    (tmp_path / "rows.jsonl").write_text("")
+    path.write_text(head.replace("rows.csv", "rows.jsonl"))
+    assert assemble("run", {"job_file": str(path), "model": "m"}, {}).per_row
+
+
+def test_a_key_file_of_a_table_is_named_as_in_the_file(tmp_path: Path) -> None:
+    table = f'[[endpoints]]\nbase_url = "{A}"\n'
+    with pytest.raises(UsageError, match=r"^api_key_file of endpoint 1 of .*job\.toml .*none: No such file"):
+        of_file(tmp_path, f'{table}api_key_file = "none"\n', model="m")
+    with pytest.raises(UsageError, match=r"^--api-key-file none: No such file"):
+        job_of(api_key_file="none")

@@ -8,7 +8,7 @@ import pytest
 from batchllm.budget.budget import Amount
 from batchllm.leases import client, holder, shares, slices
 from batchllm.leases.leased_budget import LeasedBudget
-from batchllm.leases.terms import BudgetUse, Lease, LeaseRequest, Share, Use
+from batchllm.leases.messages import BudgetUse, Lease, LeaseRequest, Share, Use
 from tests import test_leases_shares as divided
 from tests.test_leases_worlds import (
     a_budget_is_kept,

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from batchllm.counters import EndpointFigures
 from batchllm.errors import BudgetStop
 from batchllm.job import assemble
 from batchllm.runner import Result, run_job
@@ -98,7 +99,29 @@ def test_a_wrong_key_everywhere_is_wrong_use_and_nothing_is_paid(
         said = batchllm("run", "-p", "{{ text }}", rows_file(tmp_path, 20), "-m", "m", *urls)
     assert said.status == 2
     assert "is left out" in said.err
-    assert "401" in said.err
+    last = said.err.splitlines()[-1]
+    assert last.count("answered 401") == 2
+    assert all(f"{server.base_url}: the endpoint answered 401" in last for server in servers)
+
+
+def test_a_model_that_no_endpoint_has_is_said_with_each_endpoint(tmp_path: Path, batchllm: Command) -> None:
+    with simulators(Settings(models=("a",)), Settings(models=("b",))) as servers:
+        urls = [word for server in servers for word in ("--base-url", server.base_url)]
+        said = batchllm("run", "-p", "{{ text }}", rows_file(tmp_path, 20), "-m", "m", *urls)
+    assert said.status == 2
+    assert all(f"{server.base_url}: " in said.err.splitlines()[-1] for server in servers)
+
+
+def test_only_an_endpoint_that_has_answered_is_said_to_work() -> None:
+    def words(attempts: int, answers: int, failures: int) -> str:
+        found = EndpointFigures(
+            endpoint="u", state="works", attempts=attempts, answers=answers, failures=failures
+        )
+        return found.to_text()
+
+    assert words(2, 1, 1) == "u: works, 1 answered, 0 refused, 1 failed"
+    assert words(1, 0, 1) == "u: no answer yet, 0 answered, 0 refused, 1 failed"
+    assert words(0, 0, 0) == "u: not asked, 0 answered, 0 refused, 0 failed"
 
 
 def test_a_retry_is_sent_to_another_endpoint(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class Workers:
             raise ConnectionError("refused")
         if self.holder is None:
             self.holder = LeaseHolder(now, budget=self.limits)
-        return self.holder.renew(LeaseRequest.from_json(request.to_json()), now)
+        return self.holder.renew(request, now)
 
     @property
     def sent(self) -> list[float]:

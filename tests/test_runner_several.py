@@ -121,6 +121,29 @@ def test_every_command_takes_a_job_of_several_inputs(tmp_path: Path, batchllm: C
     assert scheduled.status == 0 and "?.csv" in scheduled.out
 
 
+@pytest.mark.parametrize(
+    ("prompt", "unread"),
+    [
+        ("{{ text }}", "b.csv, c.jsonl have no text for the prompt, so their 3 rows are not sent"),
+        ("{{ text }} {{ id }}", "b.csv, c.jsonl have no text for the prompt, so their 3 rows are not sent"),
+        ("{{ review }}", "a.csv has no text for the prompt, so its 1 row is not sent"),
+        ("{{ review }} {{ id }}", ""),
+    ],
+)
+def test_files_that_have_no_text_for_the_prompt_are_named(
+    tmp_path: Path, batchllm: Command, prompt: str, unread: str
+) -> None:
+    (tmp_path / "a.csv").write_text("id,text\n1,good\n")
+    (tmp_path / "b.csv").write_text("id,review\n2,bad\n3,fine\n")
+    (tmp_path / "c.jsonl").write_text('{"id": 4, "review": "poor"}\n')
+    (tmp_path / "d.csv").write_text("id,note\n")
+    output = tmp_path / "all.csv"
+    names = [tmp_path / name for name in ("a.csv", "b.csv", "c.jsonl", "d.csv")]
+    said = batchllm("run", "-p", prompt, *names, "--provider", "simulator", "-o", output)
+    assert said.status == 0
+    assert (unread in said.err.replace(f"{tmp_path}/", "")) and ("no text" in said.err) is bool(unread)
+
+
 def test_a_job_file_may_have_a_list_of_inputs_relative_to_it(tmp_path: Path, batchllm: Command) -> None:
     (tmp_path / "in").mkdir()
     for name in "ab":

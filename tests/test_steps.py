@@ -12,6 +12,7 @@ from batchllm.flows.flow import step_of
 from batchllm.inspect.dry_run import dry_run
 from batchllm.inspect.show import show_row
 from batchllm.prepare.saved_job import restored, saved
+from batchllm.progress import Quiet
 from batchllm.request.condition import NO
 from tests.command import Command
 from tests.step_jobs import CHAIN, ROWS, StepJob
@@ -270,7 +271,16 @@ def test_a_first_step_may_have_a_condition_on_the_input(tmp_path: Path) -> None:
     assert len(job.endpoint.sent) == sent
 
 
-def test_the_line_before_the_run_says_the_requests(tmp_path: Path, batchllm: Command) -> None:
+def test_the_line_before_the_run_says_the_requests_and_the_bar_names_the_job(
+    tmp_path: Path, batchllm: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles: list[str] = []
+
+    def shown(title: str, *, quiet: bool) -> Quiet:
+        titles.append(title)
+        return Quiet()
+
+    monkeypatch.setattr("batchllm.progress.progress_for", shown)
     job = StepJob(tmp_path, CHAIN, ROWS)
     said = batchllm("run", str(job.file), "--provider", "simulator", "--dry-run")
     assert "To send: 24 requests, at most 32" in said.out
@@ -281,3 +291,4 @@ def test_the_line_before_the_run_says_the_requests(tmp_path: Path, batchllm: Com
     said = batchllm("run", str(job.file), "--provider", "simulator", "-n", "4")
     assert "4 rows, at most 16 requests in 3 steps" in said.err
     assert said.status == 0
+    assert titles == [job.file.stem], "and not its first step"

@@ -182,6 +182,7 @@ def test_an_upload_that_is_cut_leaves_nothing(
     size_bytes: int,
 ) -> None:
     monkeypatch.setattr(objects_module, "SINGLE_PUT_BYTES", 10_000_000)
+    monkeypatch.setattr(objects_module, "_WAITS_S", (0.0,))
     object_store.put(bucket.bucket, "out.csv", b"the version before")
     proxy.sent_bytes = 1_000_000
     with pytest.raises(StorageFailure, match=r"out\.csv: the store cannot be reached"):
@@ -200,6 +201,20 @@ def test_an_upload_goes_on_after_a_cut(
     stores.put(bucket / "out.csv", content)
     assert proxy.cuts == 1
     assert object_store.get(bucket.bucket, "out.csv") == content
+
+
+def test_an_upload_in_parts_is_begun_again_after_a_cut(
+    bucket: ObjectUrl, object_store: ObjectStore, proxy: CuttingProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects_module, "_WAITS_S", (0.0, 0.0))
+    monkeypatch.setattr(objects_module, "SINGLE_PUT_BYTES", 1_000)
+    proxy.received_bytes, proxy.cuts_left = 300, 1
+    stores.check_writable(bucket / "out.csv")
+    assert proxy.cuts == 1
+    proxy.cuts_left = 1
+    stores.put(bucket / "out.csv", b"x" * 2_000)
+    assert proxy.cuts == 2
+    assert object_store.get(bucket.bucket, "out.csv") == b"x" * 2_000
 
 
 def test_reading_goes_on_after_a_cut(

@@ -199,6 +199,9 @@ def test_redirects_are_followed_but_not_to_plain_http_of_the_internet() -> None:
         with pytest.raises(InputError, match="redirects to plain http") as raised:
             stores.head(url)
         assert "hunter2" not in str(raised.value)
+    with serving(lambda request: request.send(302, Location="ftp://example.com/b.csv")) as (_, url):
+        with pytest.raises(InputError, match="redirects to another scheme"):
+            stores.head(url)
     with serving(lambda request: request.send(302, Location="file:///etc/passwd")) as (_, url):
         with pytest.raises(InputError, match="refuses to send it"):
             stores.head(url)

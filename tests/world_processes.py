@@ -26,8 +26,9 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
+from batchllm.cluster.engine import ShardEnd, ShardTask
 from batchllm.cluster.lease_service import JobBudget, LeaseService
-from batchllm.cluster.shard_run import ShardEnd, ShardTask, run_shard
+from batchllm.cluster.shard_run import run_shard
 from batchllm.job import Job
 from batchllm.leases import Lease, LeaseHolder, LeaseRequest, Leases
 from tests.cluster_engine import LocalEngine

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.errors import InputError, UsageError
+from batchllm.exact import encodable
 from batchllm.formats import SUFFIXES, format_named, format_of, open_source
-from batchllm.formats.memory import ROWS, encodable, json_line
+from batchllm.formats.memory import ROWS, json_line
 from batchllm.formats.suffixes import format_suffix
 from batchllm.printable import one_line
 from batchllm.records import Row

@@ -29,6 +29,7 @@ from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.presets import BatchFacts
 from batchllm.printable import counted
 from batchllm.progress import Progress
+from batchllm.records import Chosen
 from batchllm.stopping import RunStop
 
 T = TypeVar("T")
@@ -70,7 +71,7 @@ class BatchLoop:
         counters: RunCounters,
         account: Account,
         progress: Progress,
-        chosen: "range | frozenset[int] | None",
+        chosen: Chosen,
         reuse: Reuse | None,
         online: Callable[[], Awaitable[None]] | None,
         waiting: Waiting,

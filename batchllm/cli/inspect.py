@@ -22,7 +22,7 @@ def status(
     journal: JournalOption = None,
 ) -> None:
     """Show how far a job is, also while it runs."""
-    from batchllm.cluster.look import cluster_status, work_at
+    from batchllm.cluster.inspection import cluster_status, work_at
     from batchllm.inspect.status import job_status
 
     work = None if journal else work_at(output)
@@ -73,7 +73,7 @@ def export(
     journal: JournalOption = None,
 ) -> None:
     """Write the finished rows of a job, in input order, also while it runs."""
-    from batchllm.cluster.look import job_of_work, work_at
+    from batchllm.cluster.inspection import job_of_work, work_at
     from batchllm.inspect.export import export_job
 
     work = None if journal else work_at(output)

@@ -72,7 +72,7 @@ def report(
 @contextmanager
 def _output_of(place: Path, journal: Path | None) -> Iterator[Path]:
     """Yields an output: of a job on many machines, by its work folder, the rows that are finished."""
-    from batchllm.cluster.look import job_of_work, work_at
+    from batchllm.cluster.inspection import job_of_work, work_at
     from batchllm.inspect.export import export_job
 
     work = None if journal else work_at(place)

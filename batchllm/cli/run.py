@@ -92,8 +92,11 @@ def _run(task: str, values: dict[str, Any], switches: dict[str, bool]) -> None:
         return
     quiet = switches["quiet"]
     raise_open_files()
+    title = job.template.name if job.template else task
+    if job.steps and job.job_file is not None:  # its template is that of the first step
+        title = job.job_file.stem
     shown: dict[str, Any] = {
-        "progress": progress_for(job.template.name if job.template else task, quiet=quiet),
+        "progress": progress_for(title, quiet=quiet),
         "confirm": partial(terminal.confirm, job, quiet=quiet, yes=switches["yes"]),
     }
     if job.engine is not None:

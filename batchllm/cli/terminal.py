@@ -16,6 +16,7 @@ from batchllm.formats import is_narrow
 from batchllm.job import Job
 from batchllm.job.endpoints import endpoints_text
 from batchllm.prepare.job_paths import is_disk_folder
+from batchllm.presets import CUSTOM
 from batchllm.printable import counted, dollars, duration, one_line, printable
 from batchllm.progress import compact
 from batchllm.retry import reason_text
@@ -111,11 +112,13 @@ def line_before(job: Job, forecast: Forecast) -> str:
     if forecast.parts is not None:
         parts.append(forecast.parts.to_text(forecast.requests_upper_bound))
     models, where = models_text(job, forecast), endpoint.base_url or "on this machine"
-    # The simulator's model is called simulator.
-    at = f" at {endpoint.preset}" if models != endpoint.preset else ""
-    parts.append(
-        f"{models} at {endpoints_text(job.endpoints)}" if job.endpoints else f"{models}{at} ({where})"
-    )
+    if job.endpoints:
+        parts.append(f"{models} at {endpoints_text(job.endpoints)}")
+    elif endpoint.preset == CUSTOM:  # the name of a preset that is no provider
+        parts.append(f"{models} at {where}")
+    else:  # the simulator's model is called simulator
+        at = f" at {endpoint.preset}" if models != endpoint.preset else ""
+        parts.append(f"{models}{at} ({where})")
     if settings := forecast.settings.to_text():
         parts.append(printable(settings))
     if forecast.prompt_tokens is not None:
@@ -302,7 +305,8 @@ def summary_lines(summary: Summary, pace: str = "") -> list[str]:
         )
     if pace:
         lines.append(f"Pace: {pace}")
-    return lines + [f"  {printable(each.to_text())}" for each in summary.endpoints]
+    asked = any(each.attempts for each in summary.endpoints)
+    return lines + [f"  {printable(each.to_text())}" for each in summary.endpoints if asked]
 
 
 def money_lines(summary: Summary) -> list[str]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from batchllm.cluster.collect import Collected
-from batchllm.cluster.frames import encode
+from batchllm.cluster.journal_from_logs import Collected
+from batchllm.cluster.log_format import encode
 from batchllm.cluster.plan import Shard
 from batchllm.cluster.work import WorkFolder, claim_name, log_name, state_name, stop_name
 from batchllm.errors import Interrupted, NotNow

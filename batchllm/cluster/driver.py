@@ -8,18 +8,18 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from uuid import uuid4
 
-from batchllm.cluster.collect import plan_of_work
 from batchllm.cluster.driver_claim import DriverClaim
 from batchllm.cluster.engine import Engine
 from batchllm.cluster.fan_out import FanOut
 from batchllm.cluster.headers import without_secrets
+from batchllm.cluster.job_end import JobEnd, stop_signals
 from batchllm.cluster.one_output import OneOutput
+from batchllm.cluster.options import check_options
 from batchllm.cluster.parts import Parts, parts_of, paths_of, prepared_as
 from batchllm.cluster.parts_output import PartsOutput
-from batchllm.cluster.plan import ClusterPlan, Shard
-from batchllm.cluster.planning import known_plan, new_plan
-from batchllm.cluster.terms import JobEnd, check_options, stop_signals
-from batchllm.cluster.trial import tried
+from batchllm.cluster.plan import Shard, tried
+from batchllm.cluster.planner import known_plan, new_plan, plan_of_work
+from batchllm.cluster.summaries import JobState
 from batchllm.cluster.work import PLAN, RETRIES, open_work
 from batchllm.endpoint import reachable
 from batchllm.errors import NotNow, UsageError
@@ -113,7 +113,7 @@ class _Driver:
         self._folder = open_work(str(job.work))
         self._work = self._folder.newest(restart=job.restart)
         self._end = JobEnd(stops, self._work, self.name, max_time_s=job.max_time_s)
-        self._plan: ClusterPlan
+        self._state: JobState
         self._output: OneOutput | PartsOutput
         self._shards: FanOut
 
@@ -125,8 +125,9 @@ class _Driver:
             confirm: Confirm = (lambda forecast: None) if left else self.confirm
             while left:
                 self._shards.answer(left)
-                left = self._output.outdated(self._plan)
-            return self._output.result(self._plan, confirm, lambda: time.monotonic() - self._began)
+                self._state = JobState.read(self._work, self._state.plan)
+                left = self._output.outdated(self._state)
+            return self._output.result(self._state, confirm, lambda: time.monotonic() - self._began)
 
     def _prepare(self, claimed: ExitStack) -> list[Shard]:
         """Finds or makes the plan; returns the shards that are left, for which the work folder is claimed."""
@@ -139,21 +140,21 @@ class _Driver:
                 self._claim(claimed)
                 left = self._known(prepared)  # another command may have gone on with it meanwhile
             if left == []:
-                output.begin(self._plan, prepared, left, self.confirm)
+                output.begin(self._state, prepared, left, self.confirm)
                 return []
             engine = self.engine_of(job)
             new = None
             if left is None:
                 new = new_plan(job, prepared, engine.workers)
-                self._plan = tried(new, job)
-                left = list(self._plan.shards)
+                self._state = JobState(tried(new, job))
+                left = self._state.unfinished
             claimed.enter_context(output.made())
-            output.check(self._plan, prepared, is_new=new is not None)
+            output.check(self._state, prepared, is_new=new is not None)
             self._shards = FanOut(
-                job, self._plan, self._work, self.name, engine, output, self.progress, self._end
+                job, self._state.plan, self._work, self.name, engine, output, self.progress, self._end
             )
             self._shards.check_nodes()
-            output.begin(self._plan, prepared, left, self.confirm)
+            output.begin(self._state, prepared, left, self.confirm)
             self._end.check()
             if new is not None:
                 self._work.put(PLAN, new.to_json())
@@ -182,8 +183,8 @@ class _Driver:
         known = known_plan(self._work, self.job, prepared)
         if known is None:
             return None
-        self._plan = tried(known, self.job)
-        return self._output.left(self._plan)
+        self._state = JobState.read(self._work, tried(known, self.job))
+        return self._output.left(self._state)
 
 
 def _with_raised_limit(job: Job) -> Job:

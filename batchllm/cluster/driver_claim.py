@@ -14,7 +14,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
-from batchllm.cluster.work import WorkFolder, stop_name
+from batchllm.cluster.work import PLAN, WorkFolder, run_name, stop_name
 from batchllm.errors import JobError, NotNow
 
 BEAT_S = 2.0
@@ -39,11 +39,13 @@ class DriverClaim:
 
     def __init__(self, work: WorkFolder, run: str, *, wait_s: float, check: Callable[[], None]) -> None:
         self._work = work
+        self._run = run
         self._wait_s = wait_s
         self._check = check
         self._whose = {"run": run, "node": platform.node(), "pid": os.getpid(), "time": time.time()}
         self._number = 0
         self._beats = 0
+        self._put_at = 0.0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="driver-claim", daemon=True)
         self.failure: JobError | None = None
@@ -66,7 +68,20 @@ class DriverClaim:
         self._ended.set()
         self._thread.join()
         with suppress(JobError):  # without it the next command waits until this one counts as dead
-            self._put(ended=True)
+            if kind is None or not self._leaves_nothing():
+                self._put(ended=True)
+
+    def _leaves_nothing(self) -> bool:
+        """Removes the only claim of a folder in which no job has begun; returns whether it could.
+
+        A claim that was written so lately counts for no other command as dead, so that none has made a later one.
+        """
+        is_sure = self.failure is None and time.monotonic() - self._put_at < DEAD_S / 2
+        if self._number > 1 or not is_sure or self._work.has(PLAN):
+            return False
+        for name in (run_name(self._run), _state_name(1), _claim_name(1)):
+            self._work.remove(name)
+        return True
 
     def _claim(self) -> dict[str, Any] | None:
         """Claims the folder; returns the claim before if its command has not ended in order."""
@@ -76,7 +91,8 @@ class DriverClaim:
         number = 0
         while True:
             self._check()
-            number = next(each for each in count(number + 1) if not self._work.has(_claim_name(each))) - 1
+            first = 1 if number < 2 else number + 1  # the first claim may be gone again
+            number = next(each for each in count(first) if not self._work.has(_claim_name(each))) - 1
             state = self._work.get_json(_state_name(number)) if number else None
             has_ended = number == 0 or (state is not None and state["ended"])
             now = time.monotonic()
@@ -106,6 +122,7 @@ class DriverClaim:
         self._beats += 1
         state = {"beats": self._beats, "time": time.time(), "ended": ended}
         self._work.put(_state_name(self._number), json.dumps(state).encode())
+        self._put_at = time.monotonic()
 
     def _claimed(self, number: int) -> dict[str, Any]:
         claimed: dict[str, Any] | None = self._work.get_json(_claim_name(number))

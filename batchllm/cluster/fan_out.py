@@ -9,16 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 
-from batchllm.cluster.collect import done_of, unanswered
-from batchllm.cluster.engine import Engine
-from batchllm.cluster.figures import FiguresReader
+from batchllm.cluster.engine import Engine, ShardEnd, ShardTask, error_of
 from batchllm.cluster.headers import without_secrets
+from batchllm.cluster.job_end import JobEnd
+from batchllm.cluster.journal_from_logs import unanswered
 from batchllm.cluster.one_output import OneOutput
 from batchllm.cluster.parts_output import PartsOutput
-from batchllm.cluster.plan import ClusterPlan, Shard
-from batchllm.cluster.shard_run import ShardEnd, ShardTask, run_shard
-from batchllm.cluster.terms import JobEnd, error_of
-from batchllm.cluster.trial import first_of
+from batchllm.cluster.plan import ClusterPlan, Shard, first_of
+from batchllm.cluster.progress import FiguresReader
+from batchllm.cluster.shard_run import run_shard
+from batchllm.cluster.summaries import done_of
 from batchllm.cluster.work import WorkFolder, run_name
 from batchllm.errors import BudgetStop, Interrupted, JobError, NotNow, Unavailable
 from batchllm.job import Job

@@ -2,16 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 from batchllm.budget.estimate import forecast_job
-from batchllm.cluster.collect import Collected, all_done, asked_again, check_logs, done_of, rebuild_all
-from batchllm.cluster.figures import FiguresReader, begun_rows, summed
-from batchllm.cluster.plan import ClusterPlan, Shard
-from batchllm.cluster.trial import first_of
+from batchllm.cluster.journal_from_logs import Collected, check_logs, rebuild_all
+from batchllm.cluster.plan import ClusterPlan, Shard, first_of
+from batchllm.cluster.progress import begun_rows
+from batchllm.cluster.summaries import Done, JobState, asked_again, done_of, finished_by, summed
 from batchllm.cluster.work import WorkFolder
 from batchllm.errors import UsageError
 from batchllm.job import Job
@@ -25,8 +25,6 @@ from batchllm.stopping import StopSwitch
 
 WORK = "work"
 """The journal's key for the plan that its answers come from, how far that was, and its last attempt of it."""
-
-_NOTES = (OUTPUT, TRIAL_OUTPUT, f"{OUTPUT} skipped", f"{TRIAL_OUTPUT} skipped")
 
 
 class OneOutput:
@@ -58,19 +56,18 @@ class OneOutput:
         self._notes: dict[str, Any] = {}
         self._known: dict[str, Any] = {}
 
-    def left(self, plan: ClusterPlan) -> list[Shard]:
+    def left(self, state: JobState) -> list[Shard]:
         """Returns the shards that are not finished, or have rows that are asked again."""
-        done = all_done(self._work, plan.shards)
-        return [shard for shard, each in zip(plan.shards, done, strict=True) if self._is_left(each)]
+        return [shard for shard in state.plan.shards if self._is_left(state.done.get(shard.number))]
 
     def is_finished(self, shard: Shard) -> bool:
         """Whether nothing more is asked for a shard."""
         return not self._is_left(done_of(self._work, shard))
 
-    def _is_left(self, done: Mapping[str, Any] | None) -> bool:
+    def _is_left(self, done: Done | None) -> bool:
         return done is None or asked_again(done, self._job, self._run) > 0
 
-    def outdated(self, plan: ClusterPlan) -> list[Shard]:
+    def outdated(self, state: JobState) -> list[Shard]:
         """Returns no shard: the output is written of all of them at the end."""
         return []
 
@@ -78,7 +75,7 @@ class OneOutput:
         """Makes nothing."""
         return nullcontext()
 
-    def check(self, plan: ClusterPlan, prepared: PreparedJob, *, is_new: bool) -> None:
+    def check(self, state: JobState, prepared: PreparedJob, *, is_new: bool) -> None:
         """Refuses an output that is not this job's, and answers of a run on this machine alone.
 
         Raises:
@@ -92,84 +89,83 @@ class OneOutput:
                 }
         elif journal.exists():
             with JournalReader.open(journal) as reader:
-                if is_new or not is_of(plan, reader):
+                if is_new or not is_of(state.plan, reader):
                     raise UsageError(
                         f"{journal} has answers of a run without --work, which this one would not use; name another "
                         "output with -o, or leave out --engine"
                     )
                 self._notes, self._known = reader.file_notes(), reader.get(WORK)
         job = self._job
-        chosen = chosen_rows(job, plan.rows)
+        chosen = chosen_rows(job, state.plan.rows)
         destination = destination_of(job, self._paths.output, chosen, self._notes.get(OUTPUT))
         if destination.path is not None:
             check_output(destination.path, written=self._notes.get(destination.key), force=job.force)
 
-    def begin(
-        self, plan: ClusterPlan, prepared: PreparedJob, left: Sequence[Shard], confirm: Confirm
-    ) -> None:
+    def begin(self, state: JobState, prepared: PreparedJob, left: Sequence[Shard], confirm: Confirm) -> None:
         """Asks whether the rows of the shards that are left are to be sent; without any, the end asks."""
         if left:
-            done = all_done(self._work, left)
-            rows = sum(map(self._asked, left, done))
-            begun = [shard for shard, each in zip(left, done, strict=True) if each is None]
-            confirm(forecast_job(prepared, rows=plan.wanted, left=rows - begun_rows(self._work, begun)))
+            rows = sum(self._asked(shard, state.done.get(shard.number)) for shard in left)
+            begun = begun_rows(self._work, state.unfinished)
+            confirm(forecast_job(prepared, rows=state.plan.wanted, left=rows - begun))
         journal = self._paths.journal
         if self._job.restart:
             set_aside(journal)
         elif left and journal.exists():  # it lacks what this run brings, also if the run is stopped
             store_value(journal, WORK, {**self._known, "state": None})
 
-    def _asked(self, shard: Shard, done: Mapping[str, Any] | None) -> int:
+    def _asked(self, shard: Shard, done: Done | None) -> int:
         """Returns how many rows of a shard are asked, at most."""
         return shard.wanted if done is None else min(shard.wanted, asked_again(done, self._job, self._run))
 
-    def result(self, plan: ClusterPlan, confirm: Confirm, seconds: Callable[[], float]) -> Result:
+    def result(self, state: JobState, confirm: Confirm, seconds: Callable[[], float]) -> Result:
         """Makes the job's journal of the answer logs, unless it is there, and writes the output.
 
         Args:
-            plan: The shards.
+            state: What the job has finished.
             confirm: Called before the output is written.
             seconds: Returns the duration of the run.
         """
-        found = self._collect(plan)
+        found = self._collect(state)
         # The ordinary run finds every answer in the journal.
         job = replace(
             self._job, summary=None, log_file=None, reuse=(), restart=False, retry_failed=False, retry_cut_off=False,
             raised_max_tokens=None,
         )  # fmt: skip
-        finished = run_job(job, confirm=confirm, stops=self._stop, feed=self._feed, sha256=plan.whole.sha256)
+        finished = run_job(
+            job, confirm=confirm, stops=self._stop, feed=self._feed, sha256=state.plan.whole.sha256
+        )
         lost = () if found is None else tuple(row + 1 for row in sorted(found.lost))
         dead = [] if found is None else [each for each in found.dead if each.run == self._run]
         summary = summed(
             finished.summary,
-            self._summaries(plan),
+            finished_by(self._run, self._all_done(state)),
             dead,
-            possibly_billed=len(lost) if dead else 0,
-            seconds=seconds(),
+            lost,
+            seconds(),
         )
         return replace(finished, summary=summary, possibly_billed_rows=lost, job=self._job)
 
-    def _summaries(self, plan: ClusterPlan) -> list[dict[str, Any]]:
-        """Returns the summaries of what this run has finished."""
-        found = FiguresReader(self._work, plan).of_run(self._run)
-        first = first_of(plan)
-        begun = None if first in plan.shards else done_of(self._work, first)
-        return [*found, begun["summary"]] if begun is not None and begun["run"] == self._run else found
+    def _all_done(self, state: JobState) -> list[Done]:
+        """Returns the summaries of shards, and of the first rows of a trial."""
+        first = first_of(state.plan)
+        begun = None if first in state.plan.shards else done_of(self._work, first)
+        return [*state.done.values(), *([] if begun is None else [begun])]
 
-    def _collect(self, plan: ClusterPlan) -> Collected | None:
+    def _collect(self, state: JobState) -> Collected | None:
         """Makes the job's journal of the answer logs, unless it is there and has all of them.
 
         Raises:
             UsageError: It has answers that the logs do not have.
         """
         journal = self._paths.journal
-        done = all_done(self._work, plan.shards)
-        ends = [each and (each["run"], each["attempt"]) for each in done]
-        state = hashlib.sha256(json.dumps([plan.digest, ends]).encode()).hexdigest()
+        ends = [(each["run"], each["attempt"]) for each in state.done.values()]
+        digest = hashlib.sha256(json.dumps([state.plan.digest, ends]).encode()).hexdigest()
         if journal.exists():
             with JournalReader.open(journal) as reader:
-                known: Any = reader.get(WORK) if is_of(plan, reader) else {"state": None, "last_attempt": -1}
-                if known["state"] == state:
+                known: Any = (
+                    reader.get(WORK) if is_of(state.plan, reader) else {"state": None, "last_attempt": -1}
+                )
+                if known["state"] == digest:
                     return None
                 if reader.last_attempt > known["last_attempt"]:
                     raise UsageError(
@@ -179,9 +175,9 @@ class OneOutput:
                 self._notes = reader.file_notes()
         building = journal.with_name(f"{journal.name}.collecting")
         remove(building)
-        found = rebuild_all(building, plan, self._work)
-        check_logs(found, plan, done, self._work)
-        of_work = {"plan": plan.digest, "state": state, "last_attempt": found.found.last_attempt}
+        found = rebuild_all(building, state.plan, self._work)
+        check_logs(found, state, self._work)
+        of_work = {"plan": state.plan.digest, "state": digest, "last_attempt": found.found.last_attempt}
         for key, value in {WORK: of_work, **self._notes}.items():
             store_value(building, key, value)
         remove(journal)

@@ -1,37 +1,38 @@
 """The folder of parts as the driver of a job sees it: which parts are left, whose files are there, and their sums."""
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
-from decimal import Decimal
-from itertools import product
 from typing import Any
 
 from batchllm.budget.costs import plus
 from batchllm.budget.estimate import forecast_job
-from batchllm.cluster.collect import DeadAttempt, all_done, asked_again, done_of
-from batchllm.cluster.figures import begun_rows, summed
+from batchllm.cluster.losses import DeadAttempt
 from batchllm.cluster.parts import Parts
-from batchllm.cluster.plan import ClusterPlan, Shard
+from batchllm.cluster.plan import Shard
+from batchllm.cluster.progress import begun_rows
+from batchllm.cluster.summaries import (
+    Done,
+    JobState,
+    asked_again,
+    done_of,
+    finished_by,
+    rows_of_parts,
+    summed,
+    total,
+)
 from batchllm.cluster.work import SKIPPED_NOTES, WorkFolder, attempts_at, part_name
 from batchllm.errors import StorageFailure, UsageError
 from batchllm.formats.files import output_target
 from batchllm.job import Job
 from batchllm.prepare.job_paths import check_output
 from batchllm.prepare.prepared_job import PreparedJob
-from batchllm.runner import Confirm, Result, Summary
+from batchllm.runner import Confirm, Result
 from batchllm.runner.skipped import skipped_files, write_skipped_files
-from batchllm.runner.summary import exit_status_of, rate_text
+from batchllm.runner.summary import rate_text
 from batchllm.runner.trial import Destination
 from batchllm.stores import located
-
-Done = Mapping[str, Any]
-
-_TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
-_ROWS = ("rows", "answered", "skipped", "failed", "with_confidence")
-_EQUAL = ("duplicate_rows", "duplicate_rows_cost", "deduplicated_rows", "saved_by_dedupe")
 
 
 class PartsOutput:
@@ -56,23 +57,23 @@ class PartsOutput:
         self._bad_rows = bad_rows
         self._old: list[str] = []
 
-    def left(self, plan: ClusterPlan) -> list[Shard]:
+    def left(self, state: JobState) -> list[Shard]:
         """Returns the shards whose parts are to be written; a column that is text in one of them is so in all."""
-        done = all_done(self._work, plan.shards)
-        notes = [each["part"] for each in done if each is not None and "part" in each]
-        as_text = [note["as_text"] for note in notes if note["view"] == self.parts.view]
+        as_text = [note["as_text"] for note in _notes(state) if note["view"] == self.parts.view]
         self.parts = replace(self.parts, as_text=self.parts.as_text.union(*as_text))
         sizes = self.parts.sizes()
         return [
             shard
-            for shard, each in zip(plan.shards, done, strict=True)
-            if not self._is_finished(shard, each, sizes.get(self.parts.path_of(shard).name))
+            for shard in state.plan.shards
+            if not self._is_finished(
+                shard, state.done.get(shard.number), sizes.get(self.parts.path_of(shard).name)
+            )
         ]
 
-    def outdated(self, plan: ClusterPlan) -> list[Shard]:
+    def outdated(self, state: JobState) -> list[Shard]:
         """Returns the shards whose parts lack what was learned while others were written: a column is text."""
         known = self.parts.as_text
-        left = self.left(plan)
+        left = self.left(state)
         return left if self.parts.as_text != known else []
 
     def is_finished(self, shard: Shard) -> bool:
@@ -88,7 +89,7 @@ class PartsOutput:
         """Makes the folder for the ``with`` block; one that stays empty is removed again."""
         return self.parts.made(self._run)
 
-    def check(self, plan: ClusterPlan, prepared: PreparedJob, *, is_new: bool) -> None:
+    def check(self, state: JobState, prepared: PreparedJob, *, is_new: bool) -> None:
         """Refuses a folder with files that this job did not write, before anything is paid.
 
         Raises:
@@ -97,17 +98,15 @@ class PartsOutput:
         """
         parts, force = self.parts, prepared.job.force
         found = parts.sizes()
-        notes = [
-            each["part"] for each in all_done(self._work, plan.shards) if each is not None and "part" in each
-        ]
+        notes = _notes(state)
         foreign = self._foreign(found, notes)
         if foreign:
-            for shard in plan.shards:
+            for shard in state.plan.shards:
                 numbers = range(1, attempts_at(self._work, shard) + 1)
                 found_notes = (self._work.get_json(part_name(shard, number)) for number in numbers)
                 notes += [note for note in found_notes if note is not None]
             foreign = self._foreign(found, notes)
-        names = {parts.path_of(shard).name for shard in plan.shards}
+        names = {parts.path_of(shard).name for shard in state.plan.shards}
         lost = [name for name in foreign if not (force and name in names)]
         if lost:
             if self._job.restart:
@@ -130,28 +129,24 @@ class PartsOutput:
             name for name, size in found.items() if (str(self.parts.folder / name), size) not in own
         )
 
-    def begin(
-        self, plan: ClusterPlan, prepared: PreparedJob, left: Sequence[Shard], confirm: Confirm
-    ) -> None:
+    def begin(self, state: JobState, prepared: PreparedJob, left: Sequence[Shard], confirm: Confirm) -> None:
         """Asks whether rows are to be sent, and writes the records that are left out, beside the folder.
 
         Args:
-            plan: All shards.
+            state: What the job has finished.
             prepared: The job and its input.
             left: The shards whose parts are to be written; most rows may have been answered.
             confirm: Called with the forecast.
         """
-        done = all_done(self._work, plan.shards)
-        found = [each["summary"] for each in done if each is not None]
-        failed = _total(found, "failed")
-        unfinished = [shard for shard, each in zip(plan.shards, done, strict=True) if each is None]
-        begun = begun_rows(self._work, unfinished)
-        missing = sum(shard.rows for shard in unfinished) - begun
+        found = [each["summary"] for each in state.done.values()]
+        failed = sum(each["failed"] for each in found)
+        begun = begun_rows(self._work, state.unfinished)
+        missing = sum(shard.rows for shard in state.unfinished) - begun
         again = failed if self._job.retry_failed and left else 0
         forecast = replace(
-            forecast_job(prepared, rows=plan.rows, left=missing + again),
-            answered=_total(found, "answered") + begun,
-            skipped=_total(found, "skipped"),
+            forecast_job(prepared, rows=state.plan.rows, left=missing + again),
+            answered=sum(each["answered"] for each in found) + begun,
+            skipped=sum(each["skipped"] for each in found),
             failed=failed - again,
         )
         confirm(forecast)
@@ -169,46 +164,46 @@ class PartsOutput:
         notes = self._work.get_json(SKIPPED_NOTES) or {}
         self._work.put(SKIPPED_NOTES, json.dumps({**notes, key: value}).encode())
 
-    def result(self, plan: ClusterPlan, confirm: Confirm, seconds: Callable[[], float]) -> Result:
+    def result(self, state: JobState, confirm: Confirm, seconds: Callable[[], float]) -> Result:
         """Returns the result of the run, when every part is there; removes old parts of other names.
 
         Args:
-            plan: The shards.
+            state: What the job has finished.
             confirm: Not called again.
             seconds: Returns the duration of the run.
 
         Raises:
             StorageFailure: A part is not what its worker wrote.
         """
-        if missing := self.left(plan):
+        if missing := self.left(state):
             raise StorageFailure(
                 f"{self.parts.path_of(missing[0])} is not what its worker wrote; run the same command again"
             )
         for name in self._old:
             with suppress(OSError):
                 (self.parts.folder / name).unlink()
-        done = [each for each in all_done(self._work, plan.shards) if each is not None]
-        lost = [each["lost"] for each in done if each["lost"] is not None]
+        lost = [each["lost"] for each in state.done.values() if each["lost"] is not None]
         rows = tuple(sorted({row + 1 for each in lost for row in each["rows"]}))
         dead = [DeadAttempt(**one) for each in lost for one in each["dead"] if one["run"] == self._run]
-        of_run = [
-            each["summary"]
-            for finished in done
-            for each in (*finished["earlier"], finished)
-            if each["run"] == self._run
-        ]
+        of_run = finished_by(self._run, state.done.values())
         summary = summed(
-            self._rows(done), of_run, dead, possibly_billed=len(rows) if dead else 0, seconds=seconds()
+            rows_of_parts(
+                [each["summary"] for each in state.done.values()], self._job, bad_rows=self._bad_rows
+            ),
+            of_run,
+            dead,
+            rows,
+            seconds(),
         )
         cost = summary.cost
         summary = replace(
             summary,
-            cached_tokens=_total(of_run, "cached_tokens"),
-            saved_by_cache=_total(of_run, "saved_by_cache"),
+            cached_tokens=total([each["cached_tokens"] for each in of_run]),
+            saved_by_cache=total([each["saved_by_cache"] for each in of_run]),
             saved_by_journal=plus(summary.saved_by_journal, None if cost is None else -cost),
         )
         failures: dict[str, tuple[int, str]] = {}
-        for each in done:
+        for each in state.done.values():
             for reason, (row, text) in each["failures"].items():
                 failures.setdefault(reason, (row, text))
         return Result(
@@ -220,29 +215,7 @@ class PartsOutput:
             job=self._job,
         )
 
-    def _rows(self, done: Sequence[Done]) -> Summary:
-        """Adds up the rows of all parts, and what all runs together paid for them; the run itself paid nothing yet."""
-        found = [each["summary"] for each in done]
-        sums = {name: _total(found, name) or 0 for name in _ROWS}
-        counts = {name: Counter[str]() for name in ("failed_by_reason", "finish_reasons", "labels")}
-        for name, each in product(counts, found):
-            counts[name].update(each[name])
-        sent, bad_rows = sums["answered"] + sums["failed"], self._bad_rows
-        status = exit_status_of(sums["failed"], sent, self._job.allow_failed, bad_rows=bad_rows)
-        figures: dict[str, Any] = {
-            **{name: dict(counted) for name, counted in counts.items()},
-            **sums,
-            **{name: _total(found, name) for name in _EQUAL},
-            **dict.fromkeys(_TOKENS, 0),
-            "answered_before": _total(found, "answered_before") + _total(found, "answers"),
-            "saved_by_journal": plus(_total(found, "saved_by_journal"), _total(found, "cost")),
-        }
-        return Summary(**figures, cost=Decimal(0), bad_rows=bad_rows, exit_status=int(status))
 
-
-def _total(found: Sequence[Mapping[str, Any]], name: str) -> Any:
-    """Adds up a figure; ``None`` where one is unknown."""
-    values = [each[name] for each in found]
-    if None in values:
-        return None
-    return sum((Decimal(str(value)) if isinstance(value, float) else value for value in values), 0)
+def _notes(state: JobState) -> list[Mapping[str, Any]]:
+    """Returns the notes on the parts of shards."""
+    return [each["part"] for each in state.done.values() if "part" in each]

@@ -3,31 +3,29 @@
 Where the ranges lie depends on the number of workers and on conversations, so they are never derived again: a job that
 goes on takes them from ``plan.json``. Each has the place where it begins in the input, so that a worker reads its rows
 alone, and their hash, so that it notices another input.
+
+A trial (``-n``, ``--sample``) has the shards of the whole plan, of which some rows are wanted. So the plan of a job is
+made once, whether it is tried first or not, and what a trial has answered is in the answer logs of the shards that the
+whole job reads later.
 """
 
 import hashlib
 import json
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from itertools import islice
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from batchllm.errors import InputError
-from batchllm.formats import InputStatistics, Source
-from batchllm.prepare.shards import RowRange, merged_spans
+from batchllm.formats import InputStatistics
+from batchllm.job import Job
+from batchllm.plan.chosen import chosen_rows
+from batchllm.prepare.shards import RowRange
+from batchllm.records import Chosen
 
 FIRST_ROWS = 20
 """Rows of shard 0, which is answered before anything else: as many as the early stop judges."""
-
-MOST_ROWS = 100_000
-"""The most rows of a shard."""
-
-LEAST_ROWS = 20
-"""The fewest rows of a shard, but for the last one and for small jobs."""
-
-SHARDS_PER_WORKER = 4
-"""The least number of shards for each worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,54 +150,52 @@ class ClusterPlan:
             raise InputError(name, reason) from None
 
 
-def cut(
-    rows: int, workers: int, spans: Sequence[tuple[int, int]] = (), *, trial: int | None = None
-) -> list[range]:
-    """Cuts rows into contiguous ranges, large ones first.
+def tried(plan: ClusterPlan, job: Job) -> ClusterPlan:
+    """Returns a plan with the shards that have rows of a trial; of a job that is none, the plan itself."""
+    rows = _chosen(job, plan.rows)
+    if not rows:
+        return plan
+    name = f"first-{job.limit}" if job.sample is None else f"sample-{job.sample}-{job.seed}"
+    shards = []
+    for shard in plan.shards:
+        among = len(_within(rows, shard))
+        if among:
+            trial = None if among == shard.rows else Trial(name, among)
+            shards.append(replace(shard, trial=trial))
+    return replace(plan, shards=tuple(shards))
 
-    Each range takes its share of what is left (guided self-scheduling, Polychronopoulos and Kuck, 1987), so that
-    workers neither begin their next ranges at the same moment nor finish far apart. No range is much smaller than the
-    mean, because each beginning costs a worker a second or so.
+
+def first_of(plan: ClusterPlan) -> Shard:
+    """Returns what is answered before anything else: the first shard, or so many of its rows that it is short."""
+    first = plan.shards[0]
+    if first.trial is None or first.wanted <= FIRST_ROWS:
+        return first
+    return replace(first, trial=Trial(f"{first.trial.name}-begin", FIRST_ROWS))
+
+
+def chosen_in(shard: Shard, job: Job, rows: int) -> Chosen:
+    """Returns the rows of a shard that a trial wants, counted from its first one; ``None`` for all.
 
     Args:
-        rows: Rows of the input.
-        workers: Workers that answer ranges side by side.
-        spans: First and last rows of what must not be cut, in any order; they may overlap.
-        trial: So many first rows are cut as if they were all, because they are tried first.
+        shard: The shard, with its trial.
+        job: The job, with ``-n`` or ``--sample``.
+        rows: Rows of the whole input.
     """
-    ranges: list[range] = []
-    ends = iter(merged_spans(spans))
-    span = next(ends, None)
-    start = 0
-    for until in (min(rows, trial or 0), rows):
-        usual = max(1, (until - start) // (SHARDS_PER_WORKER * workers))
-        least = min(usual, max(LEAST_ROWS, usual // 2))
-        while start < until:
-            share = -(-(until - start) // (2 * workers))
-            size = FIRST_ROWS if not ranges else min(MOST_ROWS, max(least, share))
-            end = min(until, start + size)
-            while span is not None and span[1] < end:
-                span = next(ends, None)
-            if span is not None and span[0] < end:
-                end = span[1] + 1
-            ranges.append(range(start, end))
-            start = end
-    return ranges or [range(0)]  # no rows are one empty range
+    chosen = _chosen(job, rows)
+    if shard.trial is None or chosen is None:
+        return None
+    return frozenset(row - shard.first_row for row in _within(chosen, shard)[: shard.trial.rows])
 
 
-def hashed(source: Source, ranges: Sequence[range]) -> tuple[Shard, ...]:
-    """Returns the shards of ranges, with the hashes of their rows."""
-    rows = source.rows()
-    return tuple(
-        Shard(
-            number,
-            each.start,
-            len(each),
-            source.digest_of(islice(rows, len(each))),
-            source.place_of(each.start),
-        )
-        for number, each in enumerate(ranges)
-    )
+def _chosen(job: Job, rows: int) -> Sequence[int] | None:
+    chosen = chosen_rows(job, rows)
+    return sorted(chosen) if isinstance(chosen, frozenset) else chosen
+
+
+def _within(chosen: Sequence[int], shard: Shard) -> Sequence[int]:
+    """Returns the chosen rows, in ascending order, that a shard has."""
+    first, last = (bisect_left(chosen, end) for end in (shard.first_row, shard.first_row + shard.rows))
+    return chosen[first:last]
 
 
 def _statistics(columns: list[str], parts: list[dict[str, Any]], **others: Any) -> InputStatistics:

@@ -6,22 +6,21 @@ see the arguments of its tasks, so the job has no key in it; each node reads the
 
 import logging
 import os
-import signal
 import socket
-import threading
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
+from batchllm.cluster.engine import ShardEnd, ShardTask
 from batchllm.cluster.lease_service import JobBudget, LeaseService
-from batchllm.cluster.seat import Ask
-from batchllm.cluster.shard_run import ShardEnd, ShardTask, check_node
-from batchllm.cluster.worker import SIDE_BY_SIDE, Worker
-from batchllm.errors import INTERNAL_ERROR, STOPPING, Unavailable, UsageError
+from batchllm.cluster.shard_run import check_node
+from batchllm.cluster.worker import SIDE_BY_SIDE, Ask, Worker
+from batchllm.errors import INTERNAL_ERROR, Unavailable, UsageError
 from batchllm.extras import install_command
 from batchllm.job import Job
 from batchllm.leases import Lease, LeaseRequest, Leases
+from batchllm.stopping import stopping_signals
 
 try:
     import ray
@@ -102,7 +101,7 @@ class RayEngine:
         done, _ = ray.wait(list(checks), num_returns=len(checks), timeout=ANSWER_S)
         return [
             (ref in done and _end_of(ref, task))
-            or ShardEnd(shard=0, node=node, exit_status=69, error=_SILENT)
+            or ShardEnd(shard=0, node=node, exit_status=int(Unavailable.exit_status), error=_SILENT)
             for ref, node in checks.items()
         ]
 
@@ -179,16 +178,12 @@ def _connect(address: str) -> None:
             "--ray-address names a cluster that exists, and 'local' starts one; see `ray start --help`"
         )
     _refuse_silent(address)
-    handlers = {number: signal.getsignal(number) for number in STOPPING}
     try:
-        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+        with stopping_signals():  # Ray takes SIGTERM, which stops a job in order
+            ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise Unavailable(_NO_CLUSTER.format(address, reason)) from None
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers.items():  # Ray takes SIGTERM, which stops a job in order
-                signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _refuse_silent(address: str) -> None:

@@ -1,6 +1,5 @@
 """One attempt at one shard: claim it, read its logs, answer what is missing, and write its summary."""
 
-import asyncio
 import fcntl
 import json
 import os
@@ -10,80 +9,35 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from batchllm import __version__
 from batchllm.cluster.answer_log import AnswerLog, Attempt, ShardProgress
-from batchllm.cluster.collect import asked_again, done_of, lost_in, plan_of_work, rebuild
+from batchllm.cluster.engine import ShardEnd, ShardTask
 from batchllm.cluster.headers import with_own_headers
+from batchllm.cluster.journal_from_logs import find_rows, rebuild
+from batchllm.cluster.losses import lost_in
 from batchllm.cluster.parts import Parts, put_part
-from batchllm.cluster.plan import Trial
-from batchllm.cluster.row_pass import find_rows
-from batchllm.cluster.trial import chosen_in
+from batchllm.cluster.plan import chosen_in
+from batchllm.cluster.planner import plan_of_work
+from batchllm.cluster.summaries import asked_again, done_of
 from batchllm.cluster.work import claim, done_name, open_work, run_name
 from batchllm.errors import INTERNAL_ERROR, CannotWrite, Interrupted, JobError, UsageError
 from batchllm.job import Job
 from batchllm.job.endpoints import with_keys
 from batchllm.journal import store_value
 from batchllm.leases import Leases
-from batchllm.plan.reuse import journals_of
-from batchllm.prepare.job_paths import JobPaths, job_paths, journal_beside
-from batchllm.prepare.prepared_job import prepare_job
+from batchllm.prepare.job_paths import job_paths, journal_beside
 from batchllm.prepare.shards import RowRange
 from batchllm.runner import Result, run_job
 from batchllm.runner.cut_off import RAISED
 from batchllm.stopping import StopSwitch
 
-_OF_RUN = ("run", "summary")
 JUST_MADE_S = 60.0
 """The age from which on an attempt has surely locked its folder."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardTask:
-    """What a worker is told. There is no key in it.
-
-    Attributes:
-        job: The job.
-        work: The path or URL of the work folder.
-        shard: The number of the shard.
-        run: The name of the run of the whole job.
-        trial: The rows of the shard that are wanted; ``None`` for all.
-        has_worked: Other rows of the job have been answered.
-        adopts: Only take what ``--reuse`` names, and send nothing.
-        parts: The folder of parts that the job writes; ``None`` for one output.
-        version: The version of the program that tells.
-    """
-
-    job: Job
-    work: str
-    shard: int
-    run: str
-    trial: Trial | None = None
-    has_worked: bool = False
-    adopts: bool = False
-    parts: Parts | None = None
-    version: str = __version__
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardEnd:
-    """How an attempt ended.
-
-    Attributes:
-        shard: The number of the shard.
-        node: The machine.
-        exit_status: As of a single run: 0, or 1 where rows failed.
-        error: What stopped the attempt; ``None``: the shard is finished.
-    """
-
-    shard: int
-    node: str
-    exit_status: int
-    error: str | None = None
 
 
 def run_shard(
@@ -224,14 +178,9 @@ def _adopt(attempt: Attempt, job: Job, rows: RowRange) -> None:
     paths = job_paths(job)
     known = rebuild(paths.journal, [(attempt.shard, attempt.number - 1)], attempt.work)
     with AnswerLog(attempt, paths.journal, known, ShardProgress(), StopSwitch()) as log:
-        _find_rows(job, paths, rows)
+        find_rows(job, paths, rows)
     if log.failure is not None:
         raise log.failure
-
-
-def _find_rows(job: Job, paths: JobPaths, rows: RowRange) -> None:
-    with prepare_job(job, paths, rows) as prepared, journals_of(job.reuse, paths.journal) as reuse:
-        asyncio.run(find_rows(prepared, chosen=rows.chosen, reuse=reuse))
 
 
 def _answer(
@@ -252,7 +201,7 @@ def _answer(
     if parts is not None:
         rows = replace(rows, input_kinds=parts.kinds, as_text=parts.as_text)
     if job.raised_max_tokens is not None:
-        _find_rows(replace(job, retry_cut_off=False, raised_max_tokens=None), job_paths(job), rows)
+        find_rows(replace(job, retry_cut_off=False, raised_max_tokens=None), job_paths(job), rows)
         store_value(journal, RAISED, known.limits)
     if rows.has_worked:  # the first rows have passed the early stop
         job = replace(job, no_early_stop=True)
@@ -285,7 +234,11 @@ def _of_part(attempt: Attempt, result: Result, before: Mapping[str, Any] | None)
         before: The summary of the shard, if it was finished before.
     """
     work, shard, first_row = attempt.work, attempt.shard, attempt.shard.first_row
-    runs = [] if before is None else [*before.get("earlier", ()), {key: before[key] for key in _OF_RUN}]
+    runs = (
+        []
+        if before is None
+        else [*before.get("earlier", ()), {"run": before["run"], "summary": before["summary"]}]
+    )
     return {
         "failures": {reason: (first_row + row, text) for reason, (row, text) in result.failures.items()},
         "lost": lost_in(work, shard, attempt.number) if attempt.number > 1 else None,

@@ -27,16 +27,16 @@ import errno
 import json
 import os
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
+from batchllm import stores
 from batchllm.cluster.plan import Shard
 from batchllm.errors import CannotWrite, StorageFailure
-
-if TYPE_CHECKING:
-    from batchllm.stores import ObjectUrl
+from batchllm.journal.files import sync
 
 PLAN = "plan.json"
 BUDGET = "budget.json"
@@ -68,6 +68,10 @@ class WorkFolder(ABC):
     @abstractmethod
     def put(self, name: str, content: bytes) -> None:
         """Writes a file, whole or not at all."""
+
+    @abstractmethod
+    def remove(self, name: str) -> None:
+        """Removes a file, if there is one, and the folder that has nothing else."""
 
     @abstractmethod
     def get(self, name: str) -> bytes | None:
@@ -146,7 +150,7 @@ class SharedFolder(WorkFolder):
                 is_new = False
             finally:
                 temporary.unlink()
-            _sync(path.parent)
+            sync(path.parent)
         except OSError as error:
             raise _failure(path, error) from error
         return is_new
@@ -157,9 +161,20 @@ class SharedFolder(WorkFolder):
         try:
             temporary = _written_beside(path, content)
             temporary.replace(path)
-            _sync(path.parent)
+            sync(path.parent)
         except OSError as error:
             raise _failure(path, error) from error
+
+    def remove(self, name: str) -> None:
+        """Removes a file; see ``WorkFolder``."""
+        path = self._path / name
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _failure(path, error) from error
+        if path.parent != self._path:
+            with suppress(OSError):  # it has more
+                path.parent.rmdir()
 
     def get(self, name: str) -> bytes | None:
         """Reads a file; see ``WorkFolder``."""
@@ -178,7 +193,7 @@ class SharedFolder(WorkFolder):
             path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, content, os.O_CREAT | os.O_APPEND)
             if sequence == 0:
-                _sync(path.parent)
+                sync(path.parent)
         except OSError as error:
             raise _failure(path, error) from error
 
@@ -195,7 +210,7 @@ class SharedFolder(WorkFolder):
 class SharedObjects(WorkFolder):
     """A prefix of an object store."""
 
-    def __init__(self, url: "ObjectUrl") -> None:
+    def __init__(self, url: stores.ObjectUrl) -> None:
         self._url = url
 
     def __str__(self) -> str:
@@ -203,21 +218,19 @@ class SharedObjects(WorkFolder):
 
     def create(self, name: str, content: bytes) -> bool:
         """Creates a file; see ``WorkFolder``."""
-        from batchllm import stores
-
         # A lost connection can hide that it was this call's, which the content tells.
         return stores.create(self._url / name, content) or self.get(name) == content
 
     def put(self, name: str, content: bytes) -> None:
         """Writes a file; see ``WorkFolder``."""
-        from batchllm import stores
-
         stores.put(self._url / name, content)
+
+    def remove(self, name: str) -> None:
+        """Removes a file; see ``WorkFolder``."""
+        stores.delete(self._url / name)
 
     def get(self, name: str) -> bytes | None:
         """Reads a file; see ``WorkFolder``."""
-        from batchllm import stores
-
         return stores.whole(self._url / name)
 
     def append(self, name: str, sequence: int, content: bytes) -> None:
@@ -240,9 +253,9 @@ def open_work(place: str) -> WorkFolder:
     Raises:
         UsageError: It is a URL of another kind.
     """
-    from batchllm.stores import is_url, object_url
-
-    return SharedObjects(object_url(place)) if is_url(place) else SharedFolder(Path(place).absolute())
+    if stores.is_url(place):
+        return SharedObjects(stores.object_url(place))
+    return SharedFolder(Path(place).absolute())
 
 
 def claim_name(shard: Shard, attempt: int) -> str:
@@ -319,14 +332,6 @@ def _write(path: Path, content: bytes, flags: int) -> None:
         view = memoryview(content)
         while view:
             view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

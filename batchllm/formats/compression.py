@@ -16,11 +16,10 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from batchllm.errors import InputError
 from batchllm.formats.input_file import CHUNK_BYTES, InputFile
-from batchllm.formats.output_file import OutputTarget
 from batchllm.formats.suffixes import compression_suffix
 
 if sys.version_info >= (3, 14):
@@ -125,6 +124,11 @@ class CompressedFile(InputFile):
                     if "too much memory" in str(error):  # zstd --long
                         reason = "needs a window of more than 128 MiB to unpack; pack it again without --long"
                         raise InputError(self.name, reason) from error
+                    if "Dictionary mismatch" in str(error):
+                        reason = (
+                            "was compressed with a dictionary; unpack it first (zstd -d -D DICTIONARY FILE)"
+                        )
+                        raise InputError(self.name, reason) from error
                     raise self._error(f"is damaged, or followed by something else ({error})") from error
                 data = member.unused_data if member.eof else b""
                 if found:
@@ -169,50 +173,3 @@ def _disagreement(path: Path, suffix: str, found: str) -> str:
     name = f"{path.stem if suffix else path.name}{found}"
     what = f"is compressed with {COMPRESSIONS[found].name}"
     return f"{what}; name it {name}, or name the format of its content with --input-format"
-
-
-class CompressedTarget(OutputTarget):
-    """Packs what is written, and writes it to another target; size and hash are those of the compressed bytes.
-
-    Args:
-        packed: Takes the compressed bytes.
-        compression: How they are compressed.
-    """
-
-    def __init__(self, packed: OutputTarget, compression: Compression) -> None:
-        super().__init__(packed.path)
-        self._packed = packed
-        self._compressor = compression.compressor()
-
-    def check(self) -> None:
-        """Makes sure that the other target can be written; see ``OutputTarget``."""
-        self._packed.check()
-
-    def __enter__(self) -> Self:
-        self._packed.__enter__()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._packed.__exit__(*exception)
-
-    def write(self, data: bytes) -> None:
-        """Appends bytes; see ``OutputTarget``."""
-        self._put(self._compressor.compress(data))
-
-    def finish(self) -> None:
-        """Writes the end of the compressed content; see ``OutputTarget``."""
-        self._put(self._compressor.flush())
-        self._packed.finish()
-
-    def _put(self, data: bytes) -> None:
-        if data:
-            self._packed.write(data)
-        self.size_bytes, self.is_cut = self._packed.size_bytes, self._packed.is_cut
-
-    def sha256(self) -> str:
-        """Returns the hash of what was written; see ``OutputTarget``."""
-        return self._packed.sha256()
-
-    def commit(self) -> None:
-        """Completes the output; see ``OutputTarget``."""
-        self._packed.commit()

@@ -19,12 +19,12 @@ from batchllm.formats.columns import Columns
 from batchllm.formats.csv_module import csv
 from batchllm.formats.csv_text import column_names, csv_header, csv_record, has_delimiter
 from batchllm.formats.dialect import QUOTE, Dialect, DialectOptions
-from batchllm.formats.format import Format, Source
+from batchllm.formats.format import Format, Source, changed
 from batchllm.formats.input_file import InputFile, InputPass
 from batchllm.formats.json_text import cell_text
 from batchllm.formats.layout import read_layout
 from batchllm.formats.output_file import OutputTarget
-from batchllm.formats.sniff import UnclearDialectError, find_dialect
+from batchllm.formats.sniff import find_dialect
 from batchllm.formats.text import BEGINNING, Block, RecordStart, TextSource, TextWriter
 from batchllm.records import Row
 
@@ -70,16 +70,10 @@ class CsvSource(TextSource):
         layout, text, is_complete = read_layout(file, encoding, _QUOTED)
         super().__init__(file, layout, bad_rows)
         self._is_tsv = suffix == ".tsv"
-        try:
-            found = find_dialect(
-                text,
-                options,
-                newline=self._end.decode(),
-                is_tsv=self._is_tsv,
-                is_complete=is_complete,
-            )
-        except UnclearDialectError as error:
-            raise InputError(self.name, str(error), line=error.line) from None
+        newline = self._end.decode()
+        found = find_dialect(
+            self.name, text, options, newline=newline, is_tsv=self._is_tsv, is_complete=is_complete
+        )
         self.dialect = found.dialect
         self.notes = found.notes
         self._has_merged_records = (
@@ -123,8 +117,7 @@ class CsvSource(TextSource):
         if start.offset == 0 and (
             (header := next(parsed, None)) is None or header[2][: length - 1] != self._header
         ):
-            reason = "its header changed while the job ran; run the same command again"
-            raise InputError(self.name, reason, line=1)
+            raise changed(self.name, "its header ", line=1)
         index = start.index
         marked = None
         for block, line, record in parsed:
@@ -313,13 +306,11 @@ class CsvWriter(TextWriter):
         self._cells = source.cells
         self._names = columns.input
         header = None
-        self._keeps_text = (
-            isinstance(source, CsvSource)
-            and self._names == source.columns
-            and source.dialect == replace(Dialect(self._delimiter), skip_lines=source.dialect.skip_lines)
-        )
-        if self._keeps_text and isinstance(source, CsvSource):
-            header = source.header_text()
+        self._keeps_text = False
+        if isinstance(source, CsvSource) and self._names == source.columns:
+            own = replace(Dialect(self._delimiter), skip_lines=source.dialect.skip_lines)
+            self._keeps_text = source.dialect == own
+            header = source.header_text() if self._keeps_text else None
         if header is None or not columns.order:
             self._put(csv_header((*source.header(columns.input), *columns.order), self._delimiter))
         else:

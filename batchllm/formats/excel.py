@@ -18,9 +18,9 @@ from batchllm.extras import install_command
 from batchllm.formats.csv_text import column_names
 from batchllm.formats.excel_cells import ods_duration, shown, whole
 from batchllm.formats.excel_writer import ExcelWriter, check_rows
-from batchllm.formats.format import Format, Source
+from batchllm.formats.format import Format, Source, changed
 from batchllm.formats.input_file import InputFile, InputPass
-from batchllm.formats.scan import InputStatistics, Reservoir
+from batchllm.formats.scan import InputStatistics, counted_sample
 from batchllm.formats.workbook_parts import BINARY_MAGIC, SheetFacts, reference, sheet_facts, with_characters
 from batchllm.printable import counted
 from batchllm.records import Row
@@ -173,16 +173,10 @@ class ExcelSource(Source):
 
     def scan(self) -> InputStatistics:
         """Reads the sheet; see ``Source``."""
-        reservoir: Reservoir[Row] = Reservoir()
-        count = 0
-        for row in self.rows():
-            count = row.index + 1
-            if row.index == reservoir.wanted:
-                reservoir.take(row)
+        count, sample = counted_sample(self.rows())
         note = f"{counted(count, 'row')} of Excel are held in memory, those of CSV are not"
         if count > MANY_ROWS and note not in self.notes:
             self.notes = (*self.notes, note)
-        sample = tuple(sorted(reservoir.items(), key=lambda row: row.index))
         return InputStatistics(count, self._size_bytes, self._sha256, self.columns, sample)
 
     def rows(self, start: int = 0) -> Iterator[Row]:
@@ -191,7 +185,7 @@ class ExcelSource(Source):
         before = self._header
         table, columns, sha256 = self._load(), self.columns, self._sha256
         if self._header != before:
-            raise InputError(self.name, "its header changed while the job ran; run the same command again")
+            raise changed(self.name, "its header ")
         for index, (number, cells) in enumerate(table.rows(table.header + 1)):
             if index >= start:
                 origin = table.fitted(cells)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from batchllm.formats.compression import COMPRESSIONS, CompressedTarget
+from batchllm.formats.compression import COMPRESSIONS
 from batchllm.formats.input_file import InputFile, LocalFile
 from batchllm.formats.objects import ObjectInput, ObjectTarget
 from batchllm.formats.output_file import AtomicFile, OutputTarget, StandardOutput
@@ -52,5 +52,7 @@ def output_target(path: Path | None, *, tidies: bool = True) -> OutputTarget:
     if path is None:
         return StandardOutput()
     compression = COMPRESSIONS.get(compression_suffix(path))
-    target = ObjectTarget(path) if isinstance(path, ObjectPath) else AtomicFile(path, tidies=tidies)
-    return target if compression is None else CompressedTarget(target, compression)
+    compressor = compression and compression.compressor()
+    if isinstance(path, ObjectPath):
+        return ObjectTarget(path, compressor)
+    return AtomicFile(path, compressor, tidies=tidies)

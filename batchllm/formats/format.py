@@ -22,8 +22,13 @@ from batchllm.formats.input_file import InputFile
 from batchllm.formats.json_text import cell_text, json_bytes
 from batchllm.formats.layout import TextLayout
 from batchllm.formats.output_file import OutputTarget
-from batchllm.formats.scan import InputStatistics, Reservoir
+from batchllm.formats.scan import InputStatistics, counted_sample
 from batchllm.records import Row
+
+
+def changed(name: str, what: str = "", *, line: int | None = None) -> InputError:
+    """Returns the error of an input that is another than the one that was scanned; ``what``: only this of it is."""
+    return InputError(name, f"{what}changed while the job ran; run the same command again", line=line)
 
 
 class Source(ABC):
@@ -117,22 +122,19 @@ class Source(ABC):
                 count += 1
                 yield row
             if count < len(rows) or (not start and expected not in ("", self._digest)):
-                raise InputError(self.name, "changed while the job ran; run the same command again")
+                raise changed(self.name)
             if start:
                 self._digest = None
 
         self.rows = ranged  # type: ignore[method-assign]
-        reservoir: Reservoir[Row] = Reservoir()
-        for row in ranged():
-            if row.index == reservoir.wanted:
-                reservoir.take(self.sampled(row))
+        _, sample = counted_sample(ranged(), self.sampled)
         expected = self.digest()
         return replace(
             whole,
             rows=len(rows),
             bytes=whole.bytes * len(rows) // max(1, whole.rows),
             sha256=expected,
-            sample=tuple(sorted(reservoir.items(), key=lambda row: row.index)),
+            sample=sample,
             bad_rows=0,
         )
 

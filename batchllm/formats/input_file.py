@@ -94,9 +94,9 @@ class InputFile(ABC):
             weakref.finalize(self, partial(self._spooled.unlink, missing_ok=True))
         return self._spooled
 
-    def at_random(self) -> Path | BinaryIO:
-        """Returns the content for a reader that jumps: a path on disk, or an open file; raises as ``local_path``."""
-        return self.local_path()
+    def at_random(self) -> BinaryIO:
+        """Opens the content for a reader that jumps; raises as ``local_path``, and ``OSError``."""
+        return self.local_path().open("rb")
 
     def spool_chunks(self) -> Iterator[bytes]:
         """Yields the content for a copy on disk; by default the same as ``chunks``."""

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.errors import InputError
+from batchllm.exact import encodable
 from batchllm.formats.json_text import DEPTH_LIMIT, WrittenNumber
 from batchllm.formats.output_file import AtomicFile
 
@@ -126,13 +127,8 @@ def _key(key: Any) -> str:
     return key if isinstance(key, str) else str(key)
 
 
-def encodable(text: str) -> str:
-    """Returns a text that UTF-8 can hold: U+FFFD stands for half of a surrogate pair."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
 def _string(text: str) -> str:
-    return json.dumps(text if text.isascii() else encodable(text), ensure_ascii=False)
+    return json.dumps(encodable(text), ensure_ascii=False)
 
 
 def put_rows(path: Path, content: bytes) -> None:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Self
 from batchllm import stores
 from batchllm.errors import CannotWrite, InputError, StorageFailure, UsageError
 from batchllm.formats.input_file import HEAD_BYTES, Ends, InputFile, LocalFile
-from batchllm.formats.output_file import HashedTarget, storage_error
+from batchllm.formats.output_file import OutputTarget, storage_error
 from batchllm.stores import ObjectInfo, ObjectPath
 
 _ATTEMPTS = 3
@@ -75,10 +75,10 @@ class ObjectInput(InputFile):
                 continue
         return super().local_path()
 
-    def at_random(self) -> "Path | BinaryIO":
-        """Returns the object as a file, or its copy on disk where it cannot be read in parts; see ``InputFile``."""
+    def at_random(self) -> BinaryIO:
+        """Opens the object, or its copy on disk where it cannot be read in parts; see ``InputFile``."""
         info = self._found()
-        return self.local_path() if info.etag is None else io.BufferedReader(_RandomReader(info))
+        return super().at_random() if info.etag is None else io.BufferedReader(_RandomReader(info))
 
     def size_and_sha256(self) -> tuple[int, str]:
         """Returns size and hash, once for the version that all passes read; see ``InputFile``."""
@@ -101,11 +101,11 @@ class ObjectInput(InputFile):
         return self._info
 
 
-class ObjectTarget(HashedTarget):
+class ObjectTarget(OutputTarget):
     """Collects an output on disk and puts it in place as one object."""
 
-    def __init__(self, path: ObjectPath) -> None:
-        super().__init__(path)
+    def __init__(self, path: ObjectPath, compressor: Any = None) -> None:
+        super().__init__(path, compressor)
         self._url = path.url
         self._file: BinaryIO | None = None
 

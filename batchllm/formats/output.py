@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from batchllm.errors import InputError
 from batchllm.formats.columns import Columns, Outcome, UnfitValueError, column_readers
 from batchllm.formats.files import output_target
-from batchllm.formats.format import Source
+from batchllm.formats.format import Source, changed
 from batchllm.formats.registry import format_named
 from batchllm.formats.suffixes import format_suffix
 from batchllm.records import Answer, Row
@@ -74,7 +74,9 @@ def write_output(
         StorageFailure: The disk reported an error.
     """
     readers, names_file = column_readers(columns), columns.names_file
-    pairs = _Pairs(source.rows())
+    count = 0
+    skipped: Row | None = None
+    missing: Outcome | None = None
     suffix = format_suffix(path) if path is not None else ""
     with output_target(path, tidies=tidies) as target:
         writer = format_named(output_format).opened_writer(target, source, columns, suffix)
@@ -82,7 +84,11 @@ def write_output(
             writer.set_encoding(source, encoding)
         escapes = escape_formulas and output_format == "csv"
         try:
-            for row, outcome in pairs.pair(outcomes):
+            for row, outcome in _paired(source.rows(), outcomes):
+                if row is None or outcome is None:
+                    skipped, missing = skipped or row, missing or outcome
+                    continue
+                count += 1
                 if names_file:
                     outcome = outcome._replace(source_file=source.file_of(row))
                 answer = outcome.answer or _NO_ANSWER
@@ -93,16 +99,16 @@ def write_output(
         except InputError as error:
             if expected_sha256 is None:
                 raise
-            raise _changed(source) from error
+            raise changed(source.name) from error
         if expected_sha256 is not None and source.digest() != expected_sha256:
-            raise _changed(source)
-        assert pairs.missing is None, f"there is no row {pairs.missing}"
-        assert partial or pairs.skipped is None, f"row {pairs.skipped} has no outcome"
+            raise changed(source.name)
+        assert missing is None, f"there is no row {missing.row_index}"
+        assert partial or skipped is None, f"row {skipped.index} has no outcome"
         writer.finish()
         target.finish()
         if announce(target.sha256()) is not False:
             target.commit()
-    return OutputStatistics(target.sha256(), target.size_bytes, pairs.rows, target.is_cut)
+    return OutputStatistics(target.sha256(), target.size_bytes, count, target.is_cut)
 
 
 def with_fitting_kinds(columns: Columns, write: Callable[[Columns], Written]) -> Written:
@@ -149,40 +155,15 @@ def without_formula(value: Any) -> Any:
     return f"'{value}"
 
 
-class _Pairs:
-    """Pairs outcomes with their rows, and reads the input to its end.
-
-    Attributes:
-        rows: Pairs so far.
-        skipped: The first row without an outcome.
-        missing: The first outcome without a row.
-    """
-
-    def __init__(self, source_rows: Iterator[Row]) -> None:
-        self._source_rows = source_rows
-        self.rows = 0
-        self.skipped: int | None = None
-        self.missing: int | None = None
-
-    def pair(self, outcomes: Iterable[Outcome]) -> Iterator[tuple[Row, Outcome]]:
-        rows = self._source_rows
-        for outcome in outcomes:
-            row = next(rows, None)
-            while row is not None and row.index != outcome.row_index:
-                self._skip(row)
-                row = next(rows, None)
-            if row is None:
-                self.missing = outcome.row_index
-                return
-            yield row, outcome
-            self.rows += 1
+def _paired(rows: Iterator[Row], outcomes: Iterable[Outcome]) -> Iterator[tuple[Row | None, Outcome | None]]:
+    """Yields every row and every outcome, with ``None`` for what a row or an outcome lacks; both are in order."""
+    for outcome in outcomes:
         for row in rows:
-            self._skip(row)
-
-    def _skip(self, row: Row) -> None:
-        if self.skipped is None:
-            self.skipped = row.index
-
-
-def _changed(source: Source) -> InputError:
-    return InputError(source.name, "changed while the job ran; run the same command again")
+            if row.index == outcome.row_index:
+                yield row, outcome
+                break
+            yield row, None
+        else:
+            yield None, outcome
+    for row in rows:
+        yield row, None

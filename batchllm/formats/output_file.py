@@ -18,7 +18,7 @@ import stat
 import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from batchllm.errors import CannotWrite, JobError, StorageFailure
 
@@ -48,17 +48,20 @@ class OutputTarget(ABC):
 
     Args:
         path: What messages call it.
+        compressor: Packs what is written, as ``zlib.compressobj()`` does; ``None`` leaves it as it is.
 
     Attributes:
         path: As given.
-        size_bytes: Bytes written so far.
+        size_bytes: Bytes of the output so far, packed where it is.
         is_cut: Whoever read it closed it before the end.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, compressor: Any = None) -> None:
         self.path = path
         self.size_bytes = 0
         self.is_cut = False
+        self._compressor = compressor
+        self._hash = hashlib.sha256()
 
     @abstractmethod
     def __enter__(self) -> Self: ...
@@ -70,31 +73,16 @@ class OutputTarget(ABC):
     def check(self) -> None:
         """Makes sure that it can be written later, and leaves no trace; raises ``CannotWrite``."""
 
-    @abstractmethod
     def write(self, data: bytes) -> None:
         """Appends bytes; raises ``CannotWrite`` or ``StorageFailure``."""
+        self._put(data if self._compressor is None else self._compressor.compress(data))
 
-    def finish(self) -> None:  # noqa: B027 - most targets hold nothing back
-        """Writes what is held back; called once, after the last ``write``."""
+    def finish(self) -> None:
+        """Writes what the compressor holds back; called once, after the last ``write``."""
+        if self._compressor is not None:
+            self._put(self._compressor.flush())
 
-    @abstractmethod
-    def sha256(self) -> str:
-        """Returns the hash of what was written so far, in hexadecimal digits."""
-
-    @abstractmethod
-    def commit(self) -> None:
-        """Completes the output; raises ``CannotWrite`` or ``StorageFailure``."""
-
-
-class HashedTarget(OutputTarget):
-    """Hashes what is written and hands it to ``_append``."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._hash = hashlib.sha256()
-
-    def write(self, data: bytes) -> None:
-        """Appends bytes; see ``OutputTarget``."""
+    def _put(self, data: bytes) -> None:
         self._hash.update(data)
         self.size_bytes += len(data)
         rest = memoryview(data)
@@ -109,11 +97,15 @@ class HashedTarget(OutputTarget):
         """Writes at least one byte and returns how many."""
 
     def sha256(self) -> str:
-        """Returns the hash; see ``OutputTarget``."""
+        """Returns the hash of the output so far, in hexadecimal digits; of a packed one that of the packed bytes."""
         return self._hash.hexdigest()
 
+    @abstractmethod
+    def commit(self) -> None:
+        """Completes the output; raises ``CannotWrite`` or ``StorageFailure``."""
 
-class StandardOutput(HashedTarget):
+
+class StandardOutput(OutputTarget):
     """Writes rows as they come; a reader that goes away ends the writing, not the run."""
 
     def __init__(self) -> None:
@@ -142,16 +134,17 @@ class StandardOutput(HashedTarget):
         """Does nothing: what was written is out."""
 
 
-class AtomicFile(HashedTarget):
+class AtomicFile(OutputTarget):
     """Writes a new version of a file.
 
     Args:
         path: The file.
+        compressor: See ``OutputTarget``.
         tidies: Remove first what killed runs left beside it, for which its folder is listed.
     """
 
-    def __init__(self, path: Path, *, tidies: bool = True) -> None:
-        super().__init__(Path(os.path.realpath(path)))
+    def __init__(self, path: Path, compressor: Any = None, *, tidies: bool = True) -> None:
+        super().__init__(Path(os.path.realpath(path)), compressor)
         self._tidies = tidies
         self._temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}.tmp")
         self._descriptor = -1

@@ -6,15 +6,14 @@ Parquet takes the rows of the input out of their batches, without a way through 
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from itertools import accumulate
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchllm.errors import InputError
 from batchllm.formats.arrow_values import ArrowOrigin, ArrowRow, ArrowRows
 from batchllm.formats.csv_text import column_names
-from batchllm.formats.format import Format, Source
+from batchllm.formats.format import Format, Source, changed
 from batchllm.formats.input_file import InputFile
 from batchllm.formats.json_text import cell_text, json_bytes
 from batchllm.formats.memory import json_line
@@ -70,12 +69,9 @@ class ParquetSource(Source):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        content = self.file.at_random()
         try:
-            if isinstance(content, Path) and not _is_unicode(content):
-                content = content.open("rb")
             with (
-                nullcontext() if isinstance(content, Path) else content,
+                self.file.at_random() as content,
                 pq.ParquetFile(
                     content, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
                 ) as opened,
@@ -90,9 +86,7 @@ class ParquetSource(Source):
         row = self._group_ends[first - 1] if first else 0
         with self._opened() as opened:
             if opened.schema_arrow != self.schema:
-                raise InputError(
-                    self.name, "its columns changed while the job ran; run the same command again"
-                )
+                raise changed(self.name, "its columns ")
             groups = range(first, opened.metadata.num_row_groups)
             batches = opened.iter_batches(self._batch_rows, row_groups=groups, use_threads=False)
             while (batch := next(batches, None)) is not None:
@@ -109,8 +103,7 @@ class ParquetSource(Source):
             while reservoir.wanted < rows:
                 row = self._row(ArrowRows(batch, self._positions()), reservoir.wanted - first, first)
                 reservoir.take(self.sampled(row))
-        sample = tuple(sorted(reservoir.items(), key=lambda row: row.index))
-        return InputStatistics(rows, *self.file.size_and_sha256(), self.columns, sample)
+        return InputStatistics(rows, *self.file.size_and_sha256(), self.columns, reservoir.items())
 
     def sampled(self, row: Row) -> Row:
         """Returns a row without its record batch; see ``Source``."""
@@ -194,15 +187,6 @@ def _temporal(row: Row, position: int | None, name: str) -> Any:
         with suppress(ValueError, OverflowError):
             return rows.batch.column(position)[offset].as_py()
     return row.values.get(name)
-
-
-def _is_unicode(path: Path) -> bool:
-    """Whether pyarrow can open a path, which it takes as Unicode only."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _explained(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -9,7 +10,7 @@ from batchllm.records import Row
 
 SAMPLE_ROWS = 100
 
-Item = TypeVar("Item")
+Item = TypeVar("Item", Row, int)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,24 @@ class InputStatistics:
     sample: tuple[Row, ...]
     bad_rows: int = 0
     parts: "tuple[InputStatistics, ...]" = ()
+
+
+def counted_sample(
+    rows: Iterable[Row], sampled: Callable[[Row], Row] = lambda row: row
+) -> tuple[int, tuple[Row, ...]]:
+    """Returns how many rows there are, whose indexes are from 0 on, and an even sample of them.
+
+    Args:
+        rows: The rows.
+        sampled: Makes of a row what the sample keeps of it.
+    """
+    reservoir: Reservoir[Row] = Reservoir()
+    count = 0
+    for row in rows:
+        count += 1
+        if row.index == reservoir.wanted:
+            reservoir.take(sampled(row))
+    return count, reservoir.items()
 
 
 class Reservoir(Generic[Item]):
@@ -65,6 +84,6 @@ class Reservoir(Generic[Item]):
         skipped = math.log(1.0 - self._random.random()) / math.log1p(-self._weight)
         self.wanted += int(skipped) + 1
 
-    def items(self) -> list[Item]:
-        """Returns the sample, in no order."""
-        return self._items
+    def items(self) -> tuple[Item, ...]:
+        """Returns the sample in the order of the stream: rows are sorted by their index, which comes first in them."""
+        return tuple(sorted(self._items))

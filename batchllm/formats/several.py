@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from batchllm.errors import InputError, listed
 from batchllm.formats.arrow_schema import united_schema
-from batchllm.formats.format import Source
+from batchllm.formats.format import Source, changed
 from batchllm.formats.input_file import LocalFile
 from batchllm.formats.json_text import json_bytes
 from batchllm.formats.scan import SAMPLE_ROWS, InputStatistics
@@ -174,8 +174,9 @@ class SeveralSource(Source):
     def _notes_of_columns(self) -> Iterator[str]:
         """Says which columns are missing where; those that the same files lack together."""
         without: dict[tuple[int, ...], list[str]] = {}
-        for name, numbers in self._lacking().items():
-            without.setdefault(numbers, []).append(name)
+        for name in self.columns:
+            if numbers := tuple(part.number for part in self.parts if name in part.absent):
+                without.setdefault(numbers, []).append(name)
         for shown, (numbers, names) in enumerate(without.items()):
             if shown == _MOST_NOTES:
                 yield f"{counted(len(without) - shown, 'more group')} of columns are missing in some files"
@@ -184,13 +185,6 @@ class SeveralSource(Source):
             where = listed([self.parts[number].source.name for number in numbers[:3]])
             more = f" and {counted(len(numbers) - 3, 'more file')}" if len(numbers) > 3 else ""
             yield f"{listed(names)} {verb} missing in {where}{more}"
-
-    def _lacking(self) -> dict[str, tuple[int, ...]]:
-        lacking: dict[str, list[int]] = {}
-        for part in self.parts:
-            for name in part.absent:
-                lacking.setdefault(name, []).append(part.number)
-        return {name: tuple(lacking[name]) for name in self.columns if name in lacking}
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         """Streams the rows of all files; see ``Source``."""
@@ -203,8 +197,7 @@ class SeveralSource(Source):
                 count += 1
                 yield self._row(part, row)
             if begin + count != max(begin, part.rows):
-                reason = "changed while the job ran; run the same command again"
-                raise InputError(part.source.name, reason)
+                raise changed(part.source.name)
             digests.append(part.source.digest() if not begin else "")
             part.source.release()
         if start == 0:
@@ -325,14 +318,11 @@ class _Sample:
 
     def merge(self, others: list[tuple[Source, Row]], rows: int) -> None:
         """Adds the sample of a file with so many rows."""
-        mine, left = [self.items, others], [self._rows, rows]
+        every = range(self._rows + rows)
+        drawn = self._random.sample(every, min(SAMPLE_ROWS, len(every)))
+        before = sum(index < self._rows for index in drawn)
+        self.items = [
+            *self._random.sample(self.items, before),
+            *self._random.sample(others, len(drawn) - before),
+        ]
         self._rows += rows
-        if self._rows <= SAMPLE_ROWS:
-            self.items = [*self.items, *others]
-            return
-        drawn = []
-        for _ in range(SAMPLE_ROWS):
-            side = int(self._random.randrange(left[0] + left[1]) >= left[0])
-            left[side] -= 1
-            drawn.append(mine[side].pop(self._random.randrange(len(mine[side]))))
-        self.items = drawn

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from batchllm.errors import InputError
 from batchllm.formats.csv_module import csv
 from batchllm.formats.dialect import DELIMITERS, QUOTE, Dialect, DialectOptions, delimiter_name
 from batchllm.printable import counted
@@ -27,18 +28,6 @@ _SEP_LINE = re.compile(r'"?sep=(.)"?[ \r]*\n?', re.IGNORECASE)
 _QUOTED_CELLS = re.compile(r'" *[,;|\t] *"')
 _NO_DELIMITERS = " \0\r\n.'\"-_/!?()[]{}\\@%$&+=<>`€£°"
 _TIME = re.compile(r"\b\d\d?:\d\d\b")
-
-
-class UnclearDialectError(ValueError):
-    """The user has to say how the file is written.
-
-    Attributes:
-        line: The line that makes it unclear, from 1.
-    """
-
-    def __init__(self, reason: str, line: int) -> None:
-        super().__init__(reason)
-        self.line = line
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +46,12 @@ class FoundDialect:
 
 
 def find_dialect(
-    text: str, options: DialectOptions, *, newline: str, is_tsv: bool, is_complete: bool
+    name: str, text: str, options: DialectOptions, *, newline: str, is_tsv: bool, is_complete: bool
 ) -> FoundDialect:
     """Finds how a CSV file is written.
 
     Args:
+        name: What messages call the file.
         text: The beginning of the file.
         options: What the user says.
         newline: What ends a line: ``"\\n"`` or ``"\\r"``.
@@ -69,7 +59,7 @@ def find_dialect(
         is_complete: ``text`` is the whole file.
 
     Raises:
-        UnclearDialectError: There are several readings.
+        InputError: There are several readings, so the user has to say how the file is written.
     """
     lines = io.StringIO(text, newline=newline).readlines()
     if not is_complete and len(lines) > 1:
@@ -79,7 +69,8 @@ def find_dialect(
         skipped, sep = _above_header(lines)
         options = replace(options, delimiter=sep if options.delimiter is None else options.delimiter)
     sample = _sample(lines[skipped:])
-    search = _Search(sample, options, skipped, is_cut=not is_complete or len(sample) < len(lines) - skipped)
+    is_cut = not is_complete or len(sample) < len(lines) - skipped
+    search = _Search(name, sample, options, skipped, is_cut=is_cut)
     best = search.decide("\t" if is_tsv and options.delimiter is None else options.delimiter, is_tsv=is_tsv)
     notes = _notes(best, options, is_tsv=is_tsv, text="".join(sample))
     if skipped and options.skip_lines is None:
@@ -174,7 +165,10 @@ def _data_width(cells: list[str]) -> int:
 
 
 class _Search:
-    def __init__(self, sample: list[str], options: DialectOptions, skipped: int, *, is_cut: bool) -> None:
+    def __init__(
+        self, name: str, sample: list[str], options: DialectOptions, skipped: int, *, is_cut: bool
+    ) -> None:
+        self._name = name
         self._sample = sample
         self._text = "".join(sample)
         self._options = options
@@ -265,19 +259,20 @@ class _Search:
 
     def _refuse_ambiguous(self, tables: list[_Reading]) -> None:
         named = " and ".join(delimiter_name(reading.dialect.delimiter) for reading in tables)
-        raise UnclearDialectError(
-            f"{named} each split all rows into as many columns as the header; say which it is with --delimiter",
-            self._skipped + 1,
+        raise self._unclear(
+            f"{named} each split all rows into as many columns as the header; say which it is with --delimiter"
         )
+
+    def _unclear(self, reason: str) -> InputError:
+        return InputError(self._name, reason, line=self._skipped + 1)
 
     def _refuse_other_tables(self, readings: list[_Reading]) -> None:
         for reading in readings:
             if reading.is_table() and reading.rows and not self._is_prose(reading):
                 name = delimiter_name(reading.dialect.delimiter)
-                raise UnclearDialectError(
+                raise self._unclear(
                     f"has no tab, but {reading.width} columns by {name}; say --delimiter {name}, or --delimiter none"
-                    " for one column",
-                    self._skipped + 1,
+                    " for one column"
                 )
 
     def _refuse_title(self, readings: list[_Reading]) -> None:
@@ -293,18 +288,16 @@ class _Search:
             line = self._skipped + reading.starts[start] + 1
             is_named = reading.width > 1 or reading.records[1][0] == "1"
             if start == 1 and reading.width == width - 1 and self._sample[0].startswith(QUOTE) and is_named:
-                raise UnclearDialectError(
+                raise self._unclear(
                     f"names {reading.width} of {width} columns, like R's write.table() with names of rows; write the"
-                    " file with write.csv() or col.names = NA, or put a name and a delimiter before the first one",
-                    self._skipped + 1,
+                    " file with write.csv() or col.names = NA, or put a name and a delimiter before the first one"
                 )
             cells = counted(reading.width, "cell")
             name = delimiter_name(reading.dialect.delimiter)
-            raise UnclearDialectError(
+            raise self._unclear(
                 f"has {cells} where line {line} and the lines below it have {width} ({name}); say --skip-lines"
                 f" {line - 1} if line {line} is the header, --delimiter none if each line is one cell, or quote"
-                " cells that contain the delimiter",
-                self._skipped + 1,
+                " cells that contain the delimiter"
             )
 
 

@@ -122,9 +122,8 @@ class TextSource(Source):
             self.file.check_whole()
             raise
         self._starts = starts if self._is_even or self.layout.encoding == "utf-8" else []
-        sample = tuple(sorted(reservoir.items(), key=lambda row: row.index))
         return InputStatistics(
-            index + 1, opened.size_bytes, opened.sha256(), self.columns, sample, self._bad_count
+            index + 1, opened.size_bytes, opened.sha256(), self.columns, reservoir.items(), self._bad_count
         )
 
     def _refuse(self, error: InputError, record: bytes) -> None:

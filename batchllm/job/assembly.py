@@ -16,9 +16,9 @@ from batchllm.formats import format_named
 from batchllm.formats.suffixes import labelled
 from batchllm.job import jobfile, paths, texts
 from batchllm.job.attachments import read_examples, read_instructions, read_schema, read_tools, tool_choice
-from batchllm.job.endpoints import endpoints
+from batchllm.job.endpoints import check_names, endpoints
 from batchllm.job.layers import STANDARD_STREAM, Given, environment_layer, flag_layer
-from batchllm.job.options import OPTIONS
+from batchllm.job.options import OPTIONS, TABLES
 from batchllm.job.parameters import request_parameters, template_variables
 from batchllm.job.record import Job
 from batchllm.job.split import check_split
@@ -65,8 +65,11 @@ def assemble(
         return _assembled(task, given, file, environ, needs_key=needs_key, api_key=api_key)
 
     if file is not None and file.steps:
-        return of_steps(file.path, file.steps, Given(layers), assembled)
-    return assembled(Given(layers))
+        job = of_steps(file.path, file.steps, Given(layers), assembled)
+    else:
+        job = assembled(Given(layers))
+    check_names(job)
+    return job
 
 
 def _assembled(
@@ -159,7 +162,7 @@ def _values(given: Given, record: str = "") -> dict[str, Any]:
     found = {}
     for name, option in OPTIONS.items():
         owner, _, field = option.attribute.rpartition(".")
-        if owner == record and field not in ("variables", "parameters"):
+        if owner == record and field not in TABLES:
             found[field] = given.get(name)
     return found
 
@@ -176,10 +179,9 @@ def _check(job: Job, given: Given) -> None:
     if job.media_root is not None and not job.media_root.is_dir():
         raise UsageError(f"{given.called('media_root')} {job.media_root} is not a folder")
     texts.check_texts(job)
-    if job.limit and job.sample:
-        raise UsageError(f"{given.called('limit')} and {given.called('sample')} exclude each other; give one")
-    if job.keep and job.drop:
-        raise UsageError(f"{given.called('keep')} and {given.called('drop')} exclude each other; give one")
+    for one, other in (("limit", "sample"), ("keep", "drop")):
+        if getattr(job, one) and getattr(job, other):
+            raise UsageError(f"{given.called(one)} and {given.called(other)} exclude each other; give one")
     if job.bad_rows == "skip" and job.output is None:
         raise UsageError(
             f"{given.called('bad_rows')} skip writes the rows that it leaves out beside the output; name one with -o"
@@ -192,10 +194,10 @@ def _check(job: Job, given: Given) -> None:
         raise UsageError(
             f"{given.called('on')} says what a file with known answers has in common; name it with --gold"
         )
-    if job.examples is None and given.has("shots") and not job.sources["shots"].startswith("BATCHLLM_"):
+    if job.examples is None and given.has("shots") and not given.is_of_environment("shots"):
         raise UsageError(f"{given.called('shots')} needs {OPTIONS['examples'].flag} FILE")
     for name in _ONLY_ENGINE:
-        if job.engine is None and given.has(name) and not job.sources[name].startswith("BATCHLLM_"):
+        if job.engine is None and given.has(name) and not given.is_of_environment(name):
             raise UsageError(
                 f"{given.called(name)} is for a job on many machines; add --engine ray, or leave it out"
             )

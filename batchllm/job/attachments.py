@@ -130,7 +130,7 @@ def read_instructions(text: str | None, called: str) -> str | None:
         if is_name and path.suffix.lower() in _TEXT_FILES and " " not in text:
             raise UsageError(f"{called} {text}: there is no such file")
         return text
-    found = _text_of(path, called).strip()
+    found = text_of(path, called).strip()
     if not found:
         raise UsageError(f"{called} {path}: the file is empty")
     return found
@@ -142,7 +142,7 @@ def read_examples(source: Path | list[Any], called: str) -> tuple[Mapping[str, A
     Raises:
         UsageError: The file cannot be read, or there are no rows, or more than ``MOST_EXAMPLES``.
     """
-    rows = _rows_of(source, called) if isinstance(source, Path) else source
+    rows = rows_of(source, called) if isinstance(source, Path) else source
     if not rows or not all(isinstance(row, Mapping) for row in rows):
         raise UsageError(
             f"{called}: there are no examples; each is a row with the prompt's columns and the answer's"
@@ -155,7 +155,12 @@ def read_examples(source: Path | list[Any], called: str) -> tuple[Mapping[str, A
 MOST_EXAMPLES = 10_000
 
 
-def _rows_of(path: Path, called: str) -> list[Any]:
+def rows_of(path: Path, called: str) -> list[Any]:
+    """Returns the rows of a table, each as a mapping.
+
+    Raises:
+        UsageError: The file cannot be read.
+    """
     from batchllm.formats import open_source
 
     try:
@@ -171,10 +176,15 @@ _TEXT_FILES = (".txt", ".md", ".markdown", ".rst", ".text")
 
 
 def _json_of(path: Path, called: str) -> Any:
-    return _parsed(_text_of(path, called), f"{called} {path}")
+    return _parsed(text_of(path, called), f"{called} {path}")
 
 
-def _text_of(path: Path, called: str) -> str:
+def text_of(path: Path, called: str) -> str:
+    """Returns the text of a file.
+
+    Raises:
+        UsageError: It cannot be read, or is not UTF-8.
+    """
     try:
         return path.read_text("utf-8-sig")
     except OSError as error:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from batchllm.answer import fields_text
-from batchllm.job.options import OPTIONS, options_in
+from batchllm.job.options import OPTIONS, TABLES, options_in
 from batchllm.job.record import STEPS
 from batchllm.printable import counted, one_line
 
@@ -42,7 +42,7 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Chan
             continue
         if name == "combine_prompt" and old is None:
             continue  # it came with --on-long split
-        if name in ("variables", "parameters"):
+        if name in TABLES:
             yield from _entries(name, old or {}, new)
         elif name == STEPS:
             for step, fields in new.items():
@@ -59,10 +59,10 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Chan
 
 
 def _entries(table: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
-    own, general = options_in(table), "var" if table == "variables" else "param"
+    own = options_in(table)
     for name in dict.fromkeys([*old, *new]):
         if old.get(name) != new.get(name) and not (old.get(name) in _OFF and new.get(name) in _OFF):
-            option = name if name in own else f"{general}.{name}"
+            option = name if name in own else f"{TABLES[table]}.{name}"
             rendered = [isinstance(each.get(name), str) and "{{" in each[name] for each in (old, new)]
             before, after = (
                 _TEMPLATES_OWN

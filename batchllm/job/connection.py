@@ -134,7 +134,7 @@ def with_key(endpoint: Endpoint, environ: Mapping[str, str], api_key: str | None
         raise UsageError(
             f"the key of the job came from {source}, which is not there: set it, or run(job, api_key=…)"
         )
-    return replace(endpoint, api_key=_checked_key(_key_in(Path(source)), source))
+    return replace(endpoint, api_key=_checked_key(_key_in(Path(source), "the key file"), source))
 
 
 def _place(given: Given, environ: Mapping[str, str], needs_key: bool) -> Place:
@@ -246,10 +246,10 @@ def _key(
     if preset.free:
         return None, None
     foreign = _foreign_file(given, environ, place)
-    kept_back = foreign is not None and _is_of_environment(given, "api_key_file")
+    kept_back = foreign is not None and given.is_of_environment("api_key_file")
     if given.has("api_key_file") and given.rank("api_key_file") <= given.rank("provider") and not kept_back:
         path: Path = given.get("api_key_file")
-        return _checked_key(_key_in(path), str(path)), str(path)
+        return _checked_key(_key_in(path, given.called("api_key_file")), str(path)), str(path)
     own = ["OPENAI_API_KEY"] if place.by_url and preset.needs_key else []
     for variable in filter(None, [preset.key_variable, *own] if foreign is None else []):
         if key := environ.get(variable, "").strip():
@@ -286,27 +286,21 @@ def _foreign_file(given: Given, environ: Mapping[str, str], place: Place) -> Pat
     return None if named and normalise(named, "OPENAI_BASE_URL") == place.base_url else file
 
 
-def _is_of_environment(given: Given, name: str) -> bool:
-    """Whether an option is given by its variable: neither by a flag nor by the job file."""
-    rank = given.rank(name)
-    return 0 < rank < len(given.layers) and given.layers[rank].file is None
-
-
-def _key_in(path: Path) -> str:
+def _key_in(path: Path, called: str) -> str:
     try:
         with path.open("rb") as file:
             if _is_needlessly_open(file.fileno()):
                 log.warning(
-                    "--api-key-file %s: others may read it; run chmod 600 %s", path, shlex.quote(str(path))
+                    "%s %s: others may read it; run chmod 600 %s", called, path, shlex.quote(str(path))
                 )
             content = file.read(_MAX_KEY_FILE_BYTES)
         key = content.decode().strip()
     except OSError as error:
-        raise UsageError(f"--api-key-file {path}: {error.strerror}") from None
+        raise UsageError(f"{called} {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise UsageError(f"--api-key-file {path}: this is not text") from None
+        raise UsageError(f"{called} {path}: this is not text") from None
     if not key:
-        raise UsageError(f"--api-key-file {path}: the file is empty")
+        raise UsageError(f"{called} {path}: the file is empty")
     return key
 
 

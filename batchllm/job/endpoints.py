@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from batchllm.errors import UsageError, did_you_mean
+from batchllm.errors import UsageError, did_you_mean, listed, refuse_unknown
 from batchllm.job.connection import endpoint, with_key
 from batchllm.job.layers import Given, Layer
 from batchllm.job.options import OPTIONS
@@ -57,6 +57,25 @@ def names_of(job: "Job") -> tuple[str, ...]:
         same = sum(other.partition(" #")[0] == name for other in names)
         names.append(f"{name} #{same + 1}" if same else name)
     return tuple(names)
+
+
+def check_names(job: "Job") -> None:
+    """Refuses an endpoint's own name for a model that the job does not have, which no request would be sent under.
+
+    Raises:
+        UsageError: There is such a name.
+    """
+    jobs = [step.job for step in job.steps] or [job]
+    models = {each.endpoint.model for each in jobs}
+    if "" in models or any(each.per_row or "model" in each.all_parameters for each in jobs):
+        return  # they are known only when they are read
+    for each in (each for one in jobs for each in one.endpoints):
+        for name in each.names:
+            if name not in models:
+                raise UsageError(
+                    f"the model table of the endpoint {each.endpoint.base_url} names {name}, which is no model of this "
+                    f"job{did_you_mean(name, models)}; correct it, or remove it; the job has {listed(sorted(models))}"
+                )
 
 
 def with_model(job: "Job", model: str) -> "Job":
@@ -199,11 +218,7 @@ def _of_tables(given: Given, rank: int, api_key: str | None) -> Iterator[tuple[G
         )
     for position, table in enumerate(tables, 1):
         where = f"endpoint {position} of {file.file or 'endpoints'}"
-        for key in table:
-            if key not in _KEYS:
-                raise UsageError(
-                    f"{where} has the unknown key {key}{did_you_mean(key, _KEYS)}; the keys are {', '.join(_KEYS)}"
-                )
+        refuse_unknown(table, _KEYS, where)
         if "base_url" not in table and "provider" not in table:
             raise UsageError(f"{where} has neither base_url nor provider; give one of them")
         values = {name: table[name] for name in (*_CONNECTION, *_PACE) if name in table}

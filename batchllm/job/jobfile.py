@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchllm.errors import UsageError
 from batchllm.job.layers import Layer, file_layers
+from batchllm.job.options import TABLES
 
 if TYPE_CHECKING:
     from batchllm.template import Template
@@ -54,6 +55,9 @@ def read(path: Path) -> JobFile:
     table = data.get("job")
     if not isinstance(table, dict):
         raise UsageError(f"{path}: a job file has a [job] table; a template without one goes with -t {path}")
+    for key in TABLES:
+        if not isinstance(data.get(key, {}), dict):
+            raise UsageError(f"{path}: {key} must be a table, [{key}]")
     if "steps" in data:
         return _with_steps(path, data)
     if "messages" in data:
@@ -63,9 +67,6 @@ def read(path: Path) -> JobFile:
     for key in data:
         if key not in _WITHOUT_MESSAGES:
             raise UsageError(f"{path}: {key} needs [[messages]] beside it, a template of the file's own")
-    for key in ("variables", "parameters"):
-        if not isinstance(data.get(key, {}), dict):
-            raise UsageError(f"{path}: {key} must be a table, [{key}]")
     return JobFile(path, file_layers(path, data), None)
 
 
@@ -76,6 +77,4 @@ def _with_steps(path: Path, data: Mapping[str, Any]) -> JobFile:
     steps = data["steps"]
     if not isinstance(steps, list) or not steps or not all(isinstance(step, dict) for step in steps):
         raise UsageError(f"{path}: steps are tables, each headed [[steps]]")
-    if not isinstance(data.get("parameters", {}), dict):
-        raise UsageError(f"{path}: parameters must be a table, [parameters]")
     return JobFile(path, file_layers(path, data), None, tuple(steps))

@@ -16,9 +16,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from batchllm.errors import JobError, UsageError, did_you_mean
+from batchllm.errors import UsageError, did_you_mean
 from batchllm.formats import WRITTEN_SUFFIXES
 from batchllm.formats.suffixes import format_suffix
+from batchllm.job.attachments import rows_of, text_of
 from batchllm.job.values import Kind, path, split_by_commas, words
 
 _FILES = (".toml", *WRITTEN_SUFFIXES)
@@ -64,7 +65,7 @@ def read_labels(path: Path, called: str) -> dict[str, Any]:
         UsageError: The file cannot be read, or is no file of labels; the message names the entry.
     """
     where = f"{called} {path}"
-    entries = _of_toml(path, where) if path.suffix.lower() == ".toml" else _of_rows(path, called)
+    entries = _of_toml(path, called) if path.suffix.lower() == ".toml" else _of_rows(path, called)
     found: dict[str, Any] = {}
     for place, entry in entries:
         label = entry.get("label")
@@ -106,13 +107,14 @@ def meaning(entry: Mapping[str, Any]) -> str:
     return said
 
 
-def _of_toml(path: Path, where: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
+def _of_rows(path: Path, called: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    return ((f"row {number}", row) for number, row in enumerate(rows_of(path, called), 1))
+
+
+def _of_toml(path: Path, called: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    where = f"{called} {path}"
     try:
-        data = tomllib.loads(path.read_text("utf-8-sig").replace("\r\n", "\n"))
-    except OSError as error:
-        raise UsageError(f"{where}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{where}: this is not UTF-8") from None
+        data = tomllib.loads(text_of(path, called).replace("\r\n", "\n"))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{where}: this is not TOML: {error}") from None
     table = data["labels"] if list(data) == ["labels"] else data
@@ -135,14 +137,3 @@ def _named(name: str, entry: Any) -> Any:
     if isinstance(entry, str):
         return {"label": name, "description": entry}
     return {"label": name, **entry} if isinstance(entry, Mapping) else entry
-
-
-def _of_rows(path: Path, called: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    from batchllm.formats import open_source
-
-    try:
-        source = open_source(path)
-        source.scan()
-        return [(f"row {row.index + 1}", dict(row.values)) for row in source.rows()]
-    except JobError as error:
-        raise UsageError(f"{called}: {error}") from error

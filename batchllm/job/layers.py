@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.errors import UsageError, did_you_mean
-from batchllm.job.options import OPTIONS, TABLE
+from batchllm.job.options import OPTIONS, SWITCHES, TABLES
 from batchllm.stores import ObjectPath
 
 STANDARD_STREAM = "-"
@@ -74,7 +74,7 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
         UsageError: A variable is nearly the name of an option, or that of a switch; it would be ignored in silence.
     """
     known = {option.variable: name for name, option in OPTIONS.items()}
-    switches = {option.variable: option.flag for option in TABLE if option.switch}
+    switches = {option.variable: option.flag for option in SWITCHES.values()}
     for variable in environ:
         if variable in switches:
             raise UsageError(
@@ -104,9 +104,8 @@ def file_layers(path: Path, data: Mapping[str, Any]) -> tuple[Layer, ...]:
     job = Layer(of_job, lambda _: str(path), path)
     if "messages" in data:
         return (job,)
-    tables = {"var": "variables", "param": "parameters"}
-    values = {name: data[table] for name, table in tables.items() if table in data}
-    titles = {name: f"[{table}] of {path}" for name, table in tables.items()}
+    values = {name: data[table] for table, name in TABLES.items() if table in data}
+    titles = {name: f"[{table}] of {path}" for table, name in TABLES.items()}
     return job, Layer(values, job.source, path, titles)
 
 
@@ -142,6 +141,10 @@ class Given:
         layer = self.layers[self.rank(name)]
         self.sources[name] = layer.source(name)
         return layer.parsed(name)
+
+    def is_of_environment(self, name: str) -> bool:
+        """Whether the option is given by its variable, which is for all jobs, and not by a flag or the job file."""
+        return self.has(name) and self.layers[self.rank(name)].source(name) == OPTIONS[name].variable
 
     def raw(self, name: str) -> Any:
         """The value of an option as it was given; ``None`` where it was not."""

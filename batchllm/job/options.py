@@ -302,6 +302,9 @@ TABLE = (
     Option("debug", help="Log every decision, and show tracebacks.", panel=RUN_CONTROL, **SWITCH),
 )  # fmt: skip
 
+TABLES = {"variables": "var", "parameters": "param"}
+"""The attributes of ``Job`` that are tables: each is also a table of a job file, to which this option adds."""
+
 OPTIONS = {option.name: option for option in TABLE if not option.switch}
 """The options of a job, by name."""
 

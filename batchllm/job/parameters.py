@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchllm import presets
-from batchllm.errors import UsageError
+from batchllm.errors import UsageError, did_you_mean
 from batchllm.job.labels import read_labels
 from batchllm.job.layers import Given
 from batchllm.job.options import OPTIONS, options_in
@@ -61,7 +61,7 @@ def template_variables(given: Given, template: "Template | None") -> dict[str, A
         if not given.has(name):
             continue
         if template is not None and name not in known:
-            if given.layers[given.rank(name)].source(name).startswith("BATCHLLM_"):
+            if given.is_of_environment(name):
                 continue
             raise UsageError(f"{given.called(name)}: the template has no variable {name}{_there_are(known)}")
         value = given.get(name)
@@ -138,7 +138,7 @@ def request_parameters(
 
 
 def _checked(parameters: Mapping[str, Any], called: str) -> dict[str, Any]:
-    from batchllm.template import KNOWN_PARAMETERS, did_you_mean
+    from batchllm.template import KNOWN_PARAMETERS
 
     found = dict(parameters)
     for name, value in parameters.items():

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from batchllm.errors import UsageError
@@ -140,6 +140,21 @@ def outputs_of(path: Path) -> list[str]:
     return [path.name, *(f"{each}{suffixes}" for each in plain)]
 
 
+def journal_on_disk(output: Path) -> Path:
+    """Returns the usual journal of an output on disk."""
+    return output.with_name(f"{output.name}.journal")
+
+
+def is_output(path: Path, journal_of: Callable[[Path], Path] = journal_on_disk) -> bool:
+    """Whether a file is the output of a job, or what a job left beside it: its journal is there too.
+
+    Args:
+        path: The file.
+        journal_of: Returns the journal of an output.
+    """
+    return any(journal_of(path.with_name(name)).exists() for name in outputs_of(path))
+
+
 def shard_label(shard: tuple[int, int] | None) -> str:
     """Returns what names the output of a shard: ``shard-3-of-8``; empty where the job is none."""
     return "" if shard is None else f"shard-{shard[0]}-of-{shard[1]}"
@@ -158,7 +173,7 @@ def journal_path(path: Path | None, output: Path | None) -> Path | None:
         return None
     if format_suffix(output) not in SUFFIXES:
         return output / FOLDER_JOURNAL
-    return output.with_name(f"{output.name}.journal")
+    return journal_on_disk(output)
 
 
 def _writable(source: Path) -> Path:

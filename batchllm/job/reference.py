@@ -9,12 +9,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from batchllm.job.options import OPTIONS, TABLE, TASKS, Option, options_in
+from batchllm.job.options import OPTIONS, TABLE, TABLES, TASKS, Option, options_in
 from batchllm.job.record import Job
 from batchllm.job.steps import ONE_STEPS
 from batchllm.printable import counted
-
-_TABLES = {"variables": "var", "parameters": "param"}
 
 
 def panels() -> dict[str, list[Option]]:
@@ -72,7 +70,7 @@ def job_options(job: Job, *, every: bool) -> Iterator[tuple[str, str, str]]:
     for option in OPTIONS.values():
         if job.steps and option.name in ONE_STEPS:
             continue
-        value, source = _entry(job, option) if option.field in _TABLES else _field(job, option)
+        value, source = _entry(job, option) if option.field in TABLES else _field(job, option)
         if every:
             yield option.name, _written(value), source
         elif source != "default" and not (source == "template" and value is False):
@@ -107,7 +105,7 @@ def _entry(job: Job, option: Option) -> tuple[Any, str]:
 
 
 def _entry_source(job: Job, table: str, name: str) -> str:
-    given = [text for key, text in job.sources.items() if key in (name, f"{_TABLES[table]}.{name}")]
+    given = [text for key, text in job.sources.items() if key in (name, f"{TABLES[table]}.{name}")]
     return given[-1] if given else "template" if name in getattr(job.template, table, {}) else "default"
 
 

@@ -27,7 +27,7 @@ def check_split(job: Job, given: Given) -> None:
     if not job.splits:
         for name in _ONLY_SPLIT:
             is_set = given.get(name) != OPTIONS[name].default_value
-            if is_set and not job.sources[name].startswith("BATCHLLM_"):
+            if is_set and not given.is_of_environment(name):
                 raise UsageError(
                     f"{given.called(name)} is about the parts of long texts; it needs --on-long split"
                 )

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from batchllm.errors import UsageError, did_you_mean, listed
+from batchllm.errors import UsageError, listed, refuse_unknown
 from batchllm.job.layers import Given, Layer
-from batchllm.job.options import OPTIONS, options_in
+from batchllm.job.options import OPTIONS, TABLES, options_in
 from batchllm.job.record import SPLIT, Job, JobStep
 
 _ASKS = ("prompt", "template")
@@ -15,8 +15,7 @@ _OWN = (
     *_ASKS, "schema", *options_in("variables"), "model", "system", "instructions", "temperature", "max_tokens",
     "reasoning_effort",
 )  # fmt: skip
-_TABLES = {"variables": "var", "parameters": "param"}
-_KEYS = ("name", "when", *_OWN, *_TABLES)
+_KEYS = ("name", "when", *_OWN, *TABLES)
 ONE_STEPS = (*_ASKS, "task", "schema", "var", *options_in("variables"))
 """The options that say what one step asks."""
 
@@ -40,7 +39,7 @@ def of_steps(
         UsageError: A step is wrong, or an option does not go with steps.
     """
     for name in ONE_STEPS:
-        if given.has(name) and not given.called(name).startswith("BATCHLLM_"):
+        if given.has(name) and not given.is_of_environment(name):
             raise UsageError(
                 f"{given.called(name)} belongs to one step; put {name} into its [[steps]] table in {path}"
             )
@@ -76,11 +75,7 @@ def of_steps(
 
 def _head(table: Mapping[str, Any], where: str) -> tuple[str, str | None]:
     """Returns name and condition of a step, once its keys are checked."""
-    for key in table:
-        if key not in _KEYS:
-            raise UsageError(
-                f"{where} has the unknown key {key}{did_you_mean(key, _KEYS)}; the keys are {listed(_KEYS)}"
-            )
+    refuse_unknown(table, _KEYS, where)
     name, when = table.get("name"), table.get("when")
     if not isinstance(name, str) or not name.isidentifier() or name in _RESERVED:
         reserved = f", and none of {listed(_RESERVED)}"
@@ -98,11 +93,11 @@ def _head(table: Mapping[str, Any], where: str) -> tuple[str, str | None]:
 
 
 def _layer(path: Path, name: str, table: Mapping[str, Any]) -> Layer:
-    for key in _TABLES:
+    for key in TABLES:
         if not isinstance(table.get(key, {}), dict):
             raise UsageError(f"{path}, step {name}: {key} must be a table, [steps.{key}]")
     values = {key: table[key] for key in _OWN if key in table}
-    values |= {option: table[key] for key, option in _TABLES.items() if key in table}
+    values |= {option: table[key] for key, option in TABLES.items() if key in table}
     titles = {option: f"{option} of step {name} in {path}" for option in values}
-    titles |= {option: f"{key} of step {name} in {path}" for key, option in _TABLES.items()}
+    titles |= {option: f"{key} of step {name} in {path}" for key, option in TABLES.items()}
     return Layer(values, lambda _: f"{path}, step {name}", path, titles)

@@ -9,7 +9,7 @@ from batchllm.errors import UsageError
 from batchllm.formats import SUFFIXES, format_named
 from batchllm.formats.documents import FILE
 from batchllm.formats.suffixes import format_suffix
-from batchllm.job.paths import is_pattern, outputs_of
+from batchllm.job.paths import is_output, is_pattern
 from batchllm.stores import ObjectPath
 
 if TYPE_CHECKING:
@@ -49,15 +49,11 @@ def _kind_of(path: Path) -> bool | None:
         kinds = {
             is_document(each)
             for each in found
-            if format_suffix(each) in SUFFIXES and not each.name.startswith(".") and not _is_output(each)
+            if format_suffix(each) in SUFFIXES and not each.name.startswith(".") and not is_output(each)
         }
     except OSError:  # opening it says what is wrong
         return None
     return min(kinds, default=None)
-
-
-def _is_output(path: Path) -> bool:
-    return any(path.with_name(f"{name}.journal").exists() for name in outputs_of(path))
 
 
 _DOCUMENTS = frozenset(suffix for suffix in SUFFIXES if format_named(suffix[1:]).documents)

@@ -37,6 +37,7 @@ from batchllm.journal.records import (
     State,
 )
 from batchllm.journal.recovery import store_value
+from batchllm.journal.replies import StoredReply
 from batchllm.journal.requests import LaterRequest, LaterState, RequestRecord, StoredAnswer
 from batchllm.journal.tail import AttemptEntry, Entry, JournalTail, KeptEntry
 
@@ -73,6 +74,7 @@ __all__ = [
     "RowRecord",
     "State",
     "StoredAnswer",
+    "StoredReply",
     "bring_back",
     "check_folder",
     "check_space",

@@ -133,7 +133,7 @@ class Admission:
             if key is None:
                 text = printable(reason or "")
                 rows.append((bulk.ROW, row_index, MISSING, text, 0, text_crc(text)))
-                admitted.append(AdmittedRow(row_index, None, None, None, 0, None, text, False))
+                admitted.append(AdmittedRow(row_index, unsent_reason=text))
                 continue
             request_id, ordinal, state, attempts, attempt_id, _, shared = requests[key].popleft()
             rows.append((bulk.ROW, row_index, request_id, MISSING, shared, 0, state_cell))

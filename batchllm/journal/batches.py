@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from batchllm.journal import bulk
-from batchllm.journal.replies import REPLY, read_reply
+from batchllm.journal.replies import REPLY, outcome_of, read_stored
 from batchllm.journal.sqlite_errors import damaged, report_damage
 from batchllm.records import Failure, Response
 
@@ -163,7 +163,7 @@ def read_result(path: Path, fields: Any) -> BatchResult:
     attempt_id, request_id, row_index, attempts, valid, reply_id, *reply = fields
     if valid != 1:
         raise damaged(path, f"attempt {attempt_id} does not match its checksum")
-    outcome = None if reply_id is None else read_reply(path, attempt_id, reply)
+    outcome = None if reply_id is None else outcome_of(path, read_stored(path, attempt_id, reply))
     return BatchResult(attempt_id, request_id, row_index, attempts, outcome)
 
 

@@ -191,16 +191,31 @@ def set_aside(path: Path) -> Path | None:
         pass  # damaged, which may be why it is set aside
     finally:
         connection.close()
+    _rename(path, aside)
+    return aside
+
+
+def bring_back(path: Path, aside: Path) -> None:
+    """Renames a journal that ``set_aside`` renamed to its old name, where there is no other by now.
+
+    Raises:
+        CannotWrite: It cannot be renamed.
+        StorageFailure: The disk reported an error.
+    """
+    if not exists(path):
+        _rename(aside, path)
+
+
+def _rename(old: Path, new: Path) -> None:
+    """Renames a journal, its sidecars first, durably."""
     try:
         for sidecar in SIDECARS:
-            old = Path(f"{path}{sidecar}")
-            if old.exists():
-                old.rename(f"{aside}{sidecar}")
-        path.rename(aside)
-        sync(path.parent)
+            if Path(f"{old}{sidecar}").exists():
+                Path(f"{old}{sidecar}").rename(f"{new}{sidecar}")
+        old.rename(new)
+        sync(old.parent)
     except OSError as error:
-        raise write_error(path, error) from error
-    return aside
+        raise write_error(old, error) from error
 
 
 def _create(path: Path) -> None:
@@ -242,22 +257,3 @@ def _configure(connection: sqlite3.Connection) -> None:
         "busy_timeout=5000",
     ):
         connection.execute(f"PRAGMA {pragma}").fetchall()
-
-
-def bring_back(path: Path, aside: Path) -> None:
-    """Renames a journal that ``set_aside`` renamed to its old name, where there is no other by now.
-
-    Raises:
-        CannotWrite: It cannot be renamed.
-        StorageFailure: The disk reported an error.
-    """
-    if exists(path):
-        return
-    try:
-        for name in ("", *SIDECARS):
-            old = Path(f"{aside}{name}")
-            if old.exists():
-                old.rename(f"{path}{name}")
-    except OSError as error:
-        raise write_error(path, error) from error
-    sync(path.parent)

@@ -18,8 +18,13 @@ from batchllm.journal.database import connect
 from batchllm.journal.files import remove
 from batchllm.journal.kept import AskedAgain, KeptAnswer, opened
 from batchllm.journal.reader import JournalReader
-from batchllm.journal.records import ENDPOINTS, AdmittedRow, PlanRecord, State
-from batchllm.journal.recovery import OpenedJournal, close_store, open_store
+from batchllm.journal.records import (
+    ENDPOINTS,
+    AdmittedRow,
+    PlanRecord,
+    State,
+)
+from batchllm.journal.recovery import OpenedJournal, open_store
 from batchllm.journal.requests import LaterRequest, LaterState, StoredAnswer
 from batchllm.journal.sqlite_errors import sqlite_errors
 from batchllm.journal.writer import Done, JournalThread, OperationKind, resolve
@@ -317,9 +322,15 @@ class Journal:
         if self._reader is not None:
             self._reader.close()
 
+        def end_run() -> None:
+            if withdrawn:
+                self._store.forget_run(self.run_id)
+            else:
+                self._store.end_run(self.run_id, self._clock(), exit_status)
+
         def finish() -> None:
-            self._kept.settle(self._store)
-            close_store(self._store, self.run_id, self._clock(), exit_status, withdrawn)
+            self._store.write(self._kept.settle(self._store.connection), [end_run])
+            self._store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
         self._writer.stop(finish)
 

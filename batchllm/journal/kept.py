@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from batchllm.journal import bulk
 from batchllm.journal.bulk import MISSING, BulkRow, meta_row
 from batchllm.journal.records import STATES, State
-from batchllm.journal.store import Store
 
 KEPT_ANSWERS = "kept_answers"
 """The journal's key for what is asked again though it has an answer."""
@@ -121,17 +120,12 @@ class KeptAnswers:
         for request_id in self._flows.pop(root_id).answers:
             del self._answers[request_id]
 
-    def settle(self, store: Store) -> None:
-        """Gives back the answers of requests to which nothing came, and forgets the flows that have ended.
+    def settle(self, connection: sqlite3.Connection) -> list[BulkRow]:
+        """Forgets the flows that have ended, and returns what gives back the answers of requests to which nothing came.
 
         A request that is in a batch or in flight, or whose answer is not recorded yet, is left as it is.
-
-        Raises:
-            sqlite3.Error: Nothing was written.
         """
-        rows = [*self._settled(store.connection), *self.note()]
-        if rows:
-            store.write(rows)
+        return [*self._settled(connection), *self.note()]
 
     def _settled(self, connection: sqlite3.Connection) -> list[BulkRow]:
         if not self._flows:

@@ -37,7 +37,6 @@ from batchllm.journal.sqlite_errors import damaged, sqlite_errors
 from batchllm.records import Response
 
 _PAGE = 2048
-_REQUEST_STATES = "SELECT state, count(*) FROM request GROUP BY state"
 
 
 class JournalReader:
@@ -156,7 +155,8 @@ class JournalReader:
 
     def count_requests(self) -> dict[State, int]:
         """Returns how many requests of all plans are in which state."""
-        return {STATES[state]: count for state, count in self.select(_REQUEST_STATES)}
+        found = self.select("SELECT state, count(*) FROM request GROUP BY state")
+        return {STATES[state]: count for state, count in found}
 
     def count_answered(self) -> int:
         """Returns how many requests of all plans have an answer or are in a batch."""

@@ -6,17 +6,16 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from zlib import crc32
 
 from batchllm.journal import bulk
 from batchllm.journal.bulk import MISSING, BulkRow
 from batchllm.journal.database import open_writer
 from batchllm.journal.records import State
-from batchllm.journal.replies import lost_reply, reply_crc
+from batchllm.journal.replies import lost_reply, reply_row
 from batchllm.journal.sqlite_errors import sqlite_errors
 from batchllm.journal.store import boot_id
-from batchllm.journal.tail import FINAL, AttemptEntry, Entry, KeptEntry, Reply
+from batchllm.journal.tail import FINAL, AttemptEntry, Entry, KeptEntry
 
 LaterKey = Callable[[int, str, bytes], bytes]
 """Makes the key of a later request of the number of its row's first request, its path and what it asks."""
@@ -37,6 +36,13 @@ class Rebuilt:
     last_attempt: int = 0
 
 
+@dataclass(slots=True)
+class _Request:
+    request_id: int
+    attempts: int = 0
+    outcome: tuple[int, int] | None = None  # state, attempt
+
+
 class JournalBuilder:
     """Builds a journal from entries of others; use it as a context manager.
 
@@ -49,16 +55,22 @@ class JournalBuilder:
         now: Seconds since the epoch.
 
     Attributes:
-        later_key, now: As given.
         found: What the entries say together.
     """
 
     def __init__(self, path: Path, later_key: LaterKey, now: float) -> None:
         self._path = path
-        self.later_key = later_key
-        self.now = now
+        self._later_key = later_key
+        self._now = now
         self.found = Rebuilt()
-        self._next_request = 1
+        self._requests = 0
+        self._rows: list[BulkRow] = []
+        self._begin_range()
+
+    def _begin_range(self) -> None:
+        self._roots: dict[bytes, list[_Request]] = {}
+        self._offsets: dict[bytes, int] = {}
+        self._later: dict[bytes, _Request] = {}
 
     def __enter__(self) -> "JournalBuilder":
         with sqlite_errors(self._path):
@@ -69,7 +81,7 @@ class JournalBuilder:
             self._connection.execute(
                 "INSERT INTO run(run_id, started_at, ended_at, exit_status, pid, host, boot_id, version)"
                 " VALUES (1,?,?,0,?,?,?,'')",
-                (self.now, self.now, os.getpid(), platform.node(), boot_id()),
+                (self._now, self._now, os.getpid(), platform.node(), boot_id()),
             )
         return self
 
@@ -88,54 +100,30 @@ class JournalBuilder:
             better: The attempts, from 0, whose answers take the place of earlier ones, which were cut off.
         """
         with sqlite_errors(self._path):
-            _Range(self._connection, self, better).add(logs)
+            self._begin_range()
+            for number, log in enumerate(logs):
+                self._add_log(log, is_better=number in better)
+            later = self._later.values()
+            for request in [*(each for roots in self._roots.values() for each in roots), *later]:
+                if request.outcome is not None:
+                    state, attempt_id = request.outcome
+                    self._rows.append((bulk.OUTCOME, request.request_id, state, request.attempts, attempt_id))
+                    self.found.answers += state == State.ANSWERED
+            self._write()
 
-    def new_request(self) -> int:
-        """Returns the number of a new request."""
-        self._next_request += 1
-        return self._next_request - 1
-
-
-@dataclass(slots=True)
-class _Request:
-    request_id: int
-    attempts: int = 0
-    outcome: tuple[int, int] | None = None  # state, attempt
-
-
-class _Range:
-    """The requests of one range of rows."""
-
-    def __init__(self, connection: Any, builder: JournalBuilder, better: Collection[int]) -> None:
-        self._better = better
-        self._connection = connection
-        self._builder = builder
-        self._found = builder.found
-        self._roots: dict[bytes, list[_Request]] = {}
-        self._offsets: dict[bytes, int] = {}
-        self._later: dict[bytes, _Request] = {}
-        self._rows: list[BulkRow] = []
-
-    def add(self, logs: Iterable[Iterable[Entry]]) -> None:
-        for number, log in enumerate(logs):
-            open_attempts: dict[int, int] = {}
-            numbers: dict[int, int] = {}
-            for entry in log:
-                if isinstance(entry, KeptEntry):
-                    value = bytearray(entry.value)
-                    self._rows.append((bulk.KEPT, bytearray(entry.key), value, crc32(value)))
-                else:
-                    self._attempt(entry, numbers, open_attempts, is_better=number in self._better)
-                if len(self._rows) >= bulk.MAX_ROWS:
-                    self._write()
-            self._found.lost += len(open_attempts)
-            self._rows += [lost_reply(attempt_id, self._builder.now) for attempt_id in open_attempts.values()]
-        for request in [*(each for roots in self._roots.values() for each in roots), *self._later.values()]:
-            if request.outcome is not None:
-                state, attempt_id = request.outcome
-                self._rows.append((bulk.OUTCOME, request.request_id, state, request.attempts, attempt_id))
-                self._found.answers += state == State.ANSWERED
-        self._write()
+    def _add_log(self, log: Iterable[Entry], *, is_better: bool) -> None:
+        open_attempts: dict[int, int] = {}
+        numbers: dict[int, int] = {}
+        for entry in log:
+            if isinstance(entry, KeptEntry):
+                value = bytearray(entry.value)
+                self._rows.append((bulk.KEPT, bytearray(entry.key), value, crc32(value)))
+            else:
+                self._attempt(entry, numbers, open_attempts, is_better=is_better)
+            if len(self._rows) >= bulk.MAX_ROWS:
+                self._write()
+        self.found.lost += len(open_attempts)
+        self._rows += [lost_reply(attempt_id, self._now) for attempt_id in open_attempts.values()]
 
     def _attempt(
         self,
@@ -148,13 +136,13 @@ class _Range:
         request = self._request(entry)
         attempt_id = numbers.get(entry.attempt_id)
         if attempt_id is None:
-            self._found.last_attempt += 1
-            attempt_id = numbers[entry.attempt_id] = self._found.last_attempt
+            self.found.last_attempt += 1
+            attempt_id = numbers[entry.attempt_id] = self.found.last_attempt
             sent = MISSING if entry.sent_at is None else entry.sent_at
             self._rows.append((bulk.ATTEMPT, attempt_id, request.request_id, 1, sent))
             open_attempts[entry.attempt_id] = attempt_id
         if entry.reply is not None and open_attempts.pop(entry.attempt_id, None) is not None:
-            self._rows.append(_reply_row(attempt_id, entry.reply))
+            self._rows.append(reply_row(attempt_id, entry.reply))
         request.attempts = max(request.attempts, entry.attempts)
         decided = request.outcome is not None and request.outcome[0] == State.ANSWERED
         if entry.state in FINAL and (not decided or (is_better and entry.state == State.ANSWERED)):
@@ -165,10 +153,10 @@ class _Range:
         if entry.path is None:
             return root
         assert entry.identity is not None, "a later request says what it asks"
-        key = self._builder.later_key(root.request_id, entry.path, entry.identity)
+        key = self._later_key(root.request_id, entry.path, entry.identity)
         request = self._later.get(key)
         if request is None:
-            request = self._later[key] = _Request(self._builder.new_request())
+            request = self._later[key] = self._new_request()
             cells = bytearray(key), 0, 0, root.request_id, entry.path, bytearray(entry.identity)
             self._insert((bulk.REQUEST, request.request_id, *cells))
         return request
@@ -183,12 +171,16 @@ class _Range:
             )
             self._offsets[entry.key] = found.fetchone()[0] + 1
         while len(roots) <= entry.ordinal:
-            request = _Request(self._builder.new_request())
+            request = self._new_request()
             ordinal = self._offsets[entry.key] + len(roots)
             body = () if entry.body_key is None else (0, 0, bytearray(entry.body_key))
             self._insert((bulk.REQUEST, request.request_id, bytearray(entry.key), ordinal, 0, *body))
             roots.append(request)
         return roots[entry.ordinal]
+
+    def _new_request(self) -> _Request:
+        self._requests += 1
+        return _Request(self._requests)
 
     def _insert(self, row: BulkRow) -> None:
         bulk.ADMISSION_ROWS.insert(self._connection, [row])
@@ -196,11 +188,3 @@ class _Range:
     def _write(self) -> None:
         bulk.RUN_ROWS.insert(self._connection, self._rows)
         self._rows = []
-
-
-def _reply_row(attempt_id: int, reply: Reply) -> BulkRow:
-    received_at, latency_s, status, failure, message, billed, headers, body = reply
-    crc = reply_crc(attempt_id, received_at, latency_s, status, failure, message, billed, body)
-    cells = (received_at, latency_s, status, failure, message, billed)
-    missing = tuple(MISSING if cell is None else cell for cell in cells)
-    return (bulk.REPLY, attempt_id, *missing, crc, MISSING if headers is None else headers, bytearray(body))

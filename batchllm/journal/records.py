@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from batchllm.journal.bulk import meta_row
-from batchllm.journal.replies import REPLY, read_reply, reply_crc
+from batchllm.journal.replies import REPLY, outcome_of, read_stored, reply_crc
 from batchllm.journal.sqlite_errors import damaged, report_damage
 from batchllm.records import Failure, Response
 
@@ -70,13 +70,13 @@ class AdmittedRow(NamedTuple):
     """
 
     row_index: int
-    request_id: int | None
-    ordinal: int | None
-    state: State | None
-    attempts: int
-    attempt_id: int | None
-    unsent_reason: str | None
-    shares_request: bool
+    request_id: int | None = None
+    ordinal: int | None = None
+    state: State | None = None
+    attempts: int = 0
+    attempt_id: int | None = None
+    unsent_reason: str | None = None
+    shares_request: bool = False
     row_state: State | None = None
     key: bytes | None = None
 
@@ -103,16 +103,16 @@ class RowRecord(NamedTuple):
 
     row_index: int
     unsent_reason: str | None
-    state: State | None
-    attempts: int
-    status: int | None
-    body: bytes
-    failure: str | None
-    message: str | None
-    possibly_billed: bool | None
-    latency_s: float | None
-    received_at: float | None
-    attempt_id: int | None
+    state: State | None = None
+    attempts: int = 0
+    status: int | None = None
+    body: bytes = b""
+    failure: str | None = None
+    message: str | None = None
+    possibly_billed: bool | None = None
+    latency_s: float | None = None
+    received_at: float | None = None
+    attempt_id: int | None = None
     flow_of: int | None = None
 
 
@@ -148,9 +148,9 @@ class AttemptRecord(NamedTuple):
     attempt_id: int
     run_id: int
     sent_at: float | None
-    received_at: float | None
-    outcome: Response | Failure | None
-    possibly_billed: bool | None
+    received_at: float | None = None
+    outcome: Response | Failure | None = None
+    possibly_billed: bool | None = None
 
 
 class Orphan(NamedTuple):
@@ -252,31 +252,15 @@ def read_row(path: Path, fields: Sequence[Any]) -> RowRecord:
     ) = fields  # fmt: skip
     if request_id is None or unsent_reason is not None:
         _check_unsent(path, row_index, request_id, unsent_reason, reason_crc, valid)
-        return RowRecord(row_index, unsent_reason, None, 0, None, b"", None, None, None, None, None, None)
+        return RowRecord(row_index, unsent_reason)
     if valid != 1 or request_valid != 1:
         raise damaged(path, f"row {row_index} does not match its checksum")
     if row_state is not None:
-        return RowRecord(
-            row_index,
-            None,
-            STATES[row_state],
-            attempts,
-            None,
-            b"",
-            None,
-            None,
-            None,
-            None,
-            None,
-            None,
-            request_id,
-        )
+        return RowRecord(row_index, None, STATES[row_state], attempts, flow_of=request_id)
     if attempt_id is None or state == State.PENDING:
         if state == State.ANSWERED:
             raise damaged(path, f"the answer of row {row_index} is missing")
-        return RowRecord(
-            row_index, None, STATES[state], attempts, None, b"", None, None, None, None, None, None
-        )
+        return RowRecord(row_index, None, STATES[state], attempts)
     if crc is None or crc != reply_crc(
         attempt_id, received_at, latency_s, status, failure, message, possibly_billed, body
     ):
@@ -296,7 +280,7 @@ def read_admitted(path: Path, fields: Sequence[Any]) -> AdmittedRow:
     ) = fields  # fmt: skip
     if request_id is None or unsent_reason is not None:
         _check_unsent(path, row_index, request_id, unsent_reason, reason_crc, valid)
-        return AdmittedRow(row_index, None, None, None, 0, None, unsent_reason, False)
+        return AdmittedRow(row_index, unsent_reason=unsent_reason)
     if valid != 1 or request_valid != 1:
         raise damaged(path, f"row {row_index} does not match its checksum")
     return AdmittedRow(
@@ -312,10 +296,12 @@ def read_attempt(path: Path, fields: Sequence[Any]) -> AttemptRecord:
     if valid != 1:
         raise damaged(path, f"attempt {attempt_id} does not match its checksum")
     if reply_id is None:
-        return AttemptRecord(attempt_id, run_id, sent_at, None, None, None)
-    outcome = read_reply(path, attempt_id, reply)
-    possibly_billed = None if reply[5] is None else reply[5] == 1
-    return AttemptRecord(attempt_id, run_id, sent_at, reply[0], outcome, possibly_billed)
+        return AttemptRecord(attempt_id, run_id, sent_at)
+    stored = read_stored(path, attempt_id, reply)
+    outcome, billed = outcome_of(path, stored), stored.possibly_billed
+    return AttemptRecord(
+        attempt_id, run_id, sent_at, stored.received_at, outcome, None if billed is None else billed == 1
+    )
 
 
 def _check_unsent(

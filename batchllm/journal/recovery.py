@@ -75,25 +75,12 @@ def open_store(path: Path, now: float, version: str) -> OpenedJournal:
             orphans, run_id = store.write([], calls)
             meta = dict(read_meta(path, fields) for fields in connection.execute(META))
             kept = KeptAnswers(meta.get(KEPT_ANSWERS))
-            kept.settle(store)
+            store.write(kept.settle(connection))
             (last,) = connection.execute("SELECT max(attempt_id) FROM attempt").fetchone()
     except BaseException:
         connection.close()
         raise
     return OpenedJournal(store, new, run_id, tuple(orphans), meta, (last or 0) + 1, kept)
-
-
-def close_store(
-    store: Store, run_id: int, now: float, exit_status: int | None, withdrawn: bool = False
-) -> None:
-    """Records how the run ended, or that it never was, and moves the log into the database.
-
-    Raises:
-        sqlite3.Error: Not all of that could be done; what was durable stays so.
-    """
-    end = store.forget_run if withdrawn else store.end_run
-    store.write([], [lambda: end(run_id, now, exit_status)])
-    store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def store_value(path: Path, key: str, value: Any) -> None:

@@ -10,7 +10,7 @@ import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -54,7 +54,31 @@ REPLY = ", ".join(
         "received_at", "latency_s", "status", "failure", "message", "possibly_billed", "crc", "headers", "body",
     )
 )  # fmt: skip
-"""The columns that ``read_reply`` needs."""
+"""The columns that ``read_stored`` needs."""
+
+
+class StoredReply(NamedTuple):
+    """What the journal keeps of a reply.
+
+    Attributes:
+        received_at: When it was saved, in seconds since the epoch.
+        latency_s: Seconds that the attempt took.
+        status: HTTP status; ``None`` where no HTTP answer came.
+        failure: One word why none came; ``None`` where one did.
+        message: The same in one sentence.
+        possibly_billed: 1 for a failure that may be on the bill, else 0; ``None`` where an HTTP answer came.
+        headers: The headers that are kept, as a JSON object.
+        body: The raw body, or the part of it that arrived.
+    """
+
+    received_at: float
+    latency_s: float | None
+    status: int | None
+    failure: str | None
+    message: str | None
+    possibly_billed: int | None
+    headers: str | None
+    body: bytes
 
 
 def pack(attempt_id: int, received_at: float, outcome: Response | Failure) -> BulkRow:
@@ -69,33 +93,22 @@ def pack(attempt_id: int, received_at: float, outcome: Response | Failure) -> Bu
             bulk.REPLY, attempt_id, received_at, latency_s, status, MISSING, MISSING, MISSING, crc,
             MISSING if headers is None else headers, bytearray(body),
         )  # fmt: skip
-    kind, message, possibly_billed = (
-        str(outcome.kind),
-        printable(outcome.message),
-        int(outcome.paid is Paid.MAYBE),
-    )
-    return _failure_row(attempt_id, received_at, latency_s, kind, message, possibly_billed, outcome.partial)
+    kind, message, billed = str(outcome.kind), printable(outcome.message), int(outcome.paid is Paid.MAYBE)
+    reply = StoredReply(received_at, latency_s, None, kind, message, billed, None, outcome.partial)
+    return reply_row(attempt_id, reply)
 
 
 def lost_reply(attempt_id: int, now: float) -> BulkRow:
     """Returns the row that closes an attempt whose run died before it could save an outcome."""
-    return _failure_row(attempt_id, now, None, UNKNOWN, LOST, 1, b"")
+    return reply_row(attempt_id, StoredReply(now, None, None, UNKNOWN, LOST, 1, None, b""))
 
 
-def _failure_row(
-    attempt_id: int,
-    received_at: float,
-    latency_s: float | None,
-    kind: str,
-    message: str,
-    billed: int,
-    body: bytes,
-) -> BulkRow:
-    crc = reply_crc(attempt_id, received_at, latency_s, None, kind, message, billed, body)
-    return (
-        bulk.REPLY, attempt_id, received_at, MISSING if latency_s is None else latency_s, MISSING, kind, message,
-        billed, crc, MISSING, bytearray(body),
-    )  # fmt: skip
+def reply_row(attempt_id: int, reply: StoredReply) -> BulkRow:
+    """Returns the row that saves a reply."""
+    received_at, latency_s, status, failure, message, billed, headers, body = reply
+    crc = reply_crc(attempt_id, received_at, latency_s, status, failure, message, billed, body)
+    cells = (MISSING if cell is None else cell for cell in reply[:6])
+    return (bulk.REPLY, attempt_id, *cells, crc, MISSING if headers is None else headers, bytearray(body))
 
 
 def reply_crc(
@@ -116,11 +129,18 @@ def reply_crc(
 
 
 @report_damage
-def read_reply(path: Path, attempt_id: int, fields: Sequence[Any]) -> Response | Failure:
-    """Reads the columns ``REPLY``; an attempt of a dead run reads as a connection that broke."""
-    received_at, latency_s, status, failure, message, possibly_billed, crc, headers, body = fields
-    if crc != reply_crc(attempt_id, received_at, latency_s, status, failure, message, possibly_billed, body):
+def read_stored(path: Path, attempt_id: int, fields: Sequence[Any]) -> StoredReply:
+    """Reads the columns ``REPLY``."""
+    received_at, latency_s, status, failure, message, billed, crc, headers, body = fields
+    if crc != reply_crc(attempt_id, received_at, latency_s, status, failure, message, billed, body):
         raise damaged(path, f"the reply to attempt {attempt_id} does not match its CRC")
+    return StoredReply(received_at, latency_s, status, failure, message, billed, headers, body)
+
+
+@report_damage
+def outcome_of(path: Path, reply: StoredReply) -> Response | Failure:
+    """Returns what a reply says; that of an attempt of a dead run says that the connection broke."""
+    _, latency_s, status, failure, message, possibly_billed, headers, body = reply
     if status is not None:
         return Response(status, json.loads(headers) if headers else {}, body, latency_s or 0.0)
     kind = FailureKind.RESET if failure is None or failure == UNKNOWN else FailureKind(failure)
@@ -130,7 +150,7 @@ def read_reply(path: Path, attempt_id: int, fields: Sequence[Any]) -> Response |
 
 def read_response(path: Path, attempt_id: int, fields: Sequence[Any]) -> Response:
     """Reads the columns ``REPLY`` of an attempt that has an HTTP answer."""
-    outcome = read_reply(path, attempt_id, fields)
+    outcome = outcome_of(path, read_stored(path, attempt_id, fields))
     if not isinstance(outcome, Response):
         raise damaged(path, f"attempt {attempt_id} has no HTTP answer")
     return outcome

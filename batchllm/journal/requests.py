@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from batchllm.journal.bulk import BulkQuery
 from batchllm.journal.records import STATES, State
-from batchllm.journal.replies import REPLY, read_reply, read_response
+from batchllm.journal.replies import REPLY, read_response, read_stored
 from batchllm.journal.sqlite_errors import damaged, report_damage
 from batchllm.records import Response
 
@@ -66,12 +66,12 @@ class RequestRecord(NamedTuple):
     path: str | None
     state: State
     attempts: int
-    status: int | None
-    body: bytes
-    failure: str | None
-    message: str | None
-    latency_s: float | None
-    attempt_id: int | None
+    status: int | None = None
+    body: bytes = b""
+    failure: str | None = None
+    message: str | None = None
+    latency_s: float | None = None
+    attempt_id: int | None = None
 
 
 class StoredAnswer(NamedTuple):
@@ -117,24 +117,11 @@ def read_request(path: Path, fields: Sequence[Any]) -> RequestRecord:
     if attempt_id is None or state == State.PENDING:
         if state == State.ANSWERED:
             raise damaged(path, f"the answer to request {request_id} is missing")
-        return RequestRecord(
-            request_id, key, request_path, STATES[state], attempts, None, b"", None, None, None, None
-        )
-    read_reply(path, attempt_id, reply)  # checks it
-    _, latency_s, status, failure, message, _, _, _, body = reply
+        return RequestRecord(request_id, key, request_path, STATES[state], attempts)
+    _, latency_s, status, failure, message, _, _, body = read_stored(path, attempt_id, reply)
     return RequestRecord(
-        request_id,
-        key,
-        request_path,
-        STATES[state],
-        attempts,
-        status,
-        body,
-        failure,
-        message,
-        latency_s,
-        attempt_id,
-    )
+        request_id, key, request_path, STATES[state], attempts, status, body, failure, message, latency_s, attempt_id,
+    )  # fmt: skip
 
 
 @report_damage

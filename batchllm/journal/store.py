@@ -84,7 +84,7 @@ class Store:
             "UPDATE run SET ended_at = ?, exit_status = ? WHERE run_id = ?", (now, exit_status, run_id)
         )
 
-    def forget_run(self, run_id: int, now: float, exit_status: int | None) -> None:
+    def forget_run(self, run_id: int) -> None:
         """Removes the record of a run that sent nothing."""
         self.connection.execute("DELETE FROM run WHERE run_id = ?", (run_id,))
 

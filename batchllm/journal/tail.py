@@ -14,11 +14,8 @@ from typing import Any, NamedTuple
 
 from batchllm.journal.reader import JournalReader
 from batchllm.journal.records import State
-from batchllm.journal.replies import REPLY, reply_crc
+from batchllm.journal.replies import REPLY, StoredReply, read_stored
 from batchllm.journal.sqlite_errors import damaged
-
-Reply = tuple[float, float | None, int | None, str | None, str | None, int | None, str | None, bytes]
-"""When it was saved, its latency in s, status, failure, message, possibly billed, headers as JSON, body."""
 
 FINAL = (State.ANSWERED, State.FAILED)
 
@@ -45,7 +42,7 @@ class AttemptEntry(NamedTuple):
     path: str | None
     identity: bytes | None
     sent_at: float | None
-    reply: Reply | None
+    reply: StoredReply | None
     state: int
     attempts: int
 
@@ -146,16 +143,10 @@ class JournalTail:
             path,
             None if path is None else identity,
             sent_at,
-            None if replied is None else self._reply(attempt_id, reply),
+            None if replied is None else read_stored(self._reader.path, attempt_id, reply),
             state if is_final else int(State.OPEN),
             attempts,
         )
-
-    def _reply(self, attempt_id: int, fields: Sequence[Any]) -> Reply:
-        received_at, latency_s, status, failure, message, billed, crc, headers, body = fields
-        if crc != reply_crc(attempt_id, received_at, latency_s, status, failure, message, billed, body):
-            raise damaged(self._reader.path, f"the reply to attempt {attempt_id} does not match its CRC")
-        return received_at, latency_s, status, failure, message, billed, headers, body
 
     def _row_of(self, root_id: int) -> int | None:
         if root_id not in self._rows:  # turns of conversations are not admitted in the order of their rows

@@ -2,7 +2,7 @@
 
 A *holder* (``LeaseHolder``) divides the limits; each *worker* is one run of a job, which renews its lease every second.
 Both are told the time and never wait or send: what carries a ``LeaseRequest`` to the holder and its ``Lease`` back is
-the caller's (an actor call, a socket). All of it is plain data: picklable, and JSON by ``to_json`` and ``from_json``.
+the caller's (an actor call, a socket). All of it can be pickled.
 
 A holder lives in one process, next to whatever carries the messages::
 
@@ -27,6 +27,6 @@ What holds, whatever dies, is delayed or is cut off, and wherever the clocks sta
 
 from batchllm.leases.client import Leases
 from batchllm.leases.holder import LeaseHolder
-from batchllm.leases.terms import BudgetShare, BudgetUse, Lease, LeaseRequest, Share, Use
+from batchllm.leases.messages import BudgetShare, BudgetUse, Lease, LeaseRequest, Share, Use
 
 __all__ = ["BudgetShare", "BudgetUse", "Lease", "LeaseHolder", "LeaseRequest", "Leases", "Share", "Use"]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from batchllm.leases.terms import MARGIN, RENEW_S, BudgetUse, Lease, LeaseRequest, Share, Use
+from batchllm.leases.messages import MARGIN, RENEW_S, BudgetUse, Lease, LeaseRequest, Share, Use
 
 WHOLE = 3.0
 """A whole request may be sent for so many times between two renewals, so that late answers make no burst."""

@@ -3,7 +3,7 @@
 import math
 
 from batchllm.leases.client import LeaseClient
-from batchllm.leases.terms import HEADROOM, TTL_S, Use
+from batchllm.leases.messages import HEADROOM, TTL_S, Use
 from batchllm.limiter.lease import LaneDemand
 from batchllm.limiter.terms import MINUTE_S, REQUESTS, TOKENS
 from batchllm.records import Pace

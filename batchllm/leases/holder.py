@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from batchllm.budget.budget import NOTHING, Amount, BudgetLimits
+from batchllm.leases.messages import RENEW_S, TTL_S, BudgetShare, Lease, LeaseRequest
 from batchllm.leases.shares import DividedLimit
 from batchllm.leases.slices import BudgetSlices
-from batchllm.leases.terms import RENEW_S, TTL_S, BudgetShare, Lease, LeaseRequest
 
 REMEMBERED = 10_000
 """Workers whose newest request is remembered, to recognize older ones that come late."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from batchllm.budget.budget import NOTHING, Amount, Budget, BudgetLimits, rounded
-from batchllm.leases.terms import BudgetShare, BudgetUse
+from batchllm.leases.messages import BudgetShare, BudgetUse
 
 
 class LeasedBudget(Budget):

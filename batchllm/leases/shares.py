@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from batchllm.leases.learned import LearnedLimit
-from batchllm.leases.terms import HEADROOM, RENEW_S, Share, Use
+from batchllm.leases.messages import HEADROOM, RENEW_S, Share, Use
 from batchllm.limiter.terms import MINUTE_S
 
 CATCH_UP_S = 2.0

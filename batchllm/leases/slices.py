@@ -17,7 +17,7 @@ from decimal import Decimal
 from typing import Any
 
 from batchllm.budget.budget import NOTHING, Amount, BudgetLimits
-from batchllm.leases.terms import BudgetShare, BudgetUse, amount_of, plain_amount
+from batchllm.leases.messages import BudgetShare, BudgetUse
 
 SLICES = 50
 """A slice is at most this part of what is left, or the upper bound of one request where that is more."""
@@ -72,9 +72,9 @@ class BudgetSlices:
     ) -> None:
         self._limits = limits
         self._ttl_s = ttl_s
-        self._spent = spent if saved is None else amount_of(saved["spent"])
+        self._spent = spent if saved is None else _amount(saved["spent"])
         self._accounts = {
-            worker: WorkerBudget(amount_of(ceiling), number, None, now + ttl_s)
+            worker: WorkerBudget(_amount(ceiling), number, None, now + ttl_s)
             for worker, (number, ceiling) in ({} if saved is None else saved["workers"]).items()
         }
         self._usual = NOTHING  # what the request that was asked for last may take
@@ -84,9 +84,9 @@ class BudgetSlices:
         """Returns what a restarted holder has to know, as plain values."""
         self.changed = False
         return {
-            "spent": plain_amount(self._spent),
+            "spent": _plain(self._spent),
             "workers": {
-                worker: [account.number, plain_amount(account.ceiling)]
+                worker: [account.number, _plain(account.ceiling)]
                 for worker, account in self._accounts.items()
             },
         }
@@ -188,3 +188,11 @@ class BudgetSlices:
             getattr(self._limits, name) is None or getattr(has, name) >= getattr(wanted, name)
             for name in _NAMES
         )
+
+
+def _plain(amount: Amount) -> list[Any]:
+    return [amount.requests, amount.tokens, str(amount.cost)]
+
+
+def _amount(value: list[Any]) -> Amount:
+    return Amount(int(value[0]), int(value[1]), Decimal(value[2]))

@@ -113,6 +113,12 @@ class EndpointRouter(Generic[R]):
         """Whether the endpoint that an item went to is down; a failure then does not count as an attempt."""
         return self._routes[item.endpoint].limiter.outage
 
+    def named(self, item: R, message: str) -> str:
+        """Returns what an item's endpoint said with its name, and what the others said that have answered nothing."""
+        said = {each.target.name: each.out or each.rejection for each in self._routes if not each.answers}
+        said[self._routes[item.endpoint].target.name] = message
+        return "; ".join(f"{name}: {why}" for name, why in said.items() if why)
+
     def offer(self, item: R, cost: Cost, *, lane: str, again: bool = False, not_before: float = 0.0) -> None:
         """Queues an item; see ``Limiter.offer``. One that failed prefers another endpoint, and waits less for it."""
         if again and not_before:

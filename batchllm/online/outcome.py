@@ -229,7 +229,8 @@ class OutcomeHandler:
         if first or not may_concern_one_row(verdict):
             self._failed(item, outcome, verdict, now)
             wrong_use = verdict.exit_status is ExitStatus.USAGE and not self._has_worked
-            self.stop(UsageError(verdict.message) if wrong_use else Unavailable(verdict.message))
+            words = self._named(item, verdict.message)
+            self.stop(UsageError(words) if wrong_use else Unavailable(words))
             return
         # An endpoint that refuses a row is not down.
         taken = self.counters.answers or self.limiter.outage_of(item)
@@ -240,12 +241,16 @@ class OutcomeHandler:
         refused = HeldRefusal(item, _rejection(item, outcome, verdict), attempt_id, now)
         if item.earlier and self.counters.answers and not self.refusals.endpoints_own:
             self.finish(item, refused.answer, State.FAILED, attempt_id)  # a second run refused it again
-        elif self.refusals.hold(refused):
-            words = f"{ENDPOINT_REFUSALS} rows in a row were refused: {verdict.message}"
+        elif self.refusals.hold(refused, said := self._named(item, refused.answer.error or "refused")):
+            words = f"{ENDPOINT_REFUSALS} rows in a row were refused: {said}"
             self.stop(Unavailable(words) if self._has_worked else UsageError(f"{words}; {NOTHING_PAID}"))
         else:
             # Nobody waits for the decision: for this run the request has no answer.
             self._settle_held(refused)
+
+    def _named(self, item: WorkItem, message: str) -> str:
+        """Returns what an endpoint said, with its name where there are several, and what those said that are out."""
+        return self.limiter.named(item, message) if isinstance(self.limiter, EndpointRouter) else message
 
     def _rejected(self, rejected: HeldRefusal, verdict: Verdict) -> None:
         """Fails a row that the endpoint rejected; before any success, only where not every row is rejected alike."""
@@ -254,8 +259,8 @@ class OutcomeHandler:
             self.finish(rejected.item, rejected.answer, State.FAILED, rejected.attempt_id)
             return
         self._settle_held(rejected)
-        if self.first.hold(rejected, verdict):
-            self.stop(UsageError(f"the first rows were all refused alike: {verdict.message}; {NOTHING_PAID}"))
+        if self.first.hold(rejected, verdict, said := self._named(rejected.item, verdict.message)):
+            self.stop(UsageError(f"the first rows were all refused alike: {said}; {NOTHING_PAID}"))
 
     def _settle_held(self, held: HeldRefusal) -> None:
         """Lets a flow go on without an answer, while it is open whether the request has failed."""
@@ -274,7 +279,7 @@ class OutcomeHandler:
         if not self._has_worked and not others:
             if self.first.is_setting:
                 rows = "all rows were" if self.counters.rows > 1 else "the row was"
-                self.stop(UsageError(f"{rows} refused alike: {self.first.message}; {NOTHING_PAID}"))
+                self.stop(UsageError(f"{rows} refused alike: {self.first.said}; {NOTHING_PAID}"))
                 return
             if self.refusals.message:
                 self.stop(UsageError(f"{self.refusals.message}; {NOTHING_PAID}"))

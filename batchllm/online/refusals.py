@@ -58,11 +58,11 @@ class HeldRefusals:
         self._held: list[HeldRefusal] = []
         self._in_a_row = 0
 
-    def hold(self, refused: HeldRefusal) -> bool:
-        """Holds one more row; returns ``True`` once the endpoint is seen to refuse every row."""
+    def hold(self, refused: HeldRefusal, words: str) -> bool:
+        """Holds one more row, refused in these words; returns ``True`` once the endpoint refuses every row."""
         if not self.endpoints_own:
             self._held.append(refused)
-            self.message = refused.answer.error or "refused"
+            self.message = words
             self._in_a_row += 1
             if self._in_a_row >= ENDPOINT_REFUSALS:
                 self.endpoints_own = True
@@ -88,10 +88,14 @@ class FirstRejections:
     """Holds the rows that are rejected before any success, as long as all are rejected in the same words.
 
     A model, a parameter or a schema that the endpoint does not take rejects every row alike; no row is failed for it.
+
+    Attributes:
+        said: What the latest row that is held was rejected with, and by which endpoint; empty where none is.
     """
 
     def __init__(self) -> None:
-        self.message = ""
+        self.said = ""
+        self._message = ""
         self._words: str | None = None
         self._held: list[HeldRefusal] = []
         self._over = False
@@ -105,16 +109,16 @@ class FirstRejections:
         self._words = words
         return not self._over
 
-    def hold(self, refused: HeldRefusal, verdict: Verdict) -> bool:
+    def hold(self, refused: HeldRefusal, verdict: Verdict, said: str) -> bool:
         """Holds one more row; returns ``True`` once so many are rejected alike that a setting is wrong."""
-        self.message = verdict.message
+        self.said, self._message = said, verdict.message
         self._held.append(refused)
         return len(self._held) == FIRST_ROWS
 
     @property
     def is_setting(self) -> bool:
         """Returns whether the rows held at the end of a run show a wrong setting: several, or one that says so."""
-        return len(self._held) > 1 or (bool(self._held) and _SETTING.search(self.message) is not None)
+        return len(self._held) > 1 or (bool(self._held) and _SETTING.search(self._message) is not None)
 
     def take(self) -> list[HeldRefusal]:
         """Takes out the rows held, whose rejection is their own after all."""

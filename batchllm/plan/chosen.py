@@ -4,10 +4,7 @@ import random
 from collections.abc import Iterable, Iterator
 
 from batchllm.job import Job
-from batchllm.records import Row
-
-Chosen = range | frozenset[int] | None
-"""The rows that are wanted, by their indexes; ``None`` for all."""
+from batchllm.records import Chosen, Row
 
 
 def chosen_rows(job: Job, rows: int) -> Chosen:

@@ -9,6 +9,7 @@ from batchllm.plan.finished import final_states
 from batchllm.plan.plan import Plan
 from batchllm.plan.reuse import Reuse
 from batchllm.prepare.prepared_job import PreparedJob
+from batchllm.records import Chosen
 
 
 def readers(prepared: PreparedJob) -> Callable[[int], Reader]:
@@ -25,7 +26,7 @@ def plan_of(
     *,
     continued: bool,
     counters: RunCounters,
-    chosen: "range | frozenset[int] | None",
+    chosen: Chosen,
     reuse: Reuse | None = None,
     since: int | None = None,
     collected: RunCounters | None = None,

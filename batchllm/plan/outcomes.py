@@ -11,7 +11,7 @@ from batchllm.formats.columns import ENDPOINT
 from batchllm.journal import JournalReader, RowRecord, State
 from batchllm.plan.replay import ReplayedRequest, Replayer, Replays, read_outcome, unsent_answer
 from batchllm.prepare.prepared_job import PreparedJob
-from batchllm.records import Row
+from batchllm.records import Chosen, Row
 
 NO_COLUMNS: Mapping[str, Any] = MappingProxyType({})
 
@@ -101,7 +101,7 @@ def in_order(rows: Callable[[], Iterator[Row]]) -> Callable[[int], Row]:
 def outcomes(
     entries: Iterable[RowRecord],
     read: OutcomeReader,
-    chosen: "range | frozenset[int] | None" = None,
+    chosen: Chosen = None,
     costs: RowCosts | None = None,
 ) -> Iterator[Outcome]:
     """Yields the outcome of each row that is finished or given up.

@@ -17,7 +17,7 @@ from itertools import islice
 from batchllm.counters import RunCounters
 from batchllm.flows import JobFlow
 from batchllm.journal import AdmittedRow, FinishedRows, Journal, State, is_better
-from batchllm.plan.chosen import Chosen, wanted
+from batchllm.plan.chosen import wanted
 from batchllm.plan.conversations import MOST_WAITING, Conversations
 from batchllm.plan.lifecycle import FlowLifecycle
 from batchllm.plan.lookup import Lookup
@@ -26,7 +26,7 @@ from batchllm.plan.reuse import Reuse
 from batchllm.plan.row_counts import count_before, count_end
 from batchllm.plan.row_flow import KnownRows, RowFlow
 from batchllm.plan.work_item import RowEnd, WorkItem
-from batchllm.records import Answer, Row
+from batchllm.records import Answer, Chosen, Row
 
 FIRST_BATCH = 16
 BATCH = 256

@@ -10,7 +10,7 @@ from batchllm.errors import InputError, UsageError
 from batchllm.formats import SUFFIXES
 from batchllm.formats.suffixes import format_suffix
 from batchllm.job import Job
-from batchllm.job.paths import identity_of, is_folder, is_pattern, outputs_of, refuse_same_file
+from batchllm.job.paths import identity_of, is_folder, is_output, is_pattern, outputs_of, refuse_same_file
 from batchllm.job.texts import are_documents, is_document
 from batchllm.prepare.job_paths import JobPaths, journal_beside, journal_in
 from batchllm.printable import counted
@@ -94,7 +94,7 @@ class _Search:
             return "folder" if in_folder else ""
         if path.name.endswith((".journal", ".journal-wal", ".journal-shm", ".lock", ".journal.exported")):
             return ""
-        if self._is_own_output(path) or (in_folder and is_output(path)):
+        if self._is_own_output(path) or (in_folder and is_output(path, journal_beside)):
             return "output"
         if self.job.input_format is None and format_suffix(path) not in SUFFIXES:
             return "file of another kind"
@@ -126,11 +126,6 @@ def matches_of(pattern: Path) -> Sequence[Path]:
     if isinstance(pattern, ObjectPath):
         return pattern.matches()
     return sorted(map(Path, glob.glob(str(pattern), recursive=True)))  # noqa: PTH207 - it knows hidden files
-
-
-def is_output(path: Path) -> bool:
-    """Whether a file is the output of a job, or what a job left beside it: its journal is there too."""
-    return any(journal_beside(path.with_name(name)).exists() for name in outputs_of(path))
 
 
 def _refuse_twice(paths: Sequence[Path]) -> None:

@@ -15,7 +15,7 @@ from batchllm import stores
 from batchllm.errors import CannotWrite, InputError, JobError, UsageError
 from batchllm.formats.files import input_file, output_target
 from batchllm.job import Job
-from batchllm.job.paths import FOLDER_JOURNAL
+from batchllm.job.paths import FOLDER_JOURNAL, journal_on_disk
 from batchllm.journal import JournalReader, check_folder, state_path
 from batchllm.stores import ObjectPath
 
@@ -92,7 +92,7 @@ def _is_database(path: Path) -> bool:
 def journal_beside(output: Path) -> Path:
     """Returns the usual journal of an output: beside it, or for an object in the user's state folder."""
     if not isinstance(output, ObjectPath):
-        return output.with_name(f"{output.name}.journal")
+        return journal_on_disk(output)
     url = str(output)
     name = _UNUSUAL.sub("-", url.replace("://", "-"))[-80:].strip("-.")
     return state_path(f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:16]}.journal")

@@ -11,12 +11,10 @@ from batchllm.formats import SUFFIXES, Columns, Source, format_named, format_of
 from batchllm.formats.several import InputPart, SeveralSource
 from batchllm.formats.suffixes import format_suffix
 from batchllm.job.paths import identity_of, with_written_suffix
+from batchllm.records import Chosen
 
 if TYPE_CHECKING:
     from batchllm.prepare.prepared_job import PreparedJob
-
-Chosen = range | frozenset[int] | None
-"""The only rows that are wanted; ``None`` is all."""
 
 
 @dataclass(frozen=True, slots=True)

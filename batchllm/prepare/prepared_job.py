@@ -10,7 +10,7 @@ from typing import Any
 
 from batchllm import tokens
 from batchllm.answer import Reader, answer_columns
-from batchllm.errors import InputError, UsageError
+from batchllm.errors import InputError, UsageError, listed
 from batchllm.flows import JobFlow, job_flow
 from batchllm.flows.part_columns import split_columns
 from batchllm.flows.samples import sample_columns
@@ -28,7 +28,7 @@ from batchllm.formats import (
 )
 from batchllm.formats.columns import ADDABLE, STANDARD
 from batchllm.formats.files import input_file
-from batchllm.formats.several import SeveralSource
+from batchllm.formats.several import InputPart, SeveralSource
 from batchllm.formats.suffixes import format_suffix
 from batchllm.job import Job
 from batchllm.job.assembly import NOTHING_ASKED
@@ -40,7 +40,7 @@ from batchllm.prepare.outputs import check_outputs
 from batchllm.prepare.shards import RowRange, ShardRows, restricted
 from batchllm.printable import counted
 from batchllm.records import Row
-from batchllm.request import RequestBuilder, answer_spec
+from batchllm.request import RequestBuilder, Skipped, answer_spec
 from batchllm.template import KNOWN_PARAMETERS, TEXT, text_column
 
 _READING = ("delimiter", "quote", "escape", "skip_lines", "sheet", "query", "bad_rows", "encoding")
@@ -84,7 +84,25 @@ class PreparedJob:
         """What a reader of the input would not expect of it, in words."""
         bad = self.statistics.bad_rows
         left_out = (f"{counted(bad, 'row')} left out",) if bad else ()
-        return (*self.source.notes, *left_out)
+        return (*self.source.notes, *left_out, *self._files_without_text())
+
+    def _files_without_text(self) -> Iterator[str]:
+        """Says which of several files have no row that can be sent, since they lack what the prompt reads."""
+        if not isinstance(self.source, SeveralSource) or self.job.template is None:
+            return
+        found = [part for part in self.source.parts if part.rows and self._is_unread(part)]
+        if found:
+            names = listed([part.source.name for part in found])
+            rows = sum(part.rows for part in found)
+            has, its = ("has", "its") if len(found) == 1 else ("have", "their")
+            sent = f"{its} {counted(rows, 'row')} {'is' if rows == 1 else 'are'} not sent"
+            yield f"{names} {has} no text for the prompt, so {sent}"
+
+    def _is_unread(self, part: InputPart) -> bool:
+        absent = part.absent
+        return absent.keys() >= set(self.job.images) and isinstance(
+            self.builder.build(Row(0, 0, absent)), Skipped
+        )
 
 
 @contextmanager

@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from batchllm.errors import did_you_mean
 from batchllm.exact import loads
 from batchllm.records import Answer, ChatRequest
 from batchllm.request.images import Media, image_tokens
 from batchllm.request.outcome import InvalidRow, Messages
-from batchllm.template import did_you_mean, dumps, to_json
+from batchllm.template import dumps, to_json
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _LEADING = ("system", "developer")

@@ -5,7 +5,8 @@
 
 from batchllm.budget.forecast import Forecast
 from batchllm.runner.feed import FinishedRow, RowFeed
+from batchllm.runner.result import Result
 from batchllm.runner.run import Confirm, run_job
-from batchllm.runner.summary import Result, Summary
+from batchllm.runner.summary import Summary
 
 __all__ = ["Confirm", "FinishedRow", "Forecast", "Result", "RowFeed", "Summary", "run_job"]

@@ -1,18 +1,16 @@
 """Refuses to pay again for rows that have an answer, unless ``--accept-change`` agrees."""
 
-from collections.abc import Iterable
-from itertools import islice
-
 from batchllm.budget.estimate import forecast_job
 from batchllm.budget.forecast import Forecast
 from batchllm.errors import JobChanged
 from batchllm.job.changes import change_text, changes_between
 from batchllm.journal import JournalReader, State
+from batchllm.plan.chosen import wanted
 from batchllm.plan.finished import pages
 from batchllm.plan.preview import Preview
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.printable import counted, dollars
-from batchllm.records import Row
+from batchllm.records import Chosen
 
 FINGERPRINT = "fingerprint"
 """The journal's key for what shapes the requests of the job (``Job.fingerprint``), trials of a changed job aside."""
@@ -26,9 +24,7 @@ LIMITS = ("max_tokens", "param.max_completion_tokens")
 _PAGE = 256
 
 
-def rows_paid_again(
-    prepared: PreparedJob, reader: JournalReader, *, chosen: "range | frozenset[int] | None"
-) -> int:
+def rows_paid_again(prepared: PreparedJob, reader: JournalReader, *, chosen: Chosen) -> int:
     """Counts the rows that have an answer and would be paid again, because the job was changed.
 
     Args:
@@ -46,7 +42,7 @@ def rows_paid_again(
         prepared.flow, reader, final=(State.ANSWERED, State.PENDING), dedupe=prepared.job.dedupe
     )
     kept = kept_answers = unanswered = changed = 0
-    for page in pages(_chosen(prepared.source.rows(), chosen), _PAGE):
+    for page in pages(wanted(prepared.source.rows(), chosen), _PAGE):
         for row in preview.look(page):
             kept += row.state is not None
             kept_answers += row.state is State.ANSWERED
@@ -58,9 +54,7 @@ def rows_paid_again(
     )
 
 
-def check_unchanged(
-    prepared: PreparedJob, reader: JournalReader, *, chosen: "range | frozenset[int] | None"
-) -> int:
+def check_unchanged(prepared: PreparedJob, reader: JournalReader, *, chosen: Chosen) -> int:
     """Refuses a job that was changed after answers were paid, unless ``--accept-change`` agrees.
 
     Returns:
@@ -86,13 +80,6 @@ def check_unchanged(
         cost_low=cost.cost_low,
         cost_high=cost.cost_high,
     )
-
-
-def _chosen(rows: Iterable[Row], chosen: "range | frozenset[int] | None") -> Iterable[Row]:
-    if chosen is None:
-        return rows
-    last = max(chosen, default=-1)
-    return (row for row in islice(rows, last + 1) if row.index in chosen)
 
 
 def _price(forecast: Forecast) -> str:

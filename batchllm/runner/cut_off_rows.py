@@ -17,6 +17,7 @@ from batchllm.plan.preview import Preview
 from batchllm.plan.replay import ReplayedRequest, Replayer, read_outcome
 from batchllm.plan.row_counts import row_state_of
 from batchllm.prepare.prepared_job import PreparedJob
+from batchllm.records import Chosen
 from batchllm.runner.cut_off import Limits, limit_of, limits_in
 
 _CUT_OFF = "length"
@@ -48,7 +49,7 @@ def cut_off_rows(
     prepared: PreparedJob,
     reader: JournalReader,
     *,
-    chosen: "range | frozenset[int] | None" = None,
+    chosen: Chosen = None,
     since: int | None = None,
 ) -> list[CutOffRow]:
     """Returns the rows with an answer that was cut off at a lower limit than the job's raised one.
@@ -108,7 +109,7 @@ def asked_again(rows: Sequence[CutOffRow]) -> frozenset[int]:
 def _cut_off_rows(
     prepared: PreparedJob,
     reader: JournalReader,
-    chosen: "range | frozenset[int] | None",
+    chosen: Chosen,
     tried: "set[int]",
     readers: "dict[int, Reader]",
 ) -> Iterator[CutOffRow]:

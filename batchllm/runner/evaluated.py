@@ -12,9 +12,10 @@ from batchllm.evaluate.evaluation import Evaluation, check_gold, evaluate_rows
 from batchllm.evaluate.gold import gold_of
 from batchllm.formats.columns import ColumnReader, column_readers, plan_columns
 from batchllm.journal import Journal
+from batchllm.plan.chosen import wanted
 from batchllm.plan.outcomes import in_order, outcome_reader, outcomes
 from batchllm.prepare.prepared_job import PreparedJob
-from batchllm.records import Answer
+from batchllm.records import Answer, Chosen
 
 log = logging.getLogger("batchllm.runner")
 
@@ -35,7 +36,7 @@ class RunEvaluation:
         InputError: The file with them cannot be read.
     """
 
-    def __init__(self, prepared: PreparedJob, chosen: "range | frozenset[int] | None") -> None:
+    def __init__(self, prepared: PreparedJob, chosen: Chosen) -> None:
         self._prepared = prepared
         self._chosen = chosen
         self._journal: Journal | None = None
@@ -56,8 +57,8 @@ class RunEvaluation:
             prompt_columns=prepared.builder.used_columns,
         )
         self._gold = gold_of(job.gold, self._rows, job.on)
-        wanted = (row for row in prepared.source.rows() if chosen is None or row.index in chosen)
-        check_gold(self._rows, self._gold, ((row.index, row.values) for row in wanted))
+        rows = wanted(prepared.source.rows(), chosen)
+        check_gold(self._rows, self._gold, ((row.index, row.values) for row in rows))
 
     def evaluate(self, journal: Journal) -> Evaluation | None:
         """Returns the figures of the finished run; ``None`` where there are none, and the log says why."""

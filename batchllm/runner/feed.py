@@ -19,7 +19,7 @@ from batchllm.plan.finished import is_finished
 from batchllm.plan.outcomes import outcome_reader, outcomes
 from batchllm.plan.row_counts import row_state_of
 from batchllm.prepare.prepared_job import PreparedJob
-from batchllm.records import Answer, Row
+from batchllm.records import Answer, Chosen, Row
 
 LOOK_EVERY_S = 0.05
 LOOKS_SHARE = 0.1
@@ -91,7 +91,7 @@ class RowFeed:
         counters: RunCounters,
         *,
         continued: bool,
-        chosen: "range | frozenset[int] | None",
+        chosen: Chosen,
     ) -> AsyncIterator[None]:
         """Hands out rows inside the ``with`` block; after it, everything is durable.
 

@@ -12,7 +12,7 @@ from batchllm.leases import Lease, Leases, Share, Use
 from batchllm.leases.client import LeaseClient
 from batchllm.leases.demand import DemandMeter
 from batchllm.leases.leased_budget import LeasedBudget
-from batchllm.leases.terms import RENEW_S, TTL_S, key_of
+from batchllm.leases.messages import RENEW_S, TTL_S, key_of
 from batchllm.limiter import Limiter
 from batchllm.limiter.lease import LaneLease
 from batchllm.printable import one_line

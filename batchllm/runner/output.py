@@ -20,6 +20,7 @@ from batchllm.prepare.job_paths import existing_digest, exported_note
 from batchllm.prepare.outputs import OutputFile, is_folder, output_files
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.printable import one_line
+from batchllm.records import Chosen
 from batchllm.runner.skipped import write_skipped_files
 from batchllm.runner.trial import OUTPUT, Destination
 
@@ -120,7 +121,7 @@ class OutputWriter:
         *,
         path: Path | None,
         key: str = OUTPUT,
-        chosen: "range | frozenset[int] | None" = None,
+        chosen: Chosen = None,
         partial: bool = False,
     ) -> None:
         self._prepared = prepared
@@ -220,7 +221,7 @@ def read_options(prepared: PreparedJob, path: Path | None) -> dict[str, str]:
     return kept if encoding is None else {**kept, "encoding": encoding}
 
 
-def view_of(prepared: PreparedJob, chosen: "range | frozenset[int] | None", prices: list[Any]) -> str:
+def view_of(prepared: PreparedJob, chosen: Chosen, prices: list[Any]) -> str:
     """Returns what the bytes of an output depend on beside the answers."""
     columns = [list(prepared.columns.order), list(map(list, prepared.columns.fields))]
     if prepared.columns.input != prepared.statistics.columns:
@@ -236,7 +237,7 @@ def write_if_changed(
     journal: Journal,
     *,
     destination: Destination,
-    chosen: "range | frozenset[int] | None",
+    chosen: Chosen,
     prices: list[Any],
     changed: bool,
 ) -> OutputCounts:

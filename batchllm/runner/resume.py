@@ -34,6 +34,7 @@ from batchllm.prepare.outputs import output_files
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prepare.saved_job import saved
 from batchllm.prepare.shards import SHARD, ShardRows
+from batchllm.records import Chosen
 from batchllm.runner.consent import FINGERPRINT, GIVEN_UP, check_unchanged
 from batchllm.runner.cut_off import check_retry, identity_of, is_same_pass, keep_limit
 from batchllm.runner.cut_off_rows import CutOffRow, cut_off_rows
@@ -64,7 +65,7 @@ class ResumedJob:
         InputError: The journal is damaged, or is no journal.
     """
 
-    def __init__(self, prepared: PreparedJob, *, rows: int, chosen: "range | frozenset[int] | None") -> None:
+    def __init__(self, prepared: PreparedJob, *, rows: int, chosen: Chosen) -> None:
         self._prepared = prepared
         self._chosen = chosen
         job, paths = prepared.job, prepared.paths

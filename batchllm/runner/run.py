@@ -43,17 +43,10 @@ from batchllm.runner.feed import RowFeed
 from batchllm.runner.leased import leased
 from batchllm.runner.limiters import lease_loop, limiter_of
 from batchllm.runner.output import read_options, write_if_changed
+from batchllm.runner.result import Result
 from batchllm.runner.resume import ResumedJob
 from batchllm.runner.skipped import skipped_paths
-from batchllm.runner.summary import (
-    Result,
-    Summary,
-    exit_status_of,
-    rate_text,
-    summary_of,
-    with_output,
-    with_rows,
-)
+from batchllm.runner.summary import Summary, exit_status_of, rate_text, summary_of, with_output, with_rows
 from batchllm.runner.trial import asked_of
 from batchllm.stopping import RunStop, Stops, run_stop
 

@@ -10,7 +10,7 @@ import orjson
 from batchllm.formats.suffixes import labelled
 from batchllm.job import Job
 from batchllm.prepare.prepared_job import PreparedJob
-from batchllm.records import ChatRequest, Row
+from batchllm.records import ChatRequest, Chosen, Row
 
 OUTPUT = "output"
 """The journal's key for what is known of the job's output."""
@@ -37,7 +37,7 @@ class Destination:
 def destination_of(
     job: Job,
     output: Path | None,
-    chosen: "range | frozenset[int] | None",
+    chosen: Chosen,
     written: Mapping[str, Any] | None,
 ) -> Destination:
     """Returns where a run writes.

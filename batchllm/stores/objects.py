@@ -1,12 +1,13 @@
 """Reads, writes, lists and removes objects."""
 
 import hashlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import SEEK_END, BytesIO
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from batchllm.errors import CannotWrite
+from batchllm.errors import CannotWrite, StorageFailure
 from batchllm.stores.driver import ask, background
 from batchllm.stores.failures import changed, is_no_bucket, status_of
 from batchllm.stores.url import ObjectUrl
@@ -16,12 +17,15 @@ if TYPE_CHECKING:
 
     from obstore.store import ObjectStore
 
+T = TypeVar("T")
+
 PIECE_BYTES = 4 << 20
 """Bytes of one request for a part of an object."""
 SINGLE_PUT_BYTES = 32 << 20
 """The largest object that is put with one request, of which a killed run leaves nothing behind."""
 _PART_BYTES = 8 << 20
 _MAX_PARTS = 9_000
+_WAITS_S = (0.2, 2.0)
 _DIGEST = "batchllmsha256"
 
 
@@ -59,24 +63,33 @@ def head(url: ObjectUrl) -> ObjectInfo | None:
 
         found = web.probe(url)
         return found and ObjectInfo(url, *found)
-    return ask(url, lambda bucket: _head(url, bucket))
+    return ask(url, _if_there(lambda bucket: _head(url, bucket)))
 
 
-def _head(url: ObjectUrl, bucket: "ObjectStore") -> ObjectInfo | None:
+def _head(url: ObjectUrl, bucket: "ObjectStore") -> ObjectInfo:
     try:
-        # The error of a GET has a body, which tells a missing bucket from a missing object; that of a HEAD has none.
-        try:
-            found = bucket.get(url.key, options={"head": True})
-        except Exception as error:
-            if status_of(error) not in (403, 404):
-                raise
-            found = bucket.get(url.key)
-    except FileNotFoundError as error:
-        if is_no_bucket(error):
+        found = bucket.get(url.key, options={"head": True})
+    except Exception as error:
+        if status_of(error) not in (403, 404):
             raise
-        return None
+        # The error of a GET has a body, which tells a missing bucket from a missing object; that of a HEAD has none.
+        found = bucket.get(url.key)
     meta, noted = found.meta, dict(found.attributes).get(_DIGEST)
     return ObjectInfo(url, meta["size"], meta["e_tag"], noted)
+
+
+def _if_there(request: "Callable[[ObjectStore], T]") -> "Callable[[ObjectStore], T | None]":
+    """Makes a request return ``None`` where there is no such object in the bucket."""
+
+    def attempt(bucket: "ObjectStore") -> T | None:
+        try:
+            return request(bucket)
+        except FileNotFoundError as error:
+            if is_no_bucket(error):
+                raise
+            return None
+
+    return attempt
 
 
 def read(url: ObjectUrl, start: int, stop: int, *, etag: str | None) -> bytes:
@@ -150,15 +163,7 @@ def whole(url: ObjectUrl) -> bytes | None:
         UsageError, InputError, StorageFailure: As ``head``.
     """
 
-    def content(bucket: "ObjectStore") -> bytes | None:
-        try:
-            return bytes(bucket.get(url.key).bytes())
-        except FileNotFoundError as error:
-            if is_no_bucket(error):
-                raise
-            return None
-
-    return ask(url, content)
+    return ask(url, _if_there(lambda bucket: bytes(bucket.get(url.key).bytes())))
 
 
 def put(url: ObjectUrl, content: bytes | BinaryIO) -> ObjectInfo:
@@ -183,21 +188,31 @@ def put(url: ObjectUrl, content: bytes | BinaryIO) -> ObjectInfo:
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # typeshed asks for readinto
     size = file.seek(0, SEEK_END)
-    file.seek(0)
     is_single = size <= SINGLE_PUT_BYTES
-    done = ask(
-        _writable(url),
-        lambda bucket: bucket.put(
+
+    def attempt(bucket: "ObjectStore") -> Any:
+        file.seek(0)
+        return bucket.put(
             url.key,
             file.read() if is_single else file,
             attributes={_DIGEST: digest},
             use_multipart=not is_single,
             chunk_size=max(_PART_BYTES, size // _MAX_PARTS),
             max_concurrency=4,
-        ),
-        writing=True,
-    )
+        )
+
+    done = ask(_writable(url), attempt, writing=True) if is_single else _uploaded(url, attempt)
     return ObjectInfo(url, size, done["e_tag"], digest)
+
+
+def _uploaded(url: ObjectUrl, attempt: "Callable[[ObjectStore], T]") -> T:
+    """Does an upload in parts, of which the driver does not repeat the beginning where the connection breaks."""
+    for wait_s in _WAITS_S:
+        try:
+            return ask(_writable(url), attempt, writing=True)
+        except StorageFailure:
+            time.sleep(wait_s)
+    return ask(_writable(url), attempt, writing=True)
 
 
 def create(url: ObjectUrl, content: bytes) -> bool:
@@ -258,15 +273,7 @@ def delete(url: ObjectUrl) -> None:
     Raises:
         UsageError, CannotWrite, StorageFailure: As ``put``.
     """
-
-    def remove(bucket: "ObjectStore") -> None:
-        try:
-            bucket.delete(url.key)
-        except FileNotFoundError as error:
-            if is_no_bucket(error):
-                raise
-
-    ask(_writable(url), remove, writing=True)
+    ask(_writable(url), _if_there(lambda bucket: bucket.delete(url.key)), writing=True)
 
 
 def check_writable(url: ObjectUrl) -> None:
@@ -296,7 +303,7 @@ def check_writable(url: ObjectUrl) -> None:
         except (_Probe, PreconditionError):
             pass
 
-    ask(_writable(url), attempt, writing=True)
+    _uploaded(url, attempt)
 
 
 def _writable(url: ObjectUrl) -> ObjectUrl:

@@ -64,16 +64,6 @@ class ObjectPath(PosixPath):
         return self.url.name
 
     @property
-    def suffix(self) -> str:
-        """The last suffix of the name."""
-        return self.url.suffix
-
-    @property
-    def stem(self) -> str:
-        """The name without its last suffix."""
-        return self.url.stem
-
-    @property
     def parent(self) -> "ObjectPath":
         """The prefix that the object is below."""
         return ObjectPath(self.url.with_name(""))

@@ -48,7 +48,7 @@ class ObjectUrl:
     def name(self) -> str:
         """The last part of the key, as of a path."""
         name = (self.key.rstrip("/") if self.is_prefix else self.key).rpartition("/")[2]
-        return name if self.is_writable else unquote(name)
+        return name if self.is_writable else unquote(name).replace("\0", "").rpartition("/")[2]
 
     @property
     def suffix(self) -> str:

@@ -42,9 +42,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         is_private = target.scheme == "http" and req.type == "http" and is_local(target.hostname or "")
         if target.scheme != "https" and not is_private:
             fp.close()
-            raise InputError(
-                req.shown, "it redirects to plain http, where anybody can read it; use another URL"
-            )
+            where = "plain http, where anybody can read it" if target.scheme == "http" else "another scheme"
+            raise InputError(req.shown, f"it redirects to {where}; use another URL")
         following = super().redirect_request(req, fp, code, msg, headers, newurl)
         if following is not None:
             following.shown = req.shown  # type: ignore[attr-defined]

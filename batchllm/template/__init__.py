@@ -8,7 +8,6 @@ A name means, in this order: ``row`` (every column by its name), a variable of t
 ``text`` (the chosen column), a column. A name that means none of these is an error before the first request.
 """
 
-from batchllm.errors import did_you_mean
 from batchllm.records import AnswerSpec
 from batchllm.template.columns import TEXT, cell_texts, text_column, text_like
 from batchllm.template.file import builtin_names, from_prompt, load, parse
@@ -27,7 +26,6 @@ __all__ = [
     "Template",
     "builtin_names",
     "cell_texts",
-    "did_you_mean",
     "dumps",
     "from_prompt",
     "literal",

@@ -21,11 +21,11 @@ A job file is the same with a ``[job]`` table, and perhaps ``[[endpoints]]``, wh
 
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from batchllm.errors import UsageError, did_you_mean, listed
+from batchllm.errors import UsageError, did_you_mean, listed, refuse_unknown
 from batchllm.records import AnswerSpec
 from batchllm.template.model import Combine, Message, Template
 from batchllm.template.values import KNOWN_PARAMETERS
@@ -99,7 +99,7 @@ def parse(text: str, name: str, path: Path | None = None) -> Template:
         data = tomllib.loads(text.replace("\r\n", "\n"))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{where}: this is not TOML: {error or 'nested too deeply'}") from error
-    _only(data, _TOP, where)
+    refuse_unknown(data, _TOP, where)
     variables = _table(data, "variables", where)
     parameters = _parameters(data, where, "parameters")
     return Template(
@@ -129,7 +129,7 @@ def _combine(data: Mapping[str, Any], where: str) -> Combine | None:
     if "combine" not in data:
         return None
     table, place = _table(data, "combine", where), f"{where}, [combine]"
-    _only(table, _COMBINE, place)
+    refuse_unknown(table, _COMBINE, place)
     prompt, system = table.get("prompt"), table.get("system")
     if not isinstance(prompt, str) or "answers" not in prompt:
         raise UsageError(
@@ -148,7 +148,7 @@ def _messages(value: Any, where: str) -> tuple[Message, ...]:
         place = f"{where}, message {number}"
         if not isinstance(table, dict):
             raise UsageError(f"{place}: a message is a table with role and content")
-        _only(table, _MESSAGE, place)
+        refuse_unknown(table, _MESSAGE, place)
         role = _string(table, "role", place, "user")
         if role not in _ROLES:
             raise UsageError(
@@ -165,7 +165,7 @@ def _messages(value: Any, where: str) -> tuple[Message, ...]:
 
 def _answer(table: Mapping[str, Any], variables: Mapping[str, Any], where: str) -> AnswerSpec:
     place = f"{where}, [answer]"
-    _only(table, _ANSWER, place)
+    refuse_unknown(table, _ANSWER, place)
     read = _string(table, "read", place, "json" if "schema" in table else "text")
     if read not in _READS:
         raise UsageError(f"{place}: read is {read!r}{did_you_mean(read, _READS)}; it may be {listed(_READS)}")
@@ -180,14 +180,6 @@ def _answer(table: Mapping[str, Any], variables: Mapping[str, Any], where: str) 
     several = read == "label" and variables.get("multi_label") is True
     column = _string(table, "column", place, "response")
     return AnswerSpec(column, read, tuple(labels), schema, multi_label=several)
-
-
-def _only(table: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-    for key in table:
-        if key not in known:
-            raise UsageError(
-                f"{where} has the unknown key {key}{did_you_mean(key, known)}; the keys are {listed(known)}"
-            )
 
 
 def _table(data: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
-from typing import Any
 
 from batchllm.budget.budget import NOTHING, Amount
 
@@ -85,32 +83,6 @@ class LeaseRequest:
     budget: BudgetUse | None = None
     leaving: bool = False
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns it as plain values, for a transport that writes JSON."""
-        return {
-            "worker": self.worker,
-            "number": self.number,
-            "uses": {key: _plain(use) for key, use in self.uses.items()},
-            "budget": None if self.budget is None else _plain(self.budget),
-            "leaving": self.leaving,
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "LeaseRequest":
-        """Reads what ``to_json`` returned."""
-        budget = value["budget"]
-        return cls(
-            worker=value["worker"],
-            number=value["number"],
-            uses={key: Use(**use) for key, use in value["uses"].items()},
-            budget=None
-            if budget is None
-            else BudgetUse(
-                **{**budget, **{name: amount_of(budget[name]) for name in budget if name != "short"}}
-            ),
-            leaving=value["leaving"],
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
@@ -166,48 +138,7 @@ class Lease:
     shares: Mapping[str, Share] = field(default_factory=dict)
     budget: BudgetShare | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns it as plain values, for a transport that writes JSON."""
-        return {
-            "number": self.number,
-            "ttl_s": self.ttl_s,
-            "renew_s": self.renew_s,
-            "shares": {key: _plain(share) for key, share in self.shares.items()},
-            "budget": None if self.budget is None else _plain(self.budget),
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Lease":
-        """Reads what ``to_json`` returned."""
-        budget = value["budget"]
-        return cls(
-            number=value["number"],
-            ttl_s=value["ttl_s"],
-            renew_s=value["renew_s"],
-            shares={key: Share(**share) for key, share in value["shares"].items()},
-            budget=None
-            if budget is None
-            else BudgetShare(**{**budget, "ceiling": amount_of(budget["ceiling"])}),
-        )
-
 
 def key_of(endpoint: str, model: str) -> str:
     """Returns the key of an endpoint's model."""
     return f"{endpoint} {model}"
-
-
-def plain_amount(amount: Amount) -> list[Any]:
-    """Returns an amount as plain values."""
-    return [amount.requests, amount.tokens, str(amount.cost)]
-
-
-def amount_of(value: list[Any]) -> Amount:
-    """Reads what ``plain_amount`` returned."""
-    return Amount(int(value[0]), int(value[1]), Decimal(value[2]))
-
-
-def _plain(record: Any) -> dict[str, Any]:
-    fields = {name: getattr(record, name) for name in record.__slots__}
-    return {
-        name: plain_amount(value) if isinstance(value, Amount) else value for name, value in fields.items()
-    }

@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from batchllm.cluster.figures import FiguresReader, begun_rows
 from batchllm.cluster.plan import ClusterPlan, Shard
+from batchllm.cluster.progress import FiguresReader, begun_rows
 from batchllm.cluster.work import WorkFolder, claim_name, done_name, open_work, state_name
 from batchllm.formats import InputStatistics
 

@@ -1,29 +1,22 @@
-"""Figures of all machines together: for the bar, for ``status``, and for the summary."""
+"""How far a job is on all machines together: for the bar, and for ``status``."""
 
 import math
 import time
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from decimal import Decimal
+from dataclasses import dataclass, field
 from typing import Any
 
-from batchllm.cluster.collect import READERS, DeadAttempt, done_of
 from batchllm.cluster.plan import ClusterPlan, Shard
+from batchllm.cluster.summaries import READERS, done_of
 from batchllm.cluster.work import WorkFolder, attempts_at, state_name
-from batchllm.counters import EndpointFigures
 from batchllm.printable import counted, printable
-from batchllm.runner import Summary
 
 ALIVE_S = 15.0
 """A worker whose last report is older counts as gone."""
 
 BREAK_S = 5.0
 """Without a report for so long, nothing is at work; workers report every two seconds."""
-
-_COUNTS = ("requests", "attempts", "answers", "rate_limited", "truncated", "possibly_billed_twice")
-_AMOUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cost")
 
 
 @dataclass(slots=True)
@@ -150,11 +143,6 @@ class FiguresReader:
         figures.per_minute = _per_minute(spans)
         return figures
 
-    def of_run(self, run: str) -> list[dict[str, Any]]:
-        """Returns the summaries of the shards that a run finished."""
-        found = [self._look(shard, None)[0] for shard in self._plan.shards]
-        return [done["summary"] for done in found if done is not None and done["run"] == run]
-
     def _look(
         self, shard: Shard, among: Collection[int] | None
     ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
@@ -195,61 +183,3 @@ def _per_minute(spans: Collection[tuple[float, float, int]]) -> float | None:
             break
         began, answers = min(began, first), answers + count
     return answers * 60.0 / (last - began) if last - began >= 1 else None
-
-
-def summed(
-    finished: Summary,
-    summaries: Collection[Mapping[str, Any]],
-    dead: Collection[DeadAttempt],
-    *,
-    possibly_billed: int,
-    seconds: float,
-) -> Summary:
-    """Returns the summary of a run on many machines.
-
-    Args:
-        finished: The rows, as the output has them.
-        summaries: The summaries of the shards that the run finished.
-        dead: Its workers that died; what their answers cost is unknown.
-        possibly_billed: Requests of those that are possibly billed without an answer.
-        seconds: The duration of the run.
-    """
-    counts: dict[str, Any] = {}
-    for name in (*_COUNTS, *_AMOUNTS):
-        values = [getattr(finished, name), *(each[name] for each in summaries)]
-        values += [getattr(each, name, None if name == "cost" and each.answers else 0) for each in dead]
-        known = [Decimal(str(value)) for value in values if value is not None]
-        counts[name] = sum(known, Decimal(0)) if len(known) == len(values) else None
-    counts = {
-        name: value if value is None or name == "cost" else int(value) for name, value in counts.items()
-    }
-    retries = Counter(dict(finished.retries))
-    for each in summaries:
-        retries.update(each["retries"])
-    endpoints = _endpoints([each for done in summaries for each in done["endpoints"]])
-    counts["possibly_billed_twice"] += possibly_billed
-    counts["requests"] += sum(each.attempts for each in dead)
-    rate = counts["attempts"] * 60.0 / seconds if counts["attempts"] and seconds >= 1 else None
-    return replace(
-        finished,
-        **counts,
-        retries=dict(retries),
-        endpoints=endpoints or finished.endpoints,
-        answered_before=max(0, finished.answered_before - counts["answers"]),
-        seconds=round(seconds, 3),
-        requests_per_minute=None if rate is None else round(rate, 2),
-        tokens_per_minute=None,
-    )
-
-
-def _endpoints(found: Collection[Mapping[str, Any]]) -> tuple[EndpointFigures, ...]:
-    """Adds up what each endpoint did in the shards; its state is the one that was seen last."""
-    sums: dict[str, EndpointFigures] = {}
-    for each in found:
-        last = EndpointFigures(**{**each, "requests_per_minute": None})
-        before = sums.get(last.endpoint)
-        if before is not None:
-            names = ("attempts", "answers", "refusals", "failures")
-            last = replace(last, **{name: getattr(before, name) + getattr(last, name) for name in names})
-        sums[last.endpoint] = last
-    return tuple(sums.values())

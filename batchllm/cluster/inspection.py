@@ -1,31 +1,27 @@
 """Looks at a job through its work folder, also while machines are at it: ``status``, ``report`` and ``export``."""
 
-import asyncio
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from batchllm.cluster.collect import plan_of_work, rebuild_all
-from batchllm.cluster.figures import ClusterFigures, FiguresReader
+from batchllm.cluster.journal_from_logs import find_rows, rebuild_all
 from batchllm.cluster.one_output import is_of
 from batchllm.cluster.parts import parts_of
 from batchllm.cluster.plan import ClusterPlan
-from batchllm.cluster.row_pass import find_rows
-from batchllm.cluster.work import PLAN, SharedFolder, WorkFolder, open_work
+from batchllm.cluster.planner import plan_of_work
+from batchllm.cluster.progress import ClusterFigures, FiguresReader
+from batchllm.cluster.work import PLAN, WorkFolder, open_work
 from batchllm.journal import JournalReader
 from batchllm.prepare.job_paths import job_paths
-from batchllm.prepare.prepared_job import prepare_job
 from batchllm.prepare.saved_job import restored
 from batchllm.stores import is_url
 
 
 def work_at(place: Path) -> WorkFolder | None:
     """Returns the work folder at a path or URL; ``None`` if something else is there."""
-    if not is_url(place):
-        return SharedFolder(place.absolute()).newest() if (place / PLAN).is_file() else None
-    if place.suffix:
+    if is_url(place) and place.suffix:
         return None  # an output
     work = open_work(str(place))
     return work.newest() if work.has(PLAN) else None
@@ -72,11 +68,10 @@ def job_of_work(work: WorkFolder) -> Iterator[JobOfWork]:
     with tempfile.TemporaryDirectory(prefix="batchllm-work-") as folder:
         name = "rows.jsonl" if job.output is None else job.output.name
         output = Path(folder) / (name if parts is None else f"rows{parts.suffix}")
-        aside = replace(job, output=output, into_parts=False, journal=None)
+        aside = replace(job, output=output, into_parts=False, journal=None, reuse=())
         paths = job_paths(aside)
         rebuild_all(paths.journal, plan, work)
-        with prepare_job(aside, paths) as prepared:
-            asyncio.run(find_rows(prepared))
+        find_rows(aside, paths)
         yield JobOfWork(paths.journal, output, job.output, False, job.into_parts)
 
 

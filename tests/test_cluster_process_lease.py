@@ -7,15 +7,15 @@ import pytest
 
 from batchllm.budget.budget import ONE_REQUEST, BudgetLimits
 from batchllm.cluster.lease_service import JobBudget, LeaseService
-from batchllm.cluster.seat import SeatKeeper
+from batchllm.cluster.worker import ProcessLease
 from batchllm.leases import BudgetUse, Lease, LeaseRequest, Use
-from batchllm.leases.terms import key_of
+from batchllm.leases.messages import key_of
 
 KEY = key_of("http://e/v1", "m")
 
 
 class World:
-    """Two processes, their seats, and the service of the leases, in a time of their own.
+    """Two processes, their leases, and the service of the leases, in a time of their own.
 
     Attributes:
         holds: The rate that each attempt has been told last.
@@ -25,13 +25,13 @@ class World:
         self.now = 100.0
         self.budget = JobBudget(str(folder), limits or BudgetLimits())
         self.service = LeaseService(clock=lambda: self.now)
-        self.seats = [SeatKeeper(lambda: self.now), SeatKeeper(lambda: self.now)]
+        self.leases = [ProcessLease(lambda: self.now), ProcessLease(lambda: self.now)]
         self.holds: dict[str, float] = {}
         self._numbers: dict[str, int] = {}
 
     def renew(
         self,
-        seat: int,
+        process: int,
         name: str,
         *,
         all_sent: bool = False,
@@ -52,7 +52,7 @@ class World:
         async def ask(request: LeaseRequest) -> Lease:
             return self.service.renew(self.budget, request)
 
-        lease = asyncio.run(self.seats[seat].renew(request, ask, to_the_end=to_the_end))
+        lease = asyncio.run(self.leases[process].renew(request, ask, to_the_end=to_the_end))
         assert lease.number == number
         if KEY in lease.shares:
             self.holds[name] = lease.shares[KEY].rpm or 0.0
@@ -64,8 +64,8 @@ class World:
     def settle(self, *attempts: tuple[int, str]) -> None:
         """Lets attempts renew until their shares are what they will be."""
         for _ in range(40):
-            for seat, name in attempts:
-                self.renew(seat, name)
+            for process, name in attempts:
+                self.renew(process, name)
             self.now += 0.5
 
 
@@ -152,7 +152,7 @@ def test_a_service_that_cannot_be_reached_at_the_end_of_an_attempt_does_not_keep
 
     world.settle((0, "a"))
     with pytest.raises(ConnectionError):
-        asyncio.run(world.seats[0].renew(LeaseRequest(worker="a", number=1000, leaving=True), silent))
+        asyncio.run(world.leases[0].renew(LeaseRequest(worker="a", number=1000, leaving=True), silent))
     world.now += 20
     world.holds.clear()
     world.settle((0, "b"))
