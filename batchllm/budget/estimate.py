@@ -212,7 +212,9 @@ def forecast_job(
     if requests:
         settings = answer_settings(settings.column, prepared.builder.shots, requests)
     waves = flow.waves if prepared.job.via == "batch" else None
-    return replace(found, answered=rows - left, settings=settings, waves=waves)
+    parts_of_some = prepared.job.splits and left > 0 and len(sample) < prepared.statistics.rows
+    sampled_some = parts_of_some or again.times > 1
+    return replace(found, answered=rows - left, settings=settings, waves=waves, sampled=sampled_some)
 
 
 def forecast_left(

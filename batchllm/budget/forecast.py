@@ -34,12 +34,18 @@ class PartCounts:
     levels: int
     levels_upper_bound: int
 
-    def to_text(self, requests: int | None = None) -> str:
-        """Says it in words, with the upper bound of all requests if that is given."""
+    def to_text(self, requests: int | None = None, *, sampled: bool = False) -> str:
+        """Says it in words.
+
+        Args:
+            requests: The upper bound of all requests, if it is to be said.
+            sampled: The numbers come from some of the rows, so they bound nothing.
+        """
+        about, most = ("about ", "about") if sampled else ("", "at most")
         levels = counted(self.levels_upper_bound, "level")
-        combined = f", combined in at most {levels}" if self.levels_upper_bound else ""
-        most = "" if requests is None else f", at most {counted(requests, 'request')} in all"
-        return f"{counted(self.rows, 'long text')} in {counted(self.parts, 'part')}{combined}{most}"
+        combined = f", combined in {most} {levels}" if self.levels_upper_bound else ""
+        in_all = "" if requests is None else f", {most} {counted(requests, 'request')} in all"
+        return f"{about}{counted(self.rows, 'long text')} in {counted(self.parts, 'part')}{combined}{in_all}"
 
 
 @dataclass(slots=True)
@@ -94,6 +100,7 @@ class Forecast:
         cost_expected: US dollars with the expected answers.
         seconds: The time it takes under the limits that are given or were met.
         exact: All prompts were counted; otherwise their tokens are an estimate.
+        sampled: How many requests there are comes from some of the rows, so the upper bounds are estimates.
         price: The price of the job's model, and its source; ``None`` if it is unknown.
         waves: How many batches one after the other a row may need at most; ``None`` where they are not counted.
         begun: A batch of this job has been made already.
@@ -123,6 +130,7 @@ class Forecast:
     cost_expected: Decimal | None = None
     seconds: float | None = None
     exact: bool = False
+    sampled: bool = False
     price: Price | None = None
     waves: int | None = None
     begun: bool = False
