@@ -50,15 +50,13 @@ class LazyClient:
 
     @cached_property
     def _client(self) -> "Client":
-        from batchllm.client import Client, NamedModelClient
+        from batchllm.client import Client
 
-        timeout_s, own = self._job.pace.timeout_s, self._endpoint
+        own, timeout_s = self._endpoint, self._job.pace.timeout_s
         if own is None:
             client = Client(self._job.endpoint, timeout_s=timeout_s)
-        elif own.names:
-            client = NamedModelClient(own.names, own.endpoint, timeout_s=timeout_s)
         else:
-            client = Client(own.endpoint, timeout_s=timeout_s)
+            client = Client(own.endpoint, timeout_s=timeout_s, names=own.names)
         self._stack.push_async_exit(client)
         return client
 

@@ -129,10 +129,8 @@ def error_in(data: Any, depth: int = 0) -> ErrorBody:
     outer = _folded(data)
     error = next((outer[name] for name in _ERRORS if outer.get(name)), data)
     if isinstance(error, bool | int | float):  # {"error": true, "message": …}
-        code = "" if isinstance(error, bool) else _cut_word(error)
-        return ErrorBody(
-            message=_message(data), code=_word(outer, *_CODES) or code, type=_word(outer, *_TYPES)
-        )
+        code = _word(outer, *_CODES) or _cut_word(error)
+        return ErrorBody(message=_message(data), code=code, type=_word(outer, *_TYPES))
     if isinstance(error, str):
         said = next(filter(None, (_string(outer, name) for name in _SAID)), error)
         code = _word(outer, *_CODES) or (_cut_word(error) if said != error else "")
@@ -147,11 +145,22 @@ def error_in(data: Any, depth: int = 0) -> ErrorBody:
         error = error[0]
     if not isinstance(error, dict):
         error = data
-    if error is data and depth < _DEEPEST:
+    if error is data and not message and depth < _DEEPEST:
         inside = (error_in(outer[name], depth + 1) for name in _WRAPPERS if isinstance(outer.get(name), dict))
         found = next((inner for inner in inside if inner.message or inner.type), None)
-        if found is not None and not message:
+        if found is not None:
             return found
+    return _of_object(error, message, outer if error is not data else {})
+
+
+def _of_object(error: Mapping[str, Any], message: str, outer: Mapping[str, Any]) -> ErrorBody:
+    """Reads the object of an error.
+
+    Args:
+        error: The object.
+        message: Its explanation.
+        outer: What it is in, by folded names; empty where nothing is around it.
+    """
     own = _folded(error)
     metadata = own.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
@@ -171,7 +180,7 @@ def error_in(data: Any, depth: int = 0) -> ErrorBody:
                 if isinstance(detail, dict) and isinstance(detail.get("retryDelay"), str)
             ),
             *_delays(own),
-            *(_delays(outer) if error is not data else ()),
+            *_delays(outer),
         ),
         headers=_lower(metadata.get("headers")),
     )

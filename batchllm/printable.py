@@ -49,6 +49,11 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def known_count(number: int | None) -> str:
+    """Returns a number with its thousands separated; ``None`` is ``unknown``."""
+    return "unknown" if number is None else f"{number:,}"
+
+
 def dollars(amount: Decimal) -> str:
     """An amount with cents, or with as many digits as a small one needs."""
     if amount >= Decimal("0.1"):

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from batchllm.counters import RunCounters
 from batchllm.errors import STOPPING, Interrupted, JobError, NotReady
 from batchllm.job import Job
 
@@ -27,12 +26,11 @@ CHECK_EVERY_S = 1.0
 """How often the limits are checked while nothing else happens."""
 
 
-def limit_reached(job: Job, counters: RunCounters, elapsed_s: float) -> JobError | None:
+def limit_reached(job: Job, elapsed_s: float) -> JobError | None:
     """Returns why an option of the job ends its run; ``None`` while the run may go on.
 
     Args:
         job: The job.
-        counters: What the run has done so far.
         elapsed_s: Seconds since the input was read.
     """
     if job.max_time_s is not None and elapsed_s >= job.max_time_s:
@@ -119,9 +117,9 @@ class RunStop:
         self._timer = self._loop.call_later(CHECK_EVERY_S, self._tick)
 
 
-def run_stop(job: Job, counters: RunCounters, stops: "Stops | None" = None) -> RunStop:
+def run_stop(job: Job, stops: "Stops | None" = None) -> RunStop:
     """Makes what stops a run of a job; call it while the event loop runs."""
-    return RunStop(job.grace_s, partial(limit_reached, job, counters), stops)
+    return RunStop(job.grace_s, partial(limit_reached, job), stops)
 
 
 class Stops:

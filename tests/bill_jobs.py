@@ -23,6 +23,7 @@ from batchllm.plan.plan import Plan
 from batchllm.records import ChatRequest, Endpoint, Failure, Pace, Response, Row
 from batchllm.request import request_key
 from batchllm.retry import RetryPolicy
+from batchllm.simulator import Simulator
 from batchllm.template import AnswerSpec
 from tests.fakes import chat_body, lost, status
 from tests.virtual_time import run_virtual
@@ -47,6 +48,11 @@ def write_prices(folder: Path, *, times: int = 1, model: str = MODEL) -> Path:
 def cost_of(prompt_tokens: int, completion_tokens: int) -> Decimal:
     """What tokens cost by that table."""
     return prompt_tokens * INPUT + completion_tokens * OUTPUT
+
+
+def bill(server: Simulator) -> float:
+    """What the server charges by that table, in dollars."""
+    return float(cost_of(server.ledger.prompt_tokens, server.ledger.completion_tokens))
 
 
 class Endless(Exception):

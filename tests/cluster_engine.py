@@ -57,7 +57,7 @@ class ThreadEngine(LocalEngine):
     def leases(self, task: ShardTask) -> Leases:
         async def renew(request: LeaseRequest) -> Lease:
             with self._lock:
-                return self._service.renew(JobBudget.of(task.job, task.work), request)
+                return self._service.renew(JobBudget.of(task.job, task.work, task.run), request)
 
         return Leases(renew=renew, worker=uuid4().hex)
 

@@ -56,7 +56,7 @@ class WorkerEngine:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _asking(self, task: ShardTask) -> Ask:
-        budget = JobBudget.of(task.job, task.work)
+        budget = JobBudget.of(task.job, task.work, task.run)
 
         async def ask(request: LeaseRequest) -> Lease:
             with self._lock:

@@ -15,6 +15,7 @@ from tests.command import Command
 from tests.rotation import POINT
 
 if TYPE_CHECKING:
+    from batchllm.simulator import Simulator
     from tests.bench import Bench
     from tests.object_store import ObjectStore
 
@@ -67,6 +68,15 @@ def batchllm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 def samples(tmp_path: Path) -> Path:
     """A copy of the sample jobs, to write beside."""
     return Path(shutil.copytree(Path(__file__).parent.parent / "sample_jobs", tmp_path / "sample_jobs"))
+
+
+@pytest.fixture
+def server() -> "Iterator[Simulator]":
+    """The simulator as a server, with its usual settings."""
+    from batchllm.simulator import SimulatorSettings, start_in_thread
+
+    with start_in_thread(SimulatorSettings(keep_requests=50)) as running:
+        yield running
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ class Shell:
 
 
 def test_a_job_that_is_not_ready_is_silent_when_quiet_and_cancelled_when_asked(tmp_path: Path) -> None:
-    with simulated(seconds=60.0) as server:
+    with simulated(seconds=3600.0) as server:
         shell = Shell(tmp_path, server.base_url)
         assert shell.batch("--quiet") == (75, "", "")
         assert shell.batch("--quiet") == (75, "", "")

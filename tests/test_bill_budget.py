@@ -4,13 +4,12 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from batchllm.simulator import Simulator, SimulatorSettings, start_in_thread
-from tests.bill_jobs import cost_of, read_summary, write_prices
+from tests.bill_jobs import bill, read_summary, write_prices
 from tests.command import Command
 from tests.rotation import rotating
 
@@ -22,10 +21,6 @@ def texts(path: Path, rows: int = 120) -> Path:
         "text\n" + "".join(f"text {row} {'word ' * (row % 30)}\n" for row in range(rows)), "utf-8"
     )
     return path
-
-
-def bill(server: Simulator) -> float:
-    return float(cost_of(server.ledger.prompt_tokens, server.ledger.completion_tokens))
 
 
 @pytest.mark.parametrize("seed", rotating(range(3)))
@@ -55,12 +50,6 @@ def test_the_ledger_never_exceeds_the_budget_under_faults_and_real_kills(
         assert bill(server) <= 0.02
         assert server.ledger.requests <= 90
         assert batchllm(*job, "--max-cost", "10").status in (0, 1)
-
-
-@pytest.fixture
-def server() -> Iterator[Simulator]:
-    with start_in_thread(SimulatorSettings()) as running:
-        yield running
 
 
 def test_a_budget_in_tokens_stops_below_it_and_a_larger_one_goes_on(

@@ -1,8 +1,6 @@
 """No double work: equal rows, under kills too, and the answers of other jobs."""
 
-import csv
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,11 +10,12 @@ from batchllm.flows import flow_of
 from batchllm.journal import Journal, State
 from batchllm.plan.plan import Plan
 from batchllm.records import Answer, Row
-from batchllm.simulator import Simulator, SimulatorSettings, start_in_thread
+from batchllm.simulator import Simulator
 from tests.bill_jobs import BillingClient, Builder, VirtualJob, cost_of, read_summary, write_prices
 from tests.command import Command
 from tests.fakes import answered
 from tests.journal_jobs import save
+from tests.tables import column
 from tests.virtual_time import run_virtual
 
 HALF = [f"text {index // 2}" for index in range(80)]
@@ -25,20 +24,9 @@ HALF = [f"text {index // 2}" for index in range(80)]
 SHUFFLED = random.Random(3).sample(HALF, len(HALF))
 
 
-@pytest.fixture
-def server() -> Iterator[Simulator]:
-    with start_in_thread(SimulatorSettings()) as running:
-        yield running
-
-
 def write_texts(path: Path, texts: list[str]) -> Path:
     path.write_text("text\n" + "".join(f"{text}\n" for text in texts), "utf-8")
     return path
-
-
-def column(path: Path, name: str) -> list[str]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row[name] for row in csv.DictReader(file)]
 
 
 @pytest.mark.parametrize("texts", [HALF, SHUFFLED], ids=["beside each other", "shuffled"])

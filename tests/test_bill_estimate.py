@@ -3,13 +3,12 @@
 import json
 import random
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from batchllm.simulator import Simulator, SimulatorSettings, start_in_thread
-from tests.bill_jobs import cost_of, read_summary, write_prices
+from batchllm.simulator import Simulator
+from tests.bill_jobs import bill, read_summary, write_prices
 from tests.command import Command
 
 SAMPLES = [
@@ -21,16 +20,6 @@ SAMPLES = [
     ("codegen", "tasks.csv"),
     ("codegen", "tasks.jsonl"),
 ]
-
-
-@pytest.fixture
-def server() -> Iterator[Simulator]:
-    with start_in_thread(SimulatorSettings()) as running:
-        yield running
-
-
-def bill(server: Simulator) -> float:
-    return float(cost_of(server.ledger.prompt_tokens, server.ledger.completion_tokens))
 
 
 def long_tail(path: Path, rows: int = 400) -> Path:

@@ -1,8 +1,6 @@
 """Prices where the bill is shown: applied when the output is written, and null everywhere where they are unknown."""
 
-import csv
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -24,6 +22,7 @@ from tests.batch_jobs import BatchJob, simulated
 from tests.bill_jobs import cost_of, read_summary, write_prices
 from tests.command import Command
 from tests.fakes import chat_body
+from tests.tables import column
 
 
 class Notes(Quiet):
@@ -40,23 +39,12 @@ MONEY = ("cost", "saved_by_cache", "saved_by_journal", "duplicate_rows_cost", "s
 
 
 @pytest.fixture
-def server() -> Iterator[Simulator]:
-    with start_in_thread(SimulatorSettings()) as running:
-        yield running
-
-
-@pytest.fixture
 def source(tmp_path: Path) -> Path:
     """Six rows, one of which equals another."""
     path = tmp_path / "in.csv"
     texts = ["good kettle", "bad kettle", "good kettle", "a kettle", "good lid", "bad lid"]
     path.write_text("text\n" + "\n".join(texts) + "\n", "utf-8")
     return path
-
-
-def column(path: Path, name: str) -> list[str]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row[name] for row in csv.DictReader(file)]
 
 
 @pytest.mark.parametrize(

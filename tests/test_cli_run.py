@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,12 +21,6 @@ SIMULATOR = ("--provider", "simulator")
 def rows_of(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file))
-
-
-@pytest.fixture
-def server() -> Iterator[Simulator]:
-    with start_in_thread(SimulatorSettings(keep_requests=50)) as running:
-        yield running
 
 
 def at(server: Simulator) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import pytest
 from batchllm.cluster.driver import run_cluster
 from batchllm.cluster.engine import ShardEnd, ShardTask
 from batchllm.cluster.fan_out import MOST_DEATHS
+from batchllm.cluster.inspection import cluster_status
 from batchllm.cluster.journal_from_logs import check_logs
 from batchllm.cluster.plan import Shard
 from batchllm.cluster.planner import plan_of_work
@@ -87,13 +88,27 @@ def test_a_damaged_file_of_the_work_folder_is_named_and_can_be_removed(
     tmp_path: Path, url: str, asked: Asked, name: str
 ) -> None:
     path = finished(tmp_path, url, asked) / name
-    for damaged in (path.read_bytes()[:-7], b"", b"[]"):
+    for damaged in (path.read_bytes()[:-7], b"", b"[]", b'{"of": "another version"}'):
         path.write_bytes(damaged)
         with pytest.raises(StorageFailure, match=f"{name} is damaged; restore it from a copy, or remove it"):
             run_cluster(job_of(tmp_path, url), engine_of=no_cluster)
+            cluster_status(open_work(str(tmp_path / "work")))  # it alone reads the state of a finished shard
     path.unlink()
     result = run_cluster(job_of(tmp_path, url), engine_of=lambda job: ThreadEngine())
     assert result.summary.answered == 60 == asked.texts.total()
+
+
+def test_a_damaged_budget_ends_the_job_before_anything_is_sent(
+    tmp_path: Path, url: str, asked: Asked
+) -> None:
+    table(tmp_path / "rows.csv", 30)
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "budget.json").write_bytes(b"")
+    with pytest.raises(
+        StorageFailure, match=r"budget\.json is damaged; restore it from a copy, or remove it"
+    ):
+        run_cluster(job_of(tmp_path, url, max_requests=100), engine_of=lambda job: ThreadEngine())
+    assert asked.texts.total() == 0
 
 
 @pytest.mark.proof

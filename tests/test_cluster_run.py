@@ -17,6 +17,7 @@ import pytest
 from batchllm.budget.forecast import Forecast
 from batchllm.cluster.driver import run_cluster
 from batchllm.cluster.engine import ShardEnd, ShardTask, error_of
+from batchllm.cluster.inspection import cluster_status
 from batchllm.cluster.planner import plan_of_work
 from batchllm.cluster.shard_run import attempt_folder, check_node
 from batchllm.cluster.work import open_work
@@ -281,6 +282,8 @@ def test_a_time_limit_stops_every_machine_and_the_job_goes_on(tmp_path: Path, ur
         run_cluster(job_of(tmp_path, url, max_time="1s", rpm=600), engine_of=lambda job: ThreadEngine())
     paid = asked.texts.total()
     assert 0 < paid < ROWS
+    figures = cluster_status(open_work(str(tmp_path / "work")))
+    assert figures.workers == {} and figures.to_text("work").startswith("work: not finished")
     assert run_cluster(job_of(tmp_path, url), engine_of=lambda job: ThreadEngine()).exit_status == 0
     assert asked.texts.total() == ROWS
 

@@ -1,6 +1,5 @@
 """``batchllm compare``: outputs of the same rows side by side."""
 
-import csv
 import json
 import random
 import tracemalloc
@@ -18,24 +17,12 @@ from batchllm.errors import UsageError
 from batchllm.evaluate.answered import AnsweredRows, open_output
 from batchllm.evaluate.compare import compare_outputs
 from batchllm.evaluate.files import compare_answered, majority
-from batchllm.evaluate.usage import percentile
+from batchllm.evaluate.usage import median_and_p95
 from batchllm.evaluate.values import AnswerField
 from tests.command import Command
+from tests.tables import read_csv, write_csv
 
 LABELS = st.sampled_from(["a", "b", "c"])
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Path:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(rows)
-    return path
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def output(path: Path, texts: Sequence[str], labels: Sequence[str], **more: Sequence[Any]) -> Path:
@@ -187,9 +174,9 @@ def test_the_majority_is_the_most_frequent_answer_and_the_first_of_equals(answer
     assert tie == (len({each for each in given_ if given_.count(each) == most}) > 1)
 
 
-@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50), st.sampled_from([0, 50, 95, 100]))
-def test_percentiles_are_those_of_numpy(values: list[float], share: int) -> None:
-    assert percentile(sorted(values), share) == pytest.approx(np.percentile(values, share))
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50))
+def test_percentiles_are_those_of_numpy(values: list[float]) -> None:
+    assert median_and_p95(values) == pytest.approx(tuple(np.percentile(values, (50, 95))))
 
 
 def test_a_folder_is_called_by_its_name_with_a_slash_or_without(batchllm: Command, tmp_path: Path) -> None:

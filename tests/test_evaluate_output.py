@@ -1,10 +1,9 @@
 """``batchllm evaluate``, and ``--gold`` of a run: from files to figures."""
 
-import csv
 import json
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchllm.errors import UsageError
-from batchllm.evaluate.files import evaluate_output
+from batchllm.evaluate.answered import open_output
+from batchllm.evaluate.evaluation import Evaluation
+from batchllm.evaluate.files import evaluate_answered
 from batchllm.simulator import ScriptedResponse, Simulator, SimulatorSettings, start_in_thread
 from tests.command import Command
 from tests.fakes import chat_body
+from tests.tables import read_csv, write_csv, write_jsonl
 
 ASKED: list[str] = []
 
@@ -34,26 +36,12 @@ def server() -> Iterator[Simulator]:
         yield running
 
 
+def evaluate_output(path: Path, gold: Any, **more: Any) -> Evaluation:
+    return evaluate_answered(open_output(path), gold, **more)
+
+
 def at(server: Simulator) -> tuple[str, ...]:
     return ("--base-url", server.base_url, "-m", "any", "-q")
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Path:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(rows)
-    return path
-
-
-def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return path
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 LABELS = st.sampled_from(["a", "b", "c d", "积极", "1"])

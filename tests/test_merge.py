@@ -110,53 +110,17 @@ def test_a_merged_file_may_have_another_format_and_be_compressed(tmp_path: Path)
     assert gzip.decompress((tmp_path / "merged.csv.gz").read_bytes()) == (tmp_path / "whole.csv").read_bytes()
 
 
-def test_shards_in_several_formats_are_one_file(tmp_path: Path) -> None:
+def test_shards_in_several_formats_are_refused(tmp_path: Path) -> None:
     source = write_source(tmp_path / "in.csv")
     outputs = [
-        output_of(source, f"{n}/3", output=str(tmp_path / f"o{n}.{kind}"))
-        for n, kind in ((1, "csv"), (2, "jsonl"), (3, "csv"))
+        output_of(source, f"{n}/2", output=str(tmp_path / f"o{n}.{kind}"))
+        for n, kind in ((1, "csv"), (2, "jsonl"))
     ]
-    merge_outputs(outputs, tmp_path / "merged.csv")
-    whole = output_of(source, None, output=str(tmp_path / "whole.csv"))
-    import csv
-
-    def table(path: Path) -> list[list[str]]:
-        with path.open(newline="") as file:
-            return list(csv.reader(file))
-
-    assert table(tmp_path / "merged.csv") == table(whole)
-
-
-def test_columns_have_one_type_where_outputs_of_several_formats_become_jsonl(tmp_path: Path) -> None:
-    source = tmp_path / "in.jsonl"
-    rows = [
-        {
-            "text": f"row {n}",
-            "n": n,
-            "half": n / 2,
-            "tags": ["a", n],
-            "is": n % 2 == 0,
-            "none": None,
-            "code": f"{n}",
-        }
-        for n in range(5)
-    ]
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    outputs = [
-        output_of(
-            source, f"{n}/5", output=str(tmp_path / f"o.shard-{n}-of-5.{kind}"), samples=2, temperature=1.0
-        )
-        for n, kind in enumerate(("jsonl", "csv", "parquet", "xlsx", "tsv.gz"), 1)
-    ]
-    whole = output_of(source, None, output=str(tmp_path / "whole.jsonl"), samples=2, temperature=1.0)
-    merged = tmp_path / "merged.jsonl"
-    merge_outputs(outputs, merged)
-    expected = [json.loads(line) for line in whole.read_text().splitlines()]
-    assert [json.loads(line) for line in merged.read_text().splitlines()] == expected
-    for path in tmp_path.glob("*.journal"):
-        path.unlink()
-    merge_outputs(outputs, merged, inputs=[source], force=True)
-    assert [json.loads(line) for line in merged.read_text().splitlines()] == expected
+    with pytest.raises(
+        InputError, match=r"o2.jsonl: is JSONL, and .*o1.csv is CSV; merge outputs of one format"
+    ):
+        merge_outputs(outputs, tmp_path / "merged.csv")
+    assert not (tmp_path / "merged.csv").exists()
 
 
 def test_shards_of_several_inputs_are_merged_without_journals_too(tmp_path: Path) -> None:

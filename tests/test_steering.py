@@ -2,7 +2,6 @@
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 
 from batchllm.errors import UsageError
 from batchllm.job import Job, assemble
-from batchllm.simulator import Simulator, SimulatorSettings, start_in_thread
 from tests.command import Command
 from tests.request_jobs import body_of, make_job, make_row
 
@@ -141,12 +139,6 @@ def test_a_template_of_run_is_left_as_it_is(own: Path) -> None:
 )
 def test_steering_is_part_of_what_is_asked(change: dict[str, Any]) -> None:
     assert job_of("classify").fingerprint() != job_of("classify", **change).fingerprint()
-
-
-@pytest.fixture
-def server() -> Iterator[Simulator]:
-    with start_in_thread(SimulatorSettings(keep_requests=50)) as running:
-        yield running
 
 
 def test_labels_are_counted_in_the_summary_and_its_file(

@@ -1,7 +1,6 @@
 """Rows whose texts are in files: read once, kept, and failing alone."""
 
 import asyncio
-import csv
 import json
 import threading
 import time
@@ -22,13 +21,9 @@ from batchllm.stopping import StopSwitch
 from tests.command import Command
 from tests.document_files import pdf, word
 from tests.fakes import FakeClient, Outcome, answered, status
+from tests.tables import read_csv as rows_of
 
 SIMULATOR = ("--provider", "simulator")
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ class WorldEngine(LocalEngine):
 
 
 def leases_of(world: World, task: ShardTask) -> Leases:
-    budget = JobBudget.of(task.job, task.work)
+    budget = JobBudget.of(task.job, task.work, task.run)
 
     async def renew(request: LeaseRequest) -> Lease:
         reader, writer = await asyncio.open_unix_connection(str(world.holder))

@@ -42,7 +42,7 @@ class PolarsTable(Table):
         return self._frame.to_arrow().rename_columns(list(self.columns))
 
     def joined(
-        self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn], own: Sequence[int] | None = None
+        self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn], own: Sequence[int] | None
     ) -> "pl.DataFrame":
         """Returns a frame with the answer columns at its end; see ``Table``."""
         import polars as pl
@@ -95,7 +95,7 @@ class ArrowTable(Table):
         return self._table.rename_columns(list(self.columns))
 
     def joined(
-        self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn], own: Sequence[int] | None = None
+        self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn], own: Sequence[int] | None
     ) -> Any:
         """Returns a table with the answer columns at its end; see ``Table``."""
         import pyarrow as pa

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from batchllm.api.messages import in_python
@@ -222,14 +223,7 @@ def _table_call(
         os.environ,
         api_key=key,
     )
-    if job.per_row and not table.nested and not ASKING_COLUMNS & set(table.columns):
-        raise UsageError(
-            f"{NOTHING_ASKED}, or rows with one of the columns {', '.join(sorted(ASKING_COLUMNS))}"
-        )
-    if SOURCE_FILE in (*job.add, *(job.columns or ())):
-        raise UsageError("add= source_file: rows in memory have no file; name an output for those of files")
-    if job.output is None:
-        raise UsageError("output= must name a file; frame() has the answers of rows in memory")
+    _check_table_job(job, table)
     builder = RequestBuilder(job, table.columns or None, table.sample(), None)
     output_columns(job, builder, table.columns)
     own = None
@@ -241,12 +235,7 @@ def _table_call(
     names |= {name for name in (builder.column, job.conversation) if name is not None}
     gold = () if named else job.gold  # of rows in the state folder it is no part of the job
     names -= gold_columns(gold, table.columns)
-    typed = None
-    if (
-        named and not job.into_folder and format_of(job.output).magic
-    ):  # cells have types there, which JSONL has not
-        typed = table.parquet(names)
-    content, suffix = (table.content(names), ".jsonl") if typed is None else (typed, ".parquet")
+    content, suffix = _content(table, names, job.output if named and not job.into_folder else None)
     job = replace(job, column=builder.column if builder.column in table.columns else job.column)
     on = job.on
     if not named and job.retry_cut_off and "journal" not in options:
@@ -266,3 +255,25 @@ def _table_call(
         place = job.work.absolute() / f"rows-{hashlib.sha256(content).hexdigest()[:16]}{suffix}"
     job = replace(job, inputs=(place,))
     return JobCall(job, table, content, model, keep, is_unnamed=not named, gold=gold, on=on, own=own)
+
+
+def _check_table_job(job: Job, table: Table) -> None:
+    """Refuses what a job of rows in memory cannot be.
+
+    Raises:
+        UsageError: Nothing is asked, or an option is one of files.
+    """
+    if job.per_row and not table.nested and not ASKING_COLUMNS & set(table.columns):
+        raise UsageError(
+            f"{NOTHING_ASKED}, or rows with one of the columns {', '.join(sorted(ASKING_COLUMNS))}"
+        )
+    if SOURCE_FILE in (*job.add, *(job.columns or ())):
+        raise UsageError("add= source_file: rows in memory have no file; name an output for those of files")
+    if job.output is None:
+        raise UsageError("output= must name a file; frame() has the answers of rows in memory")
+
+
+def _content(table: Table, names: set[str], output: Path | None) -> tuple[bytes, str]:
+    """Returns the rows as a file, and its suffix: Parquet where the output has types, which JSONL has not."""
+    typed = table.parquet(names) if output is not None and format_of(output).magic else None
+    return (table.content(names), ".jsonl") if typed is None else (typed, ".parquet")

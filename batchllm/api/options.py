@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from batchllm.errors import UsageError
@@ -69,7 +68,7 @@ def _key(given: Any) -> str | None:
 
 def is_path(rows: Any) -> bool:
     """Whether the rows of a call are a file."""
-    return isinstance(rows, str | Path | os.PathLike)
+    return isinstance(rows, str | os.PathLike)
 
 
 def are_paths(rows: Any) -> bool:

@@ -45,7 +45,7 @@ class PandasTable(Table):
             return None
 
     def joined(
-        self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn], own: Sequence[int] | None = None
+        self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn], own: Sequence[int] | None
     ) -> "pd.DataFrame":
         """Returns a frame with the answer columns at its end; see ``Table``."""
         import pandas as pd

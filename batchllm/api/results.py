@@ -11,8 +11,7 @@ from batchllm.api.messages import python_words
 from batchllm.api.tables import AnswerColumn, Table, table_of
 from batchllm.evaluate.answered import AnsweredRows, answered_rows
 from batchllm.evaluate.evaluation import Evaluation
-from batchllm.evaluate.files import evaluate_answered
-from batchllm.evaluate.gold import GoldWords, gold_of
+from batchllm.evaluate.gold import GoldWords
 from batchllm.formats import Columns
 from batchllm.formats.memory import ROWS
 from batchllm.job import Job
@@ -32,14 +31,17 @@ class TableResult(Result):
     def evaluate(self, gold: GoldWords, *, on: str | None = None, kind: str | None = None) -> Evaluation:
         """Compares the answers with known answers; see ``Result``."""
         with python_words():
-            return evaluate_table(self.table, gold, job=self.job, on=on, kind=kind)
+            return Result.evaluate(self, gold, on=on, kind=kind)
 
     def report(
         self, path: str | PathLike[str], *, gold: GoldWords | None = None, on: str | None = None
     ) -> Path:
         """Writes one HTML page to look at; see ``Result``."""
         with python_words():
-            return self._report(answered_table(table_of(self.table), self.job), Path(path), gold, on)
+            return Result.report(self, path, gold=gold, on=on)
+
+    def _answered(self, purpose: str) -> AnsweredRows:
+        return answered_table(table_of(self.table), self.job)
 
     def frame(self) -> Any:
         """Returns the given table, its own columns, index and types untouched, with the answer columns beside them.
@@ -48,23 +50,6 @@ class TableResult(Result):
         trial (``limit=``, ``sample=``) it has the rows that were tried.
         """
         return self.table
-
-
-def evaluate_table(
-    table: Any, gold: GoldWords, *, job: Job | None = None, on: str | None = None, kind: str | None = None
-) -> Evaluation:
-    """Compares the answers in a table with known answers.
-
-    Args:
-        table: Any table that ``run`` takes and gives back.
-        gold, on, kind: See ``Result.evaluate``.
-        job: The job that answered its rows, where that is known.
-
-    Raises:
-        UsageError: It is not clear what to compare, or no row has a known answer.
-    """
-    rows = answered_table(table_of(table), job)
-    return evaluate_answered(rows, gold_of(gold, rows, on), kind=kind)
 
 
 def answered_table(table: Table, job: Job | None = None, name: str = ROWS) -> AnsweredRows:

@@ -75,7 +75,7 @@ class Running:
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupted from None
             raise
-        return self._outcome()
+        return self.outcome()
 
     async def reports(self) -> AsyncGenerator[Report, None]:
         """Starts the job and yields what it reports, until its end; then ``outcome`` has its result.
@@ -126,7 +126,10 @@ class Running:
 
     def outcome(self) -> Result:
         """Returns the result of a job that has ended, or raises what ended it."""
-        return self._outcome()
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None, "a job that has ended has a result or an error"
+        return self._result
 
     def _start(self) -> None:
         self._pid = os.getpid()
@@ -167,12 +170,6 @@ class Running:
                 return
             except KeyboardInterrupt:
                 self.switch.abort()
-
-    def _outcome(self) -> Result:
-        if self._error is not None:
-            raise self._error
-        assert self._result is not None, "a job that has ended has a result or an error"
-        return self._result
 
     def _end_with_program(self) -> None:
         """Stops the job in order when the program ends, which would kill its thread."""

@@ -61,7 +61,7 @@ class Table(ABC):
 
     @abstractmethod
     def joined(
-        self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn], own: Sequence[int] | None = None
+        self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn], own: Sequence[int] | None
     ) -> Any:
         """Returns a table of the same kind with answer columns beside its own.
 
@@ -254,7 +254,7 @@ class DictTable(Table):
             yield {name: value for name, value in named if name in wanted}
 
     def joined(
-        self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn], own: Sequence[int] | None = None
+        self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn], own: Sequence[int] | None
     ) -> list[dict[str, Any]]:
         """Returns new dictionaries; see ``Table``."""
         taken = self._rows if rows is None else [self._rows[index] for index in rows]
@@ -295,7 +295,7 @@ class FilesTable(DictTable):
         super().__init__(rows)
 
     def joined(
-        self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn], own: Sequence[int] | None = None
+        self, rows: Sequence[int] | None, answers: Sequence[AnswerColumn], own: Sequence[int] | None
     ) -> Any:
         """Returns a frame of all rows; see ``Table``."""
         import pandas as pd

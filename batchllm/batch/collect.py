@@ -17,13 +17,15 @@ from batchllm.batch.errors import BatchRejection, retry_call
 from batchllm.batch.lines import error_response, read_line
 from batchllm.batch.steps import DROPPED, GONE
 from batchllm.batch.submit import storage
-from batchllm.budget.costs import Pricing
-from batchllm.budget.usage import LEARNED, UsageEstimator
+from batchllm.budget.account import Account
+from batchllm.budget.usage import LEARNED
 from batchllm.client.batches import BatchApi
 from batchllm.counters import RunCounters
 from batchllm.journal import BatchRecord, BatchResult, BatchState, Journal, State
 from batchllm.plan.finished import pages
+from batchllm.plan.outcomes import readers
 from batchllm.plan.row_counts import count_end
+from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.records import Answer, Failure, FailureKind, Paid, Response
 from batchllm.retry import ENDPOINT_REFUSALS, Disposition, Verdict, classify, may_concern_one_row
 
@@ -35,7 +37,6 @@ MAX_POSSIBLY_BILLED = 3
 """Attempts of a request whose results are missing: the first, and at most two more."""
 
 Outcome = Response | Failure
-Readers = Callable[[], Callable[[int], Reader]]
 
 
 class Collector:
@@ -44,15 +45,10 @@ class Collector:
     Args:
         api: Opens the endpoint at the first call.
         journal: Where replies and states go.
-        single: No row needs more than one request; otherwise answers are read by the flows that wait for them.
-        reader: Reads an answer.
-        readers: Makes a function from a row to its reader, if rows have tasks of their own; rows are asked for in
-            increasing order.
+        prepared: The job; where a row needs several requests, answers are read by the flows that wait for them.
         counters: Counts what was paid.
         collected: Counts rows that are finished.
-        pricing: What an answer cost, and what the endpoint's cache took off that.
-        learned: Learns from the answers, for the estimate of what is left.
-        max_attempts: Attempts of a request, in all runs, before it is given up.
+        account: Says what an answer cost, and learns from the answers.
         ephemeral: The endpoint forgets its batches when the run ends, and bills nothing.
 
     Attributes:
@@ -63,27 +59,22 @@ class Collector:
         self,
         api: Callable[[], Awaitable[BatchApi]],
         journal: Journal,
+        prepared: PreparedJob,
         *,
-        single: bool,
-        reader: Reader,
-        readers: Readers | None,
         counters: RunCounters,
         collected: RunCounters,
-        pricing: Pricing,
-        learned: UsageEstimator,
-        max_attempts: int,
-        ephemeral: bool = False,
+        account: Account,
+        ephemeral: bool,
     ) -> None:
         self._api = api
         self._journal = journal
-        self._single = single
-        self._reader = reader
-        self._readers = readers
+        self._prepared = prepared
+        self._single = prepared.flow.single
         self._counters = counters
         self._collected = collected
-        self._pricing = pricing
-        self._learned = learned
-        self._max_attempts = max_attempts
+        self._pricing = account.pricing
+        self._learned = account.meter.learned
+        self._max_attempts = prepared.job.pace.max_attempts
         self._ephemeral = ephemeral
         self.fatal: Verdict | None = None
         self._rows_own = False
@@ -159,12 +150,12 @@ class Collector:
         """Gives every request its state; returns how many are finished."""
         ended = 0
         reader = self._journal.reader()
-        if self._readers is not None:
-            reader_of = self._readers()
+        if self._prepared.job.per_row:
+            reader_of = readers(self._prepared)
             for page in pages(reader.results(batch, by_row=True), PAGE):
                 ended += await self._finish_page(page, missing, reader_of)
         for page in pages(reader.results(batch), PAGE):
-            ended += await self._finish_page(page, missing, lambda _: self._reader)
+            ended += await self._finish_page(page, missing, lambda _: self._prepared.reader)
         self._journal.put(LEARNED, self._learned.to_json())
         await self._journal.flush()
         return ended

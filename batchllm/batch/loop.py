@@ -22,7 +22,7 @@ from batchllm.endpoint import LazyClient
 from batchllm.errors import BudgetStop, ExitStatus, JobError, NotReady, Unavailable, UsageError
 from batchllm.job import Job
 from batchllm.journal import BatchRecord, BatchState, Journal
-from batchllm.plan.job_plan import plan_of, readers
+from batchllm.plan.job_plan import plan_of
 from batchllm.plan.reuse import Reuse
 from batchllm.plan.work_item import WorkItem
 from batchllm.prepare.prepared_job import PreparedJob
@@ -92,14 +92,10 @@ class BatchLoop:
         self._collector = Collector(
             client.batches,
             journal,
-            single=prepared.flow.single,
-            reader=prepared.reader,
-            readers=(lambda: readers(prepared)) if job.per_row else None,
+            prepared,
             counters=counters,
             collected=self._collected,
-            pricing=account.pricing,
-            learned=account.meter.learned,
-            max_attempts=job.pace.max_attempts,
+            account=account,
             ephemeral=waiting.ephemeral,
         )
         self._submitter = BatchSubmitter(

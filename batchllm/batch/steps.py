@@ -38,7 +38,6 @@ class Steps:
         store: Where each state is made durable.
         facts: The endpoint's limits.
         unknown_s: Seconds after which a batch that the endpoint does not list was not created.
-        clock: Returns seconds since the epoch, like the journal's times.
 
     Attributes:
         held: A creation was refused for a rate limit, and is made later.
@@ -50,13 +49,11 @@ class Steps:
         store: BatchStore,
         facts: BatchFacts,
         unknown_s: float,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._api = api
         self._store = store
         self._facts = facts
         self._unknown_s = unknown_s
-        self._clock = clock
         self.held = False
 
     async def upload(self, batch: BatchRecord, file: IO[bytes]) -> BatchRecord:
@@ -176,7 +173,7 @@ class Steps:
         remote = await retry_call(lambda: api.find(batch.name, batch.file_id))
         if remote is not None:
             return self._record(batch, remote)
-        if 0 <= self._clock() - batch.state_changed_at < self._unknown_s:
+        if 0 <= time.time() - batch.state_changed_at < self._unknown_s:
             return batch
         return self._store.update(batch, state=BatchState.UPLOADED)
 
@@ -203,7 +200,7 @@ class Steps:
             **({} if state is batch.state else {"state": state}),
             remote_id=remote.id,
             status=remote.status,
-            last_polled_at=self._clock(),
+            last_polled_at=time.time(),
             total=remote.total,
             completed=remote.completed,
             failed=remote.failed,

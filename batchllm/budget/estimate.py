@@ -16,7 +16,16 @@ from typing import Any
 from batchllm import prices
 from batchllm.budget.costs import Pricing, plus
 from batchllm.budget.forecast import Forecast, PartSums
-from batchllm.budget.sample import RowsAgain, kept_in, prompt_tokens, sample_rows, sampled, stretch_of
+from batchllm.budget.sample import (
+    RowsAgain,
+    SampledRequest,
+    Stretch,
+    kept_in,
+    prompt_tokens,
+    sample_rows,
+    sampled,
+    stretch_of,
+)
 from batchllm.budget.usage import UsageEstimator
 from batchllm.job import Job
 from batchllm.journal import JournalReader
@@ -86,6 +95,18 @@ class RequestTotals:
         )
         self.requests += times
         self.charged_tokens += times * self._charge.amount(TOKENS, Cost(round(prompt_tokens), bound))
+
+    def add_sampled(self, each: SampledRequest, stretch: Stretch, scale: float) -> None:
+        """Adds a request of the sample for all the rows that it stands for.
+
+        Args:
+            each: The request.
+            stretch: Factors from the sample to all rows.
+            scale: Rows for each row of the sample.
+        """
+        times = scale if each.first else scale * stretch.later
+        prompt = each.prompt_tokens * stretch.tokens
+        self.add(each.request.model, prompt, each.request.max_tokens, times, path=each.path)
 
     def forecast(
         self,
@@ -203,10 +224,10 @@ def forecast_job(
         scale = left / len(sample)
         stretch = stretch_of(prepared, sent)
         for each in sent:
-            stretch.add(totals, each, scale)
+            totals.add_sampled(each, stretch, scale)
         if upper is not None:
             for each in sampled(prepared, longest, learned, at_most=True, kept=kept):
-                stretch.add(upper, each, scale)
+                upper.add_sampled(each, stretch, scale)
     found = totals.forecast(rows=rows, exact=False, pace=prepared.job.pace, seen=seen, upper=upper)
     settings = AnswerSettings(prepared.builder.column)
     if requests:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from statistics import StatisticsError, fmean, linear_regression
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from batchllm import tokens
 from batchllm.budget.usage import UsageEstimator
@@ -54,15 +54,6 @@ class RowsAgain(NamedTuple):
     times: float = 1.0
 
 
-class Totals(Protocol):
-    """Adds up requests."""
-
-    def add(
-        self, model: str, prompt_tokens: float, bound: int | None, times: float = 1.0, *, path: str = ""
-    ) -> None:
-        """Adds a request, or many alike."""
-
-
 class Stretch(NamedTuple):
     """Factors from the sample to all rows.
 
@@ -73,12 +64,6 @@ class Stretch(NamedTuple):
 
     tokens: float
     later: float = 1.0
-
-    def add(self, totals: Totals, each: SampledRequest, scale: float) -> None:
-        """Adds a request of the sample to the totals of all rows."""
-        times = scale if each.first else scale * self.later
-        prompt = each.prompt_tokens * self.tokens
-        totals.add(each.request.model, prompt, each.request.max_tokens, times, path=each.path)
 
 
 def sample_rows(prepared: PreparedJob) -> Sequence[Row]:

@@ -13,9 +13,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from batchllm import presets
-from batchllm.cli.terminal import fields_line, models_text, price_text, reasons
+from batchllm.cli.result import reasons
+from batchllm.cli.terminal import fields_line, models_text, price_text
 from batchllm.errors import UsageError
-from batchllm.printable import counted, dollars, duration, json_escape, printable
+from batchllm.printable import counted, dollars, duration, json_escape, known_count, printable
 
 if TYPE_CHECKING:
     from batchllm.budget.forecast import Forecast
@@ -29,9 +30,7 @@ _LONGEST_ARGUMENT = 100_000
 """Characters of one argument; Linux takes 128 KiB."""
 
 
-def print_dry_run(
-    job: "Job", *, as_json: bool = False, as_curl: bool = False, every_option: bool = False
-) -> None:
+def print_dry_run(job: "Job", *, as_json: bool, as_curl: bool, every_option: bool) -> None:
     """Prints what a run of the job would do.
 
     Raises:
@@ -124,10 +123,10 @@ def _estimate(found: "DryRun") -> Iterator[str]:
         how = "nothing to count"
     else:
         how = f"counted with {vocabularies}" if forecast.exact else estimate
-    yield f"Prompt tokens: {number_or_unknown(forecast.prompt_tokens)} ({how})"
+    yield f"Prompt tokens: {known_count(forecast.prompt_tokens)} ({how})"
     yield (
-        f"Answer tokens: {number_or_unknown(forecast.completion_tokens_expected)} expected, "
-        f"{number_or_unknown(forecast.completion_tokens_upper_bound)} at most"
+        f"Answer tokens: {known_count(forecast.completion_tokens_expected)} expected, "
+        f"{known_count(forecast.completion_tokens_upper_bound)} at most"
     )
     source = f" ({forecast.price.source})" if forecast.price is not None else ""
     expected = f", {dollars(forecast.cost_expected)} expected" if forecast.cost_expected else ""
@@ -212,8 +211,3 @@ def _argument(text: str, variable: str = "") -> str:
     if variable and _PLAIN.fullmatch(text):
         return f'"{text}{variable}"'
     return shlex.quote(text) + (f'"{variable}"' if variable else "")
-
-
-def number_or_unknown(number: int | None) -> str:
-    """Returns a count in words; ``None`` is unknown."""
-    return "unknown" if number is None else f"{number:,}"

@@ -1,6 +1,5 @@
 """Commands that look at a job through its journal: ``status``, ``show``, ``export`` and ``batches``."""
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -8,19 +7,22 @@ from typing import Annotated
 
 import typer
 
-from batchllm.cli.parameters import JournalOption, OutputArgument, OutputOrWorkArgument
-from batchllm.cli.streams import say
+from batchllm.cli.parameters import (
+    JournalOption,
+    JsonOption,
+    OutputArgument,
+    OutputOrWorkArgument,
+    option,
+    word_argument,
+)
+from batchllm.cli.streams import print_json, say
 from batchllm.errors import UsageError
 from batchllm.printable import counted, printable
 from batchllm.screen import columns_of, wrapped
 from batchllm.stores import located
 
 
-def status(
-    output: OutputOrWorkArgument,
-    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
-    journal: JournalOption = None,
-) -> None:
+def status(output: OutputOrWorkArgument, as_json: JsonOption = False, journal: JournalOption = None) -> None:
     """Show how far a job is, also while it runs."""
     from batchllm.cluster.inspection import cluster_status, work_at
     from batchllm.inspect.status import job_status
@@ -32,7 +34,10 @@ def status(
     else:
         figures = cluster_status(work)
         text, values = figures.to_text(str(output)), figures.to_json()
-    typer.echo(json.dumps(values, ensure_ascii=False) if as_json else wrapped(text, columns_of(sys.stdout)))
+    if as_json:
+        print_json(values)
+    else:
+        typer.echo(wrapped(text, columns_of(sys.stdout)))
 
 
 def show(
@@ -40,14 +45,14 @@ def show(
     row: Annotated[
         int, typer.Argument(help="Number of the row, from 1, the header not counted.", metavar="ROW", min=1)
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    as_json: JsonOption = False,
     journal: JournalOption = None,
 ) -> None:
     """Print one row's exact request, every attempt, the raw answer and the times."""
     from batchllm.inspect.show import row_facts, show_row
 
     if as_json:
-        typer.echo(json.dumps(row_facts(journal or output, row - 1), ensure_ascii=False))
+        print_json(row_facts(journal or output, row - 1))
         return
     on_terminal = sys.stdout.isatty()
     for line in show_row(journal or output, row - 1):
@@ -58,12 +63,11 @@ def export(
     output: OutputOrWorkArgument,
     to: Annotated[
         Path | None,
-        typer.Option(
+        option(
             "--output",
             "-o",
-            help="Write here instead; '-' is standard output.  (OUTPUT)",
+            text="Write here instead; '-' is standard output.  (OUTPUT)",
             metavar="FILE",
-            show_default=False,
             parser=located,
         ),
     ] = None,
@@ -93,14 +97,12 @@ def export(
 def batches(
     words: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Outputs of jobs, or their journals.  (every journal in this folder)",
-            metavar="[cancel] [OUTPUT]...",
-            show_default=False,
+        word_argument(
+            "Outputs of jobs, or their journals.  (every journal in this folder)", "[cancel] [OUTPUT]..."
         ),
     ] = None,
     api_key_file: Annotated[
-        Path | None, typer.Option(help="With cancel: file with the key.", metavar="FILE", show_default=False)
+        Path | None, option(text="With cancel: file with the key.", metavar="FILE")
     ] = None,
 ) -> None:
     """List the batches of jobs, with the counts that the last run saw.

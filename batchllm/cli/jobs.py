@@ -1,13 +1,12 @@
 """``batchllm jobs`` and ``clean``: what runs have left behind, and how it is removed."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from batchllm.cli.parameters import JournalOption, path_argument
-from batchllm.cli.streams import say
+from batchllm.cli.parameters import JournalOption, option, path_argument, word_argument
+from batchllm.cli.streams import print_json, say
 from batchllm.errors import UsageError
 from batchllm.printable import counted, printable
 
@@ -15,11 +14,7 @@ from batchllm.printable import counted, printable
 def jobs(
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(
-            help="Further folders to look in.  (the user's state folder alone)",
-            metavar="[FOLDER]...",
-            show_default=False,
-        ),
+        word_argument("Further folders to look in.  (the user's state folder alone)", "[FOLDER]..."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object a line.")] = False,
 ) -> None:
@@ -33,11 +28,10 @@ def jobs(
 
     found = found_jobs(*(folders or ()))
     for entry in found:
-        typer.echo(
-            json.dumps(entry.to_json(), ensure_ascii=False)
-            if as_json
-            else printable(entry.to_text(), keep="")
-        )
+        if as_json:
+            print_json(entry.to_json())
+        else:
+            typer.echo(printable(entry.to_text(), keep=""))
     if not found and not as_json:
         where = " or ".join(printable(str(folder)) for folder in [*(folders or ()), state_path("").parent])
         look = "" if folders else "; `batchllm jobs .` looks in this folder too"
@@ -54,10 +48,9 @@ def clean(
     ] = None,
     older_than: Annotated[
         str | None,
-        typer.Option(
-            help="Instead of one job, all finished ones that no run has changed for so long: 30d.",
+        option(
+            text="Instead of one job, all finished ones that no run has changed for so long: 30d.",
             metavar="TIME",
-            show_default=False,
         ),
     ] = None,
     journal: JournalOption = None,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from batchllm.cli.parameters import path_argument
+from batchllm.cli.parameters import option, path_argument
 from batchllm.cli.streams import say
 from batchllm.stores import located
 
@@ -14,23 +14,21 @@ def merge(
     outputs: Annotated[list[Path], path_argument("The outputs of all shards.")],
     merged: Annotated[
         Path,
-        typer.Option(
+        option(
             "--output",
             "-o",
-            help="File to write; the suffix decides the format.",
+            text="File to write; the suffix decides the format.",
             metavar="PATH",
-            show_default=False,
             parser=located,
         ),
     ],
     inputs: Annotated[
         list[Path] | None,
-        typer.Option(
+        option(
             "--input",
-            help="An input of the job, to compare with; needed where the journals are not beside the outputs. May be "
+            text="An input of the job, to compare with; needed where the journals are not beside the outputs. May be "
             "given several times.",
             metavar="FILE",
-            show_default=False,
             parser=located,
         ),
     ] = None,

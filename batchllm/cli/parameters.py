@@ -16,19 +16,26 @@ from batchllm.errors import UsageError
 from batchllm.job.options import Option
 from batchllm.stores import located
 
-JournalOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--journal", help="The job's journal, where it is elsewhere.", metavar="PATH", show_default=False
-    ),
-]
-
 
 def path_argument(text: str, metavar: str = "OUTPUT...") -> Any:
     """Returns an argument that is a path, or the URL of an object; ``text`` is its help."""
     return typer.Argument(help=text, metavar=metavar, show_default=False, parser=located)
 
 
+def word_argument(text: str, metavar: str) -> Any:
+    """Returns an argument that is taken as it is; ``text`` is its help."""
+    return typer.Argument(help=text, metavar=metavar, show_default=False)
+
+
+def option(*flags: str, text: str, metavar: str, **more: Any) -> Any:
+    """Returns an option that takes a value; ``text`` is its help, which says the default where there is one."""
+    return typer.Option(*flags, help=text, metavar=metavar, show_default=False, **more)
+
+
+JournalOption = Annotated[
+    Path | None, option(text="The job's journal, where it is elsewhere.", metavar="PATH")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="As one JSON object.")]
 OutputArgument = Annotated[Path, path_argument("The job's OUTPUT (or its journal).", "OUTPUT")]
 OutputOrWorkArgument = Annotated[
     Path, path_argument("The job's OUTPUT, its journal, or with --engine its work folder.", "OUTPUT")
@@ -54,10 +61,8 @@ def with_parameters(
 
 def argument(name: str, kind: Any, help_: str, metavar: str, **more: Any) -> inspect.Parameter:
     """A positional argument of a command; ``default`` makes it optional."""
-    info = typer.Argument(help=help_, metavar=metavar, show_default=False)
-    return inspect.Parameter(
-        name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Annotated[kind, info], **more
-    )
+    annotation = Annotated[kind, word_argument(help_, metavar)]
+    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation, **more)
 
 
 def _keyword(option: Option) -> inspect.Parameter:

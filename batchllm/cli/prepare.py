@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from batchllm.cli.parameters import word_argument
 from batchllm.cli.streams import say
 from batchllm.errors import CannotWrite, UsageError
 
@@ -36,10 +37,7 @@ def init(
 
 
 def templates(
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(help="show NAME prints one.", metavar="[show NAME]", show_default=False),
-    ] = None,
+    words: Annotated[list[str] | None, word_argument("show NAME prints one.", "[show NAME]")] = None,
 ) -> None:
     """List the built-in templates, or print one to copy and change."""
     from batchllm import template

@@ -1,6 +1,5 @@
 """``batchllm report``: one page to look at, for somebody who has no batchllm."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from batchllm.cli.evaluate import GOLD_HELP, OnOption
-from batchllm.cli.parameters import JournalOption, path_argument
-from batchllm.cli.streams import say
+from batchllm.cli.evaluate import GoldOption, OnOption, check_on
+from batchllm.cli.parameters import JournalOption, option, path_argument
+from batchllm.cli.streams import print_json, say
 from batchllm.errors import UsageError
 from batchllm.formats.suffixes import stem_of
 from batchllm.stores import beside_on_disk
@@ -26,17 +25,14 @@ def report(
     ],
     to: Annotated[
         Path | None,
-        typer.Option(
+        option(
             "--output",
             "-o",
-            help="Write the page here.  (OUTPUT with the suffix .report.html)",
+            text="Write the page here.  (OUTPUT with the suffix .report.html)",
             metavar="FILE",
-            show_default=False,
         ),
     ] = None,
-    gold: Annotated[
-        list[str] | None, typer.Option(help=GOLD_HELP, metavar="COLUMN|FILE", show_default=False)
-    ] = None,
+    gold: GoldOption = None,
     on: OnOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the figures as one JSON object instead of writing a page.")
@@ -51,8 +47,7 @@ def report(
     from batchllm.report import check_page, make_report, write_page
 
     output, *others = outputs
-    if on is not None and not gold:
-        raise UsageError("--on goes with --gold FILE; add that")
+    check_on(on, gold)
     if as_json and to is not None:
         raise UsageError("--json prints figures, and -o names a page; leave one out")
     path = to or beside_on_disk(output, f"{stem_of(output)}.report.html")
@@ -61,7 +56,7 @@ def report(
     with _output_of(output, journal) as output:
         found = make_report(output, others, gold=gold or None, on=on, journal=journal, with_rows=not as_json)
     if as_json:
-        typer.echo(json.dumps(found.to_json(), ensure_ascii=False))
+        print_json(found.to_json())
         return
     write_page(found, path)
     for note in found.notes:

@@ -63,15 +63,21 @@ def _flags_in(words: list[str]) -> dict[str, Any]:
         if option is not None and not option.switch and option.kind.python_type is not bool:
             flags.setdefault(option.name, value if equals else following)
     inputs = list(takewhile(lambda word: not word.startswith("-"), words))
-    if inputs and inputs[0].lower().endswith(".toml"):
-        flags["job_file"] = inputs.pop(0)
+    return _with_inputs(flags, inputs, takes_job_file=True)
+
+
+def _with_inputs(flags: dict[str, Any], inputs: list[str], *, takes_job_file: bool) -> dict[str, Any]:
+    if takes_job_file and inputs and inputs[0].lower().endswith(".toml"):
+        flags = {**flags, "job_file": inputs[0]}
+        inputs = inputs[1:]
     return {**flags, "input": inputs} if inputs else flags
 
 
 def _run(task: str, values: dict[str, Any], switches: dict[str, bool]) -> None:
     flags = job_flags(task, values)
     with nullcontext() if switches["dry_run"] else _refusals_recorded(task, lambda: flags):
-        from batchllm.cli import terminal
+        from batchllm.cli.result import show_result
+        from batchllm.cli.terminal import confirm
         from batchllm.endpoint import raise_open_files
         from batchllm.job import assemble
         from batchllm.progress import progress_for
@@ -97,7 +103,7 @@ def _run(task: str, values: dict[str, Any], switches: dict[str, bool]) -> None:
         title = job.job_file.stem
     shown: dict[str, Any] = {
         "progress": progress_for(title, quiet=quiet),
-        "confirm": partial(terminal.confirm, job, quiet=quiet, yes=switches["yes"]),
+        "confirm": partial(confirm, job, quiet=quiet, yes=switches["yes"]),
     }
     if job.engine is not None:
         from batchllm.cluster.driver import run_cluster
@@ -106,7 +112,7 @@ def _run(task: str, values: dict[str, Any], switches: dict[str, bool]) -> None:
     else:
         result = run_job(job, **shown, wait=switches["wait"], stops=SignalStops())
     if not quiet or result.exit_status:
-        terminal.show_result(job, result)
+        show_result(job, result)
     sys.exit(result.exit_status)
 
 
@@ -131,10 +137,7 @@ def job_flags(task: str, values: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in flags.items()
         if OPTIONS[name].kind.by_comma and not isinstance(value, str)
     }
-    inputs = list(flags.pop("input", ()))
-    if task == "run" and inputs and inputs[0].lower().endswith(".toml"):
-        flags["job_file"] = inputs.pop(0)
-    return {**flags, "input": inputs} if inputs else flags
+    return _with_inputs(flags, list(flags.pop("input", ())), takes_job_file=task == "run")
 
 
 def _check_switches(switches: dict[str, bool]) -> None:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +18,7 @@ from batchllm.formats.suffixes import stem_of
 from batchllm.stores import ObjectPath, settings_of
 
 if TYPE_CHECKING:
-    from batchllm.inspect.schedule import ScheduledRun, When
+    from batchllm.inspect.schedule import ScheduledRun
     from batchllm.job import Job
 
 STATUSES = """\
@@ -80,28 +80,23 @@ def schedule(
 
     moment = when(at, hourly=hourly, weekly=weekly)
     run = scheduled_run(context, job, list(context.args), name)
-    texts = {
+    texts: dict[Part, Callable[[], str]] = {
         Part.CRON: lambda: crontab_line(run, moment),
         Part.SERVICE: lambda: service_unit(run),
         Part.TIMER: lambda: timer_unit(run, moment),
         Part.FAILURE: lambda: failure_unit(run),
     }
-    typer.echo(texts[only]() if only else "\n\n".join(_everything(run, moment)))
-
-
-def _everything(run: "ScheduledRun", moment: "When") -> Iterator[str]:
-    from batchllm.inspect.schedule import crontab_line, failure_unit, service_unit, timer_unit
-
-    units = Path("~/.config/systemd/user")
-    yield STATUSES
-    yield f"# crontab -e\n{crontab_line(run, moment)}"
-    yield f"# {units / run.name}.service\n{service_unit(run)}"
+    if only:
+        typer.echo(texts[only]())
+        return
+    unit = f"# {Path('~/.config/systemd/user') / run.name}"
     start = (
         f"# then: systemctl --user daemon-reload && systemctl --user enable --now {run.name}.timer\n"
         "# and once, so that it runs while you are logged out: loginctl enable-linger"
     )
-    yield f"# {units / run.name}.timer\n{start}\n{timer_unit(run, moment)}"
-    yield f"# {units / run.name}-failed.service\n{failure_unit(run)}"
+    headings = ("# crontab -e", f"{unit}.service", f"{unit}.timer\n{start}", f"{unit}-failed.service")
+    parts = (f"{heading}\n{text()}" for heading, text in zip(headings, texts.values(), strict=True))
+    typer.echo("\n\n".join((STATUSES, *parts)))
 
 
 def scheduled_run(context: typer.Context, job: str, words: list[str], name: str | None) -> "ScheduledRun":

@@ -1,8 +1,11 @@
 """Makes the standard streams safe: a run goes on when their readers have gone."""
 
+import json
 import os
 import sys
 from typing import Any, TextIO, cast
+
+import typer
 
 from batchllm.printable import printable
 from batchllm.screen import Tone, columns_of, painted, wrapped
@@ -53,6 +56,11 @@ def leave_stdout() -> None:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def print_json(values: Any) -> None:
+    """Writes values to standard output as one line of JSON."""
+    typer.echo(json.dumps(values, ensure_ascii=False))
 
 
 def say(text: str, *, end: str = "\n", lead: str = "", tone: Tone | None = None) -> None:

@@ -4,7 +4,6 @@
 """
 
 from batchllm.client.chat import MAX_BODY_BYTES, Client
-from batchllm.client.named import NamedModelClient
 from batchllm.client.route import Proxy, check_route, proxy_of
 
-__all__ = ["MAX_BODY_BYTES", "Client", "NamedModelClient", "Proxy", "check_route", "proxy_of"]
+__all__ = ["MAX_BODY_BYTES", "Client", "Proxy", "check_route", "proxy_of"]

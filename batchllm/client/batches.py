@@ -84,9 +84,9 @@ class BatchApi:
         mask: Hides secrets in what the endpoint says.
     """
 
-    def __init__(self, sdk: openai.AsyncOpenAI, mask: Mask | None = None) -> None:
+    def __init__(self, sdk: openai.AsyncOpenAI, mask: Mask) -> None:
         self._sdk = sdk
-        self._mask = mask or Mask(())
+        self._mask = mask
         base_url = str(sdk.base_url)
         self._destination = Destination(base_url, proxy_of(base_url))
 
@@ -96,7 +96,7 @@ class BatchApi:
         data = await self._json_of(
             lambda: self._sdk.files.with_raw_response.create(file=(filename, file), purpose="batch")
         )
-        return str(_field(data, "id", self._sdk))
+        return str(self._field(data, "id"))
 
     async def create(self, file_id: str, *, endpoint: str, window: str, name: str) -> RemoteBatch:
         """Creates a batch with a name in its metadata."""
@@ -176,7 +176,7 @@ class BatchApi:
                 async for piece in reply.iter_bytes():
                     to.write(piece)
         except (openai.APIError, httpx2.HTTPError) as error:
-            raise _failed(error, self._destination, self._mask) from error
+            raise self._failed(error) from error
         return to.tell()
 
     async def _pages(
@@ -201,7 +201,7 @@ class BatchApi:
         try:
             reply = await call()
         except openai.APIError as error:
-            raise _failed(error, self._destination, self._mask) from error
+            raise self._failed(error) from error
         try:
             return orjson.loads(reply.content)
         except orjson.JSONDecodeError:
@@ -211,14 +211,14 @@ class BatchApi:
         """Reads a batch object of any dialect."""
         if isinstance(data, dict) and "id" not in data and isinstance(data.get("job"), dict):
             data = data["job"]
-        status = str(_field(data, "status", self._sdk)).lower()
+        status = str(self._field(data, "status")).lower()
         counts = data.get("request_counts")
         counts = counts if isinstance(counts, dict) else {}
         metadata = data.get("metadata")
         errors = data.get("errors")
         listed = errors.get("data") if isinstance(errors, dict) else errors
         return RemoteBatch(
-            id=str(_field(data, "id", self._sdk)),
+            id=str(self._field(data, "id")),
             status=_OTHER_SPELLINGS.get(status, status),
             name=metadata.get(NAME) if isinstance(metadata, dict) else None,
             input_file_id=data.get("input_file_id") or None,
@@ -232,25 +232,25 @@ class BatchApi:
             else (),
         )
 
+    def _failed(self, error: Exception) -> CallFailed:
+        """Classifies a failure as a chat request's; a call that was sent and has no reply may have succeeded."""
+        if isinstance(error, openai.APIStatusError):
+            headers = {name.lower(): value for name, value in error.response.headers.items()}
+            response = Response(error.status_code, headers, error.response.content, 0.0)
+            return CallFailed(classify(self._mask.reply(response)), error.status_code)
+        cause = error.__cause__ or error
+        words = one_line(f"{error}: {cause}" if cause is not error else str(error))
+        unknown = FailureKind.RESET, Paid.MAYBE, self._mask.text(words)
+        kind, paid, message = meaning(error, self._destination) or unknown
+        return CallFailed(classify(Failure(kind, message, paid, 0.0)), None)
 
-def _failed(error: Exception, to: Destination, mask: Mask) -> CallFailed:
-    """Classifies a failure as a chat request's; a call that was sent and has no reply may have succeeded."""
-    if isinstance(error, openai.APIStatusError):
-        headers = {name.lower(): value for name, value in error.response.headers.items()}
-        response = Response(error.status_code, headers, error.response.content, 0.0)
-        return CallFailed(classify(mask.reply(response)), error.status_code)
-    cause = error.__cause__ or error
-    words = one_line(f"{error}: {cause}" if cause is not error else str(error))
-    kind, paid, message = meaning(error, to) or (FailureKind.RESET, Paid.MAYBE, mask.text(words))
-    return CallFailed(classify(Failure(kind, message, paid, 0.0)), None)
-
-
-def _field(data: Any, name: str, sdk: openai.AsyncOpenAI) -> Any:
-    if isinstance(data, dict) and data.get(name):
-        return data[name]
-    message = f"{sdk.base_url} answered with something that is no file and no batch (it has no {name})"
-    failure = Failure(FailureKind.CUT, message, Paid.MAYBE, 0.0)
-    raise CallFailed(classify(failure), None)
+    def _field(self, data: Any, name: str) -> Any:
+        if isinstance(data, dict) and data.get(name):
+            return data[name]
+        message = (
+            f"{self._sdk.base_url} answered with something that is no file and no batch (it has no {name})"
+        )
+        raise CallFailed(classify(Failure(FailureKind.CUT, message, Paid.MAYBE, 0.0)), None)
 
 
 def _count(value: Any) -> int | None:

@@ -19,6 +19,7 @@ from batchllm.client.connection import chat_headers, mask_of, sdk_client
 from batchllm.client.deadlines import Deadlines
 from batchllm.client.encoding import TooLarge, Truncated, Undecodable, decoded
 from batchllm.client.failures import Destination, meaning, port_speaks_tls, speaks_tls
+from batchllm.client.named import renamed
 from batchllm.client.route import proxy_of, ssl_context
 from batchllm.client.secrets import Mask
 from batchllm.error_body import read_error
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from batchllm.client.batches import BatchApi
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
+PARTIAL_BYTES = 65_536
+"""The most bytes that are kept of an answer that is not whole."""
 KEEP_ALIVE_S = 60.0
 CONNECT_TIMEOUT_S = 15.0
 HANDSHAKE_TIMEOUT_S = 30.0
@@ -44,13 +47,17 @@ class Client:
     Args:
         endpoint: Where to, and with which key.
         timeout_s: Total seconds of one attempt: connecting, headers and the whole body.
+        names: What the endpoint calls a model, by the name that requests have.
 
     Use as an async context manager. ``send`` may be called any number of times side by side; the limiter
     decides how many are in flight, so the connection pool has no limit of its own.
     """
 
-    def __init__(self, endpoint: Endpoint, *, timeout_s: float = 600.0) -> None:
+    def __init__(
+        self, endpoint: Endpoint, *, timeout_s: float = 600.0, names: Mapping[str, str] | None = None
+    ) -> None:
         self.endpoint = endpoint
+        self._names = names
         self._timeout_s = timeout_s
         self._deadlines = Deadlines(timeout_s)
         self._urls: dict[str, URL] = {}
@@ -59,7 +66,8 @@ class Client:
         self._proxy = proxy_of(endpoint.base_url)
         self._destination = Destination(endpoint.base_url, self._proxy)
         self._proxy_url = None if self._proxy is None else self._proxy.url
-        self._is_known = urlsplit(endpoint.base_url).scheme == "https" or self._proxy is not None
+        self._is_secure = urlsplit(endpoint.base_url).scheme == "https" or self._proxy is not None
+        self._is_known = self._is_secure
 
     async def __aenter__(self) -> "Client":
         return self
@@ -75,6 +83,8 @@ class Client:
 
     async def send(self, request: ChatRequest) -> Response | Failure:
         """Sends one chat request and reads its whole answer, secrets hidden; every outcome is data."""
+        if self._names and (own := self._names.get(request.model)) is not None:
+            request = renamed(request, own)
         session = self._session or self._open()
         url = self._urls.get(request.model) or self.url(request.model)
         loop = asyncio.get_running_loop()
@@ -114,11 +124,12 @@ class Client:
         return self._mask.reply(outcome)
 
     def _failed(self, error: Exception, latency_s: float, received: list[bytes]) -> Failure:
-        return _failure(error, self._destination, self._timeout_s, latency_s, b"".join(received))
+        """Maps the transport's exception; ``paid`` is ``MAYBE`` where bytes of the request can have been sent."""
+        kind, paid, message = meaning(error, self._destination) or _broken(error, self._timeout_s)
+        return Failure(kind, message, paid, latency_s, b"".join(received)[:PARTIAL_BYTES])
 
     def _open(self) -> aiohttp.ClientSession:
-        secure = urlsplit(self.endpoint.base_url).scheme == "https" or self._proxy is not None
-        context = ssl_context() if secure else True
+        context = ssl_context() if self._is_secure else True
         self._session = aiohttp.ClientSession(
             headers=chat_headers(self.endpoint),
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=context),
@@ -199,26 +210,18 @@ def _decoded(status: int, headers: Mapping[str, str], body: bytes, latency_s: fl
     except TooLarge:
         return _too_large(latency_s, [body])
     except Truncated as error:
-        return Failure(FailureKind.CUT, str(error), Paid.MAYBE, latency_s, body[:65_536])
+        return Failure(FailureKind.CUT, str(error), Paid.MAYBE, latency_s, body[:PARTIAL_BYTES])
     except Undecodable as error:
         if not 200 <= status < 300:
             return Response(status, headers, b"", latency_s)
-        return Failure(FailureKind.ENCODING, str(error), Paid.MAYBE, latency_s, body[:65_536])
+        return Failure(FailureKind.ENCODING, str(error), Paid.MAYBE, latency_s, body[:PARTIAL_BYTES])
     return Response(status, headers, body, latency_s)
 
 
 def _too_large(latency_s: float, received: list[bytes]) -> Failure:
     message = f"the answer is larger than {MAX_BODY_BYTES // 1024 // 1024} MiB and was cut off"
-    partial = b"".join(received)[:65_536]
+    partial = b"".join(received)[:PARTIAL_BYTES]
     return Failure(FailureKind.TOO_LARGE, message, Paid.MAYBE, latency_s, partial)
-
-
-def _failure(
-    error: Exception, to: Destination, timeout_s: float, latency_s: float, partial: bytes
-) -> Failure:
-    """Maps the transport's exception; ``paid`` is ``MAYBE`` where bytes of the request can have been sent."""
-    kind, paid, message = meaning(error, to) or _broken(error, timeout_s)
-    return Failure(kind, message, paid, latency_s, partial[:65_536])
 
 
 def _broken(error: Exception, timeout_s: float) -> tuple[FailureKind, Paid, str]:

@@ -24,6 +24,7 @@ _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUE
 _PASSING = ("EOF", "INTERNAL_ERROR", "ZERO_RETURN", "SYSCALL")
 _TLS_ALERT = re.compile(r"\\x15\\+x03")
 """How a TLS server's answer to plain http begins, as a parser's message shows it."""
+_HANDSHAKE_TIMEOUT_S = 1.5
 _GATEWAY = (429, 500, 502, 503, 504)
 
 
@@ -85,13 +86,13 @@ def speaks_tls(to: Destination) -> Meaning:
     return FailureKind.TLS, Paid.NO, f"{to.address} speaks TLS, not plain http: the URL is probably {other}"
 
 
-async def port_speaks_tls(to: Destination, timeout_s: float = 1.5) -> bool:
+async def port_speaks_tls(to: Destination) -> bool:
     """Returns whether a TLS handshake succeeds at the port of a plain ``http`` URL; sends nothing else."""
     parts = urlsplit(to.base_url)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(_HANDSHAKE_TIMEOUT_S):
             _, writer = await asyncio.open_connection(parts.hostname, parts.port or 80, ssl=context)
     except (OSError, ValueError):
         return False

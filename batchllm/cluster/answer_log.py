@@ -201,7 +201,7 @@ class AnswerLog:
                 self._flush()
                 flushed = now
             if ended or now - stated >= STATE_S:
-                self._state()
+                self._state(ended=ended)
                 stated = now
         self._flush()  # an empty frame: everything was received
 
@@ -211,10 +211,11 @@ class AnswerLog:
         self._sequence += 1
         self._waiting = []
 
-    def _state(self) -> None:
+    def _state(self, *, ended: bool) -> None:
         """Writes how far the attempt is, and looks whether it is to stop."""
         attempt = self._attempt
-        attempt.work.put(state_name(attempt.shard, attempt.number), json.dumps(self.figures()).encode())
+        state = json.dumps({**self.figures(), "ended": ended}).encode()
+        attempt.work.put(state_name(attempt.shard, attempt.number), state)
         if attempt.work.has(claim_name(attempt.shard, attempt.number + 1)):
             self._switch.stop(NotNow(f"another worker has shard {attempt.shard.number}"))
         if attempt.work.has(stop_name(attempt.run)):

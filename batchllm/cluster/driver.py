@@ -13,6 +13,7 @@ from batchllm.cluster.engine import Engine
 from batchllm.cluster.fan_out import FanOut
 from batchllm.cluster.headers import without_secrets
 from batchllm.cluster.job_end import JobEnd, stop_signals
+from batchllm.cluster.lease_service import JobBudget
 from batchllm.cluster.one_output import OneOutput
 from batchllm.cluster.options import check_options
 from batchllm.cluster.parts import Parts, parts_of, paths_of, prepared_as
@@ -20,7 +21,7 @@ from batchllm.cluster.parts_output import PartsOutput
 from batchllm.cluster.plan import Shard, tried
 from batchllm.cluster.planner import known_plan, new_plan, plan_of_work
 from batchllm.cluster.summaries import JobState
-from batchllm.cluster.work import PLAN, RETRIES, open_work
+from batchllm.cluster.work import BUDGET, PLAN, RETRIES, open_work
 from batchllm.endpoint import reachable
 from batchllm.errors import NotNow, UsageError
 from batchllm.job import Job
@@ -150,6 +151,10 @@ class _Driver:
                 left = self._state.unfinished
             claimed.enter_context(output.made())
             output.check(self._state, prepared, is_new=new is not None)
+            if JobBudget.of(job, str(self._work), self.name).limits.any:
+                self._work.get_json(
+                    BUDGET, "budget"
+                )  # where it is damaged, workers would wait for their share
             self._shards = FanOut(
                 job, self._state.plan, self._work, self.name, engine, output, self.progress, self._end
             )

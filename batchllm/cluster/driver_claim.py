@@ -93,7 +93,7 @@ class DriverClaim:
             self._check()
             first = 1 if number < 2 else number + 1  # the first claim may be gone again
             number = next(each for each in count(first) if not self._work.has(_claim_name(each))) - 1
-            state = self._work.get_json(_state_name(number)) if number else None
+            state = self._work.get_json(_state_name(number), "ended") if number else None
             has_ended = number == 0 or (state is not None and state["ended"])
             now = time.monotonic()
             if (number, state) != seen:

@@ -15,6 +15,8 @@ from batchllm.printable import counted, printable
 ALIVE_S = 15.0
 """A worker whose last report is older counts as gone."""
 
+_REPORTED = ("began", "time", "node", "done", "failed", "sent", "answers", "rate_limited", "tokens", "waits")
+
 BREAK_S = 5.0
 """Without a report for so long, nothing is at work; workers report every two seconds."""
 
@@ -128,7 +130,7 @@ class FiguresReader:
                 furthest = max(states, key=lambda state: state["done"])
                 figures.done += furthest["done"]
                 figures.failed += furthest["failed"]
-                if now - states[-1]["time"] < ALIVE_S:
+                if now - states[-1]["time"] < ALIVE_S and not states[-1].get("ended"):
                     figures.workers[shard.number] = states[-1]["node"]
                     processes.add((states[-1]["node"], states[-1].get("pid")))
                     figures.waits = figures.waits or states[-1]["waits"]
@@ -167,7 +169,7 @@ def begun_rows(work: WorkFolder, shards: Collection[Shard]) -> int:
 
 def _states(work: WorkFolder, shard: Shard) -> list[dict[str, Any]]:
     numbers = range(1, attempts_at(work, shard) + 1)
-    found = [work.get_json(state_name(shard, number)) for number in numbers]
+    found = [work.get_json(state_name(shard, number), *_REPORTED) for number in numbers]
     return [state for state in found if state is not None]
 
 

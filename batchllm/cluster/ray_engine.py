@@ -242,7 +242,7 @@ def _lease_actor() -> Any:
 
 def _asking(task: ShardTask) -> Ask:
     """Returns what takes requests for the leases of a task to the actor."""
-    actor, budget = _lease_actor(), JobBudget.of(task.job, task.work)
+    actor, budget = _lease_actor(), JobBudget.of(task.job, task.work, task.run)
 
     async def ask(request: LeaseRequest) -> Lease:
         lease: Lease = await actor.renew.remote(budget, request)

@@ -22,6 +22,8 @@ READERS = 16
 Done = Mapping[str, Any]
 """The summary of a finished shard, or of the rows of it that are wanted, as the work folder has it."""
 
+_NEEDED = ("run", "attempt", "exit_status", "frames", "summary")
+
 _COUNTS = ("requests", "attempts", "answers", "rate_limited", "truncated", "possibly_billed_twice")
 
 _TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
@@ -33,9 +35,9 @@ _EQUAL = ("duplicate_rows", "duplicate_rows_cost", "deduplicated_rows", "saved_b
 
 def done_of(work: WorkFolder, shard: Shard) -> dict[str, Any] | None:
     """Returns the summary of a shard, or of the rows of it that are wanted; ``None`` if these are not finished."""
-    done: dict[str, Any] | None = work.get_json(done_name(shard))
+    done: dict[str, Any] | None = work.get_json(done_name(shard), *_NEEDED)
     if done is None and shard.trial is not None:
-        done = work.get_json(done_name(replace(shard, trial=None)))
+        done = work.get_json(done_name(replace(shard, trial=None)), *_NEEDED)
     return done
 
 

@@ -89,8 +89,8 @@ class WorkFolder(ABC):
     def inside(self, name: str) -> "WorkFolder":
         """Returns a folder in this one, which need not exist yet."""
 
-    def get_json(self, name: str) -> Any:
-        """Returns the object of a file of JSON; ``None`` if there is no file.
+    def get_json(self, name: str, *keys: str) -> Any:
+        """Returns the object of a file of JSON, which has these keys; ``None`` if there is no file.
 
         Raises:
             StorageFailure: It is damaged. No reader guesses what it said: rows could be paid again.
@@ -102,7 +102,7 @@ class WorkFolder(ABC):
             found = json.loads(content)
         except ValueError:
             found = None
-        if not isinstance(found, dict):
+        if not isinstance(found, dict) or any(key not in found for key in keys):
             without = " (without it, what was spent so far counts as nothing)" if name == BUDGET else ""
             raise StorageFailure(
                 f"{self}/{name} is damaged; restore it from a copy, or remove it{without}, and run the same command "

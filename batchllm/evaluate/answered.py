@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from batchllm.formats.suffixes import format_suffix
 from batchllm.job import Job
 from batchllm.journal import JournalReader
 from batchllm.prepare.job_paths import folder_journal
-from batchllm.prepare.saved_job import restored
+from batchllm.prepare.saved_job import job_in
 from batchllm.records import Row, Usage
 from batchllm.request import RequestBuilder, answer_spec
 
@@ -27,6 +27,8 @@ ANSWER_COLUMNS: Mapping[str, str | None] = {"label": LABEL, "response": None, "s
 
 _SAMPLED = ("agreement", "samples")
 """The columns that ``--samples`` adds."""
+
+_SAMPLE_ROWS = 100
 
 Values = Mapping[str, Any]
 
@@ -135,8 +137,7 @@ def open_output(
     path = path or folder_journal(output)
     if job is None and path is not None:
         with JournalReader.open(path) as reader:
-            kept = reader.get("job")
-            job = None if kept is None else restored(kept)
+            job = job_in(reader)
     if not output.exists():
         raise InputError(output, "there is no such output; run the job first")
     source = output_source(output, lambda path: read_options_of(path, job) if options is None else options)
@@ -178,13 +179,8 @@ def read_options_of(output: Path, job: Job | None) -> dict[str, str | None]:
 
 def of_source(source: Source, job: Job | None, name: str) -> AnsweredRows:
     """Returns the rows of a file that was scanned."""
-    return answered_rows(
-        lambda: (row.values for row in source.rows()), source.columns, job, name, sample=_first(source)
-    )
-
-
-def _first(source: Source, most: int = 100) -> list[Row]:
-    return [row for row, _ in zip(source.rows(), range(most), strict=False)]
+    sample = list(islice(source.rows(), _SAMPLE_ROWS))
+    return answered_rows(lambda: (row.values for row in source.rows()), source.columns, job, name, sample)
 
 
 def answered_rows(
@@ -192,7 +188,7 @@ def answered_rows(
     columns: Iterable[str],
     job: Job | None,
     name: str,
-    sample: Iterable[Row] = (),
+    sample: Iterable[Row],
 ) -> AnsweredRows:
     """Finds the answers among the columns of rows.
 
@@ -215,9 +211,7 @@ def answered_rows(
     taken = {answer.name for answer in fields}
     beside = {column: written for column, written in beside.items() if written not in taken}
     rows = AnsweredRows(name, columns, fields, beside, read, price=Pricing(job, needed=False).mode_cost)
-    return AnsweredRows(
-        name, columns, fields, beside, read, _prompt_columns(job, rows.own_columns, sample), rows.price
-    )
+    return replace(rows, prompt_columns=_prompt_columns(job, rows.own_columns, sample))
 
 
 def _beside(columns: tuple[str, ...], job: Job | None, prefix: str) -> Iterator[tuple[str, str]]:

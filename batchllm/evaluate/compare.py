@@ -8,17 +8,17 @@ from batchllm.errors import UsageError, listed
 from batchllm.evaluate.agreement import AgreementCounter
 from batchllm.evaluate.answered import ANSWER_COLUMNS, AnsweredRows, Values
 from batchllm.evaluate.comparison import Comparison
+from batchllm.evaluate.figures import AnswerCounter, Figures
 from batchllm.evaluate.formulas import ratio
 from batchllm.evaluate.gold import Gold
 from batchllm.evaluate.matching import RowMatcher, matching_columns, short_names
 from batchllm.evaluate.usage import UsageCounter
 from batchllm.evaluate.values import (
-    KINDS,
     TEXT,
     AnswerField,
     GoldProfile,
+    check_kind,
     counter_of,
-    gold_value,
     read_value,
     shown,
 )
@@ -96,8 +96,7 @@ def common_fields(outputs: Sequence[AnsweredRows]) -> list[tuple[AnswerField, ..
 
 class _Comparer:
     def __init__(self, outputs: Sequence[AnsweredRows], gold: Gold | None, kind: str | None) -> None:
-        if kind is not None and kind not in KINDS:
-            raise UsageError(f"--as {kind}: answers are compared as {', '.join(KINDS)}")
+        check_kind(kind)
         self._outputs = outputs
         self._gold = gold
         self._fields = common_fields(outputs)
@@ -198,12 +197,7 @@ class _Comparer:
         for columns, kind in zip(self._fields, self._kinds, strict=True):
             name = columns[0].name
             if name in known:
-                found[name] = gold_value(
-                    kind,
-                    known[name],
-                    f"row {index + 1}: the known answer in {self._gold.name}",
-                    columns[0],
-                )
+                found[name] = self._gold.read(kind, known[name], index, columns[0])
         if not found:
             return {}
         right = [
@@ -225,7 +219,7 @@ def _whole(answers: Texts) -> str | None:
     return None if all(answer is None for answer in found) else _MARK.join(answer or "" for answer in found)
 
 
-def _figures(counters: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _figures(counters: Mapping[str, AnswerCounter]) -> Iterator[tuple[str, Figures]]:
     for name, counter in counters.items():
         if counter.rows:
             yield name, counter.figures()

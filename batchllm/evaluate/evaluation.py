@@ -6,20 +6,13 @@ from decimal import Decimal
 from html import escape
 from typing import Any, NamedTuple
 
+from batchllm.budget.costs import plus
 from batchllm.errors import UsageError
 from batchllm.evaluate.answered import AnsweredRows, Values
-from batchllm.evaluate.figures import Figures, percent
+from batchllm.evaluate.figures import AnswerCounter, Figures, percent
 from batchllm.evaluate.gold import Gold
 from batchllm.evaluate.labels import LabelFigures
-from batchllm.evaluate.values import (
-    KINDS,
-    NUMBER,
-    GoldProfile,
-    counter_of,
-    figures_type,
-    gold_value,
-    read_value,
-)
+from batchllm.evaluate.values import NUMBER, GoldProfile, check_kind, counter_of, read_value
 from batchllm.printable import counted, dollars, one_line
 
 
@@ -122,7 +115,7 @@ class Evaluation:
             )
         for answer, figures in self.figures.items():
             yield ""
-            yield f"{one_line(answer)}, compared as {figures_type(figures)}"
+            yield f"{one_line(answer)}, compared as {figures.compared}"
             yield from figures.lines()
             yield from _case_notes(figures)
         per_row, per_correct = self._cost_per()
@@ -173,40 +166,27 @@ def evaluate_rows(
     Raises:
         UsageError: No row has a known answer, or gold does not fit the kind.
     """
-    if kind is not None and kind not in KINDS:
-        raise UsageError(f"--as {kind}: answers are compared as {', '.join(KINDS)}")
+    check_kind(kind)
     kinds = _kinds(rows, gold, kind)
     counters = {answer.name: counter_of(kinds[answer.name]) for answer in gold.fields}
     with_gold = without_gold = unanswered = correct = 0
     cost: Decimal | None = Decimal(0)
     for index, row in enumerate(rows.read()):
-        known = gold.values(index, row)
-        if not known:
+        judged = list(_judged(rows, gold, index, row, kinds, counters))
+        if not judged:
             without_gold += 1
             continue
+        for one in judged:
+            each(one)
+        answered = any(one.answer is not None for one in judged)
         with_gold += 1
-        failed = rows.cell(row, "error") is not None
-        all_correct, answered = True, False
-        for answer in gold.fields:
-            if answer.name not in known:
-                continue
-            as_kind = kinds[answer.name]
-            where = f"row {index + 1}: the known answer in {gold.name}"
-            value = gold_value(as_kind, known[answer.name], where, answer)
-            said = None if failed else read_value(as_kind, row.get(answer.name), answer)
-            right = counters[answer.name].add(value, said)
-            all_correct &= right
-            answered |= said is not None
-            each(JudgedAnswer(index, row, answer.name, value, said, right))
-        correct += all_correct
+        correct += all(one.correct for one in judged)
         unanswered += not answered
         spent = rows.cost(row)
-        if spent is None and answered:
-            cost = None
-        elif spent is not None and cost is not None:
-            cost += spent
+        if answered or spent is not None:
+            cost = plus(cost, spent)
     if not with_gold:
-        raise UsageError(f"{rows.name}: no row has a known answer in {gold.name}; nothing can be compared")
+        raise _nothing_known(rows, gold)
     return Evaluation(
         name=rows.name,
         gold=gold.name,
@@ -218,6 +198,29 @@ def evaluate_rows(
         cost=cost,
         gold_left=None if gold.left is None else len(gold.left),
     )
+
+
+def _judged(
+    rows: AnsweredRows,
+    gold: Gold,
+    index: int,
+    row: Values,
+    kinds: Mapping[str, str],
+    counters: Mapping[str, AnswerCounter],
+) -> Iterator[JudgedAnswer]:
+    """Counts the answers of a row that have a known answer, and yields them."""
+    known = gold.values(index, row)
+    failed = bool(known) and rows.cell(row, "error") is not None
+    for answer in gold.fields:
+        name = answer.name
+        if name in known:
+            value = gold.read(kinds[name], known[name], index, answer)
+            said = None if failed else read_value(kinds[name], row.get(name), answer)
+            yield JudgedAnswer(index, row, name, value, said, counters[name].add(value, said))
+
+
+def _nothing_known(rows: AnsweredRows, gold: Gold) -> UsageError:
+    return UsageError(f"{rows.name}: no row has a known answer in {gold.name}; nothing can be compared")
 
 
 def check_gold(rows: AnsweredRows, gold: Gold, values: Iterable[tuple[int, Values]]) -> None:
@@ -237,9 +240,9 @@ def check_gold(rows: AnsweredRows, gold: Gold, values: Iterable[tuple[int, Value
         for name, value in gold.values(index, row).items():
             found = True
             if kinds[name].kind == NUMBER:
-                gold_value(NUMBER, value, f"row {index + 1}: the known answer in {gold.name}", kinds[name])
+                gold.read(NUMBER, value, index, kinds[name])
     if not found:
-        raise UsageError(f"{rows.name}: no row has a known answer in {gold.name}; nothing can be compared")
+        raise _nothing_known(rows, gold)
 
 
 def _kinds(rows: AnsweredRows, gold: Gold, kind: str | None) -> dict[str, str]:

@@ -2,11 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 from batchllm.evaluate.formulas import ratio, wilson_interval
 from batchllm.printable import one_line
+
+_TABLE_LABELS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,11 +16,15 @@ class Figures(ABC):
     """How answers compare with gold values.
 
     Attributes:
+        kind: What is compared: ``label``, ``labels``, ``number`` or ``text``.
+        compared: The same in words.
         rows: Rows with a gold value, at least one.
         unanswered: Those of them without an answer; they count as wrong.
         correct: Those whose answer is the gold value.
     """
 
+    kind: ClassVar[str]
+    compared: ClassVar[str]
     rows: int
     unanswered: int
     correct: int
@@ -32,11 +38,6 @@ class Figures(ABC):
     def accuracy_interval(self) -> tuple[float, float]:
         """The 95 % interval of the accuracy, by Wilson."""
         return wilson_interval(self.correct, self.rows)
-
-    @property
-    @abstractmethod
-    def kind(self) -> str:
-        """What is compared: ``label``, ``labels``, ``number`` or ``text``."""
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
@@ -67,6 +68,34 @@ class Figures(ABC):
         )
 
 
+class AnswerCounter(ABC):
+    """Counts pairs of a gold value and an answer.
+
+    Attributes:
+        rows, unanswered, correct: See ``Figures``.
+    """
+
+    def __init__(self) -> None:
+        self.rows = self.unanswered = self.correct = 0
+
+    def add(self, gold: Any, answer: Any) -> bool:
+        """Counts a row and returns whether it is correct; ``None`` is no answer."""
+        correct = bool(gold == answer)
+        self.rows += 1
+        self.unanswered += answer is None
+        self.correct += correct
+        self._count(gold, answer, correct)
+        return correct
+
+    @abstractmethod
+    def _count(self, gold: Any, answer: Any, correct: bool) -> None:
+        """Counts what these figures need beside."""
+
+    @abstractmethod
+    def figures(self) -> Figures:
+        """Returns the figures of the rows so far, of which there is at least one."""
+
+
 @dataclass(frozen=True, slots=True)
 class LabelScore:
     """The figures of one label.
@@ -85,12 +114,7 @@ class LabelScore:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the figures by name."""
-        return {
-            "precision": self.precision,
-            "recall": self.recall,
-            "f1": self.f1,
-            "support": self.support,
-        }
+        return asdict(self)
 
 
 def label_score(hits: int, given: int, support: int) -> LabelScore:
@@ -104,16 +128,18 @@ def label_score(hits: int, given: int, support: int) -> LabelScore:
     return LabelScore(ratio(hits, given), ratio(hits, support), ratio(2 * hits, given + support), support)
 
 
-def score_table(labels: Mapping[str, LabelScore], most: int = 50) -> Iterator[str]:
+def score_table(labels: Mapping[str, LabelScore]) -> Iterator[str]:
     """Yields the figures of the labels as lines of a table; of many labels, those with the most support."""
-    shown = sorted(labels.items(), key=lambda item: -item[1].support)[:most] if len(labels) > most else None
+    shown, more = list(labels.items()), len(labels) - _TABLE_LABELS
+    if more > 0:
+        shown = sorted(shown, key=lambda item: -item[1].support)[:_TABLE_LABELS]
     rows: list[tuple[str, ...]] = [("label", "precision", "recall", "F1", "support")]
-    for name, score in shown or labels.items():
+    for name, score in shown:
         shares = (score.precision, score.recall, score.f1)
         rows.append((short(name), *map(percent, shares), f"{score.support:,}"))
     yield from aligned(rows)
-    if shown is not None:
-        yield f"({len(labels) - most:,} more labels; --json has all)"
+    if more > 0:
+        yield f"({more:,} more labels; --json has all)"
 
 
 def aligned(rows: list[tuple[str, ...]]) -> Iterator[str]:
@@ -124,9 +150,9 @@ def aligned(rows: list[tuple[str, ...]]) -> Iterator[str]:
         yield "  ".join(cells).rstrip()
 
 
-def short(name: str, most: int = 30) -> str:
+def short(name: str) -> str:
     """Returns a name for a column of a table, on one line."""
-    return one_line(name, most)
+    return one_line(name, 30)
 
 
 def percent(share: float) -> str:

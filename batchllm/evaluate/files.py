@@ -1,12 +1,12 @@
 """Evaluates and compares output files, and writes the rows to look at."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from batchllm.evaluate.answered import AnsweredRows, open_output
+from batchllm.evaluate.answered import AnsweredRows
 from batchllm.evaluate.compare import ComparedRow, common_fields, compare_outputs
 from batchllm.evaluate.comparison import Comparison
 from batchllm.evaluate.evaluation import Evaluation, JudgedAnswer, evaluate_rows
@@ -14,47 +14,35 @@ from batchllm.evaluate.gold import Gold, GoldWords, gold_of, refuse_shown
 from batchllm.evaluate.matching import short_names
 from batchllm.evaluate.row_files import RowFile
 from batchllm.evaluate.values import shown
-from batchllm.job import Job
 
 
-def evaluate_output(
-    output: Path,
+def evaluate_answered(
+    rows: AnsweredRows,
     gold: GoldWords,
     *,
     on: str | None = None,
     kind: str | None = None,
     disagreements: Path | None = None,
-    journal: Path | None = None,
-    job: Job | None = None,
-    options: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Compares the answers of an output with known answers.
 
     Args:
-        output: The output of a job, or any file with a column of answers.
+        rows: The output of a job, or any rows with a column of answers; see ``open_output``.
         gold: Where the known answers are; see ``evaluate.gold``.
         on: The column that says which row an entry of a gold file is for.
         kind: What to compare answers as: ``label``, ``labels``, ``number`` or ``text``.
         disagreements: A file to write, with every answer that is not the known one.
-        journal, job, options: See ``open_output``.
 
     Raises:
         InputError: A file cannot be read.
         UsageError: It is not clear what to compare, or no row has a known answer.
         CannotWrite: ``disagreements`` cannot be written.
     """
-    rows = open_output(output, journal, job=job, options=options)
-    return evaluate_answered(rows, gold_of(gold, rows, on), kind=kind, disagreements=disagreements)
-
-
-def evaluate_answered(
-    rows: AnsweredRows, gold: Gold, *, kind: str | None = None, disagreements: Path | None = None
-) -> Evaluation:
-    """Does the same for rows and known answers that were found before."""
+    known = gold_of(gold, rows, on)
     if disagreements is None:
-        return evaluate_rows(rows, gold, kind=kind)
-    asked = asked_columns(rows, gold)
-    several = len(gold.fields) > 1
+        return evaluate_rows(rows, known, kind=kind)
+    asked = asked_columns(rows, known)
+    several = len(known.fields) > 1
     columns = ["row", *asked.values(), *(["field"] if several else []), "gold", "answer", "error"]
     with RowFile(disagreements, columns) as file:
 
@@ -68,15 +56,13 @@ def evaluate_answered(
             row |= {"gold": shown(judged.gold), "answer": shown(judged.answer)}
             file.add({**row, "error": rows.cell(judged.row, "error")})
 
-        return evaluate_rows(rows, gold, kind=kind, each=write)
+        return evaluate_rows(rows, known, kind=kind, each=write)
 
 
 _OWN = ("row", "field", "gold", "answer", "error")
 
 
-def asked_columns(
-    rows: AnsweredRows, gold: Gold | None = None, taken: Iterable[str] = _OWN
-) -> dict[str, str]:
+def asked_columns(rows: AnsweredRows, gold: Gold | None, taken: Iterable[str] = _OWN) -> dict[str, str]:
     """Returns the columns that show what a row asked, with the names that they get in a file.
 
     They are the columns that prompts read, or where nobody knows these, all that are no answers.
@@ -106,7 +92,7 @@ def compare_answered(
 
     Args:
         outputs: Two or more of them; see ``open_output``.
-        gold, on, kind: See ``evaluate_output``.
+        gold, on, kind: See ``evaluate_answered``.
         differences: A file to write, with the rows on which the answers differ.
         vote: A file to write, with each row and the answer that most outputs give.
 

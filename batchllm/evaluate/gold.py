@@ -17,7 +17,7 @@ from typing import Any
 
 from batchllm.errors import InputError, UsageError, did_you_mean, listed
 from batchllm.evaluate.answered import AnsweredRows, Values
-from batchllm.evaluate.values import AnswerField, is_missing, shown
+from batchllm.evaluate.values import LABEL, TEXT, AnswerField, is_missing, read_value, shown
 from batchllm.exact import parse_json
 from batchllm.formats import open_source
 from batchllm.job.gold import gold_pairs, is_gold_file, no_gold_column
@@ -59,8 +59,22 @@ class Gold:
         """
         return {name: value for name, value in self._find(index, row).items() if not is_missing(value)}
 
+    def read(self, kind: str, value: Any, index: int, answer: AnswerField) -> Any:
+        """Returns one of these values as a value of a kind; see ``read_value``.
 
-def gold_of(words: GoldWords, rows: AnsweredRows, on: str | None = None) -> Gold:
+        Raises:
+            UsageError: It is no number where numbers are compared.
+        """
+        found = read_value(kind, value, answer)
+        if found is None:
+            raise UsageError(
+                f"row {index + 1}: the known answer in {self.name} is {one_line(shown(value), 40)!r}, which is no "
+                f"number; correct it, or compare as something else with --as {LABEL} or --as {TEXT}"
+            )
+        return found
+
+
+def gold_of(words: GoldWords, rows: AnsweredRows, on: str | None) -> Gold:
     """Finds the known answers of an output.
 
     Args:
@@ -86,7 +100,7 @@ def gold_of(words: GoldWords, rows: AnsweredRows, on: str | None = None) -> Gold
     fields = _fields(list(gold_pairs(said, rows.columns)), rows, rows.columns, rows.name)
     columns = frozenset(fields.values())
     refuse_shown(columns, rows)
-    return Gold(*_known(fields, rows), columns, listed(sorted(columns)), _finder(fields, rows))
+    return Gold(_known(fields, rows), columns, listed(sorted(columns)), _finder(fields, rows))
 
 
 def _are_words(said: list[Any], rows: AnsweredRows) -> bool:
@@ -142,27 +156,31 @@ def _fields(pairs: list[tuple[str, str]], rows: AnsweredRows, columns: Sequence[
     return found
 
 
-def _known(fields: Fields, rows: AnsweredRows) -> tuple[tuple[AnswerField, ...]]:
-    return (rows.fields if "" in fields else tuple(rows.answer_field(name) for name in fields),)
+def _known(fields: Fields, rows: AnsweredRows) -> tuple[AnswerField, ...]:
+    return rows.fields if "" in fields else tuple(map(rows.answer_field, fields))
 
 
 def _finder(fields: Fields, rows: AnsweredRows) -> Callable[[int, Values], Mapping[str, Any]]:
     whole = fields.get("")
     if whole is None:
         return lambda index, row: {answer: row.get(column) for answer, column in fields.items()}
-    column, names = whole, [answer.name for answer in rows.fields]
 
     def find(index: int, row: Values) -> Mapping[str, Any]:
-        cell = row.get(column)
+        cell = row.get(whole)
         found = _object(cell)
         if found is None and not is_missing(cell):
             raise UsageError(
-                f"row {index + 1}: {column!r} is {one_line(shown(cell), 40)!r}, and the answer has several "
-                f"fields; put a JSON object there, or name a column for a field: --gold {names[0]}=COLUMN"
+                f"row {index + 1}: {whole!r} is {one_line(shown(cell), 40)!r}, and the answer has several "
+                f"fields; put a JSON object there, or name a column for a field: --gold {rows.fields[0].name}=COLUMN"
             )
-        return {name: (found or {}).get(name, (found or {}).get(rows.bare(name))) for name in names}
+        return _by_answer(found or {}, rows)
 
     return find
+
+
+def _by_answer(values: Mapping[str, Any], rows: AnsweredRows) -> dict[str, Any]:
+    """The members of an object by answer column, whose names may have a prefix that the members have not."""
+    return {it.name: values.get(it.name, values.get(rows.bare(it.name))) for it in rows.fields}
 
 
 def _object(cell: Any) -> Mapping[str, Any] | None:
@@ -180,19 +198,13 @@ def _in_memory(values: list[Any], rows: AnsweredRows) -> Gold:
         raise UsageError(
             f"gold has {counted(len(values), 'value')}, and {rows.name} has {counted(count, 'row')}"
         )
-    if len(rows.fields) != 1:
-        values = [_object(value) or {} for value in values]
-        names = [answer.name for answer in rows.fields]
-        return Gold(
-            rows.fields,
-            frozenset(),
-            "gold",
-            lambda index, row: {
-                name: values[index].get(name, values[index].get(rows.bare(name))) for name in names
-            },
-        )
-    answer = rows.fields[0].name
-    return Gold(rows.fields, frozenset(), "gold", lambda index, row: {answer: values[index]})
+
+    def find(index: int, row: Values) -> Mapping[str, Any]:
+        if len(rows.fields) == 1:
+            return {rows.fields[0].name: values[index]}
+        return _by_answer(_object(values[index]) or {}, rows)
+
+    return Gold(rows.fields, frozenset(), "gold", find)
 
 
 def _in_file(files: list[str], words: list[str], rows: AnsweredRows, on: str | None) -> Gold:
@@ -230,7 +242,7 @@ def _in_file(files: list[str], words: list[str], rows: AnsweredRows, on: str | N
         left.discard(key)
         return entries.get(key, {})
 
-    return Gold(*_known(fields, rows), frozenset(), str(path), of_entry, left)
+    return Gold(_known(fields, rows), frozenset(), str(path), of_entry, left)
 
 
 def _columns_of(columns: Sequence[str], rows: AnsweredRows, on: str, path: Path) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
-from batchllm.evaluate.figures import Figures, LabelScore, label_score, percent, score_table
+from batchllm.evaluate.figures import AnswerCounter, Figures, LabelScore, label_score, percent, score_table
 from batchllm.evaluate.formulas import mean
 
 
@@ -19,14 +19,11 @@ class LabelSetFigures(Figures):
         macro_f1: The mean F1 of the labels.
     """
 
+    kind = "labels"
+    compared = "sets of labels"
     labels: Mapping[str, LabelScore]
     micro_f1: float
     macro_f1: float
-
-    @property
-    def kind(self) -> str:
-        """``labels``."""
-        return "labels"
 
     def to_json(self) -> dict[str, Any]:
         """Returns the figures by name."""
@@ -45,36 +42,30 @@ class LabelSetFigures(Figures):
         yield from score_table(self.labels)
 
 
-class LabelSetCounter:
-    """Counts pairs of a gold set and an answered set of labels."""
+class LabelSetCounter(AnswerCounter):
+    """Counts pairs of a gold set and an answered set of labels; an empty set is an answer."""
 
     def __init__(self) -> None:
-        self.rows = self._unanswered = self._correct = 0
+        super().__init__()
         self._hits: Counter[str] = Counter()
         self._given: Counter[str] = Counter()
         self._support: Counter[str] = Counter()
 
-    def add(self, gold: Set[str], answer: Set[str] | None) -> bool:
-        """Counts a row and returns whether it is correct; ``None`` is no answer, and an empty set is one."""
-        self.rows += 1
-        self._unanswered += answer is None
+    def _count(self, gold: Set[str], answer: Set[str] | None, correct: bool) -> None:
         self._support.update(gold)
         if answer is not None:
             self._given.update(answer)
             self._hits.update(gold & answer)
-        correct = gold == answer
-        self._correct += correct
-        return correct
 
     def figures(self) -> LabelSetFigures:
-        """Returns the figures of the rows so far, of which there is at least one."""
+        """Returns the figures of the rows so far."""
         hits, given, support = self._hits, self._given, self._support
         names = sorted({*support, *given})
         labels = {name: label_score(hits[name], given[name], support[name]) for name in names}
         return LabelSetFigures(
             rows=self.rows,
-            unanswered=self._unanswered,
-            correct=self._correct,
+            unanswered=self.unanswered,
+            correct=self.correct,
             labels=labels,
             micro_f1=label_score(hits.total(), given.total(), support.total()).f1,
             macro_f1=mean(score.f1 for score in labels.values()),

@@ -9,7 +9,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from batchllm.evaluate.figures import Figures, LabelScore, aligned, label_score, percent, score_table, short
+from batchllm.evaluate.figures import (
+    AnswerCounter,
+    Figures,
+    LabelScore,
+    aligned,
+    label_score,
+    percent,
+    score_table,
+    short,
+)
 from batchllm.evaluate.formulas import cohen_kappa, mean, ratio
 
 NO_ANSWER = ""
@@ -30,17 +39,14 @@ class LabelFigures(Figures):
         kappa: Cohen's kappa; ``None`` where everything is one label.
     """
 
+    kind = "label"
+    compared = "labels"
     labels: Mapping[str, LabelScore]
     pairs: Mapping[tuple[str, str], int] = field(repr=False)
     balanced_accuracy: float
     macro_f1: float
     weighted_f1: float
     kappa: float | None
-
-    @property
-    def kind(self) -> str:
-        """``label``."""
-        return "label"
 
     def confusion(self) -> dict[str, dict[str, int]]:
         """Returns the rows by gold label, then by answered label; every pair of labels is there.
@@ -51,6 +57,11 @@ class LabelFigures(Figures):
         return {
             gold: {answer: self.pairs.get((gold, answer), 0) for answer in answers} for gold in self.labels
         }
+
+    def confusions(self, most: int) -> list[tuple[tuple[str, str], int]]:
+        """Returns the most frequent pairs of a gold label and a wrong answer, each with its rows."""
+        wrong = {pair: count for pair, count in self.pairs.items() if pair[0] != pair[1]}
+        return Counter(wrong).most_common(most)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the figures by name."""
@@ -80,8 +91,7 @@ class LabelFigures(Figures):
     def _matrix(self) -> Iterator[str]:
         if len(self.labels) > _MATRIX_LABELS:
             yield "Most frequent confusions:"
-            wrong = {pair: count for pair, count in self.pairs.items() if pair[0] != pair[1]}
-            for (gold, answer), count in Counter(wrong).most_common(_MATRIX_LABELS):
+            for (gold, answer), count in self.confusions(_MATRIX_LABELS):
                 yield f"  {short(gold)} was answered {short(answer) or '(no answer)'}: {count:,}"
             return
         matrix = self.confusion()
@@ -92,41 +102,33 @@ class LabelFigures(Figures):
         )
 
 
-class LabelCounter:
+class LabelCounter(AnswerCounter):
     """Counts pairs of a gold label and an answered label."""
 
     def __init__(self) -> None:
-        self.pairs: Counter[tuple[str, str]] = Counter()
+        super().__init__()
+        self._pairs: Counter[tuple[str, str]] = Counter()
 
-    @property
-    def rows(self) -> int:
-        """The rows so far."""
-        return self.pairs.total()
-
-    def add(self, gold: str, answer: str | None) -> bool:
-        """Counts a row and returns whether it is correct; ``None`` is no answer."""
-        self.pairs[gold, answer or NO_ANSWER] += 1
-        return gold == answer
+    def _count(self, gold: str, answer: str | None, correct: bool) -> None:
+        self._pairs[gold, answer or NO_ANSWER] += 1
 
     def figures(self) -> LabelFigures:
-        """Returns the figures of the rows so far, of which there is at least one."""
+        """Returns the figures of the rows so far."""
         given: Counter[str] = Counter()
         support: Counter[str] = Counter()
-        for (gold, answer), count in self.pairs.items():
+        for (gold, answer), count in self._pairs.items():
             support[gold] += count
             given[answer] += count
-        rows = support.total()
         names = sorted({*support, *given} - {NO_ANSWER})
-        labels = {name: label_score(self.pairs[name, name], given[name], support[name]) for name in names}
-        correct = sum(self.pairs[name, name] for name in names)
+        labels = {name: label_score(self._pairs[name, name], given[name], support[name]) for name in names}
         return LabelFigures(
-            rows=rows,
-            unanswered=given[NO_ANSWER],
-            correct=correct,
+            rows=self.rows,
+            unanswered=self.unanswered,
+            correct=self.correct,
             labels=labels,
-            pairs=dict(self.pairs),
+            pairs=dict(self._pairs),
             balanced_accuracy=mean(score.recall for score in labels.values() if score.support),
             macro_f1=mean(score.f1 for score in labels.values()),
-            weighted_f1=ratio(sum(score.f1 * score.support for score in labels.values()), rows),
-            kappa=cohen_kappa(correct, rows, [(support[name], given[name]) for name in names]),
+            weighted_f1=ratio(sum(score.f1 * score.support for score in labels.values()), self.rows),
+            kappa=cohen_kappa(self.correct, self.rows, [(support[name], given[name]) for name in names]),
         )

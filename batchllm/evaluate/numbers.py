@@ -1,13 +1,13 @@
 """Figures of numbers: how far they are off, and whether they rank the rows alike."""
 
-import math
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from statistics import StatisticsError, correlation, fmean
 from typing import Any
 
-from batchllm.evaluate.figures import Figures
-from batchllm.evaluate.formulas import mean
+from batchllm.evaluate.figures import AnswerCounter, Figures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,13 +19,10 @@ class NumberFigures(Figures):
         spearman: Spearman's rank correlation of the answered rows; ``None`` where one side does not vary.
     """
 
+    kind = "number"
+    compared = "numbers"
     mae: float | None
     spearman: float | None
-
-    @property
-    def kind(self) -> str:
-        """``number``."""
-        return "number"
 
     def to_json(self) -> dict[str, Any]:
         """Returns the figures by name."""
@@ -40,63 +37,45 @@ class NumberFigures(Figures):
         yield f"Mean absolute error {mae}, Spearman {spearman}{left_out}"
 
 
-class NumberCounter:
-    """Collects pairs of a gold number and an answered number, 16 bytes a row."""
+class NumberCounter(AnswerCounter):
+    """Collects pairs of a gold number and an answered number, which are finite; 16 bytes a row."""
 
     def __init__(self) -> None:
-        self._unanswered = self._correct = 0
+        super().__init__()
         self._gold, self._answers = array("d"), array("d")
 
-    @property
-    def rows(self) -> int:
-        """The rows so far."""
-        return len(self._gold) + self._unanswered
-
-    def add(self, gold: float, answer: float | None) -> bool:
-        """Takes a row and returns whether it is correct; ``None`` is no number. Numbers are finite."""
-        if answer is None:
-            self._unanswered += 1
-            return False
-        self._gold.append(gold)
-        self._answers.append(answer)
-        self._correct += gold == answer
-        return gold == answer
+    def _count(self, gold: float, answer: float | None, correct: bool) -> None:
+        if answer is not None:
+            self._gold.append(gold)
+            self._answers.append(answer)
 
     def figures(self) -> NumberFigures:
-        """Returns the figures of the rows so far, of which there is at least one."""
+        """Returns the figures of the rows so far."""
         gold, answers = self._gold, self._answers
         return NumberFigures(
             rows=self.rows,
-            unanswered=self._unanswered,
-            correct=self._correct,
-            mae=mean(abs(g - a) for g, a in zip(gold, answers, strict=True)) if gold else None,
+            unanswered=self.unanswered,
+            correct=self.correct,
+            mae=fmean(abs(g - a) for g, a in zip(gold, answers, strict=True)) if gold else None,
             spearman=spearman(gold, answers),
         )
 
 
 def spearman(left: Sequence[float], right: Sequence[float]) -> float | None:
     """Returns Spearman's rank correlation, equal values at their mean rank; ``None`` where one side does not vary."""
-    if len(left) < 2:
+    try:
+        return correlation(_ranks(left), _ranks(right))
+    except StatisticsError:
         return None
-    x, y = _ranks(left), _ranks(right)
-    middle = (len(x) + 1) / 2
-    spread_x = math.fsum((rank - middle) ** 2 for rank in x)
-    spread_y = math.fsum((rank - middle) ** 2 for rank in y)
-    if not spread_x or not spread_y:
-        return None
-    both = math.fsum((a - middle) * (b - middle) for a, b in zip(x, y, strict=True))
-    return both / math.sqrt(spread_x * spread_y)
 
 
 def _ranks(values: Sequence[float]) -> "array[float]":
-    order = sorted(range(len(values)), key=values.__getitem__)
+    value_at = values.__getitem__
     ranks = array("d", bytes(8 * len(values)))
-    start = 0
-    while start < len(order):
-        end = start
-        while end < len(order) and values[order[end]] == values[order[start]]:
-            end += 1
-        for position in order[start:end]:
-            ranks[position] = (start + 1 + end) / 2
-        start = end
+    before = 0
+    for _, positions in groupby(sorted(range(len(values)), key=value_at), key=value_at):
+        equal = list(positions)
+        for position in equal:
+            ranks[position] = before + (len(equal) + 1) / 2
+        before += len(equal)
     return ranks

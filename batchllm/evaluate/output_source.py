@@ -14,11 +14,7 @@ from batchllm.prepare.job_paths import journal_in, journal_of
 
 
 def journal_there(output: Path) -> Path | None:
-    """Returns the journal of an output, ``None`` where there is none.
-
-    Raises:
-        UsageError: The output is a journal itself.
-    """
+    """Returns the journal of an output, ``None`` where there is none; a journal is its own."""
     path = journal_in(output) if is_folder(output) else journal_of(output)
     return path if path.exists() else None
 

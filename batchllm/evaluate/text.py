@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from batchllm.evaluate.figures import Figures, percent
+from batchllm.evaluate.figures import AnswerCounter, Figures, percent
 
 _ORDERS = range(1, 7)
 _BETA_SQUARED = 4
@@ -27,13 +27,10 @@ class TextFigures(Figures):
         chrf: chrF of all rows together, 0 to 100; a row without an answer counts as an empty text.
     """
 
+    kind = "text"
+    compared = "texts"
     normalised_match: float
     chrf: float
-
-    @property
-    def kind(self) -> str:
-        """``text``."""
-        return "text"
 
     def to_json(self) -> dict[str, Any]:
         """Returns the figures by name."""
@@ -49,29 +46,24 @@ class TextFigures(Figures):
         yield f"Normalised match {percent(self.normalised_match)}, chrF {self.chrf:.1f}"
 
 
-class TextCounter:
+class TextCounter(AnswerCounter):
     """Counts pairs of a gold text and an answered text."""
 
     def __init__(self) -> None:
-        self.rows = self._unanswered = self._correct = self._normalised = 0
+        super().__init__()
+        self._normalised = 0
         self._chrf = ChrF()
 
-    def add(self, gold: str, answer: str | None) -> bool:
-        """Counts a row and returns whether it is correct; ``None`` is no answer."""
-        self.rows += 1
-        self._unanswered += answer is None
+    def _count(self, gold: str, answer: str | None, correct: bool) -> None:
         self._chrf.add(gold, answer or "")
-        correct = gold == answer
-        self._correct += correct
         self._normalised += correct or (answer is not None and normalised(gold) == normalised(answer))
-        return correct
 
     def figures(self) -> TextFigures:
-        """Returns the figures of the rows so far, of which there is at least one."""
+        """Returns the figures of the rows so far."""
         return TextFigures(
             rows=self.rows,
-            unanswered=self._unanswered,
-            correct=self._correct,
+            unanswered=self.unanswered,
+            correct=self.correct,
             normalised_match=self._normalised / self.rows,
             chrf=self._chrf.score(),
         )

@@ -1,12 +1,15 @@
 """What an output cost: dollars, tokens, seconds, answers that were cut off."""
 
 from array import array
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from decimal import Decimal
+from statistics import quantiles
 from typing import Any
 
+from batchllm.budget.costs import plus
 from batchllm.evaluate.answered import AnsweredRows, Values
+from batchllm.printable import known_count
 
 CUT_OFF = "length"
 
@@ -35,8 +38,7 @@ class OutputUsage:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the numbers by name."""
-        found = {name: getattr(self, name) for name in OutputUsage.__slots__}
-        return {**found, "cost": None if self.cost is None else float(self.cost)}
+        return {**asdict(self), "cost": None if self.cost is None else float(self.cost)}
 
 
 class UsageCounter:
@@ -56,10 +58,8 @@ class UsageCounter:
         self._answered += answered
         self._cut_off += output.cell(row, "finish_reason") == CUT_OFF
         spent = output.cost(row)
-        if spent is not None and self._cost is not None:
-            self._cost += spent
-        elif answered:
-            self._cost = None
+        if answered or spent is not None:
+            self._cost = plus(self._cost, spent)
         for name, known in self._tokens.items():
             count = output.number(row, name)
             if count is not None:
@@ -70,7 +70,7 @@ class UsageCounter:
 
     def usage(self) -> OutputUsage:
         """Returns the numbers so far."""
-        latencies = sorted(self._latencies)
+        median_s, p95_s = median_and_p95(self._latencies)
         tokens = {name: None if count is None else int(count) for name, count in self._tokens.items()}
         return OutputUsage(
             rows=self._rows,
@@ -79,19 +79,18 @@ class UsageCounter:
             cost=self._cost,
             prompt_tokens=tokens["prompt_tokens"],
             completion_tokens=tokens["completion_tokens"],
-            latency_median_s=percentile(latencies, 50),
-            latency_p95_s=percentile(latencies, 95),
+            latency_median_s=median_s,
+            latency_p95_s=p95_s,
         )
 
 
-def percentile(values: list[float], percent: float) -> float | None:
-    """Returns a percentile of sorted values, linear between two of them, as NumPy has it; ``None`` of nothing."""
-    if not values:
-        return None
-    place = (len(values) - 1) * percent / 100
-    low = int(place)
-    high = min(low + 1, len(values) - 1)
-    return values[low] + (values[high] - values[low]) * (place - low)
+def median_and_p95(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Returns two percentiles, linear between two values, as NumPy has them; ``None`` of nothing."""
+    if len(values) < 2:
+        only = values[0] if values else None
+        return only, only
+    cuts = quantiles(values, n=20, method="inclusive")
+    return cuts[9], cuts[18]
 
 
 def usage_rows(names: list[str], usages: list[OutputUsage]) -> Iterator[tuple[str, ...]]:
@@ -99,19 +98,15 @@ def usage_rows(names: list[str], usages: list[OutputUsage]) -> Iterator[tuple[st
     yield ("", *names)
     for title, values in (
         ("answered", [f"{u.answered:,} of {u.rows:,}" for u in usages]),
-        ("cut off", [_number(u.cut_off) for u in usages]),
+        ("cut off", [known_count(u.cut_off) for u in usages]),
         ("cost", ["unknown" if u.cost is None else f"${u.cost:.4f}" for u in usages]),
-        ("prompt tokens", [_number(u.prompt_tokens) for u in usages]),
-        ("answer tokens", [_number(u.completion_tokens) for u in usages]),
+        ("prompt tokens", [known_count(u.prompt_tokens) for u in usages]),
+        ("answer tokens", [known_count(u.completion_tokens) for u in usages]),
         ("latency, median", [_seconds(u.latency_median_s) for u in usages]),
         ("latency, 95 % below", [_seconds(u.latency_p95_s) for u in usages]),
     ):
         if any(value != "unknown" for value in values):
             yield (title, *values)
-
-
-def _number(count: int | None) -> str:
-    return "unknown" if count is None else f"{count:,}"
 
 
 def _seconds(seconds: float | None) -> str:

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from batchllm.errors import UsageError
-from batchllm.evaluate.figures import Figures
+from batchllm.evaluate.figures import AnswerCounter
 from batchllm.evaluate.label_sets import LabelSetCounter
 from batchllm.evaluate.labels import LabelCounter
 from batchllm.evaluate.numbers import NumberCounter
 from batchllm.evaluate.text import TextCounter
 from batchllm.exact import parse_json
 from batchllm.formats.json_text import cell_text
-from batchllm.printable import one_line
 
 LABEL, LABELS, NUMBER, TEXT = "label", "labels", "number", "text"
 KINDS = (LABEL, LABELS, NUMBER, TEXT)
@@ -42,8 +41,7 @@ class AnswerField:
     none: str = ""
 
 
-Counter = LabelCounter | LabelSetCounter | NumberCounter | TextCounter
-_COUNTERS: Mapping[str, Callable[[], Counter]] = {
+_COUNTERS: Mapping[str, Callable[[], AnswerCounter]] = {
     LABEL: LabelCounter,
     LABELS: LabelSetCounter,
     NUMBER: NumberCounter,
@@ -51,8 +49,18 @@ _COUNTERS: Mapping[str, Callable[[], Counter]] = {
 }
 
 
-def counter_of(kind: str) -> Any:
-    """Returns a new counter for answers of a kind; it has ``add(gold, answer)`` and ``figures()``."""
+def check_kind(kind: str | None) -> None:
+    """Refuses a kind that there is not; ``None`` is none that a caller named.
+
+    Raises:
+        UsageError: There is no such kind.
+    """
+    if kind is not None and kind not in KINDS:
+        raise UsageError(f"--as {kind}: answers are compared as {', '.join(KINDS)}")
+
+
+def counter_of(kind: str) -> AnswerCounter:
+    """Returns a new counter for answers of a kind."""
     return _COUNTERS[kind]()
 
 
@@ -169,25 +177,6 @@ class GoldProfile:
         return LABEL if few and self.short == self.values else TEXT
 
 
-def gold_value(kind: str, value: Any, where: str, answer: AnswerField) -> Any:
-    """Returns a gold value, which is not missing, as a value of a kind.
-
-    Args:
-        kind, value, answer: See ``read_value``.
-        where: What messages call the value.
-
-    Raises:
-        UsageError: It is no number where numbers are compared.
-    """
-    found = read_value(kind, value, answer)
-    if found is None:
-        raise UsageError(
-            f"{where} is {one_line(shown(value), 40)!r}, which is no number; correct it, or compare as something else "
-            f"with --as {LABEL} or --as {TEXT}"
-        )
-    return found
-
-
 def schema_kind(declared: Any, root: Mapping[str, Any]) -> tuple[str | None, bool]:
     """Returns what a field of a JSON Schema is compared as, and whether it is true or false.
 
@@ -209,8 +198,3 @@ def schema_kind(declared: Any, root: Mapping[str, Any]) -> tuple[str | None, boo
     if names == {"array"}:
         return LABELS, False
     return (TEXT if names == {"object"} else None), False
-
-
-def figures_type(figures: Figures) -> str:
-    """What figures are about, in words."""
-    return {LABEL: "labels", LABELS: "sets of labels", NUMBER: "numbers", TEXT: "texts"}[figures.kind]

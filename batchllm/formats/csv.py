@@ -197,7 +197,7 @@ class CsvSource(TextSource):
             except csv.Error as error:
                 after = reader.line_num + before
                 unsure = self.dialect.delimiter == ""
-                reason = _explained(error, after - 1, self.dialect, is_one_column=unsure)
+                reason = _explained(error, after - 1, is_one_column=unsure)
                 raw = "".join(held[line - first : after - first]).rstrip("\r\n").encode()
                 failure = InputError(self.name, reason, line=line)
                 if "unexpected end" in str(error):  # the rest of the file would be left out with it
@@ -272,7 +272,7 @@ class CsvSource(TextSource):
         return {**super().kept_options(suffix), "delimiter": delimiter, "quote": QUOTE}
 
 
-def _explained(error: csv.Error, last_line: int, dialect: Dialect, *, is_one_column: bool) -> str:
+def _explained(error: csv.Error, last_line: int, *, is_one_column: bool) -> str:
     message = str(error)
     as_text = "; if quotes are text, say --quote none"
     if "unexpected end of data" in message:

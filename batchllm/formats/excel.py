@@ -115,7 +115,8 @@ class ExcelSource(Source):
         visible = [sheet.name for sheet in sheets if sheet.visible == SheetVisibleEnum.Visible]
         candidates = visible or names
         if len(candidates) > 1:
-            candidates = [name for name in candidates if self._has_rows(workbook, name)] or candidates
+            with_rows = [name for name in candidates if workbook.get_sheet_by_name(name).height > 1]
+            candidates = with_rows or candidates
         if len(names) == 1:
             return names[0], ()
         others = [name for name in names if name != candidates[0]]
@@ -132,10 +133,6 @@ class ExcelSource(Source):
         raise UsageError(
             f"{self.name} has no sheet {wanted!r}{did_you_mean(wanted, names)}; its sheets are {known}"
         )
-
-    @staticmethod
-    def _has_rows(workbook: "CalamineWorkbook", name: str) -> bool:
-        return workbook.get_sheet_by_name(name).height > 1
 
     def _check_extent(self, facts: SheetFacts) -> None:
         """Refuses a sheet with a stray cell so far out that the reader, which fills the space, had no memory left."""
@@ -159,7 +156,7 @@ class ExcelSource(Source):
                 f" --skip-lines {number}"
             )
             raise InputError(self.name, reason, line=skipped + 1)
-        names = ["" if value is None else _text(value) for value in cells]
+        names = ["" if value is None else str(shown(value)) for value in cells]
         first, last = table.used_columns(number)
         self._header = names[first : last + 1]
         table.first, table.width, table.header = first, last + 1 - first, number
@@ -284,11 +281,6 @@ class _Table:
                 f"{cells}, with the value in the first row and column alone ({reference(*merged[0][0])})"
             )
         return tuple(found)
-
-
-def _text(value: Any) -> str:
-    value = shown(value)
-    return value if isinstance(value, str) else str(value)
 
 
 FORMAT = Format(

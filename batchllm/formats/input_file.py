@@ -87,10 +87,7 @@ class InputFile(ABC):
             CannotWrite, StorageFailure: The content cannot be spooled.
         """
         if self._spooled is None:
-            folder = Path(tempfile.gettempdir())
-            self._spooled = copied(
-                self.spool_chunks(), folder, "input", f"{self.name} cannot be spooled here"
-            )
+            self._spooled = copied(self.spool_chunks(), "input", f"{self.name} cannot be spooled here")
             weakref.finalize(self, partial(self._spooled.unlink, missing_ok=True))
         return self._spooled
 
@@ -194,12 +191,12 @@ class InputPass:
         return self._hash.hexdigest()
 
 
-def spool(stream: BinaryIO, folder: Path) -> Path:
+def spool(stream: BinaryIO, folder: Path | None = None) -> Path:
     """Copies standard input to a new temporary file that only its owner can read.
 
     Args:
         stream: What to copy, to its end.
-        folder: Where the file is created.
+        folder: Where the file is created; by default the system's folder of temporary files.
 
     Returns:
         The path of the file; the caller removes it when the run is over.
@@ -209,23 +206,23 @@ def spool(stream: BinaryIO, folder: Path) -> Path:
         StorageFailure: The disk reported an error.
     """
     chunks = iter(partial(stream.read, CHUNK_BYTES), b"")
-    return copied(chunks, folder, "stdin", "standard input cannot be spooled here")
+    return copied(chunks, "stdin", "standard input cannot be spooled here", folder)
 
 
-def copied(chunks: Iterable[bytes], folder: Path, label: str, failure: str) -> Path:
+def copied(chunks: Iterable[bytes], label: str, failure: str, folder: Path | None = None) -> Path:
     """Puts bytes into a new temporary file that only its owner can read.
 
     Args:
         chunks: The bytes.
-        folder: Where the file is created.
         label: Put into its name.
         failure: What messages say where that fails.
+        folder: See ``spool``.
 
     Raises:
         CannotWrite: There is no room, or the folder cannot be written.
         StorageFailure: The disk reported an error.
     """
-    path = folder / f"batchllm-{label}-{secrets.token_hex(8)}"
+    path = (folder or Path(tempfile.gettempdir())) / f"batchllm-{label}-{secrets.token_hex(8)}"
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:

@@ -139,8 +139,7 @@ class ParquetSource(Source):
 
     def header(self, names: Sequence[str]) -> list[str]:
         """Returns the names of the columns as they are written."""
-        written = dict(zip(self.columns, self.schema.names, strict=True))
-        return [written[name] for name in names]
+        return self._of_columns(self.schema.names, names)
 
     def cells(self, row: Row, names: Sequence[str]) -> list[str]:
         """Returns texts as they are, every other value as its JSON text."""

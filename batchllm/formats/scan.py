@@ -69,7 +69,14 @@ class Reservoir(Generic[Item]):
         self._random = random.Random(seed)
         self._weight = 1.0
         self._items: list[Item] = []
+        self._offered = 0
         self.wanted = 0
+
+    def offer(self, item: Item) -> None:
+        """Takes the next item of the stream, or skips it."""
+        if self._offered == self.wanted:
+            self.take(item)
+        self._offered += 1
 
     def take(self, item: Item) -> None:
         """Keeps the item whose index is ``wanted``, in place of another once the sample is full."""

@@ -8,7 +8,6 @@ prompt can show it. What identifies the input are the rows: a database that chan
 import math
 import os
 import sqlite3
-import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -58,9 +57,8 @@ class SqliteSource(JsonlSource):
                 raise UsageError(
                     f"{file.name} is a database; say which rows with --query 'select …'; {self._tables(database)}"
                 )
-            folder = Path(tempfile.gettempdir())
             failure = f"the rows of {file.name} cannot be spooled here"
-            path = copied(self._lines(database, query), folder, "query", failure)
+            path = copied(self._lines(database, query), "query", failure)
         self._remove = weakref.finalize(self, partial(path.unlink, missing_ok=True))
         super().__init__(LocalFile(path, file.name), ".jsonl")
         self.columns = self._names

@@ -187,12 +187,9 @@ def position(reference: str) -> tuple[int, int] | None:
 
 def reference(row: int, column: int) -> str:
     """Returns the name of a cell, such as ``B7``, by its row and column, from 0."""
-    letters = ""
-    column += 1
-    while column:
-        column, rest = divmod(column - 1, 26)
-        letters = chr(65 + rest) + letters
-    return f"{letters}{row + 1}"
+    from xlsxwriter.utility import xl_rowcol_to_cell
+
+    return str(xl_rowcol_to_cell(row, column))
 
 
 class _Parsed(ABC):

@@ -83,12 +83,11 @@ class DryRun:
     counted_with: tuple[str, ...] = ()
 
 
-def dry_run(job: Job, *, threads: int | None = None) -> DryRun:
+def dry_run(job: Job) -> DryRun:
     """Reads a job's whole input and forecasts the job.
 
     Args:
         job: The job; it needs no key.
-        threads: Threads that count; one a core by default.
 
     Raises:
         JobError: The input, the job or its journal cannot be used.
@@ -101,18 +100,18 @@ def dry_run(job: Job, *, threads: int | None = None) -> DryRun:
         if paths.journal.exists() and not job.restart:
             own = stack.enter_context(JournalReader.open(paths.journal))
         others = stack.enter_context(journals_of(job.reuse, paths.journal))
-        return _Counting(prepared, own, others, threads or os.cpu_count() or 1).run()
+        return _Counting(prepared, own, others).run()
 
 
 class _Counting:
     """Counts the rows and tokens of one input."""
 
     def __init__(
-        self, prepared: PreparedJob, own: JournalReader | None, others: Sequence[JournalReader], threads: int
+        self, prepared: PreparedJob, own: JournalReader | None, others: Sequence[JournalReader]
     ) -> None:
         self._prepared = prepared
         self._job = job = prepared.job
-        self._threads = threads
+        self._threads = os.cpu_count() or 1
         self._builder = RequestBuilder(job, prepared.statistics.columns, prepared.statistics.sample, None)
         cut_off = []
         if own is not None and job.raised_max_tokens is not None:

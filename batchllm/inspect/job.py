@@ -3,13 +3,14 @@
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from batchllm.errors import CannotWrite, InputError, NotNow, UsageError
 from batchllm.job import Job
 from batchllm.journal import ForeignDatabase, JobLock, JournalReader, remove
 from batchllm.prepare.job_paths import JobPaths, exported_note, job_paths, journal_of
-from batchllm.prepare.saved_job import restored
+from batchllm.prepare.saved_job import job_in
 
 
 @contextmanager
@@ -21,15 +22,13 @@ def open_job(output: Path) -> Iterator[tuple[JournalReader, JobPaths, Job]]:
     """
     path = journal_of(output)
     with JournalReader.open(path) as reader:
-        kept = reader.get("job")
-        if kept is None:
+        job = job_in(reader)
+        if job is None:
             raise InputError(path, "no run of this job has begun; run it first")
-        job = restored(kept)
-        paths = job_paths(job)
-        yield reader, JobPaths(paths.output, path, paths.lock, paths.journal_lock), job
+        yield reader, replace(job_paths(job), journal=path), job
 
 
-def clean_job(output: Path, *, force: bool = False) -> list[Path]:
+def clean_job(output: Path, *, force: bool) -> list[Path]:
     """Removes the journal of a finished job, or of one in which nothing was sent; returns what was removed.
 
     Args:
@@ -53,8 +52,7 @@ def clean_job(output: Path, *, force: bool = False) -> list[Path]:
             f"{error.path}: the journal cannot be read, so nobody can say whether its job is finished "
             f"({error.reason.partition(';')[0]}); remove it, and the answers that may be in it, with --force"
         )
-        beside = journal.with_name(journal.name.removesuffix(".journal") + ".lock")
-        locks = [beside, journal.with_name(f"{journal.name}.lock")]
+        locks = (_lock_beside(journal), journal.with_name(f"{journal.name}.lock"))
     with ExitStack() as stack:
         for lock in locks:
             stack.enter_context(JobLock(lock))
@@ -65,17 +63,19 @@ def clean_job(output: Path, *, force: bool = False) -> list[Path]:
     return [journal]
 
 
-def _not_finished(output: Path, journal: Path) -> tuple[str, list[Path]]:
+def _not_finished(output: Path, journal: Path) -> tuple[str, tuple[Path, ...]]:
     """Why a journal should not be removed, empty if it may be, and the locks of its job."""
     with JournalReader.open(journal) as reader:
         if reader.get("job") is None and reader.count_attempts() == (0, 0):
-            return "", [journal.with_name(journal.name.removesuffix(".journal") + ".lock")]
+            return "", (_lock_beside(journal),)
     with open_job(output) as (reader, paths, _):
         state = "only a trial of the job is finished" if reader.trial_finished else "the job is not finished"
         refusal = f"{output}: {state}; finish it, or lose its answers with --force"
-        return "" if reader.finished else refusal, [
-            lock for lock in (paths.lock, paths.journal_lock) if lock is not None
-        ]
+        return "" if reader.finished else refusal, tuple(filter(None, (paths.lock, paths.journal_lock)))
+
+
+def _lock_beside(journal: Path) -> Path:
+    return journal.with_name(f"{journal.name.removesuffix('.journal')}.lock")
 
 
 def local_time(seconds: float) -> str:

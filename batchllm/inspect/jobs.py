@@ -1,7 +1,8 @@
 """``jobs`` lists the jobs of the state folder and of other folders; ``clean`` removes those that are done with."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -153,13 +154,11 @@ def _entries(journal: Path) -> Iterator[JobEntry]:
         with open_job(journal) as (reader, paths, job):
             state = "running" if is_running(reader) else "finished" if reader.finished else "unfinished"
             files = tuple(path for path in _files(journal, paths) if path.exists())
-            yield JobEntry(
-                paths.output or journal, journal, job.task, state, reader.get("rows"),
-                reader.counts().answered, sum(map(_size, files)), max(map(_changed, files), default=0.0), files,
-            )  # fmt: skip
+            output, rows, answered = paths.output or journal, reader.get("rows"), reader.counts().answered
+            yield JobEntry(output, journal, job.task, state, rows, answered, *_size_and_change(files), files)
     except JobError as error:
         reason = str(error).removeprefix(f"{journal}: ")
-        yield JobEntry(journal, journal, None, reason, None, 0, _size(journal), _changed(journal), ())
+        yield JobEntry(journal, journal, None, reason, None, 0, *_size_and_change([journal]), ())
 
 
 def _files(journal: Path, paths: JobPaths) -> Iterator[Path]:
@@ -171,15 +170,11 @@ def _files(journal: Path, paths: JobPaths) -> Iterator[Path]:
         yield paths.output
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def _changed(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
+def _size_and_change(files: Iterable[Path]) -> tuple[int, float]:
+    """Returns the bytes of files, and when the last of them was changed."""
+    size, changed_at = 0, 0.0
+    for path in files:
+        with suppress(OSError):
+            found = path.stat()
+            size, changed_at = size + found.st_size, max(changed_at, found.st_mtime)
+    return size, changed_at

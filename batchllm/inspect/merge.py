@@ -23,7 +23,7 @@ from batchllm.formats import (
     open_source,
     output_format,
 )
-from batchllm.formats.merging import check_columns, write_merged
+from batchllm.formats.merging import check_alike, write_merged
 from batchllm.formats.several import SeveralSource
 from batchllm.formats.suffixes import format_suffix
 from batchllm.job import Job
@@ -32,7 +32,7 @@ from batchllm.journal import JournalReader
 from batchllm.prepare.inputs import matches_of
 from batchllm.prepare.job_paths import check_output, existing_digest, job_paths, journal_of
 from batchllm.prepare.prepared_job import prepare_job
-from batchllm.prepare.saved_job import restored
+from batchllm.prepare.saved_job import job_in
 from batchllm.prepare.shards import SHARD, ShardRows
 from batchllm.printable import counted
 
@@ -96,7 +96,8 @@ def merge_outputs(
         force: Overwrite ``merged`` though something is there.
 
     Raises:
-        InputError: A row is missing, is there twice or was changed, an output is not finished, or columns differ.
+        InputError: A row is missing, is there twice or was changed, an output is not finished, or formats or columns
+            differ.
         UsageError: The outputs are those of different jobs, or nothing says which rows they have.
         CannotWrite: The merged file cannot be written.
     """
@@ -112,7 +113,7 @@ def merge_outputs(
     _refuse_input(
         merged, [*inputs, *(path for each in found if each.job is not None for path in each.job.inputs)]
     )
-    check_columns([each.source for each in found])
+    check_alike([each.source for each in found])
     known = [each.shard for each in found if each.shard is not None]
     if len(known) == len(found):
         _check_journals(found)
@@ -167,8 +168,7 @@ def _opened(path: Path) -> ShardOutput:
     shard = job = asked = None
     if journal.exists():
         with JournalReader.open(journal) as reader:
-            kept, facts = reader.get("job"), reader.get(SHARD)
-            job = None if kept is None else restored(kept)
+            job, facts = job_in(reader), reader.get(SHARD)
             if facts is not None:
                 shard = ShardRows(**facts)
                 asked = _checked(path, reader, shard)

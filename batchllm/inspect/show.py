@@ -144,17 +144,13 @@ def _request_line(ask: Ask, key: bytes) -> str:
 
 def _attempts(reader: JournalReader, request_id: int) -> Iterator[str]:
     for number, attempt in enumerate(reader.attempts_of(request_id), 1):
-        yield from _attempt_lines(number, attempt)
-
-
-def _attempt_lines(number: int, attempt: AttemptRecord) -> Iterator[str]:
-    sent = "taken from another job" if attempt.sent_at is None else f"sent {local_time(attempt.sent_at)}"
-    yield f"attempt {number} (run {attempt.run_id}): {sent}"
-    match attempt.outcome:
-        case Response(status=status, headers=headers, body=body, latency_s=latency_s):
-            yield f"  HTTP {status} after {latency_s:.3f} s, {json.dumps(dict(headers))}"
-            yield f"  {body.decode('utf-8', 'replace')}"
-        case Failure(kind=kind, message=message, paid=paid, latency_s=latency_s):
-            yield f"  {kind}: {message}; after {latency_s:.3f} s; {_BILLED[paid]}"
-        case None:
-            yield "  nothing came back: in flight, or its run died; possibly billed"
+        sent = "taken from another job" if attempt.sent_at is None else f"sent {local_time(attempt.sent_at)}"
+        yield f"attempt {number} (run {attempt.run_id}): {sent}"
+        match attempt.outcome:
+            case Response(status=status, headers=headers, body=body, latency_s=latency_s):
+                yield f"  HTTP {status} after {latency_s:.3f} s, {json.dumps(dict(headers))}"
+                yield f"  {body.decode('utf-8', 'replace')}"
+            case Failure(kind=kind, message=message, paid=paid, latency_s=latency_s):
+                yield f"  {kind}: {message}; after {latency_s:.3f} s; {_BILLED[paid]}"
+            case None:
+                yield "  nothing came back: in flight, or its run died; possibly billed"

@@ -7,6 +7,7 @@ only what depends on the rows can turn out to be wrong.
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +62,7 @@ def assemble(
     file = jobfile.read(Path(path)) if path is not None else None
     layers = (flag_layer(flags), environment_layer(environ), *(file.layers if file else ()))
 
-    def assembled(given: Given) -> Job:
-        return _assembled(task, given, file, environ, needs_key=needs_key, api_key=api_key)
-
+    assembled = partial(_assembled, task, file=file, environ=environ, needs_key=needs_key, api_key=api_key)
     if file is not None and file.steps:
         job = of_steps(file.path, file.steps, Given(layers), assembled)
     else:

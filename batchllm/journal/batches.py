@@ -14,7 +14,7 @@ import secrets
 import sqlite3
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from batchllm.journal import bulk
 from batchllm.journal.replies import REPLY, outcome_of, read_stored
 from batchllm.journal.sqlite_errors import damaged, report_damage
+from batchllm.journal.writer import JournalThread
 from batchllm.records import Failure, Response
 
 PAGE = 256
@@ -119,11 +120,7 @@ class BatchResult(NamedTuple):
     outcome: Response | Failure | None
 
 
-COLUMNS = (
-    "batch_id", "name", "state", "model", "requests", "bytes", "tokens", "sha256", "first_attempt", "prepared_at",
-    "state_changed_at", "last_polled_at", "file_id", "remote_id", "status", "total", "completed", "failed",
-    "output_file_id", "error_file_id", "errors", "finished_rows",
-)  # fmt: skip
+COLUMNS = tuple(each.name for each in fields(BatchRecord))
 BATCHES = f"SELECT {', '.join(COLUMNS)}, valid FROM batch"
 
 _RESULT = f"""
@@ -167,15 +164,12 @@ def read_result(path: Path, fields: Any) -> BatchResult:
     return BatchResult(attempt_id, request_id, row_index, attempts, outcome)
 
 
-Call = Callable[[Callable[[sqlite3.Connection], Any]], Any]
-"""Runs a function on the journal's writing connection, within a transaction, and returns its result."""
-
-
 class BatchStore:
     """Writes the batches of a journal; every call waits for the disk.
 
     Args:
-        call: Reaches the writing connection.
+        writer: The journal's thread.
+        connection: Its connection.
         reserve: Takes so many attempt numbers; returns the first.
         run_id: The run.
         clock: Seconds since the epoch.
@@ -183,9 +177,16 @@ class BatchStore:
     """
 
     def __init__(
-        self, call: Call, reserve: Callable[[int], int], run_id: int, clock: Callable[[], float], path: Path
+        self,
+        writer: JournalThread,
+        connection: sqlite3.Connection,
+        reserve: Callable[[int], int],
+        run_id: int,
+        clock: Callable[[], float],
+        path: Path,
     ) -> None:
-        self._call = call
+        self._writer = writer
+        self._connection = connection
         self._reserve = reserve
         self._run_id = run_id
         self._clock = clock
@@ -203,8 +204,9 @@ class BatchStore:
             size, tokens, sha256: Bytes, estimated prompt tokens and hash of the file.
         """
         first, now, run_id = self._reserve(len(requests)), self._clock(), self._run_id
+        connection = self._connection
 
-        def write(connection: sqlite3.Connection) -> BatchRecord:
+        def write() -> BatchRecord:
             (batch_id,) = connection.execute("SELECT ifnull(max(batch_id), 0) + 1 FROM batch").fetchone()
             connection.execute(
                 "INSERT INTO batch(batch_id, name, state, model, requests, bytes, tokens, sha256, first_attempt,"
@@ -235,10 +237,9 @@ class BatchStore:
                 )
             if connection.total_changes - before != 2 * len(requests):
                 raise damaged(self._path, "a request is in a batch already")
-            return self._read(connection, batch_id)
+            return self._read(batch_id)
 
-        record: BatchRecord = self._call(write)
-        return record
+        return self._writer.call(write)
 
     def update(self, batch: BatchRecord, **fields: Any) -> BatchRecord:
         """Changes columns of a batch; a new state gets the time."""
@@ -249,28 +250,27 @@ class BatchStore:
         assert fields.keys() <= set(COLUMNS), "only columns are updated"
         assignments = ", ".join(f"{name} = :{name}" for name in fields)
 
-        def write(connection: sqlite3.Connection) -> BatchRecord:
-            connection.execute(
+        def write() -> BatchRecord:
+            self._connection.execute(
                 f"UPDATE batch SET {assignments} WHERE batch_id = :id", {**fields, "id": batch.batch_id}
             )
-            return self._read(connection, batch.batch_id)
+            return self._read(batch.batch_id)
 
-        record: BatchRecord = self._call(write)
-        return record
+        return self._writer.call(write)
 
     def all(self) -> list[BatchRecord]:
         """Returns every batch, oldest first."""
-        rows = self._call(lambda connection: connection.execute(f"{BATCHES} ORDER BY batch_id").fetchall())
+        query = f"{BATCHES} ORDER BY batch_id"
+        rows = self._writer.call(lambda: self._connection.execute(query).fetchall())
         return [read_batch(self._path, fields) for fields in rows]
 
     def live(self) -> list[BatchRecord]:
         """Returns the batches that are not ``DONE``."""
         return [batch for batch in self.all() if batch.state is not BatchState.DONE]
 
-    def _read(self, connection: sqlite3.Connection, batch_id: int) -> BatchRecord:
-        return read_batch(
-            self._path, connection.execute(f"{BATCHES} WHERE batch_id = ?", (batch_id,)).fetchone()
-        )
+    def _read(self, batch_id: int) -> BatchRecord:
+        found = self._connection.execute(f"{BATCHES} WHERE batch_id = ?", (batch_id,))
+        return read_batch(self._path, found.fetchone())
 
 
 def new_name() -> str:

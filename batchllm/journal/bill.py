@@ -71,7 +71,6 @@ FROM reply JOIN attempt ON attempt.attempt_id = reply.attempt_id
 JOIN request ON request.request_id = attempt.request_id
 JOIN row ON row.request_id = ifnull(request.root_id, request.request_id) AND row.shares_request = 0
 WHERE reply.status BETWEEN 200 AND 299 AND attempt.sent_at IS NOT NULL AND request.attempt_id <> attempt.attempt_id
-  AND row.row_index >= ?
 ORDER BY row.row_index
 """
 
@@ -99,17 +98,18 @@ def count_sent(reader: JournalReader) -> int:
     return int(sent) - int(unsent)
 
 
-def repeated_rows(reader: JournalReader, start: int = 0) -> Iterator[RepeatedRow]:
-    """Yields the repeated rows of the current plan, in input order, from row ``start`` on."""
+def repeated_rows(reader: JournalReader) -> Iterator[RepeatedRow]:
+    """Yields the repeated rows of the current plan, in input order."""
+    start = 0
     while page := reader.select(_MARKED, start, _PAGE):
         for row_index, shared, equal, adopted in page:
             yield RepeatedRow(row_index, shared == 1, equal == 1, adopted == 1)
         start = page[-1][0] + 1
 
 
-def earlier_answers(reader: JournalReader, start: int = 0) -> Iterator[tuple[int, int, bytes, int]]:
-    """Yields billed answers that a later attempt replaced: row, status, body, attempt; from row ``start`` on."""
-    yield from reader.select(_EARLIER, start)
+def earlier_answers(reader: JournalReader) -> Iterator[tuple[int, int, bytes, int]]:
+    """Yields billed answers that a later attempt replaced: row, status, body, attempt."""
+    yield from reader.select(_EARLIER)
 
 
 def states_of(

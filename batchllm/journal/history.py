@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from batchllm.journal.reader import JournalReader
 
+_STRETCHES = 60
+"""Into how many stretches a run is divided."""
+
 
 class Moment(NamedTuple):
     """A stretch of a run.
@@ -74,18 +77,15 @@ def count_outcomes(reader: JournalReader) -> tuple[int, int, int]:
     return sent, answered, refused
 
 
-def run_history(reader: JournalReader, steps: int = 60) -> RunHistory | None:
-    """Returns the requests over time of the run that sent the most; ``None`` if none was sent.
-
-    Args:
-        reader: The journal.
-        steps: Into how many stretches the run is divided.
-    """
+def run_history(reader: JournalReader) -> RunHistory | None:
+    """Returns the requests over time of the run that sent the most; ``None`` if none was sent."""
     runs = reader.select(_LARGEST_RUN)
     if not runs:
         return None
     run_id, _, first, last = runs[0]
-    step_s = max((last - first) / steps, 0.001) * 1.000001  # so that the last request is in the last stretch
+    step_s = (
+        max((last - first) / _STRETCHES, 0.001) * 1.000001
+    )  # so that the last request is in the last stretch
     found = {row[0]: row[1:] for row in reader.select(_MOMENTS, first, step_s, run_id)}
     moments = []
     for place in range(max(found) + 1):

@@ -43,6 +43,7 @@ class Journal:
         new: Whether this run created it.
         run_id: The number of this run.
         orphans: Possibly billed attempts of dead runs without an answer, found now for the first time.
+        batches: Writes the batches of the job.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Journal:
         self._store = opened.store
         self._writer = writer
         self._clock = clock
+        self.batches = BatchStore(writer, self._store.connection, self._reserve, self.run_id, clock, path)
         self._reader: JournalReader | None = None
         self._closed = False
 
@@ -96,8 +98,7 @@ class Journal:
             job: Identifies what requests depend on beside the source. Only where it changed, what rows were asked
                 before is adopted, and a flow may ask something else at a path that has an answer.
         """
-        plan: PlanRecord = self._writer.call(lambda: self._store.begin_plan(identity, dedupe=dedupe, job=job))
-        return plan
+        return self._writer.call(lambda: self._store.begin_plan(identity, dedupe=dedupe, job=job))
 
     def planned(self, start: int = 0) -> Iterator[AdmittedRow]:
         """Yields the rows that the current plan has admitted; see ``JournalReader.planned``."""
@@ -241,17 +242,6 @@ class Journal:
             for row, (_, stored) in zip(rows, answers, strict=True)
         ]
         return self._submit(OperationKind.WRITE, (rows, saves, [row[1] for row in rows]))
-
-    @property
-    def batches(self) -> BatchStore:
-        """Writes the batches of the job."""
-        return BatchStore(
-            lambda function: self._writer.call(lambda: function(self._store.connection)),
-            self._reserve,
-            self.run_id,
-            self._clock,
-            self.path,
-        )
 
     @property
     def next_attempt(self) -> int:

@@ -21,13 +21,15 @@ from enum import IntEnum
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 from batchllm.journal.bulk import BulkRow
 from batchllm.journal.recovery import OpenedJournal
 from batchllm.journal.replies import pack
 from batchllm.journal.sqlite_errors import FULL, code_of, job_error
 from batchllm.journal.store import Store
+
+T = TypeVar("T")
 
 
 class OperationKind(IntEnum):
@@ -117,9 +119,9 @@ class JournalThread:
         if self._deferred:
             self.call(lambda: None)
 
-    def call(self, function: Callable[[], Any]) -> Any:
+    def call(self, function: Callable[[], T]) -> T:
         """Runs a function within a transaction, after everything that waits, and returns its result."""
-        future: Future[Any] = Future()
+        future: Future[T] = Future()
         self.submit(OperationKind.CALL, function, partial(resolve, future))
         return future.result()
 

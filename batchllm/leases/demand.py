@@ -17,8 +17,6 @@ LEAST_RPM = MINUTE_S / TTL_S
 class DemandMeter:
     """Measures what one lane sends, and says what it needs."""
 
-    __slots__ = ("_at", "_last", "_rates")
-
     def __init__(self) -> None:
         self._at = -math.inf
         self._last = (0.0, 0.0)

@@ -25,8 +25,6 @@ PROBES = 3
 class LearnedLimit:
     """The requests a minute that an endpoint grants, by what it lets in and what it refuses. It is told the time."""
 
-    __slots__ = ("_accepted", "_began", "_estimate", "_margin", "_paused_at", "_refused", "_resumed")
-
     def __init__(self) -> None:
         self._accepted = 0.0
         self._refused = 0

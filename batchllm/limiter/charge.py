@@ -34,8 +34,6 @@ class Charge:
         usual_answer: The 90 % quantile of the tokens of answers.
     """
 
-    __slots__ = ("_answers", "_kind", "factor", "prompt_factor", "settles", "usual_answer")
-
     def __init__(self, kind: str) -> None:
         self._kind = kind
         self.settles = kind in ("usage", "split")

@@ -15,6 +15,8 @@ import logging
 import math
 from collections.abc import Sequence
 
+from batchllm.limiter.terms import sum_of
+
 log = logging.getLogger("batchllm.limiter")
 
 START = 16
@@ -99,7 +101,7 @@ class Concurrency:
                 ``None`` without one.
         """
         rates, told = ([each[i] for each in limits] for i in (0, 1))
-        self._rate, self._told = _sum_of(rates), _sum_of(told)
+        self._rate, self._told = sum_of(rates), sum_of(told)
 
     @property
     def requests_per_s(self) -> float:
@@ -264,9 +266,3 @@ class Concurrency:
         log.debug("concurrency %d -> %d: %s", self.cap, cap, why)
         self.cap = cap
         self._window(now)
-
-
-def _sum_of(rates: Sequence[float | None]) -> float | None:
-    """Returns the sum of rates; ``None`` where one of them is unknown, and where there is none."""
-    known = [rate for rate in rates if rate is not None]
-    return sum(known) if known and len(known) == len(rates) else None

@@ -43,24 +43,6 @@ class Dimension:
         estimate: The estimated limit; set once refusals contradict what was given or shown.
     """
 
-    __slots__ = (
-        "_clean_since",
-        "_last_at",
-        "_starved_since",
-        "catch_up_s",
-        "estimate",
-        "given",
-        "header_pacer",
-        "log",
-        "margin",
-        "name",
-        "pacer",
-        "ramp",
-        "sent",
-        "usual",
-        "whole",
-    )
-
     def __init__(self, name: str, now: float, *, given: float = math.inf) -> None:
         self.name = name
         self.given = self.whole = given

@@ -38,17 +38,6 @@ class Gate:
         refusal_latency_s: The usual latency of a refusal.
     """
 
-    __slots__ = (
-        "_gap_s",
-        "_probe_sent",
-        "closed_at",
-        "opened_at",
-        "probes_refused",
-        "refusal_latency_s",
-        "refusals",
-        "until",
-    )
-
     def __init__(self) -> None:
         self.closed_at: float | None = None
         self.opened_at = float("-inf")
@@ -141,8 +130,6 @@ class RequestedPauses:
         unneeded: Unneeded pauses since the last real one.
     """
 
-    __slots__ = ("requested", "unneeded")
-
     def __init__(self) -> None:
         self.requested = False
         self.unneeded = 0
@@ -177,8 +164,6 @@ class PauseLimit:
     Attributes:
         max_wait_s: The longest pause that the endpoint may request.
     """
-
-    __slots__ = ("_lane", "_max_outage_s", "max_wait_s")
 
     def __init__(self, lane: str, pace: Pace) -> None:
         self._lane = lane

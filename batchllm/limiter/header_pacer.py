@@ -54,8 +54,6 @@ class HeaderKind:
             agree better by the arrival of the answers.
     """
 
-    __slots__ = ("_anchor", "_edges", "_scored_at", "_scores", "_spreads", "kind", "late")
-
     def __init__(self) -> None:
         self.kind: str | None = None
         self.late = False
@@ -122,28 +120,6 @@ class HeaderPacer:
         answered: Whether an answer that is no refusal has shown it.
         trusted: False while the level stays at nothing although requests are accepted.
     """
-
-    __slots__ = (
-        "_at",
-        "_edge",
-        "_header_kind",
-        "_left",
-        "_level",
-        "_position",
-        "_refill_s",
-        "_refilled",
-        "_sent_at",
-        "_stuck_answers",
-        "_turned",
-        "_turns_whole",
-        "answered",
-        "daily",
-        "leaks",
-        "limit",
-        "name",
-        "samples",
-        "trusted",
-    )
 
     def __init__(self, name: str) -> None:
         self.name = name

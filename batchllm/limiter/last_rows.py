@@ -40,8 +40,6 @@ class LastRows:
         held: Their numbers.
     """
 
-    __slots__ = ("_is_over", "_looked_at", "_moved_at", "held")
-
     def __init__(self) -> None:
         self.held: frozenset[int] = frozenset()
         self._looked_at = self._moved_at = -math.inf

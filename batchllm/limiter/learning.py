@@ -36,8 +36,6 @@ class PauseCause:
 class RefusalLearner(Generic[T]):
     """Adapts a lane's limits to what its refusals say."""
 
-    __slots__ = ("_gate", "_limits", "_refusals", "_requested_pauses", "_single_refusals")
-
     def __init__(
         self, limits: LaneLimits, refusals: Refusals[T], gate: Gate, requested_pauses: RequestedPauses
     ) -> None:

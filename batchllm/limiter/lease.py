@@ -46,8 +46,6 @@ class LeasedLane:
         limits: Its limits, which take the paces.
     """
 
-    __slots__ = ("_lease", "_left", "_limits")
-
     def __init__(self, limits: LaneLimits) -> None:
         self._limits = limits
         self._lease = NO_LEASE

@@ -202,29 +202,30 @@ class LaneLimits:
 
     def within_span(self, now: float) -> bool:
         """Returns whether every estimate is within its span, so that no pace is being raised."""
-        return all(d.estimate is None or d.estimate.within_span(now) for d in self.dimensions)
+        return all(estimate.within_span(now) for estimate in self._estimates)
 
     def contradicts(self, now: float) -> bool:
         """Returns whether a refusal now contradicts the estimates, because their pace was accepted before."""
-        estimates = [d.estimate for d in self.dimensions if d.estimate is not None]
-        return bool(estimates) and all(
-            estimate.between_pauses and estimate.within_span(now) for estimate in estimates
-        )
+        return bool(self._estimates) and self.between_pauses and self.within_span(now)
+
+    @property
+    def _estimates(self) -> list[RateEstimate]:
+        return [d.estimate for d in self.dimensions if d.estimate is not None]
 
     @property
     def between_pauses(self) -> bool:
         """Whether every estimate was measured from one pause to the next."""
-        return all(d.estimate is None or d.estimate.between_pauses for d in self.dimensions)
+        return all(estimate.between_pauses for estimate in self._estimates)
 
     @property
     def weak(self) -> bool:
         """Whether every estimate rests on a few seconds."""
-        return all(d.estimate is None or d.estimate.measured_s < WEAK_S for d in self.dimensions)
+        return all(estimate.measured_s < WEAK_S for estimate in self._estimates)
 
     @property
     def doubted(self) -> bool:
         """Whether an estimate was kept although the last measurement was lower."""
-        return any(d.estimate is not None and d.estimate.doubted for d in self.dimensions)
+        return any(estimate.doubted for estimate in self._estimates)
 
     def is_given(self, name: str) -> bool:
         """Returns whether the user gave the limit of a dimension, and no estimate replaces it."""
@@ -313,13 +314,11 @@ class LaneLimits:
 
     def slow_down(self, now: float) -> None:
         """Lowers the pace, because the endpoint asks for slower growth."""
-        dimension = (
-            self.dimension(TOKENS) if self.dimension(TOKENS).sent.accepted > 0 else self.dimension(REQUESTS)
-        )
+        tokens = self.dimension(TOKENS)
+        dimension = tokens if tokens.sent.accepted > 0 else self.dimension(REQUESTS)
         sent = dimension.sent
-        rate = max(
-            0.01, sent.accepted / max(1.0, now - (now if sent.resumed_at is None else sent.resumed_at))
-        )
+        lasted_s = 0.0 if sent.resumed_at is None else now - sent.resumed_at
+        rate = max(0.01, sent.accepted / max(1.0, lasted_s))
         if dimension.ramp is None:
             dimension.ramp = Ramp(rate, now)
         else:

@@ -31,8 +31,6 @@ class Pacer:
         catch_up_s: How late a request may be and still be caught up with.
     """
 
-    __slots__ = ("_amount", "_last", "catch_up_s")
-
     def __init__(self, now: float, catch_up_s: float = CATCH_UP_S) -> None:
         self.catch_up_s = catch_up_s
         self._last = now - catch_up_s  # when the last attempt was due
@@ -82,8 +80,6 @@ class WindowLog:
 
     Amounts sent within 20 ms share an entry, which bounds the memory; an entry is kept 20 ms longer for it.
     """
-
-    __slots__ = ("_entries", "_kept_s", "limit", "total")
 
     def __init__(self, limit: float, window_s: float = 60.0) -> None:
         self.limit = limit

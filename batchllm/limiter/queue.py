@@ -96,8 +96,6 @@ class QueuedItem(Generic[T]):
 class Queue(Generic[T]):
     """The waiting items of one lane."""
 
-    __slots__ = ("_again", "_deferred", "_fresh", "_later")
-
     def __init__(self) -> None:
         self._fresh: deque[QueuedItem[T]] = deque()
         self._again: list[QueuedItem[T]] = []  # heap: retries whose backoff is over, and refused rows

@@ -39,18 +39,6 @@ class SendRecord:
         paused_s: Seconds of short requested pauses in this stretch.
     """
 
-    __slots__ = (
-        "_bins",
-        "_refused",
-        "accepted",
-        "block_accepted",
-        "block_at",
-        "paused_s",
-        "resumed",
-        "resumed_at",
-        "total",
-    )
-
     def __init__(self) -> None:
         self.total = 0.0
         self.accepted = 0.0
@@ -136,19 +124,6 @@ class RateEstimate:
         proven_rate: A pace that has been held for a whole span; 0 if there is none.
     """
 
-    __slots__ = (
-        "_best",
-        "_doubts",
-        "between_pauses",
-        "guessed",
-        "measured_s",
-        "proven_rate",
-        "rate",
-        "since",
-        "span_s",
-        "usual",
-    )
-
     def __init__(self, rate: float, measured_s: float, now: float, usual: float = 1.0) -> None:
         self.proven_rate = 0.0
         self.guessed = False
@@ -227,8 +202,6 @@ class Ramp:
 
     OpenAI's rule is 50 % every 15 minutes once a million input tokens a minute are reached.
     """
-
-    __slots__ = ("_base", "_since")
 
     def __init__(self, rate: float, now: float) -> None:
         self._base = 0.7 * rate

@@ -10,6 +10,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Generic
 
 from batchllm.limiter.queue import ACCEPTED, OVERLOADED, PENDING, REFUSED, Attempt, QueuedItem
@@ -76,20 +77,6 @@ class Refusals(Generic[T]):
         cap_at: When the cap was found or last raised.
     """
 
-    __slots__ = (
-        "_accepted_by_load",
-        "_below_cap",
-        "_cap_rests_s",
-        "_last",
-        "_lowered",
-        "_refused_by_load",
-        "_unexplained_since_pause",
-        "cap",
-        "cap_at",
-        "noise",
-        "unexplained",
-    )
-
     def __init__(self) -> None:
         self._last: deque[Attempt] = deque(maxlen=RECENT)
         self.unexplained = 0
@@ -139,7 +126,7 @@ class Refusals(Generic[T]):
                 self.noise = min(self.noise, _upper(known, 2.0))
             return RefusalKind.ISOLATED
         outcomes = [_outcome(other, now, quiet_s) for other in self._last]
-        place = next((i for i, other in enumerate(self._last) if other is queued.attempt), 0)
+        place = self._place_of(queued.attempt)
         before, after = outcomes[max(0, place - NEARBY) : place], outcomes[place + 1 :]
         alone = REFUSED not in before and REFUSED not in after
         if within_span and alone and before.count(ACCEPTED) >= 3:
@@ -149,11 +136,14 @@ class Refusals(Generic[T]):
     def overloaded(self, queued: QueuedItem[T]) -> bool:
         """Records a refusal for overload; returns whether most requests around it were accepted."""
         queued.attempt.outcome = OVERLOADED
-        last = list(self._last)
-        place = next((i for i, other in enumerate(last) if other is queued.attempt), 0)
-        near = [other.outcome for other in last[max(0, place - NEARBY_OVERLOADED) :]]
+        first = max(0, self._place_of(queued.attempt) - NEARBY_OVERLOADED)
+        near = [other.outcome for other in islice(self._last, first, None)]
         accepted = near.count(ACCEPTED)
         return accepted >= MIN_ACCEPTED_NEARBY and accepted > near.count(REFUSED) + near.count(OVERLOADED)
+
+    def _place_of(self, attempt: Attempt) -> int:
+        """Returns the place of an attempt among the last ones; 0 where it is none of them."""
+        return next((i for i, other in enumerate(self._last) if other is attempt), 0)
 
     def later_accepted(self, refused: Attempt) -> bool:
         """Returns whether requests sent after a refused one were accepted, and fewer were refused."""
@@ -239,8 +229,7 @@ class Refusals(Generic[T]):
             return Conclusion.LOWER
         self.noise = _upper(known, 1.0)
         self._lowered = False
-        self.cap = None
-        self._forget()
+        self._forget_cap()
         return Conclusion.NOISE
 
     def _capped(self, now: float, queued: QueuedItem[T]) -> bool:
@@ -250,8 +239,7 @@ class Refusals(Generic[T]):
         if self.cap is not None:
             disproved = queued.sent_at > self.cap_at and self._in_a_row(queued) >= CAP_DISPROVED_BY
             if queued.attempt.others_in_flight == 0 or disproved:
-                self.cap = None
-                self._forget()
+                self._forget_cap()
                 return False
             if queued.attempt.others_in_flight >= self.cap:
                 self._cap_rests_s = CAP_RESTS_S
@@ -265,8 +253,7 @@ class Refusals(Generic[T]):
                 return True
             self._below_cap += 1
             if self._below_cap >= 3:
-                self.cap = None
-                self._forget()
+                self._forget_cap()
             return False
         total = sum(self._refused_by_load)
         fewer = 0
@@ -295,6 +282,10 @@ class Refusals(Generic[T]):
                 return None
             self.cap, self.cap_at, self._cap_rests_s = self.cap + 1, now, CAP_RISES_S
         return self.cap - in_flight
+
+    def _forget_cap(self) -> None:
+        self.cap = None
+        self._forget()
 
     def _forget(self) -> None:
         self._accepted_by_load = [0] * (_MAX_LOAD + 1)

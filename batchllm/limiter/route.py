@@ -144,6 +144,13 @@ class Route(Generic[R]):
         return EndpointState(self.target.name, state, why, *counts, rate, view)
 
 
+def all_down_since(routes: Iterable[Route[Any]]) -> float | None:
+    """Returns when the last outage began; ``None`` where no endpoint is down."""
+    return max(
+        (since for each in routes if (since := each.limiter.breaker.opened_at) is not None), default=None
+    )
+
+
 def unavailable(now: float, left: Sequence[Route[Any]]) -> Unavailable:
     """Returns the error that ends a run because no endpoint works.
 
@@ -151,8 +158,8 @@ def unavailable(now: float, left: Sequence[Route[Any]]) -> Unavailable:
         now: The time now.
         left: The endpoints that are not out.
     """
-    down = [since for route in left if (since := route.limiter.breaker.opened_at) is not None]
-    for_s = f" for {now - max(down):,.0f} s" if down else ""
+    since = all_down_since(left)
+    for_s = "" if since is None else f" for {now - since:,.0f} s"
     words = "; ".join(
         f"{route.target.name}: {route.state(now).why or f'rejects the rows: {route.rejection}'}"
         for route in left

@@ -23,7 +23,7 @@ from batchllm.limiter.dispatcher import Limiter
 from batchllm.limiter.exclusion import Exclusion
 from batchllm.limiter.last_rows import LOOK_S, LastRows
 from batchllm.limiter.queue import LOOK_AHEAD, Queue, QueuedItem
-from batchllm.limiter.route import EndpointState, Route, Target, stands_still, unavailable
+from batchllm.limiter.route import EndpointState, Route, Target, all_down_since, stands_still, unavailable
 from batchllm.limiter.shared_queue import PREFER_S, TOO_LARGE, QueueView, R
 from batchllm.limiter.terms import Cost, Poll, View
 from batchllm.limiter.view import merged
@@ -254,8 +254,8 @@ class EndpointRouter(Generic[R]):
             Unavailable: They have been down for too long, or there is none that could come back.
         """
         left = [route for route in self._routes if not route.out]
-        down = [since for route in left if (since := route.limiter.breaker.opened_at) is not None]
-        gives_up_at = max(down) + self._longest_outage_s if down else now
+        since = all_down_since(left)
+        gives_up_at = now if since is None else since + self._longest_outage_s
         if now < gives_up_at:
             return gives_up_at
         if any(route.limiter.breaker.probing for route in left):
@@ -338,8 +338,8 @@ class EndpointRouter(Generic[R]):
         still = stands_still(self._routes, self._queues.values()) and self.waiting > 0
         working = [] if still else [state.view for state in self.states(now) if state.state == "works"]
         others = [state.view for state in self.states(now) if state.state in ("waits", "down")]
-        down = [since for route in self._routes if (since := route.limiter.breaker.opened_at) is not None]
-        gives_up_at = max(down) + self._longest_outage_s if down else None
+        since = all_down_since(self._routes)
+        gives_up_at = None if since is None else since + self._longest_outage_s
         return merged(working, others, waiting=self.waiting, gives_up_at=gives_up_at)
 
     def learned(self) -> dict[str, Any]:

@@ -53,8 +53,6 @@ class QueueView(Queue[R]):
         is_spared: Whether this endpoint does not take an item that has failed, though it may.
     """
 
-    __slots__ = ("_endpoint", "_has_others", "_is_spared", "_now", "_shared")
-
     def __init__(
         self,
         shared: Queue[R],

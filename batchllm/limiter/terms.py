@@ -1,5 +1,6 @@
-"""The values that the limiter takes and returns."""
+"""The constants of the limiter, and the values that it takes and returns."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
@@ -11,6 +12,12 @@ INPUT_TOKENS = "input_tokens"
 OUTPUT_TOKENS = "output_tokens"
 MINUTE_S = 60.0
 DAY_S = 86_400.0
+
+
+def sum_of(values: Sequence[float | None]) -> float | None:
+    """Adds numbers; ``None`` where one of them is unknown, and where there is none."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known and len(known) == len(values) else None
 
 
 class Cost(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 
 from batchllm.limiter.breaker import Breaker
 from batchllm.limiter.lane import Lane
-from batchllm.limiter.terms import MINUTE_S, REQUESTS, TOKENS, View
+from batchllm.limiter.terms import MINUTE_S, REQUESTS, TOKENS, View, sum_of
 
 
 def view_of(now: float, lane: Lane[Any] | None, breaker: Breaker, **counts: int) -> View:
@@ -64,8 +64,8 @@ def merged(
         limit, gives_up_at = "pause", None
     return View(
         limits=limit,
-        requests_per_minute=_sum([view.requests_per_minute for view in shown]),
-        tokens_per_minute=_sum([view.tokens_per_minute for view in shown]),
+        requests_per_minute=sum_of([view.requests_per_minute for view in shown]),
+        tokens_per_minute=sum_of([view.tokens_per_minute for view in shown]),
         concurrency=sum(view.concurrency for view in shown),
         in_flight=sum(view.in_flight for view in every),
         waiting=waiting,
@@ -76,9 +76,3 @@ def merged(
         gives_up_at=None if working else gives_up_at,
         trouble=next((view.trouble for view in others if view.trouble), "") if not working else "",
     )
-
-
-def _sum(values: Sequence[float | None]) -> float | None:
-    """Adds numbers; one that is unknown makes the sum unknown."""
-    known = [value for value in values if value is not None]
-    return sum(known) if known and len(known) == len(values) else None

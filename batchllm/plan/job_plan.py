@@ -1,8 +1,5 @@
 """Makes the pass over the rows of a job."""
 
-from collections.abc import Callable
-
-from batchllm.answer import Reader
 from batchllm.counters import RunCounters
 from batchllm.journal import FinishedRows, Journal
 from batchllm.plan.finished import final_states
@@ -10,14 +7,6 @@ from batchllm.plan.plan import Plan
 from batchllm.plan.reuse import Reuse
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.records import Chosen
-
-
-def readers(prepared: PreparedJob) -> Callable[[int], Reader]:
-    """Returns a function from a row's index to the reader of its answer; indexes have to increase."""
-    if not prepared.job.per_row:
-        return lambda row_index: prepared.reader
-    rows = prepared.source.rows()
-    return lambda row_index: prepared.builder.reader(next(row for row in rows if row.index == row_index))
 
 
 def plan_of(

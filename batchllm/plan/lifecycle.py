@@ -56,7 +56,6 @@ class FlowLifecycle:
         self._counters = counters
         self._retry_failed = retry_failed
         self._accept_change = accept_change
-        self._dedupe = dedupe
         self._since = since
         self._final = final_states(retry_failed)
         self._sharing = Sharing(journal, counters, single=flow.single, dedupe=dedupe)
@@ -94,7 +93,7 @@ class FlowLifecycle:
         finished = root.state is not State.OPEN and self._is_finished(root)
         if finished:
             self._pass(flow, root)
-        if finished or (self._dedupe and self._sharing.shares(flow, root.request_id)):
+        if finished or self._sharing.shares(flow, root.request_id):
             self.open -= 1
             return True
         return False
@@ -160,8 +159,7 @@ class FlowLifecycle:
             for row_index in (flow.row.index, *(flow.followers or ())):
                 self._journal.end_row(row_index, row_state)
         # What was given up stays known; and everything, as long as the last pass's rows come: they may be older.
-        if self._dedupe:
-            self._sharing.end(flow, state, forget=state in self._final and not self._known.more)
+        self._sharing.end(flow, state, forget=state in self._final and not self._known.more)
         if flow.conversation is not None:
             self._conversations.finished(flow, state is State.ANSWERED, answer)
         return answer, state

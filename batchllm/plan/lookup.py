@@ -42,11 +42,11 @@ class Lookup:
         self._has_worked = False
         self.unsent: list[tuple[int, str]] = []
 
-    def provide(self, flow: RowFlow, history: Callable[[RowFlow], History] | None = None) -> None:
+    def provide(self, flow: RowFlow, history: Callable[[RowFlow], History]) -> None:
         """Gives a flow the kept values and the history that it waits for."""
         while (wanted := flow.waits_for) is not None:
             if isinstance(wanted, After):
-                assert history is not None and flow.steps == 0, "a turn waits for its history before it asks"
+                assert flow.steps == 0, "a turn waits for its history before it asks"
                 flow.give(history(flow))
                 continue
             value = self._journal.reader().kept(wanted.key)
@@ -138,7 +138,7 @@ class Lookup:
             )
             may_differ = self._accept_change or self._journal.is_asked_again(root.request_id)
             for number, ask in enumerate(flow.asks):
-                if number == 0 and flow.at_root:
+                if number == 0 and flow.steps == 1:
                     states.append(LaterState(root.request_id, root.state, root.attempts, root.attempt_id))
                 else:
                     key = later_key(root.request_id, ask)

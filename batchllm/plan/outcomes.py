@@ -30,7 +30,7 @@ class OutcomeReader:
         self,
         replays: Replays,
         reader_of: Callable[[int], Reader],
-        endpoint_of: Callable[[int], str | None] = lambda attempt_id: None,
+        endpoint_of: Callable[[int], str | None] | None = None,
         alone: Mapping[str, Any] = NO_COLUMNS,
     ) -> None:
         self._endpoint_of = endpoint_of
@@ -57,7 +57,9 @@ class OutcomeReader:
             if entry.status is not None and 200 <= entry.status < 300:
                 paid = [PaidAnswer(answer.usage, answer.model, "", entry.attempt_id)]
         cost = None if costs is None else costs.cost_of(entry.row_index, paid)
-        endpoint = None if attempt_id is None else self._endpoint_of(attempt_id)
+        endpoint = None
+        if attempt_id is not None and self._endpoint_of is not None:
+            endpoint = self._endpoint_of(attempt_id)
         return Outcome(entry.row_index, answer, attempts, latency_s, cost, endpoint)
 
 
@@ -72,14 +74,21 @@ def outcome_reader(
         row_of: Returns a row by its index; by default rows are read in order, so indexes have to increase.
     """
     row_of = row_of or in_order(prepared.source.rows)
-    reader, builder = prepared.reader, prepared.builder
-    reader_of: Callable[[int], Reader] = lambda row_index: reader  # noqa: E731 - the usual case
-    if prepared.job.per_row:
-        reader_of = lambda row_index: builder.reader(row_of(row_index))  # noqa: E731
-    replays, alone = Replayer(prepared.flow, journal, row_of), prepared.flow.alone
-    if ENDPOINT in dict(prepared.columns.fields).values():
-        return OutcomeReader(replays, reader_of, journal.endpoint_of, alone)
-    return OutcomeReader(replays, reader_of, alone=alone)
+    shows_endpoint = ENDPOINT in dict(prepared.columns.fields).values()
+    return OutcomeReader(
+        Replayer(prepared.flow, journal, row_of),
+        readers(prepared, row_of),
+        journal.endpoint_of if shows_endpoint else None,
+        prepared.flow.alone,
+    )
+
+
+def readers(prepared: PreparedJob, row_of: Callable[[int], Row] | None = None) -> Callable[[int], Reader]:
+    """Returns a function from a row's index to the reader of its answer; for ``row_of`` see ``outcome_reader``."""
+    if not prepared.job.per_row:
+        return lambda row_index: prepared.reader
+    row_of = row_of or in_order(prepared.source.rows)
+    return lambda row_index: prepared.builder.reader(row_of(row_index))
 
 
 def in_order(rows: Callable[[], Iterator[Row]]) -> Callable[[int], Row]:
@@ -113,11 +122,9 @@ def outcomes(
         costs: Computes what each row cost.
     """
     for entry in entries:
-        if entry.state in (State.OPEN, State.PENDING) or (
-            chosen is not None and entry.row_index not in chosen
-        ):
-            continue
-        yield read.outcome(entry, costs)
+        is_chosen = chosen is None or entry.row_index in chosen
+        if is_chosen and entry.state not in (State.OPEN, State.PENDING):
+            yield read.outcome(entry, costs)
 
 
 def _paid(each: ReplayedRequest) -> PaidAnswer | None:

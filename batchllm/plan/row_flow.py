@@ -58,7 +58,7 @@ class RowFlow(OpenFlow):
         "known_root", "newest", "reopened", "reused", "root", "row", "sent",
     )  # fmt: skip
 
-    def __init__(self, row: Row, known: AdmittedRow | None = None) -> None:
+    def __init__(self, row: Row, known: AdmittedRow | None) -> None:
         super().__init__()
         self.row = row
         self.known = known
@@ -70,8 +70,3 @@ class RowFlow(OpenFlow):
         self.newest = -1
         self.followers: list[int] | None = None
         self.reused: tuple[int, int] | None = None
-
-    @property
-    def at_root(self) -> bool:
-        """Whether the first of its requests is among ``asks``."""
-        return self.steps == 1

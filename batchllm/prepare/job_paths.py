@@ -15,7 +15,7 @@ from batchllm import stores
 from batchllm.errors import CannotWrite, InputError, JobError, UsageError
 from batchllm.formats.files import input_file, output_target
 from batchllm.job import Job
-from batchllm.job.paths import FOLDER_JOURNAL, journal_on_disk
+from batchllm.job.paths import FOLDER_JOURNAL, is_folder, journal_on_disk
 from batchllm.journal import JournalReader, check_folder, state_path
 from batchllm.stores import ObjectPath
 
@@ -165,10 +165,7 @@ def _check_object(job: Job, path: ObjectPath) -> None:
 
 def is_disk_folder(path: Path) -> bool:
     """Whether a path is that of a folder on disk."""
-    try:
-        return not isinstance(path, ObjectPath) and path.is_dir()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
+    return not isinstance(path, ObjectPath) and is_folder(path)
 
 
 @contextmanager

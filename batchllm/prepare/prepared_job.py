@@ -1,9 +1,8 @@
 """Scans the input, and decides and checks everything that needs neither network nor journal."""
 
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -286,21 +285,17 @@ def _check_steps(job: Job, statistics: InputStatistics) -> None:
 @contextmanager
 def _source_of(job: Job, paths: JobPaths, rows: RowRange | None) -> Iterator[Source]:
     options = {option: getattr(job, option) for option in _READING}
-    if job.into_folder or are_several(job.inputs):
-        with closing(_several(job, input_files(job, paths), options, rows)) as source:
-            yield source
-    elif job.inputs:
-        with closing(open_source(job.inputs[0], format=job.input_format, **options)) as source:
-            yield source
-    else:
-        path = spool(sys.stdin.buffer, Path(tempfile.gettempdir()))
-        try:
-            with closing(
-                open_source(path, format=job.input_format, name="standard input", **options)
-            ) as source:
-                yield source
-        finally:
-            path.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        if job.into_folder or are_several(job.inputs):
+            source = _several(job, input_files(job, paths), options, rows)
+        elif job.inputs:
+            source = open_source(job.inputs[0], format=job.input_format, **options)
+        else:
+            path = spool(sys.stdin.buffer)
+            stack.callback(path.unlink, missing_ok=True)
+            source = open_source(path, format=job.input_format, name="standard input", **options)
+        stack.callback(source.close)
+        yield source
 
 
 def _several(job: Job, files: InputFiles, options: Mapping[str, Any], rows: RowRange | None) -> Source:

@@ -13,6 +13,7 @@ from batchllm import template
 from batchllm.job import Job
 from batchllm.job.options import OPTIONS, RUN_CONTROL
 from batchllm.job.record import JobStep, plain
+from batchllm.journal import JournalReader
 from batchllm.records import Endpoint
 from batchllm.stores import located
 
@@ -49,6 +50,12 @@ def saved(job: Job) -> dict[str, Any]:
         "endpoint": {name: getattr(job.endpoint, name) for name in ENDPOINT},
         "steps": [{"name": step.name, "job": saved(step.job), "when": step.when} for step in job.steps],
     }
+
+
+def job_in(reader: JournalReader) -> Job | None:
+    """Returns the job of a journal; ``None`` where no run has begun."""
+    kept = reader.get("job")
+    return None if kept is None else restored(kept)
 
 
 def restored(kept: Mapping[str, Any]) -> Job:

@@ -13,7 +13,7 @@ from batchllm.plan.replay import ReplayedRequest, Replayer, first_asks
 from batchllm.prepare.job_paths import job_paths
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.prepare.saved_job import restored
-from batchllm.report.texts import clean
+from batchllm.report.texts import clean, content_text
 
 _MOST_REQUESTS = 20
 
@@ -121,7 +121,7 @@ def _exchange(request: ReplayedRequest) -> Exchange:
     body = {} if request.ask is None else _body(request.ask)
     messages = body.get("messages")
     parts = [
-        f"{it.get('role', '')}: {_content(it.get('content'))}"
+        f"{it.get('role', '')}: {content_text(it.get('content'))}"
         for it in (messages if isinstance(messages, list) else ())
         if isinstance(it, dict)
     ]
@@ -136,13 +136,3 @@ def _body(ask: Ask) -> dict[str, Any]:
     except Unsent:
         return {}
     return body if isinstance(body, dict) else {}
-
-
-def _content(content: Any) -> str:
-    if isinstance(content, list):
-        return "\n".join(
-            str(part.get("text", f"[{part.get('type', 'part')}]"))
-            for part in content
-            if isinstance(part, dict)
-        )
-    return "" if content is None else str(content)

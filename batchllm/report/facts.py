@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from batchllm.job.url import host_of
 from batchllm.journal import JournalReader
 from batchllm.journal.history import RunHistory, count_outcomes, latency_counts, run_history
 from batchllm.prepare.job_paths import existing_digest, is_disk_folder
-from batchllm.prepare.saved_job import restored
+from batchllm.prepare.saved_job import job_in
 from batchllm.report.distribution import Distribution
+from batchllm.report.texts import content_text
 from batchllm.request.spec import prepared
 
 
@@ -53,14 +54,8 @@ class JobFacts:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the facts by name."""
-        found = {name: getattr(self, name) for name in JobFacts.__slots__}
         messages = [{"role": role, "content": content} for role, content in self.messages]
-        return {
-            **found,
-            "messages": messages,
-            "parameters": dict(self.parameters),
-            "variables": dict(self.variables),
-        }
+        return {**asdict(self), "messages": messages}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,10 +110,9 @@ def read_facts(journal: Path, output: Path | None) -> JournalFacts | None:
         InputError: The journal is damaged, or of another version.
     """
     with JournalReader.open(journal) as reader:
-        kept = reader.get("job")
-        if kept is None:
+        job = job_in(reader)
+        if job is None:
             return None
-        job = restored(kept)
         sent, answered, refused = count_outcomes(reader)
         online = job.via != "batch"
         return JournalFacts(
@@ -160,7 +154,7 @@ def _job_facts(job: Job, reader: JournalReader) -> JobFacts:
         provider=job.endpoint.preset,
         host=host_of(job.endpoint.base_url) if job.endpoint.base_url else "",
         mode="batch" if job.via == "batch" else "online",
-        messages=tuple((it.role, _source(it.content)) for it in messages),
+        messages=tuple((it.role, content_text(it.content)) for it in messages),
         parameters=plain(job.all_parameters),
         variables=plain(job.all_variables),
         samples=job.samples,
@@ -170,12 +164,6 @@ def _job_facts(job: Job, reader: JournalReader) -> JobFacts:
         runs=len(runs),
         finished=reader.finished,
     )
-
-
-def _source(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    return "\n".join(str(part.get("text", f"[{part.get('type', 'part')}]")) for part in content)
 
 
 def local_time(seconds: float) -> str:

@@ -1,58 +1,27 @@
 """Chooses the rows that a report shows: all of a small output, of a large one those that are worth a look."""
 
 import heapq
-import random
 from dataclasses import dataclass, field
+from itertools import islice
+
+from batchllm.formats.scan import Reservoir
 
 MOST_ROWS = 5_000
 """Rows on a page."""
 _EACH = 900
 
 
-class Reservoir:
-    """An unbiased sample of row numbers in flat memory (Vitter's algorithm R), the same in every run.
-
-    Args:
-        size: The most rows that it keeps.
-
-    Attributes:
-        rows: The rows that are kept.
-        seen: Rows that were offered.
-    """
-
-    def __init__(self, size: int = _EACH) -> None:
-        self._size = size
-        self._random = random.Random(0)
-        self.rows: list[int] = []
-        self.seen = 0
-
-    def offer(self, index: int) -> None:
-        """Takes a row, or does not."""
-        self.seen += 1
-        if len(self.rows) < self._size:
-            self.rows.append(index)
-            return
-        place = int(self._random.random() * self.seen)
-        if place < self._size:
-            self.rows[place] = index
-
-
 class LowestRows:
-    """The rows with the lowest values.
+    """The rows with the lowest values; a few of them."""
 
-    Args:
-        size: The most rows that it keeps.
-    """
-
-    def __init__(self, size: int = _EACH) -> None:
-        self._size = size
+    def __init__(self) -> None:
         self._kept: list[tuple[float, int]] = []
 
     def offer(self, index: int, value: float) -> None:
         """Takes a row if its value is among the lowest so far; 1 is not low."""
         if value >= 1:
             return
-        if len(self._kept) < self._size:
+        if len(self._kept) < _EACH:
             heapq.heappush(self._kept, (-value, -index))
         else:
             heapq.heappushpop(self._kept, (-value, -index))
@@ -75,11 +44,11 @@ class RowPicks:
         rows: How many rows there are.
     """
 
-    failed: Reservoir = field(default_factory=Reservoir)
-    wrong: Reservoir = field(default_factory=Reservoir)
-    differing: Reservoir = field(default_factory=Reservoir)
+    failed: Reservoir[int] = field(default_factory=lambda: Reservoir(_EACH))
+    wrong: Reservoir[int] = field(default_factory=lambda: Reservoir(_EACH))
+    differing: Reservoir[int] = field(default_factory=lambda: Reservoir(_EACH))
     least_agreed: LowestRows = field(default_factory=LowestRows)
-    sample: Reservoir = field(default_factory=lambda: Reservoir(MOST_ROWS))
+    sample: Reservoir[int] = field(default_factory=lambda: Reservoir(MOST_ROWS))
     rows: int = 0
 
     def see(self, index: int) -> None:
@@ -91,14 +60,7 @@ class RowPicks:
         """Returns all rows, where they are few; else those that are worth a look, and a sample to fill the page."""
         if self.rows <= MOST_ROWS:
             return frozenset(range(self.rows))
-        found = {
-            *self.failed.rows,
-            *self.wrong.rows,
-            *self.differing.rows,
-            *self.least_agreed.rows(),
-        }
-        for index in self.sample.rows:
-            if len(found) >= MOST_ROWS:
-                break
-            found.add(index)
-        return frozenset(found)
+        worth_a_look = (self.failed, self.wrong, self.differing)
+        found = self.least_agreed.rows().union(*(each.items() for each in worth_a_look))
+        others = (index for index in self.sample.items() if index not in found)
+        return found.union(islice(others, max(0, MOST_ROWS - len(found))))

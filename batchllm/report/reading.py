@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -104,10 +104,7 @@ class OutputFigures:
             "failed": self.failed,
             "skipped": self.skipped,
             "cut_off": self.cut_off,
-            "failed_by_reason": [
-                {"reason": it.reason, "rows": it.rows, "example_row": it.example_row, "example": it.example}
-                for it in self.reasons
-            ],
+            "failed_by_reason": [asdict(it) for it in self.reasons],
             "fields": {it.name: it.to_json() for it in self.fields},
             "tokens": {name: found.to_json() for name, found in self.tokens.items()},
             "cost": None if self.cost is None else self.cost.to_json(),
@@ -230,30 +227,28 @@ class _FieldReader:
         if is_missing(value):
             return
         self._rows += 1
-        if self._field.kind == NUMBER or self._numbers is not None:
-            self._add_number(value)
+        if self._numbers is not None:
+            self._add_number(self._numbers, value)
         if self._labels is not None:
-            self._add_labels(value)
+            self._add_labels(self._labels, value)
         if self._field.kind in (None, TEXT) or self._labels is None:
             self._lengths.add(len(shown(value)))
 
-    def _add_number(self, value: Any) -> None:
+    def _add_number(self, numbers: Distribution, value: Any) -> None:
         number = read_value(NUMBER, value, self._field)
-        if number is not None and self._numbers is not None:
-            self._numbers.add(number)
+        if number is not None:
+            numbers.add(number)
         elif self._field.kind is None:
             self._numbers = None
 
-    def _add_labels(self, value: Any) -> None:
-        assert self._labels is not None, "the caller asked"
+    def _add_labels(self, labels: Counter[str], value: Any) -> None:
         kind = self._field.kind
         if kind == LABELS:
-            self._labels.update(read_value(LABELS, value, self._field))
+            labels.update(read_value(LABELS, value, self._field))
         else:
-            self._labels[read_value(LABEL, value, self._field)] += 1
-        if len(self._labels) > MOST_LABELS or (
-            kind is None and isinstance(value, str) and len(value) > _LONGEST_LABEL
-        ):
+            labels[read_value(LABEL, value, self._field)] += 1
+        is_long = kind is None and isinstance(value, str) and len(value) > _LONGEST_LABEL
+        if is_long or len(labels) > MOST_LABELS:
             self._labels = None
 
     def figures(self) -> FieldFigures:

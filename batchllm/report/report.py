@@ -47,14 +47,11 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the figures by name; ``None`` is unknown."""
-        facts = {} if self.facts is None else self.facts.to_json()
+        unknown = dict.fromkeys(("asked", "requests", "latency_s", "requests_over_time"))
         return {
             "output": self.name,
             **self.figures.to_json(),
-            "asked": facts.get("asked"),
-            "requests": facts.get("requests"),
-            "latency_s": facts.get("latency_s"),
-            "requests_over_time": facts.get("requests_over_time"),
+            **(unknown if self.facts is None else self.facts.to_json()),
             "evaluation": None if self.evaluation is None else self.evaluation.to_json(),
             "comparison": None if self.comparison is None else self.comparison.to_json(),
             "notes": list(self.notes),
@@ -138,14 +135,15 @@ class _Maker:
         self._rows = outputs[0]
         self._outputs = outputs
         self._gold = gold
+        self._maker = RowMaker(outputs[0], gold)
         self._picks = RowPicks()
-        self._wrong = bytearray()
-        self._differs = bytearray()
+        self._wrong = self._differs = bytearray()  # a flag for each row
         self._others: dict[int, tuple[str, ...]] = {}
 
     def make(self, *, with_rows: bool) -> Report:
         facts = None if self._journal is None else read_facts(self._journal, self._output)
         figures = read_output(self._rows, self._picks)
+        self._wrong, self._differs = bytearray(figures.rows), bytearray(figures.rows)
         evaluation = None if self._gold is None else evaluate_rows(self._rows, self._gold, each=self._judge)
         comparison = None
         if len(self._outputs) > 1:
@@ -173,11 +171,13 @@ class _Maker:
         )
 
     def _judge(self, judged: JudgedAnswer) -> None:
-        if not judged.correct and _mark(self._wrong, judged.row_index):
+        if not judged.correct and not self._wrong[judged.row_index]:
+            self._wrong[judged.row_index] = True
             self._picks.wrong.offer(judged.row_index)
 
     def _compare(self, row: ComparedRow) -> None:
-        if not row.same and _mark(self._differs, row.row_index):
+        if not row.same:
+            self._differs[row.row_index] = True
             self._picks.differing.offer(row.row_index)
         # Any of the rows so far may be shown in the end; those that have lost their place are dropped now and then.
         self._others[row.row_index] = tuple(named(answers) for answers in row.answers[1:])
@@ -186,16 +186,15 @@ class _Maker:
             self._others = {index: texts for index, texts in self._others.items() if index in kept}
 
     def _chosen_rows(self, chosen: frozenset[int]) -> Iterator[ReportRow]:
-        maker = RowMaker(self._rows, self._gold)
         for index, row in enumerate(self._rows.read()):
             if index in chosen:
-                further = [WRONG] if _is_marked(self._wrong, index) else []
-                further += [DIFFERS] if _is_marked(self._differs, index) else []
-                made = maker.make(index, row, further)
+                further = [WRONG] if self._wrong[index] else []
+                further += [DIFFERS] if self._differs[index] else []
+                made = self._maker.make(index, row, further)
                 yield replace(made, others=self._others.get(index, ("",) * (len(self._outputs) - 1)))
 
     def _headings(self, comparison: Comparison | None, has_exchanges: bool) -> RowHeadings:
-        asked, answer, agreement = RowMaker(self._rows, self._gold).headings
+        asked, answer, agreement = self._maker.headings
         return RowHeadings(
             asked=one_line(asked, 60),
             answer=one_line(answer, 60),
@@ -204,17 +203,3 @@ class _Maker:
             agreement=agreement,
             exchanges="prompt and raw answer" if has_exchanges else None,
         )
-
-
-def _mark(flags: bytearray, index: int) -> bool:
-    """Marks a row; returns whether it was not marked before."""
-    if len(flags) <= index:
-        flags.extend(bytes(index + 1 - len(flags)))
-    if flags[index]:
-        return False
-    flags[index] = 1
-    return True
-
-
-def _is_marked(flags: bytearray, index: int) -> bool:
-    return index < len(flags) and flags[index] == 1

@@ -1,6 +1,5 @@
 """Decides what the sections of a page show: which charts there are, and the confusion matrix with its shades."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -64,39 +63,33 @@ class Confusion:
 
 def charts_of(report: Report) -> list[Chart]:
     """Returns the charts of a report, in order."""
-    return list(_charts(report, _Artist(can_draw())))
+    return list(_charts(report))
 
 
-class _Artist:
-    """Draws, or does not where matplotlib is missing."""
-
-    def __init__(self, draws: bool) -> None:
-        self._draws = draws
-
-    def chart(self, section: str, title: str, words: str, draw: Callable[[], Picture]) -> Chart:
-        return Chart(section, title, words, draw() if self._draws else None)
-
-    def histogram(
-        self,
-        section: str,
-        title: str,
-        found: Distribution,
-        unit: str,
-        *,
-        of_money: bool = False,
-        counted: str = "rows",
-    ) -> Chart:
-        bins, left_out = found.bins()
-        said = distribution_words(found, "" if of_money else unit, of_money=of_money)
-        if len(bins) == 1:
-            return Chart(section, title, said, None)
-        if left_out:
-            said += f" The chart leaves out the {left_out:,} greatest values."
-        below = "US dollars" if of_money else unit
-        return self.chart(section, title, said, lambda: histogram(bins, below, counted))
+def _chart(section: str, title: str, words: str, draw: Callable[[], Picture]) -> Chart:
+    return Chart(section, title, words, draw() if can_draw() else None)
 
 
-def _charts(report: Report, artist: _Artist) -> Iterator[Chart]:
+def _histogram(
+    section: str,
+    title: str,
+    found: Distribution,
+    unit: str,
+    *,
+    of_money: bool = False,
+    counted: str = "rows",
+) -> Chart:
+    bins, left_out = found.bins()
+    said = distribution_words(found, unit, of_money=of_money)
+    if len(bins) == 1:
+        return Chart(section, title, said, None)
+    if left_out:
+        said += f" The chart leaves out the {left_out:,} greatest values."
+    below = "US dollars" if of_money else unit
+    return _chart(section, title, said, lambda: histogram(bins, below, counted))
+
+
+def _charts(report: Report) -> Iterator[Chart]:
     figures, facts = report.figures, report.facts
     for field in figures.fields[:_MOST_FIELDS]:
         name = one_line(field.name, _LONGEST_NAME)
@@ -105,29 +98,27 @@ def _charts(report: Report, artist: _Artist) -> Iterator[Chart]:
             said = ", ".join(f"{one_line(it)} {n:,} ({share(n, field.rows)})" for it, n in shown.items())
             more = len(field.counts) - len(shown)
             said += f"; {more:,} more labels" if more else ""
-            yield artist.chart("answers", name, f"{said}.", lambda shown=shown: bar_chart(shown))  # type: ignore[misc]
+            yield _chart("answers", name, f"{said}.", lambda shown=shown: bar_chart(shown))  # type: ignore[misc]
         elif field.numbers is not None and field.numbers.count:
             is_number = field.kind == NUMBER
             title = name if is_number else f"Length of {name}"
-            yield artist.histogram("answers", title, field.numbers, name if is_number else "characters")
+            yield _histogram("answers", title, field.numbers, name if is_number else "characters")
     if figures.agreement is not None:
-        yield _agreement(artist, figures.agreement)
+        yield _agreement(figures.agreement)
     titles = {"prompt_tokens": "Prompt tokens of a row", "completion_tokens": "Answer tokens of a row"}
     for column, title in titles.items():
         if column in figures.tokens:
-            yield artist.histogram("cost", title, figures.tokens[column], "tokens")
+            yield _histogram("cost", title, figures.tokens[column], "tokens")
     if figures.cost is not None and figures.cost.greatest > 0:
-        yield artist.histogram("cost", "Cost of a row", figures.cost, "", of_money=True)
+        yield _histogram("cost", "Cost of a row", figures.cost, "", of_money=True)
     if facts is not None and facts.latency is not None:
-        yield artist.histogram("time", "Latency of an answer", facts.latency, "seconds", counted="answers")
+        yield _histogram("time", "Latency of an answer", facts.latency, "seconds", counted="answers")
     if facts is not None and facts.history is not None:
         history, runs = facts.history, facts.job.runs
-        yield artist.chart(
-            "time", "Requests over time", history_words(history, runs), lambda: time_chart(history)
-        )
+        yield _chart("time", "Requests over time", history_words(history, runs), lambda: time_chart(history))
 
 
-def _agreement(artist: _Artist, found: Distribution) -> Chart:
+def _agreement(found: Distribution) -> Chart:
     all_agree = found.count_of(1)
     words = (
         f"All samples of {all_agree:,} of {found.count:,} rows agree ({share(all_agree, found.count)}). "
@@ -138,7 +129,7 @@ def _agreement(artist: _Artist, found: Distribution) -> Chart:
     unit = "share of the samples that gave the answer"
     if len(bins) == 1:
         return Chart("samples", "", words, None)
-    return artist.chart("samples", "", words, lambda: histogram(bins, unit))
+    return _chart("samples", "", words, lambda: histogram(bins, unit))
 
 
 def confusion_of(evaluation: Evaluation | None) -> list[Confusion]:
@@ -149,11 +140,9 @@ def confusion_of(evaluation: Evaluation | None) -> list[Confusion]:
 
 def _confusion(name: str, figures: LabelFigures) -> Confusion:
     if len(figures.labels) > _MATRIX_LABELS:
-        wrong = Counter({pair: count for pair, count in figures.pairs.items() if pair[0] != pair[1]})
-        most = [
-            (_name(gold), _name(answer), count) for (gold, answer), count in wrong.most_common(_MATRIX_LABELS)
-        ]
-        return Confusion(one_line(name), (), (), tuple(most))
+        wrong = figures.confusions(_MATRIX_LABELS)
+        most = tuple((_name(gold), _name(answer), count) for (gold, answer), count in wrong)
+        return Confusion(one_line(name), (), (), most)
     matrix = figures.confusion()
     answers = list(next(iter(matrix.values())))
     rows = []

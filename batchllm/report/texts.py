@@ -18,6 +18,14 @@ def named(values: Mapping[str, Any]) -> str:
     return clean("\n".join(f"{name}: {shown(value)[:LONGEST_TEXT]}" for name, value in values.items()))
 
 
+def content_text(content: Any) -> str:
+    """Returns the content of a message as a text; a part that is none is named by its type."""
+    if not isinstance(content, list):
+        return "" if content is None else str(content)
+    parts = (part for part in content if isinstance(part, dict))
+    return "\n".join(str(part.get("text", f"[{part.get('type', 'part')}]")) for part in parts)
+
+
 def clean(text: str) -> str:
     """Returns a text without characters that no page can hold, cut where it is very long."""
     cut = text[:LONGEST_TEXT]

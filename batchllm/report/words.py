@@ -26,7 +26,7 @@ def money(value: float) -> str:
     return f"${value:,.2f}" if value >= 1 else f"${value:.3g}" if value >= 1e-4 else f"${value:.2e}"
 
 
-def distribution_words(found: Distribution, unit: str = "", *, of_money: bool = False) -> str:
+def distribution_words(found: Distribution, unit: str, *, of_money: bool) -> str:
     """Returns a distribution in a sentence."""
     say = money if of_money else number
     if found.least == found.greatest:

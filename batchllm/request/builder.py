@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from batchllm import presets, prices
@@ -11,7 +11,7 @@ from batchllm.errors import UsageError
 from batchllm.job import Job
 from batchllm.job.gold import gold_columns
 from batchllm.records import Answer, ChatRequest, Row
-from batchllm.request.condition import Condition, condition
+from batchllm.request.condition import Condition
 from batchllm.request.documents import Documents
 from batchllm.request.images import Media
 from batchllm.request.limits import LengthLimits, MeasuredRequest
@@ -145,10 +145,8 @@ class RequestBuilder:
             if row_request is None:
                 return Skipped(row.index)
             return self._request(row, row_request, earlier, earlier_tokens)
-        except InvalidRow as error:
-            return Unsendable(row.index, str(error), error.reason)
         except RenderError as error:
-            return Unsendable(row.index, str(error), "bad_row")
+            return Unsendable(row.index, str(error), error.reason)
 
     def of_step(
         self, job: Job, columns: Sequence[str] = (), text_column: str | None = None
@@ -170,7 +168,7 @@ class RequestBuilder:
         Raises:
             UsageError: It reads no column, or one that does not exist.
         """
-        return condition(name, source, self._columns, self._text_column, self._gold, self._shown)
+        return Condition(name, source, self._columns, self._text_column, self._gold, self._shown)
 
     def reask(self, request: ChatRequest, answer: Answer) -> ChatRequest:
         """Makes the request that asks again for an answer that does not validate."""
@@ -189,7 +187,7 @@ class RequestBuilder:
         """Returns the builder of the same requests without ``--max-input-tokens``, or that knows no context either."""
         found = self.of_step(replace(self._job, max_input_tokens=None, on_long="fail"))
         if not windows:
-            found._limits.context_window = lambda model: None
+            found._limits.window = cache(lambda model: None)
         return found
 
     def text_of(self, row: Row) -> str | None:
@@ -205,7 +203,7 @@ class RequestBuilder:
         """Counts the prompt of a row exactly, whatever its length.
 
         Raises:
-            InvalidRow, RenderError: The row cannot be sent; ``build`` returns this as data.
+            RenderError: The row cannot be sent; ``build`` returns this as data.
         """
         row_request = self._row_request(row) or RowRequest([], 0)
         model, parameters, bound = self._fixed or self._fitted(row_request)
@@ -220,7 +218,7 @@ class RequestBuilder:
         """Returns what a row adds to its conversation: its messages without the leading instructions.
 
         Raises:
-            InvalidRow, RenderError: The row cannot be sent; ``build`` returns this as data.
+            RenderError: The row cannot be sent; ``build`` returns this as data.
         """
         row_request = self._row_request(row)
         return [] if row_request is None else row_request.messages[row_request.own :]

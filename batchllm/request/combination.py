@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from batchllm.answer import Reader, answer_columns
@@ -50,17 +51,16 @@ class Combination:
         self.columns = answer_columns(self.spec)
         own = job.template.combine
         self._combine = own or (_DATA if self.spec.read == "json" else load(CLASSIFY).combine)
-        self._known: dict[tuple[str, ...], tuple[RequestBuilder, Reader]] = {}
+        self._made = cache(self._make)
         self._check(self.of(self.columns)[0])
 
     def of(self, columns: Sequence[str]) -> tuple[RequestBuilder, Reader]:
         """Returns what makes and what reads a request for these columns."""
-        wanted = tuple(columns)
-        found = self._known.get(wanted)
-        if found is None:
-            builder = self._builder.of_step(self._of_columns(wanted), (ANSWERS,), ANSWERS)
-            found = self._known[wanted] = builder, builder.reader(Row(0, 0, {}))
-        return found
+        return self._made(tuple(columns))
+
+    def _make(self, columns: tuple[str, ...]) -> tuple[RequestBuilder, Reader]:
+        builder = self._builder.of_step(self._of_columns(columns), (ANSWERS,), ANSWERS)
+        return builder, builder.reader(Row(0, 0, {}))
 
     @property
     def used_columns(self) -> frozenset[str]:

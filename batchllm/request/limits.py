@@ -5,6 +5,7 @@ is counted only if it has more bytes than it may have tokens.
 """
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 from batchllm import tokens
@@ -48,7 +49,7 @@ class LengthLimits:
         context_window: Tokens of a model's context, ``None`` where unknown.
 
     Attributes:
-        context_window: The same; ``None`` holds no request to it.
+        window: Returns the published context window of a model in tokens; ``None`` where it is unknown.
         truncated: How many times a text was cut.
     """
 
@@ -56,8 +57,7 @@ class LengthLimits:
         self._limit = job.max_input_tokens
         self._cut = job.on_long == "truncate"
         self._model = job.endpoint.model
-        self.context_window = context_window
-        self._windows: dict[str, int | None] = {}
+        self.window = cache(context_window)
         self.truncated = 0
 
     def text(self, row: Row, column: str) -> Row:
@@ -95,12 +95,6 @@ class LengthLimits:
                 "too_long", f"the messages have {found} tokens, and --max-input-tokens is {self._limit}"
             )
 
-    def window(self, model: str) -> int | None:
-        """Returns the published context window of a model in tokens; ``None`` where it is unknown."""
-        if model not in self._windows:
-            self._windows[model] = self.context_window(model)
-        return self._windows[model]
-
     def measured(
         self, model: str, messages: Messages, parameters: Mapping[str, Any], bound: int | None
     ) -> MeasuredRequest:
@@ -122,10 +116,9 @@ class LengthLimits:
         window = self.window(model)
         if window is None or size + answer_tokens <= window:
             return
-        counter = tokens.counter(model)
-        found = TokenCount(counter).prompt(messages, parameters)
-        if (found if counter.exact else found * ESTIMATE_SLACK) + answer_tokens > window * WINDOW_SLACK:
-            about = "" if counter.exact else "about "
+        found, _, _, exact = self.measured(model, messages, parameters, answer_tokens)
+        if (found if exact else found * ESTIMATE_SLACK) + answer_tokens > window * WINDOW_SLACK:
+            about = "" if exact else "about "
             raise InvalidRow(
                 "context_length",
                 f"{about}{found} tokens of prompt and {answer_tokens} of answer do not fit into the {window} tokens "

@@ -10,7 +10,6 @@ from batchllm.job.split import SMALLEST_PART
 from batchllm.records import Answer, Row
 from batchllm.request.builder import RequestBuilder
 from batchllm.request.limits import MeasuredRequest
-from batchllm.request.outcome import InvalidRow
 from batchllm.template import RenderError
 
 UNLIMITED = 10**9
@@ -78,13 +77,11 @@ class LongText:
 
     def room(self, row: Row) -> Room:
         """Returns the rooms of a row's request; negative where not even its other words fit."""
-        try:
-            measured, words, times = self._overhead(row)
-        except (InvalidRow, RenderError):
+        overhead = self._overhead(row)
+        if overhead is None or overhead[0].window is None:
             return Room(self._limit, self._limit)
-        window = measured.window
-        if window is None:
-            return Room(self._limit, self._limit)
+        measured, words, times = overhead
+        window = overhead[0].window
         window = window if measured.exact else int(window * _ESTIMATED)
         answer = measured.max_tokens
         part = window // 4 if answer is None else answer * self._asked
@@ -94,10 +91,8 @@ class LongText:
 
     def has_window(self, row: Row) -> bool:
         """Whether the context of a row's model is known."""
-        try:
-            return self._builder.measured(row).window is not None
-        except (InvalidRow, RenderError):
-            return False
+        overhead = self._overhead(row)
+        return overhead is not None and overhead[0].window is not None
 
     def room_after(self, row: Row, error: str) -> Callable[[str], int]:
         """Returns the room for parts of a text whose request the endpoint found too long, by the text.
@@ -107,10 +102,10 @@ class LongText:
             error: The endpoint's words.
         """
         said, most = said_limit(error), self.room(row).part
-        try:
-            measured, words, times = self._overhead(row)
-        except (InvalidRow, RenderError):
+        overhead = self._overhead(row)
+        if overhead is None:
             return lambda text: max(SMALLEST_PART, self.count(text) // 2)
+        measured, words, times = overhead
 
         def room_after(text: str) -> int:
             size = self.count(text)
@@ -126,9 +121,13 @@ class LongText:
 
         return room_after
 
-    def _overhead(self, row: Row) -> tuple[MeasuredRequest, int, int]:
+    def _overhead(self, row: Row) -> tuple[MeasuredRequest, int, int] | None:
+        """What ``_measured`` returns; ``None`` where the row cannot be sent."""
         if self._constant is None or not self._is_constant:
-            self._constant = self._measured(row)
+            try:
+                self._constant = self._measured(row)
+            except RenderError:
+                return None
         return self._constant
 
     def _measured(self, row: Row) -> tuple[MeasuredRequest, int, int]:

@@ -6,6 +6,8 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from batchllm.template import RenderError
+
 Messages = list[dict[str, Any]]
 
 
@@ -47,8 +49,8 @@ class Unsendable:
     reason: str
 
 
-class InvalidRow(ValueError):
-    """A row cannot become a request. The message is a sentence for its ``error``; ``reason`` is one word."""
+class InvalidRow(RenderError):
+    """A row cannot become a request."""
 
     def __init__(self, reason: str, message: str) -> None:
         self.reason = reason

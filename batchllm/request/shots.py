@@ -66,7 +66,7 @@ class Shots:
         for number, values in enumerate(examples, 1):
             try:
                 shot = self._shot(Row(number - 1, number, values), ask, write)
-            except (InvalidRow, RenderError) as error:
+            except RenderError as error:
                 raise UsageError(f"--examples, row {number}: {error}") from None
             shots.setdefault(shot.same_as, shot)
         self._shots = list(shots.values())

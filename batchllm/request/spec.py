@@ -94,7 +94,7 @@ def check_names(job: Job, gold: frozenset[str], columns: Sequence[str] | None) -
     """Refuses columns of texts and images that there are not, or that hold the known answers.
 
     Raises:
-    UsageError: There is such a one.
+        UsageError: There is such a one.
     """
     for column in (*job.images, *([job.column] if job.column else [])):
         if column in gold:
@@ -137,9 +137,10 @@ def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
     name = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in str(title or "answer"))[
         :64
     ]
-    strict = _requiring_nullable(schema)
-    is_strict = _is_strict(strict)
-    body = {"name": name, "schema": strict if is_strict else schema, "strict": is_strict}
+    try:
+        body = {"name": name, "schema": _strict(schema), "strict": True}
+    except _NotStrict:
+        body = {"name": name, "schema": schema, "strict": False}
     return {"type": "json_schema", "json_schema": body}
 
 
@@ -150,28 +151,45 @@ def schema_in_words(schema: Mapping[str, Any], written: str) -> dict[str, Any]:
     return {"role": "system", "content": text}
 
 
-def _requiring_nullable(schema: Any) -> Any:
-    """Returns the schema with its nullable properties required, as strict mode has to have it.
+class _NotStrict(Exception):
+    """A schema says what strict mode cannot."""
+
+
+def _strict(schema: Any) -> Any:
+    """Returns a schema as strict mode has to have it: closed, with its nullable properties required too.
 
     What is sent is then stricter than what is accepted: ``null`` says the same as a property that is missing.
+
+    Raises:
+        _NotStrict: An object of it is open, or may lack another property, or a keyword is not allowed.
     """
     if isinstance(schema, list):
-        return [_requiring_nullable(part) for part in schema]
+        return [_strict(part) for part in schema]
     if not isinstance(schema, Mapping):
         return schema
     found = dict(schema)
     for key in ("items", "anyOf"):
         if key in schema:
-            found[key] = _requiring_nullable(schema[key])
+            found[key] = _strict(schema[key])
     for key in ("properties", "$defs", "definitions"):
         if isinstance(schema.get(key), Mapping):
-            found[key] = {name: _requiring_nullable(part) for name, part in schema[key].items()}
+            found[key] = {name: _strict(part) for name, part in schema[key].items()}
     properties, required = schema.get("properties"), schema.get("required", [])
     if isinstance(properties, Mapping) and isinstance(required, list):
         found["required"] = [
             name for name, field in properties.items() if name in required or _is_nullable(field)
         ] + [name for name in required if name not in properties]
+    kind = schema.get("type")
+    is_object = "properties" in schema or kind == "object" or (isinstance(kind, list) and "object" in kind)
+    is_open = schema.get("additionalProperties") is not False
+    if is_object and (is_open or set(found.get("properties", {})) != set(found.get("required", ()))):
+        raise _NotStrict
+    if not _NEVER_STRICT.isdisjoint(schema):
+        raise _NotStrict
     return found
+
+
+_NEVER_STRICT = frozenset({"oneOf", "allOf", "not", "if", "patternProperties"})
 
 
 def _is_nullable(field: Any) -> bool:
@@ -180,25 +198,4 @@ def _is_nullable(field: Any) -> bool:
     kind, choices = field.get("type"), field.get("anyOf")
     return (isinstance(kind, list) and "null" in kind) or (
         isinstance(choices, list) and {"type": "null"} in choices
-    )
-
-
-def _is_strict(schema: Any) -> bool:
-    """Returns whether every object of the schema is closed and requires all its properties."""
-    if isinstance(schema, list):
-        return all(map(_is_strict, schema))
-    if not isinstance(schema, Mapping):
-        return True
-    kind = schema.get("type")
-    if "properties" in schema or kind == "object" or (isinstance(kind, list) and "object" in kind):
-        if schema.get("additionalProperties") is not False:
-            return False
-        if set(schema.get("properties", {})) != set(schema.get("required", ())):
-            return False
-    nested = [schema.get(key) for key in ("items", "anyOf")]
-    for key in ("properties", "$defs", "definitions"):
-        table = schema.get(key)
-        nested += table.values() if isinstance(table, Mapping) else []
-    return all(map(_is_strict, nested)) and not (
-        {"oneOf", "allOf", "not", "if", "patternProperties"} & schema.keys()
     )

@@ -155,7 +155,7 @@ class RowTasks:
         """Returns what the row asks for.
 
         Raises:
-            InvalidRow, RenderError: It cannot be sent.
+            RenderError: It cannot be sent.
         """
         values = row.values
         if task is not None:

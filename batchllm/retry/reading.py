@@ -2,7 +2,6 @@
 
 import logging
 import re
-from typing import Any
 from urllib.parse import urlsplit
 
 from batchllm.error_body import ErrorBody, error_within, read_error
@@ -103,7 +102,6 @@ def _redirected(location: str, status: int) -> Verdict:
 def _of_error(status: int, error: ErrorBody, outcome: Response) -> Verdict:
     headers = outcome.headers
     said = error.message if error.is_json else ""  # a proxy's page does not speak for the endpoint
-    words = f"{error.code} {error.type} {said}"
     text = error.message or outcome.body[:200].decode("utf-8", "replace").strip() or "no explanation"
     inside = " with an error" if outcome.status < 300 else ""
     message = f"the endpoint answered {outcome.status}{inside}: {one_line(text, 500)}"
@@ -116,50 +114,58 @@ def _of_error(status: int, error: ErrorBody, outcome: Response) -> Verdict:
     pause = retry_after(headers, error, refused=status == 429)
     should = {"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower())
     limit, requested = _limit_and_requested(said)
+    is_beyond = requested is not None and limit is not None and requested > limit
+    disposition, reason = _meaning(status, error, said, is_beyond, pause is not None, should is True)
+    exit_status = None
+    if disposition is Disposition.FATAL:
+        exit_status = ExitStatus.UNAVAILABLE if reason == "quota" else ExitStatus.USAGE
+    return Verdict(disposition, reason, message, pause, exit_status, requested, limit, should)
+
+
+def _meaning(
+    status: int, error: ErrorBody, said: str, is_beyond: bool, has_pause: bool, should: bool
+) -> tuple[Disposition, str]:
+    """Returns what an error means, and one word for counting it.
+
+    Args:
+        status: HTTP status, or the one that the error means.
+        error: What the body says.
+        said: Its message; empty where somebody else speaks for the endpoint.
+        is_beyond: The request asks for more tokens than the limit grants.
+        has_pause: The endpoint asks for a pause.
+        should: The endpoint asks for a retry.
+    """
+    words = f"{error.code} {error.type} {said}"
     fault = error.row_fault(status) if error.is_json else None
-
-    def verdict(disposition: Disposition, reason: str, exit_status: ExitStatus | None = None) -> Verdict:
-        return Verdict(disposition, reason, message, pause, exit_status, requested, limit, should)
-
     if status == 402 or (status in (400, 403, 429) and _is_quota(status, error, said)):
-        return verdict(Disposition.FATAL, "quota", ExitStatus.UNAVAILABLE)
+        return Disposition.FATAL, "quota"
     if fault == "context_length":
-        return verdict(Disposition.REJECTED, "context_length")
-    if fault == "too_large" or (
-        status in (400, 413, 422, 429) and requested is not None and limit is not None and requested > limit
-    ):
-        return verdict(Disposition.REJECTED, "request_too_large")
+        return Disposition.REJECTED, "context_length"
+    if fault == "too_large" or (status in (400, 413, 422, 429) and is_beyond):
+        return Disposition.REJECTED, "request_too_large"
     if "slow_down" in (error.code, error.type):
-        return verdict(Disposition.REFUSED, "slow_down")
+        return Disposition.REFUSED, "slow_down"
     if status == 429:
-        return verdict(Disposition.REFUSED, "rate_limit")
+        return Disposition.REFUSED, "rate_limit"
     if status in (401, 405, 407) or (status == 403 and fault != "content_filter"):
-        return verdict(Disposition.FATAL, f"http_{status}", ExitStatus.USAGE)
+        return Disposition.FATAL, f"http_{status}"
     if status == 404 and (not said or _URL_OR_MODEL.search(words)):
-        return verdict(Disposition.FATAL, "http_404", ExitStatus.USAGE)
-    return _of_retryable(status, words, pause, should, verdict)
+        return Disposition.FATAL, "http_404"
+    if status == 503 and LOADING.search(words):
+        return Disposition.REFUSED, "loading"
+    if status == 529 or (status == 503 and has_pause):
+        return Disposition.REFUSED, "overloaded"
+    if status in (503, 498) or (status >= 500 and BUSY.search(words)):
+        return Disposition.OVERLOADED, "overloaded"
+    if status >= 500 or status in (408, 409, 425) or should:
+        return Disposition.TRANSIENT, f"http_{status}"
+    return Disposition.REJECTED, f"http_{status}"
 
 
 def _is_quota(status: int, error: ErrorBody, said: str) -> bool:
     if QUOTA.search(f"{error.code} {error.type}"):
         return True
     return (QUOTA if status == 429 else QUOTA_NAMED).search(said) is not None
-
-
-def _of_retryable(status: int, words: str, pause: float | None, should: bool | None, verdict: Any) -> Verdict:
-    """Classifies overload, failures of the server, and rows that the endpoint does not accept."""
-    found: Verdict
-    if status == 503 and LOADING.search(words):
-        found = verdict(Disposition.REFUSED, "loading")
-    elif status == 529 or (status == 503 and pause is not None):
-        found = verdict(Disposition.REFUSED, "overloaded")
-    elif status in (503, 498) or (status >= 500 and BUSY.search(words)):
-        found = verdict(Disposition.OVERLOADED, "overloaded")
-    elif status >= 500 or status in (408, 409, 425) or should:
-        found = verdict(Disposition.TRANSIENT, f"http_{status}")
-    else:
-        found = verdict(Disposition.REJECTED, f"http_{status}")
-    return found
 
 
 def _limit_and_requested(message: str) -> tuple[int | None, int | None]:

@@ -66,11 +66,9 @@ class Result:
             UsageError: It is not clear what to compare, or no row has a known answer.
             InputError: A file cannot be read.
         """
-        from batchllm.evaluate.files import evaluate_output
+        from batchllm.evaluate.files import evaluate_answered
 
-        if self.output is None:
-            raise UsageError("the output went to standard output; name a file to evaluate it")
-        return evaluate_output(self.output, gold, on=on, kind=kind, job=self.job, options=self.read_options)
+        return evaluate_answered(self._answered("evaluate"), gold, on=on, kind=kind)
 
     def report(
         self, path: str | PathLike[str], *, gold: GoldWords | None = None, on: str | None = None
@@ -89,15 +87,10 @@ class Result:
             UsageError: The output went to standard output, or there is another file at ``path``.
             CannotWrite: The page cannot be written.
         """
-        if self.output is None:
-            raise UsageError("the output went to standard output; name a file to report it")
-        rows = open_output(self.output, job=self.job, options=self.read_options)
-        return self._report(rows, Path(path), gold, on)
-
-    def _report(self, rows: AnsweredRows, path: Path, gold: GoldWords | None, on: str | None) -> Path:
         from batchllm.prepare.job_paths import job_paths
         from batchllm.report import check_page, report_on, write_page
 
+        rows, path = self._answered("report"), Path(path)
         check_page(path)
         if gold is None and self.job is not None and self.job.gold:
             gold, on = self.job.gold, self.job.on
@@ -105,6 +98,11 @@ class Result:
         found = journal if journal is not None and journal.exists() else None
         write_page(report_on([rows], found, self.output, gold=gold, on=on), path)
         return path
+
+    def _answered(self, purpose: str) -> AnsweredRows:
+        if self.output is None:
+            raise UsageError(f"the output went to standard output; name a file to {purpose} it")
+        return open_output(self.output, job=self.job, options=self.read_options)
 
     @property
     def parsed(self) -> tuple[Any, ...]:

@@ -257,7 +257,7 @@ class _Run:
 
     async def _answer_rows(self, journal: Journal, *, continued: bool) -> None:
         """Finishes every row, in the job's mode; batches under way are looked at first in either mode."""
-        stop = run_stop(self._job, self._counters, self._stops)
+        stop = run_stop(self._job, self._stops)
         batch_mode = self._job.via == "batch"
         if not batch_mode and not journal.batches.live():
             await self._answer_online(journal, stop, continued=continued)

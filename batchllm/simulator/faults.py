@@ -47,18 +47,15 @@ def draw_latency_s(seed: int, number: int, median_s: float) -> float:
 
 def injected_error(status: int, wait_s: float) -> ApiError:
     """Returns the error of an injected status; an injected 429 asks for ``wait_s`` seconds."""
-    message, kind, headers = (
-        f"Status {status}, injected.",
-        "invalid_request_error",
-        {"x-simulator-injected": "1"},
-    )
+    headers = {"x-simulator-injected": "1"}
     if status == 429:
         message = f"Rate limit reached. Please try again in {wait_s * 1000:.0f}ms."
         headers |= retry_after_headers(wait_s)
         return ApiError(status, message, "rate_limit_exceeded", "requests", headers=headers)
     if status >= 500:
-        message, kind = "The server had an error while processing your request.", "server_error"
-    return ApiError(status, message, None, kind, headers=headers)
+        message = "The server had an error while processing your request."
+        return ApiError(status, message, None, "server_error", headers=headers)
+    return ApiError(status, f"Status {status}, injected.", headers=headers)
 
 
 def retry_after_headers(wait_s: float) -> dict[str, str]:

@@ -7,8 +7,6 @@ from typing import Any
 from batchllm.errors import UsageError
 from batchllm.simulator.faults import FAULTS
 
-NO_RATES: Mapping[str, float] = {}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchSettings:
@@ -66,7 +64,7 @@ class SimulatorSettings:
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     headers: bool = True
-    error_rate: Mapping[str, float] = field(default_factory=lambda: NO_RATES)
+    error_rate: Mapping[str, float] = field(default_factory=dict)
     injected_retry_after_s: float = 0.02
     keep_requests: int = 0
     batches: BatchSettings = BatchSettings()

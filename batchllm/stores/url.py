@@ -27,8 +27,6 @@ _HIDDEN = "***"
 class ObjectUrl:
     """The URL of an object, or of all objects below a prefix.
 
-    It has the few properties of ``pathlib.PurePath`` that name files, so that both can stand for an input.
-
     Attributes:
         scheme: ``s3``, ``gs``, ``az``, ``https`` or ``http``.
         bucket: The bucket or container; of a web address the host with its port.
@@ -54,11 +52,6 @@ class ObjectUrl:
     def suffix(self) -> str:
         """The last suffix of the name, with its dot; empty where there is none."""
         return PurePosixPath(self.name).suffix
-
-    @property
-    def stem(self) -> str:
-        """The name without its last suffix."""
-        return PurePosixPath(self.name).stem
 
     @property
     def is_prefix(self) -> bool:

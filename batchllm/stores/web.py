@@ -112,57 +112,48 @@ def stream(url: ObjectUrl, start: int = 0) -> Iterator[bytes]:
     """
     response = _attempts(url, lambda: _get(url, {}))
     with response:
-        unpacker = _unpacker(url, response.headers.get("Content-Encoding") or "identity")
-        skip, received = start, 0
+        pieces = _unpacked(url, response.headers.get("Content-Encoding") or "identity", _received(response))
+        skip = start
         try:
-            while packed := response.read(_BUFFER_BYTES):
-                received += len(packed)
-                piece = unpacker.decompress(packed)
+            for piece in pieces:
                 if piece[skip:]:
                     yield piece[skip:]
                 skip = max(0, skip - len(piece))
-        except (OSError, http.client.HTTPException, zlib.error):
+        except (OSError, http.client.HTTPException, zlib.error, _Lost):
             raise unreachable(url, "the connection was lost") from None
-        expected = response.headers.get("Content-Length")
-        is_short = expected is not None and expected.isdigit() and received != int(expected)
-        if is_short or (received and not unpacker.is_whole):
-            raise unreachable(url, "the connection was lost")
 
 
-class _Identity:
-    """Content that comes without the compression of its transport."""
-
-    is_whole = True
-
-    def decompress(self, packed: bytes) -> bytes:
-        return packed
-
-
-class _Gunzip:
-    """Undoes gzip, which may have several members (RFC 1952, 2.2)."""
-
-    def __init__(self) -> None:
-        self._member = zlib.decompressobj(wbits=31)
-
-    @property
-    def is_whole(self) -> bool:
-        return self._member.eof
-
-    def decompress(self, packed: bytes) -> bytes:
-        found = self._member.decompress(packed)
-        while self._member.eof and (rest := self._member.unused_data.lstrip(b"\0")):
-            self._member = zlib.decompressobj(wbits=31)
-            found += self._member.decompress(rest)
-        return found
+def _received(response: Any) -> Iterator[bytes]:
+    """Yields the body of a response as it came; raises ``_Lost`` where it is shorter than was said."""
+    received = 0
+    while piece := response.read(_BUFFER_BYTES):
+        received += len(piece)
+        yield piece
+    expected = response.headers.get("Content-Length")
+    if expected is not None and expected.isdigit() and received != int(expected):
+        raise _Lost
 
 
-def _unpacker(url: ObjectUrl, coding: str) -> _Identity | _Gunzip:
+def _unpacked(url: ObjectUrl, coding: str, pieces: Iterator[bytes]) -> Iterator[bytes]:
     """Undoes the compression of the transport; that of a file whose name ends with ``.gz`` is the file's own."""
     if coding == "identity" or (coding in ("gzip", "x-gzip") and url.suffix == ".gz"):
-        return _Identity()
+        return pieces
     if coding in ("gzip", "x-gzip"):
-        return _Gunzip()
+        return _gunzipped(pieces)
     raise InputError(url, f"the server sends it as {coding[:20]!r}, which cannot be read; download it first")
+
+
+def _gunzipped(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Undoes gzip, which may have several members (RFC 1952, 2.2); raises ``_Lost`` within one."""
+    member, received = zlib.decompressobj(wbits=31), False
+    for piece in pieces:
+        received = True
+        yield member.decompress(piece)
+        while member.eof and (rest := member.unused_data.lstrip(b"\0")):
+            member = zlib.decompressobj(wbits=31)
+            yield member.decompress(rest)
+    if received and not member.eof:
+        raise _Lost
 
 
 def _get(url: ObjectUrl, headers: dict[str, str]) -> Any:

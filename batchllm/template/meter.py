@@ -48,10 +48,7 @@ class Meter:
         Raises:
             SecurityError: It is too large.
         """
-        size = size_of(value)
-        if size > MAX_SIZE:
-            raise SecurityError(f"a value would have more than {MAX_SIZE} characters")
-        self.take(size)
+        self.room_for(size_of(value))
         return value
 
     def room_for(self, size: int) -> None:
@@ -154,7 +151,7 @@ class Metered(NodeTransformer):
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - the name is Jinja's
         """Counts the passes of a loop by the size of its body."""
         self.generic_visit(node)
-        if not _is(node.iter, COUNTED):
+        if not (isinstance(node.iter, nodes.Filter) and node.iter.name == COUNTED):
             node.iter = _filter(node.iter, COUNTED, nodes.Const(cost_of(node)))
         return node
 
@@ -171,14 +168,6 @@ class Metered(NodeTransformer):
             operand.expr = _filter(operand.expr, SIZED)
         return node
 
-    def visit_List(self, node: nodes.List) -> nodes.Node:  # noqa: N802
-        """Sizes a list."""
-        return self._sized(node)
-
-    def visit_Dict(self, node: nodes.Dict) -> nodes.Node:  # noqa: N802
-        """Sizes a mapping."""
-        return self._sized(node)
-
     def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:  # noqa: N802
         """Sizes a tuple that is read."""
         return self._sized(node) if node.ctx == "load" else self.generic_visit(node)
@@ -194,6 +183,8 @@ class Metered(NodeTransformer):
     def _sized(self, node: nodes.Expr) -> nodes.Node:
         return _filter(self.generic_visit(node), SIZED)
 
+    visit_List = visit_Dict = _sized  # noqa: N815
+
 
 def cost_of(node: nodes.Node) -> int:
     """Returns the units of evaluating a node once, its texts included."""
@@ -205,7 +196,3 @@ def cost_of(node: nodes.Node) -> int:
 
 def _filter(node: Any, name: str, *arguments: nodes.Expr) -> nodes.Filter:
     return nodes.Filter(node, name, list(arguments), [], None, None, lineno=node.lineno)
-
-
-def _is(node: nodes.Node, name: str) -> bool:
-    return isinstance(node, nodes.Filter) and node.name == name

@@ -71,38 +71,37 @@ class Template:
 
     def combining(self, combine: Combine) -> "Template":
         """Returns the template that asks for one answer out of several."""
-        system = [message for message in self.messages if message.role in ("system", "developer")][:1]
-        if combine.system is not None:
-            system = [Message("system", combine.system)]
+        system = self._leading if combine.system is None else Message("system", combine.system)
         return replace(
             self,
-            messages=(*system, Message("user", combine.prompt)),
+            messages=(*([system] if system else ()), Message("user", combine.prompt)),
             parameters={**self.parameters, **combine.parameters},
         )
 
     def with_system(self, system: str) -> "Template":
         """Returns a copy with ``system`` as its system message, first where there was none."""
-        new = Message("system", system)
-        for position, message in enumerate(self.messages):
-            if message.role in ("system", "developer"):
-                return replace(
-                    self, messages=(*self.messages[:position], new, *self.messages[position + 1 :])
-                )
-        return replace(self, messages=(new, *self.messages))
+        return self._with_leading(Message("system", system))
 
     def with_system_end(self, source: str) -> "Template":
         """Returns a copy with ``source`` as the last paragraph of its system message."""
-        for position, message in enumerate(self.messages):
-            if message.role in ("system", "developer"):
-                if isinstance(message.content, str):
-                    content: Any = message.content.rstrip() + literal("\n\n") + source
-                else:
-                    content = (*message.content, {"type": "text", "text": source})
-                changed = replace(message, content=content)
-                return replace(
-                    self, messages=(*self.messages[:position], changed, *self.messages[position + 1 :])
-                )
-        return self.with_system(source)
+        message = self._leading
+        if message is None:
+            return self.with_system(source)
+        if isinstance(message.content, str):
+            content: Any = message.content.rstrip() + literal("\n\n") + source
+        else:
+            content = (*message.content, {"type": "text", "text": source})
+        return self._with_leading(replace(message, content=content))
+
+    @property
+    def _leading(self) -> Message | None:
+        """The first message that gives instructions."""
+        return next((message for message in self.messages if message.role in ("system", "developer")), None)
+
+    def _with_leading(self, new: Message) -> "Template":
+        """Returns a copy with another message instead of the leading one, first where there was none."""
+        at = self.messages.index(self._leading) if self._leading else 0
+        return replace(self, messages=(*self.messages[:at], new, *self.messages[at + bool(self._leading) :]))
 
     def read_as(self, task: "Template") -> "Template":
         """Returns a copy whose answers are read as a task's, with the parameters that it does not set itself.

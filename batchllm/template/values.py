@@ -34,7 +34,15 @@ KNOWN_PARAMETERS = _NUMBERS | _WORDS | _VALUES
 
 
 class RenderError(ValueError):
-    """A row cannot be put into the template; the message is a sentence for the row's ``error``."""
+    """A row cannot be put into the template.
+
+    The message is a sentence for the row's ``error``.
+
+    Attributes:
+        reason: The same in one word, for counting.
+    """
+
+    reason = "bad_row"
 
 
 def dumps(value: Any) -> bytes:
