@@ -34,7 +34,7 @@ STATE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class ShardAttempt:
     """One attempt at one shard.
 
     Attributes:
@@ -120,7 +120,12 @@ class AnswerLog:
     """
 
     def __init__(
-        self, attempt: Attempt, journal: Path, known: Collected, progress: ShardProgress, switch: StopSwitch
+        self,
+        attempt: ShardAttempt,
+        journal: Path,
+        known: Collected,
+        progress: ShardProgress,
+        switch: StopSwitch,
     ) -> None:
         self._attempt = attempt
         self._journal = journal

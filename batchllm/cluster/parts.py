@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.budget.costs import Pricing
-from batchllm.cluster.answer_log import Attempt
+from batchllm.cluster.answer_log import ShardAttempt
 from batchllm.cluster.plan import Shard
 from batchllm.cluster.work import WorkFolder, claim_name, part_name, run_name
 from batchllm.errors import CannotWrite, NotNow, UsageError
@@ -197,7 +197,7 @@ def prepared_as(job: Job, parts: Parts) -> Job:
     return replace(job, output=path, output_format=output_format(path).name, into_parts=False, journal=None)
 
 
-def put_part(parts: Parts, attempt: Attempt, local: Path) -> dict[str, Any]:
+def put_part(parts: Parts, attempt: ShardAttempt, local: Path) -> dict[str, Any]:
     """Puts the output of a finished shard in place as its part; returns the note for the summary of the shard.
 
     Args:

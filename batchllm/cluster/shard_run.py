@@ -15,7 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 from batchllm import __version__
-from batchllm.cluster.answer_log import AnswerLog, Attempt, ShardProgress
+from batchllm.cluster.answer_log import AnswerLog, ShardAttempt, ShardProgress
 from batchllm.cluster.engine import ShardEnd, ShardTask
 from batchllm.cluster.headers import with_own_headers
 from batchllm.cluster.journal_from_logs import find_rows, rebuild
@@ -111,7 +111,7 @@ def _run(
     job = with_keys(with_own_headers(task.job, environ), environ)
     whose = {"run": task.run, "node": node, "pid": os.getpid(), "time": time.time(), "id": uuid4().hex}
     number = claim(work, shard, json.dumps(whose).encode())
-    attempt = Attempt(work, shard, number, task.run, node)
+    attempt = ShardAttempt(work, shard, number, task.run, node)
     rows = plan.rows_of(shard, has_worked=task.has_worked)
     rows = replace(rows, chosen=chosen_in(shard, job, plan.rows))
     with attempt_folder() as folder:
@@ -173,7 +173,7 @@ def _local(job: Job, folder: Path, parts: Parts | None) -> Job:
     )  # fmt: skip
 
 
-def _adopt(attempt: Attempt, job: Job, rows: RowRange) -> None:
+def _adopt(attempt: ShardAttempt, job: Job, rows: RowRange) -> None:
     """Takes answers of other jobs into the log of an attempt."""
     paths = job_paths(job)
     known = rebuild(paths.journal, [(attempt.shard, attempt.number - 1)], attempt.work)
@@ -184,7 +184,7 @@ def _adopt(attempt: Attempt, job: Job, rows: RowRange) -> None:
 
 
 def _answer(
-    attempt: Attempt,
+    attempt: ShardAttempt,
     job: Job,
     rows: RowRange,
     leases: Leases | None,
@@ -225,7 +225,7 @@ def _answer(
     return result.exit_status
 
 
-def _of_part(attempt: Attempt, result: Result, before: Mapping[str, Any] | None) -> dict[str, Any]:
+def _of_part(attempt: ShardAttempt, result: Result, before: Mapping[str, Any] | None) -> dict[str, Any]:
     """Returns what the summary of a shard has beside a folder of parts, where no journal of all rows has it.
 
     Args:

@@ -44,31 +44,46 @@ SOURCE_FILE = "source_file"
 ColumnReader = Callable[[Outcome, Answer], Any]
 """Returns the value of one column, given an outcome and its answer (an empty one where there is none)."""
 
-STANDARD: Mapping[str, ColumnReader] = {
-    "finish_reason": lambda outcome, answer: answer.finish_reason,
-    "prompt_tokens": lambda outcome, answer: answer.usage.prompt_tokens,
-    "completion_tokens": lambda outcome, answer: answer.usage.completion_tokens,
-    "total_tokens": lambda outcome, answer: answer.usage.total_tokens,
-    "model": lambda outcome, answer: answer.model,
-    "attempts": lambda outcome, answer: outcome.attempts,
-    "error": lambda outcome, answer: answer.error,
+
+class AddedColumn(NamedTuple):
+    """A column beside the answer.
+
+    Attributes:
+        kind: What it holds.
+        read: Returns its value.
+    """
+
+    kind: Kind
+    read: ColumnReader
+
+
+STANDARD: Mapping[str, AddedColumn] = {
+    "finish_reason": AddedColumn(str, lambda outcome, answer: answer.finish_reason),
+    "prompt_tokens": AddedColumn(int, lambda outcome, answer: answer.usage.prompt_tokens),
+    "completion_tokens": AddedColumn(int, lambda outcome, answer: answer.usage.completion_tokens),
+    "total_tokens": AddedColumn(int, lambda outcome, answer: answer.usage.total_tokens),
+    "model": AddedColumn(str, lambda outcome, answer: answer.model),
+    "attempts": AddedColumn(int, lambda outcome, answer: outcome.attempts),
+    "error": AddedColumn(str, lambda outcome, answer: answer.error),
 }
 """The columns beside the answer by default."""
 
 ENDPOINT = "endpoint"
 
-ADDABLE: Mapping[str, ColumnReader] = {
-    "response_id": lambda outcome, answer: answer.response_id,
-    "created": lambda outcome, answer: answer.created,
-    "latency_s": lambda outcome, answer: None if outcome.latency_s is None else round(outcome.latency_s, 3),
-    "cost": lambda outcome, answer: outcome.cost,
-    "reasoning_tokens": lambda outcome, answer: answer.usage.reasoning_tokens,
-    "cached_tokens": lambda outcome, answer: answer.usage.cached_tokens,
-    "tool_calls": lambda outcome, answer: answer.tool_calls,
-    "raw_finish_reason": lambda outcome, answer: answer.raw_finish_reason,
-    "confidence": lambda outcome, answer: answer.confidence,
-    SOURCE_FILE: lambda outcome, answer: outcome.source_file,
-    ENDPOINT: lambda outcome, answer: outcome.endpoint,
+ADDABLE: Mapping[str, AddedColumn] = {
+    "response_id": AddedColumn(str, lambda outcome, answer: answer.response_id),
+    "created": AddedColumn(int, lambda outcome, answer: answer.created),
+    "latency_s": AddedColumn(
+        float, lambda outcome, answer: None if outcome.latency_s is None else round(outcome.latency_s, 3)
+    ),
+    "cost": AddedColumn(float, lambda outcome, answer: outcome.cost),
+    "reasoning_tokens": AddedColumn(int, lambda outcome, answer: answer.usage.reasoning_tokens),
+    "cached_tokens": AddedColumn(int, lambda outcome, answer: answer.usage.cached_tokens),
+    "tool_calls": AddedColumn(object, lambda outcome, answer: answer.tool_calls),
+    "raw_finish_reason": AddedColumn(str, lambda outcome, answer: answer.raw_finish_reason),
+    "confidence": AddedColumn(float, lambda outcome, answer: answer.confidence),
+    SOURCE_FILE: AddedColumn(str, lambda outcome, answer: outcome.source_file),
+    ENDPOINT: AddedColumn(str, lambda outcome, answer: outcome.endpoint),
 }
 """The columns that ``--add`` adds."""
 
@@ -179,6 +194,9 @@ def plan_columns(
     rename = rename or {}
     _refuse_unknown("--add", add, tuple(_FIELDS), input_columns)
     _refuse_unknown("--rename", tuple(rename), (*answer_columns, *_FIELDS), input_columns)
+    for old, new in rename.items():
+        if not new.strip():
+            raise UsageError(f"--rename {old}={new}: the new name is missing")
     if columns is None:
         chosen = (*answer_columns, *STANDARD, *add)
     else:
@@ -201,7 +219,8 @@ def plan_columns(
                 _refuse_twice(written, order, rename)
         order[written] = None
     _refuse_collisions({*input_columns, *taken}, tuple(order), prefix, rename)
-    return Columns(tuple(input_columns), tuple(answer), tuple(fields), tuple(order))
+    kinds = {written: _FIELDS[name].kind for written, name in fields}
+    return Columns(tuple(input_columns), tuple(answer), tuple(fields), tuple(order), kinds)
 
 
 def _refuse_unknown(
@@ -246,7 +265,7 @@ def _refuse_collisions(
 def column_readers(columns: Columns) -> tuple[tuple[str, ColumnReader], ...]:
     """Returns the names of ``columns.order``, each with its reader."""
     found = {written: _answer_reader(name) for written, name in columns.answer}
-    found |= {written: _FIELDS[name] for written, name in columns.fields}
+    found |= {written: _FIELDS[name].read for written, name in columns.fields}
     return tuple((written, found[written]) for written in columns.order)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from batchllm.errors import CannotWrite, InputError, NotNow, UsageError
 from batchllm.job import Job
 from batchllm.journal import ForeignDatabase, JobLock, JournalReader, remove
-from batchllm.prepare.job_paths import JobPaths, exported_note, job_paths, journal_of
+from batchllm.prepare.existing_output import exported_note
+from batchllm.prepare.job_paths import JobPaths, job_paths, journal_of
 from batchllm.prepare.saved_job import job_in
 
 

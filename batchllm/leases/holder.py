@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from batchllm.budget.budget import NOTHING, Amount, BudgetLimits
+from batchllm.budget.budget import Amount, BudgetLimits
 from batchllm.leases.messages import RENEW_S, TTL_S, BudgetShare, Lease, LeaseRequest
 from batchllm.leases.shares import DividedLimit
 from batchllm.leases.slices import BudgetSlices
@@ -21,7 +21,6 @@ class LeaseHolder:
     Args:
         now: The time now, in seconds, on the monotonic clock of every later ``now``.
         budget: The budget for all workers together.
-        spent: What was spent of it before, by this job's earlier runs; left out where ``saved`` is given.
         saved: What ``saved()`` returned last, if there was a holder before.
         restarted: There may be workers with leases of another holder that died: for one time to live, workers only
             keep what they say they hold.
@@ -37,7 +36,6 @@ class LeaseHolder:
         now: float,
         *,
         budget: BudgetLimits | None = None,
-        spent: Amount = NOTHING,
         saved: Mapping[str, Any] | None = None,
         restarted: bool = False,
         ttl_s: float = TTL_S,
@@ -50,7 +48,7 @@ class LeaseHolder:
         self._newest: dict[str, tuple[int, Lease]] = {}
         self._slices: BudgetSlices | None = None
         if budget is not None and budget.any:
-            self._slices = BudgetSlices(budget, spent, None if saved is None else saved["budget"], now, ttl_s)
+            self._slices = BudgetSlices(budget, None if saved is None else saved["budget"], now, ttl_s)
 
     @property
     def changed(self) -> bool:

@@ -58,8 +58,7 @@ class BudgetSlices:
 
     Args:
         limits: The budget.
-        spent: What was spent before.
-        saved: What ``saved`` returned, if the holder was restarted; then ``spent`` is left out.
+        saved: What ``saved`` returned, if there was a holder before.
         now: The time now, in seconds.
         ttl_s: How long a lease lasts.
 
@@ -68,11 +67,11 @@ class BudgetSlices:
     """
 
     def __init__(
-        self, limits: BudgetLimits, spent: Amount, saved: Mapping[str, Any] | None, now: float, ttl_s: float
+        self, limits: BudgetLimits, saved: Mapping[str, Any] | None, now: float, ttl_s: float
     ) -> None:
         self._limits = limits
         self._ttl_s = ttl_s
-        self._spent = spent if saved is None else _amount(saved["spent"])
+        self._spent = NOTHING if saved is None else _amount(saved["spent"])
         self._accounts = {
             worker: WorkerBudget(_amount(ceiling), number, None, now + ttl_s)
             for worker, (number, ceiling) in ({} if saved is None else saved["workers"]).items()

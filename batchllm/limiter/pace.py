@@ -14,6 +14,8 @@ server's strict window.
 
 from collections import deque
 
+from batchllm.limiter.terms import MINUTE_S
+
 MARGIN = 0.005
 CATCH_UP_S = 0.05
 GUARD_S = 0.25
@@ -76,14 +78,14 @@ class Pacer:
 
 
 class WindowLog:
-    """Logs what was sent within the last window, so that no window of the server holds more than the limit.
+    """Logs what was sent within the last minute, so that no window of the server holds more than the limit.
 
     Amounts sent within 20 ms share an entry, which bounds the memory; an entry is kept 20 ms longer for it.
     """
 
-    def __init__(self, limit: float, window_s: float = 60.0) -> None:
+    def __init__(self, limit: float) -> None:
         self.limit = limit
-        self._kept_s = window_s + GUARD_S + BIN_S
+        self._kept_s = MINUTE_S + GUARD_S + BIN_S
         self.total = 0.0
         self._entries: deque[list[float]] = (
             deque()

@@ -1,4 +1,4 @@
-"""The kinds of the columns that an output adds: those of a schema's fields, and of the columns beside the answer."""
+"""The kinds of the columns that come from an answer: those of a schema's fields, and what a flow adds."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -12,43 +12,21 @@ from batchllm.formats.kinds import Kind
 from batchllm.job import Job
 from batchllm.request.spec import answer_spec, job_columns
 
-_COUNTS = frozenset(
-    {
-        "prompt_tokens",
-        "completion_tokens",
-        "total_tokens",
-        "reasoning_tokens",
-        "cached_tokens",
-        "attempts",
-        "created",
-    }
-)
-_NUMBERS = frozenset({"latency_s", "cost", "confidence"})
-_OBJECTS = frozenset({"tool_calls"})
 _SAMPLED: Mapping[str, Kind] = {AGREEMENT: float, SAMPLES: object}
 _IN_PARTS: Mapping[str, Kind] = {PARTS: int, PART_ANSWERS: object}
 _KINDS: Mapping[Any, Kind] = {"string": str, "integer": int, "number": float, "boolean": bool}
 
 
 def with_kinds(columns: Columns, job: Job) -> Columns:
-    """Returns the columns with the kinds of those that are added.
+    """Returns the columns with the kinds of those that come from the answer too.
 
     Args:
         columns: The columns of the output.
         job: Whose schema says the kinds of an answer's fields; text without one.
     """
-    beside = {written: _beside(name) for written, name in columns.fields}
     known = {**(_SAMPLED if job.samples > 1 else {}), **(_IN_PARTS if job.splits else {})}
     of_flow = {written: known[name] for written, name in columns.answer if name in known}
-    return replace(columns, kinds={**_of_answer(columns, job), **of_flow, **beside})
-
-
-def _beside(column: str) -> Kind:
-    if column in _COUNTS:
-        return int
-    if column in _NUMBERS:
-        return float
-    return object if column in _OBJECTS else str
+    return replace(columns, kinds={**_of_answer(columns, job), **of_flow, **columns.kinds})
 
 
 def _of_answer(columns: Columns, job: Job) -> dict[str, Kind]:

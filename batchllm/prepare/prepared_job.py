@@ -27,6 +27,7 @@ from batchllm.formats import (
 )
 from batchllm.formats.columns import ADDABLE, STANDARD
 from batchllm.formats.files import input_file
+from batchllm.formats.registry import FORMATS
 from batchllm.formats.several import InputPart, SeveralSource
 from batchllm.formats.suffixes import format_suffix
 from batchllm.job import Job
@@ -41,8 +42,6 @@ from batchllm.printable import counted
 from batchllm.records import Row
 from batchllm.request import RequestBuilder, Skipped, answer_spec
 from batchllm.template import KNOWN_PARAMETERS, TEXT, text_column
-
-_READING = ("delimiter", "quote", "escape", "skip_lines", "sheet", "query", "bad_rows", "encoding")
 
 DOCUMENTS = 10
 """How many documents of the sample are read for the estimate before a run."""
@@ -284,7 +283,7 @@ def _check_steps(job: Job, statistics: InputStatistics) -> None:
 
 @contextmanager
 def _source_of(job: Job, paths: JobPaths, rows: RowRange | None) -> Iterator[Source]:
-    options = {option: getattr(job, option) for option in _READING}
+    options = {option: getattr(job, option) for form in FORMATS for option in form.options}
     with ExitStack() as stack:
         if job.into_folder or are_several(job.inputs):
             source = _several(job, input_files(job, paths), options, rows)

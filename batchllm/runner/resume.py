@@ -28,8 +28,8 @@ from batchllm.journal import (
 from batchllm.plan.outcomes import in_order
 from batchllm.plan.replay import Replayer
 from batchllm.plan.row_counts import row_state_of
+from batchllm.prepare.existing_output import Known, check_output, known_files
 from batchllm.prepare.first_preset import PRESETS, presets_of
-from batchllm.prepare.job_paths import Known, check_output, known_files
 from batchllm.prepare.outputs import output_files
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prepare.saved_job import saved

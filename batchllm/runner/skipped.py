@@ -10,10 +10,10 @@ from typing import Any, Protocol
 from batchllm.formats import Source, write_skipped
 from batchllm.formats.several import SeveralSource
 from batchllm.formats.suffixes import labelled, stem_of, suffixes_of
-from batchllm.prepare.job_paths import existing_digest
+from batchllm.prepare.existing_output import existing_digest
 from batchllm.prepare.outputs import is_folder, names_in_folder
 from batchllm.prepare.prepared_job import PreparedJob
-from batchllm.runner.trial import Destination
+from batchllm.runner.trial import OutputDestination
 
 
 class FileNotes(Protocol):
@@ -43,7 +43,7 @@ class SkippedFile:
     bad_rows: int
 
 
-def skipped_files(prepared: PreparedJob, destination: Destination) -> list[SkippedFile]:
+def skipped_files(prepared: PreparedJob, destination: OutputDestination) -> list[SkippedFile]:
     """Returns the files of records that are left out, one for each file of the input.
 
     They are ``OUTPUT.skipped.EXT``, in a folder of outputs too; beside the one output of several files they are
@@ -74,12 +74,12 @@ def skipped_files(prepared: PreparedJob, destination: Destination) -> list[Skipp
     return found
 
 
-def skipped_paths(prepared: PreparedJob, destination: Destination) -> tuple[Path, ...]:
+def skipped_paths(prepared: PreparedJob, destination: OutputDestination) -> tuple[Path, ...]:
     """Returns the files in which records that are left out have been written."""
     return tuple(file.path for file in skipped_files(prepared, destination) if file.bad_rows)
 
 
-def write_skipped_files(prepared: PreparedJob, journal: FileNotes, destination: Destination) -> None:
+def write_skipped_files(prepared: PreparedJob, journal: FileNotes, destination: OutputDestination) -> None:
     """Writes the records that are left out, and removes this job's files of them where none is left out."""
     for file in skipped_files(prepared, destination):
         known = journal.get(file.key)

@@ -20,7 +20,7 @@ TRIAL_OUTPUT = "trial_output"
 
 
 @dataclass(frozen=True, slots=True)
-class Destination:
+class OutputDestination:
     """Where a run writes its output.
 
     Attributes:
@@ -39,7 +39,7 @@ def destination_of(
     output: Path | None,
     chosen: Chosen,
     written: Mapping[str, Any] | None,
-) -> Destination:
+) -> OutputDestination:
     """Returns where a run writes.
 
     A trial is written to ``….trial.ext``; an output that ``-o`` names is taken as long as it holds no finished job.
@@ -51,13 +51,13 @@ def destination_of(
         written: What the journal says of the output.
     """
     if chosen is None or output is None:
-        return Destination(output)
+        return OutputDestination(output)
     finished = output.exists() and written is not None and written.get("complete", True)
     named = "output" in job.sources
     if named and not finished:
-        return Destination(output)
+        return OutputDestination(output)
     trial = output.with_name(f"{output.name}.trial") if job.into_folder else labelled(output, "trial")
-    return Destination(trial, TRIAL_OUTPUT, output if named else None)
+    return OutputDestination(trial, TRIAL_OUTPUT, output if named else None)
 
 
 def asked_of(prepared: PreparedJob, rows: Sequence[int]) -> tuple[str, ...]:
