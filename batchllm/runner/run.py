@@ -221,7 +221,7 @@ class _Run:
         answered = counts.answered - again[State.ANSWERED]
         failed = 0 if self._job.retry_failed else counts.failed + counts.unsendable - again[State.FAILED]
         left = max(0, rows - answered - counts.skipped - counts.pending - failed)
-        requests = rows_again(self._prepared, journal.reader(), cut_off, self._account.meter.learned)
+        requests = rows_again(self.prepared, journal.reader(), cut_off, self._account.meter.learned)
         forecast = replace(
             self._account.forecast(journal, rows=rows, left=max(0, left - len(cut_off)), again=requests),
             answered=answered,
