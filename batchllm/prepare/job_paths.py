@@ -35,12 +35,17 @@ class JobPaths:
     lock: Path
     journal_lock: Path | None = None
 
+    @property
+    def locks(self) -> tuple[Path, ...]:
+        """What is held while a run is alive."""
+        return (self.lock,) if self.journal_lock is None else (self.lock, self.journal_lock)
+
 
 def job_paths(job: Job) -> JobPaths:
     """Returns the files of a job; for standard output they are in the user's state folder."""
     if job.output is not None:
         usual = journal_in(job.output) if job.into_folder else journal_beside(job.output)
-        lock = usual.with_name(f"{usual.name.removesuffix('.journal')}.lock")
+        lock = lock_beside(usual)
         if job.journal in (None, usual):
             return JobPaths(job.output, usual, lock)
         return JobPaths(job.output, job.journal, lock, job.journal.with_name(job.journal.name + ".lock"))
@@ -51,6 +56,11 @@ def job_paths(job: Job) -> JobPaths:
     name = f"{job.task}-{hashlib.sha256(subject.encode()).hexdigest()[:16]}"
     journal = state_path(f"{name}.journal")
     return JobPaths(None, journal, journal.with_name(f"{name}.lock"))
+
+
+def lock_beside(journal: Path) -> Path:
+    """Returns the usual lock of a job with this journal, which is beside it."""
+    return journal.with_name(f"{journal.name.removesuffix('.journal')}.lock")
 
 
 def journal_of(output: Path) -> Path:

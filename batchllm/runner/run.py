@@ -97,7 +97,7 @@ def run_job(
         waiting = waiting_for(job, wait=wait)
         with ExitStack() as held:
             held.enter_context(made_folder(paths.output if job.into_folder else None))
-            for lock in filter(None, (paths.lock, paths.journal_lock)):
+            for lock in paths.locks:
                 held.enter_context(JobLock(lock, wait_s=job.wait_lock_s, check=stops.check))
             bring_input()
             first = with_first_preset(with_raised_limit(job, paths.journal), paths.journal)
