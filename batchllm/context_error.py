@@ -17,9 +17,11 @@ import re
 from typing import NamedTuple
 
 _NO_COUNT = re.compile(
-    r"^HTTP \d+: |<\d{3}>|\b(?:error code|status(?: code)?)\W{1,3}\d{3}\b|\binvalid params\b.*\(\d{4}\)$",
+    r"^HTTP \d+: |<\d{3}>|\b(?:code \d+|(?:error code|status(?: code)?)\W{1,3}\d{3})\b|\brequest[ _-]?id\W+\S+"
+    r"|\binvalid params\b.*\(\d{4}\)$",
     re.IGNORECASE,
 )
+_STATUS = re.compile(r"^HTTP (\d+): ")
 _EXCESS = re.compile(
     r"\b(?:exceed(?:ed|s)?|over|too (?:long|many))\b(?: \w+){0,4} by (\d[\d,_]*)", re.IGNORECASE
 )
@@ -58,6 +60,8 @@ def said_limit(message: str) -> SaidLimit:
     excess = _EXCESS.search(text)
     text = _EXCESS.sub("", text)
     written = [(_integer(each[0]), each.end()) for each in _NUMBER.finditer(text)]
+    status = _STATUS.match(message)  # a proxy's page names it again: 413 Request Entity Too Large
+    written = [each for each in written if status is None or each[0] != int(status[1])]
     numbers = list(dict.fromkeys(number for number, _ in written if _SMALLEST <= number < _LARGEST))
     if not numbers:
         return SaidLimit()

@@ -94,6 +94,7 @@ class RunCounters:
     Attributes:
         rows: Rows of the job, after ``-n`` and ``--sample``.
         finished_before: Rows that an earlier run finished.
+        failed_before: Those of them that failed.
         has_worked: Another run of the job has had an answer.
         answered, failed, skipped: Rows that this run finished, or found empty.
         duplicates: Rows that share the request of another row (``--dedupe``).
@@ -121,6 +122,7 @@ class RunCounters:
 
     rows: int = 0
     finished_before: int = 0
+    failed_before: int = 0
     has_worked: bool = False
     answered: int = 0
     failed: int = 0
@@ -150,6 +152,11 @@ class RunCounters:
     without_usage: int = 0
     endpoints: tuple[EndpointFigures, ...] = ()
     log: RunLog = field(default_factory=RunLog)
+
+    @property
+    def answered_before(self) -> int:
+        """Rows whose answers earlier runs, or other jobs, had paid."""
+        return self.finished_before - self.failed_before + self.reused
 
     @property
     def finished(self) -> int:

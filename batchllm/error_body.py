@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from batchllm.error_words import FILTERED, TOO_LARGE, TOO_LONG
+from batchllm.error_words import FILTERED, TOO_LARGE, TOO_LONG, says_too_long, status_meant
 from batchllm.event_stream import parse_reply
 from batchllm.finish_reason import finish_word
 
@@ -66,19 +66,27 @@ class ErrorBody:
         """Returns what is wrong with the row itself, or ``None`` where the error does not blame the row.
 
         Args:
-            status: HTTP status of the response.
+            status: HTTP status of the response; of a 2xx, what its error means decides.
 
         Returns:
             ``context_length``, ``too_large``, ``content_filter`` or ``None``.
         """
         words = f"{self.code} {self.type}"
-        if status >= 500:
+        if 200 <= status < 300:
+            status = status_meant(self.code, self.type, self.message)
+        if status == 500:  # Ollama, DeepInfra and others count after they have accepted a request
+            return "context_length" if TOO_LONG.search(f"{words} {self.message}") else None
+        if status > 500:
             return None
-        if TOO_LONG.search(words) or (status in (400, 413, 422) and TOO_LONG.search(self.message)):
+        if TOO_LONG.search(words) or (
+            status in (400, 413, 422) and (says_too_long(self.message) or says_too_long(words))
+        ):
             return "context_length"
         if status == 413 or TOO_LARGE.search(self.message):
             return "too_large"
-        if FILTERED.search(words) or (status in (400, 403) and FILTERED.search(self.message)):
+        if self.is_json and (  # a proxy's page does not judge a row
+            FILTERED.search(words) or (status in (400, 403) and FILTERED.search(self.message))
+        ):
             return "content_filter"
         return None
 
@@ -237,10 +245,10 @@ def _field_fault(item: Any) -> str:
     if not isinstance(item, dict):
         return item if isinstance(item, str) else ""
     place = item.get("loc")
-    said = item.get("msg") or item.get("message")
+    said = next(filter(None, (_string(item, name) for name in _SAID)), "")
     steps: Iterable[Any] = place if isinstance(place, list) else ()
     where = ".".join(step if isinstance(step, str) else _cut_word(step) for step in steps)
-    return ": ".join(filter(None, (where, said if isinstance(said, str) else "")))
+    return ": ".join(filter(None, (where, said)))
 
 
 def _word(data: Any, *names: str) -> str:

@@ -1,11 +1,12 @@
-"""What the words of an error mean: patterns over codes, types and messages, in English and Chinese."""
+"""What the words of an error mean: patterns over codes, types and messages."""
 
 import re
 
 _I = re.IGNORECASE
 TOO_LONG = re.compile(
     r"context[_ ](?:length|window|size|limit)|maximum context|prompt (?:is )?too long|too many (?:input )?tokens"
-    r"|maximum prompt length|model token limit|range of input length|input tokens exceed|max_new_tokens\W+must be"
+    r"|maximum prompt length|model token limit|range of input length|input tokens exceed|\+ `?max_new_tokens\W+must be"
+    r"|must be at least 1, got -\d"  # what the prompt leaves for the answer, vLLM
     r"|must have less than \d+ tokens|reduce the length of the (?:messages|prompt|input)"
     r"|(?:input|prompt|string|text) (?:is )?too long|string_above_max|tokens?_too_long|characters_too_long"
     r"|max(?:imum)? (?:model|seq(?:uence)?|session|input)(?: tokens?)? (?:len(?:gth)?|exceed)"
@@ -13,6 +14,40 @@ TOO_LONG = re.compile(
     r"|超过.{0,8}(?:最大)?长度|输入过长|超长",
     _I,
 )
+_SENTENCE = re.compile(r"[.;!\n](?=\s|$)|。|；")
+_WORD_SEAM = re.compile(r"[_\-]|(?<=[a-z])(?=[A-Z])")
+_AMOUNT = r"(?:tokens?|context|length|len|characters?)\b"
+_OF_TEXT = (
+    r"\b(?:inputs?|prompts?|context|messages?|conversation|sequence|seq|session|text|content|query|total|request(?:ed)?"
+    r"|size limit|(?:number of|max(?:imum)?) tokens|tokens? (?:count|number|total|limit))\b"
+)
+_EXCESS = (
+    r"exceed|too (?:long|large|big|many)|(?:long|great|larg|bigg|high)er than|no more than|less than|at most|over the"
+    r"|(?:must|should|can ?not|may not|has to|have to)(?: not)? be (?:<|≤|less|under|below|within|shorter|smaller)"
+    r"|reached|overflow|beyond|max(?:imum)? ?length|<=|≤|\d >"
+)
+_GRAMMAR = tuple(re.compile(pattern, _I) for pattern in (_AMOUNT, _OF_TEXT, _EXCESS))
+_PLAINLY_LONG = re.compile(
+    r"\b(?:inputs?|prompts?|context|messages?|conversation|sequence|text|query)(?: (?:is|are|was|were))?"
+    r" too (?:long|large|big)"
+    r"|(?:输入|上下文|长度|文本|提示词|总数|字数).{0,16}(?:超过|超出|超限|过长|过大|大于|上限)"
+    r"|(?:超过|超出).{0,16}(?:长度|上下文)"
+    r"|(?:入力|プロンプト|コンテキスト|トークン).{0,16}(?:長すぎ|超え|超過)|(?:입력|프롬프트|컨텍스트|토큰).{0,16}(?:초과|너무)",
+    _I,
+)
+_OF_ELSE = re.compile(
+    r"\b(?:per|a) (?:second|minute|min|hour|day|month)\b|\b(?:rate|tpm|tpd|rpm|daily|monthly|quota|credits?|balance)\b"
+    r"|\b(?:enum|schema|response format)\b|\b(?:number of|too many) (?:images|messages|tools|files)"
+    r"|\b(?:image|file|tool|function|name|stop|metadata)s? (?:size|length|is|are|exceed|must|too)"
+    r"|\b(?:auth\w*|access|api|bearer|expired|jwt|timeout|timed|lifetime)\b",
+    _I,
+)
+_OF_ANSWER = re.compile(
+    r"\bmax_(?:completion_|new_|output_)?tokens\b|\b(?:output|completion|new) tokens\b|\bfor (?:the )?completion\b",
+    _I,
+)
+_ANSWER_ALONE = re.compile(r"^\W*max_\w*tokens\W+must be (?:less|smaller|no more|at most|<)", _I)
+_OF_PROMPT = re.compile(r"\b(?:inputs?|prompts?|messages?|total)\b", _I)
 TOO_LARGE = re.compile(
     r"(?:request|payload|request entity|request body) too large"
     r"|exceeds? the maximum (?:number of )?(?:tokens|request size)",
@@ -74,8 +109,28 @@ _INVALID = re.compile(
 # The more specific first: what says "quota" and "limit" in one breath is a limit only where no balance is named.
 _STATUS = (
     (TOO_LONG, 400), (QUOTA, 402), (FILTERED, 400), (RATE, 429), (_PAY, 402), (BUSY, 503), (LOADING, 503), (_KEY, 401),
-    (_MODEL, 404), (_INVALID, 400),
+    (_MODEL, 404),
 )  # fmt: skip
+
+
+def says_too_long(message: str) -> bool:
+    """Returns whether an error says that a request holds too much text, in known words or in the grammar of them.
+
+    The grammar is a sentence that has an amount (tokens, characters, length), what it is of (prompt, input, context
+    …) and an excess (exceeds, too long, at most …), and that is neither about a rate nor about the answer alone.
+    """
+    if _ANSWER_ALONE.search(message):
+        return False
+    return TOO_LONG.search(message) is not None or any(map(_is_too_long, _SENTENCE.split(message)))
+
+
+def _is_too_long(sentence: str) -> bool:
+    words = _WORD_SEAM.sub(" ", sentence)
+    if _PLAINLY_LONG.search(words):
+        return True
+    if _OF_ELSE.search(words) or (_OF_ANSWER.search(sentence) and not _OF_PROMPT.search(words)):
+        return False
+    return all(pattern.search(words) for pattern in _GRAMMAR)
 
 
 def status_meant(code: str, kind: str, message: str) -> int:
@@ -93,4 +148,6 @@ def status_meant(code: str, kind: str, message: str) -> int:
         for pattern, status in _STATUS:
             if pattern.search(words):
                 return status
+    if says_too_long(message) or _INVALID.search(f"{code} {kind}") or _INVALID.search(message):
+        return 400
     return 500

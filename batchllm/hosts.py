@@ -4,6 +4,8 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
 # RFC 1918, RFC 4193, and link-local addresses (RFC 3927, RFC 4291).
 _PRIVATE = tuple(
     map(

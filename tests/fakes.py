@@ -1,14 +1,25 @@
-"""Small working stand-ins: a client that answers from a script, in the loop's time."""
+"""Small working stand-ins: a client that answers from a script, in the loop's time, and a bar that is silent."""
 
 import asyncio
 import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from batchllm.progress import Quiet
 from batchllm.records import ChatRequest, Failure, FailureKind, Paid, Response
 
 Outcome = Response | Failure
 Script = Callable[[ChatRequest, int], Outcome]
+
+
+class Notes(Quiet):
+    """Remembers what the bar says beside the rows."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def show(self, done: int, failed: int, tokens: int | None, note: str, waits: str = "") -> None:
+        self.notes.append(note)
 
 
 def chat_body(

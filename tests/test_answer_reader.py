@@ -117,7 +117,7 @@ def test_tool_calls_without_text_are_an_answer() -> None:
         (b'{"choices": []}', "no_choices", "no choices"),
         (b'{"choices": [null]}', "no_choices", "no choices"),
         (b'{"choices": {"0": 1}}', "no_choices", "no choices"),
-        (b'{"error": {"message": "it broke", "code": 502}}', "error", "it broke (502)"),
+        (b'{"error": {"message": "it broke", "code": 502}}', "error", "it broke (code 502)"),
         (b'{"error": "it broke", "choices": [{"message": {"content": "x"}}]}', "error", "it broke"),
         (
             b'{"choices": [{"error": {"message": "upstream"}, "message": {"content": "x"}}]}',
@@ -245,10 +245,15 @@ def test_a_way_of_reading_that_cannot_work_is_refused_at_once(spec: AnswerSpec) 
         (
             401,
             b'{"object":"error","message":"Unauthorized","code":7}',
-            "HTTP 401: Unauthorized (7)",
+            "HTTP 401: Unauthorized (code 7)",
             "http_401",
         ),
-        (429, b'[{"error":{"code":429,"message":"slow","status":"X"}}]', "HTTP 429: slow (429)", "http_429"),
+        (
+            429,
+            b'[{"error":{"code":429,"message":"slow","status":"X"}}]',
+            "HTTP 429: slow (code 429)",
+            "http_429",
+        ),
         (502, b"<html><title>502 Bad &amp; Gone</title></html>", "HTTP 502: 502 Bad & Gone", "http_502"),
         (500, b"", "HTTP 500: HTTP 500 without a message", "http_500"),
         (500, b"{}", "HTTP 500: HTTP 500 without a message", "http_500"),
@@ -275,7 +280,7 @@ def test_a_way_of_reading_that_cannot_work_is_refused_at_once(spec: AnswerSpec) 
         (
             403,
             b'{"error":{"message":"Provider returned error","code":403,"metadata":{"raw":"flagged by moderation"}}}',
-            "HTTP 403: Provider returned error: flagged by moderation (403)",
+            "HTTP 403: Provider returned error: flagged by moderation (code 403)",
             "content_filter",
         ),
     ],

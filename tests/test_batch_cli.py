@@ -14,6 +14,10 @@ from tests.batch_jobs import BatchJob, simulated
 ROOT = Path(__file__).parent.parent
 
 
+LASTING_S = 3600.0
+"""Seconds of a batch that a slow machine does not outlast."""
+
+
 class Shell:
     """Runs ``batchllm`` as a process in a folder with one small input."""
 
@@ -40,7 +44,7 @@ class Shell:
 
 
 def test_a_job_that_is_not_ready_is_silent_when_quiet_and_cancelled_when_asked(tmp_path: Path) -> None:
-    with simulated(seconds=3600.0) as server:
+    with simulated(seconds=LASTING_S) as server:
         shell = Shell(tmp_path, server.base_url)
         assert shell.batch("--quiet") == (75, "", "")
         assert shell.batch("--quiet") == (75, "", "")
@@ -66,7 +70,7 @@ def test_a_job_that_is_not_ready_is_silent_when_quiet_and_cancelled_when_asked(t
 
 
 def test_a_signal_ends_waiting_and_loses_nothing(tmp_path: Path) -> None:
-    with simulated(seconds=60.0) as server:
+    with simulated(seconds=LASTING_S) as server:
         shell = Shell(tmp_path, server.base_url)
         process = shell.start(*shell.job, "--via", "batch", "--wait")
         while server.ledger.batches == 0:
@@ -116,7 +120,7 @@ def test_what_there_is_not_is_said(tmp_path: Path, words: list[str], status: int
 
 
 def test_rows_in_a_batch_are_not_exported(tmp_path: Path) -> None:
-    with simulated(seconds=60.0) as server:
+    with simulated(seconds=LASTING_S) as server:
         shell = Shell(tmp_path, server.base_url)
         assert shell.batch()[0] == 75
         status, _, err = shell.run("export", "out.csv", "-o", "so-far.csv")
@@ -126,7 +130,7 @@ def test_rows_in_a_batch_are_not_exported(tmp_path: Path) -> None:
 
 @pytest.mark.proof
 def test_an_endpoint_that_cannot_be_reached_is_unavailable(tmp_path: Path) -> None:
-    with simulated(seconds=60.0) as server:
+    with simulated(seconds=LASTING_S) as server:
         shell = Shell(tmp_path, server.base_url)
         assert shell.batch("--quiet")[0] == 75
     status, _, err = shell.run("batches", "cancel", "out.csv")

@@ -15,25 +15,13 @@ from batchllm.budget.estimate import RequestTotals
 from batchllm.budget.usage import LEARNED, UsageEstimator
 from batchllm.job import assemble
 from batchllm.journal import JournalReader
-from batchllm.progress import Quiet
 from batchllm.records import AnswerSpec, Pace, Usage
 from batchllm.simulator import ScriptedResponse, Simulator, SimulatorSettings, start_in_thread
 from tests.batch_jobs import BatchJob, simulated
 from tests.bill_jobs import cost_of, read_summary, write_prices
 from tests.command import Command
-from tests.fakes import chat_body
+from tests.fakes import Notes, chat_body
 from tests.tables import column
-
-
-class Notes(Quiet):
-    """Remembers what the bar says beside the rows."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def show(self, done: int, failed: int, tokens: int | None, note: str, waits: str = "") -> None:
-        self.notes.append(note)
-
 
 MONEY = ("cost", "saved_by_cache", "saved_by_journal", "duplicate_rows_cost", "saved_by_dedupe")
 

@@ -6,8 +6,10 @@ import pytest
 
 from batchllm.answer import Reader
 from batchllm.context_error import SaidLimit, said_limit
-from batchllm.records import AnswerSpec
+from batchllm.records import AnswerSpec, Response
 from batchllm.request.long_text import is_too_long
+from batchllm.retry import Disposition, classify
+from batchllm.retry.policy import may_be_setting
 
 WORDINGS = [
     # OpenAI, Azure, DeepSeek, OpenRouter, vLLM, SGLang
@@ -76,6 +78,25 @@ WORDINGS = [
     ("Request body too large for gpt-4o-mini model. Max size: 8000 tokens.", SaidLimit(8000)),
     ("Invalid 'messages[0].content': string too long. Expected a string with maximum length 1048576, but got a string "
      "with length 2000000 instead.", SaidLimit(1048576, 2000000)),
+    # Words that no pattern knows by heart: an amount, what it is of, and an excess
+    ("size limit exceeded by 1208 tokens. Try using fewer inputs. The limit for this model is 128000 tokens.",
+     SaidLimit(128000, 129208)),
+    ("Malformed input request: expected maxLength: 50000, actual: 63234, please reformat your input and try again.",
+     SaidLimit(50000, 63234)),
+    ("length of prompt_tokens (9000) must be less than max_seq_len (8192).", SaidLimit(8192, 9000)),
+    ("The input length 9000 exceeds session_len 8192", SaidLimit(8192, 9000)),
+    ("prompt length 9000 exceeds max context 8192", SaidLimit(8192, 9000)),
+    ("Bad request: prompt token count (9000) cannot exceed 8192.", SaidLimit(8192, 9000)),
+    ("number of input tokens must be no more than 8192, got 9000", SaidLimit(8192, 9000)),
+    ("The conversation is too long: 9000 tokens, but the maximum is 8192", SaidLimit(8192, 9000)),
+    ("prompt + max_tokens should be <= 8192, got 9100", SaidLimit(8192, 9100)),
+    ("Total tokens of image and text exceed max message tokens.", SaidLimit()),
+    ("The request failed because the input exceeds the maximum limit of 8192 tokens", SaidLimit(8192)),
+    ("AiError: AiError: Invalid input or prompt too large", SaidLimit()),
+    ("max tokens of 8192 exceeded", SaidLimit(8192)),
+    ("max_tokens must be at least 1, got -904.", SaidLimit()),
+    ("输入内容长度超过模型上限 8192 tokens", SaidLimit(8192)),
+    ("入力が長すぎます。最大 8192 トークンです。", SaidLimit(8192)),
 ]  # fmt: skip
 
 
@@ -94,6 +115,15 @@ def test_every_wording_is_known_and_its_numbers_are_read(words: str, limit: Said
         "Invalid 'tools[0].function.name': string does not match pattern.",
         "Invalid value for 'temperature': must be at most 2",
         "The maximum number of images is 10",
+        "max_tokens: 8192 > 4096, which is the maximum allowed number of output tokens for this model",
+        "`max_tokens` must be less than or equal to `8192`, the maximum value for `max_tokens` is less than the "
+        "`context_window` for this model",
+        "max_new_tokens must be <= 2048",
+        "max_tokens=5000 cannot be greater than max_model_len=4096.",
+        "Your account has reached its daily token limit",
+        "Invalid schema for response_format 'x': enum values of a total length that exceeds 15000 characters",
+        "The request exceeded the timeout of 60 s",
+        "Access token: its length exceeds 4096 characters",
     ],
 )
 def test_other_limits_are_not_taken_for_long_texts(words: str) -> None:
@@ -112,3 +142,29 @@ def test_fields_of_llama_cpp_are_part_of_its_words() -> None:
 def test_a_limit_a_minute_that_a_request_exceeds_is_read_too() -> None:
     words = "Request too large for gpt-4o-2024-08-06 on tokens per min (TPM): Limit 30000, Requested 30601."
     assert said_limit(f"HTTP 429: {words}") == SaidLimit(30000, 30601)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "limit"),
+    [
+        (400, {"error": {"code": "1261", "message": "Prompt 超长"}}, SaidLimit()),
+        (400, {"message": "Prompt contains 40000 tokens, too large for model with 1200 maximum context length",
+               "code": "3051"}, SaidLimit(1200, 40000)),
+        (200, {"error_code": 336103, "error_msg": "the max input characters is 23000"}, SaidLimit(23000)),
+        (500, {"error": {"message": "prompt too long; exceeded max context length", "code": None}}, SaidLimit()),
+        (400, {"errors": [{"description": "Total tokens 9100 exceed model limit 8192"}]}, SaidLimit(8192, 9100)),
+        (413, "<html><head><title>413 Request Entity Too Large</title></head></html>", SaidLimit()),
+        (400, "context length exceeded", SaidLimit()),
+        (400, {"message": "The input exceeds the context. Request id: 217"}, SaidLimit()),
+    ],
+)  # fmt: skip
+def test_codes_and_statuses_are_no_limits_and_shapes_do_not_hide_the_words(
+    status: int, error: object, limit: SaidLimit
+) -> None:
+    body = error.encode() if isinstance(error, str) else json.dumps(error).encode()
+    answer = Reader(AnswerSpec("response")).read(status, body)
+    assert is_too_long(answer), answer.reason
+    assert said_limit(answer.error or "") == limit
+    verdict = classify(Response(status, {}, body, 0.1))
+    assert verdict.disposition is Disposition.REJECTED
+    assert not may_be_setting(verdict)  # rows that are too long do not stop the job

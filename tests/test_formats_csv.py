@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from batchllm.errors import InputError
 from batchllm.formats import Source, open_source
 from batchllm.formats.csv import CsvSource
-from batchllm.formats.csv_module import csv
+from batchllm.formats.dialect import csv
 
 
 def opened(folder: Path, content: str | bytes, **options: Any) -> CsvSource:

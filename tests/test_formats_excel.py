@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -99,6 +100,56 @@ def test_dates_times_and_durations_go_through_parquet(tmp_path: Path) -> None:
     out = tmp_path / "out.xlsx"
     write_output(between, outcomes, path=out, columns=columns, output_format="xlsx")
     assert [row[:-1] for row in cells_of(out)] == table
+
+
+@pytest.mark.parametrize(
+    ("moment", "read"),
+    [
+        (datetime(9999, 12, 31, 23, 59, 59, 999_999), datetime(9999, 12, 31, 23, 59, 59, 999_000)),
+        (datetime(2024, 12, 31, 23, 59, 59, 999_999), datetime(2024, 12, 31, 23, 59, 59, 999_000)),
+        (datetime(1900, 2, 28, 23, 59, 59, 999_700), datetime(1900, 2, 28, 23, 59, 59, 999_000)),
+        (datetime(2024, 1, 1, 12, 0, 0, 700), datetime(2024, 1, 1, 12)),
+        (time.max, time(23, 59, 59, 999_000)),
+    ],
+)
+def test_the_last_moment_of_a_day_stays_on_that_day(tmp_path: Path, moment: Any, read: Any) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"moment": [moment]}), tmp_path / "in.parquet")
+    answered(tmp_path / "in.parquet", tmp_path / "out.xlsx")
+    assert cells_of(tmp_path / "out.xlsx")[1] == [read, "good"]
+    row = next(iter(open_source(tmp_path / "out.xlsx").rows()))
+    assert row.values["moment"] == read.isoformat()
+
+
+def test_error_values_that_the_reader_does_not_know_are_their_text(tmp_path: Path) -> None:
+    table: Table = [["text", "a", "b"], ["#SPILL!", 1, 2], ["x", 3, "#CALC!"]]
+    cell = re.compile(rb'<c r="(A1|B2)"[^>]*>.*?</c>')
+
+    def with_errors(match: re.Match[bytes]) -> bytes:
+        value = {b"A1": b"#ERROR!", b"B2": b"#SPILL!"}[match[1]]
+        return b'<c r="%s" s="0" t="e"><f ca="1">F(1)</f><v>%s</v></c>' % (match[1], value)
+
+    made = openpyxl.Workbook()
+    for sheet in (made.active, made.create_sheet("second")):
+        for cells in table:
+            sheet.append(cells)
+    made.save(tmp_path / "plain.xlsx")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.xlsx") as plain,
+        zipfile.ZipFile(tmp_path / "in.xlsx", "w") as changed,
+    ):
+        for name in plain.namelist():
+            content = plain.read(name)
+            changed.writestr(name, cell.sub(with_errors, content) if "sheet1" in name else content)
+    source = open_source(tmp_path / "in.xlsx")
+    assert source.header(source.columns) == ["#ERROR!", "a", "b"]
+    assert [[*row.values.values()] for row in source.rows()] == [
+        ["#SPILL!", "#SPILL!", 2],
+        ["x", 3, "#CALC!"],
+    ]
+    assert "2 cells with an error value (A1: #ERROR!)" in source.describe()
 
 
 def test_values_are_shown_as_their_type_says(tmp_path: Path) -> None:
@@ -315,6 +366,19 @@ def test_a_stray_cell_far_out_is_refused_before_it_takes_all_memory(tmp_path: Pa
     path = book(tmp_path / "in.xlsx", ["a"], ["x"], change=lambda sheet: sheet.cell(1_048_576, 16_384, "y"))
     with pytest.raises(InputError, match="its 3 cells reach to XFD1048576; delete the cells far outside"):
         open_source(path)
+
+
+def test_of_several_sheets_one_with_a_stray_cell_far_out_is_not_loaded(tmp_path: Path) -> None:
+    made = openpyxl.Workbook()
+    made.active.append(["far"])
+    made.active.cell(1_048_576, 16_384, "y")
+    other = made.create_sheet("table")
+    other.append(["text"])
+    other.append(["x"])
+    made.save(tmp_path / "in.xlsx")
+    with pytest.raises(InputError, match="reach to XFD1048576"):
+        open_source(tmp_path / "in.xlsx")
+    assert values(tmp_path / "in.xlsx", sheet="table") == [["x"]]
 
 
 def test_a_missing_library_is_named_with_the_command_that_installs_it(

@@ -88,6 +88,7 @@ def test_a_name_may_hold_a_comma() -> None:
         ({"rename": {"id": "x"}}, "--rename: 'id' is a column of the input, which --keep and --drop choose"),
         ({"rename": {"label": "id"}}, "--rename label=id: the input already has a column 'id'; name another"),
         ({"rename": {"label": "error"}}, "--rename: two columns of the output would be called 'error'"),
+        ({"rename": {"label": " "}}, "--rename label= : the new name is missing"),
         ({"rename": {"error": "label"}}, "--rename: two columns of the output would be called 'label'"),
     ],
 )

@@ -22,7 +22,7 @@ from batchllm.journal import (
 )
 from batchllm.journal.database import APPLICATION_ID, VERSION
 from batchllm.journal.files import filesystem_of
-from batchllm.prepare.job_paths import known_files
+from batchllm.prepare.existing_output import known_files
 from tests.journal_jobs import finished_job
 
 as_a_user = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

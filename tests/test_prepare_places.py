@@ -12,7 +12,7 @@ import pytest
 from batchllm.errors import CannotWrite
 from batchllm.formats import AtomicFile
 from batchllm.journal import JobLock, Journal
-from batchllm.prepare.job_paths import check_output, existing_digest, exported_note
+from batchllm.prepare.existing_output import check_output, existing_digest, exported_note
 from tests.bench import Bench
 from tests.command import Command
 

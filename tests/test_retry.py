@@ -95,7 +95,7 @@ GEMINI = [{"error": {"code": 429, "message": "You exceeded your current quota, p
          Disposition.REJECTED, "context_length"),
         (400, {"error": {"message": "prompt is too long: 210000 tokens"}}, Disposition.REJECTED, "context_length"),
         (400, openai("bad parameter"), Disposition.REJECTED, "http_400"),
-        (413, b"too big", Disposition.REJECTED, "http_413"),
+        (413, b"too big", Disposition.REJECTED, "request_too_large"),
         (422, {"detail": [{"loc": ["body"], "msg": "required"}]}, Disposition.REJECTED, "http_422"),
         (429, openai(RATE, "rate_limit_exceeded", "tokens"), Disposition.REFUSED, "rate_limit"),
         (429, b"", Disposition.REFUSED, "rate_limit"),

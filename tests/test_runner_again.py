@@ -188,3 +188,16 @@ def test_an_answer_that_a_crash_left_unread_counts_before_the_next_run(
     with pytest.raises(Bug):
         run_job(job, confirm=confirm)
     assert seen == [expected]
+
+
+@pytest.mark.parametrize("chain", [False, True])
+def test_a_row_that_failed_before_is_no_answer_that_the_journal_had(tmp_path: Path, chain: bool) -> None:
+    (tmp_path / "in.csv").write_text("text\nfirst\nsecond\n")
+    steps = '[[steps]]\nname = "a"\nprompt = "{{ text }}"\n' if chain else 'prompt = "{{ text }}"\n'
+    table = '[job]\ninput = "in.csv"\noutput = "out.csv"\nprovider = "simulator"\nno_early_stop = true\n'
+    (tmp_path / "job.toml").write_text(table + steps)
+    job = assemble("run", {"job_file": str(tmp_path / "job.toml")}, {})
+    for before in (0, 1):
+        client = FakeClient(lambda request, attempt: answered("ok" if b"first" in request.body else ""))
+        summary = run_job(job, client=client).summary
+        assert (summary.answered, summary.failed, summary.answered_before) == (1, 1, before)

@@ -21,24 +21,13 @@ from batchllm.job import assemble
 from batchllm.journal import JournalReader
 from batchllm.prepare.job_paths import job_paths
 from batchllm.prepare.prepared_job import prepare_job
-from batchllm.progress import Quiet
 from batchllm.request.messages import TokenCount
 from batchllm.runner import run_job
 from tests import mortal_runs
 from tests.batch_jobs import BatchJob, simulated
 from tests.batch_kills import killed_call, points_of
+from tests.fakes import Notes
 from tests.split_jobs import COUNT, KINDS, LIMIT, MODEL, SplitEndpoint, SplitJob, text_of, total
-
-
-class Notes(Quiet):
-    """Remembers what the bar says beside the rows."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def show(self, done: int, failed: int, tokens: int | None, note: str, waits: str = "") -> None:
-        self.notes.append(note)
-
 
 SHORT = "Item N7n: a short text."
 CONCURRENCY = 4

@@ -5,11 +5,10 @@ it is the answer's ``error``.
 """
 
 from batchllm.answer.code import code_block
-from batchllm.answer.field_text import fields_text
-from batchllm.answer.fields import schema_of
+from batchllm.answer.fields import fields_text, schema_of
 from batchllm.answer.label import Labels
 from batchllm.answer.reader import ASK_AGAIN, Reader, answer_columns
-from batchllm.answer.several_labels import SeveralLabels
+from batchllm.answer.several_labels import SeveralLabels, labels_in
 from batchllm.answer.text import visible_text
 
 __all__ = [
@@ -20,6 +19,7 @@ __all__ = [
     "answer_columns",
     "code_block",
     "fields_text",
+    "labels_in",
     "schema_of",
     "visible_text",
 ]

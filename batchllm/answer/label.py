@@ -19,6 +19,7 @@ English and Chinese, whichever language the labels are in.
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from batchllm.errors import UsageError
 from batchllm.exact import parse_json
@@ -123,12 +124,7 @@ class Labels:
         return found
 
     def _in_json(self, plain: str) -> Iterator[str]:
-        if plain[:1] not in ("{", "[", "`"):
-            return
-        try:
-            value = parse_json(plain.strip("`").removeprefix("json").strip())
-        except ValueError:
-            return
+        value = json_of(plain)
         pairs = (
             value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ())
         )
@@ -170,6 +166,16 @@ class Labels:
                 continue
             if not _DENIED.search(plain, max(0, match.start() - 200), match.start()):
                 yield label
+
+
+def json_of(text: str) -> Any:
+    """Returns the value of an answer that is JSON, in a fence or without; ``None`` where it is not."""
+    if text[:1] not in ("{", "[", "`"):
+        return None
+    try:
+        return parse_json(text.strip("`").removeprefix("json").strip())
+    except ValueError:
+        return None
 
 
 def _loose(text: str) -> str:

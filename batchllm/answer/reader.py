@@ -12,7 +12,10 @@ from typing import Any
 
 from batchllm.answer.code import code_block
 from batchllm.answer.confidence import confidence
+from batchllm.answer.json_text import NotJson, json_values, unwrapped
+from batchllm.answer.label import Labels
 from batchllm.answer.schema import Schema
+from batchllm.answer.several_labels import SeveralLabels, labels_in
 from batchllm.answer.text import content_text, visible_text
 from batchllm.answer.tools import Tools, with_read_arguments
 from batchllm.error_body import ErrorBody, error_within, read_error
@@ -71,10 +74,6 @@ class Reader:
         elif spec.read == "code":
             self._read = self._as_code
         elif spec.read == "label":
-            from batchllm.answer.label import Labels  # its many patterns take time to compile
-            from batchllm.answer.several_labels import SeveralLabels
-
-            self._labels: Labels | SeveralLabels
             self._labels = SeveralLabels(spec.labels) if spec.multi_label else Labels(spec.labels)
             self._read = self._as_label
         elif spec.read == "json":
@@ -159,7 +158,7 @@ class Reader:
         else:
             reading = {}, *_nothing(message, content, finish, about[0])
         columns, error, reason = reading
-        labels = _labels_in(columns, self.spec) if self._reads_labels else ()
+        labels = labels_in(columns.get(self._column, ""), self.spec) if self._reads_labels else ()
         logprobs = choice.get("logprobs") if labels else None
         return Answer(
             columns,
@@ -192,8 +191,6 @@ class Reader:
         return {self._column: label}, None, None
 
     def _as_json(self, text: str, finish: str | None) -> Reading:
-        from batchllm.answer.json_text import NotJson, json_values, unwrapped
-
         try:
             found = json_values(text)
         except NotJson as error:
@@ -229,21 +226,16 @@ def _about(data: Mapping[str, Any]) -> About:
     return _usage(data.get("usage")), _string(data.get("model")), _string(data.get("id")), _count(created)
 
 
-def _labels_in(columns: Mapping[str, Any], spec: AnswerSpec) -> tuple[str, ...]:
-    label = columns.get(spec.column)
-    if not label:
-        return ()
-    return tuple(label.split("; ")) if spec.multi_label else (label,)
-
-
 def _schema(spec: AnswerSpec) -> Schema:
     return Schema(spec.schema or {})
 
 
 def _said(found: ErrorBody) -> str:
-    """Returns an error's message on one line, its code behind it."""
+    """Returns an error's message on one line, its code behind it; a number says that it is a code and no amount."""
     message, code = one_line(found.message), one_line(found.code)
-    return f"{message} ({code})".strip() if code and code not in message else message
+    if not code or code in message:
+        return message
+    return f"{message} (code {code})".strip() if code.isdecimal() else f"{message} ({code})".strip()
 
 
 def _refusal(message: dict[str, Any]) -> str | None:

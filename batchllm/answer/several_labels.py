@@ -9,13 +9,21 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
-from batchllm.answer.label import Labels
+from batchllm.answer.label import Labels, json_of
 from batchllm.errors import UsageError
-from batchllm.exact import parse_json
+from batchllm.records import AnswerSpec
 
 JOINED_BY = "; "
 NONE = "none"
 """The cell of a row to which no label applies."""
+
+
+def labels_in(cell: str, spec: AnswerSpec) -> tuple[str, ...]:
+    """Returns the labels in a cell of the answer's column: one, or several with ``--multi-label``."""
+    if not cell:
+        return ()
+    return tuple(cell.split(JOINED_BY)) if spec.multi_label else (cell,)
+
 
 _MAX_READ = 20_000
 _NONE_WORDS = re.compile(
@@ -85,12 +93,7 @@ class SeveralLabels:
         return set().union(*found)
 
     def _of_json(self, text: str) -> set[str] | None:
-        if text[:1] not in ("{", "[", "`"):
-            return None
-        try:
-            value = parse_json(text.strip("`").removeprefix("json").strip())
-        except ValueError:
-            return None
+        value = json_of(text)
         if isinstance(value, dict):
             chosen = [key for key, yes in value.items() if yes is True]
             if value and all(isinstance(yes, bool) for yes in value.values()):

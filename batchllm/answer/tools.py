@@ -1,8 +1,10 @@
 """Checks the tool calls of an answer against the tools that were offered."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from batchllm.answer.json_text import NotJson, json_values
 from batchllm.answer.schema import Schema
 from batchllm.errors import UsageError
 from batchllm.printable import one_line
@@ -71,8 +73,6 @@ class Tools:
         return self._arguments_fault(name, _named(call).get("arguments"), finish)
 
     def _arguments_fault(self, name: str, arguments: Any, finish: str | None) -> Fault | None:
-        from batchllm.answer.json_text import NotJson, json_values
-
         value: Any = arguments if arguments is not None else {}
         if isinstance(arguments, str):
             try:
@@ -102,29 +102,24 @@ def with_read_arguments(calls: Calls | None) -> Calls | None:
     """Returns tool calls whose arguments are JSON: those that only a lenient reader understands are written anew."""
     if not calls:
         return None
-    import json
+    return [_with_read_arguments(call) for call in calls]
 
-    from batchllm.answer.json_text import NotJson, json_values
 
-    read = []
-    for call in calls:
-        function = call.get("function")
-        arguments = function.get("arguments") if isinstance(function, dict) else None
-        if isinstance(function, dict) and isinstance(arguments, str) and arguments.strip():
-            try:
-                json.loads(arguments)
-            except (ValueError, RecursionError):
-                try:
-                    value = json_values(arguments)[0].value
-                except NotJson:
-                    pass
-                else:
-                    call = {
-                        **call,
-                        "function": {**function, "arguments": json.dumps(value, ensure_ascii=False)},
-                    }
-        read.append(call)
-    return read
+def _with_read_arguments(call: dict[str, Any]) -> dict[str, Any]:
+    function = call.get("function")
+    arguments = function.get("arguments") if isinstance(function, dict) else None
+    if not isinstance(function, dict) or not isinstance(arguments, str) or not arguments.strip():
+        return call
+    try:
+        json.loads(arguments)
+        return call
+    except (ValueError, RecursionError):
+        pass
+    try:
+        value = json_values(arguments)[0].value
+    except NotJson:
+        return call
+    return {**call, "function": {**function, "arguments": json.dumps(value, ensure_ascii=False)}}
 
 
 def _named(tool: Any) -> Mapping[str, Any]:

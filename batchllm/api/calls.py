@@ -167,7 +167,7 @@ def _running(
 
     def work(running: Running) -> Result:
         def deliver(row: FinishedRow) -> None:
-            assert on_row is not None, "somebody asked for rows"
+            assert on_row is not None, "rows are delivered to it"
             running.report(partial(on_row, row))
 
         return call.run(

@@ -156,17 +156,15 @@ class JobCall:
         """Removes what the job left beside a named output."""
         paths = job_paths(self.job)
         remove(paths.journal)
-        left = [paths.lock, paths.journal_lock]
+        left = [*paths.locks]
         if self.table is not None and self.job.engine is None:
             left += self.job.inputs
-        if self.is_unnamed:
+        if self.is_unnamed and self.job.output is not None:
             left.append(self.job.output)
-            result = replace(result, output=None)
         for path in left:
-            if path is not None:
-                with suppress(OSError):
-                    path.unlink(missing_ok=True)
-        return result
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        return replace(result, output=None) if self.is_unnamed else result
 
 
 def job_call(

@@ -285,14 +285,15 @@ def recounted(counters: RunCounters, collected: RunCounters) -> Iterator[None]:
         counters: The run's counters.
         collected: The rows that this run collected from batches.
     """
-    counters.finished_before = counters.answered = counters.failed = counters.unanswered = 0
-    counters.skipped = counters.duplicates = counters.pending = 0
+    counters.finished_before = counters.failed_before = counters.answered = counters.failed = 0
+    counters.unanswered = counters.skipped = counters.duplicates = counters.pending = 0
     counters.failed_by_reason.clear()
     try:
         yield
     finally:
         here = collected.answered + collected.failed + collected.unanswered
         counters.finished_before = max(0, counters.finished_before - here)
+        counters.failed_before = max(0, counters.failed_before - collected.failed - collected.unanswered)
         counters.answered += collected.answered
         counters.failed += collected.failed
         counters.unanswered += collected.unanswered

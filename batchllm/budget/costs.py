@@ -20,7 +20,7 @@ from batchllm.job.record import plain
 from batchllm.job.url import host_of, is_local
 from batchllm.journal import BatchRecord, JournalReader
 from batchllm.journal.bill import RepeatedRow, earlier_answers, repeated_rows
-from batchllm.prepare.job_paths import digest_of
+from batchllm.prepare.existing_output import digest_of
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prices import Price, Table
 from batchllm.records import Row, Usage

@@ -24,7 +24,7 @@ class SampledRequest(NamedTuple):
     """A request of a row of the sample.
 
     Attributes:
-        request: It.
+        request: What would be sent.
         prompt_tokens: The tokens of its prompt.
         size: The bytes of its row; ``None`` is unknown.
         first: It is the first one of its row.

@@ -1,4 +1,4 @@
-"""``batchllm report``: one page to look at, for somebody who has no batchllm."""
+"""``batchllm report``: one page to look at, which needs no batchllm."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -45,7 +45,7 @@ class RunCommand(SectionedCommand):
     """A command that runs a job; ``--summary`` and ``--log-file`` get its end even if its options cannot be read."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parses the arguments; without a parent, somebody only wants to know what they mean."""
+        """Parses the arguments; a command without a parent is parsed to know what they mean, and not to run."""
         if ctx.parent is None or "--dry-run" in args:
             return super().parse_args(ctx, args)
         words = list(args)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from batchllm.client.route import Proxy, named_certificates
+from batchllm.hosts import DEFAULT_PORTS
 from batchllm.printable import one_line
 from batchllm.records import FailureKind, Paid
 
@@ -44,7 +45,7 @@ class Destination:
     def address(self) -> str:
         """Returns host and port."""
         parts = urlsplit(self.base_url)
-        return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+        return f"{parts.hostname}:{parts.port or DEFAULT_PORTS.get(parts.scheme, 80)}"
 
     @property
     def through(self) -> str:

@@ -14,9 +14,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from batchllm.errors import UsageError
-from batchllm.job.url import is_loopback
+from batchllm.hosts import DEFAULT_PORTS, is_loopback
 
-_PORTS = {"http": 80, "https": 443}
 _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
@@ -55,7 +54,7 @@ def proxy_of(base_url: str) -> Proxy | None:
         UsageError: The variable holds no proxy that the transport can speak to; the message hides its password.
     """
     parts = urlsplit(base_url)
-    host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
+    host, port = parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
     if is_loopback(host):
         return None
     named = _variable(f"{parts.scheme}_proxy") or _variable("all_proxy")
@@ -86,7 +85,7 @@ def _checked_proxy(url: str, variable: str) -> str:
     if not host or any(sign.isspace() for sign in url):
         raise UsageError(f"{variable} is not the URL of a proxy: it has the form http://host:port")
     scheme = parts.scheme.lower()
-    if scheme not in _PORTS:
+    if scheme not in DEFAULT_PORTS:
         kind = "a SOCKS proxy" if scheme.startswith("socks") else f"a proxy that speaks {scheme}"
         raise UsageError(
             f"{variable} names {kind}, which batchllm cannot use: set HTTPS_PROXY to an http:// proxy, or name the "

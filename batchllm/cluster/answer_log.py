@@ -106,7 +106,7 @@ class AnswerLog:
     """Writes the answer log of an attempt while its run goes on; use it as a context manager around the run.
 
     Where the log cannot be written, or another attempt has begun, the run is stopped: what it would receive from then
-    on could be lost with this machine, or is paid twice.
+    on could be lost with this machine, or is paid twice. At the end of the ``with`` block that error is raised.
 
     Args:
         attempt: The attempt.
@@ -114,9 +114,6 @@ class AnswerLog:
         known: What it was made of.
         progress: How far the run is.
         switch: Stops the run.
-
-    Attributes:
-        failure: Why the log is not complete.
     """
 
     def __init__(
@@ -141,7 +138,7 @@ class AnswerLog:
         self._sent: set[int] = set()
         self._replied: set[int] = set()
         self._statuses: Counter[int | None] = Counter()
-        self.failure: BaseException | None = None
+        self._failure: BaseException | None = None
 
     def __enter__(self) -> "AnswerLog":
         self._thread.start()
@@ -150,6 +147,8 @@ class AnswerLog:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._ended.set()
         self._thread.join()
+        if error is None and self._failure is not None:
+            raise self._failure
 
     def figures(self) -> dict[str, Any]:
         """Returns how far the attempt is, JSON-able."""
@@ -181,7 +180,7 @@ class AnswerLog:
             finally:
                 tail.close()
         except BaseException as error:  # noqa: BLE001 - raised by the run, which it stops
-            self.failure = error
+            self._failure = error
             self._switch.stop(error)
 
     def _opened(self) -> JournalTail | None:

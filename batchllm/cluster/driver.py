@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
 from batchllm.cluster.driver_claim import DriverClaim
@@ -89,31 +89,23 @@ def run_cluster(
         return result
 
 
+@dataclass(eq=False)
 class _Driver:
-    def __init__(
-        self,
-        job: Job,
-        paths: JobPaths,
-        parts: Parts | None,
-        engine_of: Callable[[Job], Engine],
-        progress: Progress,
-        confirm: Confirm,
-        stops: StopSwitch,
-        feed: RowFeed | None,
-    ) -> None:
-        self.job = job
-        self.paths = paths
-        self.parts = parts
-        self.engine_of = engine_of
-        self.progress = progress
-        self.confirm = confirm
-        self.stops = stops
-        self.feed = feed
-        self.name = uuid4().hex
+    job: Job
+    paths: JobPaths
+    parts: Parts | None
+    engine_of: Callable[[Job], Engine]
+    progress: Progress
+    confirm: Confirm
+    stops: StopSwitch
+    feed: RowFeed | None
+    name: str = field(default_factory=lambda: uuid4().hex)
+
+    def __post_init__(self) -> None:
         self._began = time.monotonic()
-        self._folder = open_work(str(job.work))
-        self._work = self._folder.newest(restart=job.restart)
-        self._end = JobEnd(stops, self._work, self.name, max_time_s=job.max_time_s)
+        self._folder = open_work(str(self.job.work))
+        self._work = self._folder.newest(restart=self.job.restart)
+        self._end = JobEnd(self.stops, self._work, self.name, max_time_s=self.job.max_time_s)
         self._state: JobState
         self._output: OneOutput | PartsOutput
         self._shards: FanOut

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from batchllm.cluster.engine import Engine, ShardEnd, ShardTask, error_of
@@ -36,6 +36,7 @@ STOP_GRACE_S = 15.0
 """Seconds beyond ``--grace`` that workers get to end in order."""
 
 
+@dataclass(eq=False)
 class FanOut:
     """Answers shards; one that a dead worker leaves goes to another.
 
@@ -50,26 +51,16 @@ class FanOut:
         end: What ends the job from outside.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        plan: ClusterPlan,
-        work: WorkFolder,
-        run: str,
-        engine: Engine,
-        output: OneOutput | PartsOutput,
-        progress: Progress,
-        end: JobEnd,
-    ) -> None:
-        self._job = job
-        self._plan = plan
-        self._work = work
-        self._run = run
-        self._engine = engine
-        self._output = output
-        self._progress = progress
-        self._end = end
-        self._workers = engine.workers
+    job: Job
+    plan: ClusterPlan
+    work: WorkFolder
+    run: str
+    engine: Engine
+    output: OneOutput | PartsOutput
+    progress: Progress
+    end: JobEnd
+
+    def __post_init__(self) -> None:
         self._has_worked = False
         self._deaths: Counter[int] = Counter()
         self._left_out: list[Shard] = []
@@ -80,15 +71,15 @@ class FanOut:
         Raises:
             JobError: One cannot.
         """
-        self._work.create(run_name(self._run), self._run.encode())
-        for end in self._engine.check(self._task(self._plan.shards[0])):
+        self.work.create(run_name(self.run), self.run.encode())
+        for end in self.engine.check(self._task(self.plan.shards[0])):
             if end.error is not None:
                 raise error_of(end, f"on node {end.node}: ")
 
     def adopt(self, left: Sequence[Shard]) -> None:
         """Takes the answers of other jobs into the answer logs (``--reuse``), before anything is sent."""
         for shard in left:
-            self._end.check()
+            self.end.check()
             end = run_shard(replace(self._task(shard), adopts=True), os.environ)
             if end.error is not None:
                 raise error_of(end)
@@ -100,57 +91,57 @@ class FanOut:
             JobError: The job cannot go on.
             Interrupted: It was stopped from outside.
         """
-        self._figures = FiguresReader(self._work, self._plan)
-        self._progress.start(self._plan.wanted, self._figures.read().done)
-        first = first_of(self._plan)
+        self._figures = FiguresReader(self.work, self.plan)
+        self.progress.start(self.plan.wanted, self._figures.read().done)
+        first = first_of(self.plan)
         try:
             if left[0].number == first.number:
                 self._answer_first(first)
                 if left[0] == first:
                     left = left[1:]
-            done = done_of(self._work, first)
+            done = done_of(self.work, first)
             self._has_worked = done is not None and done["summary"]["answered"] > 0
             self._answer_all(deque(left))
         finally:
-            self._progress.close()
+            self.progress.close()
 
     def _answer_first(self, first: Shard) -> None:
         task = self._task(first)
         switch = StopSwitch()  # its own: what stops the attempt is not always what stops the job
         with ThreadPoolExecutor(1, thread_name_prefix="first-rows") as pool:
-            future = pool.submit(run_shard, task, os.environ, self._engine.leases(task), stops=switch)
+            future = pool.submit(run_shard, task, os.environ, self.engine.leases(task), stops=switch)
             while not future.done():
-                if self._end.reason() is not None:
+                if self.end.reason() is not None:
                     switch.stop(Interrupted(2))
-                if self._end.is_aborted and not switch.is_aborted:
+                if self.end.is_aborted and not switch.is_aborted:
                     switch.abort()
                 time.sleep(0.05)
         end = future.result()
-        self._end.check()
+        self.end.check()
         if end.error is not None:
             raise error_of(end)
 
     def _answer_all(self, waiting: deque[Shard]) -> None:
         running: set[int] = set()
-        changed = {self._plan.shards[0].number}  # shards whose figures are not known, or not final
+        changed = {self.plan.shards[0].number}  # shards whose figures are not known, or not final
         reason: BaseException | None = None
         give_up_at = math.inf
         shown = 0.0
         while (waiting and reason is None) or running:
-            reason = reason or self._end.reason()
+            reason = reason or self.end.reason()
             if reason is not None and give_up_at == math.inf:
                 with suppress(JobError):  # where the folder fails for workers too, they stop by themselves
-                    self._end.tell_workers()
-                give_up_at = time.monotonic() + self._job.grace_s + STOP_GRACE_S
-            while waiting and reason is None and self._engine.room > 0:
+                    self.end.tell_workers()
+                give_up_at = time.monotonic() + self.job.grace_s + STOP_GRACE_S
+            while waiting and reason is None and self.engine.room > 0:
                 shard = waiting.popleft()
                 running.add(shard.number)
                 changed.add(shard.number)
-                self._engine.submit(self._task(shard))
-            ends = self._engine.ended(0.5)
+                self.engine.submit(self._task(shard))
+            ends = self.engine.ended(0.5)
             running.difference_update(task.shard for task, _ in ends)
-            if reason is not None and (self._end.is_aborted or time.monotonic() >= give_up_at):
-                self._engine.cancel()
+            if reason is not None and (self.end.is_aborted or time.monotonic() >= give_up_at):
+                self.engine.cancel()
                 break
             try:
                 for task, end in ends:
@@ -167,19 +158,19 @@ class FanOut:
 
     def _after(self, task: ShardTask, end: ShardEnd | None, waiting: deque[Shard]) -> Exception | None:
         """Puts a shard back whose attempt did not finish it, or returns why the job has to end."""
-        shard = self._plan.shard(task.shard)
+        shard = self.plan.shard(task.shard)
         if end is None:
             self._deaths[task.shard] += 1
             if self._deaths[task.shard] >= MOST_DEATHS:
                 self._left_out.append(shard)
                 return self._deadly() if len(self._left_out) >= MOST_LEFT_OUT else None
-            self._progress.tell(f"the worker of shard {task.shard} died; another one goes on with it")
+            self.progress.tell(f"the worker of shard {task.shard} died; another one goes on with it")
             if self._deaths[task.shard] == 1:
                 waiting.appendleft(shard)
             else:  # it may be its rows: the others first
                 waiting.append(shard)
         elif end.exit_status == NotNow.exit_status:
-            if not self._output.is_finished(shard):
+            if not self.output.is_finished(shard):
                 waiting.append(shard)
         elif end.error is not None:
             is_of_all = end.exit_status == BudgetStop.exit_status
@@ -189,7 +180,7 @@ class FanOut:
     def _deadly(self) -> Unavailable:
         """Returns the error that names the rows of the shards that are left out."""
         found = [
-            unanswered(self._work, shard) or range(shard.first_row, shard.first_row + shard.rows)
+            unanswered(self.work, shard) or range(shard.first_row, shard.first_row + shard.rows)
             for shard in self._left_out
         ]
         rows = " or ".join(f"{each[0] + 1:,} to {each[-1] + 1:,}" for each in found)
@@ -197,15 +188,15 @@ class FanOut:
         return Unavailable(
             f"the workers of shard {numbers} died {MOST_DEATHS} times, perhaps of one of the rows {rows}: see the logs "
             "of the cluster, and the memory of its nodes. The same command tries them again; "
-            f"`batchllm export {self._work} -o FILE` takes the rows that are finished"
+            f"`batchllm export {self.work} -o FILE` takes the rows that are finished"
         )
 
     def _show(self, changed: set[int]) -> None:
         figures = self._figures.read(changed)
-        self._progress.show(figures.done, figures.failed, figures.tokens, figures.note(), figures.waits)
+        self.progress.show(figures.done, figures.failed, figures.tokens, figures.note(), figures.waits)
 
     def _task(self, shard: Shard) -> ShardTask:
-        job, workers = without_secrets(self._job, os.environ), self._workers
+        job, workers = without_secrets(self.job, os.environ), self.engine.workers
         job = replace(
             job,
             endpoint=_from_everywhere(job.endpoint),
@@ -221,9 +212,9 @@ class FanOut:
             sources={},
             max_time_s=None,
         )
-        parts = self._output.parts
+        parts = self.output.parts
         return ShardTask(
-            job=job, work=str(self._work), shard=shard.number, run=self._run, trial=shard.trial,
+            job=job, work=str(self.work), shard=shard.number, run=self.run, trial=shard.trial,
             has_worked=self._has_worked, parts=parts,
         )  # fmt: skip
 

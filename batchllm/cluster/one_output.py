@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from batchllm.budget.estimate import forecast_job
@@ -17,7 +17,8 @@ from batchllm.errors import UsageError
 from batchllm.job import Job
 from batchllm.journal import JournalReader, remove, set_aside, store_value
 from batchllm.plan.chosen import chosen_rows
-from batchllm.prepare.job_paths import JobPaths, check_output, known_files
+from batchllm.prepare.existing_output import check_output, known_files
+from batchllm.prepare.job_paths import JobPaths
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.runner import Confirm, Result, RowFeed, run_job
 from batchllm.runner.trial import OUTPUT, TRIAL_OUTPUT, destination_of
@@ -27,6 +28,7 @@ WORK = "work"
 """The journal's key for the plan that its answers come from, how far that was, and its last attempt of it."""
 
 
+@dataclass(eq=False)
 class OneOutput:
     """One file, or standard output; its attributes and methods are those of ``PartsOutput``.
 
@@ -42,17 +44,15 @@ class OneOutput:
         parts: There are none.
     """
 
-    parts = None
+    job: Job
+    paths: JobPaths
+    work: WorkFolder
+    run: str
+    stop: StopSwitch
+    feed: RowFeed | None
+    parts: None = field(default=None, init=False)
 
-    def __init__(
-        self, job: Job, paths: JobPaths, work: WorkFolder, run: str, stop: StopSwitch, feed: RowFeed | None
-    ) -> None:
-        self._job = job
-        self._paths = paths
-        self._work = work
-        self._run = run
-        self._stop = stop
-        self._feed = feed
+    def __post_init__(self) -> None:
         self._notes: dict[str, Any] = {}
         self._known: dict[str, Any] = {}
 
@@ -62,10 +62,10 @@ class OneOutput:
 
     def is_finished(self, shard: Shard) -> bool:
         """Whether nothing more is asked for a shard."""
-        return not self._is_left(done_of(self._work, shard))
+        return not self._is_left(done_of(self.work, shard))
 
     def _is_left(self, done: Done | None) -> bool:
-        return done is None or asked_again(done, self._job, self._run) > 0
+        return done is None or asked_again(done, self.job, self.run) > 0
 
     def outdated(self, state: JobState) -> list[Shard]:
         """Returns no shard: the output is written of all of them at the end."""
@@ -81,8 +81,8 @@ class OneOutput:
         Raises:
             UsageError: There are such.
         """
-        journal = self._paths.journal
-        if self._job.restart:
+        journal = self.paths.journal
+        if self.job.restart:
             with known_files(journal) as known:
                 self._notes = {
                     key: value for key in (OUTPUT, TRIAL_OUTPUT) if (value := known(key)) is not None
@@ -95,9 +95,9 @@ class OneOutput:
                         "output with -o, or leave out --engine"
                     )
                 self._notes, self._known = reader.file_notes(), reader.get(WORK)
-        job = self._job
+        job = self.job
         chosen = chosen_rows(job, state.plan.rows)
-        destination = destination_of(job, self._paths.output, chosen, self._notes.get(OUTPUT))
+        destination = destination_of(job, self.paths.output, chosen, self._notes.get(OUTPUT))
         if destination.path is not None:
             check_output(destination.path, written=self._notes.get(destination.key), force=job.force)
 
@@ -105,17 +105,17 @@ class OneOutput:
         """Asks whether the rows of the shards that are left are to be sent; without any, the end asks."""
         if left:
             rows = sum(self._asked(shard, state.done.get(shard.number)) for shard in left)
-            begun = begun_rows(self._work, state.unfinished)
+            begun = begun_rows(self.work, state.unfinished)
             confirm(forecast_job(prepared, rows=state.plan.wanted, left=rows - begun))
-        journal = self._paths.journal
-        if self._job.restart:
+        journal = self.paths.journal
+        if self.job.restart:
             set_aside(journal)
         elif left and journal.exists():  # it lacks what this run brings, also if the run is stopped
             store_value(journal, WORK, {**self._known, "state": None})
 
     def _asked(self, shard: Shard, done: Done | None) -> int:
         """Returns how many rows of a shard are asked, at most."""
-        return shard.wanted if done is None else min(shard.wanted, asked_again(done, self._job, self._run))
+        return shard.wanted if done is None else min(shard.wanted, asked_again(done, self.job, self.run))
 
     def result(self, state: JobState, confirm: Confirm, seconds: Callable[[], float]) -> Result:
         """Makes the job's journal of the answer logs, unless it is there, and writes the output.
@@ -128,27 +128,27 @@ class OneOutput:
         found = self._collect(state)
         # The ordinary run finds every answer in the journal.
         job = replace(
-            self._job, summary=None, log_file=None, reuse=(), restart=False, retry_failed=False, retry_cut_off=False,
+            self.job, summary=None, log_file=None, reuse=(), restart=False, retry_failed=False, retry_cut_off=False,
             raised_max_tokens=None,
         )  # fmt: skip
         finished = run_job(
-            job, confirm=confirm, stops=self._stop, feed=self._feed, sha256=state.plan.whole.sha256
+            job, confirm=confirm, stops=self.stop, feed=self.feed, sha256=state.plan.whole.sha256
         )
         lost = () if found is None else tuple(row + 1 for row in sorted(found.lost))
-        dead = [] if found is None else [each for each in found.dead if each.run == self._run]
+        dead = [] if found is None else [each for each in found.dead if each.run == self.run]
         summary = summed(
             finished.summary,
-            finished_by(self._run, self._all_done(state)),
+            finished_by(self.run, self._all_done(state)),
             dead,
             lost,
             seconds(),
         )
-        return replace(finished, summary=summary, possibly_billed_rows=lost, job=self._job)
+        return replace(finished, summary=summary, possibly_billed_rows=lost, job=self.job)
 
     def _all_done(self, state: JobState) -> list[Done]:
         """Returns the summaries of shards, and of the first rows of a trial."""
         first = first_of(state.plan)
-        begun = None if first in state.plan.shards else done_of(self._work, first)
+        begun = None if first in state.plan.shards else done_of(self.work, first)
         return [*state.done.values(), *([] if begun is None else [begun])]
 
     def _collect(self, state: JobState) -> Collected | None:
@@ -157,7 +157,7 @@ class OneOutput:
         Raises:
             UsageError: It has answers that the logs do not have.
         """
-        journal = self._paths.journal
+        journal = self.paths.journal
         ends = [(each["run"], each["attempt"]) for each in state.done.values()]
         digest = hashlib.sha256(json.dumps([state.plan.digest, ends]).encode()).hexdigest()
         if journal.exists():
@@ -169,14 +169,14 @@ class OneOutput:
                     return None
                 if reader.last_attempt > known["last_attempt"]:
                     raise UsageError(
-                        f"{journal} has answers that {self._work} does not have; leave out --engine, or name another "
+                        f"{journal} has answers that {self.work} does not have; leave out --engine, or name another "
                         "output with -o"
                     )
                 self._notes = reader.file_notes()
         building = journal.with_name(f"{journal.name}.collecting")
         remove(building)
-        found = rebuild_all(building, state.plan, self._work)
-        check_logs(found, state, self._work)
+        found = rebuild_all(building, state.plan, self.work)
+        check_logs(found, state, self.work)
         of_work = {"plan": state.plan.digest, "state": digest, "last_attempt": found.found.last_attempt}
         for key, value in {WORK: of_work, **self._notes}.items():
             store_value(building, key, value)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from batchllm.budget.costs import plus
@@ -26,7 +26,7 @@ from batchllm.cluster.work import SKIPPED_NOTES, WorkFolder, attempts_at, part_n
 from batchllm.errors import StorageFailure, UsageError
 from batchllm.formats.files import output_target
 from batchllm.job import Job
-from batchllm.prepare.job_paths import check_output
+from batchllm.prepare.existing_output import check_output
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.runner import Confirm, Result
 from batchllm.runner.skipped import skipped_files, write_skipped_files
@@ -35,6 +35,7 @@ from batchllm.runner.trial import OutputDestination
 from batchllm.stores import located
 
 
+@dataclass(eq=False)
 class PartsOutput:
     """Follows the parts of a job.
 
@@ -49,12 +50,13 @@ class PartsOutput:
         parts: What the parts are like; more columns may become text.
     """
 
-    def __init__(self, job: Job, parts: Parts, work: WorkFolder, run: str, *, bad_rows: int) -> None:
-        self.parts = parts
-        self._job = job
-        self._work = work
-        self._run = run
-        self._bad_rows = bad_rows
+    job: Job
+    parts: Parts
+    work: WorkFolder
+    run: str
+    bad_rows: int = field(kw_only=True)
+
+    def __post_init__(self) -> None:
         self._old: list[str] = []
 
     def left(self, state: JobState) -> list[Shard]:
@@ -78,16 +80,16 @@ class PartsOutput:
 
     def is_finished(self, shard: Shard) -> bool:
         """Whether the part of a shard is there, with every answer of the shard."""
-        return self._is_finished(shard, done_of(self._work, shard), self.parts.size_of(shard))
+        return self._is_finished(shard, done_of(self.work, shard), self.parts.size_of(shard))
 
     def _is_finished(self, shard: Shard, done: Done | None, size_bytes: int | None) -> bool:
-        if done is None or asked_again(done, self._job, self._run):
+        if done is None or asked_again(done, self.job, self.run):
             return False
-        return self.parts.is_written(self._work, shard, done, size_bytes)
+        return self.parts.is_written(self.work, shard, done, size_bytes)
 
     def made(self) -> AbstractContextManager[None]:
         """Makes the folder for the ``with`` block; one that stays empty is removed again."""
-        return self.parts.made(self._run)
+        return self.parts.made(self.run)
 
     def check(self, state: JobState, prepared: PreparedJob, *, is_new: bool) -> None:
         """Refuses a folder with files that this job did not write, before anything is paid.
@@ -102,14 +104,14 @@ class PartsOutput:
         foreign = self._foreign(found, notes)
         if foreign:
             for shard in state.plan.shards:
-                numbers = range(1, attempts_at(self._work, shard) + 1)
-                found_notes = (self._work.get_json(part_name(shard, number)) for number in numbers)
+                numbers = range(1, attempts_at(self.work, shard) + 1)
+                found_notes = (self.work.get_json(part_name(shard, number)) for number in numbers)
                 notes += [note for note in found_notes if note is not None]
             foreign = self._foreign(found, notes)
         names = {parts.path_of(shard).name for shard in state.plan.shards}
         lost = [name for name in foreign if not (force and name in names)]
         if lost:
-            if self._job.restart:
+            if self.job.restart:
                 raise UsageError(
                     f"{parts.folder} has files already, and --restart begins the job anew; name another folder with -o"
                 )
@@ -140,9 +142,9 @@ class PartsOutput:
         """
         found = [each["summary"] for each in state.done.values()]
         failed = sum(each["failed"] for each in found)
-        begun = begun_rows(self._work, state.unfinished)
+        begun = begun_rows(self.work, state.unfinished)
         missing = sum(shard.rows for shard in state.unfinished) - begun
-        again = failed if self._job.retry_failed and left else 0
+        again = failed if self.job.retry_failed and left else 0
         forecast = replace(
             forecast_job(prepared, rows=state.plan.rows, left=missing + again),
             answered=sum(each["answered"] for each in found) + begun,
@@ -157,12 +159,12 @@ class PartsOutput:
 
     def get(self, key: str) -> Any:
         """Returns what the work folder notes of a file with records that are left out."""
-        return (self._work.get_json(SKIPPED_NOTES) or {}).get(key)
+        return (self.work.get_json(SKIPPED_NOTES) or {}).get(key)
 
     def put_now(self, key: str, value: Any) -> None:
         """Notes it."""
-        notes = self._work.get_json(SKIPPED_NOTES) or {}
-        self._work.put(SKIPPED_NOTES, json.dumps({**notes, key: value}).encode())
+        notes = self.work.get_json(SKIPPED_NOTES) or {}
+        self.work.put(SKIPPED_NOTES, json.dumps({**notes, key: value}).encode())
 
     def result(self, state: JobState, confirm: Confirm, seconds: Callable[[], float]) -> Result:
         """Returns the result of the run, when every part is there; removes old parts of other names.
@@ -184,11 +186,11 @@ class PartsOutput:
                 (self.parts.folder / name).unlink()
         lost = [each["lost"] for each in state.done.values() if each["lost"] is not None]
         rows = tuple(sorted({row + 1 for each in lost for row in each["rows"]}))
-        dead = [DeadAttempt(**one) for each in lost for one in each["dead"] if one["run"] == self._run]
-        of_run = finished_by(self._run, state.done.values())
+        dead = [DeadAttempt(**one) for each in lost for one in each["dead"] if one["run"] == self.run]
+        of_run = finished_by(self.run, state.done.values())
         summary = summed(
             rows_of_parts(
-                [each["summary"] for each in state.done.values()], self._job, bad_rows=self._bad_rows
+                [each["summary"] for each in state.done.values()], self.job, bad_rows=self.bad_rows
             ),
             of_run,
             dead,
@@ -207,12 +209,12 @@ class PartsOutput:
             for reason, (row, text) in each["failures"].items():
                 failures.setdefault(reason, (row, text))
         return Result(
-            output=self._job.output,
+            output=self.job.output,
             summary=summary,
             possibly_billed_rows=rows,
             failures=failures,
             pace=rate_text(summary),
-            job=self._job,
+            job=self.job,
         )
 
 

@@ -177,10 +177,8 @@ def _adopt(attempt: ShardAttempt, job: Job, rows: RowRange) -> None:
     """Takes answers of other jobs into the log of an attempt."""
     paths = job_paths(job)
     known = rebuild(paths.journal, [(attempt.shard, attempt.number - 1)], attempt.work)
-    with AnswerLog(attempt, paths.journal, known, ShardProgress(), StopSwitch()) as log:
+    with AnswerLog(attempt, paths.journal, known, ShardProgress(), StopSwitch()):
         find_rows(job, paths, rows)
-    if log.failure is not None:
-        raise log.failure
 
 
 def _answer(
@@ -207,8 +205,6 @@ def _answer(
         job = replace(job, no_early_stop=True)
     with AnswerLog(attempt, journal, known, progress, switch) as log:
         result = run_job(job, progress=progress, stops=switch, rows=rows, leases=leases)
-    if log.failure is not None:
-        raise log.failure
     done = {
         **log.figures(),
         "exit_status": result.exit_status,

@@ -43,7 +43,7 @@ class AnsweredRows:
         fields: Its answer columns, as far as they are known.
         beside: Columns beside the answers: ``error`` and the like to the name that they have in this output.
         read: Streams the rows; may be called again.
-        prompt_columns: The columns that prompts read; ``None`` where nobody knows.
+        prompt_columns: The columns that prompts read; ``None`` is unknown.
         price: What the answer of a row cost where no column says it; ``None`` is unknown.
     """
 
@@ -67,7 +67,7 @@ class AnsweredRows:
         return None if is_missing(value) else value
 
     def number(self, row: Values, name: str) -> float | None:
-        """Returns the same as a number."""
+        """Returns what a row says there as a number; ``None`` where it says none."""
         try:
             return float(self.cell(row, name))
         except (TypeError, ValueError):

@@ -65,7 +65,7 @@ _OWN = ("row", "field", "gold", "answer", "error")
 def asked_columns(rows: AnsweredRows, gold: Gold | None, taken: Iterable[str] = _OWN) -> dict[str, str]:
     """Returns the columns that show what a row asked, with the names that they get in a file.
 
-    They are the columns that prompts read, or where nobody knows these, all that are no answers.
+    They are the columns that prompts read; where these are unknown, all columns that are no answers.
 
     Args:
         rows: The output.

@@ -12,7 +12,7 @@ Key = tuple[str, ...]
 def matching_columns(outputs: Sequence[AnsweredRows]) -> tuple[str, ...]:
     """Returns the columns whose values tell rows apart; none where rows can only be matched by their order.
 
-    These are the columns that every output has and some prompt reads. Where nobody knows what prompts read,
+    These are the columns that every output has and some prompt reads. Where it is unknown what prompts read,
     they are the columns that all outputs have beside their answers.
     """
     shared = [name for name in outputs[0].own_columns if all(name in other.own_columns for other in outputs)]

@@ -1,6 +1,6 @@
 """Writes tables of few columns, such as the rows that differ, in any format of the registry."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,37 @@ from batchllm.records import Row
 
 
 class MadeRows(Source):
-    """Rows that a program makes, as the writers of all formats take them."""
+    """Rows that a program makes, as the writers of all formats take them.
+
+    Args:
+        columns: Their columns.
+        name: What messages call them.
+        count: How many there are, where they can be read; otherwise the writer is handed its rows.
+        values: Returns the values of a row by its index.
+    """
 
     kind = "made"
 
-    def __init__(self, columns: Sequence[str]) -> None:
-        super().__init__(LocalFile(Path(), "made rows"))
+    def __init__(
+        self,
+        columns: Iterable[str],
+        name: str = "made rows",
+        count: int = 0,
+        values: Callable[[int], Mapping[str, Any]] = lambda index: {},
+    ) -> None:
+        super().__init__(LocalFile(Path(), name))
         self.columns = tuple(columns)
+        self._count = count
+        self._values = values
 
     def scan(self) -> InputStatistics:
-        """Returns that there is nothing to read; see ``Source``."""
-        return InputStatistics(0, 0, "", self.columns, ())
+        """Returns the number of rows; see ``Source``."""
+        return InputStatistics(self._count, 0, "", self.columns, ())
 
     def rows(self, start: int = 0) -> Iterator[Row]:
-        """Yields nothing; the writer is handed its rows."""
-        yield from ()
+        """Yields the rows; see ``Source``."""
+        for index in range(start, self._count):
+            yield Row(index, index + 1, self._values(index), None)
 
 
 class RowFile:
@@ -49,7 +65,7 @@ class RowFile:
 
     def __init__(self, path: Path, columns: Iterable[str]) -> None:
         form = output_format(path)
-        self._source = MadeRows(tuple(dict.fromkeys(columns)))
+        self._source = MadeRows(dict.fromkeys(columns))
         if path.exists() and path.stat().st_size and _columns_of(path) != self._source.columns:
             raise UsageError(f"{path} exists, and it was not written by this command; name another file")
         self._target = output_target(path)

@@ -9,13 +9,12 @@ out, as they are in JSON.
 """
 
 import math
-from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batchllm.formats.json_text import WrittenNumber
+from batchllm.formats.json_text import WrittenNumber, bytes_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -206,10 +205,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Decimal):
         return _number(value)
     if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            return b64encode(value).decode()
+        return bytes_text(value)
     if hasattr(value, "isoformat"):
         text = value.isoformat()
         return None if text == "NaT" else text

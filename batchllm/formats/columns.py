@@ -194,6 +194,9 @@ def plan_columns(
     rename = rename or {}
     _refuse_unknown("--add", add, tuple(_FIELDS), input_columns)
     _refuse_unknown("--rename", tuple(rename), (*answer_columns, *_FIELDS), input_columns)
+    for old, new in rename.items():
+        if not new.strip():
+            raise UsageError(f"--rename {old}={new}: the new name is missing")
     if columns is None:
         chosen = (*answer_columns, *STANDARD, *add)
     else:

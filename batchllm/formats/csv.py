@@ -16,9 +16,8 @@ from typing import Any
 
 from batchllm.errors import InputError
 from batchllm.formats.columns import Columns
-from batchllm.formats.csv_module import csv
 from batchllm.formats.csv_text import column_names, csv_header, csv_record, has_delimiter
-from batchllm.formats.dialect import QUOTE, Dialect, DialectOptions
+from batchllm.formats.dialect import QUOTE, Dialect, DialectOptions, csv
 from batchllm.formats.format import Format, Source, changed
 from batchllm.formats.input_file import InputFile, InputPass
 from batchllm.formats.json_text import cell_text

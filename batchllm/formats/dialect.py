@@ -1,14 +1,24 @@
-"""The dialect of a CSV file: its delimiter and quoting, and the lines above its header."""
+"""The dialect of a CSV file: its delimiter and quoting, and the lines above its header.
 
+``csv`` is a copy of Python's CSV parser, with a limit for the size of a cell that is not the whole program's:
+``csv.field_size_limit`` is one setting for the process. The parser keeps it in its module's state, and a second module
+object of the same extension has a state of its own (PEP 489).
+"""
+
+import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchllm.errors import UsageError
-from batchllm.formats.csv_module import csv
 
 if TYPE_CHECKING:
+    import csv as csv
     from _csv import Reader
+else:
+    _specification = importlib.util.find_spec("_csv")
+    csv = importlib.util.module_from_spec(_specification)
+    _specification.loader.exec_module(csv)
 
 DELIMITERS = ",;\t|"
 QUOTE = '"'

@@ -4,6 +4,7 @@ PDF and DOCX are read in a process of their own, with limits of time and memory,
 reading does not end or fills the memory.
 """
 
+import codecs
 import re
 import subprocess
 import sys
@@ -12,13 +13,18 @@ from itertools import groupby
 from operator import itemgetter
 
 from batchllm.document_reader import LIMIT_S, MAX_BYTES, NO_TEXT, DocumentError
+from batchllm.errors import InputError
 from batchllm.formats.content import foreign_bytes
-from batchllm.formats.encodings import marked_codec
+from batchllm.formats.encodings import BYTE_ORDER_MARKS, marked_codec
 
 READER = "batchllm.document_reader"
 _PDF, _ZIP = b"%PDF-", b"PK\3\4"
 _HEAD_BYTES = 1 << 20
 _META = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
+_MEANT = {
+    "iso8859-1": "cp1252", "ascii": "cp1252", "gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932",
+    "euc_kr": "cp949", "big5": "big5hkscs", "iso8859-9": "cp1254", "iso8859-11": "cp874", "tis-620": "cp874",
+}  # fmt: skip
 _BLANKS = re.compile(r"[ \t\r\n\f\v]+")
 
 
@@ -54,14 +60,19 @@ def _plain_text(content: bytes, suffix: str, encoding: str | None) -> str:
     is_html = suffix in (".html", ".htm", ".xhtml")
     foreign = foreign_bytes(content[:_HEAD_BYTES], content[-4:])
     if suffix in (".pdf", ".docx") or foreign is not None:
-        found = (foreign or "is text").partition(";")[0]
+        is_text = b"\0" not in content[:_HEAD_BYTES] and not content.startswith(b"PK")
+        found = (foreign or ("is text" if is_text else "is damaged")).partition(";")[0]
         what = f"{found} and no {suffix[1:].upper()}" if suffix in (".pdf", ".docx") else found
         if content.startswith(_PDF):
             raise DocumentError(f"{what}; name it .pdf")
         raise DocumentError(f"{what}; documents are PDF, DOCX, HTML, Markdown and plain text")
-    if encoding is None and is_html and (declared := _META.search(content[:4096])):
-        encoding = declared[1].decode("ascii")
-    bom, codec = marked_codec("the document", content[:_HEAD_BYTES], _known(encoding))
+    is_marked = content.startswith(tuple(mark for mark, _ in BYTE_ORDER_MARKS))
+    if encoding is None and is_html and not is_marked and (declared := _META.search(content[:4096])):
+        encoding = _declared(declared[1].decode("ascii"))
+    try:
+        bom, codec = marked_codec("the document", content[:_HEAD_BYTES], encoding)
+    except InputError as error:
+        raise DocumentError(error.reason) from None
     try:
         text = content[len(bom) :].decode(codec)
     except UnicodeDecodeError as error:
@@ -71,15 +82,14 @@ def _plain_text(content: bytes, suffix: str, encoding: str | None) -> str:
     return html_text(text) if is_html else text
 
 
-def _known(encoding: str | None) -> str | None:
-    """A declared encoding, unless nobody knows it; browsers take Latin-1 for the Windows code page, and so do pages."""
-    if encoding is None or encoding.lower() in ("iso-8859-1", "latin-1", "latin1"):
-        return encoding and "cp1252"
+def _declared(encoding: str) -> str | None:
+    """What a page means by the encoding that it declares, as browsers do (WHATWG Encoding); ``None`` is UTF-8."""
     try:
-        "".encode(encoding)
+        codec = codecs.lookup(encoding).name
+        "".encode(codec)
     except LookupError:
         return None
-    return encoding
+    return None if codec.startswith(("utf-16", "utf-32")) else _MEANT.get(codec, codec)
 
 
 def _read_apart(kind: str, content: bytes) -> str:

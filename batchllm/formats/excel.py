@@ -21,7 +21,14 @@ from batchllm.formats.excel_writer import ExcelWriter, check_rows
 from batchllm.formats.format import Format, Source, changed
 from batchllm.formats.input_file import InputFile, InputPass
 from batchllm.formats.scan import InputStatistics, counted_sample
-from batchllm.formats.workbook_parts import BINARY_MAGIC, SheetFacts, reference, sheet_facts, with_characters
+from batchllm.formats.workbook_parts import (
+    BINARY_MAGIC,
+    SheetFacts,
+    reference,
+    sheet_facts,
+    with_characters,
+    with_known_errors,
+)
 from batchllm.printable import counted
 from batchllm.records import Row
 
@@ -29,6 +36,10 @@ if TYPE_CHECKING:
     from python_calamine import CalamineSheet, CalamineWorkbook
 
 MANY_ROWS = 200_000
+# What the reader takes; programs write others (#SPILL!, #ERROR!).
+_KNOWN_ERRORS = frozenset(
+    {"#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A", "#GETTING_DATA"}
+)
 _MOST_CELLS = 100_000_000  # of 32 bytes each, which the reader allocates from A1 to the last one
 _SPARSE = 1_000
 _OPEN_DOCUMENT, _MIMETYPE_BYTES = b"vnd.oasis.opendocument", 128  # the archive begins with its type
@@ -72,10 +83,12 @@ class ExcelSource(Source):
             raise UsageError(f"{self.name}: .xls needs xlrd; install with: {install_command('excel')}")
         is_ods = _OPEN_DOCUMENT in content[:_MIMETYPE_BYTES]
         workbook = self._opened(with_characters(content) if is_ods else content)
-        name, self.notes = self._chosen(workbook)
+        name, self.notes = self._chosen(workbook, content)
         facts = sheet_facts(content, name)
         if facts is not None:
             self._check_extent(facts)
+            if not _KNOWN_ERRORS.issuperset(facts.errors.values()) and not is_ods:
+                workbook = self._opened(with_known_errors(content, name))
         try:
             sheet = workbook.get_sheet_by_name(name)
         except Exception as error:  # the reader's own, of any kind
@@ -102,7 +115,7 @@ class ExcelSource(Source):
             )
             raise InputError(self.name, reason) from error
 
-    def _chosen(self, workbook: "CalamineWorkbook") -> tuple[str, tuple[str, ...]]:
+    def _chosen(self, workbook: "CalamineWorkbook", content: bytes) -> tuple[str, tuple[str, ...]]:
         """The name of the sheet that is read, and what to say about the choice."""
         from python_calamine import SheetTypeEnum, SheetVisibleEnum
 
@@ -115,7 +128,7 @@ class ExcelSource(Source):
         visible = [sheet.name for sheet in sheets if sheet.visible == SheetVisibleEnum.Visible]
         candidates = visible or names
         if len(candidates) > 1:
-            with_rows = [name for name in candidates if workbook.get_sheet_by_name(name).height > 1]
+            with_rows = [name for name in candidates if self._has_rows(workbook, content, name)]
             candidates = with_rows or candidates
         if len(names) == 1:
             return names[0], ()
@@ -134,10 +147,19 @@ class ExcelSource(Source):
             f"{self.name} has no sheet {wanted!r}{did_you_mean(wanted, names)}; its sheets are {known}"
         )
 
+    @staticmethod
+    def _has_rows(workbook: "CalamineWorkbook", content: bytes, name: str) -> bool:
+        """Whether a sheet has a row below its first one, or cannot be read, which is said if it is chosen."""
+        facts = sheet_facts(content, name)
+        if facts is not None and _is_too_large(facts):
+            return True
+        try:
+            return workbook.get_sheet_by_name(name).height > 1
+        except Exception:  # noqa: BLE001 - the reader's own, of any kind
+            return True
+
     def _check_extent(self, facts: SheetFacts) -> None:
-        """Refuses a sheet with a stray cell so far out that the reader, which fills the space, had no memory left."""
-        area = facts.rows * facts.columns
-        if area > _MOST_CELLS and area > _SPARSE * facts.cells:
+        if _is_too_large(facts):
             last = reference(facts.rows - 1, facts.columns - 1)
             reason = f"its {counted(facts.cells, 'cell')} reach to {last}; delete the cells far outside of the table"
             raise InputError(self.name, reason)
@@ -281,6 +303,12 @@ class _Table:
                 f"{cells}, with the value in the first row and column alone ({reference(*merged[0][0])})"
             )
         return tuple(found)
+
+
+def _is_too_large(facts: SheetFacts) -> bool:
+    """Whether a stray cell is so far out that the reader, which fills the space, had no memory left."""
+    area = facts.rows * facts.columns
+    return area > _MOST_CELLS and area > _SPARSE * facts.cells
 
 
 FORMAT = Format(

@@ -8,9 +8,11 @@ import math
 import re
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from batchllm.formats.json_text import WrittenNumber
+
+Moment = TypeVar("Moment", datetime, time)
 
 EXACT_INTEGERS = 1 << 53
 """Up to here a cell, which is a binary64 number, holds every integer."""
@@ -63,12 +65,17 @@ def _duration(value: timedelta) -> str:
 
 
 def serial(value: Any) -> tuple[float, str] | None:
-    """Returns the number and the number format of a date, a time or a duration; ``None`` where Excel has no number."""
+    """Returns the number and the number format of a date, a time or a duration; ``None`` where Excel has no number.
+
+    Dates and times are cut to milliseconds, which is what spreadsheets read. Rounded, the last moment of a day would be
+    the next day, and that of the year 9999 no date at all.
+    """
     if isinstance(value, timedelta):
         return value / _DAY, _with_fraction("[h]:mm:ss", value.microseconds)
     if isinstance(value, time):
         if value.tzinfo is not None:
             return None
+        value = _to_milliseconds(value)
         since = timedelta(
             hours=value.hour, minutes=value.minute, seconds=value.second, microseconds=value.microsecond
         )
@@ -76,12 +83,17 @@ def serial(value: Any) -> tuple[float, str] | None:
     if isinstance(value, datetime):
         if value.tzinfo is not None:
             return None
+        value = _to_milliseconds(value)
         number = _days(value)
         return None if number is None else (number, _with_fraction("yyyy-mm-dd hh:mm:ss", value.microsecond))
     if isinstance(value, date):
         number = _days(datetime.combine(value, _MIDNIGHT))
         return None if number is None else (number, "yyyy-mm-dd")
     return None
+
+
+def _to_milliseconds(value: Moment) -> Moment:
+    return value.replace(microsecond=value.microsecond // 1000 * 1000)
 
 
 def _days(value: datetime) -> float | None:

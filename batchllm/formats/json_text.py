@@ -9,6 +9,7 @@ stack.
 
 import json
 import re
+from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from json.decoder import scanstring  # type: ignore[attr-defined]
@@ -180,6 +181,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Iterable):
         return list(value)
     return str(value)
+
+
+def bytes_text(value: bytes) -> str:
+    """Returns bytes as text: as UTF-8, or in Base64 where they are not."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return b64encode(value).decode()
 
 
 def cell_text(value: Any) -> str:

@@ -6,6 +6,7 @@ booleans                                 ``true``, ``false``
 integers, ``Decimal``                    all their digits
 floats                                   the shortest digits that mean the same number (``repr``)
 dates and times                          ISO 8601
+bytes                                    their text where they are UTF-8, else Base64
 mappings, lists, tuples, arrays          objects and arrays
 everything else, infinite numbers too    its ``str``
 =======================================  ==============================================================
@@ -25,7 +26,7 @@ from typing import Any
 
 from batchllm.errors import InputError
 from batchllm.exact import encodable
-from batchllm.formats.json_text import DEPTH_LIMIT, WrittenNumber
+from batchllm.formats.json_text import DEPTH_LIMIT, WrittenNumber, bytes_text
 from batchllm.formats.output_file import AtomicFile
 
 ROWS = "the rows"
@@ -93,6 +94,8 @@ def _other(value: Any, depth: int) -> str:
         return "null" if value.is_nan() else str(value) if value.is_finite() else _string(str(value))
     if isinstance(value, datetime | date | time):
         return _string(value.isoformat())
+    if isinstance(value, bytes | bytearray | memoryview):
+        return _string(bytes_text(bytes(value)))
     if isinstance(value, Mapping):
         members = (f"{_string(_key(key))}:{json_text(item, depth + 1)}" for key, item in value.items())
         return f"{{{','.join(members)}}}"

@@ -13,8 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from batchllm.errors import InputError
-from batchllm.formats.csv_module import csv
-from batchllm.formats.dialect import DELIMITERS, QUOTE, Dialect, DialectOptions, delimiter_name
+from batchllm.formats.dialect import DELIMITERS, QUOTE, Dialect, DialectOptions, csv, delimiter_name
 from batchllm.printable import counted
 
 SAMPLE_LINES = 200

@@ -12,6 +12,7 @@ import struct
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BytesIO, StringIO
 from typing import IO
@@ -27,6 +28,9 @@ _CHUNK_BYTES = 1 << 20
 BINARY_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 """The first bytes of an ``.xls`` file, and of every other OLE file."""
 
+_ERROR = re.compile(
+    rb"""(<(?:\w+:)?c\b[^>]*\st=["']e["'][^>]*>(?:(?!</(?:\w+:)?c>).)*?<(?:\w+:)?v\b[^>]*>)[^<]*""", re.DOTALL
+)
 _REMARKABLE = re.compile(rb"""<(?:\w+:)?f[ />]|\st=["']e["']""")
 _CELL = re.compile(rb"""\sr=["']([A-Z]{1,3})[0-9]""")
 _ROW = re.compile(rb"""<row [^>]*?\br=["']([0-9]+)""")
@@ -119,16 +123,42 @@ def with_characters(content: bytes) -> bytes:
     Args:
         content: The file; what is no such spreadsheet, or is damaged, is returned as it is.
     """
+    return _with_part(
+        content,
+        lambda archive: _OPEN_DOCUMENT,
+        lambda cells: _LINE_BREAK.sub(b"\n", _TAB.sub(b"\t", cells)),
+    )
+
+
+def with_known_errors(content: bytes, sheet: str) -> bytes:
+    """Returns an ``.xlsx`` file with ``#N/A`` for all error values of a sheet, where the reader refuses one of them.
+
+    Args:
+        content: The file; what is no such workbook, or is damaged, is returned as it is.
+        sheet: The name of the sheet.
+    """
+    return _with_part(
+        content, lambda archive: _part_of(archive, sheet), lambda cells: _ERROR.sub(rb"\1#N/A", cells)
+    )
+
+
+def _with_part(
+    content: bytes, part: Callable[[zipfile.ZipFile], str | None], change: Callable[[bytes], bytes]
+) -> bytes:
+    """Returns an archive with one part changed; as it is where it lacks that part, or is damaged."""
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:
-            cells = archive.read(_OPEN_DOCUMENT)
-            written = _LINE_BREAK.sub(b"\n", _TAB.sub(b"\t", cells))
-            if written == cells:
+            name = part(archive)
+            if name is None:
+                return content
+            before = archive.read(name)
+            after = change(before)
+            if after == before:
                 return content
             changed = BytesIO()
             with zipfile.ZipFile(changed, "w") as target:
-                for part in archive.infolist():
-                    target.writestr(part, written if part.filename == _OPEN_DOCUMENT else archive.read(part))
+                for each in archive.infolist():
+                    target.writestr(each, after if each.filename == name else archive.read(each))
             return changed.getvalue()
     except _DAMAGE:
         return content

@@ -98,7 +98,7 @@ def cancel_batches(
         if all(batch.state is BatchState.DONE for batch in reader.batches()):
             return []
     with ExitStack() as locks:
-        for lock in filter(None, (paths.lock, paths.journal_lock)):
+        for lock in paths.locks:
             locks.enter_context(JobLock(lock))
         journal = locks.enter_context(Journal.open(paths.journal, version=__version__))
         try:

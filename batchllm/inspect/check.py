@@ -22,7 +22,8 @@ from batchllm.errors import ExitStatus, InputError, JobError, Unavailable
 from batchllm.hosts import host_of, is_loopback
 from batchllm.job import Job
 from batchllm.journal import JobLock, JournalReader
-from batchllm.prepare.job_paths import JobPaths, check_job_paths, check_output, job_paths
+from batchllm.prepare.existing_output import check_output
+from batchllm.prepare.job_paths import JobPaths, check_job_paths, job_paths
 from batchllm.prepare.prepared_job import prepare_job
 from batchllm.printable import counted
 from batchllm.records import Endpoint, Failure, Response

@@ -52,7 +52,7 @@ class ToCount(NamedTuple):
     """A request to be counted.
 
     Attributes:
-        request: It.
+        request: What would be sent.
         path: Its path in the row's flow.
         conversation: Its conversation.
         upper: It belongs to the upper bound, and otherwise to the expectation.
@@ -116,7 +116,6 @@ class _Counting:
     ) -> None:
         self._prepared = prepared
         self._job = job = prepared.job
-        self._threads = os.cpu_count() or 1
         self._builder = RequestBuilder(job, prepared.statistics.columns, prepared.statistics.sample, None)
         self._again: frozenset[int] = frozenset()
         self._cut_off_in_several = 0
@@ -156,11 +155,12 @@ class _Counting:
         rows = self._prepared.source.rows()
         wanted: Iterable[Row] = rows if chosen is None else (row for row in rows if row.index in chosen)
         pending: deque[tuple[Batch, Future[list[int]]]] = deque()
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="count") as pool:
+        threads = os.cpu_count() or 1
+        with ThreadPoolExecutor(threads, thread_name_prefix="count") as pool:
             for batch in self._batches(wanted):
                 bodies = [(each.request.model, each.request.body) for each in batch]
                 pending.append((batch, pool.submit(self._counter.count, bodies)))
-                while pending and (pending[0][1].done() or len(pending) > AHEAD * self._threads):
+                while pending and (pending[0][1].done() or len(pending) > AHEAD * threads):
                     self._add(*pending.popleft())
             while pending:
                 self._add(*pending.popleft())

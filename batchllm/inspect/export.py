@@ -12,7 +12,8 @@ from batchllm.inspect.no_input import NOT_KEPT, export_answers
 from batchllm.job import Job
 from batchllm.job.paths import are_several
 from batchllm.journal import JobLock, JournalReader, store_value
-from batchllm.prepare.job_paths import JobPaths, check_output, existing_digest, exported_note
+from batchllm.prepare.existing_output import check_output, existing_digest, exported_note
+from batchllm.prepare.job_paths import JobPaths
 from batchllm.prepare.outputs import OutputFile, output_files
 from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.runner.output import OutputCounts, OutputWriter

@@ -9,7 +9,8 @@ from pathlib import Path
 from batchllm.errors import CannotWrite, InputError, NotNow, UsageError
 from batchllm.job import Job
 from batchllm.journal import ForeignDatabase, JobLock, JournalReader, remove
-from batchllm.prepare.job_paths import JobPaths, exported_note, job_paths, journal_of
+from batchllm.prepare.existing_output import exported_note
+from batchllm.prepare.job_paths import JobPaths, job_paths, journal_of, lock_beside
 from batchllm.prepare.saved_job import job_in
 
 
@@ -52,7 +53,7 @@ def clean_job(output: Path, *, force: bool) -> list[Path]:
             f"{error.path}: the journal cannot be read, so nobody can say whether its job is finished "
             f"({error.reason.partition(';')[0]}); remove it, and the answers that may be in it, with --force"
         )
-        locks = (_lock_beside(journal), journal.with_name(f"{journal.name}.lock"))
+        locks = (lock_beside(journal), journal.with_name(f"{journal.name}.lock"))
     with ExitStack() as stack:
         for lock in locks:
             stack.enter_context(JobLock(lock))
@@ -67,15 +68,11 @@ def _not_finished(output: Path, journal: Path) -> tuple[str, tuple[Path, ...]]:
     """Why a journal should not be removed, empty if it may be, and the locks of its job."""
     with JournalReader.open(journal) as reader:
         if reader.get("job") is None and reader.count_attempts() == (0, 0):
-            return "", (_lock_beside(journal),)
+            return "", (lock_beside(journal),)
     with open_job(output) as (reader, paths, _):
         state = "only a trial of the job is finished" if reader.trial_finished else "the job is not finished"
         refusal = f"{output}: {state}; finish it, or lose its answers with --force"
-        return "" if reader.finished else refusal, tuple(filter(None, (paths.lock, paths.journal_lock)))
-
-
-def _lock_beside(journal: Path) -> Path:
-    return journal.with_name(f"{journal.name.removesuffix('.journal')}.lock")
+        return "" if reader.finished else refusal, paths.locks
 
 
 def local_time(seconds: float) -> str:

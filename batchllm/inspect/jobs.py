@@ -162,7 +162,7 @@ def _entries(journal: Path) -> Iterator[JobEntry]:
 
 
 def _files(journal: Path, paths: JobPaths) -> Iterator[Path]:
-    """Everything that belongs to a job and to nobody else."""
+    """Yields the files that belong to this job alone."""
     yield journal
     yield from (journal.with_name(journal.name + sidecar) for sidecar in ("-wal", "-shm"))
     yield from (rows_path(journal, suffix) for suffix in (".jsonl", ".parquet"))

@@ -29,8 +29,9 @@ from batchllm.formats.suffixes import format_suffix
 from batchllm.job import Job
 from batchllm.job.paths import identity_of, is_folder, is_pattern
 from batchllm.journal import JournalReader
+from batchllm.prepare.existing_output import check_output, existing_digest
 from batchllm.prepare.inputs import matches_of
-from batchllm.prepare.job_paths import check_output, existing_digest, job_paths, journal_of
+from batchllm.prepare.job_paths import job_paths, journal_of
 from batchllm.prepare.prepared_job import prepare_job
 from batchllm.prepare.saved_job import job_in
 from batchllm.prepare.shards import SHARD, ShardRows

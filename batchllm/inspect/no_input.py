@@ -1,52 +1,28 @@
 """Rows that came from standard input: what the journal has of them, since nothing else is kept."""
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 from batchllm.answer import Reader, answer_columns
 from batchllm.errors import UsageError
+from batchllm.evaluate.row_files import MadeRows
 from batchllm.flows.samples import sample_columns
 from batchllm.formats import (
     Columns,
-    InputStatistics,
     OutputStatistics,
-    Source,
     format_of,
     plan_columns,
     with_fitting_kinds,
     write_output,
 )
-from batchllm.formats.input_file import LocalFile
 from batchllm.job import Job
 from batchllm.journal import JournalReader
 from batchllm.plan.outcomes import OutcomeReader, outcomes
 from batchllm.plan.replay import AnswersAlone
 from batchllm.prepare.column_kinds import with_kinds
-from batchllm.records import Row
 from batchllm.request import answer_spec
 
 NOT_KEPT = "the rows came from standard input, which is not kept"
-
-
-class NumberedRows(Source):
-    """Rows of which only the number is known, from 1, in the column ``row``."""
-
-    kind = "journal"
-
-    def __init__(self, journal: Path, rows: int) -> None:
-        super().__init__(LocalFile(journal, str(journal)))
-        self.columns = ("row",)
-        self._rows = rows
-
-    def scan(self) -> InputStatistics:
-        """Returns the number of rows; there is nothing to read."""
-        return InputStatistics(self._rows, 0, "", self.columns, ())
-
-    def rows(self, start: int = 0) -> Iterator[Row]:
-        """Yields the numbers of the rows; see ``Source``."""
-        for index in range(start, self._rows):
-            yield Row(index, index + 1, {"row": index + 1}, None)
 
 
 def export_answers(reader: JournalReader, job: Job, path: Path | None) -> int:
@@ -88,11 +64,13 @@ def export_answers(reader: JournalReader, job: Job, path: Path | None) -> int:
 
     output_format = (job.output_format or "csv") if path is None else format_of(path).name
 
+    rows = MadeRows(("row",), str(reader.path), reader.get("rows") or 0, lambda index: {"row": index + 1})
+
     def write(columns: Columns) -> OutputStatistics:
         answers = OutcomeReader(AnswersAlone(reader, answer_reader, job.samples), lambda _: answer_reader)
         with closing(reader.outcomes()) as entries:
             return write_output(
-                NumberedRows(reader.path, reader.get("rows") or 0),
+                rows,
                 outcomes(entries, answers),
                 path=path,
                 columns=columns,

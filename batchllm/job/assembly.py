@@ -11,18 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchllm import presets, prices
+from batchllm import presets
 from batchllm.errors import UsageError, did_you_mean
 from batchllm.formats import format_named
 from batchllm.formats.suffixes import labelled
 from batchllm.job import jobfile, paths, texts
 from batchllm.job.attachments import read_examples, read_instructions, read_schema, read_tools, tool_choice
+from batchllm.job.checks import check
 from batchllm.job.endpoints import check_names, endpoints
 from batchllm.job.layers import STANDARD_STREAM, Given, environment_layer, flag_layer
 from batchllm.job.options import OPTIONS, TABLES
 from batchllm.job.parameters import request_parameters, template_variables
 from batchllm.job.record import Job
-from batchllm.job.split import check_split
 from batchllm.job.steps import of_steps
 from batchllm.printable import one_line
 from batchllm.records import Pace
@@ -129,7 +129,7 @@ def _assembled(
         "sources": given.sources,
     }
     job = Job(**{**_values(given), **computed})
-    _check(job, given)
+    check(job, given)
     return _with_confidence_column(job)
 
 
@@ -165,61 +165,6 @@ def _values(given: Given, record: str = "") -> dict[str, Any]:
             found[field] = given.get(name)
     return found
 
-
-def _check(job: Job, given: Given) -> None:
-    """Refuses options that do not go together, and files that cannot be used."""
-    paths.refuse_same_file(
-        job.inputs,
-        output=job.output,
-        journal=job.journal,
-        summary=job.summary,
-        log=job.log_file,
-    )
-    if job.media_root is not None and not job.media_root.is_dir():
-        raise UsageError(f"{given.called('media_root')} {job.media_root} is not a folder")
-    texts.check_texts(job)
-    for one, other in (("limit", "sample"), ("keep", "drop")):
-        if getattr(job, one) and getattr(job, other):
-            raise UsageError(f"{given.called(one)} and {given.called(other)} exclude each other; give one")
-    if job.bad_rows == "skip" and job.output is None:
-        raise UsageError(
-            f"{given.called('bad_rows')} skip writes the rows that it leaves out beside the output; name one with -o"
-        )
-    if job.confidence and (job.template is None or job.template.answer.read != "label"):
-        raise UsageError(
-            f"{given.called('confidence')} is the probability of a label, and this job asks for none"
-        )
-    if job.on is not None and not job.gold:
-        raise UsageError(
-            f"{given.called('on')} says what a file with known answers has in common; name it with --gold"
-        )
-    if job.examples is None and given.has("shots") and not given.is_of_environment("shots"):
-        raise UsageError(f"{given.called('shots')} needs {OPTIONS['examples'].flag} FILE")
-    for name in _ONLY_ENGINE:
-        if job.engine is None and given.has(name) and not given.is_of_environment(name):
-            raise UsageError(
-                f"{given.called(name)} is for a job on many machines; add --engine ray, or leave it out"
-            )
-    if job.examples is not None and (job.per_row or job.images):
-        rows = "rows that bring their own requests" if job.per_row else "rows with images"
-        raise UsageError(f"{given.called('examples')}: {rows} cannot have examples")
-    if job.prices:
-        prices.load_table(job.prices)
-    check_split(job, given)
-    if job.via == "batch" and len(job.endpoints) > 1:
-        raise UsageError(
-            f"{given.called('via')} batch goes to one endpoint, and this job has {len(job.endpoints)}; name one with "
-            "--base-url or --provider"
-        )
-    preset = job.endpoint.preset
-    if job.via == "batch" and presets.load(preset).batch is None:
-        able = [name for name in presets.names() if presets.load(name).batch]
-        raise UsageError(
-            f"{given.called('via')} batch: {preset} has no Batch API; there is one at {', '.join(able)}"
-        )
-
-
-_ONLY_ENGINE = ("ray_address", "workers", "work")
 
 NOTHING_ASKED = "run needs to know what to ask: -p 'a prompt with {{ text }}', -t TEMPLATE or a job file"
 

@@ -3,7 +3,6 @@
 import glob
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from batchllm.errors import UsageError
 from batchllm.formats import SUFFIXES, format_named
@@ -11,9 +10,6 @@ from batchllm.formats.documents import FILE
 from batchllm.formats.suffixes import format_suffix
 from batchllm.job.paths import is_output, is_pattern
 from batchllm.stores import ObjectPath
-
-if TYPE_CHECKING:
-    from batchllm.job.record import Job
 
 
 def is_document(path: Path) -> bool:
@@ -79,21 +75,3 @@ def text_from(named: str | None, inputs: Sequence[Path], input_format: str | Non
             f"--text-from: {inputs[0]} is a document, so its text is the row's; leave the option out"
         )
     return FILE
-
-
-def check_texts(job: "Job") -> None:
-    """Refuses what does not go together with texts in files; raises ``UsageError``."""
-    if job.text_from is None:
-        return
-    is_document = are_documents(job.inputs, job.input_format)
-    called = "a document as input" if is_document else "--text-from"
-    if not is_document and job.media_root is None:
-        raise UsageError("--text-from reads files, and --media-root DIR says where they may be; add it")
-    if job.column is not None:
-        raise UsageError(
-            f"--column names a text in the rows, and with {called} the text is in a file; leave one out"
-        )
-    if job.conversation is not None:
-        raise UsageError(f"--conversation does not go together with {called}")
-    if job.per_row:
-        raise UsageError(f"{called}: rows that bring their own requests have their texts in them")

@@ -3,12 +3,11 @@
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from batchllm.errors import UsageError
-from batchllm.hosts import host_of, is_local, is_loopback
+from batchllm.hosts import DEFAULT_PORTS, host_of, is_local, is_loopback
 
 __all__ = ["host_of", "is_local", "is_loopback", "normalise"]
 
 _REQUEST_PATHS = ("/chat/completions", "/completions", "/models")
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def normalise(text: str, called: str) -> str:
@@ -30,7 +29,7 @@ def normalise(text: str, called: str) -> str:
     if "://" not in url:
         hint = f" (did you mean {'http' if is_local(host) else 'https'}://{url}?)" if host else ""
         raise UsageError(f"{called} {text!r} is not a URL: it must begin with https:// or http://{hint}")
-    if parts.scheme not in _DEFAULT_PORTS or not host or any(sign.isspace() for sign in url):
+    if parts.scheme not in DEFAULT_PORTS or not host or any(sign.isspace() for sign in url):
         raise UsageError(f"{called} {text!r} is not a URL of the form https://host/v1")
     if "@" in parts.netloc:
         raise UsageError(f"{called} must not hold a name or password; the key comes from the environment")
@@ -44,7 +43,7 @@ def normalise(text: str, called: str) -> str:
 def _root(parts: SplitResult, port: int | None) -> str:
     host = parts.hostname or ""
     netloc = f"[{host}]" if ":" in host else host
-    if port is not None and port != _DEFAULT_PORTS.get(parts.scheme):
+    if port is not None and port != DEFAULT_PORTS.get(parts.scheme):
         netloc += f":{port}"
     path = parts.path.rstrip("/")
     for ending in _REQUEST_PATHS:

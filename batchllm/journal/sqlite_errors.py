@@ -15,22 +15,23 @@ from batchllm.errors import CannotWrite, InputError, JobError, NotNow, StorageFa
 P = ParamSpec("P")
 T = TypeVar("T")
 
-FULL = 13
-"""SQLITE_FULL: the one error after which a smaller write may still succeed."""
-
-_READ_ONLY, _CANNOT_OPEN, _NO_PERMISSION = 8, 14, 3
-_NOT_A_DATABASE = 26
-_DAMAGED = (1, 11, 19, 20, 24)
+_DAMAGED = (
+    sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_FORMAT,
+)  # fmt: skip
 """The package's statements are right, so an error in one of them is an error of the schema or the data."""
-_BUSY, _LOCKED = 5, 6
-_IO_ERROR = 10
 _NO_ROOM_BYTES = 1 << 20
 
 
 def code_of(error: sqlite3.Error) -> int:
-    """Returns the primary result code of SQLite, 1 (SQLITE_ERROR) where Python has none."""
-    code: int | None = getattr(error, "sqlite_errorcode", None)
-    return 1 if code is None else code & 0xFF
+    """Returns the primary result code of SQLite, ``SQLITE_ERROR`` where Python has none."""
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return code & 0xFF
+
+
+def is_full(error: Exception) -> bool:
+    """Returns whether the disk is full: the one error after which a smaller write may still succeed."""
+    return isinstance(error, sqlite3.Error) and code_of(error) == sqlite3.SQLITE_FULL
 
 
 def damaged(path: Path, what: str) -> InputError:
@@ -44,19 +45,19 @@ def damaged(path: Path, what: str) -> InputError:
 def job_error(error: sqlite3.Error, path: Path) -> JobError:
     """Returns the error that says what happened, where, and what to do."""
     code = code_of(error)
-    if code == FULL or (code == _IO_ERROR and _is_full(path)):
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path)):
         return CannotWrite(f"{path}: the disk is full; free some space and run the same command again")
-    if code in (_READ_ONLY, _CANNOT_OPEN, _NO_PERMISSION):
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return CannotWrite(
             f"{path}: the journal cannot be written ({error}); check the permissions of its folder"
         )
-    if code == _NOT_A_DATABASE:
+    if code == sqlite3.SQLITE_NOTADB:
         return InputError(
             path, "not a journal of batchllm, or its beginning is damaged; restore or remove it"
         )
     if code in _DAMAGED:
         return damaged(path, str(error))
-    if code in (_BUSY, _LOCKED):
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return NotNow(
             f"{path}: another program keeps the journal locked; close it and run the same command again"
         )

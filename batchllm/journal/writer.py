@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 from batchllm.journal.bulk import BulkRow
 from batchllm.journal.recovery import OpenedJournal
 from batchllm.journal.replies import pack
-from batchllm.journal.sqlite_errors import FULL, code_of, job_error
+from batchllm.journal.sqlite_errors import is_full, job_error
 from batchllm.journal.store import Store
 
 T = TypeVar("T")
@@ -194,7 +194,7 @@ class JournalThread:
             try:
                 reports = self._write(operations)
             except Exception as error:  # noqa: BLE001 - every waiter must get it, or would wait for ever
-                self._full = isinstance(error, sqlite3.Error) and code_of(error) == FULL
+                self._full = is_full(error)
                 self._fail(error)
             else:
                 _report(reports)
@@ -235,7 +235,7 @@ class JournalThread:
                 try:
                     self._store.write([pack(*payload)])
                 except sqlite3.Error as error:
-                    self._full = code_of(error) == FULL
+                    self._full = is_full(error)
                 else:
                     _report([(done, loop, None, None)])
                     continue

@@ -237,6 +237,7 @@ class Plan:
             self._counters.reused += 1
         else:
             self._counters.finished_before += 1
+            self._counters.failed_before += end[1] is not State.ANSWERED
             if self._collected is not None and flow.known is not None:
                 count_end(self._collected, *end)
         return False

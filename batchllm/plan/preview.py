@@ -23,7 +23,7 @@ class PreviewedRequest(NamedTuple):
 
     Attributes:
         path: Its path in the row's flow.
-        request: It.
+        request: What would be sent.
     """
 
     path: str

@@ -41,6 +41,7 @@ def count_before(counters: RunCounters, ended: FinishedRows) -> None:
         counters.duplicates += ended.rows
     elif ended.state is not None:
         counters.finished_before += ended.rows
+        counters.failed_before += ended.rows if ended.state is not State.ANSWERED else 0
     elif ended.reason == SKIPPED:
         counters.skipped += ended.rows
     else:

@@ -1,18 +1,34 @@
-"""Finds the files that the inputs of a job mean: patterns and folders are looked through anew by each run."""
+"""Finds the files that the inputs of a job mean, and opens them; each run looks through patterns and folders anew."""
 
 import glob
+import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from batchllm.errors import InputError, UsageError
-from batchllm.formats import SUFFIXES
+from batchllm.formats import SUFFIXES, Source, format_named, format_of, open_source, spool
+from batchllm.formats.files import input_file
+from batchllm.formats.registry import FORMATS
+from batchllm.formats.several import SeveralSource
 from batchllm.formats.suffixes import format_suffix
 from batchllm.job import Job
-from batchllm.job.paths import identity_of, is_folder, is_output, is_pattern, outputs_of, refuse_same_file
+from batchllm.job.assembly import NOTHING_ASKED
+from batchllm.job.paths import (
+    are_several,
+    identity_of,
+    is_folder,
+    is_output,
+    is_pattern,
+    outputs_of,
+    refuse_same_file,
+)
 from batchllm.job.texts import are_documents, is_document
 from batchllm.prepare.job_paths import JobPaths, journal_beside, journal_in
+from batchllm.prepare.shards import RowRange
 from batchllm.printable import counted
 from batchllm.stores import ObjectPath
 
@@ -28,6 +44,62 @@ class InputFiles:
 
     paths: tuple[Path, ...]
     notes: tuple[str, ...]
+
+
+@contextmanager
+def opened_input(job: Job, paths: JobPaths, rows: RowRange | None) -> Iterator[Source]:
+    """Opens the input of a job for the ``with`` block; standard input is copied to disk first.
+
+    Args:
+        job: The job.
+        paths: Its files.
+        rows: The only rows that are wanted; ``None`` for all.
+
+    Raises:
+        InputError: A file cannot be read in its format.
+        UsageError: An option is for no file of the input.
+    """
+    options = {option: getattr(job, option) for form in FORMATS for option in form.options}
+    with ExitStack() as stack:
+        if job.into_folder or are_several(job.inputs):
+            source = _several(job, input_files(job, paths), options, rows)
+        elif job.inputs:
+            source = open_source(job.inputs[0], format=job.input_format, **options)
+        else:
+            path = spool(sys.stdin.buffer)
+            stack.callback(path.unlink, missing_ok=True)
+            source = open_source(path, format=job.input_format, name="standard input", **options)
+        stack.callback(source.close)
+        yield source
+
+
+def _several(job: Job, files: InputFiles, options: Mapping[str, Any], rows: RowRange | None) -> Source:
+    """Opens several files; each gets the options that its format understands, and each option is for one at least.
+
+    Of documents, those that have none of the rows are not looked at.
+    """
+    given = {option: value for option, value in options.items() if value is not None}
+    forms = {
+        path: format_named(job.input_format) if job.input_format else format_of(path) for path in files.paths
+    }
+    for path, form in forms.items():
+        if job.template is None and not form.nested:
+            raise UsageError(f"{path}: {NOTHING_ASKED}")
+    used = {option for form in forms.values() for option in form.options}
+
+    looked_at = set(files.paths)
+    if rows is not None and all(form.documents for form in forms.values()):
+        looked_at.intersection_update(files.paths[rows.rows.start : rows.rows.stop])
+
+    def open_file(path: Path) -> Source:
+        own = {name: it for name, it in given.items() if name in forms[path].options or name not in used}
+        if path not in looked_at:
+            return forms[path].source(input_file(path, str(path)), format_suffix(path), **own)
+        return open_source(path, format=job.input_format, **own)
+
+    # A row that brings its own request says what it is by the members that it has.
+    sources = map(open_file, files.paths)
+    return SeveralSource(job.input_name, sources, files.notes, fills=job.template is not None)
 
 
 def input_files(job: Job, paths: JobPaths) -> InputFiles:

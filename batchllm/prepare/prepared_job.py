@@ -1,11 +1,8 @@
 """Scans the input, and decides and checks everything that needs neither network nor journal."""
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 from batchllm import tokens
 from batchllm.answer import Reader, answer_columns
@@ -18,23 +15,15 @@ from batchllm.formats import (
     InputStatistics,
     Source,
     format_named,
-    format_of,
     kept_columns,
-    open_source,
     output_kind,
     plan_columns,
-    spool,
 )
 from batchllm.formats.columns import ADDABLE, STANDARD
-from batchllm.formats.files import input_file
-from batchllm.formats.registry import FORMATS
 from batchllm.formats.several import InputPart, SeveralSource
-from batchllm.formats.suffixes import format_suffix
 from batchllm.job import Job
-from batchllm.job.assembly import NOTHING_ASKED
-from batchllm.job.paths import are_several
 from batchllm.prepare.column_kinds import with_kinds
-from batchllm.prepare.inputs import InputFiles, input_files
+from batchllm.prepare.inputs import opened_input
 from batchllm.prepare.job_paths import JobPaths
 from batchllm.prepare.outputs import check_outputs
 from batchllm.prepare.shards import RowRange, ShardRows, restricted
@@ -124,7 +113,7 @@ def prepare_job(
         raise UsageError(
             f"a part of the rows has one output, and {job.output} is a folder; name a file with -o"
         )
-    with _source_of(job, paths, rows) as source:
+    with opened_input(job, paths, rows) as source:
         shard = None
         if rows is not None:
             statistics = rows.restrict(source)
@@ -279,48 +268,3 @@ def _check_steps(job: Job, statistics: InputStatistics) -> None:
                     f"step {step.name}: it would write the column {name}, and {taken[name]}; rename it"
                 )
             taken[name] = f"step {step.name} writes a column of that name"
-
-
-@contextmanager
-def _source_of(job: Job, paths: JobPaths, rows: RowRange | None) -> Iterator[Source]:
-    options = {option: getattr(job, option) for form in FORMATS for option in form.options}
-    with ExitStack() as stack:
-        if job.into_folder or are_several(job.inputs):
-            source = _several(job, input_files(job, paths), options, rows)
-        elif job.inputs:
-            source = open_source(job.inputs[0], format=job.input_format, **options)
-        else:
-            path = spool(sys.stdin.buffer)
-            stack.callback(path.unlink, missing_ok=True)
-            source = open_source(path, format=job.input_format, name="standard input", **options)
-        stack.callback(source.close)
-        yield source
-
-
-def _several(job: Job, files: InputFiles, options: Mapping[str, Any], rows: RowRange | None) -> Source:
-    """Opens several files; each gets the options that its format understands, and each option is for one at least.
-
-    Of documents, those that have none of the rows are not looked at.
-    """
-    given = {option: value for option, value in options.items() if value is not None}
-    forms = {
-        path: format_named(job.input_format) if job.input_format else format_of(path) for path in files.paths
-    }
-    for path, form in forms.items():
-        if job.template is None and not form.nested:
-            raise UsageError(f"{path}: {NOTHING_ASKED}")
-    used = {option for form in forms.values() for option in form.options}
-
-    looked_at = set(files.paths)
-    if rows is not None and all(form.documents for form in forms.values()):
-        looked_at.intersection_update(files.paths[rows.rows.start : rows.rows.stop])
-
-    def open_file(path: Path) -> Source:
-        own = {name: it for name, it in given.items() if name in forms[path].options or name not in used}
-        if path not in looked_at:
-            return forms[path].source(input_file(path, str(path)), format_suffix(path), **own)
-        return open_source(path, format=job.input_format, **own)
-
-    # A row that brings its own request says what it is by the members that it has.
-    sources = map(open_file, files.paths)
-    return SeveralSource(job.input_name, sources, files.notes, fills=job.template is not None)

@@ -12,7 +12,8 @@ from batchllm.job.record import plain
 from batchllm.job.url import host_of
 from batchllm.journal import JournalReader
 from batchllm.journal.history import RunHistory, count_outcomes, latency_counts, run_history
-from batchllm.prepare.job_paths import existing_digest, is_disk_folder
+from batchllm.prepare.existing_output import existing_digest
+from batchllm.prepare.job_paths import is_disk_folder
 from batchllm.prepare.saved_job import job_in
 from batchllm.report.distribution import Distribution
 from batchllm.report.texts import content_text

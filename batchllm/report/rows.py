@@ -34,7 +34,7 @@ class ReportRow:
         answer: The answers, or the error of a row that failed.
         gold: The known answers.
         others: The answers of the other outputs.
-        agreement: The share of the samples that gave the answer; empty where nobody knows.
+        agreement: The share of the samples that gave the answer; empty where it is unknown.
         exchanges: The requests and the raw answers.
     """
 

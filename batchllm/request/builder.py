@@ -10,7 +10,7 @@ from batchllm.answer import Reader
 from batchllm.errors import UsageError
 from batchllm.job import Job
 from batchllm.job.gold import gold_columns
-from batchllm.records import Answer, ChatRequest, Row
+from batchllm.records import Answer, AnswerSpec, ChatRequest, Row
 from batchllm.request.condition import Condition
 from batchllm.request.documents import Documents
 from batchllm.request.images import Media
@@ -100,12 +100,7 @@ class RequestBuilder:
             self.used_columns |= self._task.renderer.used_columns
             if not self._task.renderer.reads_text:
                 self.column = job.column
-        self._shots: Shots | None = None
-        if job.examples is not None and self._task is not None:
-            examples = [self._example(values) for values in job.examples]
-            read = self.column if self._task.renderer.reads_text else None
-            self._shots = Shots(examples, job.shots, spec, self._ask, read)
-            self._limits.truncated = 0
+        self._shots = self._shots_of(spec)
         self._own_layer = job_parameters(job, self._schema, asks_schema=self._preset.json_schema is not False)
         self._fixed = self._checked_parameters()
 
@@ -284,6 +279,15 @@ class RequestBuilder:
         if task.renderer.reads_text and self._job.max_input_tokens is not None:
             return self._limits.text(row, self.column or "text")
         return row
+
+    def _shots_of(self, spec: AnswerSpec) -> Shots | None:
+        if self._job.examples is None or self._task is None:
+            return None
+        examples = [self._example(values) for values in self._job.examples]
+        read = self.column if self._task.renderer.reads_text else None
+        shots = Shots(examples, self._job.shots, spec, self._ask, read)
+        self._limits.truncated = 0
+        return shots
 
     def _example(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """Returns the values of an example; its text may be in a column called ``text`` whatever the job's is."""

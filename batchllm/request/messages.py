@@ -13,10 +13,9 @@ from batchllm.exact import loads
 from batchllm.records import Answer, ChatRequest
 from batchllm.request.images import Media, image_tokens
 from batchllm.request.outcome import InvalidRow, Messages
-from batchllm.template import dumps, to_json
+from batchllm.template import LEADING_ROLES, dumps, to_json
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-_LEADING = ("system", "developer")
 # What the chat format adds to each message and to the whole, by the count in OpenAI's cookbook.
 _PER_MESSAGE = 4
 _PER_REQUEST = 3
@@ -93,7 +92,7 @@ def with_images(messages: Messages, parts: Sequence[Mapping[str, Any]]) -> Messa
 def with_instructions(messages: Messages, instructions: str) -> Messages:
     """Returns messages with the instructions at the end of their leading system message, or as a new one."""
     first, *others = messages
-    if first["role"] not in _LEADING:
+    if first["role"] not in LEADING_ROLES:
         return [{"role": "system", "content": instructions}, *messages]
     content = first["content"]
     if isinstance(content, str):
@@ -106,7 +105,7 @@ def with_instructions(messages: Messages, instructions: str) -> Messages:
 def own_start(messages: Sequence[Mapping[str, Any]]) -> int:
     """Returns where a row's own turn begins in messages that it brought: after the leading system messages."""
     for position, message in enumerate(messages):
-        if message["role"] not in _LEADING:
+        if message["role"] not in LEADING_ROLES:
             return position
     return len(messages)
 

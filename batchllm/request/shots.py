@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batchllm.answer import Labels, SeveralLabels
+from batchllm.answer import Labels, SeveralLabels, labels_in
 from batchllm.answer.schema import Schema
 from batchllm.errors import UsageError, listed
 from batchllm.exact import parse_json
@@ -166,7 +166,7 @@ def _label(
     found = find(text)
     if found is None:
         raise InvalidRow("bad_example", f"{text!r} is none of the labels {', '.join(spec.labels)}")
-    return found, tuple(found.split("; ")) if spec.multi_label else (found,)
+    return found, labels_in(found, spec)
 
 
 def _fenced(code: str) -> str:

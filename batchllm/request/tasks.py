@@ -23,6 +23,7 @@ from batchllm.answer import Reader
 from batchllm.errors import UsageError
 from batchllm.exact import loads
 from batchllm.job import Job
+from batchllm.job.options import options_in
 from batchllm.job.values import split_by_commas
 from batchllm.records import Row
 from batchllm.request.images import Media
@@ -31,6 +32,7 @@ from batchllm.request.outcome import InvalidRow, RowRequest
 from batchllm.request.spec import ROW_COLUMN, prepared, tool_layers, with_tools
 from batchllm.template import (
     KNOWN_PARAMETERS,
+    LEADING_ROLES,
     Renderer,
     Template,
     builtin_names,
@@ -42,7 +44,7 @@ from batchllm.template import (
 
 _MAX_TASKS = 256
 _URL = "/chat/completions"
-_VARIABLES = ("bullets", "labels", "language", "answer_language", "multi_label")
+_VARIABLES = options_in("variables")
 
 
 class Task:
@@ -172,7 +174,7 @@ class RowTasks:
             messages = body.get("messages")
             parameters = {name: value for name, value in body.items() if name != "messages"}
         messages = checked(messages, self._media)
-        if self._job.system is not None and messages[0]["role"] not in ("system", "developer"):
+        if self._job.system is not None and messages[0]["role"] not in LEADING_ROLES:
             messages = [{"role": "system", "content": self._job.system}, *messages]
         if self._job.instructions is not None:
             messages = with_instructions(messages, self._job.instructions)

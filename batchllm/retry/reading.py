@@ -136,7 +136,7 @@ def _meaning(
         should: The endpoint asks for a retry.
     """
     words = f"{error.code} {error.type} {said}"
-    fault = error.row_fault(status) if error.is_json else None
+    fault = error.row_fault(status)
     if status == 402 or (status in (400, 403, 429) and _is_quota(status, error, said)):
         return Disposition.FATAL, "quota"
     if fault == "context_length":

@@ -1,6 +1,7 @@
 """One run of a job: ``run`` shows it on one page, from the job to its output file.
 
-``resume`` opens the journal, ``output`` writes the output, ``summary`` has the numbers, ``display`` the progress.
+``resume`` opens the journal, ``output`` writes the output, ``summary`` has the numbers, ``result`` what the library
+returns, and ``display`` the progress.
 """
 
 from batchllm.budget.forecast import Forecast

@@ -139,8 +139,10 @@ def check_retry(prepared: PreparedJob, *, is_same: bool) -> None:
     )
 
 
-def cut_off_rows(prepared: PreparedJob, reader: JournalReader, *, chosen: Chosen = None) -> list[CutOffRow]:
-    """Returns the rows whose answer was cut off at a lower limit than the job's raised one.
+def cut_off_rows(
+    prepared: PreparedJob, reader: JournalReader, *, chosen: Chosen = None
+) -> Iterator[CutOffRow]:
+    """Yields the rows whose answer was cut off at a lower limit than the job's raised one.
 
     Rows that took several requests (samples, re-asks) are not among them.
 
@@ -149,25 +151,6 @@ def cut_off_rows(prepared: PreparedJob, reader: JournalReader, *, chosen: Chosen
         reader: The journal.
         chosen: The only rows wanted, ``None`` for all.
     """
-    return list(_cut_off_rows(prepared, reader, chosen))
-
-
-def cut_off_in_several(prepared: PreparedJob, reader: JournalReader, *, chosen: Chosen = None) -> int:
-    """Counts the rows whose last answer was cut off and that took several requests, which are not asked again."""
-    if prepared.flow.single:
-        return 0
-    replayer = Replayer(prepared.flow, reader, in_order(prepared.source.rows))
-    found = 0
-    for known in reader.planned():
-        if known.row_state not in (State.ANSWERED, State.FAILED) or known.request_id is None:
-            continue
-        if chosen is None or known.row_index in chosen:
-            answer = replayer.replay_row(known.row_index, known.request_id).summed()
-            found += answer is not None and answer.finish_reason == _CUT_OFF
-    return found
-
-
-def _cut_off_rows(prepared: PreparedJob, reader: JournalReader, chosen: Chosen) -> Iterator[CutOffRow]:
     limits: list[tuple[int, int | None]] = reader.get(RAISED) or []
     row_of = in_order(prepared.source.rows)
     for page in pages(reader.planned(), _PAGE):
@@ -188,6 +171,21 @@ def _cut_off_rows(prepared: PreparedJob, reader: JournalReader, chosen: Chosen) 
                 continue
             if known.row_state is None or len(reader.flow_requests(record.request_id)) == 1:
                 yield known, State.ANSWERED if answer.error is None else State.FAILED
+
+
+def cut_off_in_several(prepared: PreparedJob, reader: JournalReader, *, chosen: Chosen = None) -> int:
+    """Counts the rows whose last answer was cut off and that took several requests, which are not asked again."""
+    if prepared.flow.single:
+        return 0
+    replayer = Replayer(prepared.flow, reader, in_order(prepared.source.rows))
+    found = 0
+    for known in reader.planned():
+        if known.row_state not in (State.ANSWERED, State.FAILED) or known.request_id is None:
+            continue
+        if chosen is None or known.row_index in chosen:
+            answer = replayer.replay_row(known.row_index, known.request_id).summed()
+            found += answer is not None and answer.finish_reason == _CUT_OFF
+    return found
 
 
 def _is_to_be_raised(

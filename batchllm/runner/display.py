@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from batchllm.budget.account import Account
@@ -67,43 +67,37 @@ def stopping_line(in_flight: int, stop: RunStop) -> str:
     return f"Stopping: {counted(in_flight, 'request')} in flight get up to {stop.grace_s:g} s{at_once}."
 
 
+@dataclass(eq=False, kw_only=True)
 class RunDisplay:
     """Shows a run inside the ``async with`` block, and keeps what it learns about pace and prices for the next one."""
 
-    def __init__(
-        self,
-        limiter: Limiter[WorkItem] | EndpointRouter[WorkItem],
-        *,
-        endpoint: str,
-        progress: Progress,
-        counters: RunCounters,
-        account: Account,
-        journal: Journal,
-        stop: RunStop,
-    ) -> None:
-        self._limiter = limiter
-        self._progress = progress
-        self._counters = counters
-        self._account = account
-        self._journal = journal
-        self._stop = stop
+    limiter: Limiter[WorkItem] | EndpointRouter[WorkItem]
+    endpoint: str
+    progress: Progress
+    counters: RunCounters
+    account: Account
+    journal: Journal
+    stop: RunStop
+
+    def __post_init__(self) -> None:
+        limiter = self.limiter
         self._now = asyncio.get_running_loop().time
         self._several = EndpointEvents(limiter) if isinstance(limiter, EndpointRouter) else None
-        self._events = Events(endpoint if self._several is None else "any of the endpoints")
+        self._events = Events(self.endpoint if self._several is None else "any of the endpoints")
         self._rate = RowRate()
-        if self._several is None and journal.get(ENDPOINTS) is not None:
-            journal.put(ENDPOINTS, None)
+        if self._several is None and self.journal.get(ENDPOINTS) is not None:
+            self.journal.put(ENDPOINTS, None)
 
     async def __aenter__(self) -> None:
-        self._progress.start(self._counters.rows, 0)
-        self._stop.subscribe(self._stopped, lambda: None)
+        self.progress.start(self.counters.rows, 0)
+        self.stop.subscribe(self._stopped, lambda: None)
         self._ticker = asyncio.create_task(self._tick())
 
     async def __aexit__(self, *_: object) -> None:
         self._ticker.cancel()
         self._show(tell=False)
-        self._progress.close()
-        self._journal.put("learned", self._limiter.learned())
+        self.progress.close()
+        self.journal.put("learned", self.limiter.learned())
 
     async def _tick(self) -> None:
         while True:
@@ -112,24 +106,24 @@ class RunDisplay:
 
     def _show(self, *, tell: bool = True) -> None:
         """Shows how far the run is; with ``tell`` also, once, what it waits for."""
-        counters, now, wall = self._counters, self._now(), datetime.now()
-        view = self._limiter.view(now)
+        counters, now, wall = self.counters, self._now(), datetime.now()
+        view = self.limiter.view(now)
         line = self._events.line(view, now, wall, counters.last_refusal) if tell else None
-        if line is not None and self._stop.reason is None:
+        if line is not None and self.stop.reason is None:
             counters.log.write("waiting", reason=view.limits, message=line)
-            self._progress.tell(line)
+            self.progress.tell(line)
         of_endpoints = self._show_endpoints(now, wall)
         waits = waiting_words(view, now, wall, counters.last_refusal)
-        if self._stop.reason is not None:
+        if self.stop.reason is not None:
             waits = stopping_words(counters.in_flight)
         finished = counters.finished
         self._rate.count(now, finished - counters.finished_before - counters.reused - counters.skipped)
         speed = [] if waits else self._rate.words(counters.rows - finished)
         limit = "" if waits else limit_words(view)
-        note = ", ".join(filter(None, [*speed, self._account.to_text(counters), limit, of_endpoints]))
+        note = ", ".join(filter(None, [*speed, self.account.to_text(counters), limit, of_endpoints]))
         failed = counters.failed + counters.unanswered
-        self._progress.show(finished, failed, counters.known_tokens, note, waits)
-        self._account.keep(self._journal, view)
+        self.progress.show(finished, failed, counters.known_tokens, note, waits)
+        self.account.keep(self.journal, view)
 
     def _show_endpoints(self, now: float, wall: datetime) -> str:
         """Tells what became of each of several endpoints, and keeps their figures; returns them in words."""
@@ -137,13 +131,13 @@ class RunDisplay:
             return ""
         states = self._several.router.states(now)
         for line in self._several.lines(states, now, wall):
-            self._counters.log.write("endpoint", message=line)
-            self._progress.tell(line)
-        if self._counters.endpoints != (found := figures_of(states)):
-            self._counters.endpoints = found
-            self._journal.put(ENDPOINTS, [asdict(each) for each in found])
+            self.counters.log.write("endpoint", message=line)
+            self.progress.tell(line)
+        if self.counters.endpoints != (found := figures_of(states)):
+            self.counters.endpoints = found
+            self.journal.put(ENDPOINTS, [asdict(each) for each in found])
         return self._several.words(states)
 
     def _stopped(self) -> None:
-        if self._counters.in_flight:
-            self._progress.tell(stopping_line(self._counters.in_flight, self._stop))
+        if self.counters.in_flight:
+            self.progress.tell(stopping_line(self.counters.in_flight, self.stop))

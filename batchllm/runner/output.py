@@ -16,7 +16,7 @@ from batchllm.formats.output_file import remove_leftovers
 from batchllm.formats.suffixes import format_suffix
 from batchllm.journal import Journal, JournalReader
 from batchllm.plan.outcomes import outcome_reader, outcomes
-from batchllm.prepare.job_paths import existing_digest, exported_note
+from batchllm.prepare.existing_output import existing_digest, exported_note
 from batchllm.prepare.outputs import OutputFile, is_folder, output_files
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.printable import one_line

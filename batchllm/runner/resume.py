@@ -27,8 +27,8 @@ from batchllm.journal import (
 from batchllm.plan.outcomes import in_order
 from batchllm.plan.replay import Replayer
 from batchllm.plan.row_counts import row_state_of
+from batchllm.prepare.existing_output import Known, check_output, known_files
 from batchllm.prepare.first_preset import PRESETS, presets_of
-from batchllm.prepare.job_paths import Known, check_output, known_files
 from batchllm.prepare.outputs import output_files
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.prepare.saved_job import saved
@@ -178,7 +178,7 @@ class ResumedJob:
         """Returns the rows that are asked again because their answer was cut off (``--retry-cut-off``)."""
         if not self.continued or self._prepared.job.raised_max_tokens is None:
             return []
-        return cut_off_rows(self._prepared, self.journal.reader(), chosen=self._chosen)
+        return list(cut_off_rows(self._prepared, self.journal.reader(), chosen=self._chosen))
 
     def cut_off_in_several(self) -> int:
         """Counts the cut off rows that took several requests, which ``--retry-cut-off`` leaves alone."""

@@ -8,7 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from batchllm.batch.waiting import Waiting, waiting_for
@@ -96,7 +96,7 @@ def run_job(
         waiting = waiting_for(job, wait=wait)
         with ExitStack() as held:
             held.enter_context(made_folder(paths.output if job.into_folder else None))
-            for lock in filter(None, (paths.lock, paths.journal_lock)):
+            for lock in paths.locks:
                 held.enter_context(JobLock(lock, wait_s=job.wait_lock_s, check=stops.check))
             bring_input()
             first = with_first_preset(with_raised_limit(job, paths.journal), paths.journal)
@@ -105,50 +105,42 @@ def run_job(
             reuse = held.enter_context(journals_of(job.reuse, paths.journal))
             record.describe(job)
             run = _Run(
-                prepared, record, progress or Quiet(), confirm, client, reuse, waiting, stops, feed, leases, rows
+                prepared, record, progress or Quiet(), confirm, client, reuse, waiting, stops, feed or RowFeed(),
+                leases, rows,
             )  # fmt: skip
             with asyncio.Runner() as loop:  # asyncio.run may be another one in a notebook (nest_asyncio)
                 return loop.run(run.run())
 
 
+@dataclass(eq=False)
 class _Run:
-    def __init__(
-        self,
-        prepared: PreparedJob,
-        record: RunRecord,
-        progress: Progress,
-        confirm: Confirm,
-        client: ChatSender | None,
-        reuse: Sequence[JournalReader],
-        waiting: Waiting,
-        stops: Stops,
-        feed: RowFeed | None,
-        leases: Leases | None,
-        rows: RowRange | None,
-    ) -> None:
-        self._leases = leases
-        self._prepared = prepared
-        self._record = record
+    prepared: PreparedJob
+    record: RunRecord
+    progress: Progress
+    confirm: Confirm
+    client: ChatSender | None
+    reuse: Sequence[JournalReader]
+    waiting: Waiting
+    stops: Stops
+    feed: RowFeed
+    leases: Leases | None
+    rows: RowRange | None
+
+    def __post_init__(self) -> None:
+        prepared, rows = self.prepared, self.rows
         self._job = prepared.job
-        self._progress = progress
-        self._confirm = confirm
-        self._client = client
-        self._reuse = reuse
-        self._waiting = waiting
-        self._stops = stops
-        self._feed = feed or RowFeed()
         self._account = Account(prepared)
         among = prepared.statistics.rows
         self._chosen = (rows and rows.chosen) or chosen_rows(prepared.job, among)
         self._evaluation = RunEvaluation(prepared, self._chosen) if prepared.job.gold else None
         self._counters = RunCounters(
             rows=among if self._chosen is None else len(self._chosen),
-            log=record.log,
+            log=self.record.log,
             has_worked=rows is not None and rows.has_worked,
         )
 
     async def run(self) -> Result:
-        resumed = ResumedJob(self._prepared, rows=self._counters.rows, chosen=self._chosen)
+        resumed = ResumedJob(self.prepared, rows=self._counters.rows, chosen=self._chosen)
         journal = resumed.journal
         try:
             self._begin(resumed)
@@ -158,14 +150,14 @@ class _Run:
         self._started_s = asyncio.get_running_loop().time()
         status: int | None = None
         try:
-            self._stops.check()
-            async with self._feed.following(
-                self._prepared, journal, self._counters, continued=resumed.continued, chosen=self._chosen
+            self.stops.check()
+            async with self.feed.following(
+                self.prepared, journal, self._counters, continued=resumed.continued, chosen=self._chosen
             ):
                 await self._answer_rows(journal, continued=resumed.continued)
             result = self._written(resumed)
             status = result.exit_status
-            await self._feed.finish()
+            await self.feed.finish()
             return result
         except BaseException as error:
             if isinstance(error, (JobError, Interrupted)):
@@ -176,7 +168,7 @@ class _Run:
                     states = resumed.counts_of_pass()
                     figures = with_rows(figures, states)
                     error.kept = states.finished, self._counters.rows
-            self._record.figures = figures
+            self.record.figures = figures
             raise
         finally:
             journal.close(status)
@@ -185,7 +177,7 @@ class _Run:
         """Writes the output, and returns the result."""
         journal, destination = resumed.journal, resumed.destination
         counts = write_if_changed(
-            self._prepared,
+            self.prepared,
             journal,
             destination=destination,
             chosen=self._chosen,
@@ -195,10 +187,10 @@ class _Run:
         trial = self._chosen is not None
         journal.put(TRIAL if trial else FINISHED, resumed.plan_id)
         sent = counts.failed + counts.answered
-        bad_rows = self._prepared.statistics.bad_rows
+        bad_rows = self.prepared.statistics.bad_rows
         status = exit_status_of(counts.failed, sent, self._job.allow_failed, bad_rows=bad_rows)
         summary = with_output(self._summary(journal, int(status)), counts)
-        self._record.figures = summary
+        self.record.figures = summary
         return Result(
             output=destination.path,
             instead_of=destination.instead_of,
@@ -207,11 +199,11 @@ class _Run:
             job=self._job,
             possibly_billed_rows=possibly_billed_rows(journal),
             samples=tuple(counts.samples) if trial else (),
-            asked=asked_of(self._prepared, counts.sample_rows) if trial else (),
+            asked=asked_of(self.prepared, counts.sample_rows) if trial else (),
             failures=counts.failures,
             pace=rate_text(summary),
-            read_options=read_options(self._prepared, destination.path),
-            skipped=skipped_paths(self._prepared, destination),
+            read_options=read_options(self.prepared, destination.path),
+            skipped=skipped_paths(self.prepared, destination),
         )
 
     def _begin(self, resumed: ResumedJob) -> None:
@@ -221,7 +213,7 @@ class _Run:
             UsageError: The user does not want it.
         """
         journal = resumed.journal
-        self._account.begin(journal, self._counters, LeasedBudget if self._leases else None)
+        self._account.begin(journal, self._counters, LeasedBudget if self.leases else None)
         counts, rows = resumed.counts(), self._counters.rows
         cut_off = resumed.cut_off()
         again = Counter(row.state for row, _ in cut_off)
@@ -237,11 +229,11 @@ class _Run:
             pending=counts.pending,
             skipped=counts.skipped,
             possibly_billed_rows=possibly_billed_rows(journal),
-            input_notes=self._prepared.input_notes,
+            input_notes=self.prepared.input_notes,
             begun=bool(journal.reader().batches()),
         )
-        self._confirm(forecast)
-        self._record.log.write(
+        self.confirm(forecast)
+        self.record.log.write(
             "plan",
             rows=rows,
             answered=answered,
@@ -256,7 +248,7 @@ class _Run:
 
     async def _answer_rows(self, journal: Journal, *, continued: bool) -> None:
         """Finishes every row, in the job's mode; batches under way are looked at first in either mode."""
-        stop = run_stop(self._job, self._stops)
+        stop = run_stop(self._job, self.stops)
         batch_mode = self._job.via == "batch"
         if not batch_mode and not journal.batches.live():
             await self._answer_online(journal, stop, continued=continued)
@@ -265,23 +257,23 @@ class _Run:
 
         async with AsyncExitStack() as stack:
             await BatchLoop(
-                self._prepared,
+                self.prepared,
                 journal,
                 client=LazyClient(self._job, stack),
                 counters=self._counters,
                 account=self._account,
-                progress=self._progress,
+                progress=self.progress,
                 chosen=self._chosen,
                 reuse=self._reuse_of(journal),
                 online=None if batch_mode else lambda: self._answer_online(journal, stop, continued=True),
-                waiting=self._waiting,
+                waiting=self.waiting,
                 run_stop=stop,
             ).run()
 
     async def _answer_online(self, journal: Journal, stop: RunStop, *, continued: bool) -> None:
         job, counters = self._job, self._counters
         plan = plan_of(
-            self._prepared,
+            self.prepared,
             journal,
             continued=continued,
             counters=counters,
@@ -289,12 +281,12 @@ class _Run:
             reuse=self._reuse_of(journal),
         )
         now = asyncio.get_running_loop().time()
-        leased_limits, worked = self._leases is not None, counters.has_worked
+        leased_limits, worked = self.leases is not None, counters.has_worked
         limiter = limiter_of(job, now, journal.get("learned"), leased=leased_limits, has_worked=worked)
         async with AsyncExitStack() as stack:
             clients = [LazyClient(job, stack, each) for each in job.endpoints or (None,)]
             online = OnlineLoop(
-                client=self._client or clients[0],
+                client=self.client or clients[0],
                 others=clients[1:],
                 endpoint_numbers=journal.endpoint_numbers(names_of(job)),
                 limiter=limiter,
@@ -308,21 +300,21 @@ class _Run:
                 plain=partial(plain_request, job),
             )
             display = RunDisplay(
-                limiter,
+                limiter=limiter,
                 endpoint=job.endpoint.base_url or "the endpoint",
-                progress=self._progress,
+                progress=self.progress,
                 counters=counters,
                 account=self._account,
                 journal=journal,
                 stop=stop,
             )
-            renewing = lease_loop(self._leases, job, limiter, self._account.meter.budget, online, stop)
+            renewing = lease_loop(self.leases, job, limiter, self._account.meter.budget, online, stop)
             with stop.watch():
                 async with display, leased(renewing):
                     await online.run(plan.batches())
 
     def _reuse_of(self, journal: Journal) -> Reuse | None:
-        return Reuse(self._reuse, journal) if self._reuse else None
+        return Reuse(self.reuse, journal) if self.reuse else None
 
     def _summary(self, journal: Journal, status: int) -> Summary:
         return summary_of(
@@ -330,7 +322,7 @@ class _Run:
             orphans=len(journal.orphans),
             seconds=asyncio.get_running_loop().time() - self._started_s,
             status=status,
-            bad_rows=self._prepared.statistics.bad_rows,
+            bad_rows=self.prepared.statistics.bad_rows,
         )
 
 

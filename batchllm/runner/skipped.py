@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from batchllm.formats import Source, write_skipped
 from batchllm.formats.several import SeveralSource
 from batchllm.formats.suffixes import labelled, stem_of, suffixes_of
-from batchllm.prepare.job_paths import existing_digest
+from batchllm.prepare.existing_output import existing_digest
 from batchllm.prepare.outputs import is_folder, names_in_folder
 from batchllm.prepare.prepared_job import PreparedJob
 from batchllm.runner.trial import OutputDestination

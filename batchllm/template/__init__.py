@@ -11,12 +11,13 @@ A name means, in this order: ``row`` (every column by its name), a variable of t
 from batchllm.records import AnswerSpec
 from batchllm.template.columns import TEXT, cell_texts, text_column, text_like
 from batchllm.template.file import builtin_names, from_prompt, load, parse
-from batchllm.template.model import Combine, Message, Template, literal
+from batchllm.template.model import LEADING_ROLES, Combine, Message, Template, literal
 from batchllm.template.render import Renderer
 from batchllm.template.values import KNOWN_PARAMETERS, RenderError, dumps, parameter_value, to_json
 
 __all__ = [
     "KNOWN_PARAMETERS",
+    "LEADING_ROLES",
     "TEXT",
     "AnswerSpec",
     "Combine",

@@ -8,6 +8,9 @@ from typing import Any
 from batchllm.errors import UsageError
 from batchllm.records import AnswerSpec
 
+LEADING_ROLES = ("system", "developer")
+"""The roles of messages that give instructions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -96,7 +99,7 @@ class Template:
     @property
     def _leading(self) -> Message | None:
         """The first message that gives instructions."""
-        return next((message for message in self.messages if message.role in ("system", "developer")), None)
+        return next((message for message in self.messages if message.role in LEADING_ROLES), None)
 
     def _with_leading(self, new: Message) -> "Template":
         """Returns a copy with another message instead of the leading one, first where there was none."""

@@ -69,8 +69,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
             for one, other in ((left, right), (right, left)):
                 if isinstance(other, int):
                     meter.room_for(size_of(one) * (abs(other) if hasattr(one, "__len__") else 1))
-            if isinstance(left, int) and isinstance(right, int):
-                _check_bits(left.bit_length() + right.bit_length())
+            are_integers = isinstance(left, int) and isinstance(right, int)
+            if are_integers and left.bit_length() + right.bit_length() > _MAX_BITS:
+                raise SecurityError("* would make too large a number")
         if operator == "+" and hasattr(left, "__len__"):
             meter.room_for(size_of(left) + size_of(right))
         if operator == "**" and not _small_power(left, right):
@@ -112,11 +113,6 @@ def room(texts: Iterable[Any]) -> int:
     No known vocabulary has a token shorter than a byte of UTF-8; two more are for a full stop and the end.
     """
     return max(_LEAST_ROOM, *(len(str(text).encode("utf-8", "replace")) + 2 for text in texts))
-
-
-def _check_bits(bits: int) -> None:
-    if bits > _MAX_BITS:
-        raise SecurityError("* would make too large a number")
 
 
 def _small_power(base: Any, exponent: Any) -> bool:
