@@ -66,13 +66,15 @@ def test_a_trial_pays_for_its_rows_and_the_whole_job_for_the_others(
 def test_rows_that_were_answered_before_are_counted_as_rows_and_not_as_requests(
     tmp_path: Path, url: str, asked: Asked
 ) -> None:
-    on_cluster(tmp_path, url, limit=20, samples=3)
-    whole = on_cluster(tmp_path, url, samples=3)
-    assert (whole.summary.answered, whole.summary.answered_before, whole.summary.answers) == (
-        ROWS,
-        20,
-        3 * 70,
+    (tmp_path / "prices.json").write_text(
+        '{"m": {"input_cost_per_token": 1e-6, "output_cost_per_token": 1e-6}}'
     )
+    flags = {"samples": 3, "prices": str(tmp_path / "prices.json")}
+    trial = on_cluster(tmp_path, url, limit=20, **flags).summary
+    whole = on_cluster(tmp_path, url, **flags).summary
+    assert (whole.answered, whole.answered_before, whole.answers) == (ROWS, 20, 3 * 70)
+    assert trial.cost and whole.cost and whole.cost > trial.cost
+    assert whole.saved_by_journal == trial.cost
 
 
 @pytest.mark.parametrize("flags", [{"limit": 33}, {"sample": 20}, {"sample": 90}, {"limit": 500}])

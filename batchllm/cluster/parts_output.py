@@ -5,7 +5,6 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from batchllm.budget.costs import plus
 from batchllm.budget.estimate import forecast_job
 from batchllm.cluster.losses import DeadAttempt
 from batchllm.cluster.parts import Parts
@@ -196,12 +195,10 @@ class PartsOutput:
             rows,
             seconds(),
         )
-        cost = summary.cost
         summary = replace(
             summary,
             cached_tokens=total([each["cached_tokens"] for each in of_run]),
             saved_by_cache=total([each["saved_by_cache"] for each in of_run]),
-            saved_by_journal=plus(summary.saved_by_journal, None if cost is None else -cost),
         )
         failures: dict[str, tuple[int, str]] = {}
         for each in state.done.values():

@@ -154,6 +154,7 @@ def summed(
     endpoints = _endpoints([each for done in summaries for each in done["endpoints"]])
     counts["possibly_billed_twice"] += len(lost) if dead else 0
     counts["requests"] += sum(each.attempts for each in dead)
+    of_shards = plus(counts["cost"], None if finished.cost is None else -finished.cost)
     rate = counts["attempts"] * 60.0 / seconds if counts["attempts"] and seconds >= 1 else None
     return replace(
         finished,
@@ -161,6 +162,7 @@ def summed(
         retries=dict(retries),
         endpoints=endpoints or finished.endpoints,
         answered_before=max(0, finished.answered_before - here),
+        saved_by_journal=plus(finished.saved_by_journal, None if of_shards is None else -of_shards),
         seconds=round(seconds, 3),
         requests_per_minute=None if rate is None else round(rate, 2),
         tokens_per_minute=None,
