@@ -211,9 +211,9 @@ def test_a_dry_run_knows_what_another_job_has_of_rows_of_several_requests(
     words = ("run", "-p", "{{ text }}", source, "--provider", "simulator", "--base-url", server.base_url)
     assert batchllm(*words, *before, "-o", tmp_path / "a.csv").status == 0
     sent = server.ledger.requests
-    words = (*words, *after, "-o", tmp_path / "b.csv", "--reuse", tmp_path / "a.csv")
-    assert json.loads(batchllm(*words, "--dry-run", "--json").out)["requests"] == left
-    assert batchllm(*words).status == 0
+    again = (*words, *after, "-o", tmp_path / "b.csv", "--reuse", tmp_path / "a.csv")
+    assert json.loads(batchllm(*again, "--dry-run", "--json").out)["requests"] == left
+    assert batchllm(*again).status == 0
     assert server.ledger.requests == sent + left
 
 
