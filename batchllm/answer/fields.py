@@ -15,19 +15,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from batchllm.answer.misread import refuse_misread, right_spelling
+from batchllm.answer.misread import NAMES, TYPES, refuse_misread, right_spelling
 from batchllm.errors import UsageError, did_you_mean
 
-TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 _SHORT = {name: short for short, name in TYPES.items()}
-NAMES = {
-    **TYPES,
-    "text": "string",
-    "string": "string",
-    "integer": "integer",
-    "number": "number",
-    "boolean": "boolean",
-}
 
 _HEAD = re.compile(r"(?P<name>\w[\w.$@/-]*)\s*(?P<optional>\?)?(?:\s+|(?=\[))?(?P<kind>.*)", re.DOTALL)
 _BOUND = r"-?\d{1,15}(?:\.\d{1,15})?"
@@ -96,10 +87,10 @@ def _field(part: str, later: list[str]) -> tuple[str, bool, dict[str, Any]]:
     kind = kind.removesuffix("?").strip()
     description = " ".join(description.split())
     if not kind:
-        refuse_misread(name, description, later, NAMES)
+        refuse_misread(name, description, later)
     field = _kind(kind)
     if field is None:
-        hint = right_spelling(name, kind, NAMES) or did_you_mean(kind, NAMES)
+        hint = right_spelling(name, kind) or did_you_mean(kind, NAMES)
         raise UsageError(f"--schema: {head.strip()!r} is not a name and a type{hint}; {_FORM}")
     return name, optional, field | ({"description": description} if description else {})
 

@@ -5,9 +5,20 @@ the right spelling. A field with a type of its own (``label str: one of a``) is 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from batchllm.errors import UsageError
+
+TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
+NAMES = {
+    **TYPES,
+    "text": "string",
+    "string": "string",
+    "integer": "integer",
+    "number": "number",
+    "boolean": "boolean",
+}
+"""The words that name a type, with JSON Schema's word."""
 
 _ONE_OF = re.compile(
     r"(?:(?:is|must be|exactly|only|always)\s+)*(?:(?:one|any|either)\s+of\b|one-of\b|oneof\b|either\b|enum\b|literal\b"
@@ -28,14 +39,13 @@ _OR = re.compile(r"\w+(?:,? or \w+)+")
 _BARE = re.compile(r"(?:or\s+|and\s+)?[^\s:\[\]?]+(?:\s+(?:or|and)\s+[^\s:\[\]?]+)*")
 
 
-def refuse_misread(name: str, description: str, later: Sequence[str], types: Mapping[str, str]) -> None:
+def refuse_misread(name: str, description: str, later: Sequence[str]) -> None:
     """Refuses a text field whose description says that it is something else.
 
     Args:
         name: Its name; it has no type.
         description: What follows its colon, on one line.
         later: The fields behind it, as they were written.
-        types: The words that name a type, with JSON Schema's word.
 
     Raises:
         UsageError: The description is a type, a choice, bounds or a list in other words.
@@ -48,7 +58,7 @@ def refuse_misread(name: str, description: str, later: Sequence[str], types: Map
         spelling = _choice(name, [description[found.end() :], *following])
     elif "|" in description:
         spelling = _choice(name, [description])
-    elif description.casefold() in types:
+    elif description.casefold() in NAMES:
         spelling = f"{name} {description.casefold()}"
     elif _LIST.match(description):
         spelling = f"{name} list"
@@ -67,7 +77,7 @@ def refuse_misread(name: str, description: str, later: Sequence[str], types: Map
     )
 
 
-def right_spelling(name: str, kind: str, types: Mapping[str, str]) -> str:
+def right_spelling(name: str, kind: str) -> str:
     """Returns `` (write 'label [a|b|c]')`` for a type in other words, with its leading space; else nothing."""
     plain = kind.strip(_AROUND)
     spelling = None
@@ -77,8 +87,8 @@ def right_spelling(name: str, kind: str, types: Mapping[str, str]) -> str:
         spelling = f"{name}?"
     elif _LIST.match(plain):
         inner = re.sub(r"^\w+\s*(?:of\b)?", "", plain).strip(_AROUND)
-        spelling = f"{name} list {inner}" if inner in types and types[inner] != "string" else f"{name} list"
-    elif plain in types:
+        spelling = f"{name} list {inner}" if NAMES.get(inner, "string") != "string" else f"{name} list"
+    elif plain in NAMES:
         spelling = f"{name} list" if kind.startswith("[") else f"{name} {plain}"
     elif found := _ONE_OF.match(plain):
         spelling = _choice(name, [plain[found.end() :]])

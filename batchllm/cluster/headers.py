@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from batchllm.errors import UsageError
 from batchllm.job import Job
+from batchllm.job.endpoints import with_endpoints
 from batchllm.job.layers import environment_layer
 from batchllm.job.options import OPTIONS
 from batchllm.records import Endpoint
@@ -80,6 +81,5 @@ def _with_headers(job: Job, headers: Callable[[Endpoint], dict[str, str]]) -> Jo
     def changed(endpoint: Endpoint) -> Endpoint:
         return replace(endpoint, headers=headers(endpoint)) if endpoint.headers else endpoint
 
-    several = tuple(replace(each, endpoint=changed(each.endpoint)) for each in job.endpoints)
     steps = tuple(replace(step, job=_with_headers(step.job, headers)) for step in job.steps)
-    return replace(job, endpoint=changed(job.endpoint), endpoints=several, steps=steps)
+    return replace(with_endpoints(job, changed), steps=steps)

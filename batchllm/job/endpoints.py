@@ -5,7 +5,7 @@ can be added, removed and reordered between runs.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -78,20 +78,23 @@ def check_names(job: "Job") -> None:
                 )
 
 
+def with_endpoints(job: "Job", changed: Callable[[Endpoint], Endpoint]) -> "Job":
+    """Returns a job each of whose endpoints is changed."""
+    several = tuple(dataclasses.replace(each, endpoint=changed(each.endpoint)) for each in job.endpoints)
+    return dataclasses.replace(job, endpoint=changed(job.endpoint), endpoints=several)
+
+
 def with_model(job: "Job", model: str) -> "Job":
     """Returns a job whose requests name this model."""
     before = job.endpoint.model
+    job = with_endpoints(job, lambda each: dataclasses.replace(each, model=model))
     several = tuple(
         dataclasses.replace(
-            each,
-            endpoint=dataclasses.replace(each.endpoint, model=model),
-            names={model if name == before else name: own for name, own in each.names.items()},
+            each, names={model if name == before else name: own for name, own in each.names.items()}
         )
         for each in job.endpoints
     )
-    return dataclasses.replace(
-        job, endpoint=dataclasses.replace(job.endpoint, model=model), endpoints=several
-    )
+    return dataclasses.replace(job, endpoints=several)
 
 
 def with_keys(job: "Job", environ: Mapping[str, str], api_key: str | None = None) -> "Job":
@@ -100,11 +103,7 @@ def with_keys(job: "Job", environ: Mapping[str, str], api_key: str | None = None
     Raises:
         UsageError: A key is not where it was; the message says where that was.
     """
-    several = tuple(
-        dataclasses.replace(each, endpoint=with_key(each.endpoint, environ, api_key))
-        for each in job.endpoints
-    )
-    return dataclasses.replace(job, endpoint=with_key(job.endpoint, environ, api_key), endpoints=several)
+    return with_endpoints(job, lambda each: with_key(each, environ, api_key))
 
 
 def endpoints_text(endpoints: Sequence[JobEndpoint]) -> str:

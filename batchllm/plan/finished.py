@@ -96,11 +96,6 @@ class KnownRequest(NamedTuple):
     request_id: int | None = None
     other: tuple[JournalReader, int] | None = None
 
-    @property
-    def finished(self) -> bool:
-        """Whether a journal has its final state."""
-        return self.state is not None
-
 
 class FinishedRequests:
     """Looks up in journals which requests are finished.

@@ -52,16 +52,16 @@ def lease_loop(
     """Returns what renews the leases of a run; ``None`` without leases."""
     if leases is None:
         return None
-    if isinstance(limiter, Limiter):
-        renewing = LeaseLoop(leases, {names_of(job)[0]: (limiter, job.pace)}, budget, online.wake, stop)
-        online.all_sent = renewing.all_sent
-        return renewing
 
     def wake() -> None:
-        limiter.look_again()
+        if isinstance(limiter, EndpointRouter):
+            limiter.look_again()
         online.wake()
 
-    each = {target.name: (limiter.limiter_of(target.name), target.pace) for target in limiter.targets}
+    if isinstance(limiter, EndpointRouter):
+        each = {target.name: (limiter.limiter_of(target.name), target.pace) for target in limiter.targets}
+    else:
+        each = {names_of(job)[0]: (limiter, job.pace)}
     renewing = LeaseLoop(leases, each, budget, wake, stop)
     online.all_sent = renewing.all_sent
     return renewing
