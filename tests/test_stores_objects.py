@@ -203,7 +203,7 @@ def test_an_upload_goes_on_after_a_cut(
     assert object_store.get(bucket.bucket, "out.csv") == content
 
 
-def test_an_upload_in_parts_is_begun_again_after_a_cut(
+def test_an_upload_in_parts_and_a_listing_are_begun_again_after_a_cut(
     bucket: ObjectUrl, object_store: ObjectStore, proxy: CuttingProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(objects_module, "_WAITS_S", (0.0, 0.0))
@@ -215,6 +215,9 @@ def test_an_upload_in_parts_is_begun_again_after_a_cut(
     stores.put(bucket / "out.csv", b"x" * 2_000)
     assert proxy.cuts == 2
     assert object_store.get(bucket.bucket, "out.csv") == b"x" * 2_000
+    proxy.cuts_left = 1
+    assert [info.url.name for info in stores.listed(bucket)] == ["out.csv"]
+    assert proxy.cuts == 3
 
 
 def test_reading_goes_on_after_a_cut(

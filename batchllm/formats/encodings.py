@@ -197,9 +197,8 @@ def _detected(sample: bytes, encoding: str) -> str | None:
 
     lone = re.findall(rb"(?<![\x80-\xff])[\xa0-\xff](?![\x80-\xff])", sample)
     if len(lone) < 3 and len(lone) == len(sample) - len(sample.translate(None, bytes(range(128, 256)))):
-        return (
-            "cp1252" if encoding != "cp1252" else None
-        )  # too little for statistics, and the most usual by far
+        # Too little for statistics, and the most usual by far.
+        return "cp1252" if encoding != "cp1252" else None
     candidates = [name for name in COMMON if name != encoding and _decodes(sample, name)]
     if not candidates:
         return None

@@ -207,9 +207,8 @@ class AtomicFile(OutputTarget):
             os.close(folder)
 
     def __exit__(self, *exception: object) -> None:
-        with contextlib.suppress(
-            OSError
-        ):  # after commit nothing depends on it, before it the file is removed
+        # After commit nothing depends on it, and before it the file is removed.
+        with contextlib.suppress(OSError):
             os.close(self._descriptor)
         if not self._is_in_place:
             with contextlib.suppress(OSError):  # the next write removes it

@@ -220,10 +220,8 @@ class _Search:
     def _one_column(self) -> _Reading:
         reading = self._read("")
         quoted = QUOTE in self._sample[0] or _QUOTED_CELLS.search(self._text) if self._sample else True
-        if (
-            reading.failed and self._options.quote is None and not quoted
-        ):  # a line of prose begins with a quote
-            return self._read("", quote="")
+        if reading.failed and self._options.quote is None and not quoted:
+            return self._read("", quote="")  # a line of prose begins with a quote
         return reading
 
     def _only_clean(self, tables: list[_Reading]) -> list[_Reading]:

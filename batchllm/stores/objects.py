@@ -201,18 +201,19 @@ def put(url: ObjectUrl, content: bytes | BinaryIO) -> ObjectInfo:
             max_concurrency=4,
         )
 
-    done = ask(_writable(url), attempt, writing=True) if is_single else _uploaded(url, attempt)
+    do = ask if is_single else _repeated
+    done = do(_writable(url), attempt, writing=True)
     return ObjectInfo(url, size, done["e_tag"], digest)
 
 
-def _uploaded(url: ObjectUrl, attempt: "Callable[[ObjectStore], T]") -> T:
-    """Does an upload in parts, of which the driver does not repeat the beginning where the connection breaks."""
+def _repeated(url: ObjectUrl, request: "Callable[[ObjectStore], T]", *, writing: bool = False) -> T:
+    """Does what the driver does not repeat where the connection breaks: begins an upload in parts, or lists objects."""
     for wait_s in _WAITS_S:
         try:
-            return ask(_writable(url), attempt, writing=True)
+            return ask(url, request, writing=writing)
         except StorageFailure:
             time.sleep(wait_s)
-    return ask(_writable(url), attempt, writing=True)
+    return ask(url, request, writing=writing)
 
 
 def create(url: ObjectUrl, content: bytes) -> bool:
@@ -264,7 +265,7 @@ def listed(prefix: ObjectUrl, *, deep: bool = True) -> Iterator[ObjectInfo]:
             for each in chunk
         ]
 
-    yield from sorted(ask(prefix, every), key=lambda info: info.url.key)
+    yield from sorted(_repeated(prefix, every), key=lambda info: info.url.key)
 
 
 def delete(url: ObjectUrl) -> None:
@@ -303,7 +304,7 @@ def check_writable(url: ObjectUrl) -> None:
         except (_Probe, PreconditionError):
             pass
 
-    _uploaded(url, attempt)
+    _repeated(_writable(url), attempt, writing=True)
 
 
 def _writable(url: ObjectUrl) -> ObjectUrl:

@@ -68,19 +68,10 @@ def probe(url: ObjectUrl) -> tuple[int | None, str | None] | None:
                 return None, None
             raise
         with response:
-            etag, total = (
-                response.headers.get("ETag"),
-                _TOTAL.fullmatch(response.headers.get("Content-Range", "")),
-            )
-            is_strong = etag is not None and etag.startswith('"')
-            if (
-                response.status == 206
-                and is_strong
-                and total
-                and not response.headers.get("Content-Encoding")
-            ):
-                return int(total[1]), etag
-            return None, None
+            etag = response.headers.get("ETag", "")
+            total = _TOTAL.fullmatch(response.headers.get("Content-Range", ""))
+            is_plain = response.status == 206 and not response.headers.get("Content-Encoding")
+            return (int(total[1]), etag) if is_plain and total and etag.startswith('"') else (None, None)
 
     return _attempts(url, first_byte)
 
