@@ -1,6 +1,6 @@
 """Looks at what rows would ask and what a journal has of it, and writes nothing: for the dry run and a changed job."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -64,6 +64,7 @@ class Preview:
         others: Journals of other jobs whose answers may be used.
         final: The states in which a request of the own journal is not sent again.
         dedupe: Equal rows share their requests.
+        again: Requests that are sent again though they have an answer.
         stand_ins: Return the answers that stand for those of expected length, and for the longest ones.
     """
 
@@ -75,12 +76,14 @@ class Preview:
         *,
         final: Collection[State],
         dedupe: bool,
+        again: Container[int] = (),
         stand_ins: tuple[StandIn, StandIn] = (expected(lambda bound: 0), longest(lambda bound: 0)),
     ) -> None:
         self._flow = flow
         self._own = own
         self._final = final
         self._dedupe = dedupe
+        self._again = again
         self._expected, self._longest = stand_ins
         journals: list[tuple[JournalReader, Collection[State]]] = [
             (other, {State.ANSWERED}) for other in others
@@ -101,6 +104,13 @@ class Preview:
                 self._look(previewed, flow, _NOBODY if flow.ended else next(known), None)
             return [previewed for previewed, _ in found]
         return [self._turn(row) for row in page]
+
+    def look_at(self, row: Row, root_id: int) -> PreviewedRow:
+        """Looks at one row, which is no turn of a conversation, by its first request in the own journal."""
+        previewed = PreviewedRow(row)
+        flow = begun(self._flow.start(row), self._kept)
+        self._look(previewed, flow, KnownRequest(duplicate=False, state=None, request_id=root_id), None)
+        return previewed
 
     def _turn(self, row: Row) -> PreviewedRow:
         assert self._flow.conversation is not None, "only called for conversations"
@@ -123,7 +133,7 @@ class Preview:
         previewed.duplicate = known.duplicate
         if flow.ended:
             return
-        if self._flow.single and history is None:
+        if self._flow.single and history is None and known.request_id not in self._again:
             previewed.state = known.state
         if (known.duplicate and self._dedupe) or previewed.state is not None:
             return
@@ -143,7 +153,7 @@ class Preview:
                 previewed.paid_again |= record is None and any(
                     each.path == ask.path and each.state is State.ANSWERED for each in records
                 )
-            if record is None or record.state not in self._final:
+            if record is None or record.state not in self._final or record.request_id in self._again:
                 return None
             if record.state not in ENDED:
                 previewed.state = record.state  # it is in a batch
