@@ -40,6 +40,7 @@ class ChatRequest(NamedTuple):
         model: The model, which is also the lane of the limiter that it waits in.
         prompt_tokens: Tokens of the messages, counted or estimated; 0 where nobody needs them.
         max_tokens: The most the answer may have, ``None`` where the request does not bound it.
+        raised: It is sent with a higher limit than its ``key`` is made of (``Job.raised_max_tokens``).
     """
 
     row_index: int
@@ -48,6 +49,7 @@ class ChatRequest(NamedTuple):
     model: str
     prompt_tokens: int
     max_tokens: int | None
+    raised: bool = False
 
 
 class Paid(StrEnum):

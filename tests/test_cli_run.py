@@ -204,7 +204,8 @@ def test_a_share_of_failures_may_be_allowed(batchllm: Command, samples: Path) ->
 def test_failed_rows_are_sent_again_only_when_asked(batchllm: Command, samples: Path) -> None:
     with start_in_thread(SimulatorSettings(error_rate={"filter": 1.0})) as server:
         assert batchllm("classify", samples / "reviews.csv", *at(server), "--no-early-stop").status == 1
-        assert batchllm("classify", samples / "reviews.csv", *at(server), "--no-early-stop").status == 1
+        said = batchllm("classify", samples / "reviews.csv", *at(server), "--no-early-stop")
+        assert said.status == 1 and "of them found in the journal" not in said.err, "none was answered"
         assert server.ledger.requests == 11
     with start_in_thread(SimulatorSettings()) as server:
         again = batchllm("classify", samples / "reviews.csv", *at(server), "--retry-failed")

@@ -63,6 +63,18 @@ def test_a_trial_pays_for_its_rows_and_the_whole_job_for_the_others(
     assert whole.output is not None and cells(whole.output, "text") == TEXTS
 
 
+def test_rows_that_were_answered_before_are_counted_as_rows_and_not_as_requests(
+    tmp_path: Path, url: str, asked: Asked
+) -> None:
+    on_cluster(tmp_path, url, limit=20, samples=3)
+    whole = on_cluster(tmp_path, url, samples=3)
+    assert (whole.summary.answered, whole.summary.answered_before, whole.summary.answers) == (
+        ROWS,
+        20,
+        3 * 70,
+    )
+
+
 @pytest.mark.parametrize("flags", [{"limit": 33}, {"sample": 20}, {"sample": 90}, {"limit": 500}])
 def test_shards_of_a_trial_have_its_rows(tmp_path: Path, flags: dict[str, int]) -> None:
     job = job_of(tmp_path, "http://127.0.0.1:1", **flags)

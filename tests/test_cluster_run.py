@@ -169,6 +169,32 @@ def test_what_a_worker_is_told_has_no_key(tmp_path: Path) -> None:
     assert b"sk-secret" not in pickle.dumps(ShardTask(job=job, work="w", shard=0, run="r"))
 
 
+def test_the_paths_of_a_job_hold_in_whatever_folder_a_worker_runs(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table(tmp_path / "rows.csv")
+    (tmp_path / "k").write_text("sk")
+    (tmp_path / "prices.json").write_text(
+        '{"m": {"input_cost_per_token": 1e-6, "output_cost_per_token": 1e-6}}'
+    )
+    tasks: list[ShardTask] = []
+
+    class Told(ThreadEngine):
+        def check(self, task: ShardTask) -> Sequence[ShardEnd]:
+            tasks.append(task)
+            raise UsageError("that is enough")
+
+    files = {"input": "rows.csv", "api_key_file": "k", "prices": "prices.json", "media_root": "."}
+    with pytest.raises(UsageError, match="that is enough"):
+        run_cluster(job_of(tmp_path, url, **files), engine_of=lambda job: Told())
+    told = tasks[0].job
+    found = (*told.inputs, told.endpoint.key_source, told.prices, told.media_root)
+    assert [str(path) for path in found] == [
+        str(tmp_path / name) for name in ("rows.csv", "k", "prices.json", "")
+    ]
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

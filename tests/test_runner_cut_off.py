@@ -273,21 +273,3 @@ def test_in_batches_an_answer_stays_where_the_new_one_fails(
         job.begin(max_tokens=50, retry_cut_off=True)
         assert job.until_done(max_tokens=3).exit_status == 0, "the first command collects them"
         assert [row["response"] for row in job.answers] == [row["response"] for row in before]
-
-
-@pytest.mark.parametrize("several", [{"samples": 2}, {"schema": "n int"}])
-def test_rows_of_several_requests_are_left_alone_and_counted(tmp_path: Path, several: dict[str, Any]) -> None:
-    def answers(request: ChatRequest, attempt: int) -> Outcome:
-        is_long = request.row_index in LONG
-        return answered(
-            '{"n": "1"}' if is_long else '{"n": 1}', finish_reason="length" if is_long else "stop"
-        )
-
-    runs = Runs(tmp_path, **several)
-    runs.run(answers, max_tokens=20)
-    found = dry_run(runs.job(max_tokens=40, retry_cut_off=True))
-    runs.retry(answers)
-    assert runs.sent == []
-    for forecast in (runs.forecasts[-1], found.forecast):
-        assert (forecast.cut_off, forecast.cut_off_in_several) == (0, 2)
-        assert "2 cut off and left alone" in ", ".join(forecast.known_rows())

@@ -14,6 +14,9 @@ from batchllm import tokens
 from batchllm.api import run
 from batchllm.api.results import TableResult
 from batchllm.budget.estimate import forecast_job
+from batchllm.budget.forecast import Forecast
+from batchllm.budget.usage import counted_upper_bound
+from batchllm.cli.terminal import line_before
 from batchllm.errors import BudgetStop, JobChanged, UsageError
 from batchllm.inspect.dry_run import dry_run
 from batchllm.inspect.show import show_row
@@ -29,6 +32,8 @@ from tests.batch_kills import killed_call, points_of
 from tests.fakes import Notes
 from tests.split_jobs import COUNT, KINDS, LIMIT, MODEL, SplitEndpoint, SplitJob, text_of, total
 
+USED = 8
+"""Tokens that an answer of ``SplitEndpoint`` says it used."""
 SHORT = "Item N7n: a short text."
 CONCURRENCY = 4
 
@@ -391,6 +396,30 @@ def test_a_budget_holds_for_parts_and_the_same_command_goes_on(tmp_path: Path) -
     job.run(max_requests=400)
     job.check_sums()
     assert set(job.endpoint.paid.values()) == {1}
+
+
+def test_a_budget_holds_where_the_sample_knows_nothing_of_the_long_texts_and_the_line_promises_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchllm.budget.sample.MOST_BYTES", 1)
+    prices = {MODEL: {"input_cost_per_token": 0.001, "output_cost_per_token": 0.001}}
+    (tmp_path / "prices.json").write_text(json.dumps(prices))
+    job = SplitJob(tmp_path, [text_of("english", 3), *(text_of("english", 12, seed) for seed in range(3))])
+    told: list[str] = []
+
+    def tell(forecast: Forecast) -> None:
+        told.append(line_before(job.job(), forecast))
+
+    options: dict[str, Any] = {"max_cost": "0.6", "prices": str(tmp_path / "prices.json"), "concurrency": 1}
+    with pytest.raises(BudgetStop, match="--max-cost"):
+        run_job(job.job(**options), client=job.endpoint, confirm=tell)
+    *before, last = job.endpoint.sent
+    bound = counted_upper_bound(last)
+    most = USED * len(before) + (bound.prompt_tokens or 0) + (bound.completion_tokens or 0)
+    assert before and most <= 600, "what is spent and the most that the last request can cost"
+    assert "about 4 long texts in" in told[0]
+    assert "at most" not in told[0].replace("at most 150 tokens an answer", "")
+    assert "at most" in line_before(job.job(), dry_run(job.job()).forecast)
 
 
 def test_an_answer_about_a_part_that_does_not_validate_is_asked_again(tmp_path: Path) -> None:

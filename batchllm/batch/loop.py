@@ -14,7 +14,7 @@ from batchllm.batch.collect import Collector
 from batchllm.batch.errors import is_queue_full, job_error, read_rejection
 from batchllm.batch.steps import GONE, Steps
 from batchllm.batch.submit import BatchSubmitter
-from batchllm.batch.waiting import Waiting, WaitingDisplay
+from batchllm.batch.waiting import SESSION, Waiting, WaitingDisplay, session_since
 from batchllm.budget.account import Account
 from batchllm.client.batches import CallFailed
 from batchllm.counters import RunCounters
@@ -33,9 +33,6 @@ from batchllm.records import Chosen
 from batchllm.stopping import RunStop
 
 T = TypeVar("T")
-
-SESSION = "batch_session"
-"""The journal's key for the first attempt of the session."""
 
 MAX_EMPTY_BATCHES = 3
 """Batches of a session that may end, one after the other, without finishing a single row."""
@@ -302,12 +299,11 @@ def recounted(counters: RunCounters, collected: RunCounters) -> Iterator[None]:
 
 def _session(journal: Journal) -> int:
     """Returns the first attempt of the session: the last run's if that ended "not ready", else the next one."""
-    runs = journal.reader().runs()
-    kept: int | None = journal.get(SESSION)
-    if kept is not None and len(runs) > 1 and runs[-2]["exit_status"] == int(ExitStatus.NOT_NOW):
-        return kept
-    journal.put(SESSION, journal.next_attempt)
-    return journal.next_attempt
+    since = session_since(journal)
+    if since is None:
+        since = journal.next_attempt
+        journal.put(SESSION, since)
+    return since
 
 
 def not_ready(live: Sequence[BatchRecord], *, held: bool) -> str:

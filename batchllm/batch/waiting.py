@@ -4,10 +4,13 @@ from dataclasses import dataclass
 
 from batchllm import presets
 from batchllm.counters import RunCounters
-from batchllm.errors import UsageError
+from batchllm.errors import ExitStatus, UsageError
 from batchllm.job import Job
 from batchllm.journal import Journal
 from batchllm.progress import Progress
+
+SESSION = "batch_session"
+"""The journal's key for the first attempt of the session, which is a series of runs; see ``batch.loop``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,15 @@ def waiting_for(job: Job, *, wait: bool) -> Waiting:
             "rehearse both calls, start 'batchllm simulate' beside it and add --base-url http://127.0.0.1:8080/v1"
         )
     return IN_PROCESS
+
+
+def session_since(journal: Journal) -> int | None:
+    """Returns the first attempt of the session that goes on: the last run ended "not ready"; ``None``: one begins."""
+    runs = journal.reader().runs()
+    if len(runs) < 2 or runs[-2]["exit_status"] != int(ExitStatus.NOT_NOW):
+        return None
+    since: int | None = journal.get(SESSION)
+    return since
 
 
 class WaitingDisplay:

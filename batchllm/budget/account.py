@@ -12,7 +12,7 @@ from batchllm.budget.costs import Pricing, plus
 from batchllm.budget.early_stop import EarlyStop
 from batchllm.budget.estimate import MEAN_REQUEST, SEEN_PACE, forecast_job
 from batchllm.budget.forecast import Forecast
-from batchllm.budget.sample import kept_in, sample_rows
+from batchllm.budget.sample import RowsAgain, kept_in, sample_rows
 from batchllm.budget.usage import LEARNED, UsageEstimator, upper_bound
 from batchllm.counters import RunCounters
 from batchllm.errors import UsageError
@@ -110,8 +110,8 @@ class Account:
             name: (_cut_is_useless(step.reader.spec), bounds.get(name)) for name, step in flow.by_step.items()
         }
 
-    def forecast(self, journal: Journal, *, rows: int, left: int) -> Forecast:
-        """Estimates what is left of the run."""
+    def forecast(self, journal: Journal, *, rows: int, left: int, again: RowsAgain) -> Forecast:
+        """Estimates what is left of the run; see ``forecast_job``."""
         found = forecast_job(
             self._prepared,
             rows=rows,
@@ -120,8 +120,9 @@ class Account:
             learned=self.meter.learned,
             seen=journal.get(SEEN_PACE),
             reader=journal.reader(),
+            again=again,
         )
-        self._to_send, self._left = found.requests or 0, left
+        self._to_send, self._left = found.requests or 0, left + again.rows
         unbounded = self._sample if self._sample is not None and self._sample.max_tokens is None else None
         if unbounded is not None and (self._limits.cost is not None or self._limits.tokens is not None):
             found = replace(

@@ -16,7 +16,16 @@ from typing import Any
 from batchllm import prices
 from batchllm.budget.costs import Pricing, plus
 from batchllm.budget.forecast import Forecast, PartSums
-from batchllm.budget.sample import SampledRequest, Stretch, kept_in, sample_rows, sampled, stretch_of
+from batchllm.budget.sample import (
+    RowsAgain,
+    SampledRequest,
+    Stretch,
+    kept_in,
+    prompt_tokens,
+    sample_rows,
+    sampled,
+    stretch_of,
+)
 from batchllm.budget.usage import UsageEstimator
 from batchllm.job import Job
 from batchllm.journal import JournalReader
@@ -182,6 +191,7 @@ def forecast_job(
     learned: UsageEstimator | None = None,
     seen: Mapping[str, Any] | None = None,
     reader: JournalReader | None = None,
+    again: RowsAgain = RowsAgain(),  # noqa: B008 - it is never written
 ) -> Forecast:
     """Estimates a job from the sample of rows that the scan kept; reads no file and counts nothing exactly.
 
@@ -193,31 +203,39 @@ def forecast_job(
         learned: What is known about answers.
         seen: The limits that an earlier run met (``SEEN_PACE``).
         reader: Its journal, with the values that it keeps.
+        again: Rows beside these, of which only some requests are sent again.
     """
     flow, learned = prepared.flow, learned or UsageEstimator()
     pricing = pricing or Pricing(prepared.job)
     expected, longest = learned.stand_ins()
     totals = RequestTotals(pricing, prepared.job.endpoint.charge, learned)
     upper = None
+    if not flow.single or flow.conversation is not None:
+        upper = RequestTotals(pricing, prepared.job.endpoint.charge, learned)
+    for sums, asked in ((totals, again.expected), (upper or totals, again.longest if upper else ())):
+        for path, request in asked:
+            sums.add(request.model, prompt_tokens(request), request.max_tokens, again.times, path=path)
     sample = sample_rows(prepared)
-    settings = AnswerSettings(prepared.builder.column)
+    requests = [request for _, request in again.expected]
     if left and sample:
         kept = kept_in(reader)
         sent = sampled(prepared, expected, learned, kept=kept)
-        settings = answer_settings(
-            prepared.builder.column, prepared.builder.shots, (each.request for each in sent)
-        )
+        requests += [each.request for each in sent]
         scale = left / len(sample)
         stretch = stretch_of(prepared, sent)
         for each in sent:
             totals.add_sampled(each, stretch, scale)
-        if not flow.single or flow.conversation is not None:
-            upper = RequestTotals(pricing, prepared.job.endpoint.charge, learned)
+        if upper is not None:
             for each in sampled(prepared, longest, learned, at_most=True, kept=kept):
                 upper.add_sampled(each, stretch, scale)
     found = totals.forecast(rows=rows, exact=False, pace=prepared.job.pace, seen=seen, upper=upper)
+    settings = AnswerSettings(prepared.builder.column)
+    if requests:
+        settings = answer_settings(settings.column, prepared.builder.shots, requests)
     waves = flow.waves if prepared.job.via == "batch" else None
-    return replace(found, answered=rows - left, settings=settings, waves=waves)
+    parts_of_some = prepared.job.splits and left > 0 and len(sample) < prepared.statistics.rows
+    sampled_some = parts_of_some or again.times > 1
+    return replace(found, answered=rows - left, settings=settings, waves=waves, sampled=sampled_some)
 
 
 def forecast_left(

@@ -13,7 +13,6 @@ from batchllm.request import AnswerSettings
 _PART = re.compile(r"part/(?P<part>\d+)|combine/(?P<level>\d+)/\d+")
 _JSON_KEYS = (
     "rows", "answered", "failed", "cut_off", "pending", "duplicate_rows", "skipped", "prompt_tokens",
-
     "completion_tokens_expected", "completion_tokens_upper_bound", "cost_low", "cost_high", "seconds",
 )  # fmt: skip
 
@@ -34,12 +33,18 @@ class PartCounts:
     levels: int
     levels_upper_bound: int
 
-    def to_text(self, requests: int | None = None) -> str:
-        """Says it in words, with the upper bound of all requests if that is given."""
+    def to_text(self, requests: int | None = None, *, sampled: bool = False) -> str:
+        """Says it in words.
+
+        Args:
+            requests: The upper bound of all requests, if it is to be said.
+            sampled: The numbers come from some of the rows, so they bound nothing.
+        """
+        about, most = ("about ", "about") if sampled else ("", "at most")
         levels = counted(self.levels_upper_bound, "level")
-        combined = f", combined in at most {levels}" if self.levels_upper_bound else ""
-        most = "" if requests is None else f", at most {counted(requests, 'request')} in all"
-        return f"{counted(self.rows, 'long text')} in {counted(self.parts, 'part')}{combined}{most}"
+        combined = f", combined in {most} {levels}" if self.levels_upper_bound else ""
+        in_all = "" if requests is None else f", {most} {counted(requests, 'request')} in all"
+        return f"{about}{counted(self.rows, 'long text')} in {counted(self.parts, 'part')}{combined}{in_all}"
 
 
 @dataclass(slots=True)
@@ -80,8 +85,6 @@ class Forecast:
         answered: Rows that have an answer.
         failed: Rows that failed before and are not asked again.
         cut_off: Rows whose answer was cut off and that are asked again (``--retry-cut-off``).
-        cut_off_in_several: Rows whose answer was cut off, and which ``--retry-cut-off`` leaves alone because they took
-            several requests.
         pending: Rows whose request is in a batch.
         duplicate_rows: Rows whose request equals an earlier row's.
         skipped: Rows with nothing to ask.
@@ -96,6 +99,7 @@ class Forecast:
         cost_expected: US dollars with the expected answers.
         seconds: The time it takes under the limits that are given or were met.
         exact: All prompts were counted; otherwise their tokens are an estimate.
+        sampled: How many requests there are comes from some of the rows, so the upper bounds are estimates.
         price: The price of the job's model, and its source; ``None`` if it is unknown.
         waves: How many batches one after the other a row may need at most; ``None`` where they are not counted.
         begun: A batch of this job has been made already.
@@ -111,7 +115,6 @@ class Forecast:
     answered: int | None = 0
     failed: int | None = 0
     cut_off: int = 0
-    cut_off_in_several: int = 0
     pending: int | None = 0
     duplicate_rows: int | None = None
     skipped: int | None = None
@@ -126,6 +129,7 @@ class Forecast:
     cost_expected: Decimal | None = None
     seconds: float | None = None
     exact: bool = False
+    sampled: bool = False
     price: Price | None = None
     waves: int | None = None
     begun: bool = False
@@ -143,7 +147,6 @@ class Forecast:
             (self.answered, "answered already"),
             (self.failed, "failed before (--retry-failed asks again)"),
             (self.cut_off, "cut off and asked again"),
-            (self.cut_off_in_several, "cut off and left alone (--retry-cut-off is for rows of one request)"),
             (self.pending, "in batches"),
         )
         return [f"{count:,} {what}" for count, what in known if count]

@@ -38,6 +38,22 @@ class SampledRequest(NamedTuple):
     path: str
 
 
+class RowsAgain(NamedTuple):
+    """What rows still ask of which only some requests are sent again.
+
+    Attributes:
+        expected: Their requests, each with its path, with answers of the expected length.
+        longest: The same with the longest answers.
+        rows: How many rows there are.
+        times: How many of them each row stands for that was looked at.
+    """
+
+    expected: Sequence[tuple[str, ChatRequest]] = ()
+    longest: Sequence[tuple[str, ChatRequest]] = ()
+    rows: int = 0
+    times: float = 1.0
+
+
 class Stretch(NamedTuple):
     """Factors from the sample to all rows.
 
@@ -92,10 +108,15 @@ def sampled(
         flow = begun(prepared.flow.start(row), kept)
         history = _history(prepared, row, learned, at_most=at_most) if flow.waits_for is not None else None
         for number, (ask, request) in enumerate(missing(flow, stand_in, history=history, kept=kept)):
-            prompt = request.prompt_tokens or tokens.estimate(request.body.decode("utf-8", "replace"))
+            prompt = prompt_tokens(request)
             size = prepared.source.size_of(row)
             found.append(SampledRequest(request, prompt, size, number == 0, ask.path))
     return found
+
+
+def prompt_tokens(request: ChatRequest) -> int:
+    """Returns the tokens of a prompt; an estimate where nobody has counted them."""
+    return request.prompt_tokens or tokens.estimate(request.body.decode("utf-8", "replace"))
 
 
 def _history(prepared: PreparedJob, row: Row, learned: UsageEstimator, *, at_most: bool) -> History:

@@ -86,8 +86,8 @@ def summary_lines(summary: Summary, pace: str) -> list[str]:
     head = f"{summary.answered:,} of {counted(summary.rows, 'row')} answered"
     if summary.skipped:
         head += f", {summary.skipped:,} empty"
-    if summary.answered_before:
-        head += f", {summary.answered_before:,} of them found in the journal"
+    if before := min(summary.answered, summary.answered_before):  # rows that failed are found there too
+        head += f", {before:,} of them found in the journal"
     lines = [f"{head}, in {duration(summary.seconds)}"]
     if cut_off := summary.finish_reasons.get("length"):
         lines.append(

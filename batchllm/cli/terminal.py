@@ -55,7 +55,8 @@ def confirm(job: Job, forecast: Forecast, *, quiet: bool, yes: bool) -> None:
     high = forecast.cost_high
     if yes or high is None or high <= ASK_ABOVE or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
-    _ask(f"This may cost up to {dollars(high)}.")
+    most = "about" if forecast.sampled else "up to"
+    _ask(f"This may cost {most} {dollars(high)}.")
 
 
 def _confirm_waves(job: Job, forecast: Forecast, *, yes: bool) -> None:
@@ -97,9 +98,10 @@ def line_before(job: Job, forecast: Forecast) -> str:
     parts = [counted(forecast.rows or 0, "row")]
     parts += forecast.known_rows()
     if job.steps and forecast.requests_upper_bound is not None:
-        parts.append(f"at most {counted(forecast.requests_upper_bound, 'request')} in {len(job.steps)} steps")
+        most = "about" if forecast.sampled else "at most"
+        parts.append(f"{most} {counted(forecast.requests_upper_bound, 'request')} in {len(job.steps)} steps")
     if forecast.parts is not None:
-        parts.append(forecast.parts.to_text(forecast.requests_upper_bound))
+        parts.append(forecast.parts.to_text(forecast.requests_upper_bound, sampled=forecast.sampled))
     models, where = models_text(job, forecast), endpoint.base_url or "on this machine"
     if job.endpoints:
         parts.append(f"{models} at {endpoints_text(job.endpoints)}")
@@ -113,7 +115,8 @@ def line_before(job: Job, forecast: Forecast) -> str:
     if forecast.prompt_tokens is not None:
         about = "" if forecast.exact else "about "
         answer = forecast.completion_tokens_upper_bound
-        bound = f" + at most {compact(answer)} tokens" if answer is not None else " tokens + answers"
+        most = "about" if forecast.sampled else "at most"
+        bound = f" + {most} {compact(answer)} tokens" if answer is not None else " tokens + answers"
         parts.append(f"{about}{compact(forecast.prompt_tokens)}{bound}")
     return f"{', '.join(parts)}, {mode_text(job, forecast)}{waves_text(job, forecast)}"
 
@@ -194,6 +197,7 @@ def price_text(forecast: Forecast) -> str:
         return "price unknown"
     if forecast.cost_high is None:
         return f"{dollars(forecast.cost_low)} or more (nothing bounds the answers; --max-tokens does)"
+    about = "about " if forecast.sampled else ""
     if forecast.cost_low == forecast.cost_high:
-        return dollars(forecast.cost_high)
-    return f"{dollars(forecast.cost_low)} to {dollars(forecast.cost_high)}"
+        return f"{about}{dollars(forecast.cost_high)}"
+    return f"{about}{dollars(forecast.cost_low)} to {dollars(forecast.cost_high)}"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from batchllm.cluster.engine import Engine, ShardEnd, ShardTask, error_of
 from batchllm.cluster.headers import without_secrets
@@ -23,7 +24,7 @@ from batchllm.cluster.work import WorkFolder, run_name
 from batchllm.errors import BudgetStop, Interrupted, JobError, NotNow, Unavailable
 from batchllm.job import Job
 from batchllm.progress import Progress
-from batchllm.records import Pace
+from batchllm.records import Endpoint, Pace
 from batchllm.stopping import StopSwitch
 
 SHOW_EVERY_S = 1.0
@@ -196,17 +197,34 @@ class FanOut:
 
     def _task(self, shard: Shard) -> ShardTask:
         job, workers = without_secrets(self.job, os.environ), self.engine.workers
-        several = tuple(replace(each, pace=_share_of(each.pace, workers)) for each in job.endpoints)
-        pace = _share_of(job.pace, workers)
-        inputs = tuple(path.absolute() for path in job.inputs)
         job = replace(
-            job, inputs=inputs, work=None, sources={}, max_time_s=None, pace=pace, endpoints=several
+            job,
+            endpoint=_from_everywhere(job.endpoint),
+            endpoints=tuple(
+                replace(each, endpoint=_from_everywhere(each.endpoint), pace=_share_of(each.pace, workers))
+                for each in job.endpoints
+            ),
+            pace=_share_of(job.pace, workers),
+            inputs=tuple(path.absolute() for path in job.inputs),
+            media_root=job.media_root and job.media_root.absolute(),
+            prices=job.prices.absolute() if isinstance(job.prices, Path) else job.prices,
+            work=None,
+            sources={},
+            max_time_s=None,
         )
         parts = self.output.parts
         return ShardTask(
             job=job, work=str(self.work), shard=shard.number, run=self.run, trial=shard.trial,
             has_worked=self._has_worked, parts=parts,
         )  # fmt: skip
+
+
+def _from_everywhere(endpoint: Endpoint) -> Endpoint:
+    """Returns an endpoint whose key file has a path that does not depend on the folder that a worker runs in."""
+    source = endpoint.key_source
+    if source is None or source in os.environ:
+        return endpoint
+    return replace(endpoint, key_source=str(Path(source).absolute()))
 
 
 def _share_of(pace: Pace, workers: int) -> Pace:

@@ -27,6 +27,7 @@ class DeadAttempt:
     Attributes:
         run: The name of its run.
         attempts, answers, rate_limited: Requests sent, answers, and refusals for a rate limit.
+        rows: Rows with an answer.
         prompt_tokens, completion_tokens, total_tokens: Of the answers; ``None`` is unknown.
     """
 
@@ -34,6 +35,7 @@ class DeadAttempt:
     attempts: int = 0
     answers: int = 0
     rate_limited: int = 0
+    rows: int = 0
     prompt_tokens: int | None = 0
     completion_tokens: int | None = 0
     total_tokens: int | None = 0
@@ -141,6 +143,7 @@ def _sent(log: Log) -> dict[_Request, tuple[int, int]]:
 
 def _dead_attempt(claim: Mapping[str, Any] | None, log: Log) -> DeadAttempt:
     found = DeadAttempt((claim or {}).get("run", ""))
+    rows = set()
     for entry in last_entries(log).values():
         found.attempts += entry.sent_at is not None
         if entry.reply is None:
@@ -149,8 +152,10 @@ def _dead_attempt(claim: Mapping[str, Any] | None, log: Log) -> DeadAttempt:
         found.rate_limited += status == 429
         if has_answer(entry):
             found.answers += 1
+            rows.add(entry.row_index)
             usage = _READER.read(status, entry.reply[-1]).usage
             for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
                 sums = (getattr(found, name), getattr(usage, name))
                 setattr(found, name, None if None in sums else sum(sums))
+    found.rows = len(rows)
     return found

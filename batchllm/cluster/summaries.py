@@ -113,7 +113,7 @@ def rows_of_parts(found: Sequence[Mapping[str, Any]], job: Job, *, bad_rows: int
         **sums,
         **{name: of_all(name) for name in _EQUAL},
         **dict.fromkeys(_TOKENS, 0),
-        "answered_before": of_all("answered_before") + of_all("answers"),
+        "answered_before": sum(map(_finished_rows, found)),
         "saved_by_journal": plus(of_all("saved_by_journal"), of_all("cost")),
     }
     return Summary(**figures, cost=Decimal(0), bad_rows=bad_rows, exit_status=int(status))
@@ -146,8 +146,10 @@ def summed(
         values = [getattr(finished, name), *(each[name] for each in summaries)]
         values += [getattr(each, name, None if name == "cost" and each.answers else 0) for each in dead]
         counts[name] = total(values)
+    here = sum(each.rows for each in dead)  # rows of this run
     retries = Counter(dict(finished.retries))
     for each in summaries:
+        here += _finished_rows(each) - each["answered_before"]
         retries.update(each["retries"])
     endpoints = _endpoints([each for done in summaries for each in done["endpoints"]])
     counts["possibly_billed_twice"] += len(lost) if dead else 0
@@ -158,11 +160,17 @@ def summed(
         **counts,
         retries=dict(retries),
         endpoints=endpoints or finished.endpoints,
-        answered_before=max(0, finished.answered_before - counts["answers"]),
+        answered_before=max(0, finished.answered_before - here),
         seconds=round(seconds, 3),
         requests_per_minute=None if rate is None else round(rate, 2),
         tokens_per_minute=None,
     )
+
+
+def _finished_rows(summary: Mapping[str, Any]) -> int:
+    """Returns how many rows have an end, without those that share the request of another row."""
+    finished: int = summary["answered"] + summary["failed"] - summary["deduplicated_rows"]
+    return finished
 
 
 def _endpoints(found: Collection[Mapping[str, Any]]) -> tuple[EndpointFigures, ...]:

@@ -25,7 +25,7 @@ from batchllm.job import Job
 from batchllm.journal import PLAN, JournalReader, State
 from batchllm.plan.chosen import chosen_rows
 from batchllm.plan.finished import final_states, pages
-from batchllm.plan.preview import Preview, PreviewedRequest
+from batchllm.plan.preview import Preview
 from batchllm.plan.reuse import journals_of
 from batchllm.prepare.first_preset import with_first_preset
 from batchllm.prepare.job_paths import job_paths
@@ -33,13 +33,8 @@ from batchllm.prepare.prepared_job import PreparedJob, prepare_job
 from batchllm.records import ChatRequest, Row
 from batchllm.request import RequestBuilder, Skipped, Unsendable, answer_settings
 from batchllm.request.messages import TokenCount
-from batchllm.runner.cut_off import (
-    check_retry,
-    cut_off_in_several,
-    cut_off_rows,
-    is_same_pass,
-    with_raised_limit,
-)
+from batchllm.runner.cut_off import check_retry, is_same_pass, with_raised_limit
+from batchllm.runner.cut_off_rows import asked_again, cut_off_rows
 
 BATCH = 128
 AHEAD = 4
@@ -117,12 +112,11 @@ class _Counting:
         self._prepared = prepared
         self._job = job = prepared.job
         self._builder = RequestBuilder(job, prepared.statistics.columns, prepared.statistics.sample, None)
-        self._again: frozenset[int] = frozenset()
-        self._cut_off_in_several = 0
+        cut_off = []
         if own is not None and job.raised_max_tokens is not None:
             check_retry(prepared, is_same=is_same_pass(prepared, own.get(PLAN)))
-            self._again = frozenset(row.row_index for row, _ in cut_off_rows(prepared, own))
-            self._cut_off_in_several = cut_off_in_several(prepared, own)
+            cut_off = cut_off_rows(prepared, own)
+        self._again = {each.row_index for each in cut_off}
         self._cut_off = 0
         self._learned = UsageEstimator(own.get(LEARNED) if own is not None else None)
         self._pace_seen = own.get(SEEN_PACE) if own is not None else None
@@ -139,6 +133,7 @@ class _Counting:
             others,
             final=set(final_states(job.retry_failed)),
             dedupe=job.dedupe,
+            again=asked_again(cut_off),
             stand_ins=self._learned.stand_ins(),
         )
         self._duplicates = self._skipped = 0
@@ -176,7 +171,6 @@ class _Counting:
             answered=self._known[State.ANSWERED],
             failed=self._known[State.FAILED],
             cut_off=self._cut_off,
-            cut_off_in_several=self._cut_off_in_several,
             pending=self._known[State.PENDING],
             duplicate_rows=self._duplicates,
             skipped=self._skipped,
@@ -211,7 +205,7 @@ class _Counting:
                 self._cut_off += is_again
                 if row.state is not None and not is_again:
                     self._known[row.state] += 1
-                requests = row.requests or (self._asked_again(row.row) if is_again else [])
+                requests = row.requests
                 shown = SHOWN * max(1, len(self._job.steps)) - len(self._first)
                 self._first += [each.request for each in requests[:shown]]
                 longest = row.longest or requests
@@ -221,10 +215,6 @@ class _Counting:
                     batch += [ToCount(request, path, row.conversation, True) for path, request in longest]
             if batch:
                 yield batch
-
-    def _asked_again(self, row: Row) -> list[PreviewedRequest]:
-        built = self._builder.build(row)
-        return [PreviewedRequest("", built)] if isinstance(built, ChatRequest) else []
 
     def _add(self, batch: Batch, counted: "Future[list[int]]") -> None:
         for (request, path, conversation, upper, both), prompt in zip(batch, counted.result(), strict=True):

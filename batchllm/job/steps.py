@@ -19,7 +19,8 @@ _KEYS = ("name", "when", *_OWN, *TABLES)
 ONE_STEPS = (*_ASKS, "task", "schema", "var", *options_in("variables"))
 """The options that say what one step asks."""
 
-_EXCLUDED = ("samples", "conversation", "examples", "confidence", "retry_cut_off")
+_EXCLUDED = ("samples", "conversation", "examples", "confidence")
+_LIMITS = ("max_tokens", "max_completion_tokens")
 _RESERVED = ("row", "text", "reask")
 
 
@@ -64,7 +65,12 @@ def of_steps(
             given.merged(name)
         elif given.has(name):
             given.get(name)
-    return replace(steps[0].job, task="run", steps=tuple(steps), sources=given.sources)
+    parameters = steps[0].job.parameters
+    if given.get("retry_cut_off"):  # the limit beside the steps is the one that all of them are sent with
+        parameters = {name: value for name, value in parameters.items() if name not in _LIMITS}
+        if (limit := given.get("max_tokens")) is not None:
+            parameters["max_tokens"] = limit
+    return replace(steps[0].job, task="run", steps=tuple(steps), parameters=parameters, sources=given.sources)
 
 
 def _head(table: Mapping[str, Any], where: str) -> tuple[str, str | None]:

@@ -18,6 +18,7 @@ from batchllm.journal.batches import BatchRecord, BatchResult, BatchState, Batch
 from batchllm.journal.database import ForeignDatabase, bring_back, set_aside
 from batchllm.journal.files import check_folder, check_space, remove, state_path
 from batchllm.journal.journal import Journal
+from batchllm.journal.kept import AskedAgain, KeptAnswer, is_better
 from batchllm.journal.lock import JobLock
 from batchllm.journal.reader import JournalReader
 from batchllm.journal.rebuild import JournalBuilder, Rebuilt
@@ -46,6 +47,7 @@ __all__ = [
     "SKIPPED",
     "TRIAL",
     "AdmittedRow",
+    "AskedAgain",
     "AttemptEntry",
     "AttemptRecord",
     "BatchRecord",
@@ -60,6 +62,7 @@ __all__ = [
     "JournalBuilder",
     "JournalReader",
     "JournalTail",
+    "KeptAnswer",
     "KeptEntry",
     "LaterRequest",
     "LaterState",
@@ -75,6 +78,7 @@ __all__ = [
     "bring_back",
     "check_folder",
     "check_space",
+    "is_better",
     "new_name",
     "remove",
     "set_aside",

@@ -154,16 +154,19 @@ class Admission:
         bulk.ADMISSION_ROWS.insert(self._connection, rows)
         return admitted
 
-    def later(self, wanted: Sequence[LaterRequest], *, changed: bool = False) -> list[LaterState]:
+    def later(self, wanted: Sequence[LaterRequest]) -> list[LaterState]:
         """Finds the later requests of flows, or creates them, but not where a path was answered something else."""
         keys = [(bytearray(request.key),) for request in wanted]
         found = {fields[0]: fields[1:] for fields in _LATER_BY_KEY.fetch(self._connection, keys)}
-        since = self.plan_id + 1 if changed else self.same_since
-        paths = [(root_id, path, since) for root_id, path, key, _ in wanted if key not in found]
+        paths = [
+            (each.root_id, each.path, self.same_since)
+            for each in wanted
+            if not each.may_differ and each.key not in found
+        ]
         answered = set(_ANSWERED_AT_PATH.fetch(self._connection, paths))
         rows: list[BulkRow] = []
         states: list[LaterState] = []
-        for root_id, path, key, identity in wanted:
+        for root_id, path, key, identity, _ in wanted:
             known = found.get(key)
             if known is not None:
                 stored_key, stored_root, request_id, state, attempts, attempt_id, valid = known

@@ -28,7 +28,9 @@ BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384,
 MAX_ROWS = BATCH_SIZES[-1]
 """The most rows that one statement takes."""
 
-ATTEMPT, REPLY, OUTCOME, META, REQUEST, CLAIM, ROW, BATCH_ATTEMPT, ROW_STATE, REOPEN, KEPT = range(1, 12)
+ATTEMPT, REPLY, OUTCOME, META, REQUEST, CLAIM, ROW, BATCH_ATTEMPT, ROW_STATE, REOPEN, KEPT, STATE = range(
+    1, 13
+)
 """Kinds of rows. In a list, a row that refers to another one comes after it."""
 
 
@@ -112,6 +114,7 @@ RUN_ROWS = BulkInsert(
             "UPDATE request SET state = 0, attempt_id = NULL WHERE state = 2 AND request_id = NEW.a",
             "UPDATE request SET state = 0, attempt_id = NULL WHERE state = 2 AND root_id = NEW.a",
         ),
+        STATE: ("UPDATE request SET state = NEW.b, attempt_id = nullif(NEW.c, -1) WHERE request_id = NEW.a",),
         KEPT: ("INSERT OR IGNORE INTO kept(key, value, crc) VALUES (NEW.a, NEW.b, NEW.c)",),
     },
 )

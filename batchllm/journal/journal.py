@@ -16,7 +16,7 @@ from batchllm.journal.batches import BatchStore
 from batchllm.journal.bulk import MISSING, BulkRow, meta_key, meta_row
 from batchllm.journal.database import connect
 from batchllm.journal.files import remove
-from batchllm.journal.kept import KeptAnswers
+from batchllm.journal.kept import AskedAgain, KeptAnswer, opened
 from batchllm.journal.reader import JournalReader
 from batchllm.journal.records import (
     ENDPOINTS,
@@ -54,9 +54,9 @@ class Journal:
         self.run_id = opened.run_id
         self.orphans = opened.orphans
         self._meta = opened.meta
-        self._first_attempt = self._next_attempt = opened.next_attempt
+        self._next_attempt = opened.next_attempt
         self._destinations: dict[int, int] = {}
-        self._kept = KeptAnswers()
+        self._kept = opened.kept
         self._store = opened.store
         self._writer = writer
         self._clock = clock
@@ -124,16 +124,9 @@ class Journal:
             lambda: self._store.admission.admit(items, open_rows=open_rows, body_keys=body_keys),
         )
 
-    def later(
-        self, wanted: Sequence[LaterRequest], *, changed: bool = False
-    ) -> "asyncio.Future[list[LaterState]]":
-        """Finds the later requests of flows, or records them.
-
-        Args:
-            wanted: The requests.
-            changed: They may differ from what the same job was answered at their paths.
-        """
-        return self._submit(OperationKind.CALL, lambda: self._store.admission.later(wanted, changed=changed))
+    def later(self, wanted: Sequence[LaterRequest]) -> "asyncio.Future[list[LaterState]]":
+        """Finds the later requests of flows, or records them."""
+        return self._submit(OperationKind.CALL, lambda: self._store.admission.later(wanted))
 
     def endpoint_numbers(self, names: Sequence[str]) -> list[int]:
         """Returns the numbers of endpoints in this journal, from 1; a new one gets the next number."""
@@ -192,25 +185,35 @@ class Journal:
         attempt = MISSING if attempt_id is None else attempt_id
         self._writer.defer((bulk.OUTCOME, request_id, int(state), attempts, attempt))
 
-    def ask_again(self, rows: Iterable[AdmittedRow]) -> None:
-        """Opens the requests of rows that have an answer, with the next commit; the answer stays unless a better comes.
+    def ask_again(self, flows: Iterable[AskedAgain]) -> None:
+        """Opens requests that have an answer, with the next commit; it stays unless a better one comes."""
+        for flow in flows:
+            self._kept.add(flow._replace(since=self._next_attempt))
+            for request_id, attempt_id in {**dict.fromkeys(flow.answers), **flow.reopened}.items():
+                self._writer.defer(opened(request_id, State.OPEN, attempt_id))
+            if flow.row_state is not None:
+                for row_index in flow.rows:
+                    self.end_row(row_index, State.OPEN)
+        for row in self._kept.note():
+            self._writer.defer(row)
 
-        Args:
-            rows: The rows, as ``planned`` yields them.
-        """
-        for row in rows:
-            assert row.request_id is not None, "it has an answer"
-            if row.request_id not in self._kept:
-                self._writer.defer((bulk.OUTCOME, row.request_id, int(State.OPEN), row.attempts, MISSING))
-            self._kept.add(row)
+    def kept_answer(self, request_id: int) -> KeptAnswer | None:
+        """Returns what a request had that is asked again (``ask_again``); ``None`` if it is not."""
+        return self._kept.of_request(request_id)
 
-    def keep_answer(self, row: AdmittedRow) -> None:
-        """Keeps the answer of a request that is asked again in a batch, unless a better one comes."""
-        self._kept.add(row)
+    def is_asked_again(self, root_id: int) -> bool:
+        """Whether a request of a flow is asked again though it has an answer; then the later ones may differ."""
+        return self._kept.of_flow(root_id) is not None
 
-    def is_asked_again(self, request_id: int) -> bool:
-        """Whether a request is asked again though it has an answer."""
-        return request_id in self._kept
+    def give_back(self, root_id: int) -> AskedAgain | None:
+        """Gives a flow back, with the next commit, the answers that its row had; ``None`` if that had no usable one."""
+        flow = self._kept.of_flow(root_id)
+        if flow is None or not flow.was_answered:
+            return None
+        for request_id, kept in flow.answers.items():
+            self._writer.defer(opened(request_id, *kept))
+        self._kept.remove(root_id)
+        return flow
 
     def end_row(self, row_index: int, state: State | None) -> None:
         """Records with the next commit how far a row's flow is; ``None``: as far as its only request."""
@@ -316,7 +319,7 @@ class Journal:
                 self._store.end_run(self.run_id, self._clock(), exit_status)
 
         def finish() -> None:
-            self._store.write(self._kept.left(self._store.connection, self._first_attempt), [end_run])
+            self._store.write(self._kept.settle(self._store.connection), [end_run])
             self._store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
         self._writer.stop(finish)

@@ -15,6 +15,7 @@ from typing import Any
 from batchllm.journal import bulk
 from batchllm.journal.bulk import meta_row
 from batchllm.journal.database import connect, open_writer, quick_check
+from batchllm.journal.kept import KEPT_ANSWERS, KeptAnswers
 from batchllm.journal.records import META, Orphan, read_meta
 from batchllm.journal.replies import lost_reply
 from batchllm.journal.sqlite_errors import damaged, sqlite_errors
@@ -45,6 +46,7 @@ class OpenedJournal:
         orphans: Possibly billed attempts of dead runs without an answer, found now for the first time.
         meta: Everything in the table ``meta``, as JSON by key.
         next_attempt: The number of the next attempt.
+        kept: What is asked again though it has an answer.
     """
 
     store: Store
@@ -53,6 +55,7 @@ class OpenedJournal:
     orphans: tuple[Orphan, ...]
     meta: dict[str, str]
     next_attempt: int
+    kept: KeptAnswers
 
 
 def open_store(path: Path, now: float, version: str) -> OpenedJournal:
@@ -71,11 +74,13 @@ def open_store(path: Path, now: float, version: str) -> OpenedJournal:
             calls = [lambda: recover(connection, path, now), lambda: store.begin_run(now, version)]
             orphans, run_id = store.write([], calls)
             meta = dict(read_meta(path, fields) for fields in connection.execute(META))
+            kept = KeptAnswers(meta.get(KEPT_ANSWERS))
+            store.write(kept.settle(connection))
             (last,) = connection.execute("SELECT max(attempt_id) FROM attempt").fetchone()
     except BaseException:
         connection.close()
         raise
-    return OpenedJournal(store, new, run_id, tuple(orphans), meta, (last or 0) + 1)
+    return OpenedJournal(store, new, run_id, tuple(orphans), meta, (last or 0) + 1, kept)
 
 
 def store_value(path: Path, key: str, value: Any) -> None:

@@ -22,12 +22,14 @@ class LaterRequest(NamedTuple):
         key: The hash of both and of what it asks.
         identity: What it asks, of which the key is made; kept, so that the request is found again in a journal that
             is rebuilt and numbers its requests otherwise.
+        may_differ: It may differ from what the flow was answered at its path.
     """
 
     root_id: int
     path: str
     key: bytes
     identity: bytes = b""
+    may_differ: bool = False
 
 
 class LaterState(NamedTuple):

@@ -246,7 +246,7 @@ class OutcomeHandler:
             self.stop(Unavailable(words) if self._has_worked else UsageError(f"{words}; {NOTHING_PAID}"))
         else:
             # Nobody waits for the decision: for this run the request has no answer.
-            refused.row_ended = self.settled(item, refused.answer, State.UNANSWERED) is not None
+            self._settle_held(refused)
 
     def _named(self, item: WorkItem, message: str) -> str:
         """Returns what an endpoint said, with its name where there are several, and what those said that are out."""
@@ -254,14 +254,20 @@ class OutcomeHandler:
 
     def _rejected(self, rejected: HeldRefusal, verdict: Verdict) -> None:
         """Fails a row that the endpoint rejected; before any success, only where not every row is rejected alike."""
-        item, answer = rejected.item, rejected.answer
         if self._has_worked or not self.first.holds(verdict):
             self._settle_first()
-            self.finish(item, answer, State.FAILED, rejected.attempt_id)
+            self.finish(rejected.item, rejected.answer, State.FAILED, rejected.attempt_id)
             return
-        rejected.row_ended = self.settled(item, answer, State.UNANSWERED) is not None
-        if self.first.hold(rejected, verdict, said := self._named(item, verdict.message)):
+        self._settle_held(rejected)
+        if self.first.hold(rejected, verdict, said := self._named(rejected.item, verdict.message)):
             self.stop(UsageError(f"the first rows were all refused alike: {said}; {NOTHING_PAID}"))
+
+    def _settle_held(self, held: HeldRefusal) -> None:
+        """Lets a flow go on without an answer, while it is open whether the request has failed."""
+        end = self.settled(held.item, held.answer, State.UNANSWERED)
+        held.row_ended = end is not None and end[1] is not State.ANSWERED
+        if end is not None and not held.row_ended:
+            count_end(self.counters, *end)
 
     def _settle_first(self) -> None:
         for rejected in self.first.take():

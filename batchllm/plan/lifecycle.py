@@ -99,8 +99,10 @@ class FlowLifecycle:
         return False
 
     def begins_again(self, flow: RowFlow) -> bool:
-        """Begins a flow again whose failed requests are to be asked again (``--retry-failed``)."""
+        """Begins a flow again whose failed requests are to be asked again, or whose row keeps what it had."""
         root, answer = flow.root, flow.result
+        if self._gives_back(flow):
+            return self._start(flow)
         if not self._retry_failed or flow.sent or flow.reopened or flow.unsent is not None:
             return False
         if root is None or root.request_id is None or answer is None or answer.error is None or flow.given_up:
@@ -113,6 +115,21 @@ class FlowLifecycle:
             self._journal.end_row(flow.row.index, State.OPEN)
         flow.root = root._replace(state=State.OPEN, attempt_id=None) if root.state is State.FAILED else root
         return self._start(flow)
+
+    def _gives_back(self, flow: RowFlow) -> bool:
+        """Gives a row its answers back if it failed after some of them were asked again (``--retry-cut-off``)."""
+        root, answer = flow.root, flow.result
+        if root is None or root.request_id is None:
+            return False
+        if answer is not None and answer.error is None and not flow.given_up:
+            return False
+        before = self._journal.give_back(root.request_id)
+        if before is None:
+            return False
+        kept = before.answers.get(root.request_id)
+        if kept is not None:
+            flow.root = root._replace(state=kept.state, attempt_id=kept.attempt_id)
+        return True
 
     def drop(self, flow: RowFlow) -> None:
         """Leaves a flow to a later pass, which replays it."""

@@ -7,13 +7,14 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
+from batchllm.answer import Reader
 from batchllm.errors import UsageError
 from batchllm.flows import After, Ask, History, JobFlow, Kept, Unsent, later_key
-from batchllm.journal import Journal, LaterRequest, LaterState, RequestRecord, State
+from batchllm.journal import Journal, LaterRequest, LaterState, RequestRecord, State, is_better
 from batchllm.journal.admission import Item
 from batchllm.plan.replay import read_outcome
 from batchllm.plan.row_flow import RowFlow
-from batchllm.plan.work_item import WorkItem
+from batchllm.plan.work_item import RowEnd, WorkItem
 from batchllm.records import Answer, Response
 from batchllm.retry import Disposition, Verdict, classify, may_be_setting
 
@@ -135,15 +136,16 @@ class Lookup:
             assert root is not None and root.request_id is not None and root.state is not None, (
                 "it is admitted"
             )
+            may_differ = self._accept_change or self._journal.is_asked_again(root.request_id)
             for number, ask in enumerate(flow.asks):
                 if number == 0 and flow.steps == 1:
                     states.append(LaterState(root.request_id, root.state, root.attempts, root.attempt_id))
                 else:
                     key = later_key(root.request_id, ask)
-                    later.append(LaterRequest(root.request_id, ask.path, key, ask.identity))
+                    later.append(LaterRequest(root.request_id, ask.path, key, ask.identity, may_differ))
                     states.append(_TO_BE_FOUND)
         if later:
-            found = iter(await self._journal.later(later, changed=self._accept_change))
+            found = iter(await self._journal.later(later))
             states = [next(found) if state is _TO_BE_FOUND else state for state in states]
             self._refuse_change(flows, states)
         return states
@@ -180,7 +182,16 @@ class Lookup:
         self._has_worked |= usable
         end = State.ANSWERED if usable and answer.error is None else State.FAILED
         self._journal.record_outcome(record.request_id, end, record.attempt_id, record.attempts)
-        return answer
+        before = self._before(record.request_id, ask.reader)
+        return answer if before is None or is_better(end, before[1]) else before[0]
+
+    def _before(self, request_id: int, reader: Reader) -> RowEnd | None:
+        """Returns the answer that a request keeps unless a better one comes, and its state; ``None``: it has none."""
+        kept = self._journal.kept_answer(request_id)
+        if kept is None:
+            return None
+        response = self._journal.reader().response_of(kept.attempt_id)
+        return reader.read(response.status, response.body), kept.state
 
     def _is_rows_own(self, verdict: Verdict) -> bool:
         """Whether a row was rejected for its own content; before any success, a setting may be wrong."""
@@ -202,6 +213,7 @@ class Lookup:
             path=ask.path,
             later=later,
             begun=flow.answered,
+            before=self._before(state.request_id, ask.reader),
         )
 
 

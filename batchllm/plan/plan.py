@@ -16,7 +16,7 @@ from itertools import islice
 
 from batchllm.counters import RunCounters
 from batchllm.flows import JobFlow
-from batchllm.journal import AdmittedRow, FinishedRows, Journal, State
+from batchllm.journal import AdmittedRow, FinishedRows, Journal, State, is_better
 from batchllm.plan.chosen import wanted
 from batchllm.plan.conversations import MOST_WAITING, Conversations
 from batchllm.plan.lifecycle import FlowLifecycle
@@ -163,10 +163,12 @@ class Plan:
             How its row ended, if it has; whoever calls counts that.
         """
         flow = item.flow
+        if item.before is not None and not is_better(state, item.before[1]):
+            answer, state = item.before
         if flow is None or not flow.take(item.number, answer, given_up=state is State.UNANSWERED):
             return None
         self._changed.set()
-        if flow.ended:
+        if flow.ended and not self._lifecycle.begins_again(flow):
             return self._lifecycle.end(flow)
         self._due.append(flow)
         return None

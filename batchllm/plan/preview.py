@@ -1,6 +1,6 @@
 """Looks at what rows would ask and what a journal has of it, and writes nothing: for the dry run and a changed job."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -64,6 +64,7 @@ class Preview:
         others: Journals of other jobs whose answers may be used.
         final: The states in which a request of the own journal is not sent again.
         dedupe: Equal rows share their requests.
+        again: Requests that are sent again though they have an answer.
         stand_ins: Return the answers that stand for those of expected length, and for the longest ones.
     """
 
@@ -75,19 +76,16 @@ class Preview:
         *,
         final: Collection[State],
         dedupe: bool,
+        again: Container[int] = (),
         stand_ins: tuple[StandIn, StandIn] = (expected(lambda bound: 0), longest(lambda bound: 0)),
     ) -> None:
         self._flow = flow
         self._own = own
         self._final = final
         self._dedupe = dedupe
+        self._again = again
         self._expected, self._longest = stand_ins
-        journals: list[tuple[JournalReader, Collection[State]]] = [
-            (other, {State.ANSWERED}) for other in others
-        ]
-        if own is not None:
-            journals.append((own, final))
-        self._finished = FinishedRequests(journals, dedupe=dedupe, others=others)
+        self._finished = FinishedRequests(own, final, others, dedupe=dedupe)
         self._histories: dict[str, History] = {}
         self._kept = kept_in(own)
 
@@ -101,6 +99,13 @@ class Preview:
                 self._look(previewed, flow, _NOBODY if flow.ended else next(known), None)
             return [previewed for previewed, _ in found]
         return [self._turn(row) for row in page]
+
+    def look_at(self, row: Row, root_id: int) -> PreviewedRow:
+        """Looks at one row, which is no turn of a conversation, by its first request in the own journal."""
+        previewed = PreviewedRow(row)
+        flow = begun(self._flow.start(row), self._kept)
+        self._look(previewed, flow, KnownRequest(duplicate=False, state=None, request_id=root_id), None)
+        return previewed
 
     def _turn(self, row: Row) -> PreviewedRow:
         assert self._flow.conversation is not None, "only called for conversations"
@@ -123,13 +128,16 @@ class Preview:
         previewed.duplicate = known.duplicate
         if flow.ended:
             return
-        if self._flow.single and history is None:
+        if self._flow.single and history is None and known.request_id not in self._again:
             previewed.state = known.state
         if (known.duplicate and self._dedupe) or previewed.state is not None:
             return
+        journal, request_id, final = self._own, known.request_id, self._final
+        if known.other is not None:
+            (journal, request_id), final = known.other, (State.ANSWERED,)
         records: list[RequestRecord] = []
-        if known.request_id is not None and self._own is not None:
-            records = self._own.flow_requests(known.request_id)
+        if request_id is not None and journal is not None:
+            records = journal.flow_requests(request_id)
         by_key = {record.key: record for record in records}
         identity = flow.asks[0].identity
         previewed.paid_again = known.request_id is None and not self._may_adopt(flow.asks[0])
@@ -137,22 +145,22 @@ class Preview:
         def answer(ask: Ask, first: bool) -> Answer | None:
             record = None
             if first:
-                record = next((each for each in records if each.request_id == known.request_id), None)
-            elif known.request_id is not None:
-                record = by_key.get(later_key(known.request_id, ask))
+                record = next((each for each in records if each.request_id == request_id), None)
+            elif request_id is not None:
+                record = by_key.get(later_key(request_id, ask))
                 previewed.paid_again |= record is None and any(
                     each.path == ask.path and each.state is State.ANSWERED for each in records
                 )
-            if record is None or record.state not in self._final:
+            is_again = known.other is None and record is not None and record.request_id in self._again
+            if record is None or record.state not in final or is_again:
                 return None
             if record.state not in ENDED:
                 previewed.state = record.state  # it is in a batch
                 return Answer(response_id=STAND_IN)
-            return read_outcome(record, ask.reader)
+            found = read_outcome(record, ask.reader)
+            # Answers of other jobs that this one reads as failures are ignored.
+            return None if known.other is not None and found.error is not None else found
 
-        if known.finished and known.request_id is None:
-            previewed.state = known.state  # it has the answer of another job
-            return
         asked = list(missing(flow, self._expected, answer, kept=self._kept))
         previewed.requests = [PreviewedRequest(ask.path, request) for ask, request in asked]
         previewed.longest = previewed.requests

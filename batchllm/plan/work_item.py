@@ -36,6 +36,7 @@ class WorkItem:
         begun: Its flow has had an answer, so it goes before new rows.
         endpoint: The number of the endpoint that its present or last attempt went to.
         away: By the number of an endpoint, until when it is not for that one, in the loop's time.
+        before: The answer that it had and keeps unless a better one comes, and how that ended it.
     """
 
     request: ChatRequest
@@ -57,6 +58,7 @@ class WorkItem:
     begun: bool = False
     endpoint: int = 0
     away: Mapping[int, float] = field(default_factory=dict)
+    before: "RowEnd | None" = None
 
     @property
     def lane(self) -> str:

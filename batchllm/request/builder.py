@@ -313,17 +313,14 @@ class RequestBuilder:
             else self._count.prompt(row_request.messages, parameters) + earlier_tokens
         )
         key = request_key(self._preset.name, body)
-        raised = self._job.raised_max_tokens
+        is_raised, raised = False, self._job.raised_max_tokens
         if raised is not None:
             model, parameters, higher = self._fitted(row_request, {"max_tokens": raised})
-            if bound is None or (higher or 0) > bound:
+            is_raised = bound is None or (higher or 0) > bound
+            if is_raised:
                 body, bound = dumps({"model": model, "messages": messages, **parameters}), higher
                 self._limits.context(model, len(body), messages, parameters, bound or 0)
-        return ChatRequest(row.index, key, body, model, prompt_tokens, bound)
-
-    def is_raised(self, request: ChatRequest) -> bool:
-        """Whether a request of this builder is sent with the job's ``raised_max_tokens``."""
-        return request_key(self._preset.name, request.body) != request.key
+        return ChatRequest(row.index, key, body, model, prompt_tokens, bound, is_raised)
 
     def _fitted(self, row_request: RowRequest, more: Mapping[str, Any] = NO_PARAMETERS) -> _Fitted:
         """Merges the parameters of the template, the job and the row, and fits them to the model."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm import __version__
+from batchllm.batch.waiting import session_since
 from batchllm.errors import UsageError
 from batchllm.journal import (
     PLAN,
@@ -35,16 +36,8 @@ from batchllm.prepare.saved_job import saved
 from batchllm.prepare.shards import SHARD, ShardRows
 from batchllm.records import Chosen
 from batchllm.runner.consent import FINGERPRINT, GIVEN_UP, check_unchanged
-from batchllm.runner.cut_off import (
-    CutOffRow,
-    check_retry,
-    cut_off_in_several,
-    cut_off_rows,
-    identity_of,
-    is_same_pass,
-    keep_answers,
-    keep_limit,
-)
+from batchllm.runner.cut_off import check_retry, identity_of, is_same_pass, keep_limit
+from batchllm.runner.cut_off_rows import CutOffRow, cut_off_rows
 from batchllm.runner.skipped import skipped_files
 from batchllm.runner.trial import destination_of
 
@@ -178,19 +171,14 @@ class ResumedJob:
         """Returns the rows that are asked again because their answer was cut off (``--retry-cut-off``)."""
         if not self.continued or self._prepared.job.raised_max_tokens is None:
             return []
-        return list(cut_off_rows(self._prepared, self.journal.reader(), chosen=self._chosen))
-
-    def cut_off_in_several(self) -> int:
-        """Counts the cut off rows that took several requests, which ``--retry-cut-off`` leaves alone."""
-        if not self.continued or self._prepared.job.raised_max_tokens is None:
-            return 0
-        return cut_off_in_several(self._prepared, self.journal.reader(), chosen=self._chosen)
+        since = session_since(self.journal) if self._prepared.job.via == "batch" else None
+        return cut_off_rows(self._prepared, self.journal.reader(), chosen=self._chosen, since=since)
 
     def begin(self, cut_off: Sequence[CutOffRow] = ()) -> None:
         """Begins the pass, or continues it, once it is known that the run goes on.
 
         Args:
-            cut_off: The rows that are asked again though they have an answer.
+            cut_off: The rows of which requests are asked again though they have an answer.
         """
         prepared, journal, job = self._prepared, self.journal, self._prepared.job
         fingerprint = job.fingerprint()
@@ -199,8 +187,10 @@ class ResumedJob:
         )
         self.plan_id = plan.plan_id
         keep_limit(journal, job.raised_max_tokens)
-        keep_answers(prepared, journal)
-        journal.ask_again(row._replace(state=state) for row, state in cut_off)
+        journal.ask_again(each.asked for each in cut_off)
+        for each in cut_off:
+            if job.retry_failed and each.state is State.FAILED:
+                journal.reopen(each.asked.root_id)
         trial = self._chosen is not None
         if not trial or journal.get(FINGERPRINT) is None:
             journal.put(FINGERPRINT, fingerprint)

@@ -35,6 +35,7 @@ from batchllm.progress import Progress, Quiet
 from batchllm.request.plain import plain_request
 from batchllm.retry import RetryPolicy
 from batchllm.runner.cut_off import with_raised_limit
+from batchllm.runner.cut_off_rows import rows_again
 from batchllm.runner.display import RunDisplay
 from batchllm.runner.ending import RunRecord, recorded, status_of
 from batchllm.runner.evaluated import RunEvaluation
@@ -216,16 +217,16 @@ class _Run:
         self._account.begin(journal, self._counters, LeasedBudget if self.leases else None)
         counts, rows = resumed.counts(), self._counters.rows
         cut_off = resumed.cut_off()
-        again = Counter(row.state for row, _ in cut_off)
+        again = Counter(each.state for each in cut_off)
         answered = counts.answered - again[State.ANSWERED]
         failed = 0 if self._job.retry_failed else counts.failed + counts.unsendable - again[State.FAILED]
         left = max(0, rows - answered - counts.skipped - counts.pending - failed)
+        requests = rows_again(self.prepared, journal.reader(), cut_off, self._account.meter.learned)
         forecast = replace(
-            self._account.forecast(journal, rows=rows, left=left),
+            self._account.forecast(journal, rows=rows, left=max(0, left - len(cut_off)), again=requests),
             answered=answered,
             failed=failed,
             cut_off=len(cut_off),
-            cut_off_in_several=resumed.cut_off_in_several(),
             pending=counts.pending,
             skipped=counts.skipped,
             possibly_billed_rows=possibly_billed_rows(journal),
