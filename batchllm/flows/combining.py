@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any
 
-from batchllm.flows.combine import together
-from batchllm.flows.flow import Ask, Flow, Kept, RequestFailed, Unsent
+from batchllm.flows.asking import reasking, together
+from batchllm.flows.flow import Ask, Flow, Kept, RequestFailed, sendable
 from batchllm.flows.merging import (
     Group,
     Item,
@@ -20,11 +20,10 @@ from batchllm.flows.merging import (
     written,
 )
 from batchllm.flows.part_columns import with_parts
-from batchllm.flows.reask import reasking
 from batchllm.flows.stand_in import STAND_IN
 from batchllm.job import Job
 from batchllm.job.split import SMALLEST_PART, VOTE
-from batchllm.records import Answer, ChatRequest, Row
+from batchllm.records import Answer, Row
 from batchllm.request.combination import Combination
 from batchllm.request.long_text import LongText, is_too_long
 
@@ -120,9 +119,7 @@ class Combining:
         for number, group in enumerate(groups, 1):
             if len(group) == 1:
                 continue
-            built = self._combination.build(columns, row, written(group, items, total, room))
-            if not isinstance(built, ChatRequest):
-                raise Unsent(built)
+            built = sendable(self._combination.build(columns, row, written(group, items, total, room)))
             ask = Ask(f"combine/{level}/{number}", built.key, reader, built)
             flows.append(reasking(builder, ask, self._reasks))
         given = iter((yield from together(flows)) if flows else ())
