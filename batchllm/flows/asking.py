@@ -72,7 +72,7 @@ def together(flows: Sequence[Flow]) -> Generator[Step, Any, list[Answer | Reques
         What each flow returned, or what failed it, in their order.
     """
     ended: dict[int, Answer | RequestFailed] = {}
-    asks: dict[int, list[Ask]] = {}
+    asks: dict[int, Ask] = {}
     received: dict[int, Any] = dict.fromkeys(range(len(flows)))
     while True:
         for number, value in received.items():
@@ -87,21 +87,18 @@ def together(flows: Sequence[Flow]) -> Generator[Step, Any, list[Answer | Reques
                 asks.pop(number, None)
             else:
                 assert isinstance(step, Ask), "flows that run side by side ask one request at a time"
-                asks[number] = [step]
+                asks[number] = step
         if not asks:
             return [ended[number] for number in range(len(flows))]
-        wanted = [ask for group in asks.values() for ask in group]
         answers: Sequence[Answer]
+        given_up = False
         try:
-            answers = yield wanted
+            answers = yield list(asks.values())
         except RequestFailed as failed:
-            answers = failed.answers
-            given_up = failed.given_up
-        else:
-            given_up = False
+            answers, given_up = failed.answers, failed.given_up
         received = {
             number: answer
             if answer.error is None
             else RequestFailed([answer], ask.path, answer, given_up=given_up)
-            for (number, (ask,)), answer in zip(asks.items(), answers, strict=True)
+            for (number, ask), answer in zip(asks.items(), answers, strict=True)
         }

@@ -28,8 +28,6 @@ class JobFlow:
         single: No row needs more than one request.
         longest: The most requests that a row sends one after the other.
         conversation: The column whose equal values make rows one conversation.
-        named: The answers of a row are known by the names of its requests, so that a row of one request needs the flow
-            to be read too.
         by_step: The flow's steps by their names, where it has any.
         slow: Yields what takes long to compute before a row can ask anything; ``None`` where nothing does.
         turns: How many turns each conversation has that has several, by the hash of its name.
@@ -41,11 +39,15 @@ class JobFlow:
     single: bool = True
     longest: int = 1
     conversation: str | None = None
-    named: bool = False
     by_step: Mapping[str, PreparedStep] = field(default_factory=dict)
     slow: SlowValues | None = None
     turns: Mapping[int, int] = field(default_factory=dict)
     alone: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def named(self) -> bool:
+        """Whether answers are known by the names of their requests, so that a row of one request is replayed too."""
+        return bool(self.by_step)
 
     @property
     def truncated(self) -> int:
@@ -118,7 +120,6 @@ def _chain(job: Job, builder: RequestBuilder) -> JobFlow:
         start=partial(chained, steps),
         single=False,
         longest=sum(1 + step.reasks for step in steps),
-        named=True,
         by_step={step.name: step for step in steps},
     )
 
