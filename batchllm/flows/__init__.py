@@ -20,7 +20,7 @@ same whenever it receives the same: no clock, no random number, no order of a se
 compute differently is a ``Kept`` value. A flow knows no journal, no limiter and no mode.
 """
 
-from batchllm.flows.combine import together
+from batchllm.flows.asking import together
 from batchllm.flows.flow import (
     After,
     Ask,
@@ -33,7 +33,7 @@ from batchllm.flows.flow import (
     later_key,
     step_of,
 )
-from batchllm.flows.job_flow import JobFlow, flow_of, job_flow
+from batchllm.flows.job_flow import JobFlow, job_flow
 
 __all__ = [
     "After",
@@ -45,7 +45,6 @@ __all__ = [
     "RequestFailed",
     "Step",
     "Unsent",
-    "flow_of",
     "job_flow",
     "later_key",
     "step_of",
