@@ -31,6 +31,7 @@ from batchllm.flows.flow import (
     Step,
     Unsent,
     later_key,
+    sendable,
     step_of,
 )
 from batchllm.flows.job_flow import JobFlow, job_flow
@@ -47,6 +48,7 @@ __all__ = [
     "Unsent",
     "job_flow",
     "later_key",
+    "sendable",
     "step_of",
     "together",
 ]
