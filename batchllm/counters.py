@@ -196,7 +196,8 @@ class RunCounters:
         self.prompt_tokens += usage.prompt_tokens or 0
         self.completion_tokens += usage.completion_tokens or 0
         if usage.cached_tokens is not None:
-            self.cached_tokens = (self.cached_tokens or 0) + usage.cached_tokens
+            cached = min(usage.cached_tokens, usage.prompt_tokens or 0)  # some count cached tokens apart
+            self.cached_tokens = (self.cached_tokens or 0) + cached
             if self.saved_by_cache is not None:
                 self.saved_by_cache = None if saved_by_cache is None else self.saved_by_cache + saved_by_cache
 

@@ -13,6 +13,7 @@ from batchllm.api import run
 from batchllm.budget.costs import Pricing
 from batchllm.budget.estimate import RequestTotals
 from batchllm.budget.usage import LEARNED, UsageEstimator
+from batchllm.counters import RunCounters
 from batchllm.job import assemble
 from batchllm.journal import JournalReader
 from batchllm.records import AnswerSpec, Pace, Usage
@@ -186,6 +187,7 @@ DIALECTS: list[dict[str, object]] = [
     {"prompt_tokens_details": {"cached_tokens": 60}},
     {"prompt_tokens_details": {"audio_tokens": 0}, "prompt_cache_hit_tokens": 60},
     {"prompt_tokens_details": None, "cached_tokens": 60},
+    {"num_cached_tokens": 60},
     {"cache_read_input_tokens": 60, "cache_creation_input_tokens": 0},
     {"input_tokens_details": {"cached_tokens": 60}},
     {"cached_content_token_count": 60},
@@ -230,6 +232,12 @@ def test_the_summary_says_what_the_cache_saved(
     assert summary["saved_by_cache"] == (pytest.approx(6 * 0.00009) if known else None)
     saved = "$0.00054" if known else "price unknown"
     assert f"Saved by the endpoint's cache: 360 prompt tokens (60%), {saved}" in said.err
+
+
+def test_no_more_tokens_come_from_the_cache_than_a_prompt_has() -> None:
+    counters = RunCounters()
+    counters.count_answer(Usage(10, 1, cached_tokens=1000))
+    assert counters.cached_tokens == 10
 
 
 def test_the_estimate_takes_the_share_that_came_from_the_cache_so_far() -> None:

@@ -34,6 +34,25 @@ def test_schemas_that_differ_beyond_the_short_form_are_shown_as_they_are() -> No
     assert before != after
 
 
+def test_a_difference_beyond_the_first_words_or_in_blanks_is_shown() -> None:
+    long = "word " * 30
+    one, other = ({"messages": [{"role": "user", "content": f"{long}{end}"}]} for end in ("this", "that"))
+    assert said(one, other).endswith("word word this' to '…rd " + "word " * 7 + "that'")
+    one, other = ({"messages": [{"role": "user", "content": f"Ask{end}now"}]} for end in (" ", "\n "))
+    assert said(one, other) == "--prompt or --template changed from 'Ask now' to 'Ask\\n now'"
+
+
+def test_a_step_that_is_new_or_gone_is_told_by_its_prompt() -> None:
+    steps = [
+        {"steps": {name: {"messages": [{"role": "user", "content": "Ask {{ text }}"}], "model": "m"}}}
+        for name in ("old", "new")
+    ]
+    assert said(*steps) == (
+        "step old: prompt changed from 'Ask {{ text }}' to not set; "
+        "step new: prompt changed from not set to 'Ask {{ text }}'"
+    )
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

@@ -32,10 +32,10 @@ ASK_AGAIN = frozenset({"not_json", "schema"})
 _MAX_COUNT = 2**53
 _NO_USAGE = Usage()
 _PROMPT_DETAILS = ("prompt_tokens_details", "input_tokens_details")  # OpenAI and most others
-# DeepSeek; Moonshot; Anthropic and LiteLLM; Gemini.
+# DeepSeek; Moonshot; Anthropic and LiteLLM; Gemini; Mistral.
 _CACHED = {
     "prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens", "cached_content_token_count",
-    "cachedContentTokenCount",
+    "cachedContentTokenCount", "num_cached_tokens",
 }  # fmt: skip
 
 _JSON_CUT = "the answer was cut before its JSON ended; raise --max-tokens"

@@ -1,6 +1,5 @@
 """Copies what a shard's journal commits into the shard's answer log, in a thread beside the run."""
 
-import json
 import math
 import os
 import threading
@@ -218,8 +217,8 @@ class AnswerLog:
     def _state(self, *, ended: bool) -> None:
         """Writes how far the attempt is, and looks whether it is to stop."""
         attempt = self._attempt
-        state = json.dumps({**self.figures(), "ended": ended}).encode()
-        attempt.work.put(state_name(attempt.shard, attempt.number), state)
+        state = {**self.figures(), "ended": ended}
+        attempt.work.put_json(state_name(attempt.shard, attempt.number), state)
         if attempt.work.has(claim_name(attempt.shard, attempt.number + 1)):
             self._switch.stop(NotNow(f"another worker has shard {attempt.shard.number}"))
         if attempt.work.has(stop_name(attempt.run)):

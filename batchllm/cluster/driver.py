@@ -1,6 +1,5 @@
 """Runs one job on many machines: plan, first rows, shards, and the output."""
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -157,8 +156,7 @@ class _Driver:
                 self._work.put(PLAN, new.to_json())
             if job.retry_failed or job.retry_cut_off:
                 before = self._work.get_json(RETRIES) or {}
-                runs = {**before, self.name: job.raised_max_tokens}
-                self._work.put(RETRIES, json.dumps(runs).encode())
+                self._work.put_json(RETRIES, {**before, self.name: job.raised_max_tokens})
             return left
 
     def _output_of(self, prepared: PreparedJob) -> OneOutput | PartsOutput:

@@ -121,7 +121,7 @@ class DriverClaim:
     def _put(self, *, ended: bool) -> None:
         self._beats += 1
         state = {"beats": self._beats, "time": time.time(), "ended": ended}
-        self._work.put(_state_name(self._number), json.dumps(state).encode())
+        self._work.put_json(_state_name(self._number), state)
         self._put_at = time.monotonic()
 
     def _claimed(self, number: int) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What leases rate limits and budgets to the workers of a cluster; an engine keeps one of it alive."""
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -72,5 +71,5 @@ class LeaseService:
         _, holder, work = self._budgets[budget.work]
         spend = holder.renew(replace(request, uses={}), self._clock())
         if holder.changed:
-            work.put(BUDGET, json.dumps(holder.saved()).encode())
+            work.put_json(BUDGET, holder.saved())
         return replace(rates, budget=spend.budget)

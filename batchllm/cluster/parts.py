@@ -219,7 +219,7 @@ def put_part(parts: Parts, attempt: ShardAttempt, local: Path) -> dict[str, Any]
         "as_text": sorted({*parts.as_text, *written["counts"]["as_text"]}),
         "bytes": local.stat().st_size,
     }
-    work.put(part_name(shard, attempt.number), json.dumps(note).encode())
+    work.put_json(part_name(shard, attempt.number), note)
     if work.has(claim_name(shard, attempt.number + 1)):
         raise NotNow(f"another worker has shard {shard.number}")
     put_file(local, path)

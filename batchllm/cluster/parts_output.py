@@ -1,6 +1,5 @@
 """The folder of parts as the driver of a job sees it: which parts are left, whose files are there, and their sums."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
@@ -164,7 +163,7 @@ class PartsOutput:
     def put_now(self, key: str, value: Any) -> None:
         """Notes it."""
         notes = self.work.get_json(SKIPPED_NOTES) or {}
-        self.work.put(SKIPPED_NOTES, json.dumps({**notes, key: value}).encode())
+        self.work.put_json(SKIPPED_NOTES, {**notes, key: value})
 
     def result(self, state: JobState, confirm: Confirm, seconds: Callable[[], float]) -> Result:
         """Returns the result of the run, when every part is there; removes old parts of other names.

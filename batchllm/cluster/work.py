@@ -27,6 +27,7 @@ import errno
 import json
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -89,6 +90,10 @@ class WorkFolder(ABC):
     def inside(self, name: str) -> "WorkFolder":
         """Returns a folder in this one, which need not exist yet."""
 
+    def put_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Writes an object as a file of JSON."""
+        self.put(name, json.dumps(value).encode())
+
     def get_json(self, name: str, *keys: str) -> Any:
         """Returns the object of a file of JSON, which has these keys; ``None`` if there is no file.
 
@@ -120,13 +125,10 @@ class WorkFolder(ABC):
         Args:
             restart: Return the folder for the next one.
         """
-        folder = self
-        for number in count(1):
-            following = self.inside(f"restart-{number:04}")
-            if not following.has(PLAN):
-                return following if restart and self.has(PLAN) else folder
-            folder = following
-        raise AssertionError("numbers do not end")
+        number, folder = 1, self
+        while (following := self.inside(f"restart-{number:04}")).has(PLAN):
+            number, folder = number + 1, following
+        return following if restart and self.has(PLAN) else folder
 
 
 class SharedFolder(WorkFolder):

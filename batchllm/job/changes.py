@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from batchllm.answer import fields_text
 from batchllm.job.options import OPTIONS, TABLES, options_in
 from batchllm.job.record import STEPS
-from batchllm.printable import counted, one_line
+from batchllm.printable import counted, one_line, printable
 
 _LONGEST = 80
 _OFF = (None, False)
@@ -45,9 +45,7 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Chan
         if name in TABLES:
             yield from _entries(name, old or {}, new)
         elif name == STEPS:
-            for step, fields in new.items():
-                for change in _changes((old or {}).get(step) or {}, fields):
-                    yield change._replace(option=f"step {step}: {change.option}")
+            yield from _steps(old or {}, new)
         elif name == "schema":
             yield Change(name, *_schemas(old, new))
         elif name == "examples":
@@ -56,6 +54,19 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Chan
             yield Change(_PLACES[name], *_messages(old or (), new or ()))
         else:
             yield Change(_PLACES.get(name) or _FLAGS.get(name, name), _written(old), _written(new))
+
+
+def _steps(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+    """The changes of each step; one that is new or gone is told by its prompt alone."""
+    for step in dict.fromkeys([*old, *new]):
+        before, now = old.get(step), new.get(step)
+        if before is not None and now is not None:
+            changes = list(_changes(before, now))
+        else:
+            asked = [_content(((each or {}).get("messages") or (None,))[-1]) for each in (before, now)]
+            changes = [Change("prompt", *asked)]
+        for change in changes:
+            yield change._replace(option=f"step {step}: {change.option}")
 
 
 def _entries(table: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
@@ -98,8 +109,19 @@ def _messages(old: Any, new: Any) -> tuple[str, str]:
         one = old[number] if number < len(old) else None
         other = new[number] if number < len(new) else None
         if one != other:
-            return _content(one), _content(other)
+            before, after = _content(one), _content(other)
+            return (before, after) if before != after else _beside_difference(one, other)
     return _written(None), _written(None)
+
+
+def _beside_difference(old: Any, new: Any) -> tuple[str, str]:
+    """Returns two messages around where they differ, with every blank: on one short line they look alike."""
+    texts = [str(each.get("content") if isinstance(each, Mapping) else each) for each in (old, new)]
+    shortest = min(map(len, texts))
+    same = next((n for n in range(shortest) if texts[0][n] != texts[1][n]), shortest)
+    start = max(0, same - _LONGEST // 2)
+    shown = [printable(text[start : start + _LONGEST], keep="") for text in texts]
+    return (f"…{shown[0]}", f"…{shown[1]}") if start else (shown[0], shown[1])
 
 
 def _content(message: Any) -> str:
