@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from batchllm.counters import RunCounters
-from batchllm.flows import flow_of
 from batchllm.journal import Journal, State
 from batchllm.plan.plan import Plan
 from batchllm.records import Answer, Row
 from batchllm.simulator import Simulator
-from tests.bill_jobs import BillingClient, Builder, VirtualJob, cost_of, read_summary, write_prices
+from tests.bill_jobs import BillingClient, Builder, VirtualJob, cost_of, flow_of, read_summary, write_prices
 from tests.command import Command
 from tests.fakes import answered
 from tests.journal_jobs import save
@@ -78,7 +77,7 @@ def test_a_row_known_from_a_dead_run_is_not_sent_after_its_twin_has_its_end(
             journal.begin_plan("plan", dedupe=True)
             plan = Plan(
                 rows,
-                flow_of(Builder()),  # type: ignore[arg-type]
+                flow_of(Builder()),
                 journal,
                 known=journal.planned(),
                 counters=RunCounters(),
