@@ -86,6 +86,7 @@ class BatchApi:
 
     def __init__(self, sdk: openai.AsyncOpenAI, mask: Mask) -> None:
         self._sdk = sdk
+        self._files, self._batches = sdk.files.with_raw_response, sdk.batches.with_raw_response
         self._mask = mask
         base_url = str(sdk.base_url)
         self._destination = Destination(base_url, proxy_of(base_url))
@@ -93,32 +94,26 @@ class BatchApi:
     async def upload(self, file: IO[bytes], filename: str) -> str:
         """Uploads a file of requests in pieces; returns the file's id."""
         file.seek(0)
-        data = await self._json_of(
-            lambda: self._sdk.files.with_raw_response.create(file=(filename, file), purpose="batch")
-        )
+        data = await self._json_of(self._files.create(file=(filename, file), purpose="batch"))
         return str(self._field(data, "id"))
 
     async def create(self, file_id: str, *, endpoint: str, window: str, name: str) -> RemoteBatch:
         """Creates a batch with a name in its metadata."""
-        data = await self._json_of(
-            lambda: self._sdk.batches.with_raw_response.create(
-                input_file_id=file_id,
-                endpoint=endpoint,  # type: ignore[arg-type]  # Azure has its own, and so may others
-                completion_window=window,  # type: ignore[arg-type]  # Groq has longer ones
-                metadata={NAME: name},
-            )
+        created = self._batches.create(
+            input_file_id=file_id,
+            endpoint=endpoint,  # type: ignore[arg-type]  # Azure has its own, and so may others
+            completion_window=window,  # type: ignore[arg-type]  # Groq has longer ones
+            metadata={NAME: name},
         )
-        return self._remote(data)
+        return self._remote(await self._json_of(created))
 
     async def retrieve(self, batch_id: str) -> RemoteBatch:
         """Returns the current state of a batch; ``CallFailed.status`` is 404 where there is none."""
-        return self._remote(
-            await self._json_of(lambda: self._sdk.batches.with_raw_response.retrieve(batch_id))
-        )
+        return self._remote(await self._json_of(self._batches.retrieve(batch_id)))
 
     async def cancel(self, batch_id: str) -> RemoteBatch:
         """Requests the cancellation of a batch."""
-        return self._remote(await self._json_of(lambda: self._sdk.batches.with_raw_response.cancel(batch_id)))
+        return self._remote(await self._json_of(self._batches.cancel(batch_id)))
 
     async def find(self, name: str, file_id: str | None) -> RemoteBatch | None:
         """Returns the batch with a name or an input file; ``None`` where there is none.
@@ -129,7 +124,7 @@ class BatchApi:
             name: The name in its metadata.
             file_id: Its input file, which no other batch has.
         """
-        async for data in self._pages(self._sdk.batches.with_raw_response.list):
+        async for data in self._pages(self._batches.list):
             found = self._remote(data)
             if found.name == name or (file_id is not None and found.input_file_id == file_id):
                 return found
@@ -137,11 +132,11 @@ class BatchApi:
 
     async def probe(self) -> None:
         """Asks for the newest batch, to see whether the endpoint has a Batch API."""
-        await self._json_of(lambda: self._sdk.batches.with_raw_response.list(limit=1))
+        await self._json_of(self._batches.list(limit=1))
 
     async def find_file(self, filename: str, since: float) -> tuple[str, int | None] | None:
         """Returns id and size of a file that was uploaded for batches; ``None`` where there is none."""
-        async for data in self._pages(self._sdk.files.with_raw_response.list, purpose="batch"):
+        async for data in self._pages(self._files.list, purpose="batch"):
             if data.get("filename") == filename:
                 return str(data.get("id")), _count(data.get("bytes"))
             created_at = data.get("created_at")
@@ -151,12 +146,12 @@ class BatchApi:
 
     async def delete_file(self, file_id: str) -> None:
         """Deletes a file."""
-        await self._json_of(lambda: self._sdk.files.with_raw_response.delete(file_id))
+        await self._json_of(self._files.delete(file_id))
 
     async def has_file(self, file_id: str) -> bool:
         """Returns whether the endpoint has a file."""
         try:
-            await self._json_of(lambda: self._sdk.files.with_raw_response.retrieve(file_id))
+            await self._json_of(self._files.retrieve(file_id))
         except CallFailed as failed:
             if failed.status == 404:
                 return False
@@ -184,7 +179,7 @@ class BatchApi:
     ) -> AsyncIterator[dict[str, Any]]:
         """Yields every object of a list, newest first where the endpoint sorts as OpenAI does."""
         while True:
-            page = await self._json_of(lambda more=more: listed(limit=PAGE, **more))  # type: ignore[misc]
+            page = await self._json_of(listed(limit=PAGE, **more))
             objects = page.get("data") if isinstance(page, dict) else page
             if not isinstance(objects, list) or not objects:
                 return
@@ -196,10 +191,10 @@ class BatchApi:
                 return
             more["after"] = last
 
-    async def _json_of(self, call: Callable[[], Awaitable[Any]]) -> Any:
+    async def _json_of(self, call: Awaitable[Any]) -> Any:
         """Returns the JSON of a call's reply; ``None`` where it is not JSON."""
         try:
-            reply = await call()
+            reply = await call
         except openai.APIError as error:
             raise self._failed(error) from error
         try:
