@@ -14,13 +14,14 @@ from batchllm.budget.costs import Pricing
 from batchllm.budget.usage import UsageEstimator
 from batchllm.counters import RunCounters
 from batchllm.errors import BudgetStop, JobError, StorageFailure
-from batchllm.flows import flow_of
+from batchllm.flows import Flow, JobFlow
+from batchllm.flows.asking import whole
 from batchllm.job import Job
 from batchllm.journal import Journal, State
 from batchllm.limiter import Limiter
 from batchllm.online.loop import OnlineLoop
 from batchllm.plan.plan import Plan
-from batchllm.records import ChatRequest, Endpoint, Failure, Pace, Response, Row
+from batchllm.records import Answer, ChatRequest, Endpoint, Failure, Pace, Response, Row
 from batchllm.request import request_key
 from batchllm.retry import RetryPolicy
 from batchllm.simulator import Simulator
@@ -122,6 +123,16 @@ class Builder:
         return Reader(AnswerSpec("response"))
 
 
+def flow_of(builder: Any) -> JobFlow:
+    """The flow of one request a row."""
+
+    def start(row: Row) -> Flow:
+        answer: Answer = yield whole(builder, row)
+        return answer
+
+    return JobFlow(builder=builder, start=start)
+
+
 class VirtualJob:
     """A job whose runs take no time: the real plan, online mode, meter and journal over a client that bills."""
 
@@ -176,7 +187,7 @@ class VirtualJob:
         self.counters = RunCounters(rows=len(self.texts))
         plan = Plan(
             self._rows(),
-            flow_of(Builder()),  # type: ignore[arg-type]
+            flow_of(Builder()),
             journal,
             known=journal.planned() if plan_facts.continued else iter(()),
             counters=self.counters,

@@ -1,17 +1,17 @@
 """No double work: equal rows, under kills too, and the answers of other jobs."""
 
+import json
 import random
 from pathlib import Path
 
 import pytest
 
 from batchllm.counters import RunCounters
-from batchllm.flows import flow_of
 from batchllm.journal import Journal, State
 from batchllm.plan.plan import Plan
 from batchllm.records import Answer, Row
 from batchllm.simulator import Simulator
-from tests.bill_jobs import BillingClient, Builder, VirtualJob, cost_of, read_summary, write_prices
+from tests.bill_jobs import BillingClient, Builder, VirtualJob, cost_of, flow_of, read_summary, write_prices
 from tests.command import Command
 from tests.fakes import answered
 from tests.journal_jobs import save
@@ -77,7 +77,7 @@ def test_a_row_known_from_a_dead_run_is_not_sent_after_its_twin_has_its_end(
             journal.begin_plan("plan", dedupe=True)
             plan = Plan(
                 rows,
-                flow_of(Builder()),  # type: ignore[arg-type]
+                flow_of(Builder()),
                 journal,
                 known=journal.planned(),
                 counters=RunCounters(),
@@ -192,6 +192,28 @@ def test_a_job_with_another_prompt_has_nothing_to_take(
     )
     assert said.status == 0, said.err
     assert server.ledger.requests == 4
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "left"),
+    [(("--schema", "topic"), ("--schema", "topic"), 0), (("--samples", 2), ("--samples", 3), 2)],
+)
+def test_a_dry_run_knows_what_another_job_has_of_rows_of_several_requests(
+    before: tuple[object, ...],
+    after: tuple[object, ...],
+    left: int,
+    batchllm: Command,
+    tmp_path: Path,
+    server: Simulator,
+) -> None:
+    source = write_texts(tmp_path / "in.csv", ["one", "two"])
+    words = ("run", "-p", "{{ text }}", source, "--provider", "simulator", "--base-url", server.base_url)
+    assert batchllm(*words, *before, "-o", tmp_path / "a.csv").status == 0
+    sent = server.ledger.requests
+    again = (*words, *after, "-o", tmp_path / "b.csv", "--reuse", tmp_path / "a.csv")
+    assert json.loads(batchllm(*again, "--dry-run", "--json").out)["requests"] == left
+    assert batchllm(*again).status == 0
+    assert server.ledger.requests == sent + left
 
 
 def test_an_adopted_answer_is_no_part_of_the_budget(

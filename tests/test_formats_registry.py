@@ -20,6 +20,7 @@ from batchllm.formats.output_file import OutputTarget
 from batchllm.formats.registry import FORMATS
 from batchllm.formats.scan import InputStatistics
 from batchllm.records import Answer, Row
+from batchllm.stores import ObjectPath
 
 VALUES = {"s": "x,\ny", "n": None, "t": True, "i": 7, "f": 1.5, "o": {"k": [1, "é"]}}
 
@@ -97,6 +98,12 @@ def test_an_unknown_suffix_names_the_option() -> None:
         UsageError, match=r"^rows.dat: the suffix '.dat' names no format; add --input-format csv or"
     ):
         format_of(Path("rows.dat"))
+    with pytest.raises(
+        UsageError, match=r"^rows: there is no such file or folder, and the suffix '' names no"
+    ):
+        format_of(Path("rows"))
+    with pytest.raises(UsageError, match=r"^s3://bucket/rows: the suffix '' names no format"):
+        format_of(ObjectPath("s3://bucket/rows"))
     with pytest.raises(UsageError, match=r"^rows.dat.gz: the suffix '.dat' names no format"):
         format_of(Path("rows.dat.gz"))
     with pytest.raises(

@@ -76,9 +76,9 @@ def test_an_equal_row_is_finished_by_the_same_answer_with_dedupe_only(tmp_path: 
     path = tmp_path / "out.csv.journal"
     answered_once(path, dedupe=dedupe)
     with JournalReader.open(path) as reader:
-        lookup = FinishedRequests([(reader, set(final_states(retry_failed=False)))], dedupe=dedupe)
+        lookup = FinishedRequests(reader, final_states(retry_failed=False), dedupe=dedupe)
         found = lookup.look_up([key_of("a")]) + lookup.look_up([key_of("a"), key_of("b")])
-    assert [(known.duplicate, known.finished, known.request_id) for known in found] == [
+    assert [(known.duplicate, known.state is not None, known.request_id) for known in found] == [
         (False, True, 1),
         (True, dedupe, 1 if dedupe else 2),
         (False, False, 2 if dedupe else 3),

@@ -13,7 +13,6 @@ from batchllm.request import AnswerSettings
 _PART = re.compile(r"part/(?P<part>\d+)|combine/(?P<level>\d+)/\d+")
 _JSON_KEYS = (
     "rows", "answered", "failed", "cut_off", "pending", "duplicate_rows", "skipped", "prompt_tokens",
-
     "completion_tokens_expected", "completion_tokens_upper_bound", "cost_low", "cost_high", "seconds",
 )  # fmt: skip
 

@@ -20,7 +20,7 @@ same whenever it receives the same: no clock, no random number, no order of a se
 compute differently is a ``Kept`` value. A flow knows no journal, no limiter and no mode.
 """
 
-from batchllm.flows.combine import together
+from batchllm.flows.asking import together
 from batchllm.flows.flow import (
     After,
     Ask,
@@ -31,9 +31,10 @@ from batchllm.flows.flow import (
     Step,
     Unsent,
     later_key,
+    sendable,
     step_of,
 )
-from batchllm.flows.job_flow import JobFlow, flow_of, job_flow
+from batchllm.flows.job_flow import JobFlow, job_flow
 
 __all__ = [
     "After",
@@ -45,9 +46,9 @@ __all__ = [
     "RequestFailed",
     "Step",
     "Unsent",
-    "flow_of",
     "job_flow",
     "later_key",
+    "sendable",
     "step_of",
     "together",
 ]

@@ -1,12 +1,12 @@
 """Combines the answers about the parts of a text: without a request where they agree, else in levels of requests."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from hashlib import sha256
 from typing import Any
 
-from batchllm.flows.combine import together
-from batchllm.flows.flow import Ask, Flow, Kept, RequestFailed, Unsent
+from batchllm.flows.asking import reasking, together
+from batchllm.flows.flow import Ask, Flow, Kept, RequestFailed, Step, sendable
 from batchllm.flows.merging import (
     Group,
     Item,
@@ -20,11 +20,10 @@ from batchllm.flows.merging import (
     written,
 )
 from batchllm.flows.part_columns import with_parts
-from batchllm.flows.reask import reasking
 from batchllm.flows.stand_in import STAND_IN
 from batchllm.job import Job
 from batchllm.job.split import SMALLEST_PART, VOTE
-from batchllm.records import Answer, ChatRequest, Row
+from batchllm.records import Answer, Row
 from batchllm.request.combination import Combination
 from batchllm.request.long_text import LongText, is_too_long
 
@@ -113,22 +112,18 @@ class Combining:
         groups: Sequence[Group],
         total: int,
         room: int,
-    ) -> Any:
+    ) -> Generator[Step, Any, list[Result | None]]:
         """Asks about the groups of a level; returns a result for each, ``None`` for a group of one."""
         builder, reader = self._combination.of(columns)
-        flows, results = [], list[Result | None]()
+        flows = []
         for number, group in enumerate(groups, 1):
             if len(group) == 1:
                 continue
-            built = self._combination.build(columns, row, written(group, items, total, room))
-            if not isinstance(built, ChatRequest):
-                raise Unsent(built)
+            built = sendable(self._combination.build(columns, row, written(group, items, total, room)))
             ask = Ask(f"combine/{level}/{number}", built.key, reader, built)
             flows.append(reasking(builder, ask, self._reasks))
         given = iter((yield from together(flows)) if flows else ())
-        for group in groups:
-            results.append(next(given) if len(group) > 1 else None)
-        return results
+        return [next(given) if len(group) > 1 else None for group in groups]
 
     def _by_vote(self, answers: Sequence[Answer]) -> Answer:
         last = answers[-1]._replace(confidence=None)

@@ -6,6 +6,7 @@ from functools import partial
 from hashlib import sha256
 from typing import Any
 
+from batchllm.flows.asking import whole
 from batchllm.flows.flow import After, Ask, Flow, History, Unsent
 from batchllm.records import Answer, Row
 from batchllm.request import RequestBuilder, Unsendable
@@ -19,7 +20,6 @@ def turn(
     builder: RequestBuilder,
     row: Row,
     name: str,
-    first: Callable[[Row], Ask],
     answered: Callable[[Ask], Flow],
 ) -> Flow:
     """Waits for the turn before, and asks with its history.
@@ -32,11 +32,10 @@ def turn(
         builder: Makes requests.
         row: The turn.
         name: The conversation.
-        first: Makes the request of a row without history.
         answered: Makes the flow of a request.
     """
     history: History = yield After(name)
-    own = first(row)
+    own = whole(builder, row)
     if history.broken_by is not None:
         raise Unsent(Unsendable(row.index, broken(history.broken_by), BROKEN))
     said_before = name.encode("utf-8", "backslashreplace") + b"\0" + history.key

@@ -44,10 +44,7 @@ class Ask(NamedTuple):
         Raises:
             Unsent: It cannot be sent.
         """
-        request = self.request if isinstance(self.request, ChatRequest) else self.request()
-        if not isinstance(request, ChatRequest):
-            raise Unsent(request)
-        return request
+        return self.request if isinstance(self.request, ChatRequest) else sendable(self.request())
 
 
 class Kept(NamedTuple):
@@ -139,6 +136,17 @@ class Unsent(Exception):
     def __init__(self, outcome: Skipped | Unsendable) -> None:
         super().__init__(outcome)
         self.outcome = outcome
+
+
+def sendable(built: ChatRequest | Skipped | Unsendable) -> ChatRequest:
+    """Returns a request that was built.
+
+    Raises:
+        Unsent: It cannot be sent.
+    """
+    if not isinstance(built, ChatRequest):
+        raise Unsent(built)
+    return built
 
 
 def later_key(root_id: int, ask: Ask) -> bytes:

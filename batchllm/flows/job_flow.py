@@ -5,17 +5,16 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from batchllm.answer import Reader
+from batchllm.flows.asking import reasking, whole
 from batchllm.flows.conversation import conversation_of, turn, turns_of
 from batchllm.flows.document import of_document, rows_with_texts, slow_values
-from batchllm.flows.flow import Ask, Flow, SlowValues, Unsent
+from batchllm.flows.flow import Ask, Flow, SlowValues
 from batchllm.flows.part_columns import WHOLE
-from batchllm.flows.reask import reasking
 from batchllm.flows.samples import sampled
 from batchllm.flows.split import Splitting
 from batchllm.flows.steps import PreparedStep, chained, prepare_steps
 from batchllm.job import Job
-from batchllm.records import Answer, ChatRequest, Row
+from batchllm.records import Answer, Row
 from batchllm.request import RequestBuilder, answer_spec
 
 
@@ -29,8 +28,6 @@ class JobFlow:
         single: No row needs more than one request.
         longest: The most requests that a row sends one after the other.
         conversation: The column whose equal values make rows one conversation.
-        named: The answers of a row are known by the names of its requests, so that a row of one request needs the flow
-            to be read too.
         by_step: The flow's steps by their names, where it has any.
         slow: Yields what takes long to compute before a row can ask anything; ``None`` where nothing does.
         turns: How many turns each conversation has that has several, by the hash of its name.
@@ -42,11 +39,15 @@ class JobFlow:
     single: bool = True
     longest: int = 1
     conversation: str | None = None
-    named: bool = False
     by_step: Mapping[str, PreparedStep] = field(default_factory=dict)
     slow: SlowValues | None = None
     turns: Mapping[int, int] = field(default_factory=dict)
     alone: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def named(self) -> bool:
+        """Whether answers are known by the names of their requests, so that a row of one request is replayed too."""
+        return bool(self.by_step)
 
     @property
     def truncated(self) -> int:
@@ -87,7 +88,6 @@ def _of_texts(job: Job, builder: RequestBuilder, rows: Callable[[], Iterable[Row
         return _in_parts(job, builder, rows)
     reads_data = job.per_row or answer_spec(job).read == "json"
     reasks = job.reasks if reads_data else 0
-    first = partial(_first, builder)
     if reasks == 0 and job.samples == 1 and job.conversation is None:
         return JobFlow(builder=builder, start=partial(_single, builder))
 
@@ -100,8 +100,8 @@ def _of_texts(job: Job, builder: RequestBuilder, rows: Callable[[], Iterable[Row
     def start(row: Row) -> Flow:
         name = None if job.conversation is None else conversation_of(row, job.conversation)
         if name is not None:
-            return turn(builder, row, name, first, answered)
-        return _alone(row, first, answered)
+            return (yield from turn(builder, row, name, answered))
+        return (yield from answered(whole(builder, row)))
 
     return JobFlow(
         builder=builder,
@@ -120,7 +120,6 @@ def _chain(job: Job, builder: RequestBuilder) -> JobFlow:
         start=partial(chained, steps),
         single=False,
         longest=sum(1 + step.reasks for step in steps),
-        named=True,
         by_step={step.name: step for step in steps},
     )
 
@@ -138,23 +137,6 @@ def _in_parts(job: Job, builder: RequestBuilder, rows: Callable[[], Iterable[Row
     )
 
 
-def flow_of(builder: RequestBuilder) -> JobFlow:
-    """Returns the flow of one request a row."""
-    return JobFlow(builder=builder, start=partial(_single, builder))
-
-
-def _first(builder: RequestBuilder, row: Row) -> Ask:
-    built = builder.build(row)
-    if not isinstance(built, ChatRequest):
-        raise Unsent(built)
-    reader: Reader = builder.reader(row)
-    return Ask("", built.key, reader, built)
-
-
 def _single(builder: RequestBuilder, row: Row) -> Flow:
-    answer: Answer = yield _first(builder, row)
+    answer: Answer = yield whole(builder, row)
     return answer
-
-
-def _alone(row: Row, first: Callable[[Row], Ask], answered: Callable[[Ask], Flow]) -> Flow:
-    return (yield from answered(first(row)))

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from batchllm.flows.combine import together
+from batchllm.flows.asking import together
 from batchllm.flows.flow import Ask, Flow, RequestFailed
 from batchllm.flows.part_columns import said
 from batchllm.job import Job

@@ -12,21 +12,19 @@ from typing import Any, NamedTuple
 
 from batchllm import splitting
 from batchllm.errors import UsageError
-from batchllm.flows.combine import together
+from batchllm.flows.asking import first_of_several, reasking, together, values_of, whole
 from batchllm.flows.combining import Combining, raise_failed
-from batchllm.flows.flow import Ask, Flow, Kept, RequestFailed, Step, Unsent
+from batchllm.flows.flow import Ask, Flow, Kept, RequestFailed, Step, sendable
 from batchllm.flows.merging import encoded
 from batchllm.flows.part_columns import with_parts
-from batchllm.flows.reask import reasking
 from batchllm.flows.stand_in import begun, longest, missing
 from batchllm.job import Job
 from batchllm.job.split import SMALLEST_PART
-from batchllm.records import Answer, ChatRequest, Row
-from batchllm.request import RequestBuilder, Unsendable
+from batchllm.records import Answer, Row
+from batchllm.request import RequestBuilder
 from batchllm.request.combination import Combination
 from batchllm.request.long_text import UNLIMITED, LongText, is_too_long
 from batchllm.splitting import Span
-from batchllm.template import dumps
 
 _SLOW = 50_000  # characters that take some hundredths of a second
 _MOST_CUTS = 8  # refusals that say no limit halve a text: enough for one of 256 times the limit
@@ -79,7 +77,7 @@ class Splitting:
         self._combination = Combination(job, builder)
         self._combining = Combining(job, self._combination, self._long)
         self._reasks = job.reasks if self._combination.spec.read == "json" else 0
-        self._read = sorted(self._whole.used_columns | self._combination.used_columns)
+        self._read = self._whole.used_columns | self._combination.used_columns
         self._known: dict[bytes, bytes] = {}
 
     def start(self, row: Row) -> Flow:
@@ -88,17 +86,16 @@ class Splitting:
         if text is None or not text.strip() or not self._long.may_exceed(text):
             cuts, values = Cuts((), UNLIMITED), b""
         else:
-            values = self._values(row)
+            values = values_of(row, self._read)
             cuts = Cuts.of((yield self._cuts(row, text, values)))
         if not cuts.spans or text is None:
-            asks = [_whole_ask(self._whole, row)]
+            asks = [whole(self._whole, row)]
             pieces = [_Piece(Span(0, 0), "", text or "")]
         else:
             pieces = _pieces(cuts.spans, text, "part")
-            asks = [
-                self._first_part(row, values, pieces[0]),
-                *(self._part(row, piece) for piece in pieces[1:]),
-            ]
+            built = sendable(self._parts.build(self._parts.with_text(row, pieces[0].text)))
+            first = first_of_several(pieces[0].path, built, values, self._parts.reader(row))
+            asks = [first, *(self._part(row, piece) for piece in pieces[1:])]
         answers, room = yield from self._answered(row, pieces, asks)
         if len(answers) == 1:
             return with_parts(self._job, answers[0], answers[0].columns, answers)
@@ -108,7 +105,7 @@ class Splitting:
         """Yields the cuts of a row whose text is long; see ``JobFlow.slow``."""
         text = self._whole.text_of(row)
         if text is not None and len(text) >= _SLOW:
-            yield self._cuts(row, text, self._values(row), self._cutting(row, text))
+            yield self._cuts(row, text, values_of(row, self._read), self._cutting(row, text))
 
     def longest(self, rows: Iterable[Row]) -> int:
         """Returns the most requests that a row sends one after the other, by the row with the longest text."""
@@ -159,14 +156,6 @@ class Splitting:
     def _asked(self, ask: Ask) -> Flow:
         return reasking(self._parts, ask, self._reasks)
 
-    def _first_part(self, row: Row, values: bytes, piece: _Piece) -> Ask:
-        """Returns the row's first request, which is known by everything that the later ones read."""
-        built = self._parts.build(self._parts.with_text(row, piece.text))
-        if not isinstance(built, ChatRequest):
-            raise Unsent(built)
-        identity = sha256(built.key + values).digest()[:16]
-        return Ask(piece.path, identity, self._parts.reader(row), built, body_key=built.key)
-
     def _part(self, row: Row, piece: _Piece) -> Ask:
         """Returns a later request, which follows from the first one and its own text."""
         identity = sha256(piece.text.encode("utf-8", "surrogatepass")).digest()
@@ -174,18 +163,6 @@ class Splitting:
         return Ask(
             piece.path, identity, reader, lambda: self._parts.build(self._parts.with_text(row, piece.text))
         )
-
-    def _values(self, row: Row) -> bytes:
-        """Returns what the requests of a row read of it.
-
-        Raises:
-            Unsent: It cannot be written.
-        """
-        try:
-            return dumps([[name, row.values[name]] for name in self._read if name in row.values])
-        except ValueError as error:
-            message = f"the row cannot be written as JSON: {error}"
-            raise Unsent(Unsendable(row.index, message, "bad_text")) from error
 
     def _cuts(self, row: Row, text: str, values: bytes, compute: Callable[[], bytes] | None = None) -> Kept:
         settings = encoded([self._job.max_input_tokens, self._job.overlap])
@@ -212,7 +189,7 @@ class Splitting:
             room = room_after(part)
             return self._cut(part, room, combining(room))
 
-        subject = sha256(encoded([self._job.overlap, part]) + self._values(row)).digest()
+        subject = sha256(encoded([self._job.overlap, part]) + values_of(row, self._read)).digest()
         return self._remembering("finer cuts", subject, compute)
 
     def _cut(self, text: str, room: int, combining: int) -> bytes:
@@ -231,13 +208,6 @@ class Splitting:
             return known[subject]
 
         return Kept(name, subject, remembered)
-
-
-def _whole_ask(builder: RequestBuilder, row: Row) -> Ask:
-    built = builder.build(row)
-    if not isinstance(built, ChatRequest):
-        raise Unsent(built)
-    return Ask("", built.key, builder.reader(row), built)
 
 
 def _kept(spans: Sequence[Span], room: int) -> bytes:

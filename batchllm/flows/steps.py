@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 from batchllm.answer import Reader, answer_columns
-from batchllm.flows.flow import Ask, Flow, RequestFailed, Unsent
-from batchllm.flows.reask import reasking
+from batchllm.flows.asking import first_of_several, reasking, values_of
+from batchllm.flows.flow import Ask, Flow, RequestFailed, Unsent, sendable
 from batchllm.flows.stand_in import STAND_IN
 from batchllm.job.record import JobStep
 from batchllm.records import Answer, AnswerSpec, Row
 from batchllm.request import RequestBuilder, Skipped, Unsendable
 from batchllm.request.condition import Condition
-from batchllm.template import RenderError, dumps
+from batchllm.template import RenderError
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,19 +118,11 @@ def _ask(
         taken = step.when is None or bool(step.when.used_columns & assumed) or step.when.holds(now)
     except RenderError as error:
         raise Unsent(Unsendable(row.index, f"the condition cannot be decided: {error}", "bad_row")) from error
-    built = step.builder.build(now) if taken else Skipped(row.index)
-    if isinstance(built, Skipped | Unsendable):
-        raise Unsent(built)
+    built = sendable(step.builder.build(now) if taken else Skipped(row.index))
     if not first:
         return Ask(step.name, built.key, step.reader, built, model=built.model)
-    read = sorted({name for each in steps for name in each.used_columns if name in row.values})
-    try:
-        values = dumps([[name, row.values[name]] for name in read])
-    except ValueError as error:
-        message = f"the row cannot be written as JSON: {error}"
-        raise Unsent(Unsendable(row.index, message, "bad_text")) from error
-    identity = sha256(built.key + values).digest()[:16]
-    return Ask(step.name, identity, step.reader, built, body_key=built.key, model=built.model)
+    values = values_of(row, {name for each in steps for name in each.used_columns})
+    return first_of_several(step.name, built, values, step.reader, built.model)
 
 
 def _stand_ins(step: PreparedStep, text: str) -> dict[str, Any]:

@@ -111,7 +111,8 @@ class ExcelSource(Source):
             raise InputError(self.name, reason) from error
         except (CalamineError, OSError, ValueError) as error:
             reason = (
-                f"cannot be read as a workbook: {error}; open it in Excel or LibreOffice and save it again"
+                f"cannot be read as a workbook: {error}; copy or download it again, or open it in Excel or LibreOffice"
+                " and save it again"
             )
             raise InputError(self.name, reason) from error
 

@@ -12,6 +12,7 @@ from batchllm.formats.files import input_file
 from batchllm.formats.format import Format, Source
 from batchllm.formats.input_file import InputFile
 from batchllm.formats.suffixes import format_suffix
+from batchllm.stores import ObjectPath
 
 FORMATS: tuple[Format, ...] = (
     csv.FORMAT,
@@ -71,7 +72,11 @@ def format_of(path: Path, name: str | None = None) -> Format:
         )
     if form is None:
         names = " or ".join(form.name for form in FORMATS)
-        raise UsageError(f"{name or path}: the suffix {suffix!r} names no format; add --input-format {names}")
+        is_missing = not suffix and not isinstance(path, ObjectPath) and not path.exists()
+        missing = "there is no such file or folder, and " if is_missing else ""
+        raise UsageError(
+            f"{name or path}: {missing}the suffix {suffix!r} names no format; add --input-format {names}"
+        )
     form.check_libraries(name or path)
     return form
 

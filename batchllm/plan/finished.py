@@ -2,7 +2,7 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
@@ -12,6 +12,9 @@ from batchllm.journal.bill import states_of
 from batchllm.plan.row_counts import row_state_of
 
 T = TypeVar("T")
+
+RequestPair = tuple[bytes, int]
+"""The key of a first request, and its ordinal among equal ones."""
 
 
 def final_states(retry_failed: bool) -> tuple[State, ...]:
@@ -84,38 +87,38 @@ class KnownRequest(NamedTuple):
     Attributes:
         duplicate: An earlier row has an equal request.
         state: Its final state in a journal; ``None`` if none has one.
-        request_id: Its number in the last of the journals, if that has it.
+        request_id: Its number in the job's own journal, if that has it.
+        other: The journal of another job that has its answer where the own one has none, and its number there.
     """
 
     duplicate: bool
     state: State | None
     request_id: int | None = None
-
-    @property
-    def finished(self) -> bool:
-        """Whether a journal has its final state."""
-        return self.state is not None
+    other: tuple[JournalReader, int] | None = None
 
 
 class FinishedRequests:
     """Looks up in journals which requests are finished.
 
     Args:
-        journals: The journals to ask, each with the states that count as finished.
+        own: The job's journal, if there is one.
+        final: The states in which a request of that is not sent again.
+        others: Journals of other jobs whose answers may be used; the first one that has an answer is used. An equal
+            row that such a job did not have takes the answer of its first one.
         dedupe: Equal rows share one request.
-        others: Those of the journals that are other jobs': an equal row that such a job did not have takes the answer
-            of its first one.
     """
 
     def __init__(
         self,
-        journals: Sequence[tuple[JournalReader, Collection[State]]],
+        own: JournalReader | None,
+        final: Collection[State],
+        others: Sequence[JournalReader] = (),
         *,
         dedupe: bool,
-        others: Sequence[JournalReader] = (),
     ) -> None:
+        self._own = own
+        self._final = final
         self._others = others
-        self._journals = journals
         self._dedupe = dedupe
         self._seen = KeySet()
         self._repeated: Counter[bytes] = Counter()
@@ -126,20 +129,31 @@ class FinishedRequests:
         wanted = [
             (key, self._ordinal(key, duplicate)) for key, duplicate in zip(keys, duplicates, strict=True)
         ]
-        finished: dict[tuple[bytes, int], State] = {}
-        numbers: dict[tuple[bytes, int], int] = {}
-        for journal, final in reversed(self._journals):
-            states = states_of(journal, wanted)
-            if journal in self._others:
-                first = states_of(journal, [(key, 0) for key, _ in wanted])
-                states = {pair: first[pair[0], 0] for pair in wanted if (pair[0], 0) in first} | states
-            finished |= {pair: state for pair, (state, _) in states.items() if state in final}
-            if journal is self._journals[-1][0]:
-                numbers = {pair: request_id for pair, (_, request_id) in states.items()}
-        return [
-            KnownRequest(duplicate, finished.get(pair), numbers.get(pair))
-            for duplicate, pair in zip(duplicates, wanted, strict=True)
-        ]
+        own = {} if self._own is None else states_of(self._own, wanted)
+        found = []
+        answers = self._answers_of_others([pair for pair in wanted if self._final_state(own, pair) is None])
+        for duplicate, pair in zip(duplicates, wanted, strict=True):
+            other = answers.get(pair)
+            state = self._final_state(own, pair) if other is None else State.ANSWERED
+            found.append(KnownRequest(duplicate, state, own[pair][1] if pair in own else None, other))
+        return found
+
+    def _final_state(self, own: Mapping[RequestPair, tuple[State, int]], pair: RequestPair) -> State | None:
+        state = own[pair][0] if pair in own else None
+        return state if state in self._final else None
+
+    def _answers_of_others(
+        self, wanted: Sequence[RequestPair]
+    ) -> dict[RequestPair, tuple[JournalReader, int]]:
+        """Returns the other journals that have an answer, and the numbers of the requests there."""
+        answers: dict[RequestPair, tuple[JournalReader, int]] = {}
+        for journal in reversed(self._others):
+            known = states_of(journal, [*wanted, *((key, 0) for key, _ in wanted)])
+            for pair in wanted:
+                state, request_id = known.get(pair) or known.get((pair[0], 0)) or (None, 0)
+                if state is State.ANSWERED:
+                    answers[pair] = journal, request_id
+        return answers
 
     def _ordinal(self, key: bytes, duplicate: bool) -> int:
         if self._dedupe or not duplicate:

@@ -85,12 +85,7 @@ class Preview:
         self._dedupe = dedupe
         self._again = again
         self._expected, self._longest = stand_ins
-        journals: list[tuple[JournalReader, Collection[State]]] = [
-            (other, {State.ANSWERED}) for other in others
-        ]
-        if own is not None:
-            journals.append((own, final))
-        self._finished = FinishedRequests(journals, dedupe=dedupe, others=others)
+        self._finished = FinishedRequests(own, final, others, dedupe=dedupe)
         self._histories: dict[str, History] = {}
         self._kept = kept_in(own)
 
@@ -137,9 +132,12 @@ class Preview:
             previewed.state = known.state
         if (known.duplicate and self._dedupe) or previewed.state is not None:
             return
+        journal, request_id, final = self._own, known.request_id, self._final
+        if known.other is not None:
+            (journal, request_id), final = known.other, (State.ANSWERED,)
         records: list[RequestRecord] = []
-        if known.request_id is not None and self._own is not None:
-            records = self._own.flow_requests(known.request_id)
+        if request_id is not None and journal is not None:
+            records = journal.flow_requests(request_id)
         by_key = {record.key: record for record in records}
         identity = flow.asks[0].identity
         previewed.paid_again = known.request_id is None and not self._may_adopt(flow.asks[0])
@@ -147,22 +145,22 @@ class Preview:
         def answer(ask: Ask, first: bool) -> Answer | None:
             record = None
             if first:
-                record = next((each for each in records if each.request_id == known.request_id), None)
-            elif known.request_id is not None:
-                record = by_key.get(later_key(known.request_id, ask))
+                record = next((each for each in records if each.request_id == request_id), None)
+            elif request_id is not None:
+                record = by_key.get(later_key(request_id, ask))
                 previewed.paid_again |= record is None and any(
                     each.path == ask.path and each.state is State.ANSWERED for each in records
                 )
-            if record is None or record.state not in self._final or record.request_id in self._again:
+            is_again = known.other is None and record is not None and record.request_id in self._again
+            if record is None or record.state not in final or is_again:
                 return None
             if record.state not in ENDED:
                 previewed.state = record.state  # it is in a batch
                 return Answer(response_id=STAND_IN)
-            return read_outcome(record, ask.reader)
+            found = read_outcome(record, ask.reader)
+            # Answers of other jobs that this one reads as failures are ignored.
+            return None if known.other is not None and found.error is not None else found
 
-        if known.finished and known.request_id is None:
-            previewed.state = known.state  # it has the answer of another job
-            return
         asked = list(missing(flow, self._expected, answer, kept=self._kept))
         previewed.requests = [PreviewedRequest(ask.path, request) for ask, request in asked]
         previewed.longest = previewed.requests

@@ -33,10 +33,7 @@ class Reuse:
         left = list(items)
         adopted: list[tuple[WorkItem, Answer]] = []
         for number, reader in enumerate(self._readers):
-            for later in (
-                False,
-                True,
-            ):  # what is asked at the same time as a first request is found under that one
+            for later in (False, True):  # a later request is found under the first one of its row
                 asked = [item for item in left if item.later is later]
                 taken = self._found(asked, number, reader)
                 if taken:
