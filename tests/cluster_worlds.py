@@ -366,8 +366,8 @@ class ShardWorld(RandomWorld):
         outputs: list[Path] = []
         named: dict[int, tuple[int, set[int]]] = {}
         order = self.chance.sample(range(1, self.shards + 1), self.shards)
+        suffix = self.chance.choice((self.job.suffix, self.job.suffix, *SUFFIXES))
         for shard in order:
-            suffix = self.chance.choice((self.job.suffix, self.job.suffix, *SUFFIXES))
             options = {"output": str(self.folder / f"part.{suffix}"), "shard": f"{shard}/{self.shards}"}
             while (status := self._command(self.changes[0], options, clustered=False, deadly=True)) == -9:
                 self.changes = self.changes[1:] + self.changes[:1]

@@ -35,6 +35,15 @@ def test_twenty_useless_answers_stop_the_job_and_name_the_flag(answer: Answer, f
     assert "row 1 got" in (said[-1] or "")
 
 
+@pytest.mark.parametrize(("steps", "words"), [({}, "about parts of texts"), ({"part": (True, 5)}, "of part")])
+def test_answers_about_parts_are_called_so_unless_a_step_has_that_name(
+    steps: dict[str, tuple[bool, int | None]], words: str
+) -> None:
+    early_stop = EarlyStop(steps=steps)
+    said = [early_stop.check(row, NO_LABEL, "part") for row in range(FIRST)]
+    assert f"none of the first 20 answers {words} is usable" in (said[-1] or "")
+
+
 def test_they_need_not_be_useless_alike() -> None:
     said = told(EarlyStop(), *[EMPTY] * 5, *[NO_LABEL] * 15)
     assert "15 of them hold none of the labels" in (said[-1] or "")

@@ -175,11 +175,12 @@ def test_values_are_shown_as_their_type_says(tmp_path: Path) -> None:
 def test_text_of_another_format_stays_text_and_numbers_that_no_cell_holds_become_text(tmp_path: Path) -> None:
     rows = tmp_path / "in.jsonl"
     rows.write_text(
-        '{"a":"=1+1","b":12345678901234567890,"c":1e400,"d":0.1,"e":[1,"x"],"f":null,"g":"007"}\n'
+        '{"a":"=1+1","b":12345678901234567890,"c":1e400,"d":0.1,"e":[1,"x"],"f":null,"g":"007","h":1e-400,'
+        '"i":0.0}\n'
     )
     answered(rows, tmp_path / "out.xlsx")
     assert cells_of(tmp_path / "out.xlsx")[1] == [
-        "=1+1", "12345678901234567890", "1e400", 0.1, '[1,"x"]', None, "007", "good",
+        "=1+1", "12345678901234567890", "1e400", 0.1, '[1,"x"]', None, "007", "1e-400", 0, "good",
     ]  # fmt: skip
     sheet = openpyxl.load_workbook(tmp_path / "out.xlsx").active
     assert sheet["A2"].data_type == sheet["G2"].data_type == "s"

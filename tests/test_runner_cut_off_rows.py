@@ -48,7 +48,7 @@ def check_done(job: CutOffJob, right: CutOffJob) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "seed"),
-    [("steps", 0), ("parts", 1), *PROOFS],
+    [("steps", 0), *PROOFS],
 )
 def test_what_was_cut_off_and_what_follows_from_it_is_asked_anew_and_nothing_else(
     tmp_path: Path, kind: str, seed: int

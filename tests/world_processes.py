@@ -174,9 +174,9 @@ def _run(kind: str, world: World, content: Any) -> None:
         temporary.write_bytes(pickle.dumps(end))
         temporary.rename(world.folder / f"end-{os.getpid()}")
     else:
-        from batchllm.cli import main, terminal
+        from batchllm.cli import main, result, terminal
 
-        _note_named(world, terminal)
+        _note_named(world, terminal, result)
         engine = SimpleNamespace(RayEngine=lambda job: WorldEngine(world, job))
         sys.modules["batchllm.cluster.ray_engine"] = engine  # type: ignore[assignment]
         sys.argv = ["batchllm", *content]
@@ -191,7 +191,7 @@ def _show_stacks(number: int, frame: object) -> None:
     sys.stderr.flush()
 
 
-def _note_named(world: World, terminal: Any) -> None:
+def _note_named(world: World, terminal: Any, result: Any) -> None:
     """Writes which rows a command names as possibly billed, before it begins and at its end."""
     named: set[int] = set()
 
@@ -203,7 +203,7 @@ def _note_named(world: World, terminal: Any) -> None:
 
         return noted
 
-    terminal.show_result = noting(terminal.show_result)
+    result.show_result = noting(result.show_result)
     terminal.confirm = noting(terminal.confirm)
 
 

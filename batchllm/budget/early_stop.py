@@ -26,6 +26,7 @@ _CAUSES = {
 }
 _OTHER = "are unusable ({kind}); look at the template and --model"
 _SHOWN = 200
+_OF_PARTS = {"part": " about parts of texts", "combine": " that combine those about parts"}
 
 
 class EarlyStop:
@@ -93,6 +94,8 @@ class EarlyStop:
         bound = "the endpoint's own bound" if most is None else f"max_tokens {most}"
         cause = _CAUSES.get(kind, _OTHER).format(bound=bound, kind=kind)
         of_step = f" of {step}" if step else ""
+        if step not in self._steps:
+            of_step = _OF_PARTS.get(step, of_step)
         share = "all" if count == FIRST else f"{count} of them"
         return (
             f"none of the first {FIRST} answers{of_step} is usable, so the job stopped: {share} {cause}. "

@@ -114,6 +114,8 @@ def exact_number(value: Any) -> float | int | None:
         return 0 if value.text == "-0" else None
     if isinstance(value, float | Decimal):
         number = float(value)
+        if not number and Decimal(value.text if isinstance(value, WrittenNumber) else value):
+            return None  # too small for a cell
         return number if abs(number) < float("inf") else None
     return None
 

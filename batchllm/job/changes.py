@@ -120,8 +120,12 @@ def _beside_difference(old: Any, new: Any) -> tuple[str, str]:
     shortest = min(map(len, texts))
     same = next((n for n in range(shortest) if texts[0][n] != texts[1][n]), shortest)
     start = max(0, same - _LONGEST // 2)
-    shown = [printable(text[start : start + _LONGEST], keep="") for text in texts]
-    return (f"…{shown[0]}", f"…{shown[1]}") if start else (shown[0], shown[1])
+    end = start + _LONGEST
+    before, after = (
+        ("…" if start else "") + printable(text[start:end], keep="") + ("…" if len(text) > end else "")
+        for text in texts
+    )
+    return before, after
 
 
 def _content(message: Any) -> str:
