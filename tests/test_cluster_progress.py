@@ -34,7 +34,8 @@ def test_the_bar_never_goes_back_when_a_command_goes_on_with_what_others_have_be
     assert reader.read({1}).done == 100, "the next attempt has not read the logs yet"
     attempt(work, 1, 2, 75)
     assert reader.read({1}).done == 115
-    work.create(done_name(PLAN.shards[1]), json.dumps({"summary": {"failed": 0}}).encode())
+    done = {"run": "one", "attempt": 2, "exit_status": 0, "frames": [0], "summary": {"failed": 0}}
+    work.create(done_name(PLAN.shards[1]), json.dumps(done).encode())
     assert reader.read({1}).done == 140 == reader.read(set()).done
 
 
