@@ -55,6 +55,11 @@ def test_in_batch_mode_the_forecast_is_the_price_of_batches(tmp_path: Path) -> N
     assert offer.batches == 3
 
 
+def test_what_costs_nothing_is_not_offered_at_half_price(tmp_path: Path) -> None:
+    free = replace(FORECAST, cost_low=Decimal(0), cost_high=Decimal(0))
+    assert line_before(job(tmp_path), free).endswith("$0, 2 h 0 min at the limits known")
+
+
 def test_an_unknown_price_is_a_share_of_it(tmp_path: Path) -> None:
     line = line_before(job(tmp_path), Forecast(rows=5, requests=5))
     assert line.endswith("price unknown; 50% of that in batch mode, up to 24h (--via batch)")

@@ -179,7 +179,8 @@ def mode_text(job: Job, forecast: Forecast) -> str:
 
     offer = compare_modes(job, forecast)
     time = "" if forecast.seconds is None else f", {duration(forecast.seconds)} at the limits known"
-    if offer is None:
+    saves_nothing = forecast.cost_high == 0 and job.via != "batch"
+    if offer is None or saves_nothing:
         return f"{price_text(forecast)}{time}"
     batch = price_text(offer.batch)
     if (offer.batch.cost_low is None or offer.batch.cost_high is None) and job.via != "batch":
