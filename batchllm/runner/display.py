@@ -64,7 +64,8 @@ def stopping_words(in_flight: int) -> str:
 def stopping_line(in_flight: int, stop: RunStop) -> str:
     """Says once what a run that is stopped waits for, and for how long."""
     at_once = "; Ctrl-C again ends it at once" if isinstance(stop.reason, Interrupted) else ""
-    return f"Stopping: {counted(in_flight, 'request')} in flight get up to {stop.grace_s:g} s{at_once}."
+    waited_for = f"{counted(in_flight, 'request')} in flight {'gets' if in_flight == 1 else 'get'}"
+    return f"Stopping: {waited_for} up to {stop.grace_s:g} s{at_once}."
 
 
 @dataclass(eq=False, kw_only=True)
