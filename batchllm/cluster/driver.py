@@ -143,9 +143,8 @@ class _Driver:
             claimed.enter_context(output.made())
             output.check(self._state, prepared, is_new=new is not None)
             if JobBudget.of(job, str(self._work), self.name).limits.any:
-                self._work.get_json(
-                    BUDGET, "budget"
-                )  # where it is damaged, workers would wait for their share
+                # Where it is damaged, workers would wait for their share.
+                self._work.get_json(BUDGET, "budget")
             self._shards = FanOut(
                 job, self._state.plan, self._work, self.name, engine, output, self.progress, self._end
             )

@@ -37,7 +37,7 @@ def done_of(work: WorkFolder, shard: Shard) -> dict[str, Any] | None:
     """Returns the summary of a shard, or of the rows of it that are wanted; ``None`` if these are not finished."""
     done: dict[str, Any] | None = work.get_json(done_name(shard), *_NEEDED)
     if done is None and shard.trial is not None:
-        done = work.get_json(done_name(replace(shard, trial=None)), *_NEEDED)
+        return done_of(work, replace(shard, trial=None))
     return done
 
 
